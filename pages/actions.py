@@ -1,0 +1,25 @@
+"""Actions: the library as a sortable table, and one entry's card: source, unembedding, neighbours, firings."""
+
+import streamlit as st
+
+from workbench import session
+from workbench.components import action_card as card
+from workbench.components.action_list import action_list
+from workbench.components.page_frame import need_entries, need_run, page
+from workbench.services.action_card import entry_of
+
+with page("Actions", "One row a latent action: the mean state of right answers minus that of wrong ones, at one control point and layer."):
+    facts = need_run("rollouts", "actions")
+    need_entries(facts)
+    action_list(facts)
+    entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries), width=220))
+    card.headline(facts, entry)
+    card.source(facts, entry)
+    left, middle, right = st.columns([1.15, 1, 1])
+    with left:
+        card.lens(facts, entry)
+    with middle:
+        card.neighbours(facts, entry, "actions")
+    with right:
+        card.neighbours(facts, entry, "keys")
+    card.firings(facts, entry)

@@ -1,0 +1,15 @@
+"""Trace: any prompt or held-out problem, answered vanilla and steered side by side by the live model."""
+
+import streamlit as st
+
+from workbench.components import trace_form, trace_views
+from workbench.components.page_frame import need_run, page
+
+with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
+    facts = need_run("actions", "basis")
+    request = trace_form.draw(facts)
+    area = st.empty()
+    if request.start:
+        trace_views.stream(facts, request, area)
+    with area.container():
+        trace_views.result(facts, request)

@@ -1,0 +1,1 @@
+"""Stage II: a sparse, diverse control basis, and the geometry of the keys. No model, no torch."""

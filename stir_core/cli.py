@@ -1,0 +1,379 @@
+"""``stir ...``: the command line. ``main(argv)`` returns an exit code: 0 done, 1 interrupted, 2 a refusal (one line on stderr).
+
+Every command imports what it needs when it runs, so that listing tasks does not wait for torch.
+"""
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stir_core import __version__
+from stir_core.config import STAGES, RunConfig, config_from
+from stir_core.errors import ConfigError, DataError, StirError
+
+if TYPE_CHECKING:
+    from stir_core.pipeline import Progress
+    from stir_core.records import StepTrace, Trace
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; refusals become one line on stderr and exit code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except StirError as error:
+        print(f"stir: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stir: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader (head, less) has gone: nobody is left to tell
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stir", description="STIR on TransformerLens: discover, select and replay latent actions.")
+    parser.add_argument("--version", action="version", version=f"stir {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=run)
+        return sub
+
+    run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; goes on where it stopped.")
+    run.add_argument("config", type=Path, help="experiment file (TOML)")
+    run.add_argument("--out", type=Path, help="run folder (default: runs/<config's name>)")
+    run.add_argument("--until", choices=STAGES, default=STAGES[-1], help="last stage to make")
+    run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key, e.g. --set task.n_train=8")
+
+    status = command("status", _status, "What a run holds, stage by stage.")
+    status.add_argument("run", help='run folder, or "demo"')
+    status.add_argument("--json", action="store_true")
+
+    trace = command("trace", _trace, "Decode a prompt vanilla and steered, side by side, with the gate's decisions.")
+    trace.add_argument("run", help='run folder, or "demo"')
+    trace.add_argument("prompt", help="a question, or the id of one of the run's held-out problems")
+    trace.add_argument("--raw", action="store_true", help="send the prompt as typed, without the task's template")
+    trace.add_argument("--strength", type=float, help="k_scale instead of the run's own; 0 equals vanilla")
+    trace.add_argument("--persistence", choices=("ephemeral", "persistent"))
+    trace.add_argument("--variant", choices=("stir", "no_memory", "no_probing", "random_vector", "random_choice"))
+    trace.add_argument("--max-new-tokens", type=int)
+    trace.add_argument("--model", help="another place where the run's own model lies")
+    trace.add_argument("--json", action="store_true")
+
+    models = command("models", _models, "The models that can be named.")
+    models.add_argument("--prepare", metavar="NAME", help="convert or download a model now rather than at first use")
+    models.add_argument("--json", action="store_true")
+
+    tasks = command("tasks", _tasks, "The tasks, or some problems of one.")
+    tasks.add_argument("name", nargs="?", help="show this task's first problems")
+    tasks.add_argument("--split", default="mine", help="mine, validation, eval, or a split of the data set's own")
+    tasks.add_argument("-n", type=int, default=3, help="how many problems to show")
+    tasks.add_argument("--json", action="store_true")
+
+    show = command("show", _show, "A run's actions as a table.")
+    show.add_argument("run", help='run folder, or "demo"')
+    show.add_argument("--all", action="store_true", help="all mined entries rather than the selected basis")
+    show.add_argument("--json", action="store_true")
+
+    select = command("select", _select, "Select a diverse basis from any keys: greedy MAP of a quality-weighted DPP.")
+    select.add_argument("keys", type=Path, help="safetensors file with `keys` [n, d] and `quality` [n]")
+    select.add_argument("--budget", type=int, required=True, help="most picks")
+    select.add_argument("--diversity", type=float, default=0.5, help="weight of the log-determinant (lambda)")
+    select.add_argument("--epsilon", type=float, default=1e-4, help="ridge on the kernel's diagonal")
+    select.add_argument("--compat", action="store_true", help="as the published code; without forced picks both agree")
+    select.add_argument("--json", action="store_true")
+
+    grade = command("grade", _grade, "Settle one answer against its gold answer.")
+    grade.add_argument("--kind", required=True, choices=("math", "number", "choice", "yesno"))
+    grade.add_argument("--gold", required=True)
+    grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
+    grade.add_argument("--json", action="store_true")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from stir_core.pipeline import run_stages, stage_status
+    from stir_core.store.configs import read_config
+
+    config = _overridden(read_config(arguments.config), arguments.set)
+    out = arguments.out or Path("runs") / arguments.config.stem
+    with _progress() as report:
+        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, report=report)
+    print(f"{run.path}")
+    for stage, state, counts, notes in stage_status(run):
+        digest = run.digest(stage) if state == "finished" else "-"
+        print(f"  {stage:9} {state:12} {digest:16} {_counts(counts)}")
+        for note in notes:
+            print(f"  {'':9} note: {note}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from stir_core.store.runs import Run
+
+    run = Run.open(arguments.run)
+    rows = [
+        {
+            "stage": stage,
+            "state": "finished" if run.finished(stage) else "unfinished" if run.part(stage).is_dir() else "not started",
+            "digest": run.digest(stage) if run.finished(stage) else None,
+            "counts": run.manifest(stage).counts if run.finished(stage) else {},
+            "notes": list(run.manifest(stage).notes) if run.finished(stage) else [],
+        }
+        for stage in STAGES
+    ]
+    for stage in run.stages():
+        run.check_files(stage)
+    model = run.model_identity()
+    if arguments.json:
+        print(json.dumps({"run": str(run.path), "model": model.model_dump() if model else None, "stages": rows}, indent=2))
+        return 0
+    print(f"{run.path}: task {run.config.task.name}, model {model.name if model else run.config.model.name}, seed {run.config.seed}")
+    for row in rows:
+        print(f"  {row['stage']:9} {row['state']:12} {row['digest'] or '-':16} {_counts(row['counts'])}")
+        for note in row["notes"]:
+            print(f"  {'':9} note: {note}")
+    return 0
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    from stir_core.models.loading import load_model
+    from stir_core.pipeline import open_session
+    from stir_core.records import TraceEvent
+    from stir_core.store.runs import Run
+
+    run = Run.open(arguments.run)
+    gate, decode = run.config.gate, run.config.decode
+    changes = {"k_scale": arguments.strength, "persistence": arguments.persistence, "variant": arguments.variant}
+    changed = _overridden(
+        run.config,
+        [f"gate.{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
+        + ([f"decode.max_new_tokens={arguments.max_new_tokens}"] if arguments.max_new_tokens is not None else []),
+    )
+    gate, decode = changed.gate, changed.decode
+    held_out = {problem.id: problem for problem in run.problems("steered")} if run.finished("steered") else {}
+    prompt = held_out.get(arguments.prompt, arguments.prompt)
+    run.folder("basis")
+    if isinstance(prompt, str) and not prompt.strip():
+        from stir_core.errors import PromptError
+
+        raise PromptError("the prompt is empty: write a question")
+    model = load_model(arguments.model or run.config.model.name, dtype=run.config.model.dtype, device=run.config.model.device)
+    session = open_session(run, model)
+    traces = [event.trace for event in session.compare(prompt, gate, decode, raw=arguments.raw) if isinstance(event, TraceEvent)]
+    vanilla = next(trace for trace in traces if trace.variant == "no_memory")
+    steered = next((trace for trace in traces if trace is not vanilla), vanilla)
+    if arguments.json:
+        print(json.dumps({"vanilla": vanilla.model_dump(mode="json"), "steered": steered.model_dump(mode="json")}, ensure_ascii=False))
+        return 0
+    _print_traces(vanilla, steered)
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from stir_core.models.catalogue import catalogue, resolve
+
+    if arguments.prepare:
+        from stir_core.models.loading import prepare
+
+        print(prepare(resolve(arguments.prepare)))
+        return 0
+    rows = catalogue()
+    if arguments.json:
+        print(json.dumps([row._asdict() for row in rows], indent=2))
+        return 0
+    _table(["name", "kind", "where", "state"], [list(row) for row in rows])
+    return 0
+
+
+def _tasks(arguments: argparse.Namespace) -> int:
+    from stir_core.tasks import load_problems, render, task_names, task_spec
+
+    if arguments.name is None:
+        specs = [task_spec(name) for name in task_names()]
+        if arguments.json:
+            print(json.dumps([{"name": s.name, "kind": s.kind, "splits": list(s.splits), "description": s.description} for s in specs], indent=2))
+            return 0
+        _table(["task", "answers", "splits", "what"], [[s.name, s.kind, ", ".join(s.splits), s.description] for s in specs])
+        return 0
+    problems = load_problems(arguments.name, arguments.split, n=arguments.n)
+    if arguments.json:
+        print(json.dumps([problem.model_dump(mode="json") for problem in problems], indent=2, ensure_ascii=False))
+        return 0
+    for problem in problems:
+        print(f"--- {problem.id}  level {problem.level}  gold {problem.answer}\n{render(problem)}\n")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from stir_core.store.runs import Run
+
+    run = Run.open(arguments.run)
+    ranks = {pick.entry_id: pick.rank for pick in run.picks()} if run.finished("basis") else {}
+    entries = run.entries()
+    if ranks and not arguments.all:
+        entries = sorted((entry for entry in entries if entry.id in ranks), key=lambda entry: ranks[entry.id])
+    if arguments.json:
+        print(json.dumps([entry.model_dump(mode="json") | {"rank": ranks.get(entry.id)} for entry in entries], indent=2))
+        return 0
+    lenses = run.lenses()
+    rows: list[list[str]] = []
+    for entry in entries:
+        lens = lenses.get(entry.id)
+        promoted = " ".join(repr(token.text) for token in lens.promoted[:4]) if lens else ""
+        norm = f"{entry.action_norm:.1f}" if entry.action_norm is not None else "-"
+        rank = str(ranks.get(entry.id, "-"))
+        rows.append([entry.id, entry.kind, rank, str(entry.m), str(entry.layer), f"{entry.quality:.4f}", norm, f"{entry.key_norm:.1f}", entry.problem_id, promoted])
+    _table(["entry", "kind", "rank", "m", "layer", "quality", "|action|", "|key|", "problem", "promotes"], rows)
+    return 0
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from stir_core.basis.selection import greedy_map, unit_rows
+    from stir_core.store.tensors import read_tensors
+
+    tensors = read_tensors(arguments.keys, ("keys", "quality"))
+    picks = greedy_map(
+        unit_rows(tensors["keys"]), tensors["quality"], arguments.budget, diversity=arguments.diversity, epsilon=arguments.epsilon
+    )
+    if arguments.json:
+        print(json.dumps({"picks": [pick.index for pick in picks]}))
+        return 0
+    _table(["rank", "index", "gain"], [[str(rank), str(pick.index), f"{pick.gain:.4f}"] for rank, pick in enumerate(picks)])
+    return 0
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from stir_core.tasks import Grader
+
+    if arguments.answer == "-":
+        text = sys.stdin.read()
+    else:
+        try:
+            text = Path(arguments.answer).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"answer file {arguments.answer} cannot be read ({error}): give a text file, or - for standard input") from None
+    with Grader() as grader:
+        verdict = grader.grade(arguments.kind, arguments.gold, text)
+    if arguments.json:
+        print(json.dumps({"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}, ensure_ascii=False))
+    else:
+        print(f"{'right' if verdict.correct else 'wrong'}: {verdict.reason}")
+    return 0
+
+
+def _overridden(config: RunConfig, changes: list[str]) -> RunConfig:
+    """The config with ``section.key=value`` changes; values are written as in TOML, bare words are text."""
+    if not changes:
+        return config
+    data = config.model_dump(mode="json")
+    for change in changes:
+        path, separator, text = change.partition("=")
+        if not separator or not path:
+            raise ConfigError(f'--set {change!r} is not KEY=VALUE: write e.g. --set task.name="gsm8k"')
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *sections, key = path.split(".")
+        place = data
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {change!r}: {section} is not a section of the config")
+        place[key] = value
+    return config_from(data)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[["Progress"], None]]:
+    """Progress bars with rate and time left, one a stage, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(progress: "Progress") -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate=progress.unit)
+            task = bars.tasks[bars.task_ids.index(tasks[progress.stage])]
+            elapsed = task.elapsed or 0.0
+            rate = f"{progress.unit}, {progress.tokens / elapsed:.0f} tokens/s" if progress.tokens and elapsed > 0 else progress.unit
+            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
+
+        yield report
+
+
+def _print_traces(vanilla: "Trace", steered: "Trace") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(show_lines=True, expand=True)
+    for name in ("step", "vanilla", "steered"):
+        table.add_column(name, ratio=None if name == "step" else 1)
+    for step in range(1, max(len(vanilla.steps), len(steered.steps)) + 1):
+        cells = [Text(trace.steps[step - 1].text if step <= len(trace.steps) else "") for trace in (vanilla, steered)]
+        if step <= len(steered.steps):
+            cells[1] = Text(_gate_line(steered.steps[step - 1]) + "\n", style="bold") + cells[1]
+        table.add_row(str(step), *cells)
+    console.print(table)
+    for step in steered.steps:
+        if step.decision.scored:
+            gate = Table(title=Text(f"gate before step {step.step}: {step.decision.reason}"), title_justify="left")
+            for name in ("candidate", "cosine", "value A", "preview gain (nats/token)", "score"):
+                gate.add_column(name)
+            by_id = {entry.entry_id: entry for entry in step.evidence.retrieved}
+            gate.add_row("null", "", "", "", f"{step.decision.score_null:.4f}")
+            for row in step.decision.scored:
+                gain = "-" if row.gain is None else f"{row.gain:+.4f}"
+                score = "-" if row.score is None else f"{row.score:.4f}"
+                mark = " *" if row.entry_id == step.decision.chosen else ""
+                gate.add_row(row.entry_id + mark, f"{by_id[row.entry_id].sim:.4f}", f"{row.value:.4f}", gain, score)
+            console.print(gate)
+    for name, trace in (("vanilla", vanilla), ("steered", steered)):
+        verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
+        print(f"{name}: {trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}; {trace.forward_tokens} run through the model; {trace.finish}{verdict}")
+    same = vanilla.token_ids == steered.token_ids
+    commits = sum(step.decision.chosen is not None for step in steered.steps)
+    print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")
+
+
+def _gate_line(step: "StepTrace") -> str:
+    decision = step.decision
+    return f"[{decision.chosen} x {decision.alpha:.3f}]" if decision.chosen else f"[null: {decision.reason}]"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console() if sys.stdout.isatty() else Console(width=220)
+    console.print(table)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counts.items())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,273 @@
+"""One frozen, strict configuration for a whole run. The string that documents a field is also its help and tooltip.
+
+Defaults are the published ones (arXiv 2602.04925) wherever the paper has one. No clock and no disk in here: a config is a
+value, its digest is a function of it, and reading a file is the store's business.
+"""
+
+import difflib
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stir_core.errors import ConfigError
+from stir_core.records import Variant
+
+LayerSpec = int | float | str
+"""An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """Which language model."""
+
+    name: str = "smollm2"
+    """Catalogue name, local folder, local GGUF file or hub name."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the model computes in; float32 is exact and reproducible."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a CUDA device when there is one."""
+
+
+class TaskConfig(Section):
+    """Which problems are mined, and which are held out."""
+
+    name: str = "arithmetic"
+    """Task name; `stir tasks` lists them."""
+    n_train: Annotated[int, Field(ge=1)] = 100
+    """Problems that rollouts are sampled for."""
+    n_eval: Annotated[int, Field(ge=0)] = 24
+    """Held-out problems that the last stage decodes, vanilla and steered."""
+    held_out: Literal["eval", "validation"] = "eval"
+    """Split that the held-out problems come from: validation for choosing settings, eval for reporting."""
+    levels: tuple[str, ...] = ()
+    """Difficulty levels to draw from; empty takes all."""
+    template: str = "auto"
+    """Prompt template; auto takes the one for the task's answer kind."""
+    system: str | None = None
+    """System prompt put before the question; none leaves the chat template's own default."""
+
+
+class RolloutConfig(Section):
+    """Stage I: how answers are sampled."""
+
+    k: Annotated[int, Field(ge=1)] = 8
+    """Rollouts per problem (published K)."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Sampling temperature; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Nucleus mass that is sampled from."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Token budget of one rollout; also T_max of the reward's length penalty."""
+    eta0: Annotated[float, Field(ge=0)] = 0.01
+    """Length penalty: reward = correct - eta0 * tokens / max_new_tokens."""
+    batch_rows: Annotated[int, Field(ge=1)] = 32
+    """Sequences decoded side by side; results do not depend on it."""
+
+
+class MiningConfig(Section):
+    """Stage I: which pairs become latent actions."""
+
+    control_points: Annotated[int, Field(ge=1)] = 8
+    """Number of control points mined (published M)."""
+    layers: tuple[LayerSpec, ...] | None = (0.6,)
+    """Layers whose outputs are harvested: index, negative index, ratio in [0, 1] or fraction "a/b"; none takes the top third."""
+    k_pos: Annotated[int, Field(ge=1)] = 2
+    """Correct rollouts of highest reward averaged into the positive state."""
+    k_neg: Annotated[int, Field(ge=1)] = 3
+    """Incorrect rollouts of lowest reward averaged into the negative state."""
+    min_correct_rollouts: Annotated[int, Field(ge=1)] = 1
+    """A control point with fewer correct rollouts is skipped."""
+    min_incorrect_rollouts: Annotated[int, Field(ge=1)] = 1
+    """A control point with fewer incorrect rollouts is skipped."""
+    top_pairs: Annotated[int, Field(ge=1)] = 128
+    """Pairs kept, best quality first (published C); each makes a corrective and a null entry."""
+    pos_source: Literal["rollout", "gold", "rollout_or_gold"] = "rollout"
+    """Where positive states come from: correct rollouts, the data set's worked solution, or the latter where no rollout is correct."""
+    mining: Literal["reward", "random"] = "reward"
+    """How positives and negatives are drawn: by reward, or at random among the valid rollouts (ablation)."""
+
+
+class BasisConfig(Section):
+    """Stage II: the sparse control basis."""
+
+    selector: Literal["dpp", "top", "random"] = "dpp"
+    """Quality-weighted determinantal point process, best quality, or a seeded random choice."""
+    budget: Annotated[int, Field(ge=1)] = 256
+    """Most entries kept (published B)."""
+    diversity: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the log-determinant against quality (published lambda)."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-4
+    """Ridge on the kernel's diagonal."""
+    min_per_control_point: Annotated[int, Field(ge=0)] = 8
+    """Entries forced in at every control point, best quality first."""
+    keep_unreachable: bool = False
+    """Keep entries at the last control point, which retrieval never asks for (the published code does)."""
+
+
+class GateConfig(Section):
+    """Stage III: retrieve, preview, commit."""
+
+    variant: Variant = "stir"
+    """The method, or an ablation of it."""
+    k_retrieve: Annotated[int, Field(ge=1)] = 8
+    """Nearest entries retrieved at each control point."""
+    candidates: Annotated[int, Field(ge=1)] = 4
+    """Corrective entries previewed (published L)."""
+    probe_tokens: Annotated[int, Field(ge=1)] = 4
+    """Tokens decoded in a preview."""
+    beta: float = 2.0
+    """Weight of the retrieval value A in the score."""
+    rho: float = 0.1
+    """Weight of the preview's gain in mean log-probability."""
+    k_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Strength: the injected multiple is k_scale * score; 0 equals vanilla decoding."""
+    tau_null: float = 0.0
+    """A score below this is never committed."""
+    min_sim: float = 0.0
+    """Nothing is retrieved when the best cosine is below this."""
+    min_entries: Annotated[int, Field(ge=1)] = 1
+    """Nothing is retrieved at a control point with fewer entries."""
+    min_tool_m: Annotated[int, Field(ge=1)] | None = None
+    """First control point that may be steered; none means 1."""
+    max_tool_m: Annotated[int, Field(ge=1)] | None = None
+    """Last control point that may be steered; none means M - 1."""
+    preview_scale: Literal["unit", "committed"] = "unit"
+    """Preview at scale 1 as published, or at k_scale * beta * A, which is then also what is committed."""
+    persistence: Literal["ephemeral", "persistent"] = "ephemeral"
+    """Whether an impulse's keys and values last for its own step (published) or stay in the cache."""
+    noise: Literal["unit", "matched"] = "unit"
+    """For random_vector: unit-variance noise (published) or noise of the action's own norm."""
+
+
+class DecodeConfig(Section):
+    """How held-out answers are decoded."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Budget of committed tokens; probe tokens are counted apart."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Sampling temperature; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus mass that is sampled from."""
+    batch_problems: Annotated[int, Field(ge=1)] = 8
+    """Problems decoded side by side; results do not depend on it."""
+
+
+class RunConfig(Section):
+    """One reproducible experiment: everything that its results depend on."""
+
+    seed: int = 0
+    """Seed of the run; every random choice derives from it by name."""
+    delimiter: Annotated[str, Field(min_length=1)] = "\n\n"
+    """Text that ends a reasoning step."""
+    compat: bool = False
+    """Reproduce the published code's quirks: text tokenised again at every boundary, selection not conditioned on forced picks."""
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    rollouts: RolloutConfig = RolloutConfig()
+    mining: MiningConfig = MiningConfig()
+    basis: BasisConfig = BasisConfig()
+    gate: GateConfig = GateConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+
+def config_from(data: dict[str, Any]) -> RunConfig:
+    """Validate a plain mapping (from TOML or JSON); a misspelt key is answered with the right word.
+
+    Raises:
+        ConfigError: one line that names the key or value and the remedy.
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def digest_of(*parts: Any) -> str:
+    """SHA-256 (first 16 hex digits) of JSON-able values or pydantic models, independent of key order."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+STAGES = ("rollouts", "states", "actions", "basis", "steered")
+"""The stages of a run, in order; each reads the ones before it."""
+
+_SPEED_ONLY = {"model": {"device"}, "rollouts": {"batch_rows"}, "decode": {"batch_problems"}, "task": {"n_eval", "held_out"}}
+_STAGE_KEYS = {
+    "rollouts": ("seed", "delimiter", "model", "task", "rollouts"),
+    "states": ("mining", "compat"),
+    "actions": (),
+    "basis": ("basis",),
+    "steered": ("gate", "decode"),
+}
+
+
+def stage_digest(config: RunConfig, stage: str) -> str:
+    """Digest of every setting that the results of ``stage`` depend on; settings that only change speed are left out."""
+    plain = config.model_dump(mode="json")
+    for section, keys in _SPEED_ONLY.items():
+        plain[section] = {key: value for key, value in plain[section].items() if key not in keys}
+    upto = STAGES[: STAGES.index(stage) + 1]
+    parts: dict[str, Any] = {key: plain[key] for name in upto for key in _STAGE_KEYS[name]}
+    if stage == "steered":
+        parts["held_out"] = [config.task.held_out, config.task.n_eval]
+    return digest_of(parts)
+
+
+def resolve_layers(specs: tuple[LayerSpec, ...] | None, n_layers: int) -> tuple[int, ...]:
+    """Absolute, sorted, distinct block indices for layer specs.
+
+    A ratio ``r`` (a float, or a fraction "a/b") resolves to ``round(r * (n_layers - 1))``; ``None`` is the top third.
+
+    Raises:
+        ConfigError: a layer is outside the model, or not a layer spec.
+    """
+    if specs is None:
+        return tuple(range(n_layers - max(1, n_layers // 3), n_layers))
+    if not specs:
+        raise ConfigError("mining.layers is empty: name at least one layer, or leave it out for the top third")
+    return tuple(sorted({_resolve_layer(spec, n_layers) for spec in specs}))
+
+
+def _resolve_layer(spec: LayerSpec, n_layers: int) -> int:
+    if isinstance(spec, str):
+        numerator, _, denominator = spec.partition("/")
+        try:
+            spec = float(numerator) / float(denominator) if denominator else float(spec) if "." in spec else int(spec)
+        except (ValueError, ZeroDivisionError):
+            raise ConfigError(f'layer "{spec}" is not a layer: give an index, a ratio such as 0.6 or a fraction such as "3/5"') from None
+    if isinstance(spec, float):
+        if not 0 <= spec <= 1:
+            raise ConfigError(f"layer ratio {spec} lies outside [0, 1]: write a whole number for an index")
+        return round(spec * (n_layers - 1))
+    if not -n_layers <= spec < n_layers:
+        raise ConfigError(f"layer {spec} is not in this model: it has blocks 0 to {n_layers - 1}")
+    return spec % n_layers
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
+        place = ".".join(str(part) for part in first["loc"][:-1])
+        known = ", ".join(_keys_at(first["loc"][:-1]))
+        hint = f"did you mean {'.'.join([*filter(None, [place]), close[0]])}?" if close else f"known keys here: {known}"
+        return f"unknown config key {path}: {hint}"
+    return f"config key {path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _keys_at(path: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)

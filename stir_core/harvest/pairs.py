@@ -1,0 +1,99 @@
+"""Which right and wrong rollouts are set against each other, at which control points. Pure bookkeeping: no model, no tensors."""
+
+from typing import NamedTuple
+
+from stir_core.config import MiningConfig
+from stir_core.records import Problem, Rollout
+from stir_core.seeding import generator_for
+
+
+class Gold(NamedTuple):
+    """A data set's worked solution, counted like a rollout."""
+
+    n_steps: int
+    reward: float
+
+
+class Pair(NamedTuple):
+    """Positives and negatives of one problem at one control point, before any state is looked at."""
+
+    problem_id: str
+    m: int
+    positives: tuple[int, ...]
+    """Rollout numbers; empty when the positive is the gold solution."""
+    negatives: tuple[int, ...]
+    reward_pos: float
+    reward_neg: float
+    gold: bool = False
+
+    @property
+    def quality(self) -> float:
+        """Reward gap ``mean R+ - mean R-``."""
+        return self.reward_pos - self.reward_neg
+
+
+def plan_pairs(
+    problems: list[Problem],
+    rollouts: list[Rollout],
+    mining: MiningConfig,
+    *,
+    seed: int = 0,
+    steps: dict[tuple[str, int], int] | None = None,
+    golds: dict[str, Gold] | None = None,
+) -> list[Pair]:
+    """All usable pairs, best quality first (ties: problem order, then m), uncut.
+
+    Source: spec, Stage I, 2-4.
+
+    Args:
+        steps: finished steps by (problem id, k); taken from the rollouts' boundaries when not given.
+        golds: worked solutions by problem id, for ``pos_source`` "gold" and "rollout_or_gold".
+    """
+    by_problem: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        by_problem.setdefault(rollout.problem_id, []).append(rollout)
+    pairs: list[Pair] = []
+    for problem in problems:
+        own = sorted(by_problem.get(problem.id, []), key=lambda rollout: rollout.k)
+        gold = (golds or {}).get(problem.id)
+        for m in range(1, mining.control_points + 1):
+            long_enough = [r for r in own if (steps[r.problem_id, r.k] if steps is not None else len(r.boundaries)) >= m]
+            pair = _draw_pair(problem.id, m, long_enough, gold, mining, seed)
+            if pair is not None:
+                pairs.append(pair)
+    return sorted(pairs, key=lambda pair: -pair.quality)  # stable: ties keep problem order
+
+
+def _draw_pair(problem_id: str, m: int, valid: list[Rollout], gold: Gold | None, mining: MiningConfig, seed: int) -> Pair | None:
+    if mining.mining == "random":
+        return _random_pair(problem_id, m, valid, mining, seed)
+    correct = sorted((r for r in valid if r.verdict.correct), key=lambda r: (-r.reward, r.k))
+    wrong = sorted((r for r in valid if not r.verdict.correct), key=lambda r: (r.reward, r.k))
+    use_gold = mining.pos_source == "gold" or (mining.pos_source == "rollout_or_gold" and not correct)
+    if use_gold and (gold is None or gold.n_steps < m):
+        return None
+    if len(wrong) < mining.min_incorrect_rollouts or (not use_gold and len(correct) < mining.min_correct_rollouts):
+        return None
+    positives, negatives = ([] if use_gold else correct[: mining.k_pos]), wrong[: mining.k_neg]
+    reward_pos = gold.reward if use_gold and gold is not None else _mean([r.reward for r in positives])
+    pair = Pair(
+        problem_id, m, tuple(r.k for r in positives), tuple(r.k for r in negatives), reward_pos, _mean([r.reward for r in negatives]), use_gold
+    )
+    return pair if pair.quality > 0 else None
+
+
+def _random_pair(problem_id: str, m: int, valid: list[Rollout], mining: MiningConfig, seed: int) -> Pair | None:
+    """The ablation: positives and negatives drawn blindly; a negative gap counts as quality 0."""
+    if len(valid) < 2:
+        return None
+    order = generator_for(seed, "random_mining", problem_id, m).permutation(len(valid)).tolist()
+    n_pos = min(mining.k_pos, len(valid) - 1)
+    positives = [valid[i] for i in order[:n_pos]]
+    negatives = [valid[i] for i in order[n_pos : n_pos + mining.k_neg]]
+    reward_neg = _mean([r.reward for r in negatives])
+    reward_pos = max(_mean([r.reward for r in positives]), reward_neg)
+    return Pair(problem_id, m, tuple(r.k for r in positives), tuple(r.k for r in negatives), reward_pos, reward_neg)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

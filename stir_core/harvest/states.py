@@ -1,0 +1,114 @@
+"""The residual stream at control points, for finished rollouts: one forward pass a rollout gives every boundary and every layer.
+
+Positions are those of the generated ids themselves. ``compat`` instead cuts the text, tokenises each prefix again and runs it, as the
+published code does; the state may then not be the one that the model was in.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stir_core.config import RunConfig
+from stir_core.harvest.pairs import Gold, Pair
+from stir_core.models.context import left_padded
+from stir_core.models.loading import LoadedModel
+from stir_core.models.passes import forward
+from stir_core.records import Problem, Rollout
+from stir_core.tasks.segment import boundaries, split_steps
+
+
+class Reading(NamedTuple):
+    """A token sequence and the positions whose states are wanted."""
+
+    problem_id: str
+    source: Literal["rollout", "gold"]
+    k: int
+    ms: tuple[int, ...]
+    """Control points, one a position."""
+    ids: list[int]
+    positions: tuple[int, ...]
+    """0-based token positions, prompt included."""
+
+
+class States(NamedTuple):
+    """The states of one reading."""
+
+    reading: Reading
+    by_layer: dict[int, Float[Tensor, "positions d_model"]]
+
+
+def gold_solutions(model: LoadedModel, problems: list[Problem], config: RunConfig) -> dict[str, Gold]:
+    """Worked solutions counted like rollouts: finished steps, and the reward of a right answer of their length."""
+    golds: dict[str, Gold] = {}
+    for problem in problems:
+        if problem.solution and config.mining.pos_source != "rollout":
+            ids = model.tokens(problem.solution)
+            penalty = config.rollouts.eta0 * len(ids) / config.rollouts.max_new_tokens
+            golds[problem.id] = Gold(finished_steps(model, ids, problem.solution, config), 1.0 - penalty)
+    return golds
+
+
+def finished_steps(model: LoadedModel, ids: list[int], text: str, config: RunConfig) -> int:
+    """Finished steps of an answer: token boundaries, or under ``compat`` delimiters in its text."""
+    if config.compat:
+        return text.count(config.delimiter)
+    return len(boundaries(ids, model.text, config.delimiter))
+
+
+def plan_readings(
+    model: LoadedModel, problems: list[Problem], rollouts: list[Rollout], pairs: list[Pair], config: RunConfig, prompts: dict[str, list[int]]
+) -> list[Reading]:
+    """The sequences and positions that the pairs need, problem by problem."""
+    wanted: dict[tuple[str, Literal["rollout", "gold"], int], set[int]] = {}
+    for pair in pairs:
+        for k in (*pair.positives, *pair.negatives):
+            wanted.setdefault((pair.problem_id, "rollout", k), set()).add(pair.m)
+        if pair.gold:
+            wanted.setdefault((pair.problem_id, "gold", 0), set()).add(pair.m)
+    by_key = {(rollout.problem_id, rollout.k): rollout for rollout in rollouts}
+    solutions = {problem.id: problem.solution or "" for problem in problems}
+    readings: list[Reading] = []
+    for (problem_id, source, k), needed in wanted.items():
+        ms = tuple(sorted(needed))
+        text = solutions[problem_id] if source == "gold" else by_key[problem_id, k].text
+        ids = model.tokens(text) if source == "gold" else list(by_key[problem_id, k].token_ids)
+        if config.compat:
+            readings += _prefixes(model, Reading(problem_id, source, k, ms, prompts[problem_id], ()), text, config.delimiter)
+        else:
+            ends = boundaries(ids, model.text, config.delimiter)
+            start = len(prompts[problem_id])
+            last = ends[ms[-1] - 1]  # nothing behind the last wanted boundary can change a state before it
+            readings.append(Reading(problem_id, source, k, ms, [*prompts[problem_id], *ids[:last]], tuple(start + ends[m - 1] - 1 for m in ms)))
+    return readings
+
+
+def capture_states(model: LoadedModel, readings: list[Reading], layers: tuple[int, ...], *, batch_tokens: int = 4096) -> Iterator[States]:
+    """States of every reading at its positions, longest readings first, float32 on the CPU.
+
+    Args:
+        batch_tokens: padded tokens in one pass; bounds memory.
+    """
+    order = sorted(readings, key=lambda reading: -len(reading.ids))
+    start = 0
+    while start < len(order):
+        batch = order[start : start + max(1, batch_tokens // len(order[start].ids))]
+        start += len(batch)
+        ids, real = left_padded([reading.ids for reading in batch])
+        _, _, states = forward(model, ids, real=None if bool(real.all()) else real, capture=layers, every_state=True)
+        for row, reading in enumerate(batch):
+            shift = ids.shape[1] - len(reading.ids)
+            at = torch.tensor([position + shift for position in reading.positions], device=model.device)
+            yield States(reading, {layer: states[layer][row, at].float().cpu() for layer in layers})
+
+
+def _prefixes(model: LoadedModel, reading: Reading, text: str, delimiter: str) -> list[Reading]:
+    prompt_text = model.prompt_text(reading.ids)
+    pieces = split_steps(text, delimiter)
+    prefixes: list[Reading] = []
+    for m in reading.ms:
+        ids = model.tokens(prompt_text + "".join(pieces[:m]))
+        prefixes.append(reading._replace(ms=(m,), ids=ids, positions=(len(ids) - 1,)))
+    return prefixes

@@ -1,0 +1,1 @@
+"""Stage III: retrieve near actions, preview them, commit the best or none."""

@@ -1,0 +1,84 @@
+"""The gate: a pure decision from measured evidence. The same function decides while decoding and decides again from a trace.
+
+Measures nothing, knows no model and draws no unnamed random number.
+"""
+
+from stir_core.config import GateConfig
+from stir_core.records import Decision, Retrieved, Scored, StepEvidence
+from stir_core.seeding import generator_for
+
+TIE = 1e-12
+"""Scores closer than this are a tie, and a tie goes to null."""
+
+
+def steerable(m: int, gate: GateConfig, control_points: int) -> str | None:
+    """``None`` when the step after control point ``m`` may be steered, else the reason why not."""
+    if gate.variant == "no_memory":
+        return "variant no_memory: always null"
+    if m == 0:
+        return "control point 0 is never steered"
+    low, high = gate.min_tool_m or 1, min(gate.max_tool_m or control_points - 1, control_points - 1)
+    return None if low <= m <= high else f"control point {m} lies outside {low}..{high}"
+
+
+def shortlist(retrieved: tuple[Retrieved, ...], gate: GateConfig) -> tuple[Retrieved, ...]:
+    """The corrective entries worth a preview: ordered by (value, cosine, quality), best first, at most ``candidates``."""
+    corrective = [entry for entry in retrieved if entry.kind == "corrective"]
+    corrective.sort(key=lambda entry: (-entry.value, -entry.sim, -entry.quality))
+    return tuple(corrective[: gate.candidates])
+
+
+def null_value(retrieved: tuple[Retrieved, ...]) -> float:
+    """``A_null``: the best value among the retrieved null entries, at least 0."""
+    return max([0.0, *(entry.value for entry in retrieved if entry.kind == "null")])
+
+
+def preview_scale(entry: Retrieved, gate: GateConfig) -> float:
+    """Multiple of the action that a preview injects."""
+    return 1.0 if gate.preview_scale == "unit" else gate.k_scale * gate.beta * entry.value
+
+
+def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str = "") -> Decision:
+    """Commit the best candidate, or null with the reason.
+
+    ``score_i = beta * A_i + rho * (P_i - P_null)`` against ``score_null = beta * A_null``; the best candidate is committed only
+    when it lies strictly above (ties within 1e-12 go to null) and not below ``tau_null``. Source: spec, Stage III, 4-5.
+
+    Args:
+        seed, name: name the draw of the ``random_choice`` variant (run seed, answer id).
+    """
+    if evidence.not_retrieved is not None or not evidence.retrieved:
+        return Decision(chosen=None, alpha=0.0, score_null=None, reason=evidence.not_retrieved or "nothing retrieved")
+    score_null = gate.beta * null_value(evidence.retrieved)
+    scored = tuple(_score(entry, evidence, gate) for entry in shortlist(evidence.retrieved, gate))
+    usable = [candidate for candidate in scored if candidate.score is not None]
+
+    def null(reason: str) -> Decision:
+        return Decision(chosen=None, alpha=0.0, score_null=score_null, scored=scored, reason=reason)
+
+    if not scored:
+        return null("no corrective entry among the retrieved")
+    if not usable:
+        return null("no candidate's preview was measured")
+    if gate.variant == "random_choice":
+        best = usable[int(generator_for(seed, "random_choice", name, evidence.m).integers(len(usable)))]
+    else:
+        best = max(usable, key=lambda candidate: candidate.score or 0.0)  # max keeps the first of equals: the best value
+    score = best.score if best.score is not None else 0.0
+    if score <= score_null + TIE:
+        return null(f"best {best.entry_id} {score:.3f} <= null {score_null:.3f}")
+    if score < gate.tau_null:
+        return null(f"best {best.entry_id} {score:.3f} < tau_null {gate.tau_null:g}")
+    alpha = gate.k_scale * (score if gate.preview_scale == "unit" else gate.beta * best.value)
+    if alpha <= 0:
+        return null(f"strength is {alpha:g}: {best.entry_id} won at {score:.3f}, nothing to inject")
+    return Decision(chosen=best.entry_id, alpha=alpha, score_null=score_null, scored=scored, reason=f"{best.entry_id} {score:.3f} > null {score_null:.3f}")
+
+
+def _score(entry: Retrieved, evidence: StepEvidence, gate: GateConfig) -> Scored:
+    if gate.variant == "no_probing":
+        return Scored(entry_id=entry.entry_id, value=entry.value, gain=None, score=gate.beta * entry.value)
+    if entry.preview_logprob is None or evidence.null_logprob is None:
+        return Scored(entry_id=entry.entry_id, value=entry.value, gain=None, score=None)
+    gain = entry.preview_logprob - evidence.null_logprob
+    return Scored(entry_id=entry.entry_id, value=entry.value, gain=gain, score=gate.beta * entry.value + gate.rho * gain)

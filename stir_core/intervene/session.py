@@ -1,0 +1,93 @@
+"""One run, one model, any prompt: vanilla and steered answers decoded side by side, event by event."""
+
+from collections.abc import Iterator
+
+from stir_core.config import DecodeConfig, GateConfig, RunConfig
+from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.memory import Memory
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Event, ModelIdentity, Problem, TraceEvent
+from stir_core.store.runs import Run
+from stir_core.tasks import Grader, render, task_spec
+
+VANILLA, STEERED = 0, 1
+"""Rows of the two answers of :meth:`Session.compare`."""
+
+
+class Session:
+    """A run's library on the model that it was harvested from."""
+
+    def __init__(self, config: RunConfig, model: LoadedModel, memory: Memory | None):
+        self.config = config
+        self.model = model
+        self.memory = memory
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The loaded model."""
+        return self.model.identity
+
+    def settings(self, decode: DecodeConfig) -> Settings:
+        """The run's own step settings with another token budget or temperature."""
+        config = self.config
+        return Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat)
+
+    def prompt_ids(self, prompt: str | Problem, decode: DecodeConfig, *, raw: bool = False) -> list[int]:
+        """Prompt ids: a problem or question in the task's template (``raw``: as typed), inside the chat template.
+
+        Raises:
+            PromptError: empty, or too long for the context.
+        """
+        question = prompt if isinstance(prompt, str) else prompt.question
+        if question.strip() and not (raw and isinstance(prompt, str)):
+            if isinstance(prompt, str):
+                spec = task_spec(self.config.task.name)
+                prompt = Problem(id="prompt", task=spec.name, split="free", question=prompt, answer="", kind=spec.kind)
+            question = render(prompt, self.config.task.template)
+        return self.model.chat_ids(question, self.config.task.system, room=decode.max_new_tokens)
+
+    def compare(
+        self, prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False
+    ) -> Iterator[Event]:
+        """Decode the prompt twice in one batch, row 0 vanilla and row 1 steered, step by step in lock-step.
+
+        A problem's answers are graded when they end. Closing the iterator early is safe.
+
+        Args:
+            gate, decode: other settings than the run's own.
+            raw: send a free prompt as typed, without the task's template.
+
+        Raises:
+            PromptError: an empty prompt, or one too long for the context.
+        """
+        gate, decode = gate or self.config.gate, decode or self.config.decode
+        ids = self.prompt_ids(prompt, decode, raw=raw)
+        name = prompt.id if isinstance(prompt, Problem) else "prompt"
+        jobs = [Job(name, ids, gate.model_copy(update={"variant": "no_memory"})), Job(name, ids, gate, self.memory)]
+        events = steer(self.model, jobs, self.settings(decode))
+        if isinstance(prompt, str):
+            yield from events
+            return
+        with Grader() as grader:
+            for event in events:
+                yield graded(event, prompt, grader)
+
+
+def open_session(run: Run, model: LoadedModel) -> Session:
+    """The run's control basis on ``model``.
+
+    Raises:
+        MismatchError: the run was made with another model.
+        StoreError: the run has no finished basis, or its files are damaged.
+    """
+    run.check_model(model.identity)
+    library = run.library()
+    return Session(run.config, model, Memory(*library) if library.entries else None)
+
+
+def graded(event: Event, problem: Problem, grader: Grader) -> Event:
+    """The event, with a verdict when it is a finished trace."""
+    if not isinstance(event, TraceEvent):
+        return event
+    verdict = grader.grade(problem.kind, problem.answer, event.trace.text, choices=problem.choices)
+    return event.model_copy(update={"trace": event.trace.model_copy(update={"verdict": verdict})})

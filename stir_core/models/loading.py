@@ -1,0 +1,229 @@
+"""Loading a language model as a raw TransformerBridge: weights neither folded nor centred, so vectors live in Hugging Face coordinates.
+
+A GGUF file is dequantised once into a safetensors cache (parsing it takes 10-20 s; the cached copy loads in about 2 s).
+Nothing here changes an activation: see ``steering``.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2.exceptions import TemplateError
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from stir_core.errors import ModelError, PromptError
+from stir_core.models.catalogue import ModelSource, converted_folder, file_digest, resolve, weights_digest
+from stir_core.records import ModelIdentity
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_THREADS_SET = threading.Event()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for hooked forward passes. Share one per process; ``lock`` serialises whole hooked sections."""
+
+    bridge: TransformerBridge
+    tokenizer: PreTrainedTokenizerBase
+    identity: ModelIdentity
+    device: torch.device
+    stop_ids: frozenset[int]
+    """End-of-text tokens."""
+    n_ctx: int
+    """Longest sequence, prompt and answer together, in tokens."""
+    windowed: bool = False
+    """True when some layers attend to a sliding window of columns."""
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.identity.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.identity.d_model
+
+    def text(self, ids: list[int] | tuple[int, ...]) -> str:
+        """Decode ids to text, special tokens left out, spaces as they are."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def prompt_text(self, ids: list[int]) -> str:
+        """Decode prompt ids with their special tokens: the text that the chat template wrote."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of plain text; no special token is added."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def chat_text(self, question: str, system: str | None = None) -> str:
+        """The prompt as text: chat template with its generation prompt, or the bare question for a base model."""
+        if not self.tokenizer.chat_template:
+            return (getattr(self.tokenizer, "bos_token", None) or "") + "\n\n".join(filter(None, [system, question]))
+        messages = [{"role": "user", "content": question}]
+        if system is not None:
+            try:
+                return self._render([{"role": "system", "content": system}, *messages])
+            except TemplateError:  # the template's own refusal: Gemma-style models know no system role
+                messages = [{"role": "user", "content": f"{system}\n\n{question}"}]
+        return self._render(messages)
+
+    def chat_ids(self, question: str, system: str | None = None, *, room: int = 1) -> list[int]:
+        """Prompt ids; the chat template's own BOS is the only one.
+
+        Args:
+            room: tokens that must still fit behind the prompt.
+
+        Raises:
+            PromptError: an empty question, or a prompt that leaves less than ``room`` tokens of the context.
+        """
+        if not question.strip():
+            raise PromptError("the prompt is empty: write a question")
+        ids = self.tokens(self.chat_text(question, system))
+        if len(ids) + room > self.n_ctx:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens and {room} must follow, but {self.identity.name} reads {self.n_ctx}: shorten the prompt or the token budget"
+            )
+        return ids
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto") -> LoadedModel:
+    """Load a model by catalogue name, folder, GGUF file or hub name.
+
+    Raises:
+        ModelError: unknown name, unreadable files, or an architecture that is not a causal language model.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f'dtype "{dtype}" is not offered: choose {" or ".join(DTYPES)}')
+    _settle_threads()
+    hf_logging.disable_progress_bar()  # one bar a tensor on stderr; our callers show their own progress
+    source = resolve(name)
+    folder = prepare(source)
+    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
+    return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target)
+
+
+def boot(name: str, hf_model: Any, tokenizer: Any, *, weights_sha256: str, device: torch.device | str = "cpu") -> LoadedModel:
+    """Wrap a loaded Hugging Face causal language model and its tokenizer. The model's modules are taken over."""
+    hf_model.eval()
+    # some checkpoints name a multimodal wrapper here; the bridge picks its adapter by this name
+    hf_model.config.architectures = [type(hf_model).__name__]
+    config = hf_model.config.get_text_config()
+    dtype = next(hf_model.parameters()).dtype
+    hf_model.to(device)
+    bridge = TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=str(device), dtype=dtype)
+    identity = ModelIdentity(
+        name=name,
+        weights_sha256=weights_sha256,
+        tokenizer_sha256=tokenizer_digest(tokenizer),
+        dtype=str(dtype).removeprefix("torch."),
+        architecture=type(hf_model).__name__,
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+    )
+    return LoadedModel(
+        bridge,
+        tokenizer,
+        identity,
+        torch.device(device),
+        stop_ids=_stop_ids(hf_model, tokenizer),
+        n_ctx=config.max_position_embeddings,
+        windowed="sliding_attention" in (getattr(config, "layer_types", None) or ()),
+    )
+
+
+def prepare(source: ModelSource) -> Path:
+    """A folder with config, tokenizer and safetensors weights for the source; converts or downloads once.
+
+    Raises:
+        ModelError: the file is not a readable GGUF, or the hub cannot be reached.
+    """
+    if source.kind == "folder" and source.path is not None:
+        return source.path
+    if source.kind == "gguf" and source.path is not None:
+        folder = converted_folder(file_digest(source.path))
+        return folder if folder.is_dir() else _convert(source.path, folder)
+    return _download(source.name)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 over vocabulary, merges, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(f"{body}\x1f{tokenizer.chat_template or ''}".encode()).hexdigest()
+
+
+def _settle_threads() -> None:
+    """Half the cores, once a process, unless the user says otherwise (OMP_NUM_THREADS, STIR_THREADS).
+
+    OpenMP threads spin while they wait for each other: on a two-core machine with one other busy process, two threads decoded
+    9 tokens/s where one decoded 67. A single-row step gains nothing from a second thread anyway.
+    """
+    if _THREADS_SET.is_set() or "OMP_NUM_THREADS" in os.environ:
+        return
+    _THREADS_SET.set()
+    asked = os.environ.get("STIR_THREADS", "")
+    torch.set_num_threads(int(asked) if asked.isdigit() and int(asked) > 0 else max(1, (os.cpu_count() or 2) // 2))
+
+
+def _convert(file: Path, folder: Path) -> Path:
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        raise ModelError(f"{file} cannot be read as a GGUF model: {_first_line(error)}") from error
+    # the dequantised weights are plain float32; only these marks keep save_pretrained from writing them
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        (part / "source.json").write_text(json.dumps({"source": str(file), "sha256": file_digest(file)}) + "\n")
+        if not folder.is_dir():  # another process may have been faster
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelError(f'hub model "{name}" cannot be fetched ({type(error).__name__}): check the name and the network, or give a local folder or .gguf file') from error
+
+
+def _stop_ids(hf_model: Any, tokenizer: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for holder in (getattr(hf_model, "generation_config", None), tokenizer):
+        ids = getattr(holder, "eos_token_id", None)
+        found |= set(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+    return frozenset(found)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

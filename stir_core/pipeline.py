@@ -1,0 +1,352 @@
+"""The stages in order, each reading the folders before it and writing its own: run, resume, status.
+
+The stages themselves are plain functions elsewhere; this layer only knows which files feed which. A finished stage is never made
+again unless asked, and an unfinished one goes on where it stopped.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from stir_core import __version__
+from stir_core.basis.geometry import pca_map, umap_map
+from stir_core.basis.selection import select
+from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest
+from stir_core.harvest.actions import mine
+from stir_core.harvest.pairs import Pair, plan_pairs
+from stir_core.harvest.rollouts import sample_rollouts
+from stir_core.harvest.states import capture_states, finished_steps, gold_solutions, plan_readings
+from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.memory import Memory
+from stir_core.intervene.session import graded, open_session
+from stir_core.models.lens import lens_of
+from stir_core.models.loading import LoadedModel, load_model
+from stir_core.records import Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
+from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.runs import Run
+from stir_core.store.tensors import read_tensors, write_tensors
+from stir_core.tasks import Grader, load_problems, render
+
+__all__ = ["STAGES", "Progress", "open_session", "run_stages", "stage_status"]
+
+
+class Progress(NamedTuple):
+    """How far a stage has come."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    tokens: int = 0
+    """Tokens decoded by this process in this stage."""
+
+
+Report = Callable[[Progress], None]
+
+
+def run_stages(
+    config: RunConfig,
+    out: Path,
+    *,
+    until: str = STAGES[-1],
+    redo: str | None = None,
+    report: Report = lambda progress: None,
+    model: LoadedModel | None = None,
+) -> Run:
+    """Make the run at ``out`` up to and including the stage ``until``; finished stages are kept.
+
+    Args:
+        redo: make this stage and all later ones again.
+        model: a loaded model, when there is one already; else the config's is loaded when first needed.
+
+    Raises:
+        StirError: see the stages; whatever was finished before stays.
+    """
+    run = Run.create(out, config, environment())
+    if redo is not None:
+        run.discard(redo)
+    wanted = STAGES[: STAGES.index(until) + 1]
+    for stage in wanted:
+        if run.finished(stage):
+            run.check_fresh(stage)
+    missing = [stage for stage in wanted if not run.finished(stage)]
+    if not missing:
+        return run
+    if model is None:
+        model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device)
+    run.check_model(model.identity)
+    for stage in missing:
+        started = time.monotonic()
+        tokens = _MAKERS[stage](run, model, report)
+        _log(run, stage, time.monotonic() - started, tokens)
+    return run
+
+
+def stage_status(run: Run) -> list[tuple[str, str, dict[str, int], tuple[str, ...]]]:
+    """For every stage: its name, ``"finished"``, ``"unfinished"`` or ``"not started"``, its counts and its notes."""
+    rows: list[tuple[str, str, dict[str, int], tuple[str, ...]]] = []
+    for stage in STAGES:
+        if run.finished(stage):
+            manifest = run.manifest(stage)
+            rows.append((stage, "finished", manifest.counts, manifest.notes))
+        else:
+            rows.append((stage, "unfinished" if run.part(stage).is_dir() else "not started", {}, ()))
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """Versions, source revision and machine: what a reader needs to make the run again. Not part of any digest."""
+    packages: dict[str, str] = {"stir-workbench": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    root = Path(__file__).resolve().parents[1]
+    git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    revision = git.stdout.strip() if git.returncode == 0 and (root / ".git").exists() else None
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"versions": packages, "git_revision": revision, "device": device}
+
+
+def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
+    config = run.config
+    problems = load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)
+    part = _take_up(run, "rollouts", model)
+    write_records(part / "problems.jsonl", problems)
+    file = part / "rollouts.jsonl"
+    known = read_records(file, Rollout, torn="drop") if file.exists() else []
+    done = {(rollout.problem_id, rollout.k) for rollout in known}
+    total, tokens = len(problems) * config.rollouts.k, 0
+    report(Progress("rollouts", len(done), total, "rollouts"))
+    with Grader() as grader:
+        prompts = [(problem, _prompt_ids(model, problem, config, config.rollouts.max_new_tokens)) for problem in problems]
+
+        def grade(problem: Problem, text: str):
+            return grader.grade(problem.kind, problem.answer, text, choices=problem.choices)
+
+        for rollout in sample_rollouts(model, prompts, config, grade, frozenset(done)):
+            append_records(file, [rollout])
+            known.append(rollout)
+            tokens += rollout.n_tokens
+            report(Progress("rollouts", len(known), total, "rollouts", tokens))
+    order = {problem.id: i for i, problem in enumerate(problems)}
+    known.sort(key=lambda rollout: (order[rollout.problem_id], rollout.k))  # the order of arrival depends on the batch
+    counts = {
+        "problems": len(problems),
+        "rollouts": len(known),
+        "correct": sum(rollout.verdict.correct for rollout in known),
+        "unfinished": sum(not rollout.verdict.finished for rollout in known),
+        "tokens": sum(rollout.n_tokens for rollout in known),
+    }
+    with run.writing("rollouts", lambda: _manifest(run, "rollouts", model, counts)) as folder:
+        write_records(folder / "rollouts.jsonl", known)
+        (folder / "marker").unlink()
+    return tokens
+
+
+def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
+    config = run.config
+    layers = resolve_layers(config.mining.layers, model.n_layers)
+    problems, rollouts = run.problems(), run.rollouts()
+    pairs = _planned(run, model, problems, rollouts, layers)
+    prompts = {problem.id: _prompt_ids(model, problem, config, 1) for problem in problems}
+    readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
+    rows: list[StateRow] = []
+    tensors: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+    tokens = 0
+    for done, (reading, by_layer) in enumerate(capture_states(model, readings, layers), start=1):
+        for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
+            rows.append(StateRow(row=len(rows), problem_id=reading.problem_id, source=reading.source, k=reading.k, m=m, position=position))
+            for layer in layers:
+                tensors[layer].append(by_layer[layer][i].numpy())
+        tokens += len(reading.ids)
+        report(Progress("states", done, len(readings), "answers", tokens))
+    _take_up(run, "states", model)
+    counts = {"pairs": len(pairs), "answers": len(readings), "states": len(rows)}
+    with run.writing("states", lambda: _manifest(run, "states", model, counts, layers)) as folder:
+        write_records(folder / "rows.jsonl", rows)
+        named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}
+        write_tensors(folder / "states.safetensors", named)
+        (folder / "marker").unlink()
+    return tokens
+
+
+def _make_actions(run: Run, model: LoadedModel, report: Report) -> int:
+    config = run.config
+    layers = run.manifest("states").layers
+    pairs = _planned(run, model, run.problems(), run.rollouts(), layers)
+    rows = read_records(run.folder("states") / "rows.jsonl", StateRow)
+    tensors = read_tensors(run.folder("states") / "states.safetensors", columns=model.d_model)
+    mined = mine(pairs, rows, {layer: tensors[f"layer_{layer}"] for layer in layers}, config.mining)
+    corrective = [entry.id for entry in mined.entries if entry.kind == "corrective"]
+    lenses = lens_of(model, corrective, torch.from_numpy(mined.actions)) if corrective else []
+    notes = [f"{len(mined.skipped)} pairs left out, e.g. {mined.skipped[0]}"] if mined.skipped else []
+    if not mined.entries:
+        notes.append("no problem has both a right and a wrong rollout at a control point: there is nothing to steer with; mine more or other problems")
+    counts = {
+        "entries": len(mined.entries),
+        "actions": len(mined.actions),
+        "problems": len({entry.problem_id for entry in mined.entries}),
+        "unreachable": sum(not entry.reachable for entry in mined.entries),
+    }
+    _take_up(run, "actions", model)
+    with run.writing("actions", lambda: _manifest(run, "actions", model, counts, layers, notes)) as folder:
+        write_records(folder / "entries.jsonl", mined.entries)
+        write_records(folder / "lens.jsonl", lenses)
+        write_tensors(folder / "actions.safetensors", {"keys": mined.keys, "actions": mined.actions})
+        (folder / "marker").unlink()
+    report(Progress("actions", len(mined.actions), len(mined.actions), "actions"))
+    return 0
+
+
+def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
+    config = run.config
+    entries, keys = run.entries(), run.key_rows()
+    notes: list[str] = []
+    picks: list[Pick] = []
+    maps: dict[str, np.ndarray] = {}
+    if entries:
+        picked = select(entries, keys, config.basis, seed=config.seed, compat=config.compat)
+        picks = [Pick(rank=rank, entry_id=entries[i].id, forced=forced, gain=gain) for rank, (i, forced, gain) in enumerate(picked)]
+        maps["pca"] = pca_map(keys)
+        flat = umap_map(keys, seed=config.seed)
+        if flat is not None:
+            maps["umap"] = flat
+        reachable = sum(entry.reachable or config.basis.keep_unreachable or config.compat for entry in entries)
+        if config.basis.budget >= reachable:
+            notes.append(f"budget {config.basis.budget} >= {reachable} candidates: the selection kept everything and selected nothing")
+        elif all(pick.forced for pick in picks):
+            notes.append(f"all {len(picks)} picks were forced by min_per_control_point: the selector chose nothing")
+    chosen = {pick.entry_id for pick in picks}
+    counts = {
+        "candidates": len(entries),
+        "picked": len(picks),
+        "forced": sum(pick.forced for pick in picks),
+        "corrective": sum(entry.id in chosen and entry.kind == "corrective" for entry in entries),
+    }
+    _take_up(run, "basis", model)
+    with run.writing("basis", lambda: _manifest(run, "basis", model, counts, run.manifest("actions").layers, notes)) as folder:
+        write_records(folder / "picks.jsonl", picks)
+        write_tensors(folder / "map.safetensors", {name: flat.astype(np.float32) for name, flat in maps.items()})
+        (folder / "marker").unlink()
+    report(Progress("basis", len(picks), len(picks), "picks"))
+    return 0
+
+
+def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:
+    config = run.config
+    n = config.task.n_eval
+    problems = load_problems(config.task.name, config.task.held_out, n=n, seed=config.seed, levels=config.task.levels) if n else ()
+    library = run.library()
+    memory = Memory(*library) if library.entries else None
+    part = _take_up(run, "steered", model)
+    write_records(part / "problems.jsonl", problems)
+    files = {"vanilla": part / "vanilla.jsonl", "steered": part / "steered.jsonl"}
+    known = {kind: read_records(file, Trace, torn="drop") if file.exists() else [] for kind, file in files.items()}
+    done = {trace.id for trace in known["vanilla"]} & {trace.id for trace in known["steered"]}
+    waiting = [problem for problem in problems if problem.id not in done]
+    tokens = 0
+    report(Progress("steered", len(done), len(problems), "problems"))
+    with Grader() as grader:
+        for start in range(0, len(waiting), config.decode.batch_problems):
+            batch = waiting[start : start + config.decode.batch_problems]
+            for kind, traces in _decode_batch(model, batch, memory, config, grader).items():
+                known[kind] += [trace for trace in traces if trace.id not in {old.id for old in known[kind]}]
+                append_records(files[kind], traces)
+                tokens += sum(trace.forward_tokens for trace in traces)
+            report(Progress("steered", len(done) + start + len(batch), len(problems), "problems", tokens))
+    order = {problem.id: i for i, problem in enumerate(problems)}
+    counts = {"problems": len(problems)}
+    for kind, traces in known.items():
+        traces.sort(key=lambda trace: order[trace.id])
+        counts[f"{kind}_correct"] = sum(trace.verdict is not None and trace.verdict.correct for trace in traces)
+        counts[f"{kind}_tokens"] = sum(trace.tokens_used for trace in traces)
+        counts[f"{kind}_probe_tokens"] = sum(trace.probe_tokens for trace in traces)
+    counts["commits"] = sum(step.decision.chosen is not None for trace in known["steered"] for step in trace.steps)
+    counts["decisions"] = sum(step.evidence.not_retrieved is None for trace in known["steered"] for step in trace.steps)
+    with run.writing("steered", lambda: _manifest(run, "steered", model, counts, run.manifest("actions").layers)) as folder:
+        for kind, traces in known.items():
+            write_records(folder / f"{kind}.jsonl", traces)
+        (folder / "marker").unlink()
+    return tokens
+
+
+def _decode_batch(model: LoadedModel, batch: list[Problem], memory: Memory | None, config: RunConfig, grader: Grader) -> dict[str, list[Trace]]:
+    """Vanilla and steered answers to a batch of problems, decoded side by side and graded."""
+    vanilla = config.gate.model_copy(update={"variant": "no_memory"})
+    jobs: list[Job] = []
+    for problem in batch:
+        ids = _prompt_ids(model, problem, config, config.decode.max_new_tokens)
+        jobs += [Job(problem.id, ids, vanilla), Job(problem.id, ids, config.gate, memory)]
+    settings = Settings(config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat)
+    traces: dict[int, Trace] = {}
+    for event in steer(model, jobs, settings):
+        if isinstance(event, TraceEvent):
+            settled = graded(event, batch[event.row // 2], grader)
+            traces[event.row] = settled.trace if isinstance(settled, TraceEvent) else event.trace
+    return {kind: [traces[2 * i + row] for i in range(len(batch))] for row, kind in enumerate(("vanilla", "steered"))}
+
+
+_MAKERS: dict[str, Callable[[Run, LoadedModel, Report], int]] = {
+    "rollouts": _make_rollouts,
+    "states": _make_states,
+    "actions": _make_actions,
+    "basis": _make_basis,
+    "steered": _make_steered,
+}
+
+
+def _planned(run: Run, model: LoadedModel, problems: list[Problem], rollouts: list[Rollout], layers: tuple[int, ...]) -> list[Pair]:
+    """The pairs that are mined: best quality first, as many as ``top_pairs`` reaches over all layers."""
+    config = run.config
+    steps = {(r.problem_id, r.k): finished_steps(model, list(r.token_ids), r.text, config) for r in rollouts}
+    golds = gold_solutions(model, problems, config)
+    pairs = plan_pairs(problems, rollouts, config.mining, seed=config.seed, steps=steps, golds=golds)
+    return pairs[: -(-config.mining.top_pairs // len(layers))]
+
+
+def _prompt_ids(model: LoadedModel, problem: Problem, config: RunConfig, room: int) -> list[int]:
+    return model.chat_ids(render(problem, config.task.template), config.task.system, room=room)
+
+
+def _take_up(run: Run, stage: str, model: LoadedModel) -> Path:
+    """The stage's ``.part`` folder; what an attempt with other settings or another model left there is thrown away."""
+    part = run.part(stage)
+    marker = f"{stage_digest(run.config, stage)} {model.identity.weights_sha256} {model.identity.dtype}\n"
+    if part.is_dir() and (not (part / "marker").is_file() or (part / "marker").read_text() != marker):
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    (part / "marker").write_text(marker)
+    return part
+
+
+def _manifest(
+    run: Run, stage: str, model: LoadedModel, counts: dict[str, int], layers: tuple[int, ...] = (), notes: Iterable[str] = ()
+) -> Manifest:
+    before = STAGES[: STAGES.index(stage)]
+    return Manifest(
+        stage=stage,
+        model=model.identity,
+        layers=layers,
+        config_digest=stage_digest(run.config, stage),
+        inputs={name: run.digest(name) for name in before},
+        counts=counts,
+        notes=tuple(notes),
+    )
+
+
+def _log(run: Run, stage: str, seconds: float, tokens: int) -> None:
+    """One line a made stage: what it took. Times stay out of the stages themselves, so that equal results are equal files."""
+    line = {"stage": stage, "seconds": round(seconds, 1), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1) if tokens else None}
+    with (run.path / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,316 @@
+"""Frozen facts that the stages hand to each other. No tensors: those lie beside them in safetensors files.
+
+Every record is strict (unknown fields are refused) and round-trips through one line of JSON. ``None`` always means
+"not measured" or "does not apply"; it never stands for a number.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+AnswerKind = Literal["math", "number", "choice", "yesno"]
+EntryKind = Literal["corrective", "null"]
+Finish = Literal["stop", "length", "delimiter"]
+"""Why decoding ended: an end-of-text token, the token budget, or the step delimiter."""
+
+Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_choice"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, strict, one line of JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Problem(Record):
+    """One question with its gold answer."""
+
+    id: str
+    """Unique within the task, stable across machines, e.g. ``"gsm8k/test/17"``."""
+    task: str
+    split: str
+    question: str
+    answer: str
+    """The gold answer in the form that grading expects: LaTeX, a number, a letter, or yes / no."""
+    kind: AnswerKind
+    choices: tuple[str, ...] = ()
+    """For ``kind="choice"``: the texts of A, B, C, ... in order."""
+    solution: str | None = None
+    """The data set's own worked solution, where there is one (needed by ``pos_source = "gold"``)."""
+    level: str | None = None
+    """A difficulty or subject label of the data set's own, for tables."""
+
+
+class Verdict(Record):
+    """What a grader saw in an answer, and what it made of it."""
+
+    correct: bool
+    extracted: str | None
+    """The answer that was found, as text; ``None`` when there was none."""
+    gold: str
+    method: str
+    """How it was found and compared, e.g. ``"boxed, math-verify"`` or ``"letter, equality"``."""
+    reason: str
+    """One line for a reader: why it is right, wrong or not there."""
+    finished: bool
+    """False when no final answer was stated (cut off, or still trying)."""
+
+
+class Rollout(Record):
+    """One sampled answer to one problem, with its boundaries as token positions."""
+
+    problem_id: str
+    k: int
+    """Which of the K rollouts of the problem."""
+    seed: int
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """Generated ids, the end-of-text token included when there is one."""
+    text: str
+    finish: Finish
+    boundaries: tuple[int, ...]
+    """``boundaries[m - 1]`` = number of generated tokens after which ``m`` steps are finished."""
+    mean_logprob: float | None
+    """Mean log-probability of the generated tokens under the model (temperature 1), in nats."""
+    verdict: Verdict
+    reward: float
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of generated tokens."""
+        return len(self.token_ids)
+
+
+class StateRow(Record):
+    """Where a row of ``states.safetensors`` comes from: the residual stream at one control point of one rollout."""
+
+    row: int
+    problem_id: str
+    source: Literal["rollout", "gold"]
+    k: int
+    """Rollout number; 0 for a gold solution."""
+    m: int
+    position: int
+    """Token position (0-based, prompt included) of the last token of the prefix."""
+
+
+class Entry(Record):
+    """One library entry: a key, and for a corrective entry the latent action that it retrieves."""
+
+    id: str
+    """E.g. ``"p0007c"``: pair 7, corrective. Stable within a run."""
+    kind: EntryKind
+    pair: int
+    """The mined pair that both its entries share."""
+    problem_id: str
+    m: int
+    """Control point: number of finished steps."""
+    layer: int
+    """0-based block whose output (``blocks.{layer}.hook_out``) key and action live in."""
+    quality: float
+    """Reward gap between the positives and the negatives."""
+    reward_pos: float
+    reward_neg: float
+    positives: tuple[int, ...]
+    """Rollout numbers k of the positives; empty when they come from the gold solution."""
+    negatives: tuple[int, ...]
+    pos_source: Literal["rollout", "gold"] = "rollout"
+    key_row: int
+    """Row of ``keys`` in ``actions.safetensors``."""
+    action_row: int | None
+    """Row of ``actions`` in ``actions.safetensors``; ``None`` for a null entry."""
+    key_norm: float
+    action_norm: float | None
+    reachable: bool
+    """False at m = M: retrieval only ever asks for control points 1..M-1."""
+
+
+class Pick(Record):
+    """One entry of the control basis, in the order it was picked."""
+
+    rank: int
+    entry_id: str
+    forced: bool
+    """True when it entered through ``min_per_control_point`` rather than by gain."""
+    gain: float | None
+    """Marginal gain of the objective when picked; ``None`` where the selector has no such thing."""
+
+
+class Retrieved(Record):
+    """One entry that retrieval returned for a step, with its measured value and, where previewed, its preview."""
+
+    entry_id: str
+    kind: EntryKind
+    layer: int
+    sim: float
+    """Cosine between the state and the entry's key."""
+    quality: float
+    value: float
+    """``A = sim * quality``."""
+    preview_logprob: float | None = None
+    """Mean log-probability of the preview tokens under the steered model; ``None`` when not previewed."""
+    preview_ids: tuple[int, ...] = ()
+    preview_scale: float | None = None
+    """Multiple of the action that the preview injected."""
+
+
+class StepEvidence(Record):
+    """All that was measured before one step: enough to decide again with other gate parameters, without a model."""
+
+    m: int
+    """Control point: the step about to be decoded is number m + 1."""
+    position: int
+    """Token position (prompt included) of the control point, where an impulse is injected."""
+    retrieved: tuple[Retrieved, ...] = ()
+    n_entries: int = 0
+    """Library entries at this control point."""
+    null_logprob: float | None = None
+    null_preview_ids: tuple[int, ...] = ()
+    not_retrieved: str | None = None
+    """Why nothing was retrieved, e.g. ``"control point 0 is never steered"``; ``None`` when something was."""
+
+
+class Scored(Record):
+    """One candidate's score in a decision."""
+
+    entry_id: str
+    value: float
+    gain: float | None
+    """``P_i - P_null`` in nats a token; ``None`` when not measured."""
+    score: float | None
+    """``None`` when the candidate could not be scored (its preview was not measured)."""
+
+
+class Decision(Record):
+    """What the gate did at one step, and why."""
+
+    chosen: str | None
+    """Entry id of the committed action; ``None`` when null won."""
+    alpha: float
+    """Multiple of the action that was injected; 0 when null won."""
+    score_null: float | None
+    scored: tuple[Scored, ...] = ()
+    """Candidates in preview order (best value first)."""
+    reason: str
+    """One line: ``"p0003c 1.94 > null 1.87"`` or ``"best 0.41 <= null 0.52"``."""
+
+
+class StepTrace(Record):
+    """One decoded step: the evidence before it, the decision, and the tokens that followed."""
+
+    step: int
+    """1-based; the step before control point ``step``."""
+    evidence: StepEvidence
+    decision: Decision
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...]
+    """Log-probability of each committed token under the model that decoded it (steered where an impulse was live)."""
+    probe_tokens: int
+
+
+class Trace(Record):
+    """One answer decoded step by step, steered or not."""
+
+    id: str
+    """Problem id, or ``"prompt"`` for a free prompt."""
+    variant: Variant
+    prompt_ids: tuple[int, ...]
+    steps: tuple[StepTrace, ...]
+    token_ids: tuple[int, ...]
+    """All committed ids: the concatenation of the steps'."""
+    text: str
+    finish: Finish
+    tokens_used: int
+    """Committed tokens; this is what ``max_new_tokens`` bounds."""
+    probe_tokens: int
+    """Tokens decoded in previews and thrown away."""
+    forward_tokens: int
+    """Token positions run through the model for this answer, prompt, previews and clean passes included."""
+    seconds: float | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Committed plus probe tokens."""
+        return self.tokens_used + self.probe_tokens
+
+
+class ModelIdentity(Record):
+    """What an artefact was made with; two identities that differ in a checked field do not share artefacts."""
+
+    name: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    processing: Literal["raw"] = "raw"
+    """Always raw: weights neither folded nor centred, so vectors live in Hugging Face coordinates."""
+    dtype: str
+    architecture: str
+    n_layers: int
+    d_model: int
+    hook: str = "blocks.{layer}.hook_out"
+
+
+class Manifest(Record):
+    """What a stage folder holds, what it was made from, and with which model."""
+
+    schema_version: int = 1
+    stage: str
+    model: ModelIdentity
+    layers: tuple[int, ...] = ()
+    config_digest: str
+    """Digest of the part of the config that this stage and those before it depend on."""
+    inputs: dict[str, str] = {}
+    """Digests of the stages that were read, by stage."""
+    files: dict[str, str] = {}
+    """SHA-256 of every file in the folder, by name."""
+    counts: dict[str, int] = {}
+    notes: tuple[str, ...] = ()
+    """Warnings that a reader must see, e.g. that a selection selected nothing."""
+
+
+class TokenWeight(Record):
+    """A vocabulary token and how far a direction pushes its logit."""
+
+    token_id: int
+    text: str
+    logit: float
+
+
+class Lens(Record):
+    """What an action promotes and suppresses when read through the final norm's gain and the unembedding."""
+
+    entry_id: str
+    promoted: tuple[TokenWeight, ...]
+    suppressed: tuple[TokenWeight, ...]
+
+
+class TokenEvent(Record):
+    """While decoding: one committed token of one row."""
+
+    row: int
+    step: int
+    token_id: int
+    text: str
+    """Text that this token adds (may be empty while a character is incomplete)."""
+    logprob: float
+
+
+class StepEvent(Record):
+    """While decoding: a step is about to start; its evidence and the gate's decision are known."""
+
+    row: int
+    step: int
+    evidence: StepEvidence
+    decision: Decision
+    probe_tokens: int
+
+
+class TraceEvent(Record):
+    """While decoding: a row has ended; its whole trace."""
+
+    row: int
+    trace: Trace
+
+
+Event = TokenEvent | StepEvent | TraceEvent

@@ -1,0 +1,1 @@
+"""Run folders, manifests, safetensors and JSON lines: the only code that knows paths and formats. No pickle anywhere."""

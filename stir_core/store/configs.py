@@ -1,0 +1,26 @@
+"""Reading experiment files: one TOML file is one reproducible experiment."""
+
+import tomllib
+from pathlib import Path
+
+from stir_core.config import RunConfig, config_from
+from stir_core.errors import ConfigError
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read and validate a TOML config.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key or value is not usable; the line names the file.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = ", ".join(sorted(str(file) for file in Path("configs").glob("*.toml"))) or "none here"
+        raise ConfigError(f"no config file at {path}: configs that are here: {near}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+    try:
+        return config_from(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,274 @@
+"""A run on disk: one folder a stage, whose final name exists exactly when the stage finished.
+
+    run = Run.open("runs/demo")                       # or the embedded one: Run.open("demo")
+    with run.writing("actions", manifest) as folder:  # writes to actions.part, renamed when the block ends well
+        ...
+
+A stage that appends as it goes keeps its ``.part`` folder between attempts, so a resumed run redoes nothing that is whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import ValidationError
+
+from stir_core.config import STAGES, RunConfig, config_from, digest_of, stage_digest
+from stir_core.errors import MismatchError, StoreError
+from stir_core.records import Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
+from stir_core.store.jsonl import read_records
+from stir_core.store.tensors import read_tensors
+
+DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
+"""The embedded run: a finished run folder that ships inside the package."""
+
+CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", "n_layers", "d_model")
+"""Fields of a model's identity that an artefact must share with the model at hand; the name may differ."""
+
+
+class Library(NamedTuple):
+    """The entries that retrieval may use, with their tensors: what a run hands to Stage III."""
+
+    entries: tuple[Entry, ...]
+    keys: Float[np.ndarray, "n_entries d_model"]
+    """Raw residual states, row i belongs to ``entries[i]``."""
+    actions: Float[np.ndarray, "n_entries d_model"]
+    """Raw action vectors, row i belongs to ``entries[i]``; zero for null entries."""
+
+
+class Run:
+    """One run folder. Reading never needs a model or torch."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]):
+        self.path = path
+        self.facts = facts
+        self.config: RunConfig = config_from(facts["config"])
+
+    @property
+    def name(self) -> str:
+        """Folder name; ``"demo"`` for the embedded run."""
+        return self.path.name
+
+    @classmethod
+    def open(cls, where: str | Path) -> "Run":
+        """Open an existing run by folder, or ``"demo"`` for the embedded one (a folder of that name here comes first).
+
+        Raises:
+            StoreError: no such run, or its run.json is malformed.
+        """
+        path = Path(where)
+        if not (path / "run.json").is_file() and str(where) == "demo":
+            path = DEMO
+        file = path / "run.json"
+        if not file.is_file():
+            raise StoreError(f"no run at {path}: {file.name} is missing; make one with `stir run configs/demo.toml --out {path}`")
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            return cls(path, dict(facts))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{file} is not a run description ({error}): copy the run again") from None
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, environment: dict[str, Any]) -> "Run":
+        """Make (or take up again) the run folder at ``path`` for ``config``; finished stages are left as they are."""
+        facts = {"config": config.model_dump(mode="json"), "config_digest": digest_of(config), **environment}
+        path.mkdir(parents=True, exist_ok=True)
+        part = path / "run.json.part"
+        part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        part.replace(path / "run.json")
+        return cls(path, facts)
+
+    def finished(self, stage: str) -> bool:
+        """True when the stage is whole."""
+        return (self.path / stage / "manifest.json").is_file()
+
+    def stages(self) -> tuple[str, ...]:
+        """The finished stages, in order."""
+        return tuple(stage for stage in STAGES if self.finished(stage))
+
+    def folder(self, stage: str) -> Path:
+        """Folder of a finished stage.
+
+        Raises:
+            StoreError: the stage has not finished.
+        """
+        if not self.finished(stage):
+            raise StoreError(f'run {self.path} has no finished stage "{stage}": make it with `stir run CONFIG --out {self.path} --until {stage}`')
+        return self.path / stage
+
+    def part(self, stage: str) -> Path:
+        """Folder that an unfinished stage writes to."""
+        return self.path / f"{stage}.part"
+
+    def manifest(self, stage: str) -> Manifest:
+        """Manifest of a finished stage.
+
+        Raises:
+            StoreError: missing or malformed.
+        """
+        file = self.folder(stage) / "manifest.json"
+        try:
+            return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise StoreError(f"{file} is not a manifest ({error.errors()[0]['msg']}): make the stage again") from None
+
+    def digest(self, stage: str) -> str:
+        """Digest of what a finished stage holds: equal digests mean equal files."""
+        return digest_of(self.manifest(stage).files)
+
+    @contextmanager
+    def writing(self, stage: str, describe: Callable[[], Manifest]) -> Iterator[Path]:
+        """Write a stage: yields its ``.part`` folder, then seals it with a manifest and gives it its final name.
+
+        An exception leaves the ``.part`` folder for the next attempt and no final folder.
+        """
+        part, final = self.part(stage), self.path / stage
+        part.mkdir(parents=True, exist_ok=True)
+        yield part
+        files = {file.name: file_sha256(file) for file in sorted(part.iterdir()) if file.name != "manifest.json"}
+        manifest = describe().model_copy(update={"files": files})
+        file = part / "manifest.json"
+        with file.open("w", encoding="utf-8") as out:
+            out.write(manifest.model_dump_json(indent=2) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        if final.exists():
+            shutil.rmtree(final)
+        part.rename(final)
+
+    def discard(self, stage: str) -> None:
+        """Remove a stage and every later one that was made from it."""
+        for name in STAGES[STAGES.index(stage) :]:
+            for folder in (self.path / name, self.part(name)):
+                if folder.exists():
+                    shutil.rmtree(folder)
+
+    def check_fresh(self, stage: str) -> None:
+        """Refuse a finished stage that was made with other settings or other inputs than this run's.
+
+        Raises:
+            StoreError: naming the stage and the way out.
+        """
+        manifest = self.manifest(stage)
+        if manifest.config_digest != stage_digest(self.config, stage):
+            raise StoreError(f'stage "{stage}" of {self.path} was made with other settings: add --redo {stage}, or choose another --out')
+        for name, digest in manifest.inputs.items():
+            if self.finished(name) and self.digest(name) != digest:
+                raise StoreError(f'stage "{stage}" of {self.path} was made from another "{name}": add --redo {stage}')
+
+    def check_model(self, model: ModelIdentity) -> None:
+        """Refuse a model that this run's artefacts were not made with.
+
+        Raises:
+            MismatchError: naming the field, both values and the remedy.
+        """
+        for stage in self.stages():
+            made_with = self.manifest(stage).model
+            for field in CHECKED:
+                theirs, ours = getattr(made_with, field), getattr(model, field)
+                if theirs != ours:
+                    raise MismatchError(
+                        f"{self.path}/{stage} was made with {made_with.name} ({field} {_short(theirs)}), not with {model.name} "
+                        f"({field} {_short(ours)}): load the model it was made with, or harvest a run with this one"
+                    )
+
+    def check_files(self, stage: str) -> None:
+        """Refuse a stage whose files are not the ones that its manifest names.
+
+        Raises:
+            StoreError: naming the file.
+        """
+        folder = self.folder(stage)
+        for name, digest in self.manifest(stage).files.items():
+            if not (folder / name).is_file():
+                raise StoreError(f"{folder / name} is missing: copy the run again, or add --redo {stage}")
+            if file_sha256(folder / name) != digest:
+                raise StoreError(f"{folder / name} is not the file that its manifest names: copy the run again, or add --redo {stage}")
+
+    def model_identity(self) -> ModelIdentity | None:
+        """The model that the run's artefacts were made with; ``None`` for an empty run."""
+        stages = self.stages()
+        return self.manifest(stages[0]).model if stages else None
+
+    def problems(self, stage: str = "rollouts") -> list[Problem]:
+        """The mined problems, or with ``stage="steered"`` the held-out ones."""
+        return read_records(self.folder(stage) / "problems.jsonl", Problem)
+
+    def rollouts(self) -> list[Rollout]:
+        """All rollouts, problem by problem."""
+        return read_records(self.folder("rollouts") / "rollouts.jsonl", Rollout)
+
+    def entries(self) -> list[Entry]:
+        """All mined entries, best pair first, corrective before null."""
+        return read_records(self.folder("actions") / "entries.jsonl", Entry)
+
+    def lenses(self) -> dict[str, Lens]:
+        """What each action promotes and suppresses through the unembedding, by entry id."""
+        return {lens.entry_id: lens for lens in read_records(self.folder("actions") / "lens.jsonl", Lens)}
+
+    def picks(self) -> list[Pick]:
+        """The control basis, in the order it was picked."""
+        return read_records(self.folder("basis") / "picks.jsonl", Pick)
+
+    def traces(self, kind: str = "steered") -> list[Trace]:
+        """Held-out answers: ``"steered"`` or ``"vanilla"``."""
+        return read_records(self.folder("steered") / f"{kind}.jsonl", Trace)
+
+    def key_rows(self) -> Float[np.ndarray, "n_keys d_model"]:
+        """Raw keys of all entries; ``Entry.key_row`` indexes it."""
+        return self._tensors("actions", "actions.safetensors")["keys"]
+
+    def action_rows(self) -> Float[np.ndarray, "n_actions d_model"]:
+        """Raw action vectors; ``Entry.action_row`` indexes it."""
+        return self._tensors("actions", "actions.safetensors")["actions"]
+
+    def map_coordinates(self) -> dict[str, Float[np.ndarray, "n_entries 2"]]:
+        """Two-dimensional coordinates of all entries by projection name (``umap``, ``pca``)."""
+        return read_tensors(self.folder("basis") / "map.safetensors", columns=2)
+
+    def library(self, *, selected: bool = True) -> Library:
+        """Entries with their tensors: the control basis in pick order, or every mined entry."""
+        entries = {entry.id: entry for entry in self.entries()}
+        order = [pick.entry_id for pick in self.picks()] if selected else list(entries)
+        chosen = tuple(entries[id_] for id_ in order)
+        keys, actions = self.key_rows(), self.action_rows()
+        rows = np.zeros((len(chosen), keys.shape[1]), dtype=np.float32)
+        for i, entry in enumerate(chosen):
+            if entry.action_row is not None:
+                rows[i] = actions[entry.action_row]
+        return Library(chosen, keys[[entry.key_row for entry in chosen]], rows)
+
+    def _tensors(self, stage: str, name: str) -> dict[str, np.ndarray]:
+        return read_tensors(self.folder(stage) / name, columns=self.manifest(stage).model.d_model)
+
+
+def list_runs(root: Path) -> list[Run]:
+    """The embedded run, then every run folder below ``root``, by name. Malformed folders are left out (``Run.open`` says why)."""
+    found = [DEMO] if (DEMO / "run.json").is_file() else []
+    if root.is_dir():
+        found += sorted(file.parent for file in root.glob("*/run.json"))
+    runs: list[Run] = []
+    for path in found:
+        try:
+            runs.append(Run.open(path))
+        except StoreError:
+            continue
+    return runs
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

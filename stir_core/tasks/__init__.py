@@ -1,0 +1,23 @@
+"""Problems (synthetic and benchmark), prompts, segmenting into steps, and grading. Knows no model and writes no file."""
+
+from stir_core.tasks.catalogue import TaskSpec
+from stir_core.tasks.grading import Grader, grade
+from stir_core.tasks.prompts import TEMPLATES, render, template_for
+from stir_core.tasks.registry import ROLES, load_problems, task_names, task_spec
+from stir_core.tasks.segment import StepScanner, boundaries, split_steps
+
+__all__ = [
+    "ROLES",
+    "TEMPLATES",
+    "Grader",
+    "StepScanner",
+    "TaskSpec",
+    "boundaries",
+    "grade",
+    "load_problems",
+    "render",
+    "split_steps",
+    "task_names",
+    "task_spec",
+    "template_for",
+]

@@ -1,0 +1,137 @@
+"""Which tasks there are, which splits they have and where their rows come from. Data only; nothing is read here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from stir_core.records import AnswerKind
+from stir_core.tasks import rows
+from stir_core.tasks.arithmetic import LEVELS
+
+_MATH_LEVELS = tuple(f"Level {i}" for i in range(1, 6))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a user must know about a task before using it."""
+
+    name: str
+    kind: AnswerKind
+    description: str
+    source: str
+    """Hub data set, or ``"generated"``."""
+    licence: str
+    splits: tuple[str, ...]
+    """Splits that the data set has."""
+    mine_split: str | None
+    """Split that rollouts are sampled on; ``None``: the task is for evaluation only, see ``mine_instead``."""
+    validation_split: str | None
+    """Split for choosing settings; ``None``: a tenth of the mine split is set apart, by a hash of the question."""
+    eval_split: str
+    """Held-out split; never mined."""
+    mine_instead: str = ""
+    """For a task that cannot be mined: the task to mine on."""
+    levels: tuple[str, ...] = ()
+    """Difficulty levels or question types that problems can be chosen by."""
+    template: str = "auto"
+    """Default prompt template; auto takes the one for the answer kind."""
+
+
+class Origin(NamedTuple):
+    """Where the rows of one split lie, and how a row becomes a problem."""
+
+    file: str
+    """Below ``STIR_DATA_ROOT``."""
+    hub: str
+    config: str | None
+    hub_split: str
+    read: Callable[[dict[str, Any]], rows.Row]
+    part: Callable[[rows.Row], bool] | None = None
+    """Which rows of the file belong to the split, where one file holds several."""
+
+
+ORIGINS: dict[str, dict[str, Origin]] = {
+    "gsm8k": {
+        "train": Origin("gsm8k/train.jsonl", "openai/gsm8k", "main", "train", rows.gsm8k),
+        "test": Origin("gsm8k/test.jsonl", "openai/gsm8k", "main", "test", rows.gsm8k),
+    },
+    "svamp": {
+        "train": Origin("svamp/all.jsonl", "ChilleD/SVAMP", None, "train+test", rows.svamp, lambda row: not rows.svamp_is_eval(row)),
+        "eval": Origin("svamp/all.jsonl", "ChilleD/SVAMP", None, "train+test", rows.svamp, rows.svamp_is_eval),
+    },
+    "math": {
+        "train": Origin("math/train.jsonl", "nlile/hendrycks-MATH-benchmark", None, "train", rows.math),
+        "test": Origin("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500),
+    },
+    "math500": {"test": Origin("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500)},
+    "aime2024": {"test": Origin("aime2024/test.jsonl", "HuggingFaceH4/aime_2024", None, "train", rows.contest)},
+    "aime2025": {"test": Origin("aime2025/test.jsonl", "math-ai/aime25", None, "test", rows.contest)},
+    "amc23": {"test": Origin("amc23/test.jsonl", "math-ai/amc23", None, "test", rows.contest)},
+    "arc_challenge": {
+        "dev": Origin("arc_challenge/dev.jsonl", "allenai/ai2_arc", "ARC-Challenge", "validation", rows.choice),
+        "test": Origin("arc_challenge/test.jsonl", "allenai/ai2_arc", "ARC-Challenge", "test", rows.choice),
+    },
+    "openbookqa": {
+        "train": Origin("openbookqa/train.jsonl", "allenai/openbookqa", "main", "train", rows.choice),
+        "dev": Origin("openbookqa/dev.jsonl", "allenai/openbookqa", "main", "validation", rows.choice),
+        "test": Origin("openbookqa/test.jsonl", "allenai/openbookqa", "main", "test", rows.choice),
+    },
+    "strategyqa": {
+        "train": Origin("strategyqa/train.jsonl", "ChilleD/StrategyQA", None, "train", rows.strategyqa),
+        "dev": Origin("strategyqa/dev.jsonl", "ChilleD/StrategyQA", None, "test", rows.strategyqa),
+    },
+    "commonsenseqa": {"dev": Origin("commonsenseqa/dev.jsonl", "tau/commonsense_qa", None, "validation", rows.choice)},
+}
+"""Benchmark -> split -> origin. The hub's strategyqa has no dev split; its test split takes that place."""
+
+
+def _benchmark(name: str, kind: AnswerKind, licence: str, mine: str | None, held_out: str, description: str, **more: Any) -> TaskSpec:
+    splits = tuple(ORIGINS[name])
+    more = {"validation_split": None, **more}
+    return TaskSpec(name, kind, description, ORIGINS[name][held_out].hub, licence, splits, mine, eval_split=held_out, **more)
+
+
+_ARITHMETIC = TaskSpec(
+    "arithmetic",
+    "number",
+    "Sums and one- or two-step word problems with small numbers; generated, nothing to download",
+    "generated",
+    "Apache-2.0",
+    ("train", "validation", "eval"),
+    "train",
+    "validation",
+    "eval",
+    levels=LEVELS,
+)
+_ALL = (
+    _ARITHMETIC,
+    _benchmark("gsm8k", "number", "MIT", "train", "test", "Grade-school word problems"),
+    _benchmark(
+        "svamp",
+        "number",
+        "MIT",
+        "train",
+        "eval",
+        "One-step word problems with varied wording; split by a hash of the story, so variations stay together",
+        levels=("Addition", "Subtraction", "Multiplication", "Common-Division"),
+    ),
+    _benchmark(
+        "math",
+        "math",
+        "MIT",
+        "train",
+        "test",
+        "Competition mathematics without the MATH-500 problems for mining; MATH-500 held out",
+        levels=_MATH_LEVELS,
+    ),
+    _benchmark("math500", "math", "MIT", None, "test", "The 500-problem MATH evaluation set", mine_instead="math", levels=_MATH_LEVELS),
+    _benchmark("aime2024", "math", "MIT", None, "test", "AIME 2024", mine_instead="math"),
+    _benchmark("aime2025", "math", "MIT", None, "test", "AIME 2025", mine_instead="math"),
+    _benchmark("amc23", "math", "MIT", None, "test", "AMC 2023", mine_instead="math"),
+    _benchmark("arc_challenge", "choice", "CC BY-SA 4.0", "dev", "test", "Grade-school science questions that retrieval gets wrong"),
+    _benchmark("openbookqa", "choice", "MIT", "train", "test", "Elementary science facts applied", validation_split="dev"),
+    _benchmark("strategyqa", "yesno", "MIT", "train", "dev", "Yes / no questions that need several implicit steps"),
+    _benchmark("commonsenseqa", "choice", "MIT", None, "dev", "Common-sense questions with five options", mine_instead="openbookqa"),
+)
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _ALL}
+"""All tasks by name, in the order in which they are shown."""

@@ -1,0 +1,133 @@
+"""The parent's side of the checker process: start, ask with a time limit, stop, start again.
+
+Speaks JSON lines with :mod:`stir_core.tasks.grade_worker`. A thread reads the replies, so that waiting with a limit works on
+every system and from every thread. One request at a time; requests from several threads queue.
+"""
+
+import atexit
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from stir_core.errors import DataError
+
+_START_LIMIT_S = 120.0
+"""Importing math-verify takes about a second; a loaded machine may need far longer. It never counts as comparing."""
+
+
+class Checker:
+    """Compares two expressions with math-verify in a process of its own.
+
+    Args:
+        limit_s: seconds that one comparison may take before its process is stopped.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        if limit_s <= 0:
+            raise DataError(f"grading limit {limit_s} s is not positive: give the seconds that one comparison may take, e.g. 1.5")
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._replies: queue.Queue[str | None] = queue.Queue()
+        self._ready = False
+
+    def start(self) -> None:
+        """Start the process if none runs; does not wait until it is ready."""
+        with self._lock:
+            self._start()
+
+    def close(self) -> None:
+        """Stop the process, if there is one."""
+        with self._lock:
+            self._stop()
+        atexit.unregister(self.close)
+
+    def same(self, gold: str, answer: str) -> tuple[bool | None, str]:
+        """Whether two expressions in normal form are equal.
+
+        Returns:
+            (equal, ""), or (``None``, why there is no result): the comparison took too long, or its process died.
+
+        Raises:
+            DataError: the process cannot be started.
+        """
+        with self._lock:
+            process = self._start()
+            self._await_ready()
+            try:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps({"gold": gold, "answer": answer, "limit": self._limit_s}) + "\n")
+                process.stdin.flush()
+                reply = self._replies.get(timeout=self._limit_s)
+            except queue.Empty:
+                reason = f"comparison stopped after {self._limit_s:g} s"
+            except OSError:
+                reason = "comparison stopped: the checker process died"
+            else:
+                if reply is not None:
+                    return json.loads(reply)["same"], ""
+                reason = "comparison stopped: the checker process died"
+            self._stop()
+            self._start()  # warms up while the caller goes on
+            return None, reason
+
+    def _start(self) -> "subprocess.Popen[str]":
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._stop()
+        atexit.unregister(self.close)  # a restart must not register it twice
+        root = str(Path(__file__).resolve().parents[2])
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "stir_core.tasks.grade_worker"]
+        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"}
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8", env=environment)
+        except OSError as error:
+            raise DataError(f"the answer checker cannot be started with {command[0]!r}: {error}") from None
+        atexit.register(self.close)
+        self._process, self._replies, self._ready = process, queue.Queue(), False
+        threading.Thread(target=_read, args=(process, self._replies), daemon=True, name="stir-grading").start()
+        return process
+
+    def _await_ready(self) -> None:
+        if self._ready:
+            return
+        try:
+            line = self._replies.get(timeout=_START_LIMIT_S)
+        except queue.Empty:
+            line = None
+        if line is None:
+            self._stop()
+            raise DataError(
+                "the answer checker does not start: `python -m stir_core.tasks.grade_worker` says why (is math-verify installed?)"
+            )
+        self._ready = True
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # a request that never left the buffer; the process is gone anyway
+                    continue
+
+
+def _read(process: "subprocess.Popen[str]", replies: "queue.Queue[str | None]") -> None:
+    """Hand on every line; ``None`` says that the process ended."""
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            replies.put(line)
+    except ValueError:  # closed by the parent while reading
+        pass
+    replies.put(None)

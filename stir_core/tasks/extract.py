@@ -1,0 +1,191 @@
+"""Finding the final answer in a generated text. Nothing is compared and nothing is evaluated here.
+
+An answer counts when it is *stated*: the last balanced ``\\boxed{...}``, else the last ``#### ...``, else the last phrase of
+the kind "the answer is ...". A number that merely stands at the end of a text is no answer, a box that was never closed is
+none, and neither is a placeholder copied from the prompt (``#### <answer>``, ``\\boxed{}``).
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from stir_core.records import AnswerKind
+from stir_core.tasks.latex import is_prose
+
+_BRACES = re.compile(
+    r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?P<bare>\\{1,3}boxed(?:\s{1,3}-?\w[\w.,/]*|-?\d[\d.,/]*))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
+)
+_HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*\n?[ \t]*((?:(?!####)[^\n])*)")
+_PHRASE = re.compile(
+    r"\b(?:answers?|(?:correct|right|best)\s(?:option|choice))\b(?:\s(?:to|for)\s(?:the|this)\s(?:question|problem))?"
+    r"[\s*_]{0,4}(?:\b(?:is|are|would be|will be|should be)\b|[:=])",
+    re.IGNORECASE,
+)
+_LEAD = " \t\n*_:"
+_SEGMENT = r"(?:\$\$[^$]+\$\$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\])"
+_MATHS = re.compile(rf"{_SEGMENT}(?:,?\s*(?:,|and|or)\s*{_SEGMENT})*", re.DOTALL)
+_SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|,?\s+(?:because|since|as|so|which|where|when|but)\b")
+_PLACEHOLDERS = {"", "answer", "letter", "yes or no", "your answer", "final answer", "the answer", "...", "\\ldots", "\\dots"}
+_HEADING = re.compile(r"(?:step|part|case|solution|conclusion|explanation|verification|problem|question|note|example)\b", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_MOST_CANDIDATES = 50
+_LONGEST_CLEANED = 2000
+"""Characters of a candidate that are looked at at all; far more than grading accepts as an answer."""
+_PHRASE_REACH = 400
+"""Characters after a phrase that are looked at; an answer that needs more is none."""
+
+
+class Found(NamedTuple):
+    """A stated answer."""
+
+    text: str
+    """The answer, cleaned: a letter for choices, yes or no, a number, or LaTeX."""
+    how: str
+    """Where it stood: ``"boxed"``, ``"####"`` or ``"phrase"``."""
+
+
+def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> Found | None:
+    """The final answer that a text states, or ``None`` when it states none.
+
+    Args:
+        kind: what sort of answer is looked for.
+        text: the generated text, without the prompt.
+        choices: for ``kind="choice"``, the options' texts; an option quoted in full counts as its letter.
+    """
+    read: Callable[[str], str | None] = {
+        "number": read_number,
+        "math": read_maths,
+        "choice": lambda candidate: read_letter(candidate, choices),
+        "yesno": read_yes_no,
+    }[kind]
+    for content in reversed(boxes(text)):
+        if (cleaned := clean(content)).lower() not in _PLACEHOLDERS:
+            return Found(read(cleaned) or cleaned, "boxed")  # the last box counts, readable or not
+    for how, candidates in (("####", _hash_lines(text)), ("phrase", _phrases(text))):
+        for candidate in candidates:
+            # a lone letter after #### is a letter; in a phrase a small one may be an article
+            if (answer := read(candidate.upper() if how == "####" and len(candidate) == 1 else candidate)) is not None:
+                return Found(answer, how)
+    return None
+
+
+def boxes(text: str) -> list[str]:
+    """Contents of all balanced ``\\boxed{...}``, in the order in which they close. Linear in the length of the text."""
+    contents: list[str] = []
+    opened: list[int | None] = []
+    for match in _BRACES.finditer(text):
+        if match["open"]:
+            opened.append(match.end())
+        elif match["bare"]:
+            contents.append(re.sub(r"^\\+boxed\s*", "", match["bare"]))
+        elif match["brace"]:
+            opened.append(None)
+        elif match["close"] and opened and (start := opened.pop()) is not None:
+            contents.append(text[start : match.start()])
+    return contents
+
+
+def clean(text: str) -> str:
+    """An answer without markup around it: bold marks, maths delimiters, special tokens, closing punctuation."""
+    text = " ".join(text.split())[:_LONGEST_CLEANED]
+    text = re.sub(r"<\|[^|<>]*\|>|</s>", "", text).strip()
+    text = re.sub(r"\*\*(.+?)\*\*", r"\1", text)
+    text = re.sub(r"(?<!\\)\\?\$", "", text).strip(" \t\n*`")
+    text = re.sub(r"^\\[(\[]\s*|\s*\\[)\]]$", "", text.rstrip(".,;: "))
+    wrapped = re.fullmatch(r"<([^<>]*)>|\[(answer|letter|yes or no)\]", text)
+    return (wrapped[1] or wrapped[2] if wrapped else text).strip().rstrip(".,;:").strip()
+
+
+def _last(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """The last matches of a pattern, last first; few enough that a text which repeats itself costs no time."""
+    return reversed(deque(pattern.finditer(text), maxlen=_MOST_CANDIDATES))
+
+
+def _hash_lines(text: str) -> Iterator[str]:
+    """What stands after each ``####``, last first."""
+    for match in _last(_HASHES, text):
+        phrase = _PHRASE.search(match[1])
+        candidate = clean(match[1][phrase.end() :] if phrase else match[1])
+        if candidate.lower() not in _PLACEHOLDERS:
+            yield candidate
+
+
+def _phrases(text: str) -> Iterator[str]:
+    """What is stated after each "answer is", "answer:", last first; cut at the end of its sentence."""
+    for match in _last(_PHRASE, text):
+        rest = text[match.end() : match.end() + _PHRASE_REACH]
+        lead = rest.lstrip(_LEAD)
+        if maths := _MATHS.match(lead):
+            candidate = ",".join(clean(part) for part in re.findall(_SEGMENT, maths[0], re.DOTALL))
+        else:
+            same_line = rest.lstrip(" \t*_:")
+            line = lead.partition("\n")[0]
+            if same_line.startswith("\n") and not re.fullmatch(r"[(*$]*[-\w.,/]{1,12}[)*%.]*", line.strip()):
+                continue  # "Answer:" as a heading: what follows below is reasoning unless it is nothing but an answer
+            candidate = clean(_SENTENCE_END.split(line, maxsplit=1)[0])
+        if candidate.lower() not in _PLACEHOLDERS and "\\boxed" not in candidate:
+            yield candidate
+
+
+_NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+"
+_NO_UNIT = r"(?:pi|plus|minus|squared|cubed|dozens?|hundreds?|thousands?|millions?|billions?)\b"
+_AMOUNT = re.compile(
+    rf"[£€]?\s*({_NUMBER})\s*(?:%|percent)?\s*(?:(?!{_NO_UNIT})[A-Za-z]{{2,}}[A-Za-z .'()-]*|[mshgLl%])?(?:\s+\(.*)?", re.DOTALL
+)
+_AMONG_WORDS = re.compile(rf"(?<![^\s£€$])({_NUMBER})(?=[\s.,;:!?%)]|$)")
+_NOT_STATED = re.compile(
+    rf"\b(?:not|half|twice|double|times|sum|difference|product|step|part|case|problem|question|sqrt|root|log|ln|sin|cos|tan)\b|\b{_NO_UNIT}",
+    re.I,
+)
+
+
+def read_number(candidate: str) -> str | None:
+    """The one number that a short statement names, without currency or unit; thousands marks stay.
+
+    Of an equation the right side counts (``5 + 3 = 8``). An unevaluated expression names no number.
+    """
+    side = clean(re.split(r"=|\\approx|≈", candidate)[-1]).replace("\\text", " ").replace("{", " ").replace("}", " ").strip()
+    if match := _AMOUNT.fullmatch(side):
+        return match[1].replace("−", "-")
+    numbers = re.findall(r"\d+", re.sub(_NUMBER, "0", side))
+    if len(numbers) != 1 or re.search(r"[\\^_+*/<>]", side) or _NOT_STATED.search(side):
+        return read_maths(candidate) if re.search(r"\d", candidate) and not _WORD.search(candidate) else None
+    match = _AMONG_WORDS.search(side)
+    return match[1].replace("−", "-") if match else None
+
+
+def read_maths(candidate: str) -> str | None:
+    """A mathematical answer or a single word; ``None`` for a statement in words."""
+    wordy = (
+        is_prose(candidate)
+        or _HEADING.match(candidate)
+        or (" " in candidate and _WORD.search(candidate) and not re.search(r"[\d\\]", candidate))
+    )
+    return candidate if candidate and not wordy else None
+
+
+def read_letter(candidate: str, choices: tuple[str, ...] = ()) -> str | None:
+    """The option's letter; an article ("A reasonable choice") is none, an option quoted in full is."""
+    text = normalise_words(candidate)
+    options = [normalise_words(choice) for choice in choices]
+    for quoted, among in ((text, options), (text.lower(), [option.lower() for option in options])):
+        if among.count(quoted) == 1:
+            return chr(ord("A") + among.index(quoted))
+    text = re.sub(r"^(?:the\s+)?(?:option|choice|answer|letter)\b\s*:?\s*", "", text, flags=re.IGNORECASE)
+    match = re.match(r"\(([A-Za-z])\)|([A-Z])(?:$|[.):](?=\s|$)|(?=\s+[-(]))|([a-z])\)$|([b-z])$", text)
+    if match is None or re.match(r"\s*(?:,|and\b|or\b|&|/)\s*\(?[A-Z]\)?(?![A-Za-z])", text[match.end() :]):
+        return None  # no letter, or two of them
+    return next(group for group in match.groups() if group).upper()
+
+
+def read_yes_no(candidate: str) -> str | None:
+    """``"yes"`` or ``"no"`` where the statement begins with it; true and false count as they mean."""
+    match = re.match(r"(yes|true|no|false)\b\s*(?:$|[,.;:!(-])", normalise_words(candidate), re.IGNORECASE)
+    return None if match is None else "yes" if match[1].lower() in ("yes", "true") else "no"
+
+
+def normalise_words(text: str) -> str:
+    """Plain words of a short text: LaTeX text commands, quotation marks and closing full stop removed, spaces single."""
+    text = re.sub(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
+    return " ".join(clean(text).strip("\"'").split()).rstrip(".")

@@ -1,0 +1,55 @@
+"""Tiny random models, made on the spot, whose every number can be checked against the plain Hugging Face model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+CORPUS = ["one two three four five six seven", "the sum of two and three is five", "so the answer is ten\n\nnext step\n\n", "0123456789 + - ="]
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of 300 tokens with a chat template that writes its own BOS."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    inner.train_from_iterator(CORPUS, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=CHAT)
+    made.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)  # the bridge reads it again from where it lies
+
+
+def make_hf(kind: str, vocab: int, layers: int = 4) -> Any:
+    """A random causal language model, wide enough initialised that its tokens vary."""
+    shape: dict[str, Any] = {
+        "vocab_size": vocab,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.25,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    torch.manual_seed({"llama": 0, "qwen2": 1, "gemma3": 2}[kind])
+    if kind == "gemma3":
+        config = Gemma3TextConfig(**shape, head_dim=8, sliding_window=16, pad_token_id=1)
+        return Gemma3ForCausalLM(config).eval()
+    return (LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))).eval()

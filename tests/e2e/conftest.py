@@ -1,0 +1,43 @@
+"""The served workbench, once for all browser tests: the embedded run where there is one, beside a fake run."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "workbench")]  # tests are no package: this is how test files share their helpers
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install -e '.[e2e]'")
+
+from fake_run import make_fake_run
+from playwright.sync_api import Browser
+from served_app import Watched, browser, chromium, served
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Browser]:
+    """One headless browser."""
+    if chromium() is None:
+        pytest.skip("no chromium on this machine: install one, or name it in STIR_CHROMIUM")
+    with browser() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the real server, whose store holds a run named ``fake``."""
+    folder = tmp_path_factory.mktemp("served")
+    make_fake_run(folder / "runs")
+    with served(folder / "runs", folder / "server.log") as address:
+        yield address
+    log = (folder / "server.log").read_text()
+    assert "Traceback" not in log, log[-3000:]
+
+
+@pytest.fixture
+def watched(chrome: Browser, url: str) -> Iterator[Watched]:
+    """A fresh tab."""
+    context = chrome.new_context(viewport={"width": 1440, "height": 1600})
+    yield Watched(context.new_page(), url)
+    context.close()

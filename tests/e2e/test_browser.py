@@ -1,0 +1,186 @@
+"""A real browser on the real server: every page opens, clicks choose, links restore, model text stays text, a prompt runs.
+
+What only a browser can show; numbers are tested without one.
+"""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from fake_run import NASTY
+from served_app import Watched, settle
+
+from stir_core.store.runs import DEMO
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+PAGES = {"home": "Runs", "actions": "Actions", "basis": "Basis", "gates": "Gates", "trace": "Trace"}
+RUNS = ["fake", pytest.param("demo", marks=pytest.mark.skipif(not (DEMO / "run.json").is_file(), reason="no embedded run in this checkout"))]
+
+
+def go(watched: Watched, page: str, **query: str) -> None:
+    """Open a page by its address and wait until it stands."""
+    path = "" if page == "home" else page
+    pairs = "&".join(f"{key}={value}" for key, value in query.items())
+    watched.page.goto(f"{watched.url}/{path}?{pairs}")
+    settle(watched.page)
+
+
+def chosen(watched: Watched, key: str) -> str | None:
+    """What the address says is chosen."""
+    return parse_qs(urlparse(watched.page.url).query).get(key, [None])[0]
+
+
+def wait_for_choice(watched: Watched, key: str, *, other_than: str | None) -> str:
+    """Wait until the address names another choice."""
+    watched.page.wait_for_function(
+        "([key, old]) => { const now = new URLSearchParams(location.search).get(key); return now && now !== old }", arg=[key, other_than]
+    )
+    settle(watched.page)
+    found = chosen(watched, key)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens(watched: Watched, page: str, run: str) -> None:
+    go(watched, page, run=run)
+    assert watched.page.locator("h3").first.inner_text() == PAGES[page]
+    assert chosen(watched, "run") == run
+    watched.check()
+
+
+def test_a_row_of_actions_opens_its_card_and_the_choice_travels(watched: Watched) -> None:
+    go(watched, "actions", run="fake")
+    before = chosen(watched, "action")
+    box = watched.page.locator(".st-key-actions_table canvas").first.bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + 18, box["y"] + 35 + 2.5 * 35)
+    entry = wait_for_choice(watched, "action", other_than=before)
+    assert watched.page.get_by_text(entry, exact=True).first.is_visible()
+    watched.page.get_by_role("link", name="Gates").click()
+    watched.page.locator("h3", has_text="Gates").wait_for()
+    settle(watched.page)
+    watched.page.get_by_role("link", name="Basis").click()
+    watched.page.locator("h3", has_text="Basis").wait_for()
+    settle(watched.page)
+    assert chosen(watched, "action") == entry
+    watched.page.reload()
+    settle(watched.page)
+    assert chosen(watched, "action") == entry
+    watched.check()
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_point_of_the_map_is_clicked(watched: Watched, run: str) -> None:
+    go(watched, "basis", run=run)
+    for turn in (5, 9):  # twice: the first click must not wear the map out
+        before = chosen(watched, "action")
+        points = watched.page.locator(".st-key-basis_map .scatterlayer .points path")
+        box = points.nth(turn).bounding_box()
+        assert box is not None
+        watched.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        wait_for_choice(watched, "action", other_than=before)
+    watched.check()
+
+
+def test_a_cell_of_the_cosines_is_clicked(watched: Watched) -> None:
+    go(watched, "basis", run="fake")
+    before = chosen(watched, "action")
+    chart = watched.page.locator(".st-key-basis_heatmap canvas, .st-key-basis_heatmap svg").first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + 0.45 * box["width"], box["y"] + 0.5 * box["height"])
+    wait_for_choice(watched, "action", other_than=before)
+    assert watched.page.get_by_text("cosine of keys").first.is_visible()
+    watched.check()
+
+
+def test_a_cell_of_the_margins_opens_its_step(watched: Watched) -> None:
+    go(watched, "gates", run="fake", problem="arithmetic/eval/0")
+    before = chosen(watched, "step")
+    assert before == "2"
+    chart = watched.page.locator(".st-key-gates_heatmap canvas, .st-key-gates_heatmap svg").first
+    box = chart.bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + 0.68 * box["width"], box["y"] + 0.62 * box["height"])
+    assert wait_for_choice(watched, "step", other_than=before) in {"3", "4"}
+    watched.check()
+
+
+def test_model_text_is_text(watched: Watched) -> None:
+    go(watched, "actions", run="fake", action="p0000c")
+    assert watched.page.get_by_text("<script>window.hacked = 1</script>").first.is_visible()
+    assert NASTY.split(" ")[0] in watched.page.locator(".strip").first.inner_text()
+    assert watched.page.evaluate("() => window.hacked") is None
+    go(watched, "gates", run="fake", problem="arithmetic/eval/0", step="1")
+    assert "$x_1$ **bold** <img src=x onerror=alert(1)>" in watched.page.locator(".strip").first.inner_text()
+    watched.check()
+
+
+def test_a_token_shows_its_numbers_when_pointed_at(watched: Watched) -> None:
+    _needs_demo()
+    go(watched, "trace", run="demo")
+    decode(watched)
+    token = watched.page.locator(".strip .tip").nth(1)
+    token.hover()
+    assert re.search(r"token 2 · .* id \d+ · log-probability −?-?\d", watched.page.locator(".head").first.inner_text())
+    watched.check()
+
+
+def test_a_prompt_runs_on_the_real_model(watched: Watched, tmp_path: Path) -> None:
+    _needs_demo()
+    go(watched, "trace", run="demo")
+    watched.page.get_by_text("Free prompt").click()
+    watched.page.get_by_label("Prompt", exact=True).fill("Tom has 3 apples and buys 4 more. How many apples does he have?")
+    watched.page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    settle(watched.page)
+    decode(watched)
+    with watched.page.expect_download() as waiting:
+        watched.page.get_by_role("button", name="Download both traces (JSON)").click()
+    waiting.value.save_as(tmp_path / "trace.json")
+    saved = json.loads((tmp_path / "trace.json").read_text())
+    assert saved["vanilla"]["tokens_used"] > 0 and saved["steered"]["tokens_used"] > 0
+    assert saved["command"].startswith("stir trace demo ")
+    watched.check()
+
+
+def test_strength_zero_equals_vanilla_on_the_real_model(watched: Watched) -> None:
+    _needs_demo()
+    go(watched, "trace", run="demo")
+    field = watched.page.get_by_label("Strength (k_scale)")
+    field.fill("0")
+    field.press("Enter")
+    settle(watched.page)
+    decode(watched)
+    assert watched.page.get_by_text("strength 0 equals vanilla").is_visible()
+    watched.check()
+
+
+def test_stop_keeps_what_had_come(watched: Watched) -> None:
+    _needs_demo()
+    go(watched, "trace", run="demo")
+    watched.page.get_by_role("button", name="Decode both answers").click()
+    watched.page.get_by_text(re.compile(r"step 1 · [2-9]\d* tokens")).first.wait_for(timeout=120_000)
+    watched.page.get_by_role("button", name="Stop", exact=True).click()
+    watched.page.get_by_text("Stopped before both answers had ended").wait_for(timeout=60_000)
+    settle(watched.page)
+    decode(watched)  # and the model is free again
+    watched.check()
+
+
+def decode(watched: Watched) -> None:
+    """Press the button and wait for both answers."""
+    watched.page.get_by_role("button", name="Decode both answers").click()
+    watched.page.get_by_text("Stopped before both").wait_for(state="detached")
+    watched.page.get_by_role("button", name="Stop", exact=True).wait_for(timeout=60_000)
+    watched.page.get_by_role("button", name="Download both traces (JSON)").wait_for(timeout=300_000)
+    settle(watched.page)
+
+
+def _needs_demo() -> None:
+    if not (DEMO / "run.json").is_file():
+        pytest.skip("no embedded run in this checkout")

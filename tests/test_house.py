@@ -1,0 +1,218 @@
+"""Who may know what: the import rules of the house, held over the syntax trees of the product.
+
+docs/architecture.md says why; this file says exactly what. Nothing of the product is imported here.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ("stir_core", "workbench", "pages")
+
+# Lower rooms know nothing of higher ones; rooms of one height do not know each other, save on the ground floor.
+FLOORS = (
+    ("errors", "records", "seeding", "config"),
+    ("store", "tasks"),
+    ("models",),
+    ("harvest", "basis", "intervene"),
+    ("evaluate", "deploy"),
+    ("pipeline",),
+    ("cli",),
+    ("__main__",),
+)
+HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+
+# What a file may not import, itself or through others of ours as it is loaded.
+MODEL_FREE = ("stir_core/basis/*", "stir_core/intervene/gate.py", "stir_core/evaluate/stat*")
+MODEL_FREE += ("stir_core/tasks/segment.py", "stir_core/tasks/grading.py", "stir_core/tasks/extract.py")
+NEVER = {pattern: ("transformers", "transformer_lens", "stir_core.models") for pattern in MODEL_FREE}
+NEVER |= dict.fromkeys(
+    ("workbench/services*", "workbench/figures*"),
+    ("streamlit", "torch", "transformer_lens", "stir_core.models", "stir_core.intervene.controller"),
+)
+NEVER |= {"stir_core/*": ("streamlit", "workbench", "pages")}
+
+UNSAFE_IMPORTS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
+UNSAFE_CALLS = ("eval", "exec", "torch.load", "pd.read_pickle", "pandas.read_pickle")
+BORDERS = ("stir_core/cli.py",)
+BROAD = ("Exception", "BaseException")
+
+
+def test_the_house_stands() -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for top in PRODUCT for path in (ROOT / top).rglob("*.py")}
+    assert len(files) > 20
+    assert [line for path, source in files.items() for line in [*violations(path, source), *carried_in(path, files)]] == []
+
+
+def violations(path: str, source: str) -> list[str]:
+    """What one file does against the rules, each as ``path:line what``."""
+    tree = parsed(source)
+    found = [(line, why) for line, name in imports(path, tree) if (why := refused_import(path, name))]
+    found += [(getattr(node, "lineno", 0), why) for node in ast.walk(tree) if (why := refused_node(path, node))]
+    return [f"{path}:{line} {why}" for line, why in sorted(found)]
+
+
+def refused_import(path: str, name: str) -> str | None:
+    """Why this file may not import this name, or None when it may."""
+    top, *rest = path.removesuffix(".py").split("/")
+    if within(name, "transformer_lens") and not path.startswith("stir_core/models/"):
+        return "imports transformer_lens, which only stir_core/models may"
+    if within(name, *UNSAFE_IMPORTS):
+        return f"imports {name}: no pickle anywhere"
+    if top == "pages" and not within(name, "streamlit", "workbench"):
+        return f"imports {name}: a page knows streamlit and workbench only"
+    if any(fnmatch(path, pattern) and within(name, *names) for pattern, names in NEVER.items()):
+        return f"imports {name}"
+    if top != "stir_core" or not name.startswith("stir_core."):
+        return None
+    here, there = rest[0], name.split(".")[1]
+    if there.startswith("__") and there != "__main__":  # stir_core.__version__
+        return None
+    if here == "__init__":
+        return f"imports {name}: importing the package costs nothing"
+    for room in (here, there):
+        if room not in HEIGHT:
+            return f"meets {room}, which stands on no floor yet"
+    if here == there or HEIGHT[there] < HEIGHT[here] or HEIGHT[there] == HEIGHT[here] == 0:
+        return None
+    return f"imports {name}: {here} may not know {there}"
+
+
+def refused_node(path: str, node: ast.AST) -> str | None:
+    """Why this piece of syntax may not stand in this file, or None when it may."""
+    if isinstance(node, ast.ExceptHandler) and path not in BORDERS:
+        caught = [None] if node.type is None else [ast.unparse(each) for each in getattr(node.type, "elts", [node.type])]
+        return "catches everything" if any(each is None or each in BROAD for each in caught) else None
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and not path.startswith("stir_core/models/"):
+        return "names the module transformer_lens in a string" if within(node.value, "transformer_lens") else None
+    if not isinstance(node, ast.Call):
+        return None
+    called = ast.unparse(node.func)
+    if called in UNSAFE_CALLS or called.endswith(".to_pickle"):
+        return f"calls {called}"
+    if any(word.arg == "allow_pickle" and getattr(word.value, "value", True) is not False for word in node.keywords):
+        return "allows pickle"
+    if called.endswith("suppress") and any(ast.unparse(each) in BROAD for each in node.args) and path not in BORDERS:
+        return "suppresses everything"
+    return None
+
+
+def carried_in(path: str, files: Mapping[str, str]) -> list[str]:
+    """Modules that a file may not load and yet does, through the module-level imports of others of ours."""
+    banned = {name for pattern, names in NEVER.items() if fnmatch(path, pattern) for name in names}
+    seen, queue, found = {path}, [path], []
+    while banned and queue:
+        place = queue.pop()
+        for _, name in imports(place, parsed(files[place]), eager=True):
+            if within(name, *banned) and place != path:
+                found.append(f"{path} loads {name} through {place}")
+            parts = name.split(".")
+            prefixes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]  # a package's __init__ is loaded with its modules
+            fresh = {file for prefix in prefixes for file in (f"{prefix}.py", f"{prefix}/__init__.py") if file in files} - seen
+            seen |= fresh
+            queue += sorted(fresh)
+    return found
+
+
+def imports(path: str, tree: ast.AST, *, eager: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of everything imported; ``eager``: only what loading the file imports."""
+    package = path.split("/")[:-1]
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if eager and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_types(node)):
+            continue
+        stack += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *filter(None, [node.module])])
+            yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__") and node.args:
+            yield node.lineno, str(getattr(node.args[0], "value", "a name that is computed"))
+
+
+@cache
+def parsed(source: str) -> ast.AST:
+    """The tree of a file; asked for once for each file that loads it."""
+    return ast.parse(source)
+
+
+def is_for_types(node: ast.AST) -> bool:
+    """True for ``if TYPE_CHECKING:``."""
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def within(name: str, *modules: str) -> bool:
+    """True when a dotted name is one of the modules or lies inside one."""
+    return any(name == module or name.startswith(module + ".") for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "what"),
+    [
+        ("stir_core/store/runs.py", "from stir_core.models.loading import load", "store may not know models"),
+        ("stir_core/store/runs.py", "from stir_core import models", "store may not know models"),
+        ("stir_core/store/runs.py", "from ..tasks import registry", "store may not know tasks"),
+        ("stir_core/harvest/states.py", "def f():\n    import stir_core.basis.selection", "harvest may not know basis"),
+        ("stir_core/evaluate/paired.py", "from stir_core.pipeline import run_stages", "evaluate may not know pipeline"),
+        ("stir_core/config.py", "from stir_core.store import runs", "config may not know store"),
+        ("stir_core/attic.py", "from stir_core.errors import StirError", "attic, which stands on no floor"),
+        ("stir_core/__init__.py", "from stir_core.records import Trace", "costs nothing"),
+        ("stir_core/cli.py", "import workbench.app", "imports workbench.app"),
+        ("stir_core/harvest/states.py", "import transformer_lens", "only stir_core/models may"),
+        ("stir_core/harvest/states.py", "from importlib import import_module\nimport_module('transformer_lens.tools')", "transformer_lens"),
+        ("workbench/live.py", "NAME = 'transformer_lens.model_bridge'", "in a string"),
+        ("stir_core/basis/geometry.py", "from transformers import AutoModel", "imports transformers"),
+        ("stir_core/intervene/gate.py", "from stir_core.models import steering", "imports stir_core.models"),
+        ("workbench/services/tables.py", "def f():\n    import torch", "imports torch"),
+        ("workbench/figures/map.py", "import streamlit as st", "imports streamlit"),
+        ("pages/home.py", "from stir_core.errors import StirError", "a page knows"),
+        ("stir_core/store/runs.py", "import pickle", "no pickle"),
+        ("stir_core/store/runs.py", "import torch\ntorch.load('x')", "calls torch.load"),
+        ("stir_core/store/runs.py", "np.load('x', allow_pickle=flag)", "allows pickle"),
+        ("workbench/live.py", "eval('1')", "calls eval"),
+        ("pages/home.py", "exec('1')", "calls exec"),
+        ("workbench/live.py", "try:\n    f()\nexcept:\n    raise", "catches everything"),
+        ("workbench/live.py", "try:\n    f()\nexcept (OSError, Exception):\n    raise", "catches everything"),
+        ("stir_core/models/loading.py", "with contextlib.suppress(BaseException):\n    f()", "suppresses everything"),
+    ],
+)
+def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
+    seen = violations(path, source)
+    assert len(seen) >= 1
+    assert what in seen[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("stir_core/harvest/states.py", "from stir_core.models import passes\nfrom stir_core import __version__\nfrom . import pairs"),
+        ("stir_core/config.py", "from stir_core.errors import ConfigError"),
+        ("stir_core/models/loading.py", "from transformer_lens.model_bridge import TransformerBridge\nmodel.eval()"),
+        ("stir_core/cli.py", "from stir_core import pipeline\ntry:\n    f()\nexcept Exception:\n    pass"),
+        ("workbench/services/tables.py", "from stir_core.store.runs import Run\nnp.load('x', allow_pickle=False)"),
+        ("pages/home.py", 'import streamlit as st\nfrom workbench import session\nst.write("Runs on transformer_lens")'),
+    ],
+)
+def test_what_is_allowed_is_left_alone(path: str, source: str) -> None:
+    assert violations(path, source) == []
+
+
+def test_a_breach_through_another_file_is_seen() -> None:
+    files = {
+        "workbench/services/tables.py": "from stir_core.intervene.gate import decide",
+        "stir_core/intervene/__init__.py": "from stir_core.intervene import memory",
+        "stir_core/intervene/gate.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\ndef f():\n    import torch",
+        "stir_core/intervene/memory.py": "import torch.nn",
+    }
+    assert carried_in("workbench/services/tables.py", files) == [
+        "workbench/services/tables.py loads torch.nn through stir_core/intervene/memory.py"
+    ]
+    assert carried_in("workbench/services/tables.py", files | {"stir_core/intervene/__init__.py": ""}) == []

@@ -1,0 +1,57 @@
+"""Fixtures of the workbench's tests: fake runs, and the app on a store of them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package: this is how test files share the builders
+from fake_run import make_fake_run
+
+from stir_core.store import runs as store_runs
+from stir_core.store.runs import Run
+from workbench.services.run_facts import RunFacts
+
+ROOT = Path(__file__).resolve().parents[2]
+OpenPage = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session")
+def fake_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run; read only."""
+    return make_fake_run(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def facts(fake_run: Run) -> RunFacts:
+    """The whole run's facts."""
+    return RunFacts(fake_run)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store that the app looks at, without the embedded run."""
+    root = tmp_path / "runs"
+    root.mkdir()
+    monkeypatch.setenv("STIR_RUNS", str(root))
+    monkeypatch.setattr(store_runs, "DEMO", tmp_path / "no-demo")
+    st.cache_resource.clear()
+    return root
+
+
+@pytest.fixture
+def open_page(store: Path) -> OpenPage:
+    """Opens a page by its file's stem, with query parameters; the script has run once when it returns."""
+
+    def opened(stem: str, **query: str) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "workbench" / "app.py"), default_timeout=60)
+        for key, value in query.items():
+            app.query_params[key] = value
+        if stem != "home":
+            app.switch_page(f"../pages/{stem}.py")
+        return app.run()
+
+    return opened

@@ -1,0 +1,126 @@
+"""Folding decoding events, comparing ids, and knowing when a result is stale."""
+
+import json
+import shlex
+
+import pytest
+from fake_run import NASTY, problems
+from fake_steering import FakeSteering
+
+from stir_core.store.runs import DEMO, Run
+from workbench import live
+from workbench.services import trace_comparison as tc
+from workbench.services.command_lines import name_of, run_command, trace_command
+from workbench.services.run_facts import RunFacts
+from workbench.services.text_segments import step_segments
+
+
+def recorded(facts: RunFacts, strength: float, stop_after: int | None = None) -> tc.Recording:
+    """A comparison by the fake session, whole or stopped after some events."""
+    gate = facts.config.gate.model_copy(update={"k_scale": strength})
+    problem = problems("eval", 1)[0]
+    settings = tc.settings_of("digest", problem.question, problem.id, gate, facts.config.decode)
+    recording = tc.Recording(tc.digest_settings(settings), settings)
+    for number, event in enumerate(live.events(FakeSteering(facts.run), problem, gate, facts.config.decode)):
+        if number == stop_after:
+            break
+        recording.take(event)
+    return recording
+
+
+def test_a_whole_comparison_folds_into_its_traces(facts: RunFacts) -> None:
+    recording = recorded(facts, 0.5)
+    assert recording.complete and recording.last_step == 5
+    for row, trace in enumerate(recording.traces):
+        assert trace is not None
+        assert recording.ids(row) == trace.token_ids
+        assert "".join(step.text for step in recording.steps[row].values()) == trace.text
+    table = tc.cost_table(recording).set_index("answer")
+    steered = recording.traces[1]
+    assert steered is not None
+    assert table.loc["steered", "total tokens"] == steered.tokens_used + steered.probe_tokens
+    assert table.loc["steered", "commits"] == sum(step.decision.chosen is not None for step in steered.steps) > 0
+    assert table.loc["vanilla", "probe tokens"] == 0
+
+
+def test_strength_zero_is_checked_not_assumed(facts: RunFacts) -> None:
+    recording = recorded(facts, 0.0)
+    equal, line = tc.equality_line(recording)
+    n = len(recording.ids(0))
+    assert equal and line == f"{n} of {n} token ids equal"
+    trace = recording.traces[1]
+    assert trace is not None
+    changed = (*trace.token_ids[:3], trace.token_ids[3] + 1, *trace.token_ids[4:])
+    recording.traces[1] = trace.model_copy(update={"token_ids": changed})
+    equal, line = tc.equality_line(recording)
+    assert not equal and line.startswith("ids differ from token 4 on")
+    assert tc.step_of(recording, 1, 3) == 1
+
+
+def test_a_stopped_comparison_keeps_what_came(facts: RunFacts) -> None:
+    recording = recorded(facts, 0.5, stop_after=9)
+    assert not recording.complete
+    assert sum(len(recording.ids(row)) for row in (0, 1)) == 7
+    assert tc.cost_table(recording)["total tokens"].isna().all()
+    assert json.dumps(tc.download(recording, "command"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "at"), [((), (), None), ((1, 2), (1, 2), None), ((1, 2), (1, 3), 1), ((1, 2), (1, 2, 3), 2), ((), (5,), 0)]
+)
+def test_first_divergence(one: tuple[int, ...], other: tuple[int, ...], at: int | None) -> None:
+    assert tc.first_divergence(one, other) == at
+    assert tc.first_divergence(other, one) == at
+
+
+def test_settings_digest_and_stale_fields(facts: RunFacts) -> None:
+    gate, decode = facts.config.gate, facts.config.decode
+    old = tc.settings_of("d", "q", None, gate, decode)
+    assert tc.digest_settings(old) == tc.digest_settings(tc.settings_of("d", "q", None, gate, decode.model_copy(update={"batch_problems": 3})))
+    new = tc.settings_of("d", "other", None, gate.model_copy(update={"k_scale": 2.0}), decode)
+    assert tc.digest_settings(old) != tc.digest_settings(new)
+    assert tc.stale_fields(old, new) == ["question", "gate.k_scale"]
+    assert tc.stale_fields(old, old) == []
+
+
+def test_closing_the_events_closes_the_decoder(facts: RunFacts) -> None:
+    steering = FakeSteering(facts.run)
+    events = live.events(steering, "question", facts.config.gate, facts.config.decode)
+    next(events)
+    assert steering.closed == 0
+    events.close()
+    assert steering.closed == 1
+
+
+def test_tokens_carry_their_numbers(facts: RunFacts) -> None:
+    recording = recorded(facts, 0.5)
+    pieces = step_segments(recording.steps[1][2], first=8)
+    assert all(piece["role"] == "steered" for piece in pieces)
+    assert pieces[0]["tip"].startswith("token 9 ·") and "nats" in pieces[0]["tip"]
+    assert pieces[-1]["text"] == "↵↵"
+    assert all(0 <= piece["shade"] <= 1 for piece in pieces)
+
+
+def test_commands_survive_any_prompt(fake_run: Run) -> None:
+    prompt = NASTY + " it's; rm -rf \"$HOME\"\n`x`"
+    words = shlex.split(trace_command(fake_run, prompt, raw=True, changed={"gate.k_scale": 0.0}))
+    assert words == ["stir", "trace", str(fake_run.path), prompt, "--raw", "--strength", "0.0"]
+    assert run_command(fake_run, "basis").endswith("--until basis")
+    assert name_of(Run(DEMO, fake_run.facts)) == "demo"
+
+
+def test_commands_are_ones_the_command_line_knows(fake_run: Run) -> None:
+    from stir_core.cli import _parser
+
+    changed = {
+        "gate.k_scale": 0.3,
+        "gate.variant": "no_probing",
+        "gate.persistence": "persistent",
+        "gate.candidates": 2,
+        "gate.probe_tokens": 6,
+        "decode.max_new_tokens": 99,
+    }
+    words = shlex.split(trace_command(fake_run, "a question", raw=True, changed=changed))
+    options = _parser().parse_args(words[1:])
+    assert (options.prompt, options.strength, options.max_new_tokens, options.raw) == ("a question", 0.3, 99, True)
+    assert _parser().parse_args(shlex.split(run_command(fake_run, "basis"))[1:]).until == "basis"

@@ -1,0 +1,22 @@
+"""Navigation only: `streamlit run workbench/app.py`, from any folder."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
+
+import streamlit as st  # noqa: E402
+
+from workbench.bootstrap import PAGES  # noqa: E402
+
+st.set_page_config(page_title="STIR Workbench", page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
+NAMES = (
+    ("home", "Home", "Runs, their held-out results, and the model in memory."),
+    ("actions", "Actions", "The library of latent actions, one card each."),
+    ("basis", "Basis", "Map, cosines and coverage of the control basis."),
+    ("gates", "Gates", "What the gate saw and did on held-out problems."),
+    ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
+)
+pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
+st.navigation(pages, position="top").run()

@@ -1,0 +1,73 @@
+"""The composition root: where runs are looked for, what is cached, and the one model of this server. Draws nothing."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import streamlit as st
+
+from stir_core.errors import StirError, StoreError
+from stir_core.records import ModelIdentity
+from stir_core.store.runs import Run, list_runs
+from workbench.live import ModelShelf, Steering
+from workbench.services.run_facts import RunFacts, fingerprint
+
+PAGES = Path(__file__).resolve().parents[1] / "pages"
+"""Folder of the pages, absolute: string paths would resolve against the entry point's folder."""
+
+
+def runs_root() -> Path:
+    """Folder of runs: ``STIR_RUNS``, else ``runs`` in the working directory."""
+    return Path(os.environ.get("STIR_RUNS") or "runs").resolve()
+
+
+class Store(NamedTuple):
+    """The runs that can be read, by name, and one line for every folder that cannot."""
+
+    runs: dict[str, RunFacts]
+    broken: dict[str, str]
+
+
+def store() -> Store:
+    """Every run by name, the embedded ``demo`` first; a second run of the same name is told apart by its folder."""
+    found: dict[str, RunFacts] = {}
+    broken: dict[str, str] = {}
+    listed = list_runs(runs_root())
+    for run in listed:
+        name = run.name if run.name not in found else f"{run.name} ({run.path.parent.name})"
+        try:
+            found[name] = _facts(fingerprint(run), run)
+        except StoreError as error:
+            broken[str(run.path)] = str(error)
+    for file in sorted(runs_root().glob("*/run.json")):
+        if file.parent not in [run.path for run in listed]:
+            try:
+                Run.open(file.parent)
+            except StirError as error:
+                broken[str(file.parent)] = str(error)
+    return Store(found, broken)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _facts(print_of_run: str, _run: Run) -> RunFacts:
+    return RunFacts(_run)
+
+
+@st.cache_resource(show_spinner=False)
+def shelf() -> ModelShelf:
+    """The one model of this server, shared by all browser tabs."""
+    return ModelShelf()
+
+
+def loaded_model() -> ModelIdentity | None:
+    """Identity of the model in memory; never loads one."""
+    return shelf().identity
+
+
+def steering(facts: RunFacts) -> Steering:
+    """The live session of a run; loads its model on first use.
+
+    Raises:
+        StirError: the model cannot be loaded, or the run was made with another one.
+    """
+    return shelf().session(facts.run, fingerprint(facts.run))

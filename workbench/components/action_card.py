@@ -1,0 +1,123 @@
+"""One entry's card: where it comes from, what it promotes, who lives near it, and where it fired."""
+
+import pandas as pd
+import streamlit as st
+
+from stir_core.records import Entry
+from workbench import session
+from workbench.components.column_styles import FIRING_COLUMNS, NEIGHBOUR_COLUMNS
+from workbench.components.text_strip import text_strip
+from workbench.figures.lens_bars import lens_bars
+from workbench.services import action_card as cards
+from workbench.services.run_facts import RunFacts
+from workbench.services.text_segments import side_segments
+from workbench.services.visible_text import plain
+
+
+def headline(facts: RunFacts, entry: Entry) -> None:
+    """Name and numbers of an entry in two lines."""
+    pick = facts.picks.get(entry.id)
+    fate = f"pick {pick.rank + 1} of {len(facts.picks)}{', forced in' if pick.forced else ''}" if pick else "not in the basis"
+    if "basis" not in facts.stages:
+        fate = "basis not made yet"
+    reach = "" if entry.reachable else " · unreachable: retrieval never asks for the last control point"
+    st.markdown(f"**{plain(entry.id)}** — {entry.kind} entry of pair {entry.pair}, control point m = {entry.m}, layer {entry.layer}")
+    norm = (
+        f"‖v‖ {entry.action_norm:.2f} ({entry.action_norm / entry.key_norm:.0%} of ‖key‖)"
+        if entry.action_norm
+        else "no action (null entry)"
+    )
+    rewards = f"quality {entry.quality:.3f} = {entry.reward_pos:.3f} − ({entry.reward_neg:.3f})"
+    st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
+
+
+def source(facts: RunFacts, entry: Entry) -> None:
+    """The problem and its right and wrong rollouts side by side, cut at the control point."""
+    problem = facts.problems.get(entry.problem_id)
+    if problem:
+        level = f" · level {problem.level}" if problem.level else ""
+        st.caption(plain(f"Source problem {problem.id}{level} · gold answer {problem.answer}"))
+        st.text(problem.question)
+    right, wrong = cards.sides(facts, entry)
+    for column, members, name in zip(st.columns(2), (right, wrong), ("right", "wrong"), strict=True):
+        with column:
+            _side(members, entry, name)
+
+
+def _side(members: list[cards.Side], entry: Entry, name: str) -> None:
+    if not members:
+        st.caption(f"No {name} rollout.")
+        return
+    labels = [side.label for side in members]
+    label = st.segmented_control(
+        f"Averaged over {len(members)} {name} answers", labels, default=labels[0], required=True, key=f"side_{name}_{entry.id}"
+    )
+    side = members[labels.index(label)] if label in labels else members[0]
+    text_strip(side_segments(side, entry.m), key=f"strip_{name}_{entry.id}_{side.label}", height=300, head=_facts_of(side))
+    if side.verdict:
+        st.caption(plain(f"{'right' if side.verdict.correct else 'wrong'}: {side.verdict.reason}"))
+    if not side.exact:
+        st.caption(
+            "Text and tokens disagree about the number of steps here (one token holds two delimiters): the mark may sit a step early."
+        )
+
+
+def _facts_of(side: cards.Side) -> str:
+    parts = []
+    if side.n_tokens is not None:
+        where = "" if side.tokens_before is None else f", control point after {side.tokens_before}"
+        parts.append(f"{side.n_tokens} tokens{where}")
+    if side.reward is not None:
+        parts.append(f"reward {side.reward:.3f}")
+    return " · ".join(parts)
+
+
+def lens(facts: RunFacts, entry: Entry) -> None:
+    """Tokens promoted and suppressed through the unembedding."""
+    found = facts.lenses.get(entry.id)
+    st.markdown("**Through the unembedding**")
+    if found is None:
+        st.caption("A null entry has no action to read.")
+        return
+    st.altair_chart(lens_bars(found), key="lens_bars", alt=f"Tokens that {entry.id} promotes and suppresses, as direct logit effects")
+    st.caption("Read through the final norm's gain; the direct path only, not what later layers make of it.")
+
+
+def neighbours(facts: RunFacts, entry: Entry, by: str) -> None:
+    """Nearest entries by cosine in the original space; a click on a row goes there."""
+    table = cards.neighbours(facts, entry.id, by)
+    st.markdown(f"**Nearest by cosine of {by}**")
+    if table.empty:
+        st.caption("A null entry has no action; its neighbours by key are listed beside.")
+        return
+    _pointing_table(table, f"near_{by}_{entry.id}", NEIGHBOUR_COLUMNS, f"Entries nearest to {entry.id} by cosine of {by}")
+
+
+def firings(facts: RunFacts, entry: Entry) -> None:
+    """Held-out steps that retrieved this entry."""
+    st.markdown("**Held-out steps that retrieved it**")
+    if not facts.steered:
+        st.caption("This run has no held-out traces yet.")
+        return
+    table = cards.firings(facts, entry.id)
+    if table.empty:
+        st.caption(f"None of the {sum(len(t.steps) for t in facts.steered.values())} held-out steps.")
+        return
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config=FIRING_COLUMNS,
+        height="content" if len(table) < 9 else 320,
+        alt="Held-out steps",
+    )
+    st.caption(f"n = {len(table)} steps; committed at {int(table['committed'].sum())}. Margin is score minus null score.")
+
+
+def _pointing_table(table: pd.DataFrame, key: str, columns: dict[str, object], alt: str) -> None:
+    def go() -> None:
+        rows = session.selected_rows(key)
+        if rows and rows[0] < len(table):
+            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
+
+    st.dataframe(table, hide_index=True, placeholder="", column_config=columns, key=key, on_select=go, selection_mode="single-row", alt=alt)

@@ -1,0 +1,44 @@
+"""The sortable table of the library; a click on a row chooses the entry everywhere."""
+
+import streamlit as st
+
+from workbench import session
+from workbench.components.column_styles import ACTION_COLUMNS
+from workbench.services.action_table import action_table
+from workbench.services.run_facts import RunFacts
+
+_TABLE = "actions_table"
+
+
+def action_list(facts: RunFacts) -> None:
+    """Table with filters for control point and null entries, and a line of counts."""
+    points = sorted({entry.m for entry in facts.entries.values()})
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        only = st.segmented_control("Control point m", points, selection_mode="multi", key="actions_m", help="None chosen shows all.")
+        nulls = st.toggle("Null entries", key="actions_null", help="They carry no action; they only compete.")
+        basis_only = st.toggle("Only the basis", key="actions_basis", disabled=not facts.picks)
+    table = action_table(facts, null_entries=nulls)
+    if only:
+        table = table[table["m"].isin(only)]
+    if basis_only and facts.picks:
+        table = table[table["pick"].notna()]
+    table = table.drop(columns=[] if nulls else ["kind"]).reset_index(drop=True)
+
+    def choose_row() -> None:
+        rows = session.selected_rows(_TABLE)
+        if rows and rows[0] < len(table):
+            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config={name: style for name, style in ACTION_COLUMNS.items() if name in table.columns},
+        key=_TABLE,
+        on_select=choose_row,
+        selection_mode="single-row",
+        height=300,
+        alt="Latent actions of the run",
+    )
+    measured = f", use counted over {sum(len(t.steps) for t in facts.steered.values())} held-out steps" if facts.steered else ""
+    st.caption(f"n = {len(table)} of {len(facts.entries)} entries{measured}. Click a row for its card; sort by clicking a column.")

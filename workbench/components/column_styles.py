@@ -1,0 +1,144 @@
+"""How numbers look in tables: formats, bars and the help text of every column, in one place."""
+
+from typing import Any
+
+from streamlit import column_config as cc
+
+
+def _number(label: str, form: str, text: str, **more: Any) -> Any:
+    return cc.NumberColumn(label, format=form, help=text, **more)
+
+
+ACTION_COLUMNS: dict[str, Any] = {
+    "entry": cc.TextColumn("entry", help="Pair number and c (corrective) or n (null).", pinned=True, width=72),
+    "kind": cc.TextColumn("kind", help="A corrective entry carries an action; a null entry only competes against it."),
+    "m": _number("m", "%d", "Control point: finished steps at the state that was mined.", width=44),
+    "layer": _number("layer", "%d", "0-based block whose output (blocks.L.hook_out) key and action live in.", width=54),
+    "quality": _number("quality", "%.3f", "Mean reward of the positives minus mean reward of the negatives.", width=70),
+    "reward+": _number("R+", "%.3f", "Mean reward of the positives: correct minus the length penalty.", width=66),
+    "reward-": _number("R−", "%.3f", "Mean reward of the negatives.", width=66),
+    "n+": _number("n+", "%d", "Right answers averaged.", width=44),
+    "n-": _number("n−", "%d", "Wrong answers averaged.", width=44),
+    "|v|": _number("‖v‖", "%.2f", "L2 norm of the raw action vector (residual-stream units).", width=62),
+    "|key|": _number("‖key‖", "%.2f", "L2 norm of the raw key (residual-stream units).", width=66),
+    "|v|/|key|": cc.ProgressColumn(
+        "‖v‖/‖key‖", format="%.2f", min_value=0, max_value=1, help="Norm of the action against the state.", width=110
+    ),
+    "pick": _number("pick", "%d", "Rank in the control basis; empty: dropped.", width=52),
+    "gain": _number("gain", "%.3f", "Marginal gain of the selection objective when it was picked.", width=62),
+    "retrieved": _number("retr.", "%d", "Held-out steps that retrieved it.", width=56),
+    "committed": _number("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
+    "promotes": cc.TextColumn("promotes", help="Tokens with the largest direct logit effect, white space drawn.", width=190),
+    "problem": cc.TextColumn("problem", help="Mined problem."),
+    "question": cc.TextColumn("question", width=320),
+}
+
+NEIGHBOUR_COLUMNS: dict[str, Any] = {
+    "entry": cc.TextColumn("entry", width=72),
+    "cosine": cc.NumberColumn("cosine", format="%.3f", width=66, help="Cosine of raw vectors in the original space."),
+    "m": _number("m", "%d", "Control point.", width=40),
+    "kind": cc.TextColumn("kind", width=80),
+    "quality": _number("quality", "%.3f", "Reward gap.", width=66),
+    "same problem": cc.CheckboxColumn("same problem", help="Mined from the same problem.", width=70),
+    "in basis": cc.CheckboxColumn("in basis", width=62),
+}
+
+FIRING_COLUMNS: dict[str, Any] = {
+    "committed": cc.CheckboxColumn("committed"),
+    "cosine": _number("cosine", "%.3f", "Cosine between the state and this entry's key."),
+    "score": _number("score", "%.3f", "beta * A + rho * preview gain; empty when not previewed."),
+    "margin": _number("margin", "%+.3f", "Score minus null score: positive beats null."),
+    "alpha": _number("alpha", "%.2f", "Injected multiple of the action; empty when not committed."),
+    "answer right": cc.CheckboxColumn("answer right", help="Verdict of the whole steered answer."),
+}
+
+RUN_COLUMNS: dict[str, Any] = {
+    "run": cc.TextColumn("run", pinned=True),
+    "stages": cc.TextColumn("stages", help="Finished stages, and the last of them."),
+    "problems": _number("problems", "%d", "Mined problems."),
+    "rollouts": _number("rollouts", "%d", "Sampled answers."),
+    "entries": _number("entries", "%d", "Library entries: corrective and null."),
+    "basis": _number("basis", "%d", "Entries in the control basis."),
+    "layers": cc.TextColumn("layers", help="Blocks whose outputs were mined."),
+    "held-out n": _number("n", "%d", "Held-out problems graded in both arms."),
+    "vanilla": cc.ProgressColumn("vanilla", format="percent", min_value=0, max_value=1, help="Held-out accuracy without steering."),
+    "steered": cc.ProgressColumn("steered", format="percent", min_value=0, max_value=1, help="Held-out accuracy with steering."),
+    "gained": _number("gained", "%d", "Wrong without steering, right with it."),
+    "lost": _number("lost", "%d", "Right without steering, wrong with it."),
+    "notes": _number("notes", "%d", "Warnings that the stages left."),
+}
+
+STAGE_COLUMNS: dict[str, Any] = {
+    "finished": cc.CheckboxColumn("finished"),
+    "holds": cc.TextColumn("holds", width="large"),
+    "digest": cc.TextColumn("digest", help="Equal digests mean equal files."),
+}
+
+IDENTITY_COLUMNS: dict[str, Any] = {
+    "run": cc.TextColumn("this run was made with", width=150),
+    "loaded model": cc.TextColumn("model in memory", width=150),
+    "checked": cc.CheckboxColumn("checked", help="A difference here refuses the model."),
+    "agrees": cc.CheckboxColumn("agrees"),
+}
+
+COVERAGE_COLUMNS: dict[str, Any] = {
+    "split pairs": _number("split pairs", "%d", "Pairs with only one of their two entries in this set: its null cannot answer its action."),
+    "mean quality": _number("mean quality", "%.3f", "Mean reward gap."),
+    "key rank": _number("key rank", "%.1f", "Effective rank of the unit keys: exp of the spectral entropy."),
+    "key cosine": _number("key cosine", "%.3f", "Mean cosine over all pairs of keys."),
+    "action rank": _number("action rank", "%.1f", "Effective rank of the unit actions."),
+    "action cosine": _number("action cosine", "%.3f", "Mean cosine over all pairs of actions."),
+    "nearest selected": _number("nearest", "%.3f", "Mean cosine of each key with its nearest selected key."),
+    "worst": _number("worst", "%.3f", "Smallest such cosine: the entry that the basis covers least."),
+    "unreachable": _number("unreachable", "%d", "Entries at the last control point, which retrieval never asks for."),
+}
+
+PROBLEM_COLUMNS: dict[str, Any] = {
+    "problem": cc.TextColumn("problem", pinned=True),
+    "vanilla right": cc.CheckboxColumn("vanilla right", width=84),
+    "steered right": cc.CheckboxColumn("steered right", width=84),
+    "steps": _number("steps", "%d", "Decoded steps of the steered answer.", width=52),
+    "commits": _number("commits", "%d", "Steps where an action was committed.", width=68),
+    "tokens": _number("tokens", "%d", "Committed tokens of the steered answer.", width=62),
+    "vanilla tokens": _number("vanilla tok.", "%d", "Committed tokens without steering.", width=84),
+    "probe tokens": _number("probe tok.", "%d", "Preview tokens, decoded and thrown away.", width=80),
+}
+
+STEP_COLUMNS: dict[str, Any] = {
+    "step": _number("step", "%d", "Number of the step about to be decoded.", width=46),
+    "m": _number("m", "%d", "Control point: finished steps.", width=40),
+    "library": _number("library", "%d", "Entries at this control point.", width=58),
+    "retrieved": _number("retr.", "%d", "Nearest entries retrieved.", width=50),
+    "candidates": _number("cand.", "%d", "Corrective candidates scored: the L best by value.", width=50),
+    "chosen": cc.TextColumn("decision", width=76),
+    "best score": _number("best", "%.3f", "Best candidate's score.", width=60),
+    "null score": _number("null", "%.3f", "Score of doing nothing.", width=60),
+    "margin": _number("margin", "%+.3f", "Best score minus null score.", width=66),
+    "alpha": _number("alpha", "%.2f", "Injected multiple of the action; 0 when null won.", width=56),
+    "tokens": _number("tokens", "%d", "Committed tokens of this step.", width=58),
+    "probe": _number("probe", "%d", "Preview tokens before this step.", width=54),
+    "reason": cc.TextColumn("reason", width="large"),
+}
+
+CANDIDATE_COLUMNS: dict[str, Any] = {
+    "entry": cc.TextColumn("entry", width=72, pinned=True),
+    "kind": cc.TextColumn("kind", width=80),
+    "layer": _number("layer", "%d", "Block whose output is compared and changed.", width=50),
+    "cosine": _number("cosine", "%.3f", "Cosine of state and key: the retrieval similarity s.", width=64),
+    "quality": _number("quality", "%.3f", "Reward gap q of the entry.", width=64),
+    "value": _number("A = s·q", "%.3f", "Retrieval value.", width=66),
+    "logprob": _number("preview", "%.3f", "Mean log-probability of the preview tokens (nats a token); empty when not previewed.", width=70),
+    "gain": _number("gain", "%+.3f", "Preview log-probability minus that of the unsteered preview (nats a token).", width=66),
+    "score": _number("score", "%.3f", "beta * A + rho * gain.", width=62),
+    "margin": _number("margin", "%+.3f", "Score minus null score; committed only if positive.", width=66),
+    "fate": cc.TextColumn("fate", width="medium"),
+}
+
+COST_COLUMNS: dict[str, Any] = {
+    "right": cc.CheckboxColumn("right", help="Empty when there is no gold answer."),
+    "committed tokens": _number("committed", "%d", "Tokens of the answer: what the budget bounds."),
+    "probe tokens": _number("probe", "%d", "Preview tokens, decoded and thrown away."),
+    "total tokens": _number("total", "%d", "Committed plus probe tokens."),
+    "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and clean passes included."),
+    "seconds": _number("seconds", "%.1f", "Wall-clock time of this answer; both are decoded in turn, so it is not a benchmark."),
+}

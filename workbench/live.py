@@ -1,0 +1,97 @@
+"""The live model behind a Protocol: one model in memory, one comparison at a time, and nothing of torch until it is asked for.
+
+Pages know :class:`Steering`; the core is imported inside functions only, so that opening a page never loads torch. Refuses to hold
+two models: asking for another one lets go of the first.
+"""
+
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any, Protocol
+
+from stir_core.config import DecodeConfig, GateConfig, ModelConfig
+from stir_core.records import Event, ModelIdentity, Problem
+from stir_core.store.runs import Run
+
+
+class Steering(Protocol):
+    """One run's library on one model, ready to answer."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model that answers."""
+        ...
+
+    def compare(self, question: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
+        """Decode vanilla (row 0) and steered (row 1) in lock-step, step by step. Closing the iterator early is safe."""
+        ...
+
+
+class ModelShelf:
+    """Holds at most one loaded model and one session on it, for every browser tab of this server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._model_key: tuple[str, str, str] | None = None
+        self._model: Any = None
+        self._session_key: tuple[object, ...] | None = None
+        self._session: Steering | None = None
+
+    @property
+    def identity(self) -> ModelIdentity | None:
+        """Identity of the loaded model; ``None`` while none is loaded. Never loads one."""
+        model = self._model
+        return model.identity if model is not None else None
+
+    def load(self, config: ModelConfig) -> ModelIdentity:
+        """Load the model unless it is the one already in memory.
+
+        Raises:
+            ModelError: it cannot be found or loaded.
+        """
+        with self._lock:
+            return self._take(config).identity
+
+    def session(self, run: Run, fingerprint: str) -> Steering:
+        """A session of this run on its own model; the same one as long as neither the run nor the model changes.
+
+        Raises:
+            ModelError: the model cannot be found or loaded.
+            MismatchError: the run was made with another model than the one of that name.
+            StoreError: a stage that steering needs has not finished.
+        """
+        with self._lock:
+            model = self._take(run.config.model)
+            key = (fingerprint, self._model_key)
+            if self._session is None or key != self._session_key:
+                self._session = open_session(run, model)
+                self._session_key = key
+            return self._session
+
+    def _take(self, config: ModelConfig) -> Any:
+        key = (config.name, config.dtype, config.device)
+        if self._model is None or key != self._model_key:
+            self._model, self._session = None, None
+            self._model = load_model(config)
+            self._model_key = key
+        return self._model
+
+
+def load_model(config: ModelConfig) -> Any:
+    """Load a model through the core (imports torch)."""
+    from stir_core.models.loading import load_model as load
+
+    return load(config.name, dtype=config.dtype, device=config.device)
+
+
+def open_session(run: Run, model: Any) -> Steering:
+    """Open a session of ``run`` on ``model`` through the core."""
+    from stir_core.pipeline import open_session as open_core_session
+
+    return open_core_session(run, model)
+
+
+def events(
+    steering: Steering, question: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False
+) -> Generator[Event, None, None]:
+    """The comparison's events. Close it (``contextlib.closing``) and the decoder behind it is closed as well."""
+    yield from steering.compare(question, gate, decode, raw=raw)

@@ -1,0 +1,73 @@
+"""The library as a table: one row an entry, with how the basis and the held-out gate treated it."""
+
+from collections import Counter
+
+import pandas as pd
+
+from stir_core.records import Entry, Lens
+from workbench.services.run_facts import RunFacts
+from workbench.services.visible_text import one_line, visible_token
+
+
+def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame:
+    """Corrective entries (and null ones if asked), best pair first.
+
+    ``retrieved`` and ``committed`` count held-out steps; they are empty when the run has no held-out traces. Norms are raw L2
+    norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at.
+    """
+    retrieved, committed = _use(facts)
+    measured = bool(facts.steered)
+    wanted = [entry for entry in facts.entries.values() if null_entries or entry.kind == "corrective"]
+    rows = [_row(facts, entry) | _used(entry.id, retrieved, committed, measured) for entry in wanted]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+COLUMNS = [
+    "entry", "kind", "m", "layer", "quality", "reward+", "reward-", "n+", "n-", "|v|", "|key|", "|v|/|key|",
+    "pick", "gain", "retrieved", "committed", "promotes", "problem", "question",
+]  # fmt: skip
+
+
+def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
+    pick = facts.picks.get(entry.id)
+    problem = facts.problems.get(entry.problem_id)
+    norm = entry.action_norm
+    return {
+        "entry": entry.id,
+        "kind": entry.kind,
+        "m": entry.m,
+        "layer": entry.layer,
+        "quality": entry.quality,
+        "reward+": entry.reward_pos,
+        "reward-": entry.reward_neg,
+        "n+": len(entry.positives) or (1 if entry.pos_source == "gold" else 0),
+        "n-": len(entry.negatives),
+        "|v|": norm,
+        "|key|": entry.key_norm,
+        "|v|/|key|": norm / entry.key_norm if norm is not None and entry.key_norm else None,
+        "pick": pick.rank + 1 if pick else None,
+        "gain": pick.gain if pick else None,
+        "promotes": top_tokens(facts.lenses.get(entry.id)),
+        "problem": entry.problem_id,
+        "question": one_line(problem.question, 90) if problem else None,
+    }
+
+
+def top_tokens(lens: Lens | None, n: int = 4) -> str | None:
+    """The first tokens that an action promotes, white space drawn; ``None`` for a null entry."""
+    return "  ".join(visible_token(token.text) for token in lens.promoted[:n]) if lens else None
+
+
+def _use(facts: RunFacts) -> tuple[Counter[str], Counter[str]]:
+    retrieved: Counter[str] = Counter()
+    committed: Counter[str] = Counter()
+    for trace in facts.steered.values():
+        for step in trace.steps:
+            retrieved.update(candidate.entry_id for candidate in step.evidence.retrieved)
+            if step.decision.chosen:
+                committed[step.decision.chosen] += 1
+    return retrieved, committed
+
+
+def _used(entry_id: str, retrieved: Counter[str], committed: Counter[str], measured: bool) -> dict[str, object]:
+    return {"retrieved": retrieved[entry_id] if measured else None, "committed": committed[entry_id] if measured else None}

@@ -1,0 +1,99 @@
+"""One run, read once: the lazily loaded, never changing facts that all pages share.
+
+Reads through :class:`stir_core.store.runs.Run` only, and refuses nothing by itself: a stage that has not finished raises the
+store's own :class:`StoreError`, which names the command that makes it.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from stir_core.basis.selection import unit_rows
+from stir_core.config import RunConfig, digest_of
+from stir_core.records import Entry, Lens, Pick, Problem, Rollout, Trace
+from stir_core.store.runs import Run
+
+
+class RunFacts:
+    """Cached view of a finished (or half finished) run. Attributes load on first use; equal fingerprints mean equal facts."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return self.run.name
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return self.run.config
+
+    @cached_property
+    def stages(self) -> tuple[str, ...]:
+        """Finished stages, in order."""
+        return self.run.stages()
+
+    @cached_property
+    def problems(self) -> dict[str, Problem]:
+        """Mined problems by id."""
+        return {problem.id: problem for problem in self.run.problems()}
+
+    @cached_property
+    def held_out(self) -> dict[str, Problem]:
+        """Held-out problems by id."""
+        return {problem.id: problem for problem in self.run.problems("steered")}
+
+    @cached_property
+    def rollouts(self) -> dict[tuple[str, int], Rollout]:
+        """Rollouts by (problem id, k)."""
+        return {(rollout.problem_id, rollout.k): rollout for rollout in self.run.rollouts()}
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Every mined entry by id, best pair first."""
+        return {entry.id: entry for entry in self.run.entries()}
+
+    @cached_property
+    def picks(self) -> dict[str, Pick]:
+        """The control basis by entry id, in pick order; empty before that stage."""
+        return {pick.entry_id: pick for pick in self.run.picks()} if "basis" in self.stages else {}
+
+    @cached_property
+    def lenses(self) -> dict[str, Lens]:
+        """Promoted and suppressed tokens by entry id."""
+        return self.run.lenses()
+
+    @cached_property
+    def steered(self) -> dict[str, Trace]:
+        """Steered held-out answers by problem id; empty before that stage."""
+        return {trace.id: trace for trace in self.run.traces("steered")} if "steered" in self.stages else {}
+
+    @cached_property
+    def vanilla(self) -> dict[str, Trace]:
+        """Vanilla held-out answers by problem id; empty before that stage."""
+        return {trace.id: trace for trace in self.run.traces("vanilla")} if "steered" in self.stages else {}
+
+    @cached_property
+    def unit_keys(self) -> Float[np.ndarray, "n_entries d_model"]:
+        """Unit-normalised keys, in the order of :attr:`entries`."""
+        rows = self.run.key_rows()
+        return unit_rows(rows[[entry.key_row for entry in self.entries.values()]])
+
+    @cached_property
+    def action_ids(self) -> tuple[str, ...]:
+        """Ids of the corrective entries, in the order of :attr:`entries`."""
+        return tuple(entry.id for entry in self.entries.values() if entry.action_row is not None)
+
+    @cached_property
+    def unit_actions(self) -> Float[np.ndarray, "n_corrective d_model"]:
+        """Unit-normalised action vectors, in the order of :attr:`action_ids`."""
+        rows = self.run.action_rows()
+        return unit_rows(rows[[row for entry in self.entries.values() if (row := entry.action_row) is not None]])
+
+
+def fingerprint(run: Run) -> str:
+    """Digest of everything a run holds on disk: changes as soon as a stage is made again."""
+    return digest_of(str(run.path), run.facts, {stage: run.digest(stage) for stage in run.stages()})

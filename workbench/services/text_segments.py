@@ -1,0 +1,56 @@
+"""Model text cut into pieces with a role, ready to be drawn as text: nothing is dropped or escaped.
+
+Line ends that close a step (its delimiter) are drawn as ``↵``, since they are tokens in their own right: an impulse is injected at them.
+"""
+
+from typing import Literal, TypedDict
+
+from workbench.services.action_card import Side
+from workbench.services.trace_comparison import StepRow
+from workbench.services.visible_text import visible_token
+
+Role = Literal["plain", "past", "steered", "mark"]
+"""``past``: before the control point; ``steered``: decoded while an impulse was live; ``mark``: ours, not the model's."""
+
+
+class Segment(TypedDict):
+    """One piece of text; ``tip`` is shown while it is pointed at, ``shade`` in [0, 1] tints it (its surprise)."""
+
+    text: str
+    role: Role
+    tip: str
+    shade: float
+
+
+SURPRISE_FULL = 4.0
+"""Surprise in nats at which a token's tint is strongest."""
+
+
+def side_segments(side: Side, m: int) -> list[Segment]:
+    """A rollout with its control point marked: muted prefix, a mark, then what followed."""
+    mark = f"⟦control point {m}⟧ "
+    tip = "" if side.tokens_before is None else f"state taken at generated token {side.tokens_before}, the last of the prefix"
+    return [segment(side.before, "past"), segment(mark, "mark", tip), segment(side.after)]
+
+
+def step_segments(row: StepRow, first: int) -> list[Segment]:
+    """One step token by token; ``first`` is the number of tokens committed before it."""
+    role: Role = "steered" if row.steered else "plain"
+    found = []
+    for i, token in enumerate(row.tokens):
+        tip = f"token {first + i + 1} · “{visible_token(token.text)}” · id {token.id} · log-probability {token.logprob:.3f} nats"
+        last = i == len(row.tokens) - 1
+        text = visible_token(token.text) if last and token.text and not token.text.strip("\n") else token.text
+        found.append(segment(text, role, tip, min(1.0, max(0.0, -token.logprob / SURPRISE_FULL))))
+    return found
+
+
+def text_segments(text: str, role: Role = "plain") -> list[Segment]:
+    """A recorded step: its text, and the line ends that close it as a mark."""
+    body = text.rstrip("\n")
+    return [segment(body, role), segment(visible_token(text[len(body) :]) if len(body) < len(text) else "", "past")]
+
+
+def segment(text: str, role: Role = "plain", tip: str = "", shade: float = 0.0) -> Segment:
+    """One piece."""
+    return {"text": text, "role": role, "tip": tip, "shade": shade}

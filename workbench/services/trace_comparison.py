@@ -1,0 +1,176 @@
+"""Two answers to one prompt, vanilla and steered: folded from decoding events, aligned by step, counted and compared by id.
+
+Equality is checked on token ids, never assumed: strength 0 earns its badge or loses it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from stir_core.config import DecodeConfig, GateConfig, digest_of
+from stir_core.records import Decision, Event, ModelIdentity, StepEvent, StepEvidence, TokenEvent, Trace, TraceEvent
+
+VANILLA, STEERED = 0, 1
+ROWS = ("vanilla", "steered")
+
+
+class Token(NamedTuple):
+    """One committed token as it is drawn."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass
+class StepRow:
+    """One step of one answer while it grows."""
+
+    step: int
+    evidence: StepEvidence | None = None
+    decision: Decision | None = None
+    tokens: list[Token] = field(default_factory=list)
+
+    @property
+    def steered(self) -> bool:
+        """True when an impulse was committed before this step."""
+        return self.decision is not None and self.decision.chosen is not None
+
+    @property
+    def text(self) -> str:
+        """Text so far."""
+        return "".join(token.text for token in self.tokens)
+
+
+@dataclass
+class Recording:
+    """Everything that one comparison has produced so far; complete once both rows have their whole trace."""
+
+    digest: str
+    """Digest of the settings that it was started with."""
+    settings: dict[str, Any]
+    steps: tuple[dict[int, StepRow], dict[int, StepRow]] = field(default_factory=lambda: ({}, {}))
+    traces: list[Trace | None] = field(default_factory=lambda: [None, None])
+    identity: ModelIdentity | None = None
+
+    def take(self, event: Event) -> None:
+        """Fold one event in."""
+        if isinstance(event, TraceEvent):
+            self.traces[event.row] = event.trace
+            return
+        row = self.steps[event.row].setdefault(event.step, StepRow(event.step))
+        if isinstance(event, StepEvent):
+            row.evidence, row.decision = event.evidence, event.decision
+        elif isinstance(event, TokenEvent):
+            row.tokens.append(Token(event.token_id, event.text, event.logprob))
+
+    @property
+    def complete(self) -> bool:
+        """Both answers ended by themselves."""
+        return None not in self.traces
+
+    @property
+    def last_step(self) -> int:
+        """Highest step number that either answer has reached."""
+        return max((step for row in self.steps for step in row), default=0)
+
+    def ids(self, row: int) -> tuple[int, ...]:
+        """All committed ids of one answer so far."""
+        trace = self.traces[row]
+        if trace is not None:
+            return trace.token_ids
+        return tuple(token.id for step in sorted(self.steps[row]) for token in self.steps[row][step].tokens)
+
+
+def settings_of(
+    run_digest: str, question: str, problem_id: str | None, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False
+) -> dict[str, Any]:
+    """Everything that a comparison's result depends on, ready for JSON."""
+    return {
+        "run": run_digest,
+        "problem": problem_id,
+        "question": question,
+        "raw": raw,
+        "gate": gate.model_dump(mode="json"),
+        "decode": decode.model_dump(mode="json", exclude={"batch_problems"}),
+    }
+
+
+def digest_settings(settings: dict[str, Any]) -> str:
+    """Short digest of a comparison's settings; a result whose digest differs from the form's is stale."""
+    return digest_of(settings)
+
+
+def changed_settings(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Dotted settings whose value differs from the run's own, for the command line."""
+    return {
+        f"{section}.{key}": value
+        for section in ("gate", "decode")
+        for key, value in chosen[section].items()
+        if defaults[section].get(key) != value
+    }
+
+
+def stale_fields(made_with: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of the settings in which a result differs from the form as it stands."""
+    plain = [key for key in ("run", "problem", "question", "raw") if made_with.get(key) != now.get(key)]
+    return plain + list(changed_settings(made_with, now))
+
+
+def step_of(recording: Recording, row: int, position: int) -> int | None:
+    """Number of the step that holds the token at 0-based ``position`` of one answer."""
+    end = 0
+    for step in sorted(recording.steps[row]):
+        end += len(recording.steps[row][step].tokens)
+        if position < end:
+            return step
+    return None
+
+
+def first_divergence(one: tuple[int, ...], other: tuple[int, ...]) -> int | None:
+    """0-based position of the first differing token; ``None`` when the ids are equal. A prefix diverges at its end."""
+    for position, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return position
+    return None if len(one) == len(other) else min(len(one), len(other))
+
+
+def equality_line(recording: Recording) -> tuple[bool, str]:
+    """Whether the two answers are the same ids, and one line that says so with counts."""
+    one, other = recording.ids(VANILLA), recording.ids(STEERED)
+    at = first_divergence(one, other)
+    if at is None:
+        return True, f"{len(one)} of {len(one)} token ids equal"
+    return False, f"ids differ from token {at + 1} on ({len(one)} vanilla, {len(other)} steered)"
+
+
+def cost_table(recording: Recording) -> pd.DataFrame:
+    """One row an answer: verdict, steps, commits and every kind of token that was spent."""
+    rows = []
+    for number, name in enumerate(ROWS):
+        trace = recording.traces[number]
+        steps = recording.steps[number]
+        rows.append(
+            {
+                "answer": name,
+                "right": trace.verdict.correct if trace and trace.verdict else None,
+                "extracted": trace.verdict.extracted if trace and trace.verdict else None,
+                "ended by": trace.finish if trace else None,
+                "steps": len(trace.steps) if trace else len(steps),
+                "commits": sum(row.steered for row in steps.values()),
+                "committed tokens": trace.tokens_used if trace else len(recording.ids(number)),
+                "probe tokens": trace.probe_tokens if trace else None,
+                "total tokens": trace.total_tokens if trace else None,
+                "forward positions": trace.forward_tokens if trace else None,
+                "seconds": trace.seconds if trace else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def download(recording: Recording, command: str) -> dict[str, Any]:
+    """The whole comparison as plain JSON: settings, model, command and both traces."""
+    traces = {name: trace.model_dump(mode="json") if trace else None for name, trace in zip(ROWS, recording.traces, strict=True)}
+    identity = recording.identity.model_dump(mode="json") if recording.identity else None
+    return {"digest": recording.digest, "command": command, "model": identity, "settings": recording.settings, **traces}
