@@ -8,8 +8,10 @@ from workbench.components.page_frame import need_run, page
 with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
     facts = need_run("actions", "basis")
     request = trace_form.draw(facts)
-    area = st.empty()
+    growing, finished = st.empty(), st.empty()
     if request.start:
-        trace_views.stream(facts, request, area)
-    with area.container():
+        finished.empty()
+        trace_views.stream(facts, request, growing)
+        growing.empty()
+    with finished.container():
         trace_views.result(facts, request)

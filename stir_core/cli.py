@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stir_core import __version__
 from stir_core.config import STAGES, RunConfig, config_from
-from stir_core.errors import ConfigError, DataError, StirError
+from stir_core.errors import ConfigError, DataError, PromptError, StirError
 
 if TYPE_CHECKING:
     from stir_core.pipeline import Progress
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--strength", type=float, help="k_scale instead of the run's own; 0 equals vanilla")
     trace.add_argument("--persistence", choices=("ephemeral", "persistent"))
     trace.add_argument("--variant", choices=("stir", "no_memory", "no_probing", "random_vector", "random_choice"))
-    trace.add_argument("--max-new-tokens", type=int)
+    trace.add_argument("--candidates", type=int, help="corrective entries previewed at each step")
+    trace.add_argument("--probe-tokens", type=int, help="tokens decoded in a preview")
+    trace.add_argument("--max-new-tokens", type=int, help="budget of committed tokens")
     trace.add_argument("--model", help="another place where the run's own model lies")
     trace.add_argument("--json", action="store_true")
 
@@ -152,8 +154,13 @@ def _trace(arguments: argparse.Namespace) -> int:
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
-    gate, decode = run.config.gate, run.config.decode
-    changes = {"k_scale": arguments.strength, "persistence": arguments.persistence, "variant": arguments.variant}
+    changes = {
+        "k_scale": arguments.strength,
+        "persistence": arguments.persistence,
+        "variant": arguments.variant,
+        "candidates": arguments.candidates,
+        "probe_tokens": arguments.probe_tokens,
+    }
     changed = _overridden(
         run.config,
         [f"gate.{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
@@ -163,9 +170,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     held_out = {problem.id: problem for problem in run.problems("steered")} if run.finished("steered") else {}
     prompt = held_out.get(arguments.prompt, arguments.prompt)
     run.folder("basis")
-    if isinstance(prompt, str) and not prompt.strip():
-        from stir_core.errors import PromptError
-
+    if isinstance(prompt, str) and not prompt.strip():  # said before a model is loaded
         raise PromptError("the prompt is empty: write a question")
     model = load_model(arguments.model or run.config.model.name, dtype=run.config.model.dtype, device=run.config.model.device)
     session = open_session(run, model)
@@ -180,12 +185,16 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from stir_core.models.catalogue import catalogue, resolve
+    from stir_core.models.catalogue import catalogue, converted, resolve
 
     if arguments.prepare:
-        from stir_core.models.loading import prepare
+        source = resolve(arguments.prepare)
+        folder = converted(source)
+        if folder is None:
+            from stir_core.models.loading import prepare
 
-        print(prepare(resolve(arguments.prepare)))
+            folder = prepare(source)
+        print(folder)
         return 0
     rows = catalogue()
     if arguments.json:

@@ -48,7 +48,7 @@ def store() -> Store:
     return Store(found, broken)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _facts(print_of_run: str, _run: Run) -> RunFacts:
     return RunFacts(_run)
 

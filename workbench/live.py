@@ -21,7 +21,7 @@ class Steering(Protocol):
         """The model that answers."""
         ...
 
-    def compare(self, question: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
+    def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
         """Decode vanilla (row 0) and steered (row 1) in lock-step, step by step. Closing the iterator early is safe."""
         ...
 

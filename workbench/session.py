@@ -4,7 +4,7 @@ Run, action, problem and step are selectboxes bound to the URL, shared by every 
 page that does not show them is open. Charts and tables point at things through :func:`point_at` in their callbacks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -25,19 +25,19 @@ def choose(key: str, label: str, options: Sequence[str], **widget: Any) -> str:
     """
     prepare(key, options)
     value = st.selectbox(label, options, index=None, key=key, bind="query-params", **widget)
-    return remember(key, value if value in options else options[0])
+    return remember(key, value if value is not None and value in options else options[0])
 
 
 def choose_short(key: str, label: str, options: Sequence[str], first: str | None = None, **widget: Any) -> str:
     """Like :func:`choose`, drawn as a row of buttons; for a dozen options at most. ``first`` is taken where nothing was chosen yet."""
     prepare(key, options if first is None else [first, *options])
     value = st.segmented_control(label, options, default=None, key=key, bind="query-params", **widget)
-    return remember(key, value if value in options else options[0])
+    return remember(key, value if value is not None and value in options else options[0])
 
 
 def prepare(key: str, options: Sequence[str]) -> None:
     """Seed a bound widget: current value, else URL, else memory, else the first option."""
-    state: Mapping[str, Any] = st.session_state
+    state = st.session_state
     if state.get(key) in options:
         return
     if key not in state and st.query_params.get(key) in options:

@@ -28,7 +28,7 @@ class Picked(NamedTuple):
     gain: float | None
 
 
-def unit_rows(keys: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+def unit_rows(keys: np.ndarray) -> Float[np.ndarray, "n d"]:
     """Rows scaled to unit length, in float64.
 
     Raises:
@@ -46,7 +46,7 @@ def unit_rows(keys: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
 
 def greedy_map(
     units: Float[np.ndarray, "n d"],
-    quality: Float[np.ndarray, "n"],
+    quality: np.ndarray,
     budget: int,
     *,
     diversity: float = 0.5,
@@ -57,8 +57,8 @@ def greedy_map(
     """Greedy maximiser of the objective, in pick order; ties go to the lowest index.
 
     Args:
-        units: unit-length keys.
-        quality: reward gaps; a negative one counts as 0, as published.
+        units: unit-length keys, ``[n, d]``.
+        quality: reward gaps, ``[n]``; a negative one counts as 0, as published.
         budget: most picks, forced ones included.
         forced: indices taken first, in this order.
         conditioned: let the diversity of later picks count the forced ones (False: as published).

@@ -22,8 +22,9 @@ class Memory:
         self.by_id = {entry.id: entry for entry in entries}
         self.layers = tuple(sorted({entry.layer for entry in entries}))
         self._row = {entry.id: row for row, entry in enumerate(entries)}
+        self.raw_keys = torch.tensor(keys, dtype=torch.float32)
         self._actions = torch.tensor(actions, dtype=torch.float32)
-        unit = torch.nn.functional.normalize(torch.tensor(keys, dtype=torch.float32), dim=-1, eps=EPSILON)
+        unit = torch.nn.functional.normalize(self.raw_keys, dim=-1, eps=EPSILON)
         self._groups: dict[int, list[tuple[int, list[int], Tensor]]] = {}
         for m in sorted({entry.m for entry in entries}):
             for layer in self.layers:

@@ -93,6 +93,14 @@ def converted_folder(digest: str) -> Path:
     return cache_root() / "models" / digest[:16]
 
 
+def converted(source: ModelSource) -> Path | None:
+    """The folder that a source can be loaded from right now; ``None`` when it must be converted or downloaded first."""
+    if source.kind == "gguf" and source.path is not None:
+        folder = converted_folder(file_digest(source.path))
+        return folder if folder.is_dir() else None
+    return source.path
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache by path, size and time of change (hashing 500 MB costs a second)."""
     stat = path.stat()

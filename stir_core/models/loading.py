@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as hf_logging
 
 from stir_core.errors import ModelError, PromptError
-from stir_core.models.catalogue import ModelSource, converted_folder, file_digest, resolve, weights_digest
+from stir_core.models.catalogue import ModelSource, converted, converted_folder, file_digest, resolve, weights_digest
 from stir_core.records import ModelIdentity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -155,11 +155,10 @@ def prepare(source: ModelSource) -> Path:
     Raises:
         ModelError: the file is not a readable GGUF, or the hub cannot be reached.
     """
-    if source.kind == "folder" and source.path is not None:
-        return source.path
+    if (folder := converted(source)) is not None:
+        return folder
     if source.kind == "gguf" and source.path is not None:
-        folder = converted_folder(file_digest(source.path))
-        return folder if folder.is_dir() else _convert(source.path, folder)
+        return _convert(source.path, converted_folder(file_digest(source.path)))
     return _download(source.name)
 
 

@@ -6,11 +6,12 @@ problem id means the same text everywhere; a seed only chooses which problems ar
 :func:`stir_core.tasks.registry.load_problems`).
 
 Levels, from easy to moderate:
-    ``sum_small``      two numbers from 2 to 20
-    ``sum_two_digit``  two numbers from 10 to 59
-    ``sum_three``      three numbers from 2 to 15
-    ``one_step``       a word problem with one operation (add, subtract, multiply, share equally)
-    ``two_step``       a word problem with two operations
+    ``sum_tiny``       two numbers from 2 to 9
+    ``sum_small``      two numbers from 2 to 20, one of them above 9
+    ``sum_two_digit``  two numbers from 10 to 59, one of them above 20
+    ``sum_three``      three numbers from 2 to 9
+    ``one_step``       a word problem with one operation (add, subtract, multiply, share equally), numbers to 12, products to 81
+    ``two_step``       a word problem with two operations on numbers from 2 to 9
 
 Splits are disjoint by construction: the split is a function of a hash of the canonical content (the operation and its
 numbers, commuting operands sorted, no names), so ``9 + 12`` as a sum, ``12 + 9``, and a word problem that adds 12 to 9 all
@@ -20,7 +21,7 @@ lie in the same split. Answers are exact, non-negative integers. Refuses nothing
 import hashlib
 from collections.abc import Iterator
 from functools import cache
-from itertools import combinations_with_replacement, product
+from itertools import combinations, combinations_with_replacement, product
 from typing import NamedTuple
 
 from stir_core.errors import DataError
@@ -28,8 +29,10 @@ from stir_core.records import Problem
 from stir_core.seeding import generator_for
 from stir_core.tasks.stories import NAMES, STORIES, THINGS, Story
 
-LEVELS = ("sum_small", "sum_two_digit", "sum_three", "one_step", "two_step")
+LEVELS = ("sum_tiny", "sum_small", "sum_two_digit", "sum_three", "one_step", "two_step")
 SPLITS = ("train", "validation", "eval")
+_SUMS = {"sum_tiny": (range(2, 10), 0), "sum_small": (range(2, 21), 9), "sum_two_digit": (range(10, 60), 20)}
+"""Level -> the numbers added, and what the larger one lies above: no sum belongs to two levels."""
 _UP_TO = {"train": 60, "validation": 75, "eval": 100}
 """Per cent of the hash range: 60 % train, 15 % validation, 25 % eval."""
 
@@ -65,12 +68,13 @@ def arithmetic_problems(split: str) -> tuple[Problem, ...]:
 
 
 def _contents(level: str) -> Iterator[Content]:
-    if level in ("sum_small", "sum_two_digit"):
-        numbers = range(2, 21) if level == "sum_small" else range(10, 60)
+    if level in _SUMS:
+        numbers, above = _SUMS[level]
         for a, b in combinations_with_replacement(numbers, 2):
-            yield Content(f"{a}+{b}", (level,), (a, b))
+            if b > above:
+                yield Content(f"{a}+{b}", ("sum_two_digit" if level == "sum_two_digit" else "sum",), (a, b))
     elif level == "sum_three":
-        for a, b, c in combinations_with_replacement(range(2, 16), 3):
+        for a, b, c in combinations_with_replacement(range(2, 10), 3):
             yield Content(f"{a}+{b}+{c}", (level,), (a, b, c))
     elif level == "one_step":
         yield from _one_step()
@@ -79,11 +83,10 @@ def _contents(level: str) -> Iterator[Content]:
 
 
 def _one_step() -> Iterator[Content]:
-    for a, b in combinations_with_replacement(range(2, 21), 2):
+    for a, b in combinations_with_replacement(range(2, 13), 2):
         yield Content(f"{a}+{b}", ("gain",), (a, b))
-    for a, b in product(range(3, 21), range(2, 20)):
-        if b < a:
-            yield Content(f"{a}-{b}", ("lose",), (a, b))
+    for a, b in combinations(range(2, 13), 2):
+        yield Content(f"{b}-{a}", ("lose",), (b, a))
     for a, b in combinations_with_replacement(range(2, 10), 2):
         yield Content(f"{a}*{b}", ("groups",), (a, b))
     for a, b in product(range(2, 10), range(2, 10)):
@@ -91,11 +94,11 @@ def _one_step() -> Iterator[Content]:
 
 
 def _two_step() -> Iterator[Content]:
-    for (a, b), c in product(combinations_with_replacement(range(2, 13), 2), range(2, 11)):
+    for (a, b), c in product(combinations_with_replacement(range(2, 10), 2), range(2, 10)):
         if c <= a + b:
             # a - c + b is the same content told in another order, so both stories share it and one is chosen
             yield Content(f"{a}+{b}-{c}", ("gain_lose", "lose_gain") if c <= a else ("gain_lose",), (a, b, c))
-    for (a, b), c in product(combinations_with_replacement(range(2, 10), 2), range(2, 11)):
+    for (a, b), c in product(combinations_with_replacement(range(2, 10), 2), range(2, 10)):
         yield Content(f"{a}*{b}+{c}", ("groups_gain",), (a, b, c))
         if c <= a * b:
             yield Content(f"{a}*{b}-{c}", ("groups_lose",), (a, b, c))

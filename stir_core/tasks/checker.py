@@ -8,6 +8,7 @@ import atexit
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from stir_core.errors import DataError
 
+_COUNTS_PROCESSOR_TIME = hasattr(signal, "setitimer")
+_WALL_FACTOR = 10
+"""Seconds on the clock that a second of processor time may take on a busy machine before the parent gives up."""
 _START_LIMIT_S = 120.0
 """Importing math-verify takes about a second; a loaded machine may need far longer. It never counts as comparing."""
 
@@ -23,13 +27,15 @@ class Checker:
     """Compares two expressions with math-verify in a process of its own.
 
     Args:
-        limit_s: seconds that one comparison may take before its process is stopped.
+        limit_s: seconds of processor time that one comparison may take before its process is stopped. Processor time, so that
+            a busy machine gives the same verdicts; where the system cannot count it, seconds on the clock.
     """
 
     def __init__(self, limit_s: float) -> None:
         if limit_s <= 0:
             raise DataError(f"grading limit {limit_s} s is not positive: give the seconds that one comparison may take, e.g. 1.5")
         self._limit_s = limit_s
+        self._wait_s = limit_s * (_WALL_FACTOR if _COUNTS_PROCESSOR_TIME else 1)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str | None] = queue.Queue()
@@ -62,18 +68,21 @@ class Checker:
                 assert process.stdin is not None
                 process.stdin.write(json.dumps({"gold": gold, "answer": answer, "limit": self._limit_s}) + "\n")
                 process.stdin.flush()
-                reply = self._replies.get(timeout=self._limit_s)
+                reply = self._replies.get(timeout=self._wait_s)
             except queue.Empty:
-                reason = f"comparison stopped after {self._limit_s:g} s"
-            except OSError:
-                reason = "comparison stopped: the checker process died"
+                stopped_at = self._wait_s
+            except OSError:  # the process is gone; its exit status below says why
+                stopped_at = None
             else:
                 if reply is not None:
                     return json.loads(reply)["same"], ""
-                reason = "comparison stopped: the checker process died"
+                by_timer = _COUNTS_PROCESSOR_TIME and process.wait() == -signal.SIGPROF
+                stopped_at = self._limit_s if by_timer else None
             self._stop()
             self._start()  # warms up while the caller goes on
-            return None, reason
+            return None, "comparison stopped: " + (
+                "the checker process died" if stopped_at is None else f"it took more than {stopped_at:g} s"
+            )
 
     def _start(self) -> "subprocess.Popen[str]":
         if self._process is not None and self._process.poll() is None:

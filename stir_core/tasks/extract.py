@@ -94,7 +94,7 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<!\\)\\?\$", "", text).strip(" \t\n*`")
     text = re.sub(r"^\\[(\[]\s*|\s*\\[)\]]$", "", text.rstrip(".,;: "))
     wrapped = re.fullmatch(r"<([^<>]*)>|\[(answer|letter|yes or no)\]", text)
-    return (wrapped[1] or wrapped[2] if wrapped else text).strip().rstrip(".,;:").strip()
+    return (wrapped[1] or wrapped[2] if wrapped else text).strip('"“” ').rstrip(".,;:").strip()
 
 
 def _last(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -146,6 +146,8 @@ def read_number(candidate: str) -> str | None:
     Of an equation the right side counts (``5 + 3 = 8``). An unevaluated expression names no number.
     """
     side = clean(re.split(r"=|\\approx|≈", candidate)[-1]).replace("\\text", " ").replace("{", " ").replace("}", " ").strip()
+    if not side or re.search(r"\bor\b", candidate):  # "5 + 3 =", cut off; "x = 3 or x = 5"
+        return None
     if match := _AMOUNT.fullmatch(side):
         return match[1].replace("−", "-")
     numbers = re.findall(r"\d+", re.sub(_NUMBER, "0", side))

@@ -36,7 +36,7 @@ def _add_three(a: int, b: int, c: int) -> dict[str, int]:
 
 
 STORIES: dict[str, Story] = {
-    "sum_small": Story(
+    "sum": Story(
         ("What is {a} + {b}?", "Find the sum of {a} and {b}.", "Calculate {a} + {b}.", "Add {a} and {b}. What do you get?"),
         ("We add the two numbers {a} and {b}.", "{a} + {b} = {answer}."),
         _add,

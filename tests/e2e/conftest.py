@@ -10,9 +10,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "workbench")]  # tests are no package: this is how test files share their helpers
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install -e '.[e2e]'")
 
-from fake_run import make_fake_run
-from playwright.sync_api import Browser
-from served_app import Watched, browser, chromium, served
+from fake_run import make_fake_run  # noqa: E402  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import Browser  # noqa: E402
+from served_app import Watched, browser, chromium, served  # noqa: E402
 
 
 @pytest.fixture(scope="session")

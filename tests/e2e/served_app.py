@@ -99,7 +99,9 @@ class Watched:
 
     def _hear(self, message: ConsoleMessage) -> None:
         where = message.location.get("url", "")
-        looking_for_the_server = "/_stcore/" in where and "404" in message.text  # Streamlit tries /page/_stcore/health before /_stcore/health
+        looking_for_the_server = (
+            "/_stcore/" in where and "404" in message.text
+        )  # Streamlit tries /page/_stcore/health before /_stcore/health
         if message.type == "error" and not looking_for_the_server:
             self.complaints.append(f"{message.text} ({where})")
 

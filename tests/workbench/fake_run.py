@@ -12,6 +12,7 @@ from stir_core.config import GateConfig, RunConfig, config_from, stage_digest
 from stir_core.intervene.gate import decide
 from stir_core.records import (
     Entry,
+    EntryKind,
     Lens,
     Manifest,
     ModelIdentity,
@@ -195,7 +196,8 @@ def _actions(run: Run, nasty: bool) -> None:
         minus = np.mean([rollouts[problem_id, k].reward for k in wrong])
         negative = common + by_point[m] + rng.normal(size=WIDTH)
         action = rng.normal(size=WIDTH) + 0.4 * by_point[m]
-        for kind, key in (("corrective", negative), ("null", negative + action)):
+        branches: tuple[tuple[EntryKind, np.ndarray], ...] = (("corrective", negative), ("null", negative + action))
+        for kind, key in branches:
             corrective = kind == "corrective"
             entries.append(
                 Entry(
@@ -238,7 +240,7 @@ def _basis(run: Run, nasty: bool) -> None:
     swirl = pca @ np.array([[0.6, -0.8], [0.8, 0.6]]) + np.random.default_rng(5).normal(size=pca.shape) * 0.3
     maps = {"pca": pca.astype(np.float32), "umap": swirl.astype(np.float32)}
     note = "a note for the reader: 6 unreachable entries at m = 4 were left out of the budget"
-    _seal(run, "basis", {"picks": len(picks)}, {"picks.jsonl": picks}, {"map.safetensors": maps}, [note])
+    _seal(run, "basis", {"picked": len(picks)}, {"picks.jsonl": picks}, {"map.safetensors": maps}, [note])
 
 
 def step_evidence(run: Run, m: int, state: np.ndarray, rng: np.random.Generator, gate: GateConfig) -> StepEvidence:

@@ -20,11 +20,11 @@ class FakeSteering:
         self.closed = 0
         self.asked: list[tuple[str | Problem, GateConfig, DecodeConfig]] = []
 
-    def compare(self, question: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
+    def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
         """Vanilla is row 0, steered row 1."""
-        self.asked.append((question, gate, decode))
-        problem = question if isinstance(question, Problem) else problems("eval", 1)[0]
-        known = isinstance(question, Problem)
+        self.asked.append((prompt, gate, decode))
+        problem = prompt if isinstance(prompt, Problem) else problems("eval", 1)[0]
+        known = isinstance(prompt, Problem)
         plain = answer(problem, right=False, long=True)
         other = plain if gate.k_scale == 0 else answer(problem, right=True, long=False)
         if self.nasty:

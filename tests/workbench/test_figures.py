@@ -1,5 +1,8 @@
 """Figures say what they show: titles with units, one mark a row, scales centred on 0, colours that stay apart."""
 
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
+# (pandas and plotly carry no stubs here: a column may be anything to a type checker)
+
 import altair as alt
 import numpy as np
 import pytest

@@ -23,7 +23,12 @@ def test_services_and_figures_know_neither_streamlit_nor_torch() -> None:
 
 
 def test_pages_and_components_do_not_load_torch() -> None:
-    assert not loaded_by(*names("components"), "workbench.live", "workbench.bootstrap") & {"torch", "transformers", "transformer_lens", "umap"}
+    assert not loaded_by(*names("components"), "workbench.live", "workbench.bootstrap") & {
+        "torch",
+        "transformers",
+        "transformer_lens",
+        "umap",
+    }
 
 
 def test_pages_are_short_and_import_only_their_own() -> None:

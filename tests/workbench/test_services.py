@@ -1,7 +1,11 @@
 """The read models against numbers computed another way: from the files themselves, by loops and by hand."""
 
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
+# (pandas and plotly carry no stubs here: a column may be anything to a type checker)
+
 import json
 import math
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +61,8 @@ def test_runs_table_leaves_unmeasured_cells_empty(facts: RunFacts, tmp_path: Pat
     half = RunFacts(make_fake_run(tmp_path, "half", "actions"))
     table = run_overview.runs_table([facts, half])
     assert list(table["run"]) == ["fake", "half"]
-    assert list(table["entries"]) == [24, 24]
+    assert list(table["problems"]) == [8, 8] and list(table["rollouts"]) == [32, 32]
+    assert list(table["entries"]) == [24, 24] and table["basis"][0] == 14
     assert table["vanilla"][0] == pytest.approx(1 / 3)
     assert table.loc[1, ["basis", "held-out n", "vanilla", "steered", "gained"]].isna().all()
     assert list(table["notes"]) == [1, 0]
@@ -110,7 +115,7 @@ def test_quality_is_the_reward_gap_of_the_rollouts_shown(facts: RunFacts) -> Non
 
 def test_rollouts_are_cut_at_the_control_point(facts: RunFacts) -> None:
     for entry in facts.entries.values():
-        for side in sum(action_card.sides(facts, entry), []):
+        for side in chain(*action_card.sides(facts, entry)):
             rollout = facts.rollouts[entry.problem_id, int(side.label.split()[-1])]
             assert side.before + side.after == rollout.text
             assert side.before.endswith("\n\n") and side.before.count("\n\n") == entry.m
@@ -129,7 +134,11 @@ def test_cut_of_a_token_with_two_delimiters_is_called_inexact(facts: RunFacts, m
 @pytest.mark.parametrize("by", ["keys", "actions"])
 def test_neighbours_equal_brute_force(facts: RunFacts, by: str) -> None:
     keys, actions = vectors(facts.run)
-    rows = {e.id: keys[e.key_row] if by == "keys" else actions[e.action_row or 0] for e in facts.entries.values() if by == "keys" or e.action_row is not None}
+    rows = {
+        e.id: keys[e.key_row] if by == "keys" else actions[e.action_row or 0]
+        for e in facts.entries.values()
+        if by == "keys" or e.action_row is not None
+    }
     me = rows["p0001c"]
     cosines = {i: float(me @ row / np.linalg.norm(me) / np.linalg.norm(row)) for i, row in rows.items() if i != "p0001c"}
     best = sorted(cosines, key=lambda i: -cosines[i])[:8]

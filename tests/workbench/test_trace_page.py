@@ -1,5 +1,8 @@
 """The Trace page on a session without a model: streaming, badge, staleness, stop, refusals, one model for all tabs."""
 
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
+# (pandas and plotly carry no stubs here: a column may be anything to a type checker)
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """One entry's card: where it comes from, what it promotes, who lives near it, and where it fired."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -111,10 +113,10 @@ def firings(facts: RunFacts, entry: Entry) -> None:
         height="content" if len(table) < 9 else 320,
         alt="Held-out steps",
     )
-    st.caption(f"n = {len(table)} steps; committed at {int(table['committed'].sum())}. Margin is score minus null score.")
+    st.caption(f"n = {len(table)} steps; committed at {table['committed'].tolist().count(True)}. Margin is score minus null score.")
 
 
-def _pointing_table(table: pd.DataFrame, key: str, columns: dict[str, object], alt: str) -> None:
+def _pointing_table(table: pd.DataFrame, key: str, columns: dict[str, Any], alt: str) -> None:
     def go() -> None:
         rows = session.selected_rows(key)
         if rows and rows[0] < len(table):

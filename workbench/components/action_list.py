@@ -19,9 +19,9 @@ def action_list(facts: RunFacts) -> None:
         basis_only = st.toggle("Only the basis", key="actions_basis", disabled=not facts.picks)
     table = action_table(facts, null_entries=nulls)
     if only:
-        table = table[table["m"].isin(only)]
+        table = table.query("m in @only")
     if basis_only and facts.picks:
-        table = table[table["pick"].notna()]
+        table = table.dropna(subset=["pick"])
     table = table.drop(columns=[] if nulls else ["kind"]).reset_index(drop=True)
 
     def choose_row() -> None:

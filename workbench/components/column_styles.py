@@ -34,13 +34,12 @@ ACTION_COLUMNS: dict[str, Any] = {
 }
 
 NEIGHBOUR_COLUMNS: dict[str, Any] = {
-    "entry": cc.TextColumn("entry", width=72),
-    "cosine": cc.NumberColumn("cosine", format="%.3f", width=66, help="Cosine of raw vectors in the original space."),
-    "m": _number("m", "%d", "Control point.", width=40),
-    "kind": cc.TextColumn("kind", width=80),
-    "quality": _number("quality", "%.3f", "Reward gap.", width=66),
-    "same problem": cc.CheckboxColumn("same problem", help="Mined from the same problem.", width=70),
-    "in basis": cc.CheckboxColumn("in basis", width=62),
+    "entry": cc.TextColumn("entry", width=68),
+    "cosine": cc.NumberColumn("cosine", format="%.3f", width=60, help="Cosine of raw vectors in the original space."),
+    "m": _number("m", "%d", "Control point.", width=36),
+    "kind": cc.TextColumn("kind", width=76),
+    "same problem": cc.CheckboxColumn("same source", help="Mined from the same problem.", width=84),
+    "in basis": cc.CheckboxColumn("basis", help="In the control basis.", width=50),
 }
 
 FIRING_COLUMNS: dict[str, Any] = {
@@ -140,5 +139,4 @@ COST_COLUMNS: dict[str, Any] = {
     "probe tokens": _number("probe", "%d", "Preview tokens, decoded and thrown away."),
     "total tokens": _number("total", "%d", "Committed plus probe tokens."),
     "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and clean passes included."),
-    "seconds": _number("seconds", "%.1f", "Wall-clock time of this answer; both are decoded in turn, so it is not a benchmark."),
 }

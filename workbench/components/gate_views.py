@@ -56,7 +56,7 @@ def firing(facts: RunFacts) -> None:
         st.caption("No held-out answer got past its first step, which is never steered.")
         return
     st.altair_chart(figures.firing_by_step(table), alt="Share of held-out answers with a commit before each step")
-    total = f"{int(table['fired'].sum())} of {int(table['n'].sum())} steps"
+    total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
     st.caption(f"n = {len(facts.steered)} answers; {total} fired. Number above a bar: answers that got there. Spans: Wilson 95 %.")
 
 
@@ -79,7 +79,7 @@ def answer_margins(facts: RunFacts, trace: Trace) -> None:
         chart = figures.margin_heatmap(table, len(trace.steps))
         st.altair_chart(chart, key=_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by step")
         st.caption(
-            f"n = {len(table)} scored candidates. Red beats null, blue does not; ringed: committed. Click a cell to take its step apart."
+            f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed. Click a cell to take its step apart."
         )
     st.dataframe(evidence.step_table(trace), hide_index=True, placeholder="", column_config=STEP_COLUMNS, alt="Steps of the answer")
 

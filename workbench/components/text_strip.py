@@ -5,7 +5,7 @@ Pointing at a token (or focusing it with Tab) shows its number, id and log-proba
 
 from collections.abc import Sequence
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 from workbench.services.text_segments import Segment
 
@@ -56,7 +56,7 @@ export default function (component) {
 }
 """
 
-_STRIP = st.components.v2.component("stir_text_strip", html=_HTML, css=_CSS, js=_JS)
+_STRIP = component("stir_text_strip", html=_HTML, css=_CSS, js=_JS)
 
 
 def text_strip(segments: Sequence[Segment], *, key: str, height: int | None = None, head: str = "", shaded: bool = False) -> None:

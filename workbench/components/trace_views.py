@@ -1,6 +1,7 @@
 """The Trace page's pieces: two answers as they stream, and the finished comparison step by step."""
 
 import json
+import time
 from contextlib import closing
 from typing import Any
 
@@ -48,8 +49,10 @@ def _decode(facts: RunFacts, request: Request, area: Any, recording: Recording) 
         _heads()
         places: dict[tuple[int, int], Any] = {}
         with closing(live.events(steering, request.question, request.gate, request.decode, raw=request.raw)) as events:
+            started = time.monotonic()
             for event in events:
                 recording.take(event)
+                recording.seconds = time.monotonic() - started
                 if isinstance(event, TokenEvent | StepEvent):
                     _draw_live(recording, event.row, event.step, places)
 
@@ -103,6 +106,7 @@ def _summary(recording: Recording) -> None:
             step = comparison.step_of(recording, STEERED, at) or comparison.step_of(recording, VANILLA, at)
             st.badge(f"first difference: token {at + 1}, step {step}", color="orange")
         st.badge(f"settings {recording.digest}", color="gray")
+        st.badge(f"{recording.seconds:.1f} s for both", color="gray", help="Wall-clock time; both answers share every forward pass.")
     st.dataframe(
         comparison.cost_table(recording),
         hide_index=True,

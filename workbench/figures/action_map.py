@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.figures.colours import CORRECTIVE, NULL, categorical, ordered
+from workbench.figures.colours import CHOSEN, CORRECTIVE, NULL, categorical, ordered
 
 COLOURINGS = {"step": "m", "quality": "quality", "kind": "kind", "problem": "problem", "selected": "selected"}
 """What a reader may colour by, and the column behind it."""
@@ -13,9 +13,9 @@ _LEGEND_LIMIT = 12
 def action_map(table: pd.DataFrame, projection: str, colouring: str, chosen: str | None = None) -> go.Figure:
     """Scatter of :func:`workbench.services.basis_geometry.map_table`. ``customdata[0]`` of a point is its entry id."""
     figure = go.Figure()
-    if chosen is not None and (table["entry"] == chosen).any():
+    if chosen in table["entry"].tolist():
         here = table[table["entry"] == chosen]
-        ring = {"size": 19, "symbol": "circle-open", "color": "#e6007e", "line": {"width": 2.5}}
+        ring = {"size": 19, "symbol": "circle-open", "color": CHOSEN, "line": {"width": 2.5}}
         figure.add_trace(
             go.Scatter(x=here["x"], y=here["y"], mode="markers", marker=ring, hoverinfo="skip", name="chosen", showlegend=False)
         )
@@ -70,7 +70,8 @@ def _groups(table: pd.DataFrame, colouring: str) -> list[tuple[str, pd.DataFrame
     else:
         colours = categorical(len(values))
     names = {True: "in the basis", False: "dropped"} if colouring == "selected" else {}
-    return [(names.get(v, str(v)), table[table[column] == v], colour) for v, colour in zip(values, colours, strict=True)]
+    parts = {value: pd.DataFrame(table[table[column] == value]) for value in values}
+    return [(names.get(value, str(value)), parts[value], colour) for value, colour in zip(values, colours, strict=True)]
 
 
 def _bar() -> dict[str, object]:

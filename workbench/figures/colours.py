@@ -6,6 +6,8 @@ from plotly.colors import sample_colorscale
 
 CORRECTIVE, NULL = "#d55e00", "#3a87c8"
 """The two kinds of entry (vermilion and blue of Okabe and Ito, the blue a little lighter for dark ground)."""
+CHOSEN = "#e6007e"
+"""Rings and frames: apart from every scale used here, on both grounds."""
 VANILLA, STEERED = "#8a8f98", "#d55e00"
 CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
@@ -14,8 +16,8 @@ SEQUENTIAL = "cividis"
 
 
 def ordered(n: int) -> list[str]:
-    """``n`` colours in an order that reads as more and more (viridis without its ends)."""
-    return [str(colour) for colour in sample_colorscale("Viridis", [0.12 + 0.76 * i / max(1, n - 1) for i in range(n)])]
+    """``n`` colours in an order that reads as more and more (viridis without its dark and its pale end)."""
+    return [str(colour) for colour in sample_colorscale("Viridis", [0.18 + 0.67 * i / max(1, n - 1) for i in range(n)])]
 
 
 def categorical(n: int) -> list[str]:

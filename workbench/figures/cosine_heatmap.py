@@ -21,7 +21,7 @@ def cosine_heatmap(table: pd.DataFrame, *, full_range: bool = True, size: int = 
     if full_range:
         scale = alt.Scale(domain=[-1, 1], domainMid=0, range=list(DIVERGING))
     else:
-        scale = alt.Scale(domain=[float(table["cosine"].min()) if len(table) else 0.0, 1.0], scheme=SEQUENTIAL)
+        scale = alt.Scale(domain=[min(table["cosine"].tolist(), default=0.0), 1.0], scheme=SEQUENTIAL)
     cell = alt.selection_point(name=CELL, fields=["i", "j"])
     return (
         alt.Chart(table)

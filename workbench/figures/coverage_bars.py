@@ -23,7 +23,7 @@ def counts_by_step(table: pd.DataFrame) -> alt.Chart:
     )
 
 
-def pick_gains(table: pd.DataFrame) -> alt.Chart:
+def pick_gains(table: pd.DataFrame) -> alt.LayerChart:
     """Marginal gain of the objective at each pick; picks without one (forced in) are ticks at the foot."""
     base = alt.Chart(table).encode(x=alt.X("pick:Q", title="pick (order of selection)", axis=alt.Axis(tickMinStep=1, format="d")))
     tooltip = [
@@ -44,4 +44,4 @@ def pick_gains(table: pd.DataFrame) -> alt.Chart:
         .mark_tick(thickness=2, height=9)
         .encode(y=alt.value("height"), color=colour, tooltip=tooltip)
     )
-    return (line + points + forced).properties(height=260)
+    return alt.LayerChart(layer=[line, points, forced]).properties(height=260)

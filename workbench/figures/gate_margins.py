@@ -3,14 +3,14 @@
 import altair as alt
 import pandas as pd
 
-from workbench.figures.colours import DIVERGING, STEERED, symmetric
+from workbench.figures.colours import CHOSEN, DIVERGING, STEERED, symmetric
 
 CELL = "gate_cell"
 """Name of the point selection: fields ``step`` and ``entry``."""
 
 
-def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.LayerChart:
-    """Step by candidate heatmap of :func:`workbench.services.gate_evidence.margin_table`; committed cells carry a ring."""
+def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
+    """Step by candidate heatmap of :func:`workbench.services.gate_evidence.margin_table`; committed cells are framed."""
     low, high = symmetric(list(table["margin"]), floor=0.01)
     entries = list(dict.fromkeys(table.sort_values("step")["entry"]))
     tooltip = [
@@ -19,21 +19,27 @@ def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.LayerChart:
         *[alt.Tooltip(f"{name}:Q", format=".3f") for name in ("cosine", "value", "gain", "score", "margin")],
         "committed:N",
     ]
-    base = alt.Chart(table).encode(
-        x=alt.X("step:O", title="step (number)", scale=alt.Scale(domain=list(range(1, n_steps + 1))), axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("entry:N", sort=entries, title="candidate (entry)", axis=alt.Axis(labelOverlap=False)),
-        tooltip=tooltip,
-    )
-    cells = base.mark_rect().encode(
-        color=alt.Color(
-            "margin:Q",
-            scale=alt.Scale(domain=[low, high], domainMid=0, range=list(DIVERGING)),
-            legend=alt.Legend(title="score - null", format=".2f"),
-        )
-    )
-    rings = base.transform_filter("datum.committed").mark_point(shape="circle", size=90, filled=False, color="#111111", strokeWidth=2)
     cell = alt.selection_point(name=CELL, fields=["step", "entry"])
-    return alt.layer(cells.add_params(cell), rings).properties(height=max(140, 22 * len(entries) + 50))
+    steps = alt.Scale(domain=list(range(1, n_steps + 1)), paddingInner=0.01)
+    return (
+        alt.Chart(table)
+        .mark_rect(stroke=CHOSEN)
+        .encode(
+            x=alt.X("step:O", title="step (number)", scale=steps, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y(
+                "entry:N", sort=entries, title="candidate (entry)", scale=alt.Scale(paddingInner=0.15), axis=alt.Axis(labelOverlap=False)
+            ),
+            color=alt.Color(
+                "margin:Q",
+                scale=alt.Scale(domain=[low, high], domainMid=0, range=list(DIVERGING)),
+                legend=alt.Legend(title="score - null", format=".2f"),
+            ),
+            strokeWidth=alt.condition("datum.committed", alt.value(2.5), alt.value(0)),
+            tooltip=tooltip,
+        )
+        .add_params(cell)
+        .properties(height=max(140, 22 * len(entries) + 50))
+    )
 
 
 def firing_by_step(table: pd.DataFrame) -> alt.LayerChart:
@@ -54,4 +60,4 @@ def firing_by_step(table: pd.DataFrame) -> alt.LayerChart:
     counts = base.mark_text(dy=-7, align="center", fontSize=10, color="#8a8f98").encode(
         y=alt.Y("high:Q", title=""), text=alt.Text("n:Q", format="d")
     )
-    return alt.layer(bars, spans, counts).properties(height=230)
+    return alt.LayerChart(layer=[bars, spans, counts]).properties(height=230)

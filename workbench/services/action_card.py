@@ -68,7 +68,7 @@ def neighbours(facts: RunFacts, entry_id: str, by: str, n: int = 8) -> pd.DataFr
     """
     ids, rows = space(facts, by)
     if entry_id not in ids:
-        return pd.DataFrame(columns=["entry", "cosine", "m", "kind", "quality", "same problem", "in basis"])
+        return pd.DataFrame(columns=["entry", "cosine", "m", "kind", "same problem", "in basis"])
     here = ids.index(entry_id)
     cosines = rows @ rows[here]
     order = [i for i in np.argsort(-cosines, kind="stable") if i != here][:n]
@@ -80,7 +80,6 @@ def neighbours(facts: RunFacts, entry_id: str, by: str, n: int = 8) -> pd.DataFr
             "cosine": [cosine for _, cosine in found],
             "m": [other.m for other, _ in found],
             "kind": [other.kind for other, _ in found],
-            "quality": [other.quality for other, _ in found],
             "same problem": [other.problem_id == me.problem_id for other, _ in found],
             "in basis": [other.id in facts.picks for other, _ in found],
         }

@@ -1,5 +1,6 @@
 """How the library lies in space: map, cosines in cluster order, coverage, and what selection kept. Cosines are always of raw vectors."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -125,12 +126,8 @@ def _coverage_row(facts: RunFacts, name: str, members: list[str]) -> dict[str, o
 
 def counts_by_step(facts: RunFacts) -> pd.DataFrame:
     """Entries at every control point, selected and dropped, corrective and null."""
-    rows = [
-        {"m": e.m, "kind": e.kind, "fate": "selected" if e.id in facts.picks else "dropped", "entries": 1} for e in facts.entries.values()
-    ]
-    if not rows:
-        return pd.DataFrame(columns=["m", "kind", "fate", "entries"])
-    return pd.DataFrame(rows).groupby(["m", "kind", "fate"], as_index=False).sum()
+    counted = Counter((e.m, e.kind, "selected" if e.id in facts.picks else "dropped") for e in facts.entries.values())
+    return pd.DataFrame([(*key, n) for key, n in sorted(counted.items())], columns=["m", "kind", "fate", "entries"])
 
 
 def pick_table(facts: RunFacts) -> pd.DataFrame:

@@ -94,10 +94,10 @@ def margin_table(trace: Trace) -> pd.DataFrame:
     """Step by candidate: score minus null score, positive where the candidate beats null. Unscored candidates are left out."""
     rows = []
     for step in trace.steps:
-        frame = candidate_table(step.evidence, step.decision)
-        frame = frame[frame["margin"].notna()]
-        for row in frame[_NUMBERS].to_dict("records"):
-            rows.append({"step": step.step, **row, "committed": row["entry"] == step.decision.chosen})
+        for row in candidate_table(step.evidence, step.decision).to_dict("records"):
+            if pd.notna(row["margin"]):
+                numbers = {name: row[name] for name in _NUMBERS}
+                rows.append({"step": step.step, **numbers, "committed": row["entry"] == step.decision.chosen})
     return pd.DataFrame(rows, columns=["step", *_NUMBERS, "committed"])
 
 

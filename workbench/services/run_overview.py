@@ -45,30 +45,34 @@ def held_out(facts: RunFacts) -> HeldOut:
 
 
 def runs_table(runs: list[RunFacts]) -> pd.DataFrame:
-    """One row a run; what has not been measured is empty, never zero."""
+    """One row a run, counts as the stages recorded them; what has not been measured is empty, never zero."""
     return pd.DataFrame([_row(facts) for facts in runs])
 
 
 def _row(facts: RunFacts) -> dict[str, object]:
     stages, result = facts.stages, held_out(facts)
     identity = facts.run.model_identity()
-    has_actions = "actions" in stages
+    manifests = {stage: facts.run.manifest(stage) for stage in stages}
+
+    def count(stage: str, what: str) -> int | None:
+        return manifests[stage].counts.get(what) if stage in manifests else None
+
     return {
         "run": facts.name,
         "stages": f"{len(stages)} of {len(STAGES)}" + (f" · {stages[-1]}" if stages else ""),
         "model": identity.name if identity else facts.config.model.name,
         "task": facts.config.task.name,
-        "problems": len(facts.problems) if "rollouts" in stages else None,
-        "rollouts": len(facts.rollouts) if "rollouts" in stages else None,
-        "entries": len(facts.entries) if has_actions else None,
-        "basis": len(facts.picks) if "basis" in stages else None,
-        "layers": ", ".join(map(str, sorted({e.layer for e in facts.entries.values()}))) if has_actions else None,
+        "problems": count("rollouts", "problems"),
+        "rollouts": count("rollouts", "rollouts"),
+        "entries": count("actions", "entries"),
+        "basis": count("basis", "picked"),
+        "layers": ", ".join(map(str, manifests["actions"].layers)) if "actions" in manifests else None,
         "held-out n": result.vanilla.n or None,
         "vanilla": result.vanilla.rate,
         "steered": result.steered.rate,
         "gained": result.gained if result.vanilla.n else None,
         "lost": result.lost if result.vanilla.n else None,
-        "notes": len(notes(facts)),
+        "notes": sum(len(manifest.notes) for manifest in manifests.values()),
         "path": str(facts.run.path),
     }
 

@@ -36,11 +36,12 @@ def side_segments(side: Side, m: int) -> list[Segment]:
 def step_segments(row: StepRow, first: int) -> list[Segment]:
     """One step token by token; ``first`` is the number of tokens committed before it."""
     role: Role = "steered" if row.steered else "plain"
+    body = max((i for i, token in enumerate(row.tokens) if token.text.strip("\n")), default=-1)
     found = []
     for i, token in enumerate(row.tokens):
         tip = f"token {first + i + 1} · “{visible_token(token.text)}” · id {token.id} · log-probability {token.logprob:.3f} nats"
-        last = i == len(row.tokens) - 1
-        text = visible_token(token.text) if last and token.text and not token.text.strip("\n") else token.text
+        words = token.text.rstrip("\n") if i >= body else token.text
+        text = words + "↵" * (len(token.text) - len(words))
         found.append(segment(text, role, tip, min(1.0, max(0.0, -token.logprob / SURPRISE_FULL))))
     return found
 

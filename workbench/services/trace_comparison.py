@@ -53,6 +53,8 @@ class Recording:
     steps: tuple[dict[int, StepRow], dict[int, StepRow]] = field(default_factory=lambda: ({}, {}))
     traces: list[Trace | None] = field(default_factory=lambda: [None, None])
     identity: ModelIdentity | None = None
+    seconds: float = 0.0
+    """Wall-clock time of decoding so far, both answers together: they share every forward pass."""
 
     def take(self, event: Event) -> None:
         """Fold one event in."""
@@ -163,7 +165,6 @@ def cost_table(recording: Recording) -> pd.DataFrame:
                 "probe tokens": trace.probe_tokens if trace else None,
                 "total tokens": trace.total_tokens if trace else None,
                 "forward positions": trace.forward_tokens if trace else None,
-                "seconds": trace.seconds if trace else None,
             }
         )
     return pd.DataFrame(rows)
@@ -173,4 +174,11 @@ def download(recording: Recording, command: str) -> dict[str, Any]:
     """The whole comparison as plain JSON: settings, model, command and both traces."""
     traces = {name: trace.model_dump(mode="json") if trace else None for name, trace in zip(ROWS, recording.traces, strict=True)}
     identity = recording.identity.model_dump(mode="json") if recording.identity else None
-    return {"digest": recording.digest, "command": command, "model": identity, "settings": recording.settings, **traces}
+    return {
+        "digest": recording.digest,
+        "command": command,
+        "model": identity,
+        "seconds": recording.seconds,
+        "settings": recording.settings,
+        **traces,
+    }

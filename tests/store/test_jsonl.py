@@ -1,0 +1,41 @@
+"""JSON lines survive a torn end, and refuse everything else."""
+
+import pytest
+
+from stir_core.errors import StoreError
+from stir_core.records import Pick
+from stir_core.store.jsonl import append_records, read_records, write_records
+
+PICKS = [Pick(rank=i, entry_id=f"e{i}", forced=False, gain=0.5) for i in range(3)]
+
+
+def test_round_trip(tmp_path):
+    write_records(tmp_path / "a", PICKS)
+    append_records(tmp_path / "a", PICKS[:1])
+    assert read_records(tmp_path / "a", Pick) == [*PICKS, PICKS[0]]
+
+
+def test_a_torn_line_is_dropped_on_request_and_cut_before_appending(tmp_path):
+    file = tmp_path / "a"
+    write_records(file, PICKS)
+    file.write_bytes(file.read_bytes()[:-5])
+    assert read_records(file, Pick, torn="drop") == PICKS[:2]
+    with pytest.raises(StoreError, match="line 3 is not a Pick"):
+        read_records(file, Pick)
+    append_records(file, PICKS[2:])
+    assert read_records(file, Pick) == PICKS
+
+
+@pytest.mark.parametrize("line", ['{"rank": 1}', "not json", '{"rank": 1, "entry_id": "a", "forced": false, "gain": 1, "more": 2}'])
+def test_a_bad_line_is_named(tmp_path, line):
+    (tmp_path / "a").write_text(PICKS[0].model_dump_json() + "\n" + line + "\n")
+    with pytest.raises(StoreError, match="line 2 is not a Pick"):
+        read_records(tmp_path / "a", Pick, torn="drop")
+
+
+def test_a_missing_or_binary_file(tmp_path):
+    with pytest.raises(StoreError, match="does not exist"):
+        read_records(tmp_path / "none", Pick)
+    (tmp_path / "b").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StoreError, match="not UTF-8"):
+        read_records(tmp_path / "b", Pick)

@@ -1,0 +1,146 @@
+"""The command line: exit codes, one-line refusals, and the JSON that others build on."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from stir_core.cli import main
+from stir_core.store.tensors import write_tensors
+
+
+def refused(capsys, argv: list[str]) -> str:
+    """The one line on stderr of a command that must exit with 2."""
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("stir: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.fixture
+def keys(tmp_path):
+    write_tensors(tmp_path / "k.safetensors", {"keys": np.eye(4)[[0, 0, 1, 2]], "quality": np.ones(4)})
+    return str(tmp_path / "k.safetensors")
+
+
+@pytest.mark.parametrize("extra", [[], ["--compat"]])
+def test_select(capsys, keys, extra):
+    assert main(["select", keys, "--budget", "3", "--diversity", "0.5", "--epsilon", "1e-4", *extra, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"picks": [0, 2, 3]}
+
+
+def test_select_as_a_table(capsys, keys):
+    assert main(["select", keys, "--budget", "2"]) == 0
+    assert "gain" in capsys.readouterr().out
+
+
+def test_select_refusals(capsys, keys, tmp_path):
+    assert "budget 0 selects nothing" in refused(capsys, ["select", keys, "--budget", "0"])
+    assert "does not exist" in refused(capsys, ["select", str(tmp_path / "none"), "--budget", "1"])
+    write_tensors(tmp_path / "q.safetensors", {"keys": np.eye(3)})
+    assert 'no tensor "quality"' in refused(capsys, ["select", str(tmp_path / "q.safetensors"), "--budget", "1"])
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    assert "not a whole safetensors file" in refused(capsys, ["select", str(tmp_path / "cut.safetensors"), "--budget", "1"])
+
+
+def test_grade_from_a_file_and_from_standard_input(capsys, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text(r"\boxed{12} ... so \boxed{13}")
+    assert main(["grade", "--kind", "math", "--gold", "13", "--answer", str(tmp_path / "a.txt"), "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert set(verdict) == {"correct", "extracted", "reason"} and verdict["correct"] is True and verdict["extracted"] == "13"
+    monkeypatch.setattr("sys.stdin", io.StringIO("Let me try n = 204"))
+    assert main(["grade", "--kind", "number", "--gold", "204", "--answer", "-", "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["correct"] is False and verdict["extracted"] is None
+    assert "cannot be read" in refused(capsys, ["grade", "--kind", "math", "--gold", "1", "--answer", str(tmp_path / "none")])
+
+
+def test_tasks(capsys):
+    assert main(["tasks", "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+    wanted = {"arithmetic", "gsm8k", "svamp", "math", "math500", "aime2024", "aime2025", "amc23", "arc_challenge", "openbookqa", "strategyqa", "commonsenseqa"}
+    assert set(names) == wanted
+    assert main(["tasks", "arithmetic", "-n", "2"]) == 0
+    assert capsys.readouterr().out.count("---") == 2
+    assert "arithmetic" in refused(capsys, ["tasks", "arithmetics"])
+
+
+def test_a_missing_data_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("STIR_DATA_ROOT", str(tmp_path))
+    line = refused(capsys, ["tasks", "gsm8k"])
+    assert str(tmp_path) in line and "STIR_DATA_ROOT" in line
+
+
+def test_models(capsys):
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "smollm2"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("smollm", 'did you mean "smollm2"?'), ("./nowhere.gguf", "no GGUF file at"), ("no-such-org/no-such-model", "cannot be fetched")],
+)
+def test_an_unknown_model(capsys, tmp_path, name, message):
+    (tmp_path / "c.toml").write_text(f'[model]\nname = "{name}"\n')
+    assert message in refused(capsys, ["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")])
+
+
+def test_a_folder_that_is_no_model(capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "c.toml").write_text(f'[model]\nname = "{tmp_path}"\n')
+    assert "holds no .safetensors weights" in refused(capsys, ["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")])
+
+
+def test_a_misspelt_key(capsys, tmp_path):
+    (tmp_path / "c.toml").write_text("[rollouts]\ntemprature = 1\n")
+    assert "did you mean rollouts.temperature?" in refused(capsys, ["run", str(tmp_path / "c.toml")])
+    (tmp_path / "c.toml").write_text("")
+    assert "did you mean task.n_train?" in refused(capsys, ["run", str(tmp_path / "c.toml"), "--set", "task.n_trian=3"])
+    assert "is not KEY=VALUE" in refused(capsys, ["run", str(tmp_path / "c.toml"), "--set", "seed"])
+
+
+def test_no_such_run_or_config(capsys, tmp_path):
+    for command in (["status"], ["show"], ["trace"]):
+        assert "no run at" in refused(capsys, [*command, str(tmp_path / "none"), *(["hi"] if command == ["trace"] else [])])
+    assert "no config file at" in refused(capsys, ["run", str(tmp_path / "none.toml")])
+
+
+def test_run_status_show_and_trace_on_a_tiny_model(capsys, tmp_path, tiny_folder):
+    """The commands in a user's order, on a random model that is never right: an empty library, reported as one."""
+    (tmp_path / "tiny.toml").write_text(
+        f'delimiter = "e"\n[model]\nname = "{tiny_folder}"\n[task]\nn_train = 2\nn_eval = 1\ntemplate = "plain"\n'
+        "[rollouts]\nk = 2\nmax_new_tokens = 12\n[mining]\nlayers = [1]\n[decode]\nmax_new_tokens = 12\n"
+    )
+    out = str(tmp_path / "run")
+    assert main(["run", str(tmp_path / "tiny.toml"), "--out", out, "--until", "states"]) == 0
+    assert "not started" in capsys.readouterr().out
+    assert 'no finished stage "basis"' in refused(capsys, ["trace", out, "What is 2 + 2?"])
+    assert main(["run", str(tmp_path / "tiny.toml"), "--out", out]) == 0
+    assert "nothing to steer with" in capsys.readouterr().out
+    assert main(["status", out, "--json"]) == 0
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)["stages"]] == ["finished"] * 5
+    assert main(["show", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["trace", out, "What is 2 + 2?", "--json"]) == 0
+    traces = json.loads(capsys.readouterr().out)
+    assert traces["vanilla"]["token_ids"] == traces["steered"]["token_ids"]
+    assert main(["trace", out, "What is 2 + 2?"]) == 0
+    assert "equal, token for token" in capsys.readouterr().out
+    assert "the prompt is empty" in refused(capsys, ["trace", out, "  "])
+    assert "shorten the prompt" in refused(capsys, ["trace", out, "one two " * 400])
+    assert "was made with" in refused(capsys, ["trace", out, "hi", "--model", other_folder(tiny_folder, tmp_path)])
+
+
+def other_folder(tiny_folder: str, tmp_path) -> str:
+    """The same architecture and tokenizer with other weights."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(2.0)
+    model.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "other")
+    return str(tmp_path / "other")

@@ -1,0 +1,96 @@
+"""Configs: strict, answered with the right word, and digests that follow exactly what a stage depends on."""
+
+from pathlib import Path
+
+import pytest
+
+from stir_core.config import STAGES, RunConfig, config_from, resolve_layers, stage_digest
+from stir_core.errors import ConfigError
+from stir_core.store.configs import read_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"gate": {"kscale": 1}}, "unknown config key gate.kscale: did you mean gate.k_scale?"),
+        ({"gates": {}}, "unknown config key gates: did you mean gate?"),
+        ({"basis": {"zzz": 1}}, "unknown config key basis.zzz: known keys here: selector, budget"),
+        ({"gate": {"k_scale": -1}}, "config key gate.k_scale = -1: input should be greater than or equal to 0"),
+        ({"basis": {"selector": "best"}}, "config key basis.selector = 'best'"),
+        ({"delimiter": ""}, "config key delimiter = ''"),
+    ],
+)
+def test_a_bad_key_or_value_is_one_clear_line(data, message):
+    with pytest.raises(ConfigError) as caught:
+        config_from(data)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("specs", "layers"),
+    [((0.6,), (17,)), ((-1,), (29,)), ((3, -1, 0.0), (0, 3, 29)), (("3/5",), (17,)), (("1/2", 0.5), (14,)), (("12",), (12,)), ((1.0,), (29,)), (None, tuple(range(20, 30)))],
+)  # fmt: skip
+def test_layers_of_a_thirty_block_model(specs, layers):
+    assert resolve_layers(specs, 30) == layers
+
+
+@pytest.mark.parametrize("spec", [30, -31, 1.5, "x", "1/0", "a/b"])
+def test_a_layer_that_is_not_there(spec):
+    with pytest.raises(ConfigError, match="layer"):
+        resolve_layers((spec,), 30)
+
+
+def test_no_layers_at_all():
+    with pytest.raises(ConfigError, match=r"mining\.layers is empty"):
+        resolve_layers((), 30)
+
+
+@pytest.mark.parametrize(
+    ("data", "first_changed"),
+    [
+        ({"seed": 1}, "rollouts"),
+        ({"rollouts": {"k": 4}}, "rollouts"),
+        ({"mining": {"k_pos": 1}}, "states"),
+        ({"compat": True}, "states"),
+        ({"basis": {"budget": 9}}, "basis"),
+        ({"gate": {"k_scale": 0.5}}, "steered"),
+        ({"task": {"n_eval": 3}}, "steered"),
+        ({"rollouts": {"batch_rows": 4}}, None),
+        ({"decode": {"batch_problems": 2}}, None),
+        ({"model": {"device": "cpu"}}, None),
+    ],
+)
+def test_a_stage_depends_on_its_own_settings_and_those_before_it(data, first_changed):
+    base, changed = RunConfig(), config_from(data)
+    differs = [stage_digest(base, stage) != stage_digest(changed, stage) for stage in STAGES]
+    assert differs == [first_changed is not None and STAGES.index(stage) >= STAGES.index(first_changed) for stage in STAGES]
+
+
+def test_every_field_has_a_help_string():
+    for section in [RunConfig, *(type(getattr(RunConfig(), name)) for name in ("model", "task", "rollouts", "mining", "basis", "gate", "decode"))]:
+        for name, field in section.model_fields.items():
+            assert field.description or hasattr(field.annotation, "model_fields"), f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
+def test_every_shipped_config_is_valid(file):
+    read_config(file)
+
+
+def test_a_config_survives_json():
+    config = RunConfig.model_validate({"mining": {"layers": [0.6, -1, "3/5"]}, "task": {"levels": ["a"]}})
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_files_that_are_not_configs(tmp_path):
+    with pytest.raises(ConfigError, match="no config file at"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    with pytest.raises(ConfigError, match="cannot be read as TOML"):
+        read_config(tmp_path / "bad.toml")
+    (tmp_path / "typo.toml").write_text("[gate]\nkscale = 1\n")
+    with pytest.raises(ConfigError, match=r"typo\.toml: unknown config key gate\.kscale: did you mean"):
+        read_config(tmp_path / "typo.toml")

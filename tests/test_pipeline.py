@@ -1,0 +1,170 @@
+"""The stages end to end on a tiny random model: made, resumed, checked, refused."""
+
+import json
+import shutil
+
+import pytest
+
+from stir_core import pipeline
+from stir_core.config import STAGES, RunConfig, config_from
+from stir_core.errors import MismatchError, StoreError
+from stir_core.pipeline import open_session, run_stages, stage_status
+from stir_core.records import TraceEvent, Verdict
+from stir_core.store.runs import Run, list_runs
+from stir_core.tasks import Grader
+
+CONFIG = {
+    "delimiter": "e",
+    "task": {"n_train": 4, "n_eval": 2, "template": "plain"},
+    "rollouts": {"k": 4, "max_new_tokens": 24, "temperature": 1.0},
+    "mining": {"control_points": 4, "layers": [1, 2], "top_pairs": 7},
+    "basis": {"budget": 10, "min_per_control_point": 1},
+    "decode": {"max_new_tokens": 24, "batch_problems": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def coin(monkeypatch):
+    """A random model is never right: half of its rollouts are declared so, by the parity of their length."""
+
+    class Coin(Grader):
+        def grade(self, kind, gold, answer_text, *, choices=()):
+            right = len(answer_text) % 2 == 0
+            return Verdict(correct=right, extracted="1", gold=gold, method="coin", reason="coin", finished=True)
+
+    monkeypatch.setattr(pipeline, "Grader", Coin)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_folder) -> RunConfig:
+    return config_from({**CONFIG, "model": {"name": tiny_folder}})
+
+
+@pytest.fixture
+def run(config, tmp_path, tiny_loaded) -> Run:
+    return run_stages(config, tmp_path / "run", model=tiny_loaded)
+
+
+@pytest.fixture(scope="module")
+def tiny_loaded(tiny_folder):
+    from stir_core.models.loading import load_model
+
+    return load_model(tiny_folder)
+
+
+def test_every_stage_finishes_and_fits_the_others(run):
+    assert run.stages() == STAGES
+    rollouts = run.rollouts()
+    assert len(rollouts) == 16 and [(r.problem_id, r.k) for r in rollouts][:4] == [(run.problems()[0].id, k) for k in range(4)]
+    entries, library = run.entries(), run.library()
+    assert entries and len(library.entries) == len(run.picks()) <= 10
+    assert all(entry.m < 4 for entry in library.entries)
+    keys, actions = run.key_rows(), run.action_rows()
+    by_pair: dict[int, dict] = {}
+    for entry in entries:
+        by_pair.setdefault(entry.pair, {})[entry.kind] = entry
+    for pair in by_pair.values():
+        difference = keys[pair["null"].key_row] - keys[pair["corrective"].key_row]
+        assert difference == pytest.approx(actions[pair["corrective"].action_row], abs=1e-5)
+    assert set(run.map_coordinates()) >= {"pca"}
+    assert len(run.traces("vanilla")) == len(run.traces("steered")) == 2
+    for stage in STAGES:
+        run.check_files(stage)
+
+
+def test_results_do_not_depend_on_the_batch_and_digests_repeat(config, run, tmp_path, tiny_loaded):
+    other = config.model_copy(update={"rollouts": config.rollouts.model_copy(update={"batch_rows": 3})})
+    again = run_stages(other, tmp_path / "again", model=tiny_loaded)
+    assert [(r.problem_id, r.k, r.token_ids) for r in again.rollouts()] == [(r.problem_id, r.k, r.token_ids) for r in run.rollouts()]
+    assert again.entries() == run.entries() and again.picks() == run.picks()
+    twice = run_stages(config, tmp_path / "twice", model=tiny_loaded)
+    assert [twice.digest(stage) for stage in STAGES] == [run.digest(stage) for stage in STAGES]
+
+
+def test_an_interrupted_stage_goes_on_and_ends_the_same(config, run, tmp_path, tiny_loaded):
+    seen = []
+
+    def stop_after_seven(progress):
+        seen.append(progress)
+        if progress.stage == "rollouts" and progress.done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(config, tmp_path / "torn", report=stop_after_seven, model=tiny_loaded)
+    torn = Run.open(tmp_path / "torn")
+    assert dict((row[0], row[1]) for row in stage_status(torn))["rollouts"] == "unfinished"
+    file = torn.part("rollouts") / "rollouts.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])  # and the last line was torn too
+    done = []
+    whole = run_stages(config, tmp_path / "torn", report=done.append, model=tiny_loaded)
+    assert next(p for p in done if p.stage == "rollouts").done == 6
+    assert [whole.digest(stage) for stage in STAGES] == [run.digest(stage) for stage in STAGES]
+
+
+def test_finished_stages_are_kept_and_stale_ones_refused(config, run, tiny_loaded):
+    before = run.digest("rollouts")
+    changed = config.model_copy(update={"basis": config.basis.model_copy(update={"budget": 6})})
+    with pytest.raises(StoreError, match='stage "basis" of .* was made with other settings: add --redo basis'):
+        run_stages(changed, run.path, model=tiny_loaded)
+    again = run_stages(changed, run.path, redo="basis", model=tiny_loaded)
+    assert again.digest("rollouts") == before and len(again.picks()) == 6 and again.stages() == STAGES
+
+
+def test_a_run_of_another_model_is_refused(run, tiny):
+    with pytest.raises(MismatchError, match="was made with .*weights_sha256 .* not with tiny/llama"):
+        open_session(run, tiny)
+
+
+def test_damage_is_found(run):
+    file = run.folder("actions") / "actions.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(StoreError, match="is not the file that its manifest names"):
+        run.check_files("actions")
+    with pytest.raises(StoreError, match="not a whole safetensors file"):
+        run.key_rows()
+    (run.folder("basis") / "manifest.json").write_text("{}")
+    with pytest.raises(StoreError, match="is not a manifest"):
+        run.manifest("basis")
+
+
+def test_a_session_compares_vanilla_and_steered(run, tiny_loaded):
+    session = open_session(run, tiny_loaded)
+    problem = run.problems("steered")[0]
+    events = list(session.compare(problem))
+    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
+    recorded = {kind: next(t for t in run.traces(kind) if t.id == problem.id) for kind in ("vanilla", "steered")}
+    assert traces[0].token_ids == recorded["vanilla"].token_ids
+    assert traces[1].token_ids == recorded["steered"].token_ids
+    assert [s.decision.chosen for s in traces[1].steps] == [s.decision.chosen for s in recorded["steered"].steps]
+    assert all(trace.verdict is not None for trace in traces.values())
+
+
+def test_no_mixed_problem_gives_an_empty_library_that_says_so(config, tmp_path, monkeypatch, tiny_loaded):
+    class Wrong(Grader):
+        def grade(self, kind, gold, answer_text, *, choices=()):
+            return Verdict(correct=False, extracted=None, gold=gold, method="none", reason="never", finished=False)
+
+    monkeypatch.setattr(pipeline, "Grader", Wrong)
+    run = run_stages(config, tmp_path / "empty", model=tiny_loaded)
+    assert run.stages() == STAGES and run.entries() == [] and run.library().keys.shape == (0, 32)
+    assert "nothing to steer with" in run.manifest("actions").notes[0]
+    assert [t.token_ids for t in run.traces("vanilla")] == [t.token_ids for t in run.traces("steered")]
+
+
+def test_runs_are_listed_and_unreadable_ones_left_out(run, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    assert run.path in [found.path for found in list_runs(tmp_path)]
+    with pytest.raises(StoreError, match="is not a run description"):
+        Run.open(tmp_path / "broken")
+    with pytest.raises(StoreError, match="no run at"):
+        Run.open(tmp_path / "none")
+
+
+def test_the_environment_is_told_but_not_digested(run):
+    facts = json.loads((run.path / "run.json").read_text())
+    assert facts["versions"]["torch"] and "device" in facts
+    lines = (run.path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in lines] == list(STAGES)
+    shutil.copytree(run.path, run.path.with_name("copy"))
+    assert Run.open(run.path.with_name("copy")).digest("actions") == run.digest("actions")
