@@ -25,7 +25,8 @@ from stir_core.store.tensors import read_tensors
 
 SYSTEM = "You are a helpful assistant. Follow the user's instructions carefully."
 TEMPLATE = (
-    "Solve the following problem step by step.\nYou should show intermediate steps.\nReturn the final numeric answer on the last line in the format:\n"
+    "Solve the following problem step by step.\nYou should show intermediate steps.\n"
+    "Return the final numeric answer on the last line in the format:\n"
     "#### <answer>\n\nProblem:\n{Body}\n{Question}\n"
 )
 TOLERANCE = 1e-3
@@ -55,9 +56,16 @@ def harvest(root: Path, model: LoadedModel) -> dict[str, Any]:
         worst["quality"] = max(worst["quality"], abs(entry.quality - published["quality"]))
         worst["key"] = max(worst["key"], float(np.abs(mined.keys[entry.key_row] - tensors["keys"][row]).max()))
         if entry.action_row is not None:
-            worst["action"] = max(worst["action"], float(np.abs(mined.actions[entry.action_row] - tensors["vectors"][published["vector"]]).max()))
+            worst["action"] = max(
+                worst["action"], float(np.abs(mined.actions[entry.action_row] - tensors["vectors"][published["vector"]]).max())
+            )
     same = ours.keys() == theirs.keys()
-    return {"equal": same and all(value <= TOLERANCE for value in worst.values()), "same_pairs": same, "entries": len(theirs), "largest_difference": worst}
+    return {
+        "equal": same and all(value <= TOLERANCE for value in worst.values()),
+        "same_pairs": same,
+        "entries": len(theirs),
+        "largest_difference": worst,
+    }
 
 
 def mined_from(root: Path, model: LoadedModel) -> Mined:
@@ -83,7 +91,9 @@ def mined_from(root: Path, model: LoadedModel) -> Mined:
 
 def rollout_from(row: dict[str, Any], model: LoadedModel, prompt_ids: list[int]) -> Rollout:
     """A published rollout as a record; its own reward and verdict are kept, since the published checker errs."""
-    verdict = Verdict(correct=row["correct"], extracted=row["pred"], gold=row["gold"], method="published", reason="published", finished=True)
+    verdict = Verdict(
+        correct=row["correct"], extracted=row["pred"], gold=row["gold"], method="published", reason="published", finished=True
+    )
     ids = tuple(model.tokens(row["text"]))
     return Rollout(
         problem_id=row["example_id"], k=row["k"], seed=0, prompt_ids=tuple(prompt_ids), token_ids=ids, text=row["text"], finish="length",
@@ -97,14 +107,29 @@ def golden_memory(root: Path) -> Memory:
     tensors = read_tensors(root / CASE / "library.safetensors", ("keys", "vectors"))
     entries = tuple(
         Entry(
-            id=row["name"], kind=row["kind"], pair=row["pair"], problem_id=row["problem"], m=row["m"], layer=row["layer"], quality=row["quality"],
-            reward_pos=row["reward_pos"], reward_neg=row["reward_neg"], positives=(), negatives=(), key_row=i,
-            action_row=row["vector"] if row["vector"] >= 0 else None, key_norm=0.0, action_norm=None, reachable=True,
+            id=row["name"],
+            kind=row["kind"],
+            pair=row["pair"],
+            problem_id=row["problem"],
+            m=row["m"],
+            layer=row["layer"],
+            quality=row["quality"],
+            reward_pos=row["reward_pos"],
+            reward_neg=row["reward_neg"],
+            positives=(),
+            negatives=(),
+            key_row=i,
+            action_row=row["vector"] if row["vector"] >= 0 else None,
+            key_norm=float(np.linalg.norm(tensors["keys"][i])),
+            action_norm=None,
+            reachable=True,
         )
         for i, row in enumerate(rows)
-    )  # fmt: skip
+    )
     nothing = np.zeros(tensors["vectors"].shape[1], np.float32)
-    return Memory(entries, tensors["keys"], np.array([tensors["vectors"][row["vector"]] if row["vector"] >= 0 else nothing for row in rows]))
+    return Memory(
+        entries, tensors["keys"], np.array([tensors["vectors"][row["vector"]] if row["vector"] >= 0 else nothing for row in rows])
+    )
 
 
 def traces(root: Path, model: LoadedModel) -> dict[str, Any]:
@@ -153,7 +178,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     model = load_model(arguments.model)
-    report = {"selection": selection(arguments.golden), "harvest": harvest(arguments.golden, model), "traces": traces(arguments.golden, model)}
+    report = {
+        "selection": selection(arguments.golden),
+        "harvest": harvest(arguments.golden, model),
+        "traces": traces(arguments.golden, model),
+    }
     equal = all(part["equal"] for part in report.values())
     if arguments.json:
         print(json.dumps({"equal": equal, **report}, indent=2))

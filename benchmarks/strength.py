@@ -1,8 +1,8 @@
 """How strong may an action be before text degenerates? ``python -m benchmarks.strength RUN --strengths 0.05 0.1 ... [--n N] [--json]``
 
-Decodes validation problems (never mined, never evaluated on) vanilla and at each strength, side by side in one batch, and reports accuracy with
-a Wilson interval, length, and two degeneration measures. The rule for a demo: the largest strength whose repetition and compression stay within
-``--slack`` of vanilla's; accuracy is reported, not optimised, for a few dozen problems cannot tell it apart.
+Decodes validation problems (never mined, never evaluated on) vanilla and at each strength, side by side in one batch, and reports
+accuracy with a Wilson interval, length, and two degeneration measures. The rule for a demo: the largest strength whose repetition and
+compression stay within ``--slack`` of vanilla's; accuracy is reported, not optimised, for a few dozen problems cannot tell it apart.
 """
 
 import argparse
@@ -91,7 +91,8 @@ def chosen(rows: list[dict[str, object]], slack: float) -> str | None:
     fits = [
         row
         for row in rows[1:]
-        if float(str(row["repeated_3grams"])) <= float(str(base["repeated_3grams"])) + slack and float(str(row["zlib_ratio"])) >= float(str(base["zlib_ratio"])) - slack
+        if float(str(row["repeated_3grams"])) <= float(str(base["repeated_3grams"])) + slack
+        and float(str(row["zlib_ratio"])) >= float(str(base["zlib_ratio"])) - slack
     ]
     return str(fits[-1]["strength"]) if fits else None
 

@@ -5,6 +5,7 @@ Every command imports what it needs when it runs, so that listing tasks does not
 
 import argparse
 import json
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -108,8 +109,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     config = _overridden(read_config(arguments.config), arguments.set)
     out = arguments.out or Path("runs") / arguments.config.stem
+    changes = [word for change in arguments.set for word in ("--set", change)]
+    command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
     with _progress() as report:
-        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, report=report)
+        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
     print(f"{run.path}")
     for stage, state, counts, notes in stage_status(run):
         digest = run.digest(stage) if state == "finished" else "-"
@@ -210,7 +213,11 @@ def _tasks(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         specs = [task_spec(name) for name in task_names()]
         if arguments.json:
-            print(json.dumps([{"name": s.name, "kind": s.kind, "splits": list(s.splits), "description": s.description} for s in specs], indent=2))
+            print(
+                json.dumps(
+                    [{"name": s.name, "kind": s.kind, "splits": list(s.splits), "description": s.description} for s in specs], indent=2
+                )
+            )
             return 0
         _table(["task", "answers", "splits", "what"], [[s.name, s.kind, ", ".join(s.splits), s.description] for s in specs])
         return 0
@@ -241,7 +248,20 @@ def _show(arguments: argparse.Namespace) -> int:
         promoted = " ".join(repr(token.text) for token in lens.promoted[:4]) if lens else ""
         norm = f"{entry.action_norm:.1f}" if entry.action_norm is not None else "-"
         rank = str(ranks.get(entry.id, "-"))
-        rows.append([entry.id, entry.kind, rank, str(entry.m), str(entry.layer), f"{entry.quality:.4f}", norm, f"{entry.key_norm:.1f}", entry.problem_id, promoted])
+        rows.append(
+            [
+                entry.id,
+                entry.kind,
+                rank,
+                str(entry.m),
+                str(entry.layer),
+                f"{entry.quality:.4f}",
+                norm,
+                f"{entry.key_norm:.1f}",
+                entry.problem_id,
+                promoted,
+            ]
+        )
     _table(["entry", "kind", "rank", "m", "layer", "quality", "|action|", "|key|", "problem", "promotes"], rows)
     return 0
 
@@ -355,7 +375,10 @@ def _print_traces(vanilla: "Trace", steered: "Trace") -> None:
             console.print(gate)
     for name, trace in (("vanilla", vanilla), ("steered", steered)):
         verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
-        print(f"{name}: {trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}; {trace.forward_tokens} run through the model; {trace.finish}{verdict}")
+        counts = (
+            f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}; {trace.forward_tokens} run through the model"
+        )
+        print(f"{name}: {counts}; {trace.finish}{verdict}")
     same = vanilla.token_ids == steered.token_ids
     commits = sum(step.decision.chosen is not None for step in steered.steps)
     print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")

@@ -59,6 +59,7 @@ def run_stages(
     *,
     until: str = STAGES[-1],
     redo: str | None = None,
+    command: str | None = None,
     report: Report = lambda progress: None,
     model: LoadedModel | None = None,
 ) -> Run:
@@ -66,24 +67,27 @@ def run_stages(
 
     Args:
         redo: make this stage and all later ones again.
+        command: the command line that makes the run, kept in run.json for readers.
         model: a loaded model, when there is one already; else the config's is loaded when first needed.
 
     Raises:
         StirError: see the stages; whatever was finished before stays.
     """
-    run = Run.create(out, config, environment())
-    if redo is not None:
-        run.discard(redo)
+    run = Run.at(out, config, environment() | {"command": command})
+    again = STAGES[STAGES.index(redo) :] if redo is not None else ()
+    kept = [stage for stage in STAGES if run.finished(stage) and stage not in again]
+    for stage in kept:  # before anything is written: a refusal leaves the run as it was
+        run.check_fresh(stage)
     wanted = STAGES[: STAGES.index(until) + 1]
-    for stage in wanted:
-        if run.finished(stage):
-            run.check_fresh(stage)
-    missing = [stage for stage in wanted if not run.finished(stage)]
-    if not missing:
+    if all(stage in kept for stage in wanted):
         return run
     if model is None:
         model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device)
-    run.check_model(model.identity)
+    run.check_model(model.identity, kept)
+    if redo is not None:
+        run.discard(redo)
+    run.save()
+    missing = [stage for stage in wanted if stage not in kept]
     for stage in missing:
         started = time.monotonic()
         tokens = _MAKERS[stage](run, model, report)
@@ -192,7 +196,10 @@ def _make_actions(run: Run, model: LoadedModel, report: Report) -> int:
     lenses = lens_of(model, corrective, torch.from_numpy(mined.actions)) if corrective else []
     notes = [f"{len(mined.skipped)} pairs left out, e.g. {mined.skipped[0]}"] if mined.skipped else []
     if not mined.entries:
-        notes.append("no problem has both a right and a wrong rollout at a control point: there is nothing to steer with; mine more or other problems")
+        notes.append(
+            "no problem has both a right and a wrong rollout at a control point: there is nothing to steer with; "
+            "mine more or other problems"
+        )
     counts = {
         "entries": len(mined.entries),
         "actions": len(mined.actions),
@@ -281,7 +288,9 @@ def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:
     return tokens
 
 
-def _decode_batch(model: LoadedModel, batch: list[Problem], memory: Memory | None, config: RunConfig, grader: Grader) -> dict[str, list[Trace]]:
+def _decode_batch(
+    model: LoadedModel, batch: list[Problem], memory: Memory | None, config: RunConfig, grader: Grader
+) -> dict[str, list[Trace]]:
     """Vanilla and steered answers to a batch of problems, decoded side by side and graded."""
     vanilla = config.gate.model_copy(update={"variant": "no_memory"})
     jobs: list[Job] = []
@@ -347,6 +356,11 @@ def _manifest(
 
 def _log(run: Run, stage: str, seconds: float, tokens: int) -> None:
     """One line a made stage: what it took. Times stay out of the stages themselves, so that equal results are equal files."""
-    line = {"stage": stage, "seconds": round(seconds, 1), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1) if tokens else None}
+    line = {
+        "stage": stage,
+        "seconds": round(seconds, 1),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
+    }
     with (run.path / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

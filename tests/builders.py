@@ -16,7 +16,14 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-CORPUS = ["one two three four five six seven", "the sum of two and three is five", "so the answer is ten\n\nnext step\n\n", "0123456789 + - ="]
+from stir_core.records import Entry, EntryKind
+
+CORPUS = [
+    "one two three four five six seven",
+    "the sum of two and three is five",
+    "so the answer is ten\n\nnext step\n\n",
+    "0123456789 + - =",
+]
 CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
@@ -27,7 +34,9 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     inner.train_from_iterator(CORPUS, trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=CHAT)
     made.save_pretrained(folder)
@@ -53,3 +62,10 @@ def make_hf(kind: str, vocab: int, layers: int = 4) -> Any:
         config = Gemma3TextConfig(**shape, head_dim=8, sliding_window=16, pad_token_id=1)
         return Gemma3ForCausalLM(config).eval()
     return (LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))).eval()
+
+
+def make_entry(name: str, m: int, layer: int = 0, quality: float = 1.0, kind: EntryKind = "corrective", **more: Any) -> Entry:
+    """A library entry with the given facts and harmless others."""
+    facts: dict[str, Any] = {"pair": 0, "problem_id": "p", "reward_pos": quality, "reward_neg": 0.0, "positives": (0,), "negatives": (1,)}
+    facts |= {"key_row": 0, "action_row": None, "key_norm": 1.0, "action_norm": None, "reachable": True}
+    return Entry(id=name, kind=kind, m=m, layer=layer, quality=quality, **(facts | more))

@@ -60,7 +60,20 @@ def test_grade_from_a_file_and_from_standard_input(capsys, tmp_path, monkeypatch
 def test_tasks(capsys):
     assert main(["tasks", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)]
-    wanted = {"arithmetic", "gsm8k", "svamp", "math", "math500", "aime2024", "aime2025", "amc23", "arc_challenge", "openbookqa", "strategyqa", "commonsenseqa"}
+    wanted = {
+        "arithmetic",
+        "gsm8k",
+        "svamp",
+        "math",
+        "math500",
+        "aime2024",
+        "aime2025",
+        "amc23",
+        "arc_challenge",
+        "openbookqa",
+        "strategyqa",
+        "commonsenseqa",
+    }
     assert set(names) == wanted
     assert main(["tasks", "arithmetic", "-n", "2"]) == 0
     assert capsys.readouterr().out.count("---") == 2

@@ -31,8 +31,17 @@ def test_a_bad_key_or_value_is_one_clear_line(data, message):
 
 @pytest.mark.parametrize(
     ("specs", "layers"),
-    [((0.6,), (17,)), ((-1,), (29,)), ((3, -1, 0.0), (0, 3, 29)), (("3/5",), (17,)), (("1/2", 0.5), (14,)), (("12",), (12,)), ((1.0,), (29,)), (None, tuple(range(20, 30)))],
-)  # fmt: skip
+    [
+        ((0.6,), (17,)),
+        ((-1,), (29,)),
+        ((3, -1, 0.0), (0, 3, 29)),
+        (("3/5",), (17,)),
+        (("1/2", 0.5), (14,)),
+        (("12",), (12,)),
+        ((1.0,), (29,)),
+        (None, tuple(range(20, 30))),
+    ],
+)
 def test_layers_of_a_thirty_block_model(specs, layers):
     assert resolve_layers(specs, 30) == layers
 
@@ -70,7 +79,10 @@ def test_a_stage_depends_on_its_own_settings_and_those_before_it(data, first_cha
 
 
 def test_every_field_has_a_help_string():
-    for section in [RunConfig, *(type(getattr(RunConfig(), name)) for name in ("model", "task", "rollouts", "mining", "basis", "gate", "decode"))]:
+    for section in [
+        RunConfig,
+        *(type(getattr(RunConfig(), name)) for name in ("model", "task", "rollouts", "mining", "basis", "gate", "decode")),
+    ]:
         for name, field in section.model_fields.items():
             assert field.description or hasattr(field.annotation, "model_fields"), f"{section.__name__}.{name}"
 

@@ -104,14 +104,15 @@ def test_an_interrupted_stage_goes_on_and_ends_the_same(config, run, tmp_path, t
 def test_finished_stages_are_kept_and_stale_ones_refused(config, run, tiny_loaded):
     before = run.digest("rollouts")
     changed = config.model_copy(update={"basis": config.basis.model_copy(update={"budget": 6})})
-    with pytest.raises(StoreError, match='stage "basis" of .* was made with other settings: add --redo basis'):
+    with pytest.raises(StoreError, match=r'stage "basis" of .* was made with other settings: add --redo basis'):
         run_stages(changed, run.path, model=tiny_loaded)
+    assert Run.open(run.path).config == config, "a refusal must leave the run as it was"
     again = run_stages(changed, run.path, redo="basis", model=tiny_loaded)
     assert again.digest("rollouts") == before and len(again.picks()) == 6 and again.stages() == STAGES
 
 
 def test_a_run_of_another_model_is_refused(run, tiny):
-    with pytest.raises(MismatchError, match="was made with .*weights_sha256 .* not with tiny/llama"):
+    with pytest.raises(MismatchError, match=r"was made with .*weights_sha256 .* not with tiny/llama"):
         open_session(run, tiny)
 
 

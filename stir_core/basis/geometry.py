@@ -33,7 +33,9 @@ def pca_map(keys: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
 
 
-def umap_map(keys: Float[np.ndarray, "n d"], *, seed: int = 0, n_neighbors: int = 15, min_dist: float = 0.1) -> Float[np.ndarray, "n 2"] | None:
+def umap_map(
+    keys: Float[np.ndarray, "n d"], *, seed: int = 0, n_neighbors: int = 15, min_dist: float = 0.1
+) -> Float[np.ndarray, "n 2"] | None:
     """UMAP (McInnes et al. 2018) of the keys under the cosine metric, seeded; ``None`` below ``MIN_UMAP`` points.
 
     Importing umap compiles for many seconds: call this where results are stored, not where they are looked at.

@@ -108,7 +108,9 @@ def greedy_map(
     return picks
 
 
-def select(entries: list[Entry], keys: Float[np.ndarray, "n d"], config: BasisConfig, *, seed: int = 0, compat: bool = False) -> list[Picked]:
+def select(
+    entries: list[Entry], keys: Float[np.ndarray, "n d"], config: BasisConfig, *, seed: int = 0, compat: bool = False
+) -> list[Picked]:
     """Choose the control basis among mined entries; indices are into ``entries``.
 
     Entries at a control point that retrieval never asks for are left out unless ``keep_unreachable`` or ``compat``. The best
@@ -122,7 +124,9 @@ def select(entries: list[Entry], keys: Float[np.ndarray, "n d"], config: BasisCo
     """
     candidates = [i for i, entry in enumerate(entries) if entry.reachable or config.keep_unreachable or compat]
     if not candidates:
-        raise SelectionError("no entry can be selected: nothing was mined at a reachable control point; mine more problems or more rollouts")
+        raise SelectionError(
+            "no entry can be selected: nothing was mined at a reachable control point; mine more problems or more rollouts"
+        )
     if config.selector not in SELECTORS:
         raise SelectionError(f'unknown selector "{config.selector}": choose {", ".join(SELECTORS)}')
     chosen = [entries[i] for i in candidates]

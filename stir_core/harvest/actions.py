@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from stir_core.config import MiningConfig
 from stir_core.harvest.pairs import Pair
-from stir_core.records import Entry, StateRow
+from stir_core.records import Entry, EntryKind, StateRow
 
 
 class Mined(NamedTuple):
@@ -22,9 +22,7 @@ class Mined(NamedTuple):
     """One line for every pair that had to be left out."""
 
 
-def mine(
-    pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.ndarray, "n_rows d_model"]], mining: MiningConfig
-) -> Mined:
+def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.ndarray, "n_rows d_model"]], mining: MiningConfig) -> Mined:
     """Turn planned pairs into library entries: each (pair, layer) becomes a corrective and a null entry of equal quality.
 
     Args:
@@ -41,14 +39,19 @@ def mine(
     skipped: list[str] = []
     number = 0
     for pair, layer in [(pair, layer) for pair in pairs for layer in sorted(states)][: mining.top_pairs]:
-        positive_rows = [place[pair.problem_id, "gold", 0, pair.m]] if pair.gold else [place[pair.problem_id, "rollout", k, pair.m] for k in pair.positives]
+        positive_rows = (
+            [place[pair.problem_id, "gold", 0, pair.m]]
+            if pair.gold
+            else [place[pair.problem_id, "rollout", k, pair.m] for k in pair.positives]
+        )
         mu_pos = states[layer][positive_rows].mean(axis=0)
         mu_neg = states[layer][[place[pair.problem_id, "rollout", k, pair.m] for k in pair.negatives]].mean(axis=0)
         action = mu_pos - mu_neg
         if not (np.isfinite(action).all() and np.linalg.norm(mu_neg) > 0 and np.linalg.norm(mu_pos) > 0):
             skipped.append(f"{pair.problem_id} m={pair.m} layer {layer}: a state is not finite or zero")
             continue
-        for kind, key in (("corrective", mu_neg), ("null", mu_pos)):
+        sides: tuple[tuple[EntryKind, np.ndarray], ...] = (("corrective", mu_neg), ("null", mu_pos))
+        for kind, key in sides:
             entries.append(
                 Entry(
                     id=f"p{number:04d}{kind[0]}",

@@ -77,7 +77,13 @@ def _draw_pair(problem_id: str, m: int, valid: list[Rollout], gold: Gold | None,
     positives, negatives = ([] if use_gold else correct[: mining.k_pos]), wrong[: mining.k_neg]
     reward_pos = gold.reward if use_gold and gold is not None else _mean([r.reward for r in positives])
     pair = Pair(
-        problem_id, m, tuple(r.k for r in positives), tuple(r.k for r in negatives), reward_pos, _mean([r.reward for r in negatives]), use_gold
+        problem_id,
+        m,
+        tuple(r.k for r in positives),
+        tuple(r.k for r in negatives),
+        reward_pos,
+        _mean([r.reward for r in negatives]),
+        use_gold,
     )
     return pair if pair.quality > 0 else None
 

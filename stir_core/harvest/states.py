@@ -59,7 +59,12 @@ def finished_steps(model: LoadedModel, ids: list[int], text: str, config: RunCon
 
 
 def plan_readings(
-    model: LoadedModel, problems: list[Problem], rollouts: list[Rollout], pairs: list[Pair], config: RunConfig, prompts: dict[str, list[int]]
+    model: LoadedModel,
+    problems: list[Problem],
+    rollouts: list[Rollout],
+    pairs: list[Pair],
+    config: RunConfig,
+    prompts: dict[str, list[int]],
 ) -> list[Reading]:
     """The sequences and positions that the pairs need, problem by problem."""
     wanted: dict[tuple[str, Literal["rollout", "gold"], int], set[int]] = {}
@@ -81,7 +86,9 @@ def plan_readings(
             ends = boundaries(ids, model.text, config.delimiter)
             start = len(prompts[problem_id])
             last = ends[ms[-1] - 1]  # nothing behind the last wanted boundary can change a state before it
-            readings.append(Reading(problem_id, source, k, ms, [*prompts[problem_id], *ids[:last]], tuple(start + ends[m - 1] - 1 for m in ms)))
+            readings.append(
+                Reading(problem_id, source, k, ms, [*prompts[problem_id], *ids[:last]], tuple(start + ends[m - 1] - 1 for m in ms))
+            )
     return readings
 
 

@@ -72,7 +72,13 @@ def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str
     alpha = gate.k_scale * (score if gate.preview_scale == "unit" else gate.beta * best.value)
     if alpha <= 0:
         return null(f"strength is {alpha:g}: {best.entry_id} won at {score:.3f}, nothing to inject")
-    return Decision(chosen=best.entry_id, alpha=alpha, score_null=score_null, scored=scored, reason=f"{best.entry_id} {score:.3f} > null {score_null:.3f}")
+    return Decision(
+        chosen=best.entry_id,
+        alpha=alpha,
+        score_null=score_null,
+        scored=scored,
+        reason=f"{best.entry_id} {score:.3f} > null {score_null:.3f}",
+    )
 
 
 def _score(entry: Retrieved, evidence: StepEvidence, gate: GateConfig) -> Scored:

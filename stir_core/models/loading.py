@@ -91,7 +91,8 @@ class LoadedModel:
         ids = self.tokens(self.chat_text(question, system))
         if len(ids) + room > self.n_ctx:
             raise PromptError(
-                f"the prompt has {len(ids)} tokens and {room} must follow, but {self.identity.name} reads {self.n_ctx}: shorten the prompt or the token budget"
+                f"the prompt has {len(ids)} tokens and {room} must follow, but {self.identity.name} reads {self.n_ctx}: "
+                "shorten the prompt or the token budget"
             )
         return ids
 
@@ -185,7 +186,7 @@ def _settle_threads() -> None:
 def _convert(file: Path, folder: Path) -> Path:
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"{file} cannot be read as a GGUF model: {_first_line(error)}") from error
@@ -213,7 +214,10 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(f'hub model "{name}" cannot be fetched ({type(error).__name__}): check the name and the network, or give a local folder or .gguf file') from error
+        raise ModelError(
+            f'hub model "{name}" cannot be fetched ({type(error).__name__}): check the name and the network, '
+            "or give a local folder or .gguf file"
+        ) from error
 
 
 def _stop_ids(hf_model: Any, tokenizer: Any) -> frozenset[int]:

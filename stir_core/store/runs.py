@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,14 +76,23 @@ class Run:
             raise StoreError(f"{file} is not a run description ({error}): copy the run again") from None
 
     @classmethod
+    def at(cls, path: Path, config: RunConfig, environment: dict[str, Any]) -> "Run":
+        """The run of ``config`` at ``path``, new or taken up again; nothing is written before :meth:`save`."""
+        return cls(path, {"config": config.model_dump(mode="json"), "config_digest": digest_of(config), **environment})
+
+    @classmethod
     def create(cls, path: Path, config: RunConfig, environment: dict[str, Any]) -> "Run":
         """Make (or take up again) the run folder at ``path`` for ``config``; finished stages are left as they are."""
-        facts = {"config": config.model_dump(mode="json"), "config_digest": digest_of(config), **environment}
-        path.mkdir(parents=True, exist_ok=True)
-        part = path / "run.json.part"
-        part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        part.replace(path / "run.json")
-        return cls(path, facts)
+        run = cls.at(path, config, environment)
+        run.save()
+        return run
+
+    def save(self) -> None:
+        """Write run.json, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        part = self.path / "run.json.part"
+        part.write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
+        part.replace(self.path / "run.json")
 
     def finished(self, stage: str) -> bool:
         """True when the stage is whole."""
@@ -100,7 +109,9 @@ class Run:
             StoreError: the stage has not finished.
         """
         if not self.finished(stage):
-            raise StoreError(f'run {self.path} has no finished stage "{stage}": make it with `stir run CONFIG --out {self.path} --until {stage}`')
+            raise StoreError(
+                f'run {self.path} has no finished stage "{stage}": make it with `stir run CONFIG --out {self.path} --until {stage}`'
+            )
         return self.path / stage
 
     def part(self, stage: str) -> Path:
@@ -163,13 +174,13 @@ class Run:
             if self.finished(name) and self.digest(name) != digest:
                 raise StoreError(f'stage "{stage}" of {self.path} was made from another "{name}": add --redo {stage}')
 
-    def check_model(self, model: ModelIdentity) -> None:
-        """Refuse a model that this run's artefacts were not made with.
+    def check_model(self, model: ModelIdentity, stages: Sequence[str] | None = None) -> None:
+        """Refuse a model that this run's artefacts (those of ``stages``, or all) were not made with.
 
         Raises:
             MismatchError: naming the field, both values and the remedy.
         """
-        for stage in self.stages():
+        for stage in self.stages() if stages is None else stages:
             made_with = self.manifest(stage).model
             for field in CHECKED:
                 theirs, ours = getattr(made_with, field), getattr(model, field)

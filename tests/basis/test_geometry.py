@@ -1,5 +1,7 @@
 """Cosines, maps, orders and ranks with known answers."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def test_clusters_stand_side_by_side():
     order = cluster_order(cosines(keys[shuffled]))
     assert sorted(order) == list(range(15))
     groups = [int(shuffled[i]) // 5 for i in order]
-    assert sum(a != b for a, b in zip(groups, groups[1:], strict=False)) == 2
+    assert sum(a != b for a, b in pairwise(groups)) == 2
 
 
 def test_coverage_is_the_cosine_with_the_nearest_selected_key():

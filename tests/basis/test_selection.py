@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from stir_core.basis.selection import forced_picks, greedy_map, select, unit_rows
 from stir_core.config import BasisConfig
 from stir_core.errors import SelectionError
-from stir_core.records import Entry
 from stir_core.store.tensors import read_tensors
+from tests.builders import make_entry
 
 
 def objective(units, quality, chosen, diversity, epsilon):
@@ -95,13 +95,8 @@ def test_unusable_input_is_one_line(keys, quality, budget, message):
 
 
 def make_entries(ms, qualities, control_points=4):
-    return [
-        Entry(
-            id=f"e{i}", kind="corrective", pair=i, problem_id="p", m=m, layer=0, quality=q, reward_pos=q, reward_neg=0, positives=(), negatives=(),
-            key_row=i, action_row=i, key_norm=1, action_norm=1, reachable=m < control_points,
-        )
-        for i, (m, q) in enumerate(zip(ms, qualities, strict=True))
-    ]  # fmt: skip
+    rows = enumerate(zip(ms, qualities, strict=True))
+    return [make_entry(f"e{i}", m, quality=q, key_row=i, action_row=i, reachable=m < control_points) for i, (m, q) in rows]
 
 
 ENTRIES = make_entries([1, 1, 1, 2, 2, 4, 4], [0.9, 1.0, 0.8, 0.5, 0.6, 2.0, 3.0])
@@ -123,7 +118,10 @@ def test_unreachable_entries_take_no_budget_unless_asked():
 def test_the_plain_selectors():
     top = select(ENTRIES, KEYS, BasisConfig(selector="top", min_per_control_point=0, budget=3))
     assert [pick.index for pick in top] == [1, 0, 2]
-    random = [[p.index for p in select(ENTRIES, KEYS, BasisConfig(selector="random", min_per_control_point=0, budget=3), seed=s)] for s in (1, 1, 2, 3)]
+    random = [
+        [p.index for p in select(ENTRIES, KEYS, BasisConfig(selector="random", min_per_control_point=0, budget=3), seed=s)]
+        for s in (1, 1, 2, 3)
+    ]
     assert random[0] == random[1] and len({tuple(r) for r in random}) > 1
     forced = select(ENTRIES, KEYS, BasisConfig(selector="random", min_per_control_point=1, budget=3), seed=1)
     assert [pick.index for pick in forced if pick.forced] == [1, 4]

@@ -160,7 +160,7 @@ def test_stop_keeps_what_had_come(watched: Watched) -> None:
     go(watched, "trace", run="demo")
     watched.page.get_by_role("button", name="Decode both answers").click()
     watched.page.get_by_text(re.compile(r"step 1 · [2-9]\d* tokens")).first.wait_for(timeout=120_000)
-    watched.page.get_by_role("button", name="Stop", exact=True).click()
+    watched.page.get_by_role("button", name="Stop decoding").click()
     watched.page.get_by_text("Stopped before both answers had ended").wait_for(timeout=60_000)
     settle(watched.page)
     decode(watched)  # and the model is free again
@@ -171,7 +171,7 @@ def decode(watched: Watched) -> None:
     """Press the button and wait for both answers."""
     watched.page.get_by_role("button", name="Decode both answers").click()
     watched.page.get_by_text("Stopped before both").wait_for(state="detached")
-    watched.page.get_by_role("button", name="Stop", exact=True).wait_for(timeout=60_000)
+    watched.page.get_by_role("button", name="Stop decoding").wait_for(timeout=60_000)
     watched.page.get_by_role("button", name="Download both traces (JSON)").wait_for(timeout=300_000)
     settle(watched.page)
 

@@ -1,5 +1,7 @@
 """The step loop against a naive oracle: one full prefill a token, on the plain Hugging Face model, with its own few lines of STIR."""
 
+from collections.abc import Generator
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.controller import Job, Settings, run_all, steer
 from stir_core.intervene.memory import Memory
-from stir_core.records import Entry, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
+from tests.builders import make_entry
 
 D, LAYER, M = 32, 2, 4
 DELIMITER = "e"  # frequent in what the tiny model writes
@@ -21,13 +24,7 @@ def make_memory(scale: float = 1.0, seed: int = 0, layers: tuple[int, ...] = (LA
     for m in range(1, M + 1):
         for i in range(8):
             kind = "null" if i % 4 == 3 else "corrective"
-            layer = layers[i % len(layers)]
-            entries.append(
-                Entry(
-                    id=f"m{m}i{i}{kind[0]}", kind=kind, pair=i, problem_id="x", m=m, layer=layer, quality=1.0 - 0.01 * i, reward_pos=1, reward_neg=0,
-                    positives=(0,), negatives=(1,), key_row=len(keys), action_row=None, key_norm=1, action_norm=None, reachable=m < M,
-                )
-            )  # fmt: skip
+            entries.append(make_entry(f"m{m}i{i}{kind[0]}", m, layers[i % len(layers)], 1.0 - 0.01 * i, kind))
             keys.append(rng.standard_normal(D))
             actions.append(scale * 3 * rng.standard_normal(D) if kind == "corrective" else np.zeros(D))
     return Memory(tuple(entries), np.array(keys, np.float32), np.array(actions, np.float32))
@@ -139,7 +136,12 @@ def test_persistent_and_ephemeral_differ(tiny):
 
 def test_a_batch_equals_its_rows(tiny):
     memory, other = make_memory(), make_memory(seed=5, layers=(1, 3))
-    jobs = [Job("a", PROMPTS["a"], GATE, memory), Job("b", PROMPTS["b"], GATE, other), Job("c", PROMPTS["c"], GATE), Job("d", PROMPTS["c"], GATE, memory)]
+    jobs = [
+        Job("a", PROMPTS["a"], GATE, memory),
+        Job("b", PROMPTS["b"], GATE, other),
+        Job("c", PROMPTS["c"], GATE),
+        Job("d", PROMPTS["c"], GATE, memory),
+    ]
     together = run_all(tiny, jobs, settings())
     for job, trace in zip(jobs, together, strict=True):
         (alone,) = run_all(tiny, [job], settings())
@@ -204,6 +206,7 @@ def test_closing_early_leaves_no_hook_and_no_lock(tiny):
         if isinstance(event, StepEvent) and event.decision.chosen:
             break
     next(events)
+    assert isinstance(events, Generator)
     events.close()
     assert all(not block.hook_out.fwd_hooks for block in tiny.bridge.blocks)
     assert tiny.lock.acquire(blocking=False)
@@ -250,7 +253,9 @@ def test_matched_noise_has_the_actions_own_norm(tiny):
 def test_committed_previews_use_the_committed_strength(tiny):
     gate = GATE.model_copy(update={"preview_scale": "committed", "k_scale": 0.3})
     traces = run_all(tiny, [Job(n, i, gate, make_memory()) for n, i in PROMPTS.items()], settings())
-    chosen = [(s, next(e for e in s.evidence.retrieved if e.entry_id == s.decision.chosen)) for t in traces for s in t.steps if s.decision.chosen]
+    chosen = [
+        (s, next(e for e in s.evidence.retrieved if e.entry_id == s.decision.chosen)) for t in traces for s in t.steps if s.decision.chosen
+    ]
     assert chosen
     for step, entry in chosen:
         assert entry.preview_scale == pytest.approx(step.decision.alpha) == pytest.approx(0.3 * gate.beta * entry.value)

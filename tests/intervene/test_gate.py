@@ -4,12 +4,12 @@ import pytest
 
 from stir_core.config import GateConfig
 from stir_core.intervene.gate import decide, null_value, shortlist, steerable
-from stir_core.records import Retrieved, StepEvidence
+from stir_core.records import EntryKind, Retrieved, StepEvidence
 
 GATE = GateConfig()
 
 
-def entry(name: str, value: float, preview: float | None = -1.0, kind: str = "corrective", quality: float = 1.0) -> Retrieved:
+def entry(name: str, value: float, preview: float | None = -1.0, kind: EntryKind = "corrective", quality: float = 1.0) -> Retrieved:
     return Retrieved(entry_id=name, kind=kind, layer=2, sim=value / quality, quality=quality, value=value, preview_logprob=preview)
 
 
@@ -84,8 +84,17 @@ def test_random_choice_is_named_and_among_the_shortlist():
 
 @pytest.mark.parametrize(
     ("m", "changes", "allowed"),
-    [(0, {}, False), (1, {}, True), (7, {}, True), (8, {}, False), (1, {"min_tool_m": 2}, False), (5, {"max_tool_m": 4}, False), (3, {"min_tool_m": 2, "max_tool_m": 4}, True), (3, {"variant": "no_memory"}, False)],
-)  # fmt: skip
+    [
+        (0, {}, False),
+        (1, {}, True),
+        (7, {}, True),
+        (8, {}, False),
+        (1, {"min_tool_m": 2}, False),
+        (5, {"max_tool_m": 4}, False),
+        (3, {"min_tool_m": 2, "max_tool_m": 4}, True),
+        (3, {"variant": "no_memory"}, False),
+    ],
+)
 def test_where_steering_is_allowed(m, changes, allowed):
     reason = steerable(m, GATE.model_copy(update=changes), 8)
     assert (reason is None) is allowed

@@ -6,15 +6,7 @@ import torch
 
 from stir_core.config import GateConfig
 from stir_core.intervene.memory import Memory
-from stir_core.records import Entry
-
-
-def entry(name: str, m: int, layer: int, quality: float = 1.0, kind: str = "corrective") -> Entry:
-    return Entry(
-        id=name, kind=kind, pair=0, problem_id="p", m=m, layer=layer, quality=quality, reward_pos=1, reward_neg=0, positives=(), negatives=(),
-        key_row=0, action_row=None, key_norm=1, action_norm=None, reachable=True,
-    )  # fmt: skip
-
+from tests.builders import make_entry as entry
 
 KEYS = np.array([[1, 0, 0], [0, 2, 0], [1, 1, 0], [0, 0, 5], [1, 0, 0]], np.float32)
 ENTRIES = (entry("a", 1, 2), entry("b", 1, 2, 0.5), entry("c", 1, 2, kind="null"), entry("d", 1, 3), entry("e", 2, 2))
@@ -50,7 +42,11 @@ def test_value_is_cosine_times_quality():
 
 @pytest.mark.parametrize(
     ("m", "changes", "reason"),
-    [(5, {}, "0 entries at control point 5"), (1, {"min_entries": 5}, "4 entries at control point 1, min_entries is 5"), (2, {"min_sim": 0.99}, None)],
+    [
+        (5, {}, "0 entries at control point 5"),
+        (1, {"min_entries": 5}, "4 entries at control point 1, min_entries is 5"),
+        (2, {"min_sim": 0.99}, None),
+    ],
 )
 def test_why_nothing_is_retrieved(memory, m, changes, reason):
     found, why = memory.retrieve(m, STATES, GateConfig(**changes))

@@ -58,7 +58,7 @@ def test_a_ragged_continuation_equals_full_prefills(kind, tokenizer):
 def test_hidden_tokens_are_as_if_never_read(tiny):
     context = read(tiny, IDS).context.hide_last([2, 0, 4])
     logits = read(tiny, [[12, 13], [14], [15, 16, 17]], context).logits
-    for row, ids in enumerate([IDS[0][:-2] + [12, 13], IDS[1] + [14], IDS[2][:-4] + [15, 16, 17]]):
+    for row, ids in enumerate([[*IDS[0][:-2], 12, 13], [*IDS[1], 14], [*IDS[2][:-4], 15, 16, 17]]):
         torch.testing.assert_close(logits[row], read(tiny, [ids]).logits[0], atol=1e-4, rtol=1e-4)
 
 

@@ -65,6 +65,7 @@ def test_a_stopped_comparison_keeps_what_came(facts: RunFacts) -> None:
     assert not recording.complete
     assert sum(len(recording.ids(row)) for row in (0, 1)) == 7
     assert tc.cost_table(recording)["total tokens"].isna().all()
+    assert tc.equality_line(recording) == (True, "the first 3 token ids are equal so far")
     assert json.dumps(tc.download(recording, "command"))
 
 

@@ -41,7 +41,7 @@ def stream(facts: RunFacts, request: Request, area: Any) -> None:
 
 def _decode(facts: RunFacts, request: Request, area: Any, recording: Recording) -> None:
     with area.container():
-        st.button("Stop", key="trace_stop", help="Keeps what has been decoded so far.")
+        st.button("Stop decoding", key="trace_stop", help="Keeps what has been decoded so far.")
         with st.spinner("Loading the model (the first time takes a few seconds)"):
             steering = bootstrap.steering(facts)
         recording.identity = steering.identity

@@ -144,6 +144,8 @@ def equality_line(recording: Recording) -> tuple[bool, str]:
     at = first_divergence(one, other)
     if at is None:
         return True, f"{len(one)} of {len(one)} token ids equal"
+    if not recording.complete and at == min(len(one), len(other)):
+        return True, f"the first {at} token ids are equal so far"
     return False, f"ids differ from token {at + 1} on ({len(one)} vanilla, {len(other)} steered)"
 
 
