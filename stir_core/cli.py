@@ -151,9 +151,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _trace(arguments: argparse.Namespace) -> int:
+    from stir_core.intervene.session import STEERED, VANILLA
     from stir_core.models.loading import load_model
     from stir_core.pipeline import open_session
-    from stir_core.records import TraceEvent
+    from stir_core.records import Problem, TraceEvent
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -169,17 +170,16 @@ def _trace(arguments: argparse.Namespace) -> int:
         [f"gate.{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
         + ([f"decode.max_new_tokens={arguments.max_new_tokens}"] if arguments.max_new_tokens is not None else []),
     )
-    gate, decode = changed.gate, changed.decode
     held_out = {problem.id: problem for problem in run.problems("steered")} if run.finished("steered") else {}
-    prompt = held_out.get(arguments.prompt, arguments.prompt)
+    prompt: str | Problem = held_out.get(arguments.prompt) or str(arguments.prompt)
     run.folder("basis")
     if isinstance(prompt, str) and not prompt.strip():  # said before a model is loaded
         raise PromptError("the prompt is empty: write a question")
     model = load_model(arguments.model or run.config.model.name, dtype=run.config.model.dtype, device=run.config.model.device)
     session = open_session(run, model)
-    traces = [event.trace for event in session.compare(prompt, gate, decode, raw=arguments.raw) if isinstance(event, TraceEvent)]
-    vanilla = next(trace for trace in traces if trace.variant == "no_memory")
-    steered = next((trace for trace in traces if trace is not vanilla), vanilla)
+    events = session.compare(prompt, changed.gate, changed.decode, raw=arguments.raw)
+    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
+    vanilla, steered = traces[VANILLA], traces[STEERED]
     if arguments.json:
         print(json.dumps({"vanilla": vanilla.model_dump(mode="json"), "steered": steered.model_dump(mode="json")}, ensure_ascii=False))
         return 0

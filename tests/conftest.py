@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from stir_core.models.loading import LoadedModel, boot
+from stir_core.models.loading import LoadedModel, boot, load_model
 from tests.builders import make_hf, make_tokenizer
 
 
@@ -35,3 +35,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedT
     make_hf("llama", len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LoadedModel:
+    """The embedded language model, loaded once for all tests that decode with it."""
+    return load_model("smollm2")

@@ -135,11 +135,11 @@ def test_prompts_that_cannot_be_answered(tiny):
 
 
 @pytest.mark.model
-def test_the_embedded_model_equals_the_plain_one():
+def test_the_embedded_model_equals_the_plain_one(smollm2):
     """Converted once, loaded raw: logits and residual stream are the Hugging Face model's own, bit for bit."""
     from transformers import AutoModelForCausalLM
 
-    model = load_model("smollm2")
+    model = smollm2
     ids = model.chat_ids("What is 2 + 3?")
     assert ids.count(model.tokens("<|im_start|>")[0]) == 3 and ids[0] != ids[1]
     hf = AutoModelForCausalLM.from_pretrained(loading.prepare(resolve("smollm2")), dtype=torch.float32, attn_implementation="eager").eval()

@@ -1,0 +1,74 @@
+"""The embedded run: whole, small, honest, made with the embedded model, and alive on it."""
+
+import pytest
+
+from stir_core.config import STAGES
+from stir_core.intervene.gate import decide
+from stir_core.pipeline import open_session
+from stir_core.records import TraceEvent
+from stir_core.store.configs import read_config
+from stir_core.store.runs import DEMO, Run
+from stir_core.tasks import load_problems
+
+DEMO_CONFIG = DEMO.parents[2] / "configs" / "demo.toml"
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return Run.open("demo")
+
+
+def test_it_is_whole_small_and_plain(run):
+    assert run.stages() == STAGES
+    for stage in STAGES:
+        run.check_files(stage)
+        run.check_fresh(stage)
+    files = [file for file in DEMO.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 3_000_000
+    assert {file.suffix for file in files} == {".json", ".jsonl", ".safetensors"}
+
+
+def test_it_is_what_the_shipped_config_makes(run):
+    assert run.config == read_config(DEMO_CONFIG)
+    config = run.config.task
+    mined = load_problems(config.name, "mine", n=config.n_train, seed=run.config.seed, levels=config.levels)
+    assert run.problems() == list(mined)
+    assert run.problems("steered") == list(load_problems(config.name, "eval", n=config.n_eval, seed=run.config.seed, levels=config.levels))
+
+
+def test_no_held_out_problem_was_mined(run):
+    assert not {problem.id.split("/")[-1] for problem in run.problems()} & {
+        problem.id.split("/")[-1] for problem in run.problems("steered")
+    }
+
+
+def test_the_selection_really_selects(run):
+    assert 0 < len(run.picks()) < len(run.entries()) and not run.manifest("basis").notes
+    assert any(not pick.forced for pick in run.picks())
+
+
+def test_every_recorded_decision_is_decided_again_the_same(run):
+    steps = [(trace, step) for trace in run.traces("steered") for step in trace.steps]
+    for trace, step in steps:
+        assert decide(step.evidence, run.config.gate, seed=run.config.seed, name=trace.id) == step.decision
+    assert sum(step.decision.chosen is not None for _, step in steps) > 0
+    assert all(step.decision.chosen is None for trace in run.traces("vanilla") for step in trace.steps)
+
+
+@pytest.mark.model
+def test_it_steers_the_embedded_model(run, smollm2):
+    """The shortest held-out answer with a committed action, decoded again: the same gate, and strength 0 equal to vanilla."""
+    session = open_session(run, smollm2)
+    problems = {problem.id: problem for problem in run.problems("steered")}
+    committed = [trace for trace in run.traces("steered") if any(step.decision.chosen for step in trace.steps)]
+    recorded = min(committed, key=lambda trace: trace.tokens_used)
+    events = session.compare(problems[recorded.id])
+    steered = next(event.trace for event in events if isinstance(event, TraceEvent) and event.row == 1)
+    assert any(step.decision.chosen for step in steered.steps)
+    assert steered.steps[0].token_ids == recorded.steps[0].token_ids
+    for ours, theirs in zip(steered.steps[1].evidence.retrieved, recorded.steps[1].evidence.retrieved, strict=True):
+        assert (ours.entry_id, ours.sim) == (theirs.entry_id, pytest.approx(theirs.sim, abs=1e-3))
+
+    off = run.config.gate.model_copy(update={"k_scale": 0.0})
+    traces = {e.row: e.trace for e in session.compare(problems[recorded.id], off) if isinstance(e, TraceEvent)}
+    assert traces[0].token_ids == traces[1].token_ids
