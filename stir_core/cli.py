@@ -331,18 +331,23 @@ def _progress() -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def report(progress: "Progress") -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate=progress.unit)
-            task = bars.tasks[bars.task_ids.index(tasks[progress.stage])]
-            elapsed = task.elapsed or 0.0
-            rate = f"{progress.unit}, {progress.tokens / elapsed:.0f} tokens/s" if progress.tokens and elapsed > 0 else progress.unit
-            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
+    def report(progress: "Progress") -> None:
+        if progress.stage not in tasks:
+            bars.start()  # not before there is something to show: a refusal is one line on stderr, and nothing else
+            tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate=progress.unit)
+        task = bars.tasks[bars.task_ids.index(tasks[progress.stage])]
+        elapsed = task.elapsed or 0.0
+        rate = f"{progress.unit}, {progress.tokens / elapsed:.0f} tokens/s" if progress.tokens and elapsed > 0 else progress.unit
+        bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def _print_traces(vanilla: "Trace", steered: "Trace") -> None:
