@@ -57,7 +57,7 @@ def resolve(name: str) -> ModelSource:
         if not path.is_file():
             raise ModelError(f"no GGUF file at {path}: check the path, or name another model (`stir models`)")
         return ModelSource(name, "gguf", path.resolve())
-    if path.is_dir():
+    if name and path.is_dir():  # an empty name would be the working directory
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is not a model folder: config.json is missing")
         if not any(path.glob("*.safetensors")):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from jinja2.exceptions import TemplateError
+from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
@@ -116,7 +117,7 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
     return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target)
 
