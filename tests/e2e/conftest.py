@@ -1,5 +1,6 @@
 """The served workbench, once for all browser tests: the embedded run where there is one, beside a fake run."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from served_app import Watched, browser, chromium, served  # noqa: E402
 @pytest.fixture(scope="session")
 def chrome() -> Iterator[Browser]:
     """One headless browser."""
+    named = os.environ.get("STIR_CHROMIUM")
+    assert named is None or Path(named).is_file(), f"STIR_CHROMIUM names {named}, which is not there"
     if chromium() is None:
         pytest.skip("no chromium on this machine: install one, or name it in STIR_CHROMIUM")
     with browser() as launched:
