@@ -33,6 +33,8 @@ class ModelConfig(Section):
     """Numbers that the model computes in; float32 is exact and reproducible."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a CUDA device when there is one."""
+    backend: Literal["hooked", "bridge"] = "hooked"
+    """What forward passes go through: the lean decoder, or the raw bridge (slow, one sequence a pass, the reference)."""
 
 
 class TaskConfig(Section):
@@ -69,6 +71,8 @@ class RolloutConfig(Section):
     """Length penalty: reward = correct - eta0 * tokens / max_new_tokens."""
     batch_rows: Annotated[int, Field(ge=1)] = 32
     """Sequences decoded side by side; results do not depend on it."""
+    cache_tokens: Annotated[int, Field(ge=1)] = 65536
+    """Most token places that keys and values are held for; when more are needed, the youngest half of the batch waits."""
 
 
 class MiningConfig(Section):
@@ -198,7 +202,12 @@ def digest_of(*parts: Any) -> str:
 STAGES = ("rollouts", "states", "actions", "basis", "steered")
 """The stages of a run, in order; each reads the ones before it."""
 
-_SPEED_ONLY = {"model": {"device"}, "rollouts": {"batch_rows"}, "decode": {"batch_problems"}, "task": {"n_eval", "held_out"}}
+_SPEED_ONLY = {
+    "model": {"device", "backend"},
+    "rollouts": {"batch_rows", "cache_tokens"},
+    "decode": {"batch_problems"},
+    "task": {"n_eval", "held_out"},
+}
 _STAGE_KEYS = {
     "rollouts": ("seed", "delimiter", "model", "task", "rollouts"),
     "states": ("mining", "compat"),

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +24,14 @@ from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest
 from stir_core.harvest.actions import mine
 from stir_core.harvest.pairs import Pair, plan_pairs
 from stir_core.harvest.rollouts import sample_rollouts
-from stir_core.harvest.states import capture_states, finished_steps, gold_solutions, plan_readings
+from stir_core.harvest.states import Reading, capture_states, finished_steps, gold_solutions, plan_readings
 from stir_core.intervene.controller import Job, Settings, steer
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.session import graded, open_session
 from stir_core.models.lens import lens_of
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
+from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import read_tensors, write_tensors
@@ -82,7 +83,7 @@ def run_stages(
     if all(stage in kept for stage in wanted):
         return run
     if model is None:
-        model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device)
+        model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device, backend=config.model.backend)
     run.check_model(model.identity, kept)
     if redo is not None:
         run.discard(redo)
@@ -130,6 +131,8 @@ def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
     file = part / "rollouts.jsonl"
     known = read_records(file, Rollout, torn="drop") if file.exists() else []
     done = {(rollout.problem_id, rollout.k) for rollout in known}
+    layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
+    shelf = Captured(_take_up(run, "states", model), layers, model.d_model)
     total, tokens = len(problems) * config.rollouts.k, 0
     report(Progress("rollouts", len(done), total, "rollouts"))
     with Grader() as grader:
@@ -138,11 +141,15 @@ def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
         def grade(problem: Problem, text: str):
             return grader.grade(problem.kind, problem.answer, text, choices=problem.choices)
 
-        for rollout in sample_rollouts(model, prompts, config, grade, frozenset(done)):
-            append_records(file, [rollout])
-            known.append(rollout)
-            tokens += rollout.n_tokens
-            report(Progress("rollouts", len(known), total, "rollouts", tokens))
+        try:
+            for rollout, states in sample_rollouts(model, prompts, config, grade, frozenset(done), layers):
+                append_records(file, [rollout])
+                shelf.add(rollout, states)
+                known.append(rollout)
+                tokens += rollout.n_tokens
+                report(Progress("rollouts", len(known), total, "rollouts", tokens))
+        finally:
+            shelf.flush()
     order = {problem.id: i for i, problem in enumerate(problems)}
     known.sort(key=lambda rollout: (order[rollout.problem_id], rollout.k))  # the order of arrival depends on the batch
     counts = {
@@ -165,22 +172,34 @@ def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
     pairs = _planned(run, model, problems, rollouts, layers)
     prompts = {problem.id: _prompt_ids(model, problem, config, 1) for problem in problems}
     readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
+    part = _take_up(run, "states", model)
+    shelf = Captured(part, () if config.compat else layers, model.d_model)
     rows: list[StateRow] = []
     tensors: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
-    tokens = 0
-    for done, (reading, by_layer) in enumerate(capture_states(model, readings, layers), start=1):
+
+    def keep(reading: Reading, by_layer: dict[int, np.ndarray]) -> None:
         for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
             rows.append(StateRow(row=len(rows), problem_id=reading.problem_id, source=reading.source, k=reading.k, m=m, position=position))
             for layer in layers:
-                tensors[layer].append(by_layer[layer][i].numpy())
+                tensors[layer].append(by_layer[layer][i])
+
+    missing = [reading for reading in readings if not shelf.holds(reading)]
+    for reading in readings:
+        if shelf.holds(reading):
+            keep(reading, shelf.states(reading))
+    tokens = 0
+    for done, (reading, by_layer) in enumerate(capture_states(model, missing, layers), start=1):
+        keep(reading, {layer: states.numpy() for layer, states in by_layer.items()})
         tokens += len(reading.ids)
-        report(Progress("states", done, len(readings), "answers", tokens))
-    _take_up(run, "states", model)
-    counts = {"pairs": len(pairs), "answers": len(readings), "states": len(rows)}
+        report(Progress("states", len(readings) - len(missing) + done, len(readings), "answers", tokens))
+    if not missing:
+        report(Progress("states", len(readings), len(readings), "answers"))
+    counts = {"pairs": len(pairs), "answers": len(readings), "states": len(rows), "read_again": len(missing)}
     with run.writing("states", lambda: _manifest(run, "states", model, counts, layers)) as folder:
         write_records(folder / "rows.jsonl", rows)
         named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}
         write_tensors(folder / "states.safetensors", named)
+        shelf.clear()
         (folder / "marker").unlink()
     return tokens
 
@@ -260,18 +279,22 @@ def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:
     write_records(part / "problems.jsonl", problems)
     files = {"vanilla": part / "vanilla.jsonl", "steered": part / "steered.jsonl"}
     known = {kind: read_records(file, Trace, torn="drop") if file.exists() else [] for kind, file in files.items()}
-    done = {trace.id for trace in known["vanilla"]} & {trace.id for trace in known["steered"]}
-    waiting = [problem for problem in problems if problem.id not in done]
-    tokens = 0
-    report(Progress("steered", len(done), len(problems), "problems"))
+    by_id = {problem.id: problem for problem in problems}
+    jobs, kinds = _held_out_jobs(model, config, problems, memory, {kind: {trace.id for trace in traces} for kind, traces in known.items()})
+    settings = Settings(
+        config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat, 2 * config.decode.batch_problems
+    )
+    tokens, total = 0, 2 * len(problems)
+    report(Progress("steered", total - len(jobs), total, "answers"))
     with Grader() as grader:
-        for start in range(0, len(waiting), config.decode.batch_problems):
-            batch = waiting[start : start + config.decode.batch_problems]
-            for kind, traces in _decode_batch(model, batch, memory, config, grader).items():
-                known[kind] += [trace for trace in traces if trace.id not in {old.id for old in known[kind]}]
-                append_records(files[kind], traces)
-                tokens += sum(trace.forward_tokens for trace in traces)
-            report(Progress("steered", len(done) + start + len(batch), len(problems), "problems", tokens))
+        for event in steer(model, jobs, settings):
+            if isinstance(event, TraceEvent):
+                settled = graded(event, by_id[event.trace.id], grader)
+                trace = settled.trace if isinstance(settled, TraceEvent) else event.trace
+                known[kinds[event.row]].append(trace)
+                append_records(files[kinds[event.row]], [trace])
+                tokens += trace.forward_tokens
+                report(Progress("steered", sum(map(len, known.values())), total, "answers", tokens))
     order = {problem.id: i for i, problem in enumerate(problems)}
     counts = {"problems": len(problems)}
     for kind, traces in known.items():
@@ -288,22 +311,20 @@ def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:
     return tokens
 
 
-def _decode_batch(
-    model: LoadedModel, batch: list[Problem], memory: Memory | None, config: RunConfig, grader: Grader
-) -> dict[str, list[Trace]]:
-    """Vanilla and steered answers to a batch of problems, decoded side by side and graded."""
-    vanilla = config.gate.model_copy(update={"variant": "no_memory"})
+def _held_out_jobs(
+    model: LoadedModel, config: RunConfig, problems: Sequence[Problem], memory: Memory | None, done: dict[str, set[str]]
+) -> tuple[list[Job], list[str]]:
+    """A vanilla and a steered answer to every problem, those that are there already left out; with their kinds."""
+    gates = {"vanilla": config.gate.model_copy(update={"variant": "no_memory"}), "steered": config.gate}
     jobs: list[Job] = []
-    for problem in batch:
-        ids = _prompt_ids(model, problem, config, config.decode.max_new_tokens)
-        jobs += [Job(problem.id, ids, vanilla), Job(problem.id, ids, config.gate, memory)]
-    settings = Settings(config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat)
-    traces: dict[int, Trace] = {}
-    for event in steer(model, jobs, settings):
-        if isinstance(event, TraceEvent):
-            settled = graded(event, batch[event.row // 2], grader)
-            traces[event.row] = settled.trace if isinstance(settled, TraceEvent) else event.trace
-    return {kind: [traces[2 * i + row] for i in range(len(batch))] for row, kind in enumerate(("vanilla", "steered"))}
+    kinds: list[str] = []
+    for problem in problems:
+        for kind, gate in gates.items():
+            if problem.id not in done[kind]:
+                ids = _prompt_ids(model, problem, config, config.decode.max_new_tokens)
+                jobs.append(Job(problem.id, ids, gate, memory if kind == "steered" else None))
+                kinds.append(kind)
+    return jobs, kinds
 
 
 _MAKERS: dict[str, Callable[[Run, LoadedModel, Report], int]] = {

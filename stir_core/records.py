@@ -207,6 +207,8 @@ class StepTrace(Record):
     logprobs: tuple[float, ...]
     """Log-probability of each committed token under the model that decoded it (steered where an impulse was live)."""
     probe_tokens: int
+    reused_tokens: int = 0
+    """Preview tokens that became the step's first tokens instead of being decoded again; counted among both."""
 
 
 class Trace(Record):
@@ -224,7 +226,9 @@ class Trace(Record):
     tokens_used: int
     """Committed tokens; this is what ``max_new_tokens`` bounds."""
     probe_tokens: int
-    """Tokens decoded in previews and thrown away."""
+    """Tokens decoded in previews."""
+    reused_tokens: int = 0
+    """Probe tokens that were committed as they stood; they count as committed and as probe tokens."""
     forward_tokens: int
     """Token positions run through the model for this answer, prompt, previews and clean passes included."""
     seconds: float | None = None
@@ -304,6 +308,7 @@ class StepEvent(Record):
     evidence: StepEvidence
     decision: Decision
     probe_tokens: int
+    reused_tokens: int = 0
 
 
 class TraceEvent(Record):

@@ -1,4 +1,6 @@
-"""The residual stream at control points, for finished rollouts: one forward pass a rollout gives every boundary and every layer.
+"""The residual stream at control points of answers that are there already: one forward pass gives every boundary and every layer.
+
+Rollouts are captured while they are decoded (see ``rollouts``); this serves worked solutions, ``compat``, and layers asked for later.
 
 Positions are those of the generated ids themselves. ``compat`` instead cuts the text, tokenises each prefix again and runs it, as the
 published code does; the state may then not be the one that the model was in.
@@ -7,15 +9,13 @@ published code does; the state may then not be the one that the model was in.
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.config import RunConfig
 from stir_core.harvest.pairs import Gold, Pair
-from stir_core.models.context import left_padded
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import forward
+from stir_core.models.passes import Feed, forward
 from stir_core.records import Problem, Rollout
 from stir_core.tasks.segment import boundaries, split_steps
 
@@ -93,22 +93,23 @@ def plan_readings(
 
 
 def capture_states(model: LoadedModel, readings: list[Reading], layers: tuple[int, ...], *, batch_tokens: int = 4096) -> Iterator[States]:
-    """States of every reading at its positions, longest readings first, float32 on the CPU.
+    """States of every reading at its positions, in order, float32 on the CPU.
 
     Args:
-        batch_tokens: padded tokens in one pass; bounds memory.
+        batch_tokens: tokens in one pass; bounds memory.
     """
-    order = sorted(readings, key=lambda reading: -len(reading.ids))
     start = 0
-    while start < len(order):
-        batch = order[start : start + max(1, batch_tokens // len(order[start].ids))]
-        start += len(batch)
-        ids, real = left_padded([reading.ids for reading in batch])
-        _, _, states = forward(model, ids, real=None if bool(real.all()) else real, capture=layers, every_state=True)
-        for row, reading in enumerate(batch):
-            shift = ids.shape[1] - len(reading.ids)
-            at = torch.tensor([position + shift for position in reading.positions], device=model.device)
-            yield States(reading, {layer: states[layer][row, at].float().cpu() for layer in layers})
+    while start < len(readings):
+        stop, tokens = start, 0
+        while stop < len(readings) and (stop == start or tokens + len(readings[stop].ids) <= batch_tokens):
+            tokens += len(readings[stop].ids)
+            stop += 1
+        store = model.new_store()
+        batch = readings[start:stop]
+        feeds = [Feed(store.open(), reading.ids, logits=False, capture=reading.positions) for reading in batch]
+        for reading, states in zip(batch, forward(model, feeds, layers).states, strict=True):
+            yield States(reading, {layer: state.float().cpu() for layer, state in states.items()})
+        start = stop
 
 
 def _prefixes(model: LoadedModel, reading: Reading, text: str, delimiter: str) -> list[Reading]:

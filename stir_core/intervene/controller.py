@@ -1,14 +1,18 @@
 """The step loop of Stage III: at each control point retrieve, preview, decide, inject one impulse, decode to the delimiter.
 
-Many answers go through it side by side (a single prompt is a batch of one); each has its own gate, so a vanilla answer is simply a
-row whose gate always says null. The loop measures, ``gate.decide`` decides. No prefix is ever run again: previews and
-steered steps fork the context before its last token, and one clean pass over a steered step gives both the unsteered
-context (``ephemeral``) and the state at the next control point.
+Many answers go through it side by side (a single prompt is a batch of one), each at its own place: one may preview while another
+commits and a third reads, all in the same forward pass, so no answer waits for another's step. Each has its own gate, so a vanilla answer
+is simply a row whose gate always says null. The loop measures, ``gate.decide`` decides.
+
+No prefix is ever run again. Previews are branches that read the prefix where it lies. One clean pass over a steered step gives
+both the unsteered context (``ephemeral``) and the state at the next control point. Under greedy decoding a preview that is committed as
+it stands (null, or any with ``preview_scale = "committed"``) simply goes on.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +20,10 @@ from torch import Tensor
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
 from stir_core.intervene.memory import Memory
-from stir_core.models.context import Context, join
-from stir_core.models.generation import Batch, Sampling, Strand, decode
+from stir_core.models.cache import Column, Row, Store, graft
+from stir_core.models.generation import Sampling, Strand, draw
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import forward, read
+from stir_core.models.passes import Feed, forward, scratch
 from stir_core.models.steering import Impulse
 from stir_core.records import Decision, Event, Finish, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
@@ -47,30 +51,41 @@ class Settings(NamedTuple):
     seed: int = 0
     compat: bool = False
     """Tokenise the whole text again at every boundary, as the published code does."""
+    rows: int | None = None
+    """Most answers decoded side by side; the others wait. ``None``: all."""
 
 
 def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[Event]:
-    """Decode every job step by step, all jobs in lock-step, yielding each decision, token and finished trace as it happens.
+    """Decode every job step by step, side by side, yielding each decision, token and finished trace as it happens.
 
     Source: spec, Stage III. Rows never touch each other: a job's events do not depend on its neighbours.
     """
-    answers = [_Answer(job, row) for row, job in enumerate(jobs)]
-    _advance(model, answers, settings)
-    step = 1
-    while active := [answer for answer in answers if answer.finish is None]:
-        for answer in active:
-            answer.open_step(step, settings)
-        _preview(model, [answer for answer in active if answer.candidates], settings)
-        for answer in active:
-            answer.decision = decide(answer.evidence, answer.job.gate, seed=settings.seed, name=answer.job.id)
-            yield StepEvent(row=answer.row, step=step, evidence=answer.evidence, decision=answer.decision, probe_tokens=answer.probed)
-        yield from _commit(model, active, step, settings)
-        for answer in active:
-            answer.close_step(step, model, settings)
-            if answer.finish is not None:
-                yield TraceEvent(row=answer.row, trace=answer.trace(model, settings))
-        _advance(model, [answer for answer in active if answer.finish is None], settings)
-        step += 1
+    desk = _Desk(model, settings, model.new_store(), scratch(model))
+    waiting = deque(_Answer(job, row, desk) for row, job in enumerate(jobs))
+    live: list[_Answer] = []
+    while waiting or live:
+        while waiting and len(live) < (settings.rows or len(jobs)):
+            live.append(waiting.popleft())
+            live[-1].begin()
+        feeds = [answer.feeds() for answer in live]
+        arriving = [answer.job.memory for answer in live if answer.phase == "read" and answer.job.memory is not None]
+        layers = tuple(sorted({layer for memory in arriving for layer in memory.layers}))
+        result = forward(model, [feed for own in feeds for feed in own], layers)
+        logits, states = iter(result.logits), iter(result.states)
+        for answer, own in zip(live, feeds, strict=True):
+            answer.take([next(logits) for feed in own if feed.logits], [next(states) for _ in own])
+        for answer in live:
+            if answer.phase == "read":
+                yield from answer.arrive()
+        while pending := [(answer, strand) for answer in live for strand in answer.undrawn]:
+            rows = torch.stack([answer.undrawn[strand] for answer, strand in pending])
+            draw(model, [strand for _, strand in pending], rows, desk.sampling)
+            for answer in live:
+                if answer.undrawn:
+                    drawn = list(answer.undrawn)
+                    answer.undrawn.clear()
+                    yield from answer.drawn(drawn)
+        live = [answer for answer in live if answer.finish is None]
 
 
 def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Trace]:
@@ -79,77 +94,284 @@ def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Tra
     return [traces[row] for row in range(len(jobs))]
 
 
-@dataclass
+class _Desk(NamedTuple):
+    """What the answers of a batch work with."""
+
+    model: LoadedModel
+    settings: Settings
+    store: Store
+    branches: Store
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.settings.decode.temperature, self.settings.decode.top_p)
+
+
+@dataclass(eq=False)
 class _Answer:
-    """One answer on its way: what is committed, and what the model has read of it."""
+    """One answer on its way: what is committed, what the model has read of it, and what it is doing."""
 
     job: Job
-    row: int
+    number: int
+    desk: _Desk
+    phase: Literal["read", "preview", "commit"] = "read"
+    step: int = 1
     ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     steps: list[StepTrace] = field(default_factory=list)
     read_ids: list[int] = field(default_factory=list)
-    """The ids whose keys and values ``context`` holds."""
-    context: Context | None = None
-    """One row, through the last id read. Unsteered under ``ephemeral``."""
+    """The ids whose keys and values ``row`` holds outside a step; unsteered under ``ephemeral``."""
+    segment: list[int] = field(default_factory=list)
+    """What is to be read before the next step."""
+    row: Row = None  # type: ignore[assignment]  # opened by begin
+    clean: Column | None = None
+    """The last prefix token as it was before an impulse, to be put back after the step."""
     logits: Tensor | None = None
     """Unsteered logits after the last id read, ``[d_vocab]``."""
     states: dict[int, Tensor] = field(default_factory=dict)
+    undrawn: dict[Strand, Tensor] = field(default_factory=dict)
+    """Strands with the logits that their next token is drawn from."""
+    previews: list[Strand] = field(default_factory=list)
+    """Null first, then the candidates in their order."""
+    spike: Impulse | None = None
+    """Impulse that the next token fed must carry."""
     finish: Finish | None = None
     probe_tokens: int = 0
+    reused_tokens: int = 0
     forward_tokens: int = 0
     evidence: StepEvidence = field(default_factory=lambda: StepEvidence(m=0, position=0))
     candidates: tuple[Retrieved, ...] = ()
     probed: int = 0
+    reused: int = 0
     decision: Decision = field(default_factory=lambda: Decision(chosen=None, alpha=0.0, score_null=None, reason=""))
     strand: Strand = field(default_factory=lambda: Strand("", 1))
+    shown: str = ""
 
-    def wanted(self, model: LoadedModel, settings: Settings) -> list[int]:
-        """The ids that the model should have read before the next step."""
-        if settings.compat and self.texts:
+    # -- the phases, each ending where the next begins -----------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open a row, and read the prompt first."""
+        self.row = self.desk.store.open()
+        self._read_on()
+
+    def feeds(self) -> list[Feed]:
+        """What the next forward pass runs for this answer."""
+        if self.phase == "read":
+            found = [Feed(self.row, self.segment, capture=(len(self.segment) - 1,) if self.job.memory else ())]
+        elif self.phase == "preview":
+            found = [self._preview_feed(i, strand) for i, strand in enumerate(self.previews) if strand.finish is None]
+        elif self.spike is not None:
+            found = [Feed(self.row, [self.read_ids[-1]], self.spike)]
+        else:
+            found = [Feed(self.row, [self.strand.ids[-1]])]
+        self.forward_tokens += sum(len(feed.ids) for feed in found)
+        return found
+
+    def take(self, logits: list[Tensor], states: list[dict[int, Tensor]]) -> None:
+        """What the pass gave."""
+        if self.phase == "read":
+            (self.logits,) = logits
+            self.states = {layer: state[0] for layer, state in states[0].items()}
+        elif self.phase == "preview":
+            going = [strand for strand in self.previews if strand.finish is None]
+            self.undrawn.update(zip(going, logits, strict=True))
+        else:
+            self.spike = None
+            self.undrawn[self.strand] = logits[0]
+
+    def arrive(self) -> Iterator[Event]:
+        """At a control point: retrieve; then preview, or decide at once."""
+        self.read_ids = [*self.read_ids, *self.segment]
+        self._retrieve()
+        if self.candidates:
+            self._open_previews()
+            return
+        yield from self._decide()
+
+    def drawn(self, strands: list[Strand]) -> Iterator[Event]:
+        """Some strands have their next token."""
+        if self.phase == "preview":
+            if all(strand.finish is not None for strand in self.previews):
+                self._keep_previews()
+                yield from self._decide()
+            return
+        yield self._token_event(len(self.strand.ids))
+        if self.strand.finish is not None:
+            yield from self._close_step()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        """Find what has to be read before the next step; the row keeps what it shares with it."""
+        wanted = self._wanted()
+        shared, limit = 0, min(len(self.read_ids), len(wanted) - 1)
+        while shared < limit and self.read_ids[shared] == wanted[shared]:
+            shared += 1
+        self.read_ids, self.segment = wanted[:shared], wanted[shared:]
+        self.row.length = shared
+        self.phase = "read"
+
+    def _wanted(self) -> list[int]:
+        if self.desk.settings.compat and self.texts:
+            model = self.desk.model
             return model.tokens(model.prompt_text(self.job.prompt_ids) + "".join(self.texts))
         return [*self.job.prompt_ids, *self.ids]
 
-    def open_step(self, step: int, settings: Settings) -> None:
-        """Retrieve for the step that is about to start."""
-        gate, m = self.job.gate, step - 1
+    def _retrieve(self) -> None:
+        gate, m = self.job.gate, self.step - 1
         retrieved: tuple[Retrieved, ...] = ()
-        reason = steerable(m, gate, settings.control_points) or ("no library" if self.job.memory is None else None)
+        reason = steerable(m, gate, self.desk.settings.control_points) or ("no library" if self.job.memory is None else None)
         if reason is None and self.job.memory is not None:
             retrieved, reason = self.job.memory.retrieve(m, self.states, gate)
         n = self.job.memory.count(m) if self.job.memory is not None else 0
         self.evidence = StepEvidence(m=m, position=len(self.read_ids) - 1, retrieved=retrieved, n_entries=n, not_retrieved=reason)
         self.candidates = () if gate.variant == "no_probing" else shortlist(retrieved, gate)
-        self.probed = 0
+        self.probed = self.reused = 0
 
-    def close_step(self, step: int, model: LoadedModel, settings: Settings) -> None:
-        """Take over the committed strand."""
-        strand = self.strand
+    # -- previewing ----------------------------------------------------------------------------------------------------
+
+    def _open_previews(self) -> None:
+        """One branch a candidate behind all but the last token, and one for null, which has its first logits already."""
+        self.phase = "preview"
+        store, before = self.desk.branches, self.row.length - 1
+        for name in ["null", *(entry.entry_id for entry in self.candidates)]:
+            strand = self._strand("preview", self.job.gate.probe_tokens, name)
+            strand.row = store.open(self.row, before)
+            self.previews.append(strand)
+        null = self.previews[0]
+        assert null.row is not None and self.logits is not None
+        store.put(null.row, 0, self.desk.store.column(self.row, before))
+        null.row.length = 1
+        self.undrawn[null] = self.logits
+
+    def _preview_feed(self, i: int, strand: Strand) -> Feed:
+        assert strand.row is not None
+        if strand.ids:
+            return Feed(strand.row, [strand.ids[-1]])
+        entry = self.candidates[i - 1]
+        vector = preview_scale(entry, self.job.gate) * _action(self.job, entry.entry_id, self.desk.settings.seed)
+        return Feed(strand.row, [self.read_ids[-1]], Impulse(entry.layer, vector))
+
+    def _keep_previews(self) -> None:
+        null, *others = self.previews
+        measured = {
+            entry.entry_id: entry.model_copy(
+                update={
+                    "preview_logprob": strand.mean_logprob,
+                    "preview_ids": tuple(strand.ids),
+                    "preview_scale": preview_scale(entry, self.job.gate),
+                }
+            )
+            for entry, strand in zip(self.candidates, others, strict=True)
+        }
+        self.evidence = self.evidence.model_copy(
+            update={
+                "retrieved": tuple(measured.get(entry.entry_id, entry) for entry in self.evidence.retrieved),
+                "null_logprob": null.mean_logprob,
+                "null_preview_ids": tuple(null.ids),
+            }
+        )
+        self.probed = sum(len(strand.ids) for strand in self.previews)
+
+    def _preview_to_keep(self) -> Strand | None:
+        """The preview that is itself the beginning of the committed step, if there is one."""
+        if not self.previews or self.desk.settings.decode.temperature > 0:
+            return None  # sampled steps draw from their own stream, so that choosing a preview does not bias them
+        if self.decision.chosen is None:
+            return self.previews[0]
+        if self.job.gate.preview_scale == "committed":
+            return next(s for s, entry in zip(self.previews[1:], self.candidates, strict=True) if entry.entry_id == self.decision.chosen)
+        return None
+
+    # -- committing ----------------------------------------------------------------------------------------------------
+
+    def _decide(self) -> Iterator[Event]:
+        settings = self.desk.settings
+        self.decision = decide(self.evidence, self.job.gate, seed=settings.seed, name=self.job.id)
+        self.phase, self.shown = "commit", ""
+        budget = settings.decode.max_new_tokens - len(self.ids)
+        kept = self._preview_to_keep()
+        steered = self.decision.chosen is not None
+        if steered and self.job.gate.persistence == "ephemeral":
+            self.clean = self.desk.store.column(self.row, self.row.length - 1)
+        if kept is not None:
+            self._go_on_with(kept, budget)
+        else:
+            self.strand = self._strand(f"step{self.step}", budget, str(self.number), to_delimiter=self.step <= settings.control_points)
+            self.strand.row = self.row
+            if steered:
+                self.row.length -= 1  # the last prefix token runs again, with the impulse
+                self.spike = _impulse(self)
+            elif self.logits is not None:
+                self.undrawn[self.strand] = self.logits
+        for strand in reversed(self.previews):
+            if strand.row is not None and strand.row is not self.row:
+                self.desk.branches.close(strand.row)
+        self.previews.clear()
+        yield StepEvent(
+            row=self.number,
+            step=self.step,
+            evidence=self.evidence,
+            decision=self.decision,
+            probe_tokens=self.probed,
+            reused_tokens=self.reused,
+        )
+        for count in range(1, len(self.strand.ids) + 1):
+            yield self._token_event(count)
+        if self.strand.finish is not None:
+            yield from self._close_step()
+
+    def _go_on_with(self, preview: Strand, budget: int) -> None:
+        """Take a preview over as the beginning of the step."""
+        branch = preview.row
+        assert branch is not None
+        graft(branch, skip=0 if self.decision.chosen is not None else 1)  # null's first column is the trunk's own
+        self.desk.branches.close(branch)
+        self.strand, preview.row, preview.budget = preview, self.row, budget
+        whole = len(preview.ids) <= budget
+        if len(preview.ids) >= budget:
+            del preview.ids[budget:], preview.logprobs[budget:]
+            self.row.length = min(self.row.length, len(self.read_ids) + budget - 1)
+            preview.finish = preview.finish if whole and preview.finish is not None else "length"
+        elif preview.finish == "length":
+            preview.finish = None
+        self.reused = len(preview.ids)
+
+    def _close_step(self) -> Iterator[Event]:
+        """Take over the committed strand; go on reading, or end."""
+        strand, model = self.strand, self.desk.model
         text = model.text(strand.ids)
         self.steps.append(
             StepTrace(
-                step=step,
+                step=self.step,
                 evidence=self.evidence,
                 decision=self.decision,
                 token_ids=tuple(strand.ids),
                 text=text,
                 logprobs=tuple(strand.logprobs),
                 probe_tokens=self.probed,
+                reused_tokens=self.reused,
             )
         )
         self.ids += strand.ids
         self.texts.append(text)
         self.probe_tokens += self.probed
-        self.forward_tokens += len(strand.ids) - 1
-        if strand.finish == "delimiter" and len(self.ids) < settings.decode.max_new_tokens:
-            if self.decision.alpha == 0 or self.job.gate.persistence == "persistent":
-                # an unsteered step's own context is the clean one: nothing has to be run again
-                self.context = strand.context
+        self.reused_tokens += self.reused
+        if strand.finish == "delimiter" and len(self.ids) < self.desk.settings.decode.max_new_tokens:
+            if self.clean is not None:
+                self.desk.store.put(self.row, len(self.read_ids) - 1, self.clean)
+                self.clean = None
+            else:  # the step's own context is the one to go on from: nothing has to be run again
                 self.read_ids = [*self.read_ids, *strand.ids[:-1]]
-        else:
-            self.finish = "stop" if strand.finish == "stop" else "length"
+            self.step += 1
+            self._read_on()
+            return
+        self.finish = "stop" if strand.finish == "stop" else "length"
+        self.desk.store.close(self.row)
+        yield TraceEvent(row=self.number, trace=self._trace())
 
-    def trace(self, model: LoadedModel, settings: Settings) -> Trace:
+    def _trace(self) -> Trace:
+        model, settings = self.desk.model, self.desk.settings
         return Trace(
             id=self.job.id,
             variant=self.job.gate.variant if self.job.memory is not None else "no_memory",
@@ -160,143 +382,38 @@ class _Answer:
             finish=self.finish or "length",
             tokens_used=len(self.ids),
             probe_tokens=self.probe_tokens,
+            reused_tokens=self.reused_tokens,
             forward_tokens=self.forward_tokens,
         )
 
-
-def _advance(model: LoadedModel, answers: list[_Answer], settings: Settings) -> None:
-    """Bring every answer's context to the end of its committed ids in one pass; gives the states at the control point."""
-    if not answers:
-        return
-    segments: list[list[int]] = []
-    parts: list[Context] = []
-    for answer in answers:
-        wanted = answer.wanted(model, settings)
-        shared = 0
-        limit = min(len(answer.read_ids), len(wanted) - 1)
-        while shared < limit and answer.read_ids[shared] == wanted[shared]:
-            shared += 1
-        if answer.context is not None:
-            parts.append(answer.context.hide_last([len(answer.read_ids) - shared]).row(0))
-        segments.append(wanted[shared:])
-        answer.forward_tokens += len(wanted) - shared
-        answer.read_ids = wanted
-    layers = tuple(sorted({layer for answer in answers if answer.job.memory for layer in answer.job.memory.layers}))
-    logits, context, states = read(model, segments, join(parts) if parts else None, capture=layers)
-    for row, answer in enumerate(answers):
-        answer.context = context.row(row)
-        answer.logits = logits[row]
-        answer.states = {layer: state[row] for layer, state in states.items()}
-
-
-def _preview(model: LoadedModel, answers: list[_Answer], settings: Settings) -> None:
-    """Preview every candidate of every answer, and null, in one batch of forks of the context before its last token."""
-    if not answers:
-        return
-    parts: list[Context] = []
-    fed: list[int] = []
-    plan: list[Impulse] = []
-    strands: list[Strand] = []
-    for answer in answers:
-        scales = [preview_scale(entry, answer.job.gate) for entry in answer.candidates]
-        for entry, scale in zip(answer.candidates, scales, strict=True):
-            row = len(strands) + 1 + answer.candidates.index(entry)
-            plan.append(Impulse(row, entry.layer, scale * _action(answer, entry.entry_id, settings)))
-        branches = ["null", *(entry.entry_id for entry in answer.candidates)]
-        strands += [_strand(model, answer, "preview", settings, answer.job.gate.probe_tokens, name) for name in branches]
-        parts.append(_context(answer).without_last().select([0] * len(branches)))
-        fed += [answer.read_ids[-1]] * len(branches)
-    logits, context, _ = forward(model, torch.tensor(fed)[:, None], join(parts), plan=plan)
-    for _ in decode(model, Batch(list(strands), logits, context), _sampling(settings)):
-        pass
-    taken = iter(strands)
-    for answer in answers:
-        _keep_previews(answer, [next(taken) for _ in range(1 + len(answer.candidates))])
-
-
-def _keep_previews(answer: _Answer, strands: list[Strand]) -> None:
-    null, *others = strands
-    measured = {
-        entry.entry_id: entry.model_copy(
-            update={
-                "preview_logprob": strand.mean_logprob,
-                "preview_ids": tuple(strand.ids),
-                "preview_scale": preview_scale(entry, answer.job.gate),
-            }
-        )
-        for entry, strand in zip(answer.candidates, others, strict=True)
-    }
-    answer.evidence = answer.evidence.model_copy(
-        update={
-            "retrieved": tuple(measured.get(entry.entry_id, entry) for entry in answer.evidence.retrieved),
-            "null_logprob": null.mean_logprob,
-            "null_preview_ids": tuple(null.ids),
-        }
-    )
-    answer.probed = sum(len(strand.ids) for strand in strands)
-    answer.forward_tokens += answer.probed  # one token fed for each decoded: the last prefix token, then all but the last decoded
-
-
-def _commit(model: LoadedModel, active: list[_Answer], step: int, settings: Settings) -> Iterator[TokenEvent]:
-    """Decode the step of every answer, those with a committed action behind its impulse."""
-    rest = step > settings.control_points
-    for answer in active:
-        budget = settings.decode.max_new_tokens - len(answer.ids)
-        answer.strand = _strand(model, answer, f"step{step}", settings, budget, str(answer.row), to_delimiter=not rest)
-    steered = [answer for answer in active if answer.decision.chosen is not None]
-    plain = [answer for answer in active if answer.decision.chosen is None]
-    logits = [answer.logits[None] for answer in plain if answer.logits is not None]
-    parts = [_context(answer) for answer in plain]
-    if steered:
-        plan = [_impulse(row, answer, settings) for row, answer in enumerate(steered)]
-        fed = torch.tensor([[answer.read_ids[-1]] for answer in steered])
-        first = forward(model, fed, join([_context(answer).without_last() for answer in steered]), plan=plan)
-        logits.append(first.logits)
-        parts.append(first.context)
-        for answer in steered:
-            answer.forward_tokens += 1
-    order = [*plain, *steered]
-    batch = Batch([answer.strand for answer in order], torch.cat(logits), join(parts))
-    shown = {answer.row: "" for answer in order}
-    rows = {id(answer.strand): answer.row for answer in order}
-    for strand, token_id, logprob in decode(model, batch, _sampling(settings), keep_context=True):
-        row = rows[id(strand)]
-        text = model.text(strand.ids)
+    def _token_event(self, count: int) -> TokenEvent:
+        """The ``count``-th token of the step with the text that it adds."""
+        strand = self.strand
+        text = self.desk.model.text(strand.ids[:count])
         whole = not text.endswith("\ufffd")  # half a character: wait for the rest of its bytes
-        new = text[len(shown[row]) :] if whole else ""
-        shown[row] = text if whole else shown[row]
-        yield TokenEvent(row=row, step=step, token_id=token_id, text=new, logprob=logprob)
+        new = text[len(self.shown) :] if whole else ""
+        self.shown = text if whole else self.shown
+        return TokenEvent(row=self.number, step=self.step, token_id=strand.ids[count - 1], text=new, logprob=strand.logprobs[count - 1])
+
+    def _strand(self, stream: str, budget: int, branch: str, *, to_delimiter: bool = True) -> Strand:
+        # all branches of a preview draw from the same stream, so that they differ by their impulse alone
+        settings, model = self.desk.settings, self.desk.model
+        rng = generator_for(settings.seed, stream, self.job.id, self.evidence.m) if settings.decode.temperature > 0 else None
+        scanner = StepScanner(model.text, settings.delimiter) if to_delimiter else None
+        return Strand(f"{self.job.id}/{stream}/{branch}", budget, rng, scanner.push if scanner else None)
 
 
-def _impulse(row: int, answer: _Answer, settings: Settings) -> Impulse:
+def _impulse(answer: _Answer) -> Impulse:
     chosen = answer.decision.chosen
     entry = next(entry for entry in answer.evidence.retrieved if entry.entry_id == chosen)
-    return Impulse(row, entry.layer, answer.decision.alpha * _action(answer, entry.entry_id, settings))
+    return Impulse(entry.layer, answer.decision.alpha * _action(answer.job, entry.entry_id, answer.desk.settings.seed))
 
 
-def _action(answer: _Answer, entry_id: str, settings: Settings) -> Tensor:
-    memory, gate = answer.job.memory, answer.job.gate
+def _action(job: Job, entry_id: str, seed: int) -> Tensor:
+    memory, gate = job.memory, job.gate
     assert memory is not None  # candidates only come from a memory
     action = memory.action(entry_id)
     if gate.variant != "random_vector":
         return action
-    noise = torch.tensor(generator_for(settings.seed, "random_vector", entry_id).standard_normal(action.shape[0]), dtype=torch.float32)
+    noise = torch.tensor(generator_for(seed, "random_vector", entry_id).standard_normal(action.shape[0]), dtype=torch.float32)
     return noise if gate.noise == "unit" else noise * (action.norm() / noise.norm())
-
-
-def _strand(
-    model: LoadedModel, answer: _Answer, stream: str, settings: Settings, budget: int, branch: str, *, to_delimiter: bool = True
-) -> Strand:
-    # all branches of a preview draw from the same stream, so that they differ by their impulse alone
-    rng = generator_for(settings.seed, stream, answer.job.id, answer.evidence.m) if settings.decode.temperature > 0 else None
-    scanner = StepScanner(model.text, settings.delimiter) if to_delimiter else None
-    return Strand(f"{answer.job.id}/{stream}/{branch}", budget, rng, scanner.push if scanner else None)
-
-
-def _context(answer: _Answer) -> Context:
-    assert answer.context is not None  # set by _advance before any step
-    return answer.context
-
-
-def _sampling(settings: Settings) -> Sampling:
-    return Sampling(settings.decode.temperature, settings.decode.top_p)

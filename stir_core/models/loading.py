@@ -11,7 +11,7 @@ import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jinja2.exceptions import TemplateError
@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as hf_logging
 
 from stir_core.errors import ModelError, PromptError
+from stir_core.models.backends import Backend, BridgeBackend, HookedDecoder, twin
+from stir_core.models.cache import Store
 from stir_core.models.catalogue import ModelSource, converted, converted_folder, file_digest, resolve, weights_digest
 from stir_core.records import ModelIdentity
 
@@ -40,9 +42,15 @@ class LoadedModel:
     """End-of-text tokens."""
     n_ctx: int
     """Longest sequence, prompt and answer together, in tokens."""
-    windowed: bool = False
-    """True when some layers attend to a sliding window of columns."""
+    backend: Backend
+    """What forward passes go through."""
+    eager: bool = False
+    """Attention as Hugging Face's eager kernel computes it, bit for bit, instead of fused kernels."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def new_store(self) -> Store:
+        """An empty store for the keys and values of sequences."""
+        return Store(self.n_layers)
 
     @property
     def n_layers(self) -> int:
@@ -101,7 +109,9 @@ class LoadedModel:
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto") -> LoadedModel:
+def load_model(
+    name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: Literal["hooked", "bridge"] = "hooked"
+) -> LoadedModel:
     """Load a model by catalogue name, folder, GGUF file or hub name.
 
     Raises:
@@ -119,17 +129,30 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
-    return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target)
+    return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target, backend=backend)
 
 
-def boot(name: str, hf_model: Any, tokenizer: Any, *, weights_sha256: str, device: torch.device | str = "cpu") -> LoadedModel:
-    """Wrap a loaded Hugging Face causal language model and its tokenizer. The model's modules are taken over."""
+def boot(
+    name: str,
+    hf_model: Any,
+    tokenizer: Any,
+    *,
+    weights_sha256: str,
+    device: torch.device | str = "cpu",
+    backend: Literal["hooked", "bridge"] = "hooked",
+) -> LoadedModel:
+    """Wrap a loaded Hugging Face causal language model and its tokenizer. The model's modules are taken over.
+
+    Args:
+        backend: what forward passes go through; both share the weights.
+    """
     hf_model.eval()
     # some checkpoints name a multimodal wrapper here; the bridge picks its adapter by this name
     hf_model.config.architectures = [type(hf_model).__name__]
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
     hf_model.to(device)
+    lean = twin(hf_model) if backend != "bridge" else None  # before the bridge puts its own modules into the tree
     bridge = TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=str(device), dtype=dtype)
     identity = ModelIdentity(
         name=name,
@@ -147,7 +170,7 @@ def boot(name: str, hf_model: Any, tokenizer: Any, *, weights_sha256: str, devic
         torch.device(device),
         stop_ids=_stop_ids(hf_model, tokenizer),
         n_ctx=config.max_position_embeddings,
-        windowed="sliding_attention" in (getattr(config, "layer_types", None) or ()),
+        backend=BridgeBackend(bridge) if lean is None else HookedDecoder(lean),
     )
 
 

@@ -1,4 +1,4 @@
-"""One forward pass: tokens in, logits and a longer context out; impulses and captures happen inside, under the model's lock.
+"""One forward pass over tokens of many sequences: logits and states out, impulses and captures inside, under the model's lock.
 
 Every other module reaches the model through :func:`forward` alone, so hooks (which are global state of the module tree) can
 never leak from one caller into another.
@@ -7,86 +7,101 @@ never leak from one caller into another.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.models.context import Context, from_cache, join, left_padded
+from stir_core.models.attention import Packed, Piece
+from stir_core.models.backends import row_cache, take_over
+from stir_core.models.cache import Row, Store
 from stir_core.models.loading import LoadedModel
 from stir_core.models.steering import Impulse, captured, impulses
 
 
+class Feed(NamedTuple):
+    """New tokens for one row in a pass."""
+
+    row: Row
+    ids: list[int]
+    impulse: Impulse | None = None
+    """Added at the last of the new tokens."""
+    logits: bool = True
+    """Whether the logits after the last new token are wanted."""
+    capture: tuple[int, ...] = ()
+    """Indices into ``ids`` whose states are wanted."""
+
+
 class Pass(NamedTuple):
-    """What one forward pass gave."""
+    """What one forward pass gave, in the order of the feeds."""
 
-    logits: Float[Tensor, "rows d_vocab"]
-    """Raw logits after the last token of each row, float32."""
-    context: Context
-    states: dict[int, Float[Tensor, "..."]]
-    """Block outputs by layer: ``[rows, d_model]`` at the last token, or ``[rows, pos, d_model]`` with ``every_state``."""
+    logits: Float[Tensor, "wanted d_vocab"]
+    """Raw float32 logits after the last token of each feed that asked for them."""
+    states: list[dict[int, Float[Tensor, "captured d_model"]]]
+    """Block outputs of each feed's captured tokens, by layer; empty dicts where nothing was captured."""
 
 
-def forward(
-    model: LoadedModel,
-    ids: Int[Tensor, "rows pos"],
-    context: Context | None = None,
-    *,
-    real: Bool[Tensor, "rows pos"] | None = None,
-    plan: list[Impulse] | None = None,
-    capture: tuple[int, ...] = (),
-    every_state: bool = False,
-) -> Pass:
-    """Run tokens through the model behind ``context``.
+@torch.inference_mode()
+def forward(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...] = ()) -> Pass:
+    """Run new tokens behind what their rows hold; the rows then hold them too.
 
     Args:
-        ids: token ids, padded on the left.
-        real: which ids are tokens rather than padding; ``None`` means all.
-        plan: impulses, each added once at the last token of its row.
-        capture: layers whose outputs are returned.
-        every_state: capture all positions rather than the last.
+        feeds: at most one a row; a branch takes one token at a time.
+        layers: blocks whose outputs are captured.
     """
-    rows, width = ids.shape
-    ids = ids.to(model.device)
-    fresh = torch.ones(rows, width, dtype=torch.bool, device=model.device) if real is None else real.to(model.device)
-    owned = fresh if context is None else torch.cat([context.owned, fresh], dim=1)
-    masked = not bool(owned.all())
-    extra: dict[str, Tensor] = {}
-    if masked:
-        # positions count a row's own tokens: padding and hidden columns take no place in the sequence
-        extra = {"attention_mask": owned.long(), "position_ids": (owned.long().cumsum(1) - 1).clamp(min=0)[:, -width:]}
+    with model.lock:
+        if model.backend.packs:
+            return _packed(model, feeds, layers)
+        return _one_by_one(model, feeds, layers)
+
+
+def read(model: LoadedModel, sequences: list[list[int]], layers: tuple[int, ...] = ()) -> tuple[list[Row], Pass]:
+    """Prefill whole sequences in a store of their own; the states are those of each last token."""
+    store = model.new_store()
+    rows = [store.open() for _ in sequences]
+    return rows, forward(model, [Feed(row, ids, capture=(len(ids) - 1,)) for row, ids in zip(rows, sequences, strict=True)], layers)
+
+
+def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
+    cache = Packed([Piece(feed.row, feed.ids) for feed in feeds], eager=model.eager)
+    ends = dict(zip(cache.order, cache.ends, strict=True))
+    plan = [(ends[i], feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]
+    at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
+    keep = torch.tensor([ends[i] for i, feed in enumerate(feeds) if feed.logits], dtype=torch.long, device=model.device)
     with (
-        model.lock,
-        torch.inference_mode(),
-        impulses(model.bridge, plan or [], rows=rows, d_model=model.d_model),
-        captured(model.bridge, capture, last_only=not every_state) as states,
+        impulses(model.backend, plan, tokens=len(cache.ids), d_model=model.d_model),
+        captured(model.backend, layers, at) as seen,
     ):
-        logits, cache = model.bridge(
-            ids,
-            past_key_values=None if context is None else context.as_cache(),
-            use_cache=True,
-            return_type="logits_and_cache",
-            logits_to_keep=1,
-            **extra,
+        logits = model.backend.forward(
+            torch.tensor([cache.ids], device=model.device), torch.tensor([cache.positions], device=model.device), cache, keep
         )
-    return Pass(logits[:, -1].float(), from_cache(cache, owned), states)
+    cache.advance()
+    states: list[dict[int, Tensor]] = []
+    start = 0
+    for feed in feeds:
+        stop = start + len(feed.capture)
+        states.append({layer: seen[layer][start:stop] for layer in layers} if feed.capture else {})
+        start = stop
+    return Pass(logits.float(), states)
 
 
-def read(model: LoadedModel, sequences: list[list[int]], context: Context | None = None, *, capture: tuple[int, ...] = ()) -> Pass:
-    """Run one token sequence a row, of any lengths, behind ``context``: the batched prefill.
+def _one_by_one(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
+    logits: list[Tensor] = []
+    states: list[dict[int, Tensor]] = []
+    for row, ids, impulse, wanted, capture in feeds:
+        cache = row_cache(row)
+        last = len(ids) - 1
+        with (
+            impulses(model.backend, [(last, impulse)] if impulse is not None else [], tokens=len(ids), d_model=model.d_model),
+            captured(model.backend, layers, list(capture)) as seen,
+        ):
+            positions = torch.arange(row.total, row.total + len(ids), device=model.device)[None]
+            found = model.backend.forward(torch.tensor([ids], device=model.device), positions, cache, positions[0, -1:])
+        take_over(row, cache, len(ids))
+        states.append({layer: seen[layer] for layer in layers} if capture else {})
+        if wanted:
+            logits.append(found.float())
+    return Pass(torch.cat(logits) if logits else torch.empty(0, 0), states)
 
-    Behind a context, sequences of different lengths leave holes between a row's tokens. Full attention masks them; a
-    sliding window counts columns, so a windowed model gets rows of one length at a time instead.
-    """
-    lengths = sorted({len(ids) for ids in sequences})
-    if context is None or len(lengths) == 1 or not model.windowed:
-        ids, real = left_padded(sequences)
-        return forward(model, ids, context, real=None if bool(real.all()) else real, capture=capture)
-    order: list[int] = []
-    passes: list[Pass] = []
-    for length in lengths:
-        rows = [row for row, ids in enumerate(sequences) if len(ids) == length]
-        part = context.select(rows).trimmed()
-        passes.append(forward(model, torch.tensor([sequences[row] for row in rows]), part, capture=capture))
-        order += rows
-    back = [order.index(row) for row in range(len(order))]
-    states = {layer: torch.cat([each.states[layer] for each in passes])[back] for layer in capture}
-    return Pass(torch.cat([each.logits for each in passes])[back], join([each.context for each in passes]).select(back), states)
+
+def scratch(model: LoadedModel) -> Store:
+    """A small store for branches, which hold a few tokens each."""
+    return Store(model.n_layers, columns=8)

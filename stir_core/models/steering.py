@@ -1,7 +1,7 @@
-"""The only code that changes activations: impulses at the last token of a pass, and captures, as context managers that prove they ran.
+"""The only code that changes activations: impulses at single tokens of a pass, and captures, as context managers that prove they ran.
 
 An unknown hook is an error before the pass, a hook that never fired is an error after it, and an exception leaves no hook
-behind. Rows without an impulse are not touched at all: their activations stay bit-equal.
+behind. Tokens without an impulse are not touched at all: their activations stay bit-equal.
 """
 
 from collections.abc import Iterator
@@ -13,52 +13,45 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.errors import SteeringError
+from stir_core.models.backends import Backend
 
 
 class Impulse(NamedTuple):
-    """A vector added once to the residual stream after block ``layer``, at the last token of row ``row``."""
+    """A vector added once to the residual stream after block ``layer``."""
 
-    row: int
     layer: int
     vector: Float[Tensor, "d_model"]
 
 
-def hook_point(bridge: Any, layer: int) -> Any:
-    """TransformerLens hook point of block ``layer``'s output, ``blocks.{layer}.hook_out``.
-
-    Raises:
-        SteeringError: no such block.
-    """
-    if not 0 <= layer < len(bridge.blocks):
-        raise SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {len(bridge.blocks) - 1}")
-    return bridge.blocks[layer].hook_out
-
-
 @contextmanager
-def impulses(bridge: Any, plan: list[Impulse], *, rows: int, d_model: int) -> Iterator[None]:
-    """Add each impulse of the plan during the one forward pass inside the block.
+def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, d_model: int) -> Iterator[None]:
+    """Add each impulse at its token of the one forward pass inside the block.
+
+    Args:
+        plan: (token of the pass, impulse).
+        tokens: tokens of the pass.
 
     Raises:
-        SteeringError: unknown layer or row or wrong width before the pass; a hook that did not fire exactly once after it.
+        SteeringError: unknown layer or token or wrong width before the pass; a hook that did not fire exactly once after it.
     """
-    by_layer: dict[int, list[Impulse]] = {}
-    for impulse in plan:
-        if not 0 <= impulse.row < rows:
-            raise SteeringError(f"impulse for row {impulse.row} of a batch of {rows}")
+    by_layer: dict[int, list[tuple[int, Impulse]]] = {}
+    for at, impulse in plan:
+        if not 0 <= at < tokens:
+            raise SteeringError(f"impulse at token {at} of a pass of {tokens}")
         if tuple(impulse.vector.shape) != (d_model,):
             raise SteeringError(f"impulse of shape {list(impulse.vector.shape)} on a residual stream of width {d_model}")
-        by_layer.setdefault(impulse.layer, []).append(impulse)
+        by_layer.setdefault(impulse.layer, []).append((at, impulse))
     fired = dict.fromkeys(by_layer, 0)
-    points = {layer: hook_point(bridge, layer) for layer in by_layer}
+    points = {layer: backend.hook_point(layer) for layer in by_layer}
 
     def add(layer: int) -> Any:
-        at = [impulse.row for impulse in by_layer[layer]]
-        vectors = torch.stack([impulse.vector for impulse in by_layer[layer]])
+        at = [at for at, _ in by_layer[layer]]
+        vectors = torch.stack([impulse.vector for _, impulse in by_layer[layer]])
 
         def hook(stream: Tensor, hook: Any) -> Tensor:
             fired[layer] += 1
             steered = stream.clone()
-            steered[at, -1] += vectors.to(stream)
+            steered[0, at] += vectors.to(stream)
             return steered
 
         return hook
@@ -71,27 +64,27 @@ def impulses(bridge: Any, plan: list[Impulse], *, rows: int, d_model: int) -> It
 
 
 @contextmanager
-def captured(bridge: Any, layers: tuple[int, ...], *, last_only: bool) -> Iterator[dict[int, Tensor]]:
-    """Collect block outputs of the one forward pass inside the block, by layer, after any impulse there.
+def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterator[dict[int, Tensor]]:
+    """Collect block outputs at the tokens ``at`` of the one forward pass inside the block, by layer, after any impulse there.
 
     Yields:
-        A dict that fills during the pass: ``[rows, d_model]`` at the last token, or ``[rows, pos, d_model]``.
+        A dict that fills during the pass: ``[len(at), d_model]`` by layer; empty when nothing is asked for.
 
     Raises:
         SteeringError: unknown layer before the pass; a hook that did not fire after it.
     """
     seen: dict[int, Tensor] = {}
-    points = {layer: hook_point(bridge, layer) for layer in layers}
+    points = {layer: backend.hook_point(layer) for layer in layers}
 
     def keep(layer: int) -> Any:
         def hook(stream: Tensor, hook: Any) -> None:
-            seen[layer] = (stream[:, -1] if last_only else stream).detach().clone()
+            seen[layer] = stream[0, at].detach()
 
         return hook
 
-    with _hooked([(point, keep(layer)) for layer, point in points.items()]):
+    with _hooked([(point, keep(layer)) for layer, point in points.items()] if at else []):
         yield seen
-    missing = [layer for layer in layers if layer not in seen]
+    missing = [layer for layer in layers if layer not in seen] if at else []
     if missing:
         raise SteeringError(f"the capture at blocks.{missing[0]}.hook_out never fired")
 

@@ -186,7 +186,71 @@ def test_accounting(tiny):
             assert step.probe_tokens == sum(map(len, previews)) + len(step.evidence.null_preview_ids)
             assert len(previews) <= GATE.candidates and all(1 <= len(ids) <= GATE.probe_tokens for ids in previews)
         assert trace.total_tokens == trace.tokens_used + trace.probe_tokens
-        assert trace.forward_tokens >= len(trace.prompt_ids) + trace.total_tokens - 1
+        assert trace.forward_tokens == len(trace.prompt_ids) + sum(fed(step, step is trace.steps[-1]) for step in trace.steps)
+
+
+def fed(step, last: bool) -> int:
+    """Token positions that a step runs: previews, the step itself, and the clean pass over it or its last token."""
+    n, null = len(step.token_ids), max(0, len(step.evidence.null_preview_ids) - 1)  # null has its first logits already
+    previews = step.probe_tokens - len(step.evidence.null_preview_ids) + null
+    if step.decision.chosen is None:
+        return previews + max(0, n - null - (1 if last else 0))
+    return previews + n + (0 if last else n)
+
+
+@pytest.mark.parametrize("max_new_tokens", [10, 11, 12, 13, 40])
+@pytest.mark.parametrize("change", [{"tau_null": 10.0}, {"preview_scale": "committed"}], ids=["null", "committed"])
+def test_a_preview_that_goes_on_changes_nothing(tiny, monkeypatch, change, max_new_tokens):
+    """Reusing the kept preview equals decoding the step afresh, budgets that end inside a preview included."""
+    gate = GATE.model_copy(update=change)
+    jobs = [Job(n, i, gate, make_memory()) for n, i in PROMPTS.items()]
+    reusing = run_all(tiny, jobs, settings(max_new_tokens))
+    monkeypatch.setattr("stir_core.intervene.controller._Answer._preview_to_keep", lambda self: None)
+    afresh = run_all(tiny, jobs, settings(max_new_tokens))
+    assert sum(trace.reused_tokens for trace in reusing) > 0 == sum(trace.reused_tokens for trace in afresh)
+    for one, two in zip(reusing, afresh, strict=True):
+        assert (one.token_ids, one.finish, one.probe_tokens) == (two.token_ids, two.finish, two.probe_tokens)
+        assert [step.decision.chosen for step in one.steps] == [step.decision.chosen for step in two.steps]
+        assert [step.logprobs for step in one.steps] == [pytest.approx(step.logprobs, abs=1e-4) for step in two.steps]
+        assert one.forward_tokens < two.forward_tokens or one.reused_tokens <= 1
+
+
+def test_waiting_answers_enter_and_change_nothing(tiny):
+    jobs = [Job(f"{n}{seed}", i, GATE, make_memory(seed=seed)) for n, i in PROMPTS.items() for seed in (0, 1)]
+    together, few = run_all(tiny, jobs, settings()), run_all(tiny, jobs, settings(rows=2))
+    for one, two in zip(together, few, strict=True):
+        assert_same(one, two)
+
+
+def test_nobody_waits_for_anothers_step(tiny):
+    """While one answer is inside a long step, another ends several."""
+    jobs = [Job(name, ids, GATE, make_memory()) for name, ids in PROMPTS.items()]
+    events = [e for e in steer(tiny, jobs, settings(max_new_tokens=60)) if isinstance(e, StepEvent | TokenEvent)]
+    open_at = {(e.row, e.step): i for i, e in enumerate(events) if isinstance(e, StepEvent)}
+    overtaken = [
+        (row, step)
+        for (row, step), start in open_at.items()
+        if (row, step + 1) in open_at
+        and any(
+            other != row
+            and start < i < open_at[row, step + 1]
+            and (other, s + 1) in open_at
+            and open_at[other, s + 1] < open_at[row, step + 1]
+            for (other, s), i in open_at.items()
+        )
+    ]
+    assert overtaken
+
+
+@pytest.mark.parametrize("backend", ["bridge"])
+def test_the_reference_backend_decides_the_same(llama_pair, tokenizer, backend):
+    from stir_core.models.loading import boot
+    from tests.builders import make_hf
+
+    reference = boot("tiny/llama", make_hf("llama", len(tokenizer)), tokenizer, weights_sha256="0" * 64, backend=backend)
+    jobs = [Job(name, ids, GATE, make_memory()) for name, ids in PROMPTS.items()]
+    for one, two in zip(run_all(llama_pair[0], jobs, settings()), run_all(reference, jobs, settings()), strict=True):
+        assert_same(one, two)
 
 
 def test_events_tell_the_whole_story(tiny):
@@ -236,14 +300,14 @@ def test_variants(tiny, variant):
 
 
 def test_matched_noise_has_the_actions_own_norm(tiny):
-    from stir_core.intervene.controller import _action, _Answer
+    from stir_core.intervene.controller import _action
 
     memory = make_memory()
     entry = next(entry for entry in memory.entries if entry.kind == "corrective")
     for noise in ("unit", "matched"):
         gate = GATE.model_copy(update={"variant": "random_vector", "noise": noise})
-        drawn = _action(_Answer(Job("a", [1], gate, memory), 0), entry.id, settings())
-        assert torch.equal(drawn, _action(_Answer(Job("b", [2], gate, memory), 1), entry.id, settings()))
+        drawn = _action(Job("a", [1], gate, memory), entry.id, 0)
+        assert torch.equal(drawn, _action(Job("b", [2], gate, memory), entry.id, 0))
         true = memory.action(entry.id)
         assert abs(float(torch.cosine_similarity(drawn, true, dim=0))) < 0.6
         if noise == "matched":

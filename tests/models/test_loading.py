@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from stir_core.errors import ModelError, PromptError
 from stir_core.models import loading
+from stir_core.models.backends import BridgeBackend
 from stir_core.models.catalogue import catalogue, file_digest, resolve
 from stir_core.models.loading import load_model
 from stir_core.models.passes import read
@@ -24,7 +26,7 @@ def test_a_folder_loads_and_knows_itself(folder):
     assert first.identity == second.identity
     identity = first.identity
     assert (identity.processing, identity.dtype, identity.n_layers, identity.d_model) == ("raw", "float32", 4, 32)
-    assert first.stop_ids == {1} and first.n_ctx == 512 and not first.windowed
+    assert first.stop_ids == {1} and first.n_ctx == 512
     assert load_model(str(folder), dtype="bfloat16").identity.dtype == "bfloat16"
 
 
@@ -147,6 +149,10 @@ def test_the_embedded_model_equals_the_plain_one(smollm2):
     hf.model.layers[17].register_forward_hook(lambda m, a, out: states.update(h=out[0] if isinstance(out, tuple) else out))
     with torch.inference_mode():
         logits = hf(torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
-    ours = read(model, [ids], capture=(17,))
-    assert torch.equal(ours.logits[0], logits)
-    assert torch.equal(ours.states[17][0], states["h"][0, -1] if states["h"].ndim == 3 else states["h"][-1])
+    state = states["h"][0, -1] if states["h"].ndim == 3 else states["h"][-1]
+    for way in (replace(model, backend=BridgeBackend(model.bridge)), replace(model, eager=True)):
+        _, ours = read(way, [ids], (17,))
+        assert torch.equal(ours.logits[0], logits)
+        assert torch.equal(ours.states[0][17][0], state)
+    _, fused = read(model, [ids], (17,))
+    torch.testing.assert_close(fused.logits[0].log_softmax(-1), logits.log_softmax(-1), atol=1e-4, rtol=0)

@@ -1,0 +1,164 @@
+"""Two ways through one set of weights, behind one small interface: the raw bridge, and a lean decoder with the same hook points.
+
+The bridge serves anything that looks inside a model. Decoding goes through :class:`HookedDecoder`: the plain Hugging Face model with
+TransformerLens hook points at its block outputs, attention over packed tokens, and the bridge's own parameters (no second copy).
+Which of the two runs is a matter of speed alone, and :func:`agreement` measures that it is.
+"""
+
+import copy
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from stir_core.errors import ModelError, SteeringError
+from stir_core.models.attention import NAME
+from stir_core.models.cache import Row, Store
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What a forward pass needs of a model."""
+
+    name: str
+    packs: bool
+    """Whether one pass takes tokens of many sequences."""
+    n_layers: int
+
+    def forward(
+        self, ids: Int[Tensor, "1 tokens"], positions: Int[Tensor, "1 tokens"], cache: Any, keep: Int[Tensor, "kept"]
+    ) -> Float[Tensor, "kept d_vocab"]:
+        """Logits at the packed positions ``keep``; ``cache`` takes the new keys and values in."""
+        ...
+
+    def hook_point(self, layer: int) -> HookPoint:
+        """``blocks.{layer}.hook_out``."""
+        ...
+
+
+class HookedDecoder(HookedRootModule):
+    """The plain Hugging Face model with TransformerLens hook points ``blocks.{i}.hook_out``, sharing the weights that it is given."""
+
+    name = "hooked"
+    packs = True
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        layers = block_list(model)
+        self.n_layers = len(layers)
+        self.blocks = nn.ModuleList(_Block() for _ in layers)
+        for block, layer in zip(self.blocks, layers, strict=True):
+            layer.register_forward_hook(_through(block.hook_out))  # type: ignore[arg-type]
+        self.setup()
+
+    def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
+        """See :class:`Backend`."""
+        out = self.model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        return out.logits[0]
+
+    def hook_point(self, layer: int) -> HookPoint:
+        """See :class:`Backend`."""
+        return _point(self.blocks, layer)
+
+
+class BridgeBackend:
+    """The raw bridge, one sequence a pass, attention as Hugging Face's eager kernel computes it: slow, and the reference."""
+
+    name = "bridge"
+    packs = False
+
+    def __init__(self, bridge: Any):
+        self.bridge = bridge
+        self.n_layers = len(bridge.blocks)
+
+    def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
+        """See :class:`Backend`; ``keep`` must be the last position."""
+        logits, _ = self.bridge(ids, past_key_values=cache, use_cache=True, return_type="logits_and_cache", logits_to_keep=1)
+        return logits[0]
+
+    def hook_point(self, layer: int) -> HookPoint:
+        """See :class:`Backend`."""
+        return _point(self.bridge.blocks, layer)
+
+
+def twin(hf_model: Any) -> nn.Module:
+    """A second module tree over the same parameters and buffers, reading packed tokens.
+
+    Make it before a bridge takes the first one over.
+    """
+    shared = {id(tensor): tensor for tensor in (*hf_model.parameters(), *hf_model.buffers())}
+    other = copy.deepcopy(hf_model, memo=shared)
+    other.config._attn_implementation = NAME
+    other.config.get_text_config()._attn_implementation = NAME
+    return other
+
+
+def block_list(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers of a Hugging Face model.
+
+    Raises:
+        ModelError: there is no list of as many modules as the config has layers.
+    """
+    n = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr]
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n:
+            return module
+    raise ModelError(f"{type(model).__name__} has no list of {n} blocks: it cannot be hooked at block outputs")
+
+
+def row_cache(row: Row) -> DynamicCache:
+    """A Hugging Face cache over one row, its trunk's share included, for passes of one sequence."""
+    cache = DynamicCache()
+    if row.total == 0:
+        return cache
+    for layer in range(len(row.store._keys)):
+        held = DynamicLayer()
+        parts: list[tuple[Tensor, Tensor]] = []
+        if row.trunk is not None:
+            parts.append(_view(row.trunk, layer, row.trunk_length))
+        if row.length:
+            parts.append(_view(row, layer, row.length))
+        held.keys, held.values = (torch.cat(each, dim=2) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
+        held.dtype, held.device, held.is_initialized = held.keys.dtype, held.keys.device, True
+        cache.layers.append(held)
+    return cache
+
+
+def take_over(row: Row, cache: DynamicCache, n: int) -> None:
+    """Write the last ``n`` columns of a cache into the row."""
+    row.store.reserve(row.length + n)
+    for layer, held in enumerate(cache.layers):
+        for part, tensor in ((Store.keys, held.keys), (Store.values, held.values)):
+            part(row.store, layer, tensor)[row.slot, :, row.length : row.length + n] = tensor[0, :, -n:]  # type: ignore[index]
+    row.length += n
+
+
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook_out = HookPoint()
+
+
+def _through(point: HookPoint) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return point(output)
+        return (point(output[0]), *output[1:])
+
+    return hook
+
+
+def _point(blocks: Any, layer: int) -> HookPoint:
+    if not 0 <= layer < len(blocks):
+        raise SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {len(blocks) - 1}")
+    return blocks[layer].hook_out
+
+
+def _view(row: Row, layer: int, length: int) -> tuple[Tensor, Tensor]:
+    at = slice(row.slot, row.slot + 1)
+    return row.store.keys(layer)[at, :, :length], row.store.values(layer)[at, :, :length]

@@ -1,0 +1,153 @@
+"""Keys and values of many sequences, each of its own length, written in place and read as views.
+
+A :class:`Store` holds one buffer a layer; a :class:`Row` is one sequence in it, its tokens side by side from column 0, so nothing is ever
+padded or shifted. A *branch* is a row of another store that reads the first tokens of its trunk where they lie and keeps only its own:
+forking copies nothing. What lies behind a row's length is scratch: cutting a row short is one assignment.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+GRAIN = 64
+"""Columns are reserved in multiples of this."""
+
+Column = list[tuple[Tensor, Tensor]]
+"""Keys and values of one token, one pair a layer: ``[kv_heads, d_head]`` each."""
+
+
+class Row:
+    """One sequence: ``length`` tokens of its own in ``store``, behind the first ``trunk_length`` tokens of ``trunk``."""
+
+    __slots__ = ("length", "slot", "store", "trunk", "trunk_length")
+
+    def __init__(self, store: "Store", slot: int, trunk: "Row | None" = None, trunk_length: int = 0):
+        self.store, self.slot, self.length = store, slot, 0
+        self.trunk, self.trunk_length = trunk, trunk_length
+
+    @property
+    def total(self) -> int:
+        """Tokens of the whole sequence, the trunk's share included: the position of the next one."""
+        return self.trunk_length + self.length
+
+
+class Store:
+    """Buffers ``[slots, kv_heads, columns, d_head]`` for keys and values, one pair a layer, growing as they are needed.
+
+    Live rows always fill the first slots: a row that leaves is replaced by the last one, so a batch stays a view of the buffer.
+    """
+
+    def __init__(self, n_layers: int, *, columns: int = GRAIN):
+        self._keys: list[Tensor | None] = [None] * n_layers
+        self._values: list[Tensor | None] = [None] * n_layers
+        self.rows: list[Row] = []
+        self.slots = 1
+        self.columns = columns
+
+    def open(self, trunk: Row | None = None, trunk_length: int = 0) -> Row:
+        """A new, empty row; with ``trunk`` a branch behind its first ``trunk_length`` tokens."""
+        row = Row(self, len(self.rows), trunk, trunk_length)
+        self.rows.append(row)
+        if len(self.rows) > self.slots:
+            self.slots = max(len(self.rows), self.slots + self.slots // 2)
+        return row
+
+    @torch.inference_mode()
+    def close(self, row: Row) -> None:
+        """Give the row's slot back; the last row moves into it."""
+        last = self.rows.pop()
+        if last is not row:
+            self._copy(last.slot, row.slot, 0, last.length)
+            last.slot = row.slot
+            self.rows[row.slot] = last
+        row.slot, row.length = -1, 0
+
+    def reserve(self, columns: int) -> None:
+        """Make room for sequences of ``columns`` tokens of their own."""
+        if columns > self.columns:
+            self.columns = max(-(-columns // GRAIN) * GRAIN, self.columns + self.columns // 4 // GRAIN * GRAIN)
+
+    def shrink(self) -> None:
+        """Give back the slots that no row uses."""
+        self.slots = max(1, len(self.rows))
+        for buffers in (self._keys, self._values):
+            for layer, held in enumerate(buffers):
+                if held is not None and held.shape[0] > self.slots:
+                    buffers[layer] = held[: self.slots].clone()
+
+    @property
+    def tokens(self) -> int:
+        """Token places that are held, used or not: what memory is proportional to."""
+        return self.slots * self.columns
+
+    def keys(self, layer: int, like: Tensor | None = None) -> Float[Tensor, "slots kv_heads columns d_head"]:
+        """The key buffer of a layer, made or grown when ``like`` (new keys ``[1, kv_heads, n, d_head]``) says how."""
+        return self._buffer(self._keys, layer, like)
+
+    def values(self, layer: int, like: Tensor | None = None) -> Float[Tensor, "slots kv_heads columns d_head"]:
+        """The value buffer of a layer, as :meth:`keys`."""
+        return self._buffer(self._values, layer, like)
+
+    @torch.inference_mode()
+    def copy(self, source: Row, target: Row, length: int) -> None:
+        """Make ``target`` (of this store) the first ``length`` tokens of ``source`` (of this store)."""
+        self._copy(source.slot, target.slot, 0, length)
+        target.length = length
+
+    @torch.inference_mode()
+    def column(self, row: Row, position: int) -> Column:
+        """A copy of one token's keys and values."""
+        return [
+            (self.keys(i)[row.slot, :, position].clone(), self.values(i)[row.slot, :, position].clone()) for i in range(len(self._keys))
+        ]
+
+    @torch.inference_mode()
+    def put(self, row: Row, position: int, column: Column) -> None:
+        """Write one token's keys and values over what stands there."""
+        for i, (key, value) in enumerate(column):
+            self.keys(i, key[None, :, None])[row.slot, :, position] = key
+            self.values(i, value[None, :, None])[row.slot, :, position] = value
+
+    def _buffer(self, buffers: list[Tensor | None], layer: int, like: Tensor | None) -> Tensor:
+        held = buffers[layer]
+        if held is not None and held.shape[0] >= self.slots and held.shape[2] >= self.columns:
+            return held
+        if held is None:
+            if like is None:
+                raise ValueError(f"layer {layer} of the store holds nothing yet")
+            shape = (self.slots, like.shape[1], self.columns, like.shape[3])
+        else:
+            shape = (max(self.slots, held.shape[0]), held.shape[1], max(self.columns, held.shape[2]), held.shape[3])
+        # zeros, not scratch: a masked place is still multiplied by its weight 0, and 0 times an accidental NaN is NaN
+        made = torch.zeros(shape, dtype=(held if like is None else like).dtype, device=(held if like is None else like).device)  # type: ignore[union-attr]
+        if held is not None:
+            made[: held.shape[0], :, : held.shape[2]] = held
+        buffers[layer] = made
+        return made
+
+    def _copy(self, source: int, target: int, start: int, stop: int) -> None:
+        if stop <= start:
+            return
+        for buffers in (self._keys, self._values):
+            for layer, held in enumerate(buffers):
+                if held is not None:
+                    held = self._buffer(buffers, layer, None)
+                    held[target, :, start:stop] = held[source, :, start:stop]
+
+
+@torch.inference_mode()
+def graft(branch: Row, *, skip: int = 0) -> None:
+    """Append a branch's own tokens to its trunk, which then goes on as the branch would have; ``skip`` leaves out the first ones.
+
+    The trunk's columns from ``trunk_length`` on are overwritten: keep what must come back with :meth:`Store.column`.
+    """
+    trunk = branch.trunk
+    if trunk is None:
+        raise ValueError("only a branch can be grafted")
+    start, stop = branch.trunk_length + skip, branch.trunk_length + branch.length
+    trunk.store.reserve(stop)
+    for layer in range(len(branch.store._keys)):
+        for of in (Store.keys, Store.values):
+            own = of(branch.store, layer)
+            of(trunk.store, layer, own)[trunk.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]
+    trunk.length = stop
