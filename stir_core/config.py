@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stir_core.errors import ConfigError
+from stir_core.keyspace import Similarity
 from stir_core.records import Variant
 
 LayerSpec = int | float | str
@@ -111,6 +112,8 @@ class BasisConfig(Section):
     """Ridge on the kernel's diagonal."""
     min_per_control_point: Annotated[int, Field(ge=0)] = 8
     """Entries forced in at every control point, best quality first."""
+    similarity: Similarity = "cosine"
+    """Where keys and states are compared, in selection and retrieval alike: as they are (published), centred, or whitened."""
     keep_unreachable: bool = False
     """Keep entries at the last control point, which retrieval never asks for (the published code does)."""
 

@@ -28,6 +28,7 @@ from stir_core.harvest.states import Reading, capture_states, finished_steps, go
 from stir_core.intervene.controller import Job, Settings, steer
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.session import graded, open_session
+from stir_core.keyspace import apply_space
 from stir_core.models.lens import lens_of
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
@@ -242,6 +243,7 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
     picks: list[Pick] = []
     maps: dict[str, np.ndarray] = {}
     if entries:
+        keys = apply_space(run.key_space(), keys, [entry.layer for entry in entries])
         picked = select(entries, keys, config.basis, seed=config.seed, compat=config.compat)
         picks = [Pick(rank=rank, entry_id=entries[i].id, forced=forced, gain=gain) for rank, (i, forced, gain) in enumerate(picked)]
         maps["pca"] = pca_map(keys)
@@ -274,7 +276,7 @@ def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:
     n = config.task.n_eval
     problems = load_problems(config.task.name, config.task.held_out, n=n, seed=config.seed, levels=config.task.levels) if n else ()
     library = run.library()
-    memory = Memory(*library) if library.entries else None
+    memory = Memory(*library, run.key_space()) if library.entries else None
     part = _take_up(run, "steered", model)
     write_records(part / "problems.jsonl", problems)
     files = {"vanilla": part / "vanilla.jsonl", "steered": part / "steered.jsonl"}

@@ -77,7 +77,7 @@ def greedy_map(
     forced = forced[:budget]
     reward = np.log1p(np.maximum(quality, 0.0))
     schur = np.full(n, 1.0 + epsilon)
-    factor = np.empty((n, min(budget, n)))
+    factor = np.empty((min(budget, n), n))  # one row a pick: written and read whole, and never an n x n kernel
     free = np.ones(n, dtype=bool)
     picks: list[Picked] = []
     depth = 0
@@ -87,10 +87,12 @@ def greedy_map(
 
     def absorb(index: int) -> None:
         nonlocal depth
-        column = units @ units[index] - factor[:, :depth] @ factor[index, :depth]
+        column = units @ units[index]
+        if depth:
+            column -= factor[:depth, index] @ factor[:depth]
         column[index] += epsilon
         column /= np.sqrt(max(schur[index], FLOOR))
-        factor[:, depth] = column
+        factor[depth] = column
         schur[:] = schur - column**2
         depth += 1
 

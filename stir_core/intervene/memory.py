@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.config import GateConfig
+from stir_core.keyspace import KeySpace, apply_space
 from stir_core.records import Entry, Retrieved
 
 EPSILON = 1e-12
@@ -17,20 +18,28 @@ EPSILON = 1e-12
 class Memory:
     """Library entries by control point and layer, with unit keys and raw actions."""
 
-    def __init__(self, entries: tuple[Entry, ...], keys: Float[np.ndarray, "n d_model"], actions: Float[np.ndarray, "n d_model"]):
+    def __init__(
+        self,
+        entries: tuple[Entry, ...],
+        keys: Float[np.ndarray, "n d_model"],
+        actions: Float[np.ndarray, "n d_model"],
+        space: KeySpace | None = None,
+    ):
         self.entries = entries
+        self.space = space or KeySpace("cosine", {}, {})
         self.by_id = {entry.id: entry for entry in entries}
         self.layers = tuple(sorted({entry.layer for entry in entries}))
         self._row = {entry.id: row for row, entry in enumerate(entries)}
         self.raw_keys = torch.tensor(keys, dtype=torch.float32)
         self._actions = torch.tensor(actions, dtype=torch.float32)
-        unit = torch.nn.functional.normalize(self.raw_keys, dim=-1, eps=EPSILON)
-        self._groups: dict[int, list[tuple[int, list[int], Tensor]]] = {}
-        for m in sorted({entry.m for entry in entries}):
-            for layer in self.layers:
-                rows = [row for row, entry in enumerate(entries) if entry.m == m and entry.layer == layer]
-                if rows:
-                    self._groups.setdefault(m, []).append((layer, rows, unit[rows]))
+        compared = apply_space(self.space, np.asarray(keys), [entry.layer for entry in entries])
+        unit = torch.nn.functional.normalize(torch.tensor(compared, dtype=torch.float32), dim=-1, eps=EPSILON)
+        members: dict[tuple[int, int], list[int]] = {}
+        for row, entry in enumerate(entries):
+            members.setdefault((entry.m, entry.layer), []).append(row)
+        self._groups: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+        for (m, layer), rows in sorted(members.items()):
+            self._groups.setdefault(m, []).append((layer, torch.tensor(rows), unit[rows]))
 
     def action(self, entry_id: str) -> Float[Tensor, "d_model"]:
         """The raw action vector of an entry; zero for a null entry."""
@@ -52,17 +61,24 @@ class Memory:
         n = self.count(m)
         if n < gate.min_entries:
             return (), f"{n} entries at control point {m}, min_entries is {gate.min_entries}"
-        rows: list[int] = []
-        sims: list[Tensor] = []
-        for layer, members, unit in self._groups[m]:
-            state = torch.nn.functional.normalize(states[layer].float().cpu(), dim=0, eps=EPSILON)
-            rows += members
-            sims.append(unit @ state)
-        values = torch.cat(sims).tolist()
-        order = sorted(range(n), key=lambda i: (-values[i], rows[i]))[: gate.k_retrieve]
-        if values[order[0]] < gate.min_sim:
-            return (), f"best cosine {values[order[0]]:.3f} < min_sim {gate.min_sim:g}"
-        return tuple(self._retrieved(rows[i], values[i]) for i in order), None
+        groups = self._groups[m]
+        sims = [unit @ self._compared(layer, states[layer]) for layer, _, unit in groups]
+        rows, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in ([rows for _, rows, _ in groups], sims))
+        # every value that reaches the k-th best is looked at, so that ties are settled by library order and not by the sort
+        least = values.topk(min(gate.k_retrieve, n)).values[-1]
+        near = (values >= least).nonzero()[:, 0]
+        order = sorted(zip((-values[near]).tolist(), rows[near].tolist(), strict=True))[: gate.k_retrieve]
+        best = -order[0][0]
+        if best < gate.min_sim:
+            return (), f"best cosine {best:.3f} < min_sim {gate.min_sim:g}"
+        return tuple(self._retrieved(row, -negative) for negative, row in order), None
+
+    def _compared(self, layer: int, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:
+        """A state as a unit vector of the space that the keys are compared in."""
+        state = state.float().cpu()
+        if self.space.kind != "cosine":
+            state = torch.tensor(self.space.apply(layer, state.double().numpy()[None])[0], dtype=torch.float32)
+        return torch.nn.functional.normalize(state, dim=0, eps=EPSILON)
 
     def _retrieved(self, row: int, sim: float) -> Retrieved:
         entry = self.entries[row]

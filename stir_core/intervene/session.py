@@ -82,7 +82,7 @@ def open_session(run: Run, model: LoadedModel) -> Session:
     """
     run.check_model(model.identity)
     library = run.library()
-    return Session(run.config, model, Memory(*library) if library.entries else None)
+    return Session(run.config, model, Memory(*library, run.key_space()) if library.entries else None)
 
 
 def graded(event: Event, problem: Problem, grader: Grader) -> Event:

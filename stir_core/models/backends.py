@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from stir_core.errors import ModelError, SteeringError
 from stir_core.models.attention import NAME
 from stir_core.models.cache import Row, Store
+from stir_core.models.products import install
 
 
 @runtime_checkable
@@ -49,6 +50,7 @@ class HookedDecoder(HookedRootModule):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self._products = install(model)
         layers = block_list(model)
         self.n_layers = len(layers)
         self.blocks = nn.ModuleList(_Block() for _ in layers)
@@ -58,6 +60,9 @@ class HookedDecoder(HookedRootModule):
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
         """See :class:`Backend`."""
+        if self._products[0].plain is not cache.eager:
+            for product in self._products:
+                product.plain = cache.eager
         out = self.model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=keep)
         return out.logits[0]
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from stir_core.config import STAGES, RunConfig, config_from, digest_of, stage_digest
 from stir_core.errors import MismatchError, StoreError
+from stir_core.keyspace import KeySpace, fit_space
 from stir_core.records import Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
 from stir_core.store.jsonl import read_records
 from stir_core.store.tensors import read_tensors
@@ -235,6 +236,13 @@ class Run:
     def key_rows(self) -> Float[np.ndarray, "n_keys d_model"]:
         """Raw keys of all entries; ``Entry.key_row`` indexes it."""
         return self._tensors("actions", "actions.safetensors")["keys"]
+
+    def key_space(self) -> KeySpace:
+        """The space that keys and states are compared in: ``basis.similarity``, fitted to all mined keys."""
+        if self.config.basis.similarity == "cosine":
+            return fit_space("cosine", np.empty((0, 0)), [])
+        layers = [entry.layer for entry in sorted(self.entries(), key=lambda entry: entry.key_row)]
+        return fit_space(self.config.basis.similarity, self.key_rows(), layers)
 
     def action_rows(self) -> Float[np.ndarray, "n_actions d_model"]:
         """Raw action vectors; ``Entry.action_row`` indexes it."""

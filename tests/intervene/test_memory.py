@@ -57,3 +57,9 @@ def test_why_nothing_is_retrieved(memory, m, changes, reason):
 def test_the_best_cosine_below_min_sim_retrieves_nothing(memory):
     found, why = memory.retrieve(2, {2: torch.tensor([1.0, 1.0, 0.0])}, GateConfig(min_sim=0.9))
     assert found == () and why == "best cosine 0.707 < min_sim 0.9"
+
+
+def test_ties_beyond_the_cut_are_settled_by_library_order():
+    entries = tuple(entry(f"t{i}", 1, 2) for i in range(9))
+    memory = Memory(entries, np.tile(np.array([[1.0, 1.0, 0.0]], np.float32), (9, 1)), np.zeros((9, 3), np.float32))
+    assert [e.entry_id for e in memory.retrieve(1, STATES, GateConfig(k_retrieve=4))[0]] == ["t0", "t1", "t2", "t3"]
