@@ -43,11 +43,11 @@ def selection(root: Path) -> dict[str, Any]:
     return {"equal": all(rows.values()), "cases": rows}
 
 
-def harvest(root: Path, model: LoadedModel) -> dict[str, Any]:
+def harvest(case: Path, model: LoadedModel) -> dict[str, Any]:
     """The published rollouts mined by us: the same pairs, qualities, keys and actions."""
-    entries = lines(root / CASE / "entries.jsonl")
-    tensors = read_tensors(root / CASE / "library.safetensors", ("keys", "vectors"))
-    mined = mined_from(root, model)
+    entries = lines(case / "entries.jsonl")
+    tensors = read_tensors(case / "library.safetensors", ("keys", "vectors"))
+    mined = mined_from(case, model)
     ours = {(entry.problem_id, entry.m, entry.kind): entry for entry in mined.entries}
     theirs = {(entry["problem"], entry["m"], entry["kind"]): (row, entry) for row, entry in enumerate(entries)}
     worst = {"quality": 0.0, "key": 0.0, "action": 0.0}
@@ -68,15 +68,15 @@ def harvest(root: Path, model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def mined_from(root: Path, model: LoadedModel) -> Mined:
+def mined_from(case: Path, model: LoadedModel) -> Mined:
     """Stage I in ``compat`` on the published rollouts."""
     problems = [
         Problem(id=str(i), task="golden", split="train", question=TEMPLATE.format(**row), answer=row["Answer"], kind="number")
-        for i, row in enumerate(lines(root / CASE / "train_problems.jsonl"))
+        for i, row in enumerate(lines(case / "train_problems.jsonl"))
     ]
     config = RunConfig(compat=True, rollouts=RolloutConfig(max_new_tokens=120), mining=MiningConfig(control_points=8))
     prompts = {problem.id: model.chat_ids(problem.question, SYSTEM) for problem in problems}
-    rollouts = [rollout_from(row, model, prompts[row["example_id"]]) for row in lines(root / CASE / "rollouts.jsonl")]
+    rollouts = [rollout_from(row, model, prompts[row["example_id"]]) for row in lines(case / "rollouts.jsonl")]
     steps = {(r.problem_id, r.k): finished_steps(model, list(r.token_ids), r.text, config) for r in rollouts}
     pairs = plan_pairs(problems, rollouts, config.mining, steps=steps)
     readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
@@ -101,10 +101,10 @@ def rollout_from(row: dict[str, Any], model: LoadedModel, prompt_ids: list[int])
     )  # fmt: skip
 
 
-def golden_memory(root: Path) -> Memory:
+def golden_memory(case: Path) -> Memory:
     """The published library."""
-    rows = lines(root / CASE / "entries.jsonl")
-    tensors = read_tensors(root / CASE / "library.safetensors", ("keys", "vectors"))
+    rows = lines(case / "entries.jsonl")
+    tensors = read_tensors(case / "library.safetensors", ("keys", "vectors"))
     entries = tuple(
         Entry(
             id=row["name"],
@@ -132,19 +132,26 @@ def golden_memory(root: Path) -> Memory:
     )
 
 
-def traces(root: Path, model: LoadedModel) -> dict[str, Any]:
+def traces(case: Path, model: LoadedModel) -> dict[str, Any]:
     """Greedy and steered decoding of the held-out problems."""
-    memory = golden_memory(root)
-    published = lines(root / CASE / "traces.jsonl")
+    memory = golden_memory(case)
+    published = lines(case / "traces.jsonl")
     prompts = [model.chat_ids(TEMPLATE.format(**row["problem"]), SYSTEM) for row in published]
     decode = DecodeConfig(max_new_tokens=120)
     steered = run_all(model, [Job(str(i), ids, GateConfig(), memory) for i, ids in enumerate(prompts)], Settings(decode, compat=True))
     greedy = run_all(model, [Job(str(i), ids, GateConfig()) for i, ids in enumerate(prompts)], Settings(decode))
     rows = [compare(row, plain, ours) for row, plain, ours in zip(published, greedy, steered, strict=True)]
-    keys = ("greedy_text", "text", "decisions", "tokens", "probe_tokens")
-    summary = {key: all(row[key] for row in rows) for key in keys}
-    worst = max(row["largest_score_difference"] for row in rows)
-    return {"equal": all(summary.values()) and worst <= TOLERANCE, **summary, "largest_score_difference": worst, "problems": len(rows)}
+    keys = ("greedy_text", "text", "tokens", "probe_tokens")
+    summary: dict[str, Any] = {key: all(row[key] for row in rows) for key in keys}
+    counts = {
+        "decisions": sum(row["decisions"] for row in rows),
+        "decisions_equal": sum(row["decisions_equal"] for row in rows),
+        "texts": len(rows),
+        "texts_equal": sum(row["text"] for row in rows),
+        "max_score_difference": max(row["max_score_difference"] for row in rows),
+    }
+    same = all(summary.values()) and counts["decisions"] == counts["decisions_equal"]
+    return {"equal": same and counts["max_score_difference"] <= TOLERANCE, **counts, **summary}
 
 
 def compare(published: dict[str, Any], greedy: Trace, ours: Trace) -> dict[str, Any]:
@@ -158,10 +165,11 @@ def compare(published: dict[str, Any], greedy: Trace, ours: Trace) -> dict[str, 
     return {
         "greedy_text": greedy.text == published["greedy"]["text"],
         "text": ours.text == theirs["text"],
-        "decisions": [step.decision.chosen or "null" for step in ours.steps] == names,
+        "decisions": max(len(names), len(ours.steps)),
+        "decisions_equal": sum(a == b for a, b in zip([step.decision.chosen or "null" for step in ours.steps], names, strict=False)),
         "tokens": [len(step.token_ids) for step in ours.steps] == [step["spent_commit"] for step in theirs["steps"]],
         "probe_tokens": ours.probe_tokens == theirs["probe_tokens"],
-        "largest_score_difference": worst,
+        "max_score_difference": worst,
     }
 
 
@@ -173,19 +181,24 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> int:
     """Compare everything; print a table or JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
-    parser.add_argument("golden", type=Path, help="folder with dpp.json and smollm2_easy/")
+    parser.add_argument("golden", type=Path, help="folder with library.safetensors, entries.jsonl and traces.jsonl, or the one above it")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     model = load_model(arguments.model)
-    report = {
-        "selection": selection(arguments.golden),
-        "harvest": harvest(arguments.golden, model),
-        "traces": traces(arguments.golden, model),
-    }
+    case = arguments.golden if (arguments.golden / "traces.jsonl").is_file() else arguments.golden / CASE
+    if not (case / "traces.jsonl").is_file():
+        parser.error(f"no traces.jsonl in {arguments.golden} or its {CASE}: give the folder of the published outputs")
+    report = {"traces": traces(case, model)}
+    if (case / "rollouts.jsonl").is_file():
+        report["harvest"] = harvest(case, model)
+    root = next((folder for folder in (case, case.parent) if (folder / "dpp.json").is_file()), None)
+    if root is not None:
+        report["selection"] = selection(root)
     equal = all(part["equal"] for part in report.values())
+    counts = ("decisions", "decisions_equal", "texts", "texts_equal", "max_score_difference")
     if arguments.json:
-        print(json.dumps({"equal": equal, **report}, indent=2))
+        print(json.dumps({"equal": equal, **{key: report["traces"][key] for key in counts}, **report}, indent=2))
     else:
         for name, part in report.items():
             print(f"{name:10} {'equal' if part['equal'] else 'DIFFERENT'}  {part}")

@@ -20,6 +20,7 @@ from stir_core.errors import ConfigError, DataError, PromptError, StirError
 if TYPE_CHECKING:
     from stir_core.pipeline import Progress
     from stir_core.records import StepTrace, Trace
+    from stir_core.store.runs import StageStatus
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from stir_core.pipeline import run_stages, stage_status
+    from stir_core.pipeline import run_stages
     from stir_core.store.configs import read_config
 
     config = _overridden(read_config(arguments.config), arguments.set)
@@ -114,11 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with _progress() as report:
         run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
     print(f"{run.path}")
-    for stage, state, counts, notes in stage_status(run):
-        digest = run.digest(stage) if state == "finished" else "-"
-        print(f"  {stage:9} {state:12} {digest:16} {_counts(counts)}")
-        for note in notes:
-            print(f"  {'':9} note: {note}")
+    _print_stages([row for row in run.status() if row.state == "finished"])
     return 0
 
 
@@ -126,28 +123,28 @@ def _status(arguments: argparse.Namespace) -> int:
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
-    rows = [
-        {
-            "stage": stage,
-            "state": "finished" if run.finished(stage) else "unfinished" if run.part(stage).is_dir() else "not started",
-            "digest": run.digest(stage) if run.finished(stage) else None,
-            "counts": run.manifest(stage).counts if run.finished(stage) else {},
-            "notes": list(run.manifest(stage).notes) if run.finished(stage) else [],
-        }
-        for stage in STAGES
-    ]
+    rows = run.status()
     for stage in run.stages():
         run.check_files(stage)
     model = run.model_identity()
     if arguments.json:
-        print(json.dumps({"run": str(run.path), "model": model.model_dump() if model else None, "stages": rows}, indent=2))
+        print(
+            json.dumps(
+                {"run": str(run.path), "model": model.model_dump() if model else None, "stages": [row._asdict() for row in rows]}, indent=2
+            )
+        )
         return 0
-    print(f"{run.path}: task {run.config.task.name}, model {model.name if model else run.config.model.name}, seed {run.config.seed}")
-    for row in rows:
-        print(f"  {row['stage']:9} {row['state']:12} {row['digest'] or '-':16} {_counts(row['counts'])}")
-        for note in row["notes"]:
-            print(f"  {'':9} note: {note}")
+    name = model.name if model else run.config.model.name
+    print(f"{run.path}: task {run.config.task.name}, model {name}, seed {run.config.seed}")
+    _print_stages(rows)
     return 0
+
+
+def _print_stages(rows: "list[StageStatus]") -> None:
+    for stage, state, digest, counts, notes in rows:
+        print(f"  {stage:9} {state:12} {digest or '-':16} {_counts(counts)}")
+        for note in notes:
+            print(f"  {'':9} note: {note}")
 
 
 def _trace(arguments: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ from stir_core.store.runs import Run
 from stir_core.store.tensors import read_tensors, write_tensors
 from stir_core.tasks import Grader, load_problems, render
 
-__all__ = ["STAGES", "Progress", "open_session", "run_stages", "stage_status"]
+__all__ = ["STAGES", "Progress", "open_session", "run_stages"]
 
 
 class Progress(NamedTuple):
@@ -95,18 +95,6 @@ def run_stages(
         tokens = _MAKERS[stage](run, model, report)
         _log(run, stage, time.monotonic() - started, tokens)
     return run
-
-
-def stage_status(run: Run) -> list[tuple[str, str, dict[str, int], tuple[str, ...]]]:
-    """For every stage: its name, ``"finished"``, ``"unfinished"`` or ``"not started"``, its counts and its notes."""
-    rows: list[tuple[str, str, dict[str, int], tuple[str, ...]]] = []
-    for stage in STAGES:
-        if run.finished(stage):
-            manifest = run.manifest(stage)
-            rows.append((stage, "finished", manifest.counts, manifest.notes))
-        else:
-            rows.append((stage, "unfinished" if run.part(stage).is_dir() else "not started", {}, ()))
-    return rows
 
 
 def environment() -> dict[str, Any]:

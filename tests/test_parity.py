@@ -21,7 +21,7 @@ def test_selection(root):
 
 @pytest.mark.model
 def test_the_published_rollouts_give_the_published_library(root, smollm2):
-    report = parity.harvest(root, smollm2)
+    report = parity.harvest(root / parity.CASE, smollm2)
     assert report["same_pairs"] and report["entries"] == 26, report
     assert report["equal"], report
 
@@ -29,6 +29,7 @@ def test_the_published_rollouts_give_the_published_library(root, smollm2):
 @pytest.mark.model
 @pytest.mark.slow
 def test_decisions_texts_and_scores(root, smollm2):
-    report = parity.traces(root, smollm2)
-    assert report["decisions"] and report["text"] and report["greedy_text"] and report["tokens"] and report["probe_tokens"], report
-    assert report["largest_score_difference"] < parity.TOLERANCE
+    report = parity.traces(root / parity.CASE, smollm2)
+    assert report["decisions_equal"] == report["decisions"] > 0 and report["texts_equal"] == report["texts"] == 4, report
+    assert report["text"] and report["greedy_text"] and report["tokens"] and report["probe_tokens"], report
+    assert report["max_score_difference"] < parity.TOLERANCE

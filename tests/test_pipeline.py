@@ -8,9 +8,11 @@ import pytest
 from stir_core import pipeline
 from stir_core.config import STAGES, RunConfig, config_from
 from stir_core.errors import MismatchError, StoreError
-from stir_core.pipeline import open_session, run_stages, stage_status
-from stir_core.records import TraceEvent, Verdict
+from stir_core.pipeline import open_session, run_stages
+from stir_core.records import StateRow, TraceEvent, Verdict
+from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run, list_runs
+from stir_core.store.tensors import read_tensors
 from stir_core.tasks import Grader
 
 CONFIG = {
@@ -103,7 +105,7 @@ def test_an_interrupted_stage_goes_on_and_ends_the_same(config, run, tmp_path, t
     with pytest.raises(KeyboardInterrupt):
         run_stages(config, tmp_path / "torn", report=stop_after_seven, model=tiny_loaded)
     torn = Run.open(tmp_path / "torn")
-    assert dict((row[0], row[1]) for row in stage_status(torn))["rollouts"] == "unfinished"
+    assert {row.stage: row.state for row in torn.status()}["rollouts"] == "unfinished"
     file = torn.part("rollouts") / "rollouts.jsonl"
     file.write_bytes(file.read_bytes()[:-9])  # and the last line was torn too
     done = []
@@ -180,3 +182,22 @@ def test_the_environment_is_told_but_not_digested(run):
     assert [json.loads(line)["stage"] for line in lines] == list(STAGES)
     shutil.copytree(run.path, run.path.with_name("copy"))
     assert Run.open(run.path.with_name("copy")).digest("actions") == run.digest("actions")
+
+
+def test_states_are_captured_while_sampling_and_read_again_only_when_they_have_to_be(run, tmp_path, tiny_loaded):
+    counts = run.manifest("states").counts
+    assert counts["answers"] > 0 == counts["read_again"]
+    shutil.copytree(run.path, tmp_path / "copy")
+    again = run_stages(run.config, tmp_path / "copy", redo="states", until="states", model=tiny_loaded)
+    assert again.manifest("states").counts == counts | {"read_again": counts["answers"]}
+    by_place = {}
+    for where in (run, again):
+        rows = read_records(where.folder("states") / "rows.jsonl", StateRow)
+        tensors = read_tensors(where.folder("states") / "states.safetensors")
+        by_place[where.path] = {(r.problem_id, r.source, r.k, r.m, r.position): {n: t[r.row] for n, t in tensors.items()} for r in rows}
+    ours, theirs = by_place.values()
+    assert ours.keys() == theirs.keys()
+    for place, states in ours.items():
+        for name, state in states.items():
+            assert state == pytest.approx(theirs[place][name], abs=1e-3)
+    assert not list(run.folder("states").glob("captured*"))

@@ -3,7 +3,7 @@
 Weights stay where and as they are (no second copy, no packing). The choice is a fixed rule, never a measurement, so equal runs on one
 machine give equal bits. Measured on AMD EPYC, one thread, float32, weights ``[n, k]`` (``benchmarks/RESULTS.md``): the general product that
 torch calls there reads weights at 10 GB/s for one row and half of that for five, while the same product transposed reads them at 20 GB/s
-for two rows, and oneDNN's is ahead from about six on.
+for two rows and stays ahead up to eight where k is small; beyond, oneDNN's leads.
 """
 
 import functools
@@ -27,23 +27,54 @@ class Product(nn.Module):
         if self.plain or x.shape[0] != 1 or x.requires_grad or not _ruled(x.device.type, x.dtype):
             return nn.functional.linear(x, self.weight, self.bias)
         rows = x[0]
-        m, (n, k) = rows.shape[0], self.weight.shape
-        if m <= 2 or (m <= 5 and n > 2 * k):
+        m, k = rows.shape
+        if m <= 2 or (m <= 8 and k <= 1024):
             # one row is doubled: two columns cost half of what one does
             out = torch.mm(self.weight, (rows if m > 1 else torch.cat((rows, rows))).t())[:, :m].t()
             return (out if self.bias is None else out + self.bias)[None]
         return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")[None]
 
 
-def install(model: nn.Module) -> list[Product]:
-    """Replace every ``nn.Linear`` of the tree, sharing its parameters; gives the replacements."""
-    made: list[Product] = []
+class Norm(nn.Module):
+    """A root-mean-square norm in one call instead of eight, over the same parameter."""
+
+    def __init__(self, original: nn.Module, epsilon: float):
+        super().__init__()
+        self.weight: nn.Parameter = original.weight  # type: ignore[assignment]
+        self.epsilon = epsilon
+        self.plain = False
+        """Compute exactly what the original computes."""
+        self._original = (original,)  # in a tuple, so that it is no second child with the same parameter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x / rms(x) * weight``."""
+        if self.plain:
+            return self._original[0](x)
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+def install(model: nn.Module) -> list[Product | Norm]:
+    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; gives the replacements."""
+    made: list[Product | Norm] = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:
-                made.append(Product(child))
-                setattr(parent, name, made[-1])
+            replacement = Product(child) if type(child) is nn.Linear else _norm(child)
+            if replacement is not None:
+                made.append(replacement)
+                setattr(parent, name, replacement)
     return made
+
+
+def _norm(module: nn.Module) -> Norm | None:
+    """A replacement for a norm, or ``None`` where the module computes something else (some add 1 to the weight, some centre)."""
+    weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or not isinstance(epsilon, float) or len(list(module.parameters())) != 1:
+        return None
+    probe = torch.linspace(-3, 2, weight.shape[0], dtype=weight.dtype, device=weight.device)[None]
+    made = Norm(module, epsilon)
+    with torch.inference_mode():
+        same = torch.allclose(made(probe), module(probe), rtol=1e-5 if weight.dtype == torch.float32 else 2e-2, atol=1e-6)
+    return made if same else None
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -42,6 +42,16 @@ class Library(NamedTuple):
     """Raw residual states, row i belongs to ``entries[i]``."""
     actions: Float[np.ndarray, "n_entries d_model"]
     """Raw action vectors, row i belongs to ``entries[i]``; zero for null entries."""
+
+
+class StageStatus(NamedTuple):
+    """How far one stage of a run is."""
+
+    stage: str
+    state: Literal["finished", "unfinished", "not started"]
+    digest: str | None
+    counts: dict[str, int]
+    notes: tuple[str, ...]
 
 
 class Run:
@@ -236,6 +246,17 @@ class Run:
     def key_rows(self) -> Float[np.ndarray, "n_keys d_model"]:
         """Raw keys of all entries; ``Entry.key_row`` indexes it."""
         return self._tensors("actions", "actions.safetensors")["keys"]
+
+    def status(self) -> list[StageStatus]:
+        """Every stage in order, with the counts and notes of the finished ones."""
+        rows: list[StageStatus] = []
+        for stage in STAGES:
+            if self.finished(stage):
+                manifest = self.manifest(stage)
+                rows.append(StageStatus(stage, "finished", self.digest(stage), manifest.counts, manifest.notes))
+            else:
+                rows.append(StageStatus(stage, "unfinished" if self.part(stage).is_dir() else "not started", None, {}, ()))
+        return rows
 
     def key_space(self) -> KeySpace:
         """The space that keys and states are compared in: ``basis.similarity``, fitted to all mined keys."""

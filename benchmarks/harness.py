@@ -1,0 +1,132 @@
+"""What the benchmarks share: interleaved timing, ratios pair by pair, the machine, and tables.
+
+Machines are shared and their speed drifts, so every figure is a ratio against a peer that was measured in turn, A B A B, in the same run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stir_core.records import Entry
+
+Times = dict[str, list[float]]
+
+
+def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, *, warmup: int = 1) -> Times:
+    """Seconds of every way, by name, measured in turn ``rounds`` times."""
+    times: Times = {name: [] for name in ways}
+    for i in range(warmup + rounds):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if i >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: Times, a: str, b: str) -> dict[str, float]:
+    """``a / b`` pair by pair: median, smallest and largest."""
+    ratios = [one / two for one, two in zip(times[a], times[b], strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def read_bandwidth() -> float:
+    """Bytes a second that this process reads from memory now, with as many threads as it computes with."""
+    block = torch.ones(32 << 20, dtype=torch.float32)
+    found = []
+    for _ in range(5):
+        start = time.perf_counter()
+        block.max()
+        found.append(block.numel() * 4 / (time.perf_counter() - start))
+    return statistics.median(found)
+
+
+def machine() -> dict[str, Any]:
+    """Where and what was measured."""
+    model = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False).stdout.strip()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else model
+    return {
+        "device": device,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "commit": (git.stdout.strip() or "unknown") + (" with changes" if dirty else ""),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def corrective(name: str, m: int, layer: int, quality: float, row: int) -> Entry:
+    """A library entry with the given facts and harmless others; its key and action are row ``row``."""
+    return Entry(
+        id=name,
+        kind="corrective",
+        pair=row,
+        problem_id="p",
+        m=m,
+        layer=layer,
+        quality=quality,
+        reward_pos=quality,
+        reward_neg=0.0,
+        positives=(0,),
+        negatives=(1,),
+        key_row=row,
+        action_row=row,
+        key_norm=1.0,
+        action_norm=1.0,
+        reachable=True,
+    )
+
+
+def parser(module: str, about: str | None, *, model: bool = True) -> argparse.ArgumentParser:
+    """The options that all benchmarks know."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=about)
+    if model:
+        made.add_argument("--model", default="smollm2", help="catalogue name, folder, GGUF file or hub name")
+        made.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    made.add_argument("--quick", action="store_true", help="small sizes: shapes and equality rather than figures")
+    made.add_argument("--json", action="store_true")
+    return made
+
+
+def show(report: dict[str, Any], as_json: bool) -> None:
+    """Print a report: JSON, or its figures as a table."""
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    print("  ".join(f"{key} {value}" for key, value in report["machine"].items()))
+    print(table(report["figures"]))
+    for name, rows in report.get("cost_model", {}).items():
+        print(f"\n{name}")
+        for at, value in rows.items():
+            print(f"  {at:>12}  {plain(value)}")
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Figures as a Markdown table: median with its spread where there is one."""
+    lines = ["| figure | value | spread |", "|---|---|---|"]
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            lines.append(f"| `{name}` | {plain(value['median'])} | {plain(value['min'])} to {plain(value['max'])} |")
+        else:
+            lines.append(f"| `{name}` | {plain(value)} | |")
+    return "\n".join(lines)
+
+
+def plain(value: Any) -> str:
+    """A number with three significant digits; everything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

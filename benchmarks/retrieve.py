@@ -1,0 +1,54 @@
+"""Retrieval against the bare matrix product with top-k: ``python -m benchmarks.retrieve [--quick] [--json]``."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import corrective, interleaved, machine, parser, ratio, show
+from stir_core.config import GateConfig
+from stir_core.intervene.memory import Memory
+
+WIDTH, LAYER = 576, 17
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    """All figures."""
+    sizes = (2_000,) if quick else (1_000, 10_000, 100_000)
+    figures: dict[str, Any] = {}
+    cost: dict[str, float] = {}
+    equal = True
+    gate = GateConfig()
+    for n in sizes:
+        rng = np.random.default_rng(0)
+        keys = (rng.standard_normal((n, WIDTH)) + 1.2).astype(np.float32)
+        memory = Memory(tuple(corrective(f"e{i}", 1, LAYER, 1.0, i) for i in range(n)), keys, keys)
+        state = torch.tensor(rng.standard_normal(WIDTH) + 1.2, dtype=torch.float32)
+        unit = torch.nn.functional.normalize(torch.tensor(keys), dim=-1)
+
+        def bare(unit: torch.Tensor = unit, state: torch.Tensor = state) -> list[int]:
+            return (unit @ (state / state.norm())).topk(gate.k_retrieve).indices.tolist()
+
+        def ours(memory: Memory = memory, state: torch.Tensor = state) -> list[str]:
+            return [entry.entry_id for entry in memory.retrieve(1, {LAYER: state}, gate)[0]]
+
+        loops = range(max(1, 200_000 // n))
+        times = interleaved({"ours": lambda r=loops, f=ours: [f() for _ in r], "bare": lambda r=loops, f=bare: [f() for _ in r]}, 9)
+        figures[f"retrieve.n{n}.vs_matmul"] = ratio(times, "ours", "bare")
+        cost[f"n = {n}"] = sorted(times["ours"])[4] / len(loops) * 1e3
+        equal &= ours() == [f"e{i}" for i in bare()]
+    figures["retrieve.same_entries"] = equal
+    return {"machine": machine(), "figures": figures, "cost_model": {"milliseconds by library size": cost}, "equal": equal}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; exit code 1 when other entries are found."""
+    arguments = parser("retrieve", __doc__, model=False).parse_args(argv)
+    report = measure(quick=arguments.quick)
+    show(report, arguments.json)
+    return 0 if report["equal"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
