@@ -84,7 +84,7 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
     model = replace(load_model(name, dtype=dtype), stop_ids=frozenset())
     hf = AutoModelForCausalLM.from_pretrained(prepare(resolve(name)), dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
     layer = round(0.6 * (model.n_layers - 1))
-    steps, rounds, rows, length = (2, 1, 2, 40) if quick else (3, 5, 8, 200)
+    steps, rounds, rows, length = (2, 1, 2, 40) if quick else (3, 3, 8, 200)
     settings = Settings(DecodeConfig(max_new_tokens=STEP * steps), control_points=steps + 1)
     gates = {
         "faithful": GateConfig(k_scale=0.3),
@@ -162,7 +162,7 @@ def _oracle(
 
 
 def _sweep(model: LoadedModel, settings: Settings, jobs: Any, key: str, values: tuple[int, ...], rounds: int) -> dict[str, float]:
-    arms = {str(value): jobs(1, GateConfig(k_scale=0.3, k_retrieve=8, **{key: value})) for value in values}
+    arms = {str(value): jobs(1, GateConfig(k_scale=0.3).model_copy(update={key: value})) for value in values}
     times, _ = _arms(model, settings, {"vanilla": jobs(1, None), **arms}, 1)
     return {name: _over(times, name)["median"] for name in arms}
 

@@ -4,11 +4,9 @@ Many answers go through it side by side (a single prompt is a batch of one), eac
 commits and a third reads, all in the same forward pass, so no answer waits for another's step. Each has its own gate, so a vanilla answer
 is simply a row whose gate always says null. The loop measures, ``gate.decide`` decides.
 
-No prefix is ever run again. Previews are branches that read the prefix where it lies. A steered step decodes in a shadow of the answer's
-row, while its tokens are also read through the unsteered row, which is what ``ephemeral`` goes on from and what gives the state at the next
-control point: token by token beside the shadow while few answers are live (a second row costs next to nothing then), in one pass at
-the end of the step otherwise. Under greedy decoding a preview that is committed as it stands (null, or any with
-``preview_scale = "committed"``) simply goes on.
+No prefix is ever run again. Previews are branches that read the prefix where it lies. One clean pass over a steered step gives
+both the unsteered context (``ephemeral``) and the state at the next control point. Under greedy decoding a preview that is committed as
+it stands (null, or any with ``preview_scale = "committed"``) simply goes on.
 """
 
 from collections import deque
@@ -22,7 +20,7 @@ from torch import Tensor
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
 from stir_core.intervene.memory import Memory
-from stir_core.models.cache import Row, Store, graft
+from stir_core.models.cache import Column, Row, Store, graft
 from stir_core.models.generation import Sampling, Strand, draw
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward, scratch
@@ -30,9 +28,6 @@ from stir_core.models.steering import Impulse
 from stir_core.records import Decision, Event, Finish, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
-
-FEW = 2
-"""Up to so many live answers, a steered step is read through the unsteered row while it is decoded, and beyond in one pass after it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[E
         while waiting and len(live) < (settings.rows or len(jobs)):
             live.append(waiting.popleft())
             live[-1].begin()
-        feeds = [answer.feeds(alongside=len(live) <= FEW) for answer in live]
+        feeds = [answer.feeds() for answer in live]
         arriving = [answer.job.memory for answer in live if answer.phase == "read" and answer.job.memory is not None]
         layers = tuple(sorted({layer for memory in arriving for layer in memory.layers}))
         result = forward(model, [feed for own in feeds for feed in own], layers)
@@ -129,10 +124,8 @@ class _Answer:
     segment: list[int] = field(default_factory=list)
     """What is to be read before the next step."""
     row: Row = None  # type: ignore[assignment]  # opened by begin
-    shadow: Row | None = None
-    """Where steered steps decode under ``ephemeral``: a copy of ``row`` up to the last prefix token."""
-    alike: int = 0
-    """First tokens that the shadow shares with the row."""
+    clean: Column | None = None
+    """The last prefix token as it was before an impulse, to be put back after the step."""
     logits: Tensor | None = None
     """Unsteered logits after the last id read, ``[d_vocab]``."""
     states: dict[int, Tensor] = field(default_factory=dict)
@@ -161,18 +154,16 @@ class _Answer:
         self.row = self.desk.store.open()
         self._read_on()
 
-    def feeds(self, *, alongside: bool) -> list[Feed]:
-        """What the next forward pass runs for this answer; ``alongside`` reads steered tokens through the unsteered row at once."""
+    def feeds(self) -> list[Feed]:
+        """What the next forward pass runs for this answer."""
         if self.phase == "read":
             found = [Feed(self.row, self.segment, capture=(len(self.segment) - 1,) if self.job.memory else ())]
         elif self.phase == "preview":
             found = [self._preview_feed(i, strand) for i, strand in enumerate(self.previews) if strand.finish is None]
+        elif self.spike is not None:
+            found = [Feed(self.row, [self.read_ids[-1]], self.spike)]
         else:
-            assert self.strand.row is not None
-            found = [Feed(self.strand.row, [self.strand.ids[-1] if self.spike is None else self.read_ids[-1]], self.spike)]
-            unread = self.strand.ids[self.row.length - len(self.read_ids) :]
-            if alongside and unread and self.strand.row is self.shadow:
-                found.append(Feed(self.row, unread, logits=False))
+            found = [Feed(self.row, [self.strand.ids[-1]])]
         self.forward_tokens += sum(len(feed.ids) for feed in found)
         return found
 
@@ -218,7 +209,6 @@ class _Answer:
             shared += 1
         self.read_ids, self.segment = wanted[:shared], wanted[shared:]
         self.row.length = shared
-        self.alike = min(self.alike, shared)
         self.phase = "read"
 
     def _wanted(self) -> list[int]:
@@ -302,19 +292,20 @@ class _Answer:
         budget = settings.decode.max_new_tokens - len(self.ids)
         kept = self._preview_to_keep()
         steered = self.decision.chosen is not None
-        row = self._shadow() if steered and self.job.gate.persistence == "ephemeral" else self.row
+        if steered and self.job.gate.persistence == "ephemeral":
+            self.clean = self.desk.store.column(self.row, self.row.length - 1)
         if kept is not None:
-            self._go_on_with(kept, row, budget)
+            self._go_on_with(kept, budget)
         else:
             self.strand = self._strand(f"step{self.step}", budget, str(self.number), to_delimiter=self.step <= settings.control_points)
-            self.strand.row = row
+            self.strand.row = self.row
             if steered:
-                row.length = len(self.read_ids) - 1  # the last prefix token runs again, with the impulse
+                self.row.length -= 1  # the last prefix token runs again, with the impulse
                 self.spike = _impulse(self)
             elif self.logits is not None:
                 self.undrawn[self.strand] = self.logits
         for strand in reversed(self.previews):
-            if strand is not kept and strand.row is not None:
+            if strand.row is not None and strand.row is not self.row:
                 self.desk.branches.close(strand.row)
         self.previews.clear()
         yield StepEvent(
@@ -330,26 +321,17 @@ class _Answer:
         if self.strand.finish is not None:
             yield from self._close_step()
 
-    def _shadow(self) -> Row:
-        """A copy of the row up to the last prefix token; only what is new since the last one is copied."""
-        store, before = self.desk.store, len(self.read_ids) - 1
-        if self.shadow is None:
-            self.shadow = store.open()
-        store.copy(self.row, self.shadow, before, start=min(self.alike, before))
-        self.alike = before
-        return self.shadow
-
-    def _go_on_with(self, preview: Strand, row: Row, budget: int) -> None:
-        """Take a preview over as the beginning of the step, in ``row``."""
+    def _go_on_with(self, preview: Strand, budget: int) -> None:
+        """Take a preview over as the beginning of the step."""
         branch = preview.row
         assert branch is not None
-        graft(branch, row, skip=0 if self.decision.chosen is not None else 1)  # null's first column is the row's own
+        graft(branch, skip=0 if self.decision.chosen is not None else 1)  # null's first column is the trunk's own
         self.desk.branches.close(branch)
-        self.strand, preview.row, preview.budget = preview, row, budget
+        self.strand, preview.row, preview.budget = preview, self.row, budget
         whole = len(preview.ids) <= budget
         if len(preview.ids) >= budget:
             del preview.ids[budget:], preview.logprobs[budget:]
-            row.length = min(row.length, len(self.read_ids) + budget - 1)
+            self.row.length = min(self.row.length, len(self.read_ids) + budget - 1)
             preview.finish = preview.finish if whole and preview.finish is not None else "length"
         elif preview.finish == "length":
             preview.finish = None
@@ -376,15 +358,16 @@ class _Answer:
         self.probe_tokens += self.probed
         self.reused_tokens += self.reused
         if strand.finish == "delimiter" and len(self.ids) < self.desk.settings.decode.max_new_tokens:
-            # the row has read an unsteered step but for its last token, and a steered one as far as it was read alongside
-            self.read_ids = [*self.read_ids, *strand.ids[: self.row.length - len(self.read_ids)]]
+            if self.clean is not None:
+                self.desk.store.put(self.row, len(self.read_ids) - 1, self.clean)
+                self.clean = None
+            else:  # the step's own context is the one to go on from: nothing has to be run again
+                self.read_ids = [*self.read_ids, *strand.ids[:-1]]
             self.step += 1
             self._read_on()
             return
         self.finish = "stop" if strand.finish == "stop" else "length"
-        for row in (self.row, self.shadow):
-            if row is not None:
-                self.desk.store.close(row)
+        self.desk.store.close(self.row)
         yield TraceEvent(row=self.number, trace=self._trace())
 
     def _trace(self) -> Trace:

@@ -122,13 +122,14 @@ def row_cache(row: Row) -> DynamicCache:
     if row.total == 0:
         return cache
     for layer in range(len(row.store._keys)):
-        held = DynamicLayer()
         parts: list[tuple[Tensor, Tensor]] = []
         if row.trunk is not None:
             parts.append(_view(row.trunk, layer, row.trunk_length))
         if row.length:
             parts.append(_view(row, layer, row.length))
-        held.keys, held.values = (torch.cat(each, dim=2) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
+        held = DynamicLayer()
+        held.keys = torch.cat([keys for keys, _ in parts], dim=2)
+        held.values = torch.cat([values for _, values in parts], dim=2)
         held.dtype, held.device, held.is_initialized = held.keys.dtype, held.keys.device, True
         cache.layers.append(held)
     return cache
@@ -138,8 +139,9 @@ def take_over(row: Row, cache: DynamicCache, n: int) -> None:
     """Write the last ``n`` columns of a cache into the row."""
     row.store.reserve(row.length + n)
     for layer, held in enumerate(cache.layers):
+        assert isinstance(held, DynamicLayer) and held.keys is not None and held.values is not None  # row_cache made it, the pass filled it
         for part, tensor in ((Store.keys, held.keys), (Store.values, held.values)):
-            part(row.store, layer, tensor)[row.slot, :, row.length : row.length + n] = tensor[0, :, -n:]  # type: ignore[index]
+            part(row.store, layer, tensor)[row.slot, :, row.length : row.length + n] = tensor[0, :, -n:]
     row.length += n
 
 

@@ -89,9 +89,9 @@ class Store:
         return self._buffer(self._values, layer, like)
 
     @torch.inference_mode()
-    def copy(self, source: Row, target: Row, length: int, *, start: int = 0) -> None:
-        """Make ``target`` the first ``length`` tokens of ``source``, both of this store; the first ``start`` are equal already."""
-        self._copy(source.slot, target.slot, start, length)
+    def copy(self, source: Row, target: Row, length: int) -> None:
+        """Make ``target`` (of this store) the first ``length`` tokens of ``source`` (of this store)."""
+        self._copy(source.slot, target.slot, 0, length)
         target.length = length
 
     @torch.inference_mode()
@@ -136,15 +136,18 @@ class Store:
 
 
 @torch.inference_mode()
-def graft(branch: Row, onto: Row, *, skip: int = 0) -> None:
-    """Append a branch's own tokens to a row that shares its first ``trunk_length`` tokens, its trunk or a copy of it.
+def graft(branch: Row, *, skip: int = 0) -> None:
+    """Append a branch's own tokens to its trunk, which then goes on as the branch would have; ``skip`` leaves out the first ones.
 
-    The row then goes on as the branch would have; ``skip`` leaves out the branch's first tokens, which the row has already.
+    The trunk's columns from ``trunk_length`` on are overwritten: keep what must come back with :meth:`Store.column`.
     """
+    trunk = branch.trunk
+    if trunk is None:
+        raise ValueError("only a branch can be grafted")
     start, stop = branch.trunk_length + skip, branch.trunk_length + branch.length
-    onto.store.reserve(stop)
+    trunk.store.reserve(stop)
     for layer in range(len(branch.store._keys)):
         for of in (Store.keys, Store.values):
             own = of(branch.store, layer)
-            of(onto.store, layer, own)[onto.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]
-    onto.length = stop
+            of(trunk.store, layer, own)[trunk.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]
+    trunk.length = stop

@@ -30,7 +30,7 @@ class Product(nn.Module):
         m, k = rows.shape
         if m <= 2 or (m <= 8 and k <= 1024):
             # one row is doubled: two columns cost half of what one does
-            out = torch.mm(self.weight, (rows if m > 1 else torch.cat((rows, rows))).t())[:, :m].t()
+            out = torch.mm(self.weight, (rows if m > 1 else torch.cat((rows, rows))).t())[:, :m].t().contiguous()
             return (out if self.bias is None else out + self.bias)[None]
         return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")[None]
 

@@ -107,7 +107,7 @@ def test_a_grafted_branch_goes_on_as_its_trunk(pair, model):
     branch = scratch(model).open(row, len(LONG) - 1)
     for token in (90, 91):
         forward(model, [Feed(branch, [token])])
-    graft(branch, row)
+    graft(branch)
     close(forward(model, [Feed(row, [92]), Feed(other, [1])]).logits[0], expected(pair, [*LONG[:-1], 90, 91, 92]))
     row.store.put(row, len(LONG) - 1, clean)
     row.length = len(LONG)  # and back again
