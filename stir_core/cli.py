@@ -75,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
 
     models = command("models", _models, "The models that can be named.")
     models.add_argument("--prepare", metavar="NAME", help="convert or download a model now rather than at first use")
+    models.add_argument(
+        "--check", metavar="NAME", help="load a model and compare its decoding with float32; exit code 1 when it is too far off"
+    )
+    models.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="numeric type for --check")
     models.add_argument("--json", action="store_true")
 
     tasks = command("tasks", _tasks, "The tasks, or some problems of one.")
@@ -115,7 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with _progress() as report:
         run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
     print(f"{run.path}")
-    _print_stages([row for row in run.status() if row.state == "finished"])
+    _print_stages(run.status())
     return 0
 
 
@@ -196,12 +200,30 @@ def _models(arguments: argparse.Namespace) -> int:
             folder = prepare(source)
         print(folder)
         return 0
+    if arguments.check:
+        return _check_model(arguments)
     rows = catalogue()
     if arguments.json:
         print(json.dumps([row._asdict() for row in rows], indent=2))
         return 0
     _table(["name", "kind", "where", "state"], [list(row) for row in rows])
     return 0
+
+
+def _check_model(arguments: argparse.Namespace) -> int:
+    from stir_core.models.agreement import TOLERANCE, agreement
+    from stir_core.models.loading import load_model
+
+    found = agreement(load_model(arguments.check, dtype=arguments.dtype))
+    most, least = TOLERANCE[arguments.dtype]
+    if arguments.json:
+        print(json.dumps(found._asdict() | {"tolerance": {"mean_kl": most, "same_token": least}}, indent=2))
+    else:
+        print(f"{arguments.check} in {arguments.dtype} against float32 at {found.positions} positions:")
+        print(f"  mean KL {found.mean_kl:.2e} nats (at most {most:g}), same likeliest token {found.same_token:.0%} (at least {least:.0%})")
+        print(f"  largest difference of that token's log-probability {found.largest_logprob_difference:.2e} nats")
+        print("  within tolerance" if found.within else "  NOT within tolerance")
+    return 0 if found.within else 1
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
@@ -377,10 +399,9 @@ def _print_traces(vanilla: "Trace", steered: "Trace") -> None:
             console.print(gate)
     for name, trace in (("vanilla", vanilla), ("steered", steered)):
         verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
-        counts = (
-            f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}; {trace.forward_tokens} run through the model"
-        )
-        print(f"{name}: {counts}; {trace.finish}{verdict}")
+        counts = f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}"
+        cost = f"{trace.reused_tokens} of them decoded once for both, {trace.forward_tokens} run through the model"
+        print(f"{name}: {counts}; {cost}; {trace.finish}{verdict}")
     same = vanilla.token_ids == steered.token_ids
     commits = sum(step.decision.chosen is not None for step in steered.steps)
     print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")

@@ -100,7 +100,7 @@ PROBLEM_COLUMNS: dict[str, Any] = {
     "commits": _number("commits", "%d", "Steps where an action was committed.", width=68),
     "tokens": _number("tokens", "%d", "Committed tokens of the steered answer.", width=62),
     "vanilla tokens": _number("vanilla tok.", "%d", "Committed tokens without steering.", width=84),
-    "probe tokens": _number("probe tok.", "%d", "Preview tokens, decoded and thrown away.", width=80),
+    "probe tokens": _number("probe tok.", "%d", "Tokens decoded in previews.", width=80),
 }
 
 STEP_COLUMNS: dict[str, Any] = {
@@ -136,7 +136,8 @@ CANDIDATE_COLUMNS: dict[str, Any] = {
 COST_COLUMNS: dict[str, Any] = {
     "right": cc.CheckboxColumn("right", help="Empty when there is no gold answer."),
     "committed tokens": _number("committed", "%d", "Tokens of the answer: what the budget bounds."),
-    "probe tokens": _number("probe", "%d", "Preview tokens, decoded and thrown away."),
+    "probe tokens": _number("probe", "%d", "Tokens decoded in previews."),
+    "of them reused": _number("reused", "%d", "Preview tokens that were committed as they stood: decoded once, counted in both."),
     "total tokens": _number("total", "%d", "Committed plus probe tokens."),
     "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and clean passes included."),
 }

@@ -58,7 +58,7 @@ def held_out_line(facts: RunFacts) -> None:
     columns[3].metric(
         "Mean tokens", f"{result.tokens_vanilla:.0f} → {result.tokens_steered:.0f}", help="Committed tokens, vanilla → steered."
     )
-    columns[4].metric("Mean probe tokens", f"{result.probe_tokens:.0f}", help="Previews, decoded and thrown away; not in the mean tokens.")
+    columns[4].metric("Mean probe tokens", f"{result.probe_tokens:.0f}", help="Tokens decoded in previews; not in the mean tokens.")
     low = f"vanilla {result.vanilla}; steered {result.steered}"
     st.caption(
         plain(f"n = {result.vanilla.n} held-out problems, paired. {low}. An action was committed on {result.committed:.0%} of them.")

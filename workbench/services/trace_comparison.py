@@ -165,6 +165,7 @@ def cost_table(recording: Recording) -> pd.DataFrame:
                 "commits": sum(row.steered for row in steps.values()),
                 "committed tokens": trace.tokens_used if trace else len(recording.ids(number)),
                 "probe tokens": trace.probe_tokens if trace else None,
+                "of them reused": trace.reused_tokens if trace else None,
                 "total tokens": trace.total_tokens if trace else None,
                 "forward positions": trace.forward_tokens if trace else None,
             }
