@@ -1,0 +1,1 @@
+"""Is it true? Paired comparisons of ways to answer, with intervals that mean what they say."""
