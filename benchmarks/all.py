@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import decode, harvest, retrieve, select, steer
-from benchmarks.harness import parser, plain, show, table
+from benchmarks.harness import flat, parser, plain, show, table
 
 BEGIN, END = "<!-- figures: written by python -m benchmarks.all --write -->", "<!-- end of figures -->"
 
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.write:
         write(arguments.write, found)
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({title: flat(report) for title, report in found.items()}, indent=2))
     else:
         for title, report in found.items():
             print(f"\n## {title}")

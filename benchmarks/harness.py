@@ -106,7 +106,7 @@ def parser(module: str, about: str | None, *, model: bool = True) -> argparse.Ar
 def show(report: dict[str, Any], as_json: bool) -> None:
     """Print a report: JSON, or its figures as a table."""
     if as_json:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(flat(report), indent=2))
         return
     print("  ".join(f"{key} {value}" for key, value in report["machine"].items()))
     print(table(report["figures"]))
@@ -114,6 +114,14 @@ def show(report: dict[str, Any], as_json: bool) -> None:
         print(f"\n{name}")
         for at, value in rows.items():
             print(f"  {at:>12}  {plain(value)}")
+
+
+def flat(report: dict[str, Any]) -> dict[str, Any]:
+    """A report for programs: every figure a plain value under its name, spreads apart."""
+    figures = report["figures"]
+    values = {name: value["median"] if isinstance(value, dict) else value for name, value in figures.items()}
+    spread = {name: [value["min"], value["max"]] for name, value in figures.items() if isinstance(value, dict)}
+    return {**values, "spread": spread, **{key: value for key, value in report.items() if key != "figures"}}
 
 
 def table(figures: dict[str, Any]) -> str:

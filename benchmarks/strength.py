@@ -1,8 +1,9 @@
 """How strong may an action be before text degenerates? ``python -m benchmarks.strength RUN --strengths 0.05 0.1 ... [--n N] [--json]``
 
 Decodes validation problems (never mined, never evaluated on) vanilla and at each strength, side by side in one batch, and reports
-accuracy with a Wilson interval, length, and two degeneration measures. The rule for a demo: the largest strength whose repetition and
-compression stay within ``--slack`` of vanilla's; accuracy is reported, not optimised, for a few dozen problems cannot tell it apart.
+accuracy with a Wilson interval, length, two degeneration measures, and how likely the unsteered model finds the text. The rule for a demo:
+the largest strength whose text the unsteered model finds no more than ``--slack`` nats a token less likely than its own, with repetition
+and compression within 0.03 of vanilla's; accuracy is reported, not optimised, for a few dozen problems cannot tell it apart.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from scipy.stats import binomtest
 
 from stir_core.intervene.controller import Job, run_all
 from stir_core.intervene.session import open_session
+from stir_core.models.generation import score
 from stir_core.models.loading import load_model
 from stir_core.records import Trace
 from stir_core.store.runs import Run
@@ -36,8 +38,8 @@ def compressed(text: str) -> float:
     return len(zlib.compress(raw, 9)) / len(raw) if raw else 1.0
 
 
-def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> dict[str, list[Trace]]:
-    """Graded traces by arm, ``"vanilla"`` first."""
+def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple[dict[str, list[Trace]], dict[str, float]]:
+    """Graded traces by arm, ``"vanilla"`` first, and the mean log-probability a token that the unsteered model gives each arm's texts."""
     config = run.config
     model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device)
     session = open_session(run, model)
@@ -56,10 +58,14 @@ def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> dict[
                 verdict = grader.grade(problem.kind, problem.answer, trace.text, choices=problem.choices)
                 list(arms.values())[i % len(arms)].append(trace.model_copy(update={"verdict": verdict}))
             print(f"{start + len(jobs) // len(arms)}/{len(problems)} problems", file=sys.stderr)
-    return arms
+    clean = {}
+    for name, traces in arms.items():
+        scored = score(model, [(list(trace.prompt_ids), list(trace.token_ids)) for trace in traces])
+        clean[name] = mean(mean(logprobs) for logprobs in scored)
+    return arms, clean
 
 
-def row_of(name: str, traces: list[Trace], vanilla: list[Trace]) -> dict[str, object]:
+def row_of(name: str, traces: list[Trace], vanilla: list[Trace], clean_logprob: float) -> dict[str, object]:
     """The figures of one arm."""
     right = sum(trace.verdict is not None and trace.verdict.correct for trace in traces)
     interval = binomtest(right, len(traces)).proportion_ci(method="wilson")
@@ -81,18 +87,20 @@ def row_of(name: str, traces: list[Trace], vanilla: list[Trace]) -> dict[str, ob
         "decisions": len(steps),
         "mean_alpha": round(mean(alphas), 3) if alphas else 0.0,
         "repeated_3grams": round(mean(repeated(trace.token_ids) for trace in traces), 4),
+        "clean_logprob": round(clean_logprob, 4),
         "zlib_ratio": round(mean(compressed(trace.text) for trace in traces), 4),
     }
 
 
 def chosen(rows: list[dict[str, object]], slack: float) -> str | None:
-    """The largest strength that stays within ``slack`` of vanilla on both degeneration measures."""
+    """The largest strength that stays within ``slack`` of vanilla's likelihood, and within 0.03 on both degeneration measures."""
     base = rows[0]
     fits = [
         row
         for row in rows[1:]
-        if float(str(row["repeated_3grams"])) <= float(str(base["repeated_3grams"])) + slack
-        and float(str(row["zlib_ratio"])) >= float(str(base["zlib_ratio"])) - slack
+        if float(str(row["repeated_3grams"])) <= float(str(base["repeated_3grams"])) + 0.03
+        and float(str(row["zlib_ratio"])) >= float(str(base["zlib_ratio"])) - 0.03
+        and float(str(row["clean_logprob"])) >= float(str(base["clean_logprob"])) - slack
     ]
     return str(fits[-1]["strength"]) if fits else None
 
@@ -104,13 +112,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4, help="problems side by side (each takes 1 + strengths rows)")
-    parser.add_argument("--slack", type=float, default=0.03)
+    parser.add_argument("--slack", type=float, default=0.1, help="nats a token")
     parser.add_argument("--out", type=Path, help="also write the report here")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     run = Run.open(arguments.run)
-    arms = measure(run, tuple(sorted(arguments.strengths)), arguments.n, arguments.batch)
-    rows = [row_of(name, traces, arms["vanilla"]) for name, traces in arms.items()]
+    arms, clean = measure(run, tuple(sorted(arguments.strengths)), arguments.n, arguments.batch)
+    rows = [row_of(name, traces, arms["vanilla"], clean[name]) for name, traces in arms.items()]
     report = {"run": run.name, "split": "validation", "slack": arguments.slack, "chosen": chosen(rows, arguments.slack), "rows": rows}
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=2) + "\n")

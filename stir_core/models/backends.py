@@ -82,8 +82,8 @@ class BridgeBackend:
         self.n_layers = len(bridge.blocks)
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
-        """See :class:`Backend`; ``keep`` must be the last position."""
-        logits, _ = self.bridge(ids, past_key_values=cache, use_cache=True, return_type="logits_and_cache", logits_to_keep=1)
+        """See :class:`Backend`; ``keep`` must be the last position, or all of them."""
+        logits, _ = self.bridge(ids, past_key_values=cache, use_cache=True, return_type="logits_and_cache", logits_to_keep=len(keep))
         return logits[0]
 
     def hook_point(self, layer: int) -> HookPoint:

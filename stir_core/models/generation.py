@@ -79,6 +79,34 @@ def decode(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "row
             logits = forward(model, [Feed(strand.row, [strand.ids[-1]]) for strand in live if strand.row is not None]).logits
 
 
+@torch.inference_mode()
+def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, batch_tokens: int = 2048) -> list[list[float]]:
+    """Log-probability, in nats, that the unsteered model gives each token of an answer behind its prompt, whoever wrote it.
+
+    Args:
+        sequences: (prompt ids, answer ids), neither empty.
+        batch_tokens: tokens in one pass; bounds memory (each answer token has a whole row of logits for a moment).
+    """
+    scored: list[list[float]] = []
+    start = 0
+    while start < len(sequences):
+        stop, tokens = start, 0
+        while stop < len(sequences) and (stop == start or tokens + sum(map(len, sequences[stop])) <= batch_tokens):
+            tokens += sum(map(len, sequences[stop]))
+            stop += 1
+        batch = sequences[start:stop]
+        store = model.new_store()
+        rows = [store.open() for _ in batch]
+        forward(model, [Feed(row, ids[:-1], logits=False) for row, (ids, _) in zip(rows, batch, strict=True) if len(ids) > 1])
+        feeds = [Feed(row, [prompt[-1], *answer[:-1]], every=True) for row, (prompt, answer) in zip(rows, batch, strict=True)]
+        logits = forward(model, feeds).logits
+        chosen = torch.tensor([token for _, answer in batch for token in answer], device=logits.device)
+        found = iter((logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist())
+        scored += [[next(found) for _ in answer] for _, answer in batch]
+        start = stop
+    return scored
+
+
 def nucleus(logits: Float[Tensor, "rows d_vocab"], uniforms: list[float], sampling: Sampling) -> Int[Tensor, "rows"]:
     """Inverse-CDF draws from the smallest set of likeliest tokens whose mass reaches ``top_p``, one uniform number a row."""
     scaled = logits / sampling.temperature

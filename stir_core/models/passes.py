@@ -28,13 +28,15 @@ class Feed(NamedTuple):
     """Whether the logits after the last new token are wanted."""
     capture: tuple[int, ...] = ()
     """Indices into ``ids`` whose states are wanted."""
+    every: bool = False
+    """Logits after each of the new tokens instead of the last alone."""
 
 
 class Pass(NamedTuple):
     """What one forward pass gave, in the order of the feeds."""
 
     logits: Float[Tensor, "wanted d_vocab"]
-    """Raw float32 logits after the last token of each feed that asked for them."""
+    """Raw float32 logits after the last token of each feed that asked for them (after every token, where it asked for that)."""
     states: list[dict[int, Float[Tensor, "captured d_model"]]]
     """Block outputs of each feed's captured tokens, by layer; empty dicts where nothing was captured."""
 
@@ -65,7 +67,9 @@ def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> P
     ends = dict(zip(cache.order, cache.ends, strict=True))
     plan = [(ends[i], feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]
     at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
-    keep = torch.tensor([ends[i] for i, feed in enumerate(feeds) if feed.logits], dtype=torch.long, device=model.device)
+    wanted = [i for i, feed in enumerate(feeds) if feed.logits]
+    kept = [at for i in wanted for at in range(ends[i] - len(feeds[i].ids) + 1 if feeds[i].every else ends[i], ends[i] + 1)]
+    keep = torch.tensor(kept, dtype=torch.long, device=model.device)
     with (
         impulses(model.backend, plan, tokens=len(cache.ids), d_model=model.d_model),
         captured(model.backend, layers, at) as seen,
@@ -86,7 +90,7 @@ def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> P
 def _one_by_one(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
     logits: list[Tensor] = []
     states: list[dict[int, Tensor]] = []
-    for row, ids, impulse, wanted, capture in feeds:
+    for row, ids, impulse, wanted, capture, every in feeds:
         cache = row_cache(row)
         last = len(ids) - 1
         with (
@@ -94,7 +98,8 @@ def _one_by_one(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) 
             captured(model.backend, layers, list(capture)) as seen,
         ):
             positions = torch.arange(row.total, row.total + len(ids), device=model.device)[None]
-            found = model.backend.forward(torch.tensor([ids], device=model.device), positions, cache, positions[0, -1:])
+            keep = torch.arange(0 if every else last, len(ids), device=model.device)
+            found = model.backend.forward(torch.tensor([ids], device=model.device), positions, cache, keep)
         take_over(row, cache, len(ids))
         states.append({layer: seen[layer] for layer in layers} if capture else {})
         if wanted:

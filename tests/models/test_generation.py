@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stir_core.models.generation import Sampling, Strand, decode, draw, nucleus
+from stir_core.models.generation import Sampling, Strand, decode, draw, nucleus, score
 from stir_core.models.passes import Feed, forward, read
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
@@ -66,6 +66,23 @@ def test_how_a_strand_ends(tiny):
     found = forward(tiny, [Feed(strand.row, [strand.ids[-1]]) for strand in strands if strand.row is not None]).logits
     for logits, strand, prompt in zip(found, strands, PROMPTS, strict=True):
         torch.testing.assert_close(logits, read(tiny, [prompt + strand.ids])[1].logits[0], atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_the_plain_models_log_probabilities(llama_pair):
+    model, hf = llama_pair
+    pairs = [(PROMPTS[0], [7, 8, 9]), (PROMPTS[3], [11]), (PROMPTS[1], [1, 2, 3, 4, 5, 6])]
+    for batch_tokens in (1, 12, 2048):
+        for (prompt, answer), found in zip(pairs, score(model, pairs, batch_tokens=batch_tokens), strict=True):
+            with torch.inference_mode():
+                logits = hf(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+            expected = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None])[:, 0]
+            assert found == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_decoded_log_probabilities_are_scored_the_same(tiny):
+    strands = decoded(tiny, [0, 1, 2], HOT)
+    for strand, found in zip(strands, score(tiny, [(PROMPTS[i], s.ids) for i, s in enumerate(strands)]), strict=True):
+        assert found == pytest.approx(strand.logprobs, abs=1e-4)
 
 
 def draws(logits, sampling, n=1000) -> list[int]:

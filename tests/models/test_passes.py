@@ -168,3 +168,14 @@ def test_only_wanted_logits_are_made(pair, model):
     )
     assert found.logits.shape[0] == 1 and [set(states) for states in found.states] == [set(), set(), {2}]
     close(found.logits[0], expected(pair, IDS[1]))
+
+
+def test_logits_after_every_token(pair, model):
+    store = model.new_store()
+    rows = [store.open() for _ in range(2)]
+    forward(model, [Feed(rows[0], IDS[2][:2])])
+    found = forward(model, [Feed(rows[0], IDS[2][2:], every=True), Feed(rows[1], IDS[1])]).logits
+    wanted = [IDS[2][:3], IDS[2][:4], IDS[2], IDS[1]]
+    assert len(found) == 4
+    for logits, ids in zip(found, wanted, strict=True):
+        close(logits, expected(pair, ids))
