@@ -97,7 +97,8 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
         batch = sequences[start:stop]
         store = model.new_store()
         rows = [store.open() for _ in batch]
-        forward(model, [Feed(row, ids[:-1], logits=False) for row, (ids, _) in zip(rows, batch, strict=True) if len(ids) > 1])
+        if before := [Feed(row, ids[:-1], logits=False) for row, (ids, _) in zip(rows, batch, strict=True) if len(ids) > 1]:
+            forward(model, before)
         feeds = [Feed(row, [prompt[-1], *answer[:-1]], every=True) for row, (prompt, answer) in zip(rows, batch, strict=True)]
         logits = forward(model, feeds).logits
         chosen = torch.tensor([token for _, answer in batch for token in answer], device=logits.device)
