@@ -15,43 +15,50 @@ from benchmarks.harness import flat, parser, plain, show, table
 BEGIN, END = "<!-- figures: written by python -m benchmarks.all --write -->", "<!-- end of figures -->"
 
 
-def reports(name: str, *, quick: bool) -> dict[str, dict[str, Any]]:
+def reports(name: str, only: list[str], *, quick: bool) -> dict[str, dict[str, Any]]:
     """All reports by title, each printed to stderr as it comes."""
     parts = {
         "decode, float32": lambda: decode.measure(name, "float32", quick=quick),
         "decode, bfloat16": lambda: decode.measure(name, "bfloat16", quick=quick),
         "steer, float32": lambda: steer.measure(name, "float32", quick=quick),
+        "steer, bfloat16": lambda: steer.measure(name, "bfloat16", quick=quick),
         "harvest, float32": lambda: harvest.measure(name, "float32", quick=quick),
         "select": lambda: select.measure(quick=quick),
         "retrieve": lambda: retrieve.measure(quick=quick),
     }
     found = {}
     for title, run in parts.items():
+        if (only and not any(title.startswith(word) for word in only)) or (quick and title == "steer, bfloat16"):
+            continue  # quick means equality, and bfloat16 has none to offer
         found[title] = run()
         print(f"{title}: {'equal' if found[title]['equal'] else 'DIFFERENT'}", file=sys.stderr)
     return found
 
 
 def write(path: Path, found: dict[str, dict[str, Any]]) -> None:
-    """Replace what stands between the marks."""
-    parts = []
+    """Replace what stands between the marks, section by section; sections that were not measured stay."""
+    text = path.read_text(encoding="utf-8")
+    head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    held = text.split(BEGIN)[1].split(END)[0].split("### ")[1:]
+    sections = {section.split("\n", 1)[0]: section.split("\n", 1)[1].strip() for section in held}
     for title, report in found.items():
         facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
-        parts.append(f"### {title}\n\n{facts}\n\n{table(report['figures'])}")
+        parts = [facts, table(report["figures"])]
         for name, rows in report.get("cost_model", {}).items():
             if rows:
                 parts.append(f"{name}: " + ", ".join(f"{at}: {plain(value)}" for at, value in rows.items()))
-    text = path.read_text(encoding="utf-8")
-    head, tail = text.split(BEGIN)[0], text.split(END)[1]
-    path.write_text(head + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + tail, encoding="utf-8")
+        sections[title] = "\n\n".join(parts)
+    body = "\n\n".join(f"### {title}\n\n{section}" for title, section in sections.items())
+    path.write_text(head + BEGIN + "\n\n" + body + "\n\n" + END + tail, encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run everything; exit code 1 when anything that must be equal is not."""
     options = parser("all", __doc__)
+    options.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only reports whose title begins so, e.g. steer select")
     options.add_argument("--write", type=Path, help="file with marks to write the tables into")
     arguments = options.parse_args(argv)
-    found = reports(arguments.model, quick=arguments.quick)
+    found = reports(arguments.model, arguments.only, quick=arguments.quick)
     if arguments.write:
         write(arguments.write, found)
     if arguments.json:

@@ -6,6 +6,7 @@ The loop version computes every candidate's gain by itself, with a triangular so
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,17 @@ def ours(keys: np.ndarray, quality: np.ndarray, budget: int) -> list[int]:
 def large(n: int, budget: int) -> tuple[float, float]:
     """Seconds and peak memory in MB of a selection in a process of its own, its input included."""
     code = (
-        f"import time, resource; from benchmarks.select import *; keys, quality = candidates({n}); start = time.perf_counter(); "
-        f"ours(keys, quality, {budget}); print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        f"import time; from benchmarks.select import *; keys, quality = candidates({n}); start = time.perf_counter(); "
+        f"ours(keys, quality, {budget}); print(time.perf_counter() - start, peak_mb())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     return float(out[0]), float(out[1])
+
+
+def peak_mb() -> float:
+    """Most memory that this process has held; not getrusage, which counts what its parent held when it was started."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def measure(*, quick: bool) -> dict[str, Any]:

@@ -34,14 +34,15 @@ def unit_rows(keys: np.ndarray) -> Float[np.ndarray, "n d"]:
     Raises:
         SelectionError: a row is zero or not finite.
     """
-    rows = np.asarray(keys, dtype=np.float64)
+    rows = np.array(keys, dtype=np.float64)  # a copy of its own, scaled in place
     if rows.ndim != 2:
         raise SelectionError(f"keys have shape {list(rows.shape)}, expected [n, d_model]")
     norms = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(bad):
         raise SelectionError(f"key {bad[0]} is zero or not finite: it has no direction, leave it out")
-    return rows / norms[:, None]
+    rows /= norms[:, None]
+    return rows
 
 
 def greedy_map(
@@ -76,9 +77,9 @@ def greedy_map(
         raise SelectionError(f"budget {budget} selects nothing: give at least 1")
     forced = forced[:budget]
     reward = np.log1p(np.maximum(quality, 0.0))
+    open_reward = reward.copy()  # minus infinity where picked
     schur = np.full(n, 1.0 + epsilon)
     factor = np.empty((min(budget, n), n))  # one row a pick: written and read whole, and never an n x n kernel
-    free = np.ones(n, dtype=bool)
     picks: list[Picked] = []
     depth = 0
 
@@ -98,14 +99,14 @@ def greedy_map(
 
     for index in forced:
         picks.append(Picked(index, True, gain_of(index)))
-        free[index] = False
+        open_reward[index] = -np.inf
         if conditioned:
             absorb(index)
     while len(picks) < min(budget, n):
-        gains = np.where(free, reward + diversity * np.log(np.maximum(schur, FLOOR)), -np.inf)
+        gains = open_reward + diversity * np.log(np.maximum(schur, FLOOR))
         index = int(gains.argmax())
         picks.append(Picked(index, False, float(gains[index])))
-        free[index] = False
+        open_reward[index] = -np.inf
         absorb(index)
     return picks
 
