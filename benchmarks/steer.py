@@ -79,7 +79,7 @@ def after_first_step(model: LoadedModel, jobs: list[Job], settings: Settings) ->
     return time.perf_counter() - start, [traces[row] for row in range(len(jobs))]
 
 
-def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
+def measure(name: str, dtype: str, *, quick: bool, sweeps: bool = True) -> dict[str, Any]:
     """All figures."""
     model = replace(load_model(name, dtype=dtype), stop_ids=frozenset())
     hf = AutoModelForCausalLM.from_pretrained(prepare(resolve(name)), dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
@@ -113,7 +113,7 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
         figures["steer.equal"] = equal
         figures["steer.largest_logprob_difference"] = worst
         figures["steer.commits"] = sum(step.decision.chosen is not None for step in check["faithful"][0].steps)
-        if not quick:
+        if sweeps and not quick:
             cost["overhead by candidates (batch 1)"] = _sweep(model, settings, jobs, "candidates", (1, 2, 4, 8), rounds)
             cost["overhead by probe tokens (batch 1)"] = _sweep(model, settings, jobs, "probe_tokens", (1, 2, 4, 8), rounds)
             cost["overhead by prompt length (batch 1)"] = _lengths(model, settings, gates["faithful"], layer, steps)
