@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.harness import interleaved, machine, parser, ratio, read_bandwidth, show
+from benchmarks.harness import interleaved, machine, measured, ratio, read_bandwidth
 from stir_core.models.catalogue import resolve
 from stir_core.models.generation import Sampling, Strand, decode
 from stir_core.models.loading import DTYPES, LoadedModel, load_model, prepare
@@ -96,10 +96,7 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; exit code 1 when the tokens differ from Hugging Face's in float32."""
-    arguments = parser("decode", __doc__).parse_args(argv)
-    report = measure(arguments.model, arguments.dtype, quick=arguments.quick)
-    show(report, arguments.json)
-    return 0 if report["equal"] else 1
+    return measured("decode", __doc__, measure, argv)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,15 @@ def parser(module: str, about: str | None, *, model: bool = True) -> argparse.Ar
     return made
 
 
+def measured(module: str, about: str | None, measure: Callable[..., dict[str, Any]], argv: list[str] | None, *, model: bool = True) -> int:
+    """Parse, measure and print; exit code 1 when something that must be equal is not."""
+    arguments = parser(module, about, model=model).parse_args(argv)
+    which = (arguments.model, arguments.dtype) if model else ()
+    report = measure(*which, quick=arguments.quick)
+    show(report, arguments.json)
+    return 0 if report["equal"] else 1
+
+
 def show(report: dict[str, Any], as_json: bool) -> None:
     """Print a report: JSON, or its figures as a table."""
     if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import interleaved, machine, parser, ratio, show
+from benchmarks.harness import interleaved, machine, measured, ratio
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig, TaskConfig
 from stir_core.harvest.rollouts import Sampled, sample_rollouts
 from stir_core.models.loading import LoadedModel, load_model
@@ -89,10 +89,7 @@ def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...])
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; exit code 1 when a state is missing or differs from a full prefill's."""
-    arguments = parser("harvest", __doc__).parse_args(argv)
-    report = measure(arguments.model, arguments.dtype, quick=arguments.quick)
-    show(report, arguments.json)
-    return 0 if report["equal"] else 1
+    return measured("harvest", __doc__, measure, argv)
 
 
 if __name__ == "__main__":

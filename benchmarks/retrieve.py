@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import corrective, interleaved, machine, parser, ratio, show
+from benchmarks.harness import corrective, interleaved, machine, measured, ratio
 from stir_core.config import GateConfig
 from stir_core.intervene.memory import Memory
 
@@ -44,10 +44,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; exit code 1 when other entries are found."""
-    arguments = parser("retrieve", __doc__, model=False).parse_args(argv)
-    report = measure(quick=arguments.quick)
-    show(report, arguments.json)
-    return 0 if report["equal"] else 1
+    return measured("retrieve", __doc__, measure, argv, model=False)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from benchmarks.harness import machine, parser, show
+from benchmarks.harness import machine, measured
 from stir_core.basis.selection import greedy_map, unit_rows
 
 WIDTH = 576
@@ -99,10 +99,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; exit code 1 when the order differs from the loop's."""
-    arguments = parser("select", __doc__, model=False).parse_args(argv)
-    report = measure(quick=arguments.quick)
-    show(report, arguments.json)
-    return 0 if report["equal"] else 1
+    return measured("select", __doc__, measure, argv, model=False)
 
 
 if __name__ == "__main__":

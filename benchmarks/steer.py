@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks import naive
-from benchmarks.harness import corrective, machine, parser, show
+from benchmarks.harness import corrective, machine, measured
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.controller import Job, Settings, run_all, steer
 from stir_core.intervene.memory import Memory
@@ -179,10 +179,7 @@ def _lengths(model: LoadedModel, settings: Settings, gate: GateConfig, layer: in
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; exit code 1 when the naive scheme decides or writes something else."""
-    arguments = parser("steer", __doc__).parse_args(argv)
-    report = measure(arguments.model, arguments.dtype, quick=arguments.quick)
-    show(report, arguments.json)
-    return 0 if report["equal"] else 1
+    return measured("steer", __doc__, measure, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Every interval names its method and level, and every p-value its test, so that a
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binomtest
 
 from stir_core.seeding import generator_for
 
@@ -44,20 +44,14 @@ def wilson(right: int, n: int, *, level: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= right <= n:
         raise ValueError(f"{right} right of {n}: a proportion needs at least one trial and no more successes than trials")
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + level / 2))
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = (0.0 if right == 0 else middle - half), (1.0 if right == n else middle + half)
-    return Interval(share, float(low), float(high))
+    found = binomtest(right, n).proportion_ci(level, method="wilson")
+    return Interval(right / n, float(found.low), float(found.high))
 
 
 def mcnemar(won: int, lost: int) -> float:
     """Exact two-sided McNemar p-value: a fair coin over the problems that the two methods disagree on."""
     n = won + lost
-    return 1.0 if n == 0 else min(1.0, 2 * float(binom.cdf(min(won, lost), n, 0.5)))
+    return 1.0 if n == 0 else float(binomtest(won, n, 0.5).pvalue)
 
 
 def bootstrap_mean(values: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0, name: str = "") -> Interval:

@@ -20,7 +20,7 @@ from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.records import Problem, Rollout, Verdict
 from stir_core.seeding import generator_for, seed_for
-from stir_core.tasks.segment import StepScanner, boundaries
+from stir_core.tasks.segment import StepScanner
 
 Grade = Callable[[Problem, str], Verdict]
 
@@ -44,6 +44,8 @@ class _Answer:
     """Nothing of it has been read yet, or it was read and put back."""
     at_boundary: bool = False
     """Its last token finished a step, and the state there is still to come."""
+    ends: list[int] = field(default_factory=list)
+    """Numbers of tokens after which a step is finished."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
 
 
@@ -84,8 +86,9 @@ def sample_rollouts(
         if going:
             draw(model, [answer.strand for answer in going], torch.stack([logits[id(answer)] for answer in going]), sampling)
         for answer in going:
-            boundary = answer.scanner.push(answer.strand.ids[-1])
-            answer.at_boundary = boundary and bool(layers) and len(answer.states) < config.mining.control_points
+            if answer.scanner.push(answer.strand.ids[-1]):
+                answer.ends.append(len(answer.strand.ids))
+                answer.at_boundary = bool(layers) and len(answer.ends) <= config.mining.control_points
         for answer in [a for a in going if a.strand.finish is not None and not a.at_boundary]:
             live.remove(answer)
             yield _close(model, store, answer, config, grade)
@@ -176,7 +179,7 @@ def _close(model: LoadedModel, store: Store, answer: _Answer, config: RunConfig,
         token_ids=tuple(strand.ids),
         text=text,
         finish=strand.finish or "length",
-        boundaries=boundaries(strand.ids, model.text, config.delimiter),
+        boundaries=tuple(answer.ends),
         mean_logprob=strand.mean_logprob,
         verdict=verdict,
         reward=float(verdict.correct) - penalty,

@@ -15,7 +15,7 @@ from torch import Tensor
 from stir_core.config import RunConfig
 from stir_core.harvest.pairs import Gold, Pair
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, forward
+from stir_core.models.passes import Feed, batches, forward
 from stir_core.records import Problem, Rollout
 from stir_core.tasks.segment import boundaries, split_steps
 
@@ -98,18 +98,12 @@ def capture_states(model: LoadedModel, readings: list[Reading], layers: tuple[in
     Args:
         batch_tokens: tokens in one pass; bounds memory.
     """
-    start = 0
-    while start < len(readings):
-        stop, tokens = start, 0
-        while stop < len(readings) and (stop == start or tokens + len(readings[stop].ids) <= batch_tokens):
-            tokens += len(readings[stop].ids)
-            stop += 1
+    for part in batches([len(reading.ids) for reading in readings], batch_tokens):
         store = model.new_store()
-        batch = readings[start:stop]
+        batch = readings[part]
         feeds = [Feed(store.open(), reading.ids, logits=False, capture=reading.positions) for reading in batch]
         for reading, states in zip(batch, forward(model, feeds, layers).states, strict=True):
             yield States(reading, {layer: state.float().cpu() for layer, state in states.items()})
-        start = stop
 
 
 def _prefixes(model: LoadedModel, reading: Reading, text: str, delimiter: str) -> list[Reading]:

@@ -92,7 +92,7 @@ class Packed:
         self._new: tuple[Tensor, Tensor] | None = None
         self._layer = -1
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
-        self._tails: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._tails: dict[int, Tensor] = {}
         self._places: dict[int, Tensor] = {}
 
     def advance(self) -> None:
@@ -161,10 +161,8 @@ class Packed:
         assert trunk is not None  # only branches come here
         reach, b = rows[0].trunk_length, len(rows)
         if at not in self._tails:
-            lengths = [row.length + 1 for row in rows]
-            slots = torch.tensor([row.slot for row in rows], device=packed.device)
-            self._tails[at] = (slots, _reach(lengths, max(lengths), None, packed.device))
-        slots, own = self._tails[at]
+            self._tails[at] = torch.tensor([row.slot for row in rows], device=packed.device)
+        slots = self._tails[at]
         longest = max(row.length for row in rows) + 1
         first = 0 if window is None else max(0, min(row.total for row in rows) + 1 - window)
         keys, values = (part(trunk.store, self._layer)[trunk.slot, :, first:reach] for part in (Store.keys, Store.values))
@@ -178,8 +176,11 @@ class Packed:
         scores = torch.cat([far, near], dim=-1).float() * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        if own is not None or window is not None:
-            scores = scores.masked_fill(~self._fork_mask(rows, first, reach, longest, window, packed.device), -torch.inf)
+        name = (at, window)
+        if name not in self._masks:  # once a pass, not once a layer
+            self._masks[name] = self._fork_mask(rows, first, reach, longest, window, packed.device)
+        if (mask := self._masks[name]) is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
         weights = scores.softmax(dim=-1).to(query.dtype)
         split = keys.shape[1]
         out = weights[..., split:] @ tail_values
@@ -188,7 +189,9 @@ class Packed:
         return out.reshape(b, -1, width)
 
     @staticmethod
-    def _fork_mask(rows: list[Row], first: int, reach: int, longest: int, window: int | None, device: torch.device) -> Tensor:
+    def _fork_mask(rows: list[Row], first: int, reach: int, longest: int, window: int | None, device: torch.device) -> Tensor | None:
+        if window is None and len({row.length for row in rows}) == 1:
+            return None
         at = torch.arange(first, reach + longest, device=device)[None]
         end = torch.tensor([row.total for row in rows], device=device)[:, None]
         seen = at <= end if window is None else (at <= end) & (at > end - window)

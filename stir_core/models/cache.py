@@ -75,11 +75,6 @@ class Store:
                 if held is not None and held.shape[0] > self.slots:
                     buffers[layer] = held[: self.slots].clone()
 
-    @property
-    def tokens(self) -> int:
-        """Token places that are held, used or not: what memory is proportional to."""
-        return self.slots * self.columns
-
     def keys(self, layer: int, like: Tensor | None = None) -> Float[Tensor, "slots kv_heads columns d_head"]:
         """The key buffer of a layer, made or grown when ``like`` (new keys ``[1, kv_heads, n, d_head]``) says how."""
         return self._buffer(self._keys, layer, like)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stir_core.models.cache import Row
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, forward
+from stir_core.models.passes import Feed, batches, forward
 from stir_core.records import Finish
 
 LIKELIEST = 64
@@ -88,13 +88,8 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
         batch_tokens: tokens in one pass; bounds memory (each answer token has a whole row of logits for a moment).
     """
     scored: list[list[float]] = []
-    start = 0
-    while start < len(sequences):
-        stop, tokens = start, 0
-        while stop < len(sequences) and (stop == start or tokens + sum(map(len, sequences[stop])) <= batch_tokens):
-            tokens += sum(map(len, sequences[stop]))
-            stop += 1
-        batch = sequences[start:stop]
+    for part in batches([len(prompt) + len(answer) for prompt, answer in sequences], batch_tokens):
+        batch = sequences[part]
         store = model.new_store()
         rows = [store.open() for _ in batch]
         if before := [Feed(row, ids[:-1], logits=False) for row, (ids, _) in zip(rows, batch, strict=True) if len(ids) > 1]:
@@ -104,7 +99,6 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
         chosen = torch.tensor([token for _, answer in batch for token in answer], device=logits.device)
         found = iter((logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist())
         scored += [[next(found) for _ in answer] for _, answer in batch]
-        start = stop
     return scored
 
 

@@ -4,6 +4,7 @@ Every other module reaches the model through :func:`forward` alone, so hooks (wh
 never leak from one caller into another.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,17 @@ def forward(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...] = ())
         if model.backend.packs:
             return _packed(model, feeds, layers)
         return _one_by_one(model, feeds, layers)
+
+
+def batches(lengths: list[int], most: int) -> Iterator[slice]:
+    """Neighbouring sequences that hold at most ``most`` tokens together, at least one each time."""
+    start = 0
+    while start < len(lengths):
+        stop = start + 1
+        while stop < len(lengths) and sum(lengths[start : stop + 1]) <= most:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
 
 
 def read(model: LoadedModel, sequences: list[list[int]], layers: tuple[int, ...] = ()) -> tuple[list[Row], Pass]:
