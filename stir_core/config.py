@@ -97,6 +97,8 @@ class MiningConfig(Section):
     """Where positive states come from: correct rollouts, the data set's worked solution, or the latter where no rollout is correct."""
     mining: Literal["reward", "random"] = "reward"
     """How positives and negatives are drawn: by reward, or at random among the valid rollouts (ablation)."""
+    stability_rolls: Annotated[int, Field(ge=0)] = 0
+    """Continuations sampled again from each mined prefix, to see whether its outcome comes back; 0: not measured."""
 
 
 class BasisConfig(Section):
@@ -210,6 +212,7 @@ _SPEED_ONLY = {
     "rollouts": {"batch_rows", "cache_tokens"},
     "decode": {"batch_problems"},
     "task": {"n_eval", "held_out"},
+    "mining": {"stability_rolls"},
 }
 _STAGE_KEYS = {
     "rollouts": ("seed", "delimiter", "model", "task", "rollouts"),
@@ -227,6 +230,8 @@ def stage_digest(config: RunConfig, stage: str) -> str:
         plain[section] = {key: value for key, value in plain[section].items() if key not in keys}
     upto = STAGES[: STAGES.index(stage) + 1]
     parts: dict[str, Any] = {key: plain[key] for name in upto for key in _STAGE_KEYS[name]}
+    if "actions" in upto and config.mining.stability_rolls:  # unmeasured adds nothing: such an actions stage is the one it always was
+        parts["stability_rolls"] = config.mining.stability_rolls
     if stage == "steered":
         parts["held_out"] = [config.task.held_out, config.task.n_eval]
     return digest_of(parts)

@@ -22,8 +22,10 @@ from stir_core.basis.geometry import pca_map, umap_map
 from stir_core.basis.selection import select
 from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest
 from stir_core.harvest.actions import mine
+from stir_core.harvest.controls import measure
 from stir_core.harvest.pairs import Pair, plan_pairs
-from stir_core.harvest.rollouts import sample_rollouts
+from stir_core.harvest.rollouts import Grade, sample_rollouts
+from stir_core.harvest.stability import continuations, place_of, plan_prefixes, shares
 from stir_core.harvest.states import Reading, capture_states, finished_steps, gold_solutions, plan_readings
 from stir_core.intervene.controller import Job, Settings, steer
 from stir_core.intervene.memory import Memory
@@ -31,7 +33,7 @@ from stir_core.intervene.session import graded, open_session
 from stir_core.keyspace import apply_space
 from stir_core.models.lens import lens_of
 from stir_core.models.loading import LoadedModel, load_model
-from stir_core.records import Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
+from stir_core.records import Continuation, Entry, Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
@@ -127,11 +129,8 @@ def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
     with Grader() as grader:
         prompts = [(problem, _prompt_ids(model, problem, config, config.rollouts.max_new_tokens)) for problem in problems]
 
-        def grade(problem: Problem, text: str):
-            return grader.grade(problem.kind, problem.answer, text, choices=problem.choices)
-
         try:
-            for rollout, states in sample_rollouts(model, prompts, config, grade, frozenset(done), layers):
+            for rollout, states in sample_rollouts(model, prompts, config, _grading(grader), frozenset(done), layers):
                 append_records(file, [rollout])
                 shelf.add(rollout, states)
                 known.append(rollout)
@@ -157,10 +156,8 @@ def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
 def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
     config = run.config
     layers = resolve_layers(config.mining.layers, model.n_layers)
-    problems, rollouts = run.problems(), run.rollouts()
-    pairs = _planned(run, model, problems, rollouts, layers)
-    prompts = {problem.id: _prompt_ids(model, problem, config, 1) for problem in problems}
-    readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
+    pairs = _planned(run, model, layers, _steps(run, model))
+    readings = _readings(run, model, pairs)
     part = _take_up(run, "states", model)
     shelf = Captured(part, () if config.compat else layers, model.d_model)
     rows: list[StateRow] = []
@@ -196,10 +193,12 @@ def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
 def _make_actions(run: Run, model: LoadedModel, report: Report) -> int:
     config = run.config
     layers = run.manifest("states").layers
-    pairs = _planned(run, model, run.problems(), run.rollouts(), layers)
+    steps = _steps(run, model)
+    pairs = _planned(run, model, layers, steps)
     rows = read_records(run.folder("states") / "rows.jsonl", StateRow)
     tensors = read_tensors(run.folder("states") / "states.safetensors", columns=model.d_model)
-    mined = mine(pairs, rows, {layer: tensors[f"layer_{layer}"] for layer in layers}, config.mining)
+    states = {layer: tensors[f"layer_{layer}"] for layer in layers}
+    mined = mine(pairs, rows, states, config.mining)
     corrective = [entry.id for entry in mined.entries if entry.kind == "corrective"]
     lenses = lens_of(model, corrective, torch.from_numpy(mined.actions)) if corrective else []
     notes = [f"{len(mined.skipped)} pairs left out, e.g. {mined.skipped[0]}"] if mined.skipped else []
@@ -215,13 +214,42 @@ def _make_actions(run: Run, model: LoadedModel, report: Report) -> int:
         "unreachable": sum(not entry.reachable for entry in mined.entries),
     }
     _take_up(run, "actions", model)
+    rolled, tokens = _rolled_again(run, model, mined.entries, pairs, report)
+    stability = shares(mined.entries, rolled)
+    controls = measure(mined.entries, mined.actions, run.rollouts(), rows, states, config, steps=steps, stability=stability)
     with run.writing("actions", lambda: _manifest(run, "actions", model, counts, layers, notes)) as folder:
         write_records(folder / "entries.jsonl", mined.entries)
         write_records(folder / "lens.jsonl", lenses)
         write_tensors(folder / "actions.safetensors", {"keys": mined.keys, "actions": mined.actions})
+        write_records(folder / "controls.jsonl", controls.records)
+        write_tensors(folder / "controls.safetensors", {"length_matched": controls.length_matched, "shuffled": controls.shuffled})
         (folder / "marker").unlink()
     report(Progress("actions", len(mined.actions), len(mined.actions), "actions"))
-    return 0
+    return tokens
+
+
+def _rolled_again(run: Run, model: LoadedModel, entries: list[Entry], pairs: list[Pair], report: Report) -> tuple[list[Continuation], int]:
+    """Continuations of every mined prefix, appended as they end; with the tokens that this process sampled."""
+    config = run.config
+    if not config.mining.stability_rolls:
+        return [], 0
+    problems = {problem.id: problem for problem in run.problems()}
+    prefixes = plan_prefixes(entries, _readings(run, model, pairs), problems, _prompts(run, model))
+    file = run.part("actions") / "continuations.jsonl"
+    known = read_records(file, Continuation, torn="drop") if file.exists() else []
+    done = frozenset((place_of(each), each.roll) for each in known)
+    total, tokens = len(prefixes) * config.mining.stability_rolls, 0
+    report(Progress("actions", len(known), total, "continuations"))
+    with Grader() as grader:
+        for each in continuations(model, prefixes, config, _grading(grader), done):
+            append_records(file, [each])
+            known.append(each)
+            tokens += each.n_tokens
+            report(Progress("actions", len(known), total, "continuations", tokens))
+    order = {prefix.place: i for i, prefix in enumerate(prefixes)}
+    known.sort(key=lambda each: (order[place_of(each)], each.roll))  # the order of arrival depends on the batch
+    write_records(file, known)
+    return known, tokens
 
 
 def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
@@ -326,13 +354,29 @@ _MAKERS: dict[str, Callable[[Run, LoadedModel, Report], int]] = {
 }
 
 
-def _planned(run: Run, model: LoadedModel, problems: list[Problem], rollouts: list[Rollout], layers: tuple[int, ...]) -> list[Pair]:
+def _planned(run: Run, model: LoadedModel, layers: tuple[int, ...], steps: dict[tuple[str, int], int]) -> list[Pair]:
     """The pairs that are mined: best quality first, as many as ``top_pairs`` reaches over all layers."""
-    config = run.config
-    steps = {(r.problem_id, r.k): finished_steps(model, list(r.token_ids), r.text, config) for r in rollouts}
+    config, problems = run.config, run.problems()
     golds = gold_solutions(model, problems, config)
-    pairs = plan_pairs(problems, rollouts, config.mining, seed=config.seed, steps=steps, golds=golds)
+    pairs = plan_pairs(problems, run.rollouts(), config.mining, seed=config.seed, steps=steps, golds=golds)
     return pairs[: -(-config.mining.top_pairs // len(layers))]
+
+
+def _steps(run: Run, model: LoadedModel) -> dict[tuple[str, int], int]:
+    """Finished steps of every rollout, by (problem id, k)."""
+    return {(r.problem_id, r.k): finished_steps(model, list(r.token_ids), r.text, run.config) for r in run.rollouts()}
+
+
+def _readings(run: Run, model: LoadedModel, pairs: list[Pair]) -> list[Reading]:
+    return plan_readings(model, run.problems(), run.rollouts(), pairs, run.config, _prompts(run, model))
+
+
+def _prompts(run: Run, model: LoadedModel) -> dict[str, list[int]]:
+    return {problem.id: _prompt_ids(model, problem, run.config, 1) for problem in run.problems()}
+
+
+def _grading(grader: Grader) -> Grade:
+    return lambda problem, text: grader.grade(problem.kind, problem.answer, text, choices=problem.choices)
 
 
 def _prompt_ids(model: LoadedModel, problem: Problem, config: RunConfig, room: int) -> list[int]:

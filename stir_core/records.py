@@ -125,6 +125,53 @@ class Entry(Record):
     """False at m = M: retrieval only ever asks for control points 1..M-1."""
 
 
+class Continuation(Record):
+    """One answer sampled again from a mined prefix: does its outcome come back?"""
+
+    problem_id: str
+    source: Literal["rollout", "gold"]
+    k: int
+    """Rollout that the prefix is the beginning of; 0 for a gold solution."""
+    m: int
+    """Control point where the prefix ends."""
+    roll: int
+    """Which continuation of this prefix, from 0."""
+    n_tokens: int
+    """Tokens sampled behind the prefix; 0 when the prefix had used the budget up."""
+    finish: Finish
+    text: str
+    """The whole answer, prefix included."""
+    verdict: Verdict
+
+
+class Control(Record):
+    """What tells an action's signal from the confounds of how it was mined (``v``: the action, right minus wrong)."""
+
+    entry_id: str
+    length_cosine: float | None
+    """Cosine of ``v`` with the length direction (shorter minus longer correct rollouts) of the *other* problems at its (m, layer)."""
+    length_matched_cosine: float | None
+    """Cosine of ``v`` with itself re-estimated from right and wrong rollouts matched in length; ``None``: its row is zero."""
+    length_gap: float | None
+    """Mean tokens of the negatives minus mean tokens of the positives."""
+    length_gap_matched: float | None
+    """The same after matching."""
+    shuffled_cosine: float | None
+    """Cosine of ``v`` with itself re-estimated under shuffled labels (1: the shuffle drew the true labels); ``None``: its row is zero."""
+    permutation_p: float | None
+    """Share of labellings of the same rollouts, the true one included, whose action is at least as long as ``v``."""
+    permutation_floor: float | None
+    """Smallest p that these rollouts can give: with few of them it is coarse."""
+    stability_pos: float | None
+    """Share of right answers among continuations sampled from the positives' prefixes."""
+    stability_neg: float | None
+    """Share of right answers among continuations sampled from the negatives' prefixes."""
+    leave_one_out: float | None
+    """Smallest cosine of ``v`` with itself re-estimated without one of its rollouts; ``None``: one positive and one negative."""
+    others_cosine: float | None
+    """Cosine of ``v`` with the mean action of the other problems at its (m, layer)."""
+
+
 class Pick(Record):
     """One entry of the control basis, in the order it was picked."""
 
@@ -231,6 +278,10 @@ class Trace(Record):
     """Probe tokens that were committed as they stood; they count as committed and as probe tokens."""
     forward_tokens: int
     """Token positions run through the model for this answer, prompt, previews and clean passes included."""
+    flops: float | None = None
+    """Floating-point operations of those passes, by formula (see ``models.cost``)."""
+    given: int = 0
+    """Tokens that the answer began with, before anything was decoded; they are counted as committed."""
     seconds: float | None = None
     verdict: Verdict | None = None
 
@@ -238,6 +289,166 @@ class Trace(Record):
     def total_tokens(self) -> int:
         """Committed plus probe tokens."""
         return self.tokens_used + self.probe_tokens
+
+
+class Answer(Record):
+    """One problem answered by one method, settled, with all that it cost."""
+
+    method: str
+    """Name with its parameters, e.g. ``"self_consistency:k=5"``."""
+    problem_id: str
+    seed: int
+    """Which repetition; 0 is the first, and the only one of a method without chance."""
+    token_ids: tuple[int, ...]
+    """The committed answer."""
+    text: str
+    finish: Finish
+    tokens_used: int
+    """Committed tokens."""
+    probe_tokens: int
+    """Tokens decoded beside the answer: previews, trial answers, the votes that were not kept."""
+    prompt_tokens: int
+    """Tokens of the prompt, counted once for each time that it was read."""
+    forward_tokens: int
+    """Token positions run through the model, all of the above included."""
+    flops: float
+    """Floating-point operations of those passes, by formula."""
+    seconds: float | None = None
+    """Share of the batch's wall-clock time; the shares of a method add up to what it took."""
+    verdict: Verdict | None = None
+    trace: Trace | None = None
+    """Steps and decisions, for methods that go step by step."""
+    facts: dict[str, float | int | str] = {}
+    """What the method itself has to say, e.g. the confidence at which it stopped."""
+
+
+class Estimate(Record):
+    """A number with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Leak(Record):
+    """An evaluation problem that was mined, word for word or nearly so."""
+
+    problem_id: str
+    mined_id: str
+    similarity: float
+    exact: bool
+
+
+class EvaluationSpec(Record):
+    """What an evaluation compares, settled before the first token."""
+
+    label: str
+    task: str
+    split: str
+    levels: tuple[str, ...] = ()
+    n: int
+    seeds: int = 1
+    methods: tuple[str, ...]
+    baseline: str
+    template: str
+    system: str | None = None
+    gate: dict[str, float | int | str | None]
+    """The run's own gate, which ``stir`` without parameters uses."""
+    max_new_tokens: int
+    rows: int
+    run: str
+    config_digest: str
+    """Digest of the run's config."""
+    basis: str
+    """Digest of the run's control basis."""
+    model: "ModelIdentity"
+    seed: int
+    leaks: tuple[Leak, ...] = ()
+    same_words: int = 0
+    """Problems that repeat a mined one but for its numbers."""
+    command: str | None = None
+    environment: dict[str, str] = {}
+
+
+class Comparison(Record):
+    """A method against the baseline, on the same problems."""
+
+    against: str
+    won: tuple[str, ...]
+    """Problems that the method got right and the baseline did not (for several seeds: more often right)."""
+    lost: tuple[str, ...]
+    tied: int
+    difference: Estimate
+    """Accuracy minus the baseline's; percentile bootstrap over problems."""
+    p: float
+    test: str
+    p_holm: float
+    """Holm-corrected over the methods of the report."""
+    tokens: Estimate
+    """Decoded tokens (committed and probe) minus the baseline's, a problem; percentile bootstrap over problems."""
+    committed: Estimate
+    """Committed tokens minus the baseline's."""
+
+
+class Advantage(Record):
+    """Measured causal value of one action: right answers with it minus without it, from the same states and with the same seeds."""
+
+    entry_id: str
+    value: float
+    low: float
+    high: float
+    tokens: Estimate
+    """Tokens of the answer with the action minus without."""
+    states: int
+    """Control points of held-out answers at which it was tried."""
+    pairs: int
+    """Pairs of continuations, one with and one without it."""
+    won: int
+    lost: int
+    p: float
+    verdict: Literal["helps", "harms", "no effect seen"]
+
+
+class MethodReport(Record):
+    """One method of an evaluation: how often it was right, and what that cost."""
+
+    name: str
+    about: str
+    source: str
+    answers: int
+    right: int
+    accuracy: Estimate
+    interval: str
+    """How the interval was made."""
+    unfinished: int
+    committed: float
+    """Mean tokens an answer; likewise below."""
+    probe: float
+    prompt: float
+    forward: float
+    flops: float
+    seconds: float | None
+    repeated_2: float
+    repeated_3: float
+    zlib_ratio: float
+    commits: float | None = None
+    """Mean impulses an answer; ``None`` for methods that have none."""
+    versus: Comparison | None = None
+
+    @property
+    def total(self) -> float:
+        """Mean decoded tokens: committed and probe."""
+        return self.committed + self.probe
+
+
+class EvaluationReport(Record):
+    """Everything that an evaluation found, ready to be shown."""
+
+    spec: EvaluationSpec
+    complete: bool
+    problems: int
+    """Problems that every method has answered; all figures are over these."""
+    methods: tuple[MethodReport, ...]
 
 
 class ModelIdentity(Record):

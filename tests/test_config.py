@@ -64,6 +64,7 @@ def test_no_layers_at_all():
         ({"rollouts": {"k": 4}}, "rollouts"),
         ({"mining": {"k_pos": 1}}, "states"),
         ({"compat": True}, "states"),
+        ({"mining": {"stability_rolls": 2}}, "actions"),
         ({"basis": {"budget": 9}}, "basis"),
         ({"gate": {"k_scale": 0.5}}, "steered"),
         ({"task": {"n_eval": 3}}, "steered"),

@@ -3,13 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from stir_core import pipeline
 from stir_core.config import STAGES, RunConfig, config_from
 from stir_core.errors import MismatchError, StoreError
 from stir_core.pipeline import open_session, run_stages
-from stir_core.records import StateRow, TraceEvent, Verdict
+from stir_core.records import Continuation, StateRow, TraceEvent, Verdict
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run, list_runs
 from stir_core.store.tensors import read_tensors
@@ -201,3 +202,54 @@ def test_states_are_captured_while_sampling_and_read_again_only_when_they_have_t
         for name, state in states.items():
             assert state == pytest.approx(theirs[place][name], abs=1e-3)
     assert not list(run.folder("states").glob("captured*"))
+
+
+def test_every_action_has_its_controls(run, config, tmp_path, tiny_loaded):
+    controls, actions = run.controls(), run.action_rows()
+    corrective = [entry for entry in run.entries() if entry.kind == "corrective"]
+    assert list(controls) == [entry.id for entry in corrective]
+    for name, field in (("length_matched", "length_matched_cosine"), ("shuffled", "shuffled_cosine")):
+        rows = run.control_rows(name)
+        assert rows.shape == actions.shape
+        for entry in corrective:
+            assert entry.action_row is not None
+            row, action = rows[entry.action_row], actions[entry.action_row]
+            expected = row @ action / np.linalg.norm(row) / np.linalg.norm(action)
+            assert getattr(controls[entry.id], field) == pytest.approx(float(expected), abs=1e-5)
+    assert all(c.permutation_p is not None and c.length_gap is not None and c.stability_pos is None for c in controls.values())
+    rows = read_records(run.folder("states") / "rows.jsonl", StateRow)
+    reached = {
+        (r.problem_id, r.k, e.m) for e in run.entries() for r in run.rollouts() if r.problem_id == e.problem_id and len(r.boundaries) >= e.m
+    }
+    assert reached <= {(row.problem_id, row.k, row.m) for row in rows}
+    compat = run_stages(config.model_copy(update={"compat": True}), tmp_path / "compat", until="actions", model=tiny_loaded)
+    used = {(e.problem_id, k, e.m) for e in compat.entries() for k in (*e.positives, *e.negatives)}
+    assert {(row.problem_id, row.k, row.m) for row in read_records(compat.folder("states") / "rows.jsonl", StateRow)} == used
+    assert any(c.permutation_p is None for c in compat.controls().values())
+    assert all(c.length_gap is not None for c in compat.controls().values())
+
+
+def test_stability_goes_on_where_it_stopped(config, run, tmp_path, tiny_loaded):
+    rolling = config.model_copy(update={"mining": config.mining.model_copy(update={"stability_rolls": 2})})
+    shutil.copytree(run.path, tmp_path / "whole")
+    with pytest.raises(StoreError, match=r'stage "actions" of .* was made with other settings'):
+        run_stages(rolling, tmp_path / "whole", until="actions", model=tiny_loaded)
+    whole = run_stages(rolling, tmp_path / "whole", redo="actions", until="actions", model=tiny_loaded)
+    rolled = read_records(whole.folder("actions") / "continuations.jsonl", Continuation)
+    places = {(e.problem_id, k, e.m) for e in whole.entries() for k in (*e.positives, *e.negatives)}
+    assert [(each.problem_id, each.k, each.m) for each in rolled[::2]] == [(each.problem_id, each.k, each.m) for each in rolled[1::2]]
+    assert {(each.problem_id, each.k, each.m) for each in rolled} == places and len(rolled) == 2 * len(places)
+    assert all(c.stability_pos is not None and c.stability_neg is not None for c in whole.controls().values())
+
+    def stop_after_five(progress):
+        if progress.unit == "continuations" and progress.done == 5:
+            raise KeyboardInterrupt
+
+    shutil.copytree(run.path, tmp_path / "torn")
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(rolling, tmp_path / "torn", redo="actions", until="actions", report=stop_after_five, model=tiny_loaded)
+    file = Run.open(tmp_path / "torn").part("actions") / "continuations.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])
+    seen = []
+    again = run_stages(rolling, tmp_path / "torn", until="actions", report=seen.append, model=tiny_loaded)
+    assert seen[0].done == 4 and again.digest("actions") == whole.digest("actions")

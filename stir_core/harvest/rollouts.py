@@ -1,11 +1,12 @@
 """Sampling K answers to each problem, verified and cut into steps, their states at control points captured as they are decoded.
 
 Rows that finish leave the batch and waiting ones enter; a prompt is read once and forked for its rollouts. When the live sequences need
-more memory than allowed, the youngest half waits, and is read again when there is room.
+more memory than allowed, the youngest half waits, and is read again when there is room. :func:`sample` is the loop itself, for anything
+that samples many endings behind a few beginnings.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,12 +35,14 @@ class Sampled(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Answer:
-    problem: Problem
-    prompt_ids: list[int]
-    k: int
+class Ending:
+    """What is sampled behind a given beginning; endings of equal beginnings that enter together share its prefill."""
+
+    before: list[int]
+    """Ids of the beginning: the prompt, and whatever of the answer is there already."""
     strand: Strand
-    scanner: StepScanner
+    scanner: StepScanner | None = None
+    """Finds the control points of a whole answer; ``None``: they are not wanted."""
     fresh: bool = True
     """Nothing of it has been read yet, or it was read and put back."""
     at_boundary: bool = False
@@ -67,122 +70,134 @@ def sample_rollouts(
         done: (problem id, k) that are there already.
         layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries.
     """
-    waiting = deque(
-        _answer(model, problem, ids, k, config) for problem, ids in prompts for k in range(config.rollouts.k) if (problem.id, k) not in done
-    )
+    owners: dict[str, tuple[Problem, int]] = {}
+    waiting: list[Ending] = []
+    for problem, ids in prompts:
+        for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
+            rng = generator_for(config.seed, "rollout", problem.id, k)
+            strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng)
+            owners[strand.name] = problem, k
+            waiting.append(Ending(ids, strand, StepScanner(model.text, config.delimiter)))
+    for ending in sample(model, waiting, config, layers):
+        yield _sampled(model, ending, *owners[ending.strand.name], config, grade)
+
+
+def sample(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...] = ()) -> Iterator[Ending]:
+    """Sample endings with the run's temperature, nucleus, batch and memory, yielding each as it ends (in no fixed order).
+
+    Args:
+        endings: put those of one beginning side by side, so that it is read once.
+        layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries of endings with a scanner.
+    """
+    waiting = deque(endings)
     store = model.new_store()
-    live: list[_Answer] = []
+    live: list[Ending] = []
     sampling = Sampling(config.rollouts.temperature, config.rollouts.top_p)
     limit = config.rollouts.cache_tokens
     while waiting or live:
         _make_room(store, live, waiting, limit)
-        entering = _enter(store, live, waiting, config)
-        live += entering
+        live += _enter(store, live, waiting, config)
         logits = _pass(model, store, live, layers)
-        for answer in [answer for answer in live if answer.strand.finish is not None]:  # only its last state was still wanted
-            live.remove(answer)
-            yield _close(model, store, answer, config, grade)
-        going = [answer for answer in live if answer.strand.finish is None]
+        for ending in [ending for ending in live if ending.strand.finish is not None]:  # only its last state was still wanted
+            live.remove(ending)
+            _leave(store, ending)
+            yield ending
+        going = [ending for ending in live if ending.strand.finish is None]
         if going:
-            draw(model, [answer.strand for answer in going], torch.stack([logits[id(answer)] for answer in going]), sampling)
-        for answer in going:
-            if answer.scanner.push(answer.strand.ids[-1]):
-                answer.ends.append(len(answer.strand.ids))
-                answer.at_boundary = bool(layers) and len(answer.ends) <= config.mining.control_points
-        for answer in [a for a in going if a.strand.finish is not None and not a.at_boundary]:
-            live.remove(answer)
-            yield _close(model, store, answer, config, grade)
+            draw(model, [ending.strand for ending in going], torch.stack([logits[id(ending)] for ending in going]), sampling)
+        for ending in going:
+            if ending.scanner is not None and ending.scanner.push(ending.strand.ids[-1]):
+                ending.ends.append(len(ending.strand.ids))
+                ending.at_boundary = bool(layers) and len(ending.ends) <= config.mining.control_points
+        for ending in [e for e in going if e.strand.finish is not None and not e.at_boundary]:
+            live.remove(ending)
+            _leave(store, ending)
+            yield ending
 
 
-def _answer(model: LoadedModel, problem: Problem, prompt_ids: list[int], k: int, config: RunConfig) -> _Answer:
-    strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, generator_for(config.seed, "rollout", problem.id, k))
-    return _Answer(problem, prompt_ids, k, strand, StepScanner(model.text, config.delimiter))
-
-
-def _enter(store: Store, live: list[_Answer], waiting: deque[_Answer], config: RunConfig) -> list[_Answer]:
-    """Rows for waiting answers, as many as fit; siblings on the same prompt enter together, so that it is read once."""
-    entering: list[_Answer] = []
+def _enter(store: Store, live: list[Ending], waiting: deque[Ending], config: RunConfig) -> list[Ending]:
+    """Rows for waiting endings, as many as fit; siblings on the same prompt enter together, so that it is read once."""
+    entering: list[Ending] = []
     while waiting and len(live) + len(entering) < config.rollouts.batch_rows:
-        need = len(waiting[0].prompt_ids) + len(waiting[0].strand.ids) + 1
+        need = len(waiting[0].before) + len(waiting[0].strand.ids) + 1
         if (live or entering) and (len(store.rows) + 1) * max(store.columns, need) > config.rollouts.cache_tokens:
             break
-        answer = waiting.popleft()
-        answer.strand.row = store.open()
-        entering.append(answer)
+        ending = waiting.popleft()
+        ending.strand.row = store.open()
+        entering.append(ending)
     return entering
 
 
-def _make_room(store: Store, live: list[_Answer], waiting: deque[_Answer], limit: int) -> None:
+def _make_room(store: Store, live: list[Ending], waiting: deque[Ending], limit: int) -> None:
     """Put the youngest half of the batch back while the next token would need more than ``limit`` token places."""
     while len(live) > 1:
-        longest = max(answer.strand.row.length for answer in live if answer.strand.row is not None) + 1
+        longest = max(ending.strand.row.length for ending in live if ending.strand.row is not None) + 1
         if longest <= store.columns or len(live) * longest <= limit:
             return
-        for answer in reversed(live[-(len(live) // 2) :]):
-            live.remove(answer)
-            _leave(store, answer)
-            waiting.appendleft(answer)
+        for ending in reversed(live[-(len(live) // 2) :]):
+            live.remove(ending)
+            _leave(store, ending)
+            waiting.appendleft(ending)
         store.shrink()
 
 
-def _leave(store: Store, answer: _Answer) -> None:
-    if answer.strand.row is not None:
-        store.close(answer.strand.row)
-    answer.strand.row, answer.fresh = None, True
+def _leave(store: Store, ending: Ending) -> None:
+    if ending.strand.row is not None:
+        store.close(ending.strand.row)
+    ending.strand.row, ending.fresh = None, True
 
 
-def _pass(model: LoadedModel, store: Store, live: list[_Answer], layers: tuple[int, ...]) -> dict[int, Tensor]:
-    """One token of every answer, and whole prompts of those that enter; gives the next logits by answer."""
+def _pass(model: LoadedModel, store: Store, live: list[Ending], layers: tuple[int, ...]) -> dict[int, Tensor]:
+    """One token of every ending, and whole prompts of those that enter; gives the next logits by ending."""
     feeds: list[Feed] = []
-    fed: list[_Answer] = []
-    siblings: dict[str, list[_Answer]] = {}
-    for answer in live:
-        row, ids = answer.strand.row, answer.strand.ids
-        assert row is not None  # live answers have one
-        if answer.fresh and not ids:
-            siblings.setdefault(answer.problem.id, []).append(answer)
-            if len(siblings[answer.problem.id]) > 1:
+    fed: list[Ending] = []
+    siblings: dict[tuple[int, ...], list[Ending]] = {}
+    for ending in live:
+        row, ids = ending.strand.row, ending.strand.ids
+        assert row is not None  # live endings have one
+        if ending.fresh and not ids:
+            same = siblings.setdefault(tuple(ending.before), [])
+            same.append(ending)
+            if len(same) > 1:
                 continue
-        new = [*answer.prompt_ids, *ids] if answer.fresh else [ids[-1]]
-        capture = (len(new) - 1,) if answer.at_boundary else ()
-        feeds.append(Feed(row, new, logits=answer.strand.finish is None, capture=capture))
-        fed.append(answer)
+        new = [*ending.before, *ids] if ending.fresh else [ids[-1]]
+        capture = (len(new) - 1,) if ending.at_boundary else ()
+        feeds.append(Feed(row, new, logits=ending.strand.finish is None, capture=capture))
+        fed.append(ending)
     result = forward(model, feeds, layers)
     logits: dict[int, Tensor] = {}
     rows = iter(result.logits)
-    for answer, feed, states in zip(fed, feeds, result.states, strict=True):
+    for ending, feed, states in zip(fed, feeds, result.states, strict=True):
         if feed.logits:
-            logits[id(answer)] = next(rows)
+            logits[id(ending)] = next(rows)
         if states:
-            answer.states.append({layer: state[0].float().cpu() for layer, state in states.items()})
-        answer.at_boundary = answer.fresh = False
+            ending.states.append({layer: state[0].float().cpu() for layer, state in states.items()})
+        ending.at_boundary = ending.fresh = False
     for first, *others in siblings.values():
         for other in others:
             assert first.strand.row is not None and other.strand.row is not None
-            store.copy(first.strand.row, other.strand.row, len(other.prompt_ids))
+            store.copy(first.strand.row, other.strand.row, len(other.before))
             logits[id(other)] = logits[id(first)]
             other.fresh = False
     return logits
 
 
-def _close(model: LoadedModel, store: Store, answer: _Answer, config: RunConfig, grade: Grade) -> Sampled:
-    _leave(store, answer)
-    strand, problem = answer.strand, answer.problem
-    text = model.text(strand.ids)
+def _sampled(model: LoadedModel, ending: Ending, problem: Problem, k: int, config: RunConfig, grade: Grade) -> Sampled:
+    ids = ending.strand.ids
+    text = model.text(ids)
     verdict = grade(problem, text)
-    penalty = config.rollouts.eta0 * len(strand.ids) / config.rollouts.max_new_tokens
     rollout = Rollout(
         problem_id=problem.id,
-        k=answer.k,
-        seed=seed_for(config.seed, "rollout", problem.id, answer.k),
-        prompt_ids=tuple(answer.prompt_ids),
-        token_ids=tuple(strand.ids),
+        k=k,
+        seed=seed_for(config.seed, "rollout", problem.id, k),
+        prompt_ids=tuple(ending.before),
+        token_ids=tuple(ids),
         text=text,
-        finish=strand.finish or "length",
-        boundaries=tuple(answer.ends),
-        mean_logprob=strand.mean_logprob,
+        finish=ending.strand.finish or "length",
+        boundaries=tuple(ending.ends),
+        mean_logprob=ending.strand.mean_logprob,
         verdict=verdict,
-        reward=float(verdict.correct) - penalty,
+        reward=float(verdict.correct) - config.rollouts.eta0 * len(ids) / config.rollouts.max_new_tokens,
     )
-    layers = answer.states[0] if answer.states else {}
-    return Sampled(rollout, {layer: torch.stack([states[layer] for states in answer.states]) for layer in layers})
+    layers = ending.states[0] if ending.states else {}
+    return Sampled(rollout, {layer: torch.stack([states[layer] for states in ending.states]) for layer in layers})

@@ -66,13 +66,23 @@ def plan_readings(
     config: RunConfig,
     prompts: dict[str, list[int]],
 ) -> list[Reading]:
-    """The sequences and positions that the pairs need, problem by problem."""
+    """The sequences and positions that the pairs need, and those of every other rollout at the pairs' control points (see ``controls``).
+
+    Under ``compat``, where each prefix is a pass of its own, the pairs' prefixes alone.
+    """
     wanted: dict[tuple[str, Literal["rollout", "gold"], int], set[int]] = {}
     for pair in pairs:
         for k in (*pair.positives, *pair.negatives):
             wanted.setdefault((pair.problem_id, "rollout", k), set()).add(pair.m)
         if pair.gold:
             wanted.setdefault((pair.problem_id, "gold", 0), set()).add(pair.m)
+    points: dict[str, set[int]] = {}
+    for pair in pairs if not config.compat else []:
+        points.setdefault(pair.problem_id, set()).add(pair.m)
+    for rollout in rollouts:
+        reached = {m for m in points.get(rollout.problem_id, ()) if m <= len(rollout.boundaries)}
+        if reached:
+            wanted.setdefault((rollout.problem_id, "rollout", rollout.k), set()).update(reached)
     by_key = {(rollout.problem_id, rollout.k): rollout for rollout in rollouts}
     solutions = {problem.id: problem.solution or "" for problem in problems}
     readings: list[Reading] = []

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from stir_core.config import STAGES, RunConfig, config_from, digest_of, stage_digest
 from stir_core.errors import MismatchError, StoreError
 from stir_core.keyspace import KeySpace, fit_space
-from stir_core.records import Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
+from stir_core.records import Advantage, Control, Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
 from stir_core.store.jsonl import read_records
 from stir_core.store.tensors import read_tensors
 
@@ -235,6 +235,16 @@ class Run:
         """What each action promotes and suppresses through the unembedding, by entry id."""
         return {lens.entry_id: lens for lens in read_records(self.folder("actions") / "lens.jsonl", Lens)}
 
+    def controls(self) -> dict[str, Control]:
+        """What tells each action's signal from its confounds, by entry id; empty for a run made before they were measured."""
+        file = self.folder("actions") / "controls.jsonl"
+        return {control.entry_id: control for control in read_records(file, Control)} if file.is_file() else {}
+
+    def advantages(self) -> dict[str, Advantage]:
+        """Measured causal value of actions, by entry id; empty where none was measured."""
+        file = self.path / "causal" / "advantages.jsonl"
+        return {found.entry_id: found for found in read_records(file, Advantage)} if file.is_file() else {}
+
     def picks(self) -> list[Pick]:
         """The control basis, in the order it was picked."""
         return read_records(self.folder("basis") / "picks.jsonl", Pick)
@@ -268,6 +278,14 @@ class Run:
     def action_rows(self) -> Float[np.ndarray, "n_actions d_model"]:
         """Raw action vectors; ``Entry.action_row`` indexes it."""
         return self._tensors("actions", "actions.safetensors")["actions"]
+
+    def control_rows(self, name: Literal["length_matched", "shuffled"]) -> Float[np.ndarray, "n_actions d_model"]:
+        """Actions re-estimated under a control; ``Entry.action_row`` indexes them, zero where that could not be done.
+
+        Raises:
+            StoreError: the run was made before controls were measured.
+        """
+        return self._tensors("actions", "controls.safetensors")[name]
 
     def map_coordinates(self) -> dict[str, Float[np.ndarray, "n_entries 2"]]:
         """Two-dimensional coordinates of all entries by projection name (``umap``, ``pca``)."""

@@ -11,6 +11,7 @@ import numpy as np
 from stir_core.config import GateConfig, RunConfig, config_from, stage_digest
 from stir_core.intervene.gate import decide
 from stir_core.records import (
+    Control,
     Entry,
     EntryKind,
     Lens,
@@ -227,7 +228,28 @@ def _actions(run: Run, nasty: bool) -> None:
         down = tuple(TokenWeight(token_id=900 + j + 10 * pair, text=f" w{j}", logit=-float(lifts[j]) * 0.8) for j in range(10))
         lenses.append(Lens(entry_id=f"p{pair:04d}c", promoted=up, suppressed=down))
     tensors = {"actions.safetensors": {"keys": np.array(keys, np.float32), "actions": np.array(actions, np.float32)}}
-    _seal(run, "actions", {"pairs": 12, "entries": 24}, {"entries.jsonl": entries, "lens.jsonl": lenses}, tensors)
+    tensors["controls.safetensors"] = {name: rng.normal(size=(12, WIDTH)).astype(np.float32) for name in ("length_matched", "shuffled")}
+    records = {"entries.jsonl": entries, "lens.jsonl": lenses, "controls.jsonl": [fake_control(pair) for pair in range(12)]}
+    _seal(run, "actions", {"pairs": 12, "entries": 24}, records, tensors)
+
+
+def fake_control(pair: int) -> Control:
+    """Of every three pairs one passes, one is mostly length and its labels do not matter, and one was hardly measurable."""
+    kind = pair % 3
+    return Control(
+        entry_id=f"p{pair:04d}c",
+        length_cosine=(0.1, -0.7, None)[kind],
+        length_matched_cosine=(0.9, 0.6, None)[kind],
+        length_gap=10.0 + pair,
+        length_gap_matched=(1.5, 4.0, None)[kind],
+        shuffled_cosine=(-0.2, 0.3, None)[kind],
+        permutation_p=(0.05, 0.4, 1.0)[kind],
+        permutation_floor=(0.05, 0.05, 1.0)[kind],
+        stability_pos=(0.75, 0.5, None)[kind],
+        stability_neg=(0.25, 0.5, None)[kind],
+        leave_one_out=(0.8, 0.7, None)[kind],
+        others_cosine=(0.4, 0.1, None)[kind],
+    )
 
 
 def _basis(run: Run, nasty: bool) -> None:

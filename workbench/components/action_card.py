@@ -11,6 +11,7 @@ from workbench.components.column_styles import FIRING_COLUMNS, NEIGHBOUR_COLUMNS
 from workbench.components.text_strip import text_strip
 from workbench.figures.lens_bars import lens_bars
 from workbench.services import action_card as cards
+from workbench.services import confounds
 from workbench.services.run_facts import RunFacts
 from workbench.services.text_segments import side_segments
 from workbench.services.visible_text import plain
@@ -31,6 +32,28 @@ def headline(facts: RunFacts, entry: Entry) -> None:
     )
     rewards = f"quality {entry.quality:.3f} = {entry.reward_pos:.3f} − ({entry.reward_neg:.3f})"
     st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
+
+
+def controls(facts: RunFacts, entry: Entry) -> None:
+    """What tells the action from length and chance: flags, then one figure a control."""
+    st.markdown("**Signal or confound**")
+    control = facts.controls.get(entry.id)
+    if control is None:
+        null = entry.kind == "null"
+        st.caption("A null entry has no action to control." if null else "Not measured: this run was made before controls were.")
+        return
+    flags = confounds.flags(control)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for flag in flags:
+            st.badge(flag, color="orange")
+        if not flags:
+            verdict = confounds.verdict(control)
+            st.badge(verdict, color="green" if verdict == "passes" else "gray")
+    found = confounds.readings(control)
+    half = len(found) // 2
+    for row in (found[:half], found[half:]):
+        for column, reading in zip(st.columns(half), row, strict=True):
+            column.metric(reading.name, reading.value, help=reading.help)
 
 
 def source(facts: RunFacts, entry: Entry) -> None:

@@ -5,23 +5,30 @@ import streamlit as st
 from workbench import session
 from workbench.components.column_styles import ACTION_COLUMNS
 from workbench.services.action_table import action_table
+from workbench.services.confounds import VERDICTS
 from workbench.services.run_facts import RunFacts
 
 _TABLE = "actions_table"
+_CONTROLS_HELP = "What tells an action from length and chance; see the card. None chosen shows all; null entries have none."
 
 
 def action_list(facts: RunFacts) -> None:
-    """Table with filters for control point and null entries, and a line of counts."""
+    """Table with filters for control point, null entries, basis and controls, and a line of counts."""
     points = sorted({entry.m for entry in facts.entries.values()})
     with st.container(horizontal=True, vertical_alignment="bottom"):
         only = st.segmented_control("Control point m", points, selection_mode="multi", key="actions_m", help="None chosen shows all.")
         nulls = st.toggle("Null entries", key="actions_null", help="They carry no action; they only compete.")
         basis_only = st.toggle("Only the basis", key="actions_basis", disabled=not facts.picks)
+        found = st.segmented_control(
+            "Controls", VERDICTS, selection_mode="multi", key="actions_controls", disabled=not facts.controls, help=_CONTROLS_HELP
+        )
     table = action_table(facts, null_entries=nulls)
     if only:
         table = table.query("m in @only")
     if basis_only and facts.picks:
         table = table.dropna(subset=["pick"])
+    if found and facts.controls:
+        table = table.query("controls in @found")
     table = table.drop(columns=[] if nulls else ["kind"]).reset_index(drop=True)
 
     def choose_row() -> None:

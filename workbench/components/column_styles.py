@@ -4,6 +4,8 @@ from typing import Any
 
 from streamlit import column_config as cc
 
+from workbench.services.confounds import HELP
+
 
 def _number(label: str, form: str, text: str, **more: Any) -> Any:
     return cc.NumberColumn(label, format=form, help=text, **more)
@@ -28,6 +30,18 @@ ACTION_COLUMNS: dict[str, Any] = {
     "gain": _number("gain", "%.3f", "Marginal gain of the selection objective when it was picked.", width=62),
     "retrieved": _number("retr.", "%d", "Held-out steps that retrieved it.", width=56),
     "committed": _number("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
+    "controls": cc.TextColumn("controls", help="Whether length or chance explain it: passes, flagged, or too little to tell.", width=84),
+    "flags": cc.TextColumn("flags", help="What the controls point at.", width=140),
+    "length cos": _number("length cos", "%+.2f", HELP["length cos"], width=76),
+    "matched cos": _number("matched cos", "%+.2f", HELP["matched cos"], width=86),
+    "length gap": _number("gap", "%+.0f", HELP["length gap"], width=52),
+    "gap matched": _number("gap matched", "%+.0f", HELP["gap matched"], width=88),
+    "perm. p": _number("perm. p", "%.3f", HELP["perm. p"], width=62),
+    "shuffled cos": _number("shuffled cos", "%+.2f", HELP["shuffled cos"], width=84),
+    "stable+": cc.NumberColumn("stable+", format="percent", help=HELP["stable+"], width=62),
+    "stable-": cc.NumberColumn("stable−", format="percent", help=HELP["stable-"], width=62),
+    "leave-one-out": _number("leave one out", "%+.2f", HELP["leave-one-out"], width=94),
+    "others cos": _number("others cos", "%+.2f", HELP["others cos"], width=76),
     "promotes": cc.TextColumn("promotes", help="Tokens with the largest direct logit effect, white space drawn.", width=190),
     "problem": cc.TextColumn("problem", help="Mined problem."),
     "question": cc.TextColumn("question", width=320),

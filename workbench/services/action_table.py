@@ -5,6 +5,7 @@ from collections import Counter
 import pandas as pd
 
 from stir_core.records import Entry, Lens
+from workbench.services import confounds
 from workbench.services.run_facts import RunFacts
 from workbench.services.visible_text import one_line, visible_token
 
@@ -13,18 +14,35 @@ def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame
     """Corrective entries (and null ones if asked), best pair first.
 
     ``retrieved`` and ``committed`` count held-out steps; they are empty when the run has no held-out traces. Norms are raw L2
-    norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at.
+    norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at. The controls' columns
+    (see ``confounds``) are only there when the run has them.
     """
     retrieved, committed = _use(facts)
     measured = bool(facts.steered)
     wanted = [entry for entry in facts.entries.values() if null_entries or entry.kind == "corrective"]
     rows = [_row(facts, entry) | _used(entry.id, retrieved, committed, measured) for entry in wanted]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if facts.controls or name not in CONTROL_COLUMNS])
 
+
+CONTROL_FIELDS = {
+    "length cos": "length_cosine",
+    "matched cos": "length_matched_cosine",
+    "length gap": "length_gap",
+    "gap matched": "length_gap_matched",
+    "perm. p": "permutation_p",
+    "shuffled cos": "shuffled_cosine",
+    "stable+": "stability_pos",
+    "stable-": "stability_neg",
+    "leave-one-out": "leave_one_out",
+    "others cos": "others_cosine",
+}
+"""Columns that show a field of :class:`~stir_core.records.Control` as it is."""
+CONTROL_COLUMNS = ("controls", "flags", *CONTROL_FIELDS)
+"""The same behind two columns that read them: passes / flagged / cannot tell, and the flags in words."""
 
 COLUMNS = [
     "entry", "kind", "m", "layer", "quality", "reward+", "reward-", "n+", "n-", "|v|", "|key|", "|v|/|key|",
-    "pick", "gain", "retrieved", "committed", "promotes", "problem", "question",
+    "pick", "gain", "retrieved", "committed", *CONTROL_COLUMNS, "promotes", "problem", "question",
 ]  # fmt: skip
 
 
@@ -32,6 +50,7 @@ def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
     pick = facts.picks.get(entry.id)
     problem = facts.problems.get(entry.problem_id)
     norm = entry.action_norm
+    control = facts.controls.get(entry.id)
     return {
         "entry": entry.id,
         "kind": entry.kind,
@@ -47,6 +66,9 @@ def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
         "|v|/|key|": norm / entry.key_norm if norm is not None and entry.key_norm else None,
         "pick": pick.rank + 1 if pick else None,
         "gain": pick.gain if pick else None,
+        "controls": confounds.verdict(control) if control else None,
+        "flags": ", ".join(confounds.flags(control)) if control else None,
+        **{name: getattr(control, field) if control else None for name, field in CONTROL_FIELDS.items()},
         "promotes": top_tokens(facts.lenses.get(entry.id)),
         "problem": entry.problem_id,
         "question": one_line(problem.question, 90) if problem else None,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from stir_core.basis.selection import unit_rows
 from stir_core.config import RunConfig, digest_of
-from stir_core.records import Entry, Lens, Pick, Problem, Rollout, Trace
+from stir_core.records import Control, Entry, Lens, Pick, Problem, Rollout, Trace
 from stir_core.store.runs import Run
 
 
@@ -65,6 +65,11 @@ class RunFacts:
     def lenses(self) -> dict[str, Lens]:
         """Promoted and suppressed tokens by entry id."""
         return self.run.lenses()
+
+    @cached_property
+    def controls(self) -> dict[str, Control]:
+        """Confound controls by entry id, corrective entries only; empty for a run made before they were measured."""
+        return self.run.controls()
 
     @cached_property
     def steered(self) -> dict[str, Trace]:

@@ -1,0 +1,116 @@
+"""An action's controls, read: which confounds they point at, and what each number says. Thresholds stand here alone.
+
+Flags are reading aids, not tests: an action that passes may still do nothing, and one that is flagged may still help.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from stir_core.records import Control
+
+LENGTH_COSINE = 0.5
+"""A quarter of the action's squared norm then lies along brevity; unrelated directions of a residual stream stay below about 0.1."""
+MATCHED_COSINE = 0.5
+"""With lengths matched, three quarters of the re-estimate's squared norm are then something else than the action."""
+LABELS_P = 0.2
+"""More than one relabelling in five then gives as long an action. Not stricter: of eight rollouts even a real effect gives p near 0.05."""
+
+Verdict = Literal["passes", "flagged", "cannot tell"]
+VERDICTS: tuple[Verdict, ...] = ("passes", "flagged", "cannot tell")
+
+MOSTLY_LENGTH = "mostly length"
+LABELS_DO_NOT_MATTER = "labels do not matter"
+
+
+class Reading(NamedTuple):
+    """One control as a reader sees it."""
+
+    name: str
+    value: str
+    """``"–"`` where it was not measured or does not apply."""
+    help: str
+
+
+def flags(control: Control) -> tuple[str, ...]:
+    """The confounds that the controls point at, in words; empty when none is."""
+    found: list[str] = []
+    along, matched = control.length_cosine, control.length_matched_cosine
+    if (along is not None and abs(along) >= LENGTH_COSINE) or (matched is not None and matched < MATCHED_COSINE):
+        found.append(MOSTLY_LENGTH)
+    if _labels_testable(control) and control.permutation_p is not None and control.permutation_p > LABELS_P:
+        found.append(LABELS_DO_NOT_MATTER)
+    return tuple(found)
+
+
+def verdict(control: Control | None) -> Verdict:
+    """Flagged; or nothing found although length and labels could both be tested; or one of them could not."""
+    if control is None:
+        return "cannot tell"
+    if flags(control):
+        return "flagged"
+    length_tested = control.length_cosine is not None or control.length_matched_cosine is not None
+    return "passes" if length_tested and _labels_testable(control) else "cannot tell"
+
+
+def readings(control: Control) -> list[Reading]:
+    """All controls in reading order: length, labels, re-rolls, robustness."""
+    return [Reading(name, show(control), text) for name, (show, text) in _READINGS.items()]
+
+
+def _labels_testable(control: Control) -> bool:
+    """Where the smallest p there can be lies above the threshold, a large p says nothing."""
+    return control.permutation_floor is not None and control.permutation_floor <= LABELS_P
+
+
+def _number(field: str, form: str = "{:.2f}") -> Callable[[Control], str]:
+    return lambda control: "–" if (value := getattr(control, field)) is None else form.format(value)
+
+
+def _pair(first: str, second: str, form: str, between: str) -> Callable[[Control], str]:
+    return lambda control: f"{_number(first, form)(control)}{between}{_number(second, form)(control)}"
+
+
+HELP = {
+    "length cos": (
+        "Cosine with the length direction: mean state of the shorter minus the longer half of the correct rollouts, averaged over the "
+        f"other problems at this control point and layer. From ±{LENGTH_COSINE} on: mostly length."
+    ),
+    "matched cos": (
+        "Cosine with the action re-estimated from right and wrong rollouts of nearly equal length. "
+        f"Below {MATCHED_COSINE}: mostly length. Read it beside the gap: where matching cannot close it, it says little."
+    ),
+    "length gap": "Mean tokens of the wrong answers minus mean tokens of the right ones.",
+    "gap matched": "The length gap after matching.",
+    "perm. p": (
+        "Share of relabellings of the same rollouts (then the same choice of short right and long wrong ones) whose action is at least "
+        f"as long. Above {LABELS_P}: labels do not matter."
+    ),
+    "shuffled cos": "Cosine with the action of one shuffle of the labels within the problem: what mining gives where labels mean nothing.",
+    "stable+": "Share of right answers when decoding again from the prefixes of the right answers.",
+    "stable-": "Share of right answers when decoding again from the prefixes of the wrong answers: as high as the other, and the prefix "
+    "had not decided anything yet.",
+    "leave-one-out": "Smallest cosine with the action re-estimated without one of its rollouts: low when one rollout makes it.",
+    "others cos": "Cosine with the mean action of the other problems at this control point and layer: what it shares with them.",
+}
+"""One line a control: the tooltip of its column and of its figure on the card."""
+
+_READINGS: dict[str, tuple[Callable[[Control], str], str]] = {
+    "Length cosine": (_number("length_cosine", "{:+.2f}"), HELP["length cos"]),
+    "Length-matched cosine": (_number("length_matched_cosine", "{:+.2f}"), HELP["matched cos"]),
+    "Length gap → matched": (
+        _pair("length_gap", "length_gap_matched", "{:+.0f}", " → "),
+        HELP["length gap"] + " Behind the arrow: after matching.",
+    ),
+    "Permutation p (floor)": (
+        lambda control: f"{_number('permutation_p', '{:.3f}')(control)} ({_number('permutation_floor', '{:.3f}')(control)})",
+        HELP["perm. p"] + " In brackets: the smallest p that these rollouts can give.",
+    ),
+    "Shuffled cosine": (_number("shuffled_cosine", "{:+.2f}"), HELP["shuffled cos"]),
+    "Re-rolled right: + / −": (
+        _pair("stability_pos", "stability_neg", "{:.0%}", " / "),
+        "Share of right answers when decoding again from the prefixes of the right (+) and of the wrong (−) answers, at the rollouts' "
+        "temperature. Nearly equal: the prefix had not decided anything yet.",
+    ),
+    "Leave-one-out cosine": (_number("leave_one_out", "{:+.2f}"), HELP["leave-one-out"]),
+    "Cosine with others": (_number("others_cosine", "{:+.2f}"), HELP["others cos"]),
+}
