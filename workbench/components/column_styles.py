@@ -31,7 +31,7 @@ ACTION_COLUMNS: dict[str, Any] = {
     "retrieved": _number("retr.", "%d", "Held-out steps that retrieved it.", width=56),
     "committed": _number("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
     "controls": cc.TextColumn("controls", help="Whether length or chance explain it: passes, flagged, or too little to tell.", width=84),
-    "flags": cc.TextColumn("flags", help="What the controls point at.", width=140),
+    "flags": cc.TextColumn("flags", help="What the controls point at.", width=220),
     "length cos": _number("length cos", "%+.2f", HELP["length cos"], width=76),
     "matched cos": _number("matched cos", "%+.2f", HELP["matched cos"], width=86),
     "length gap": _number("gap", "%+.0f", HELP["length gap"], width=52),
