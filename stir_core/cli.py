@@ -7,20 +7,15 @@ import argparse
 import json
 import shlex
 import sys
-import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from stir_core import __version__
-from stir_core.config import STAGES, RunConfig, config_from
-from stir_core.errors import ConfigError, DataError, PromptError, StirError
-
-if TYPE_CHECKING:
-    from stir_core.pipeline import Progress
-    from stir_core.records import StepTrace, Trace
-    from stir_core.store.runs import StageStatus
+from stir_core.commands import causal, evaluate, sweep
+from stir_core.commands.console import print_stages, print_traces, progress, table
+from stir_core.commands.overrides import overridden
+from stir_core.config import STAGES
+from stir_core.errors import DataError, PromptError, StirError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--gold", required=True)
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
     grade.add_argument("--json", action="store_true")
+
+    for module in (evaluate, causal, sweep):
+        module.add(command)
     return parser
 
 
@@ -112,14 +110,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from stir_core.pipeline import run_stages
     from stir_core.store.configs import read_config
 
-    config = _overridden(read_config(arguments.config), arguments.set)
+    config = overridden(read_config(arguments.config), arguments.set)
     out = arguments.out or Path("runs") / arguments.config.stem
     changes = [word for change in arguments.set for word in ("--set", change)]
     command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
-    with _progress() as report:
+    with progress() as report:
         run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
     print(f"{run.path}")
-    _print_stages(run.status())
+    print_stages(run.status())
     return 0
 
 
@@ -140,15 +138,8 @@ def _status(arguments: argparse.Namespace) -> int:
         return 0
     name = model.name if model else run.config.model.name
     print(f"{run.path}: task {run.config.task.name}, model {name}, seed {run.config.seed}")
-    _print_stages(rows)
+    print_stages(rows)
     return 0
-
-
-def _print_stages(rows: "list[StageStatus]") -> None:
-    for stage, state, digest, counts, notes in rows:
-        print(f"  {stage:9} {state:12} {digest or '-':16} {_counts(counts)}")
-        for note in notes:
-            print(f"  {'':9} note: {note}")
 
 
 def _trace(arguments: argparse.Namespace) -> int:
@@ -166,7 +157,7 @@ def _trace(arguments: argparse.Namespace) -> int:
         "candidates": arguments.candidates,
         "probe_tokens": arguments.probe_tokens,
     }
-    changed = _overridden(
+    changed = overridden(
         run.config,
         [f"gate.{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
         + ([f"decode.max_new_tokens={arguments.max_new_tokens}"] if arguments.max_new_tokens is not None else []),
@@ -184,7 +175,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"vanilla": vanilla.model_dump(mode="json"), "steered": steered.model_dump(mode="json")}, ensure_ascii=False))
         return 0
-    _print_traces(vanilla, steered)
+    print_traces(vanilla, steered)
     return 0
 
 
@@ -206,7 +197,7 @@ def _models(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([row._asdict() for row in rows], indent=2))
         return 0
-    _table(["name", "kind", "where", "state"], [list(row) for row in rows])
+    table(["name", "kind", "where", "state"], [list(row) for row in rows])
     return 0
 
 
@@ -238,7 +229,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
                 )
             )
             return 0
-        _table(["task", "answers", "splits", "what"], [[s.name, s.kind, ", ".join(s.splits), s.description] for s in specs])
+        table(["task", "answers", "splits", "what"], [[s.name, s.kind, ", ".join(s.splits), s.description] for s in specs])
         return 0
     problems = load_problems(arguments.name, arguments.split, n=arguments.n)
     if arguments.json:
@@ -281,7 +272,7 @@ def _show(arguments: argparse.Namespace) -> int:
                 promoted,
             ]
         )
-    _table(["entry", "kind", "rank", "m", "layer", "quality", "|action|", "|key|", "problem", "promotes"], rows)
+    table(["entry", "kind", "rank", "m", "layer", "quality", "|action|", "|key|", "problem", "promotes"], rows)
     return 0
 
 
@@ -296,7 +287,7 @@ def _select(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"picks": [pick.index for pick in picks]}))
         return 0
-    _table(["rank", "index", "gain"], [[str(rank), str(pick.index), f"{pick.gain:.4f}"] for rank, pick in enumerate(picks)])
+    table(["rank", "index", "gain"], [[str(rank), str(pick.index), f"{pick.gain:.4f}"] for rank, pick in enumerate(picks)])
     return 0
 
 
@@ -317,117 +308,6 @@ def _grade(arguments: argparse.Namespace) -> int:
     else:
         print(f"{'right' if verdict.correct else 'wrong'}: {verdict.reason}")
     return 0
-
-
-def _overridden(config: RunConfig, changes: list[str]) -> RunConfig:
-    """The config with ``section.key=value`` changes; values are written as in TOML, bare words are text."""
-    if not changes:
-        return config
-    data = config.model_dump(mode="json")
-    for change in changes:
-        path, separator, text = change.partition("=")
-        if not separator or not path:
-            raise ConfigError(f'--set {change!r} is not KEY=VALUE: write e.g. --set task.name="gsm8k"')
-        try:
-            value: Any = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *sections, key = path.split(".")
-        place = data
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"--set {change!r}: {section} is not a section of the config")
-        place[key] = value
-    return config_from(data)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """Progress bars with rate and time left, one a stage, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    bars = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
-    tasks: dict[str, TaskID] = {}
-
-    def report(progress: "Progress") -> None:
-        if progress.stage not in tasks:
-            bars.start()  # not before there is something to show: a refusal is one line on stderr, and nothing else
-            tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate=progress.unit)
-        task = bars.tasks[bars.task_ids.index(tasks[progress.stage])]
-        elapsed = task.elapsed or 0.0
-        rate = f"{progress.unit}, {progress.tokens / elapsed:.0f} tokens/s" if progress.tokens and elapsed > 0 else progress.unit
-        bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            bars.stop()
-
-
-def _print_traces(vanilla: "Trace", steered: "Trace") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    table = Table(show_lines=True, expand=True)
-    for name in ("step", "vanilla", "steered"):
-        table.add_column(name, ratio=None if name == "step" else 1)
-    for step in range(1, max(len(vanilla.steps), len(steered.steps)) + 1):
-        cells = [Text(trace.steps[step - 1].text if step <= len(trace.steps) else "") for trace in (vanilla, steered)]
-        if step <= len(steered.steps):
-            cells[1] = Text(_gate_line(steered.steps[step - 1]) + "\n", style="bold") + cells[1]
-        table.add_row(str(step), *cells)
-    console.print(table)
-    for step in steered.steps:
-        if step.decision.scored:
-            gate = Table(title=Text(f"gate before step {step.step}: {step.decision.reason}"), title_justify="left")
-            for name in ("candidate", "cosine", "value A", "preview gain (nats/token)", "score"):
-                gate.add_column(name)
-            by_id = {entry.entry_id: entry for entry in step.evidence.retrieved}
-            gate.add_row("null", "", "", "", f"{step.decision.score_null:.4f}")
-            for row in step.decision.scored:
-                gain = "-" if row.gain is None else f"{row.gain:+.4f}"
-                score = "-" if row.score is None else f"{row.score:.4f}"
-                mark = " *" if row.entry_id == step.decision.chosen else ""
-                gate.add_row(row.entry_id + mark, f"{by_id[row.entry_id].sim:.4f}", f"{row.value:.4f}", gain, score)
-            console.print(gate)
-    for name, trace in (("vanilla", vanilla), ("steered", steered)):
-        verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
-        counts = f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}"
-        cost = f"{trace.reused_tokens} of them decoded once for both, {trace.forward_tokens} run through the model"
-        print(f"{name}: {counts}; {cost}; {trace.finish}{verdict}")
-    same = vanilla.token_ids == steered.token_ids
-    commits = sum(step.decision.chosen is not None for step in steered.steps)
-    print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")
-
-
-def _gate_line(step: "StepTrace") -> str:
-    decision = step.decision
-    return f"[{decision.chosen} x {decision.alpha:.3f}]" if decision.chosen else f"[null: {decision.reason}]"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = Console() if sys.stdout.isatty() else Console(width=220)
-    console.print(table)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counts.items())
 
 
 if __name__ == "__main__":

@@ -409,6 +409,126 @@ class Advantage(Record):
     verdict: Literal["helps", "harms", "no effect seen"]
 
 
+class Roll(Record):
+    """One continuation from a logged state, under one arm."""
+
+    problem_id: str
+    m: int
+    arm: str
+    """``"nothing"``, ``"random"`` (noise as long as the best candidate's impulse), or an entry id."""
+    alpha: float
+    rep: int
+    """Continuations with equal ``rep`` draw from the same random stream, whatever their arm."""
+    correct: bool
+    finished: bool
+    tokens: int
+    """Tokens of the whole answer, those before the state included."""
+    decoded: int
+    """Tokens decoded for this continuation."""
+
+
+class CausalSpec(Record):
+    """What a causal study measures, settled before the first continuation."""
+
+    task: str
+    split: str
+    levels: tuple[str, ...] = ()
+    n: int
+    """Held-out problems whose answers give the states."""
+    states: int | None
+    """Most states; ``None``: all."""
+    rolls: int
+    """Continuations of an arm that is never dropped."""
+    halving: bool
+    """Drop the worse half of the candidates at each state after every round."""
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    gate: dict[str, float | int | str | None]
+    run: str
+    basis: str
+    model: "ModelIdentity"
+    seed: int
+    command: str | None = None
+    environment: dict[str, str] = {}
+
+
+class ArmEffect(Record):
+    """One arm against another, over all states that have both."""
+
+    arm: str
+    against: str
+    advantage: Estimate
+    """Share of right answers minus the other's; bootstrap over states, then continuations."""
+    tokens: Estimate
+    states: int
+    pairs: int
+    won: int
+    lost: int
+    p: float
+    """Exact McNemar over pairs of continuations (which ignores that those of one state are alike)."""
+
+
+class Predictor(Record):
+    """How well something that the gate sees ranks the candidates by what they really do."""
+
+    name: str
+    points: int
+    """(state, candidate) pairs."""
+    spearman: float | None
+    low: float | None
+    high: float | None
+    """Bootstrap over states."""
+    auc: float | None
+    """Area under the ROC curve for "advantage above 0" against "below 0"; ``None`` when one of the two is missing."""
+    positives: int
+    negatives: int
+
+
+class Bin(Record):
+    """Candidates of similar predicted margin, and what they really did."""
+
+    low: float
+    high: float
+    points: int
+    predicted: float
+    measured: Estimate
+
+
+class CausalPoint(Record):
+    """One candidate at one state."""
+
+    problem_id: str
+    m: int
+    entry_id: str
+    chosen: bool
+    margin: float
+    """Score minus null's score."""
+    value: float
+    gain: float | None
+    sim: float
+    advantage: float
+    tokens: float
+    pairs: int
+
+
+class CausalReport(Record):
+    """What a causal study found."""
+
+    spec: CausalSpec
+    states: int
+    planned: int
+    """States that would be measured with enough budget."""
+    rolls: int
+    tokens: int
+    """Decoded in all continuations."""
+    effects: tuple[ArmEffect, ...]
+    actions: tuple[Advantage, ...]
+    predictors: tuple[Predictor, ...]
+    calibration: tuple[Bin, ...]
+    points: tuple[CausalPoint, ...]
+
+
 class MethodReport(Record):
     """One method of an evaluation: how often it was right, and what that cost."""
 

@@ -22,6 +22,7 @@ FLOORS = (
     ("harvest", "basis", "intervene"),
     ("evaluate", "deploy"),
     ("pipeline",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

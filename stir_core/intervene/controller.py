@@ -10,7 +10,7 @@ it stands (null, or any with ``preview_scale = "committed"``) simply goes on.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -21,13 +21,33 @@ from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
 from stir_core.intervene.memory import Memory
 from stir_core.models.cache import Column, Row, Store, graft
+from stir_core.models.cost import Cost, cost_of, flops
 from stir_core.models.generation import Sampling, Strand, draw
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward, scratch
 from stir_core.models.steering import Impulse
 from stir_core.records import Decision, Event, Finish, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
-from stir_core.tasks.segment import StepScanner
+from stir_core.tasks.segment import StepScanner, boundaries
+
+
+class Forced(NamedTuple):
+    """A decision that is made for the gate: inject this vector, whatever was retrieved."""
+
+    label: str | None
+    """What the trace calls it; ``None`` leaves the step unsteered."""
+    layer: int = 0
+    vector: Tensor | None = None
+    """Raw, ``[d_model]``."""
+    alpha: float = 1.0
+    """Multiple of the vector that is injected."""
+
+
+NOTHING = Forced(None)
+"""Leave the step unsteered."""
+
+Force = Callable[[int], Forced | None]
+"""Control point -> what is forced there; ``None`` lets the gate decide."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,11 @@ class Job:
     gate: GateConfig
     memory: Memory | None = None
     """``None`` decodes unsteered, whatever the gate says."""
+    given: tuple[int, ...] = ()
+    """The first tokens of the answer, there already: decoding goes on behind them. They count as committed. Where they end inside a step,
+    its rest is decoded unsteered."""
+    force: Force | None = None
+    """Overrules the gate where it says something."""
 
 
 class Settings(NamedTuple):
@@ -66,15 +91,20 @@ def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[E
     while waiting or live:
         while waiting and len(live) < (settings.rows or len(jobs)):
             live.append(waiting.popleft())
-            live[-1].begin()
+            live[-1].begin(live[:-1])
         feeds = [answer.feeds() for answer in live]
         arriving = [answer.job.memory for answer in live if answer.phase == "read" and answer.job.memory is not None]
         layers = tuple(sorted({layer for memory in arriving for layer in memory.layers}))
         result = forward(model, [feed for own in feeds for feed in own], layers)
         logits, states = iter(result.logits), iter(result.states)
-        for answer, own in zip(live, feeds, strict=True):
+        fed = [answer for answer, own in zip(live, feeds, strict=True) if own]
+        for answer in fed:
+            own = feeds[live.index(answer)]
             answer.take([next(logits) for feed in own if feed.logits], [next(states) for _ in own])
         for answer in live:
+            if answer.twin is not None:
+                answer.copy_twin()
+        for answer in fed:
             if answer.phase == "read":
                 yield from answer.arrive()
         while pending := [(answer, strand) for answer in live for strand in answer.undrawn]:
@@ -138,7 +168,15 @@ class _Answer:
     finish: Finish | None = None
     probe_tokens: int = 0
     reused_tokens: int = 0
-    forward_tokens: int = 0
+    cost: Cost = field(default_factory=Cost)
+    """As if it had been decoded alone: a prefix that it takes from a neighbour is charged to both."""
+    start: list[int] = field(default_factory=list)
+    """Prompt and given tokens: what it reads first. All but the last stay unsteered in its row."""
+    twin: "_Answer | None" = None
+    """A neighbour that reads the same prefix in this pass, to be taken over from it after the pass."""
+    tail: list[int] = field(default_factory=list)
+    """Given tokens behind the last finished step."""
+    forced: Forced | None = None
     evidence: StepEvidence = field(default_factory=lambda: StepEvidence(m=0, position=0))
     candidates: tuple[Retrieved, ...] = ()
     probed: int = 0
@@ -149,13 +187,35 @@ class _Answer:
 
     # -- the phases, each ending where the next begins -----------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Open a row, and read the prompt first."""
+    def begin(self, neighbours: list["_Answer"]) -> None:
+        """Open a row, and read the prompt first; a prefix that a neighbour has read, or is about to, is taken from there."""
+        settings, given = self.desk.settings, self.job.given
         self.row = self.desk.store.open()
+        if given:
+            ends = boundaries(given, self.desk.model.text, settings.delimiter)[: settings.control_points]
+            self.ids, self.texts = list(given), [self.desk.model.text(given)]
+            self.tail = list(given[ends[-1] if ends else 0 :])
+            self.step = len(ends) + 1
         self._read_on()
+        self.start = self.segment
+        alike = next((other for other in neighbours if other.start == self.start), None)
+        if alike is not None and len(self.start) > 1:
+            self.cost += cost_of([Feed(self.row, self.start[:-1], logits=False)])
+            self.twin = alike
+            if alike.read_ids:
+                self.copy_twin()
+
+    def copy_twin(self) -> None:
+        """Take the prefix over from the neighbour; its last token, which an impulse may have changed there, is still to be read."""
+        assert self.twin is not None
+        shared = len(self.start) - 1
+        self.desk.store.copy(self.twin.row, self.row, shared)
+        self.read_ids, self.segment, self.twin = self.start[:shared], self.start[shared:], None
 
     def feeds(self) -> list[Feed]:
-        """What the next forward pass runs for this answer."""
+        """What the next forward pass runs for this answer; nothing while it waits for a neighbour."""
+        if self.twin is not None:
+            return []
         if self.phase == "read":
             found = [Feed(self.row, self.segment, capture=(len(self.segment) - 1,) if self.job.memory else ())]
         elif self.phase == "preview":
@@ -164,7 +224,7 @@ class _Answer:
             found = [Feed(self.row, [self.read_ids[-1]], self.spike)]
         else:
             found = [Feed(self.row, [self.strand.ids[-1]])]
-        self.forward_tokens += sum(len(feed.ids) for feed in found)
+        self.cost += cost_of(found)
         return found
 
     def take(self, logits: list[Tensor], states: list[dict[int, Tensor]]) -> None:
@@ -183,7 +243,7 @@ class _Answer:
         """At a control point: retrieve; then preview, or decide at once."""
         self.read_ids = [*self.read_ids, *self.segment]
         self._retrieve()
-        if self.candidates:
+        if self.candidates and self.forced is None:
             self._open_previews()
             return
         yield from self._decide()
@@ -220,6 +280,12 @@ class _Answer:
     def _retrieve(self) -> None:
         gate, m = self.job.gate, self.step - 1
         retrieved: tuple[Retrieved, ...] = ()
+        self.forced = NOTHING if self.tail else self.job.force(m) if self.job.force is not None else None
+        if self.forced is not None:
+            reason = "inside a step" if self.tail else "forced"
+            self.evidence = StepEvidence(m=m, position=len(self.read_ids) - 1, not_retrieved=reason)
+            self.candidates, self.probed, self.reused = (), 0, 0
+            return
         reason = steerable(m, gate, self.desk.settings.control_points) or ("no library" if self.job.memory is None else None)
         if reason is None and self.job.memory is not None:
             retrieved, reason = self.job.memory.retrieve(m, self.states, gate)
@@ -287,7 +353,12 @@ class _Answer:
 
     def _decide(self) -> Iterator[Event]:
         settings = self.desk.settings
-        self.decision = decide(self.evidence, self.job.gate, seed=settings.seed, name=self.job.id)
+        if self.forced is None:
+            self.decision = decide(self.evidence, self.job.gate, seed=settings.seed, name=self.job.id)
+        else:
+            label, alpha = self.forced.label, self.forced.alpha if self.forced.label is not None else 0.0
+            reason = self.evidence.not_retrieved or ""
+            self.decision = Decision(chosen=label if alpha else None, alpha=alpha, score_null=None, reason=reason)
         self.phase, self.shown = "commit", ""
         budget = settings.decode.max_new_tokens - len(self.ids)
         kept = self._preview_to_keep()
@@ -354,6 +425,7 @@ class _Answer:
             )
         )
         self.ids += strand.ids
+        self.tail = []
         self.texts.append(text)
         self.probe_tokens += self.probed
         self.reused_tokens += self.reused
@@ -383,7 +455,9 @@ class _Answer:
             tokens_used=len(self.ids),
             probe_tokens=self.probe_tokens,
             reused_tokens=self.reused_tokens,
-            forward_tokens=self.forward_tokens,
+            forward_tokens=self.cost.tokens,
+            flops=flops(model.shape, self.cost),
+            given=len(self.job.given),
         )
 
     def _token_event(self, count: int) -> TokenEvent:
@@ -400,11 +474,17 @@ class _Answer:
         settings, model = self.desk.settings, self.desk.model
         rng = generator_for(settings.seed, stream, self.job.id, self.evidence.m) if settings.decode.temperature > 0 else None
         scanner = StepScanner(model.text, settings.delimiter) if to_delimiter else None
+        if scanner is not None:
+            for token in self.tail:  # a delimiter may have begun in what is given
+                scanner.push(token)
         return Strand(f"{self.job.id}/{stream}/{branch}", budget, rng, scanner.push if scanner else None)
 
 
 def _impulse(answer: _Answer) -> Impulse:
     chosen = answer.decision.chosen
+    if answer.forced is not None:
+        assert answer.forced.vector is not None  # a label comes with a vector
+        return Impulse(answer.forced.layer, answer.decision.alpha * answer.forced.vector)
     entry = next(entry for entry in answer.evidence.retrieved if entry.entry_id == chosen)
     return Impulse(entry.layer, answer.decision.alpha * _action(answer.job, entry.entry_id, answer.desk.settings.seed))
 

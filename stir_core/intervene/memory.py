@@ -45,6 +45,11 @@ class Memory:
         """The raw action vector of an entry; zero for a null entry."""
         return self._actions[self._row[entry_id]]
 
+    def at_layer(self, layer: int) -> "Memory":
+        """The entries of one layer, as a memory of its own."""
+        rows = [row for row, entry in enumerate(self.entries) if entry.layer == layer]
+        return Memory(tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy(), self.space)
+
     def count(self, m: int) -> int:
         """Entries at control point ``m``."""
         return sum(len(rows) for _, rows, _ in self._groups.get(m, []))

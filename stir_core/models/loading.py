@@ -21,9 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as hf_logging
 
 from stir_core.errors import ModelError, PromptError
-from stir_core.models.backends import Backend, BridgeBackend, HookedDecoder, twin
+from stir_core.models.backends import Backend, BridgeBackend, HookedDecoder, block_list, twin
 from stir_core.models.cache import Store
 from stir_core.models.catalogue import ModelSource, converted, converted_folder, file_digest, resolve, weights_digest
+from stir_core.models.cost import Shape
 from stir_core.records import ModelIdentity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,6 +45,8 @@ class LoadedModel:
     """Longest sequence, prompt and answer together, in tokens."""
     backend: Backend
     """What forward passes go through."""
+    shape: Shape
+    """What the FLOPs of a pass depend on."""
     eager: bool = False
     """Attention as Hugging Face's eager kernel computes it, bit for bit, instead of fused kernels."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -152,6 +155,7 @@ def boot(
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
     hf_model.to(device)
+    shape = _shape(hf_model)
     lean = twin(hf_model) if backend != "bridge" else None  # before the bridge puts its own modules into the tree
     bridge = TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=str(device), dtype=dtype)
     identity = ModelIdentity(
@@ -171,6 +175,7 @@ def boot(
         stop_ids=_stop_ids(hf_model, tokenizer),
         n_ctx=config.max_position_embeddings,
         backend=BridgeBackend(bridge) if lean is None else HookedDecoder(lean),
+        shape=shape,
     )
 
 
@@ -242,6 +247,13 @@ def _download(name: str) -> Path:
             f'hub model "{name}" cannot be fetched ({type(error).__name__}): check the name and the network, '
             "or give a local folder or .gguf file"
         ) from error
+
+
+def _shape(hf_model: Any) -> Shape:
+    config = hf_model.config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    matrices = sum(weight.numel() for weight in block_list(hf_model).parameters() if weight.ndim == 2)
+    return Shape(matrices, config.hidden_size * config.vocab_size, config.num_hidden_layers * config.num_attention_heads * head)
 
 
 def _stop_ids(hf_model: Any, tokenizer: Any) -> frozenset[int]:

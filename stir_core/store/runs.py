@@ -105,6 +105,15 @@ class Run:
         part.write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         part.replace(self.path / "run.json")
 
+    @property
+    def work(self) -> Path:
+        """Where evaluations and measurements of this run are written: its folder, or for the embedded run ``runs/demo``."""
+        return self.path if self.path != DEMO else Path(os.environ.get("STIR_RUNS") or "runs") / "demo"
+
+    def found(self, *parts: str) -> Path:
+        """A file or folder that was made from this run later: in :attr:`work` where it is there, else in the run's own folder."""
+        return place if (place := self.work.joinpath(*parts)).exists() else self.path.joinpath(*parts)
+
     def finished(self, stage: str) -> bool:
         """True when the stage is whole."""
         return (self.path / stage / "manifest.json").is_file()
@@ -242,7 +251,7 @@ class Run:
 
     def advantages(self) -> dict[str, Advantage]:
         """Measured causal value of actions, by entry id; empty where none was measured."""
-        file = self.path / "causal" / "advantages.jsonl"
+        file = self.found("causal", "advantages.jsonl")
         return {found.entry_id: found for found in read_records(file, Advantage)} if file.is_file() else {}
 
     def picks(self) -> list[Pick]:

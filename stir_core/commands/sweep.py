@@ -1,0 +1,5 @@
+"""placeholder, filled next."""
+
+
+def add(command) -> None:
+    """Nothing yet."""

@@ -1,0 +1,364 @@
+"""Causal value of actions: from logged states of held-out answers, continuations with the action, without it, and with noise of its size.
+
+All arms of a state share their random streams (common random numbers), so that they differ by the impulse alone. After the step that it
+steers, an impulse is gone and nothing else is injected: what is measured is one decision, not a policy.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from stir_core.config import GateConfig, RunConfig
+from stir_core.errors import DataError, StoreError
+from stir_core.evaluate.causal_text import markdown
+from stir_core.evaluate.effects import (
+    PREDICTORS,
+    Candidate,
+    StateId,
+    advantage_of,
+    by_arm,
+    calibration,
+    effect,
+    gaps,
+    points_of,
+    predictor,
+    right,
+)
+from stir_core.intervene.controller import NOTHING, Force, Forced, Job, Settings, steer
+from stir_core.intervene.memory import Memory
+from stir_core.models.loading import LoadedModel
+from stir_core.records import CausalReport, CausalSpec, Problem, Roll, StepTrace, Trace, TraceEvent
+from stir_core.seeding import generator_for
+from stir_core.store.causal import CausalFolder
+from stir_core.store.runs import Run
+from stir_core.tasks import Grader, load_problems, render
+from stir_core.tasks.overlap import find_overlaps
+
+NOTHING_ARM, RANDOM_ARM = "nothing", "random"
+FIRST_ROUND = 2
+"""Continuations of every arm before any is dropped."""
+
+
+class Logged(NamedTuple):
+    """A state at which the gate had candidates: the beginning of an answer, up to a control point."""
+
+    problem: Problem
+    prompt_ids: list[int]
+    given: tuple[int, ...]
+    """Answer tokens before the control point."""
+    step: StepTrace
+    doses: dict[str, float]
+    """Multiple that the gate would inject, by candidate in preview order."""
+
+    @property
+    def id(self) -> StateId:
+        """Problem and control point."""
+        return self.problem.id, self.step.evidence.m
+
+
+class Counts(NamedTuple):
+    """How far a study has come."""
+
+    what: str
+    """``"answers"`` while the states are made, then ``"states"``."""
+    done: int
+    planned: int
+    tokens: int
+    """Decoded by this process and those before it."""
+
+
+class Ask(NamedTuple):
+    """What a user asks to be measured."""
+
+    split: str = "validation"
+    n: int = 24
+    states: int | None = None
+    rolls: int = 8
+    halving: bool = True
+    budget_tokens: int | None = None
+    strength: float | None = None
+    max_new_tokens: int | None = None
+    rows: int = 16
+    fresh: bool = False
+
+
+Report = Callable[[Counts], None]
+
+
+def measure(
+    run: Run, model: LoadedModel, ask: Ask, *, command: str | None, environment: dict[str, str], report: Report = lambda counts: None
+) -> tuple[CausalReport, Path]:
+    """Decode held-out answers, continue from their states under every arm, and write the report.
+
+    Returns:
+        The report and the folder that it lies in.
+
+    Raises:
+        DataError: problems that were mined, or too few of them.
+        StoreError: the run has no library, or its study was made with other settings.
+        MismatchError: the run was made with another model.
+    """
+    run.check_model(model.identity)
+    config = run.config
+    library = run.library()
+    if not library.entries:
+        raise StoreError(f"run {run.path} has an empty library: there is no action to measure")
+    gate = config.gate if ask.strength is None else config.gate.model_copy(update={"k_scale": ask.strength})
+    problems = list(load_problems(config.task.name, ask.split, n=ask.n, seed=config.seed, levels=config.task.levels))
+    if leaks := find_overlaps(run.problems(), problems).overlaps:
+        raise DataError(f"{len(leaks)} of {len(problems)} problems were mined (e.g. {leaks[0].problem_id}): choose another --split")
+    spec = CausalSpec(
+        task=config.task.name,
+        split=ask.split,
+        levels=config.task.levels,
+        n=ask.n,
+        states=ask.states,
+        rolls=ask.rolls,
+        halving=ask.halving,
+        temperature=config.rollouts.temperature,
+        top_p=config.rollouts.top_p,
+        max_new_tokens=ask.max_new_tokens or config.decode.max_new_tokens,
+        gate=gate.model_dump(mode="json"),
+        run=run.name,
+        basis=run.digest("basis"),
+        model=model.identity,
+        seed=config.seed,
+        command=command,
+        environment=environment,
+    )
+    folder = CausalFolder(run)
+    folder.begin(spec, problems, fresh=ask.fresh)
+    memory = Memory(*library, run.key_space())
+    traces = _traces(model, config, gate, memory, spec, folder, problems, ask.rows, report)
+    states = logged_states(traces, problems, gate, seed=spec.seed, most=ask.states)
+    found = study(model, config, memory, spec, folder, states, rows=ask.rows, budget_tokens=ask.budget_tokens, report=report)
+    return found, folder.path
+
+
+def _traces(
+    model: LoadedModel,
+    config: RunConfig,
+    gate: GateConfig,
+    memory: Memory,
+    spec: CausalSpec,
+    folder: CausalFolder,
+    problems: list[Problem],
+    rows: int,
+    report: Report,
+) -> list[Trace]:
+    """Steered greedy answers to the problems, in their order; those that are there are not made again."""
+    known = {trace.id: trace for trace in folder.traces()}
+    missing = [problem for problem in problems if problem.id not in known]
+    decode = config.decode.model_copy(update={"max_new_tokens": spec.max_new_tokens, "temperature": 0.0})
+    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
+    room = spec.max_new_tokens
+    prompts = [model.chat_ids(render(problem, config.task.template), config.task.system, room=room) for problem in missing]
+    jobs = [Job(problem.id, prompt, gate, memory) for problem, prompt in zip(missing, prompts, strict=True)]
+    for event in steer(model, jobs, settings):
+        if isinstance(event, TraceEvent):
+            folder.add_trace(event.trace)
+            known[event.trace.id] = event.trace
+            report(Counts("answers", len(known), len(problems), 0))
+    return [known[problem.id] for problem in problems]
+
+
+def logged_states(traces: list[Trace], problems: list[Problem], gate: GateConfig, *, seed: int, most: int | None = None) -> list[Logged]:
+    """States at which the gate had a candidate that it could inject, in an order that the seed fixes."""
+    by_id = {problem.id: problem for problem in problems}
+    found: list[Logged] = []
+    for trace in traces:
+        given: tuple[int, ...] = ()
+        for step in trace.steps:
+            doses = _doses(step, gate)
+            if doses:
+                found.append(Logged(by_id[trace.id], list(trace.prompt_ids), given, step, doses))
+            given += step.token_ids
+    order = generator_for(seed, "causal states").permutation(len(found)).tolist()
+    return [found[i] for i in order][:most]
+
+
+def _doses(step: StepTrace, gate: GateConfig) -> dict[str, float]:
+    """What the gate would inject of each candidate if it chose it; candidates of no positive strength are left out."""
+    found: dict[str, float] = {}
+    for scored in step.decision.scored:
+        score = scored.score if gate.preview_scale == "unit" else gate.beta * scored.value
+        if score is not None and gate.k_scale * score > 0:
+            found[scored.entry_id] = gate.k_scale * score
+    return found
+
+
+def candidates_of(states: list[Logged]) -> list[Candidate]:
+    """What the gate saw of every candidate."""
+    found: list[Candidate] = []
+    for state in states:
+        sims = {entry.entry_id: entry.sim for entry in state.step.evidence.retrieved}
+        for scored in state.step.decision.scored:
+            if scored.entry_id in state.doses and scored.score is not None:
+                margin = scored.score - (state.step.decision.score_null or 0.0)
+                chosen = scored.entry_id == state.step.decision.chosen
+                found.append(Candidate(state.id, scored.entry_id, chosen, margin, scored.value, scored.gain, sims[scored.entry_id]))
+    return found
+
+
+def study(
+    model: LoadedModel,
+    config: RunConfig,
+    memory: Memory,
+    spec: CausalSpec,
+    folder: CausalFolder,
+    states: list[Logged],
+    *,
+    rows: int = 16,
+    budget_tokens: int | None = None,
+    report: Report = lambda counts: None,
+) -> CausalReport:
+    """Continue from every state under every arm, as far as the budget goes, and sum up what was found.
+
+    States are worked on in groups, so that what is spent goes into whole states. With ``spec.halving`` the worse half of a
+    state's candidates is dropped after each round; ``nothing``, the chosen action and ``random`` never are. Continuations that are there
+    are never made again.
+
+    Args:
+        rows: continuations decoded side by side.
+        budget_tokens: stop before the next group once this many tokens were decoded, those of earlier attempts included.
+    """
+    settings = _settings(config, spec, rows)
+    known = folder.rolls()
+    tokens, done = sum(roll.decoded for roll in known), 0
+    size = max(1, 4 * rows // (6 * FIRST_ROUND))
+    ended = True
+    report(Counts("states", 0, len(states), tokens))
+    try:
+        with Grader() as grader:
+            for start in range(0, len(states), size):
+                if budget_tokens is not None and tokens >= budget_tokens:
+                    break
+                group = states[start : start + size]
+                for roll in _group(model, memory, settings, spec, group, known, grader):
+                    folder.add_roll(roll)
+                    known.append(roll)
+                    tokens += roll.decoded
+                    report(Counts("states", done, len(states), tokens))
+                done += len(group)
+                report(Counts("states", done, len(states), tokens))
+    except BaseException:
+        ended = False
+        raise
+    finally:
+        found = sum_up(spec, states, known)
+        folder.write_report(found, markdown(found), ended=ended)
+    return found
+
+
+def _group(
+    model: LoadedModel, memory: Memory, settings: Settings, spec: CausalSpec, group: list[Logged], known: list[Roll], grader: Grader
+) -> Iterator[Roll]:
+    """All rounds of some states."""
+    rolls = list(known)
+    upto = min(FIRST_ROUND, spec.rolls)
+    while True:
+        have = {(roll.problem_id, roll.m, roll.arm, roll.rep) for roll in rolls}
+        jobs: list[Job] = []
+        asked: list[tuple[Logged, str, int]] = []
+        for state in group:
+            for arm in _arms(state, rolls, upto, spec):
+                for rep in range(upto):
+                    if (*state.id, arm, rep) not in have:
+                        jobs.append(_job(state, arm, rep, memory, spec.seed))
+                        asked.append((state, arm, rep))
+        for event in steer(model, jobs, settings):
+            if isinstance(event, TraceEvent):
+                state, arm, rep = asked[event.row]
+                rolls.append(_roll(event.trace, state, arm, rep, grader))
+                yield rolls[-1]
+        if upto >= spec.rolls:
+            return
+        upto = min(2 * upto, spec.rolls)
+
+
+def _arms(state: Logged, rolls: list[Roll], upto: int, spec: CausalSpec) -> list[str]:
+    """The arms that are still in at a state; each round after the first keeps the better half of the candidates of the one before."""
+    arms, n = list(state.doses), FIRST_ROUND
+    grouped = by_arm(roll for roll in rolls if (roll.problem_id, roll.m) == state.id)
+    while spec.halving and n < upto and len(arms) > 1:
+        gained = {arm: [gap for gap in gaps(grouped, state.id, arm, NOTHING_ARM, right)][:n] for arm in arms}
+        keep = sorted(arms, key=lambda arm: -sum(gained[arm]) / max(1, len(gained[arm])))[
+            : (len(arms) + 1) // 2
+        ]  # stable: better score first
+        arms = [arm for arm in arms if arm in keep or arm == state.step.decision.chosen]
+        n *= 2
+    return [NOTHING_ARM, *arms, RANDOM_ARM]
+
+
+def _job(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Job:
+    problem_id, m = state.id
+    name = f"{problem_id}@{m}~{rep}"  # without the arm: all arms draw from the same streams
+    return Job(name, state.prompt_ids, GateConfig(), given=state.given, force=_force(state, arm, rep, memory, seed))
+
+
+def _force(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Force:
+    m = state.step.evidence.m
+    if arm == NOTHING_ARM:
+        return lambda at: NOTHING
+    layers = {entry.entry_id: entry.layer for entry in state.step.evidence.retrieved}
+    entry_id = arm if arm != RANDOM_ARM else state.step.decision.chosen or next(iter(state.doses))
+    vector = memory.action(entry_id)
+    if arm == RANDOM_ARM:
+        noise = torch.tensor(generator_for(seed, "causal noise", *state.id, rep).standard_normal(len(vector)), dtype=torch.float32)
+        vector = noise * (vector.norm() / noise.norm())
+    forced = Forced(arm, layers[entry_id], vector, state.doses[entry_id])
+    return lambda at: forced if at == m else NOTHING
+
+
+def _roll(trace: Trace, state: Logged, arm: str, rep: int, grader: Grader) -> Roll:
+    problem = state.problem
+    verdict = grader.grade(problem.kind, problem.answer, trace.text, choices=problem.choices)
+    return Roll(
+        problem_id=problem.id,
+        m=state.id[1],
+        arm=arm,
+        alpha=trace.steps[0].decision.alpha if trace.steps else 0.0,
+        rep=rep,
+        correct=verdict.correct,
+        finished=verdict.finished,
+        tokens=trace.tokens_used,
+        decoded=trace.tokens_used - trace.given,
+    )
+
+
+def _settings(config: RunConfig, spec: CausalSpec, rows: int) -> Settings:
+    decode = config.decode.model_copy(update={"temperature": spec.temperature, "top_p": spec.top_p, "max_new_tokens": spec.max_new_tokens})
+    return Settings(decode, config.mining.control_points, config.delimiter, spec.seed, config.compat, rows)
+
+
+def sum_up(spec: CausalSpec, states: list[Logged], rolls: list[Roll]) -> CausalReport:
+    """What the continuations say so far."""
+    grouped = by_arm(rolls)
+    tried = [state for state in states if (state.id, NOTHING_ARM) in grouped]
+    ids = [state.id for state in tried]
+    chosen = {state.id: state.step.decision.chosen for state in tried}
+    best = {state.id: next(iter(state.doses)) for state in tried}
+    effects = [
+        effect(grouped, ids, lambda state: chosen[state], "chosen action", NOTHING_ARM, seed=spec.seed),
+        effect(grouped, ids, lambda state: RANDOM_ARM, "random direction", NOTHING_ARM, seed=spec.seed),
+        effect(grouped, ids, lambda state: chosen[state], "chosen action", RANDOM_ARM, seed=spec.seed),
+        effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NOTHING_ARM, seed=spec.seed),
+    ]
+    candidates = candidates_of(tried)
+    entries = sorted({candidate.entry_id for candidate in candidates})
+    actions = [found for entry in entries if (found := advantage_of(grouped, entry, ids, seed=spec.seed)) is not None]
+    points = points_of(grouped, candidates)
+    return CausalReport(
+        spec=spec,
+        states=len(tried),
+        planned=len(states),
+        rolls=len(rolls),
+        tokens=sum(roll.decoded for roll in rolls),
+        effects=tuple(found for found in effects if found is not None),
+        actions=tuple(sorted(actions, key=lambda action: -action.value)),
+        predictors=tuple(predictor(name, points, seed=spec.seed) for name in PREDICTORS),
+        calibration=calibration(points, seed=spec.seed) if points else (),
+        points=tuple(points),
+    )

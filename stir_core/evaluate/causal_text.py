@@ -1,0 +1,52 @@
+"""A causal study as Markdown."""
+
+from stir_core.records import ArmEffect, CausalReport, Estimate, Predictor
+
+NOTE = "Intervals resample states, then continuations. McNemar's p takes pairs of one state for independent, which they are not."
+
+
+def markdown(report: CausalReport) -> str:
+    """What was measured, the arms against each other, and what the gate's own figures say about it."""
+    spec = report.spec
+    halving = ", successive halving" if spec.halving else ""
+    lines = [
+        f"# Causal value of actions: {spec.task} {spec.split}",
+        "",
+        f"Run `{spec.run}` (basis {spec.basis}), {spec.model.name} in {spec.model.dtype}. {report.states} of {report.planned} states from "
+        f"{spec.n} problems, {report.rolls} continuations ({report.tokens} tokens) at temperature {spec.temperature:g}, "
+        f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens an answer; {spec.rolls} an arm{halving}.",
+    ]
+    if spec.command:
+        lines += ["", f"    {spec.command}"]
+    lines += [
+        "",
+        "| arm | against | advantage [95 %] | won / lost | p | tokens [95 %] | states | pairs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_arm(found) for found in report.effects]
+    lines += ["", "Does the gate know anything? What it sees of a candidate, against the candidate's measured advantage:", ""]
+    lines += ["| predictor | rank correlation [95 %] | ROC area | helps / harms | points |", "|---|---|---|---|---|"]
+    lines += [_predictor(seen) for seen in report.predictors]
+    verdicts = [action.verdict for action in report.actions]
+    counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("helps", "harms", "no effect seen"))
+    lines += ["", f"Actions tried: {len(report.actions)}; {counted}.", "", NOTE]
+    if spec.halving:
+        lines += ["Candidates that were dropped rest on their first, low continuations: their advantages lean down, the others' up."]
+    return "\n".join(lines) + "\n"
+
+
+def _arm(found: ArmEffect) -> str:
+    cells = [found.arm, found.against, _signed(found.advantage, ".3f"), f"{found.won} / {found.lost}", f"{found.p:.3f}"]
+    return "| " + " | ".join([*cells, _signed(found.tokens, ".1f"), str(found.states), str(found.pairs)]) + " |"
+
+
+def _predictor(seen: Predictor) -> str:
+    rho = "-" if seen.spearman is None else f"{seen.spearman:+.2f}"
+    if seen.low is not None and seen.high is not None:
+        rho += f" [{seen.low:+.2f}, {seen.high:+.2f}]"
+    area = "-" if seen.auc is None else f"{seen.auc:.2f}"
+    return f"| {seen.name} | {rho} | {area} | {seen.positives} / {seen.negatives} | {seen.points} |"
+
+
+def _signed(estimate: Estimate, form: str) -> str:
+    return f"{estimate.value:+{form}} [{estimate.low:+{form}}, {estimate.high:+{form}}]"

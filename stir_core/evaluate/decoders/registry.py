@@ -1,0 +1,116 @@
+"""Decoders by name, and methods as users write them: ``stir:k_scale=0.3,library=shuffled``."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stir_core.config import GateConfig
+from stir_core.errors import ConfigError
+from stir_core.evaluate.decoders.base import Bench, Decoder, Question, Value
+from stir_core.evaluate.decoders.early_exit import DEER
+from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING
+from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY
+from stir_core.evaluate.decoders.stepwise import LIBRARIES, NOISE, STATIC, STIR, VANILLA
+from stir_core.records import Answer
+
+DECODERS: dict[str, Decoder] = {
+    decoder.name: decoder for decoder in (VANILLA, SAMPLING, SELF_CONSISTENCY, STATIC, DEER, SOFT_THINKING, MULTIPLEX, NOISE, STIR)
+}
+ABLATIONS: dict[str, str] = {
+    "stir": "stir",
+    "no memory": "stir:variant=no_memory",
+    "no probing": "stir:variant=no_probing",
+    "random vector": "stir:variant=random_vector",
+    "norm-matched random vector": "stir:noise=matched,variant=random_vector",
+    "random choice": "stir:variant=random_choice",
+    "shuffled labels": "stir:library=shuffled",
+    "length-matched pairs": "stir:library=length_matched",
+    "zero vectors": "stir:library=zero",
+}
+"""STIR and its ablations, as methods."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A decoder with its parameters settled."""
+
+    name: str
+    """Canonical: the decoder's name, then what differs from its defaults, in alphabetical order."""
+    decoder: Decoder
+    parameters: dict[str, Value]
+    """All of them for a decoder of its own; for ``stir`` those that were given, the rest being the run's."""
+
+    def answer(self, bench: Bench, questions: list[Question]) -> Iterator[Answer]:
+        """Answers as they end, named; ungraded and untimed."""
+        for answer in self.decoder.decode(bench, questions, self.parameters):
+            yield answer.model_copy(update={"method": self.name})
+
+
+def method(text: str) -> Method:
+    """A method from its text: a decoder's name, or ``name:key=value,key=value``.
+
+    Raises:
+        ConfigError: no such decoder or parameter, or a value that it cannot take.
+    """
+    name, _, rest = text.strip().partition(":")
+    if name not in DECODERS:
+        close = difflib.get_close_matches(name, DECODERS, n=1)
+        raise ConfigError(f"unknown method {name!r}: " + (f"did you mean {close[0]}?" if close else f"take one of {', '.join(DECODERS)}"))
+    decoder = DECODERS[name]
+    given = dict(_parameter(decoder, part) for part in filter(None, rest.split(",")))
+    if decoder is STIR:
+        _check_gate(given)
+        parameters: dict[str, Value] = {"library": "basis", "layer": -1, **given}
+    else:
+        parameters = {**decoder.parameters, **given}
+    if parameters.get("library", LIBRARIES[0]) not in LIBRARIES:
+        raise ConfigError(f"method {text}: there is no library {parameters['library']!r}: take one of {', '.join(LIBRARIES)}")
+    differing = {
+        key: value
+        for key, value in sorted(given.items())
+        if (decoder is STIR and key not in ("library", "layer")) or value != decoder.parameters[key]
+    }
+    suffix = ",".join(f"{key}={_written(value)}" for key, value in differing.items())
+    return Method(f"{name}:{suffix}" if suffix else name, decoder, parameters)
+
+
+def methods(texts: list[str]) -> list[Method]:
+    """Methods from their texts, each once, in order.
+
+    Raises:
+        ConfigError: see :func:`method`.
+    """
+    return list({made.name: made for made in map(method, texts)}.values())
+
+
+def _parameter(decoder: Decoder, part: str) -> tuple[str, Value]:
+    key, mark, text = part.partition("=")
+    key = key.strip()
+    if not mark or key not in decoder.parameters:
+        close = difflib.get_close_matches(key, decoder.parameters, n=1)
+        known = f"did you mean {close[0]}?" if close else f"its parameters: {', '.join(decoder.parameters) or 'none'}"
+        raise ConfigError(f"method {decoder.name} has no parameter {key!r}: {known}")
+    default, text = decoder.parameters[key], text.strip()
+    try:
+        if isinstance(default, bool):
+            return key, {"true": True, "false": False}[text.lower()]
+        if isinstance(default, str):
+            return key, text
+        return key, int(text) if isinstance(default, int) else float(text)
+    except (ValueError, KeyError):
+        kind = "true or false" if isinstance(default, bool) else "a whole number" if isinstance(default, int) else "a number"
+        raise ConfigError(f"method {decoder.name}: {key} = {text!r} is not {kind}") from None
+
+
+def _check_gate(given: dict[str, Value]) -> None:
+    from pydantic import ValidationError
+
+    try:
+        GateConfig.model_validate({key: value for key, value in given.items() if key not in ("library", "layer")})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"method stir: {first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def _written(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

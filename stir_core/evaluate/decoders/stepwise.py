@@ -1,0 +1,165 @@
+"""Decoders that are the step loop of Stage III with another gate, another library, or decisions made for the gate."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stir_core.config import GateConfig
+from stir_core.errors import ConfigError
+from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question, Value
+from stir_core.intervene.controller import Force, Forced, Job, steer
+from stir_core.intervene.memory import Memory
+from stir_core.records import Answer, Problem, Trace, TraceEvent
+from stir_core.seeding import generator_for
+
+LIBRARIES = ("basis", "all", "zero", "shuffled", "length_matched", "measured")
+"""Libraries that ``stir`` can steer with: the control basis, every mined entry, the basis with zero vectors, with vectors mined under
+labels shuffled within the problem, with vectors of length-matched pairs, and the basis selected on measured quality."""
+
+_GATE: dict[str, Value] = {
+    name: field.default for name, field in GateConfig.model_fields.items() if isinstance(field.default, int | float | str)
+}
+
+
+def vanilla(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
+    """Greedy decoding, nothing added."""
+    return _answers(bench, questions, [Job(q.name, q.prompt_ids, bench.gate) for q in questions])
+
+
+def stir(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
+    """Retrieve, preview, commit; see :func:`stir_core.intervene.controller.steer`."""
+    gate = _gate(bench.gate, {key: value for key, value in parameters.items() if key not in ("library", "layer")})
+    memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
+    return _answers(bench, questions, [Job(q.name, q.prompt_ids, gate, memory) for q in questions])
+
+
+def static(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
+    """One vector, the mean of all mined actions, added at the end of every step; its keys and values stay."""
+    memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
+    gate = bench.gate.model_copy(update={"persistence": parameters["persistence"]})
+    jobs = [Job(q.name, q.prompt_ids, gate, force=_static(memory, gate, float(parameters["strength"]))) for q in questions]
+    return _answers(bench, questions, jobs)
+
+
+def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
+    """A fresh Gaussian direction at the end of every step, as long as the actions that STIR injects."""
+    memory = _library(bench, "all", int(parameters["layer"]))
+    strength, seed = float(parameters["strength"]), bench.settings.seed
+
+    def force_for(question: Question) -> Force | None:
+        if memory is None:
+            return None
+        layer, dose = _dominant_layer(memory), nominal_dose(memory, bench.gate) * strength
+
+        def force(m: int) -> Forced | None:
+            if m == 0:
+                return None
+            drawn = generator_for(seed, "noise", question.name, m).standard_normal(bench.model.d_model)
+            direction = torch.tensor(drawn, dtype=torch.float32)
+            return Forced("noise", layer, direction / direction.norm(), dose)
+
+        return force
+
+    return _answers(bench, questions, [Job(q.name, q.prompt_ids, bench.gate, force=force_for(q)) for q in questions])
+
+
+def nominal_dose(memory: Memory, gate: GateConfig) -> float:
+    """Norm of a typical committed impulse: ``k_scale * beta * mean quality * mean norm of the actions``.
+
+    Cosines and preview gains are left out.
+    """
+    corrective = [entry for entry in memory.entries if entry.kind == "corrective"]
+    norms = [float(memory.action(entry.id).norm()) for entry in corrective]
+    quality = sum(entry.quality for entry in corrective) / len(corrective)
+    return gate.k_scale * gate.beta * quality * sum(norms) / len(norms)
+
+
+def _static(memory: Memory | None, gate: GateConfig, strength: float) -> Force | None:
+    if memory is None:
+        return None
+    layer = _dominant_layer(memory)
+    mean = mean_action(memory, layer)
+    if not float(mean.norm()):
+        return None
+    vector, dose = mean / mean.norm(), nominal_dose(memory, gate) * strength
+    return lambda m: Forced("mean", layer, vector, dose) if m else None
+
+
+def mean_action(memory: Memory, layer: int) -> Tensor:
+    """Mean of a layer's corrective actions, ``[d_model]``."""
+    return torch.stack([memory.action(e.id) for e in memory.entries if e.kind == "corrective" and e.layer == layer]).mean(0)
+
+
+def _dominant_layer(memory: Memory) -> int:
+    """The layer that most corrective entries live in (ties: the deepest)."""
+    layers = [entry.layer for entry in memory.entries if entry.kind == "corrective"]
+    return max(set(layers), key=lambda layer: (layers.count(layer), layer))
+
+
+def _library(bench: Bench, name: str, layer: int) -> Memory | None:
+    memory = bench.libraries(name)
+    if memory is None or layer < 0:
+        return memory
+    if layer not in memory.layers:
+        known = ", ".join(map(str, memory.layers))
+        raise ConfigError(f"library {name} has no entry at layer {layer}: it has layers {known}")
+    return memory.at_layer(layer)
+
+
+def _gate(base: GateConfig, changes: Mapping[str, Value]) -> GateConfig:
+    """The run's gate with the changed keys; what is not given stays the run's own."""
+    return GateConfig.model_validate(base.model_dump() | dict(changes))
+
+
+def _answers(bench: Bench, questions: list[Question], jobs: list[Job]) -> Iterator[Answer]:
+    for event in steer(bench.model, jobs, bench.settings):
+        if isinstance(event, TraceEvent):
+            yield answer_of(event.trace, questions[event.row].problem, questions[event.row].seed)
+
+
+def answer_of(trace: Trace, problem: Problem, seed: int = 0) -> Answer:
+    """A finished trace as an answer; the trace goes with it."""
+    decisions = [step for step in trace.steps if step.evidence.not_retrieved in (None, "forced")]
+    facts: dict[str, Any] = {"decisions": len(decisions), "commits": sum(step.decision.chosen is not None for step in trace.steps)}
+    return Answer(
+        method="",
+        problem_id=problem.id,
+        seed=seed,
+        token_ids=trace.token_ids,
+        text=trace.text,
+        finish=trace.finish,
+        tokens_used=trace.tokens_used,
+        probe_tokens=trace.probe_tokens,
+        prompt_tokens=len(trace.prompt_ids),
+        forward_tokens=trace.forward_tokens,
+        flops=trace.flops or 0.0,
+        trace=trace,
+        facts=facts,
+    )
+
+
+VANILLA = Decoder("vanilla", "greedy decoding", "the baseline", vanilla, {})
+STIR = Decoder(
+    "stir",
+    "retrieve, preview, commit",
+    "arXiv 2602.04925; parameters not given are the run's own",
+    stir,
+    {"library": "basis", "layer": -1, **_GATE},
+)
+STATIC = Decoder(
+    "static",
+    "the mean action at every step",
+    "SEAL (Chen et al. 2025, arXiv 2504.07986): one vector at every step's end, kept in the cache; here the mean of all mined actions, "
+    "as long as STIR's own impulses times strength",
+    static,
+    {"library": "all", "layer": -1, "strength": 1.0, "persistence": "persistent"},
+)
+NOISE = Decoder(
+    "noise",
+    "a random direction at every step",
+    "a control: says what any push of that size does",
+    noise,
+    {"layer": -1, "strength": 1.0},
+)

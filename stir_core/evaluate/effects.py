@@ -1,0 +1,232 @@
+"""From continuations to causal value: advantages with intervals, calibration and ranking of what the gate predicted. Pure numbers."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+from stir_core.evaluate.statistics import mcnemar
+from stir_core.records import Advantage, ArmEffect, Bin, CausalPoint, Estimate, Predictor, Roll
+from stir_core.seeding import generator_for
+
+DRAWS = 4000
+BINS = 5
+
+StateId = tuple[str, int]
+"""Problem id and control point."""
+
+
+class Candidate(NamedTuple):
+    """What the gate saw of one candidate at one state."""
+
+    state: StateId
+    entry_id: str
+    chosen: bool
+    margin: float
+    value: float
+    gain: float | None
+    sim: float
+
+
+Rolls = dict[tuple[StateId, str], dict[int, Roll]]
+"""Continuations by (state, arm), then by repetition."""
+
+
+def by_arm(rolls: Iterable[Roll]) -> Rolls:
+    """Group continuations."""
+    found: Rolls = {}
+    for roll in rolls:
+        found.setdefault(((roll.problem_id, roll.m), roll.arm), {})[roll.rep] = roll
+    return found
+
+
+def gaps(rolls: Rolls, state: StateId, arm: str, against: str, of: Callable[[Roll], float]) -> list[float]:
+    """Differences between two arms at a state, one for each repetition that both have."""
+    ours, theirs = rolls.get((state, arm), {}), rolls.get((state, against), {})
+    return [of(ours[rep]) - of(theirs[rep]) for rep in sorted(ours.keys() & theirs.keys())]
+
+
+def right(roll: Roll) -> float:
+    """1 for a right answer."""
+    return float(roll.correct)
+
+
+def length(roll: Roll) -> float:
+    """Tokens of the answer."""
+    return float(roll.tokens)
+
+
+def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Estimate:
+    """Mean over all values, with a 95 % percentile interval that resamples groups and then values within each.
+
+    Values of one state are alike (same problem, same prefix): drawing them as if they were independent would make the interval too short.
+
+    Raises:
+        ValueError: no values.
+    """
+    groups = [group for group in groups if group]
+    if not groups:
+        raise ValueError("a mean needs values")
+    rng = generator_for(seed, "two-level bootstrap", name)
+    arrays = [np.asarray(group, float) for group in groups]
+    means = np.empty(DRAWS)
+    for i in range(DRAWS):
+        picked = [arrays[j] for j in rng.integers(0, len(arrays), len(arrays))]
+        drawn = [values[rng.integers(0, len(values), len(values))] for values in picked]
+        means[i] = sum(float(values.sum()) for values in drawn) / sum(map(len, drawn))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(value=float(np.concatenate(arrays).mean()), low=float(low), high=float(high))
+
+
+def effect(
+    rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | None], name: str, against: str, *, seed: int
+) -> ArmEffect | None:
+    """One arm (which may be another entry at each state) against ``"nothing"`` or ``"random"``; ``None`` where no state has both.
+
+    Args:
+        arm: state -> arm, ``None`` where it has none.
+    """
+    named = [(state, own) for state in states if (own := arm(state)) is not None]
+    wins = [gaps(rolls, state, own, against, right) for state, own in named]
+    tokens = [gaps(rolls, state, own, against, length) for state, own in named]
+    flat = [gap for group in wins for gap in group]
+    if not flat:
+        return None
+    won, lost = sum(gap > 0 for gap in flat), sum(gap < 0 for gap in flat)
+    return ArmEffect(
+        arm=name,
+        against=against,
+        advantage=two_level(wins, seed=seed, name=f"{name} {against} right"),
+        tokens=two_level(tokens, seed=seed, name=f"{name} {against} tokens"),
+        states=sum(bool(group) for group in wins),
+        pairs=len(flat),
+        won=won,
+        lost=lost,
+        p=mcnemar(won, lost),
+    )
+
+
+def advantage_of(rolls: Rolls, entry_id: str, states: list[StateId], *, seed: int) -> Advantage | None:
+    """Causal value of one action over the states at which it was tried; ``None`` when it was not."""
+    found = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "nothing", seed=seed)
+    if found is None:
+        return None
+    low, high = found.advantage.low, found.advantage.high
+    return Advantage(
+        entry_id=entry_id,
+        value=found.advantage.value,
+        low=low,
+        high=high,
+        tokens=found.tokens,
+        states=found.states,
+        pairs=found.pairs,
+        won=found.won,
+        lost=found.lost,
+        p=found.p,
+        verdict="helps" if low > 0 else "harms" if high < 0 else "no effect seen",
+    )
+
+
+def points_of(rolls: Rolls, candidates: list[Candidate]) -> list[CausalPoint]:
+    """Predicted and measured, one point for each candidate that was tried."""
+    points: list[CausalPoint] = []
+    for candidate in candidates:
+        wins = gaps(rolls, candidate.state, candidate.entry_id, "nothing", right)
+        tokens = gaps(rolls, candidate.state, candidate.entry_id, "nothing", length)
+        if wins:
+            problem_id, m = candidate.state
+            facts = candidate._asdict()
+            del facts["state"]
+            points.append(
+                CausalPoint(
+                    problem_id=problem_id, m=m, advantage=float(np.mean(wins)), tokens=float(np.mean(tokens)), pairs=len(wins), **facts
+                )
+            )
+    return points
+
+
+PREDICTORS: dict[str, Callable[[CausalPoint], float | None]] = {
+    "margin": lambda point: point.margin,
+    "value": lambda point: point.value,
+    "preview gain": lambda point: point.gain,
+    "cosine": lambda point: point.sim,
+}
+"""What the gate sees of a candidate."""
+
+
+def predictor(name: str, points: list[CausalPoint], *, seed: int) -> Predictor:
+    """Rank correlation and ROC of one thing that the gate sees against the measured advantage."""
+    usable = [(point, seen) for point in points if (seen := PREDICTORS[name](point)) is not None]
+    predicted = np.array([seen for _, seen in usable])
+    measured = np.array([point.advantage for point, _ in usable])
+    helps, harms = measured > 0, measured < 0
+    rho, interval = None, (None, None)
+    if len(usable) >= 3 and np.ptp(predicted) > 0 and np.ptp(measured) > 0:
+        rho = _spearman(predicted, measured)
+        interval = _spearman_interval(usable, seed, name)
+    return Predictor(
+        name=name,
+        points=len(usable),
+        spearman=rho,
+        low=interval[0],
+        high=interval[1],
+        auc=area_under_roc(predicted[helps], predicted[harms]),
+        positives=int(helps.sum()),
+        negatives=int(harms.sum()),
+    )
+
+
+def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> float | None:
+    """Probability that a positive is ranked above a negative, ties counted half (Mann and Whitney); ``None`` when one is missing."""
+    if not len(positives) or not len(negatives):
+        return None
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    n = len(positives)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negatives)))
+
+
+def roc_curve(predicted: list[float], helps: list[bool]) -> tuple[list[float], list[float]]:
+    """False and true positive rates as the threshold falls, from (0, 0) to (1, 1)."""
+    order = np.argsort(-np.asarray(predicted), kind="stable")
+    scores, labels = np.asarray(predicted)[order], np.asarray(helps, bool)[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # equal scores are one step
+    true, false = np.cumsum(labels)[last], np.cumsum(~labels)[last]
+    return [0.0, *(false / max(1, (~labels).sum())).tolist()], [0.0, *(true / max(1, labels.sum())).tolist()]
+
+
+def calibration(points: list[CausalPoint], *, seed: int, bins: int = BINS) -> tuple[Bin, ...]:
+    """Candidates in equally large bins of predicted margin, with the mean measured advantage of each."""
+    ordered = sorted(points, key=lambda point: point.margin)
+    parts = [part for part in np.array_split(np.arange(len(ordered)), min(bins, max(1, len(ordered) // 4))) if len(part)]
+    found: list[Bin] = []
+    for i, part in enumerate(parts):
+        own = [ordered[j] for j in part]
+        groups: dict[StateId, list[float]] = {}
+        for point in own:
+            groups.setdefault((point.problem_id, point.m), []).append(point.advantage)
+        measured = two_level(list(groups.values()), seed=seed, name=f"bin {i}")
+        margins = [point.margin for point in own]
+        found.append(Bin(low=min(margins), high=max(margins), points=len(own), predicted=float(np.mean(margins)), measured=measured))
+    return tuple(found)
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return float(next(iter(spearmanr(a, b))))
+
+
+def _spearman_interval(usable: list[tuple[CausalPoint, float]], seed: int, name: str) -> tuple[float | None, float | None]:
+    by_state: dict[StateId, list[tuple[float, float]]] = {}
+    for point, seen in usable:
+        by_state.setdefault((point.problem_id, point.m), []).append((seen, point.advantage))
+    groups = [np.array(group) for group in by_state.values()]
+    rng = generator_for(seed, "spearman bootstrap", name)
+    found: list[float] = []
+    for _ in range(1000):
+        drawn = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
+        if np.ptp(drawn[:, 0]) > 0 and np.ptp(drawn[:, 1]) > 0:
+            found.append(_spearman(drawn[:, 0], drawn[:, 1]))
+    if len(found) < 100:
+        return None, None
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,60 @@
+"""Libraries to steer with, made from one run: the control basis and its controls. Reads the run, runs no model."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from stir_core.errors import ConfigError, StoreError
+from stir_core.intervene.memory import Memory
+from stir_core.store.runs import Library, Run
+
+
+def libraries_of(run: Run) -> Callable[[str], Memory | None]:
+    """Library by name, each built once; ``None`` for one without entries.
+
+    ``basis`` and ``all`` are the selected and all mined entries; ``zero`` is the basis with zero vectors; ``shuffled`` and
+    ``length_matched`` are the basis with its actions re-estimated (see ``harvest.controls``), entries without an estimate left out;
+    ``measured`` keeps the basis's entries whose measured advantage is above 0, with that advantage for their quality.
+    """
+
+    @cache
+    def named(name: str) -> Memory | None:
+        library = _make(run, name)
+        return Memory(*library, run.key_space()) if library.entries else None
+
+    return named
+
+
+def _make(run: Run, name: str) -> Library:
+    if name in ("basis", "all"):
+        return run.library(selected=name == "basis")
+    if name == "zero":
+        library = run.library()
+        return library._replace(actions=np.zeros_like(library.actions))
+    if name in ("shuffled", "length_matched"):
+        return _with_actions(run.library(), run.control_rows(name), name, run)
+    if name == "measured":
+        return _measured(run)
+    raise ConfigError(f"there is no library {name!r}")
+
+
+def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Library:
+    if not len(rows) and library.entries:
+        raise StoreError(f"run {run.path} holds no {name} vectors: add --redo actions to make them")
+    actions = np.zeros_like(library.actions)
+    for i, entry in enumerate(library.entries):
+        if entry.action_row is not None:
+            actions[i] = rows[entry.action_row]
+    keep = [i for i, entry in enumerate(library.entries) if entry.kind == "null" or actions[i].any()]
+    return Library(tuple(library.entries[i] for i in keep), library.keys[keep], actions[keep])
+
+
+def _measured(run: Run) -> Library:
+    library, measured = run.library(selected=False), run.advantages()
+    if not measured:
+        raise StoreError(f"run {run.path} has no measured advantages: make them with `stir causal {run.path}`")
+    kept = {entry.pair: measured[entry.id] for entry in library.entries if entry.id in measured and measured[entry.id].value > 0}
+    keep = [i for i, entry in enumerate(library.entries) if entry.pair in kept]
+    entries = tuple(library.entries[i].model_copy(update={"quality": kept[library.entries[i].pair].value}) for i in keep)
+    return Library(entries, library.keys[keep], library.actions[keep])

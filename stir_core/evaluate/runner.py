@@ -1,0 +1,203 @@
+"""Paired evaluation: every method answers the same problems with the same budget, each answer kept as soon as it is settled."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from stir_core.config import digest_of
+from stir_core.errors import DataError
+from stir_core.evaluate.decoders.base import Bench, Question
+from stir_core.evaluate.decoders.registry import DECODERS, Method, method, methods
+from stir_core.evaluate.libraries import libraries_of
+from stir_core.evaluate.report import evaluation_report, markdown
+from stir_core.intervene.controller import Settings
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Answer, EvaluationReport, EvaluationSpec, Leak, ModelIdentity, Problem
+from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.runs import Run
+from stir_core.tasks import Grader, load_problems, render, task_spec
+from stir_core.tasks.overlap import find_overlaps
+
+CHUNK = 4
+"""Batches that one method answers before the next method has its turn, so that an interrupted evaluation is still paired."""
+
+
+class Step(NamedTuple):
+    """How far an evaluation has come."""
+
+    method: str
+    done: int
+    total: int
+    """Answers of all methods."""
+    tokens: int
+    """Committed and probe tokens decoded by this process."""
+
+
+class Ask(NamedTuple):
+    """What a user asks to be compared."""
+
+    methods: list[str]
+    task: str | None = None
+    """``None``: the run's own."""
+    split: str = "eval"
+    n: int | None = None
+    """``None``: all problems of the split."""
+    seeds: int = 1
+    levels: tuple[str, ...] | None = None
+    """``None``: the run's own, where the task is."""
+    template: str | None = None
+    max_new_tokens: int | None = None
+    rows: int = 16
+    label: str | None = None
+    allow_leak: bool = False
+    baseline: str = "vanilla"
+
+
+def settle(
+    run: Run, identity: ModelIdentity, ask: Ask, *, command: str | None, environment: dict[str, str]
+) -> tuple[EvaluationSpec, list[Problem]]:
+    """Everything that an evaluation depends on, and its problems.
+
+    Raises:
+        ConfigError: an unknown method.
+        DataError: an unknown task or split, too few problems, or problems that were mined (without ``allow_leak``).
+        StoreError: the run has no finished basis.
+        MismatchError: the run was made with another model.
+    """
+    config, own = run.config, ask.task in (None, run.config.task.name)
+    run.check_model(identity)
+    task = task_spec(ask.task or config.task.name)
+    levels = ask.levels if ask.levels is not None else config.task.levels if own else ()
+    problems = list(load_problems(task.name, ask.split, n=ask.n, seed=config.seed, levels=levels))
+    names = [made.name for made in methods([ask.baseline, *ask.methods])]
+    leakage = find_overlaps(run.problems(), problems)
+    if leakage.overlaps and not ask.allow_leak:
+        first = leakage.overlaps[0]
+        raise DataError(
+            f"{len(leakage.overlaps)} of {len(problems)} evaluation problems were mined (e.g. {first.problem_id} is {first.mined_id}): "
+            "choose another split, or add --allow-leak to go on with a marked report"
+        )
+    spec = EvaluationSpec(
+        label=ask.label or f"{task.name}-{ask.split}",
+        task=task.name,
+        split=ask.split,
+        levels=levels,
+        n=len(problems),
+        seeds=ask.seeds,
+        methods=tuple(names),
+        baseline=method(ask.baseline).name,
+        template=ask.template or (config.task.template if own else "auto"),
+        system=config.task.system,
+        gate=config.gate.model_dump(mode="json"),
+        max_new_tokens=ask.max_new_tokens or config.decode.max_new_tokens,
+        rows=ask.rows,
+        run=run.name,
+        config_digest=digest_of(config),
+        basis=run.digest("basis"),
+        model=identity,
+        seed=config.seed,
+        leaks=tuple(Leak(**overlap._asdict()) for overlap in leakage.overlaps),
+        same_words=leakage.same_words,
+        command=command,
+        environment=environment,
+    )
+    return spec, problems
+
+
+def evaluate(
+    run: Run,
+    model: LoadedModel,
+    spec: EvaluationSpec,
+    problems: list[Problem],
+    *,
+    fresh: bool = False,
+    report: Callable[[Step], None] = lambda step: None,
+) -> tuple[EvaluationReport, Path]:
+    """Answer what is missing, settle and keep it, and write the report.
+
+    Methods that were evaluated under this label before stay in the report.
+
+    Args:
+        fresh: forget what is there.
+
+    Returns:
+        The report and the folder that it lies in.
+
+    Raises:
+        StoreError: the label holds an evaluation with other settings.
+    """
+    folder = EvaluationFolder(run, spec.label)
+    if not fresh and folder.path.is_dir() and (folder.path / "evaluation.json").is_file():
+        spec = spec.model_copy(update={"methods": tuple(dict.fromkeys((*folder.spec().methods, *spec.methods)))})
+    folder.begin(spec, problems, fresh=fresh)
+    bench = bench_for(run, model, spec)
+    prompts = {p.id: model.chat_ids(render(p, spec.template), spec.system, room=spec.max_new_tokens) for p in problems}
+    asked = {name: _questions(method(name), problems, prompts, spec.seeds) for name in spec.methods}
+    known = {name: {(answer.problem_id, answer.seed) for answer in folder.answers(name)} for name in spec.methods}
+    total, tokens = sum(map(len, asked.values())), 0
+    done = sum((q.problem.id, q.seed) in known[name] for name, questions in asked.items() for q in questions)
+    by_id = {problem.id: problem for problem in problems}
+    try:
+        with Grader() as grader:
+            for name, questions in _turns(asked, known, spec.rows * CHUNK):
+                report(Step(name, done, total, tokens))
+                for answer in _timed(method(name).answer(bench, questions)):
+                    problem = by_id[answer.problem_id]
+                    verdict = grader.grade(problem.kind, problem.answer, answer.text, choices=problem.choices)
+                    folder.append(answer.model_copy(update={"verdict": verdict}))
+                    done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
+                    report(Step(name, done, total, tokens))
+    finally:  # an interrupted evaluation leaves a report of what is whole
+        found = summarise(folder, spec, problems)
+        folder.write_report(found, markdown(found))
+    return found, folder.path
+
+
+def summarise(folder: EvaluationFolder, spec: EvaluationSpec, problems: list[Problem]) -> EvaluationReport:
+    """The report over what has been answered so far."""
+    answers: dict[str, list[Answer]] = {}
+    wanted = {problem.id for problem in problems}
+    for name in spec.methods:
+        seeds = spec.seeds if method(name).decoder.by_chance else 1
+        answers[name] = [a for a in folder.answers(name) if a.problem_id in wanted and a.seed < seeds]
+        whole = {p for p in wanted if sum(a.problem_id == p for a in answers[name]) == seeds}
+        answers[name] = [a for a in answers[name] if a.problem_id in whole]
+    return evaluation_report(spec, [problem.id for problem in problems], answers, describe)
+
+
+def describe(name: str) -> tuple[str, str]:
+    """What a method is, and its source."""
+    decoder = DECODERS[name.partition(":")[0]]
+    return decoder.about, decoder.source
+
+
+def bench_for(run: Run, model: LoadedModel, spec: EvaluationSpec) -> Bench:
+    """What the decoders of an evaluation share."""
+    config = run.config
+    decode = config.decode.model_copy(update={"max_new_tokens": spec.max_new_tokens, "temperature": 0.0, "top_p": 1.0})
+    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, spec.rows)
+    return Bench(model, settings, config.gate, libraries_of(run), (config.rollouts.temperature, config.rollouts.top_p))
+
+
+def _questions(asked: Method, problems: list[Problem], prompts: dict[str, list[int]], seeds: int) -> list[Question]:
+    """A method without chance answers each problem once, however many seeds there are."""
+    times = seeds if asked.decoder.by_chance else 1
+    return [Question(problem, prompts[problem.id], seed) for problem in problems for seed in range(times)]
+
+
+def _turns(asked: dict[str, list[Question]], known: dict[str, set[tuple[str, int]]], size: int) -> Iterator[tuple[str, list[Question]]]:
+    """What is missing, a piece of each method in turn."""
+    missing = {name: [q for q in questions if (q.problem.id, q.seed) not in known[name]] for name, questions in asked.items()}
+    for start in range(0, max(map(len, missing.values()), default=0), size):
+        for name, questions in missing.items():
+            if piece := questions[start : start + size]:
+                yield name, piece
+
+
+def _timed(answers: Iterator[Answer]) -> Iterator[Answer]:
+    """Share the wall-clock time out among the answers, so that it adds up; grading and writing are left out."""
+    started = time.monotonic()
+    for answer in answers:
+        yield answer.model_copy(update={"seconds": time.monotonic() - started})
+        started = time.monotonic()

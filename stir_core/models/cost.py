@@ -1,0 +1,57 @@
+"""What forward passes cost, counted as they are fed: token positions, positions attended to, rows of logits; and from these, FLOPs.
+
+Counts and a formula, not a measurement: they are the same on every machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from stir_core.models.passes import Feed
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work done by forward passes; adds up."""
+
+    tokens: int = 0
+    """Token positions run through the blocks."""
+    attended: int = 0
+    """Sum over them of the positions that each one reads, its own included."""
+    logits: int = 0
+    """Positions whose logits were computed."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.tokens + other.tokens, self.attended + other.attended, self.logits + other.logits)
+
+
+class Shape(NamedTuple):
+    """What of a model's size the FLOPs of a pass depend on."""
+
+    block_parameters: int
+    """Weights of all blocks' matrices."""
+    head_parameters: int
+    """``d_model * d_vocab``."""
+    attention_width: int
+    """``n_layers * n_heads * d_head``."""
+
+
+def cost_of(feeds: "Sequence[Feed]") -> Cost:
+    """Cost of a pass over these feeds; call it before the pass, while the rows still have their old lengths."""
+    total = Cost()
+    for feed in feeds:
+        n, before = len(feed.ids), feed.row.total
+        wanted = n if feed.every else 1
+        total += Cost(n, n * before + n * (n + 1) // 2, wanted if feed.logits else 0)
+    return total
+
+
+def flops(shape: Shape, cost: Cost) -> float:
+    """Floating-point operations of that much work: two for each weight and token, four for each attended position and width.
+
+    Source: Kaplan et al. 2020 (arXiv 2001.08361), table 1, with attention counted by the positions really read. Sliding windows are
+    counted as if they were not there.
+    """
+    attention = 4.0 * shape.attention_width * cost.attended
+    return 2.0 * shape.block_parameters * cost.tokens + attention + 2.0 * shape.head_parameters * cost.logits

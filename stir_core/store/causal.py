@@ -1,0 +1,100 @@
+"""A run's causal study on disk: answers that give the states, continuations appended as they end, and the report.
+
+causal.part/  while it is being made      causal/  when it has ended, by itself or by its budget
+    causal.json  problems.jsonl  traces.jsonl  rolls.jsonl  report.json  report.md  advantages.jsonl
+"""
+
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from stir_core.errors import StoreError
+from stir_core.records import CausalReport, CausalSpec, Problem, Roll, Trace
+from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.runs import Run
+
+MAY_CHANGE = {"command", "environment", "states", "rolls", "model"}
+"""Parts of a spec that a study which is taken up again may change: more states or continuations add to what is there."""
+
+
+class CausalFolder:
+    """Where a run's causal study is kept."""
+
+    def __init__(self, run: Run):
+        self.part = run.work / "causal.part"
+        self.final = run.work / "causal"
+        self._shipped = run.path / "causal"
+
+    @property
+    def path(self) -> Path:
+        """The folder as it is now."""
+        written = self.part if self.part.is_dir() else self.final
+        return written if written.is_dir() else self._shipped
+
+    def begin(self, spec: CausalSpec, problems: list[Problem], *, fresh: bool = False) -> None:
+        """Make the folder, or take it up again.
+
+        Raises:
+            StoreError: what is there was made with other settings.
+        """
+        if fresh:
+            for folder in (self.part, self.final):
+                shutil.rmtree(folder, ignore_errors=True)
+        if not fresh and (self.path / "causal.json").is_file():
+            known, ours = self.spec().model_dump(exclude=MAY_CHANGE), spec.model_dump(exclude=MAY_CHANGE)
+            for field, value in ours.items():
+                if known[field] != value:
+                    raise StoreError(f"{self.path} was made with {field} = {known[field]!r}, not {value!r}: add --fresh to start over")
+            if self.path == self.final:
+                self.final.rename(self.part)
+            elif self.path != self.part:  # it came with the run, which is not written to
+                shutil.copytree(self.path, self.part)
+        self.part.mkdir(parents=True, exist_ok=True)
+        (self.part / "causal.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_records(self.part / "problems.jsonl", problems)
+
+    def spec(self) -> CausalSpec:
+        """What is measured."""
+        return CausalSpec.model_validate_json((self.path / "causal.json").read_text(encoding="utf-8"))
+
+    def traces(self) -> list[Trace]:
+        """Answers whose steps give the states, as far as they are there."""
+        file = self.path / "traces.jsonl"
+        return read_records(file, Trace, torn="drop") if file.is_file() else []
+
+    def add_trace(self, trace: Trace) -> None:
+        """Keep one answer."""
+        append_records(self.part / "traces.jsonl", [trace])
+
+    def rolls(self) -> list[Roll]:
+        """Continuations so far."""
+        file = self.path / "rolls.jsonl"
+        return read_records(file, Roll, torn="drop") if file.is_file() else []
+
+    def add_roll(self, roll: Roll) -> None:
+        """Keep one continuation."""
+        append_records(self.part / "rolls.jsonl", [roll])
+
+    def write_report(self, report: CausalReport, text: str, *, ended: bool) -> None:
+        """Write the report; a study that has ended gets its final name."""
+        (self.path / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (self.path / "report.md").write_text(text, encoding="utf-8")
+        write_records(self.path / "advantages.jsonl", report.actions)
+        if ended and self.part.is_dir():
+            shutil.rmtree(self.final, ignore_errors=True)
+            self.part.rename(self.final)
+
+    def report(self) -> CausalReport | None:
+        """The last report; ``None`` before the first.
+
+        Raises:
+            StoreError: it is malformed.
+        """
+        file = self.path / "report.json"
+        if not file.is_file():
+            return None
+        try:
+            return CausalReport.model_validate_json(file.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise StoreError(f"{file} is not a causal report ({error.errors()[0]['msg']}): make it again with --fresh") from None

@@ -1,0 +1,136 @@
+"""Evaluations of a run on disk: one folder each below ``evaluation/``, answers appended as they are settled.
+
+    evaluation/<label>.part/            while answers are missing
+    evaluation/<label>/                 when every method has answered every problem
+        evaluation.json                 what is compared (``EvaluationSpec``)
+        problems.jsonl                  in order
+        answers/<method>.jsonl          one line an answer
+        report.json  report.md
+
+An evaluation that gets more methods, problems or seeds is taken up again: nothing that is whole is made twice.
+"""
+
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from stir_core.config import digest_of
+from stir_core.errors import StoreError
+from stir_core.records import Answer, EvaluationReport, EvaluationSpec, Problem
+from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.runs import Run
+
+R = TypeVar("R", EvaluationSpec, EvaluationReport)
+
+FIXED = ("task", "split", "levels", "template", "system", "gate", "max_new_tokens", "basis", "seed")
+"""What an evaluation that is taken up again must share with what is there."""
+
+
+class EvaluationFolder:
+    """Where one evaluation of a run is kept."""
+
+    def __init__(self, run: Run, label: str):
+        if not label or label != Path(label).name or label.startswith("."):
+            raise StoreError(f"label {label!r} is not a folder name: use letters, digits and dashes")
+        self.part = run.work / "evaluation" / f"{label}.part"
+        self.final = run.work / "evaluation" / label
+        self._shipped = run.path / "evaluation" / label
+
+    @property
+    def path(self) -> Path:
+        """The folder as it is now."""
+        written = self.part if self.part.is_dir() else self.final
+        return written if written.is_dir() else self._shipped
+
+    @property
+    def finished(self) -> bool:
+        """Every method has answered every problem."""
+        return self.path.is_dir() and self.path != self.part
+
+    def begin(self, spec: EvaluationSpec, problems: list[Problem], *, fresh: bool = False) -> None:
+        """Make the folder, or take it up again.
+
+        Raises:
+            StoreError: what is there was made with other settings.
+        """
+        if fresh:
+            for folder in (self.part, self.final):
+                shutil.rmtree(folder, ignore_errors=True)
+        if not fresh and (self.path / "evaluation.json").is_file():
+            known = self.spec()
+            for field in FIXED:
+                theirs, ours = getattr(known, field), getattr(spec, field)
+                if theirs != ours:
+                    raise StoreError(
+                        f"{self.path} was made with {field} = {theirs!r}, not {ours!r}: choose another --label, "
+                        "or add --fresh to start over"
+                    )
+            if known.model.weights_sha256 != spec.model.weights_sha256 or known.model.dtype != spec.model.dtype:
+                raise StoreError(f"{self.path} was made with {known.model.name} in {known.model.dtype}: choose another --label")
+            if self.path == self.final:
+                self.final.rename(self.part)
+            elif self.path != self.part:  # it came with the run, which is not written to
+                shutil.copytree(self.path, self.part)
+        (self.part / "answers").mkdir(parents=True, exist_ok=True)
+        (self.part / "evaluation.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_records(self.part / "problems.jsonl", problems)
+
+    def spec(self) -> EvaluationSpec:
+        """What is compared.
+
+        Raises:
+            StoreError: missing or malformed.
+        """
+        return _read(self.path / "evaluation.json", EvaluationSpec)
+
+    def problems(self) -> list[Problem]:
+        """The evaluation problems, in order."""
+        return read_records(self.path / "problems.jsonl", Problem)
+
+    def answers(self, method: str) -> list[Answer]:
+        """Answers of a method so far; a torn last line is forgotten."""
+        file = self.file_of(method)
+        return read_records(file, Answer, torn="drop") if file.is_file() else []
+
+    def append(self, answer: Answer) -> None:
+        """Keep one settled answer."""
+        append_records(self.file_of(answer.method), [answer])
+
+    def file_of(self, method: str) -> Path:
+        """File of a method's answers."""
+        return self.path / "answers" / f"{method.partition(':')[0]}-{digest_of(method)[:8]}.jsonl"
+
+    def write_report(self, report: EvaluationReport, text: str) -> None:
+        """Write the report beside the answers; a complete one gives the folder its final name."""
+        (self.path / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (self.path / "report.md").write_text(text, encoding="utf-8")
+        if report.complete and self.part.is_dir():
+            shutil.rmtree(self.final, ignore_errors=True)
+            self.part.rename(self.final)
+
+    def report(self) -> EvaluationReport:
+        """The last report.
+
+        Raises:
+            StoreError: none was written yet, or it is malformed.
+        """
+        return _read(self.path / "report.json", EvaluationReport)
+
+
+def evaluations(run: Run) -> list[EvaluationFolder]:
+    """All evaluations of a run that have a report, by label."""
+    roots = [root for root in (run.work / "evaluation", run.path / "evaluation") if root.is_dir()]
+    labels = sorted({folder.name.removesuffix(".part") for root in roots for folder in root.iterdir() if folder.is_dir()})
+    found = [EvaluationFolder(run, label) for label in labels]
+    return [folder for folder in found if (folder.path / "report.json").is_file()]
+
+
+def _read(file: Path, kind: type[R]) -> R:
+    if not file.is_file():
+        raise StoreError(f"{file} is missing: make it with `stir eval`")
+    try:
+        return kind.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise StoreError(f"{file} is not an evaluation ({error.errors()[0]['msg']}): make it again") from None
