@@ -40,9 +40,20 @@ class Backend(Protocol):
         """``blocks.{layer}.hook_out``."""
         ...
 
+    def embed_point(self) -> HookPoint:
+        """``hook_embed``: the token embeddings as they enter the first block (position embeddings, where there are any, come after)."""
+        ...
+
+    def embed(self, ids: list[int]) -> Float[Tensor, "tokens d_model"]:
+        """What ``embed_point`` shows for these tokens, without a pass and without firing it."""
+        ...
+
 
 class HookedDecoder(HookedRootModule):
-    """The plain Hugging Face model with TransformerLens hook points ``blocks.{i}.hook_out``, sharing the weights that it is given."""
+    """The plain Hugging Face model with TransformerLens hook points ``hook_embed`` and ``blocks.{i}.hook_out``.
+
+    It shares the weights that it is given.
+    """
 
     name = "hooked"
     packs = True
@@ -56,6 +67,8 @@ class HookedDecoder(HookedRootModule):
         self.blocks = nn.ModuleList(_Block() for _ in layers)
         for block, layer in zip(self.blocks, layers, strict=True):
             layer.register_forward_hook(_through(block.hook_out))  # type: ignore[arg-type]
+        self.hook_embed = HookPoint()
+        model.get_input_embeddings().register_forward_hook(_through(self.hook_embed))  # type: ignore[operator]
         self.setup()
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
@@ -69,6 +82,14 @@ class HookedDecoder(HookedRootModule):
     def hook_point(self, layer: int) -> HookPoint:
         """See :class:`Backend`."""
         return _point(self.blocks, layer)
+
+    def embed_point(self) -> HookPoint:
+        """See :class:`Backend`."""
+        return self.hook_embed
+
+    def embed(self, ids: list[int]) -> Tensor:
+        """See :class:`Backend`."""
+        return _embedded(self.model.get_input_embeddings(), ids)  # type: ignore[operator]
 
 
 class BridgeBackend:
@@ -89,6 +110,15 @@ class BridgeBackend:
     def hook_point(self, layer: int) -> HookPoint:
         """See :class:`Backend`."""
         return _point(self.bridge.blocks, layer)
+
+    def embed_point(self) -> HookPoint:
+        """See :class:`Backend`."""
+        return self.bridge.embed.hook_out
+
+    def embed(self, ids: list[int]) -> Tensor:
+        """See :class:`Backend`."""
+        # where the model scales embeddings outside of their module (Granite), the bridge's point shows them scaled
+        return _embedded(self.bridge.embed.original_component, ids) * self.bridge.embed._output_contribution_scale
 
 
 def twin(hf_model: Any) -> nn.Module:
@@ -164,6 +194,14 @@ def _point(blocks: Any, layer: int) -> HookPoint:
     if not 0 <= layer < len(blocks):
         raise SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {len(blocks) - 1}")
     return blocks[layer].hook_out
+
+
+def _embedded(embedding: Any, ids: list[int]) -> Tensor:
+    n, device = embedding.weight.shape[0], embedding.weight.device
+    unknown = [token for token in ids if not 0 <= token < n]
+    if unknown:
+        raise SteeringError(f"no token {unknown[0]}: the model has tokens 0 to {n - 1}")
+    return embedding.forward(torch.tensor(ids, device=device))  # not a call of the module: that would fire its hook point
 
 
 def _view(row: Row, layer: int, length: int) -> tuple[Tensor, Tensor]:

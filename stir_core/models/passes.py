@@ -1,4 +1,4 @@
-"""One forward pass over tokens of many sequences: logits and states out, impulses and captures inside, under the model's lock.
+"""One forward pass over tokens of many sequences: logits and states out, interventions and captures inside, under the model's lock.
 
 Every other module reaches the model through :func:`forward` alone, so hooks (which are global state of the module tree) can
 never leak from one caller into another.
@@ -15,7 +15,7 @@ from stir_core.models.attention import Packed, Piece
 from stir_core.models.backends import row_cache, take_over
 from stir_core.models.cache import Row, Store
 from stir_core.models.loading import LoadedModel
-from stir_core.models.steering import Impulse, captured, impulses
+from stir_core.models.steering import Impulse, Mixture, captured, impulses, mixtures
 
 
 class Feed(NamedTuple):
@@ -31,6 +31,8 @@ class Feed(NamedTuple):
     """Indices into ``ids`` whose states are wanted."""
     every: bool = False
     """Logits after each of the new tokens instead of the last alone."""
+    mixture: Mixture | None = None
+    """Read in the place of the last new token's embedding; the token itself is only a name for it then."""
 
 
 class Pass(NamedTuple):
@@ -78,11 +80,13 @@ def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> P
     cache = Packed([Piece(feed.row, feed.ids) for feed in feeds], eager=model.eager)
     ends = dict(zip(cache.order, cache.ends, strict=True))
     plan = [(ends[i], feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]
+    mixed = [(ends[i], feed.mixture) for i, feed in enumerate(feeds) if feed.mixture is not None]
     at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
     wanted = [i for i, feed in enumerate(feeds) if feed.logits]
     kept = [at for i in wanted for at in range(ends[i] - len(feeds[i].ids) + 1 if feeds[i].every else ends[i], ends[i] + 1)]
     keep = torch.tensor(kept, dtype=torch.long, device=model.device)
     with (
+        mixtures(model.backend, mixed, tokens=len(cache.ids)),
         impulses(model.backend, plan, tokens=len(cache.ids), d_model=model.d_model),
         captured(model.backend, layers, at) as seen,
     ):
@@ -102,10 +106,11 @@ def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> P
 def _one_by_one(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
     logits: list[Tensor] = []
     states: list[dict[int, Tensor]] = []
-    for row, ids, impulse, wanted, capture, every in feeds:
+    for row, ids, impulse, wanted, capture, every, mixture in feeds:
         cache = row_cache(row)
         last = len(ids) - 1
         with (
+            mixtures(model.backend, [(last, mixture)] if mixture is not None else [], tokens=len(ids)),
             impulses(model.backend, [(last, impulse)] if impulse is not None else [], tokens=len(ids), d_model=model.d_model),
             captured(model.backend, layers, list(capture)) as seen,
         ):

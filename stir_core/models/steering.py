@@ -1,7 +1,7 @@
-"""The only code that changes activations: impulses at single tokens of a pass, and captures, as context managers that prove they ran.
+"""The only code that changes activations: impulses and mixtures at single tokens of a pass, and captures, as context managers.
 
-An unknown hook is an error before the pass, a hook that never fired is an error after it, and an exception leaves no hook
-behind. Tokens without an impulse are not touched at all: their activations stay bit-equal.
+They prove that they ran: an unknown hook is an error before the pass, a hook that never fired is an error after it, and an exception
+leaves no hook behind. Tokens without an impulse or a mixture are not touched at all: their activations stay bit-equal.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,13 @@ class Impulse(NamedTuple):
 
     layer: int
     vector: Float[Tensor, "d_model"]
+
+
+Mixture = tuple[list[int], list[float]]
+"""Token ids and their weights, which add up to 1: the weighted sum of the tokens' embeddings, in the place of one token's."""
+
+_WEIGHT_SLACK = 1e-4
+"""How far weights may be from adding up to 1: rounding in float32, not forgetting to normalise."""
 
 
 @contextmanager
@@ -61,6 +68,49 @@ def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, 
     wrong = [layer for layer, count in fired.items() if count != 1]
     if wrong:
         raise SteeringError(f"the impulse at blocks.{wrong[0]}.hook_out fired {fired[wrong[0]]} times in one pass instead of once")
+
+
+@contextmanager
+def mixtures(backend: Backend, plan: list[tuple[int, Mixture]], *, tokens: int) -> Iterator[None]:
+    """Replace the embedding of each of these tokens of the one forward pass inside the block by a mixture of token embeddings.
+
+    A mixture of one token is that token, bit for bit. The sum is made in float32.
+
+    Args:
+        plan: (token of the pass, mixture).
+        tokens: tokens of the pass.
+
+    Raises:
+        SteeringError: unknown token or weights that are no distribution before the pass; a hook that did not fire exactly once after it.
+    """
+    if not plan:
+        yield
+        return
+    for at, (ids, weights) in plan:
+        if not 0 <= at < tokens:
+            raise SteeringError(f"mixture at token {at} of a pass of {tokens}")
+        if len(ids) != len(weights) or any(not weight >= 0 for weight in weights) or abs(sum(weights) - 1) > _WEIGHT_SLACK:
+            raise SteeringError(f"a mixture of {len(ids)} tokens with weights {weights[:5]}: give each a weight, adding up to 1")
+    places = torch.tensor([at for at, _ in plan])
+    mixed = torch.stack([_mix(backend.embed(ids), weights) for _, (ids, weights) in plan])
+    fired = 0
+
+    def replace(stream: Tensor, hook: Any) -> Tensor:
+        nonlocal fired
+        fired += 1
+        changed = stream.clone()
+        changed[0, places] = mixed.to(stream)
+        return changed
+
+    with _hooked([(backend.embed_point(), replace)]):
+        yield
+    if fired != 1:
+        raise SteeringError(f"the mixture at hook_embed fired {fired} times in one pass instead of once")
+
+
+def _mix(rows: Float[Tensor, "n d_model"], weights: list[float]) -> Float[Tensor, "d_model"]:
+    # a sum and not a matrix product: its bits do not depend on a kernel chosen for the shape
+    return (torch.tensor(weights, device=rows.device)[:, None] * rows.float()).sum(dim=0)
 
 
 @contextmanager
