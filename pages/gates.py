@@ -14,6 +14,6 @@ with page("Gates", "Recorded evidence of held-out answers: retrieve by key, prev
         views.firing(facts)
     views.answer_margins(facts, trace)
     step = views.choose_step(trace)
-    views.step_detail(facts, step)
+    views.step_detail(facts.config.gate, step)
     views.answer_text(trace)
     views.reproduce(facts, trace)

@@ -16,6 +16,8 @@ NAMES = (
     ("actions", "Actions", "The library of latent actions, one card each."),
     ("basis", "Basis", "Map, cosines and coverage of the control basis."),
     ("gates", "Gates", "What the gate saw and did on held-out problems."),
+    ("evaluate", "Evaluate", "Methods compared on the same held-out problems."),
+    ("causal", "Causal", "What actions do when nothing else differs."),
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]

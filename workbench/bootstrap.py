@@ -8,8 +8,11 @@ import streamlit as st
 
 from stir_core.errors import StirError, StoreError
 from stir_core.records import ModelIdentity
+from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
 from workbench.live import ModelShelf, Steering
+from workbench.services import evaluation_facts
+from workbench.services.evaluation_facts import EvaluationFacts, evaluations_of
 from workbench.services.run_facts import RunFacts, fingerprint
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
@@ -51,6 +54,16 @@ def store() -> Store:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _facts(print_of_run: str, _run: Run) -> RunFacts:
     return RunFacts(_run)
+
+
+def evaluations(facts: RunFacts) -> dict[str, EvaluationFacts]:
+    """A run's evaluations by label, read again as soon as one was written to."""
+    return {label: _evaluation(evaluation_facts.fingerprint(folder), folder) for label, folder in evaluations_of(facts.run).items()}
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _evaluation(print_of_folder: str, _folder: EvaluationFolder) -> EvaluationFacts:
+    return EvaluationFacts(_folder)
 
 
 @st.cache_resource(show_spinner=False)

@@ -12,6 +12,8 @@ import streamlit as st
 from workbench.services.trace_comparison import Recording
 
 RUN, ACTION, PROBLEM, STEP = "run", "action", "problem", "step"
+EVALUATION, METHOD, ANSWERED = "evaluation", "method", "answered"
+"""An evaluation of the run, a method that it compared, and a problem that both answered."""
 OTHER = "other"
 """The second entry of a pair, chosen in the cosine heatmap."""
 _RECORDING = "trace_recording"

@@ -11,6 +11,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "workbench")]  # tests are no package: this is how test files share their helpers
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install -e '.[e2e]'")
 
+from fake_evaluation import make_fake_causal, make_fake_evaluation  # noqa: E402  # pyright: ignore[reportMissingImports]
 from fake_run import make_fake_run  # noqa: E402  # pyright: ignore[reportMissingImports]
 from playwright.sync_api import Browser  # noqa: E402
 from served_app import Watched, browser, chromium, served  # noqa: E402
@@ -29,9 +30,11 @@ def chrome() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the real server, whose store holds a run named ``fake``."""
+    """Address of the real server, whose store holds a run named ``fake`` with an evaluation and a causal study."""
     folder = tmp_path_factory.mktemp("served")
-    make_fake_run(folder / "runs")
+    run = make_fake_run(folder / "runs")
+    make_fake_evaluation(run)
+    make_fake_causal(run)
     with served(folder / "runs", folder / "server.log") as address:
         yield address
     log = (folder / "server.log").read_text()

@@ -1,4 +1,4 @@
-"""Pictures of the five pages for the README: `python tests/e2e/screenshots.py OUTDIR [--run NAME] [--dark] [--full] [--entry APP]`.
+"""Pictures of the pages for the README: `python tests/e2e/screenshots.py OUTDIR [--run NAME] [--dark] [--full] [--entry APP]`.
 
 Serves the workbench on the embedded demo run (or the runs of STIR_RUNS) and looks at it with a headless browser.
 """
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from playwright.sync_api import Page
 from served_app import ROOT, browser, served, settle
 
-PAGES = {"home": "", "actions": "actions", "basis": "basis", "gates": "gates", "trace": "trace"}
+PAGES = {"home": "", "actions": "actions", "basis": "basis", "gates": "gates", "evaluate": "evaluate", "causal": "causal", "trace": "trace"}
 
 
 def shoot(page: Page, url: str, name: str, chosen: dict[str, str], out: Path, full: bool) -> None:

@@ -15,7 +15,15 @@ from served_app import Watched, settle
 from stir_core.store.runs import DEMO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-PAGES = {"home": "Runs", "actions": "Actions", "basis": "Basis", "gates": "Gates", "trace": "Trace"}
+PAGES = {
+    "home": "Runs",
+    "actions": "Actions",
+    "basis": "Basis",
+    "gates": "Gates",
+    "evaluate": "Evaluate",
+    "causal": "Causal",
+    "trace": "Trace",
+}
 RUNS = [
     "fake",
     pytest.param("demo", marks=pytest.mark.skipif(not (DEMO / "run.json").is_file(), reason="no embedded run in this checkout")),
@@ -103,6 +111,31 @@ def test_a_cell_of_the_margins_opens_its_step(watched: Watched) -> None:
     assert watched.page.get_by_text("library at m = 1").is_visible()  # the first step that fired
     watched.page.locator(".st-key-gates_heatmap .mark-rect path").nth(3).click()
     assert wait_for_choice(watched, "step", other_than=None) in {"3", "4"}
+    watched.check()
+
+
+def test_a_flip_opens_its_two_answers(watched: Watched) -> None:
+    go(watched, "evaluate", run="fake", method="stir")
+    before = chosen(watched, "answered")
+    table = watched.page.locator(".st-key-evaluate_flips canvas").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + 18, box["y"] + 35 + 2.5 * 35)
+    assert wait_for_choice(watched, "answered", other_than=before) == "arithmetic/eval/3"
+    assert watched.page.get_by_text("wrong · extracted 2").is_visible()
+    watched.check()
+
+
+def test_a_measured_action_is_clicked(watched: Watched) -> None:
+    go(watched, "causal", run="fake", action="p0000c")
+    points = watched.page.locator(".st-key-causal_actions .scatterlayer .points path")
+    points.last.scroll_into_view_if_needed()
+    box = points.last.bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    entry = wait_for_choice(watched, "action", other_than="p0000c")
+    assert watched.page.locator("strong", has_text=entry).first.is_visible()
     watched.check()
 
 

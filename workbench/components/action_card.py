@@ -1,17 +1,18 @@
 """One entry's card: where it comes from, what it promotes, who lives near it, and where it fired."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
 from stir_core.records import Entry
 from workbench import session
-from workbench.components.column_styles import FIRING_COLUMNS, NEIGHBOUR_COLUMNS
+from workbench.components.column_styles import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
 from workbench.components.text_strip import text_strip
 from workbench.figures.lens_bars import lens_bars
 from workbench.services import action_card as cards
 from workbench.services import confounds
+from workbench.services.causal_evidence import advantage_text, measured_line
 from workbench.services.run_facts import RunFacts
 from workbench.services.text_segments import side_segments
 from workbench.services.visible_text import plain
@@ -32,6 +33,21 @@ def headline(facts: RunFacts, entry: Entry) -> None:
     )
     rewards = f"quality {entry.quality:.3f} = {entry.reward_pos:.3f} − ({entry.reward_neg:.3f})"
     st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
+
+
+def advantage(facts: RunFacts, entry: Entry) -> None:
+    """What a causal study measured of it; nothing where it was not tried."""
+    found = facts.advantages.get(entry.id)
+    if found is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(found.verdict, color=VERDICT_COLOURS[found.verdict])
+        st.markdown(plain(f"Advantage {advantage_text(found)}"), help=ADVANTAGE_HELP)
+        st.caption(plain(measured_line(found)))
+
+
+VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {"helps": "orange", "harms": "blue", "no effect seen": "gray"}
+"""Warm above 0, cold below, as in the charts."""
 
 
 def controls(facts: RunFacts, entry: Entry) -> None:

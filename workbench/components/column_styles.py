@@ -11,6 +11,11 @@ def _number(label: str, form: str, text: str, **more: Any) -> Any:
     return cc.NumberColumn(label, format=form, help=text, **more)
 
 
+ADVANTAGE_HELP = (
+    "Measured causal value: share of right answers with the action minus without it, from the same states and random streams. "
+    "Empty: no causal study tried it."
+)
+
 ACTION_COLUMNS: dict[str, Any] = {
     "entry": cc.TextColumn("entry", help="Pair number and c (corrective) or n (null).", pinned=True, width=72),
     "kind": cc.TextColumn("kind", help="A corrective entry carries an action; a null entry only competes against it."),
@@ -30,6 +35,9 @@ ACTION_COLUMNS: dict[str, Any] = {
     "gain": _number("gain", "%.3f", "Marginal gain of the selection objective when it was picked.", width=62),
     "retrieved": _number("retr.", "%d", "Held-out steps that retrieved it.", width=56),
     "committed": _number("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
+    "advantage": _number("advantage", "%+.3f", ADVANTAGE_HELP, width=78),
+    "advantage 95 %": cc.TextColumn("95 %", help="Its interval: bootstrap over states, then continuations.", width=120),
+    "verdict": cc.TextColumn("effect", help='By whether the interval holds 0; "no effect seen" is not "none".', width=104),
     "controls": cc.TextColumn("controls", help="Whether length or chance explain it: passes, flagged, or too little to tell.", width=84),
     "flags": cc.TextColumn("flags", help="What the controls point at.", width=220),
     "length cos": _number("length cos", "%+.2f", HELP["length cos"], width=76),
@@ -154,4 +162,70 @@ COST_COLUMNS: dict[str, Any] = {
     "of them reused": _number("reused", "%d", "Preview tokens that were committed as they stood: decoded once, counted in both."),
     "total tokens": _number("total", "%d", "Committed plus probe tokens."),
     "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and clean passes included."),
+}
+
+_PAIRED = "Paired by problem, against the baseline; "
+METHOD_COLUMNS: dict[str, Any] = {
+    "method": cc.TextColumn("method", help="Name with the parameters that differ from its defaults.", pinned=True, width=150),
+    "right": cc.TextColumn("right", help="Right answers of all answers over problems that every method has answered.", width=72),
+    "accuracy": _number("accuracy", "%.1f", "Right answers in percent.", width=70),
+    "accuracy 95 %": cc.TextColumn("95 %", help="Wilson's interval; for several seeds a bootstrap over problems.", width=98),
+    "won": _number("won", "%d", "Problems it got right and the baseline did not (several seeds: more often right).", width=44),
+    "lost": _number("lost", "%d", "Problems the baseline got right and it did not.", width=44),
+    "tied": _number("tied", "%d", "Problems on which both did equally well.", width=44),
+    "difference": _number("difference", "%+.1f", _PAIRED + "in percentage points.", width=76),
+    "difference 95 %": cc.TextColumn("95 %", help="Percentile bootstrap over problems.", width=106),
+    "p": _number("p", "%.3f", _PAIRED + "exact McNemar; for several seeds a sign-flip permutation test over problems.", width=52),
+    "p holm": _number("p (Holm)", "%.3f", "The same, corrected for having compared several methods.", width=68),
+    "unfinished": _number("unfin.", "%d", "Answers without a stated final answer (most often cut off by the budget).", width=56),
+    "committed": _number("committed", "%.1f", "Mean tokens of the answer itself: what the budget bounds.", width=78),
+    "probe": _number(
+        "probe", "%.1f", "Mean tokens decoded beside the answer: previews, trial answers, votes that were not kept.", width=56
+    ),
+    "decoded": _number("decoded", "%.1f", "Committed plus probe tokens.", width=66),
+    "decoded vs": cc.TextColumn("decoded vs baseline", help=_PAIRED + "mean, bootstrap over problems.", width=146),
+    "forward": _number("forward", "%.1f", "Mean token positions run through the model, prompts and clean passes included.", width=66),
+    "gflops": _number("GFLOPs", "%.1f", "Mean floating-point operations of those passes, by formula.", width=68),
+    "seconds": _number("seconds", "%.2f", "Wall-clock time of the batch shared out among its answers: depends on the machine.", width=66),
+    "rep 2": _number("2-gram rep.", "%.3f", "Share of token pairs that stood before in the same answer, mean.", width=82),
+    "rep 3": _number("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer, mean.", width=82),
+    "zlib": _number("zlib", "%.3f", "Compressed over plain size of the text, mean: low is repetitive.", width=56),
+    "commits": _number("impulses", "%.2f", "Mean impulses an answer; empty for methods that have none.", width=70),
+    "about": cc.TextColumn("what it is", width=320),
+    "source": cc.TextColumn("source", width=220),
+}
+
+FLIP_COLUMNS: dict[str, Any] = {
+    "outcome": cc.TextColumn("outcome", help="Of the method, against the baseline.", width=66),
+    "problem": cc.TextColumn("problem", width=220),
+    "baseline right": cc.TextColumn("base right", help="Whether the baseline was right (several seeds: how often).", width=76),
+    "method right": cc.TextColumn("method right", help="Whether the method was right (several seeds: how often).", width=88),
+    "baseline answer": cc.TextColumn("base answer", help="What grading extracted from its first answer.", width=86),
+    "method answer": cc.TextColumn("method answer", help="What grading extracted from its first answer.", width=98),
+    "gold": cc.TextColumn("gold", width=60),
+    "baseline tokens": _number("base tokens", "%.0f", "Committed and probe tokens.", width=84),
+    "method tokens": _number("method tokens", "%.0f", "Committed and probe tokens.", width=98),
+    "question": cc.TextColumn("question", width=340),
+}
+
+EFFECT_COLUMNS: dict[str, Any] = {
+    "name": cc.TextColumn("what", pinned=True, width=210),
+    "advantage": cc.TextColumn("advantage [95 %]", help=ADVANTAGE_HELP, width=170),
+    "verdict": cc.TextColumn("reading", help='By whether the interval holds 0; "no effect seen" is not "none".', width=104),
+    "won": _number("won", "%d", "Pairs of continuations in which only the first arm was right.", width=44),
+    "lost": _number("lost", "%d", "Pairs in which only the second arm was right.", width=44),
+    "p": _number("p", "%.3f", "Exact McNemar over pairs, which takes pairs of one state for independent.", width=52),
+    "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=150),
+    "states": _number("states", "%d", "Control points of held-out answers that have both arms.", width=52),
+    "pairs": _number("pairs", "%d", "Continuations that drew from the same random stream, one in each arm.", width=48),
+}
+
+PREDICTOR_COLUMNS: dict[str, Any] = {
+    "predictor": cc.TextColumn("predictor", help="Something that the gate sees of a candidate before it decides.", width=110),
+    "spearman": _number("rank corr.", "%+.2f", "Spearman's correlation with the measured advantage.", width=78),
+    "95 %": cc.TextColumn("95 %", help="Bootstrap over states.", width=106),
+    "auc": _number("ROC area", "%.2f", "Chance that a helpful candidate is ranked above a harmful one; 0.5 is guessing.", width=72),
+    "helps": _number("helps", "%d", "Candidates that did better than nothing.", width=52),
+    "harms": _number("harms", "%d", "Candidates that did worse than nothing; those that tied are in neither count.", width=52),
+    "points": _number("points", "%d", "Candidates at a state.", width=52),
 }

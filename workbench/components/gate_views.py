@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from stir_core.config import GateConfig
 from stir_core.records import StepTrace, Trace
 from workbench import session
 from workbench.components.column_styles import PROBLEM_COLUMNS, STEP_COLUMNS
@@ -12,7 +13,7 @@ from workbench.figures import gate_margins as figures
 from workbench.services import gate_evidence as evidence
 from workbench.services.command_lines import trace_command
 from workbench.services.run_facts import RunFacts
-from workbench.services.text_segments import segment, text_segments
+from workbench.services.text_segments import segment, text_segments, trace_segments
 from workbench.services.visible_text import plain
 
 _TABLE, _HEATMAP = "gates_table", "gates_heatmap"
@@ -95,11 +96,11 @@ def choose_step(trace: Trace) -> StepTrace | None:
     return evidence.step_numbered(trace, int(session.choose_short(session.STEP, "Step", numbers, first=looked)))
 
 
-def step_detail(facts: RunFacts, step: StepTrace | None) -> None:
-    """One step: the funnel, the reason, and every candidate's numbers and fate."""
+def step_detail(gate: GateConfig, step: StepTrace | None) -> None:
+    """One step: the funnel, the reason, and every candidate's numbers and fate under the gate that decided it."""
     if step is None:
         return
-    why_not(step.evidence, step.decision, facts.config.gate)
+    why_not(step.evidence, step.decision, gate)
     fired = step.decision.chosen
     mark = [segment(f"⟦{fired} × {step.decision.alpha:.2f}⟧ ", "mark")] if fired else []
     head = f"step {step.step}: {len(step.token_ids)} tokens, {step.probe_tokens} probe tokens"
@@ -109,12 +110,7 @@ def step_detail(facts: RunFacts, step: StepTrace | None) -> None:
 def answer_text(trace: Trace) -> None:
     """The whole steered answer with its steps numbered and its impulses marked."""
     with st.expander("The whole answer, steps numbered, impulses marked"):
-        pieces = []
-        for step in trace.steps:
-            fired = step.decision.chosen
-            pieces.append(segment(f"⟦{step.step}{f' · {fired} × {step.decision.alpha:.2f}' if fired else ''}⟧ ", "mark"))
-            pieces += [*text_segments(step.text, "steered" if fired else "plain"), segment("\n")]
-        text_strip(pieces, key="gates_answer", height=520)
+        text_strip(trace_segments(trace), key="gates_answer", height=520)
         st.caption(f"{trace.tokens_used} tokens, ended by {trace.finish}. Underlined: decoded while an impulse was live.")
 
 

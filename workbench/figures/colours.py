@@ -8,6 +8,15 @@ CORRECTIVE, NULL = "#d55e00", "#3a87c8"
 """The two kinds of entry (vermilion and blue of Okabe and Ito, the blue a little lighter for dark ground)."""
 CHOSEN = "#e6007e"
 """Rings and frames: apart from every scale used here, on both grounds."""
+GREY = "#8a8f98"
+"""Lines and marks that say nothing by their colour; readable on both grounds."""
+VERDICTS = {
+    "helps": ("#d55e00", "triangle-up"),
+    "no effect seen": (GREY, "circle"),
+    "harms": ("#3a87c8", "triangle-down"),
+    "": (GREY, "circle"),
+}
+"""Colour and shape of what an interval says: warm above 0 and cold below, as in the diverging scale; the shape says it again."""
 VANILLA, STEERED = "#8a8f98", "#d55e00"
 CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pandas as pd
 
-from stir_core.records import Entry, Lens
+from stir_core.records import Advantage, Entry, Lens
 from workbench.services import confounds
+from workbench.services.estimates import interval
 from workbench.services.run_facts import RunFacts
 from workbench.services.visible_text import one_line, visible_token
 
@@ -14,14 +15,16 @@ def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame
     """Corrective entries (and null ones if asked), best pair first.
 
     ``retrieved`` and ``committed`` count held-out steps; they are empty when the run has no held-out traces. Norms are raw L2
-    norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at. The controls' columns
-    (see ``confounds``) are only there when the run has them.
+    norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at. The columns of the controls
+    (see ``confounds``) and of the measured advantages are only there when the run has them.
     """
     retrieved, committed = _use(facts)
     measured = bool(facts.steered)
     wanted = [entry for entry in facts.entries.values() if null_entries or entry.kind == "corrective"]
-    rows = [_row(facts, entry) | _used(entry.id, retrieved, committed, measured) for entry in wanted]
-    return pd.DataFrame(rows, columns=[name for name in COLUMNS if facts.controls or name not in CONTROL_COLUMNS])
+    advantages = facts.advantages
+    rows = [_row(facts, entry) | _used(entry.id, retrieved, committed, measured) | _measured(advantages.get(entry.id)) for entry in wanted]
+    left_out = (() if facts.controls else CONTROL_COLUMNS) + (() if advantages else ADVANTAGE_COLUMNS)
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in left_out])
 
 
 CONTROL_FIELDS = {
@@ -40,9 +43,12 @@ CONTROL_FIELDS = {
 CONTROL_COLUMNS = ("controls", "flags", *CONTROL_FIELDS)
 """The same behind two columns that read them: passes / flagged / cannot tell, and the flags in words."""
 
+ADVANTAGE_COLUMNS = ("advantage", "advantage 95 %", "verdict")
+"""Right answers with the action minus without it, as a causal study measured it; empty for actions that it did not try."""
+
 COLUMNS = [
     "entry", "kind", "m", "layer", "quality", "reward+", "reward-", "n+", "n-", "|v|", "|key|", "|v|/|key|",
-    "pick", "gain", "retrieved", "committed", *CONTROL_COLUMNS, "promotes", "problem", "question",
+    "pick", "gain", "retrieved", "committed", *ADVANTAGE_COLUMNS, *CONTROL_COLUMNS, "promotes", "problem", "question",
 ]  # fmt: skip
 
 
@@ -73,6 +79,12 @@ def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
         "problem": entry.problem_id,
         "question": one_line(problem.question, 90) if problem else None,
     }
+
+
+def _measured(found: Advantage | None) -> dict[str, object]:
+    if found is None:
+        return {name: None for name in ADVANTAGE_COLUMNS}
+    return {"advantage": found.value, "advantage 95 %": interval(found, "{:+.3f}"), "verdict": found.verdict}
 
 
 def top_tokens(lens: Lens | None, n: int = 4) -> str | None:

@@ -25,6 +25,16 @@ def run_command(run: Run, until: str | None = None) -> str:
     return shlex.join(parts + (["--until", until] if until else []))
 
 
+def eval_command(run: Run) -> str:
+    """Compares the run's actions with doing nothing, with one fixed vector and with noise."""
+    return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", "static", "noise"])
+
+
+def causal_command(run: Run) -> str:
+    """Measures the run's actions one by one."""
+    return shlex.join(["stir", "causal", name_of(run)])
+
+
 _FLAGS = {
     "gate.k_scale": "--strength",
     "gate.variant": "--variant",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from stir_core.basis.selection import unit_rows
 from stir_core.config import RunConfig, digest_of
-from stir_core.records import Control, Entry, Lens, Pick, Problem, Rollout, Trace
+from stir_core.records import Advantage, Control, Entry, Lens, Pick, Problem, Rollout, Trace
 from stir_core.store.runs import Run
 
 
@@ -70,6 +70,11 @@ class RunFacts:
     def controls(self) -> dict[str, Control]:
         """Confound controls by entry id, corrective entries only; empty for a run made before they were measured."""
         return self.run.controls()
+
+    @property
+    def advantages(self) -> dict[str, Advantage]:
+        """Measured causal value by entry id, read anew each time: it is measured after the run; empty where none was."""
+        return self.run.advantages()
 
     @cached_property
     def steered(self) -> dict[str, Trace]:

@@ -5,6 +5,7 @@ Line ends that close a step (its delimiter) are drawn as ``↵``, since they are
 
 from typing import Literal, TypedDict
 
+from stir_core.records import Trace
 from workbench.services.action_card import Side
 from workbench.services.trace_comparison import StepRow
 from workbench.services.visible_text import visible_token
@@ -50,6 +51,16 @@ def text_segments(text: str, role: Role = "plain") -> list[Segment]:
     """A recorded step: its text, and the line ends that close it as a mark."""
     body = text.rstrip("\n")
     return [segment(body, role), segment(visible_token(text[len(body) :]) if len(body) < len(text) else "", "past")]
+
+
+def trace_segments(trace: Trace) -> list[Segment]:
+    """A whole answer with its steps numbered and its impulses marked."""
+    pieces: list[Segment] = []
+    for step in trace.steps:
+        fired = step.decision.chosen
+        pieces.append(segment(f"⟦{step.step}{f' · {fired} × {step.decision.alpha:.2f}' if fired else ''}⟧ ", "mark"))
+        pieces += [*text_segments(step.text, "steered" if fired else "plain"), segment("\n")]
+    return pieces
 
 
 def segment(text: str, role: Role = "plain", tip: str = "", shade: float = 0.0) -> Segment:

@@ -1,0 +1,15 @@
+"""Causal: what actions do when nothing else differs, and whether the gate knew."""
+
+from workbench.components import causal_views as views
+from workbench.components.page_frame import need_run, page
+
+with page(
+    "Causal", "Answers continued from the same states with the same random streams: with an action, without it, and with noise of its size."
+):
+    facts = need_run("actions", "basis")
+    study = views.need_study(facts)
+    views.header(facts, study)
+    views.arms(study)
+    views.actions(facts, study)
+    views.gate(facts, study)
+    views.exits(facts, study)
