@@ -1,5 +1,115 @@
-"""placeholder, filled next."""
+"""``stir sweep``: try settings on the validation split, and the chosen ones once on the test split."""
+
+import argparse
+import json
+import shlex
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from stir_core.commands.console import progress
+from stir_core.commands.evaluate import positive, short_environment
+from stir_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stir_core.config import RunConfig
+    from stir_core.evaluate.sweep import Point, SweepConfig
+    from stir_core.models.loading import LoadedModel
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
-def add(command) -> None:
-    """Nothing yet."""
+def add(command: Command) -> None:
+    """Make the parser."""
+    sweep = command("sweep", _sweep, "Try a grid of settings on the validation split; then, with --test, the chosen point once on eval.")
+    sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")
+    sweep.add_argument("--out", type=Path, help="folder (default: runs/<sweep's name>)")
+    sweep.add_argument("--run", type=Path, help="take rollouts from this run of the base experiment")
+    sweep.add_argument("--rows", type=positive, default=16, help="answers decoded side by side")
+    sweep.add_argument("--test", type=positive, metavar="N", help="evaluate the chosen point on N eval problems")
+    sweep.add_argument("--model", help="another place where the base experiment's model lies")
+    sweep.add_argument("--json", action="store_true")
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
+    from stir_core.models.loading import load_model
+    from stir_core.pipeline import Progress
+    from stir_core.store.configs import read_config
+    from stir_core.tasks import load_problems
+
+    asked = _read(arguments.sweep)
+    base = read_config(arguments.sweep.parent / asked.base)
+    if arguments.model:
+        base = changed(base, {"model.name": arguments.model})
+    configs = [(point, changed(base, point)) for point in points_of(asked)]  # a wrong key is said before a model is loaded
+    out = arguments.out or Path("runs") / arguments.sweep.stem
+    problems = list(load_problems(base.task.name, "validation", n=asked.n, seed=base.seed, levels=base.task.levels))
+    model = load_model(base.model.name, dtype=base.model.dtype, device=base.model.device)
+    points = _prepared(arguments, base, configs, out, model)
+    with progress() as report:
+
+        def show(done: int, total: int, tokens: int) -> None:
+            report(Progress("sweep", done, total, "answers", tokens))
+
+        found = sweep_points(model, points, problems, out / "points", rows=arguments.rows, report=show)
+    chosen = choose([point for point, _ in found], asked.objective)
+    result = SweepReport(base=asked.base, split="validation", n=asked.n, objective=asked.objective, points=tuple(chosen))
+    (out / "sweep.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (out / "sweep.md").write_text(markdown(result), encoding="utf-8")
+    print(json.dumps(result.model_dump(mode="json"), indent=2) if arguments.json else markdown(result))
+    if arguments.test:
+        best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
+        return _test(arguments, best, model)
+    return 0
+
+
+def _read(file: Path) -> "SweepConfig":
+    from stir_core.evaluate.sweep import SweepConfig
+
+    try:
+        return SweepConfig.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"sweep file {file} cannot be read ({error}): give a TOML file with base and [grid]") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"sweep file {file}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def _prepared(
+    arguments: argparse.Namespace, base: "RunConfig", configs: "list[tuple[dict, RunConfig]]", out: Path, model: "LoadedModel"
+) -> "list[Point]":
+    """Every point with a run whose basis is finished; points that only differ in the gate share one."""
+    from stir_core.evaluate.sweep import Point, with_rollouts_of
+    from stir_core.pipeline import run_stages
+
+    with progress() as report:
+        first = run_stages(base, arguments.run or out / "base", until="rollouts", report=report, model=model)
+        runs = {}
+        for _, config in configs:
+            key = (config.mining, config.basis)
+            if key not in runs:
+                runs[key] = run_stages(config, with_rollouts_of(first, config, out), until="basis", report=report, model=model)
+    return [Point(changes, config, runs[config.mining, config.basis]) for changes, config in configs]
+
+
+def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel") -> int:
+    from stir_core.config import GateConfig
+    from stir_core.evaluate.report import markdown
+    from stir_core.evaluate.runner import Ask, evaluate, settle
+    from stir_core.pipeline import environment
+
+    gate = best.config.gate.model_dump()
+    own = best.run.config.gate.model_dump()
+    given = {key: value for key, value in gate.items() if value != own[key] and key in GateConfig.model_fields}
+    method = "stir" + (":" + ",".join(f"{key}={value}" for key, value in given.items()) if given else "")
+    ask = Ask([method], n=arguments.test, rows=arguments.rows, label="sweep-test")
+    command = shlex.join(["stir", "sweep", str(arguments.sweep), "--test", str(arguments.test)])
+    spec, problems = settle(best.run, model.identity, ask, command=command, environment=short_environment(environment()))
+    found, path = evaluate(best.run, model, spec, problems)
+    print(markdown(found))
+    print(path)
+    return 0

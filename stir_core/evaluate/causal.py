@@ -228,7 +228,7 @@ def study(
     known = folder.rolls()
     tokens, done = sum(roll.decoded for roll in known), 0
     size = max(1, 4 * rows // (6 * FIRST_ROUND))
-    ended = True
+    ended = False
     report(Counts("states", 0, len(states), tokens))
     try:
         with Grader() as grader:
@@ -243,10 +243,8 @@ def study(
                     report(Counts("states", done, len(states), tokens))
                 done += len(group)
                 report(Counts("states", done, len(states), tokens))
-    except BaseException:
-        ended = False
-        raise
-    finally:
+        ended = True
+    finally:  # an interrupted study leaves a report of what is there
         found = sum_up(spec, states, known)
         folder.write_report(found, markdown(found), ended=ended)
     return found

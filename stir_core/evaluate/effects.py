@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from stir_core.evaluate.statistics import mcnemar
 from stir_core.records import Advantage, ArmEffect, Bin, CausalPoint, Estimate, Predictor, Roll
@@ -69,14 +69,21 @@ def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Es
     if not groups:
         raise ValueError("a mean needs values")
     rng = generator_for(seed, "two-level bootstrap", name)
-    arrays = [np.asarray(group, float) for group in groups]
+    sizes = np.array([len(group) for group in groups])
+    longest = int(sizes.max())
+    values = np.zeros((len(groups), longest))
+    for i, group in enumerate(groups):
+        values[i, : len(group)] = group
     means = np.empty(DRAWS)
-    for i in range(DRAWS):
-        picked = [arrays[j] for j in rng.integers(0, len(arrays), len(arrays))]
-        drawn = [values[rng.integers(0, len(values), len(values))] for values in picked]
-        means[i] = sum(float(values.sum()) for values in drawn) / sum(map(len, drawn))
+    step = max(1, 2_000_000 // (len(groups) * longest))  # bounds memory
+    for start in range(0, DRAWS, step):
+        n = min(step, DRAWS - start)
+        picked = rng.integers(0, len(groups), (n, len(groups)))
+        within = (rng.random((n, len(groups), longest)) * sizes[picked][..., None]).astype(np.int64)
+        drawn = np.where(np.arange(longest) < sizes[picked][..., None], values[picked[..., None], within], 0.0)
+        means[start : start + n] = drawn.sum((1, 2)) / sizes[picked].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(value=float(np.concatenate(arrays).mean()), low=float(low), high=float(high))
+    return Estimate(value=float(values.sum() / sizes.sum()), low=float(low), high=float(high))
 
 
 def effect(
@@ -212,7 +219,7 @@ def calibration(points: list[CausalPoint], *, seed: int, bins: int = BINS) -> tu
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    return float(next(iter(spearmanr(a, b))))
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])  # Spearman's rho is Pearson's over ranks
 
 
 def _spearman_interval(usable: list[tuple[CausalPoint, float]], seed: int, name: str) -> tuple[float | None, float | None]:

@@ -1,7 +1,7 @@
 """Leakage guard: which evaluation problems were mined, word for word or nearly so.
 
-Near-duplicates are found with MinHash over word 3-grams (Broder 1997; datasketch). Two questions that differ in their numbers are
-different problems even where every word is the same, and are only counted. Knows questions as text, no model and no files.
+Near-duplicates are found with MinHash over word 3-grams (Broder 1997; datasketch). Two questions that differ in their numbers, or in
+their order, are different problems even where every word is the same, and are only counted. Knows questions as text, no model and no files.
 """
 
 import re
@@ -88,4 +88,4 @@ def _hashed(problem: Problem) -> MinHash:
 
 
 def _numbers(problem: Problem) -> list[str]:
-    return sorted(re.findall(r"\d+(?:\.\d+)?", _whole(problem)))
+    return re.findall(r"\d+(?:\.\d+)?", _whole(problem))  # in their order: 2 * 6 + 9 is not 6 * 9 + 2

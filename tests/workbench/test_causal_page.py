@@ -117,7 +117,9 @@ def test_notes_say_what_leans(report: CausalReport) -> None:
     whole = report.model_copy(update={"spec": report.spec.model_copy(update={"halving": False})})
     assert "halving" not in " ".join(causal_evidence.bias_lines(whole))
     assert causal_evidence.notes_of(report, report.spec.basis, ended=True) == []
-    assert len(causal_evidence.notes_of(report.model_copy(update={"states": 1}), "other", ended=False)) == 3
+    short = report.model_copy(update={"states": 1})
+    assert len(causal_evidence.notes_of(short, "other", ended=False)) == 2
+    assert "budget was used up" in causal_evidence.notes_of(short, None, ended=True)[0]
 
 
 def test_figures_say_what_they_show(report: CausalReport) -> None:
@@ -160,7 +162,8 @@ def test_a_study_is_shown(open_page: OpenPage, store: Path) -> None:
 def test_an_interrupted_study_says_so(open_page: OpenPage, store: Path) -> None:
     make_fake_causal(make_fake_run(store), ended=False, margin=None)
     app = clean(open_page("causal"))
-    assert "The study has not ended" in texts(app) and "states were measured" in texts(app) and "Cannot tell." in texts(app)
+    assert "Not ended: 18 of 21 states were measured so far" in texts(app) and "Cannot tell." in texts(app)
+    assert "Advantage +0.250 [+0.100, +0.400]" in texts(app)  # of p0000c, the first entry
 
 
 def test_an_empty_study_is_a_page_too(open_page: OpenPage, store: Path) -> None:

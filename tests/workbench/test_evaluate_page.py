@@ -12,6 +12,7 @@ from fake_evaluation import METHODS, is_right, make_fake_evaluation
 from fake_run import NASTY, make_fake_run
 from streamlit.testing.v1 import AppTest
 
+from stir_core.records import StepEvidence
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from workbench.figures.forest import method_forest
@@ -254,6 +255,21 @@ def test_a_method_without_steps_has_plain_text(open_page: OpenPage, store: Path)
     app = clean(open_page("evaluate", method="self_consistency:k=3"))
     app.button_group(key="evaluate_seed").set_value(["1"]).run()
     clean(app)
+
+
+def test_a_method_that_forces_its_impulses_has_no_gate_to_take_apart(open_page: OpenPage, store: Path) -> None:
+    run = make_fake_run(store)
+    make_fake_evaluation(run, methods=("vanilla", "stir", "stir:tau_null=9"))
+    folder = EvaluationFolder(run, "small")
+    answers = folder.answers("stir")
+    folder.file_of("stir").unlink()
+    for answer in answers:
+        assert answer.trace
+        bare = [step.model_copy(update={"evidence": StepEvidence(m=step.step - 1, position=9)}) for step in answer.trace.steps]
+        folder.append(answer.model_copy(update={"trace": answer.trace.model_copy(update={"steps": tuple(bare)})}))
+    app = clean(open_page("evaluate", method="stir"))
+    assert "Nothing was retrieved" in texts(app) and "library at m" not in texts(app)
+    assert "library at m" in texts(clean(open_page("evaluate", method="stir:tau_null=9")))
 
 
 def test_outcomes_filter_and_wrong_links_fall_back(open_page: OpenPage, store: Path) -> None:

@@ -1,0 +1,295 @@
+"""Hyper-parameter sweeps on a validation split: what a changed gate would do is read off recorded evidence as far as it reaches.
+
+Between two points that differ in the gate alone, an answer is the same up to the first step at which the gate decides otherwise: only from
+there on is anything decoded. Points that differ in the library (mining, basis) share their rollouts. Validation figures of the chosen
+point are the best of many and therefore flatter it; the test split is looked at once, afterwards.
+"""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from stir_core.config import GateConfig, RunConfig, Section, config_from, digest_of
+from stir_core.errors import ConfigError
+from stir_core.evaluate.statistics import wilson
+from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.gate import decide
+from stir_core.intervene.memory import Memory
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Estimate, Problem, Record, StepTrace, Trace, TraceEvent
+from stir_core.store.jsonl import append_records, read_records
+from stir_core.store.runs import Run
+from stir_core.tasks import Grader, render
+
+DECIDES = frozenset({"beta", "rho", "tau_null", "min_sim", "min_entries"})
+"""Gate parameters that only enter the decision; ``k_scale`` joins them where previews run at scale 1."""
+
+
+class SweepConfig(Section):
+    """One sweep: a base experiment, and the values that are tried."""
+
+    base: str
+    """Experiment file (TOML) that the grid changes, relative to the sweep's own."""
+    n: int = Field(default=24, ge=1)
+    """Validation problems."""
+    objective: Literal["accuracy", "tokens"] = "accuracy"
+    """Choose by most right answers (ties: fewest decoded tokens), or by fewest decoded tokens where no fewer are right than vanilla."""
+    grid: dict[str, tuple[Any, ...]]
+    """Config key, e.g. ``"gate.k_scale"``, -> the values that are tried; every combination is a point."""
+
+
+class SweepPoint(Record):
+    """One combination of the grid, and what it did on the validation problems."""
+
+    changes: dict[str, Any]
+    problems: int
+    right: int
+    accuracy: Estimate
+    committed: float
+    probe: float
+    commits: float
+    unfinished: int
+    reused: int
+    """Answers taken whole from recorded evidence: the model was not run for them."""
+    decoded: int
+    """Tokens decoded for this point."""
+    chosen: bool = False
+
+
+class SweepReport(Record):
+    """All points, vanilla first."""
+
+    base: str
+    split: str
+    n: int
+    objective: str
+    points: tuple[SweepPoint, ...]
+
+
+class Replay(NamedTuple):
+    """How far a recorded answer holds under another gate."""
+
+    steps: tuple[StepTrace, ...]
+    """The steps that stay as they are, with what the other gate decides at them."""
+    given: tuple[int, ...]
+    """Their tokens."""
+    whole: bool
+    """Nothing changes: the answer is the recorded one."""
+
+
+def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -> Replay | None:
+    """Decide a recorded answer again under another gate, without a model.
+
+    Returns:
+        How far it holds; ``None`` when the two gates differ in more than the decision, so that the evidence does not carry over.
+    """
+    ours, theirs = gate.model_dump(), recorded.model_dump()
+    differing = {key for key in ours if ours[key] != theirs[key]}
+    free = DECIDES | ({"k_scale"} if gate.preview_scale == recorded.preview_scale == "unit" else set())
+    if differing - free:
+        return None
+    kept: list[StepTrace] = []
+    for step in trace.steps:
+        decision = _decide_again(step, recorded, gate, seed, trace.id)
+        if decision is None or (decision.chosen, decision.alpha) != (step.decision.chosen, step.decision.alpha):
+            break
+        kept.append(step.model_copy(update={"decision": decision}))
+    given = tuple(token for step in kept for token in step.token_ids)
+    return Replay(tuple(kept), given, len(kept) == len(trace.steps))
+
+
+def _decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, seed: int, name: str):
+    evidence = step.evidence
+    if evidence.not_retrieved is not None:
+        looser = gate.min_sim < recorded.min_sim or gate.min_entries < recorded.min_entries
+        by_threshold = "min_sim" in evidence.not_retrieved or "min_entries" in evidence.not_retrieved
+        return None if looser and by_threshold else decide(evidence, gate, seed=seed, name=name)
+    if evidence.n_entries < gate.min_entries or evidence.retrieved[0].sim < gate.min_sim:
+        evidence = evidence.model_copy(update={"retrieved": (), "not_retrieved": "below the gate's thresholds"})
+    return decide(evidence, gate, seed=seed, name=name)
+
+
+def points_of(sweep: SweepConfig) -> list[dict[str, Any]]:
+    """Every combination of the grid, in the order of its keys and values."""
+    return [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
+
+
+def changed(base: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The base config with one point's values.
+
+    Raises:
+        ConfigError: a key that the config does not have, or a value that it cannot take.
+    """
+    data = base.model_dump(mode="json")
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        place = data
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                raise ConfigError(f"sweep key {path}: {section} is not a section of the config")
+            place = place[section]
+        place[key] = value
+    return config_from(data)
+
+
+class Point(NamedTuple):
+    """One point with its run."""
+
+    changes: dict[str, Any]
+    config: RunConfig
+    run: Run
+
+
+Progress = Callable[[int, int, int], None]
+"""Answers done, answers in all, tokens decoded."""
+
+
+def sweep_points(
+    model: LoadedModel, points: list[Point], problems: list[Problem], out: Path, *, rows: int = 16, report: Progress = lambda *_: None
+) -> list[tuple[SweepPoint, list[Trace]]]:
+    """Answer the validation problems at every point, vanilla first; answers that are there are not made again.
+
+    Args:
+        points: with finished bases.
+        out: folder of the points' answers.
+        rows: answers decoded side by side.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    first = points[0].config
+    vanilla = Point(
+        {"method": "vanilla"}, first.model_copy(update={"gate": first.gate.model_copy(update={"variant": "no_memory"})}), points[0].run
+    )
+    recorded: dict[str, list[tuple[GateConfig, dict[str, Trace]]]] = {}
+    found: list[tuple[SweepPoint, list[Trace]]] = []
+    total, done = (len(points) + 1) * len(problems), 0
+    tokens = 0
+    with Grader() as grader:
+        for point in (vanilla, *points):
+            library = "vanilla" if point is vanilla else point.run.digest("basis")
+            file = out / f"{digest_of(point.config.gate, point.config.decode, library)}.jsonl"
+            known = {trace.id: trace for trace in (read_records(file, Trace, torn="drop") if file.exists() else [])}
+            reused = decoded = 0
+            for trace, own in _answers(model, point, problems, known, recorded.get(library, []), rows, vanilla=point is vanilla):
+                reused, decoded = reused + (own == 0), decoded + own
+                problem = next(problem for problem in problems if problem.id == trace.id)
+                verdict = grader.grade(problem.kind, problem.answer, trace.text, choices=problem.choices)
+                known[trace.id] = trace.model_copy(update={"verdict": verdict})
+                append_records(file, [known[trace.id]])
+                report(done + len(known), total, tokens + decoded)
+            traces = [known[problem.id] for problem in problems]
+            recorded.setdefault(library, []).append((point.config.gate, known))
+            done, tokens = done + len(problems), tokens + decoded
+            found.append((_summed(point, traces, reused, decoded), traces))
+    return found
+
+
+def _answers(
+    model: LoadedModel,
+    point: Point,
+    problems: list[Problem],
+    known: dict[str, Trace],
+    recorded: list[tuple[GateConfig, dict[str, Trace]]],
+    rows: int,
+    *,
+    vanilla: bool,
+) -> Iterator[tuple[Trace, int]]:
+    """The missing answers of a point, each with the tokens that were decoded for it."""
+    config = point.config
+    library = point.run.library()
+    memory = None if vanilla or not library.entries else Memory(*library, point.run.key_space())
+    decode = config.decode.model_copy(update={"temperature": 0.0})
+    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
+    jobs: list[Job] = []
+    begun: list[tuple[Trace, Replay] | None] = []
+    for problem in (problem for problem in problems if problem.id not in known):
+        longest = _longest(problem.id, recorded, config.gate, config.seed)
+        if longest is not None and longest[1].whole:
+            trace, held = longest
+            yield trace.model_copy(update={"steps": held.steps}), 0
+            continue
+        prompt = model.chat_ids(render(problem, config.task.template), config.task.system, room=decode.max_new_tokens)
+        jobs.append(Job(problem.id, prompt, config.gate, memory, longest[1].given if longest else ()))
+        begun.append(longest)
+    for event in steer(model, jobs, settings):
+        if isinstance(event, TraceEvent):
+            start = begun[event.row]
+            steps = (*(start[1].steps if start else ()), *event.trace.steps)
+            fresh = event.trace.tokens_used - event.trace.given + event.trace.probe_tokens
+            probe = sum(step.probe_tokens for step in steps)
+            yield event.trace.model_copy(update={"steps": steps, "given": 0, "probe_tokens": probe}), fresh
+
+
+def _longest(
+    problem_id: str, recorded: list[tuple[GateConfig, dict[str, Trace]]], gate: GateConfig, seed: int
+) -> tuple[Trace, Replay] | None:
+    """The recorded answer that holds longest under this gate, if any holds for a step."""
+    held = [
+        (traces[problem_id], replay(traces[problem_id], theirs, gate, seed=seed)) for theirs, traces in recorded if problem_id in traces
+    ]
+    usable = [(trace, found) for trace, found in held if found is not None and found.steps]
+    return max(usable, key=lambda pair: (pair[1].whole, len(pair[1].given)), default=None)
+
+
+def _summed(point: Point, traces: list[Trace], reused: int, decoded: int) -> SweepPoint:
+    right = sum(trace.verdict is not None and trace.verdict.correct for trace in traces)
+    interval = wilson(right, len(traces))
+    return SweepPoint(
+        changes=point.changes,
+        problems=len(traces),
+        right=right,
+        accuracy=Estimate(value=interval.estimate, low=interval.low, high=interval.high),
+        committed=mean(trace.tokens_used for trace in traces),
+        probe=mean(trace.probe_tokens for trace in traces),
+        commits=mean(sum(step.decision.chosen is not None for step in trace.steps) for trace in traces),
+        unfinished=sum(trace.verdict is not None and not trace.verdict.finished for trace in traces),
+        reused=reused,
+        decoded=decoded,
+    )
+
+
+def choose(points: list[SweepPoint], objective: str) -> list[SweepPoint]:
+    """The points with the chosen one marked; the first is vanilla and is never chosen."""
+    vanilla, *others = points
+    if objective == "tokens":
+        good = [point for point in others if point.right >= vanilla.right] or others
+        best = min(good, key=lambda point: (point.committed + point.probe, -point.right))
+    else:
+        best = max(others, key=lambda point: (point.right, -(point.committed + point.probe)))
+    return [vanilla, *(point.model_copy(update={"chosen": point is best}) for point in others)]
+
+
+def with_rollouts_of(base: Run, config: RunConfig, out: Path) -> Path:
+    """A run folder for a point with another library, its rollouts copied from the base run so that they are not sampled again."""
+    folder = out / "runs" / digest_of(config.mining, config.basis)
+    if not (folder / "rollouts").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(base.folder("rollouts"), folder / "rollouts.part", dirs_exist_ok=True)
+        (folder / "rollouts.part").rename(folder / "rollouts")
+    return folder
+
+
+def markdown(report: SweepReport) -> str:
+    """The points as a table."""
+    keys = list(dict.fromkeys(key for point in report.points for key in point.changes))
+    lines = [
+        f"# Sweep of {report.base} on {report.split} ({report.n} problems)",
+        "",
+        "| " + " | ".join([*keys, "right", "accuracy [95 %]", "committed", "probe", "commits", "unfinished", "reused", ""]) + " |",
+        "|" + "---|" * (len(keys) + 8),
+    ]
+    for point in report.points:
+        accuracy = f"{100 * point.accuracy.value:.1f} % [{100 * point.accuracy.low:.1f}, {100 * point.accuracy.high:.1f}]"
+        cells = [str(point.changes.get(key, "")) for key in keys]
+        cells += [f"{point.right}/{point.problems}", accuracy, f"{point.committed:.1f}", f"{point.probe:.1f}", f"{point.commits:.2f}"]
+        cells += [str(point.unfinished), str(point.reused), "**chosen**" if point.chosen else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"Chosen by {report.objective}. The chosen point is the best of {len(report.points) - 1}: its validation figure flatters it.",
+    ]
+    return "\n".join(lines) + "\n"

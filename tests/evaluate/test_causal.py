@@ -1,0 +1,174 @@
+"""The causal study on the tiny model: what an arm injects, which arms stay in, and how it is interrupted."""
+
+import pytest
+import torch
+
+from stir_core.errors import DataError, StoreError
+from stir_core.evaluate import causal
+from stir_core.evaluate.causal import NOTHING_ARM, RANDOM_ARM, Ask, logged_states, measure
+from stir_core.evaluate.effects import by_arm
+from stir_core.evaluate.libraries import libraries_of
+from stir_core.store.causal import CausalFolder
+from tests.evaluate.conftest import lines
+
+
+def measured(run, model, **asked):
+    return measure(run, model, Ask(**{"n": 3, "rolls": 4, "rows": 8, **asked}), command="stir causal", environment={})
+
+
+def states_of(run, **more):
+    folder = CausalFolder(run)
+    return logged_states(folder.traces(), folder_problems(folder), run.config.gate, seed=0, **more)
+
+
+def folder_problems(folder):
+    from stir_core.records import Problem
+    from stir_core.store.jsonl import read_records
+
+    return read_records(folder.path / "problems.jsonl", Problem)
+
+
+def test_without_halving_every_arm_has_every_repetition(run, tiny_loaded):
+    report, path = measured(run, tiny_loaded, halving=False)
+    states, rolls = states_of(run), by_arm(CausalFolder(run).rolls())
+    assert path == run.path / "causal" and len(states) >= 3
+    for state in states:
+        arms = {arm for (own, arm) in rolls if own == state.id}
+        assert arms == {NOTHING_ARM, RANDOM_ARM, *state.doses}
+        assert all(sorted(rolls[state.id, arm]) == [0, 1, 2, 3] for arm in arms)
+    assert report.states == report.planned == len(states)
+    assert {found.entry_id for found in report.actions} == {arm for (_, arm) in rolls} - {NOTHING_ARM, RANDOM_ARM}
+    assert report.tokens == sum(roll.decoded for group in rolls.values() for roll in group.values())
+    assert run.advantages() == {found.entry_id: found for found in report.actions}
+    assert [found.arm for found in report.effects][:2] == ["chosen action", "random direction"]
+    assert all(abs(found.advantage.value) <= 1 for found in report.effects)
+
+
+def test_arms_differ_by_their_impulse_alone(run, tiny_loaded, monkeypatch):
+    seen = []
+    steer = causal.steer
+    monkeypatch.setattr(causal, "steer", lambda model, jobs, settings: seen.append((jobs, settings)) or steer(model, jobs, settings))
+    measured(run, tiny_loaded, halving=False, rolls=2)
+    memory = libraries_of(run)("basis")
+    states = {state.id: state for state in states_of(run)}
+    jobs = [job for batch, settings in seen if settings.decode.temperature > 0 for job in batch]
+    assert jobs
+    by_name: dict[str, list] = {}
+    for job in jobs:
+        by_name.setdefault(job.id, []).append(job)
+    for name, arms in by_name.items():
+        problem_id, _, rest = name.partition("@")
+        state = states[problem_id, int(rest.split("~")[0])]
+        m = state.id[1]
+        assert len({job.given for job in arms}) == 1 and list(arms[0].given) == list(state.given)
+        forced = {job.force(m).label: job.force(m) for job in arms}
+        assert set(forced) == {None, RANDOM_ARM, *state.doses}
+        assert all(job.force(other).label is None for job in arms for other in range(9) if other != m)
+        for entry_id, dose in state.doses.items():
+            assert torch.equal(forced[entry_id].vector, memory.action(entry_id)) and forced[entry_id].alpha == dose
+        best = state.step.decision.chosen or next(iter(state.doses))
+        assert float(forced[RANDOM_ARM].vector.norm()) == pytest.approx(float(memory.action(best).norm()), rel=1e-5)
+        if state.step.decision.chosen:
+            assert state.doses[best] == pytest.approx(state.step.decision.alpha)
+
+
+def test_arms_share_their_random_numbers(run, tiny_loaded, monkeypatch):
+    """With zero vectors in the place of every impulse, all arms of a repetition write the same answer."""
+    forced = causal._force
+
+    def silent(state, arm, rep, memory, seed):
+        inner = forced(state, arm, rep, memory, seed)
+        return lambda m: (found := inner(m))._replace(vector=None if found.vector is None else torch.zeros_like(found.vector))
+
+    monkeypatch.setattr(causal, "_force", silent)
+    texts: dict[tuple, set] = {}
+    make = causal._roll
+
+    def keep(trace, state, arm, rep, grader):
+        texts.setdefault((state.id, rep), set()).add(trace.token_ids)
+        return make(trace, state, arm, rep, grader)
+
+    monkeypatch.setattr(causal, "_roll", keep)
+    report, _ = measured(run, tiny_loaded, halving=False, rolls=2)
+    assert texts and all(len(own) == 1 for own in texts.values())
+    assert len({next(iter(own)) for own in texts.values()}) > len(texts) / 2
+    assert all(found.advantage.value == found.advantage.low == found.advantage.high == 0 for found in report.effects)
+
+
+def test_halving_drops_the_worse_half_and_never_the_fixed_arms(run, tiny_loaded):
+    measured(run, tiny_loaded, rolls=8)
+    rolls = by_arm(CausalFolder(run).rolls())
+    dropped = 0
+    for state in states_of(run):
+        counts = {arm: len(rolls[state.id, arm]) for arm in (NOTHING_ARM, RANDOM_ARM, *state.doses)}
+        assert counts[NOTHING_ARM] == counts[RANDOM_ARM] == 8
+        if state.step.decision.chosen:
+            assert counts[state.step.decision.chosen] == 8
+        assert set(counts.values()) <= {2, 4, 8}
+        losers = [arm for arm in state.doses if counts[arm] == 2]
+        keepers = [arm for arm in state.doses if counts[arm] > 2 and arm != state.step.decision.chosen]
+        assert len(losers) <= len(state.doses) // 2
+        first = {arm: sum(rolls[state.id, arm][rep].correct for rep in range(2)) for arm in state.doses}
+        assert all(first[keeper] >= first[loser] for keeper in keepers for loser in losers)
+        dropped += len(losers)
+    assert dropped > 0
+
+
+def test_a_budget_ends_it_and_more_budget_goes_on(run, tiny_loaded):
+    report, path = measured(run, tiny_loaded, budget_tokens=1, rows=3)
+    assert 0 < report.states < report.planned and path == run.path / "causal"
+    before = (path / "rolls.jsonl").read_bytes()
+    again, path = measured(run, tiny_loaded, rows=3)
+    assert again.states == again.planned
+    assert (path / "rolls.jsonl").read_bytes().startswith(before)
+
+
+def test_an_interrupted_study_repeats_nothing(run, tiny_loaded):
+    left = iter(range(7))
+
+    def stop(counts):
+        if counts.what == "states" and next(left, None) is None:
+            raise KeyboardInterrupt
+
+    asked = Ask(n=3, rolls=4, rows=8)
+    with pytest.raises(KeyboardInterrupt):
+        measure(run, tiny_loaded, asked, command=None, environment={}, report=stop)
+    folder = CausalFolder(run)
+    assert folder.path == folder.part and len(folder.rolls()) == 7
+    with (folder.part / "rolls.jsonl").open("a") as out:
+        out.write('{"torn')
+    before = [roll.model_dump() for roll in folder.rolls()]
+    report, path = measure(run, tiny_loaded, asked, command=None, environment={})
+    rolls = folder.rolls()
+    assert [roll.model_dump() for roll in rolls[:7]] == before
+    assert len({(roll.problem_id, roll.m, roll.arm, roll.rep) for roll in rolls}) == len(rolls)
+    assert lines(path)["traces.jsonl"] == 3
+    fresh, _ = measure(run, tiny_loaded, asked._replace(fresh=True), command=None, environment={})
+    assert fresh.points == report.points and fresh.effects == report.effects
+
+
+def test_other_settings_and_mined_problems_are_refused(run, tiny_loaded, monkeypatch):
+    measured(run, tiny_loaded, rolls=2)
+    with pytest.raises(StoreError, match="add --fresh"):
+        measured(run, tiny_loaded, n=2, rolls=2)
+    mined = run.problems()
+    monkeypatch.setattr(causal, "load_problems", lambda *a, **k: tuple(mined[:1]))
+    with pytest.raises(DataError, match="1 of 1 problems were mined"):
+        measured(run, tiny_loaded, fresh=True)
+
+
+def test_the_measured_library_keeps_what_helps(run, tiny_loaded):
+    named = libraries_of(run)
+    with pytest.raises(StoreError, match="stir causal"):
+        named("measured")
+    report, _ = measured(run, tiny_loaded)
+    memory = libraries_of(run)("measured")
+    good = {found.entry_id: found.value for found in report.actions if found.value > 0}
+    if not good:
+        assert memory is None
+        return
+    assert {entry.id for entry in memory.entries if entry.kind == "corrective"} == set(good)
+    assert all(entry.quality == good[entry.id] for entry in memory.entries if entry.kind == "corrective")
+    assert {entry.pair for entry in memory.entries if entry.kind == "null"} <= {
+        entry.pair for entry in memory.entries if entry.kind == "corrective"
+    }

@@ -1,0 +1,147 @@
+"""Advantages, intervals, calibration and ranking against independent computations and by simulation."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve as sk_roc_curve
+
+from stir_core.evaluate.effects import (
+    Candidate,
+    advantage_of,
+    area_under_roc,
+    by_arm,
+    calibration,
+    effect,
+    gaps,
+    length,
+    points_of,
+    predictor,
+    right,
+    roc_curve,
+    two_level,
+)
+from stir_core.records import CausalPoint, Roll
+
+
+def roll(problem, m, arm, rep, correct, tokens=10) -> Roll:
+    return Roll(problem_id=problem, m=m, arm=arm, alpha=1.0, rep=rep, correct=correct, finished=True, tokens=tokens, decoded=5)
+
+
+def planted(p_with: float, p_without: float, states=12, reps=16, seed=0) -> list[Roll]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(states):
+        for rep in range(reps):
+            u = rng.random()  # common random numbers
+            found.append(roll(f"p{i}", 1, "nothing", rep, bool(u < p_without), 20))
+            found.append(roll(f"p{i}", 1, "a", rep, bool(u < p_with), 15))
+    return found
+
+
+STATES = [(f"p{i}", 1) for i in range(12)]
+
+
+def test_only_repetitions_that_both_arms_have_are_paired():
+    rolls = by_arm(
+        [roll("p", 1, "nothing", 0, False), roll("p", 1, "nothing", 1, True), roll("p", 1, "a", 1, False, 7), roll("p", 1, "a", 2, True)]
+    )
+    assert gaps(rolls, ("p", 1), "a", "nothing", right) == [-1.0]
+    assert gaps(rolls, ("p", 1), "a", "nothing", length) == [-3.0]
+    assert gaps(rolls, ("q", 1), "a", "nothing", right) == []
+
+
+def test_a_planted_advantage_is_found_and_none_is_not():
+    rolls = by_arm(planted(0.6, 0.3))
+    found = advantage_of(rolls, "a", STATES, seed=0)
+    assert found.verdict == "helps" and found.low > 0
+    assert found.value == pytest.approx(0.3, abs=0.1)
+    assert (found.states, found.pairs, found.lost) == (12, 192, 0)
+    assert found.won == pytest.approx(192 * found.value)
+    assert found.tokens.value == found.tokens.low == -5.0
+    assert advantage_of(by_arm(planted(0.3, 0.6)), "a", STATES, seed=0).verdict == "harms"
+    assert advantage_of(by_arm(planted(0.4, 0.4)), "a", STATES, seed=0).verdict == "no effect seen"
+    assert advantage_of(rolls, "never tried", STATES, seed=0) is None
+
+
+def test_arms_may_differ_by_state():
+    rolls = by_arm(planted(0.6, 0.3))
+    some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "nothing", seed=0)
+    assert some.states == sum(name < "p2" for name, _ in STATES) < 12
+
+
+def test_two_level_intervals_cover_when_values_of_a_group_are_alike():
+    """Groups share an effect; the interval must cover the overall mean about as often as it says, and the plain one must not."""
+    rng = np.random.default_rng(0)
+    covered = plain = 0
+    trials = 150
+    for trial in range(trials):
+        groups = [(rng.normal() + 0.3 * rng.normal(size=12)).tolist() for _ in range(20)]
+        found = two_level(groups, seed=trial)
+        covered += found.low <= 0 <= found.high
+        flat = np.concatenate(groups)
+        plain += abs(flat.mean()) <= 1.96 * flat.std() / np.sqrt(len(flat))
+    assert covered / trials > 0.88  # percentile intervals of 20 groups are a little short
+    assert plain / trials < 0.6
+
+
+def test_no_values_are_refused():
+    with pytest.raises(ValueError, match="needs values"):
+        two_level([[], []])
+
+
+def point(i, margin, advantage, state=None, gain=None) -> CausalPoint:
+    return CausalPoint(
+        problem_id=state or f"p{i}",
+        m=1,
+        entry_id=f"e{i}",
+        chosen=False,
+        margin=margin,
+        value=margin,
+        gain=gain,
+        sim=0.5,
+        advantage=advantage,
+        tokens=0,
+        pairs=4,
+    )
+
+
+def test_ranking_against_scipy_and_scikit_learn():
+    rng = np.random.default_rng(1)
+    margins = np.round(rng.normal(size=60), 1)  # with ties
+    advantages = np.round(0.5 * margins + rng.normal(size=60), 1)
+    found = predictor("margin", [point(i, m, a) for i, (m, a) in enumerate(zip(margins, advantages, strict=True))], seed=0)
+    assert found.spearman == pytest.approx(spearmanr(margins, advantages).statistic)
+    assert found.low < found.spearman < found.high
+    nonzero = advantages != 0
+    assert found.auc == pytest.approx(roc_auc_score(advantages[nonzero] > 0, margins[nonzero]))
+    false, true = roc_curve(margins[nonzero].tolist(), (advantages[nonzero] > 0).tolist())
+    sk_false, sk_true, _ = sk_roc_curve(advantages[nonzero] > 0, margins[nonzero], drop_intermediate=False)
+    assert false == pytest.approx(sk_false.tolist()) and true == pytest.approx(sk_true.tolist())
+
+
+def test_what_cannot_be_ranked_is_none():
+    assert area_under_roc(np.array([1.0]), np.array([])) is None
+    same = predictor("margin", [point(i, 1.0, a) for i, a in enumerate((0.0, 0.5, -0.5, 0.1))], seed=0)
+    assert same.spearman is None and same.low is None
+    unseen = predictor("preview gain", [point(0, 1.0, 0.5)], seed=0)
+    assert (unseen.points, unseen.spearman, unseen.auc) == (0, None, None)
+
+
+def test_calibration_bins_hold_every_point_once():
+    points = [point(i, i / 10, 0.1 * (i % 3), state=f"s{i // 4}") for i in range(23)]
+    bins = calibration(points, seed=0)
+    assert sum(each.points for each in bins) == 23 and len(bins) == 5
+    assert [each.low for each in bins] == sorted(each.low for each in bins)
+    for each in bins:
+        inside = [p for p in points if each.low <= p.margin <= each.high]
+        assert each.predicted == pytest.approx(np.mean([p.margin for p in inside]))
+        assert each.measured.value == pytest.approx(np.mean([p.advantage for p in inside]))
+        assert each.measured.low <= each.measured.value <= each.measured.high
+
+
+def test_points_are_the_tried_candidates():
+    rolls = by_arm(planted(0.6, 0.3, states=2, reps=4))
+    candidates = [Candidate(("p0", 1), "a", True, 0.2, 0.9, None, 0.8), Candidate(("p1", 1), "b", False, 0.1, 0.9, 0.0, 0.8)]
+    (only,) = points_of(rolls, candidates)
+    assert (only.problem_id, only.entry_id, only.pairs, only.chosen) == ("p0", "a", 4, True)
