@@ -14,7 +14,7 @@ with page("Actions", "One row a latent action: the mean state of right answers m
     action_list(facts)
     entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries), width=220))
     card.headline(facts, entry)
-    card.advantage(facts, entry)
+    card.advantage(facts.advantages.get(entry.id))
     card.controls(facts, entry)
     card.source(facts, entry)
     left, middle, right = st.columns([1.15, 1, 1])

@@ -156,7 +156,7 @@ def test_a_study_is_shown(open_page: OpenPage, store: Path) -> None:
     assert "measured at 3 states, 24 pairs" in texts(app) and not app.warning
     assert "stir causal fake" in [code.value for code in app.code]
     app.selectbox(key="action").select("p0003n").run()
-    assert "p0003n was not tried in this study." in texts(clean(app))
+    assert "**p0003n** was not tried in this study." in texts(clean(app))
 
 
 def test_an_interrupted_study_says_so(open_page: OpenPage, store: Path) -> None:

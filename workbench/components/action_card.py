@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from stir_core.records import Entry
+from stir_core.records import Advantage, Entry
 from workbench import session
 from workbench.components.column_styles import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
 from workbench.components.text_strip import text_strip
@@ -35,9 +35,8 @@ def headline(facts: RunFacts, entry: Entry) -> None:
     st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
 
 
-def advantage(facts: RunFacts, entry: Entry) -> None:
-    """What a causal study measured of it; nothing where it was not tried."""
-    found = facts.advantages.get(entry.id)
+def advantage(found: Advantage | None) -> None:
+    """What a causal study measured of an entry; nothing where it was not tried."""
     if found is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -88,11 +88,9 @@ def actions(facts: RunFacts, study: Study) -> None:
     st.caption(f"n = {len(table)} actions: {counts}. Click a mark to choose its action; ring: chosen. Verdicts are by the interval alone.")
     with st.expander("As a table"):
         _effects(table, "Measured actions")
-    if entry.id in facts.advantages:
-        st.markdown(f"**{plain(entry.id)}**")
-        action_card.advantage(facts, entry)
-    else:
-        st.caption(plain(f"{entry.id} was not tried in this study."))
+    found = next((action for action in study.report.actions if action.entry_id == entry.id), None)
+    st.markdown(f"**{plain(entry.id)}**" + ("" if found else " was not tried in this study."))
+    action_card.advantage(found)
     st.page_link(PAGES / "actions.py", label="Open the whole card")
 
 

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from stir_core.records import Answer
+from stir_core.records import Answer, Trace
 from workbench import session
 from workbench.components import gate_views
-from workbench.components.column_styles import FLIP_COLUMNS
+from workbench.components.column_styles import FLIP_COLUMNS, STEP_COLUMNS
 from workbench.components.text_strip import text_strip
 from workbench.services import flips
 from workbench.services.evaluation_facts import EvaluationFacts, gate_of
+from workbench.services.gate_evidence import step_table
 from workbench.services.run_facts import RunFacts
 from workbench.services.visible_text import plain
 
@@ -86,12 +87,22 @@ def _answers(facts: RunFacts, evaluation: EvaluationFacts, method: str, problem:
     for column, answer in zip(st.columns(2, gap="medium"), pair, strict=True):
         with column:
             _answer(answer)
-    if flips.has_decisions(pair.method) and pair.method.trace:
-        with st.expander(plain(f"What {method} did at every step of this answer"), expanded=True):
-            gate_views.answer_margins(facts, pair.method.trace)
-            gate_views.step_detail(gate_of(evaluation.spec, method), gate_views.choose_step(pair.method.trace))
-    elif pair.method.trace is None:
+    _decisions(facts, evaluation, method, pair.method.trace)
+
+
+def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace: Trace | None) -> None:
+    if trace is None:
         st.caption(plain(f"{method} does not go step by step: there are no decisions to show."))
+        return
+    with st.expander(plain(f"What {method} did at every step of this answer"), expanded=True):
+        if flips.has_gate(trace):
+            gate_views.answer_margins(facts, trace)
+            gate_views.step_detail(gate_of(evaluation.spec, method), gate_views.choose_step(trace))
+            return
+        columns = ["step", "m", "chosen", "alpha", "tokens", "reason"]
+        config = {name: STEP_COLUMNS[name] for name in columns}
+        st.dataframe(step_table(trace)[columns], hide_index=True, placeholder="", column_config=config, alt="Steps of the answer")
+        st.caption("Nothing was retrieved: this method does not ask the gate, or its library is empty.")
 
 
 def _answer(answer: Answer) -> None:

@@ -82,10 +82,11 @@ def choice_reading(report: CausalReport) -> Reading:
 def notes_of(report: CausalReport, basis: str | None, *, ended: bool) -> list[str]:
     """What a reader must know before trusting a figure; ``basis``: digest of the run's control basis as it is now."""
     found = []
+    so_far = f"{report.states} of {report.planned} states"
     if not ended:
-        found.append("The study has not ended: it is being made, or it was interrupted. Call the command again to go on.")
-    if report.states < report.planned:
-        found.append(f"Only {report.states} of {report.planned} states were measured: the token budget was used up, or it was interrupted.")
+        found.append(f"Not ended: {so_far} were measured so far. Call the command again to go on.")
+    elif report.states < report.planned:
+        found.append(f"Only {so_far} were measured before the token budget was used up.")
     if basis is not None and basis != report.spec.basis:
         found.append(f"Made with another control basis ({report.spec.basis}) than the run has now ({basis}).")
     return found

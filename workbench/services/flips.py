@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stir_core.records import Answer
+from stir_core.records import Answer, Trace
 from workbench.services.evaluation_facts import EvaluationFacts
 from workbench.services.text_segments import Segment, segment, trace_segments
 from workbench.services.visible_text import one_line
@@ -87,9 +87,9 @@ def answer_segments(answer: Answer) -> list[Segment]:
     return trace_segments(answer.trace) if answer.trace else [segment(answer.text)]
 
 
-def has_decisions(answer: Answer) -> bool:
-    """True when something was retrieved or injected at one of its steps."""
-    return answer.trace is not None and any(step.evidence.retrieved or step.decision.chosen for step in answer.trace.steps)
+def has_gate(trace: Trace) -> bool:
+    """True when something was retrieved at one of its steps, so that there was a decision to make."""
+    return any(step.evidence.retrieved for step in trace.steps)
 
 
 def _all(facts: EvaluationFacts, method: str, problem: str) -> list[Answer]:
