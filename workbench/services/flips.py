@@ -62,13 +62,12 @@ def pair_of(facts: EvaluationFacts, method: str, problem: str, seed: int = 0) ->
 
 
 def answer_facts(answer: Answer) -> str:
-    """Counts of an answer in one line."""
+    """Counts of an answer in one line. Its seconds are left out: they are a share of a batch's, and only their mean says anything."""
     probe = f" + {answer.probe_tokens} probe" if answer.probe_tokens else ""
-    seconds = "" if answer.seconds is None else f" · {answer.seconds:.2f} s"
     said = "".join(f" · {name} {_short(value)}" for name, value in answer.facts.items())
     return (
         f"{answer.tokens_used} committed{probe} tokens · {answer.forward_tokens} forward · {answer.flops / 1e9:.1f} GFLOPs"
-        f"{seconds} · ended by {answer.finish}{said}"
+        f" · ended by {answer.finish}{said}"
     )
 
 
