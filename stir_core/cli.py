@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stir_core import __version__
-from stir_core.commands import causal, evaluate, sweep
+from stir_core.commands import causal, critical, evaluate, sweep
 from stir_core.commands.console import print_stages, print_traces, progress, table
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
     grade.add_argument("--json", action="store_true")
 
-    for module in (evaluate, causal, sweep):
+    for module in (evaluate, causal, critical, sweep):
         module.add(command)
     return parser
 

@@ -116,6 +116,8 @@ class BasisConfig(Section):
     """Entries forced in at every control point, best quality first."""
     similarity: Similarity = "cosine"
     """Where keys and states are compared, in selection and retrieval alike: as they are (published), centred, or whitened."""
+    quality: Literal["mined", "measured"] = "mined"
+    """What counts as quality: the reward gap of the rollouts, or the measured causal advantage (`stir causal`); actions not above 0 go."""
     keep_unreachable: bool = False
     """Keep entries at the last control point, which retrieval never asks for (the published code does)."""
 
@@ -228,6 +230,8 @@ def stage_digest(config: RunConfig, stage: str) -> str:
     plain = config.model_dump(mode="json")
     for section, keys in _SPEED_ONLY.items():
         plain[section] = {key: value for key, value in plain[section].items() if key not in keys}
+    if plain["basis"]["quality"] == "mined":  # the default adds nothing: such a basis is the one it always was
+        del plain["basis"]["quality"]
     upto = STAGES[: STAGES.index(stage) + 1]
     parts: dict[str, Any] = {key: plain[key] for name in upto for key in _STAGE_KEYS[name]}
     if "actions" in upto and config.mining.stability_rolls:  # unmeasured adds nothing: such an actions stage is the one it always was

@@ -19,8 +19,10 @@ import torch
 
 from stir_core import __version__
 from stir_core.basis.geometry import pca_map, umap_map
+from stir_core.basis.quality import measured_quality
 from stir_core.basis.selection import select
 from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest
+from stir_core.errors import StoreError
 from stir_core.harvest.actions import mine
 from stir_core.harvest.controls import measure
 from stir_core.harvest.pairs import Pair, plan_pairs
@@ -83,6 +85,8 @@ def run_stages(
     for stage in kept:  # before anything is written: a refusal leaves the run as it was
         run.check_fresh(stage)
     wanted = STAGES[: STAGES.index(until) + 1]
+    if config.basis.quality == "measured" and "basis" in wanted and "basis" not in kept and not run.advantages():
+        raise StoreError(f"run {run.path} has no measured advantages to select on: make them with `stir causal {run.path}`")
     if all(stage in kept for stage in wanted):
         return run
     if model is None:
@@ -260,8 +264,7 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
     maps: dict[str, np.ndarray] = {}
     if entries:
         keys = apply_space(run.key_space(), keys, [entry.layer for entry in entries])
-        picked = select(entries, keys, config.basis, seed=config.seed, compat=config.compat)
-        picks = [Pick(rank=rank, entry_id=entries[i].id, forced=forced, gain=gain) for rank, (i, forced, gain) in enumerate(picked)]
+        picks = _picks(run, entries, keys, notes)
         maps["pca"] = pca_map(keys)
         flat = umap_map(keys, seed=config.seed)
         if flat is not None:
@@ -285,6 +288,23 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
         (folder / "marker").unlink()
     report(Progress("basis", len(picks), len(picks), "picks"))
     return 0
+
+
+def _picks(run: Run, entries: list[Entry], keys: np.ndarray, notes: list[str]) -> list[Pick]:
+    """The selection among all entries, or on measured quality among those that have one."""
+    config = run.config
+    if config.basis.quality == "mined":
+        picked = select(entries, keys, config.basis, seed=config.seed, compat=config.compat)
+        return [Pick(rank=rank, entry_id=entries[i].id, forced=forced, gain=gain) for rank, (i, forced, gain) in enumerate(picked)]
+    quality = measured_quality(entries, run.advantages())
+    notes.append(f"selected on measured quality: {len(quality)} of {len(entries)} entries belong to an action with an advantage above 0")
+    rows = list(quality)
+    good = [entries[i].model_copy(update={"quality": quality[i]}) for i in rows]
+    picked = select(good, keys[rows], config.basis, seed=config.seed, compat=config.compat) if good else []
+    return [
+        Pick(rank=rank, entry_id=good[i].id, forced=forced, gain=gain, quality=good[i].quality)
+        for rank, (i, forced, gain) in enumerate(picked)
+    ]
 
 
 def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:

@@ -181,6 +181,8 @@ class Pick(Record):
     """True when it entered through ``min_per_control_point`` rather than by gain."""
     gain: float | None
     """Marginal gain of the objective when picked; ``None`` where the selector has no such thing."""
+    quality: float | None = None
+    """Measured quality that it was picked by and that retrieval uses; ``None``: the mined one."""
 
 
 class Retrieved(Record):
@@ -527,6 +529,46 @@ class CausalReport(Record):
     predictors: tuple[Predictor, ...]
     calibration: tuple[Bin, ...]
     points: tuple[CausalPoint, ...]
+
+
+class Rebirth(Record):
+    """One continuation of a wrong answer, from one of its tokens."""
+
+    position: int
+    """Tokens of the answer that were kept."""
+    rep: int
+    correct: bool
+    finished: bool
+    tokens: int
+    """Tokens decoded for it."""
+
+
+class CriticalPoint(Record):
+    """How often continuing from one token comes out right."""
+
+    position: int
+    rolls: int
+    right: int
+    rate: Estimate
+    """Wilson 95 %."""
+
+
+class CriticalTrace(Record):
+    """Where a wrong answer was lost."""
+
+    problem_id: str
+    of: str
+    """``"vanilla"`` or ``"steered"``."""
+    every: int
+    token_ids: tuple[int, ...]
+    points: tuple[CriticalPoint, ...]
+    lost_at: int | None
+    """Position behind the largest fall of the rate; ``None`` where it never falls."""
+    fall: float
+    control_points: tuple[int, ...]
+    """Tokens after which a step was finished."""
+    steered_at: tuple[int, ...]
+    """Those of them at which an action was committed."""
 
 
 class MethodReport(Record):

@@ -1,11 +1,13 @@
 """Configs: strict, answered with the right word, and digests that follow exactly what a stage depends on."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from stir_core.config import STAGES, RunConfig, config_from, resolve_layers, stage_digest
 from stir_core.errors import ConfigError
+from stir_core.evaluate.sweep import SweepConfig, changed, points_of
 from stir_core.store.configs import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,9 +90,20 @@ def test_every_field_has_a_help_string():
             assert field.description or hasattr(field.annotation, "model_fields"), f"{section.__name__}.{name}"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
+SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
+SWEEPS = [file for file in SHIPPED if file.stem.startswith("sweep")]
+
+
+@pytest.mark.parametrize("file", [file for file in SHIPPED if file not in SWEEPS], ids=lambda file: file.stem)
 def test_every_shipped_config_is_valid(file):
     read_config(file)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_every_shipped_sweep_is_valid(file):
+    sweep = SweepConfig.model_validate(tomllib.loads(file.read_text()))
+    base = read_config(file.parent / sweep.base)
+    assert len({changed(base, point).model_dump_json() for point in points_of(sweep)}) == len(points_of(sweep)) > 1
 
 
 def test_a_config_survives_json():

@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 
+from stir_core.basis.quality import measured_quality
 from stir_core.errors import ConfigError, StoreError
 from stir_core.intervene.memory import Memory
 from stir_core.store.runs import Library, Run
@@ -15,7 +16,7 @@ def libraries_of(run: Run) -> Callable[[str], Memory | None]:
 
     ``basis`` and ``all`` are the selected and all mined entries; ``zero`` is the basis with zero vectors; ``shuffled`` and
     ``length_matched`` are the basis with its actions re-estimated (see ``harvest.controls``), entries without an estimate left out;
-    ``measured`` keeps the basis's entries whose measured advantage is above 0, with that advantage for their quality.
+    ``measured`` are the mined entries whose action has a measured advantage above 0, with that advantage for their quality.
     """
 
     @cache
@@ -51,10 +52,10 @@ def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Li
 
 
 def _measured(run: Run) -> Library:
-    library, measured = run.library(selected=False), run.advantages()
-    if not measured:
+    library, advantages = run.library(selected=False), run.advantages()
+    if not advantages:
         raise StoreError(f"run {run.path} has no measured advantages: make them with `stir causal {run.path}`")
-    kept = {entry.pair: measured[entry.id] for entry in library.entries if entry.id in measured and measured[entry.id].value > 0}
-    keep = [i for i, entry in enumerate(library.entries) if entry.pair in kept]
-    entries = tuple(library.entries[i].model_copy(update={"quality": kept[library.entries[i].pair].value}) for i in keep)
+    quality = measured_quality(library.entries, advantages)
+    keep = list(quality)
+    entries = tuple(library.entries[i].model_copy(update={"quality": quality[i]}) for i in keep)
     return Library(entries, library.keys[keep], library.actions[keep])

@@ -303,7 +303,11 @@ class Run:
     def library(self, *, selected: bool = True) -> Library:
         """Entries with their tensors: the control basis in pick order, or every mined entry."""
         entries = {entry.id: entry for entry in self.entries()}
-        order = [pick.entry_id for pick in self.picks()] if selected else list(entries)
+        picks = self.picks() if selected else []
+        order = [pick.entry_id for pick in picks] if selected else list(entries)
+        for pick in picks:
+            if pick.quality is not None:
+                entries[pick.entry_id] = entries[pick.entry_id].model_copy(update={"quality": pick.quality})
         chosen = tuple(entries[id_] for id_ in order)
         keys, actions = self.key_rows(), self.action_rows()
         rows = np.zeros((len(chosen), keys.shape[1]), dtype=np.float32)

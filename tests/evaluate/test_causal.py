@@ -8,7 +8,9 @@ from stir_core.evaluate import causal
 from stir_core.evaluate.causal import NOTHING_ARM, RANDOM_ARM, Ask, logged_states, measure
 from stir_core.evaluate.effects import by_arm
 from stir_core.evaluate.libraries import libraries_of
+from stir_core.pipeline import run_stages
 from stir_core.store.causal import CausalFolder
+from stir_core.store.runs import Run
 from tests.evaluate.conftest import lines
 
 
@@ -172,3 +174,21 @@ def test_the_measured_library_keeps_what_helps(run, tiny_loaded):
     assert {entry.pair for entry in memory.entries if entry.kind == "null"} <= {
         entry.pair for entry in memory.entries if entry.kind == "corrective"
     }
+
+
+def test_a_basis_is_rebuilt_on_measured_quality(run, tiny_loaded):
+    measured_config = run.config.model_copy(update={"basis": run.config.basis.model_copy(update={"quality": "measured"})})
+    before = run.picks()
+    with pytest.raises(StoreError, match="no measured advantages"):
+        run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
+    assert Run.open(run.path).picks() == before, "a refusal loses nothing"
+    report, _ = measured(run, tiny_loaded, rolls=2)
+    good = {found.entry_id: found.value for found in report.actions if found.value > 0}
+    assert good, "the comparison proves nothing without an action that came out above 0"
+    again = run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
+    picked = {pick.entry_id: pick.quality for pick in again.picks()}
+    pairs = {entry.id: entry.pair for entry in again.entries()}
+    by_pair = {pairs[name]: value for name, value in good.items()}
+    assert picked and all(by_pair[pairs[name]] == quality for name, quality in picked.items())
+    assert {entry.quality for entry in again.library().entries} <= set(good.values())
+    assert "selected on measured quality" in again.manifest("basis").notes[0]

@@ -1,0 +1,72 @@
+"""``stir critical``: where was a wrong answer lost?"""
+
+import argparse
+from collections.abc import Callable
+
+from stir_core.commands.console import progress, table
+from stir_core.commands.evaluate import positive
+from stir_core.errors import DataError
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def add(command: Command) -> None:
+    """Make the parser."""
+    critical = command(
+        "critical", _critical, "Success rate of continuing a wrong held-out answer from every k-th token; goes on where it stopped."
+    )
+    critical.add_argument("run", help='run folder, or "demo"')
+    critical.add_argument("problem", nargs="?", help="id of a held-out problem (default: the first that was answered wrongly)")
+    critical.add_argument("--of", choices=("vanilla", "steered"), default="steered", help="which of the two answers")
+    critical.add_argument("--every", type=positive, default=8, help="tokens between two points")
+    critical.add_argument("--rolls", type=positive, default=8, help="continuations from each point")
+    critical.add_argument("--rows", type=positive, default=16, help="continuations decoded side by side")
+    critical.add_argument("--model", help="another place where the run's own model lies")
+    critical.add_argument("--json", action="store_true")
+
+
+def _critical(arguments: argparse.Namespace) -> int:
+    from stir_core.evaluate.critical import critical_tokens
+    from stir_core.models.loading import load_model
+    from stir_core.pipeline import Progress
+    from stir_core.store.critical import CriticalFile
+    from stir_core.store.runs import Run
+
+    run = Run.open(arguments.run)
+    traces = {trace.id: trace for trace in run.traces(arguments.of)}
+    wrong = [id_ for id_, trace in traces.items() if trace.verdict is not None and not trace.verdict.correct]
+    name = arguments.problem or next(iter(wrong), None)
+    if name not in traces:
+        known = f"wrong ones: {', '.join(wrong[:4])}" if wrong else "none was answered wrongly"
+        raise DataError(f"{name!r} is no held-out problem of {run.path}; {known}")
+    problem = next(problem for problem in run.problems("steered") if problem.id == name)
+    config = run.config.model
+    model = load_model(arguments.model or config.name, dtype=config.dtype, device=config.device)
+    run.check_model(model.identity)
+    file = CriticalFile(run, arguments.of, traces[name])
+    with progress() as report:
+        found = critical_tokens(
+            model,
+            run.config,
+            problem,
+            traces[name],
+            file,
+            every=arguments.every,
+            rolls=arguments.rolls,
+            rows=arguments.rows,
+            report=lambda done, total: report(Progress("critical", done, total, "continuations")),
+        )
+    if arguments.json:
+        print(found.model_dump_json(indent=2))
+        return 0
+    rows = []
+    for point in found.points:
+        behind = model.text(list(found.token_ids[point.position : point.position + found.every]))
+        mark = "lost here" if point.position == found.lost_at else ""
+        interval = f"{point.rate.value:.2f} [{point.rate.low:.2f}, {point.rate.high:.2f}]"
+        rows.append([str(point.position), f"{point.right}/{point.rolls}", interval, mark, repr(behind)])
+    print(f"{found.problem_id}, {found.of} answer: success rate of continuing from each token")
+    table(["token", "right", "rate [95 %]", "", "tokens behind it"], rows)
+    ends, steered = (", ".join(map(str, at)) or "none" for at in (found.control_points, found.steered_at))
+    print(f"control points at {ends}; steered at {steered}")
+    return 0

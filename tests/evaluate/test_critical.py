@@ -1,0 +1,69 @@
+"""Critical tokens on the tiny model: prefixes kept, rates counted, the fall found, nothing sampled twice."""
+
+import pytest
+
+from stir_core.errors import DataError
+from stir_core.evaluate import critical
+from stir_core.evaluate.critical import critical_tokens, sum_up
+from stir_core.intervene.controller import Job, Settings, run_all
+from stir_core.records import Problem, Rebirth, Trace, Verdict
+from stir_core.store.critical import CriticalFile
+from tests.evaluate.conftest import Coin
+
+PROBLEM = Problem(id="p", task="arithmetic", split="eval", question="?", answer="1", kind="number")
+
+
+@pytest.fixture(autouse=True)
+def coin_here(monkeypatch):
+    monkeypatch.setattr(critical, "Grader", Coin)
+
+
+@pytest.fixture
+def wrong(tiny_loaded, run) -> Trace:
+    config = run.config
+    (trace,) = run_all(tiny_loaded, [Job("p", [5, 9, 40], config.gate)], Settings(config.decode, 4, "e"))
+    verdict = Verdict(correct=False, extracted=None, gold="1", method="", reason="", finished=False)
+    return trace.model_copy(update={"verdict": verdict})
+
+
+def test_every_position_is_continued_from_its_own_prefix(run, tiny_loaded, wrong, monkeypatch):
+    seen = []
+    steer = critical.steer
+    monkeypatch.setattr(critical, "steer", lambda model, jobs, settings: seen.extend(jobs) or steer(model, jobs, settings))
+    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, CriticalFile(run, "vanilla", wrong), every=5, rolls=3)
+    assert [point.position for point in found.points] == list(range(0, len(wrong.token_ids), 5))
+    assert all(point.rolls == 3 for point in found.points)
+    assert {job.given for job in seen} == {wrong.token_ids[:position] for position in range(0, len(wrong.token_ids), 5)}
+    assert len({job.id for job in seen}) == len(seen) and all(job.memory is None for job in seen)
+    assert CriticalFile(run, "vanilla", wrong).read() == found
+    ends = [sum(len(step.token_ids) for step in wrong.steps[: i + 1]) for i in range(len(wrong.steps) - 1)]
+    assert list(found.control_points) == ends
+
+
+def test_more_continuations_add_to_those_that_are_there(run, tiny_loaded, wrong):
+    file = CriticalFile(run, "vanilla", wrong)
+    critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=1)
+    before = file.rolls()
+    counts = []
+    found = critical_tokens(
+        tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=3, report=lambda done, total: counts.append((done, total))
+    )
+    assert file.rolls()[: len(before)] == before
+    assert counts[0] == (len(before), 3 * len(found.points)) and counts[-1][0] == counts[-1][1]
+    assert len({(roll.position, roll.rep) for roll in file.rolls()}) == len(file.rolls()) == 3 * len(found.points)
+
+
+def test_the_largest_fall_is_where_it_was_lost(wrong):
+    rights = {0: 7, 8: 8, 16: 2, 24: 1}
+    rolls = [Rebirth(position=p, rep=r, correct=r < n, finished=True, tokens=3) for p, n in rights.items() for r in range(8)]
+    found = sum_up(PROBLEM, wrong, "vanilla", 8, rolls)
+    assert (found.lost_at, found.fall) == (16, pytest.approx(6 / 8))
+    assert [point.right for point in found.points] == list(rights.values())
+    never = sum_up(PROBLEM, wrong, "vanilla", 8, [Rebirth(position=p, rep=0, correct=True, finished=True, tokens=3) for p in (0, 8)])
+    assert (never.lost_at, never.fall) == (None, 0.0)
+
+
+def test_a_right_answer_has_none(run, tiny_loaded, wrong):
+    right = wrong.model_copy(update={"verdict": wrong.verdict.model_copy(update={"correct": True})})
+    with pytest.raises(DataError, match="is not a wrong one"):
+        critical_tokens(tiny_loaded, run.config, PROBLEM, right, CriticalFile(run, "vanilla", right))
