@@ -320,11 +320,13 @@ def workbench(arguments: list) -> int:
 
 
 def test(arguments: list) -> int:
-    """Run the tests, off every hub; arguments go to pytest."""
+    """Run the tests, off every hub, a worker a core; arguments go to pytest (``-n 0`` runs them in one process)."""
     python = ensure_environment()
     env = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_WAIT_POLICY="passive")
-    env.setdefault("OMP_NUM_THREADS", "2")
-    return become([python, "-m", "pytest", *arguments], env)
+    env.setdefault("OMP_NUM_THREADS", "1")
+    # a file stays with one worker, for its fixtures; more than four would load the embedded model more often than it helps
+    workers = [] if "-n" in arguments else ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    return become([python, "-m", "pytest", *workers, *arguments], env)
 
 
 def lint(arguments: list) -> int:

@@ -569,6 +569,8 @@ class CriticalTrace(Record):
     """Tokens after which a step was finished."""
     steered_at: tuple[int, ...]
     """Those of them at which an action was committed."""
+    pieces: tuple[str, ...] = ()
+    """Text of the tokens from each point to the next; empty in files made before it was kept."""
 
 
 class MethodReport(Record):

@@ -250,9 +250,12 @@ def becomes(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[l
 def test_tests_never_ask_a_hub(launcher: Launcher, becomes: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(launcher.dev.os, "cpu_count", lambda: 2)
     assert launcher.dev.main(["test", "tests/basis", "-x"]) == 0
-    [(command, env)] = becomes
-    assert command == [sys.executable, "-m", "pytest", "tests/basis", "-x"]
+    assert launcher.dev.main(["test", "-n", "0"]) == 0
+    (command, env), (alone, _) = becomes
+    assert command == [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "tests/basis", "-x"]
+    assert alone == [sys.executable, "-m", "pytest", "-n", "0"]
     assert (env["HF_HUB_OFFLINE"], env["TOKENIZERS_PARALLELISM"], env["OMP_WAIT_POLICY"], env["OMP_NUM_THREADS"]) == (
         "1",
         "false",

@@ -60,8 +60,7 @@ def _critical(arguments: argparse.Namespace) -> int:
         print(found.model_dump_json(indent=2))
         return 0
     rows = []
-    for point in found.points:
-        behind = model.text(list(found.token_ids[point.position : point.position + found.every]))
+    for point, behind in zip(found.points, found.pieces, strict=True):
         mark = "lost here" if point.position == found.lost_at else ""
         interval = f"{point.rate.value:.2f} [{point.rate.low:.2f}, {point.rate.high:.2f}]"
         rows.append([str(point.position), f"{point.right}/{point.rolls}", interval, mark, repr(behind)])

@@ -5,8 +5,9 @@ Source: after "Critical Tokens Matter" (Lin et al. 2024, arXiv 2411.19943), whic
 lost, not why, and with few continuations a fall of one is noise: every rate comes with an interval.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from os.path import commonprefix
 
 from stir_core.config import GateConfig, RunConfig
 from stir_core.errors import DataError
@@ -48,7 +49,8 @@ def critical_tokens(
             file.append(roll)
             known.append(roll)
             report(sum(r.position in positions and r.rep < rolls for r in known), total)
-    found = sum_up(problem, trace, file.of, every, [roll for roll in known if roll.position in set(positions) and roll.rep < rolls])
+    wanted = [roll for roll in known if roll.position in set(positions) and roll.rep < rolls]
+    found = sum_up(problem, trace, file.of, every, wanted, piece_texts(model.text, trace.token_ids, every))
     file.write(found)
     return found
 
@@ -68,7 +70,18 @@ def _continued(
             yield Rebirth(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
 
 
-def sum_up(problem: Problem, trace: Trace, of: str, every: int, rolls: list[Rebirth]) -> CriticalTrace:
+def piece_texts(text: Callable[[list[int]], str], ids: Sequence[int], every: int) -> tuple[str, ...]:
+    """The text of ``ids`` cut at every ``every``-th token: the pieces join to the whole; half a character goes to the piece that ends it.
+
+    Each cut is the difference of two decoded beginnings, since a tokenizer may drop a space where decoding starts.
+    """
+    cuts, whole = [0], text(list(ids))
+    for end in range(every, len(ids), every):
+        cuts.append(len(commonprefix([whole, text(list(ids[:end]))])))
+    return tuple(whole[start:end] for start, end in pairwise([*cuts, len(whole)]))
+
+
+def sum_up(problem: Problem, trace: Trace, of: str, every: int, rolls: list[Rebirth], pieces: tuple[str, ...] = ()) -> CriticalTrace:
     """Rates by position, and the largest fall between neighbours."""
     points: list[CriticalPoint] = []
     for position in sorted({roll.position for roll in rolls}):
@@ -94,4 +107,5 @@ def sum_up(problem: Problem, trace: Trace, of: str, every: int, rolls: list[Rebi
         fall=max(0.0, fall),
         control_points=tuple(control),
         steered_at=tuple(end for end, step in zip(control, trace.steps[1:], strict=False) if step.decision.chosen is not None),
+        pieces=pieces,
     )

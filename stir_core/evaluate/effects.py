@@ -1,7 +1,7 @@
 """From continuations to causal value: advantages with intervals, calibration and ranking of what the gate predicted. Pure numbers."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -12,6 +12,8 @@ from stir_core.seeding import generator_for
 
 DRAWS = 4000
 BINS = 5
+FEWEST_STATES = 3
+"""States below which an action is neither said to help nor to harm: resampling one or two of them says nothing about others."""
 
 StateId = tuple[str, int]
 """Problem id and control point."""
@@ -119,20 +121,25 @@ def advantage_of(rolls: Rolls, entry_id: str, states: list[StateId], *, seed: in
     found = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "nothing", seed=seed)
     if found is None:
         return None
-    low, high = found.advantage.low, found.advantage.high
     return Advantage(
         entry_id=entry_id,
         value=found.advantage.value,
-        low=low,
-        high=high,
+        low=found.advantage.low,
+        high=found.advantage.high,
         tokens=found.tokens,
         states=found.states,
         pairs=found.pairs,
         won=found.won,
         lost=found.lost,
         p=found.p,
-        verdict="helps" if low > 0 else "harms" if high < 0 else "no effect seen",
+        verdict=_verdict(found),
     )
+
+
+def _verdict(found: ArmEffect) -> Literal["helps", "harms", "no effect seen"]:
+    if found.states < FEWEST_STATES:
+        return "no effect seen"
+    return "helps" if found.advantage.low > 0 else "harms" if found.advantage.high < 0 else "no effect seen"
 
 
 def points_of(rolls: Rolls, candidates: list[Candidate]) -> list[CausalPoint]:

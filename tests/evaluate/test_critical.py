@@ -4,7 +4,7 @@ import pytest
 
 from stir_core.errors import DataError
 from stir_core.evaluate import critical
-from stir_core.evaluate.critical import critical_tokens, sum_up
+from stir_core.evaluate.critical import critical_tokens, piece_texts, sum_up
 from stir_core.intervene.controller import Job, Settings, run_all
 from stir_core.records import Problem, Rebirth, Trace, Verdict
 from stir_core.store.critical import CriticalFile
@@ -36,6 +36,7 @@ def test_every_position_is_continued_from_its_own_prefix(run, tiny_loaded, wrong
     assert {job.given for job in seen} == {wrong.token_ids[:position] for position in range(0, len(wrong.token_ids), 5)}
     assert len({job.id for job in seen}) == len(seen) and all(job.memory is None for job in seen)
     assert CriticalFile(run, "vanilla", wrong).read() == found
+    assert len(found.pieces) == len(found.points) and "".join(found.pieces) == tiny_loaded.text(wrong.token_ids)
     ends = [sum(len(step.token_ids) for step in wrong.steps[: i + 1]) for i in range(len(wrong.steps) - 1)]
     assert list(found.control_points) == ends
 
@@ -61,6 +62,26 @@ def test_the_largest_fall_is_where_it_was_lost(wrong):
     assert [point.right for point in found.points] == list(rights.values())
     never = sum_up(PROBLEM, wrong, "vanilla", 8, [Rebirth(position=p, rep=0, correct=True, finished=True, tokens=3) for p in (0, 8)])
     assert (never.lost_at, never.fall) == (None, 0.0)
+
+
+def test_pieces_join_to_the_text_and_tear_no_character():
+    words = "a café, naïve".encode()  # one token a byte
+
+    def text(ids: list[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    for every in (1, 2, 3, 5, 40):
+        pieces = piece_texts(text, words, every)
+        assert "".join(pieces) == "a café, naïve" and len(pieces) == -(-len(words) // every)
+    assert piece_texts(text, words, 6) == ("a caf", "é, na", "ïve")
+
+
+def test_a_summary_from_before_pieces_were_kept_is_read(run, wrong):
+    file = CriticalFile(run, "vanilla", wrong)
+    found = sum_up(PROBLEM, wrong, "vanilla", 8, [Rebirth(position=0, rep=0, correct=True, finished=True, tokens=3)])
+    path = file.write(found)
+    path.write_text(found.model_dump_json(exclude={"pieces"}) + "\n")
+    assert file.read() == found and found.pieces == ()
 
 
 def test_a_right_answer_has_none(run, tiny_loaded, wrong):

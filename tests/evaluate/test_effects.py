@@ -64,6 +64,13 @@ def test_a_planted_advantage_is_found_and_none_is_not():
     assert advantage_of(rolls, "never tried", STATES, seed=0) is None
 
 
+def test_from_one_or_two_states_nothing_is_concluded():
+    rolls = by_arm(planted(1.0, 0.0, states=2))
+    found = advantage_of(rolls, "a", STATES, seed=0)
+    assert (found.value, found.low, found.states, found.verdict) == (1.0, 1.0, 2, "no effect seen")
+    assert advantage_of(by_arm(planted(1.0, 0.0, states=3)), "a", STATES, seed=0).verdict == "helps"
+
+
 def test_arms_may_differ_by_state():
     rolls = by_arm(planted(0.6, 0.3))
     some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "nothing", seed=0)

@@ -1,0 +1,74 @@
+"""The page of results is put together from the reports that lie beside the data, and what is written by hand stays."""
+
+import json
+import shutil
+
+import pytest
+
+from benchmarks.results import commands, main
+from stir_core.records import EvaluationReport, EvaluationSpec, ModelIdentity
+from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.runs import DEMO, Run
+
+FILE = """
+[[experiment]]
+title = "(x) an experiment"
+run = "small"
+sweep = "sweep-small"
+commands = ["stir run configs/demo.toml"]
+"""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    shutil.copytree(DEMO, tmp_path / "runs" / "small")
+    run = Run.open(tmp_path / "runs" / "small")
+    model = ModelIdentity(name="m", weights_sha256="w", tokenizer_sha256="t", dtype="float32", architecture="A", n_layers=1, d_model=2)
+    facts = {
+        "label": "x",
+        "task": "t",
+        "split": "eval",
+        "n": 0,
+        "methods": ("vanilla",),
+        "baseline": "vanilla",
+        "template": "hash",
+        "gate": {},
+    }
+    facts |= {"max_new_tokens": 9, "rows": 1, "run": "small", "config_digest": "c", "basis": "b", "model": model, "seed": 0}
+    spec = EvaluationSpec(**facts, command=f"stir eval {tmp_path}/runs/small --n 5")
+    folder = EvaluationFolder(run, "x")
+    folder.begin(spec, [])
+    folder.write_report(EvaluationReport(spec=spec, complete=True, problems=0, methods=()), "# x: t eval\n\n| a table |\n")
+    (tmp_path / "runs" / "sweep-small").mkdir()
+    (tmp_path / "runs" / "sweep-small" / "sweep.md").write_text("# Sweep\n")
+    (tmp_path / "results.toml").write_text(FILE)
+    return tmp_path
+
+
+def run_main(runs, *more) -> int:
+    return main(["--runs", str(runs / "runs"), "--file", str(runs / "results.toml"), "--page", str(runs / "page.md"), *more])
+
+
+def test_reports_are_put_in_and_hand_written_text_stays(runs):
+    assert run_main(runs) == 0
+    page = (runs / "page.md").read_text()
+    assert "### x: t eval" in page and "### Sweep" in page and "| a table |" in page
+    correct = json.loads((DEMO / "rollouts" / "manifest.json").read_text())["counts"]["correct"]
+    assert f"{correct} correct" in page
+    (runs / "page.md").write_text(
+        page.replace("## (x) an experiment", "By hand.\n\n## (x) an experiment").replace("| a table |", "| stale |")
+    )
+    assert run_main(runs) == 0
+    again = (runs / "page.md").read_text()
+    assert "By hand." in again and "stale" not in again and again.count("### Sweep") == 1
+
+
+def test_the_commands_name_no_folder_of_this_machine(runs):
+    experiment = {"run": "small", "commands": ["stir run configs/demo.toml"]}
+    assert commands(experiment, runs / "runs") == ["stir run configs/demo.toml", "stir eval runs/small --n 5"]
+
+
+def test_a_missing_run_is_one_line(runs, capsys):
+    shutil.rmtree(runs / "runs" / "small")
+    assert run_main(runs) == 2
+    assert capsys.readouterr().err.startswith("results: no run at")
