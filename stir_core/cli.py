@@ -241,6 +241,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from stir_core.commands.library import library_table
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -248,31 +249,19 @@ def _show(arguments: argparse.Namespace) -> int:
     entries = run.entries()
     if ranks and not arguments.all:
         entries = sorted((entry for entry in entries if entry.id in ranks), key=lambda entry: ranks[entry.id])
+    controls, advantages = run.controls(), run.advantages()
     if arguments.json:
-        print(json.dumps([entry.model_dump(mode="json") | {"rank": ranks.get(entry.id)} for entry in entries], indent=2))
+        measured = {
+            entry.id: {
+                "rank": ranks.get(entry.id),
+                "controls": controls[entry.id].model_dump() if entry.id in controls else None,
+                "advantage": advantages[entry.id].model_dump() if entry.id in advantages else None,
+            }
+            for entry in entries
+        }
+        print(json.dumps([entry.model_dump(mode="json") | measured[entry.id] for entry in entries], indent=2))
         return 0
-    lenses = run.lenses()
-    rows: list[list[str]] = []
-    for entry in entries:
-        lens = lenses.get(entry.id)
-        promoted = " ".join(repr(token.text) for token in lens.promoted[:4]) if lens else ""
-        norm = f"{entry.action_norm:.1f}" if entry.action_norm is not None else "-"
-        rank = str(ranks.get(entry.id, "-"))
-        rows.append(
-            [
-                entry.id,
-                entry.kind,
-                rank,
-                str(entry.m),
-                str(entry.layer),
-                f"{entry.quality:.4f}",
-                norm,
-                f"{entry.key_norm:.1f}",
-                entry.problem_id,
-                promoted,
-            ]
-        )
-    table(["entry", "kind", "rank", "m", "layer", "quality", "|action|", "|key|", "problem", "promotes"], rows)
+    table(*library_table(entries, ranks, run.lenses(), controls, advantages))
     return 0
 
 

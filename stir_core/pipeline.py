@@ -103,6 +103,26 @@ def run_stages(
     return run
 
 
+def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> None:
+    """Begin a run of other mining or selection settings with a finished run's rollouts, and with its states as far as they serve.
+
+    Raises:
+        StoreError: the base run's rollouts are not finished, or were sampled with other settings.
+    """
+    run = Run.at(out, config, environment())
+    if run.finished("rollouts"):
+        return
+    if base.manifest("rollouts").config_digest != stage_digest(config, "rollouts"):
+        raise StoreError(f"the rollouts of {base.path} were sampled with other settings than this config's: make a run of its own")
+    shutil.copytree(base.folder("rollouts"), run.part("rollouts"), dirs_exist_ok=True)
+    run.part("rollouts").rename(run.path / "rollouts")
+    layers = resolve_layers(config.mining.layers, model.n_layers)
+    if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
+        tensors = read_tensors(base.folder("states") / "states.safetensors", columns=model.d_model)
+        rows = read_records(base.folder("states") / "rows.jsonl", StateRow)
+        Captured(_take_up(run, "states", model), layers, model.d_model).adopt(rows, {layer: tensors[f"layer_{layer}"] for layer in layers})
+
+
 def environment() -> dict[str, Any]:
     """Versions, source revision and machine: what a reader needs to make the run again. Not part of any digest."""
     packages: dict[str, str] = {"stir-workbench": __version__, "python": platform.python_version()}

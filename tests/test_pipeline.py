@@ -253,3 +253,20 @@ def test_stability_goes_on_where_it_stopped(config, run, tmp_path, tiny_loaded):
     seen = []
     again = run_stages(rolling, tmp_path / "torn", until="actions", report=seen.append, model=tiny_loaded)
     assert seen[0].done == 4 and again.digest("actions") == whole.digest("actions")
+
+
+def test_a_run_begins_from_anothers_rollouts_and_states(run, config, tmp_path, tiny_loaded, monkeypatch):
+    """One layer of two: the same actions as a run of its own would mine, with no token run through the model."""
+    one = config_from({**CONFIG, "model": config.model.model_dump(), "mining": {**CONFIG["mining"], "layers": [2], "top_pairs": 4}})
+    alone = run_stages(one, tmp_path / "alone", until="actions", model=tiny_loaded)
+    read = []
+    monkeypatch.setattr(pipeline, "capture_states", lambda model, readings, layers: iter(read.extend(readings) or []))
+    pipeline.begin_from(run, one, tmp_path / "begun", tiny_loaded)
+    begun = run_stages(one, tmp_path / "begun", until="actions", model=tiny_loaded)
+    assert read == [], "every state is the other run's"
+    assert begun.entries() == alone.entries()
+    assert np.allclose(begun.action_rows(), alone.action_rows(), atol=1e-4)
+    assert begun.digest("rollouts") == run.digest("rollouts")
+    other = config_from({**CONFIG, "model": config.model.model_dump(), "rollouts": {**CONFIG["rollouts"], "temperature": 0.5}})
+    with pytest.raises(StoreError, match="sampled with other settings"):
+        pipeline.begin_from(run, other, tmp_path / "refused", tiny_loaded)

@@ -83,8 +83,9 @@ def _prepared(
     arguments: argparse.Namespace, base: "RunConfig", configs: "list[tuple[dict, RunConfig]]", out: Path, model: "LoadedModel"
 ) -> "list[Point]":
     """Every point with a run whose basis is finished; points that only differ in the gate share one."""
-    from stir_core.evaluate.sweep import Point, with_rollouts_of
-    from stir_core.pipeline import run_stages
+    from stir_core.config import digest_of
+    from stir_core.evaluate.sweep import Point
+    from stir_core.pipeline import begin_from, run_stages
 
     with progress() as report:
         first = run_stages(base, arguments.run or out / "base", until="rollouts", report=report, model=model)
@@ -92,7 +93,9 @@ def _prepared(
         for _, config in configs:
             key = (config.mining, config.basis)
             if key not in runs:
-                runs[key] = run_stages(config, with_rollouts_of(first, config, out), until="basis", report=report, model=model)
+                folder = out / "runs" / digest_of(*key)
+                begin_from(first, config, folder, model)
+                runs[key] = run_stages(config, folder, until="basis", report=report, model=model)
     return [Point(changes, config, runs[config.mining, config.basis]) for changes, config in configs]
 
 

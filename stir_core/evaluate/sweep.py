@@ -6,7 +6,6 @@ point are the best of many and therefore flatter it; the test split is looked at
 """
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
@@ -261,16 +260,6 @@ def choose(points: list[SweepPoint], objective: str) -> list[SweepPoint]:
     else:
         best = max(others, key=lambda point: (point.right, -(point.committed + point.probe)))
     return [vanilla, *(point.model_copy(update={"chosen": point is best}) for point in others)]
-
-
-def with_rollouts_of(base: Run, config: RunConfig, out: Path) -> Path:
-    """A run folder for a point with another library, its rollouts copied from the base run so that they are not sampled again."""
-    folder = out / "runs" / digest_of(config.mining, config.basis)
-    if not (folder / "rollouts").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(base.folder("rollouts"), folder / "rollouts.part", dirs_exist_ok=True)
-        (folder / "rollouts.part").rename(folder / "rollouts")
-    return folder
 
 
 def markdown(report: SweepReport) -> str:

@@ -52,6 +52,13 @@ class Captured:
         if len({(row.problem_id, row.k) for row, _ in self._waiting}) >= SHARD:
             self.flush()
 
+    def adopt(self, rows: list[StateRow], states: dict[int, np.ndarray]) -> None:
+        """Keep rollouts' states that another run holds, ``[rows, d_model]`` by layer; layers that are not wanted are ignored."""
+        for row in rows:
+            if row.source == "rollout" and (row.problem_id, row.k, row.m) not in self._place:
+                self._waiting.append((row, {layer: states[layer][row.row] for layer in self._layers}))
+        self.flush()
+
     def flush(self) -> None:
         """Write what waits."""
         if not self._waiting:

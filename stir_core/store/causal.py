@@ -7,12 +7,12 @@ causal.part/  while it is being made      causal/  when it has ended, by itself 
 import shutil
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from stir_core.errors import StoreError
 from stir_core.records import CausalReport, CausalSpec, Problem, Roll, Trace
-from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.jsonl import append_records, read_record, read_records, write_record, write_records
 from stir_core.store.runs import Run
+
+REMEDY = "make it with `stir causal`, or again with --fresh"
 
 MAY_CHANGE = {"command", "environment", "states", "rolls", "model"}
 """Parts of a spec that a study which is taken up again may change: more states or continuations add to what is there."""
@@ -51,12 +51,12 @@ class CausalFolder:
             elif self.path != self.part:  # it came with the run, which is not written to
                 shutil.copytree(self.path, self.part)
         self.part.mkdir(parents=True, exist_ok=True)
-        (self.part / "causal.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(self.part / "causal.json", spec)
         write_records(self.part / "problems.jsonl", problems)
 
     def spec(self) -> CausalSpec:
         """What is measured."""
-        return CausalSpec.model_validate_json((self.path / "causal.json").read_text(encoding="utf-8"))
+        return read_record(self.path / "causal.json", CausalSpec, REMEDY)
 
     def traces(self) -> list[Trace]:
         """Answers whose steps give the states, as far as they are there."""
@@ -78,7 +78,7 @@ class CausalFolder:
 
     def write_report(self, report: CausalReport, text: str, *, ended: bool) -> None:
         """Write the report; a study that has ended gets its final name."""
-        (self.path / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(self.path / "report.json", report)
         (self.path / "report.md").write_text(text, encoding="utf-8")
         write_records(self.path / "advantages.jsonl", report.actions)
         if ended and self.part.is_dir():
@@ -92,9 +92,4 @@ class CausalFolder:
             StoreError: it is malformed.
         """
         file = self.path / "report.json"
-        if not file.is_file():
-            return None
-        try:
-            return CausalReport.model_validate_json(file.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            raise StoreError(f"{file} is not a causal report ({error.errors()[0]['msg']}): make it again with --fresh") from None
+        return read_record(file, CausalReport, REMEDY) if file.is_file() else None

@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from stir_core.config import digest_of
-from stir_core.errors import StoreError
 from stir_core.records import CriticalTrace, Rebirth, Trace
-from stir_core.store.jsonl import append_records, read_records
+from stir_core.store.jsonl import append_records, read_record, read_records
 from stir_core.store.runs import Run
 
 Of = Literal["vanilla", "steered"]
@@ -49,12 +46,7 @@ class CriticalFile:
             StoreError: it is malformed.
         """
         file = self._place("json")
-        if not file.is_file():
-            return None
-        try:
-            return CriticalTrace.model_validate_json(file.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            raise StoreError(f"{file} holds no critical tokens ({error.errors()[0]['msg']}): remove it and measure again") from None
+        return read_record(file, CriticalTrace, "remove it and measure again with `stir critical`") if file.is_file() else None
 
     def _place(self, suffix: str) -> Path:
         return self._run.found("critical", f"{self._name}.{suffix}")

@@ -12,18 +12,14 @@ An evaluation that gets more methods, problems or seeds is taken up again: nothi
 
 import shutil
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from stir_core.config import digest_of
 from stir_core.errors import StoreError
 from stir_core.records import Answer, EvaluationReport, EvaluationSpec, Problem
-from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.jsonl import append_records, read_record, read_records, write_record, write_records
 from stir_core.store.runs import Run
 
-R = TypeVar("R", EvaluationSpec, EvaluationReport)
-
+REMEDY = "make it with `stir eval`"
 FIXED = ("task", "split", "levels", "template", "system", "gate", "max_new_tokens", "basis", "seed")
 """What an evaluation that is taken up again must share with what is there."""
 
@@ -74,7 +70,7 @@ class EvaluationFolder:
             elif self.path != self.part:  # it came with the run, which is not written to
                 shutil.copytree(self.path, self.part)
         (self.part / "answers").mkdir(parents=True, exist_ok=True)
-        (self.part / "evaluation.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(self.part / "evaluation.json", spec)
         write_records(self.part / "problems.jsonl", problems)
 
     def spec(self) -> EvaluationSpec:
@@ -83,7 +79,7 @@ class EvaluationFolder:
         Raises:
             StoreError: missing or malformed.
         """
-        return _read(self.path / "evaluation.json", EvaluationSpec)
+        return read_record(self.path / "evaluation.json", EvaluationSpec, REMEDY)
 
     def problems(self) -> list[Problem]:
         """The evaluation problems, in order."""
@@ -104,7 +100,7 @@ class EvaluationFolder:
 
     def write_report(self, report: EvaluationReport, text: str) -> None:
         """Write the report beside the answers; a complete one gives the folder its final name."""
-        (self.path / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_record(self.path / "report.json", report)
         (self.path / "report.md").write_text(text, encoding="utf-8")
         if report.complete and self.part.is_dir():
             shutil.rmtree(self.final, ignore_errors=True)
@@ -116,7 +112,7 @@ class EvaluationFolder:
         Raises:
             StoreError: none was written yet, or it is malformed.
         """
-        return _read(self.path / "report.json", EvaluationReport)
+        return read_record(self.path / "report.json", EvaluationReport, REMEDY)
 
 
 def evaluations(run: Run) -> list[EvaluationFolder]:
@@ -125,12 +121,3 @@ def evaluations(run: Run) -> list[EvaluationFolder]:
     labels = sorted({folder.name.removesuffix(".part") for root in roots for folder in root.iterdir() if folder.is_dir()})
     found = [EvaluationFolder(run, label) for label in labels]
     return [folder for folder in found if (folder.path / "report.json").is_file()]
-
-
-def _read(file: Path, kind: type[R]) -> R:
-    if not file.is_file():
-        raise StoreError(f"{file} is missing: make it with `stir eval`")
-    try:
-        return kind.model_validate_json(file.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise StoreError(f"{file} is not an evaluation ({error.errors()[0]['msg']}): make it again") from None

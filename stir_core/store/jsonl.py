@@ -36,6 +36,29 @@ def read_records(path: Path, kind: type[R], *, torn: Literal["error", "drop"] = 
     return records
 
 
+def read_record(path: Path, kind: type[R], remedy: str) -> R:
+    """The one record that a JSON file holds.
+
+    Args:
+        remedy: what to do when it is missing or malformed, for the refusal.
+
+    Raises:
+        StoreError: missing or malformed.
+    """
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing: {remedy}") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.reason
+        raise StoreError(f"{path} is not a {kind.__name__} ({what}): {remedy}") from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write one record as indented JSON."""
+    path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write records to a new file, flushed to the disk before returning."""
     with path.open("w", encoding="utf-8", newline="\n") as file:

@@ -216,7 +216,7 @@ def test_a_torn_report_is_one_line(open_page: OpenPage, store: Path) -> None:
     make_fake_evaluation(run)
     (EvaluationFolder(run, "small").path / "report.json").write_text("{}")
     app = open_page("evaluate")
-    assert not app.exception and len(app.error) == 1 and "is not an evaluation" in texts(app)
+    assert not app.exception and len(app.error) == 1 and "is not a EvaluationReport" in texts(app)
 
 
 def test_a_problem_shows_its_two_answers_and_the_decisions(open_page: OpenPage, store: Path) -> None:
