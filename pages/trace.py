@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from workbench.components import trace_form, trace_views
+from workbench.components import critical_view, trace_form, trace_views
 from workbench.components.page_frame import need_run, page
 
 with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
@@ -15,3 +15,4 @@ with page("Trace", "One prompt, two answers decoded in lock-step: row by row the
         growing.empty()
     with finished.container():
         trace_views.result(facts, request)
+        critical_view.where_lost(facts, request)

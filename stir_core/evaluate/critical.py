@@ -6,8 +6,7 @@ lost, not why, and with few continuations a fall of one is noise: every rate com
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from os.path import commonprefix
+from itertools import pairwise, takewhile
 
 from stir_core.config import GateConfig, RunConfig
 from stir_core.errors import DataError
@@ -77,7 +76,8 @@ def piece_texts(text: Callable[[list[int]], str], ids: Sequence[int], every: int
     """
     cuts, whole = [0], text(list(ids))
     for end in range(every, len(ids), every):
-        cuts.append(len(commonprefix([whole, text(list(ids[:end]))])))
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(whole, text(list(ids[:end])), strict=False))
+        cuts.append(sum(1 for _ in same))
     return tuple(whole[start:end] for start, end in pairwise([*cuts, len(whole)]))
 
 

@@ -35,6 +35,12 @@ def causal_command(run: Run) -> str:
     return shlex.join(["stir", "causal", name_of(run)])
 
 
+def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = None, rolls: int | None = None) -> str:
+    """Measures where a wrong held-out answer was lost."""
+    flags = [part for flag, value in (("--every", every), ("--rolls", rolls)) if value for part in (flag, str(value))]
+    return shlex.join(["stir", "critical", name_of(run), problem_id, "--of", of, *flags])
+
+
 _FLAGS = {
     "gate.k_scale": "--strength",
     "gate.variant": "--variant",
