@@ -59,7 +59,7 @@ def test_overlapping_intervals_name_no_place(facts: RunFacts) -> None:
     assert "this cannot be told from noise with 8 continuations" in said and "Lost" not in said
     assert "75 % [41, 93] to 38 % [14, 69]" in said and "lost on the way" not in said
     assert critical.loss_of(found).label == "largest fall"
-    assert "comes behind it" not in said
+    assert "comes after it" not in said
     late = critical.sentence(measured(facts, [3, 3, 5, 1, 8, 8, 5]))
     assert "most between tokens 16 and 24" in late and "token 48, it is 62 % [31, 86] again: what made the answer wrong comes" in late
     slowly = critical.sentence(measured(facts, [8, 7, 5, 4, 3, 2, 1]))

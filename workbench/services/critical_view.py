@@ -101,7 +101,7 @@ def sentence(found: CriticalTrace) -> str:
             "it was lost on the way, but between which tokens cannot be said."
         )
     elif last.rate.value >= before.rate.value:
-        said += f" From the last point, token {last.position}, it is {_rate(last)} again: what made the answer wrong comes behind it."
+        said += f" From the last point, token {last.position}, it is {_rate(last)} again: what made the answer wrong comes after it."
     return f"{said} {gate_line(found, loss)}"
 
 
@@ -130,9 +130,8 @@ def notes_of(facts: RunFacts, trace: Trace, found: CriticalTrace) -> str:
     if loss_of(found) and falls > 1:
         lines.append(f"The largest of {falls} falls was picked, so it looks larger than it is.")
     if trace.finish == "length":
-        limit = facts.config.decode.max_new_tokens
         lines.append(
-            f"The answer was cut at {trace.tokens_used} tokens; continuations have {limit} with what they begin from, late ones few."
+            f"The answer was cut at {trace.tokens_used} tokens, a limit that continuations share: late ones have little room left."
         )
     return " ".join(lines)
 
