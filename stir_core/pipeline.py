@@ -302,7 +302,13 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
         "corrective": sum(entry.id in chosen and entry.kind == "corrective" for entry in entries),
     }
     _take_up(run, "basis", model)
-    with run.writing("basis", lambda: _manifest(run, "basis", model, counts, run.manifest("actions").layers, notes)) as folder:
+    measured = {"advantages": run.advantages_digest()} if config.basis.quality == "measured" else {}
+
+    def manifest() -> Manifest:
+        made = _manifest(run, "basis", model, counts, run.manifest("actions").layers, notes)
+        return made.model_copy(update={"inputs": made.inputs | measured})
+
+    with run.writing("basis", manifest) as folder:
         write_records(folder / "picks.jsonl", picks)
         write_tensors(folder / "map.safetensors", {name: flat.astype(np.float32) for name, flat in maps.items()})
         (folder / "marker").unlink()

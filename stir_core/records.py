@@ -309,6 +309,8 @@ class Answer(Record):
     """Committed tokens."""
     probe_tokens: int
     """Tokens decoded beside the answer: previews, trial answers, the votes that were not kept."""
+    reused_tokens: int = 0
+    """Tokens that count as committed and as probe tokens, but were decoded once."""
     prompt_tokens: int
     """Tokens of the prompt, counted once for each time that it was read."""
     forward_tokens: int
@@ -322,6 +324,11 @@ class Answer(Record):
     """Steps and decisions, for methods that go step by step."""
     facts: dict[str, float | int | str] = {}
     """What the method itself has to say, e.g. the confidence at which it stopped."""
+
+    @property
+    def decoded(self) -> int:
+        """Tokens decoded for this answer: committed and probe, those that were both counted once."""
+        return self.tokens_used + self.probe_tokens - self.reused_tokens
 
 
 class Estimate(Record):
@@ -363,6 +370,8 @@ class EvaluationSpec(Record):
     """Digest of the run's config."""
     basis: str
     """Digest of the run's control basis."""
+    advantages: str | None = None
+    """SHA-256 of the measured advantages that ``library=measured`` is made of; ``None``: no method uses them."""
     model: "ModelIdentity"
     seed: int
     leaks: tuple[Leak, ...] = ()
@@ -387,7 +396,7 @@ class Comparison(Record):
     p_holm: float
     """Holm-corrected over the methods of the report."""
     tokens: Estimate
-    """Decoded tokens (committed and probe) minus the baseline's, a problem; percentile bootstrap over problems."""
+    """Decoded tokens (committed and probe, once where they were both) minus the baseline's, a problem; bootstrap over problems."""
     committed: Estimate
     """Committed tokens minus the baseline's."""
 
@@ -417,7 +426,7 @@ class Roll(Record):
     problem_id: str
     m: int
     arm: str
-    """``"nothing"``, ``"random"`` (noise as long as the best candidate's impulse), or an entry id."""
+    """``"nothing"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id."""
     alpha: float
     rep: int
     """Continuations with equal ``rep`` draw from the same random stream, whatever their arm."""
@@ -588,6 +597,8 @@ class MethodReport(Record):
     committed: float
     """Mean tokens an answer; likewise below."""
     probe: float
+    reused: float = 0.0
+    """Counted in both of the above, decoded once."""
     prompt: float
     forward: float
     flops: float
@@ -601,8 +612,8 @@ class MethodReport(Record):
 
     @property
     def total(self) -> float:
-        """Mean decoded tokens: committed and probe."""
-        return self.committed + self.probe
+        """Mean decoded tokens: committed and probe, those that were both counted once."""
+        return self.committed + self.probe - self.reused
 
 
 class EvaluationReport(Record):

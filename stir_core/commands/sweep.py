@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 
 from stir_core.commands.console import progress
 from stir_core.commands.evaluate import positive, short_environment
-from stir_core.errors import ConfigError
+from stir_core.errors import ConfigError, DataError
+from stir_core.tasks.overlap import find_overlaps
 
 if TYPE_CHECKING:
     from stir_core.config import RunConfig
@@ -27,7 +29,7 @@ def add(command: Command) -> None:
     sweep = command("sweep", _sweep, "Try a grid of settings on the validation split; then, with --test, the chosen point once on eval.")
     sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")
     sweep.add_argument("--out", type=Path, help="folder (default: runs/<sweep's name>)")
-    sweep.add_argument("--run", type=Path, help="take rollouts from this run of the base experiment")
+    sweep.add_argument("--run", help='take rollouts and states from this run of the base experiment (folder, or "demo")')
     sweep.add_argument("--rows", type=positive, default=16, help="answers decoded side by side")
     sweep.add_argument("--test", type=positive, metavar="N", help="evaluate the chosen point on N eval problems")
     sweep.add_argument("--model", help="another place where the base experiment's model lies")
@@ -39,17 +41,22 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from stir_core.models.loading import load_model
     from stir_core.pipeline import Progress
     from stir_core.store.configs import read_config
+    from stir_core.store.jsonl import write_record
     from stir_core.tasks import load_problems
 
     asked = _read(arguments.sweep)
     base = read_config(arguments.sweep.parent / asked.base)
-    if arguments.model:
-        base = changed(base, {"model.name": arguments.model})
     configs = [(point, changed(base, point)) for point in points_of(asked)]  # a wrong key is said before a model is loaded
+    if arguments.model:
+        named = base.model.model_copy(update={"name": arguments.model})
+        base, *others = (config.model_copy(update={"model": named}) for config in (base, *(config for _, config in configs)))
+        configs = [(point, config) for (point, _), config in zip(configs, others, strict=True)]
     out = arguments.out or Path("runs") / arguments.sweep.stem
     problems = list(load_problems(base.task.name, "validation", n=asked.n, seed=base.seed, levels=base.task.levels))
     model = load_model(base.model.name, dtype=base.model.dtype, device=base.model.device)
     points = _prepared(arguments, base, configs, out, model)
+    if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
+        raise DataError(f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split")
     with progress() as report:
 
         def show(done: int, total: int, tokens: int) -> None:
@@ -58,12 +65,12 @@ def _sweep(arguments: argparse.Namespace) -> int:
         found = sweep_points(model, points, problems, out / "points", rows=arguments.rows, report=show)
     chosen = choose([point for point, _ in found], asked.objective)
     result = SweepReport(base=asked.base, split="validation", n=asked.n, objective=asked.objective, points=tuple(chosen))
-    (out / "sweep.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_record(out / "sweep.json", result)
     (out / "sweep.md").write_text(markdown(result), encoding="utf-8")
     print(json.dumps(result.model_dump(mode="json"), indent=2) if arguments.json else markdown(result))
     if arguments.test:
         best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
-        return _test(arguments, best, model)
+        _test(arguments, best, model)
     return 0
 
 
@@ -86,9 +93,10 @@ def _prepared(
     from stir_core.config import digest_of
     from stir_core.evaluate.sweep import Point
     from stir_core.pipeline import begin_from, run_stages
+    from stir_core.store.runs import Run
 
     with progress() as report:
-        first = run_stages(base, arguments.run or out / "base", until="rollouts", report=report, model=model)
+        first = Run.open(arguments.run) if arguments.run else run_stages(base, out / "base", until="rollouts", report=report, model=model)
         runs = {}
         for _, config in configs:
             key = (config.mining, config.basis)
@@ -99,20 +107,16 @@ def _prepared(
     return [Point(changes, config, runs[config.mining, config.basis]) for changes, config in configs]
 
 
-def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel") -> int:
-    from stir_core.config import GateConfig
-    from stir_core.evaluate.report import markdown
+def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel") -> None:
+    """Evaluate the chosen point on held-out problems, its gate being the run's own; says on stderr where the report lies."""
     from stir_core.evaluate.runner import Ask, evaluate, settle
     from stir_core.pipeline import environment
+    from stir_core.store.runs import Run
 
-    gate = best.config.gate.model_dump()
-    own = best.run.config.gate.model_dump()
-    given = {key: value for key, value in gate.items() if value != own[key] and key in GateConfig.model_fields}
-    method = "stir" + (":" + ",".join(f"{key}={value}" for key, value in given.items()) if given else "")
-    ask = Ask([method], n=arguments.test, rows=arguments.rows, label="sweep-test")
+    facts = environment()
+    run = Run.at(best.run.path, best.config, facts)
+    ask = Ask(["stir"], n=arguments.test, rows=arguments.rows, label="sweep-test")
     command = shlex.join(["stir", "sweep", str(arguments.sweep), "--test", str(arguments.test)])
-    spec, problems = settle(best.run, model.identity, ask, command=command, environment=short_environment(environment()))
-    found, path = evaluate(best.run, model, spec, problems)
-    print(markdown(found))
-    print(path)
-    return 0
+    spec, problems = settle(run, model.identity, ask, command=command, environment=short_environment(facts))
+    _, path = evaluate(run, model, spec, problems)
+    print(f"stir: the chosen point on {arguments.test} eval problems: {path / 'report.md'}", file=sys.stderr)

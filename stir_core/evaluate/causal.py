@@ -1,12 +1,13 @@
 """Causal value of actions: from logged states of held-out answers, continuations with the action, without it, and with noise of its size.
 
-All arms of a state share their random streams (common random numbers), so that they differ by the impulse alone. After the step that it
-steers, an impulse is gone and nothing else is injected: what is measured is one decision, not a policy.
+All arms of a state share their random streams (common random numbers), so that they differ by the impulse alone. Nothing else is injected
+behind it: what is measured is one decision, not a policy. The tokens before the state are read unsteered; under ``persistent`` the gate saw
+them with what earlier impulses had left, so there the state is the answer's text and not its cache.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -255,6 +256,7 @@ def _group(
 ) -> Iterator[Roll]:
     """All rounds of some states."""
     rolls = list(known)
+    persistence = "persistent" if spec.gate["persistence"] == "persistent" else "ephemeral"
     upto = min(FIRST_ROUND, spec.rolls)
     while True:
         have = {(roll.problem_id, roll.m, roll.arm, roll.rep) for roll in rolls}
@@ -264,7 +266,7 @@ def _group(
             for arm in _arms(state, rolls, upto, spec):
                 for rep in range(upto):
                     if (*state.id, arm, rep) not in have:
-                        jobs.append(_job(state, arm, rep, memory, spec.seed))
+                        jobs.append(_job(state, arm, rep, memory, spec.seed, persistence))
                         asked.append((state, arm, rep))
         for event in steer(model, jobs, settings):
             if isinstance(event, TraceEvent):
@@ -282,18 +284,17 @@ def _arms(state: Logged, rolls: list[Roll], upto: int, spec: CausalSpec) -> list
     grouped = by_arm(roll for roll in rolls if (roll.problem_id, roll.m) == state.id)
     while spec.halving and n < upto and len(arms) > 1:
         gained = {arm: [gap for gap in gaps(grouped, state.id, arm, NOTHING_ARM, right)][:n] for arm in arms}
-        keep = sorted(arms, key=lambda arm: -sum(gained[arm]) / max(1, len(gained[arm])))[
-            : (len(arms) + 1) // 2
-        ]  # stable: better score first
+        keep = sorted(arms, key=lambda arm: -sum(gained[arm]) / max(1, len(gained[arm])))[: (len(arms) + 1) // 2]  # stable: order of value
         arms = [arm for arm in arms if arm in keep or arm == state.step.decision.chosen]
         n *= 2
     return [NOTHING_ARM, *arms, RANDOM_ARM]
 
 
-def _job(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Job:
+def _job(state: Logged, arm: str, rep: int, memory: Memory, seed: int, persistence: Literal["ephemeral", "persistent"]) -> Job:
     problem_id, m = state.id
     name = f"{problem_id}@{m}~{rep}"  # without the arm: all arms draw from the same streams
-    return Job(name, state.prompt_ids, GateConfig(), given=state.given, force=_force(state, arm, rep, memory, seed))
+    gate = GateConfig(persistence=persistence)
+    return Job(name, state.prompt_ids, gate, given=state.given, force=_force(state, arm, rep, memory, seed))
 
 
 def _force(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Force:
@@ -342,8 +343,9 @@ def sum_up(spec: CausalSpec, states: list[Logged], rolls: list[Roll]) -> CausalR
         effect(grouped, ids, lambda state: chosen[state], "chosen action", NOTHING_ARM, seed=spec.seed),
         effect(grouped, ids, lambda state: RANDOM_ARM, "random direction", NOTHING_ARM, seed=spec.seed),
         effect(grouped, ids, lambda state: chosen[state], "chosen action", RANDOM_ARM, seed=spec.seed),
-        effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NOTHING_ARM, seed=spec.seed),
     ]
+    if not spec.halving:  # dropping would bias it
+        effects.append(effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NOTHING_ARM, seed=spec.seed))
     candidates = candidates_of(tried)
     entries = sorted({candidate.entry_id for candidate in candidates})
     actions = [found for entry in entries if (found := advantage_of(grouped, entry, ids, seed=spec.seed)) is not None]

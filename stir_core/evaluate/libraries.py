@@ -15,7 +15,7 @@ def libraries_of(run: Run) -> Callable[[str], Memory | None]:
     """Library by name, each built once; ``None`` for one without entries.
 
     ``basis`` and ``all`` are the selected and all mined entries; ``zero`` is the basis with zero vectors; ``shuffled`` and
-    ``length_matched`` are the basis with its actions re-estimated (see ``harvest.controls``), entries without an estimate left out;
+    ``length_matched`` are the basis with its actions re-estimated (see ``harvest.controls``), pairs without an estimate left out;
     ``measured`` are the mined entries whose action has a measured advantage above 0, with that advantage for their quality.
     """
 
@@ -47,7 +47,8 @@ def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Li
     for i, entry in enumerate(library.entries):
         if entry.action_row is not None:
             actions[i] = rows[entry.action_row]
-    keep = [i for i, entry in enumerate(library.entries) if entry.kind == "null" or actions[i].any()]
+    estimated = {entry.pair for i, entry in enumerate(library.entries) if actions[i].any()}
+    keep = [i for i, entry in enumerate(library.entries) if entry.pair in estimated]  # null entries would win more often if theirs stayed
     return Library(tuple(library.entries[i] for i in keep), library.keys[keep], actions[keep])
 
 

@@ -70,6 +70,7 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
         unfinished=sum(answer.verdict is not None and not answer.verdict.finished for answer in flat),
         committed=mean(answer.tokens_used for answer in flat),
         probe=mean(answer.probe_tokens for answer in flat),
+        reused=mean(answer.reused_tokens for answer in flat),
         prompt=mean(answer.prompt_tokens for answer in flat),
         forward=mean(answer.forward_tokens for answer in flat),
         flops=mean(answer.flops for answer in flat),
@@ -97,7 +98,7 @@ def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]]
         p=p,
         test=test,
         p_holm=p,
-        tokens=_bootstrap(_gaps(base, own, lambda a: a.tokens_used + a.probe_tokens), spec.seed, f"{name} tokens"),
+        tokens=_bootstrap(_gaps(base, own, lambda a: a.decoded), spec.seed, f"{name} tokens"),
         committed=_bootstrap(_gaps(base, own, lambda a: a.tokens_used), spec.seed, f"{name} committed"),
     )
 
@@ -138,7 +139,7 @@ def markdown(report: EvaluationReport) -> str:
         f"at most {spec.max_new_tokens} committed tokens, template {spec.template}, run seed {spec.seed}.",
     ]
     if spec.command:
-        lines += ["", f"    {spec.command}"]
+        lines += ["", *(f"    {command}" for command in spec.command.splitlines())]
     if not report.complete:
         lines += ["", f"**Not finished:** {report.problems} of {spec.n} problems have been answered by every method."]
     if spec.leaks:
@@ -204,10 +205,10 @@ def _notes(report: EvaluationReport) -> list[str]:
     spec = report.spec
     tests = sorted({method.versus.test for method in report.methods if method.versus})
     lines = [
-        "Means an answer. decoded = committed + probe tokens; forward = every token position run, prompts and clean passes included; "
-        f"seconds = wall-clock of the batch ({spec.rows} rows) shared out, so it depends on the machine. Differences are against "
-        f"`{spec.baseline}`, paired by problem; intervals: Wilson for accuracies (bootstrap over problems for several seeds), percentile "
-        f"bootstrap over problems for differences; p: {', '.join(tests) or 'none'}, Holm over the methods.",
+        "Means an answer. decoded = committed + probe tokens, those that were both counted once; forward = every token position run, "
+        f"prompts and clean passes included; seconds = wall-clock of the batch ({spec.rows} rows) shared out, so it depends on the "
+        f"machine. Differences are against `{spec.baseline}`, paired by problem; intervals: Wilson for accuracies (bootstrap over problems "
+        f"for several seeds), percentile bootstrap over problems for differences; p: {', '.join(tests) or 'none'}, Holm over the methods.",
     ]
     if spec.same_words:
         lines.append(f"{spec.same_words} problems repeat a mined one but for its numbers; they count as other problems.")

@@ -95,6 +95,7 @@ def settle(
         run=run.name,
         config_digest=digest_of(config),
         basis=run.digest("basis"),
+        advantages=run.advantages_digest() if any("library=measured" in name for name in names) else None,
         model=identity,
         seed=config.seed,
         leaks=tuple(Leak(**overlap._asdict()) for overlap in leakage.overlaps),
@@ -127,11 +128,12 @@ def evaluate(
     Raises:
         StoreError: the label holds an evaluation with other settings.
     """
-    folder = EvaluationFolder(run, spec.label)
-    if not fresh and folder.path.is_dir() and (folder.path / "evaluation.json").is_file():
-        spec = spec.model_copy(update={"methods": tuple(dict.fromkeys((*folder.spec().methods, *spec.methods)))})
+    folder, bench = EvaluationFolder(run, spec.label), bench_for(run, model, spec)
+    for made in methods(list(spec.methods)):
+        made.decoder.check(bench, made.parameters)
+    if not fresh and (folder.path / "evaluation.json").is_file():
+        spec = _joined(folder.spec(), spec)
     folder.begin(spec, problems, fresh=fresh)
-    bench = bench_for(run, model, spec)
     prompts = {p.id: model.chat_ids(render(p, spec.template), spec.system, room=spec.max_new_tokens) for p in problems}
     asked = {name: _questions(method(name), problems, prompts, spec.seeds) for name in spec.methods}
     known = {name: {(answer.problem_id, answer.seed) for answer in folder.answers(name)} for name in spec.methods}
@@ -152,6 +154,14 @@ def evaluate(
         found = summarise(folder, spec, problems)
         folder.write_report(found, markdown(found))
     return found, folder.path
+
+
+def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
+    """An evaluation that is taken up again: its methods and commands, then the new ones."""
+    commands = dict.fromkeys([*(known.command or "").splitlines(), *(spec.command or "").splitlines()])
+    return spec.model_copy(
+        update={"methods": tuple(dict.fromkeys((*known.methods, *spec.methods))), "command": "\n".join(commands) or None}
+    )
 
 
 def summarise(folder: EvaluationFolder, spec: EvaluationSpec, problems: list[Problem]) -> EvaluationReport:

@@ -25,8 +25,10 @@ from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render
 
-DECIDES = frozenset({"beta", "rho", "tau_null", "min_sim", "min_entries"})
-"""Gate parameters that only enter the decision; ``k_scale`` joins them where previews run at scale 1."""
+DECIDES = frozenset({"rho", "tau_null", "min_sim", "min_entries"})
+"""Gate parameters that only enter the decision; ``beta`` and ``k_scale`` join them where previews run at scale 1."""
+SWEPT = ("mining", "basis", "gate")
+"""Sections whose keys can be swept; a change in another one is another experiment, with rollouts of its own."""
 
 
 class SweepConfig(Section):
@@ -89,7 +91,7 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
     """
     ours, theirs = gate.model_dump(), recorded.model_dump()
     differing = {key for key in ours if ours[key] != theirs[key]}
-    free = DECIDES | ({"k_scale"} if gate.preview_scale == recorded.preview_scale == "unit" else set())
+    free = DECIDES | ({"beta", "k_scale"} if gate.preview_scale == recorded.preview_scale == "unit" else set())
     if differing - free:
         return None
     kept: list[StepTrace] = []
@@ -127,6 +129,8 @@ def changed(base: RunConfig, changes: dict[str, Any]) -> RunConfig:
     data = base.model_dump(mode="json")
     for path, value in changes.items():
         *sections, key = path.split(".")
+        if not sections or sections[0] not in SWEPT:
+            raise ConfigError(f"sweep key {path} cannot be swept: take keys of {', '.join(SWEPT)}; for others make a run each")
         place = data
         for section in sections:
             if not isinstance(place.get(section), dict):

@@ -50,8 +50,8 @@ def cost_of(feeds: "Sequence[Feed]") -> Cost:
 def flops(shape: Shape, cost: Cost) -> float:
     """Floating-point operations of that much work: two for each weight and token, four for each attended position and width.
 
-    Source: Kaplan et al. 2020 (arXiv 2001.08361), table 1, with attention counted by the positions really read. Sliding windows are
-    counted as if they were not there.
+    Source: after Kaplan et al. 2020 (arXiv 2001.08361), with attention (scores and weighted sum) counted by the positions really read.
+    Sliding windows are counted as if they were not there.
     """
     attention = 4.0 * shape.attention_width * cost.attended
     return 2.0 * shape.block_parameters * cost.tokens + attention + 2.0 * shape.head_parameters * cost.logits

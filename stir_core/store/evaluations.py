@@ -63,6 +63,10 @@ class EvaluationFolder:
                         f"{self.path} was made with {field} = {theirs!r}, not {ours!r}: choose another --label, "
                         "or add --fresh to start over"
                     )
+            if None not in (known.advantages, spec.advantages) and known.advantages != spec.advantages:
+                raise StoreError(
+                    f"{self.path} was made with other measured advantages: choose another --label, or add --fresh to start over"
+                )
             if known.model.weights_sha256 != spec.model.weights_sha256 or known.model.dtype != spec.model.dtype:
                 raise StoreError(f"{self.path} was made with {known.model.name} in {known.model.dtype}: choose another --label")
             if self.path == self.final:

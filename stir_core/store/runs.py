@@ -107,8 +107,8 @@ class Run:
 
     @property
     def work(self) -> Path:
-        """Where evaluations and measurements of this run are written: its folder, or for the embedded run ``runs/demo``."""
-        return self.path if self.path != DEMO else Path(os.environ.get("STIR_RUNS") or "runs") / "demo"
+        """Where evaluations and measurements of this run are written: its folder, or for the embedded run ``runs/embedded``."""
+        return self.path if self.path != DEMO else Path(os.environ.get("STIR_RUNS") or "runs") / "embedded"
 
     def found(self, *parts: str) -> Path:
         """A file or folder that was made from this run later: in :attr:`work` where it is there, else in the run's own folder."""
@@ -191,6 +191,8 @@ class Run:
         if manifest.config_digest != stage_digest(self.config, stage):
             raise StoreError(f'stage "{stage}" of {self.path} was made with other settings: add --redo {stage}, or choose another --out')
         for name, digest in manifest.inputs.items():
+            if name == "advantages" and self.advantages_digest() != digest:
+                raise StoreError(f'stage "{stage}" of {self.path} was made from other measured advantages: add --redo {stage}')
             if self.finished(name) and self.digest(name) != digest:
                 raise StoreError(f'stage "{stage}" of {self.path} was made from another "{name}": add --redo {stage}')
 
@@ -253,6 +255,11 @@ class Run:
         """Measured causal value of actions, by entry id; empty where none was measured."""
         file = self.found("causal", "advantages.jsonl")
         return {found.entry_id: found for found in read_records(file, Advantage)} if file.is_file() else {}
+
+    def advantages_digest(self) -> str | None:
+        """SHA-256 of the measured advantages; ``None`` where none were measured."""
+        file = self.found("causal", "advantages.jsonl")
+        return file_sha256(file) if file.is_file() else None
 
     def picks(self) -> list[Pick]:
         """The control basis, in the order it was picked."""

@@ -186,9 +186,30 @@ def test_a_basis_is_rebuilt_on_measured_quality(run, tiny_loaded):
     good = {found.entry_id: found.value for found in report.actions if found.value > 0}
     assert good, "the comparison proves nothing without an action that came out above 0"
     again = run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
+    assert again.manifest("basis").inputs["advantages"] == run.advantages_digest()
+    again.check_fresh("basis")
     picked = {pick.entry_id: pick.quality for pick in again.picks()}
     pairs = {entry.id: entry.pair for entry in again.entries()}
     by_pair = {pairs[name]: value for name, value in good.items()}
     assert picked and all(by_pair[pairs[name]] == quality for name, quality in picked.items())
     assert {entry.quality for entry in again.library().entries} <= set(good.values())
     assert "selected on measured quality" in again.manifest("basis").notes[0]
+
+
+def test_a_basis_of_another_study_is_not_fresh(run, tiny_loaded):
+    measured_config = run.config.model_copy(update={"basis": run.config.basis.model_copy(update={"quality": "measured"})})
+    measured(run, tiny_loaded, rolls=2)
+    run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
+    (run.path / "causal" / "advantages.jsonl").write_text("")
+    with pytest.raises(StoreError, match="made from other measured advantages: add --redo basis"):
+        Run.open(run.path).check_fresh("basis")
+
+
+def test_impulses_persist_where_the_gates_do(run, tiny_loaded, monkeypatch):
+    seen = []
+    steer = causal.steer
+    monkeypatch.setattr(causal, "steer", lambda model, jobs, settings: seen.extend(jobs) or steer(model, jobs, settings))
+    gate = run.config.gate.model_copy(update={"persistence": "persistent"})
+    persistent = Run.at(run.path, run.config.model_copy(update={"gate": gate}), {})
+    measured(persistent, tiny_loaded, rolls=2)
+    assert {job.gate.persistence for job in seen} == {"persistent"}

@@ -75,13 +75,13 @@ def test_the_static_vector_is_the_mean_action_at_the_dose_of_stir(run, tiny_load
     memory = libraries_of(run)("all")
     corrective = [entry for entry in memory.entries if entry.kind == "corrective"]
     force = next(job.force for job in seen if job.force is not None)
-    assert force(0) is None
+    assert force(0) is None and force(4) is None, "where the gate may not act, nothing is forced"
     forced = force(1)
     own = [entry for entry in corrective if entry.layer == forced.layer]
     mean = sum(memory.action(entry.id) for entry in own) / len(own)
     assert (forced.vector - mean / mean.norm()).abs().max() < 1e-6
-    norm = sum(float(memory.action(entry.id).norm()) for entry in corrective) / len(corrective)
-    quality = sum(entry.quality for entry in corrective) / len(corrective)
+    norm = sum(float(memory.action(entry.id).norm()) for entry in own) / len(own)
+    quality = sum(entry.quality for entry in own) / len(own)
     assert forced.alpha == pytest.approx(2 * 2.0 * quality * norm, rel=1e-5)
     assert force(3).alpha == forced.alpha
 
@@ -210,3 +210,39 @@ def test_problems_that_repeat_a_mined_one_but_for_its_numbers_are_counted(run, t
     report, path = evaluated(run, tiny_loaded, "stir:candidates=1")
     assert (report.spec.leaks, report.spec.same_words) == ((), 1)
     assert "1 problems repeat a mined one but for its numbers" in (path / "report.md").read_text()
+
+
+def test_a_library_that_cannot_be_had_is_refused_before_anything_is_written(run, tiny_loaded):
+    for name, what in (("stir:library=measured", "stir causal"), ("stir:layer=3", "no entry at layer 3")):
+        with pytest.raises((StoreError, ConfigError), match=what):
+            evaluated(run, tiny_loaded, name, n=2)
+    assert not (run.path / "evaluation").exists()
+    report, _ = evaluated(run, tiny_loaded, "noise", n=2)
+    assert report.complete and [m.name for m in report.methods] == ["vanilla", "noise"]
+
+
+def test_tokens_that_were_previewed_and_committed_count_once(run, tiny_loaded):
+    report, _ = evaluated(run, tiny_loaded, "stir:k_scale=0")
+    answers = EvaluationFolder(run, "arithmetic-eval").answers("stir:k_scale=0")
+    assert sum(a.reused_tokens for a in answers) > 0
+    for answer in answers:
+        assert answer.decoded == answer.tokens_used + answer.trace.probe_tokens - answer.trace.reused_tokens
+    assert report.methods[1].total == pytest.approx(sum(a.decoded for a in answers) / 4)
+
+
+def test_the_commands_of_all_attempts_are_kept(run, tiny_loaded):
+    evaluated(run, tiny_loaded, "stir", n=2)
+    spec, problems = settle(run, tiny_loaded.identity, ask("noise", n=2), command="stir eval again", environment={})
+    report, path = evaluate(run, tiny_loaded, spec, problems)
+    assert report.spec.command == "stir eval\nstir eval again"
+    assert "    stir eval\n    stir eval again\n" in (path / "report.md").read_text()
+
+
+def test_control_libraries_keep_whole_pairs(run):
+    for name in ("shuffled", "length_matched"):
+        memory = libraries_of(run)(name)
+        kinds: dict[int, set[str]] = {}
+        for entry in memory.entries if memory else ():
+            kinds.setdefault(entry.pair, set()).add(entry.kind)
+        basis = {(entry.pair, entry.kind) for entry in libraries_of(run)("basis").entries}
+        assert all(kinds[pair] == {kind for own, kind in basis if own == pair} for pair in kinds)

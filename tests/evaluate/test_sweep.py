@@ -60,9 +60,10 @@ def test_what_changes_the_evidence_is_not_replayed(tiny, change):
     assert replay(traces(tiny, GATE)[0], GATE, GATE.model_copy(update=change), seed=0) is None
 
 
-def test_strength_counts_as_evidence_where_previews_run_at_the_committed_strength(tiny):
+@pytest.mark.parametrize("change", [{"k_scale": 0.1}, {"beta": 0.5}])
+def test_strength_counts_as_evidence_where_previews_run_at_the_committed_strength(tiny, change):
     gate = GATE.model_copy(update={"preview_scale": "committed"})
-    assert replay(traces(tiny, gate)[0], gate, gate.model_copy(update={"k_scale": 0.1}), seed=0) is None
+    assert replay(traces(tiny, gate)[0], gate, gate.model_copy(update=change), seed=0) is None
 
 
 def test_a_looser_threshold_must_look_again(tiny):
@@ -127,6 +128,7 @@ def summary(right, committed):
 def test_a_wrong_key_is_refused(run):
     with pytest.raises(ConfigError, match=r"did you mean gate\.k_scale"):
         changed(run.config, {"gate.k_scal": 1})
-    with pytest.raises(ConfigError, match="gates is not a section"):
-        changed(run.config, {"gates.k_scale": 1})
+    for key in ("gates.k_scale", "decode.max_new_tokens", "seed", "rollouts.k"):
+        with pytest.raises(ConfigError, match="cannot be swept"):
+            changed(run.config, {key: 1})
     assert GateConfig() and M

@@ -51,6 +51,9 @@ class Bench:
 Decode = Callable[[Bench, list[Question], Parameters], Iterator[Answer]]
 
 
+Check = Callable[[Bench, Parameters], None]
+
+
 @dataclass(frozen=True)
 class Decoder:
     """One way to answer, as the registry knows it."""
@@ -65,3 +68,5 @@ class Decoder:
     """Parameters with their defaults; no other is accepted."""
     by_chance: bool = False
     """Whether repetitions differ."""
+    check: Check = lambda bench, parameters: None
+    """Refuses what cannot be decoded, before anything is."""

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from stir_core.config import GateConfig
-from stir_core.errors import ConfigError
+from stir_core.errors import ConfigError, StoreError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question, Value
 from stir_core.intervene.controller import Force, Forced, Job, steer
+from stir_core.intervene.gate import steerable
 from stir_core.intervene.memory import Memory
 from stir_core.records import Answer, Problem, Trace, TraceEvent
 from stir_core.seeding import generator_for
 
 LIBRARIES = ("basis", "all", "zero", "shuffled", "length_matched", "measured")
-"""Libraries that ``stir`` can steer with: the control basis, every mined entry, the basis with zero vectors, with vectors mined under
-labels shuffled within the problem, with vectors of length-matched pairs, and the basis selected on measured quality."""
+"""Libraries that ``stir`` can steer with; see ``evaluate.libraries``."""
 
 _GATE: dict[str, Value] = {
     name: field.default for name, field in GateConfig.model_fields.items() if isinstance(field.default, int | float | str)
@@ -36,55 +36,62 @@ def stir(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
 
 
 def static(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
-    """One vector, the mean of all mined actions, added at the end of every step; its keys and values stay."""
+    """One vector, the mean of all mined actions of a layer, added at every step's end that the gate could steer."""
     memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
-    gate = bench.gate.model_copy(update={"persistence": parameters["persistence"]})
-    jobs = [Job(q.name, q.prompt_ids, gate, force=_static(memory, gate, float(parameters["strength"]))) for q in questions]
-    return _answers(bench, questions, jobs)
+    gate, layer = _forcing_gate(bench, parameters), _dominant_layer(memory)
+    mean = mean_action(memory, layer)
+    dose = nominal_dose(memory, gate, layer) * float(parameters["strength"])
+    forced = Forced("mean", layer, mean / mean.norm().clamp(min=1e-12), dose)
+    force = _where_steerable(bench, lambda m: forced)
+    return _answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force) for q in questions])
 
 
 def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
-    """A fresh Gaussian direction at the end of every step, as long as the actions that STIR injects."""
-    memory = _library(bench, "all", int(parameters["layer"]))
-    strength, seed = float(parameters["strength"]), bench.settings.seed
+    """A fresh Gaussian direction at every step's end that the gate could steer, as long as the actions that STIR injects."""
+    memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
+    gate, layer = _forcing_gate(bench, parameters), _dominant_layer(memory)
+    dose = nominal_dose(memory, gate, layer) * float(parameters["strength"])
 
-    def force_for(question: Question) -> Force | None:
-        if memory is None:
-            return None
-        layer, dose = _dominant_layer(memory), nominal_dose(memory, bench.gate) * strength
-
-        def force(m: int) -> Forced | None:
-            if m == 0:
-                return None
-            drawn = generator_for(seed, "noise", question.name, m).standard_normal(bench.model.d_model)
+    def force_for(question: Question) -> Force:
+        def force(m: int) -> Forced:
+            drawn = generator_for(bench.settings.seed, "noise", question.name, m).standard_normal(bench.model.d_model)
             direction = torch.tensor(drawn, dtype=torch.float32)
             return Forced("noise", layer, direction / direction.norm(), dose)
 
-        return force
+        return _where_steerable(bench, force)
 
-    return _answers(bench, questions, [Job(q.name, q.prompt_ids, bench.gate, force=force_for(q)) for q in questions])
+    return _answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force_for(q)) for q in questions])
 
 
-def nominal_dose(memory: Memory, gate: GateConfig) -> float:
-    """Norm of a typical committed impulse: ``k_scale * beta * mean quality * mean norm of the actions``.
+def has_library(bench: Bench, parameters: Parameters) -> None:
+    """Refuse a method whose library cannot be had, before anything is decoded.
+
+    Raises:
+        StoreError: the run does not hold it, or it has no action.
+        ConfigError: it has no entry at the layer that is asked for.
+    """
+    _library(bench, str(parameters["library"]), int(parameters["layer"]))
+
+
+def nominal_dose(memory: Memory, gate: GateConfig, layer: int) -> float:
+    """Norm of a typical committed impulse at a layer: ``k_scale * beta * mean quality * mean norm of its actions``.
 
     Cosines and preview gains are left out.
     """
-    corrective = [entry for entry in memory.entries if entry.kind == "corrective"]
-    norms = [float(memory.action(entry.id).norm()) for entry in corrective]
-    quality = sum(entry.quality for entry in corrective) / len(corrective)
+    own = [entry for entry in memory.entries if entry.kind == "corrective" and entry.layer == layer]
+    norms = [float(memory.action(entry.id).norm()) for entry in own]
+    quality = sum(entry.quality for entry in own) / len(own)
     return gate.k_scale * gate.beta * quality * sum(norms) / len(norms)
 
 
-def _static(memory: Memory | None, gate: GateConfig, strength: float) -> Force | None:
-    if memory is None:
-        return None
-    layer = _dominant_layer(memory)
-    mean = mean_action(memory, layer)
-    if not float(mean.norm()):
-        return None
-    vector, dose = mean / mean.norm(), nominal_dose(memory, gate) * strength
-    return lambda m: Forced("mean", layer, vector, dose) if m else None
+def _forcing_gate(bench: Bench, parameters: Parameters) -> GateConfig:
+    return bench.gate.model_copy(update={"persistence": parameters["persistence"]})
+
+
+def _where_steerable(bench: Bench, force: Force) -> Force:
+    """Force at the control points that the gate may steer, and leave the others alone."""
+    gate = bench.gate.model_copy(update={"variant": "stir"})
+    return lambda m: force(m) if steerable(m, gate, bench.settings.control_points) is None else None
 
 
 def mean_action(memory: Memory, layer: int) -> Tensor:
@@ -98,9 +105,11 @@ def _dominant_layer(memory: Memory) -> int:
     return max(set(layers), key=lambda layer: (layers.count(layer), layer))
 
 
-def _library(bench: Bench, name: str, layer: int) -> Memory | None:
+def _library(bench: Bench, name: str, layer: int) -> Memory:
     memory = bench.libraries(name)
-    if memory is None or layer < 0:
+    if memory is None or not any(entry.kind == "corrective" for entry in memory.entries):
+        raise StoreError(f"library {name} has no action: there is nothing to steer with")
+    if layer < 0:
         return memory
     if layer not in memory.layers:
         known = ", ".join(map(str, memory.layers))
@@ -132,6 +141,7 @@ def answer_of(trace: Trace, problem: Problem, seed: int = 0) -> Answer:
         finish=trace.finish,
         tokens_used=trace.tokens_used,
         probe_tokens=trace.probe_tokens,
+        reused_tokens=trace.reused_tokens,
         prompt_tokens=len(trace.prompt_ids),
         forward_tokens=trace.forward_tokens,
         flops=trace.flops or 0.0,
@@ -144,22 +154,26 @@ VANILLA = Decoder("vanilla", "greedy decoding", "the baseline", vanilla, {})
 STIR = Decoder(
     "stir",
     "retrieve, preview, commit",
-    "arXiv 2602.04925; parameters not given are the run's own",
+    "arXiv 2602.04925; parameters that are not given are the run's own, not the defaults shown here",
     stir,
     {"library": "basis", "layer": -1, **_GATE},
+    check=has_library,
 )
 STATIC = Decoder(
     "static",
     "the mean action at every step",
     "SEAL (Chen et al. 2025, arXiv 2504.07986): one vector at every step's end, kept in the cache; here the mean of all mined actions, "
-    "as long as STIR's own impulses times strength",
+    "as long as STIR's own impulses times strength, at the control points that the gate may steer",
     static,
     {"library": "all", "layer": -1, "strength": 1.0, "persistence": "persistent"},
+    check=has_library,
 )
 NOISE = Decoder(
     "noise",
     "a random direction at every step",
-    "a control: says what any push of that size does",
+    "a control for static: what any push of that size does",
     noise,
-    {"layer": -1, "strength": 1.0},
+    {"library": "all", "layer": -1, "strength": 1.0, "persistence": "persistent"},
+    by_chance=True,
+    check=has_library,
 )
