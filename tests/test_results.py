@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from benchmarks.results import commands, main
-from stir_core.records import EvaluationReport, EvaluationSpec, ModelIdentity
+from stir_core.findings import EvaluationReport, EvaluationSpec
+from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import DEMO, Run
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from stir_core.records import Advantage, Entry
+from stir_core.findings import Advantage
+from stir_core.records import Entry
 
 
 def measured_quality(entries: Sequence[Entry], advantages: Mapping[str, Advantage]) -> dict[int, float]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from stir_core.records import Advantage, Control, Entry, Lens
+from stir_core.findings import Advantage
+from stir_core.records import Control, Entry, Lens
 
 HEADS = [
     "entry",

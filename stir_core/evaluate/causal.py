@@ -27,10 +27,11 @@ from stir_core.evaluate.effects import (
     predictor,
     right,
 )
+from stir_core.findings import CausalReport, CausalSpec, Roll
 from stir_core.intervene.controller import NOTHING, Force, Forced, Job, Settings, steer
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
-from stir_core.records import CausalReport, CausalSpec, Problem, Roll, StepTrace, Trace, TraceEvent
+from stir_core.records import Problem, StepTrace, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run

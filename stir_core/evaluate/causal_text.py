@@ -1,6 +1,6 @@
 """A causal study as Markdown."""
 
-from stir_core.records import ArmEffect, CausalReport, Estimate, Predictor
+from stir_core.findings import ArmEffect, CausalReport, Estimate, Predictor
 
 NOTE = "Intervals resample states, then continuations. McNemar's p takes pairs of one state for independent, which they are not."
 

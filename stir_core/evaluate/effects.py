@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from stir_core.evaluate.statistics import mcnemar
-from stir_core.records import Advantage, ArmEffect, Bin, CausalPoint, Estimate, Predictor, Roll
+from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, Estimate, Predictor, Roll
 from stir_core.seeding import generator_for
 
 DRAWS = 4000

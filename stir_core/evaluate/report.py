@@ -8,7 +8,7 @@ from scipy.stats import permutation_test
 
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.evaluate.statistics import Interval, bootstrap_mean, holm, mcnemar, wilson
-from stir_core.records import Answer, Comparison, Estimate, EvaluationReport, EvaluationSpec, MethodReport
+from stir_core.findings import Answer, Comparison, Estimate, EvaluationReport, EvaluationSpec, MethodReport
 
 Describe = Callable[[str], tuple[str, str]]
 """Method name -> what it is, and its source."""

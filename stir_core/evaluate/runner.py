@@ -11,9 +11,10 @@ from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS, Method, method, methods
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.evaluate.report import evaluation_report, markdown
+from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
 from stir_core.intervene.controller import Settings
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Answer, EvaluationReport, EvaluationSpec, Leak, ModelIdentity, Problem
+from stir_core.records import ModelIdentity, Problem
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems, render, task_spec

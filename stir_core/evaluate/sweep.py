@@ -16,11 +16,12 @@ from pydantic import Field
 from stir_core.config import GateConfig, RunConfig, Section, config_from, digest_of
 from stir_core.errors import ConfigError
 from stir_core.evaluate.statistics import wilson
+from stir_core.findings import Estimate
 from stir_core.intervene.controller import Job, Settings, steer
 from stir_core.intervene.gate import decide
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Estimate, Problem, Record, StepTrace, Trace, TraceEvent
+from stir_core.records import Problem, Record, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render

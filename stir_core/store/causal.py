@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from stir_core.errors import StoreError
-from stir_core.records import CausalReport, CausalSpec, Problem, Roll, Trace
+from stir_core.findings import CausalReport, CausalSpec, Roll
+from stir_core.records import Problem, Trace
 from stir_core.store.jsonl import append_records, read_record, read_records, write_record, write_records
 from stir_core.store.runs import Run
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from stir_core.config import digest_of
-from stir_core.records import CriticalTrace, Rebirth, Trace
+from stir_core.findings import CriticalTrace, Rebirth
+from stir_core.records import Trace
 from stir_core.store.jsonl import append_records, read_record, read_records
 from stir_core.store.runs import Run
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from stir_core.config import digest_of
 from stir_core.errors import StoreError
-from stir_core.records import Answer, EvaluationReport, EvaluationSpec, Problem
+from stir_core.findings import Answer, EvaluationReport, EvaluationSpec
+from stir_core.records import Problem
 from stir_core.store.jsonl import append_records, read_record, read_records, write_record, write_records
 from stir_core.store.runs import Run
 

@@ -22,8 +22,9 @@ from pydantic import ValidationError
 
 from stir_core.config import STAGES, RunConfig, config_from, digest_of, stage_digest
 from stir_core.errors import MismatchError, StoreError
+from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
-from stir_core.records import Advantage, Control, Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
+from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
 from stir_core.store.jsonl import read_records
 from stir_core.store.tensors import read_tensors
 

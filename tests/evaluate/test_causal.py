@@ -1,5 +1,8 @@
 """The causal study on the tiny model: what an arm injects, which arms stay in, and how it is interrupted."""
 
+# pyright: reportOptionalMemberAccess=false
+# (what is None where a test expects something raises there, and the test fails as it should)
+
 import pytest
 import torch
 

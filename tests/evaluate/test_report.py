@@ -1,18 +1,25 @@
 """Figures from hand-made answers: counted, paired, corrected, written."""
 
+# pyright: reportOptionalMemberAccess=false
+# (what is None where a test expects something raises there, and the test fails as it should)
+
+from typing import Any
+
+import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.evaluate.report import evaluation_report, markdown
-from stir_core.records import Answer, EvaluationSpec, ModelIdentity, Verdict
+from stir_core.findings import Answer, EvaluationSpec
+from stir_core.records import ModelIdentity, Verdict
 
 MODEL = ModelIdentity(name="m", weights_sha256="w", tokenizer_sha256="t", dtype="float32", architecture="A", n_layers=1, d_model=2)
 
 
 def spec(methods, n, **more) -> EvaluationSpec:
-    facts = dict(
+    facts: dict[str, Any] = dict(
         label="x", task="t", split="eval", n=n, methods=tuple(methods), baseline=methods[0], template="hash", gate={}, max_new_tokens=9
     )
     facts |= dict(rows=1, run="r", config_digest="c", basis="b", model=MODEL, seed=0)
@@ -21,7 +28,7 @@ def spec(methods, n, **more) -> EvaluationSpec:
 
 def answer(method, problem, right, tokens=5, seed=0, probe=0, text="a b c") -> Answer:
     verdict = Verdict(correct=right, extracted="1", gold="1", method="", reason="", finished=right)
-    cost = dict(
+    cost: dict[str, Any] = dict(
         tokens_used=tokens, probe_tokens=probe, prompt_tokens=3, forward_tokens=tokens + 3 + probe, flops=10.0 * tokens, seconds=0.5
     )
     return Answer(
@@ -47,9 +54,9 @@ def test_counts_tests_and_correction_against_statsmodels():
     assert (len(good.versus.won), len(good.versus.lost), good.versus.tied) == (7, 0, 13)
     assert good.versus.won == tuple(f"p{i}" for i in range(6, 13))
     for method, table in ((good, [[6, 0], [7, 7]]), (bad, [[0, 6], [2, 12]])):
-        assert method.versus.p == pytest.approx(float(sm_mcnemar(table, exact=True).pvalue))
+        assert method.versus.p == pytest.approx(float(vars(sm_mcnemar(table, exact=True))["pvalue"]))
     adjusted = multipletests([good.versus.p, bad.versus.p, same.versus.p], method="holm")[1]
-    assert [m.versus.p_holm for m in (good, bad, same)] == pytest.approx(list(adjusted))
+    assert [m.versus.p_holm for m in (good, bad, same)] == pytest.approx(np.asarray(adjusted).tolist())
     assert good.versus.difference.value == pytest.approx(7 / 20)
     assert good.versus.difference.low > 0 > bad.versus.difference.high or bad.versus.difference.high >= 0
     assert (same.versus.p, same.versus.difference.value) == (1.0, 0.0)
@@ -85,7 +92,7 @@ def test_several_seeds_are_compared_by_problem():
 
 
 def test_what_a_reader_must_know_stands_in_the_text():
-    from stir_core.records import Leak
+    from stir_core.findings import Leak
 
     text = markdown(
         report_of({"vanilla": [True, False], "stir": [True, True]}, leaks=(Leak(problem_id="p0", mined_id="m", similarity=1, exact=True),))

@@ -1,5 +1,8 @@
 """Sweeps: what recorded evidence says about another gate, against decoding with that gate."""
 
+# pyright: reportOptionalMemberAccess=false
+# (what is None where a test expects something raises there, and the test fails as it should)
+
 import pytest
 
 from stir_core.config import DecodeConfig, GateConfig
@@ -83,7 +86,7 @@ def test_a_sweep_equals_decoding_every_point(run, tiny_loaded, tmp_path):
     from stir_core.intervene.memory import Memory
     from stir_core.tasks import render
 
-    memory = Memory(*library, run.key_space())
+    memory = Memory(library.entries, library.keys, library.actions, run.key_space())
     config = run.config
     for (summary, own), point in zip(found[1:], points, strict=True):
         prompts = [tiny_loaded.chat_ids(render(p, "plain"), None, room=24) for p in problems]
@@ -109,7 +112,7 @@ def test_the_choice():
 
 def summary(right, committed):
     from stir_core.evaluate.sweep import SweepPoint
-    from stir_core.records import Estimate
+    from stir_core.findings import Estimate
 
     return SweepPoint(
         changes={},

@@ -6,7 +6,8 @@ from itertools import chain
 from fake_run import tokens_of
 
 from stir_core.evaluate.critical import sum_up
-from stir_core.records import CriticalTrace, Problem, Rebirth, Trace
+from stir_core.findings import CriticalTrace, Rebirth
+from stir_core.records import Problem, Trace
 from stir_core.store.critical import CriticalFile, Of
 from stir_core.store.runs import Run
 

@@ -12,7 +12,7 @@ from stir_core.config import digest_of
 from stir_core.evaluate.causal_text import markdown as causal_markdown
 from stir_core.evaluate.effects import PREDICTORS, area_under_roc
 from stir_core.evaluate.report import evaluation_report, markdown
-from stir_core.records import (
+from stir_core.findings import (
     Advantage,
     Answer,
     ArmEffect,
@@ -25,8 +25,8 @@ from stir_core.records import (
     EvaluationSpec,
     Leak,
     Predictor,
-    Problem,
 )
+from stir_core.records import Problem
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run

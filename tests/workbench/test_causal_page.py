@@ -12,7 +12,7 @@ from fake_evaluation import make_fake_causal
 from fake_run import make_fake_run
 from streamlit.testing.v1 import AppTest
 
-from stir_core.records import CausalReport, Estimate
+from stir_core.findings import CausalReport, Estimate
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
 from workbench.figures import gate_calibration

@@ -12,7 +12,7 @@ from fake_critical import fake_critical, make_fake_critical
 from fake_run import NASTY, fake_trace, make_fake_run
 from streamlit.testing.v1 import AppTest
 
-from stir_core.records import CriticalTrace
+from stir_core.findings import CriticalTrace
 from stir_core.store.critical import CriticalFile, Of
 from workbench.figures.critical_strip import critical_strip
 from workbench.services import critical_view as critical

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from stir_core.records import Advantage, Entry
+from stir_core.findings import Advantage
+from stir_core.records import Entry
 from workbench import session
 from workbench.components.column_styles import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
 from workbench.components.text_strip import text_strip

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from stir_core.records import CriticalTrace, Problem, Trace
+from stir_core.findings import CriticalTrace
+from stir_core.records import Problem, Trace
 from stir_core.store.critical import Of
 from workbench.components.command_line import command_line
 from workbench.components.text_strip import text_strip

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from stir_core.records import EvaluationReport
+from stir_core.findings import EvaluationReport
 from workbench import session
 from workbench.bootstrap import evaluations, store
 from workbench.components.column_styles import METHOD_COLUMNS

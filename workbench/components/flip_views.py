@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from stir_core.records import Answer, Trace
+from stir_core.findings import Answer
+from stir_core.records import Trace
 from workbench import session
 from workbench.components import gate_views
 from workbench.components.column_styles import FLIP_COLUMNS, STEP_COLUMNS

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pandas as pd
 
-from stir_core.records import Advantage, Entry, Lens
+from stir_core.findings import Advantage
+from stir_core.records import Entry, Lens
 from workbench.services import confounds
 from workbench.services.estimates import interval
 from workbench.services.run_facts import RunFacts

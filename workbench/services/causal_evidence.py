@@ -6,7 +6,7 @@ import pandas as pd
 
 from stir_core.evaluate.causal_text import markdown
 from stir_core.evaluate.effects import PREDICTORS, roc_curve
-from stir_core.records import Advantage, ArmEffect, CausalReport, Estimate, Predictor
+from stir_core.findings import Advantage, ArmEffect, CausalReport, Estimate, Predictor
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
 from workbench.services.estimates import verdict_of, with_interval

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stir_core.records import CriticalPoint, CriticalTrace, Decision, Trace
+from stir_core.findings import CriticalPoint, CriticalTrace
+from stir_core.records import Decision, Trace
 from stir_core.store.critical import CriticalFile, Of
 from workbench.services.estimates import with_interval
 from workbench.services.run_facts import RunFacts

@@ -1,6 +1,6 @@
 """Numbers with their intervals, as text and as words. Refuses to read an interval that holds 0 as "none"."""
 
-from stir_core.records import Advantage, Estimate
+from stir_core.findings import Advantage, Estimate
 
 
 def interval(estimate: Estimate | Advantage, form: str, times: float = 1.0) -> str:

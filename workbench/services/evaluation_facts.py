@@ -6,7 +6,8 @@ Reads through :class:`stir_core.store.evaluations.EvaluationFolder` only; what i
 from functools import cached_property
 
 from stir_core.config import GateConfig, digest_of
-from stir_core.records import Answer, EvaluationReport, EvaluationSpec, MethodReport, Problem
+from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, MethodReport
+from stir_core.records import Problem
 from stir_core.store.evaluations import EvaluationFolder, evaluations
 from stir_core.store.runs import Run
 

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stir_core.records import Answer, Trace
+from stir_core.findings import Answer
+from stir_core.records import Trace
 from workbench.services.evaluation_facts import EvaluationFacts
 from workbench.services.text_segments import Segment, segment, trace_segments
 from workbench.services.visible_text import one_line

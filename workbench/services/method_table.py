@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.evaluate.report import markdown
-from stir_core.records import Estimate, EvaluationReport, MethodReport
+from stir_core.findings import Estimate, EvaluationReport, MethodReport
 from workbench.services.estimates import interval, verdict_of, with_interval
 
 COSTS = {"decoded tokens": "decoded", "seconds": "seconds", "GFLOPs": "gflops"}

@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from stir_core.basis.selection import unit_rows
 from stir_core.config import RunConfig, digest_of
-from stir_core.records import Advantage, Control, Entry, Lens, Pick, Problem, Rollout, Trace
+from stir_core.findings import Advantage
+from stir_core.records import Control, Entry, Lens, Pick, Problem, Rollout, Trace
 from stir_core.store.runs import Run
 
 

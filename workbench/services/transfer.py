@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from stir_core.errors import StoreError
-from stir_core.records import EvaluationReport, MethodReport
+from stir_core.findings import EvaluationReport, MethodReport
 from workbench.services.estimates import interval
 from workbench.services.evaluation_facts import EvaluationFacts
 

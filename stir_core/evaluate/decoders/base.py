@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stir_core.config import GateConfig
+from stir_core.findings import Answer
 from stir_core.intervene.controller import Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Answer, Problem
+from stir_core.records import Problem
 
 Value = float | int | str | bool
 Parameters = Mapping[str, Value]

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.inducer import Induced, answer_tokens, induce
 from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, Steps, answers, decode_on, number
+from stir_core.findings import Answer
 from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
-from stir_core.records import Answer, AnswerKind, Finish
+from stir_core.records import AnswerKind, Finish
 from stir_core.tasks.segment import StepScanner
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Parameters, Question
+from stir_core.findings import Answer
 from stir_core.models.cache import Store
 from stir_core.models.cost import Cost, cost_of, flops
 from stir_core.models.generation import Sampling, Strand, draw
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
-from stir_core.records import Answer, Finish
+from stir_core.records import Finish
 
 GREEDY = Sampling()
 Facts = dict[str, float | int | str]

@@ -20,11 +20,12 @@ from torch import Tensor
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.inducer import induce
 from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, Steps, answers, number, sampling_of
+from stir_core.findings import Answer
 from stir_core.models.cache import Row
 from stir_core.models.generation import Sampling, nucleus
 from stir_core.models.passes import Feed
 from stir_core.models.steering import Mixture
-from stir_core.records import Answer, Finish
+from stir_core.records import Finish
 from stir_core.seeding import generator_for
 
 

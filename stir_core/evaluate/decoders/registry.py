@@ -11,7 +11,7 @@ from stir_core.evaluate.decoders.early_exit import DEER
 from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING
 from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY
 from stir_core.evaluate.decoders.stepwise import LIBRARIES, NOISE, STATIC, STIR, VANILLA
-from stir_core.records import Answer
+from stir_core.findings import Answer
 
 DECODERS: dict[str, Decoder] = {
     decoder.name: decoder for decoder in (VANILLA, SAMPLING, SELF_CONSISTENCY, STATIC, DEER, SOFT_THINKING, MULTIPLEX, NOISE, STIR)

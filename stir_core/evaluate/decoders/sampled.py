@@ -11,10 +11,11 @@ from torch import Tensor
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.loop import Desk, Outcome, Steps, answers, decode_on, number, sampling_of, side_by_side
+from stir_core.findings import Answer
 from stir_core.models.cache import Row
 from stir_core.models.generation import Sampling, Strand
 from stir_core.models.passes import Feed
-from stir_core.records import Answer, AnswerKind
+from stir_core.records import AnswerKind
 from stir_core.seeding import generator_for
 from stir_core.tasks.extract import extract
 from stir_core.tasks.grading import settle

@@ -1,0 +1,343 @@
+"""Frozen facts of evaluations: answers of methods, comparisons, continuations, and what was concluded from them.
+
+Records like those of ``records``, which they are made of: strict, immutable, one line of JSON. ``None`` means "not measured".
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stir_core.records import Finish, ModelIdentity, Record, Trace, Verdict
+
+
+class Answer(Record):
+    """One problem answered by one method, settled, with all that it cost."""
+
+    method: str
+    """Name with its parameters, e.g. ``"self_consistency:k=5"``."""
+    problem_id: str
+    seed: int
+    """Which repetition; 0 is the first, and the only one of a method without chance."""
+    token_ids: tuple[int, ...]
+    """The committed answer."""
+    text: str
+    finish: Finish
+    tokens_used: int
+    """Committed tokens."""
+    probe_tokens: int
+    """Tokens decoded beside the answer: previews, trial answers, the votes that were not kept."""
+    reused_tokens: int = 0
+    """Tokens that count as committed and as probe tokens, but were decoded once."""
+    prompt_tokens: int
+    """Tokens of the prompt, counted once for each time that it was read."""
+    forward_tokens: int
+    """Token positions run through the model, all of the above included."""
+    flops: float
+    """Floating-point operations of those passes, by formula."""
+    seconds: float | None = None
+    """Share of the batch's wall-clock time; the shares of a method add up to what it took."""
+    verdict: Verdict | None = None
+    trace: Trace | None = None
+    """Steps and decisions, for methods that go step by step."""
+    facts: dict[str, float | int | str] = Field(default_factory=dict)
+    """What the method itself has to say, e.g. the confidence at which it stopped."""
+
+    @property
+    def decoded(self) -> int:
+        """Tokens decoded for this answer: committed and probe, those that were both counted once."""
+        return self.tokens_used + self.probe_tokens - self.reused_tokens
+
+
+class Estimate(Record):
+    """A number with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Leak(Record):
+    """An evaluation problem that was mined, word for word or nearly so."""
+
+    problem_id: str
+    mined_id: str
+    similarity: float
+    exact: bool
+
+
+class EvaluationSpec(Record):
+    """What an evaluation compares, settled before the first token."""
+
+    label: str
+    task: str
+    split: str
+    levels: tuple[str, ...] = ()
+    n: int
+    seeds: int = 1
+    methods: tuple[str, ...]
+    baseline: str
+    template: str
+    system: str | None = None
+    gate: dict[str, float | int | str | None]
+    """The run's own gate, which ``stir`` without parameters uses."""
+    max_new_tokens: int
+    rows: int
+    run: str
+    config_digest: str
+    """Digest of the run's config."""
+    basis: str
+    """Digest of the run's control basis."""
+    advantages: str | None = None
+    """SHA-256 of the measured advantages that ``library=measured`` is made of; ``None``: no method uses them."""
+    model: ModelIdentity
+    seed: int
+    leaks: tuple[Leak, ...] = ()
+    same_words: int = 0
+    """Problems that repeat a mined one but for its numbers."""
+    command: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class Comparison(Record):
+    """A method against the baseline, on the same problems."""
+
+    against: str
+    won: tuple[str, ...]
+    """Problems that the method got right and the baseline did not (for several seeds: more often right)."""
+    lost: tuple[str, ...]
+    tied: int
+    difference: Estimate
+    """Accuracy minus the baseline's; percentile bootstrap over problems."""
+    p: float
+    test: str
+    p_holm: float
+    """Holm-corrected over the methods of the report."""
+    tokens: Estimate
+    """Decoded tokens (committed and probe, once where they were both) minus the baseline's, a problem; bootstrap over problems."""
+    committed: Estimate
+    """Committed tokens minus the baseline's."""
+
+
+class Advantage(Record):
+    """Measured causal value of one action: right answers with it minus without it, from the same states and with the same seeds."""
+
+    entry_id: str
+    value: float
+    low: float
+    high: float
+    tokens: Estimate
+    """Tokens of the answer with the action minus without."""
+    states: int
+    """Control points of held-out answers at which it was tried."""
+    pairs: int
+    """Pairs of continuations, one with and one without it."""
+    won: int
+    lost: int
+    p: float
+    verdict: Literal["helps", "harms", "no effect seen"]
+
+
+class Roll(Record):
+    """One continuation from a logged state, under one arm."""
+
+    problem_id: str
+    m: int
+    arm: str
+    """``"nothing"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id."""
+    alpha: float
+    rep: int
+    """Continuations with equal ``rep`` draw from the same random stream, whatever their arm."""
+    correct: bool
+    finished: bool
+    tokens: int
+    """Tokens of the whole answer, those before the state included."""
+    decoded: int
+    """Tokens decoded for this continuation."""
+
+
+class CausalSpec(Record):
+    """What a causal study measures, settled before the first continuation."""
+
+    task: str
+    split: str
+    levels: tuple[str, ...] = ()
+    n: int
+    """Held-out problems whose answers give the states."""
+    states: int | None
+    """Most states; ``None``: all."""
+    rolls: int
+    """Continuations of an arm that is never dropped."""
+    halving: bool
+    """Drop the worse half of the candidates at each state after every round."""
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    gate: dict[str, float | int | str | None]
+    run: str
+    basis: str
+    model: ModelIdentity
+    seed: int
+    command: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class ArmEffect(Record):
+    """One arm against another, over all states that have both."""
+
+    arm: str
+    against: str
+    advantage: Estimate
+    """Share of right answers minus the other's; bootstrap over states, then continuations."""
+    tokens: Estimate
+    states: int
+    pairs: int
+    won: int
+    lost: int
+    p: float
+    """Exact McNemar over pairs of continuations (which ignores that those of one state are alike)."""
+
+
+class Predictor(Record):
+    """How well something that the gate sees ranks the candidates by what they really do."""
+
+    name: str
+    points: int
+    """(state, candidate) pairs."""
+    spearman: float | None
+    low: float | None
+    high: float | None
+    """Bootstrap over states."""
+    auc: float | None
+    """Area under the ROC curve for "advantage above 0" against "below 0"; ``None`` when one of the two is missing."""
+    positives: int
+    negatives: int
+
+
+class Bin(Record):
+    """Candidates of similar predicted margin, and what they really did."""
+
+    low: float
+    high: float
+    points: int
+    predicted: float
+    measured: Estimate
+
+
+class CausalPoint(Record):
+    """One candidate at one state."""
+
+    problem_id: str
+    m: int
+    entry_id: str
+    chosen: bool
+    margin: float
+    """Score minus null's score."""
+    value: float
+    gain: float | None
+    sim: float
+    advantage: float
+    tokens: float
+    pairs: int
+
+
+class CausalReport(Record):
+    """What a causal study found."""
+
+    spec: CausalSpec
+    states: int
+    planned: int
+    """States that would be measured with enough budget."""
+    rolls: int
+    tokens: int
+    """Decoded in all continuations."""
+    effects: tuple[ArmEffect, ...]
+    actions: tuple[Advantage, ...]
+    predictors: tuple[Predictor, ...]
+    calibration: tuple[Bin, ...]
+    points: tuple[CausalPoint, ...]
+
+
+class Rebirth(Record):
+    """One continuation of a wrong answer, from one of its tokens."""
+
+    position: int
+    """Tokens of the answer that were kept."""
+    rep: int
+    correct: bool
+    finished: bool
+    tokens: int
+    """Tokens decoded for it."""
+
+
+class CriticalPoint(Record):
+    """How often continuing from one token comes out right."""
+
+    position: int
+    rolls: int
+    right: int
+    rate: Estimate
+    """Wilson 95 %."""
+
+
+class CriticalTrace(Record):
+    """Where a wrong answer was lost."""
+
+    problem_id: str
+    of: str
+    """``"vanilla"`` or ``"steered"``."""
+    every: int
+    token_ids: tuple[int, ...]
+    points: tuple[CriticalPoint, ...]
+    lost_at: int | None
+    """Position behind the largest fall of the rate; ``None`` where it never falls."""
+    fall: float
+    control_points: tuple[int, ...]
+    """Tokens after which a step was finished."""
+    steered_at: tuple[int, ...]
+    """Those of them at which an action was committed."""
+    pieces: tuple[str, ...] = ()
+    """Text of the tokens from each point to the next; empty in files made before it was kept."""
+
+
+class MethodReport(Record):
+    """One method of an evaluation: how often it was right, and what that cost."""
+
+    name: str
+    about: str
+    source: str
+    answers: int
+    right: int
+    accuracy: Estimate
+    interval: str
+    """How the interval was made."""
+    unfinished: int
+    committed: float
+    """Mean tokens an answer; likewise below."""
+    probe: float
+    reused: float = 0.0
+    """Counted in both of the above, decoded once."""
+    prompt: float
+    forward: float
+    flops: float
+    seconds: float | None
+    repeated_2: float
+    repeated_3: float
+    zlib_ratio: float
+    commits: float | None = None
+    """Mean impulses an answer; ``None`` for methods that have none."""
+    versus: Comparison | None = None
+
+    @property
+    def total(self) -> float:
+        """Mean decoded tokens: committed and probe, those that were both counted once."""
+        return self.committed + self.probe - self.reused
+
+
+class EvaluationReport(Record):
+    """Everything that an evaluation found, ready to be shown."""
+
+    spec: EvaluationSpec
+    complete: bool
+    problems: int
+    """Problems that every method has answered; all figures are over these."""
+    methods: tuple[MethodReport, ...]
