@@ -17,7 +17,8 @@ from stir_core.config import DecodeConfig, GateConfig, MiningConfig, RolloutConf
 from stir_core.harvest.actions import Mined, mine
 from stir_core.harvest.pairs import plan_pairs
 from stir_core.harvest.states import capture_states, finished_steps, plan_readings
-from stir_core.intervene.controller import Job, Settings, run_all
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Entry, Problem, Rollout, StateRow, Trace, Verdict

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from benchmarks import naive
 from benchmarks.harness import corrective, machine, measured
 from stir_core.config import DecodeConfig, GateConfig
-from stir_core.intervene.controller import Job, Settings, run_all, steer
+from stir_core.intervene.controller import run_all, steer
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.catalogue import resolve
 from stir_core.models.loading import DTYPES, LoadedModel, load_model, prepare

@@ -15,7 +15,8 @@ from statistics import mean
 
 from scipy.stats import binomtest
 
-from stir_core.intervene.controller import Job, run_all
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import Job
 from stir_core.intervene.session import open_session
 from stir_core.models.generation import score
 from stir_core.models.loading import load_model

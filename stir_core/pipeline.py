@@ -29,7 +29,8 @@ from stir_core.harvest.pairs import Pair, plan_pairs
 from stir_core.harvest.rollouts import Grade, sample_rollouts
 from stir_core.harvest.stability import continuations, place_of, plan_prefixes, shares
 from stir_core.harvest.states import Reading, capture_states, finished_steps, gold_solutions, plan_readings
-from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.controller import steer
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.session import graded, open_session
 from stir_core.keyspace import apply_space

@@ -28,7 +28,8 @@ from stir_core.evaluate.effects import (
     right,
 )
 from stir_core.findings import CausalReport, CausalSpec, Roll
-from stir_core.intervene.controller import NOTHING, Force, Forced, Job, Settings, steer
+from stir_core.intervene.controller import steer
+from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem, StepTrace, Trace, TraceEvent

@@ -12,7 +12,8 @@ from stir_core.config import GateConfig, RunConfig
 from stir_core.errors import DataError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import CriticalPoint, CriticalTrace, Estimate, Rebirth
-from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.controller import steer
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem, Trace, TraceEvent
 from stir_core.store.critical import CriticalFile

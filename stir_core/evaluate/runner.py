@@ -12,7 +12,7 @@ from stir_core.evaluate.decoders.registry import DECODERS, Method, method, metho
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.evaluate.report import evaluation_report, markdown
 from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
-from stir_core.intervene.controller import Settings
+from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.records import ModelIdentity, Problem
 from stir_core.store.evaluations import EvaluationFolder

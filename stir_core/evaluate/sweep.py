@@ -17,8 +17,9 @@ from stir_core.config import GateConfig, RunConfig, Section, config_from, digest
 from stir_core.errors import ConfigError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import Estimate
-from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import decide
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem, Record, StepTrace, Trace, TraceEvent

@@ -10,16 +10,15 @@ it stands (null, or any with ``preview_scale = "committed"``) simply goes on.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
 from stir_core.models.cache import Column, Row, Store, graft
 from stir_core.models.cost import Cost, cost_of, flops
 from stir_core.models.generation import Sampling, Strand, draw
@@ -29,55 +28,6 @@ from stir_core.models.steering import Impulse
 from stir_core.records import Decision, Event, Finish, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner, boundaries
-
-
-class Forced(NamedTuple):
-    """A decision that is made for the gate: inject this vector, whatever was retrieved."""
-
-    label: str | None
-    """What the trace calls it; ``None`` leaves the step unsteered."""
-    layer: int = 0
-    vector: Tensor | None = None
-    """Raw, ``[d_model]``."""
-    alpha: float = 1.0
-    """Multiple of the vector that is injected."""
-
-
-NOTHING = Forced(None)
-"""Leave the step unsteered."""
-
-Force = Callable[[int], Forced | None]
-"""Control point -> what is forced there; ``None`` lets the gate decide."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One answer to decode."""
-
-    id: str
-    """Names the answer's random streams and its trace."""
-    prompt_ids: list[int]
-    gate: GateConfig
-    memory: Memory | None = None
-    """``None`` decodes unsteered, whatever the gate says."""
-    given: tuple[int, ...] = ()
-    """The first tokens of the answer, there already: decoding goes on behind them. They count as committed. Where they end inside a step,
-    its rest is decoded unsteered."""
-    force: Force | None = None
-    """Overrules the gate where it says something."""
-
-
-class Settings(NamedTuple):
-    """What all answers of a batch share."""
-
-    decode: DecodeConfig
-    control_points: int = 8
-    delimiter: str = "\n\n"
-    seed: int = 0
-    compat: bool = False
-    """Tokenise the whole text again at every boundary, as the published code does."""
-    rows: int | None = None
-    """Most answers decoded side by side; the others wait. ``None``: all."""
 
 
 def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[Event]:
@@ -97,14 +47,13 @@ def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[E
         layers = tuple(sorted({layer for memory in arriving for layer in memory.layers}))
         result = forward(model, [feed for own in feeds for feed in own], layers)
         logits, states = iter(result.logits), iter(result.states)
-        fed = [answer for answer, own in zip(live, feeds, strict=True) if own]
-        for answer in fed:
-            own = feeds[live.index(answer)]
+        fed = [(answer, own) for answer, own in zip(live, feeds, strict=True) if own]
+        for answer, own in fed:
             answer.take([next(logits) for feed in own if feed.logits], [next(states) for _ in own])
         for answer in live:
             if answer.twin is not None:
                 answer.copy_twin()
-        for answer in fed:
+        for answer, _ in fed:
             if answer.phase == "read":
                 yield from answer.arrive()
         while pending := [(answer, strand) for answer in live for strand in answer.undrawn]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from stir_core.config import DecodeConfig, GateConfig, RunConfig
-from stir_core.intervene.controller import Job, Settings, steer
+from stir_core.intervene.controller import steer
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Event, ModelIdentity, Problem, TraceEvent

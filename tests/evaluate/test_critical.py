@@ -6,7 +6,8 @@ from stir_core.errors import DataError
 from stir_core.evaluate import critical
 from stir_core.evaluate.critical import critical_tokens, piece_texts, sum_up
 from stir_core.findings import Rebirth
-from stir_core.intervene.controller import Job, Settings, run_all
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.records import Problem, Trace, Verdict
 from stir_core.store.critical import CriticalFile
 from tests.evaluate.conftest import Coin

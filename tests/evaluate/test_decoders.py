@@ -16,7 +16,8 @@ from stir_core.evaluate.decoders.inducer import answer_ends, answer_tokens, indu
 from stir_core.evaluate.decoders.loop import answers
 from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING, concept
 from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY, majority, same_answer
-from stir_core.intervene.controller import Job, Settings, run_all
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.passes import Feed, forward
 from stir_core.records import AnswerKind, Problem
 from stir_core.seeding import generator_for

@@ -8,7 +8,8 @@ import pytest
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import ConfigError
 from stir_core.evaluate.sweep import Point, SweepConfig, changed, choose, points_of, replay, sweep_points
-from stir_core.intervene.controller import Job, Settings, run_all
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.tasks import load_problems
 from tests.intervene.test_controller import GATE, PROMPTS, M, make_memory, settings
 

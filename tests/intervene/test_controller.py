@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from stir_core.config import DecodeConfig, GateConfig
-from stir_core.intervene.controller import Job, Settings, run_all, steer
+from stir_core.intervene.controller import run_all, steer
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
 from tests.builders import make_entry

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stir_core.intervene.controller import NOTHING, Forced, Job, Settings, run_all
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
 from stir_core.models import passes
 from stir_core.records import Trace
 from tests.intervene.test_controller import GATE, LAYER, PROMPTS, D, make_memory, settings

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stir_core.config import GateConfig
 from stir_core.findings import Answer
-from stir_core.intervene.controller import Settings
+from stir_core.intervene.jobs import Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem

@@ -10,8 +10,9 @@ from stir_core.config import GateConfig
 from stir_core.errors import ConfigError, StoreError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question, Value
 from stir_core.findings import Answer
-from stir_core.intervene.controller import Force, Forced, Job, steer
+from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import steerable
+from stir_core.intervene.jobs import Force, Forced, Job
 from stir_core.intervene.memory import Memory
 from stir_core.records import Problem, Trace, TraceEvent
 from stir_core.seeding import generator_for

@@ -1,0 +1,60 @@
+"""What the step loop is given: answers to decode, decisions made for the gate, and what a batch shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from stir_core.config import DecodeConfig, GateConfig
+from stir_core.intervene.memory import Memory
+
+
+class Forced(NamedTuple):
+    """A decision that is made for the gate: inject this vector, whatever was retrieved."""
+
+    label: str | None
+    """What the trace calls it; ``None`` leaves the step unsteered."""
+    layer: int = 0
+    vector: Tensor | None = None
+    """Raw, ``[d_model]``."""
+    alpha: float = 1.0
+    """Multiple of the vector that is injected."""
+
+
+NOTHING = Forced(None)
+"""Leave the step unsteered."""
+
+
+Force = Callable[[int], Forced | None]
+"""Control point -> what is forced there; ``None`` lets the gate decide."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer to decode."""
+
+    id: str
+    """Names the answer's random streams and its trace."""
+    prompt_ids: list[int]
+    gate: GateConfig
+    memory: Memory | None = None
+    """``None`` decodes unsteered, whatever the gate says."""
+    given: tuple[int, ...] = ()
+    """The first tokens of the answer, there already: decoding goes on behind them. They count as committed. Where they end inside a step,
+    its rest is decoded unsteered."""
+    force: Force | None = None
+    """Overrules the gate where it says something."""
+
+
+class Settings(NamedTuple):
+    """What all answers of a batch share."""
+
+    decode: DecodeConfig
+    control_points: int = 8
+    delimiter: str = "\n\n"
+    seed: int = 0
+    compat: bool = False
+    """Tokenise the whole text again at every boundary, as the published code does."""
+    rows: int | None = None
+    """Most answers decoded side by side; the others wait. ``None``: all."""
