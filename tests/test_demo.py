@@ -3,10 +3,14 @@
 import pytest
 
 from stir_core.config import STAGES
+from stir_core.evaluate.report import evaluation_report
+from stir_core.evaluate.runner import describe
 from stir_core.intervene.gate import decide
 from stir_core.pipeline import open_session
 from stir_core.records import TraceEvent
+from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
+from stir_core.store.evaluations import evaluations
 from stir_core.store.runs import DEMO, Run
 from stir_core.tasks import load_problems
 
@@ -24,8 +28,8 @@ def test_it_is_whole_small_and_plain(run):
         run.check_files(stage)
         run.check_fresh(stage)
     files = [file for file in DEMO.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 3_000_000
-    assert {file.suffix for file in files} == {".json", ".jsonl", ".safetensors"}
+    assert sum(file.stat().st_size for file in files) < 5_000_000
+    assert {file.suffix for file in files} == {".json", ".jsonl", ".safetensors", ".md"}
 
 
 def test_it_is_what_the_shipped_config_makes(run):
@@ -53,6 +57,35 @@ def test_every_recorded_decision_is_decided_again_the_same(run):
         assert decide(step.evidence, run.config.gate, seed=run.config.seed, name=trace.id) == step.decision
     assert sum(step.decision.chosen is not None for _, step in steps) > 0
     assert all(step.decision.chosen is None for trace in run.traces("vanilla") for step in trace.steps)
+
+
+def test_its_reports_are_what_its_answers_say(run):
+    (folder,) = evaluations(run)
+    report = folder.report()
+    assert report.complete and report.spec.basis == run.digest("basis") and not report.spec.leaks
+    for method in report.methods:
+        answers = folder.answers(method.name)
+        assert method.right == sum(answer.verdict is not None and answer.verdict.correct for answer in answers)
+    again = evaluation_report(
+        report.spec, [p.id for p in folder.problems()], {m.name: folder.answers(m.name) for m in report.methods}, describe
+    )
+    assert again == report
+    assert not {problem.id for problem in run.problems()} & {problem.id for problem in folder.problems()}
+
+
+def test_its_causal_study_is_of_its_own_basis(run):
+    folder = CausalFolder(run)
+    report = folder.report()
+    assert report is not None and report.spec.basis == run.digest("basis")
+    assert report.rolls == len(folder.rolls()) and report.tokens == sum(roll.decoded for roll in folder.rolls())
+    assert run.advantages() == {found.entry_id: found for found in report.actions}
+
+
+def test_every_action_has_its_controls(run):
+    corrective = {entry.id for entry in run.entries() if entry.kind == "corrective"}
+    controls = run.controls()
+    assert set(controls) == corrective
+    assert all(control.permutation_p is not None and control.stability_pos is not None for control in controls.values())
 
 
 @pytest.mark.model
