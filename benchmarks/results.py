@@ -37,7 +37,7 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
     causal = CausalFolder(run)
     if causal.report() is not None:
         parts.append(_lowered((causal.path / "report.md").read_text(encoding="utf-8")))
-    return "\n".join(parts)
+    return _portable("\n".join(parts), run.name)
 
 
 def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
@@ -48,7 +48,12 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
         found += [spec.command for folder in evaluations(run) if (spec := folder.spec()).command]
         report = CausalFolder(run).report()
         found += [report.spec.command] if report is not None and report.spec.command else []
-    return [re.sub(r"(?<= )\S*/(?=" + re.escape(experiment["run"]) + r"\b)", "runs/", command) for command in found]
+    return list(dict.fromkeys(line for command in found for line in _portable(command, experiment["run"]).splitlines()))
+
+
+def _portable(text: str, run: str) -> str:
+    """No folder of the machine that it was made on: where the run lay becomes ``runs/``."""
+    return re.sub(r"(?<= )/\S*/(?=" + re.escape(run) + r"\b)", "runs/", text)
 
 
 def _lowered(text: str) -> str:

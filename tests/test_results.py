@@ -16,13 +16,13 @@ FILE = """
 title = "(x) an experiment"
 run = "small"
 sweep = "sweep-small"
-commands = ["stir run configs/demo.toml"]
+commands = ["stir run configs/small.toml"]
 """
 
 
 @pytest.fixture
 def runs(tmp_path):
-    shutil.copytree(DEMO, tmp_path / "runs" / "small")
+    shutil.copytree(DEMO, tmp_path / "runs" / "small", ignore=shutil.ignore_patterns("evaluation", "causal", "critical"))
     run = Run.open(tmp_path / "runs" / "small")
     model = ModelIdentity(name="m", weights_sha256="w", tokenizer_sha256="t", dtype="float32", architecture="A", n_layers=1, d_model=2)
     facts = {
@@ -65,8 +65,10 @@ def test_reports_are_put_in_and_hand_written_text_stays(runs):
 
 
 def test_the_commands_name_no_folder_of_this_machine(runs):
-    experiment = {"run": "small", "commands": ["stir run configs/demo.toml"]}
-    assert commands(experiment, runs / "runs") == ["stir run configs/demo.toml", "stir eval runs/small --n 5"]
+    experiment = {"run": "small", "commands": ["stir run configs/small.toml"]}
+    assert commands(experiment, runs / "runs") == ["stir run configs/small.toml", "stir eval runs/small --n 5"]
+    run_main(runs)
+    assert str(runs) not in (runs / "page.md").read_text()
 
 
 def test_a_missing_run_is_one_line(runs, capsys):
