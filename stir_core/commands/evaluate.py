@@ -69,7 +69,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     with progress() as report:
 
         def show(step: Step) -> None:
-            report(Progress("eval", step.done, step.total, f"answers ({step.method})", step.tokens))
+            report(Progress("eval", step.done, step.total, f"answers ({step.method.partition(':')[0]})", step.tokens))
 
         found, path = evaluate(run, model, spec, problems, fresh=arguments.fresh, report=show)
     if arguments.json:
