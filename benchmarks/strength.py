@@ -9,12 +9,11 @@ and compression within 0.03 of vanilla's; accuracy is reported, not optimised, f
 import argparse
 import json
 import sys
-import zlib
 from pathlib import Path
 from statistics import mean
 
-from scipy.stats import binomtest
-
+from stir_core.evaluate.degeneration import compressed, repeated
+from stir_core.evaluate.statistics import wilson
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job
 from stir_core.intervene.session import open_session
@@ -25,18 +24,6 @@ from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-
-
-def repeated(ids: tuple[int, ...], n: int = 3) -> float:
-    """Share of token n-grams that stood before in the same answer."""
-    grams = [ids[i : i + n] for i in range(len(ids) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def compressed(text: str) -> float:
-    """zlib size over plain size: low means repetitive."""
-    raw = text.encode()
-    return len(zlib.compress(raw, 9)) / len(raw) if raw else 1.0
 
 
 def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple[dict[str, list[Trace]], dict[str, float]]:
@@ -56,7 +43,7 @@ def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple
             traces = run_all(model, jobs, session.settings(config.decode))
             for i, trace in enumerate(traces):
                 problem = problems[start + i // len(arms)]
-                verdict = grader.grade(problem.kind, problem.answer, trace.text, choices=problem.choices)
+                verdict = grader.judge(problem, trace.text)
                 list(arms.values())[i % len(arms)].append(trace.model_copy(update={"verdict": verdict}))
             print(f"{start + len(jobs) // len(arms)}/{len(problems)} problems", file=sys.stderr)
     clean = {}
@@ -69,7 +56,7 @@ def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple
 def row_of(name: str, traces: list[Trace], vanilla: list[Trace], clean_logprob: float) -> dict[str, object]:
     """The figures of one arm."""
     right = sum(trace.verdict is not None and trace.verdict.correct for trace in traces)
-    interval = binomtest(right, len(traces)).proportion_ci(method="wilson")
+    interval = wilson(right, len(traces))
     steps = [step for trace in traces for step in trace.steps if step.evidence.not_retrieved is None]
     alphas = [step.decision.alpha for step in steps if step.decision.chosen]
     pairs = list(zip(traces, vanilla, strict=True))

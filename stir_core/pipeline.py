@@ -26,7 +26,7 @@ from stir_core.errors import StoreError
 from stir_core.harvest.actions import mine
 from stir_core.harvest.controls import measure
 from stir_core.harvest.pairs import Pair, plan_pairs
-from stir_core.harvest.rollouts import Grade, sample_rollouts
+from stir_core.harvest.rollouts import sample_rollouts
 from stir_core.harvest.stability import continuations, place_of, plan_prefixes, shares
 from stir_core.harvest.states import Reading, capture_states, finished_steps, gold_solutions, plan_readings
 from stir_core.intervene.controller import steer
@@ -155,7 +155,7 @@ def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
         prompts = [(problem, _prompt_ids(model, problem, config, config.rollouts.max_new_tokens)) for problem in problems]
 
         try:
-            for rollout, states in sample_rollouts(model, prompts, config, _grading(grader), frozenset(done), layers):
+            for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
                 append_records(file, [rollout])
                 shelf.add(rollout, states)
                 known.append(rollout)
@@ -266,7 +266,7 @@ def _rolled_again(run: Run, model: LoadedModel, entries: list[Entry], pairs: lis
     total, tokens = len(prefixes) * config.mining.stability_rolls, 0
     report(Progress("actions", len(known), total, "continuations"))
     with Grader() as grader:
-        for each in continuations(model, prefixes, config, _grading(grader), done):
+        for each in continuations(model, prefixes, config, grader.judge, done):
             append_records(file, [each])
             known.append(each)
             tokens += each.n_tokens
@@ -420,10 +420,6 @@ def _readings(run: Run, model: LoadedModel, pairs: list[Pair]) -> list[Reading]:
 
 def _prompts(run: Run, model: LoadedModel) -> dict[str, list[int]]:
     return {problem.id: _prompt_ids(model, problem, run.config, 1) for problem in run.problems()}
-
-
-def _grading(grader: Grader) -> Grade:
-    return lambda problem, text: grader.grade(problem.kind, problem.answer, text, choices=problem.choices)
 
 
 def _prompt_ids(model: LoadedModel, problem: Problem, config: RunConfig, room: int) -> list[int]:

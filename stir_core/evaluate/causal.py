@@ -257,7 +257,8 @@ def _group(
     model: LoadedModel, memory: Memory, settings: Settings, spec: CausalSpec, group: list[Logged], known: list[Roll], grader: Grader
 ) -> Iterator[Roll]:
     """All rounds of some states."""
-    rolls = list(known)
+    ids = {state.id for state in group}
+    rolls = [roll for roll in known if (roll.problem_id, roll.m) in ids]
     persistence = "persistent" if spec.gate["persistence"] == "persistent" else "ephemeral"
     upto = min(FIRST_ROUND, spec.rolls)
     while True:
@@ -315,7 +316,7 @@ def _force(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Forc
 
 def _roll(trace: Trace, state: Logged, arm: str, rep: int, grader: Grader) -> Roll:
     problem = state.problem
-    verdict = grader.grade(problem.kind, problem.answer, trace.text, choices=problem.choices)
+    verdict = grader.judge(problem, trace.text)
     return Roll(
         problem_id=problem.id,
         m=state.id[1],

@@ -66,7 +66,7 @@ def _continued(
     for event in steer(model, jobs, settings):
         if isinstance(event, TraceEvent):
             position, rep = asked[event.row]
-            verdict = grader.grade(problem.kind, problem.answer, event.trace.text, choices=problem.choices)
+            verdict = grader.judge(problem, event.trace.text)
             tokens = event.trace.tokens_used - event.trace.given
             yield Rebirth(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
 

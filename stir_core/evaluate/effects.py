@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from stir_core.evaluate.statistics import mcnemar
 from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, Estimate, Predictor, Roll
@@ -195,6 +194,8 @@ def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> float | None
     """Probability that a positive is ranked above a negative, ties counted half (Mann and Whitney); ``None`` when one is missing."""
     if not len(positives) or not len(negatives):
         return None
+    from scipy.stats import rankdata  # costs most of a second to import, which a page must not
+
     ranks = rankdata(np.concatenate([positives, negatives]))
     n = len(positives)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negatives)))
@@ -226,6 +227,8 @@ def calibration(points: list[CausalPoint], *, seed: int, bins: int = BINS) -> tu
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])  # Spearman's rho is Pearson's over ranks
 
 

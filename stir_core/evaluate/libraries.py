@@ -10,6 +10,9 @@ from stir_core.errors import ConfigError, StoreError
 from stir_core.intervene.memory import Memory
 from stir_core.store.runs import Library, Run
 
+LIBRARIES = ("basis", "all", "zero", "shuffled", "length_matched", "measured")
+"""Libraries by name; :func:`libraries_of` says what they are."""
+
 
 def libraries_of(run: Run) -> Callable[[str], Memory | None]:
     """Library by name, each built once; ``None`` for one without entries.

@@ -1,6 +1,7 @@
 """Paired evaluation: every method answers the same problems with the same budget, each answer kept as soon as it is settled."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -147,7 +148,7 @@ def evaluate(
                 report(Step(name, done, total, tokens))
                 for answer in _timed(method(name).answer(bench, questions)):
                     problem = by_id[answer.problem_id]
-                    verdict = grader.grade(problem.kind, problem.answer, answer.text, choices=problem.choices)
+                    verdict = grader.judge(problem, answer.text)
                     folder.append(answer.model_copy(update={"verdict": verdict}))
                     done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
                     report(Step(name, done, total, tokens))
@@ -172,8 +173,8 @@ def summarise(folder: EvaluationFolder, spec: EvaluationSpec, problems: list[Pro
     for name in spec.methods:
         seeds = spec.seeds if method(name).decoder.by_chance else 1
         answers[name] = [a for a in folder.answers(name) if a.problem_id in wanted and a.seed < seeds]
-        whole = {p for p in wanted if sum(a.problem_id == p for a in answers[name]) == seeds}
-        answers[name] = [a for a in answers[name] if a.problem_id in whole]
+        counts = Counter(answer.problem_id for answer in answers[name])
+        answers[name] = [answer for answer in answers[name] if counts[answer.problem_id] == seeds]
     return evaluation_report(spec, [problem.id for problem in problems], answers, describe)
 
 

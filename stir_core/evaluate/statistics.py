@@ -6,7 +6,6 @@ Every interval names its method and level, and every p-value its test, so that a
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 
 from stir_core.seeding import generator_for
 
@@ -44,12 +43,16 @@ def wilson(right: int, n: int, *, level: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= right <= n:
         raise ValueError(f"{right} right of {n}: a proportion needs at least one trial and no more successes than trials")
+    from scipy.stats import binomtest  # costs most of a second to import, which a page must not
+
     found = binomtest(right, n).proportion_ci(level, method="wilson")
     return Interval(right / n, float(found.low), float(found.high))
 
 
 def mcnemar(won: int, lost: int) -> float:
     """Exact two-sided McNemar p-value: a fair coin over the problems that the two methods disagree on."""
+    from scipy.stats import binomtest
+
     n = won + lost
     return 1.0 if n == 0 else float(binomtest(won, n, 0.5).pvalue)
 

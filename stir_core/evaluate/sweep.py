@@ -182,7 +182,7 @@ def sweep_points(
             for trace, own in _answers(model, point, problems, known, recorded.get(library, []), rows, vanilla=point is vanilla):
                 reused, decoded = reused + (own == 0), decoded + own
                 problem = next(problem for problem in problems if problem.id == trace.id)
-                verdict = grader.grade(problem.kind, problem.answer, trace.text, choices=problem.choices)
+                verdict = grader.judge(problem, trace.text)
                 known[trace.id] = trace.model_copy(update={"verdict": verdict})
                 append_records(file, [known[trace.id]])
                 report(done + len(known), total, tokens + decoded)

@@ -90,5 +90,5 @@ def graded(event: Event, problem: Problem, grader: Grader) -> Event:
     """The event, with a verdict when it is a finished trace."""
     if not isinstance(event, TraceEvent):
         return event
-    verdict = grader.grade(problem.kind, problem.answer, event.trace.text, choices=problem.choices)
+    verdict = grader.judge(problem, event.trace.text)
     return event.model_copy(update={"trace": event.trace.model_copy(update={"verdict": verdict})})

@@ -10,7 +10,7 @@ import threading
 from functools import lru_cache
 
 from stir_core.errors import DataError
-from stir_core.records import AnswerKind, Verdict
+from stir_core.records import AnswerKind, Problem, Verdict
 from stir_core.tasks.checker import Checker
 from stir_core.tasks.extract import Found, extract, read_letter, read_number, read_yes_no
 from stir_core.tasks.latex import is_prose, normalise, plain_number
@@ -45,6 +45,10 @@ class Grader:
     def close(self) -> None:
         """Stop the checker process; a later call to :meth:`grade` would start a new one."""
         self._checker.close()
+
+    def judge(self, problem: Problem, answer_text: str) -> Verdict:
+        """Judge a generated text against a problem's gold answer; see :meth:`grade`."""
+        return self.grade(problem.kind, problem.answer, answer_text, choices=problem.choices)
 
     def grade(self, kind: AnswerKind, gold: str, answer_text: str, *, choices: tuple[str, ...] = ()) -> Verdict:
         """Judge a generated text against the gold answer.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fake_evaluation import make_fake_causal
 from fake_run import make_fake_run
+from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.findings import CausalReport, Estimate
@@ -39,18 +40,6 @@ def report(run: Run) -> CausalReport:
     study = causal_evidence.study_of(run)
     assert study is not None and study.ended
     return study.report
-
-
-def texts(app: AppTest) -> str:
-    """All captions, warnings and the like in one string, without escapes."""
-    found = [*app.caption, *app.markdown, *app.warning, *app.error, *app.info]
-    return "\n".join(element.value for element in found).replace("\\", "")
-
-
-def clean(app: AppTest) -> AppTest:
-    assert not app.exception, app.exception[0].value
-    assert not app.error, app.error[0].value
-    return app
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_evaluation import METHODS, is_right, make_fake_evaluation
 from fake_run import NASTY, make_fake_run
+from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.records import StepEvidence
@@ -36,18 +37,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def facts_of(run: Run, label: str = "small") -> EvaluationFacts:
     return EvaluationFacts(EvaluationFolder(run, label))
-
-
-def texts(app: AppTest) -> str:
-    """All captions, warnings and the like in one string, without escapes."""
-    found = [*app.caption, *app.markdown, *app.warning, *app.error, *app.info]
-    return "\n".join(element.value for element in found).replace("\\", "")
-
-
-def clean(app: AppTest) -> AppTest:
-    assert not app.exception, app.exception[0].value
-    assert not app.error, app.error[0].value
-    return app
 
 
 def leaves(block) -> list:

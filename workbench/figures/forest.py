@@ -1,12 +1,11 @@
 """Forest plots: one row an estimate, its 95 % interval as a bar, the line of no difference, and the verdict by colour and shape."""
 
-from typing import Any
-
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.figures.colours import CHOSEN, GREY, VERDICTS
+from workbench.figures.intervals import reach
 
 ROW = 26
 """Pixels a row: enough for a name and a finger."""
@@ -80,19 +79,11 @@ def _rows(figure: go.Figure, names: list[str]) -> None:
 
 def _marks(part: pd.DataFrame, name: str, *, named: bool) -> go.Scatter:
     colour, shape = VERDICTS.get(name, VERDICTS[""])
-    reach: dict[str, Any] = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for high, value in zip(part["high"], part["value"], strict=True)],
-        "arrayminus": [value - low for low, value in zip(part["low"], part["value"], strict=True)],
-        "thickness": 1.6,
-        "width": 3,
-        "color": colour,
-    }
+    bars = reach(part["value"], part["low"], part["high"], thickness=1.6, width=3, color=colour)
     return go.Scatter(
         x=part["value"],
         y=part["name"],
-        error_x=reach,
+        error_x=bars,
         mode="markers",
         name=name,
         showlegend=named,

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.colours import CHOSEN, DIVERGING, GREY, STEERED, categorical, symmetric
+from workbench.figures.intervals import reach
 
 _MARGINS = {"l": 10, "r": 10, "t": 10, "b": 10}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -13,24 +14,8 @@ def calibration(table: pd.DataFrame) -> go.Figure:
     """Bins of :func:`workbench.services.causal_evidence.calibration_table`: mean margin against mean measured advantage."""
     figure = go.Figure()
     figure.add_hline(0, line_color=GREY, line_width=1, line_dash="dot")
-    across = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - at for high, at in zip(table["margin high"], table["predicted"], strict=True)],
-        "arrayminus": [at - low for low, at in zip(table["margin low"], table["predicted"], strict=True)],
-        "thickness": 1,
-        "width": 0,
-        "color": GREY,
-    }
-    up = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for high, value in zip(table["high"], table["value"], strict=True)],
-        "arrayminus": [value - low for low, value in zip(table["low"], table["value"], strict=True)],
-        "thickness": 1.8,
-        "width": 4,
-        "color": STEERED,
-    }
+    across = reach(table["predicted"], table["margin low"], table["margin high"], thickness=1, width=0, color=GREY)
+    up = reach(table["value"], table["low"], table["high"], thickness=1.8, width=4, color=STEERED)
     figure.add_trace(
         go.Scatter(
             x=table["predicted"],

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.colours import GREY, categorical
+from workbench.figures.intervals import reach
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon", "x", "pentagon", "bowtie")
 """A shape a method beside its colour; of another number than the colours, so that both repeat together only after a hundred methods."""
@@ -25,20 +26,12 @@ def pareto(table: pd.DataFrame, title: str) -> go.Figure:
     )
     for i, (row, colour) in enumerate(zip(table.to_dict("records"), categorical(len(table)), strict=True)):
         name = str(row["method"])
-        reach = {
-            "type": "data",
-            "symmetric": False,
-            "array": [row["high"] - row["accuracy"]],
-            "arrayminus": [row["accuracy"] - row["low"]],
-            "thickness": 1.3,
-            "width": 4,
-            "color": colour,
-        }
+        bars = reach([row["accuracy"]], [row["low"]], [row["high"]], thickness=1.3, width=4, color=colour)
         figure.add_trace(
             go.Scatter(
                 x=[row["cost"]],
                 y=[row["accuracy"]],
-                error_y=reach,
+                error_y=bars,
                 mode="markers",
                 name=name,
                 customdata=[[name, row["low"], row["high"]]],

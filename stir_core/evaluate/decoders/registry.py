@@ -10,7 +10,8 @@ from stir_core.evaluate.decoders.base import Bench, Decoder, Question, Value
 from stir_core.evaluate.decoders.early_exit import DEER
 from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING
 from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY
-from stir_core.evaluate.decoders.stepwise import LIBRARIES, NOISE, STATIC, STIR, VANILLA
+from stir_core.evaluate.decoders.stepwise import NOISE, STATIC, STIR, VANILLA
+from stir_core.evaluate.libraries import LIBRARIES
 from stir_core.findings import Answer
 
 DECODERS: dict[str, Decoder] = {

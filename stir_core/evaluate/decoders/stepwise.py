@@ -17,9 +17,6 @@ from stir_core.intervene.memory import Memory
 from stir_core.records import Problem, Trace, TraceEvent
 from stir_core.seeding import generator_for
 
-LIBRARIES = ("basis", "all", "zero", "shuffled", "length_matched", "measured")
-"""Libraries that ``stir`` can steer with; see ``evaluate.libraries``."""
-
 _GATE: dict[str, Value] = {
     name: field.default for name, field in GateConfig.model_fields.items() if isinstance(field.default, int | float | str)
 }
