@@ -311,7 +311,8 @@ def fake_trace(
         body = part + ("\n\n" if number < len(parts) else "")
         _, step_ids = tokens_of(body)
         at = [e.key_row for e in entries if e.m == m]
-        state = library_keys[at[seed % len(at)]] + rng.normal(size=WIDTH) if at else rng.normal(size=WIDTH)
+        noise = rng.normal(size=library_keys.shape[1])
+        state = library_keys[at[seed % len(at)]] + noise if at else noise
         evidence = step_evidence(run, m, state, rng, gate) if steered else StepEvidence(m=m, position=40, not_retrieved="no library")
         decision = decide(evidence, gate)
         probe = 4 * (1 + len(decision.scored)) if decision.scored else 0
