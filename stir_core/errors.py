@@ -39,3 +39,7 @@ class SteeringError(StirError):
 
 class SelectionError(StirError):
     """A control basis cannot be selected from the given keys and qualities."""
+
+
+class CurationError(StirError):
+    """An edit of a library cannot be made, or its history cannot be read."""

@@ -1,0 +1,234 @@
+"""The history of a run's curation on disk: one line an edit, appended under a lock, each line carrying the digest of the one before.
+
+    curation/edits.jsonl     ``Recorded``, one a line; never rewritten
+    curation/head.json       number of lines and digest of the last: a history that lost its end is noticed too
+    curation/lock            held while somebody writes
+
+Written below ``Run.work``, so that the embedded run's own folder stays as it is. Edits belong to the entries that they were made on: after
+the actions stage was made again with another result they are kept and reported, and do not apply.
+"""
+
+import getpass
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from pydantic import ValidationError
+
+from stir_core.curation import Change, Edit, Judgement, Recorded, changes, check, fold, taken_back
+from stir_core.errors import CurationError
+from stir_core.records import Entry
+from stir_core.store.jsonl import cut_torn_line
+from stir_core.store.runs import Run
+
+PATIENCE = 20.0
+"""Seconds that a writer waits for another one."""
+
+
+class Curation:
+    """A run's history of edits as it was when read; adding gives a new one."""
+
+    def __init__(self, run: Run, lines: tuple[Recorded, ...], digest: str):
+        self.run = run
+        self.lines = lines
+        """Every edit, those that do not apply included."""
+        self.digest = digest
+        """SHA-256 of the last line; ``""`` for an empty history. Equal digests mean equal histories."""
+        self.actions = run.digest("actions")
+
+    @classmethod
+    def open(cls, run: Run) -> "Curation":
+        """Read the history; an empty one where nobody has curated yet.
+
+        Raises:
+            CurationError: a line was changed or lost.
+            StoreError: the run has no finished actions.
+        """
+        run.folder("actions")
+        return cls(run, *_read(run.found("curation")))
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def applies(self, line: Recorded) -> bool:
+        """True when the edit was made on the entries that the run has now."""
+        return line.actions == self.actions
+
+    @property
+    def strangers(self) -> tuple[Recorded, ...]:
+        """Edits of entries that the run no longer has: kept, never applied."""
+        return tuple(line for line in self.lines if not self.applies(line))
+
+    @property
+    def state(self) -> Judgement:
+        """What stands now."""
+        return self.version(len(self.lines))
+
+    def version(self, n: int) -> Judgement:
+        """What stood after the first ``n`` edits.
+
+        Raises:
+            CurationError: there are fewer.
+        """
+        if not 0 <= n <= len(self.lines):
+            raise CurationError(f"there is no version {n}: the history has versions 0 to {len(self.lines)}")
+        return fold(line.edit for line in self.lines[:n] if self.applies(line))
+
+    def diff(self, a: int, b: int) -> tuple[Change, ...]:
+        """What version ``b`` says differently from version ``a``."""
+        return changes(self.version(a), self.version(b))
+
+    def add(self, *edits: Edit) -> "Curation":
+        """Append edits, all or none; what another writer appended meanwhile is kept and comes first.
+
+        Raises:
+            CurationError: an edit that cannot be made on what stands then, or the folder cannot be written.
+        """
+        return _append(self.run, lambda fresh: edits)
+
+    def undo(self, number: int, *, who: str, when: str, why: str = "") -> "Curation":
+        """Take an edit back, by further edits.
+
+        Raises:
+            CurationError: no such edit, it does not apply here, or nothing of it stands any more.
+        """
+
+        def inverse(fresh: "Curation") -> tuple[Edit, ...]:
+            return taken_back(number, [line for line in fresh.lines if fresh.applies(line)], who=who, when=when, why=why)
+
+        return _append(self.run, inverse)
+
+
+class Signature(NamedTuple):
+    """Who edits, and when; what a border hands to the pure core."""
+
+    who: str
+    when: str
+
+
+def signature() -> Signature:
+    """``STIR_USER``, else the system's user name; and the time, in UTC."""
+    try:
+        who = os.environ.get("STIR_USER") or getpass.getuser()
+    except (OSError, KeyError):  # no such user on this machine, as in some containers
+        raise CurationError("nobody is known to be editing: set STIR_USER to your name") from None
+    return Signature(who, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curation:
+    folder = run.work / "curation"
+    try:
+        if not folder.exists() and (shipped := run.found("curation")).is_dir():
+            shutil.copytree(shipped, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock"):
+            cut_torn_line(folder / "edits.jsonl")
+            fresh = Curation(run, *_read(folder))
+            lines, digest = _lines_of(fresh, edits_on(fresh))
+            if not lines:
+                return fresh
+            with (folder / "edits.jsonl").open("ab") as file:
+                file.write("".join(lines).encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            _write_head(folder / "head.json", len(fresh.lines) + len(lines), digest)
+            return Curation(run, *_read(folder))
+    except OSError as error:
+        raise CurationError(f"{folder} cannot be written ({error.strerror}): give the folder back its rights, or free the disk") from None
+
+
+def _lines_of(fresh: Curation, edits: tuple[Edit, ...]) -> tuple[list[str], str]:
+    """The lines to append, checked one after the other on what stands by then, and the last one's digest."""
+    entries: dict[str, Entry] = {entry.id: entry for entry in fresh.run.entries()}
+    standing, digest, lines = fresh.state, fresh.digest, []
+    for edit in edits:
+        check(edit, standing, entries)
+        standing = fold((edit,), standing)
+        record = Recorded(number=len(fresh.lines) + len(lines) + 1, actions=fresh.actions, before=digest, edit=edit)
+        line = record.model_dump_json() + "\n"
+        lines.append(line)
+        digest = _sha256(line.encode("utf-8"))
+    return lines, digest
+
+
+def _read(folder: Path) -> tuple[tuple[Recorded, ...], str]:
+    """Every whole line, each checked against the one before, and the digest of the last."""
+    file = folder / "edits.jsonl"
+    count, wanted = _head(folder / "head.json")  # first: a writer may append while the lines are read
+    found: list[Recorded] = []
+    digest, marked = "", ""
+    for number, line in enumerate(file.read_bytes().splitlines(keepends=True) if file.is_file() else (), start=1):
+        if not line.endswith(b"\n"):
+            break  # torn: its writer died before it was kept
+        try:
+            record = Recorded.model_validate_json(line)
+        except ValidationError as error:
+            raise CurationError(f"{file} line {number} is not an edit ({error.errors()[0]['msg']}): {_REMEDY}") from None
+        if record.number != number or record.before != digest:
+            raise CurationError(f"{file} line {number} does not follow line {number - 1}, which was changed or lost: {_REMEDY}")
+        found.append(record)
+        digest = _sha256(line)
+        marked = digest if number == count else marked
+    if len(found) < count:
+        raise CurationError(f"{file} has {len(found)} edits where {count} were made: {_REMEDY}")
+    if marked != wanted:
+        raise CurationError(f"{file} line {count} is not the line that was written, it was changed: {_REMEDY}")
+    return tuple(found), digest
+
+
+_REMEDY = "put the curation folder back from a copy, or move it away to begin a new history"
+
+
+def _head(file: Path) -> tuple[int, str]:
+    if not file.is_file():
+        return 0, ""
+    try:
+        head = json.loads(file.read_text(encoding="utf-8"))
+        return int(head["edits"]), str(head["digest"])
+    except (ValueError, KeyError, TypeError):
+        raise CurationError(f"{file} is not the head of a history: {_REMEDY}") from None
+
+
+def _write_head(file: Path, count: int, digest: str) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"edits": count, "digest": digest}) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def _sha256(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold ``file`` against other writers; the system lets go of it when its holder dies."""
+    with file.open("a+b") as handle:
+        until = time.monotonic() + PATIENCE
+        while not _try_lock(handle):
+            if time.monotonic() > until:
+                raise CurationError(f"{file} has been held for {PATIENCE:g} s: end the other writer, then edit again")
+            time.sleep(0.02)
+        yield  # closing the file lets go
+
+
+def _try_lock(handle: IO[bytes]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            handle.seek(0)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
