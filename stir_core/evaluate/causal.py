@@ -29,6 +29,7 @@ from stir_core.evaluate.effects import (
 )
 from stir_core.findings import CausalReport, CausalSpec, Roll
 from stir_core.intervene.controller import steer
+from stir_core.intervene.gate import dose
 from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
@@ -186,9 +187,9 @@ def _doses(step: StepTrace, gate: GateConfig) -> dict[str, float]:
     """What the gate would inject of each candidate if it chose it; candidates of no positive strength are left out."""
     found: dict[str, float] = {}
     for scored in step.decision.scored:
-        score = scored.score if gate.preview_scale == "unit" else gate.beta * scored.value
-        if score is not None and gate.k_scale * score > 0:
-            found[scored.entry_id] = gate.k_scale * score
+        multiple = dose(scored, gate)
+        if multiple is not None and multiple > 0:
+            found[scored.entry_id] = multiple
     return found
 
 

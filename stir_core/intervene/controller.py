@@ -17,8 +17,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from stir_core.config import GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
 from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
+from stir_core.intervene.memory import Memory
 from stir_core.models.cache import Column, Row, Store, graft
 from stir_core.models.cost import Cost, cost_of, flops
 from stir_core.models.generation import Sampling, Strand, draw
@@ -93,7 +95,7 @@ class _Answer:
     job: Job
     number: int
     desk: _Desk
-    phase: Literal["read", "preview", "commit"] = "read"
+    phase: Literal["recall", "read", "preview", "commit"] = "read"
     step: int = 1
     ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -122,7 +124,9 @@ class _Answer:
     start: list[int] = field(default_factory=list)
     """Prompt and given tokens: what it reads first. All but the last stay unsteered in its row."""
     twin: "_Answer | None" = None
-    """A neighbour that reads the same prefix in this pass, to be taken over from it after the pass."""
+    """A neighbour that is reading the same prefix, to be taken over from it when it has."""
+    recalls: list[tuple[int, Impulse]] = field(default_factory=list)
+    """Given tokens still to be read with an earlier impulse at the last of them: how many, and the impulse."""
     tail: list[int] = field(default_factory=list)
     """Given tokens behind the last finished step."""
     forced: Forced | None = None
@@ -147,17 +151,20 @@ class _Answer:
             self.step = len(ends) + 1
         self._read_on()
         self.start = self.segment
-        alike = next((other for other in neighbours if other.start == self.start), None)
+        self._recall([0, *ends] if given else [])
+        alike = next((other for other in neighbours if other.start == self.start and _same_past(other.job, self.job)), None)
         if alike is not None and len(self.start) > 1:
             self.cost += cost_of([Feed(self.row, self.start[:-1], logits=False)])
             self.twin = alike
-            if alike.read_ids:
-                self.copy_twin()
+            self.copy_twin()
 
     def copy_twin(self) -> None:
-        """Take the prefix over from the neighbour; its last token, which an impulse may have changed there, is still to be read."""
+        """Take the prefix over once the neighbour has read it; the last token, which an impulse may change there, is still to be read."""
         assert self.twin is not None
         shared = len(self.start) - 1
+        if self.twin.row.length < shared:
+            return
+        self.phase, self.recalls = "read", []
         self.desk.store.copy(self.twin.row, self.row, shared)
         self.read_ids, self.segment, self.twin = self.start[:shared], self.start[shared:], None
 
@@ -165,7 +172,12 @@ class _Answer:
         """What the next forward pass runs for this answer; nothing while it waits for a neighbour."""
         if self.twin is not None:
             return []
-        if self.phase == "read":
+        if self.phase == "recall" and not self.recalls:
+            self.phase = "read"
+        if self.phase == "recall":
+            count, impulse = self.recalls[0]
+            found = [Feed(self.row, self.segment[:count], impulse, logits=False)]
+        elif self.phase == "read":
             found = [Feed(self.row, self.segment, capture=(len(self.segment) - 1,) if self.job.memory else ())]
         elif self.phase == "preview":
             found = [self._preview_feed(i, strand) for i, strand in enumerate(self.previews) if strand.finish is None]
@@ -178,7 +190,10 @@ class _Answer:
 
     def take(self, logits: list[Tensor], states: list[dict[int, Tensor]]) -> None:
         """What the pass gave."""
-        if self.phase == "read":
+        if self.phase == "recall":
+            count, _ = self.recalls.pop(0)
+            self.read_ids, self.segment = [*self.read_ids, *self.segment[:count]], self.segment[count:]
+        elif self.phase == "read":
             (self.logits,) = logits
             self.states = {layer: state[0] for layer, state in states[0].items()}
         elif self.phase == "preview":
@@ -219,6 +234,21 @@ class _Answer:
         self.read_ids, self.segment = wanted[:shared], wanted[shared:]
         self.row.length = shared
         self.phase = "read"
+
+    def _recall(self, ends: list[int]) -> None:
+        """Cut what is read first at the control points (tokens before each) where an impulse was left in the cache."""
+        past, gate = self.job.past, self.job.gate
+        if past is None or gate.persistence != "persistent":
+            return
+        read = 0
+        for m, end in enumerate(ends if self.tail else ends[:-1]):  # the last one is decided now, unless its step had begun
+            left = past(m)
+            if left is not None and left.label is not None and left.alpha:
+                assert left.vector is not None  # a label comes with a vector
+                position = len(self.job.prompt_ids) + end
+                self.recalls.append((position - read, Impulse(left.layer, left.alpha * left.vector)))
+                read = position
+        self.phase = "recall" if self.recalls else "read"
 
     def _wanted(self) -> list[int]:
         if self.desk.settings.compat and self.texts:
@@ -438,9 +468,18 @@ def _impulse(answer: _Answer) -> Impulse:
     return Impulse(entry.layer, answer.decision.alpha * _action(answer.job, entry.entry_id, answer.desk.settings.seed))
 
 
+def _same_past(one: Job, other: Job) -> bool:
+    """True when equal given tokens leave equal keys and values behind."""
+    return one.past is other.past and (one.past is None or one.gate.persistence == other.gate.persistence)
+
+
 def _action(job: Job, entry_id: str, seed: int) -> Tensor:
-    memory, gate = job.memory, job.gate
-    assert memory is not None  # candidates only come from a memory
+    assert job.memory is not None  # candidates only come from a memory
+    return action_of(job.memory, job.gate, entry_id, seed)
+
+
+def action_of(memory: Memory, gate: GateConfig, entry_id: str, seed: int) -> Tensor:
+    """The vector, ``[d_model]``, that an entry stands for under a gate: its action, or noise in the place of it (``random_vector``)."""
     action = memory.action(entry_id)
     if gate.variant != "random_vector":
         return action

@@ -38,6 +38,13 @@ def preview_scale(entry: Retrieved, gate: GateConfig) -> float:
     return 1.0 if gate.preview_scale == "unit" else gate.k_scale * gate.beta * entry.value
 
 
+def dose(scored: Scored, gate: GateConfig) -> float | None:
+    """Multiple of the action that is injected when this candidate is committed; ``None`` where its preview was not measured."""
+    if gate.preview_scale == "committed":
+        return gate.k_scale * gate.beta * scored.value
+    return gate.k_scale * scored.score if scored.score is not None else None
+
+
 def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str = "") -> Decision:
     """Commit the best candidate, or null with the reason.
 
@@ -69,8 +76,8 @@ def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str
         return null(f"best {best.entry_id} {score:.3f} <= null {score_null:.3f}")
     if score < gate.tau_null:
         return null(f"best {best.entry_id} {score:.3f} < tau_null {gate.tau_null:g}")
-    alpha = gate.k_scale * (score if gate.preview_scale == "unit" else gate.beta * best.value)
-    if alpha <= 0:
+    alpha = dose(best, gate)
+    if alpha is None or alpha <= 0:
         return null(f"strength is {alpha:g}: {best.entry_id} won at {score:.3f}, nothing to inject")
     return Decision(
         chosen=best.entry_id,

@@ -45,6 +45,9 @@ class Job:
     its rest is decoded unsteered."""
     force: Force | None = None
     """Overrules the gate where it says something."""
+    past: Force | None = None
+    """Impulses that were live while the given tokens were decoded. Under ``persistent`` these tokens are read with them at their control
+    points; under ``ephemeral``, and where ``None``, they are read unsteered."""
 
 
 class Settings(NamedTuple):

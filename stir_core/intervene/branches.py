@@ -1,0 +1,116 @@
+"""What if: a recorded answer taken up again at one of its control points, with the decision there changed, and decoded on from there.
+
+The tokens before the control point are given and never drawn again, so a branch shares them with its origin token for token, sampled
+or not. Every step draws from the stream of its own name (problem, step, control point), so a branch and its origin differ by the change
+alone: where nothing is changed, the recorded answer comes out.
+
+The model has of the given tokens what it had while they were recorded. Under ``ephemeral`` that is the unsteered text. Under ``persistent``
+the impulses of earlier steps live on in the cache, so the given tokens are read with these impulses at their control points. Both are
+exact up to the rounding of one pass over many tokens in the place of many passes over one.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from stir_core.config import GateConfig
+from stir_core.errors import DataError, SteeringError
+from stir_core.intervene.changes import DENY, FORCED, KEEP, Change, alpha_of, step_at, was_forced
+from stir_core.intervene.controller import action_of, steer
+from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
+from stir_core.intervene.memory import Memory
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Decision, Event, StepEvent, StepTrace, Trace, TraceEvent
+
+
+def branch(
+    model: LoadedModel, trace: Trace, changes: Sequence[Change], gate: GateConfig, memory: Memory | None, settings: Settings
+) -> Iterator[Event]:
+    """Decode one branch for each change, side by side; an event's row is the change's place.
+
+    Only new steps make events. A finished branch is a whole :class:`Trace`: the given steps as they were recorded, then the new ones (so
+    ``given`` is 0); its costs (probe and forward tokens, FLOPs) are those of the branch alone. A forced step shows the evidence that was
+    recorded there, since it was measured in the same context.
+
+    Args:
+        trace: recorded with this model, library, ``gate`` and ``settings`` (or itself a branch of such a trace).
+
+    Raises:
+        DataError: no such control point, an entry that cannot be injected there, or no token left to decode.
+        SteeringError: earlier impulses cannot be read again at their places (``compat`` with ``persistent``).
+    """
+    past = _past(trace, gate, memory, settings)
+    jobs = [_job(trace, change, gate, memory, settings, past) for change in changes]
+    for event in steer(model, jobs, settings):
+        yield _whole(event, trace, changes[event.row])
+
+
+def _job(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings, past: Force | None) -> Job:
+    place = step_at(trace, change.m)
+    given = tuple(token for step in trace.steps[:place] for token in step.token_ids)
+    if len(given) >= settings.decode.max_new_tokens:
+        raise DataError(
+            f"{len(given)} tokens lie before control point {change.m}, max_new_tokens is {settings.decode.max_new_tokens}: allow more"
+        )
+    if settings.compat and past is not None and any(past(step.evidence.m) is not NOTHING for step in trace.steps[:place]):
+        raise SteeringError("compat with persistent impulses has no exact branches: use persistence ephemeral, or a run without compat")
+    return Job(trace.id, list(trace.prompt_ids), gate, memory, given, _force(trace, change, gate, memory, settings), past)
+
+
+def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings) -> Force:
+    """What is decided for the gate from the control point on. A change that keeps a decision keeps the forced ones behind it, too."""
+    steps = {step.evidence.m: step for step in trace.steps}
+    here = steps[change.m]
+    if change.to == KEEP:
+        first = _recorded(here, gate, memory, settings) if was_forced(here) else None
+    elif change.to == DENY:
+        first = NOTHING
+    else:
+        if memory is None:
+            raise DataError(f"the run has an empty library: there is no {change.to} to force")
+        alpha = alpha_of(change, here, memory.by_id, gate)
+        first = Forced(change.to, memory.by_id[change.to].layer, action_of(memory, gate, change.to, settings.seed), alpha)
+
+    def force(m: int) -> Forced | None:
+        if m == change.m:
+            return first
+        if change.then == "nothing":
+            return NOTHING
+        kept = change.to == KEEP and m in steps and was_forced(steps[m])
+        return _recorded(steps[m], gate, memory, settings) if kept else None
+
+    return force
+
+
+def _past(trace: Trace, gate: GateConfig, memory: Memory | None, settings: Settings) -> Force | None:
+    """The recorded impulses by control point; ``None`` where none outlives its step."""
+    steps = {step.evidence.m: step for step in trace.steps}
+    return (lambda m: _recorded(steps[m], gate, memory, settings)) if gate.persistence == "persistent" else None
+
+
+def _recorded(step: StepTrace, gate: GateConfig, memory: Memory | None, settings: Settings) -> Forced:
+    """A recorded decision as something to force."""
+    chosen = step.decision.chosen
+    if chosen is None:
+        return NOTHING
+    if memory is None or chosen not in memory.by_id:
+        raise DataError(f"the answer was steered by {chosen}, which is not in the library: was the run's basis made again?")
+    return Forced(chosen, memory.by_id[chosen].layer, action_of(memory, gate, chosen, settings.seed), step.decision.alpha)
+
+
+def _whole(event: Event, trace: Trace, change: Change) -> Event:
+    """The event with the recorded evidence at the change, and a finished branch with the given steps before the new ones."""
+    place = step_at(trace, change.m)
+    here = trace.steps[place]
+    if isinstance(event, StepEvent) and event.evidence.m == change.m and event.decision.reason == FORCED:
+        return event.model_copy(update={"evidence": here.evidence, "decision": _beside(event.decision, here.decision)})
+    if not isinstance(event, TraceEvent):
+        return event
+    first, *later = event.trace.steps
+    if was_forced(first):
+        first = first.model_copy(update={"evidence": here.evidence, "decision": _beside(first.decision, here.decision)})
+    whole = event.trace.model_copy(update={"steps": (*trace.steps[:place], first, *later), "given": 0})
+    return event.model_copy(update={"trace": whole})
+
+
+def _beside(forced: Decision, recorded: Decision) -> Decision:
+    """A forced decision with the scores that were recorded there."""
+    return forced.model_copy(update={"score_null": recorded.score_null, "scored": recorded.scored})

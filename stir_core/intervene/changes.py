@@ -1,0 +1,80 @@
+"""What is changed of a recorded answer, and with what strength: records and plain checks, no model and no tensors."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stir_core.config import GateConfig
+from stir_core.errors import DataError
+from stir_core.intervene.gate import dose
+from stir_core.records import Entry, Record, StepTrace, Trace
+
+KEEP, DENY = "keep", "nothing"
+FORCED = "forced"
+"""Reason of a decision that was made for the gate."""
+
+
+class Change(Record):
+    """One decision of a recorded answer, taken otherwise (or kept), and who decides behind it."""
+
+    m: Annotated[int, Field(ge=0)]
+    """Control point: the decision before step m + 1."""
+    to: str = KEEP
+    """``"keep"``, ``"nothing"`` or the id of a corrective entry of this control point."""
+    alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Multiple of the action vector that is injected; ``None``: what the gate would inject, as measured when the answer was recorded."""
+    then: Literal["gate", "nothing"] = "gate"
+    """Behind the change: the gate decides on, or every later step stays unsteered."""
+
+    @property
+    def forces(self) -> bool:
+        """True when an action is named."""
+        return self.to not in (KEEP, DENY)
+
+
+def step_at(trace: Trace, m: int) -> int:
+    """Place among the trace's steps of the one behind control point ``m``.
+
+    Raises:
+        DataError: the answer has no such step.
+    """
+    for place, step in enumerate(trace.steps):
+        if step.evidence.m == m:
+            return place
+    last = trace.steps[-1].evidence.m if trace.steps else None
+    raise DataError(
+        f"the answer to {trace.id} has no step behind control point {m}: " + (f"take 0 to {last}" if trace.steps else "it is empty")
+    )
+
+
+def was_forced(step: StepTrace) -> bool:
+    """True when the step's decision was made for the gate."""
+    return step.decision.reason == FORCED
+
+
+def own_alpha(step: StepTrace, entry_id: str, gate: GateConfig) -> float | None:
+    """Multiple that the gate would inject of this entry if it chose it; ``None`` where it measured none, or none above 0."""
+    if step.decision.chosen == entry_id and not was_forced(step):
+        return step.decision.alpha
+    found = next((dose(scored, gate) for scored in step.decision.scored if scored.entry_id == entry_id), None)
+    return found if found is not None and found > 0 else None
+
+
+def alpha_of(change: Change, step: StepTrace, entries: Mapping[str, Entry], gate: GateConfig) -> float:
+    """The multiple that a change injects.
+
+    Raises:
+        DataError: the entry is not in the library, is none of this control point, has no action, or has no strength yet.
+    """
+    entry = entries.get(change.to)
+    if entry is None:
+        raise DataError(f"there is no entry {change.to!r} in the library: take one that `stir show` lists")
+    if entry.m != change.m:
+        raise DataError(f"entry {entry.id} belongs to control point {entry.m}, not {change.m}: retrieval would never offer it there")
+    if entry.kind == "null":
+        raise DataError(f'entry {entry.id} is a null entry and has no action: take "{DENY}", or its corrective partner')
+    alpha = change.alpha if change.alpha is not None else own_alpha(step, entry.id, gate)
+    if alpha is None:
+        raise DataError(f"the gate measured no strength above 0 for {entry.id} at control point {change.m}: say which (alpha)")
+    return alpha
