@@ -18,11 +18,11 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import Estimate
 from stir_core.intervene.controller import steer
-from stir_core.intervene.gate import decide
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
+from stir_core.intervene.replay import decide_again
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Problem, Record, StepTrace, Trace, TraceEvent
+from stir_core.records import Decision, Problem, Record, StepEvidence, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render
@@ -98,23 +98,19 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
         return None
     kept: list[StepTrace] = []
     for step in trace.steps:
-        decision = _decide_again(step, recorded, gate, seed, trace.id)
+        again = decide_again(step, recorded, gate, seed=seed, name=trace.id)
+        decision = again.decision
         if decision is None or (decision.chosen, decision.alpha) != (step.decision.chosen, step.decision.alpha):
             break
-        kept.append(step.model_copy(update={"decision": decision}))
+        kept.append(_as_decided(step, again.evidence, decision))
     given = tuple(token for step in kept for token in step.token_ids)
     return Replay(tuple(kept), given, len(kept) == len(trace.steps))
 
 
-def _decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, seed: int, name: str):
-    evidence = step.evidence
-    if evidence.not_retrieved is not None:
-        looser = gate.min_sim < recorded.min_sim or gate.min_entries < recorded.min_entries
-        by_threshold = "min_sim" in evidence.not_retrieved or "min_entries" in evidence.not_retrieved
-        return None if looser and by_threshold else decide(evidence, gate, seed=seed, name=name)
-    if evidence.n_entries < gate.min_entries or evidence.retrieved[0].sim < gate.min_sim:
-        evidence = evidence.model_copy(update={"retrieved": (), "not_retrieved": "below the gate's thresholds"})
-    return decide(evidence, gate, seed=seed, name=name)
+def _as_decided(step: StepTrace, evidence: StepEvidence, decision: Decision) -> StepTrace:
+    """The step as the other gate records it: where it retrieves nothing any more, nothing is previewed either."""
+    previewed = {} if evidence.retrieved else {"probe_tokens": 0, "reused_tokens": 0}
+    return step.model_copy(update={"evidence": evidence, "decision": decision, **previewed})
 
 
 def points_of(sweep: SweepConfig) -> list[dict[str, Any]]:
@@ -215,7 +211,7 @@ def _answers(
         longest = _longest(problem.id, recorded, config.gate, config.seed)
         if longest is not None and longest[1].whole:
             trace, held = longest
-            yield trace.model_copy(update={"steps": held.steps}), 0
+            yield _with_steps(trace, held.steps), 0
             continue
         prompt = model.chat_ids(render(problem, config.task.template), config.task.system, room=decode.max_new_tokens)
         jobs.append(Job(problem.id, prompt, config.gate, memory, longest[1].given if longest else ()))
@@ -225,8 +221,12 @@ def _answers(
             start = begun[event.row]
             steps = (*(start[1].steps if start else ()), *event.trace.steps)
             fresh = event.trace.tokens_used - event.trace.given + event.trace.probe_tokens
-            probe = sum(step.probe_tokens for step in steps)
-            yield event.trace.model_copy(update={"steps": steps, "given": 0, "probe_tokens": probe}), fresh
+            yield _with_steps(event.trace, steps).model_copy(update={"given": 0}), fresh
+
+
+def _with_steps(trace: Trace, steps: tuple[StepTrace, ...]) -> Trace:
+    probe, reused = (sum(getattr(step, name) for step in steps) for name in ("probe_tokens", "reused_tokens"))
+    return trace.model_copy(update={"steps": steps, "probe_tokens": probe, "reused_tokens": reused})
 
 
 def _longest(

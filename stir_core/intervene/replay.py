@@ -1,0 +1,119 @@
+"""A recorded step decided again under another gate, without a model, as far as the recorded evidence reaches.
+
+Pure, like the gate itself. Where the evidence does not reach, says what is missing; never guesses.
+"""
+
+from math import isclose
+from typing import NamedTuple
+
+from stir_core.config import GateConfig
+from stir_core.intervene.gate import decide, preview_scale, shortlist
+from stir_core.records import Decision, StepEvidence, StepTrace
+
+REDECIDED = frozenset(
+    {
+        "beta",
+        "rho",
+        "k_scale",
+        "tau_null",
+        "min_sim",
+        "min_entries",
+        "k_retrieve",
+        "candidates",
+        "probe_tokens",
+        "preview_scale",
+    }
+)
+"""Gate parameters whose change a recording may answer; a change in another one needs the model."""
+_THRESHOLDS = ("min_sim", "min_entries")
+_NOT_ASKED = ("forced", "inside a step")
+
+
+class Again(NamedTuple):
+    """A step under another gate."""
+
+    evidence: StepEvidence
+    """The part of the recorded evidence that the other gate would have seen."""
+    decision: Decision | None
+    """``None``: not in the recording."""
+    missing: str | None
+    """What the recording does not hold, and a model would have to measure."""
+
+
+def gate_was_asked(step: StepTrace) -> bool:
+    """False where no setting of the thresholds and weights could have steered: control point 0, no library, a forced step, ..."""
+    reason = step.evidence.not_retrieved
+    return not _forced(step) and (reason is None or any(name in reason for name in _THRESHOLDS))
+
+
+def _forced(step: StepTrace) -> bool:
+    """True when the decision was made for the gate; another gate would have been overruled in the same way."""
+    return step.evidence.not_retrieved in _NOT_ASKED or step.decision.reason in _NOT_ASKED
+
+
+def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, name: str = "") -> Again:
+    """Decide a recorded step under another gate.
+
+    The state at the step is taken as recorded: behind a step where the other gate decides otherwise, the answer would have gone on
+    differently, and what is decided here holds for the recorded text only.
+
+    Args:
+        recorded: the gate that the step was recorded with.
+        seed, name: see :func:`stir_core.intervene.gate.decide`.
+    """
+    evidence = step.evidence
+    if _forced(step):
+        return Again(evidence, step.decision, None)
+    others = sorted(key for key, value in gate if value != getattr(recorded, key) and key not in REDECIDED)
+    if others:
+        return Again(evidence, None, f"{', '.join(others)} changes what is measured")
+    if evidence.not_retrieved is not None:
+        missing = _never_looked(step, recorded, gate)
+        return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
+    blocked = _blocked(evidence, gate)
+    if blocked is not None:
+        bare = {"retrieved": (), "null_logprob": None, "null_preview_ids": (), "not_retrieved": blocked}
+        evidence = evidence.model_copy(update=bare)
+        return Again(evidence, decide(evidence, gate, seed=seed, name=name), None)
+    if gate.k_retrieve < len(evidence.retrieved):
+        evidence = evidence.model_copy(update={"retrieved": evidence.retrieved[: gate.k_retrieve]})
+    missing = _not_retrieved(evidence, gate) or _not_previewed(step.evidence, evidence, recorded, gate)
+    return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
+
+
+def _blocked(evidence: StepEvidence, gate: GateConfig) -> str | None:
+    """Why the gate's thresholds would let nothing be retrieved; in the words of :meth:`stir_core.intervene.memory.Memory.retrieve`."""
+    if evidence.n_entries < gate.min_entries:
+        return f"{evidence.n_entries} entries at control point {evidence.m}, min_entries is {gate.min_entries}"
+    best = evidence.retrieved[0].sim
+    return f"best cosine {best:.3f} < min_sim {gate.min_sim:g}" if best < gate.min_sim else None
+
+
+def _never_looked(step: StepTrace, recorded: GateConfig, gate: GateConfig) -> str | None:
+    """What is missing where a threshold kept the library shut and would now open it."""
+    evidence = step.evidence
+    if not gate_was_asked(step) or evidence.n_entries < gate.min_entries:
+        return None
+    if "min_sim" in (evidence.not_retrieved or "") and gate.min_sim >= recorded.min_sim:
+        return None
+    return f"nothing was retrieved here ({evidence.not_retrieved})"
+
+
+def _not_retrieved(evidence: StepEvidence, gate: GateConfig) -> str | None:
+    seen = len(evidence.retrieved)
+    if gate.k_retrieve > seen and evidence.n_entries > seen:
+        return f"{seen} of the {evidence.n_entries} entries were retrieved, k_retrieve {gate.k_retrieve} asks for more"
+    return None
+
+
+def _not_previewed(whole: StepEvidence, evidence: StepEvidence, recorded: GateConfig, gate: GateConfig) -> str | None:
+    """What previews the other gate would have asked for that were not made, or not like that."""
+    wanted = () if gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
+    previewed = {entry.entry_id for entry in shortlist(whole.retrieved, recorded)}
+    fresh = [entry.entry_id for entry in wanted if entry.entry_id not in previewed]
+    if fresh:
+        return f"{', '.join(fresh)} was not previewed"
+    if wanted and gate.probe_tokens != recorded.probe_tokens:
+        return f"previews are {recorded.probe_tokens} tokens long, not {gate.probe_tokens}"
+    scaled = [e.entry_id for e in wanted if not isclose(preview_scale(e, gate), preview_scale(e, recorded), rel_tol=1e-9)]
+    return f"{', '.join(scaled)} was previewed at another strength" if scaled else None
