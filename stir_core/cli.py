@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stir_core import __version__
-from stir_core.commands import causal, critical, evaluate, sweep
-from stir_core.commands.console import print_stages, print_traces, progress, table
+from stir_core.commands import causal, critical, estimate, evaluate, sweep
+from stir_core.commands.console import print_stages, print_traces, stoppable, table, told
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
 from stir_core.errors import DataError, PromptError, StirError
@@ -22,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; refusals become one line on stderr and exit code 2."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.command(arguments)
+        with stoppable():
+            return arguments.command(arguments)
     except StirError as error:
         print(f"stir: {error}", file=sys.stderr)
         return 2
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until", choices=STAGES, default=STAGES[-1], help="last stage to make")
     run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key, e.g. --set task.n_train=8")
+    run.add_argument("--progress", type=Path, metavar="FILE", help="append JSON lines that say how far it has come, for other programs")
 
     status = command("status", _status, "What a run holds, stage by stage.")
     status.add_argument("run", help='run folder, or "demo"')
@@ -101,20 +103,20 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
     grade.add_argument("--json", action="store_true")
 
-    for module in (evaluate, causal, critical, sweep):
+    for module in (estimate, evaluate, causal, critical, sweep):
         module.add(command)
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from stir_core.pipeline import run_stages
-    from stir_core.store.configs import read_config
+    with told(arguments.progress) as report:  # before torch is imported, which takes seconds in which one may want to stop
+        from stir_core.pipeline import run_stages
+        from stir_core.store.configs import read_config
 
-    config = overridden(read_config(arguments.config), arguments.set)
-    out = arguments.out or Path("runs") / arguments.config.stem
-    changes = [word for change in arguments.set for word in ("--set", change)]
-    command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
-    with progress() as report:
+        config = overridden(read_config(arguments.config), arguments.set)
+        out = arguments.out or Path("runs") / arguments.config.stem
+        changes = [word for change in arguments.set for word in ("--set", change)]
+        command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
         run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
     print(f"{run.path}")
     print_stages(run.status())

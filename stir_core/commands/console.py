@@ -1,14 +1,21 @@
 """What the commands print, on the console: progress bars, tables, traces side by side."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
     from stir_core.pipeline import Progress
     from stir_core.records import StepTrace, Trace
     from stir_core.store.runs import StageStatus
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def print_stages(rows: "list[StageStatus]") -> None:
@@ -44,6 +51,45 @@ def progress() -> Iterator[Callable[["Progress"], None]]:
     finally:
         if tasks:
             bars.stop()
+
+
+@contextmanager
+def told(file: Path | None) -> Iterator[Callable[["Progress"], None]]:
+    """Progress on the console and, where a file is named, in it as JSON lines; the last one says how it ended."""
+    if file is None:
+        with progress() as report:
+            yield report
+        return
+    with ProgressFile(file) as lines, progress() as show:
+
+        def both(progress: "Progress") -> None:
+            show(progress)
+            lines.report(*progress)
+
+        yield both
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the command as Ctrl-C does: what is whole is kept. A second one waits until that is done.
+
+    A process in the background of a shell inherits a SIGINT that is ignored, hence both. Outside the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        for each in _STOPS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, stop) for each in _STOPS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)
 
 
 def print_traces(vanilla: "Trace", steered: "Trace") -> None:

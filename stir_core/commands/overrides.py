@@ -1,14 +1,19 @@
-"""Changing a config key by key, as ``--set section.key=value`` does."""
+"""Changing a config key by key, as ``--set section.key=value`` does, and writing down which keys two configs differ in."""
 
+import json
+import math
 import tomllib
 from typing import Any
 
 from stir_core.config import RunConfig, config_from
 from stir_core.errors import ConfigError
 
+NONE = "none"
+"""The bare word for a value that is left out (TOML has no word for it); the text "none" is written with quotes."""
+
 
 def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
-    """The config with ``section.key=value`` changes; values are written as in TOML, bare words are text."""
+    """The config with ``section.key=value`` changes; values are written as in TOML, bare words are text, ``none`` is no value."""
     if not changes:
         return config
     data = config.model_dump(mode="json")
@@ -17,7 +22,7 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
         if not separator or not path:
             raise ConfigError(f'--set {change!r} is not KEY=VALUE: write e.g. --set task.name="gsm8k"')
         try:
-            value: Any = tomllib.loads(f"value = {text}")["value"]
+            value: Any = None if text == NONE else tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
         *sections, key = path.split(".")
@@ -28,3 +33,42 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
                 raise ConfigError(f"--set {change!r}: {section} is not a section of the config")
         place[key] = value
     return config_from(data)
+
+
+def changes_between(base: RunConfig, config: RunConfig) -> list[str]:
+    """What ``--set`` must say to make ``config`` of ``base``; ``overridden(base, changes_between(base, config)) == config``."""
+    before, after = base.model_dump(mode="json"), config.model_dump(mode="json")
+    changes: list[str] = []
+    for name, value in after.items():
+        if not isinstance(value, dict):
+            changes += [f"{name}={as_text(value)}"] if as_text(value) != as_text(before[name]) else []
+            continue
+        written = {key: as_text(new) for key, new in value.items()}  # as text: layer 1 is an index and 1.0 a ratio
+        changes += [f"{name}.{key}={text}" for key, text in written.items() if text != as_text(before[name][key])]
+    return changes
+
+
+def as_text(value: Any) -> str:
+    """One value as ``--set`` reads it: TOML, or the bare word ``none``."""
+    if value is None:
+        return NONE
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(as_text(each) for each in value)}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # TOML spells inf and nan as Python does
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def as_toml(config: RunConfig) -> str:
+    """The whole config as a TOML file. A value that is ``None`` is left out, so it comes back as its default: see :func:`left_out`."""
+    data = config.model_dump(mode="json")
+    lines = [f"{key} = {as_text(value)}" for key, value in data.items() if not isinstance(value, dict)]
+    for name, section in data.items():
+        if isinstance(section, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {as_text(value)}" for key, value in section.items() if value is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def left_out(config: RunConfig) -> list[str]:
+    """What :func:`as_toml` cannot say, as ``--set`` changes: values that are ``None`` where the default is not."""
+    return changes_between(config_from(tomllib.loads(as_toml(config))), config)

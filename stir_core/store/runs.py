@@ -24,7 +24,7 @@ from stir_core.config import STAGES, RunConfig, config_from, digest_of, stage_di
 from stir_core.errors import MismatchError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
-from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Rollout, Trace
+from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Record, Rollout, Trace
 from stir_core.store.jsonl import read_records
 from stir_core.store.tensors import read_tensors
 
@@ -43,6 +43,16 @@ class Library(NamedTuple):
     """Raw residual states, row i belongs to ``entries[i]``."""
     actions: Float[np.ndarray, "n_entries d_model"]
     """Raw action vectors, row i belongs to ``entries[i]``; zero for null entries."""
+
+
+class StageTook(Record):
+    """One line of ``log.jsonl``: what making a stage took."""
+
+    stage: str
+    seconds: float
+    tokens: int
+    """Run by the process that finished the stage; those of processes before it are not in it."""
+    tokens_per_second: float | None
 
 
 class StageStatus(NamedTuple):
@@ -284,6 +294,11 @@ class Run:
             else:
                 rows.append(StageStatus(stage, "unfinished" if self.part(stage).is_dir() else "not started", None, {}, ()))
         return rows
+
+    def log(self) -> list[StageTook]:
+        """What making the stages took, in the order they were made; empty where the log was not kept (the embedded run)."""
+        file = self.path / "log.jsonl"
+        return read_records(file, StageTook, torn="drop") if file.is_file() else []
 
     def key_space(self) -> KeySpace:
         """The space that keys and states are compared in: ``basis.similarity``, fitted to all mined keys."""

@@ -1,0 +1,333 @@
+"""What a run will cost, before it starts: bounds by formula, expectations from finished runs of the same model and task, and never a guess.
+
+A *bound* cannot be exceeded. *Expected* numbers rest on a measurement, named with them; where nothing was measured they are ``None``.
+Loads no model and reads no data set.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from stir_core.config import STAGES, RunConfig, resolve_layers
+from stir_core.errors import ConfigError, DataError, StoreError
+from stir_core.models.catalogue import file_digest, resolve
+from stir_core.models.cost import Cost, Shape, flops
+from stir_core.models.sizes import Sizes, sizes_of
+from stir_core.records import Record
+from stir_core.store.runs import DEMO, Run, list_runs
+from stir_core.tasks import task_spec
+from stir_core.tasks.prompts import TEMPLATES
+
+STATE_BYTES = 4
+"""States and actions are stored in float32, whatever the model computes in."""
+
+
+class Quantity(Record):
+    """One number of the estimate."""
+
+    name: str
+    unit: str
+    bound: float | None = None
+    """Cannot be exceeded; ``None`` where there is no such number."""
+    low: float | None = None
+    """Expected, at least; ``None``: not measured."""
+    high: float | None = None
+    """Expected, at most."""
+    note: str = ""
+
+
+class Measured(Record):
+    """The finished run that the expectations rest on."""
+
+    run: str
+    device: str
+    rollouts: int
+    tokens_per_rollout: float
+    longest_prompt: int
+    """Tokens."""
+    tokens_per_second: tuple[float, float] | None
+    """Slowest and fastest rate over all runs of this model, task, dtype and device; ``None``: no run has a log."""
+    differs: tuple[str, ...]
+    """Settings of the rollouts that were others then."""
+
+
+class CostEstimate(Record):
+    """What a run will cost, up to the stage ``until``."""
+
+    until: str
+    quantities: tuple[Quantity, ...]
+    measured: Measured | None
+    notes: tuple[str, ...]
+
+    def of(self, name: str) -> Quantity:
+        """The quantity of that name."""
+        return next(each for each in self.quantities if each.name == name)
+
+
+class _Lengths(NamedTuple):
+    """Tokens of a run's rollouts."""
+
+    prompts: tuple[int, ...]
+    """One a problem."""
+    answers: tuple[int, ...]
+    cut: tuple[bool, ...]
+    """Whether the token budget ended the answer."""
+
+
+def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostEstimate:
+    """Cost of ``stir run`` with this config up to ``until``.
+
+    Args:
+        runs: folder of finished runs; the embedded run is looked at as well.
+
+    Raises:
+        DataError: no such task, level or template, or the task cannot be mined.
+        ModelError: no such model.
+        ConfigError: a layer is not in the model.
+    """
+    _check_task(config)
+    sizes = sizes_of(config.model.name)
+    alike = _alike(config, runs)
+    measured = _measured(config, alike)
+    lengths = _lengths_of(alike[0]) if alike else None
+    upto = STAGES[: STAGES.index(until) + 1]
+    layers = _layers(config, sizes)
+    rows = _rollout_rows(config, lengths)
+    if "states" in upto and layers:
+        rows.append(_states_row(config, sizes, layers))
+    if "actions" in upto:
+        rows += _actions_rows(config, sizes, layers)
+    if "steered" in upto:
+        rows += _steered_rows(config)
+    rows.append(_flops_row(config, sizes, lengths))
+    rows.append(_time_row(rows, measured))
+    return CostEstimate(until=until, quantities=tuple(rows), measured=measured, notes=tuple(_notes(config, sizes, measured, lengths)))
+
+
+def _check_task(config: RunConfig) -> None:
+    """What would be refused after the model is loaded, said before."""
+    spec = task_spec(config.task.name)
+    if spec.mine_split is None:
+        raise DataError(f"task {spec.name} is for evaluation only: mine on {spec.mine_instead}, and evaluate the result on {spec.name}")
+    for level in config.task.levels:
+        if level not in spec.levels:
+            known = f"take one of {', '.join(spec.levels)}" if spec.levels else "it has no levels, leave them out"
+            raise DataError(f"task {spec.name} has no level {level!r}: {known}")
+    if config.task.template not in ("auto", *TEMPLATES):
+        raise DataError(f"prompt template {config.task.template!r} is not known: take auto or one of {', '.join(TEMPLATES)}")
+
+
+def _layers(config: RunConfig, sizes: Sizes | None) -> int | None:
+    """Layers harvested; ``None`` where that depends on a model whose size is not known here."""
+    if sizes is not None:
+        return len(resolve_layers(config.mining.layers, sizes.n_layers))
+    if config.mining.layers is None:
+        return None
+    for spec in config.mining.layers:
+        if isinstance(spec, float) or (isinstance(spec, str) and not spec.lstrip("-").isdigit()):
+            resolve_layers((spec,), 1)  # ratios mean the same in every model; indices cannot be checked without it
+    if not config.mining.layers:
+        raise ConfigError("mining.layers is empty: name at least one layer, or leave it out for the top third")
+    return len(config.mining.layers)
+
+
+def _rollout_rows(config: RunConfig, lengths: _Lengths | None) -> list[Quantity]:
+    n, budget = config.task.n_train * config.rollouts.k, config.rollouts.max_new_tokens
+    low, high = (n * each for each in mean_tokens(lengths, budget)) if lengths else (None, None)
+    return [
+        Quantity(name="rollouts", unit="rollouts", bound=n, low=n, high=n, note=f"{config.task.n_train} problems x {config.rollouts.k}"),
+        Quantity(name="rollout tokens", unit="tokens", bound=n * budget, low=low, high=high, note=f"at most {budget} each"),
+    ]
+
+
+def mean_tokens(lengths: _Lengths, budget: int) -> tuple[float, float]:
+    """Expected tokens of a rollout under another budget, as a range: an answer that was cut off might have ended at once, or never."""
+    n = len(lengths.answers)
+    low = sum(min(tokens, budget) for tokens in lengths.answers)
+    high = sum(budget if cut else min(tokens, budget) for tokens, cut in zip(lengths.answers, lengths.cut, strict=True))
+    return min(low, high) / n, max(low, high) / n
+
+
+def _states_row(config: RunConfig, sizes: Sizes | None, layers: int) -> Quantity:
+    points = min(config.mining.control_points, config.rollouts.max_new_tokens)
+    answers = config.task.n_train * (config.rollouts.k + (config.mining.pos_source != "rollout"))
+    bound = answers * points * layers * sizes.d_model * STATE_BYTES if sizes else None
+    note = f"{answers} answers x {points} control points x {layers} layers x d_model x 4; twice that while written"
+    return Quantity(name="states on disk", unit="bytes", bound=bound, note=note)
+
+
+def _actions_rows(config: RunConfig, sizes: Sizes | None, layers: int | None) -> list[Quantity]:
+    pairs, rolls = config.mining.top_pairs, config.mining.stability_rolls
+    bound = 5 * pairs * sizes.d_model * STATE_BYTES if sizes else None
+    rows = [
+        Quantity(name="actions on disk", unit="bytes", bound=bound, note=f"{pairs} pairs x 5 vectors: two keys, the action, two controls")
+    ]
+    if rolls:
+        places = math.ceil(pairs / (layers or 1)) * (config.mining.k_pos + config.mining.k_neg)
+        note = f"at most {places} mined prefixes x {rolls}; how many there are is known when pairs are mined"
+        rows.append(Quantity(name="re-roll tokens", unit="tokens", bound=places * rolls * config.rollouts.max_new_tokens, note=note))
+    return rows
+
+
+def _steered_rows(config: RunConfig) -> list[Quantity]:
+    n, budget, gate = config.task.n_eval, config.decode.max_new_tokens, config.gate
+    steps = min(config.mining.control_points - 1, budget)
+    probes = n * steps * (gate.candidates + 1) * gate.probe_tokens
+    return [
+        Quantity(
+            name="held-out tokens", unit="tokens", bound=2 * n * budget, note=f"{n} problems, vanilla and steered, at most {budget} each"
+        ),
+        Quantity(
+            name="probe tokens", unit="tokens", bound=probes, note=f"{gate.candidates} candidates and null at most {steps} times an answer"
+        ),
+    ]
+
+
+def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: _Lengths | None) -> Quantity:
+    """Forward FLOPs of the rollouts alone; sequences that are put back for want of memory are read again, which is not counted."""
+    name, problems, k, budget = "rollout FLOPs", config.task.n_train, config.rollouts.k, config.rollouts.max_new_tokens
+    if sizes is None:
+        return Quantity(name=name, unit="FLOP", note="the model's files are not on this machine")
+    if lengths is None:
+        bound = rollout_flops(sizes.shape, problems, k, 0, 0, budget)
+        return Quantity(name=name, unit="FLOP", bound=bound, note="of the answers alone: how long prompts are has not been measured yet")
+    mean_prompt, longest = sum(lengths.prompts) / len(lengths.prompts), max(lengths.prompts)
+    low, high = mean_tokens(lengths, budget)
+    return Quantity(
+        name=name,
+        unit="FLOP",
+        bound=rollout_flops(sizes.shape, problems, k, longest, k, budget),
+        low=rollout_flops(sizes.shape, problems, k, mean_prompt, 1, low),
+        high=rollout_flops(sizes.shape, problems, k, mean_prompt, k, high),
+        note=f"a bound for prompts of up to {longest} tokens, the longest measured; each is read once (least) to {k} times (most)",
+    )
+
+
+def rollout_flops(shape: Shape, problems: int, k: int, prompt: float | int, reads: int, answer: float | int) -> float:
+    """FLOPs of ``k`` answers of ``answer`` tokens to each problem, its prompt being read ``reads`` times.
+
+    Source: :func:`stir_core.models.cost.flops`; every generated token is fed, which the last one is not always.
+    """
+    rows = problems * k
+    prompts = Cost(round(problems * reads * prompt), round(problems * reads * prompt * (prompt + 1) / 2), problems * reads)
+    answers = Cost(round(rows * answer), round(rows * (answer * prompt + answer * (answer + 1) / 2)), round(rows * answer))
+    return flops(shape, prompts + answers)
+
+
+def _time_row(rows: list[Quantity], measured: Measured | None) -> Quantity:
+    """Decoding time: expected rollouts at the fastest measured rate, to all token bounds at the slowest."""
+    if measured is None or measured.tokens_per_second is None:
+        return Quantity(name="decoding time", unit="seconds", note="no measurement yet")
+    slow, fast = measured.tokens_per_second
+    decoded = [row for row in rows if row.unit == "tokens"]
+    least = sum(row.low for row in decoded if row.low is not None)
+    most = sum(row.bound for row in decoded if row.bound is not None)
+    rate = f"{slow:g}" if slow == fast else f"{slow:g} to {fast:g}"
+    note = f"at {rate} tokens/s, as measured: expected rollouts alone, to all token bounds; without loading and selection"
+    return Quantity(name="decoding time", unit="seconds", low=least / fast, high=most / slow, note=note)
+
+
+def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, lengths: _Lengths | None) -> list[str]:
+    notes: list[str] = []
+    if measured is None:
+        notes.append(
+            f"no measurement yet: no finished run of model {config.model.name} on task {config.task.name} to expect tokens or time from"
+        )
+    elif measured.tokens_per_second is None:
+        notes.append(f"no measurement of time yet: no finished run of this model, task and dtype kept its log on {measured.device}")
+    if measured and measured.differs:
+        notes.append(f"run {measured.run} was sampled with other settings: {', '.join(measured.differs)}")
+    if sizes is None:
+        notes.append(f"model {config.model.name} is not on this machine yet: `stir models --prepare NAME` fetches or converts it")
+    longest = max(lengths.prompts) if lengths else 0
+    if sizes and longest + config.rollouts.max_new_tokens > sizes.n_ctx:
+        notes.append(f"prompts of {longest} tokens leave less than max_new_tokens of the model's {sizes.n_ctx}: such problems are refused")
+    if config.rollouts.batch_rows * (longest + config.rollouts.max_new_tokens) > config.rollouts.cache_tokens:
+        notes.append("rollouts.cache_tokens may be too small for a full batch of long answers: some would wait, and be read again")
+    return notes
+
+
+def _alike(config: RunConfig, runs: Path) -> list[Run]:
+    """Runs of the same model and task whose rollouts are finished: those sampled with the same settings first, then the latest."""
+    source = resolve(config.model.name)
+    digest = file_digest(source.path) if source.kind == "gguf" and source.path is not None else None
+    found: list[tuple[tuple[bool, bool, float], Run]] = []
+    for run in list_runs(runs):
+        if run.config.task.name != config.task.name or not run.finished("rollouts"):
+            continue
+        identity = run.manifest("rollouts").model
+        if run.config.model.name == config.model.name or identity.weights_sha256 == digest:
+            made = (run.path / "rollouts" / "manifest.json").stat().st_mtime  # the embedded run's is when it was installed
+            found.append(((not _differs(config, run.config), run.path != DEMO, made), run))
+    return [run for _, run in sorted(found, key=lambda each: each[0], reverse=True)]
+
+
+def _differs(config: RunConfig, other: RunConfig) -> tuple[str, ...]:
+    """Settings that change how long rollouts are, and that the two have not in common."""
+    ours, theirs = config.model_dump(mode="json"), other.model_dump(mode="json")
+    kept = {"task": ("levels", "template", "system"), "rollouts": ("temperature", "top_p", "max_new_tokens"), "model": ("dtype",)}
+    return tuple(f"{section}.{key}" for section, keys in kept.items() for key in keys if ours[section][key] != theirs[section][key])
+
+
+def _measured(config: RunConfig, alike: list[Run]) -> Measured | None:
+    if not alike:
+        return None
+    latest = alike[0]
+    lengths = _lengths_of(latest)
+    timed = [(run, rate) for run in alike if run.config.model.dtype == config.model.dtype for rate in _rates(run)]
+    device = str((timed[0][0] if timed else latest).facts.get("device") or "an unnamed machine")
+    rates = [rate for run, rate in timed if run.facts.get("device") == timed[0][0].facts.get("device")]
+    return Measured(
+        run=latest.name,
+        device=device,
+        rollouts=len(lengths.answers),
+        tokens_per_rollout=sum(lengths.answers) / len(lengths.answers),
+        longest_prompt=max(lengths.prompts),
+        tokens_per_second=(min(rates), max(rates)) if rates else None,
+        differs=_differs(config, latest.config),
+    )
+
+
+def _rates(run: Run) -> list[float]:
+    """Tokens a second of every time that the run's rollouts were sampled."""
+    return [took.tokens_per_second for took in run.log() if took.stage == "rollouts" and took.tokens_per_second]
+
+
+def _lengths_of(run: Run) -> _Lengths:
+    return _lengths(run.path, run.digest("rollouts"))
+
+
+@lru_cache(maxsize=8)
+def _lengths(path: Path, digest: str) -> _Lengths:
+    """Read once for each state of a run: the digest is of its files."""
+    rollouts = Run.open(path).rollouts()
+    if not rollouts:
+        raise StoreError(f"run {path} has no rollouts: add --redo rollouts")
+    prompts = {rollout.problem_id: len(rollout.prompt_ids) for rollout in rollouts}
+    answers = tuple(rollout.n_tokens for rollout in rollouts)
+    return _Lengths(tuple(prompts.values()), answers, tuple(rollout.finish == "length" for rollout in rollouts))
+
+
+def in_words(quantity: Quantity) -> tuple[str, str]:
+    """The bound and the expectation as text; empty where there is none."""
+
+    def one(value: float | int) -> str:
+        return _written(value, quantity.unit)
+
+    bound = "" if quantity.bound is None else one(quantity.bound)
+    if quantity.low is None or quantity.high is None:
+        return bound, ""
+    low, high = one(quantity.low), one(quantity.high)
+    return bound, low if low == high else f"{low} to {high}"
+
+
+def _written(value: float | int, unit: str) -> str:
+    """A number with its unit, in three figures where exactness would mislead."""
+    if unit == "seconds":
+        return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+    if unit == "bytes":
+        return f"{value / 1e6:.1f} MB" if value < 1e9 else f"{value / 1e9:.1f} GB"
+    if unit == "FLOP":
+        return f"{value:.2e} FLOP"
+    return f"{value:,.0f}"

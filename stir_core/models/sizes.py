@@ -1,0 +1,64 @@
+"""A model's sizes, read from its files: nothing is loaded, nothing is downloaded, torch is not imported."""
+
+import json
+import re
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+
+from stir_core.errors import ModelError
+from stir_core.models.catalogue import converted, resolve
+from stir_core.models.cost import Shape
+
+_IN_A_BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
+
+
+class Sizes(NamedTuple):
+    """What costs depend on."""
+
+    n_layers: int
+    d_model: int
+    n_ctx: int
+    shape: Shape
+
+
+def sizes_of(name: str) -> Sizes | None:
+    """Sizes of the model of that name; ``None`` where its files are not on this machine yet (not converted, not downloaded).
+
+    Raises:
+        ModelError: nothing of that name, or its files are not those of a causal language model.
+    """
+    source = resolve(name)
+    folder = _downloaded(name) if source.kind == "hub" else converted(source)
+    if folder is None:
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config", config)  # multimodal wrappers
+        width, heads, layers = config["hidden_size"], config["num_attention_heads"], config["num_hidden_layers"]
+        head = config.get("head_dim") or width // heads
+        shape = Shape(_block_parameters(folder), width * config["vocab_size"], layers * heads * head)
+        return Sizes(layers, width, config["max_position_embeddings"], shape)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{folder} does not say how large the model is ({error}): convert or download it again") from None
+
+
+def _block_parameters(folder: Path) -> int:
+    """Weights of all blocks' matrices, from the headers of the safetensors files."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safetensors.safe_open(path, framework="numpy") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys() if _IN_A_BLOCK.search(name)]  # noqa: SIM118
+        total += sum(prod(shape) for shape in shapes if len(shape) == 2)
+    return total
+
+
+def _downloaded(name: str) -> Path | None:
+    """The snapshot of a hub model in the local cache; never asks the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder is not None and any(folder.glob("*.safetensors")) else None

@@ -1,0 +1,140 @@
+"""The estimate: its bounds hold against what was really made, its expectations are what was measured, and nothing is guessed."""
+
+import json
+import os
+
+import pytest
+
+from stir_core.cli import main
+from stir_core.config import config_from
+from stir_core.errors import ConfigError, DataError, ModelError
+from stir_core.evaluate.estimate import _Lengths, estimate, in_words, mean_tokens, rollout_flops
+from stir_core.models.cost import Cost, Shape, flops
+from stir_core.models.loading import load_model
+from stir_core.models.sizes import sizes_of
+from stir_core.records import Continuation
+from stir_core.store.jsonl import read_records
+from stir_core.store.runs import DEMO, Run
+
+
+@pytest.fixture(scope="module")
+def demo() -> Run:
+    return Run.open(DEMO)
+
+
+def test_bounds_hold_against_the_embedded_run(demo, tmp_path):
+    found = estimate(demo.config, tmp_path)
+    assert found.measured is not None and found.measured.run == "demo" and found.measured.differs == ()
+    rollouts = demo.rollouts()
+    tokens = sum(rollout.n_tokens for rollout in rollouts)
+    row = found.of("rollout tokens")
+    assert row.low == row.high == tokens == demo.manifest("rollouts").counts["tokens"]
+    assert row.bound is not None and tokens <= row.bound == 56 * 8 * 128
+    rolled = sum(each.n_tokens for each in read_records(demo.folder("actions") / "continuations.jsonl", Continuation))
+    counts = demo.manifest("steered").counts
+    sizes = {
+        "states on disk": demo.folder("states") / "states.safetensors",
+        "actions on disk": demo.folder("actions") / "actions.safetensors",
+    }
+    made = {name: file.stat().st_size for name, file in sizes.items()}
+    made |= {"re-roll tokens": rolled, "probe tokens": counts["steered_probe_tokens"]}
+    made |= {"held-out tokens": counts["vanilla_tokens"] + counts["steered_tokens"], "rollouts": len(rollouts)}
+    for name, value in made.items():
+        bound = found.of(name).bound
+        assert bound is not None and 0 < value <= bound, name
+    shape = sizes_of("smollm2")
+    assert shape is not None
+    least = sum((_fed(len(r.prompt_ids) if r.k == 0 else 0, r) for r in rollouts), Cost())  # each prompt once, each token but the last
+    row = found.of("rollout FLOPs")
+    assert row.bound is not None and row.low is not None and row.high is not None
+    assert flops(shape.shape, least) <= row.bound and row.low <= row.high <= row.bound
+    assert row.low == pytest.approx(flops(shape.shape, least), rel=0.03)
+
+
+def _fed(prompt: int, rollout) -> Cost:
+    before, n = len(rollout.prompt_ids), rollout.n_tokens - 1
+    return Cost(prompt + n, prompt * (prompt + 1) // 2 + n * before + n * (n + 1) // 2, n + (prompt > 0))
+
+
+def test_an_answer_that_was_cut_off_is_a_range():
+    lengths = _Lengths((5,), (10, 20, 30), (False, False, True))
+    assert mean_tokens(lengths, 30) == (20, 20)
+    assert mean_tokens(lengths, 15) == pytest.approx((40 / 3, 40 / 3))  # shorter: known exactly
+    assert mean_tokens(lengths, 60) == (20, 30)  # longer: it might have ended at once, or never
+
+
+def test_flops_are_those_of_the_passes():
+    shape = Shape(1000, 100, 8)
+    by_hand = Cost()
+    for _ in range(3):  # problems
+        by_hand += Cost(7, 7 * 8 // 2, 1)
+        for _ in range(2):
+            for i in range(1, 6):
+                by_hand += Cost(1, 7 + i, 1)
+    assert rollout_flops(shape, 3, 2, 7, 1, 5) == flops(shape, by_hand)
+
+
+def test_what_was_not_measured_is_not_there(tmp_path):
+    found = estimate(config_from({"task": {"name": "gsm8k"}}), tmp_path)
+    assert found.measured is None and "no measurement yet" in found.notes[0]
+    assert found.of("rollout tokens").low is None and found.of("rollout FLOPs").low is None
+    time = found.of("decoding time")
+    assert (time.bound, time.low, time.high, time.note) == (None, None, None, "no measurement yet")
+    assert in_words(time) == ("", "")
+
+
+def test_time_comes_from_logs_of_the_same_machine_and_dtype(demo, tmp_path):
+    for name, rate, device in (("a", 20.0, "x86_64"), ("b", 50.0, "x86_64"), ("c", 900.0, "A GPU")):
+        run = Run.create(tmp_path / name, demo.config, {"device": device})
+        os.symlink(demo.folder("rollouts"), run.path / "rollouts")
+        line = {"stage": "rollouts", "seconds": 1.0, "tokens": 5, "tokens_per_second": rate}
+        (run.path / "log.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"tokens": 0, "tokens_per_second": None}) + "\n")
+        if name == "c":
+            (run.path / "log.jsonl").unlink()
+    found = estimate(demo.config, tmp_path, until="rollouts")
+    assert found.measured is not None and found.measured.tokens_per_second == (20.0, 50.0)
+    time, tokens = found.of("decoding time"), found.of("rollout tokens")
+    assert tokens.low is not None and tokens.bound is not None
+    assert time.low == pytest.approx(tokens.low / 50) and time.high == pytest.approx(tokens.bound / 20)
+    assert [each.name for each in found.quantities] == ["rollouts", "rollout tokens", "rollout FLOPs", "decoding time"]
+    other = estimate(config_from(demo.config.model_dump() | {"model": {"dtype": "bfloat16"}}), tmp_path)
+    assert other.of("decoding time").low is None
+
+
+def test_sizes_are_those_of_the_loaded_model(tiny_folder):
+    loaded, found = load_model(tiny_folder), sizes_of(tiny_folder)
+    assert found is not None and found == (loaded.n_layers, loaded.d_model, loaded.n_ctx, loaded.shape)
+
+
+@pytest.mark.model
+def test_sizes_of_the_embedded_model(smollm2):
+    found = sizes_of("smollm2")
+    assert found is not None and found == (smollm2.n_layers, smollm2.d_model, smollm2.n_ctx, smollm2.shape)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "message"),
+    [
+        ({"task": {"name": "arithmetics"}}, DataError, "did you mean arithmetic"),
+        ({"task": {"name": "math500"}}, DataError, "mine on math"),
+        ({"task": {"levels": ["Level 9"]}}, DataError, "no level 'Level 9'"),
+        ({"task": {"template": "bxoed"}}, DataError, "is not known"),
+        ({"model": {"name": "smollm"}}, ModelError, "did you mean"),
+        ({"mining": {"layers": [31]}}, ConfigError, "blocks 0 to 29"),
+        ({"mining": {"layers": ["x/y"]}}, ConfigError, "is not a layer"),
+        ({"mining": {"layers": ["x"]}, "model": {"name": "some/where"}}, ConfigError, "is not a layer"),
+    ],
+)
+def test_what_the_run_would_refuse_is_refused_before(tmp_path, data, kind, message):
+    with pytest.raises(kind, match=message):
+        estimate(config_from(data), tmp_path)
+
+
+def test_the_command(capsys, tmp_path):
+    (tmp_path / "c.toml").write_text("")
+    argv = ["estimate", str(tmp_path / "c.toml"), "--set", "task.n_train=2", "--until", "rollouts", "--runs", str(tmp_path)]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["quantities"][0]["bound"] == 16 and found["measured"]["run"] == "demo"
+    assert main(argv) == 0
+    assert "expected from run demo" in capsys.readouterr().out
