@@ -89,6 +89,8 @@ class EvaluationSpec(Record):
     """Digest of the run's control basis."""
     advantages: str | None = None
     """SHA-256 of the measured advantages that ``library=measured`` is made of; ``None``: no method uses them."""
+    curated: str | None = None
+    """Digest of the library that ``library=curated`` was; ``None``: no method uses it."""
     model: ModelIdentity
     seed: int
     leaks: tuple[Leak, ...] = ()

@@ -8,9 +8,11 @@ import numpy as np
 from stir_core.basis.quality import measured_quality
 from stir_core.errors import ConfigError, StoreError
 from stir_core.intervene.memory import Memory
+from stir_core.store.curated import curated_library
+from stir_core.store.curation import Curation
 from stir_core.store.runs import Library, Run
 
-LIBRARIES = ("basis", "all", "zero", "shuffled", "length_matched", "measured")
+LIBRARIES = ("basis", "all", "zero", "shuffled", "length_matched", "measured", "curated")
 """Libraries by name; :func:`libraries_of` says what they are."""
 
 
@@ -19,7 +21,8 @@ def libraries_of(run: Run) -> Callable[[str], Memory | None]:
 
     ``basis`` and ``all`` are the selected and all mined entries; ``zero`` is the basis with zero vectors; ``shuffled`` and
     ``length_matched`` are the basis with its actions re-estimated (see ``harvest.controls``), pairs without an estimate left out;
-    ``measured`` are the mined entries whose action has a measured advantage above 0, with that advantage for their quality.
+    ``measured`` are the mined entries whose action has a measured advantage above 0, with that advantage for their quality;
+    ``curated`` is the basis as it was excluded, kept and merged by hand (see ``store.curated``).
     """
 
     @cache
@@ -40,6 +43,8 @@ def _make(run: Run, name: str) -> Library:
         return _with_actions(run.library(), run.control_rows(name), name, run)
     if name == "measured":
         return _measured(run)
+    if name == "curated":
+        return curated_library(run, Curation.open(run))
     raise ConfigError(f"there is no library {name!r}")
 
 

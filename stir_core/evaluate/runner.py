@@ -16,6 +16,8 @@ from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.records import ModelIdentity, Problem
+from stir_core.store.curated import curated_library, library_digest
+from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems, render, task_spec
@@ -98,6 +100,7 @@ def settle(
         config_digest=digest_of(config),
         basis=run.digest("basis"),
         advantages=run.advantages_digest() if any("library=measured" in name for name in names) else None,
+        curated=library_digest(curated_library(run, Curation.open(run))) if any("library=curated" in name for name in names) else None,
         model=identity,
         seed=config.seed,
         leaks=tuple(Leak(**overlap._asdict()) for overlap in leakage.overlaps),
@@ -162,7 +165,12 @@ def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
     """An evaluation that is taken up again: its methods and commands, then the new ones."""
     commands = dict.fromkeys([*(known.command or "").splitlines(), *(spec.command or "").splitlines()])
     return spec.model_copy(
-        update={"methods": tuple(dict.fromkeys((*known.methods, *spec.methods))), "command": "\n".join(commands) or None}
+        update={
+            "methods": tuple(dict.fromkeys((*known.methods, *spec.methods))),
+            "command": "\n".join(commands) or None,
+            "advantages": spec.advantages or known.advantages,  # methods that are asked for now need not be the ones that used them
+            "curated": spec.curated or known.curated,
+        }
     )
 
 

@@ -68,6 +68,11 @@ class EvaluationFolder:
                 raise StoreError(
                     f"{self.path} was made with other measured advantages: choose another --label, or add --fresh to start over"
                 )
+            if None not in (known.curated, spec.curated) and known.curated != spec.curated:
+                raise StoreError(
+                    f"{self.path} was made with the library as it was curated then ({known.curated}), not as it is now ({spec.curated}): "
+                    "choose another --label, or add --fresh to start over"
+                )
             if known.model.weights_sha256 != spec.model.weights_sha256 or known.model.dtype != spec.model.dtype:
                 raise StoreError(f"{self.path} was made with {known.model.name} in {known.model.dtype}: choose another --label")
             if self.path == self.final:

@@ -5,6 +5,7 @@ import multiprocessing
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from stir_core.store.curation import Curation, signature
 from stir_core.store.runs import Run
 from tests.curated_run import WHEN, curated_run
 
-BY = {"who": "mara", "when": WHEN}
+BY: dict[str, Any] = {"who": "mara", "when": WHEN}
 
 
 @pytest.fixture

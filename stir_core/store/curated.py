@@ -1,0 +1,162 @@
+"""The curated library of a run: its control basis after what was excluded, kept and merged by hand, with where every entry comes from."""
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from stir_core.config import digest_of
+from stir_core.curation import Judgement, merge_weights
+from stir_core.errors import CurationError
+from stir_core.records import Entry, Record
+from stir_core.store.curation import Curation
+from stir_core.store.runs import Library, Run
+
+
+class Origin(Record):
+    """Where a curated entry comes from, and what was said about it."""
+
+    entry_id: str
+    name: str | None
+    """Display name; ``None``: its id."""
+    starred: bool
+    tags: tuple[str, ...]
+    note: str | None
+    members: tuple[str, ...] = ()
+    """Ids of the entries that it was merged from; empty for a mined one."""
+    weights: tuple[float, ...] = ()
+    """Share of each member in the mean, in the same order."""
+
+
+class Curated(NamedTuple):
+    """A curated library with its lineage, row by row."""
+
+    library: Library
+    origins: tuple[Origin, ...]
+
+
+def curated_library(run: Run, curation: Curation, only: str | None = None) -> Library:
+    """The library as it is curated now; see :func:`curated`."""
+    return curated(run, curation.state, only).library
+
+
+def curated(run: Run, standing: Judgement, only: str | None = None) -> Curated:
+    """The control basis with ``standing``: kept entries added, excluded ones gone, members replaced by their merged entry.
+
+    A merged entry is the quality-weighted mean of its members' keys and of their actions, and stands where its first member stood; its
+    pair and problem are those of its best member. Its row numbers lie behind the run's own, since no file of the run holds it.
+
+    Args:
+        only: ``"starred"`` or ``"tag:NAME"``: these actions with the null entries of their pairs.
+
+    Raises:
+        CurationError: nothing is starred or tagged so, or an entry has no quality to be ranked by.
+        StoreError: the run has no finished basis.
+    """
+    mined, basis = run.library(selected=False), run.library()
+    place = {entry.id: row for row, entry in enumerate(mined.entries)}
+    named = _by_quality(run, mined, basis)
+    wanted = [entry.id for entry in basis.entries] + [id_ for id_ in place if standing.of(id_).fate == "in"]
+    wanted += [id_ for members in standing.merges.values() for id_ in members]
+    order = dict.fromkeys(standing.of(id_).merged_into or id_ for id_ in wanted)
+    rows: list[tuple[Entry, np.ndarray, np.ndarray, tuple[Entry, ...]]] = []
+    for id_ in order:
+        if standing.of(id_).excluded:
+            continue
+        members = tuple(named(member) for member in standing.merges.get(id_, (id_,)))
+        at, weights = [place[member.id] for member in members], merge_weights(members) if len(members) > 1 else (1.0,)
+        key, action = _mean(mined.keys[at], weights), _mean(mined.actions[at], weights)
+        entry = members[0] if len(members) == 1 else _merged(id_, members, weights, key, action, len(mined.keys) + len(rows))
+        rows.append((entry, key, action, members))
+    kept = [row for row in rows if row[0].id in _chosen(rows, standing, only)]
+    width = mined.keys.shape[1]
+    keys, actions = (np.array([row[i] for row in kept], np.float32).reshape(-1, width) for i in (1, 2))
+    origins = tuple(_origin(entry, members, standing) for entry, _, _, members in kept)
+    return Curated(Library(tuple(row[0] for row in kept), keys, actions), origins)
+
+
+def library_digest(library: Library) -> str:
+    """16 hex digits; equal ones mean the same entries with the same vectors."""
+    tensors = [hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest() for rows in (library.keys, library.actions)]
+    return digest_of([entry.model_dump(mode="json") for entry in library.entries], tensors)
+
+
+def _by_quality(run: Run, mined: Library, basis: Library) -> Callable[[str], Entry]:
+    """Entry by id, those of the basis with the quality that they were picked by.
+
+    Where that was a measured one, the others come with theirs, or not at all.
+    """
+    entries = {entry.id: entry for entry in (*mined.entries, *basis.entries)}
+    picked = {entry.id for entry in basis.entries}
+    gained: dict[int, float] | None = None
+    if any(pick.quality is not None for pick in run.picks()):
+        gained = {entries[id_].pair: found.value for id_, found in run.advantages().items() if id_ in entries}
+
+    def named(id_: str) -> Entry:
+        entry = entries[id_]
+        if gained is None or id_ in picked:
+            return entry
+        if gained.get(entry.pair, 0.0) <= 0:
+            raise CurationError(
+                f"{id_} has no measured advantage above 0, by which this run's basis ranks its entries: "
+                f"leave it to selection (`stir curate RUN reselect {id_}`), or measure it with `stir causal`"
+            )
+        return entry.model_copy(update={"quality": gained[entry.pair]})
+
+    return named
+
+
+def _mean(rows: Float[np.ndarray, "n d"], weights: tuple[float, ...]) -> Float[np.ndarray, "d"]:
+    return rows[0] if len(rows) == 1 else (np.asarray(weights) @ rows.astype(np.float64)).astype(np.float32)
+
+
+def _merged(id_: str, members: tuple[Entry, ...], weights: tuple[float, ...], key: np.ndarray, action: np.ndarray, row: int) -> Entry:
+    best = max(members, key=lambda entry: entry.quality)
+
+    def mean(values: list[float]) -> float:
+        return float(np.dot(weights, values))
+
+    return best.model_copy(
+        update={
+            "id": id_,
+            "quality": mean([entry.quality for entry in members]),
+            "reward_pos": mean([entry.reward_pos for entry in members]),
+            "reward_neg": mean([entry.reward_neg for entry in members]),
+            "positives": (),
+            "negatives": (),
+            "key_row": row,
+            "action_row": row,
+            "key_norm": float(np.linalg.norm(key)),
+            "action_norm": float(np.linalg.norm(action)),
+            "reachable": all(entry.reachable for entry in members),
+        }
+    )
+
+
+def _chosen(rows: list, standing: Judgement, only: str | None) -> set[str]:
+    if only is None:
+        return {entry.id for entry, *_ in rows}
+    if only != "starred" and not only.startswith("tag:"):
+        raise CurationError(f"{only!r} chooses no entries: say starred, or tag:NAME")
+    ids = set(standing.starred() if only == "starred" else standing.tagged(only.removeprefix("tag:")))
+    pairs = {member.pair for entry, _, _, members in rows if entry.id in ids for member in members}
+    found = {entry.id for entry, *_ in rows if entry.id in ids or (entry.kind == "null" and entry.pair in pairs)}
+    if not found:
+        known = ", ".join(standing.tags()) or "none"
+        raise CurationError(f"no entry of the library is {'starred' if only == 'starred' else f'tagged so ({only})'}; tags in use: {known}")
+    return found
+
+
+def _origin(entry: Entry, members: tuple[Entry, ...], standing: Judgement) -> Origin:
+    judged, several = standing.of(entry.id), len(members) > 1
+    return Origin(
+        entry_id=entry.id,
+        name=judged.name,
+        starred=judged.starred,
+        tags=judged.tags,
+        note=judged.note,
+        members=tuple(member.id for member in members) if several else (),
+        weights=merge_weights(members) if several else (),
+    )
