@@ -120,6 +120,17 @@ class BridgeBackend:
         # where the model scales embeddings outside of their module (Granite), the bridge's point shows them scaled
         return _embedded(self.bridge.embed.original_component, ids) * self.bridge.embed._output_contribution_scale
 
+    def pattern_point(self, layer: int) -> HookPoint:
+        """``blocks.{layer}.attn.hook_pattern``: attention after the softmax, ``[1, heads, tokens, columns]``.
+
+        Raises:
+            SteeringError: this model's attention has no such point.
+        """
+        point = getattr(getattr(self.bridge.blocks[layer], "attn", None), "hook_pattern", None)
+        if not isinstance(point, HookPoint):
+            raise SteeringError(f"no hook blocks.{layer}.attn.hook_pattern: this architecture's attention cannot be looked at")
+        return point
+
 
 def twin(hf_model: Any) -> nn.Module:
     """A second module tree over the same parameters and buffers, reading packed tokens.

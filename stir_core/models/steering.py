@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.errors import SteeringError
-from stir_core.models.backends import Backend
+from stir_core.models.backends import Backend, BridgeBackend
 
 
 class Impulse(NamedTuple):
@@ -137,6 +137,40 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterat
     missing = [layer for layer in layers if layer not in seen] if at else []
     if missing:
         raise SteeringError(f"the capture at blocks.{missing[0]}.hook_out never fired")
+
+
+@contextmanager
+def attention(backend: BridgeBackend, held: Float[Tensor, "layers heads tokens columns"] | None = None) -> Iterator[dict[int, Tensor]]:
+    """Collect every block's attention pattern in the one forward pass inside the block; with ``held`` put these in their place.
+
+    Yields:
+        A dict that fills during the pass: ``[heads, tokens, columns]`` by layer, as the values were weighted.
+
+    Raises:
+        SteeringError: no such hook before the pass, another shape in it, a hook that did not fire exactly once after it.
+    """
+    seen: dict[int, Tensor] = {}
+    fired = dict.fromkeys(range(backend.n_layers), 0)
+    points = [backend.pattern_point(layer) for layer in fired]
+
+    def keep(layer: int) -> Any:
+        def hook(pattern: Tensor, hook: Any) -> Tensor | None:
+            fired[layer] += 1
+            if held is None:
+                seen[layer] = pattern[0].detach().clone()
+                return None
+            if pattern.shape[1:] != held.shape[1:]:
+                raise SteeringError(f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}")
+            seen[layer] = held[layer]
+            return held[layer][None].to(pattern)
+
+        return hook
+
+    with _hooked([(point, keep(layer)) for layer, point in enumerate(points)]):
+        yield seen
+    wrong = [layer for layer, count in fired.items() if count != 1]
+    if wrong:
+        raise SteeringError(f"blocks.{wrong[0]}.attn.hook_pattern fired {fired[wrong[0]]} times in one pass instead of once")
 
 
 @contextmanager

@@ -1,0 +1,62 @@
+"""Reading a dose-response: the strength that moves the model by so many nats, and the first one at which its text degenerates. No model."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from stir_core.evaluate.degeneration import compressed, repeated
+from stir_core.responses import Dose
+
+REPEATS = 0.5
+"""A continuation repeats itself when at least this share of its token triples stood before in it."""
+FAR = 3.0
+"""It is far from the model's own language when the clean model gives its tokens this many nats a token less than its own continuation."""
+
+
+class Meters(NamedTuple):
+    """How a continuation reads as text."""
+
+    rep3: float
+    zlib: float
+    gap: float | None
+    """Nats a token by which the clean model finds it less likely than its own continuation; ``None``: not measured."""
+    why: str | None
+    """Why it is called degenerate; ``None``: it is not."""
+
+
+def meters(dose: Dose, clean: Dose) -> Meters:
+    """Degeneration of one continuation, against the one without an impulse; repeating no more than that one does not count."""
+    rep3, base = repeated(dose.token_ids), repeated(clean.token_ids)
+    gap = None if dose.clean_logprob is None or clean.clean_logprob is None else clean.clean_logprob - dose.clean_logprob
+    why = None
+    if rep3 >= REPEATS and rep3 > base:
+        why = f"{rep3:.0%} of its token triples stood before"
+    elif gap is not None and gap >= FAR:
+        why = f"{gap:.1f} nats a token less likely than the clean continuation"
+    return Meters(rep3, compressed(dose.text), gap, why)
+
+
+def degenerates_at(doses: Sequence[Dose]) -> float | None:
+    """The weakest strength tried from which on every continuation is degenerate; ``None``: the strongest one still reads well."""
+    first = None
+    for dose in reversed(doses):
+        if meters(dose, doses[0]).why is None:
+            break
+        first = dose.alpha
+    return first
+
+
+def strength_for(doses: Sequence[Dose], nats: float) -> float | None:
+    """Multiple of the action at which the divergence at the control point first reaches ``nats``.
+
+    Between two strengths tried it is read off a straight line in the logarithms of both (a small impulse's divergence grows as a
+    power of its strength), or a plain line where one of them is 0. ``None``: outside of what was tried.
+    """
+    for low, high in pairwise(doses):
+        if low.kl < nats <= high.kl:
+            if low.alpha > 0 and low.kl > 0:
+                share = math.log(nats / low.kl) / math.log(high.kl / low.kl)
+                return low.alpha * (high.alpha / low.alpha) ** share
+            return low.alpha + (high.alpha - low.alpha) * (nats - low.kl) / (high.kl - low.kl)
+    return None

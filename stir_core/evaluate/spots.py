@@ -1,0 +1,75 @@
+"""Where an action can be tried on what was recorded: held-out control points that retrieved it, and the answers it was mined from."""
+
+from collections.abc import Iterable, Mapping
+
+from stir_core.errors import DataError
+from stir_core.records import Entry, Rollout, Trace
+from stir_core.responses import Spot
+
+
+def held_out_spots(entry: Entry, traces: Iterable[Trace]) -> list[Spot]:
+    """Held-out steps that retrieved the entry: those that committed it first, then by cosine.
+
+    The tokens before a control point are the recorded ones; under ``ephemeral`` they were read unsteered then as they are now.
+    """
+    found: list[Spot] = []
+    for trace in traces:
+        given: tuple[int, ...] = ()
+        for step in trace.steps:
+            seen = next((other for other in step.evidence.retrieved if other.entry_id == entry.id), None)
+            if seen is not None:
+                found.append(
+                    Spot(
+                        kind="held-out",
+                        problem_id=trace.id,
+                        m=step.evidence.m,
+                        correct=trace.verdict.correct if trace.verdict else None,
+                        prompt_ids=trace.prompt_ids,
+                        given=given,
+                        following=step.token_ids,
+                        sim=seen.sim,
+                        alpha=step.decision.alpha if step.decision.chosen == entry.id else None,
+                    )
+                )
+            given += step.token_ids
+    return sorted(found, key=lambda spot: (spot.alpha is None, -(spot.sim or 0.0)))
+
+
+def source_spots(entry: Entry, rollouts: Mapping[tuple[str, int], Rollout]) -> list[Spot]:
+    """The rollouts that the action was mined from, at its own control point: wrong ones first, which it is meant for."""
+    found: list[Spot] = []
+    for k in (*entry.negatives, *entry.positives):
+        rollout = rollouts.get((entry.problem_id, k))
+        if rollout is None or len(rollout.boundaries) < entry.m:
+            continue
+        start = rollout.boundaries[entry.m - 1]
+        stop = rollout.boundaries[entry.m] if len(rollout.boundaries) > entry.m else len(rollout.token_ids)
+        found.append(
+            Spot(
+                kind="rollout",
+                problem_id=entry.problem_id,
+                m=entry.m,
+                k=k,
+                correct=rollout.verdict.correct,
+                prompt_ids=rollout.prompt_ids,
+                given=rollout.token_ids[:start],
+                following=rollout.token_ids[start:stop],
+            )
+        )
+    return found
+
+
+def spot_named(spots: list[Spot], name: str | None, entry: Entry) -> Spot:
+    """The spot of that name, or the first.
+
+    Raises:
+        DataError: no such spot, with some that there are.
+    """
+    if not spots:
+        raise DataError(f"{entry.id} was retrieved at no held-out step and its rollouts are not recorded: there is nowhere to try it")
+    if name is None:
+        return spots[0]
+    for spot in spots:
+        if spot.name == name:
+            return spot
+    raise DataError(f'"{name}" is no place for {entry.id}; some are {", ".join(spot.name for spot in spots[:4])}')

@@ -1,0 +1,258 @@
+"""What one impulse does: how its disturbance travels through layers and later tokens, and what the model says and writes because of it.
+
+The recorded answer is read again up to a control point, unsteered; the step behind it is read twice more from there, clean and with
+``alpha * action`` added at the control point's token, so both see the same tokens. A third reading holds every attention pattern at
+its clean value: what is left of the effect then went through values, MLPs and the residual stream alone. Measures; judges nothing.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stir_core.config import RunConfig
+from stir_core.errors import DataError, SteeringError
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
+from stir_core.models.cache import Row, Store
+from stir_core.models.inside import Look, look
+from stir_core.models.lens import direction_logits
+from stir_core.models.loading import LoadedModel
+from stir_core.models.passes import Feed, batches, forward
+from stir_core.models.steering import Impulse
+from stir_core.records import Entry, TokenWeight, Trace
+from stir_core.responses import Dose, ImpulseResponse, LayerResponse, ReadToken, Spot, TokenShift
+
+FOLLOW = 32
+"""Most recorded tokens that are read behind the control point."""
+CONTINUE = 40
+"""Tokens decoded at each strength."""
+WEAKEST, STRONGEST = 1 / 16, 4.0
+"""The strengths tried span these fractions of the residual's norm."""
+_TOKENS_AT_ONCE = 160
+"""Tokens whose logits are held together while doses are compared."""
+
+
+def respond(
+    model: LoadedModel,
+    config: RunConfig,
+    spot: Spot,
+    entry: Entry,
+    action: Float[Tensor, "d_model"],
+    alpha: float,
+    *,
+    doses: Sequence[float] | None = None,
+) -> ImpulseResponse:
+    """Measure one action at one control point.
+
+    Args:
+        action: raw, in the residual stream's units.
+        alpha: multiple of it that is injected.
+        doses: multiples to try beside 0 and ``alpha``; by default powers of two from ``WEAKEST`` to ``STRONGEST`` of the residual's norm.
+
+    Raises:
+        DataError: a null entry, an empty prefix, or a control point that is not one when the answer is read again.
+        SteeringError: a strength that is not finite and at least 0.
+    """
+    wrong = [dose for dose in (alpha, *(doses or ())) if not (math.isfinite(dose) and dose >= 0)]
+    if wrong:
+        raise SteeringError(f"strength {wrong[0]}: give a multiple of the action that is at least 0")
+    norm = float(action.float().norm())
+    if norm == 0:
+        raise DataError(f"{entry.id} has no action to inject: choose a corrective entry")
+    read = [*spot.prompt_ids, *spot.given]
+    if not read:
+        raise DataError(f"{spot.name} has no tokens before its control point")
+    window = [read[-1], *spot.following[:FOLLOW]]
+    store = model.new_store()
+    row = store.open()
+    if read[:-1]:
+        forward(model, [Feed(row, read[:-1], logits=False)])
+    clean = look(model, row, window)
+    steered = look(model, row, window, Impulse(entry.layer, alpha * action))
+    frozen = look(model, row, window, Impulse(entry.layer, alpha * action), clean.patterns)
+    scale = float(clean.stream[entry.layer, 0].norm())
+    tried = sorted({0.0, alpha, *(powers(scale / norm) if doses is None else doses)})
+    moved = (steered.stream - clean.stream)[entry.layer :]
+    calm = clean.stream[entry.layer :].norm(dim=-1)
+    back_clean, back_steered = (_back(each, row.total) for each in (clean, steered))
+    return ImpulseResponse(
+        entry_id=entry.id,
+        layer=entry.layer,
+        alpha=alpha,
+        action_norm=norm,
+        clean_norm=scale,
+        spot=spot,
+        tokens=_tokens(model, window, clean),
+        layers=_layers(model, entry.layer, moved[:, 0], calm[:, 0], action),
+        relative=_rows(moved.norm(dim=-1) / calm),
+        shifts=_shifts(model, clean.logits[0], steered.logits[0]),
+        kl=tuple(divergence(steered.logits, clean.logits).tolist()),
+        kl_frozen=tuple(divergence(frozen.logits, clean.logits).tolist()),
+        attention_clean=back_clean,
+        attention_steered=back_steered,
+        doses=_doses(model, config, spot, entry.layer, action, tried, scale, store, row),
+    )
+
+
+def powers(unit: float) -> tuple[float, ...]:
+    """Powers of two whose impulses lie between ``WEAKEST`` and ``STRONGEST`` of the residual; ``unit``: the multiple that equals it."""
+    first, last = math.ceil(math.log2(WEAKEST * unit)), math.floor(math.log2(STRONGEST * unit))
+    return tuple(2.0**power for power in range(first, last + 1))
+
+
+def divergence(ours: Float[Tensor, "n d_vocab"], theirs: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n"]:
+    """``KL(ours || theirs)`` row by row, in nats, summed in float64; equal logits give exactly 0."""
+    found: list[Tensor] = []
+    for one, other in zip(ours, theirs, strict=True):  # a row at a time: a whole window in float64 would be large
+        p, q = one.double().log_softmax(-1), other.double().log_softmax(-1)
+        found.append((p.exp() * (p - q)).sum().clamp_min(0))
+    return torch.stack(found).cpu()
+
+
+def _tokens(model: LoadedModel, window: list[int], clean: Look) -> tuple[ReadToken, ...]:
+    chances = clean.logits.log_softmax(-1)
+    logprobs = [None, *(float(chances[i, token]) for i, token in enumerate(window[1:]))]
+    return tuple(
+        ReadToken(token_id=token, text=_text(model, token), logprob=logprob) for token, logprob in zip(window, logprobs, strict=True)
+    )
+
+
+def _layers(model: LoadedModel, first: int, moved: Tensor, calm: Tensor, action: Tensor, top: int = 5) -> tuple[LayerResponse, ...]:
+    found: list[LayerResponse] = []
+    vector = action.to(moved)
+    for i, logits in enumerate(direction_logits(model, moved)):
+        size = float(moved[i].norm())
+        cosine = float(torch.nn.functional.cosine_similarity(moved[i], vector, dim=0)) if size > 0 else None
+        high, low = (logits.topk(top, largest=largest) if size > 0 else None for largest in (True, False))
+        up, down = (
+            ()
+            if best is None
+            else tuple(
+                TokenWeight(token_id=int(t), text=_text(model, int(t)), logit=float(v))
+                for v, t in zip(best.values, best.indices, strict=True)
+            )
+            for best in (high, low)
+        )
+        relative = size / float(calm[i])
+        found.append(LayerResponse(layer=first + i, norm=size, cosine=cosine, relative=relative, promoted=up, suppressed=down))
+    return tuple(found)
+
+
+def _shifts(model: LoadedModel, clean: Tensor, steered: Tensor, top: int = 10) -> tuple[TokenShift, ...]:
+    before, after = clean.softmax(-1), steered.softmax(-1)
+    ids = dict.fromkeys([*before.topk(top).indices.tolist(), *after.topk(top).indices.tolist()])
+    ordered = sorted(ids, key=lambda token: -float(before[token]))
+    return tuple(TokenShift(token_id=t, text=_text(model, t), before=float(before[t]), after=float(after[t])) for t in ordered)
+
+
+def _back(seen: Look, column: int) -> tuple[tuple[float, ...], ...]:
+    """Mean attention to the control point over the tokens behind it, ``[layers][heads]``."""
+    later = seen.patterns[:, :, 1:, column]
+    return _rows(later.float().mean(dim=-1)) if later.shape[-1] else ()
+
+
+def _doses(
+    model: LoadedModel,
+    config: RunConfig,
+    spot: Spot,
+    layer: int,
+    action: Tensor,
+    tried: list[float],
+    scale: float,
+    store: Store,
+    row: Row,
+) -> tuple[Dose, ...]:
+    """What each strength does on the recorded tokens, and what it writes; ``row`` holds all before the control point."""
+    control = [*spot.prompt_ids, *spot.given][-1]
+    following = list(spot.following[:FOLLOW])
+    traces = _continuations(model, config, spot, layer, action, tried)
+    written = [list(trace.token_ids[len(spot.given) :]) for trace in traces]
+    on_record = _kls(model, store, row, control, following, [None if a == 0 else Impulse(layer, a * action) for a in tried])
+    chances = _clean_logprobs(model, store, row, control, written)
+    norm = float(action.float().norm())
+    return tuple(
+        Dose(
+            alpha=a,
+            fraction=a * norm / scale,
+            kl=kls[0],
+            kl_following=sum(kls[1:]) / len(kls[1:]) if kls[1:] else None,
+            token_ids=tuple(ids),
+            text=model.text(ids),
+            clean_logprob=chance,
+        )
+        for a, kls, ids, chance in zip(tried, on_record, written, chances, strict=True)
+    )
+
+
+def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: list[int], kicks: list[Impulse | None]) -> list[list[float]]:
+    """``KL(kicked || clean)`` at the control point and at each recorded token behind it; the first kick must be none."""
+    found: list[list[float]] = []
+    calm: Tensor | None = None
+    for part in batches([1 + len(following)] * len(kicks), _TOKENS_AT_ONCE):
+        copies = _copies(store, row, len(kicks[part]))
+        heads = forward(model, [Feed(copy, [control], kick) for copy, kick in zip(copies, kicks[part], strict=True)]).logits
+        tails = forward(model, [Feed(copy, following, every=True) for copy in copies]).logits if following else heads[:0]
+        tails = tails.view(len(copies), -1, heads.shape[-1])
+        both = torch.cat([heads[:, None], tails], dim=1)
+        calm = both[0].clone() if calm is None else calm
+        found += [divergence(each, calm).tolist() for each in both]
+        _close(store, copies)
+    return found
+
+
+def _clean_logprobs(model: LoadedModel, store: Store, row: Row, control: int, written: list[list[int]]) -> list[float | None]:
+    """Mean log-probability of each continuation when nothing is injected."""
+    found: list[float | None] = []
+    for part in batches([len(ids) for ids in written], _TOKENS_AT_ONCE):
+        copies = _copies(store, row, len(written[part]))
+        # one forward pass takes single tokens and segments alike, but gives logits in the order of its feeds
+        feeds = [Feed(copy, [control, *ids[:-1]], every=True) for copy, ids in zip(copies, written[part], strict=True)]
+        logits = iter(forward(model, feeds).logits.log_softmax(-1))
+        for ids in written[part]:
+            chances = [float(next(logits)[token]) for token in (ids or [control])]
+            found.append(sum(chances) / len(ids) if ids else None)
+        _close(store, copies)
+    return found
+
+
+def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int, action: Tensor, tried: list[float]) -> list[Trace]:
+    """Greedy continuations at each strength, side by side, by the step loop itself; the impulse is forced at the spot and nowhere else."""
+    room = min(CONTINUE, model.n_ctx - len(spot.prompt_ids) - len(spot.given))
+    if room < 1:
+        raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded behind it")
+    decode = config.decode.model_copy(update={"temperature": 0.0, "max_new_tokens": len(spot.given) + room})
+    settings = Settings(decode, max(config.mining.control_points, spot.m), config.delimiter, config.seed, config.compat)
+    jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NOTHING, str(dose)) for dose in tried]
+    traces = run_all(model, jobs, settings)
+    for trace, dose in zip(traces, tried, strict=True):
+        if not trace.steps or trace.steps[0].evidence.m != spot.m or (dose > 0 and trace.steps[0].decision.chosen is None):
+            raise DataError(f"{spot.name} is no control point when the answer is read again: choose another place")
+    return traces
+
+
+def _dose_job(config: RunConfig, spot: Spot, kick: Forced, name: str) -> Job:
+    gate = config.gate.model_copy(update={"variant": "no_memory"})
+    return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: kick if m == spot.m else NOTHING)
+
+
+def _copies(store: Store, row: Row, n: int) -> list[Row]:
+    copies = [store.open() for _ in range(n)]
+    for copy in copies:
+        store.copy(row, copy, row.length)
+    return copies
+
+
+def _close(store: Store, copies: list[Row]) -> None:
+    for copy in reversed(copies):
+        store.close(copy)
+
+
+def _rows(table: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in table.float().cpu().tolist())
+
+
+def _text(model: LoadedModel, token: int) -> str:
+    return str(model.tokenizer.decode([token]))

@@ -1,0 +1,52 @@
+"""Looking inside one forward pass: residual stream behind every block and attention pattern of every head, on the raw bridge.
+
+Slow and whole, for one short window of one sequence; decoding goes through ``passes``. Changes nothing by itself: see ``steering``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stir_core.models.backends import BridgeBackend, row_cache
+from stir_core.models.cache import Row
+from stir_core.models.loading import LoadedModel
+from stir_core.models.steering import Impulse, attention, captured, impulses
+
+
+class Look(NamedTuple):
+    """What one pass over a window of tokens showed."""
+
+    logits: Float[Tensor, "tokens d_vocab"]
+    """Float32, after each token of the window."""
+    stream: Float[Tensor, "layers tokens d_model"]
+    """Block outputs, any impulse included."""
+    patterns: Float[Tensor, "layers heads tokens columns"]
+    """Attention of each token of the window to every token up to it, prefix first; rows sum to 1."""
+
+
+@torch.inference_mode()
+def look(model: LoadedModel, row: Row, ids: list[int], impulse: Impulse | None = None, patterns: Tensor | None = None) -> Look:
+    """Run ``ids`` behind what the row holds and look at everything; the row stays as it is.
+
+    Args:
+        impulse: added at the first of ``ids``.
+        patterns: attention patterns of an earlier look at the same window, held in the place of the pass's own.
+
+    Raises:
+        SteeringError: the model has no such layer, or a hook did not fire exactly once.
+    """
+    backend = BridgeBackend(model.bridge)
+    n = len(ids)
+    layers = tuple(range(model.n_layers))
+    with (
+        model.lock,
+        impulses(backend, [] if impulse is None else [(0, impulse)], tokens=n, d_model=model.d_model),
+        captured(backend, layers, list(range(n))) as stream,
+        attention(backend, patterns) as seen,
+    ):
+        positions = torch.arange(row.total, row.total + n, device=model.device)[None]
+        keep = torch.arange(n, device=model.device)
+        logits = backend.forward(torch.tensor([ids], device=model.device), positions, row_cache(row), keep)
+    return Look(logits.float(), torch.stack([stream[i] for i in layers]).float(), torch.stack([seen[i] for i in layers]))

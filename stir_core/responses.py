@@ -1,0 +1,115 @@
+"""What one impulse does to the model at one place, as frozen records: the answer of the system to a kick.
+
+Sizes are in the residual stream's own units, divergences in nats, ``KL(steered || clean)``. ``None`` means "not measured" or "not defined".
+"""
+
+from typing import Literal
+
+from stir_core.records import Record, TokenWeight
+
+
+class Spot(Record):
+    """A control point in a recorded answer: everything before it, and the tokens that followed there."""
+
+    kind: Literal["held-out", "rollout"]
+    problem_id: str
+    m: int
+    """Control point: finished steps before it."""
+    k: int | None = None
+    """Rollout number, for ``kind="rollout"``."""
+    correct: bool | None = None
+    """Verdict of the whole recorded answer."""
+    prompt_ids: tuple[int, ...]
+    given: tuple[int, ...]
+    """The answer's tokens up to the control point; the impulse is added at the last of them."""
+    following: tuple[int, ...] = ()
+    """The recorded tokens of the step behind it; they are read, not decoded again."""
+    sim: float | None = None
+    """Recorded cosine of the state with the entry's key, where it was retrieved."""
+    alpha: float | None = None
+    """Multiple of the action that the gate injected here; ``None``: not this one, or none."""
+
+    @property
+    def name(self) -> str:
+        """``PROBLEM:M`` for a held-out answer, ``PROBLEM#K:M`` for rollout K."""
+        return f"{self.problem_id}{'' if self.k is None else f'#{self.k}'}:{self.m}"
+
+
+class ReadToken(Record):
+    """One token of the recorded answer, read again."""
+
+    token_id: int
+    text: str
+    logprob: float | None
+    """Under the clean pass, in nats; ``None`` for the control point's own token, which is not predicted here."""
+
+
+class LayerResponse(Record):
+    """The disturbance (steered minus clean residual) behind one block, at the control point."""
+
+    layer: int
+    norm: float
+    cosine: float | None
+    """With the injected vector; ``None`` where there is no disturbance."""
+    relative: float
+    """Norm over the norm of the clean residual."""
+    promoted: tuple[TokenWeight, ...]
+    """Read through the final norm's gain and the unembedding: the direct path from this layer."""
+    suppressed: tuple[TokenWeight, ...]
+
+
+class TokenShift(Record):
+    """One next token at the control point, with its probability without and with the impulse."""
+
+    token_id: int
+    text: str
+    before: float
+    after: float
+
+
+class Dose(Record):
+    """What one strength does: divergence on recorded tokens, and what the model writes by itself."""
+
+    alpha: float
+    """Multiple of the action."""
+    fraction: float
+    """Norm of the impulse over the norm of the clean residual where it is added."""
+    kl: float
+    """At the control point, in nats."""
+    kl_following: float | None
+    """Mean over the recorded tokens behind it; ``None`` when there are none."""
+    token_ids: tuple[int, ...]
+    """Greedy continuation under the run's own persistence."""
+    text: str
+    clean_logprob: float | None
+    """Mean log-probability of that continuation under the model without an impulse, in nats a token."""
+
+
+class ImpulseResponse(Record):
+    """One action at one place and strength, measured on the model."""
+
+    entry_id: str
+    layer: int
+    """Block whose output was changed."""
+    alpha: float
+    action_norm: float
+    clean_norm: float
+    """Norm of the clean residual at the control point, at :attr:`layer`."""
+    spot: Spot
+    tokens: tuple[ReadToken, ...]
+    """The control point's token, then the recorded ones behind it."""
+    layers: tuple[LayerResponse, ...]
+    """From the injected layer to the last."""
+    relative: tuple[tuple[float, ...], ...]
+    """Relative norm of the disturbance, layer by token, in the order of :attr:`layers` and :attr:`tokens`."""
+    shifts: tuple[TokenShift, ...]
+    """Likeliest next tokens of either kind, likeliest before first."""
+    kl: tuple[float, ...]
+    """At each of :attr:`tokens`."""
+    kl_frozen: tuple[float, ...]
+    """The same with every attention pattern held at its clean value: what travels without any head looking elsewhere."""
+    attention_clean: tuple[tuple[float, ...], ...]
+    """Attention of the tokens behind the control point to it, block by head, their mean; empty when there are none."""
+    attention_steered: tuple[tuple[float, ...], ...]
+    doses: tuple[Dose, ...]
+    """Weakest first; the first is 0."""
