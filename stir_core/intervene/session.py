@@ -1,13 +1,15 @@
 """One run, one model, any prompt: vanilla and steered answers decoded side by side, event by event."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stir_core.config import DecodeConfig, GateConfig, RunConfig
+from stir_core.intervene.branches import branch
+from stir_core.intervene.changes import Change
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Event, ModelIdentity, Problem, TraceEvent
+from stir_core.records import Event, ModelIdentity, Problem, Trace, TraceEvent
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render, task_spec
 
@@ -65,13 +67,29 @@ class Session:
         ids = self.prompt_ids(prompt, decode, raw=raw)
         name = prompt.id if isinstance(prompt, Problem) else "prompt"
         jobs = [Job(name, ids, gate.model_copy(update={"variant": "no_memory"})), Job(name, ids, gate, self.memory)]
-        events = steer(self.model, jobs, self.settings(decode))
-        if isinstance(prompt, str):
-            yield from events
-            return
-        with Grader() as grader:
-            for event in events:
-                yield graded(event, prompt, grader)
+        yield from _graded(steer(self.model, jobs, self.settings(decode)), prompt if isinstance(prompt, Problem) else None)
+
+    def branch(
+        self,
+        trace: Trace,
+        changes: Sequence[Change],
+        gate: GateConfig | None = None,
+        decode: DecodeConfig | None = None,
+        *,
+        problem: Problem | None = None,
+    ) -> Iterator[Event]:
+        """Take a recorded answer up again with one decision changed, a branch for each change, side by side; see :func:`branches.branch`.
+
+        Args:
+            trace: recorded with ``gate`` and ``decode``.
+            gate, decode: other settings than the run's own.
+            problem: what was asked, so that branches are graded when they end.
+
+        Raises:
+            DataError: no such control point, or an entry that cannot be injected there.
+        """
+        settings = self.settings(decode or self.config.decode)
+        yield from _graded(branch(self.model, trace, changes, gate or self.config.gate, self.memory, settings), problem)
 
 
 def open_session(run: Run, model: LoadedModel) -> Session:
@@ -84,6 +102,15 @@ def open_session(run: Run, model: LoadedModel) -> Session:
     run.check_model(model.identity)
     library = run.library()
     return Session(run.config, model, Memory(*library, run.key_space()) if library.entries else None)
+
+
+def _graded(events: Iterator[Event], problem: Problem | None) -> Iterator[Event]:
+    if problem is None:
+        yield from events
+        return
+    with Grader() as grader:
+        for event in events:
+            yield graded(event, problem, grader)
 
 
 def graded(event: Event, problem: Problem, grader: Grader) -> Event:
