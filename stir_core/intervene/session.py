@@ -8,7 +8,9 @@ from stir_core.intervene.changes import Change
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
+from stir_core.intervene.readings import Answer, impulses_of, reread
 from stir_core.models.loading import LoadedModel
+from stir_core.readings import TokenReading
 from stir_core.records import Event, ModelIdentity, Problem, Trace, TraceEvent
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render, task_spec
@@ -90,6 +92,20 @@ class Session:
         """
         settings = self.settings(decode or self.config.decode)
         yield from _graded(branch(self.model, trace, changes, gate or self.config.gate, self.memory, settings), problem)
+
+    def read(self, traces: Sequence[Trace], gate: GateConfig | None = None) -> Iterator[tuple[int, TokenReading]]:
+        """Read answers of this session again, token by token, as (number of the answer, reading): see :func:`readings.reread`.
+
+        Args:
+            gate: what they were steered with; the run's own where it is not given.
+
+        Raises:
+            DataError: an answer was steered by an entry that this library does not hold.
+        """
+        gate = gate or self.config.gate
+        found = [impulses_of(trace, gate, self.memory, seed=self.config.seed) for trace in traces]
+        answers = [Answer(trace, own, gate.persistence, self.config.compat) for trace, own in zip(traces, found, strict=True)]
+        yield from reread(self.model, answers)
 
 
 def open_session(run: Run, model: LoadedModel) -> Session:

@@ -1,0 +1,218 @@
+"""Reading an answer again: what the model that decoded it, and the plain model behind the same prefix, had to say at every token.
+
+Nothing is decoded. Each step is read behind the prefix that it was decoded behind, its impulse at its control point: under ``ephemeral``
+that prefix is unsteered, under ``persistent`` the impulses before it stay. Where no impulse is live both models are one, and read once.
+Both sequences of a steered step stand side by side in one pass; of their logits only scalars and the likeliest tokens are kept.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stir_core.config import GateConfig
+from stir_core.errors import DataError
+from stir_core.intervene.controller import action_of
+from stir_core.intervene.memory import Memory
+from stir_core.models.cache import Row, Store
+from stir_core.models.loading import LoadedModel
+from stir_core.models.passes import Feed, forward
+from stir_core.models.steering import Impulse
+from stir_core.readings import TOP, Alternative, TokenReading
+from stir_core.records import StepTrace, Trace
+
+CHUNK = 64
+"""Most tokens of a sequence whose logits are held at once: a bound on memory, whatever the answer's length."""
+
+
+class Answer(NamedTuple):
+    """An answer to read again, and what was injected while it was decoded."""
+
+    trace: Trace
+    impulses: Mapping[int, Impulse] = {}
+    """By number of the step that was steered."""
+    persistence: Literal["ephemeral", "persistent"] = "ephemeral"
+    compat: bool = False
+    """Whether the text was tokenised again at every boundary (``Settings.compat``)."""
+
+
+def reread(model: LoadedModel, answers: Sequence[Answer], *, chunk: int = CHUNK) -> Generator[tuple[int, TokenReading], None, None]:
+    """Every committed token of every answer in order, as (number of the answer, reading). Closing the iterator early is safe.
+
+    Tokens that an answer was given are not read: nothing chose them. Answers that begin alike share that prefix.
+
+    Args:
+        chunk: most tokens of a sequence whose logits are held at once.
+    """
+    store = model.new_store()
+    plain = _Line(store)
+    for number, answer in enumerate(answers):
+        steered: _Line | None = None
+        position = _unread(answer.trace)
+        for stretch in _stretches(model, answer):
+            feeds = plain.go_to(stretch.prefix[:-1])
+            if stretch.impulse is not None and (steered is None or answer.persistence == "ephemeral"):
+                feeds = _run(model, feeds)
+                steered = steered or _Line(store)
+                steered.follow(plain)
+            elif steered is not None and answer.persistence == "persistent":
+                feeds += steered.go_to(stretch.prefix[:-1])
+                steered.bent = [place for place in steered.bent if place < steered.row.length]  # cut away and read anew: gone
+            _run(model, feeds)
+            bent = steered if stretch.impulse is not None or (steered is not None and steered.bent) else None
+            for reading in _read(model, stretch, plain, bent, position, chunk):
+                yield number, reading
+            position += len(stretch.tokens)
+            if steered is not None and answer.persistence == "ephemeral":
+                steered.bent = []
+        if steered is not None:
+            store.close(steered.row)
+
+
+def impulses_of(trace: Trace, gate: GateConfig, memory: Memory | None, *, seed: int = 0) -> dict[int, Impulse]:
+    """What a recorded answer's decisions injected, by step; an entry that was forced is taken from the library.
+
+    Raises:
+        DataError: a step was steered by an entry that the library does not hold.
+    """
+    found: dict[int, Impulse] = {}
+    for step in trace.steps:
+        chosen, alpha = step.decision.chosen, step.decision.alpha
+        if chosen is None or alpha == 0:
+            continue
+        if memory is None or chosen not in memory.by_id:
+            raise DataError(f'step {step.step} was steered by "{chosen}", which this library does not hold: open the run it was made with')
+        found[step.step] = Impulse(memory.by_id[chosen].layer, alpha * action_of(memory, gate, chosen, seed))
+    return found
+
+
+class _Line:
+    """A row and the ids that it holds; ``bent`` are the places of the impulses that it was read with."""
+
+    def __init__(self, store: Store):
+        self.row: Row = store.open()
+        self.ids: list[int] = []
+        self.bent: list[int] = []
+
+    def go_to(self, wanted: list[int]) -> list[Feed]:
+        """Cut to what it shares with ``wanted``; what is left to be read."""
+        shared = 0
+        while shared < min(len(self.ids), len(wanted)) and self.ids[shared] == wanted[shared]:
+            shared += 1
+        self.row.length = shared
+        self.ids = list(wanted)
+        return [Feed(self.row, wanted[shared:], logits=False)] if shared < len(wanted) else []
+
+    def follow(self, other: "_Line") -> None:
+        """Hold what ``other`` (of the same store) holds."""
+        other.row.store.copy(other.row, self.row, other.row.length)
+        self.ids, self.bent = list(other.ids), list(other.bent)
+
+
+class _Stretch(NamedTuple):
+    """Tokens that one pass can read: a steered step, or neighbouring steps in front of which nothing is injected."""
+
+    prefix: list[int]
+    tokens: list[int]
+    steps: list[int]
+    """Number of each token's step."""
+    impulse: Impulse | None
+
+
+def _stretches(model: LoadedModel, answer: Answer) -> Iterator[_Stretch]:
+    going: _Stretch | None = None
+    for prefix, step in _prefixes(model, answer):
+        impulse = answer.impulses.get(step.step)
+        numbers = [step.step] * len(step.token_ids)
+        kept = going is not None and (going.impulse is None or answer.persistence == "persistent")
+        if going is not None and kept and impulse is None and prefix == going.prefix + going.tokens:
+            going = going._replace(tokens=[*going.tokens, *step.token_ids], steps=[*going.steps, *numbers])
+            continue
+        if going is not None:
+            yield going
+        going = _Stretch(prefix, list(step.token_ids), numbers, impulse)
+    if going is not None and going.tokens:
+        yield going
+
+
+def _prefixes(model: LoadedModel, answer: Answer) -> Iterator[tuple[list[int], StepTrace]]:
+    """What each step was decoded behind."""
+    trace = answer.trace
+    prompt, done = list(trace.prompt_ids), list(trace.token_ids[: _unread(trace)])
+    texts = [model.text(done)] if done else []
+    for step in trace.steps:
+        again = answer.compat and bool(texts)
+        yield model.tokens(model.prompt_text(prompt) + "".join(texts)) if again else [*prompt, *done], step
+        done += step.token_ids
+        texts.append(step.text)
+
+
+def _unread(trace: Trace) -> int:
+    """Tokens in front of the first recorded step: those that the answer was given."""
+    return len(trace.token_ids) - sum(len(step.token_ids) for step in trace.steps)
+
+
+def _run(model: LoadedModel, feeds: list[Feed]) -> list[Feed]:
+    if feeds:
+        forward(model, feeds)
+    return []
+
+
+def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | None, position: int, chunk: int) -> Iterator[TokenReading]:
+    body = [stretch.prefix[-1], *stretch.tokens[:-1]]
+    cuts = [0, *range(1 if stretch.impulse is not None else chunk, len(body), chunk), len(body)]
+    for start, stop in pairwise(cuts):
+        ids = body[start:stop]
+        feeds = [Feed(plain.row, ids, every=True)]
+        if steered is not None:
+            impulse = stretch.impulse if start == 0 else None
+            if impulse is not None:
+                steered.bent.append(steered.row.length)
+            feeds.append(Feed(steered.row, ids, impulse, every=True))
+            steered.ids += ids
+        plain.ids += ids
+        looked = _look(forward(model, feeds).logits, stretch.tokens[start:stop])
+        for i, (numbers, near) in enumerate(looked, start=start):
+            token = stretch.tokens[i]
+            yield TokenReading(
+                step=stretch.steps[i],
+                position=position + i,
+                token_id=token,
+                text=_text(model, token),
+                live=steered is not None,
+                alternatives=tuple(
+                    Alternative(token_id=at, text=_text(model, at), logprob=own, plain_logprob=other) for at, own, other in near
+                ),
+                **numbers,
+            )
+
+
+@torch.inference_mode()
+def _look(logits: Float[Tensor, "n d_vocab"], tokens: list[int]) -> Iterator[tuple[dict, list[tuple[int, float, float]]]]:
+    """Scalars and likeliest tokens of each row; the second half of the rows, where there is one, is steered."""
+    n = len(tokens)
+    plain = logits[:n].float().log_softmax(dim=-1)
+    own = logits[n:].float().log_softmax(dim=-1) if len(logits) > n else plain
+    at = torch.tensor(tokens, device=logits.device)[:, None]
+    # rounding may leave a sum of nothings a hair below 0, which no divergence is
+    kl = (own.exp() * (own - plain)).sum(dim=-1).clamp(min=0) if own is not plain else plain.new_zeros(n)
+    columns = {"kl": kl.tolist()}
+    for prefix, log in (("", own), ("plain_", plain)):
+        here = log.gather(1, at)
+        columns[f"{prefix}logprob"] = here[:, 0].tolist()
+        columns[f"{prefix}rank"] = ((log > here).sum(dim=-1) + 1).tolist()
+        columns[f"{prefix}entropy"] = (-(log.exp() * log).sum(dim=-1)).clamp(min=0).tolist()
+    best = [log.topk(min(TOP, log.shape[-1]), dim=-1).indices.tolist() for log in (own, plain)]
+    rows = []
+    for i in range(n):
+        ids = list(dict.fromkeys(best[0][i] + best[1][i]))
+        pairs = zip(ids, own[i, ids].tolist(), plain[i, ids].tolist(), strict=True)
+        rows.append(({name: values[i] for name, values in columns.items()}, sorted(pairs, key=lambda row: -row[1])))
+    return iter(rows)
+
+
+def _text(model: LoadedModel, token: int) -> str:
+    return str(model.tokenizer.decode([token], clean_up_tokenization_spaces=False))
