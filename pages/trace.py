@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from workbench.components import critical_view, trace_form, trace_views
+from workbench.components import critical_view, trace_form, trace_live, trace_views
 from workbench.components.page_frame import need_run, page
 
 with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
@@ -11,7 +11,7 @@ with page("Trace", "One prompt, two answers decoded in lock-step: row by row the
     growing, finished = st.empty(), st.empty()
     if request.start:
         finished.empty()
-        trace_views.stream(facts, request, growing)
+        trace_live.stream(facts, request, growing)
         growing.empty()
     with finished.container():
         trace_views.result(facts, request)

@@ -5,11 +5,13 @@ two models: asking for another one lets go of the first.
 """
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
-from stir_core.records import Event, ModelIdentity, Problem
+from stir_core.intervene.changes import Change
+from stir_core.readings import TokenReading
+from stir_core.records import Event, ModelIdentity, Problem, Trace
 from stir_core.store.runs import Run
 
 
@@ -23,6 +25,16 @@ class Steering(Protocol):
 
     def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
         """Decode vanilla (row 0) and steered (row 1) in lock-step, step by step. Closing the iterator early is safe."""
+        ...
+
+    def read(self, traces: Sequence[Trace], gate: GateConfig) -> Iterator[tuple[int, TokenReading]]:
+        """Read finished answers again, as (number of the answer, reading of its next token). Closing the iterator early is safe."""
+        ...
+
+    def branch(
+        self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
+    ) -> Iterator[Event]:
+        """Take an answer that was recorded with these settings up again, a branch for each change, side by side: a row a change."""
         ...
 
 
@@ -95,3 +107,15 @@ def events(
 ) -> Generator[Event, None, None]:
     """The comparison's events. Close it (``contextlib.closing``) and the decoder behind it is closed as well."""
     yield from steering.compare(question, gate, decode, raw=raw)
+
+
+def readings(steering: Steering, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
+    """Finished answers read again, token by token. Close it as :func:`events`."""
+    yield from steering.read(traces, gate)
+
+
+def branches(
+    steering: Steering, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, problem: Problem | None
+) -> Generator[Event, None, None]:
+    """The events of branches. Close it as :func:`events`."""
+    yield from steering.branch(trace, changes, gate, decode, problem=problem)

@@ -1,11 +1,13 @@
 """A steering session without a model: plausible events in lock-step, closed when told to, quick."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of
 
 from stir_core.config import DecodeConfig, GateConfig
+from stir_core.intervene.changes import FORCED, KEEP, Change
+from stir_core.readings import Alternative, TokenReading
 from stir_core.records import Event, ModelIdentity, Problem, StepEvent, TokenEvent, Trace, TraceEvent
 from stir_core.store.runs import Run
 
@@ -19,6 +21,7 @@ class FakeSteering:
         self.run, self.pause, self.nasty = run, pause, nasty
         self.closed = 0
         self.asked: list[tuple[str | Problem, GateConfig, DecodeConfig]] = []
+        self.branched: list[tuple[Trace, tuple[Change, ...], GateConfig, DecodeConfig]] = []
 
     def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
         """Vanilla is row 0, steered row 1."""
@@ -37,6 +40,69 @@ class FakeSteering:
             yield from self._lock_step(traces)
         finally:
             self.closed += 1
+
+    def read(self, traces: Sequence[Trace], gate: GateConfig) -> Iterator[tuple[int, TokenReading]]:
+        """Every token likeliest of two, its neighbour an alternative; an impulse makes it 0.25 nats likelier."""
+        for number, trace in enumerate(traces):
+            position = 0
+            for step in trace.steps:
+                live = step.decision.chosen is not None
+                for token_id, text, logprob in zip(step.token_ids, tokens_of(step.text)[0], step.logprobs, strict=True):
+                    before = logprob - 0.25 * live
+                    near = (
+                        Alternative(token_id=token_id, text=text, logprob=logprob, plain_logprob=before),
+                        Alternative(token_id=7, text=NASTY, logprob=-3.0, plain_logprob=-2.5 if live else -3.0),
+                    )
+                    yield (
+                        number,
+                        TokenReading(
+                            step=step.step,
+                            position=position,
+                            token_id=token_id,
+                            text=text,
+                            live=live,
+                            logprob=logprob,
+                            plain_logprob=before,
+                            rank=1,
+                            plain_rank=1 + live,
+                            entropy=0.5,
+                            plain_entropy=0.5 + 0.2 * live,
+                            kl=0.1 * live,
+                            alternatives=near,
+                        ),
+                    )
+                    position += 1
+
+    def branch(
+        self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
+    ) -> Iterator[Event]:
+        """Keeping gives the answer itself; anything else a wrong answer behind the change, its decision forced."""
+        self.branched.append((trace, tuple(changes), gate, decode))
+        try:
+            for row, change in enumerate(changes):
+                found = trace if change.to == KEEP else self._changed(trace, change, problem)
+                for step in found.steps[change.m :]:
+                    yield StepEvent(row=row, step=step.step, evidence=step.evidence, decision=step.decision, probe_tokens=step.probe_tokens)
+                    for token_id, text, logprob in zip(step.token_ids, tokens_of(step.text)[0], step.logprobs, strict=True):
+                        yield TokenEvent(row=row, step=step.step, token_id=token_id, text=text, logprob=logprob)
+                        time.sleep(self.pause)
+                yield TraceEvent(row=row, trace=found)
+        finally:
+            self.closed += 1
+
+    def _changed(self, trace: Trace, change: Change, problem: Problem | None) -> Trace:
+        known = problem or problems("eval", 1)[0]
+        text = answer(known, right=False, long=change.forces)
+        other = fake_trace(self.run, known, text, False if problem else None, steered=True, seed=9)
+        here = trace.steps[change.m]
+        chosen = change.to if change.forces else None
+        alpha = (0.5 if change.alpha is None else change.alpha) if chosen else 0.0
+        decision = here.decision.model_copy(update={"chosen": chosen, "alpha": alpha, "reason": FORCED})
+        behind = other.steps[change.m :] or other.steps[-1:]
+        first = behind[0].model_copy(update={"step": here.step, "evidence": here.evidence, "decision": decision})
+        steps = (*trace.steps[: change.m], first, *behind[1:])
+        ids = tuple(token for step in steps for token in step.token_ids)
+        return other.model_copy(update={"id": trace.id, "steps": steps, "token_ids": ids, "tokens_used": len(ids)})
 
     def _lock_step(self, traces: tuple[Trace, Trace]) -> Iterator[Event]:
         for number in range(max(len(trace.steps) for trace in traces)):

@@ -5,6 +5,7 @@
 
 import json
 import shlex
+from itertools import pairwise
 
 import pytest
 from fake_run import NASTY, problems
@@ -15,10 +16,10 @@ from workbench import live
 from workbench.services import trace_comparison as tc
 from workbench.services.command_lines import name_of, run_command, trace_command
 from workbench.services.run_facts import RunFacts
-from workbench.services.text_segments import step_segments
+from workbench.services.text_segments import drawn_tokens
 
 
-def recorded(facts: RunFacts, strength: float, stop_after: int | None = None) -> tc.Recording:
+def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *, read: bool = True) -> tc.Recording:
     """A comparison by the fake session, whole or stopped after some events."""
     gate = facts.config.gate.model_copy(update={"k_scale": strength})
     problem = problems("eval", 1)[0]
@@ -28,12 +29,16 @@ def recorded(facts: RunFacts, strength: float, stop_after: int | None = None) ->
         if number == stop_after:
             break
         recording.take(event)
+    if recording.complete and read:
+        for row, reading in live.readings(FakeSteering(facts.run), [t for t in recording.traces if t is not None], gate):
+            recording.readings[row].append(reading)
     return recording
 
 
 def test_a_whole_comparison_folds_into_its_traces(facts: RunFacts) -> None:
     recording = recorded(facts, 0.5)
-    assert recording.complete and recording.last_step == 5
+    assert recording.complete and recording.read and recording.last_step == 5
+    assert not recorded(facts, 0.5, read=False).read
     for row, trace in enumerate(recording.traces):
         assert trace is not None
         assert recording.ids(row) == trace.token_ids
@@ -66,7 +71,8 @@ def test_a_stopped_comparison_keeps_what_came(facts: RunFacts) -> None:
     assert sum(len(recording.ids(row)) for row in (0, 1)) == 7
     assert tc.cost_table(recording)["total tokens"].isna().all()
     assert tc.equality_line(recording) == (True, "the first 3 token ids are equal so far")
-    assert json.dumps(tc.download(recording, "command"))
+    saved = json.loads(json.dumps(tc.download(recording, "command")))
+    assert saved["readings"] == {"vanilla": [], "steered": []}
 
 
 @pytest.mark.parametrize(
@@ -98,13 +104,24 @@ def test_closing_the_events_closes_the_decoder(facts: RunFacts) -> None:
     assert steering.closed == 1
 
 
-def test_tokens_carry_their_numbers(facts: RunFacts) -> None:
+def test_line_ends_that_close_a_step_are_drawn(facts: RunFacts) -> None:
+    row = recorded(facts, 0.5).steps[1][2]
+    drawn = drawn_tokens(row)
+    assert len(drawn) == len(row.tokens) and drawn[-1] == "↵↵"
+    assert "".join(drawn) == row.text.replace("\n", "↵")
+
+
+def test_repetition_is_measured_on_what_has_come(facts: RunFacts) -> None:
     recording = recorded(facts, 0.5)
-    pieces = step_segments(recording.steps[1][2], first=8)
-    assert all(piece["role"] == "steered" for piece in pieces)
-    assert pieces[0]["tip"].startswith("token 9 ·") and "nats" in pieces[0]["tip"]
-    assert pieces[-1]["text"] == "↵↵"
-    assert all(0 <= piece["shade"] <= 1 for piece in pieces)
+    table = tc.degeneration_table(recording).set_index("answer")
+    ids = recording.ids(0)
+    pairs = list(pairwise(ids))
+    assert table.loc["vanilla", "repeated 2-grams"] == pytest.approx(1 - len(set(pairs)) / len(pairs))
+    assert 0 < table.loc["steered", "zlib ratio"] <= 1.2
+    for row in (0, 1):
+        recording.steps[row].clear()
+        recording.traces[row] = None
+    assert tc.degeneration_table(recording).drop(columns="answer").isna().all(axis=None)
 
 
 def test_commands_survive_any_prompt(fake_run: Run) -> None:

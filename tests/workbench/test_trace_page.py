@@ -5,11 +5,13 @@
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from fake_run import IDENTITY, NASTY, make_fake_run
+from fake_run import IDENTITY, NASTY, fake_config, make_fake_run, problems
 from fake_steering import FakeSteering
+from page_reading import texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.config import ModelConfig
@@ -17,6 +19,8 @@ from stir_core.errors import MismatchError, PromptError
 from stir_core.store.runs import Run
 from workbench import live
 from workbench.services.run_facts import fingerprint
+from workbench.services.trace_presets import presets
+from workbench.services.visible_text import visible_token
 
 OpenPage = Callable[..., AppTest]
 
@@ -63,13 +67,18 @@ def test_decoding_shows_both_answers_step_by_step(open_page: OpenPage, sessions:
     assert gate.k_scale == 0.5
     assert sessions[0].closed == 1
     assert any("stir trace" in code.value and "arithmetic/eval/2" in code.value for code in app.code)
-    drawn = []
-    for element in _leaves(app.main):
-        if element.type == "bidi_component":
-            drawn.append("".join(piece["text"] for piece in json.loads(element.proto.json)["segments"]))
-    assert len(drawn) == 9
-    assert any(NASTY in text for text in drawn)
-    assert [e.label for e in app.expander if e.label.startswith("gate before step")]
+    drawn = document(app)
+    assert [row["head"].split(" ·")[0] for step in drawn["steps"] for row in step["rows"]] == [
+        f"step {n}" for n in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5)
+    ]
+    steered = [token for step in drawn["steps"] for token in step["rows"][1]["tokens"]]
+    assert NASTY in "".join(token["text"] for token in steered)
+    assert all(token["reading"]["near"][1][1] == visible_token(NASTY) for token in steered)
+    assert [step["gate"]["summary"].split(":")[0] for step in drawn["steps"] if step["gate"]] == [
+        f"gate before step {n}" for n in (1, 2, 3, 4)
+    ]
+    assert any("to read" in text and "tokens again" in text for text in [badges(app).replace("\\", "")])
+    assert "greedy, seed 7" in badges(app)
 
 
 def test_strength_zero_earns_its_badge(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
@@ -152,6 +161,48 @@ def test_the_result_is_kept_while_other_pages_are_open(open_page: OpenPage, sess
     app.switch_page("../pages/home.py").run()
     app.switch_page("../pages/trace.py").run()
     assert "first difference" in badges(app) and not app.warning
+
+
+def test_presets_fill_the_form_and_say_which_one_stands(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_page("trace")
+    assert "Preset: Run's own" in texts(app)
+    for number, (name, values) in enumerate(presets(fake_config().gate).items()):
+        app.button(key=f"trace_preset_{number}").click().run()
+        assert not app.exception and not app.warning
+        assert f"Preset: {name}" in texts(app)
+        assert app.number_input(key="trace_k_scale_fake").value == values["k_scale"]
+        assert app.selectbox(key="trace_variant_fake").value == values["variant"]
+    app.number_input(key="trace_k_scale_fake").set_value(0.85).run()
+    assert "Preset: none" in texts(app)
+    app.switch_page("../pages/home.py").run()
+    app.switch_page("../pages/trace.py").run()
+    assert app.number_input(key="trace_k_scale_fake").value == 0.85
+
+
+def test_examples_fill_the_prompt(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_page("trace")
+    app.button_group(key="trace_kind").set_value("Free prompt").run()
+    app.button(key="trace_example_1").click().run()
+    assert app.text_area(key="trace_prompt").value in {problem.question for problem in problems("eval", 6)}
+    app = decode(app)
+    assert sessions[0].asked[0][0] == app.text_area(key="trace_prompt").value
+
+
+def test_reading_that_was_stopped_is_said(open_page: OpenPage, sessions: list[FakeSteering], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FakeSteering.read
+    monkeypatch.setattr(FakeSteering, "read", lambda *args: islice(whole(*args), 5))
+    app = decode(open_page("trace"))
+    assert "before both answers had been read again" in app.warning[0].value
+    drawn = document(app)
+    read = [token["reading"] is not None for step in drawn["steps"] for row in step["rows"] for token in row["tokens"]]
+    assert sum(read) == 5 and len(read) > 5
+
+
+def document(app: AppTest) -> dict:
+    """What the page gave its token strip."""
+    given = [json.loads(element.proto.json or "null") for element in _leaves(app.main) if element.type == "bidi_component"]
+    (drawn,) = [data for data in given if data is not None and "steps" in data]
+    return drawn
 
 
 def _leaves(block) -> list:

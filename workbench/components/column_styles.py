@@ -153,6 +153,21 @@ CANDIDATE_COLUMNS: dict[str, Any] = {
     "score": _number("score", "%.3f", "beta * A + rho * gain.", width=62),
     "margin": _number("margin", "%+.3f", "Score minus null score; committed only if positive.", width=66),
     "fate": cc.TextColumn("fate", width="medium"),
+    "score now": _number("score now", "%.3f", "With the settings that are tried.", width=72),
+    "margin now": _number("margin now", "%+.3f", "With the settings that are tried.", width=80),
+    "fate now": cc.TextColumn("fate now", width="medium", help="With the settings that are tried."),
+}
+
+FLIPPED_COLUMNS: dict[str, Any] = {
+    "problem": cc.TextColumn("problem", width=150, pinned=True),
+    "step": _number("step", "%d", "The first step that comes out otherwise, or needs the model.", width=44),
+    "change": cc.TextColumn("change", width=110, help="alpha only: the same action at another strength."),
+    "recorded": cc.TextColumn("recorded", width=106),
+    "now": cc.TextColumn("now", width=106, help="With the settings that are tried; ?: not in the recording."),
+    "behind": _number("behind", "%d", "Gate decisions behind it: known for the recorded text only.", width=56),
+    "standing": cc.TextColumn("standing", width=170, help="How far the new decision may be believed."),
+    "margin": _number("margin", "%+.3f", "Best score minus null score, with the settings that are tried.", width=66),
+    "why now": cc.TextColumn("why now", width="large"),
 }
 
 COST_COLUMNS: dict[str, Any] = {
@@ -162,6 +177,18 @@ COST_COLUMNS: dict[str, Any] = {
     "of them reused": _number("reused", "%d", "Preview tokens that were committed as they stood: decoded once, counted in both."),
     "total tokens": _number("total", "%d", "Committed plus probe tokens."),
     "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and clean passes included."),
+}
+
+DEGENERATION_COLUMNS: dict[str, Any] = {
+    "repeated 2-grams": cc.ProgressColumn(
+        "2-grams", format="percent", min_value=0, max_value=1, help="Share of token pairs that stood before in the same answer."
+    ),
+    "repeated 3-grams": cc.ProgressColumn(
+        "3-grams", format="percent", min_value=0, max_value=1, help="Share of token triples that stood before in the same answer."
+    ),
+    "zlib ratio": cc.ProgressColumn(
+        "zlib", format="%.2f", min_value=0, max_value=1, help="Compressed over plain size: low is repetitive; short texts compress badly."
+    ),
 }
 
 _PAIRED = "Paired by problem, against the baseline; "
@@ -228,4 +255,31 @@ PREDICTOR_COLUMNS: dict[str, Any] = {
     "helps": _number("helps", "%d", "Candidates that did better than nothing.", width=52),
     "harms": _number("harms", "%d", "Candidates that did worse than nothing; those that tied are in neither count.", width=52),
     "points": _number("points", "%d", "Candidates at a state.", width=52),
+}
+
+LASSO_COLUMNS: dict[str, Any] = {
+    "column": cc.TextColumn("column", width=120),
+    "n": _number("n", "%d", "Entries in the lasso that have a value.", width=44),
+    "mean": _number("mean", "%.3f", "Over the lasso.", width=70),
+    "median": _number("median", "%.3f", "Over the lasso.", width=70),
+    "mean of all": _number("mean of all", "%.3f", "Over every entry of the run that has a value.", width=84),
+}
+
+COMPARISON_COLUMNS: dict[str, Any] = {
+    "what": cc.TextColumn(
+        "what", width=200, help="Coverage: cosine of each mined key with its nearest pick. Ranks: effective. All of raw vectors."
+    ),
+    "stored": _number("stored", "%.4g", "The run's basis.", width=86),
+    "re-selected": _number("re-selected", "%.4g", "Under the settings above.", width=92),
+    "change": _number("change", "%+.4g", "Re-selected minus stored.", width=86),
+}
+
+CHANGE_COLUMNS: dict[str, Any] = {
+    "fate": cc.TextColumn("fate", width=64),
+    "entry": cc.TextColumn("entry", width=72),
+    "m": _number("m", "%d", "Control point.", width=36),
+    "kind": cc.TextColumn("kind", width=80),
+    "quality": _number("quality", "%.3f", "Mined reward gap.", width=66),
+    "pick before": _number("pick before", "%d", "Rank in the stored basis; empty: not in it.", width=82),
+    "pick now": _number("pick now", "%d", "Rank in the re-selection; empty: not in it.", width=74),
 }

@@ -9,9 +9,11 @@ from stir_core.records import Problem, Variant
 from workbench import session
 from workbench.services.run_facts import RunFacts, fingerprint
 from workbench.services.trace_comparison import digest_settings, settings_of
-from workbench.services.visible_text import plain
+from workbench.services.trace_presets import drawing, examples, preset_of, presets
+from workbench.services.visible_text import one_line, plain
 
 HELD_OUT, FREE = "Held-out problem", "Free prompt"
+_PROMPT = "trace_prompt"
 
 
 class Request(NamedTuple):
@@ -33,6 +35,7 @@ def draw(facts: RunFacts) -> Request:
     with left:
         question, raw = _question(facts)
     with right:
+        _presets(facts)
         gate, decode = _settings(facts)
     with left:
         start = st.button("Decode both answers", type="primary", key="trace_start")
@@ -54,11 +57,30 @@ def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
         level = f" · level {problem.level}" if problem.level else ""
         st.caption(plain(f"gold answer {problem.answer}{level}; never mined"))
         return problem, False
-    prompt = st.text_area("Prompt", key="trace_prompt", height=110, persist_state="session", placeholder="A question for the model")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Examples")
+        for number, example in enumerate(examples(held_out or facts.problems)):
+            label = plain(one_line(example, 34))
+            st.button(
+                label, key=f"trace_example_{number}", type="tertiary", help=plain(example), on_click=_fill, args=({_PROMPT: example},)
+            )
+    prompt = st.text_area("Prompt", key=_PROMPT, height=110, persist_state="session", placeholder="A question for the model")
     raw = st.toggle(
         "Raw", key="trace_raw", persist_state="session", help="Send the text as it is, without the task's template and the chat template."
     )
     return prompt or "", raw
+
+
+def _presets(facts: RunFacts) -> None:
+    with st.container(horizontal=True, gap="xsmall"):
+        for number, (name, values) in enumerate(presets(facts.config.gate).items()):
+            fields = {_key(facts, field): value for field, value in values.items()}
+            st.button(name, key=f"trace_preset_{number}", on_click=_fill, args=(fields,))
+
+
+def _fill(values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        st.session_state[key] = value
 
 
 def _settings(facts: RunFacts) -> tuple[GateConfig, DecodeConfig]:
@@ -80,15 +102,16 @@ def _settings(facts: RunFacts) -> tuple[GateConfig, DecodeConfig]:
         "variant": variant,
         "persistence": persistence,
     }
+    shown = GateConfig.model_validate(gate.model_dump() | changed)
     rest = (
         f"β {gate.beta:g}, ρ {gate.rho:g}, k {gate.k_retrieve}, τ {gate.tau_null:g}, min sim {gate.min_sim:g}, preview {gate.preview_scale}"
     )
-    how = "greedy" if decode.temperature == 0 else f"temperature {decode.temperature:g}, seed {facts.config.seed}"
-    st.caption(plain(f"From the run: {rest}; {how}. Fields start at the run's own values."))
-    return (
-        GateConfig.model_validate(gate.model_dump() | changed),
-        DecodeConfig.model_validate(decode.model_dump() | {"max_new_tokens": int(tokens)}),
-    )
+    st.caption(plain(f"Preset: {preset_of(gate, shown) or 'none'}. Of the run: {rest}; {drawing(decode, facts.config.seed)}."))
+    return shown, DecodeConfig.model_validate(decode.model_dump() | {"max_new_tokens": int(tokens)})
+
+
+def _key(facts: RunFacts, field: str) -> str:
+    return f"trace_{field}_{facts.name}"
 
 
 def _number(
@@ -103,12 +126,19 @@ def _number(
     *,
     config: Any = GateConfig,
 ) -> float:
+    key = _seed(facts, field, value)
     text = config.model_fields[field].description
-    key = f"trace_{field}_{facts.name}"
-    return st.number_input(label, low, max(high, value), value, step, format=form, key=key, help=text, persist_state="session")
+    return st.number_input(label, low, max(high, 2 * value), step=step, format=form, key=key, help=text, persist_state="session")
 
 
 def _choice(facts: RunFacts, label: str, field: str, options: tuple[str, ...], value: str) -> str:
-    text, key = GateConfig.model_fields[field].description, f"trace_{field}_{facts.name}"
-    chosen = st.selectbox(label, options, options.index(value), key=key, help=text, persist_state="session")
+    key = _seed(facts, field, value)
+    chosen = st.selectbox(label, options, key=key, help=GateConfig.model_fields[field].description, persist_state="session")
     return chosen if chosen in options else value
+
+
+def _seed(facts: RunFacts, field: str, value: Any) -> str:
+    """The widget's key, at the run's own value first; presets write to it, so the widget must not be given a value of its own."""
+    key = _key(facts, field)
+    st.session_state.setdefault(key, value)
+    return key

@@ -23,10 +23,6 @@ class Segment(TypedDict):
     shade: float
 
 
-SURPRISE_FULL = 4.0
-"""Surprise in nats at which a token's tint is strongest."""
-
-
 def side_segments(side: Side, m: int) -> list[Segment]:
     """A rollout with its control point marked: muted prefix, a mark, then what followed."""
     mark = f"⟦control point {m}⟧ "
@@ -34,16 +30,13 @@ def side_segments(side: Side, m: int) -> list[Segment]:
     return [segment(side.before, "past"), segment(mark, "mark", tip), segment(side.after)]
 
 
-def step_segments(row: StepRow, first: int) -> list[Segment]:
-    """One step token by token; ``first`` is the number of tokens committed before it."""
-    role: Role = "steered" if row.steered else "plain"
+def drawn_tokens(row: StepRow) -> list[str]:
+    """The tokens of one step as they are drawn; empty for a token that adds no text (half a character, the end of the text)."""
     body = max((i for i, token in enumerate(row.tokens) if token.text.strip("\n")), default=-1)
     found = []
     for i, token in enumerate(row.tokens):
-        tip = f"token {first + i + 1} · “{visible_token(token.text)}” · id {token.id} · log-probability {token.logprob:.3f} nats"
         words = token.text.rstrip("\n") if i >= body else token.text
-        text = words + "↵" * (len(token.text) - len(words))
-        found.append(segment(text, role, tip, min(1.0, max(0.0, -token.logprob / SURPRISE_FULL))))
+        found.append(words + "↵" * (len(token.text) - len(words)))
     return found
 
 

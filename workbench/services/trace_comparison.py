@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from stir_core.config import DecodeConfig, GateConfig, digest_of
+from stir_core.evaluate.degeneration import compressed, repeated
+from stir_core.readings import TokenReading
 from stir_core.records import Decision, Event, ModelIdentity, StepEvent, StepEvidence, TokenEvent, Trace, TraceEvent
 
 VANILLA, STEERED = 0, 1
@@ -55,6 +57,10 @@ class Recording:
     identity: ModelIdentity | None = None
     seconds: float = 0.0
     """Wall-clock time of decoding so far, both answers together: they share every forward pass."""
+    readings: tuple[list[TokenReading], list[TokenReading]] = field(default_factory=lambda: ([], []))
+    """Both answers read again once they had ended, token by token; shorter than the answers when that was stopped."""
+    reading_seconds: float = 0.0
+    """Wall-clock time of reading so far."""
 
     def take(self, event: Event) -> None:
         """Fold one event in."""
@@ -71,6 +77,11 @@ class Recording:
     def complete(self) -> bool:
         """Both answers ended by themselves."""
         return None not in self.traces
+
+    @property
+    def read(self) -> bool:
+        """Every token of both answers was read again."""
+        return self.complete and all(len(self.readings[row]) == len(self.ids(row)) for row in (VANILLA, STEERED))
 
     @property
     def last_step(self) -> int:
@@ -173,8 +184,25 @@ def cost_table(recording: Recording) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def degeneration_table(recording: Recording) -> pd.DataFrame:
+    """One row an answer: how repetitive it is so far, by token ids and by text; ``None`` before its first token."""
+    rows = []
+    for number, name in enumerate(ROWS):
+        ids, steps = recording.ids(number), recording.steps[number]
+        text = "".join(steps[step].text for step in sorted(steps))
+        rows.append(
+            {
+                "answer": name,
+                "repeated 2-grams": repeated(ids, 2) if ids else None,
+                "repeated 3-grams": repeated(ids, 3) if ids else None,
+                "zlib ratio": compressed(text) if text else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def download(recording: Recording, command: str) -> dict[str, Any]:
-    """The whole comparison as plain JSON: settings, model, command and both traces."""
+    """The whole comparison as plain JSON: settings, model, command, both traces, and both read again."""
     traces = {name: trace.model_dump(mode="json") if trace else None for name, trace in zip(ROWS, recording.traces, strict=True)}
     identity = recording.identity.model_dump(mode="json") if recording.identity else None
     return {
@@ -184,4 +212,8 @@ def download(recording: Recording, command: str) -> dict[str, Any]:
         "seconds": recording.seconds,
         "settings": recording.settings,
         **traces,
+        "readings": {
+            name: [reading.model_dump(mode="json") for reading in found] for name, found in zip(ROWS, recording.readings, strict=True)
+        },
+        "reading_seconds": recording.reading_seconds,
     }
