@@ -19,8 +19,7 @@ import torch
 
 from stir_core import __version__
 from stir_core.basis.geometry import pca_map, umap_map
-from stir_core.basis.quality import measured_quality
-from stir_core.basis.selection import select
+from stir_core.basis.making import choose_basis
 from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest
 from stir_core.errors import StoreError
 from stir_core.harvest.actions import mine
@@ -33,7 +32,6 @@ from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.session import graded, open_session
-from stir_core.keyspace import apply_space
 from stir_core.models.lens import lens_of
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Continuation, Entry, Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
@@ -284,17 +282,12 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
     picks: list[Pick] = []
     maps: dict[str, np.ndarray] = {}
     if entries:
-        keys = apply_space(run.key_space(), keys, [entry.layer for entry in entries])
-        picks = _picks(run, entries, keys, notes)
+        advantages = run.advantages() if config.basis.quality == "measured" else {}
+        picks, keys, notes = choose_basis(entries, keys, config, run.key_space(), advantages)
         maps["pca"] = pca_map(keys)
         flat = umap_map(keys, seed=config.seed)
         if flat is not None:
             maps["umap"] = flat
-        reachable = sum(entry.reachable or config.basis.keep_unreachable or config.compat for entry in entries)
-        if config.basis.budget >= reachable:
-            notes.append(f"budget {config.basis.budget} >= {reachable} candidates: the selection kept everything and selected nothing")
-        elif all(pick.forced for pick in picks):
-            notes.append(f"all {len(picks)} picks were forced by min_per_control_point: the selector chose nothing")
     chosen = {pick.entry_id for pick in picks}
     counts = {
         "candidates": len(entries),
@@ -315,23 +308,6 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
         (folder / "marker").unlink()
     report(Progress("basis", len(picks), len(picks), "picks"))
     return 0
-
-
-def _picks(run: Run, entries: list[Entry], keys: np.ndarray, notes: list[str]) -> list[Pick]:
-    """The selection among all entries, or on measured quality among those that have one."""
-    config = run.config
-    if config.basis.quality == "mined":
-        picked = select(entries, keys, config.basis, seed=config.seed, compat=config.compat)
-        return [Pick(rank=rank, entry_id=entries[i].id, forced=forced, gain=gain) for rank, (i, forced, gain) in enumerate(picked)]
-    quality = measured_quality(entries, run.advantages())
-    notes.append(f"selected on measured quality: {len(quality)} of {len(entries)} entries belong to an action with an advantage above 0")
-    rows = list(quality)
-    good = [entries[i].model_copy(update={"quality": quality[i]}) for i in rows]
-    picked = select(good, keys[rows], config.basis, seed=config.seed, compat=config.compat) if good else []
-    return [
-        Pick(rank=rank, entry_id=good[i].id, forced=forced, gain=gain, quality=good[i].quality)
-        for rank, (i, forced, gain) in enumerate(picked)
-    ]
 
 
 def _make_steered(run: Run, model: LoadedModel, report: Report) -> int:
