@@ -1,7 +1,9 @@
 """What the user has chosen, in one place: the only module that names session keys and URL parameters.
 
-Run, action, problem and step are selectboxes bound to the URL, shared by every page under one key each, and remembered while a
-page that does not show them is open. Charts and tables point at things through :func:`point_at` in their callbacks.
+Run, action, problem and step are selectboxes shared by every page under one key each. The address of every page holds all of them,
+also those that it draws no widget for, so a link, a reload and the back button bring the same thing back.
+(``bind="query-params"`` cannot do that: it drops the parameters of a page's widgets as soon as another page is opened.) Charts and
+tables point at things through :func:`point_at` in their callbacks. A fragment that lets the user choose calls :func:`end_page` at its end.
 """
 
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from typing import Any
 
 import streamlit as st
 
+from workbench.services.branch_tree import Forest
 from workbench.services.trace_comparison import Recording
 
 RUN, ACTION, PROBLEM, STEP = "run", "action", "problem", "step"
@@ -16,36 +19,80 @@ EVALUATION, METHOD, ANSWERED = "evaluation", "method", "answered"
 """An evaluation of the run, a method that it compared, and a problem that both answered."""
 OTHER = "other"
 """The second entry of a pair, chosen in the cosine heatmap."""
+AT, ALPHA = "at", "alpha"
+"""Where an action is tried on the Actions page, and how strongly."""
+LINKED = (RUN, ACTION, PROBLEM, STEP, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA)
+"""What a link holds, on every page, whether or not the page draws a widget for it."""
 _RECORDING = "trace_recording"
+_FOREST = "what_if_forest"
 _MEMORY = "chosen_{}"
+_PAGE, _ENTERED = "page_shown", "page_entered"
+_ADDRESS = "address"
+"""What we last wrote into the address, or took from it: where it differs, the user came by a link or went back."""
+
+
+def begin_page(name: str) -> None:
+    """Call before anything is drawn: takes over what a link, a reload or the back button says, for pages that draw no widget for it too."""
+    st.session_state[_ENTERED] = st.session_state.get(_PAGE) != name
+    st.session_state[_PAGE] = name
+    for key in LINKED:
+        if (value := _arrived(key)) is not None:
+            remember(key, value)
+
+
+def end_page() -> dict[str, str]:
+    """Call after everything is drawn: the address then holds every choice; what was chosen here is a step that the back button undoes.
+
+    Returns:
+        What the address still has to be told where the page was only entered: that is no step of its own.
+    """
+    held = {key: value for key in LINKED if (value := chosen(key))}
+    changed = {key: value for key, value in held.items() if st.query_params.get(key) != value}
+    _written().update(held)
+    if st.session_state.get(_ENTERED):
+        return changed
+    if changed:
+        st.query_params.update(changed)
+    return {}
+
+
+def _written() -> dict[str, str]:
+    return st.session_state.setdefault(_ADDRESS, {})
+
+
+def _arrived(key: str) -> str | None:
+    value = st.query_params.get(key)
+    return value if value and value != _written().get(key) else None
 
 
 def choose(key: str, label: str, options: Sequence[str], **widget: Any) -> str:
-    """A selectbox bound to ``?key=``; the remembered choice where it is still an option, else the first option.
+    """A selectbox that the address holds as ``?key=``; the remembered choice where it is still an option, else the first option.
 
     ``options`` must not be empty. A value in the URL that is not an option is ignored.
     """
     prepare(key, options)
-    value = st.selectbox(label, options, index=None, key=key, bind="query-params", **widget)
+    value = st.selectbox(label, options, index=None, key=key, **widget)
     return remember(key, value if value is not None and value in options else options[0])
 
 
 def choose_short(key: str, label: str, options: Sequence[str], first: str | None = None, **widget: Any) -> str:
     """Like :func:`choose`, drawn as a row of buttons; for a dozen options at most. ``first`` is taken where nothing was chosen yet."""
     prepare(key, options if first is None else [first, *options])
-    value = st.segmented_control(label, options, default=None, key=key, bind="query-params", **widget)
+    value = st.segmented_control(label, options, default=None, key=key, **widget)
     return remember(key, value if value is not None and value in options else options[0])
 
 
 def prepare(key: str, options: Sequence[str]) -> None:
-    """Seed a bound widget: current value, else URL, else memory, else the first option."""
+    """Seed a linked widget: what came with the address, else its current value, else memory, else the first option."""
     state = st.session_state
-    if state.get(key) in options:
-        return
-    if key not in state and st.query_params.get(key) in options:
-        return
-    remembered = state.get(_MEMORY.format(key))
-    st.session_state[key] = remembered if remembered in options else options[0]
+    arrived = _arrived(key)
+    if arrived in options:
+        state[key] = arrived
+        _written()[key] = arrived
+    elif state.get(_ENTERED) or state.get(key) not in options:
+        # a page that is entered has new widgets: Streamlit shows them the old page's value and then forgets it
+        remembered = state.get(_MEMORY.format(key))
+        state[key] = remembered if remembered in options else options[0]
 
 
 def remember(key: str, value: str) -> str:
@@ -78,6 +125,11 @@ def keep_recording(value: Recording) -> None:
 def drop_recording() -> None:
     """Forget the last comparison."""
     st.session_state.pop(_RECORDING, None)
+
+
+def forest() -> Forest:
+    """The what-if trees of this browser tab."""
+    return st.session_state.setdefault(_FOREST, Forest())
 
 
 def selected_points(chart: str) -> list[Any]:

@@ -24,7 +24,7 @@ def leaves(block) -> list:
 
 def strips(app: AppTest) -> list[dict]:
     """What the text components were given to draw."""
-    return [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component"]
+    return [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component" and "segments" in e.proto.json]
 
 
 def clean(app: AppTest) -> AppTest:

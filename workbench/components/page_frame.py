@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import streamlit as st
 
 from stir_core.errors import StirError
+from workbench import session
 from workbench.components.command_line import command_line
+from workbench.components.copy_link import complete_address, copy_link
 from workbench.components.run_picker import current_run, run_picker
 from workbench.services.command_lines import FIRST_RUN, run_command
 from workbench.services.run_facts import RunFacts
@@ -16,10 +18,14 @@ from workbench.services.visible_text import plain
 @contextmanager
 def page(title: str, caption: str) -> Iterator[None]:
     """Heading and one line on what the page shows; a :class:`StirError` inside becomes one line; anything else is a bug."""
-    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    session.begin_page(title)
+    left, middle, right = st.columns([4, 0.6, 1], vertical_alignment="bottom")
     with left, st.container(gap="xxsmall"):
         st.subheader(title, anchor=False)
         st.caption(caption)
+    with middle:
+        address = st.empty()
+        copy_link()
     with right:
         run_picker()
     try:
@@ -27,6 +33,9 @@ def page(title: str, caption: str) -> Iterator[None]:
             yield
     except StirError as error:
         st.error(plain(str(error)))
+    if entered_with := session.end_page():
+        with address:
+            complete_address(entered_with)
 
 
 def need_entries(facts: RunFacts) -> None:

@@ -1,0 +1,79 @@
+"""Links in a real browser: the address holds what was chosen, on every page; reload, back and a copied link bring it back."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from served_app import Watched, settle  # pyright: ignore[reportMissingImports]
+
+pytestmark = pytest.mark.e2e
+
+
+def open_page(watched: Watched, page: str, **query: str) -> None:
+    """Open a page of the fake run at an address."""
+    parts = "&".join(f"{key}={value}" for key, value in {"run": "fake", **query}.items())
+    watched.page.goto(f"{watched.url}/{page}?{parts}")
+    settle(watched.page)
+
+
+def held(watched: Watched) -> dict[str, str]:
+    """What the address says now."""
+    return {key: values[-1] for key, values in parse_qs(urlsplit(watched.page.url).query).items()}
+
+
+def visit(watched: Watched, name: str) -> None:
+    """Go to a page by its name in the navigation."""
+    watched.page.get_by_role("link", name=name, exact=True).click()
+    watched.page.locator("h3", has_text=name).wait_for()
+    settle(watched.page)
+
+
+def test_every_choice_stays_in_the_address_on_pages_that_do_not_draw_it(watched: Watched) -> None:
+    asked = {"run": "fake", "action": "p0003c", "problem": "arithmetic/eval/1", "step": "2"}
+    open_page(watched, "gates", **asked)
+    assert held(watched).items() >= asked.items()  # the Gates page draws no widget for the action
+    visit(watched, "Actions")
+    assert held(watched).items() >= asked.items()  # and the Actions page none for problem and step
+    watched.page.reload()  # a new session: only the address remembers
+    settle(watched.page)
+    assert held(watched).items() >= asked.items()
+    visit(watched, "Gates")
+    assert held(watched).items() >= asked.items()
+    watched.check()
+
+
+def test_back_returns_to_the_page_and_to_what_was_chosen_there(watched: Watched) -> None:
+    open_page(watched, "actions", action="p0003c")
+    visit(watched, "Causal")
+    assert held(watched)["action"] == "p0003c"
+    watched.page.go_back()
+    watched.page.locator("h3", has_text="Actions").wait_for()
+    settle(watched.page)
+    assert held(watched)["action"] == "p0003c"
+    assert watched.page.locator("strong", has_text="p0003c").first.is_visible()
+    watched.check()
+
+
+def test_back_undoes_a_choice_made_on_the_page(watched: Watched) -> None:
+    open_page(watched, "actions", action="p0003c")
+    box = watched.page.get_by_role("combobox", name="Entry")
+    box.click()
+    box.fill("p0004c")
+    box.press("Enter")
+    watched.page.locator("strong", has_text="p0004c").first.wait_for()
+    settle(watched.page)
+    assert held(watched)["action"] == "p0004c"
+    watched.page.go_back()
+    watched.page.locator("strong", has_text="p0003c").first.wait_for()
+    settle(watched.page)
+    assert held(watched)["action"] == "p0003c"
+    watched.check()
+
+
+def test_a_copied_link_is_the_address(watched: Watched) -> None:
+    watched.page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=watched.url)
+    open_page(watched, "actions", action="p0004c", problem="arithmetic/eval/1")
+    watched.page.get_by_role("button", name="Copy link").click()
+    watched.page.get_by_role("button", name="Copied").wait_for()
+    copied = watched.page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == watched.page.url and "action=p0004c" in copied and "problem=arithmetic" in copied
+    watched.check()
