@@ -1,10 +1,13 @@
-"""Basis: the library's map, its cosines in cluster order, and what selection kept."""
+"""Basis: the library's map, its cosines in cluster order, what selection kept, why, and what it would keep instead."""
 
 import streamlit as st
 
 from workbench import session
 from workbench.components import action_card as card
 from workbench.components import basis_views as views
+from workbench.components import lasso_table as lasso
+from workbench.components import selection_views as selection
+from workbench.components.basis_map import action_map_view
 from workbench.components.page_frame import need_entries, need_run, page
 from workbench.services.action_card import entry_of
 
@@ -16,8 +19,18 @@ with page("Basis", "How the mined entries lie in the model's residual space, and
         entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries)))
         card.headline(facts, entry)
         card.neighbours(facts, entry, "keys")
-        views.card_link()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            views.card_link()
+            lasso.all_coordinates(facts)
     with left:
-        views.action_map_view(facts, entry.id)
-    views.heatmap_view(facts, entry.id)
-    views.coverage(facts)
+        action_map_view(facts, entry.id)
+    lasso.lasso_table(facts)
+    shown = views.view()
+    if shown == views.COSINES:
+        views.heatmap_view(facts, entry.id)
+    elif shown == views.REPLAY:
+        selection.replay(facts)
+    elif shown == views.AGAIN:
+        selection.reselect(facts)
+    else:
+        views.coverage(facts)

@@ -7,8 +7,8 @@ import altair as alt
 import numpy as np
 import pytest
 
-from workbench.figures import action_map, colours, cosine_heatmap, coverage_bars, gate_margins, lens_bars
-from workbench.services import basis_geometry, gate_evidence
+from workbench.figures import action_map, colours, cosine_heatmap, coverage_bars, gate_margins, lens_bars, selection_replay
+from workbench.services import basis_geometry, entry_columns, gate_evidence, reselection
 from workbench.services.run_facts import RunFacts
 
 
@@ -18,22 +18,37 @@ def encodings(chart: alt.Chart | alt.LayerChart) -> list[dict]:
     return [layer["encoding"] for layer in spec.get("layer", [spec])]
 
 
+def drawn_map(facts: RunFacts, column: str, projection: str = "pca"):
+    """The map coloured by one column, and all its points by entry id."""
+    table = entry_columns.entry_columns(facts)
+    places = {"x": table[f"{projection} 1"], "y": table[f"{projection} 2"], "value": table[column]}
+    figure = action_map.action_map(table.assign(**places), projection, column, entry_columns.scale_of(table[column].tolist()))
+    return figure, {data[0]: (trace, i) for trace in figure.data for i, data in enumerate(trace.customdata)}
+
+
 @pytest.mark.parametrize("projection", ["umap", "pca"])
-@pytest.mark.parametrize("colouring", list(action_map.COLOURINGS))
-def test_map_has_one_point_an_entry(facts: RunFacts, projection: str, colouring: str) -> None:
-    figure = action_map.action_map(basis_geometry.map_table(facts, projection), projection, colouring, "p0003c")
-    points = [data for trace in figure.data if trace.customdata is not None for data in trace.customdata]
-    assert sorted(data[0] for data in points) == sorted(facts.entries)
-    rings = [trace for trace in figure.data if trace.name == "chosen"]
-    assert len(rings) == 1 and len(rings[0].x) == 1
+@pytest.mark.parametrize("column", ["m", "quality", "kind", "problem", "in the basis", "length cos", "perm. p", "controls", "pick"])
+def test_map_has_one_point_an_entry(facts: RunFacts, projection: str, column: str) -> None:
+    figure, points = drawn_map(facts, column, projection)
+    assert sum(len(trace.x) for trace in figure.data) == len(facts.entries) and set(points) == set(facts.entries)
     assert projection.upper() in figure.layout.xaxis.title.text and "(" in figure.layout.yaxis.title.text
-    symbols = [symbol for trace in figure.data if trace.customdata is not None for symbol in trace.marker.symbol]
+    symbols = [trace.marker.symbol[i] for trace, i in points.values()]
     assert symbols.count("circle") == 14 and symbols.count("circle-open") == 10
+    for id_, place in zip(facts.entries, facts.run.map_coordinates()[projection], strict=True):
+        trace, i = points[id_]
+        assert (trace.x[i], trace.y[i]) == pytest.approx(tuple(place), abs=1e-6)
 
 
-def test_an_unknown_choice_draws_no_ring(facts: RunFacts) -> None:
-    figure = action_map.action_map(basis_geometry.map_table(facts, "pca"), "pca", "step", "nobody")
-    assert all(trace.name != "chosen" for trace in figure.data)
+def test_map_colours_say_what_the_column_is(facts: RunFacts) -> None:
+    figure, points = drawn_map(facts, "length cos")
+    trace, i = points["p0001c"]
+    assert trace.marker.color[i] == pytest.approx(-0.7)
+    assert trace.marker.cmin == -trace.marker.cmax == pytest.approx(-0.7)  # around 0, centred on it
+    assert points["p0002c"][0].name == points["p0001n"][0].name == "none"  # never measured is no number
+    figure, points = drawn_map(facts, "kind")
+    assert points["p0001c"][0].marker.color == colours.CORRECTIVE and points["p0001n"][0].marker.color == colours.NULL
+    figure, points = drawn_map(facts, "m")
+    assert figure.layout.showlegend and len({points[i][0].marker.color for i in facts.entries}) == 4
 
 
 def test_heatmap_keeps_cluster_order_and_centres_on_zero(facts: RunFacts) -> None:
@@ -57,10 +72,13 @@ def test_margins_are_centred_on_zero(facts: RunFacts) -> None:
 
 def test_every_axis_has_a_title(facts: RunFacts) -> None:
     trace = facts.steered["arithmetic/eval/0"]
+    stored = reselection.stored(facts)
+    replay = reselection.replay_table(facts, stored)
     charts = [
         cosine_heatmap.cosine_heatmap(basis_geometry.heatmap_table(facts, "actions", list(facts.action_ids))),
         coverage_bars.counts_by_step(basis_geometry.counts_by_step(facts)),
-        coverage_bars.pick_gains(basis_geometry.pick_table(facts)),
+        selection_replay.gain_parts(replay, 3),
+        selection_replay.counts_of_two(reselection.counts(facts, stored, stored)),
         gate_margins.margin_heatmap(gate_evidence.margin_table(trace), 5),
         gate_margins.firing_by_step(gate_evidence.firing_by_step(facts.steered.values())),
         lens_bars.lens_bars(facts.lenses["p0000c"]),

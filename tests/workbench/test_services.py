@@ -183,6 +183,10 @@ def test_heatmap_is_a_symmetric_permutation(facts: RunFacts) -> None:
 def test_heatmap_has_a_limit(facts: RunFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(basis_geometry, "HEATMAP_LIMIT", 5)
     assert basis_geometry.heatmap_ids(facts, "keys") == (list(facts.picks)[:5], 24)
+    dropped = next(i for i in facts.entries if i not in facts.picks)
+    assert basis_geometry.heatmap_ids(facts, "keys", first=[dropped]) == ([dropped, *list(facts.picks)[:4]], 24)
+    inside = [dropped, *list(facts.picks)[2:4]]
+    assert basis_geometry.heatmap_ids(facts, "keys", among=inside) == ([*inside[1:], dropped], 3)
 
 
 def test_coverage_counts_and_ranks(facts: RunFacts) -> None:
@@ -202,14 +206,8 @@ def test_coverage_counts_and_ranks(facts: RunFacts) -> None:
     assert table.loc["selected", "nearest selected"] == pytest.approx(1)
 
 
-def test_map_and_picks(facts: RunFacts) -> None:
+def test_maps_and_counts(facts: RunFacts) -> None:
     assert basis_geometry.projections(facts) == ["umap", "pca"]
-    table = basis_geometry.map_table(facts, "pca")
-    assert list(table["entry"]) == list(facts.entries)
-    assert table["selected"].sum() == 14
-    picks = basis_geometry.pick_table(facts)
-    assert list(picks["pick"]) == list(range(1, 15))
-    assert picks["forced"].sum() == 6 and picks["gain"].isna().sum() == 6
     counts = basis_geometry.counts_by_step(facts)
     assert counts["entries"].sum() == 24
     assert set(counts[counts["m"] == 4]["fate"]) == {"dropped"}

@@ -1,55 +1,35 @@
-"""The Basis page's pieces: map, heatmap, pair, coverage."""
+"""The Basis page's pieces beside the map: heatmap, pair, coverage."""
 
 import streamlit as st
 
 from workbench import session
 from workbench.bootstrap import PAGES
+from workbench.components import basis_cache as cache
+from workbench.components.basis_map import lassoed
 from workbench.components.column_styles import COVERAGE_COLUMNS
-from workbench.figures.action_map import COLOURINGS, action_map
 from workbench.figures.cosine_heatmap import CELL, cosine_heatmap
-from workbench.figures.coverage_bars import counts_by_step, pick_gains
+from workbench.figures.coverage_bars import counts_by_step
 from workbench.services import basis_geometry as geometry
 from workbench.services.action_card import neighbours
 from workbench.services.run_facts import RunFacts
 from workbench.services.visible_text import plain
 
 _STRETCH = "Keys of one model share a large common part, so their cosines crowd below 1; stretched starts at the smallest one."
-_MAP, _HEATMAP = "basis_map", "basis_heatmap"
+_HEATMAP = "basis_heatmap"
+
+
+COSINES, REPLAY, AGAIN, COVERAGE = "Cosines", "Replay", "Select again", "Coverage"
+
+
+def view() -> str:
+    """Which of the views below the map is open; the address holds it."""
+    views = [COSINES, REPLAY, AGAIN, COVERAGE]
+    return st.segmented_control("View", views, default=COSINES, required=True, key="basis_view", bind="query-params") or COSINES
 
 
 def card_link() -> None:
     """To the chosen entry's whole card."""
     st.page_link(PAGES / "actions.py", label="Open the whole card")
-
-
-def action_map_view(facts: RunFacts, chosen: str) -> None:
-    """The map with its two choices; a click on a point chooses the entry everywhere."""
-    names = geometry.projections(facts)
-    with st.container(horizontal=True):
-        projection = st.segmented_control(
-            "Projection", names, default=names[0], required=True, format_func=str.upper, key="basis_projection"
-        )
-        colouring = st.segmented_control("Colour by", list(COLOURINGS), default="step", required=True, key="basis_colour")
-    projection, colouring = projection or names[0], colouring or "step"
-
-    def choose_point() -> None:
-        found = [data[0] for data in session.selected_points(_MAP) if data]
-        if found:
-            session.point_at(session.ACTION, str(found[0]))
-
-    figure = action_map(geometry.map_table(facts, projection), projection, colouring, chosen)
-    st.plotly_chart(
-        figure,
-        key=_MAP,
-        on_select=choose_point,
-        selection_mode="points",
-        config={"scrollZoom": True, "displaylogo": False},
-        alt=f"{projection} map of {len(facts.entries)} entries by {colouring}",
-    )
-    fallback = "" if "umap" in names else " This run stores no UMAP map (too few entries for one), so PCA is shown."
-    st.caption(
-        f"n = {len(facts.entries)} entries by key. Filled: in the basis; open: dropped; ring: chosen. Click a point to choose it.{fallback}"
-    )
 
 
 def heatmap_view(facts: RunFacts, chosen: str) -> None:
@@ -65,9 +45,11 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
         start = ranges[by == "keys"]
         scale = st.segmented_control("Colours", ranges, default=start, required=True, key=f"basis_scale_{by}", help=_STRETCH)
         only = st.toggle("Only the basis", key="basis_only")
-    shown, total = geometry.heatmap_ids(facts, by, m=m, only_selected=only)
+    among = lassoed(facts)
+    first = [i for i in (chosen, session.chosen(session.OTHER)) if i]
+    shown, total = geometry.heatmap_ids(facts, by, m=m, only_selected=only, among=among, first=first)
     if not shown:
-        st.caption("No entries of that kind.")
+        st.caption("No entries of that kind" + (" in the lasso." if among else "."))
         return
     table = geometry.heatmap_table(facts, by, shown)
 
@@ -79,11 +61,12 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
 
     left, right = st.columns([1.7, 1], gap="medium")
     with left:
-        chart = cosine_heatmap(table, full_range=scale != "stretched", size=600)
+        chart = cosine_heatmap(table, full_range=scale != "stretched", size=600, chosen=chosen)
         st.altair_chart(
             chart, key=_HEATMAP, on_select=choose_cell, width="content", alt=f"Cosines between {len(shown)} {by}, in cluster order"
         )
         cut = "" if len(shown) == total else f" of {total} (the basis first)"
+        cut += " in the lasso" if among else ""
         st.caption(f"n = {len(shown)} {by}{cut}; average linkage on 1 − cosine, optimal leaf order. Click a cell for its pair.")
     with right:
         near = neighbours(facts, chosen, by, n=1)
@@ -109,16 +92,10 @@ def _pair(facts: RunFacts, one: str, other: str | None) -> None:
 def coverage(facts: RunFacts) -> None:
     """What selection kept, against what was mined and what was dropped."""
     st.markdown("**Selected against dropped**")
-    st.dataframe(
-        geometry.coverage_table(facts), hide_index=True, placeholder="", column_config=COVERAGE_COLUMNS, alt="Coverage of the basis"
-    )
+    st.dataframe(cache.coverage_table(facts), hide_index=True, placeholder="", column_config=COVERAGE_COLUMNS, alt="Coverage of the basis")
     config = facts.config.basis
     st.caption(
         f"Selector {config.selector}, budget B = {config.budget}, diversity λ = {config.diversity:g}, ε = {config.epsilon:g}, "
         f"at least {config.min_per_control_point} a control point. Ranks are effective ranks."
     )
-    left, right = st.columns(2, gap="medium")
-    with left:
-        st.altair_chart(counts_by_step(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")
-    with right:
-        st.altair_chart(pick_gains(geometry.pick_table(facts)), alt="Marginal gain of each pick")
+    st.altair_chart(counts_by_step(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")

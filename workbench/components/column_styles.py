@@ -67,6 +67,7 @@ NEIGHBOUR_COLUMNS: dict[str, Any] = {
 FIRING_COLUMNS: dict[str, Any] = {
     "committed": cc.CheckboxColumn("committed"),
     "cosine": _number("cosine", "%.3f", "Cosine between the state and this entry's key."),
+    "value": _number("A = s·q", "%.3f", "Retrieval value: cosine times the entry's quality."),
     "score": _number("score", "%.3f", "beta * A + rho * preview gain; empty when not previewed."),
     "margin": _number("margin", "%+.3f", "Score minus null score: positive beats null."),
     "alpha": _number("alpha", "%.2f", "Injected multiple of the action; empty when not committed."),
@@ -282,4 +283,22 @@ CHANGE_COLUMNS: dict[str, Any] = {
     "quality": _number("quality", "%.3f", "Mined reward gap.", width=66),
     "pick before": _number("pick before", "%d", "Rank in the stored basis; empty: not in it.", width=82),
     "pick now": _number("pick now", "%d", "Rank in the re-selection; empty: not in it.", width=74),
+}
+
+BRANCH_COLUMNS: dict[str, Any] = {
+    "branch": _number("branch", "#%d", "Number of the answer in the tree; #0 is the recorded one.", width=62),
+    "of": _number("of", "#%d", "The answer that it is a branch of.", width=46),
+    "at this step": cc.TextColumn("at this step", help="What was done before this step.", pinned=True, width=200),
+    "change": cc.TextColumn("change", width=200),
+    "verdict": cc.TextColumn("verdict", width=84),
+    "extracted": cc.TextColumn("extracted", help="What grading found in the answer.", width=84),
+    "tokens": _number("tokens", "%d", "Tokens of the whole answer.", width=62),
+    "differs_at": _number(
+        "differs at", "%d", "First token that differs from the answer it is a branch of; empty: equal token for token.", width=76
+    ),
+    "step": _number("in step", "%d", "Step that holds the first difference.", width=62),
+    "repeats": _number("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer.", width=84),
+    "degenerated": cc.CheckboxColumn("degenerated", help="At least half of its token triples stood before.", width=92),
+    "commits": _number("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),
+    "ran": _number("forward", "%d", "Token positions run through the model for it: the given ones once, previews included.", width=68),
 }

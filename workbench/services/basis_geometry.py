@@ -1,7 +1,7 @@
 """How the library lies in space: map, cosines in cluster order, coverage, and what selection kept. Cosines are always of raw vectors."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,6 @@ from jaxtyping import Float
 from stir_core.basis import geometry
 from workbench.services.action_card import space
 from workbench.services.run_facts import RunFacts
-from workbench.services.visible_text import one_line
 
 HEATMAP_LIMIT = 96
 """Most entries drawn in one heatmap: beyond that a cell is smaller than a finger and a pixel."""
@@ -21,32 +20,25 @@ def projections(facts: RunFacts) -> list[str]:
     return sorted(facts.run.map_coordinates(), reverse=True)
 
 
-def map_table(facts: RunFacts, projection: str) -> pd.DataFrame:
-    """One row an entry: its two coordinates and everything a map can be coloured by."""
-    xy = facts.run.map_coordinates()[projection]
-    entries = list(facts.entries.values())
-    return pd.DataFrame(
-        {
-            "entry": [entry.id for entry in entries],
-            "x": xy[:, 0],
-            "y": xy[:, 1],
-            "m": [entry.m for entry in entries],
-            "quality": [entry.quality for entry in entries],
-            "kind": [entry.kind for entry in entries],
-            "problem": [entry.problem_id for entry in entries],
-            "layer": [entry.layer for entry in entries],
-            "selected": [entry.id in facts.picks for entry in entries],
-            "question": [one_line(facts.problems[e.problem_id].question, 70) if e.problem_id in facts.problems else "" for e in entries],
-        }
-    )
+def heatmap_ids(
+    facts: RunFacts, by: str, *, m: int | None = None, only_selected: bool = False, among: Collection[str] = (), first: Sequence[str] = ()
+) -> tuple[list[str], int]:
+    """Ids that a heatmap shows, and how many there were: basis first in pick order, then the others by quality.
 
-
-def heatmap_ids(facts: RunFacts, by: str, *, m: int | None = None, only_selected: bool = False) -> tuple[list[str], int]:
-    """Ids that a heatmap shows, and how many there were: basis first in pick order, then the others by quality."""
+    Args:
+        among: show only these; empty shows all.
+        first: come before all others where they are shown at all, so that the limit never cuts them.
+    """
     ids, _ = space(facts, by)
-    wanted = [i for i in ids if (m is None or facts.entries[i].m == m) and (not only_selected or i in facts.picks)]
+    inside = frozenset(among)
+    wanted = [
+        i for i in ids if (m is None or facts.entries[i].m == m) and (not only_selected or i in facts.picks) and (not inside or i in inside)
+    ]
     picked = {id_: rank for rank, id_ in enumerate(facts.picks)}
-    wanted.sort(key=lambda i: (picked.get(i, len(picked)), -facts.entries[i].quality))
+    if len(wanted) > HEATMAP_LIMIT:
+        wanted.sort(key=lambda i: (i not in first, picked.get(i, len(picked)), -facts.entries[i].quality))
+    else:  # nothing is cut: the same entries in the same order whatever is chosen
+        wanted.sort(key=lambda i: (picked.get(i, len(picked)), -facts.entries[i].quality))
     return wanted[:HEATMAP_LIMIT], len(wanted)
 
 
@@ -97,11 +89,12 @@ def coverage_table(facts: RunFacts) -> pd.DataFrame:
     for name, members in groups.items():
         cover = nearest[[place[i] for i in members]] if nearest is not None and members else None
         near = {"nearest selected": None if cover is None else float(cover.mean()), "worst": None if cover is None else float(cover.min())}
-        rows.append(_coverage_row(facts, name, members) | near)
+        rows.append({"set": name} | set_row(facts, members) | near)
     return pd.DataFrame(rows)
 
 
-def _coverage_row(facts: RunFacts, name: str, members: list[str]) -> dict[str, object]:
+def set_row(facts: RunFacts, members: list[str]) -> dict[str, object]:
+    """What a set of entries holds: counts, quality, ranks and mean cosines; ``None`` where there is nothing to measure."""
     entries = [facts.entries[i] for i in members]
     inside = set(members)
     keys = facts.unit_keys[[i for i, id_ in enumerate(facts.entries) if id_ in inside]]
@@ -110,7 +103,6 @@ def _coverage_row(facts: RunFacts, name: str, members: list[str]) -> dict[str, o
     for entry in entries:
         pairs[entry.pair] = pairs.get(entry.pair, 0) + 1
     return {
-        "set": name,
         "entries": len(entries),
         "corrective": sum(entry.kind == "corrective" for entry in entries),
         "null": sum(entry.kind == "null" for entry in entries),
@@ -128,13 +120,6 @@ def counts_by_step(facts: RunFacts) -> pd.DataFrame:
     """Entries at every control point, selected and dropped, corrective and null."""
     counted = Counter((e.m, e.kind, "selected" if e.id in facts.picks else "dropped") for e in facts.entries.values())
     return pd.DataFrame([(*key, n) for key, n in sorted(counted.items())], columns=["m", "kind", "fate", "entries"])
-
-
-def pick_table(facts: RunFacts) -> pd.DataFrame:
-    """The basis in pick order (counted from 1) with the marginal gain of each pick."""
-    picked = [(pick, facts.entries[pick.entry_id]) for pick in facts.picks.values()]
-    rows = [(pick.rank + 1, entry.id, entry.m, entry.kind, entry.quality, pick.gain, pick.forced) for pick, entry in picked]
-    return pd.DataFrame(rows, columns=["pick", "entry", "m", "kind", "quality", "gain", "forced"])
 
 
 def pair_cosines(facts: RunFacts, one: str, other: str) -> dict[str, float | None]:

@@ -1,9 +1,10 @@
 """The commands that make or reproduce what a page shows. The only place in the workbench that knows the command line's spelling."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stir_core.intervene.changes import DENY, KEEP, Change
 from stir_core.store.runs import DEMO, Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
@@ -25,9 +26,32 @@ def run_command(run: Run, until: str | None = None) -> str:
     return shlex.join(parts + (["--until", until] if until else []))
 
 
+def reselect_command(run: Run, changed: Mapping[str, Any]) -> str:
+    """Copies the run and makes the copy's basis again under other ``basis`` settings; the original is left as it is."""
+    made_by = run.facts.get("command")
+    words = shlex.split(made_by) if isinstance(made_by, str) else ["stir", "run", str(run.facts.get("config_file") or "CONFIG.toml")]
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word not in ("--out", "--redo", "--until"):
+            kept.append(word)
+        skip = not skip and word in ("--out", "--redo", "--until")
+    copy = f"runs/{run.name}-reselected"
+    sets = [word for key, value in changed.items() for word in ("--set", f"basis.{key}={value}")]
+    again = [*kept, "--out", copy, *sets, "--redo", "basis", "--until", "basis"]
+    return f"{shlex.join(['cp', '-r', str(run.path), copy])} && {shlex.join(again)}"
+
+
 def eval_command(run: Run) -> str:
     """Compares the run's actions with doing nothing, with one fixed vector and with noise."""
     return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", "static", "noise"])
+
+
+def gate_command(run: Run, changed: Mapping[str, Any], n: int) -> str:
+    """Decodes the run's held-out problems with other gate settings, beside its own and vanilla."""
+    values = ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in changed.items())
+    method = f"stir:{values}"
+    return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", method, "--n", str(n), "--label", "gates"])
 
 
 def causal_command(run: Run) -> str:
@@ -39,6 +63,16 @@ def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = 
     """Measures where a wrong held-out answer was lost."""
     flags = [part for flag, value in (("--every", every), ("--rolls", rolls)) if value for part in (flag, str(value))]
     return shlex.join(["stir", "critical", name_of(run), problem_id, "--of", of, *flags])
+
+
+def curate_command(run: Run, *words: str) -> str:
+    """Edits or shows what was judged of the run's library."""
+    return shlex.join(["stir", "curate", name_of(run), *words])
+
+
+def curated_eval_command(run: Run) -> str:
+    """Compares the curated library with the control basis; a label of its own, since a library that is edited on needs a new one."""
+    return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", "stir:library=curated", "--label", "curated"])
 
 
 _FLAGS = {
@@ -55,3 +89,15 @@ def trace_command(run: Run, prompt: str, *, raw: bool = False, changed: Mapping[
     """Reproduces a comparison: the prompt (or a held-out problem's id), and every setting that differs from the run's own."""
     flags = [part for key, value in (changed or {}).items() for part in (_FLAGS[key], str(value))]
     return shlex.join(["stir", "trace", name_of(run), prompt, *(["--raw"] if raw else []), *flags])
+
+
+def whatif_command(run: Run, prompt: str, changes: Sequence[Change], *, raw: bool = False, changed: Mapping[str, Any] | None = None) -> str:
+    """Takes a recorded answer up again, one change after the other."""
+    links: list[str] = []
+    for change in changes:
+        links += ["--at", str(change.m)]
+        links += {KEEP: [], DENY: ["--deny"]}.get(change.to, ["--force", change.to])
+        links += ["--alpha", repr(change.alpha)] if change.forces and change.alpha is not None else []
+        links += ["--then", change.then] if change.then != "gate" else []
+    flags = [part for key, value in (changed or {}).items() for part in (_FLAGS[key], str(value))]
+    return shlex.join(["stir", "whatif", name_of(run), prompt, *links, *(["--raw"] if raw else []), *flags])

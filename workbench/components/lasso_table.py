@@ -1,0 +1,69 @@
+"""The entries of a lasso: what they have in common in numbers, one row each, as a file, and tagged all at once."""
+
+from collections import Counter
+
+import pandas as pd
+import streamlit as st
+
+from workbench import session
+from workbench.components import basis_cache as cache
+from workbench.components.basis_map import drop_lasso, lassoed
+from workbench.components.column_styles import ACTION_COLUMNS, LASSO_COLUMNS
+from workbench.services import entry_columns as columns
+from workbench.services.run_facts import RunFacts
+
+_TABLE = "basis_lasso_table"
+
+
+def lasso_table(facts: RunFacts) -> None:
+    """Nothing without a lasso; a click on a row chooses its entry."""
+    ids = lassoed(facts)
+    if not ids:
+        return
+    every = cache.entry_table(facts)
+    table = pd.DataFrame(every[every["entry"].isin(ids)]).reset_index(drop=True)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(ids)} entries in the lasso**")
+        st.button("Clear", key="basis_lasso_clear", on_click=drop_lasso, help="A double click on the map does the same.")
+        st.download_button(
+            "Download these rows (CSV)", lambda: table.to_csv(index=False), f"{facts.name}-lasso.csv", "text/csv", on_click="ignore"
+        )
+    left, right = st.columns([1.7, 1], gap="medium")
+
+    def choose_row() -> None:
+        rows = session.selected_rows(_TABLE)
+        if rows and rows[0] < len(table):
+            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
+
+    with left:
+        st.dataframe(
+            table.dropna(axis="columns", how="all"),
+            hide_index=True,
+            placeholder="",
+            column_config={name: style for name, style in ACTION_COLUMNS.items() if name in table.columns},
+            key=_TABLE,
+            on_select=choose_row,
+            selection_mode="single-row",
+            height=300,
+            alt="Entries in the lasso",
+        )
+    with right:
+        st.dataframe(
+            columns.summary(every, ids), hide_index=True, placeholder="", column_config=LASSO_COLUMNS, height=300, alt="Mean and median"
+        )
+    kinds = Counter(table["kind"].tolist())
+    inside = sum(table["in the basis"].tolist())
+    st.caption(f"{kinds['corrective']} corrective, {kinds['null']} null; {inside} in the basis; {table['problem'].nunique()} problems.")
+
+
+def all_coordinates(facts: RunFacts) -> None:
+    """Every entry with its places on all maps and all columns, as a file."""
+    st.download_button(
+        "Download all entries with coordinates (CSV)",
+        lambda: cache.entry_table(facts).to_csv(index=False),
+        f"{facts.name}-entries.csv",
+        "text/csv",
+        key="basis_csv",
+        on_click="ignore",
+        help="One row an entry: every stored map's coordinates, and every column that the map can be coloured by.",
+    )
