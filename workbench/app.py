@@ -19,6 +19,7 @@ NAMES = (
     ("evaluate", "Evaluate", "Methods compared on the same held-out problems."),
     ("causal", "Causal", "What actions do when nothing else differs."),
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
+    ("what_if", "What-if", "A recorded answer with one decision changed, decoded on from there."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
 st.navigation(pages, position="top").run()

@@ -302,3 +302,19 @@ BRANCH_COLUMNS: dict[str, Any] = {
     "commits": _number("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),
     "ran": _number("forward", "%d", "Token positions run through the model for it: the given ones once, previews included.", width=68),
 }
+
+BRANCH_COLUMNS: dict[str, Any] = {
+    "branch": _number("branch", "#%d", "Number of the answer in the tree; #0 is the recorded one.", width=62),
+    "of": _number("of", "#%d", "The answer that it is a branch of.", width=46),
+    "at this step": cc.TextColumn("at this step", help="What was done before this step.", pinned=True, width=200),
+    "change": cc.TextColumn("change", width=200),
+    "verdict": cc.TextColumn("verdict", width=84),
+    "extracted": cc.TextColumn("extracted", help="What grading found in the answer.", width=84),
+    "tokens": _number("tokens", "%d", "Tokens of the whole answer.", width=62),
+    "differs_at": _number("differs at", "%d", "First token that differs from its parent; empty: equal token for token.", width=76),
+    "step": _number("in step", "%d", "Step that holds the first difference.", width=62),
+    "repeats": _number("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer.", width=84),
+    "degenerated": cc.CheckboxColumn("degenerated", help="At least half of its token triples stood before.", width=92),
+    "commits": _number("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),
+    "ran": _number("forward", "%d", "Token positions run through the model for it: the given ones once, previews included.", width=68),
+}

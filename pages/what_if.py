@@ -1,0 +1,29 @@
+"""What-if: a recorded answer taken up again at one of its steps, with the gate's decision there kept, denied or made otherwise."""
+
+import streamlit as st
+
+from workbench.components import what_if_form as form
+from workbench.components import what_if_views as views
+from workbench.components.page_frame import need_entries, need_run, page
+
+with page(
+    "What-if", "One decision of a recorded answer is changed, and the answer decoded on from there: a tree of branches, side by side."
+):
+    facts = need_run("actions", "basis", "steered")
+    need_entries(facts)
+    views.notes()
+    left, right = st.columns([1.25, 1], gap="medium")
+    with left:
+        tree = views.tree_of(form.choose_origin(facts))
+    with right:
+        node = form.choose_node(tree)
+        step = form.choose_step(node)
+        request = form.change_form(facts, tree.origin, step)
+    growing = st.empty()
+    with left:
+        views.where(node, step, tree.origin)
+    if request.changes:
+        views.decode(facts, tree, node, request, growing)
+    views.tree_view(tree)
+    views.one_step(tree, node, step)
+    views.exits(facts, tree, views.compare(tree))

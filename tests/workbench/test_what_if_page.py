@@ -1,0 +1,187 @@
+"""The What-if page on a session without a model: branches, the tree, the one-step table, stop, links, and nothing to show."""
+
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
+# (pandas carries no stubs here: a column may be anything to a type checker)
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_run import IDENTITY, NASTY, make_fake_run
+from fake_steering import FakeSteering
+from streamlit.testing.v1 import AppTest
+
+from stir_core.errors import DataError
+from stir_core.store.runs import Run
+from workbench import live
+
+OpenPage = Callable[..., AppTest]
+
+
+class LoadedFake:
+    """Stands for a loaded model."""
+
+    identity = IDENTITY
+
+
+@pytest.fixture
+def sessions(store: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeSteering]:
+    """Every session that the app opened, on a store with one run."""
+    make_fake_run(store)
+    opened: list[FakeSteering] = []
+
+    def open_session(run: Run, model: object) -> FakeSteering:
+        opened.append(FakeSteering(run))
+        return opened[-1]
+
+    monkeypatch.setattr(live, "load_model", lambda config: LoadedFake())
+    monkeypatch.setattr(live, "open_session", open_session)
+    return opened
+
+
+def clean(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].value
+    assert not app.error, app.error[0].value
+    return app
+
+
+def badges(app: AppTest) -> str:
+    return " ".join(element.value for element in app.markdown).replace("\\", "")
+
+
+def tables(app: AppTest, column: str) -> list:
+    return [frame.value for frame in app.dataframe if column in frame.value.columns]
+
+
+def open_step(open_page: OpenPage, problem: str = "arithmetic/eval/2", step: str = "3") -> AppTest:
+    return clean(open_page("what_if", problem=problem, step=step))
+
+
+def test_keeping_equals_the_recorded_trace_and_says_so(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page)
+    assert not sessions, "no model before a branch is asked for"
+    app.button(key="what_if_branch").click().run()
+    assert "nothing changed: equals the recorded trace token for token" in badges(clean(app))
+    trace, (change,), gate, _ = sessions[0].branched[0]
+    assert (trace.id, change.m, change.to, gate.k_scale) == ("arithmetic/eval/2", 2, "keep", 0.5)
+    assert sessions[0].closed == 1
+    assert any("stir whatif" in code.value and "--at 2" in code.value for code in app.code)
+
+
+def test_denying_differs_and_the_tree_holds_both(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page)
+    app.button(key="what_if_branch").click().run()
+    app.button_group(key="what_if_way").set_value("Deny").run()
+    app.button(key="what_if_branch").click().run()
+    assert "differs from the recorded trace from token" in badges(clean(app))
+    (table,) = tables(app, "of")
+    assert list(table["change"]) == ["recorded", "m 2: keep", "m 2: deny"]
+    assert table["differs_at"].isna().tolist() == [True, True, False]
+    assert any("--deny" in code.value for code in app.code)
+    app.button(key="what_if_branch").click().run()  # the same change again takes its own place
+    assert len(tables(clean(app), "of")[0]) == 3
+
+
+def test_another_action_at_another_strength_and_a_branch_of_a_branch(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page)
+    app.button_group(key="what_if_way").set_value("Take an action").run()
+    entry = app.selectbox(key="what_if_entry_2")
+    assert entry.options[0] != entry.options[1]
+    for toggle in app.toggle:
+        if str(toggle.key).startswith("what_if_own"):
+            toggle.set_value(False).run()
+    app.slider(key="what_if_alpha").set_value(1.5).run()
+    app.button_group(key="what_if_then").set_value("nothing more").run()
+    app.button(key="what_if_branch").click().run()
+    change = sessions[0].branched[0][1][0]
+    assert (change.to, change.alpha, change.then) == (entry.value, 1.5, "nothing")
+    key = next(box.key for box in app.selectbox if str(box.key).startswith("what_if_from"))
+    app.selectbox(key=key).set_value(1).run()
+    app.button_group(key="what_if_way").set_value("Keep").run()
+    app.button(key="what_if_branch").click().run()
+    assert sessions[0].branched[1][0].steps[2].decision.chosen == entry.value
+    assert "nothing changed: equals #1 token for token" in badges(clean(app))
+    code = next(code.value for code in app.code if "whatif" in code.value)
+    assert code.count("--at") == 2 and "--alpha 1.5 --then nothing" in code
+
+
+def test_all_candidates_at_once_make_the_one_step_table(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page)
+    app.button(key="what_if_all").click().run()
+    changes = sessions[0].branched[0][1]
+    evidence = sessions[0].branched[0][0].steps[2].evidence
+    corrective = {entry.entry_id for entry in evidence.retrieved if entry.kind == "corrective"}
+    assert len(sessions[0].branched) == 1 and {change.to for change in changes} == {"nothing", *corrective}
+    assert all(change.alpha is not None for change in changes[1:])
+    (table,) = tables(clean(app), "at this step")
+    assert len(table) == len(changes) + 1 and table["at this step"].iloc[0].startswith("as it stands")
+    assert set(table["verdict"]) == {"wrong"} and table["degenerated"].tolist() == [False] * len(table)
+
+
+def test_arrows_step_and_the_ends_are_closed(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page, step="1")
+    assert app.button(key="what_if_left").disabled
+    app.button(key="what_if_right").click().run()
+    assert clean(app).button_group(key="step").value == "2"
+    assert not app.button(key="what_if_left").disabled
+
+
+def test_the_tree_is_kept_while_other_pages_are_open(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page)
+    app.button(key="what_if_branch").click().run()
+    app.switch_page("../pages/home.py").run()
+    app.switch_page("../pages/what_if.py").run()
+    assert len(tables(clean(app), "of")[0]) == 2
+    app.selectbox(key="problem").select("arithmetic/eval/1").run()
+    assert len(tables(clean(app), "of")[0]) == 1
+    app.selectbox(key="problem").select("arithmetic/eval/2").run()
+    assert len(tables(clean(app), "of")[0]) == 2
+
+
+def test_the_last_comparison_of_trace_is_an_origin(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_page("trace", problem="arithmetic/eval/2")
+    app.number_input(key="trace_k_scale_fake").set_value(0.25).run()
+    app.button(key="trace_start").click().run()
+    app.switch_page("../pages/what_if.py").run()
+    app.button_group(key="what_if_kind").set_value("Last comparison of Trace").run()
+    app.button(key="what_if_branch").click().run()
+    assert sessions[0].branched[0][2].k_scale == 0.25
+    assert any("stir whatif" in code.value and "--strength 0.25" in code.value for code in clean(app).code)
+
+
+def test_model_text_is_text(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page, problem="arithmetic/eval/0", step="1")
+    drawn = [json.loads(e.proto.json) for e in _leaves(app.main) if e.type == "bidi_component" and e.proto.json]
+    assert any(NASTY in "".join(piece["text"] for piece in strip["segments"]) for strip in drawn if "segments" in strip)
+    assert not any("<script>" in element.value for element in app.markdown)
+
+
+def test_a_refusal_is_one_line_and_the_tree_stands(
+    open_page: OpenPage, sessions: list[FakeSteering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_step(open_page)
+    app.button(key="what_if_branch").click().run()
+
+    def refuse(*_: object, **__: object) -> object:
+        raise DataError("the answer was steered by p0009c, which is not in the library")
+
+    monkeypatch.setattr(FakeSteering, "branch", refuse)
+    app.button(key="what_if_branch").click().run()
+    assert not app.exception and len(app.error) == 1
+    app.run()
+    assert len(tables(clean(app), "of")[0]) == 2
+
+
+@pytest.mark.parametrize("upto", ["rollouts", "basis"])
+def test_without_a_steered_stage_the_command_is_shown(open_page: OpenPage, store: Path, upto: str) -> None:
+    make_fake_run(store, "half", upto)
+    app = clean(open_page("what_if"))
+    assert "no finished stage" in app.info[0].value and "--until steered" in app.code[0].value
+
+
+def _leaves(block) -> list:
+    found = []
+    for child in block.children.values():
+        found += _leaves(child) if hasattr(child, "children") else [child]
+    return found
