@@ -13,8 +13,10 @@ from workbench.bootstrap import PAGES  # noqa: E402
 st.set_page_config(page_title="STIR Workbench", page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
 NAMES = (
     ("home", "Home", "Runs, their held-out results, and the model in memory."),
+    ("harvest", "Harvest", "A new run: settings, cost, progress."),
     ("actions", "Actions", "The library of latent actions, one card each."),
     ("basis", "Basis", "Map, cosines and coverage of the control basis."),
+    ("curate", "Curate", "Star, tag, note, exclude, rename, merge; with history."),
     ("gates", "Gates", "What the gate saw and did on held-out problems."),
     ("evaluate", "Evaluate", "Methods compared on the same held-out problems."),
     ("causal", "Causal", "What actions do when nothing else differs."),

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -66,7 +67,7 @@ class Curation:
         """Edits of entries that the run no longer has: kept, never applied."""
         return tuple(line for line in self.lines if not self.applies(line))
 
-    @property
+    @cached_property
     def state(self) -> Judgement:
         """What stands now."""
         return self.version(len(self.lines))

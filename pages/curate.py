@@ -1,0 +1,30 @@
+"""Curate: star, tag, note, exclude, rename and merge entries; every edit is kept with who, when and why."""
+
+import streamlit as st
+
+from workbench import session
+from workbench.components import action_card as card
+from workbench.components import curate_views as views
+from workbench.components.page_frame import need_entries, need_run, page
+from workbench.services.action_card import entry_of
+
+with page(
+    "Curate", "Judge the library entry by entry. Nothing is deleted: every edit is kept with who, when and why, and can be taken back."
+):
+    facts = need_run("rollouts", "actions")
+    need_entries(facts)
+    curation = views.need_history(facts)
+    selected = views.library(facts, curation)
+    views.edit_selection(facts, curation, selected)
+    left, right = st.columns([1, 1])
+    with left:
+        entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries), width=220))
+        card.headline(facts, entry)
+        card.advantage(facts.advantages.get(entry.id))
+        card.controls(facts, entry)
+        views.note(facts, curation, entry.id)
+    with right:
+        views.history(facts, curation)
+        views.versions(curation)
+    views.library_now(facts, curation)
+    views.as_commands(facts)
