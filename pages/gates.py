@@ -1,19 +1,28 @@
-"""Gates: what the gate retrieved, previewed, scored and did at every step of the recorded held-out answers."""
+"""Gates: what the gate retrieved, previewed, scored and did at every recorded step, and what it would do with other settings."""
 
 import streamlit as st
 
+from workbench.components import gate_replay_views as whole
+from workbench.components import gate_settings as settings
 from workbench.components import gate_views as views
 from workbench.components.page_frame import need_run, page
 
-with page("Gates", "Recorded evidence of held-out answers: retrieve by key, preview, score against doing nothing, commit or leave it."):
+with page("Gates", "Recorded evidence of held-out answers, decided again with the settings that you try: no model is called."):
     facts = need_run("actions", "steered")
-    left, right = st.columns([1.7, 1], gap="medium")
+    gate = settings.tried(facts)
+    answers = whole.decided_again(facts, gate)
+    left, right = st.columns([1.5, 1], gap="medium")
     with left:
         trace = views.choose_answer(facts)
     with right:
-        views.firing(facts)
-    views.answer_margins(facts, trace)
-    step = views.choose_step(trace)
-    views.step_detail(facts.config.gate, step)
+        whole.overview(facts, gate, answers)
+    step = views.choose_step(facts, trace)
+    views.step_detail(facts, gate, answers[trace.id].at(step.step) if step else None)
+    views.answer_margins(facts, gate, trace, answers[trace.id])
+    left, right = st.columns([1.3, 1], gap="medium")
+    with left:
+        whole.margin_map(facts, answers, trace.id, step.step if step else None)
+    with right:
+        whole.flips(answers, changed=gate != facts.config.gate)
     views.answer_text(trace)
-    views.reproduce(facts, trace)
+    views.reproduce(facts, gate, trace)

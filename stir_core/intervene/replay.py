@@ -25,6 +25,7 @@ REDECIDED = frozenset(
     }
 )
 """Gate parameters whose change a recording may answer; a change in another one needs the model."""
+_MEASURED = tuple(key for key in GateConfig.model_fields if key not in REDECIDED)
 _THRESHOLDS = ("min_sim", "min_entries")
 _NOT_ASKED = ("forced", "inside a step")
 
@@ -41,9 +42,11 @@ class Again(NamedTuple):
 
 
 def gate_was_asked(step: StepTrace) -> bool:
-    """False where no setting of the thresholds and weights could have steered: control point 0, no library, a forced step, ..."""
-    reason = step.evidence.not_retrieved
-    return not _forced(step) and (reason is None or any(name in reason for name in _THRESHOLDS))
+    """False where no setting of the thresholds and weights could have steered: control point 0, no entries there, a forced step, ..."""
+    evidence = step.evidence
+    if evidence.not_retrieved is None:
+        return not _forced(step)
+    return evidence.n_entries > 0 and any(name in evidence.not_retrieved for name in _THRESHOLDS)
 
 
 def _forced(step: StepTrace) -> bool:
@@ -64,7 +67,7 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
     evidence = step.evidence
     if _forced(step):
         return Again(evidence, step.decision, None)
-    others = sorted(key for key, value in gate if value != getattr(recorded, key) and key not in REDECIDED)
+    others = [key for key in _MEASURED if getattr(gate, key) != getattr(recorded, key)]
     if others:
         return Again(evidence, None, f"{', '.join(others)} changes what is measured")
     if evidence.not_retrieved is not None:

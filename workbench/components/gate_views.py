@@ -3,15 +3,21 @@
 import streamlit as st
 
 from stir_core.config import GateConfig
+from stir_core.intervene.replay import Again
 from stir_core.records import StepTrace, Trace
 from workbench import session
-from workbench.components.column_styles import PROBLEM_COLUMNS, STEP_COLUMNS
+from workbench.components.column_styles import FLIPPED_COLUMNS, PROBLEM_COLUMNS, STEP_COLUMNS
 from workbench.components.command_line import command_line
+from workbench.components.gate_replay_views import funnel
 from workbench.components.text_strip import text_strip
-from workbench.components.why_not import why_not
+from workbench.components.why_not import why_not, why_not_again
 from workbench.figures import gate_margins as figures
+from workbench.figures.gate_terms import margin_terms
 from workbench.services import gate_evidence as evidence
-from workbench.services.command_lines import trace_command
+from workbench.services import gate_replay as replay
+from workbench.services import gate_tables as tables
+from workbench.services.command_lines import gate_command, trace_command
+from workbench.services.gate_replay import AnswerReplay, StepReplay
 from workbench.services.run_facts import RunFacts
 from workbench.services.text_segments import segment, text_segments, trace_segments
 from workbench.services.visible_text import plain
@@ -49,22 +55,11 @@ def choose_answer(facts: RunFacts) -> Trace:
     return facts.steered[chosen]
 
 
-def firing(facts: RunFacts) -> None:
-    """How often the gate committed, step by step, over all held-out answers."""
-    st.markdown("**How often the gate fired**")
-    table = evidence.firing_by_step(facts.steered.values())
-    if table.empty:
-        st.caption("No held-out answer got past its first step, which is never steered.")
-        return
-    st.altair_chart(figures.firing_by_step(table), alt="Share of held-out answers with a commit before each step")
-    total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
-    st.caption(f"n = {len(facts.steered)} answers; {total} fired. Number above a bar: answers that got there. Spans: Wilson 95 %.")
-
-
-def answer_margins(facts: RunFacts, trace: Trace) -> None:
-    """Step by candidate margins and the step table of one answer."""
+def answer_margins(facts: RunFacts, gate: GateConfig, trace: Trace, answer: AnswerReplay) -> None:
+    """Step by candidate margins and the step table of one answer, under the settings that are tried."""
     st.markdown("**Score minus null score, step by candidate**")
-    table = evidence.margin_table(trace)
+    changed = gate != facts.config.gate
+    table = tables.margin_rows(answer)
     ids = {str(step.step) for step in trace.steps}
     if table.empty:
         st.caption("No candidate was scored in this answer.")
@@ -79,32 +74,93 @@ def answer_margins(facts: RunFacts, trace: Trace) -> None:
 
         chart = figures.margin_heatmap(table, len(trace.steps))
         st.altair_chart(chart, key=_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by step")
+        pale = " Pale: behind a flip, as recorded up to here only." if any(table["behind"].tolist()) else ""
         st.caption(
-            f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed. Click a cell to take its step apart."
+            f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed.{pale} "
+            "Click a cell to take its step apart."
         )
-    st.dataframe(evidence.step_table(trace), hide_index=True, placeholder="", column_config=STEP_COLUMNS, alt="Steps of the answer")
+    if changed:
+        _steps_again(answer)
+    with st.expander("Recorded steps as a table", expanded=not changed):
+        st.dataframe(evidence.step_table(trace), hide_index=True, placeholder="", column_config=STEP_COLUMNS, alt="Steps of the answer")
 
 
-def choose_step(trace: Trace) -> StepTrace | None:
-    """The step to take apart."""
-    numbers = [str(step.step) for step in trace.steps]
+def _steps_again(answer: AnswerReplay) -> None:
+    rows = replay.step_rows(answer)
+    behind = [step.behind for step in answer.steps]
+    grey = rows.style.apply(lambda row: ["color: #8a8f98" if behind[int(row.name)] else ""] * len(row), axis=1).format(
+        "{:+.3f}", subset=["margin"], na_rep=""
+    )
+    columns = {name: FLIPPED_COLUMNS[name] for name in rows.columns}
+    st.dataframe(grey, hide_index=True, placeholder="", column_config=columns, alt="Steps of the answer, decided again")
+
+
+def choose_step(facts: RunFacts, trace: Trace) -> StepTrace | None:
+    """The step to take apart; arrow keys go through steps, and with Shift through answers."""
+    numbers, ids = [str(step.step) for step in trace.steps], list(facts.steered)
     if not numbers:
         st.caption("This answer has no steps.")
         return None
     looked = next((str(step.step) for step in trace.steps if step.decision.chosen), None)
     looked = looked or next((str(step.step) for step in trace.steps if step.evidence.retrieved), None)
-    return evidence.step_numbered(trace, int(session.choose_short(session.STEP, "Step", numbers, first=looked)))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = session.choose_short(session.STEP, "Step", numbers, first=looked)
+        _arrow("Previous step", session.STEP, numbers, chosen, -1)
+        _arrow("Next step", session.STEP, numbers, chosen, +1)
+        _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
+        _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
+    return evidence.step_numbered(trace, int(chosen))
 
 
-def step_detail(gate: GateConfig, step: StepTrace | None) -> None:
-    """One step: the funnel, the reason, and every candidate's numbers and fate under the gate that decided it."""
+def _arrow(label: str, key: str, options: list[str], now: str, by: int) -> None:
+    """A button that goes to a neighbour; its key is drawn on it."""
+    place = options.index(now) + by
+    arrow = "Left" if by < 0 else "Right"
+    st.button(
+        label,
+        key=f"gates_{label.lower().replace(' ', '_')}",
+        shortcut=arrow if key == session.STEP else f"Shift+{arrow}",
+        disabled=not 0 <= place < len(options),
+        on_click=session.point_at,
+        args=(key, options[min(max(place, 0), len(options) - 1)]),
+    )
+
+
+def step_detail(facts: RunFacts, gate: GateConfig, step: StepReplay | None) -> None:
+    """One step: the funnel, the reason, every candidate's numbers and fate, and what its score is made of."""
     if step is None:
         return
-    why_not(step.evidence, step.decision, gate)
-    fired = step.decision.chosen
-    mark = [segment(f"⟦{fired} × {step.decision.alpha:.2f}⟧ ", "mark")] if fired else []
-    head = f"step {step.step}: {len(step.token_ids)} tokens, {step.probe_tokens} probe tokens"
-    text_strip([*mark, *text_segments(step.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
+    changed = gate != facts.config.gate
+    recorded, again = step.step, step.again
+    if changed:
+        colour = "red" if step.flips else "gray"
+        st.badge(f"step {recorded.step}: {step.change} · {step.standing}", color=colour)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        funnel([step], f"step {recorded.step}", changed=changed)
+    with right:
+        _terms(again, gate)
+    if changed:
+        why_not_again(recorded.evidence, recorded.decision, again, gate)
+    else:
+        why_not(recorded.evidence, recorded.decision, gate)
+    fired = recorded.decision.chosen
+    mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
+    head = f"step {recorded.step}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
+    text_strip([*mark, *text_segments(recorded.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
+
+
+def _terms(again: Again, gate: GateConfig) -> None:
+    """Which of its terms decides."""
+    terms = tables.term_rows(again.decision, gate)
+    if again.decision is None or terms.empty:
+        st.caption("No candidate was scored here, so there is no margin to take apart." if again.decision else plain(f"{again.missing}."))
+        return
+    least = max(0.0, gate.tau_null - (again.decision.score_null or 0.0))
+    st.altair_chart(margin_terms(terms, least), alt="What every candidate's margin is made of")
+    st.caption(
+        "Bars add up to the margin (tick): the best tick must lie right of the dashed line. Point at a bar for β A, ρ gain and null."
+    )
 
 
 def answer_text(trace: Trace) -> None:
@@ -114,6 +170,10 @@ def answer_text(trace: Trace) -> None:
         st.caption(f"{trace.tokens_used} tokens, ended by {trace.finish}. Underlined: decoded while an impulse was live.")
 
 
-def reproduce(facts: RunFacts, trace: Trace) -> None:
-    """The command that decodes this answer again."""
-    command_line(trace_command(facts.run, trace.id))
+def reproduce(facts: RunFacts, gate: GateConfig, trace: Trace) -> None:
+    """The command that decodes this answer again, or all answers with the settings that are tried."""
+    changed = replay.changes_of(facts.config.gate, gate)
+    if changed:
+        command_line(gate_command(facts.run, changed, len(facts.steered)), "Decode all held-out answers with these settings")
+    else:
+        command_line(trace_command(facts.run, trace.id))

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.colours import CHOSEN, DIVERGING, GREY, STEERED, categorical, symmetric
+from workbench.figures.gate_axes import gate_axes, key_mark
 from workbench.figures.intervals import reach
 
 _MARGINS = {"l": 10, "r": 10, "t": 10, "b": 10}
@@ -79,16 +80,10 @@ def margin_map(table: pd.DataFrame, chosen: str | None = None) -> go.Figure:
     """
     low, high = symmetric(list(table["advantage"]), floor=0.01)
     scale = [[i / (len(DIVERGING) - 1), colour] for i, colour in enumerate(DIVERGING)]
-    figure = go.Figure()
-    figure.add_hline(
-        0, line_color=GREY, line_width=1.5, line_dash="dash", annotation_text="null score: commit above", annotation_font_color=GREY
-    )
-    figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot")
+    figure = gate_axes()
     for fate, shape, size in (("not chosen", "circle", 9), ("chosen", "diamond", 13)):
         part = pd.DataFrame(table[table["fate"] == fate])
-        figure.add_trace(  # the legend's own mark: those of the points have many colours
-            go.Scatter(x=[None], y=[None], mode="markers", name=f"{fate} by the gate", marker={"symbol": shape, "size": 10, "color": GREY})
-        )
+        figure.add_trace(key_mark(f"{fate} by the gate", symbol=shape))  # those of the points have many colours
         frames = [CHOSEN if entry == chosen else GREY for entry in part["entry"]]
         widths = [2.5 if entry == chosen else 1 for entry in part["entry"]]
         figure.add_trace(
@@ -110,21 +105,12 @@ def margin_map(table: pd.DataFrame, chosen: str | None = None) -> go.Figure:
             )
         )
     figure.update_layout(
-        xaxis_title="preview gain (P_i − P_null, nats a token)",
-        yaxis_title="margin (score minus null score)",
         coloraxis={
             "colorscale": scale,
             "cmin": low,
             "cmax": high,
             "colorbar": {"title": {"text": "advantage"}, "thickness": 12, "outlinewidth": 0},
         },
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 0},
-        height=430,
-        margin=_MARGINS | {"t": 30},
-        clickmode="event+select",
-        dragmode="pan",
         uirevision="margin map",
     )
-    figure.update_xaxes(zeroline=False)
-    figure.update_yaxes(zeroline=False)
     return figure

@@ -10,7 +10,7 @@ CELL = "gate_cell"
 
 
 def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
-    """Step by candidate heatmap of :func:`workbench.services.gate_evidence.margin_table`; committed cells are framed."""
+    """Step by candidate heatmap of :func:`workbench.services.gate_evidence.margin_table`; committed cells framed, behind a flip pale."""
     low, high = symmetric(list(table["margin"]), floor=0.01)
     entries = list(dict.fromkeys(table.sort_values("step")["entry"]))
     tooltip = [
@@ -35,6 +35,7 @@ def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
                 legend=alt.Legend(title="score - null", format=".2f"),
             ),
             strokeWidth=alt.condition("datum.committed", alt.value(2.5), alt.value(0)),
+            opacity=alt.condition("datum.behind", alt.value(0.35), alt.value(1)),
             tooltip=tooltip,
         )
         .add_params(cell)

@@ -50,12 +50,18 @@ def _fate(seen: Retrieved, scored: Scored | None, margin: float | None, evidence
         best = max((c.value for c in evidence.retrieved if c.kind == "null"), default=None)
         return "sets the null value" if seen.value == best else "null entry, below the best null"
     if scored is None:
-        return "no candidate: value below the L best"
+        worst = min((candidate.value for candidate in decision.scored), default=None)
+        return "no candidate: value below the L best" + (f" ({seen.value:.3f} < {worst:.3f})" if worst is not None else "")
     if scored.score is None:
         return "not scored: preview not measured"
     if margin is None:
         return "scored"
-    return "not above null" if margin <= 0 else "above null, but not committed"
+    if margin <= 0:
+        return f"not above null, {-margin:.3f} short"
+    if decision.chosen is None:
+        return f"above null, but {decision.reason}"
+    won = next((other.score for other in decision.scored if other.entry_id == decision.chosen), None)
+    return "above null, but not committed" if won is None else f"above null, but {decision.chosen} won with {won:.3f}"
 
 
 def step_table(trace: Trace) -> pd.DataFrame:
@@ -92,16 +98,19 @@ def reason(evidence: StepEvidence, decision: Decision) -> str:
 
 def margin_table(trace: Trace) -> pd.DataFrame:
     """Step by candidate: score minus null score, positive where the candidate beats null. Unscored candidates are left out."""
-    rows = []
-    for step in trace.steps:
-        for row in candidate_table(step.evidence, step.decision).to_dict("records"):
-            if pd.notna(row["margin"]):
-                numbers = {name: row[name] for name in _NUMBERS}
-                rows.append({"step": step.step, **numbers, "committed": row["entry"] == step.decision.chosen})
-    return pd.DataFrame(rows, columns=["step", *_NUMBERS, "committed"])
+    rows = [row for step in trace.steps for row in margins_at(step.step, step.evidence, step.decision)]
+    return pd.DataFrame(rows, columns=MARGIN_COLUMNS)
+
+
+def margins_at(number: int, evidence: StepEvidence, decision: Decision, *, behind: bool = False) -> list[dict[str, object]]:
+    """The rows of one step in a margin table; ``behind``: what is decided here holds for the recorded text only."""
+    scored = candidate_table(evidence, decision).dropna(subset=["margin"])
+    marks = {"step": number, "behind": behind}
+    return [{**marks, **{n: row[n] for n in _NUMBERS}, "committed": row["entry"] == decision.chosen} for row in scored.to_dict("records")]
 
 
 _NUMBERS = ["entry", "cosine", "value", "gain", "score", "margin"]
+MARGIN_COLUMNS = ["step", *_NUMBERS, "committed", "behind"]
 
 
 def firing_by_step(traces: Iterable[Trace]) -> pd.DataFrame:
