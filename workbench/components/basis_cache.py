@@ -6,6 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from stir_core.config import RunConfig
+from stir_core.curation import Judgement
+from stir_core.store.curation import Curation
 from workbench.figures.action_map import action_map
 from workbench.services import basis_geometry as geometry
 from workbench.services import entry_columns as columns
@@ -19,19 +21,21 @@ def print_of(facts: RunFacts) -> str:
 
 
 def entry_table(facts: RunFacts) -> pd.DataFrame:
-    """Every entry with everything known of it."""
-    return _entry_table(print_of(facts), facts)
+    """Every entry with everything known of it, and what readers said of it by now."""
+    curation = Curation.open(facts.run)
+    return _entry_table(print_of(facts), curation.digest, facts, curation.state)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _entry_table(print_of_run: str, _facts: RunFacts) -> pd.DataFrame:
-    return columns.entry_columns(_facts)
+def _entry_table(print_of_run: str, digest_of_edits: str, _facts: RunFacts, _judged: Judgement) -> pd.DataFrame:
+    return columns.entry_columns(_facts, _judged)
 
 
 def map_figure(facts: RunFacts, projection: str, column: str, chosen: str) -> Any:
     """The map's figure; it depends on the chosen entry only where it is coloured by cosines with it."""
     follows = column in (columns.CHOSEN_KEY, columns.CHOSEN_ACTION)
-    return _map_figure(print_of(facts), projection, column, chosen if follows else "", facts)
+    said = Curation.open(facts.run).digest if column in ("tags", "starred") else ""
+    return _map_figure(f"{print_of(facts)} {said}", projection, column, chosen if follows else "", facts)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -5,14 +5,19 @@ from collections import Counter
 import pandas as pd
 import streamlit as st
 
+from stir_core.curation import MAX_WHY, make_edit
+from stir_core.errors import StirError
+from stir_core.store.curation import Curation, signature
 from workbench import session
 from workbench.components import basis_cache as cache
 from workbench.components.basis_map import drop_lasso, lassoed
 from workbench.components.column_styles import ACTION_COLUMNS, LASSO_COLUMNS
 from workbench.services import entry_columns as columns
 from workbench.services.run_facts import RunFacts
+from workbench.services.visible_text import plain
 
-_TABLE = "basis_lasso_table"
+_TABLE, _TAG, _WHY = "basis_lasso_table", "basis_tag", "basis_tag_why"
+_TAGGED, _REFUSED = "basis_tagged", "basis_tag_refused"
 
 
 def lasso_table(facts: RunFacts) -> None:
@@ -51,9 +56,35 @@ def lasso_table(facts: RunFacts) -> None:
         st.dataframe(
             columns.summary(every, ids), hide_index=True, placeholder="", column_config=LASSO_COLUMNS, height=300, alt="Mean and median"
         )
+    _tag_all(facts, ids)
     kinds = Counter(table["kind"].tolist())
     inside = sum(table["in the basis"].tolist())
     st.caption(f"{kinds['corrective']} corrective, {kinds['null']} null; {inside} in the basis; {table['problem'].nunique()} problems.")
+
+
+def _tag_all(facts: RunFacts, ids: list[str]) -> None:
+    """One edit of the run's curation for all of them; it can be taken back on the Curate page."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input("Tag", key=_TAG, max_chars=48, width=220, help="Letters, digits, spaces and . : + - _")
+        st.text_input("Why", key=_WHY, max_chars=MAX_WHY, width=320, help="Kept in the history, with your name and the time.")
+        st.button(f"Tag {len(ids)} entries", key="basis_tag_apply", on_click=_add_tag, args=(facts, ids))
+    done, refused = st.session_state.pop(_TAGGED, None), st.session_state.pop(_REFUSED, None)
+    if done:
+        st.success(plain(done))
+    if refused:
+        st.error(plain(refused))
+
+
+def _add_tag(facts: RunFacts, ids: list[str]) -> None:
+    tag, why = (str(st.session_state.get(key) or "") for key in (_TAG, _WHY))
+    try:
+        who, when = signature()
+        after = Curation.open(facts.run).add(make_edit("tag", ids, tag, who=who, when=when, why=why))
+    except StirError as error:  # said where the button is; what was typed stays
+        st.session_state[_REFUSED] = str(error)
+        return
+    st.session_state[_TAGGED] = f'Edit {len(after)}: {len(ids)} entries tagged "{tag}". It can be taken back on the Curate page.'
+    st.session_state[_TAG] = ""
 
 
 def all_coordinates(facts: RunFacts) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from stir_core.curation import Judgement
 from workbench.services.action_card import space
 from workbench.services.action_table import action_table
 from workbench.services.run_facts import RunFacts
@@ -18,8 +19,12 @@ _TEXTS = ("entry", "question", "promotes", "advantage 95 %")
 _FEW = 12
 
 
-def entry_columns(facts: RunFacts) -> pd.DataFrame:
-    """The table of all entries, null ones included, with their places on every stored map (``umap 1``, ``umap 2``, ...)."""
+def entry_columns(facts: RunFacts, judged: Judgement | None = None) -> pd.DataFrame:
+    """The table of all entries, null ones included, with their places on every stored map (``umap 1``, ``umap 2``, ...).
+
+    Args:
+        judged: what readers said of the entries; adds their tags and stars.
+    """
     table = action_table(facts, null_entries=True)
     entries = list(facts.entries.values())
     table.insert(2, "pair", [entry.pair for entry in entries])
@@ -28,6 +33,9 @@ def entry_columns(facts: RunFacts) -> pd.DataFrame:
         "forced in": [facts.picks[entry.id].forced if entry.id in facts.picks else None for entry in entries],
         "reachable": [entry.reachable for entry in entries],
     }
+    if judged is not None:
+        said = [judged.of(entry.id) for entry in entries]
+        more |= {"tags": [", ".join(each.tags) or None for each in said], "starred": [each.starred or None for each in said]}
     for name, places in sorted(facts.run.map_coordinates().items(), reverse=True):
         more |= {f"{name} {axis + 1}": places[:, axis] for axis in (0, 1)}
     return table.assign(**more)
