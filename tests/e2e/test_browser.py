@@ -149,16 +149,6 @@ def test_model_text_is_text(watched: Watched) -> None:
     watched.check()
 
 
-def test_a_token_shows_its_numbers_when_pointed_at(watched: Watched) -> None:
-    _needs_demo()
-    go(watched, "trace", run="demo")
-    decode(watched)
-    token = watched.page.locator(".strip .tip").nth(1)
-    token.hover()
-    assert re.search(r"token 2 · .* id \d+ · log-probability −?-?\d", watched.page.locator(".head").first.inner_text())
-    watched.check()
-
-
 def test_a_prompt_runs_on_the_real_model(watched: Watched, tmp_path: Path) -> None:
     _needs_demo()
     go(watched, "trace", run="demo")

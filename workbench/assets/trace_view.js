@@ -20,9 +20,11 @@ function number(value, digits = 3) {
   return (value < 0 ? "−" : "") + Math.abs(value).toFixed(digits)
 }
 
-function signed(value, digits = 3) {
+function nats(value, sign) {
   if (value === null || value === undefined) return "—"
-  return (value > 0 ? "+" : "") + number(value, digits)
+  const tiny = value !== 0 && Math.abs(value) < 0.0005
+  const size = tiny ? Math.abs(value).toExponential(1).replace("-", "−") : Math.abs(value).toFixed(3)
+  return (value < 0 ? "−" : sign && value > 0 ? "+" : "") + size + " nats"
 }
 
 function share(logprob) {
@@ -49,7 +51,7 @@ function lookAt(doc, token, other) {
   if (!reading) return { models: { [KINDS[token.row]]: { logprob: token.logprob } }, near: [], kl: null }
   const own = { logprob: reading.logprob, rank: reading.rank, entropy: reading.entropy }
   const plain = { logprob: reading.plain_logprob, rank: reading.plain_rank, entropy: reading.plain_entropy }
-  if (token.row === 1) return { models: { vanilla: plain, steered: own }, near: reading.near, kl: reading.kl }
+  if (token.row === 1) return { models: { vanilla: plain, steered: own }, near: reading.near, kl: reading.kl, live: token.live }
   if (!other || !other.reading) return { models: { vanilla: own }, near: reading.near, kl: null }
   const there = other.reading.near.find((row) => row[0] === token.id)
   const same = other.id === token.id
@@ -58,7 +60,7 @@ function lookAt(doc, token, other) {
     rank: same ? other.reading.rank : null,
     entropy: other.reading.entropy,
   }
-  return { models: { vanilla: own, steered }, near: other.reading.near, kl: other.reading.kl }
+  return { models: { vanilla: own, steered }, near: other.reading.near, kl: other.reading.kl, live: other.live }
 }
 
 function drawTrace(root, doc, kept) {
@@ -145,9 +147,8 @@ function drawTrace(root, doc, kept) {
     if (seen.kl !== null) {
       const moved = seen.models.steered.logprob
       const change = moved === null ? null : moved - seen.models.vanilla.logprob
-      const kl = seen.kl === 0 ? "0 (no impulse live)" : seen.kl < 0.0005 ? seen.kl.toExponential(1) + " nats" : number(seen.kl) + " nats"
-      panel.appendChild(el("div", "tv-kl", "KL(steered ‖ vanilla) " + kl))
-      panel.appendChild(el("div", "", "log-prob, steered − vanilla: " + signed(change) + (change === null ? "" : " nats")))
+      panel.appendChild(el("div", "tv-kl", "KL(steered ‖ vanilla) " + (seen.live ? nats(seen.kl) : "0: no impulse was live")))
+      panel.appendChild(el("div", "", "log-prob, steered − vanilla: " + nats(change, true)))
     }
     if (other) {
       const same = other.id === token.id ? "the same token" : "“" + other.name + "”, id " + other.id
@@ -184,7 +185,10 @@ function drawTrace(root, doc, kept) {
     if (token) spans[token.row].get(token.at).classList.add(className)
   }
 
+  let over = null
+
   function point(token) {
+    over = token
     if (state.held) return
     mark(token, "shown")
     show(token)
@@ -195,6 +199,12 @@ function drawTrace(root, doc, kept) {
     mark(null, "shown")
     mark(token, "held")
     show(token)
+  }
+
+  function release() {
+    const under = over
+    hold(null)
+    point(under)
   }
 
   function isHeld(token) {
@@ -209,7 +219,7 @@ function drawTrace(root, doc, kept) {
   }
 
   function onKey(event) {
-    if (event.key === "Escape" && state.held) hold(null)
+    if (event.key === "Escape" && state.held) release()
   }
 
   function tokenSpan(token) {
@@ -218,11 +228,11 @@ function drawTrace(root, doc, kept) {
     span.tabIndex = token.at === 0 ? 0 : -1
     span.setAttribute("role", "button")
     span.onmouseenter = span.onfocus = () => point(token)
-    span.onclick = () => hold(isHeld(token) ? null : token)
+    span.onclick = () => isHeld(token) ? release() : hold(token)
     span.onkeydown = (event) => {
       if (event.key === "Enter" || event.key === " ") {
         event.preventDefault()
-        hold(isHeld(token) ? null : token)
+        isHeld(token) ? release() : hold(token)
       } else if (event.key.startsWith("Arrow")) {
         event.preventDefault()
         event.stopPropagation()

@@ -181,14 +181,20 @@ COST_COLUMNS: dict[str, Any] = {
 }
 
 DEGENERATION_COLUMNS: dict[str, Any] = {
+    "answer": cc.TextColumn("answer", width=60),
     "repeated 2-grams": cc.ProgressColumn(
-        "2-grams", format="percent", min_value=0, max_value=1, help="Share of token pairs that stood before in the same answer."
+        "2-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token pairs that stood before in this answer."
     ),
     "repeated 3-grams": cc.ProgressColumn(
-        "3-grams", format="percent", min_value=0, max_value=1, help="Share of token triples that stood before in the same answer."
+        "3-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token triples that stood before in this answer."
     ),
     "zlib ratio": cc.ProgressColumn(
-        "zlib", format="%.2f", min_value=0, max_value=1, help="Compressed over plain size: low is repetitive; short texts compress badly."
+        "zlib",
+        format="%.2f",
+        min_value=0,
+        max_value=1,
+        width=90,
+        help="Compressed over plain size: low repeats; short texts compress badly.",
     ),
 }
 
@@ -283,24 +289,6 @@ CHANGE_COLUMNS: dict[str, Any] = {
     "quality": _number("quality", "%.3f", "Mined reward gap.", width=66),
     "pick before": _number("pick before", "%d", "Rank in the stored basis; empty: not in it.", width=82),
     "pick now": _number("pick now", "%d", "Rank in the re-selection; empty: not in it.", width=74),
-}
-
-BRANCH_COLUMNS: dict[str, Any] = {
-    "branch": _number("branch", "#%d", "Number of the answer in the tree; #0 is the recorded one.", width=62),
-    "of": _number("of", "#%d", "The answer that it is a branch of.", width=46),
-    "at this step": cc.TextColumn("at this step", help="What was done before this step.", pinned=True, width=200),
-    "change": cc.TextColumn("change", width=200),
-    "verdict": cc.TextColumn("verdict", width=84),
-    "extracted": cc.TextColumn("extracted", help="What grading found in the answer.", width=84),
-    "tokens": _number("tokens", "%d", "Tokens of the whole answer.", width=62),
-    "differs_at": _number(
-        "differs at", "%d", "First token that differs from the answer it is a branch of; empty: equal token for token.", width=76
-    ),
-    "step": _number("in step", "%d", "Step that holds the first difference.", width=62),
-    "repeats": _number("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer.", width=84),
-    "degenerated": cc.CheckboxColumn("degenerated", help="At least half of its token triples stood before.", width=92),
-    "commits": _number("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),
-    "ran": _number("forward", "%d", "Token positions run through the model for it: the given ones once, previews included.", width=68),
 }
 
 BRANCH_COLUMNS: dict[str, Any] = {

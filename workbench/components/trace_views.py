@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from stir_core.config import GateConfig
+from stir_core.config import DecodeConfig, GateConfig
 from workbench import session
 from workbench.components.column_styles import COST_COLUMNS, DEGENERATION_COLUMNS
 from workbench.components.command_line import command_line
@@ -37,13 +37,14 @@ def result(facts: RunFacts, request: Request) -> None:
         st.warning("Stopped before both answers had ended: counts are of what had been decoded.")
     elif not recording.read:
         st.warning("Stopped before both answers had been read again: some tokens have no alternatives and no KL.")
-    _summary(facts, request, recording)
+    _summary(facts, recording)
     _tables(recording)
     token_strip(document(recording, GateConfig.model_validate(recording.settings["gate"])), key="trace_tokens")
     _exits(facts, recording)
 
 
-def _summary(facts: RunFacts, request: Request, recording: Recording) -> None:
+def _summary(facts: RunFacts, recording: Recording) -> None:
+    decode = DecodeConfig.model_validate(recording.settings["decode"])
     equal, line = comparison.equality_line(recording)
     zero = recording.settings["gate"]["k_scale"] == 0
     with st.container(horizontal=True):
@@ -56,14 +57,14 @@ def _summary(facts: RunFacts, request: Request, recording: Recording) -> None:
             step = comparison.step_of(recording, STEERED, at) or comparison.step_of(recording, VANILLA, at)
             st.badge(f"first difference: token {at + 1}, step {step}", color="orange")
         st.badge(f"settings {recording.digest}", color="gray")
-        st.badge(drawing(request.decode, facts.config.seed), color="gray", help="Equal seeds and settings give equal answers.")
+        st.badge(drawing(decode, facts.config.seed), color="gray", help="Equal seeds and settings give equal answers.")
         st.badge(f"{recording.seconds:.1f} s for both", color="gray", help="Wall-clock time; both answers share every forward pass.")
         text = "After decoding, every token is read once more, under the model that decoded it and under the plain model."
         st.badge(plain(reading_line(recording)), color="gray", help=text)
 
 
 def _tables(recording: Recording) -> None:
-    left, right = st.columns([2.6, 1], gap="medium")
+    left, right = st.columns([2, 1], gap="medium")
     left.dataframe(
         comparison.cost_table(recording),
         hide_index=True,
