@@ -20,6 +20,7 @@ NAMES = (
     ("gates", "Gates", "What the gate saw and did on held-out problems."),
     ("evaluate", "Evaluate", "Methods compared on the same held-out problems."),
     ("causal", "Causal", "What actions do when nothing else differs."),
+    ("compare", "Compare", "Two runs or libraries of one model."),
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
     ("what_if", "What-if", "A recorded answer with one decision changed, decoded on from there."),
 )

@@ -21,7 +21,9 @@ OTHER = "other"
 """The second entry of a pair, chosen in the cosine heatmap."""
 AT, ALPHA = "at", "alpha"
 """Where an action is tried on the Actions page, and how strongly."""
-LINKED = (RUN, ACTION, PROBLEM, STEP, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA)
+COMPARED, VERSION, COMPARED_VERSION = "compared", "version", "compared_version"
+"""The other run that libraries are compared with, and which version of the library is looked at on either side."""
+LINKED = (RUN, ACTION, PROBLEM, STEP, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA, COMPARED, VERSION, COMPARED_VERSION)
 """What a link holds, on every page, whether or not the page draws a widget for it."""
 _RECORDING = "trace_recording"
 _FOREST = "what_if_forest"

@@ -59,6 +59,11 @@ def causal_command(run: Run) -> str:
     return shlex.join(["stir", "causal", name_of(run)])
 
 
+def impulse_command(run: Run, entry_id: str, at: str, alpha: float) -> str:
+    """Measures what one action does at one control point."""
+    return shlex.join(["stir", "impulse", name_of(run), entry_id, "--at", at, "--alpha", f"{alpha:.10g}"])
+
+
 def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = None, rolls: int | None = None) -> str:
     """Measures where a wrong held-out answer was lost."""
     flags = [part for flag, value in (("--every", every), ("--rolls", rolls)) if value for part in (flag, str(value))]
@@ -68,6 +73,14 @@ def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = 
 def curate_command(run: Run, *words: str) -> str:
     """Edits or shows what was judged of the run's library."""
     return shlex.join(["stir", "curate", name_of(run), *words])
+
+
+def compare_command(run: Run, version: str, other: Run, other_version: str, at_least: float) -> str:
+    """Lists what two libraries share."""
+    versions = [
+        part for flag, name in (("--library", version), ("--other-library", other_version)) if name != "basis" for part in (flag, name)
+    ]
+    return shlex.join(["stir", "compare", name_of(run), name_of(other), *versions, "--min-cosine", f"{at_least:g}"])
 
 
 def curated_eval_command(run: Run) -> str:

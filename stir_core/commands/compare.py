@@ -1,0 +1,65 @@
+"""``stir compare``: which actions two libraries of one model share."""
+
+import argparse
+import json
+from collections.abc import Callable
+
+from stir_core.commands.console import table
+from stir_core.errors import ConfigError
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def add(command: Command) -> None:
+    """Make the parser."""
+    compare = command("compare", _compare, "Actions that two libraries of one model share, by cosine at the same control point and layer.")
+    compare.add_argument("run", help='run folder, or "demo"')
+    compare.add_argument("other", help="another run of the same model, or the same one")
+    for name in ("--library", "--other-library"):
+        compare.add_argument(name, choices=("basis", "all", "curated"), default="basis")
+    compare.add_argument("--min-cosine", type=float, default=0.7, help="two actions are the same from here on")
+    compare.add_argument("--json", action="store_true")
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from stir_core.basis.alignment import matches, spans
+    from stir_core.store.curated import library_named
+    from stir_core.store.runs import Run
+
+    runs = Run.open(arguments.run), Run.open(arguments.other)
+    if not 0.0 <= arguments.min_cosine <= 1.0:
+        raise ConfigError(f"--min-cosine {arguments.min_cosine:g} is no cosine to match by: give one from 0 to 1")
+    for run in runs:
+        run.folder("actions")
+    runs[1].check_model(runs[0].manifest("actions").model)
+    sides = []
+    for run, version in zip(runs, (arguments.library, arguments.other_library), strict=True):
+        library = library_named(run, version)
+        keep = [i for i, entry in enumerate(library.entries) if entry.kind == "corrective"]
+        entries = [library.entries[i] for i in keep]
+        sides.append((entries, library.actions[keep], [(entry.m, entry.layer) for entry in entries]))
+    (one, rows, places), (other, other_rows, other_places) = sides
+    found = matches(rows, places, other_rows, other_places, at_least=arguments.min_cosine)
+    overlap = spans(np.asarray(rows), np.asarray(other_rows))
+    pairs = [{"entry": one[m.one].id, "other": other[m.other].id, "cosine": m.cosine, "m": one[m.one].m} for m in found]
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "shared": pairs,
+                    "lost": len(one) - len(found),
+                    "gained": len(other) - len(found),
+                    "spans": overlap._asdict() if overlap else None,
+                },
+                indent=2,
+            )
+        )
+        return 0
+    table(["entry", "other", "m", "cosine"], [[str(p["entry"]), str(p["other"]), str(p["m"]), f"{p['cosine']:.3f}"] for p in pairs])
+    print(f"{len(found)} shared of {len(one)} and {len(other)} actions; {len(one) - len(found)} lost, {len(other) - len(found)} gained")
+    if overlap is not None:
+        a, b = overlap.dimensions
+        print(f"spans of {a} and {b} directions overlap {overlap.overlap:.2f} (by chance {overlap.by_chance:.2f})")
+    return 0

@@ -1,0 +1,158 @@
+"""The Compare page: copies, other models, versions of one library, and evaluations on the same problems."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from big_run import make_big_run  # pyright: ignore[reportMissingImports]
+from fake_evaluation import make_fake_evaluation  # pyright: ignore[reportMissingImports]
+from fake_run import make_fake_run  # pyright: ignore[reportMissingImports]
+
+from stir_core.curation import make_edit
+from stir_core.store.curation import Curation
+from stir_core.store.jsonl import write_records
+from stir_core.store.runs import Run
+from stir_core.store.tensors import write_tensors
+from workbench.services import comparison
+from workbench.services.run_facts import RunFacts
+
+WHEN = "2026-11-21T17:33:14Z"
+
+
+def copy_of(run: Run, name: str = "copy") -> Run:
+    shutil.copytree(run.path, run.path.parent / name)
+    return Run.open(run.path.parent / name)
+
+
+def with_vectors(run: Run, change) -> Run:
+    tensors = {"keys": run.key_rows(), "actions": run.action_rows()}
+    write_tensors(run.path / "actions" / "actions.safetensors", {name: change(rows).astype(np.float32) for name, rows in tensors.items()})
+    return run
+
+
+def held(one: Run, other: Run, by: str = "actions", version: str = "all"):
+    sides = [comparison.side(RunFacts(run), version, by) for run in (one, other)]
+    return comparison.compared(*sides)
+
+
+@pytest.fixture
+def run(store) -> Run:
+    return make_fake_run(store)
+
+
+@pytest.mark.parametrize("by", comparison.BY)
+def test_a_copy_shares_every_entry(run, by):
+    made = held(run, copy_of(run), by)
+    found = comparison.shared(made, 0.99, assign=False)
+    assert list(found.shared["entry"]) == list(found.shared["other"]) and found.lost.empty and found.gained.empty
+    assert len(found.shared) == len(made.one.entries) == (12 if by == "actions" else 24)
+    np.testing.assert_allclose(found.shared["cosine"], 1, atol=1e-6)
+    assert made.spans is not None and made.spans.overlap == pytest.approx(1)
+    assert list(found.shared["controls"]) == list(found.shared["controls '"])
+
+
+def test_entries_in_another_order_are_the_same_entries(run):
+    other = copy_of(run)
+    write_records(other.path / "actions" / "entries.jsonl", list(reversed(other.entries())))
+    found = comparison.shared(held(run, other), 0.99, assign=True)
+    assert len(found.shared) == 12 and list(found.shared["entry"]) == list(found.shared["other"])
+
+
+def test_a_rotated_copy_shares_nothing_and_lies_where_chance_would(run):
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(32, 32)))[0]
+    made = held(run, with_vectors(copy_of(run), lambda rows: rows @ turn))
+    assert made.by_chance is not None and abs(np.nanmean(made.best) - made.by_chance) < 0.15
+    found = comparison.shared(made, 0.7, assign=False)
+    assert (len(found.shared), len(found.lost), len(found.gained)) == (0, 12, 12)
+
+
+def test_settings_are_compared_leaf_by_leaf(run):
+    changed = run.config.model_copy(update={"gate": run.config.gate.model_copy(update={"k_scale": 0.125})})
+    table = comparison.settings_table(run.config, changed)
+    assert table.to_dict("records") == [{"setting": "gate.k_scale", "this run": "0.5", "other run": "0.125"}]
+    assert comparison.settings_table(run.config, run.config).empty
+
+
+def test_a_store_without_runs_and_one_with_a_single_run(store, open_page):
+    app = open_page("compare")
+    assert not app.exception and "stir run" in app.code[0].value
+    make_fake_run(store)
+    app = open_page("compare")
+    assert not app.exception and not app.error
+    assert [metric.value for metric in app.metric] == ["7", "0", "5"], "the basis against all mined actions of the same run"
+    assert "--other-library all" in app.code[-1].value
+
+
+def test_the_page_on_a_copy_and_its_command(run, open_page):
+    copy_of(run)
+    app = open_page("compare", run="fake", compared="copy", version="all", compared_version="all")
+    assert not app.exception and not app.error
+    assert [metric.value for metric in app.metric] == ["12", "0", "0"]
+    assert app.code[-1].value.startswith("stir compare ") and app.code[-1].value.endswith("--min-cosine 0.7")
+    app.toggle(key="compare_assign").set_value(True).run()
+    app.slider(key="compare_cosine").set_value(1.0).run()
+    assert not app.exception
+
+
+def test_another_model_is_refused_in_one_line_naming_what_differs(run, open_page):
+    other = copy_of(run, "other")
+    for manifest in other.path.glob("*/manifest.json"):
+        facts = json.loads(manifest.read_text())
+        facts["model"] |= {"weights_sha256": "b" * 64, "dtype": "bfloat16"}
+        manifest.write_text(json.dumps(facts))
+    app = open_page("compare", run="fake", compared="other")
+    assert not app.exception and len(app.error) == 1
+    assert "differ in weights\\_sha256, dtype" in app.error[0].value.replace("\\,", ",") and not app.metric
+
+
+def test_the_curated_library_is_one_of_the_versions(run, open_page):
+    Curation.open(run).add(
+        make_edit("exclude", ["p0001c", "p0002c"], who="a", when=WHEN), make_edit("include", ["p0009c"], who="a", when=WHEN)
+    )
+    app = open_page("compare", run="fake", compared="fake", version="basis", compared_version="curated")
+    assert not app.exception and [metric.value for metric in app.metric] == ["5", "2", "1"]
+
+
+def test_a_library_of_two_entries_and_a_run_without_a_basis(store, run, open_page):
+    small = make_fake_run(store, "small", upto="actions")
+    write_records(small.path / "actions" / "entries.jsonl", small.entries()[:2])
+    app = open_page("compare", run="fake", compared="small", version="all", compared_version="all")
+    assert not app.exception and [metric.value for metric in app.metric] == ["1", "11", "0"]
+    app = open_page("compare", run="fake", compared="small", version="all", compared_version="basis")
+    assert not app.exception and "no finished stage" in app.error[0].value
+
+
+def test_evaluations_are_paired_by_problem(run, open_page):
+    make_fake_evaluation(run)
+    other = copy_of(run)
+    file = next((other.work / "evaluation").glob("*/answers/stir-*.jsonl"))
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    turned = [answer for answer in answers if not answer["verdict"]["correct"]]
+    assert turned, "the comparison proves nothing when every answer is right"
+    for answer in turned[:1]:
+        answer["verdict"]["correct"] = True
+    file.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    app = open_page("compare", run="fake", compared="copy")
+    assert not app.exception
+    table: pd.DataFrame = next(frame.value for frame in app.dataframe if "this run" in frame.value and "method" in frame.value).set_index(
+        "method"
+    )
+    name = turned[0]["method"]
+    assert (table.loc[name, "won"], table.loc[name, "lost"]) == (1, 0)
+    assert table.loc[name, "difference"] == pytest.approx(table.loc[name, "other run"] - table.loc[name, "this run"])
+    assert table.loc["vanilla", "difference"] == 0 and table.loc["vanilla", "p"] == 1
+
+
+@pytest.mark.slow
+def test_five_thousand_entries_stay_quick(store: Path, open_page):
+    run = make_big_run(store)
+    copy_of(run)
+    app = open_page("compare", run="big", compared="copy", version="all", compared_version="all")
+    assert not app.exception and [metric.value for metric in app.metric] == ["2500", "0", "0"]
+    began = time.process_time()
+    app.run()
+    assert not app.exception and time.process_time() - began < 3
