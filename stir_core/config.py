@@ -200,6 +200,20 @@ def config_from(data: dict[str, Any]) -> RunConfig:
         raise ConfigError(_one_line(error)) from None
 
 
+def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
+    """Every unusable key or value of a mapping, by section (``""``: keys outside all sections), one line each; empty when all is well."""
+    try:
+        RunConfig.model_validate(data)
+    except ValidationError as error:
+        found: dict[str, list[str]] = {}
+        for each in error.errors():
+            first = str(each["loc"][0])
+            section = first if first in RunConfig.model_fields and _keys_at((first,)) else ""
+            found.setdefault(section, []).append(_line(each))
+        return found
+    return {}
+
+
 def digest_of(*parts: Any) -> str:
     """SHA-256 (first 16 hex digits) of JSON-able values or pydantic models, independent of key order."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
@@ -273,7 +287,10 @@ def _resolve_layer(spec: LayerSpec, n_layers: int) -> int:
 
 
 def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
+    return _line(error.errors()[0])
+
+
+def _line(first: Any) -> str:
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)

@@ -6,12 +6,17 @@ from typing import NamedTuple
 
 import streamlit as st
 
+from stir_core.config import RunConfig
 from stir_core.errors import StirError, StoreError
+from stir_core.evaluate.estimate import CostEstimate, estimate
+from stir_core.models.catalogue import catalogue
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
+from workbench.jobs import JobStore
 from workbench.live import ModelShelf, Steering
 from workbench.services import evaluation_facts
+from workbench.services.config_bases import Bases, bases
 from workbench.services.evaluation_facts import EvaluationFacts, evaluations_of
 from workbench.services.run_facts import RunFacts, fingerprint
 
@@ -84,3 +89,30 @@ def steering(facts: RunFacts) -> Steering:
         StirError: the model cannot be loaded, or the run was made with another one.
     """
     return shelf().session(facts.run, fingerprint(facts.run))
+
+
+def jobs() -> JobStore:
+    """Runs that were started from a page, by this server or one before it."""
+    return JobStore(runs_root())
+
+
+def to_start_from() -> Bases:
+    """Settings that a new run can start from: the experiment files beside this package, and the runs."""
+    return bases(PAGES.parent / "configs", [facts.run for facts in store().runs.values()])
+
+
+def offered_models(also: str) -> list[str]:
+    """Models that a page may name: the embedded one, those converted on this machine, ``.gguf`` files in ``STIR_MODELS``, and ``also``."""
+    listed = [row.name for row in catalogue() if row.kind == "embedded" or (row.kind == "gguf" and Path(row.name).is_file())]
+    folder = os.environ.get("STIR_MODELS")
+    local = sorted(str(file.resolve()) for file in Path(folder).glob("*.gguf")) if folder else []
+    return list(dict.fromkeys([also, *listed, *local]))
+
+
+def estimated(config: RunConfig, until: str) -> CostEstimate:
+    """What a run will cost; loads no model.
+
+    Raises:
+        StirError: the run would be refused.
+    """
+    return estimate(config, runs_root(), until=until)

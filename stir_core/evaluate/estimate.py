@@ -153,7 +153,7 @@ def _states_row(config: RunConfig, sizes: Sizes | None, layers: int) -> Quantity
     points = min(config.mining.control_points, config.rollouts.max_new_tokens)
     answers = config.task.n_train * (config.rollouts.k + (config.mining.pos_source != "rollout"))
     bound = answers * points * layers * sizes.d_model * STATE_BYTES if sizes else None
-    note = f"{answers} answers x {points} control points x {layers} layers x d_model x 4; twice that while written"
+    note = f"{answers} answers x {points} control points x {layers} layer{'s' * (layers > 1)} x d_model x 4; twice that while written"
     return Quantity(name="states on disk", unit="bytes", bound=bound, note=note)
 
 
@@ -329,5 +329,5 @@ def _written(value: float | int, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 1e6:.1f} MB" if value < 1e9 else f"{value / 1e9:.1f} GB"
     if unit == "FLOP":
-        return f"{value:.2e} FLOP"
+        return f"{value:.2e}"
     return f"{value:,.0f}"

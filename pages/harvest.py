@@ -1,0 +1,11 @@
+"""Harvest: a new run from settings that say what they mean, what it will cost, and how it comes along."""
+
+from workbench.components import harvest_form as form
+from workbench.components import harvest_jobs
+from workbench.components.page_frame import page
+
+with page("Harvest", "A new run: sample, verify, mine, select, replay. It is the command line in a process of its own."):
+    asked = form.draw()
+    if asked is not None:
+        form.plan(asked)
+    harvest_jobs.draw()

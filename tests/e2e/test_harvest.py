@@ -1,0 +1,73 @@
+"""A run started from the page on the real embedded model: seen, cancelled, resumed, found again by another server, opened."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+from served_app import Watched, served, settle
+
+from stir_core.store.runs import Run
+from workbench.jobs import JobStore
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """A store of its own; what a failed test leaves running is ended."""
+    folder = tmp_path / "runs"
+    yield folder
+    for each in JobStore(folder).running():
+        JobStore(folder).cancel(each.job.id, grace=5).join(10)
+
+
+def fill(page: Page, label: str, text: str) -> None:
+    """Type into a field and wait until the page has taken it."""
+    field = page.get_by_label(label, exact=True).first
+    field.fill(text)
+    field.press("Enter")
+    settle(page)
+
+
+def test_a_small_run_from_the_form_to_its_pages(chrome: Browser, runs: Path, tmp_path: Path) -> None:
+    with ExitStack() as server:
+        tab = Watched(chrome.new_page(), server.enter_context(served(runs, tmp_path / "one.log")))
+        tab.page.goto(f"{tab.url}/harvest")
+        settle(tab.page)
+        for label, text in (("Run name", "tiny"), ("task.n_train", "2"), ("rollouts.k", "2"), ("rollouts.max_new_tokens", "16")):
+            fill(tab.page, label, text)
+        until = tab.page.locator(".st-key-harvest_until input")
+        until.click()
+        until.fill("rollouts")
+        until.press("Enter")
+        settle(tab.page)
+        assert tab.page.get_by_text("--set task.n_train=2 --set rollouts.k=2").first.is_visible()
+        tab.page.get_by_role("button", name="Start", exact=True).click()
+        job = tab.page.locator("[class*=st-key-harvest_job_tiny]")
+        job.get_by_text("running", exact=True).wait_for(timeout=20_000)
+        job.get_by_role("button", name="Cancel").click()
+        job.get_by_text("stopped", exact=True).wait_for(timeout=30_000)
+        job.get_by_role("button", name="Resume").click()
+        job.get_by_text("running", exact=True).wait_for(timeout=20_000)
+        tab.check()
+        tab.page.close()
+    assert [each.state for each in JobStore(runs).all()[0]] in (["running"], ["finished"])  # the server is gone, the run is not
+    with served(runs, tmp_path / "two.log") as url:
+        tab = Watched(chrome.new_page(), url)
+        tab.page.goto(f"{url}/harvest")
+        settle(tab.page)
+        job = tab.page.locator("[class*=st-key-harvest_job_tiny]")
+        job.get_by_text("of 4 rollouts").wait_for(timeout=60_000)
+        job.get_by_text("finished", exact=True).wait_for(timeout=60_000)
+        tab.page.reload()
+        settle(tab.page)
+        assert job.get_by_text("4 of 4 rollouts").is_visible()
+        job.get_by_role("button", name="Show this run on all pages").click()
+        tab.page.wait_for_url("**run=tiny*")
+        settle(tab.page)
+        assert tab.page.locator("h3").first.inner_text() == "Runs"
+        tab.check()
+        tab.page.close()
+    assert Run.open(runs / "tiny").manifest("rollouts").counts["rollouts"] == 4

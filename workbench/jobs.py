@@ -1,0 +1,303 @@
+"""Stages as subprocesses: started, found again, cancelled and resumed. Nothing is kept in memory but children to be reaped.
+
+A job is the command line in a session of its own, and files in ``jobs/`` below the folder of runs: ``<id>.json`` (what was started),
+``<id>.progress.jsonl`` (how far it says it is), ``<id>.log`` (what it printed). How a job stands follows from these and the process
+table alone, so a server that is started again finds its jobs. Refuses names that lead out of the folder of runs, and a second job
+while one is running.
+"""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import psutil
+
+from stir_core.config import digest_of
+from stir_core.errors import StoreError
+from stir_core.records import Record
+from stir_core.store.jsonl import read_record, write_record
+from stir_core.store.progress import ProgressLine, read_progress
+
+NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+"""What a run or a job may be called: no separators, and nothing that starts like an option or a hidden file."""
+_ID = re.compile(r"\w[\w.-]{0,139}", re.ASCII)
+FOLDER = "jobs"
+PROGRAM = (sys.executable, "-m", "stir_core")
+_ROOT = str(Path(__file__).resolve().parents[1])
+_TOLD = re.compile(r"(STIR|OMP|MKL)_\w+|HF_HUB_OFFLINE|CUDA_VISIBLE_DEVICES|PYTHONPATH")
+"""Environment variables that the log names; of all others not even the name."""
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
+_CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
+_STARTING = threading.Lock()
+
+State = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
+
+
+class Job(Record):
+    """What was started."""
+
+    id: str
+    run: str
+    """Name of the run, a folder below the folder of runs."""
+    command: tuple[str, ...]
+    shown: str
+    """The same command as one would type it."""
+    host: str
+    pid: int
+    created: float
+    """When the process table says that the process began, seconds since the epoch: tells it from another one with its number."""
+    started: float
+    """This attempt, seconds since the epoch."""
+    attempts: int = 1
+    cancelled: float | None = None
+    """When this attempt was told to stop."""
+    progress: str
+    log: str
+
+
+class Status(NamedTuple):
+    """How a job stands."""
+
+    job: Job
+    state: State
+    lines: list[ProgressLine]
+    """Of this attempt."""
+
+    @property
+    def running(self) -> bool:
+        """True while its process is there."""
+        return self.state in ("running", "stopping")
+
+    @property
+    def last(self) -> ProgressLine | None:
+        """The last thing that it said."""
+        return self.lines[-1] if self.lines else None
+
+
+class JobStore:
+    """The jobs of one folder of runs. Two stores of one folder see the same jobs."""
+
+    def __init__(self, runs: Path, *, program: Sequence[str] = PROGRAM, limit: int = 1):
+        self._runs, self._program, self._limit = runs.resolve(), tuple(program), limit
+        self._folder = self._runs / FOLDER
+
+    def run_folder(self, name: str) -> Path:
+        """Where a run of that name lies.
+
+        Raises:
+            StoreError: the name is not usable, or leads out of the folder of runs.
+        """
+        if not NAME.fullmatch(name) or name == FOLDER:
+            raise StoreError(f"run name {name!r} is not usable: take letters, digits, dots, dashes and underscores, not {FOLDER!r}")
+        folder = self._runs / name
+        if folder.resolve() != folder:
+            raise StoreError(f"run name {name!r} leads out of {self._runs}: take another name")
+        return folder
+
+    def config_file(self, name: str, toml: str) -> Path:
+        """Where :meth:`start` will write a config; the name holds its digest, so what a job was started with stays as it was."""
+        return self._folder / f"{self.run_folder(name).name}-{digest_of(toml)[:8]}.toml"
+
+    def start(self, name: str, arguments: Sequence[str], *, toml: str | None = None) -> Job:
+        """Start ``stir ARGUMENTS --progress FILE`` for the run of that name.
+
+        Args:
+            toml: written to :meth:`config_file` first.
+
+        Raises:
+            StoreError: the name is not usable, another job is running, or the process cannot be started.
+        """
+        self.run_folder(name)
+        with _STARTING:
+            self._check_room()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if toml is not None:
+                self.config_file(name, toml).write_text(toml, encoding="utf-8")
+            id_ = self._free_id(name)
+            progress, log = (self._folder / f"{id_}{end}" for end in (".progress.jsonl", ".log"))
+            words = (*arguments, "--progress", str(progress))
+            job = Job(
+                id=id_,
+                run=name,
+                command=(*self._program, *words),
+                shown=shlex.join(["stir", *words]),
+                host=socket.gethostname(),
+                pid=0,
+                created=0.0,
+                started=0.0,
+                attempts=0,
+                progress=progress.name,
+                log=log.name,
+            )
+            return self._launch(job)
+
+    def resume(self, id_: str) -> Job:
+        """Run the same command again; what is whole is kept.
+
+        Raises:
+            StoreError: no such job, or a job is running.
+        """
+        with _STARTING:
+            job = self._read(id_)
+            self._check_room()
+            return self._launch(job)
+
+    def cancel(self, id_: str, *, grace: float = 20.0) -> threading.Thread:
+        """Ask a running job to stop (SIGTERM), and after ``grace`` seconds end its whole process group.
+
+        Only the command itself is asked: it lets its helpers go when it has put everything away, and a helper that
+        died before it would look like a failure of its own.
+
+        Returns:
+            The thread that sees to it.
+
+        Raises:
+            StoreError: no such job, or it is not running here.
+        """
+        job = self._read(id_)
+        process = _process(job)
+        if process is None:
+            raise StoreError(f"job {id_} is not running on this machine: there is nothing to cancel")
+        self._write(job.model_copy(update={"cancelled": time.time()}))
+        process.terminate()
+        thread = threading.Thread(target=_end, args=(process, job, grace), daemon=True, name=f"stir-cancel-{id_}")
+        thread.start()
+        return thread
+
+    def status(self, id_: str) -> Status:
+        """How one job stands.
+
+        Raises:
+            StoreError: no such job, or its files are malformed.
+        """
+        return self._status(self._read(id_))
+
+    def all(self) -> tuple[list[Status], list[str]]:
+        """Every job, the latest first, and one line for every file that is not one."""
+        found: list[Status] = []
+        broken: list[str] = []
+        for file in sorted(self._folder.glob("*.json")):
+            try:
+                found.append(self.status(file.stem))
+            except StoreError as error:
+                broken.append(str(error))
+        return sorted(found, key=lambda each: each.job.started, reverse=True), broken
+
+    def running(self) -> list[Status]:
+        """Jobs whose process is there."""
+        return [each for each in self.all()[0] if each.running]
+
+    def tail(self, job: Job, lines: int = 40) -> str:
+        """The end of what the job printed; text, to be shown as text."""
+        file = self._folder / job.log
+        if not file.is_file():
+            return ""
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - 64_000))
+            text = log.read().decode("utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _check_room(self) -> None:
+        running = self.running()
+        if len(running) >= self._limit:
+            busy = running[0].job.run
+            raise StoreError(f"run {busy} is being made already, and one at a time is what this machine is given: wait for it or cancel it")
+
+    def _free_id(self, name: str) -> str:
+        stamp = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        tries = [stamp, *(f"{stamp}.{i}" for i in range(2, 1000))]
+        return next(each for each in tries if not (self._folder / f"{each}.json").exists())
+
+    def _launch(self, job: Job) -> Job:
+        environment = os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")])),
+        }
+        started = time.time()
+        with (self._folder / job.log).open("a", encoding="utf-8") as log:
+            told = {key: value for key, value in sorted(environment.items()) if _TOLD.fullmatch(key) and not _SECRET.search(key)}
+            log.write(
+                f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {job.shown}\n# {shlex.join(f'{key}={value}' for key, value in told.items())}\n"
+            )
+            log.flush()
+            try:
+                child = subprocess.Popen(
+                    job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                )
+            except OSError as error:
+                raise StoreError(f"{job.command[0]} cannot be started ({error.strerror}): see {self._folder / job.log}") from None
+        _CHILDREN[child.pid] = child
+        try:
+            created = psutil.Process(child.pid).create_time()
+        except psutil.NoSuchProcess:  # it is over already; its last line says how
+            created = started
+        update = {"pid": child.pid, "created": created, "started": started, "attempts": job.attempts + 1, "cancelled": None}
+        return self._write(job.model_copy(update=update))
+
+    def _status(self, job: Job) -> Status:
+        alive = _process(job) is not None  # before reading: a process that ends in between has said its last word
+        lines = read_progress(self._folder / job.progress, since=job.started)
+        last = lines[-1].state if lines else "starting"
+        if last in ("finished", "stopped", "failed"):
+            return Status(job, last, lines)
+        if alive or (job.host != socket.gethostname() and not job.cancelled):
+            return Status(job, "stopping" if job.cancelled else "running", lines)
+        return Status(job, "stopped" if job.cancelled else "lost", lines)
+
+    def _read(self, id_: str) -> Job:
+        if not _ID.fullmatch(id_):
+            raise StoreError(f"job {id_!r} is not the name of a job")
+        job = read_record(self._folder / f"{id_}.json", Job, "start the run again")
+        if (job.id, job.progress, job.log) != (id_, f"{id_}.progress.jsonl", f"{id_}.log"):
+            raise StoreError(f"{self._folder / id_}.json is not the file of its job: remove it")
+        return job
+
+    def _write(self, job: Job) -> Job:
+        part = self._folder / f"{job.id}.json.part"
+        write_record(part, job)
+        part.replace(self._folder / f"{job.id}.json")
+        return job
+
+
+def _process(job: Job) -> psutil.Process | None:
+    """The job's own process; ``None`` when it is gone, or its number now belongs to another."""
+    child = _CHILDREN.get(job.pid)
+    if child is not None and child.poll() is not None:
+        del _CHILDREN[job.pid]
+        return None
+    if job.host != socket.gethostname() or job.pid <= 0:
+        return None
+    try:
+        process = psutil.Process(job.pid)
+        same = abs(process.create_time() - job.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # whatever we may not look at is not ours
+        return None
+    return process if same else None
+
+
+def _end(process: psutil.Process, job: Job, grace: float) -> None:
+    """Wait for the process to stop; then end whatever is left of its group."""
+    end = time.monotonic() + grace
+    while time.monotonic() < end:
+        if _process(job) is None:
+            return
+        time.sleep(0.05)
+    if _process(job) is None:
+        return
+    try:
+        if hasattr(os, "killpg"):
+            os.killpg(job.pid, signal.SIGKILL)  # it leads its session, so the group has its number
+        else:
+            for each in (*process.children(recursive=True), process):
+                each.kill()
+    except (ProcessLookupError, psutil.NoSuchProcess):  # it went by itself in the last moment
+        return
