@@ -1,0 +1,106 @@
+"""The one model of a server under several tabs: comparisons at once equal comparisons alone, and traces leave nothing behind."""
+
+import gc
+import resource
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from stir_core.config import DecodeConfig
+from stir_core.records import Problem, Trace, TraceEvent
+from stir_core.store.runs import DEMO, Run
+from workbench.live import ModelShelf, Steering, events
+from workbench.services.run_facts import fingerprint
+
+pytestmark = pytest.mark.model
+
+TRACES, SETTLED = 50, 10
+GROWTH_MIB = 24.0
+"""One trace holds about 5 MiB of keys and values while it decodes: fifty that stayed would be ten times this."""
+
+
+@pytest.fixture(scope="module")
+def shelf() -> Iterator[tuple[ModelShelf, Run]]:
+    """The embedded run's model, loaded once, let go of at the end."""
+    yield ModelShelf(), Run.open(DEMO)
+    gc.collect()
+
+
+def steering(shelf: tuple[ModelShelf, Run]) -> Steering:
+    """The session that every tab gets."""
+    return shelf[0].session(shelf[1], fingerprint(shelf[1]))
+
+
+def compared(session: Steering, run: Run, problem: Problem, tokens: int) -> list[Trace]:
+    """Vanilla and steered answer."""
+    found = events(session, problem, run.config.gate, DecodeConfig(max_new_tokens=tokens))
+    return [event.trace for event in found if isinstance(event, TraceEvent)]
+
+
+def bare(traces: list[Trace]) -> list[Trace]:
+    """Without what another tab's work changes: the clock, and the last bits of log-probabilities."""
+    return [trace.model_copy(update={"seconds": None, "steps": ()}) for trace in traces]
+
+
+def test_two_tabs_at_once_are_both_right(shelf: tuple[ModelShelf, Run]) -> None:
+    run, problems = shelf[1], shelf[1].problems("steered")[:2]
+    alone = [compared(steering(shelf), run, problem, 48) for problem in problems]
+    together: dict[int, list[Trace]] = {}
+
+    def tab(number: int) -> None:
+        together[number] = compared(steering(shelf), run, problems[number], 48)
+
+    tabs = [threading.Thread(target=tab, args=(number,)) for number in range(2)]
+    for thread in tabs:
+        thread.start()
+    for thread in tabs:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in tabs), "one tab waits for ever"
+    for number in range(2):
+        assert bare(together[number]) == bare(alone[number])
+        assert [step.decision.chosen for step in together[number][1].steps] == [step.decision.chosen for step in alone[number][1].steps]
+
+
+def test_both_tabs_go_forward(shelf: tuple[ModelShelf, Run]) -> None:
+    """A tab that decodes all the time does not starve another one: their events come interleaved."""
+    run, problems = shelf[1], shelf[1].problems("steered")[:2]
+    order: list[int] = []
+    ready = threading.Barrier(2)
+
+    def tab(number: int) -> None:
+        ready.wait(60)
+        for _ in events(steering(shelf), problems[number], run.config.gate, DecodeConfig(max_new_tokens=48)):
+            order.append(number)
+
+    tabs = [threading.Thread(target=tab, args=(number,)) for number in range(2)]
+    for thread in tabs:
+        thread.start()
+    for thread in tabs:
+        thread.join(120)
+    first_done = max(order.index(0), order.index(1))
+    assert first_done < len(order) / 2, "the second tab only began when the first had ended"
+    assert sum(a != b for a, b in pairwise(order)) >= 4
+
+
+@pytest.mark.timeout(900)
+def test_fifty_traces_leave_nothing_behind(shelf: tuple[ModelShelf, Run]) -> None:
+    run, problem = shelf[1], shelf[1].problems("steered")[0]
+    session = steering(shelf)
+    resident: list[float] = []
+    for number in range(TRACES):
+        assert len(compared(session, run, problem, 12)) == 2
+        if number + 1 in (SETTLED, TRACES):
+            gc.collect()
+            resident.append(resident_mib())
+    assert resident[1] - resident[0] < GROWTH_MIB, f"{resident[0]:.0f} MiB after {SETTLED} traces, {resident[1]:.0f} after {TRACES}"
+
+
+def resident_mib() -> float:
+    """Resident memory of this process; its peak where the system does not tell the present value."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
