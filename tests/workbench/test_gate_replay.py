@@ -1,6 +1,6 @@
 """Recorded answers decided again: against the recording, against a plain loop, and what is counted, drawn and refused."""
 
-# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false, reportOperatorIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
 
 import shlex

@@ -1,0 +1,89 @@
+"""Gates in a real browser: arrow keys step, a slider decides again, the address restores all of it, a point of the map opens its step."""
+
+import re
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from served_app import Watched, settle  # pyright: ignore[reportMissingImports]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def chosen(watched: Watched, key: str) -> str | None:
+    """What the address says is chosen."""
+    return parse_qs(urlparse(watched.page.url).query).get(key, [None])[0]
+
+
+def wait_until(watched: Watched, key: str, value: str) -> None:
+    """Wait until the address says so and the page stands."""
+    watched.page.wait_for_function("([key, value]) => new URLSearchParams(location.search).get(key) === value", arg=[key, value])
+    settle(watched.page)
+
+
+def go(watched: Watched, query: str) -> None:
+    watched.page.goto(f"{watched.url}/gates?{query}")
+    settle(watched.page)
+
+
+def test_arrow_keys_step_through_the_recording(watched: Watched) -> None:
+    go(watched, "run=fake&problem=arithmetic/eval/0&step=2")
+    page = watched.page
+    page.keyboard.press("ArrowRight")
+    wait_until(watched, "step", "3")
+    assert page.get_by_text("library at m = 2").is_visible()
+    page.keyboard.press("ArrowLeft")
+    wait_until(watched, "step", "2")
+    page.keyboard.press("Shift+ArrowRight")
+    wait_until(watched, "problem", "arithmetic/eval/1")
+    assert chosen(watched, "step") == "2"
+    page.reload()
+    settle(page)
+    assert (chosen(watched, "problem"), chosen(watched, "step")) == ("arithmetic/eval/1", "2")
+    assert page.get_by_text("library at m = 1").is_visible()
+    watched.check()
+
+
+def test_a_slider_flips_decisions_and_the_address_keeps_it(watched: Watched) -> None:
+    go(watched, "run=fake&problem=arithmetic/eval/0&step=2")
+    page = watched.page
+    assert page.get_by_text(re.compile(r"all \d+ decisions come out as recorded")).is_visible()
+    slider = page.locator(".st-key-gates_k_scale").get_by_role("slider")
+    slider.focus()
+    slider.press("Home")
+    wait_until(watched, "gates_k_scale", "0")
+    badge = page.get_by_text(re.compile(r"decided again with other settings: \d+ of \d+ decisions flip"))
+    said = badge.inner_text()
+    assert badge.is_visible() and "action → null" in said
+    assert chosen(watched, "step") == "2"
+    assert page.get_by_text(re.compile("step 2: action → null · decided")).is_visible()
+    page.reload()
+    settle(page)
+    assert badge.inner_text() == said and slider.input_value() == "0"
+    slider.focus()
+    slider.press("ArrowRight")  # a key for the slider is none for the steps
+    page.wait_for_function("() => new URLSearchParams(location.search).get('gates_k_scale') !== '0'")
+    settle(page)
+    assert chosen(watched, "step") == "2"
+    page.get_by_role("button", name="Reset", exact=True).click()
+    page.get_by_text(re.compile(r"all \d+ decisions come out as recorded")).wait_for()
+    watched.check()
+
+
+def test_a_point_of_the_margin_map_opens_its_step(watched: Watched) -> None:
+    go(watched, "run=fake&problem=arithmetic/eval/0&step=2")
+    page = watched.page
+    points = page.locator(".st-key-gates_map .scatterlayer .points path")
+    points.last.scroll_into_view_if_needed()
+    for turn in range(points.count() - 1, 0, -1):  # the ring and points of this answer's own step change nothing
+        before = (chosen(watched, "problem"), chosen(watched, "step"))
+        box = points.nth(turn).bounding_box()
+        assert box is not None
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(1500)
+        settle(page)
+        if (chosen(watched, "problem"), chosen(watched, "step")) != before:
+            break
+    problem, step = chosen(watched, "problem"), chosen(watched, "step")
+    assert (problem, step) != ("arithmetic/eval/0", "2")
+    assert page.get_by_text(f"library at m = {int(str(step)) - 1}:").is_visible()
+    watched.check()
