@@ -34,7 +34,7 @@ def decode(facts: RunFacts, tree: Tree, node: Node, request: Request, area: Any)
     """Decode the asked branches of a node, showing every token; each that ends stands in the tree at once."""
     origin, notes = tree.origin, []
     with area.container(border=True):
-        st.button("Stop", key="what_if_stop", on_click=_stopped, help="Branches that have ended are kept.")
+        st.button("Stop decoding", key="what_if_stop", on_click=_stopped, help="Branches that have ended are kept.")
         with st.spinner("Loading the model (the first time takes a few seconds)"):
             steering = bootstrap.steering(facts)
         growing, places, first = Growing(), {}, None

@@ -15,9 +15,8 @@ def branch_tree(lines: pd.DataFrame) -> alt.LayerChart:
     """Table of :func:`workbench.services.branch_tree.tree_lines`; a filled sign is a step that was steered."""
     nodes = lines.drop_duplicates("branch").assign(before=lambda rows: rows["begin"] - 0.7)
     names = list(VERDICTS)
-    colour = alt.Color(
-        "verdict:N", scale=alt.Scale(domain=names, range=[VERDICTS[name][0] for name in names]), legend=alt.Legend(title=None, orient="top")
-    )
+    colours = alt.Scale(domain=names, range=[VERDICTS[name][0] for name in names])
+    colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top"))
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=names, range=[VERDICTS[name][1] for name in names]), legend=None)
     last = max(lines["step"].tolist())
     lanes = max(lines["lane"].tolist()) + 1
@@ -30,7 +29,9 @@ def branch_tree(lines: pd.DataFrame) -> alt.LayerChart:
     y = alt.Y("lane:Q", scale=alt.Scale(domain=[-0.6, lanes - 0.5], reverse=True, nice=False), axis=None)
     tooltip = ["name:N", "step:Q", "decision:N", "verdict:N", alt.Tooltip("tokens:Q", title="tokens of the answer")]
     base = alt.Chart(nodes)
-    leaving = base.mark_rule(color=GREY, strokeWidth=1.5).encode(x=alt.X("before:Q"), x2="begin:Q", y=alt.Y("from:Q"), y2="lane:Q")
+    leaving = base.mark_rule(color=GREY, strokeWidth=1.5).encode(
+        x=alt.X("before:Q"), x2="begin:Q", y=alt.Y("from:Q", axis=None), y2="lane:Q"
+    )  # an axis here and none in the other layers breaks Vega
     runs = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("begin:Q"), x2="last:Q", y=y, color=colour)
     text = base.mark_text(align="left", dx=-4, dy=-13, fontSize=11, color=GREY).encode(x=alt.X("begin:Q"), y=y, text="name:N")
     point = alt.selection_point(name=NODE, fields=["branch"])
@@ -40,10 +41,10 @@ def branch_tree(lines: pd.DataFrame) -> alt.LayerChart:
         .encode(
             x=x,
             y=y,
-            color=colour,
+            stroke=alt.Stroke("verdict:N", scale=colours, legend=None),
+            fill=alt.Fill("verdict:N", scale=colours, legend=None),
             shape=shape,
-            fill=alt.condition("datum.committed", colour, alt.value("#ffffff")),
-            fillOpacity=alt.condition("datum.committed", alt.value(1), alt.value(0.01)),
+            fillOpacity=alt.condition("datum.committed", alt.value(1), alt.value(0)),
             tooltip=tooltip,
         )
         .add_params(point)

@@ -141,7 +141,7 @@ class Growing:
 def describe(change: Change) -> str:
     """A change in a few words: ``"m 2: p0003c × 0.58"``."""
     what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
-    strength = f" × {change.alpha:g}" if change.forces and change.alpha is not None else ""
+    strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
     return f"m {change.m}: {what}{strength}" + (", then nothing" if change.then == "nothing" else "")
 
 
