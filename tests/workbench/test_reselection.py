@@ -1,11 +1,14 @@
 """Selecting again: the run's own settings give back its picks, the parts of every gain sum to it, and comparisons count right."""
 
+# pyright: reportGeneralTypeIssues=false
+# (pandas carries no stubs here: a comparison may be anything to a type checker)
+
 import pytest
 from big_run import make_big_run
 
 from stir_core.errors import ConfigError
 from stir_core.store.runs import DEMO, Run
-from workbench.services import reselection
+from workbench.services import command_lines, reselection
 from workbench.services.run_facts import RunFacts
 
 
@@ -94,3 +97,14 @@ def test_what_changed_is_counted(small: RunFacts) -> None:
     rows = [list(small.entries).index(i) for i in after.ids]
     cover = (small.unit_keys @ small.unit_keys[rows].T).max(axis=1)
     assert found["coverage, mean"] == pytest.approx(cover.mean()) and found["coverage, worst"] == pytest.approx(cover.min())
+
+
+def test_the_command_keeps_the_runs_own_and_makes_a_copy(small: RunFacts) -> None:
+    run = Run(small.run.path, small.run.facts | {"command": "stir run a.toml --out runs/a --set seed=3 --redo states"})
+    command = command_lines.reselect_command(run, {"budget": 9, "selector": "top"})
+    copied, made = command.split(" && ")
+    copy = copied.split()[-1]
+    assert copied == f"cp -r {run.path} {copy}" and copy.startswith("runs/big-")
+    sets = "--set basis.budget=9 --set basis.selector=top"
+    assert made == f"stir run a.toml --set seed=3 --out {copy} {sets} --redo basis --until basis"
+    assert copy not in command_lines.reselect_command(run, {"budget": 10})

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stir_core.config import digest_of
 from stir_core.intervene.changes import DENY, KEEP, Change
 from stir_core.store.runs import DEMO, Run
 
@@ -36,7 +37,7 @@ def reselect_command(run: Run, changed: Mapping[str, Any]) -> str:
         if not skip and word not in ("--out", "--redo", "--until"):
             kept.append(word)
         skip = not skip and word in ("--out", "--redo", "--until")
-    copy = f"runs/{run.name}-reselected"
+    copy = f"runs/{run.name}-{digest_of(dict(changed))[:6]}"
     sets = [word for key, value in changed.items() for word in ("--set", f"basis.{key}={value}")]
     again = [*kept, "--out", copy, *sets, "--redo", "basis", "--until", "basis"]
     return f"{shlex.join(['cp', '-r', str(run.path), copy])} && {shlex.join(again)}"
