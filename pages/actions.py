@@ -1,10 +1,12 @@
-"""Actions: the library as a sortable table, and one entry's card: source, unembedding, neighbours, firings."""
+"""Actions: the library as a sortable table, and one entry's card: source, unembedding, neighbours, what its impulse does, firings."""
 
 import streamlit as st
 
 from workbench import session
 from workbench.components import action_card as card
 from workbench.components.action_list import action_list
+from workbench.components.impulse_source import source
+from workbench.components.impulse_views import impulse
 from workbench.components.page_frame import need_entries, need_run, page
 from workbench.services.action_card import entry_of
 
@@ -16,7 +18,7 @@ with page("Actions", "One row a latent action: the mean state of right answers m
     card.headline(facts, entry)
     card.advantage(facts.advantages.get(entry.id))
     card.controls(facts, entry)
-    card.source(facts, entry)
+    source(facts, entry)
     left, middle, right = st.columns([1.15, 1, 1])
     with left:
         card.lens(facts, entry)
@@ -24,4 +26,5 @@ with page("Actions", "One row a latent action: the mean state of right answers m
         card.neighbours(facts, entry, "actions")
     with right:
         card.neighbours(facts, entry, "keys")
+    impulse(facts, entry)
     card.firings(facts, entry)

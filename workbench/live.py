@@ -8,10 +8,14 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from jaxtyping import Float
+
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
 from stir_core.intervene.changes import Change
 from stir_core.readings import TokenReading
-from stir_core.records import Event, ModelIdentity, Problem, Trace
+from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace
+from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 
 
@@ -35,6 +39,10 @@ class Steering(Protocol):
         self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
     ) -> Iterator[Event]:
         """Take an answer that was recorded with these settings up again, a branch for each change, side by side: a row a change."""
+        ...
+
+    def respond(self, entry: Entry, action: Float[np.ndarray, "d_model"], spot: Spot, alpha: float) -> ImpulseResponse:
+        """What ``alpha`` times the entry's raw action does at one recorded control point."""
         ...
 
 

@@ -27,7 +27,7 @@ from stir_core.responses import Dose, ImpulseResponse, LayerResponse, ReadToken,
 
 FOLLOW = 32
 """Most recorded tokens that are read behind the control point."""
-CONTINUE = 40
+CONTINUE = 32
 """Tokens decoded at each strength."""
 WEAKEST, STRONGEST = 1 / 16, 4.0
 """The strengths tried span these fractions of the residual's norm."""
@@ -205,17 +205,16 @@ def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: li
 
 def _clean_logprobs(model: LoadedModel, store: Store, row: Row, control: int, written: list[list[int]]) -> list[float | None]:
     """Mean log-probability of each continuation when nothing is injected."""
-    found: list[float | None] = []
-    for part in batches([len(ids) for ids in written], _TOKENS_AT_ONCE):
-        copies = _copies(store, row, len(written[part]))
-        # one forward pass takes single tokens and segments alike, but gives logits in the order of its feeds
-        feeds = [Feed(copy, [control, *ids[:-1]], every=True) for copy, ids in zip(copies, written[part], strict=True)]
+    found: dict[tuple[int, ...], float | None] = {(): None}
+    others = [list(ids) for ids in dict.fromkeys(tuple(ids) for ids in written if ids)]  # weak impulses often change no token
+    for part in batches([len(ids) for ids in others], _TOKENS_AT_ONCE):
+        copies = _copies(store, row, len(others[part]))
+        feeds = [Feed(copy, [control, *ids[:-1]], every=True) for copy, ids in zip(copies, others[part], strict=True)]
         logits = iter(forward(model, feeds).logits.log_softmax(-1))
-        for ids in written[part]:
-            chances = [float(next(logits)[token]) for token in (ids or [control])]
-            found.append(sum(chances) / len(ids) if ids else None)
+        for ids in others[part]:
+            found[tuple(ids)] = sum(float(next(logits)[token]) for token in ids) / len(ids)
         _close(store, copies)
-    return found
+    return [found[tuple(ids)] for ids in written]
 
 
 def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int, action: Tensor, tried: list[float]) -> list[Trace]:

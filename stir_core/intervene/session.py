@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import torch
+from jaxtyping import Float
+
 from stir_core.config import DecodeConfig, GateConfig, RunConfig
 from stir_core.intervene.branches import branch
 from stir_core.intervene.changes import Change
 from stir_core.intervene.controller import steer
+from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.readings import Answer, impulses_of, reread
 from stir_core.models.loading import LoadedModel
 from stir_core.readings import TokenReading
-from stir_core.records import Event, ModelIdentity, Problem, Trace, TraceEvent
+from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, TraceEvent
+from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render, task_spec
 
@@ -106,6 +112,15 @@ class Session:
         found = [impulses_of(trace, gate, self.memory, seed=self.config.seed) for trace in traces]
         answers = [Answer(trace, own, gate.persistence, self.config.compat) for trace, own in zip(traces, found, strict=True)]
         yield from reread(self.model, answers)
+
+    def respond(self, entry: Entry, action: Float[np.ndarray, "d_model"], spot: Spot, alpha: float) -> ImpulseResponse:
+        """What ``alpha`` times the entry's raw action does at one recorded control point; see :func:`impulse.respond`.
+
+        Raises:
+            DataError: a null entry, or a place that is no control point.
+            SteeringError: a strength that is not finite and at least 0.
+        """
+        return respond(self.model, self.config, spot, entry, torch.tensor(action), alpha)
 
 
 def open_session(run: Run, model: LoadedModel) -> Session:

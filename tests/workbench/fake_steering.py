@@ -3,12 +3,15 @@
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from fake_impulse import fake_response
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of
 
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.changes import FORCED, KEEP, Change
 from stir_core.readings import Alternative, TokenReading
-from stir_core.records import Event, ModelIdentity, Problem, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.records import Entry, Event, ModelIdentity, Problem, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 
 
@@ -20,6 +23,7 @@ class FakeSteering:
     def __init__(self, run: Run, *, pause: float = 0.0, nasty: bool = False):
         self.run, self.pause, self.nasty = run, pause, nasty
         self.closed = 0
+        self.responded: list[tuple[str, str, float]] = []
         self.asked: list[tuple[str | Problem, GateConfig, DecodeConfig]] = []
         self.branched: list[tuple[Trace, tuple[Change, ...], GateConfig, DecodeConfig]] = []
 
@@ -89,6 +93,11 @@ class FakeSteering:
                 yield TraceEvent(row=row, trace=found)
         finally:
             self.closed += 1
+
+    def respond(self, entry: Entry, action: np.ndarray, spot: Spot, alpha: float) -> ImpulseResponse:
+        """Made-up numbers that keep the laws of a real response."""
+        self.responded.append((entry.id, spot.name, alpha))
+        return fake_response(entry, action, spot, alpha)
 
     def _changed(self, trace: Trace, change: Change, problem: Problem | None) -> Trace:
         known = problem or problems("eval", 1)[0]

@@ -8,14 +8,13 @@ import streamlit as st
 from stir_core.findings import Advantage
 from stir_core.records import Entry
 from workbench import session
+from workbench.bootstrap import PAGES
 from workbench.components.column_styles import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
-from workbench.components.text_strip import text_strip
 from workbench.figures.lens_bars import lens_bars
 from workbench.services import action_card as cards
 from workbench.services import confounds
 from workbench.services.causal_evidence import advantage_text, measured_line
 from workbench.services.run_facts import RunFacts
-from workbench.services.text_segments import side_segments
 from workbench.services.visible_text import plain
 
 
@@ -72,47 +71,6 @@ def controls(facts: RunFacts, entry: Entry) -> None:
             column.metric(reading.name, reading.value, help=reading.help)
 
 
-def source(facts: RunFacts, entry: Entry) -> None:
-    """The problem and its right and wrong rollouts side by side, cut at the control point."""
-    problem = facts.problems.get(entry.problem_id)
-    if problem:
-        level = f" · level {problem.level}" if problem.level else ""
-        st.caption(plain(f"Source problem {problem.id}{level} · gold answer {problem.answer}"))
-        st.text(problem.question)
-    right, wrong = cards.sides(facts, entry)
-    for column, members, name in zip(st.columns(2), (right, wrong), ("right", "wrong"), strict=True):
-        with column:
-            _side(members, entry, name)
-
-
-def _side(members: list[cards.Side], entry: Entry, name: str) -> None:
-    if not members:
-        st.caption(f"No {name} rollout.")
-        return
-    labels = [side.label for side in members]
-    label = st.segmented_control(
-        f"Averaged over {len(members)} {name} answers", labels, default=labels[0], required=True, key=f"side_{name}_{entry.id}"
-    )
-    side = members[labels.index(label)] if label in labels else members[0]
-    text_strip(side_segments(side, entry.m), key=f"strip_{name}_{entry.id}_{side.label}", height=300, head=_facts_of(side))
-    if side.verdict:
-        st.caption(plain(f"{'right' if side.verdict.correct else 'wrong'}: {side.verdict.reason}"))
-    if not side.exact:
-        st.caption(
-            "Text and tokens disagree about the number of steps here (one token holds two delimiters): the mark may sit a step early."
-        )
-
-
-def _facts_of(side: cards.Side) -> str:
-    parts = []
-    if side.n_tokens is not None:
-        where = "" if side.tokens_before is None else f", control point after {side.tokens_before}"
-        parts.append(f"{side.n_tokens} tokens{where}")
-    if side.reward is not None:
-        parts.append(f"reward {side.reward:.3f}")
-    return " · ".join(parts)
-
-
 def lens(facts: RunFacts, entry: Entry) -> None:
     """Tokens promoted and suppressed through the unembedding."""
     found = facts.lenses.get(entry.id)
@@ -135,24 +93,42 @@ def neighbours(facts: RunFacts, entry: Entry, by: str) -> None:
 
 
 def firings(facts: RunFacts, entry: Entry) -> None:
-    """Held-out steps that retrieved this entry."""
-    st.markdown("**Held-out steps that retrieved it**")
+    """Held-out steps that retrieved this entry, ranked; a click chooses the step on every page."""
+    st.markdown("**Held-out steps that fire it most**")
     if not facts.steered:
         st.caption("This run has no held-out traces yet.")
         return
     table = cards.firings(facts, entry.id)
     if table.empty:
-        st.caption(f"None of the {sum(len(t.steps) for t in facts.steered.values())} held-out steps.")
+        st.caption(f"None of the {sum(len(t.steps) for t in facts.steered.values())} held-out steps retrieved it.")
         return
+    key = f"actions_firings_{entry.id}"
+
+    def go() -> None:
+        rows = session.selected_rows(key)
+        if rows and rows[0] < len(table):
+            row = table.iloc[rows[0]]
+            session.point_at(session.PROBLEM, str(row["problem"]))
+            session.point_at(session.STEP, str(row["step"]))
+            session.point_at(session.AT, f"{row['problem']}:{row['step'] - 1}")
+
     st.dataframe(
         table,
         hide_index=True,
         placeholder="",
         column_config=FIRING_COLUMNS,
         height="content" if len(table) < 9 else 320,
-        alt="Held-out steps",
+        key=key,
+        on_select=go,
+        selection_mode="single-row",
+        alt="Held-out steps that retrieved the entry, committed ones first, then by cosine",
     )
-    st.caption(f"n = {len(table)} steps; committed at {table['committed'].tolist().count(True)}. Margin is score minus null score.")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            f"n = {len(table)} steps, committed at {table['committed'].tolist().count(True)}. Margin is score minus null score. "
+            "A click on a row chooses its problem and step everywhere, and the place of the measurement above."
+        )
+        st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")
 
 
 def _pointing_table(table: pd.DataFrame, key: str, columns: dict[str, Any], alt: str) -> None:

@@ -106,8 +106,9 @@ def firings(facts: RunFacts, entry_id: str) -> pd.DataFrame:
             null = step.decision.score_null
             margin = score - null if score is not None and null is not None else None
             alpha = step.decision.alpha if fired else None
-            rows.append((trace.id, step.step, fired, seen.sim, score, margin, alpha, trace.verdict.correct if trace.verdict else None))
-    columns = ["problem", "step", "committed", "cosine", "score", "margin", "alpha", "answer right"]
+            right = trace.verdict.correct if trace.verdict else None
+            rows.append((trace.id, step.step, fired, seen.sim, seen.value, score, margin, alpha, right))
+    columns = ["problem", "step", "committed", "cosine", "value", "score", "margin", "alpha", "answer right"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.sort_values(["committed", "cosine"], ascending=False, kind="stable", ignore_index=True)
 
