@@ -199,9 +199,7 @@ def evaluated(chosen: Chosen) -> None:
         st.caption("No method was evaluated in both.")
         return
     st.dataframe(table, hide_index=True, placeholder="", column_config=_EVALUATION_COLUMNS, alt="Methods in both runs, paired by problem")
-    st.caption(
-        "Other run minus this run, in percentage points, paired by problem; 95 % bootstrap over problems; exact McNemar, uncorrected."
-    )
+    st.caption("Other run minus this run, in percentage points, paired by problem; 95 % bootstrap over problems; exact McNemar.")
 
 
 _EVALUATION_COLUMNS: dict[str, Any] = {
@@ -210,6 +208,9 @@ _EVALUATION_COLUMNS: dict[str, Any] = {
     "other run": _numbers("other run", "%.1f", "Right answers in percent."),
     "difference": _numbers("difference", "%+.1f", "Other run minus this run, in percentage points."),
     "p": _numbers("p", "%.3f", "Exact McNemar; empty where answers were repeated."),
+    "p holm": _numbers("p (Holm)", "%.3f", "The same, corrected for having compared several methods."),
+    "method": cc.TextColumn("method", width=220),
+    "difference 95 %": cc.TextColumn("95 %"),
 }
 
 

@@ -31,6 +31,9 @@ _EDITS: dict[EditKind, str] = {
 _VALUES = {"tag": "Tag", "untag": "Tag", "rename": "Display name (empty: the id again)", "note": "Note (empty clears it)"}
 _COLUMNS: dict[str, Any] = {
     **ACTION_COLUMNS,
+    "entry": cc.TextColumn(
+        "entry", help="Pair number and c (corrective) or n (null); x and a digest: a merged one.", pinned=True, width=92
+    ),
     "star": cc.TextColumn("★", help="Starred.", width=32),
     "tags": cc.ListColumn("tags", help="Tags, for filters and for export.", width=130),
     "name": cc.TextColumn("name", help="Display name.", width=100),
@@ -208,6 +211,7 @@ def history(facts: RunFacts, curation: Curation) -> None:
         placeholder="",
         column_config=_HISTORY_COLUMNS,
         height=min(320, 38 + 35 * len(table)),
+        key="curate_history",
         alt="Edits, the last one first",
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -312,6 +316,4 @@ _LIBRARY_COLUMNS: dict[str, Any] = {
 
 def as_commands(facts: RunFacts) -> None:
     """The same on the command line."""
-    command_line(
-        curate_command(facts.run, "tag", "carry", chosen_entry(facts), "--why", "drops the carry"), "The same edits on the command line"
-    )
+    command_line(curate_command(facts.run, "history"), "Print the history; every edit above is a command too (`stir curate RUN --help`)")

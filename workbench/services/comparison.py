@@ -9,7 +9,7 @@ import pandas as pd
 
 from stir_core.basis.alignment import Match, Place, Spans, best_by_chance, best_cosines, matches, moved_on, spans
 from stir_core.config import RunConfig
-from stir_core.evaluate.statistics import bootstrap_mean, mcnemar
+from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar
 from stir_core.findings import Answer
 from stir_core.records import Control, Entry, ModelIdentity
 from stir_core.store.curated import library_named
@@ -209,7 +209,8 @@ def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFra
             )
         )
     columns = ["method", "n", "this run", "other run", "difference", "difference 95 %", "won", "lost", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    corrected = holm({str(row[0]): row[-1] for row in rows if row[-1] is not None})
+    return pd.DataFrame(rows, columns=columns).assign(**{"p holm": [corrected.get(str(row[0])) for row in rows]})
 
 
 def _right(answers: Mapping[tuple[str, int], Answer], asked: list[str]) -> dict[str, float]:
