@@ -119,7 +119,7 @@ def plan(asked: Asked) -> None:
         st.error(plain(str(error)))
         st.button("Start", key="harvest_start", disabled=True)
         return
-    left, right = st.columns([1.3, 1], gap="medium")
+    left, right = st.columns([1.7, 1], gap="medium")
     with left:
         cost(found)
     with right:

@@ -86,7 +86,9 @@ def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
             if st.button("Cancel", key=f"harvest_cancel_{job.id}", disabled=status.state == "stopping", help="What is whole is kept."):
                 own.cancel(job.id)
                 st.rerun()
-        elif st.button("Resume", key=f"harvest_resume_{job.id}", help="The same command again; what is whole is kept."):
+        elif status.state != "finished" and st.button(
+            "Resume", key=f"harvest_resume_{job.id}", help="The same command again; what is whole is kept."
+        ):
             own.resume(job.id)
             st.rerun()
     except StirError as error:

@@ -24,9 +24,9 @@ def stage_timeline(table: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X("start:Q", title="seconds since the start", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6)),
             x2="end:Q",
-            y=alt.Y("stage:N", sort=order, title=None, axis=alt.Axis(ticks=False)),
+            y=alt.Y("stage:N", sort=order, title=None, axis=alt.Axis(ticks=False, labelOverlap=False)),
             color=alt.Color("state:N", scale=alt.Scale(domain=["done", "going"], range=[NULL, CORRECTIVE]), legend=None),
             tooltip=tips,
         )
-        .properties(height=max(1, len(order)) * ROW)
+        .properties(height=alt.Step(ROW))
     )
