@@ -1,6 +1,6 @@
 """Selecting again: the run's own settings give back its picks, the parts of every gain sum to it, and comparisons count right."""
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 # (pandas carries no stubs here: a comparison may be anything to a type checker)
 
 import pytest
