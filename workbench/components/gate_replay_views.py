@@ -73,14 +73,15 @@ def _curve(facts: RunFacts, gate: GateConfig) -> None:
     )
     scale = found[chosen or "beta"]
     print_of_run = digest_of(fingerprint(facts.run), gate, scale.name)
-    table = _points(print_of_run, facts, gate, scale.name, scale.points())
+    table = _points(print_of_run, facts, gate, scale.name, scale.points(sum(len(trace.steps) for trace in facts.steered.values())))
     if not any(table["n"].tolist()):
         st.caption("The gate decided nothing that the recording knows.")
         return
     chart = gate_funnel.steered_share(table, f"{scale.label} ({scale.name})", scale.own, float(getattr(gate, scale.name)))
     st.altair_chart(chart, alt=f"Share of steered steps as {scale.name} moves")
     least, most = min(table["n"].tolist()), max(table["n"].tolist())
-    known = f"{most}" if least == most else f"{least} to {most} (elsewhere: needs the model)"
+    lost = max(table["unknown"].tolist())
+    known = (f"{most}" if least == most else f"{least} to {most}") + (f" (up to {lost} need the model)" if lost else "")
     st.caption(
         plain(
             f"n = {known} steps, each decided by itself with its recorded text. Band: Wilson 95 %, as if steps were independent. "

@@ -158,7 +158,8 @@ def reach_line(found: Tally) -> str:
             f"({found.behind_flips} of them would flip if it had stayed)"
         )
     if found.unknown:
-        parts.append(f"{found.unknown} answers reach a step that is not in the recording and needs the model")
+        who = "1 answer reaches" if found.unknown == 1 else f"{found.unknown} answers reach"
+        parts.append(f"{who} a step that is not in the recording and needs the model")
     return "; ".join(parts)
 
 

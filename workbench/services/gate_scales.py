@@ -9,6 +9,8 @@ from stir_core.records import Trace
 
 POINTS = 25
 """Values of a setting that the curve goes through."""
+FEWEST, DECISIONS = 7, 4000
+"""At least so many, and at most about so many decisions in all: a slider must answer at once on large runs too."""
 
 
 class Scale(NamedTuple):
@@ -30,12 +32,13 @@ class Scale(NamedTuple):
         """Whole numbers only."""
         return self.step == 1
 
-    def points(self) -> list[float]:
-        """About :data:`POINTS` values across the span, the run's own among them."""
+    def points(self, steps: int = 0) -> list[float]:
+        """About :data:`POINTS` values across the span, fewer where many ``steps`` are decided at each, the run's own among them."""
         if self.whole:
             return [float(value) for value in range(int(self.low), int(self.high) + 1)]
         low, high = self.span
-        return sorted({round(low + i * (high - low) / (POINTS - 1), 6) for i in range(POINTS)} | {self.own})
+        n = max(FEWEST, min(POINTS, DECISIONS // max(1, steps)))
+        return sorted({round(low + i * (high - low) / (n - 1), 6) for i in range(n)} | {self.own})
 
 
 def scales(gate: GateConfig, traces: Iterable[Trace]) -> list[Scale]:
