@@ -61,7 +61,7 @@ def selection_of(facts: RunFacts, config: RunConfig) -> reselection.Selection:
     return _selection(print_of(facts), reselection.digest(config), facts, config)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner="Selecting again")
 def _selection(print_of_run: str, digest_of_settings: str, _facts: RunFacts, _config: RunConfig) -> reselection.Selection:
     return reselection.reselect(_facts, _config)
 
