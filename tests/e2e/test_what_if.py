@@ -1,0 +1,56 @@
+"""What-if on the embedded model in a real browser: nothing changed is the recorded trace, a denial is told, the tree shows both."""
+
+import pytest
+from served_app import Watched, settle
+
+from stir_core.store.runs import DEMO, Run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def branch(watched: Watched) -> None:
+    """Press the button and wait until the branch stands in the tree."""
+    watched.page.locator(".st-key-what_if_branch button").click()
+    watched.page.get_by_role("button", name="Stop decoding").wait_for(timeout=120_000)
+    watched.page.get_by_role("button", name="Stop decoding").wait_for(state="detached", timeout=300_000)
+    settle(watched.page)
+
+
+@pytest.mark.model
+def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched) -> None:
+    traces = [trace for trace in Run.open(DEMO).traces("steered") if trace.steps[-1].decision.chosen]
+    trace = min(traces, key=lambda trace: len(trace.steps[-1].token_ids))
+    step = trace.steps[-1]
+    page = watched.page
+    page.goto(f"{watched.url}/what_if?run=demo&problem={trace.id.replace('+', '%2B')}&step={step.step}")
+    settle(page)
+    assert page.locator(".mark").first.inner_text() == (
+        f"⟦control point {step.evidence.m} · step {step.step} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧ "
+    )
+    branch(watched)
+    equal = f"nothing changed: equals the recorded trace token for token ({len(trace.token_ids)} of {len(trace.token_ids)} ids)"
+    assert page.get_by_text(equal).is_visible()
+    page.locator(".st-key-what_if_way").get_by_text("Deny", exact=True).click()
+    settle(page)
+    branch(watched)
+    told = page.get_by_text("differs from the recorded trace from token").or_(page.get_by_text("equals the recorded trace token for token"))
+    assert told.first.is_visible()
+    lanes = page.locator(".st-key-what_if_tree .mark-text.role-mark text")
+    assert [lanes.nth(n).text_content() for n in range(lanes.count())] == [
+        "#0 recorded",
+        f"#1 m {step.evidence.m}: keep",
+        f"#2 m {step.evidence.m}: deny",
+    ]
+    signs = page.locator(".st-key-what_if_tree .mark-symbol.role-mark path")
+    assert signs.count() >= len(trace.steps) + 2  # the legend has others
+    signs.nth(len(trace.steps)).click()  # the kept branch's only sign: it is compared again
+    page.get_by_text(equal).wait_for(timeout=60_000)
+    settle(page)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("step => new URLSearchParams(location.search).get('step') === step", arg=str(step.step - 1))
+    settle(page)
+    page.reload()
+    settle(page)
+    assert page.locator(".mark").first.inner_text().startswith(f"⟦control point {step.evidence.m - 1} · ")
+    assert page.get_by_label("Held-out problem").input_value() == trace.id
+    watched.check()

@@ -1,0 +1,45 @@
+"""``stir whatif``: changes in the order in which they are written, refusals before a model is loaded."""
+
+import argparse
+from collections.abc import Callable
+
+import pytest
+
+from stir_core.cli import main
+from stir_core.commands import whatif
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        return parser
+
+    whatif.add(command)
+    return parser.parse_args(["demo", "p", *words])
+
+
+def test_every_at_begins_a_change_and_what_stands_behind_belongs_to_it() -> None:
+    found = parse("--at", "2", "--force", "p1c", "--alpha", "-0.5", "--at", "3", "--deny", "--then", "nothing", "--at", "4").chain
+    assert found == [{"m": 2, "to": "p1c", "alpha": -0.5}, {"m": 3, "to": "nothing", "then": "nothing"}, {"m": 4}]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--force", "p1c", "--at", "2"], "write --at M before it"),
+        (["--at", "2", "--force", "p1c", "--deny"], "says already what is done"),
+        (["--at", "-1"], "below 0"),
+        (["--at", "1", "--force", "p1c", "--alpha", "nan"], "not a finite number"),
+        ([], "--at"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_strength_without_an_action_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["whatif", "demo", "p", "--at", "2", "--deny", "--alpha", "1"]) == 2
+    assert capsys.readouterr().err == "stir: --alpha 1 is the strength of an action: name one with --force\n"
