@@ -23,6 +23,7 @@ PAGES = {
     "evaluate": "Evaluate",
     "causal": "Causal",
     "trace": "Trace",
+    "what_if": "What-if",
 }
 RUNS = [
     "fake",

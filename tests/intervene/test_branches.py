@@ -33,7 +33,7 @@ def branches(tiny, trace: Trace, *changes: Change, gate: GateConfig = GATE, how:
     return [found[row] for row in range(len(changes))]
 
 
-def decisions(trace: Trace) -> list[tuple[str | None, float]]:
+def decisions(trace: Trace) -> list:
     return [(step.decision.chosen, pytest.approx(step.decision.alpha, abs=1e-4)) for step in trace.steps]
 
 
