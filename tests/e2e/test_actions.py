@@ -1,0 +1,80 @@
+"""The Actions page in a real browser on the embedded model: a row opens its card, a firing chooses its step, the button measures."""
+
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from served_app import Watched, settle
+
+from stir_core.store.runs import DEMO
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+FIGURES = {"Layers": 2, "Next tokens": 2, "Attention": 1, "Dose-response": 1}
+"""Charts behind each tab."""
+
+
+def chosen(watched: Watched, key: str) -> str | None:
+    """What the address says is chosen."""
+    return parse_qs(urlparse(watched.page.url).query).get(key, [None])[0]
+
+
+def click_row(watched: Watched, table: str, row: int) -> None:
+    """Click the box before a row of a table."""
+    canvas = watched.page.locator(f"{table} canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + 18, box["y"] + 35 + (row + 0.5) * 35)
+
+
+def wait_for(watched: Watched, key: str, other_than: str | None) -> str:
+    """Wait until the address names another choice."""
+    watched.page.wait_for_function(
+        "([key, old]) => { const now = new URLSearchParams(location.search).get(key); return now && now !== old }", arg=[key, other_than]
+    )
+    settle(watched.page)
+    found = chosen(watched, key)
+    assert found is not None
+    return found
+
+
+def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:
+    assert (DEMO / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"
+    page = watched.page
+    page.goto(f"{watched.url}/actions?run=demo&action=p0004c")
+    settle(page)
+    click_row(watched, ".st-key-actions_table", 6)
+    entry = wait_for(watched, "action", other_than="p0004c")
+    assert page.locator("strong", has_text=entry).first.is_visible()
+    entry = "p0006c"
+    page.goto(f"{watched.url}/actions?run=demo&action={entry}")
+    settle(page)
+    assert page.get_by_text("⟦state, m = 2⟧").count() == 2  # the right and the wrong answer
+    before = chosen(watched, "at")
+    click_row(watched, f".st-key-actions_firings_{entry}", 1)
+    place = wait_for(watched, "at", other_than=before)
+    assert place == f"{chosen(watched, 'problem')}:{int(chosen(watched, 'step') or 0) - 1}"
+    assert page.get_by_text("Not measured yet").is_visible()
+    page.get_by_role("button", name="Measure on the model").click()
+    page.get_by_text("KL at the control point").first.wait_for(timeout=400_000)
+    settle(page)
+    look_at_figures(watched)
+    measured = page.locator("[data-testid=stMetricValue]").all_inner_texts()
+    page.reload()
+    settle(page)
+    assert (chosen(watched, "action"), chosen(watched, "at")) == (entry, place)
+    assert page.locator("[data-testid=stMetricValue]").all_inner_texts() == measured  # kept, not measured again
+    page.get_by_role("link", name="Open the chosen step in Gates").click()
+    page.locator("h3", has_text="Gates").wait_for()
+    settle(page)
+    assert place == f"{chosen(watched, 'problem')}:{int(chosen(watched, 'step') or 0) - 1}"
+    watched.check()
+
+
+def look_at_figures(watched: Watched) -> None:
+    """Every tab draws its figures."""
+    page = watched.page
+    for tab, n in FIGURES.items():
+        page.get_by_role("tab", name=tab, exact=True).click()
+        charts = page.locator('[role="tabpanel"] [data-testid="stVegaLiteChart"]:visible')
+        charts.nth(n - 1).wait_for()
+        assert charts.count() == n, tab
