@@ -20,7 +20,7 @@ from stir_core.store.curated import curated_library, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, load_problems, render, task_spec
+from stir_core.tasks import Grader, asks_for_box, load_problems, render, task_spec
 from stir_core.tasks.overlap import find_overlaps
 
 CHUNK = 4
@@ -140,7 +140,7 @@ def evaluate(
         spec = _joined(folder.spec(), spec)
     folder.begin(spec, problems, fresh=fresh)
     prompts = {p.id: model.chat_ids(render(p, spec.template), spec.system, room=spec.max_new_tokens) for p in problems}
-    asked = {name: _questions(method(name), problems, prompts, spec.seeds) for name in spec.methods}
+    asked = {name: _questions(method(name), problems, prompts, spec.seeds, spec.template) for name in spec.methods}
     known = {name: {(answer.problem_id, answer.seed) for answer in folder.answers(name)} for name in spec.methods}
     total, tokens = sum(map(len, asked.values())), 0
     done = sum((q.problem.id, q.seed) in known[name] for name, questions in asked.items() for q in questions)
@@ -200,10 +200,11 @@ def bench_for(run: Run, model: LoadedModel, spec: EvaluationSpec) -> Bench:
     return Bench(model, settings, config.gate, libraries_of(run), (config.rollouts.temperature, config.rollouts.top_p))
 
 
-def _questions(asked: Method, problems: list[Problem], prompts: dict[str, list[int]], seeds: int) -> list[Question]:
+def _questions(asked: Method, problems: list[Problem], prompts: dict[str, list[int]], seeds: int, template: str) -> list[Question]:
     """A method without chance answers each problem once, however many seeds there are."""
     times = seeds if asked.decoder.by_chance else 1
-    return [Question(problem, prompts[problem.id], seed) for problem in problems for seed in range(times)]
+    boxed = asks_for_box(template)
+    return [Question(problem, prompts[problem.id], seed, boxed) for problem in problems for seed in range(times)]
 
 
 def _turns(asked: dict[str, list[Question]], known: dict[str, set[tuple[str, int]]], size: int) -> Iterator[tuple[str, list[Question]]]:

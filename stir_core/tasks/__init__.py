@@ -2,7 +2,7 @@
 
 from stir_core.tasks.catalogue import TaskSpec
 from stir_core.tasks.grading import Grader, grade
-from stir_core.tasks.prompts import TEMPLATES, render, template_for
+from stir_core.tasks.prompts import TEMPLATES, asks_for_box, render, template_for
 from stir_core.tasks.registry import ROLES, load_problems, task_names, task_spec
 from stir_core.tasks.segment import StepScanner, boundaries, split_steps
 
@@ -12,6 +12,7 @@ __all__ = [
     "Grader",
     "StepScanner",
     "TaskSpec",
+    "asks_for_box",
     "boundaries",
     "grade",
     "load_problems",

@@ -59,6 +59,11 @@ def template_for(kind: AnswerKind) -> str:
     return _DEFAULTS[kind]
 
 
+def asks_for_box(template: str) -> bool | None:
+    """Whether this template asks for an answer in ``\\boxed{...}``; ``None``: that depends on the kind, or nothing is asked."""
+    return None if template in ("auto", "plain") else template == "boxed"
+
+
 def render(problem: Problem, template: str = "auto") -> str:
     """The user message for a problem; ``"auto"`` takes the default template of its answer kind.
 

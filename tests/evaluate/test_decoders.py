@@ -21,6 +21,7 @@ from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.passes import Feed, forward
 from stir_core.records import AnswerKind, Problem
 from stir_core.seeding import generator_for
+from stir_core.tasks import asks_for_box
 
 DELIMITER = "e"  # frequent in what the tiny model writes
 PROMPTS = {"a": [5, 9, 40, 7, 100], "b": [17, 3, 250, 61, 62, 63, 64, 65, 66], "c": [200, 201], "d": [30, 31, 32, 33]}
@@ -283,6 +284,20 @@ def test_where_an_answer_ends_and_what_of_it_counts(tiny):
     ids = tiny.tokens(" 42\n")
     assert [tiny.text([ids[i]]).strip() for i in answer_tokens(tiny, "number", ids, ended=True)] == ["4", "2"]
     assert answer_tokens(tiny, "math", tiny.tokens("4}"), ended=True) == [0]
+
+
+def test_an_answer_is_asked_for_in_the_form_that_its_prompt_asks_for(tiny):
+    def inducer(template):
+        (question,) = [item._replace(boxed=asks_for_box(template)) for item in questions(names="a")]
+        assert question.problem.kind == "number"
+        (answer,) = decoded(DEER, bench_of(tiny, 400), [question], threshold=0.0, trial_tokens=1)
+        assert answer.facts["exit_step"] == 1  # threshold 0: the first trial answer is taken
+        return answer.text
+
+    boxed, hashed = inducer("boxed"), inducer("hash")
+    assert "\\boxed{" in boxed and "####" not in boxed
+    assert "####" in hashed and "\\boxed{" not in hashed
+    assert inducer("auto") == hashed
 
 
 # -- sampling and voting -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from stir_core.findings import Answer
 from stir_core.intervene.jobs import Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Problem
+from stir_core.records import AnswerKind, Problem
 
 Value = float | int | str | bool
 Parameters = Mapping[str, Value]
@@ -27,6 +27,16 @@ class Question(NamedTuple):
     prompt_ids: list[int]
     seed: int = 0
     """Which repetition; names the random streams together with the problem."""
+    boxed: bool | None = None
+    """Whether the prompt asks for ``\\boxed{...}``; ``None``: as problems of its kind are asked by default."""
+
+    @property
+    def form(self) -> AnswerKind:
+        """The kind of answer in whose form this prompt wants it stated."""
+        kind = self.problem.kind
+        if self.boxed is None:
+            return kind
+        return "math" if self.boxed else ("number" if kind == "math" else kind)
 
     @property
     def name(self) -> str:

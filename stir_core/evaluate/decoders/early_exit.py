@@ -45,7 +45,7 @@ def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
             if trial is None:
                 continue
             trials += 1
-            sure = confidence(model, question.problem.kind, trial.strand)
+            sure = confidence(model, question.form, trial.strand)
             if sure >= threshold:
                 finish = yield from _complete(desk, trial)
                 desk.store.close(row)

@@ -1,7 +1,8 @@
 """Making a model answer now: a text that only an answer can follow, and where that answer ends.
 
 The wording is what the prompts ask for (``tasks.prompts``) and grading recognises (``tasks.extract``): ``\\boxed{`` for mathematics,
-``####`` for numbers, letters, and yes or no. No blank stands behind ``####``: whether it belongs to the answer's first token is the
+``####`` for numbers, letters, and yes or no, unless the prompt's template asks for a box.
+No blank stands behind ``####``: whether it belongs to the answer's first token is the
 tokenizer's business (``" yes"`` is one token, ``" 4"`` two), and a blank forced in the wrong place is text that a model never saw.
 """
 
@@ -40,7 +41,7 @@ def induce(desk: Desk, question: Question, row: Row, ids: list[int], most: int |
         row: holds the prompt and all of ``ids``; afterwards also the inducer and the answer but for its last token.
         ids: what is committed so far.
     """
-    model, kind = desk.model, question.problem.kind
+    model, kind = desk.model, question.form
     inducer = inducer_ids(model, kind, ids)
     room = desk.budget - len(ids) - len(inducer)
     if room < 1:
