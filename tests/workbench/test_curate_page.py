@@ -146,6 +146,16 @@ def test_filters_narrow_the_table_and_no_row_number_outlives_it(run, open_page):
     assert list(app.dataframe[0].value["entry"]) == ["p0006c"]
 
 
+def test_the_actions_page_shows_what_was_judged(run, open_page):
+    assert "library" not in open_page("actions").dataframe[0].value
+    edits = (make_edit("tag", ["p0002c"], "t", who="a", when=WHEN), make_edit("exclude", ["p0003c"], who="a", when=WHEN))
+    Curation.open(run).add(*edits)
+    app = open_page("actions")
+    table = app.dataframe[0].value.set_index("entry")
+    assert not app.exception and list(table.loc["p0002c", "tags"]) == ["t"]
+    assert (table.loc["p0003c", "library"], table.loc["p0002c", "library"]) == ("excluded", "in the basis")
+
+
 def test_edits_of_other_entries_are_said_not_to_apply(run, open_page):
     Curation.open(run).add(make_edit("exclude", ["p0000c"], who="a", when=WHEN))
     manifest = run.path / "actions" / "manifest.json"

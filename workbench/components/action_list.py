@@ -3,9 +3,10 @@
 import streamlit as st
 
 from workbench import session
-from workbench.components.column_styles import ACTION_COLUMNS
+from workbench.components.column_styles import ACTION_COLUMNS, JUDGED_COLUMNS
 from workbench.services.action_table import action_table
 from workbench.services.confounds import VERDICTS
+from workbench.services.curation_table import with_judgements
 from workbench.services.run_facts import RunFacts
 
 _TABLE = "actions_table"
@@ -29,7 +30,7 @@ def action_list(facts: RunFacts) -> None:
         table = table.dropna(subset=["pick"])
     if found and facts.controls:
         table = table.query("controls in @found")
-    table = table.drop(columns=[] if nulls else ["kind"]).reset_index(drop=True)
+    table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)
 
     def choose_row() -> None:
         rows = session.selected_rows(_TABLE)
@@ -40,7 +41,7 @@ def action_list(facts: RunFacts) -> None:
         table,
         hide_index=True,
         placeholder="",
-        column_config={name: style for name, style in ACTION_COLUMNS.items() if name in table.columns},
+        column_config={name: style for name, style in (ACTION_COLUMNS | JUDGED_COLUMNS).items() if name in table.columns},
         key=_TABLE,
         on_select=choose_row,
         selection_mode="single-row",

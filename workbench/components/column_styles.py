@@ -55,6 +55,15 @@ ACTION_COLUMNS: dict[str, Any] = {
     "question": cc.TextColumn("question", width=320),
 }
 
+JUDGED_COLUMNS: dict[str, Any] = {
+    "star": cc.TextColumn("★", help="Starred on the Curate page.", width=32),
+    "tags": cc.ListColumn("tags", help="Tags, for filters and for export.", width=130),
+    "name": cc.TextColumn("name", help="Display name.", width=100),
+    "library": cc.TextColumn("library", help="Whether it is in the curated library, and why.", width=104),
+    "note": cc.TextColumn("note", help="Its first words; the whole note stands with the entry.", width=160),
+}
+"""What was judged of an entry."""
+
 NEIGHBOUR_COLUMNS: dict[str, Any] = {
     "entry": cc.TextColumn("entry", width=68),
     "cosine": cc.NumberColumn("cosine", format="%.3f", width=60, help="Cosine of raw vectors in the original space."),

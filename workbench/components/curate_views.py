@@ -13,7 +13,7 @@ from stir_core.errors import StirError
 from stir_core.store.curated import Curated, curated, library_digest
 from stir_core.store.curation import Curation, signature
 from workbench import session
-from workbench.components.column_styles import ACTION_COLUMNS
+from workbench.components.column_styles import ACTION_COLUMNS, JUDGED_COLUMNS
 from workbench.components.command_line import command_line
 from workbench.figures.library_steps import library_steps
 from workbench.services import curation_table as tables
@@ -34,11 +34,7 @@ _COLUMNS: dict[str, Any] = {
     "entry": cc.TextColumn(
         "entry", help="Pair number and c (corrective) or n (null); x and a digest: a merged one.", pinned=True, width=92
     ),
-    "star": cc.TextColumn("★", help="Starred.", width=32),
-    "tags": cc.ListColumn("tags", help="Tags, for filters and for export.", width=130),
-    "name": cc.TextColumn("name", help="Display name.", width=100),
-    "library": cc.TextColumn("library", help="Whether it is in the curated library, and why.", width=104),
-    "note": cc.TextColumn("note", help="Its first words; the whole note stands with the entry.", width=160),
+    **JUDGED_COLUMNS,
 }
 
 

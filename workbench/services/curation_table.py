@@ -59,6 +59,16 @@ def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement) 
     return judged.assign(entry=table["entry"]).join(table.drop(columns="entry")).reindex(columns=["entry", *JUDGED, *table.columns[1:]])
 
 
+def with_judgements(actions: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
+    """A table of entries with what was judged behind their ids; as it is where nothing was judged yet."""
+    standing = Curation.open(facts.run).state
+    if not standing.entries:
+        return actions.reset_index(drop=True)
+    judged = judged_columns([str(id_) for id_ in actions["entry"]], standing, facts.picks)
+    ordered = ["entry", *(name for name in JUDGED if name != "note"), *(name for name in actions.columns if name != "entry")]
+    return actions.reset_index(drop=True).join(judged).reindex(columns=ordered)
+
+
 SHOWN = (
     "entry",
     "kind",
