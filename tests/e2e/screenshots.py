@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from playwright.sync_api import Page
 from served_app import ROOT, browser, served, settle
 
-PAGES = {"home": "", "actions": "actions", "basis": "basis", "gates": "gates", "evaluate": "evaluate", "causal": "causal", "trace": "trace"}
+PAGES = {path.stem: path.stem for path in sorted((ROOT / "pages").glob("*.py"))} | {"home": ""}
 
 
 def shoot(page: Page, url: str, name: str, chosen: dict[str, str], out: Path, full: bool) -> None:

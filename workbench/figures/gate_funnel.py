@@ -11,7 +11,7 @@ def funnel_bars(table: pd.DataFrame) -> alt.LayerChart:
     stages, whens = (list(dict.fromkeys(table[name])) for name in ("stage", "when"))
     most = max(1, *table["entries"].tolist())
     base = alt.Chart(table).encode(
-        y=alt.Y("stage:N", sort=stages, title="", axis=alt.Axis(labelLimit=130)),
+        y=alt.Y("stage:N", sort=stages, title="", axis=alt.Axis(labelLimit=130, labelOverlap=False)),
         yOffset=alt.YOffset("when:N", sort=whens),
         tooltip=["stage:N", "when:N", "entries:Q"],
     )
@@ -23,7 +23,7 @@ def funnel_bars(table: pd.DataFrame) -> alt.LayerChart:
     )
     bars = base.mark_bar().encode(x=x, color=colour)
     counts = base.mark_text(align="left", dx=4, fontSize=11, color=GREY).encode(x=x, text="entries:Q")
-    return alt.LayerChart(layer=[bars, counts]).properties(height=90 + 70 * len(whens))
+    return alt.LayerChart(layer=[bars, counts]).properties(height=140 + 75 * len(whens))
 
 
 def steered_share(table: pd.DataFrame, label: str, own: float, tried: float) -> alt.LayerChart:

@@ -32,4 +32,4 @@ def margin_terms(table: pd.DataFrame, least: float = 0.0) -> alt.LayerChart:
         .mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=GREY)
         .encode(x="at:Q", tooltip=[alt.Tooltip("at:Q", title="to exceed")])
     )
-    return alt.LayerChart(layer=[bars, sums, rule]).properties(height=80 + 30 * len(names))
+    return alt.LayerChart(layer=[bars, sums, rule]).properties(height=130 + 34 * len(names))
