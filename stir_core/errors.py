@@ -43,3 +43,7 @@ class SelectionError(StirError):
 
 class CurationError(StirError):
     """An edit of a library cannot be made, or its history cannot be read."""
+
+
+class DeployError(StirError):
+    """A library cannot be exported, imported, served or certified as asked."""

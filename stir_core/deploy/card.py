@@ -1,0 +1,93 @@
+"""The model card of a bundle: what it is for, what was measured, and what it does not do. It says no more than the files do."""
+
+from typing import Any
+
+from stir_core.deploy.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation
+from stir_core.findings import Estimate
+
+TAGS = ["stir", "steering-vectors", "latent-actions", "activation-steering"]
+
+
+def card_text(manifest: BundleManifest, summary: EvaluationSummary) -> str:
+    """The card as Markdown with the hub's metadata before it."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base: dict[str, Any] = {"base_model": manifest.base_model, "base_model_relation": "adapter"} if manifest.base_model else {}
+    facts = ModelCardData(library_name="stir-workbench", tags=TAGS, pipeline_tag="text-generation", language="en", **base)
+    sections = [_head(manifest), _use(manifest), _effect(summary), _limits(manifest, summary), _origin(manifest)]
+    return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"))
+
+
+def _head(manifest: BundleManifest) -> str:
+    base = manifest.base_model or manifest.model.name
+    layers = ", ".join(str(layer) for layer in manifest.layers)
+    return (
+        f"# STIR library for {base}\n\n"
+        f"{manifest.n_actions} latent actions ({manifest.n_entries} entries with their null entries) for the output of block {layers} "
+        f"(0-based, of {manifest.model.n_layers}; width {manifest.model.d_model}). At each step of an answer a gate retrieves the actions "
+        "whose key is nearest to the residual stream, previews them, and injects one as an impulse, or none."
+    )
+
+
+def _use(manifest: BundleManifest) -> str:
+    task, gate = manifest.stage3.task, manifest.stage3.gate
+    return (
+        "## Intended use\n\n"
+        f"Research on steering, with the very model that it was made with. Mined on the task `{task.name}` with its own prompt template "
+        f"(`{task.template}`); strength `k_scale = {gate.k_scale:g}`.\n\n"
+        "```bash\nstir import DIR                # checks every file\n"
+        "stir trace DIR 'a question'    # vanilla and steered, with decisions\n"
+        "stir serve DIR                 # OpenAI-compatible\n```"
+    )
+
+
+def _effect(summary: EvaluationSummary) -> str:
+    if not summary.evaluated:
+        return f"## Measured effect\n\nNot evaluated: {summary.reason}"
+    return "## Measured effect\n\n" + "\n\n".join(_table(each) for each in summary.evaluations)
+
+
+def _table(found: MeasuredEvaluation) -> str:
+    of = "of this very library" if found.same_library else "of another library of the same run"
+    leaks = f"; {found.leaks} of its problems were mined too" if found.leaks else ""
+    lines = [
+        f"`{found.label}`: {found.problems} problems of {found.task}/{found.split}, {of}{leaks}.\n",
+        f"| method | accuracy | minus `{found.baseline}` | p (Holm) | decoded tokens, difference |",
+        "|---|---|---|---|---|",
+    ]
+    for method in found.methods:
+        p = "" if method.p_holm is None else f"{method.p_holm:.3f}"
+        share, gain = _figure(method.accuracy, "{:.3f}"), _figure(method.difference, "{:+.3f}")
+        lines.append(f"| `{method.name}` | {share} | {gain} | {p} | {_figure(method.tokens, '{:+.1f}')} |")
+    intervals = sorted({method.interval for method in found.methods})
+    return "\n".join(lines) + f"\n\nIntervals are 95 %: {'; '.join(intervals)}; differences by bootstrap over problems."
+
+
+def _figure(found: Estimate | None, form: str) -> str:
+    return "" if found is None else f"{form.format(found.value)} [{form.format(found.low)}, {form.format(found.high)}]"
+
+
+def _limits(manifest: BundleManifest, summary: EvaluationSummary) -> str:
+    lines = [
+        "Works with one model: weights, tokenizer, dtype and hook are checked by hash, others are refused.",
+        "Actions are differences of means of right and wrong rollouts of one task; elsewhere nothing was measured.",
+        "Positives are the shortest right rollouts and negatives the longest wrong ones, so brevity is a confound.",
+        "Exports to llama.cpp and vLLM keep vectors only: no keys, no gate, no preview.",
+        *manifest.notes,
+    ]
+    if not any(found.same_library for found in summary.evaluations):
+        lines.insert(0, "The effect of this library was not measured.")
+    return "## Limits\n\n" + "\n".join(f"- {line[0].upper()}{line[1:]}" for line in lines)
+
+
+def _origin(manifest: BundleManifest) -> str:
+    origin, norms = manifest.provenance, manifest.norms
+    edits = f", after {origin.curation_version} edits" if origin.curation_version else ""
+    only = f", only {origin.only}" if origin.only else ""
+    return (
+        "## Where it comes from\n\n"
+        f"Run `{origin.run}` (config {origin.config_digest}), library `{origin.library}`{only}{edits}. "
+        f"Weights SHA-256 `{manifest.model.weights_sha256}`, tokenizer `{manifest.model.tokenizer_sha256}`, {manifest.model.dtype}, "
+        f"processing {manifest.model.processing}. Norms: keys {norms.keys.mean:.3g} (sd {norms.keys.sd:.2g}), "
+        f"actions {norms.actions.mean:.3g} (sd {norms.actions.sd:.2g}). Method: arXiv 2602.04925."
+    )

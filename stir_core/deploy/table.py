@@ -1,0 +1,90 @@
+"""``actions.parquet``: one row an entry, with where it comes from and what a reader said of it. Row i belongs to row i of the tensors."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import ValidationError
+
+from stir_core.deploy.manifest import MAX_ENTRIES
+from stir_core.deploy.untrusted import AGAIN
+from stir_core.errors import DeployError
+from stir_core.records import Entry
+from stir_core.store.curated import Origin
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_TABLE = 256 << 20
+"""Bytes of the table when it is unpacked; a packed one can be far smaller."""
+_SAID = tuple(field for field in Origin.model_fields if field != "entry_id")
+
+
+class ActionRow(NamedTuple):
+    """One row of the table."""
+
+    entry: Entry
+    origin: Origin
+
+
+def table_bytes(rows: Sequence[ActionRow]) -> bytes:
+    """The table as a Parquet file; the same rows give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plain = [row.entry.model_dump() | {field: getattr(row.origin, field) for field in _SAID} for row in rows]
+    listed = [{key: list(value) if isinstance(value, tuple) else value for key, value in row.items()} for row in plain]
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(listed, schema=_schema()), out, compression="zstd")
+    return out.getvalue()
+
+
+def table_rows(path: Path, data: bytes, n: int) -> list[ActionRow]:
+    """Read a table of ``n`` rows that somebody else wrote: its columns and sizes are checked before it is unpacked.
+
+    Raises:
+        DeployError: not a Parquet file, other columns or counts, or a row that is no entry.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        facts, names = file.metadata, file.schema_arrow.names
+        if facts.num_rows != n or n > MAX_ENTRIES:
+            raise DeployError(f"{path} has {facts.num_rows:,} rows, its manifest says {n:,}: {AGAIN}")
+        if not file.schema_arrow.equals(_schema()):
+            odd = sorted(set(names) ^ set(_schema().names))
+            raise DeployError(f"{path} has other columns than a bundle's ({odd[0][:40] if odd else 'other types'}): {AGAIN}")
+        unpacked = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+        if unpacked > MAX_TABLE:
+            raise DeployError(f"{path} would unpack to {unpacked >> 20:,} MB, more than {MAX_TABLE >> 20}: {AGAIN}")
+        rows = file.read(use_threads=False).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DeployError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0][:120]}): {AGAIN}") from None
+    return [_row(path, i, row) for i, row in enumerate(rows)]
+
+
+def _row(path: Path, i: int, row: dict) -> ActionRow:
+    said = {field: row.pop(field) for field in _SAID}
+    try:
+        entry = Entry.model_validate(row)
+        return ActionRow(entry, Origin.model_validate({"entry_id": entry.id, **said}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DeployError(f"{path} row {i} is not an entry ({first['loc'][0]}: {first['msg']}): {AGAIN}") from None
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    text, whole, number, flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+    columns = {
+        **dict.fromkeys(("id", "kind"), text), "pair": whole, "problem_id": text, **dict.fromkeys(("m", "layer"), whole),
+        **dict.fromkeys(("quality", "reward_pos", "reward_neg"), number), **dict.fromkeys(("positives", "negatives"), pa.list_(whole)),
+        "pos_source": text, **dict.fromkeys(("key_row", "action_row"), whole), **dict.fromkeys(("key_norm", "action_norm"), number),
+        "reachable": flag, "name": text, "starred": flag, "tags": pa.list_(text), "note": text,
+        "members": pa.list_(text), "weights": pa.list_(number),
+    }  # fmt: skip
+    return pa.schema(columns)
