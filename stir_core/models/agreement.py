@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stir_core.models.backends import BridgeBackend, HookedDecoder
+from stir_core.models.hooked import BridgeBackend, HookedDecoder
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward, scratch
 

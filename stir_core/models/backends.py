@@ -1,24 +1,34 @@
-"""Two ways through one set of weights, behind one small interface: the raw bridge, and a lean decoder with the same hook points.
+"""What a forward pass needs of a model, behind one small interface; and the plain Hugging Face model behind it.
 
-The bridge serves anything that looks inside a model. Decoding goes through :class:`HookedDecoder`: the plain Hugging Face model with
-TransformerLens hook points at its block outputs, attention over packed tokens, and the bridge's own parameters (no second copy).
-Which of the two runs is a matter of speed alone, and :func:`agreement` measures that it is.
+Decoding goes through a twin of the plain model: attention over packed tokens, and the model's own parameters (no second copy).
+``hooked`` has the two backends that need TransformerLens; nothing here does.
 """
 
 import copy
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
-from transformer_lens.hook_points import HookPoint
+from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from stir_core.errors import ModelError, SteeringError
 from stir_core.models.attention import NAME
 from stir_core.models.cache import Row, Store
 from stir_core.models.products import install
+
+
+@runtime_checkable
+class Point(Protocol):
+    """A place in a model whose output hooks see and may replace: a TransformerLens hook point, or as much of one as ``steering`` uses."""
+
+    fwd_hooks: list[Any]
+
+    def add_hook(self, hook: Callable[..., Tensor | None]) -> Any:
+        """Call ``hook(output, hook=point)`` in every pass; what it gives, where it gives anything, takes the output's place."""
+        ...
 
 
 @runtime_checkable
@@ -36,11 +46,11 @@ class Backend(Protocol):
         """Logits at the packed positions ``keep``; ``cache`` takes the new keys and values in."""
         ...
 
-    def hook_point(self, layer: int) -> HookPoint:
+    def hook_point(self, layer: int) -> "Point":
         """``blocks.{layer}.hook_out``."""
         ...
 
-    def embed_point(self) -> HookPoint:
+    def embed_point(self) -> "Point":
         """``hook_embed``: the token embeddings as they enter the first block (position embeddings, where there are any, come after)."""
         ...
 
@@ -49,27 +59,18 @@ class Backend(Protocol):
         ...
 
 
-class HookedDecoder(HookedRootModule):
-    """The plain Hugging Face model with TransformerLens hook points ``hook_embed`` and ``blocks.{i}.hook_out``.
+class Lean:
+    """What decoding asks of the plain Hugging Face model, wherever its hooks hang: packed passes over shared weights."""
 
-    It shares the weights that it is given.
-    """
-
-    name = "hooked"
     packs = True
+    model: nn.Module
 
-    def __init__(self, model: nn.Module):
-        super().__init__()
+    def _take(self, model: nn.Module) -> nn.ModuleList:
         self.model = model
         self._products = install(model)
         layers = block_list(model)
         self.n_layers = len(layers)
-        self.blocks = nn.ModuleList(_Block() for _ in layers)
-        for block, layer in zip(self.blocks, layers, strict=True):
-            layer.register_forward_hook(_through(block.hook_out))  # type: ignore[arg-type]
-        self.hook_embed = HookPoint()
-        model.get_input_embeddings().register_forward_hook(_through(self.hook_embed))  # type: ignore[operator]
-        self.setup()
+        return layers
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
         """See :class:`Backend`."""
@@ -79,57 +80,68 @@ class HookedDecoder(HookedRootModule):
         out = self.model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=keep)
         return out.logits[0]
 
-    def hook_point(self, layer: int) -> HookPoint:
-        """See :class:`Backend`."""
-        return _point(self.blocks, layer)
-
-    def embed_point(self) -> HookPoint:
-        """See :class:`Backend`."""
-        return self.hook_embed
-
     def embed(self, ids: list[int]) -> Tensor:
         """See :class:`Backend`."""
-        return _embedded(self.model.get_input_embeddings(), ids)  # type: ignore[operator]
+        return embedded(self.model.get_input_embeddings(), ids)  # type: ignore[operator]
 
 
-class BridgeBackend:
-    """The raw bridge, one sequence a pass, attention as Hugging Face's eager kernel computes it: slow, and the reference."""
+class PlainDecoder(Lean):
+    """The plain Hugging Face model and nothing else: hooks hang on its own modules, and only while a pass runs."""
 
-    name = "bridge"
-    packs = False
+    name = "plain"
 
-    def __init__(self, bridge: Any):
-        self.bridge = bridge
-        self.n_layers = len(bridge.blocks)
+    def __init__(self, model: nn.Module):
+        layers = self._take(model)
+        self._points = [ModulePoint(layer) for layer in layers]
+        self._embed_point = ModulePoint(model.get_input_embeddings())  # type: ignore[operator]
 
-    def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
-        """See :class:`Backend`; ``keep`` must be the last position, or all of them."""
-        logits, _ = self.bridge(ids, past_key_values=cache, use_cache=True, return_type="logits_and_cache", logits_to_keep=len(keep))
-        return logits[0]
-
-    def hook_point(self, layer: int) -> HookPoint:
+    def hook_point(self, layer: int) -> "ModulePoint":
         """See :class:`Backend`."""
-        return _point(self.bridge.blocks, layer)
+        if not 0 <= layer < len(self._points):
+            raise no_block(layer, len(self._points))
+        return self._points[layer]
 
-    def embed_point(self) -> HookPoint:
+    def embed_point(self) -> "ModulePoint":
         """See :class:`Backend`."""
-        return self.bridge.embed.hook_out
+        return self._embed_point
 
-    def embed(self, ids: list[int]) -> Tensor:
-        """See :class:`Backend`."""
-        # where the model scales embeddings outside of their module (Granite), the bridge's point shows them scaled
-        return _embedded(self.bridge.embed.original_component, ids) * self.bridge.embed._output_contribution_scale
 
-    def pattern_point(self, layer: int) -> HookPoint:
-        """``blocks.{layer}.attn.hook_pattern``: attention after the softmax, ``[1, heads, tokens, columns]``.
+class ModulePoint:
+    """The output of a module, as a :class:`Point`."""
 
-        Raises:
-            SteeringError: this model's attention has no such point.
-        """
-        point = getattr(getattr(self.bridge.blocks[layer], "attn", None), "hook_pattern", None)
-        if not isinstance(point, HookPoint):
-            raise SteeringError(f"no hook blocks.{layer}.attn.hook_pattern: this architecture's attention cannot be looked at")
-        return point
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.fwd_hooks: list[Any] = []
+
+    def add_hook(self, hook: Callable[..., Tensor | None]) -> "Hung":
+        """See :class:`Point`."""
+        hung = Hung(self.module.register_forward_hook(through(lambda output: hook(output, hook=self))))
+        self.fwd_hooks.append(hung)
+        return hung
+
+
+class Hung(NamedTuple):
+    """A hook that hangs on a module."""
+
+    hook: RemovableHandle
+
+
+def through(hook: Callable[[Tensor], Tensor | None]) -> Any:
+    """A forward hook of a module that shows ``hook`` the first thing that the module gives."""
+
+    def run(module: nn.Module, args: Any, output: Any) -> Any:
+        stream = output if isinstance(output, Tensor) else output[0]
+        changed = hook(stream)
+        if changed is None:
+            return None
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+
+    return run
+
+
+def no_block(layer: int, n: int) -> SteeringError:
+    """What is said of a block that the model does not have."""
+    return SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {n - 1}")
 
 
 def twin(hf_model: Any) -> nn.Module:
@@ -186,28 +198,8 @@ def take_over(row: Row, cache: DynamicCache, n: int) -> None:
     row.length += n
 
 
-class _Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.hook_out = HookPoint()
-
-
-def _through(point: HookPoint) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return point(output)
-        return (point(output[0]), *output[1:])
-
-    return hook
-
-
-def _point(blocks: Any, layer: int) -> HookPoint:
-    if not 0 <= layer < len(blocks):
-        raise SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {len(blocks) - 1}")
-    return blocks[layer].hook_out
-
-
-def _embedded(embedding: Any, ids: list[int]) -> Tensor:
+def embedded(embedding: Any, ids: list[int]) -> Tensor:
+    """Rows of an embedding module for these tokens, without firing its hooks."""
     n, device = embedding.weight.shape[0], embedding.weight.device
     unknown = [token for token in ids if not 0 <= token < n]
     if unknown:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.models.backends import BridgeBackend, row_cache
+from stir_core.models.backends import row_cache
 from stir_core.models.cache import Row
+from stir_core.models.hooked import BridgeBackend
 from stir_core.models.loading import LoadedModel
 from stir_core.models.steering import Impulse, attention, captured, impulses
 

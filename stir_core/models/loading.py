@@ -1,4 +1,5 @@
-"""Loading a language model as a raw TransformerBridge: weights neither folded nor centred, so vectors live in Hugging Face coordinates.
+"""Loading a language model, by default as a raw TransformerBridge: weights neither folded nor centred, so vectors live in Hugging Face
+coordinates. TransformerLens is imported when a backend that needs it is asked for, and not before.
 
 A GGUF file is dequantised once into a safetensors cache (parsing it takes 10-20 s; the cached copy loads in about 2 s).
 Nothing here changes an activation: see ``steering``.
@@ -16,12 +17,11 @@ from typing import Any, Literal
 import torch
 from jinja2.exceptions import TemplateError
 from safetensors import SafetensorError
-from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from stir_core.errors import ModelError, PromptError
-from stir_core.models.backends import Backend, BridgeBackend, HookedDecoder, block_list, twin
+from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import Store
 from stir_core.models.catalogue import ModelSource, converted, converted_folder, file_digest, resolve, weights_digest
 from stir_core.models.cost import Shape
@@ -30,12 +30,17 @@ from stir_core.records import ModelIdentity
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _THREADS_SET = threading.Event()
 
+Way = Literal["hooked", "bridge", "plain"]
+"""What forward passes go through: the lean decoder with TransformerLens hook points (with a bridge beside it), the raw bridge, or the lean
+decoder alone, without TransformerLens."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for hooked forward passes. Share one per process; ``lock`` serialises whole hooked sections."""
 
-    bridge: TransformerBridge
+    bridge: Any
+    """The raw TransformerBridge, for looking inside; ``None`` for the plain backend."""
     tokenizer: PreTrainedTokenizerBase
     identity: ModelIdentity
     device: torch.device
@@ -112,9 +117,7 @@ class LoadedModel:
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-def load_model(
-    name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: Literal["hooked", "bridge"] = "hooked"
-) -> LoadedModel:
+def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: Way = "hooked") -> LoadedModel:
     """Load a model by catalogue name, folder, GGUF file or hub name.
 
     Raises:
@@ -142,22 +145,29 @@ def boot(
     *,
     weights_sha256: str,
     device: torch.device | str = "cpu",
-    backend: Literal["hooked", "bridge"] = "hooked",
+    backend: Way = "hooked",
 ) -> LoadedModel:
-    """Wrap a loaded Hugging Face causal language model and its tokenizer. The model's modules are taken over.
+    """Wrap a loaded Hugging Face causal language model and its tokenizer. The model's modules are taken over, save by the plain backend.
 
     Args:
-        backend: what forward passes go through; both share the weights.
+        backend: what forward passes go through; all share the weights.
     """
     hf_model.eval()
-    # some checkpoints name a multimodal wrapper here; the bridge picks its adapter by this name
-    hf_model.config.architectures = [type(hf_model).__name__]
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
     hf_model.to(device)
     shape = _shape(hf_model)
-    lean = twin(hf_model) if backend != "bridge" else None  # before the bridge puts its own modules into the tree
-    bridge = TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=str(device), dtype=dtype)
+    bridge: Any = None
+    if backend == "plain":
+        decoder: Backend = PlainDecoder(twin(hf_model))
+    else:
+        from stir_core.models.hooked import BridgeBackend, HookedDecoder, bridge_of
+
+        # some checkpoints name a multimodal wrapper here; the bridge picks its adapter by this name
+        hf_model.config.architectures = [type(hf_model).__name__]
+        lean = twin(hf_model) if backend == "hooked" else None  # before the bridge puts its own modules into the tree
+        bridge = bridge_of(name, hf_model, tokenizer, str(device), dtype)
+        decoder = BridgeBackend(bridge) if lean is None else HookedDecoder(lean)
     identity = ModelIdentity(
         name=name,
         weights_sha256=weights_sha256,
@@ -174,7 +184,7 @@ def boot(
         torch.device(device),
         stop_ids=_stop_ids(hf_model, tokenizer),
         n_ctx=config.max_position_embeddings,
-        backend=BridgeBackend(bridge) if lean is None else HookedDecoder(lean),
+        backend=decoder,
         shape=shape,
     )
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.errors import SteeringError
-from stir_core.models.backends import Backend, BridgeBackend
+from stir_core.models.backends import Backend
 
 
 class Impulse(NamedTuple):
@@ -140,8 +140,11 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterat
 
 
 @contextmanager
-def attention(backend: BridgeBackend, held: Float[Tensor, "layers heads tokens columns"] | None = None) -> Iterator[dict[int, Tensor]]:
+def attention(backend: Any, held: Float[Tensor, "layers heads tokens columns"] | None = None) -> Iterator[dict[int, Tensor]]:
     """Collect every block's attention pattern in the one forward pass inside the block; with ``held`` put these in their place.
+
+    Args:
+        backend: the raw bridge; the lean decoder has no such points.
 
     Yields:
         A dict that fills during the pass: ``[heads, tokens, columns]`` by layer, as the values were weighted.

@@ -10,7 +10,7 @@ from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job
 from stir_core.intervene.readings import Answer, impulses_of, reread
 from stir_core.models import passes
-from stir_core.models.backends import BridgeBackend
+from stir_core.models.hooked import BridgeBackend
 from stir_core.readings import TOP
 from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stir_core.models.agreement import agreement
-from stir_core.models.backends import HookedDecoder
+from stir_core.models.hooked import HookedDecoder
 from stir_core.models.loading import boot
 from stir_core.models.products import Norm, Product
 from tests.builders import make_hf

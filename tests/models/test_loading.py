@@ -9,8 +9,8 @@ import torch
 
 from stir_core.errors import ModelError, PromptError
 from stir_core.models import loading
-from stir_core.models.backends import BridgeBackend
 from stir_core.models.catalogue import catalogue, file_digest, resolve
+from stir_core.models.hooked import BridgeBackend
 from stir_core.models.loading import load_model
 from stir_core.models.passes import read
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stir_core.errors import SteeringError
-from stir_core.models.backends import BridgeBackend, HookedDecoder
+from stir_core.models.hooked import BridgeBackend, HookedDecoder
 from stir_core.models.loading import boot
 from stir_core.models.passes import Feed, forward
 from stir_core.models.steering import Impulse, mixtures

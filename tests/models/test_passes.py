@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stir_core.models.backends import BridgeBackend, HookedDecoder
 from stir_core.models.cache import graft
+from stir_core.models.hooked import BridgeBackend, HookedDecoder
 from stir_core.models.loading import boot
 from stir_core.models.passes import Feed, forward, read, scratch
 from stir_core.models.steering import Impulse
