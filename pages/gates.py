@@ -16,13 +16,14 @@ with page("Gates", "Recorded evidence of held-out answers, decided again with th
         trace = views.choose_answer(facts)
     with right:
         whole.overview(facts, gate, answers)
-    step = views.choose_step(facts, trace)
-    views.step_detail(facts, gate, answers[trace.id].at(step.step) if step else None)
-    views.answer_margins(facts, gate, trace, answers[trace.id])
+    step = views.choose_step(trace, list(facts.steered))
+    changed = gate != facts.config.gate
+    views.step_detail(gate, answers[trace.id].at(step.step) if step else None, changed=changed)
+    views.answer_margins(facts, trace, answers[trace.id], changed=changed)
     left, right = st.columns([1.3, 1], gap="medium")
     with left:
         whole.margin_map(facts, answers, trace.id, step.step if step else None)
     with right:
-        whole.flips(answers, changed=gate != facts.config.gate)
+        whole.flips(answers, changed=changed)
     views.answer_text(trace)
     views.reproduce(facts, gate, trace)

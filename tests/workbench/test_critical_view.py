@@ -199,7 +199,7 @@ def _written(app: AppTest) -> str:
 
 
 def _texts(app: AppTest) -> str:
-    drawn = [element for element in _leaves(app.main) if element.type == "bidi_component"]
+    drawn = [element for element in _leaves(app.main) if element.type == "bidi_component" and "segments" in element.proto.json]
     return "".join(piece["text"] for element in drawn for piece in json.loads(element.proto.json)["segments"])
 
 

@@ -48,7 +48,7 @@ def leaves(block) -> list:
 
 def drawn(app: AppTest) -> list[str]:
     """What the text strips show."""
-    strips = [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component"]
+    strips = [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component" and "segments" in e.proto.json]
     return ["".join(piece["text"] for piece in strip["segments"]) for strip in strips]
 
 

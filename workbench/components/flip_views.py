@@ -11,6 +11,7 @@ from workbench.components.text_strip import text_strip
 from workbench.services import flips
 from workbench.services.evaluation_facts import EvaluationFacts, gate_of
 from workbench.services.gate_evidence import step_table
+from workbench.services.gate_replay import replay_answer
 from workbench.services.run_facts import RunFacts
 from workbench.services.visible_text import plain
 
@@ -97,8 +98,11 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
         return
     with st.expander(plain(f"What {method} did at every step of this answer"), expanded=True):
         if flips.has_gate(trace):
-            gate_views.answer_margins(facts, trace)
-            gate_views.step_detail(gate_of(evaluation.spec, method), gate_views.choose_step(trace))
+            gate = gate_of(evaluation.spec, method)
+            answer = replay_answer(trace, gate, gate, seed=facts.config.seed)
+            gate_views.answer_margins(facts, trace, answer)
+            step = gate_views.choose_step(trace)
+            gate_views.step_detail(gate, answer.at(step.step) if step else None)
             return
         columns = ["step", "m", "chosen", "alpha", "tokens", "reason"]
         config = {name: STEP_COLUMNS[name] for name in columns}

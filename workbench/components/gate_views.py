@@ -1,5 +1,7 @@
 """The Gates page's pieces: which answer, where the margins lay, and one step taken apart."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from stir_core.config import GateConfig
@@ -55,10 +57,9 @@ def choose_answer(facts: RunFacts) -> Trace:
     return facts.steered[chosen]
 
 
-def answer_margins(facts: RunFacts, gate: GateConfig, trace: Trace, answer: AnswerReplay) -> None:
-    """Step by candidate margins and the step table of one answer, under the settings that are tried."""
+def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, changed: bool = False) -> None:
+    """Step by candidate margins and the step table of one answer; ``changed`` when it was decided again with other settings."""
     st.markdown("**Score minus null score, step by candidate**")
-    changed = gate != facts.config.gate
     table = tables.margin_rows(answer)
     ids = {str(step.step) for step in trace.steps}
     if table.empty:
@@ -95,9 +96,9 @@ def _steps_again(answer: AnswerReplay) -> None:
     st.dataframe(grey, hide_index=True, placeholder="", column_config=columns, alt="Steps of the answer, decided again")
 
 
-def choose_step(facts: RunFacts, trace: Trace) -> StepTrace | None:
-    """The step to take apart; arrow keys go through steps, and with Shift through answers."""
-    numbers, ids = [str(step.step) for step in trace.steps], list(facts.steered)
+def choose_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:
+    """The step to take apart; arrow keys go through steps, and with Shift through the answers ``ids``."""
+    numbers = [str(step.step) for step in trace.steps]
     if not numbers:
         st.caption("This answer has no steps.")
         return None
@@ -107,12 +108,13 @@ def choose_step(facts: RunFacts, trace: Trace) -> StepTrace | None:
         chosen = session.choose_short(session.STEP, "Step", numbers, first=looked)
         _arrow("Previous step", session.STEP, numbers, chosen, -1)
         _arrow("Next step", session.STEP, numbers, chosen, +1)
-        _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
-        _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
+        if trace.id in ids:
+            _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
+            _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
     return evidence.step_numbered(trace, int(chosen))
 
 
-def _arrow(label: str, key: str, options: list[str], now: str, by: int) -> None:
+def _arrow(label: str, key: str, options: Sequence[str], now: str, by: int) -> None:
     """A button that goes to a neighbour; its key is drawn on it."""
     place = options.index(now) + by
     arrow = "Left" if by < 0 else "Right"
@@ -126,11 +128,10 @@ def _arrow(label: str, key: str, options: list[str], now: str, by: int) -> None:
     )
 
 
-def step_detail(facts: RunFacts, gate: GateConfig, step: StepReplay | None) -> None:
+def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = False) -> None:
     """One step: the funnel, the reason, every candidate's numbers and fate, and what its score is made of."""
     if step is None:
         return
-    changed = gate != facts.config.gate
     recorded, again = step.step, step.again
     if changed:
         colour = "red" if step.flips else "gray"
