@@ -1,6 +1,27 @@
 """Reading what a page drew."""
 
+import json
+from typing import Any
+
 from streamlit.testing.v1 import AppTest
+
+
+def leaves(block: Any) -> list[Any]:
+    """All elements of a page or a block, in order."""
+    found = []
+    for child in block.children.values():
+        found += leaves(child) if hasattr(child, "children") else [child]
+    return found
+
+
+def components(app: AppTest) -> list[dict[str, Any]]:
+    """What the page's own components were given, those without data left out."""
+    return [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component" and e.proto.json]
+
+
+def strips(app: AppTest) -> list[dict[str, Any]]:
+    """What the text strips were given to draw."""
+    return [data for data in components(app) if "segments" in data]
 
 
 def texts(app: AppTest) -> str:

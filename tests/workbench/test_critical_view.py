@@ -3,13 +3,13 @@
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportOptionalMemberAccess=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from fake_critical import fake_critical, make_fake_critical
 from fake_run import NASTY, fake_trace, make_fake_run
+from page_reading import strips
 from streamlit.testing.v1 import AppTest
 
 from stir_core.findings import CriticalTrace
@@ -199,12 +199,4 @@ def _written(app: AppTest) -> str:
 
 
 def _texts(app: AppTest) -> str:
-    drawn = [element for element in _leaves(app.main) if element.type == "bidi_component" and "segments" in element.proto.json]
-    return "".join(piece["text"] for element in drawn for piece in json.loads(element.proto.json)["segments"])
-
-
-def _leaves(block) -> list:
-    found = []
-    for child in block.children.values():
-        found += _leaves(child) if hasattr(child, "children") else [child]
-    return found
+    return "".join(piece["text"] for strip in strips(app) for piece in strip["segments"])

@@ -3,14 +3,13 @@
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_evaluation import METHODS, is_right, make_fake_evaluation
 from fake_run import NASTY, make_fake_run
-from page_reading import clean, texts
+from page_reading import clean, leaves, strips, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.records import StepEvidence
@@ -39,17 +38,9 @@ def facts_of(run: Run, label: str = "small") -> EvaluationFacts:
     return EvaluationFacts(EvaluationFolder(run, label))
 
 
-def leaves(block) -> list:
-    found = []
-    for child in block.children.values():
-        found += leaves(child) if hasattr(child, "children") else [child]
-    return found
-
-
 def drawn(app: AppTest) -> list[str]:
     """What the text strips show."""
-    strips = [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component" and "segments" in e.proto.json]
-    return ["".join(piece["text"] for piece in strip["segments"]) for strip in strips]
+    return ["".join(piece["text"] for piece in strip["segments"]) for strip in strips(app)]
 
 
 def test_the_table_shows_the_reports_numbers(run: Run) -> None:

@@ -1,30 +1,17 @@
 """Every page on every kind of store: nothing there, half a run, a whole run, a damaged one, wrong links. Never a traceback."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_run import NASTY, make_fake_run
+from page_reading import leaves, strips
 from streamlit.testing.v1 import AppTest
 
 from workbench import session
 
 PAGES = ("home", "actions", "basis", "gates", "trace")
 OpenPage = Callable[..., AppTest]
-
-
-def leaves(block) -> list:
-    """All elements of a page, in order."""
-    found = []
-    for child in block.children.values():
-        found += leaves(child) if hasattr(child, "children") else [child]
-    return found
-
-
-def strips(app: AppTest) -> list[dict]:
-    """What the text components were given to draw."""
-    return [json.loads(e.proto.json) for e in leaves(app.main) if e.type == "bidi_component" and "segments" in e.proto.json]
 
 
 def clean(app: AppTest) -> AppTest:

@@ -3,7 +3,6 @@
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
 
-import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_run import IDENTITY, NASTY, fake_config, make_fake_run, problems
 from fake_steering import FakeSteering
-from page_reading import texts
+from page_reading import components, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.config import ModelConfig
@@ -200,13 +199,6 @@ def test_reading_that_was_stopped_is_said(open_page: OpenPage, sessions: list[Fa
 
 def document(app: AppTest) -> dict:
     """What the page gave its token strip."""
-    given = [json.loads(element.proto.json or "null") for element in _leaves(app.main) if element.type == "bidi_component"]
+    given = components(app)
     (drawn,) = [data for data in given if data is not None and "steps" in data]
     return drawn
-
-
-def _leaves(block) -> list:
-    found = []
-    for child in block.children.values():
-        found += _leaves(child) if hasattr(child, "children") else [child]
-    return found

@@ -3,13 +3,13 @@
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
 # (pandas carries no stubs here: a column may be anything to a type checker)
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_run import IDENTITY, NASTY, make_fake_run
 from fake_steering import FakeSteering
+from page_reading import strips
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
@@ -153,8 +153,8 @@ def test_the_last_comparison_of_trace_is_an_origin(open_page: OpenPage, sessions
 
 def test_model_text_is_text(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
     app = open_step(open_page, problem="arithmetic/eval/0", step="1")
-    drawn = [json.loads(e.proto.json) for e in _leaves(app.main) if e.type == "bidi_component" and e.proto.json]
-    assert any(NASTY in "".join(piece["text"] for piece in strip["segments"]) for strip in drawn if "segments" in strip)
+    drawn = strips(app)
+    assert any(NASTY in "".join(piece["text"] for piece in strip["segments"]) for strip in drawn)
     assert not any("<script>" in element.value for element in app.markdown)
 
 
@@ -179,10 +179,3 @@ def test_without_a_steered_stage_the_command_is_shown(open_page: OpenPage, store
     make_fake_run(store, "half", upto)
     app = clean(open_page("what_if"))
     assert "no finished stage" in app.info[0].value and "--until steered" in app.code[0].value
-
-
-def _leaves(block) -> list:
-    found = []
-    for child in block.children.values():
-        found += _leaves(child) if hasattr(child, "children") else [child]
-    return found
