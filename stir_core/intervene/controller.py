@@ -9,7 +9,6 @@ both the unsteered context (``ephemeral``) and the state at the next control poi
 it stands (null, or any with ``preview_scale = "committed"``) simply goes on.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -17,9 +16,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from stir_core.config import GateConfig
+from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
-from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
+from stir_core.intervene.jobs import NOTHING, Forced, Intake, Job, Listed, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.cache import Column, Row, Store, graft
 from stir_core.models.cost import Cost, cost_of, flops
@@ -32,18 +31,26 @@ from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner, boundaries
 
 
-def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[Event]:
+def steer(model: LoadedModel, jobs: list[Job] | Intake, settings: Settings) -> Iterator[Event]:
     """Decode every job step by step, side by side, yielding each decision, token and finished trace as it happens.
 
     Source: spec, Stage III. Rows never touch each other: a job's events do not depend on its neighbours.
+
+    Args:
+        jobs: all of them, or where they come from while others are decoded; new ones begin between two passes.
     """
+    intake = jobs if isinstance(jobs, Intake) else Listed(jobs, settings.rows)
     desk = _Desk(model, settings, model.new_store(), scratch(model))
-    waiting = deque(_Answer(job, row, desk) for row, job in enumerate(jobs))
     live: list[_Answer] = []
-    while waiting or live:
-        while waiting and len(live) < (settings.rows or len(jobs)):
-            live.append(waiting.popleft())
+    while True:
+        live = _stayed(live, intake)
+        if not live:
+            desk = _Desk(model, settings, model.new_store(), scratch(model))  # what was held for those that ended is given back
+        for number, job in intake.take(len(live)):
+            live.append(_Answer(job, number, desk))
             live[-1].begin(live[:-1])
+        if not live:
+            return
         feeds = [answer.feeds() for answer in live]
         arriving = [answer.job.memory for answer in live if answer.phase == "read" and answer.job.memory is not None]
         layers = tuple(sorted({layer for memory in arriving for layer in memory.layers}))
@@ -59,8 +66,7 @@ def steer(model: LoadedModel, jobs: list[Job], settings: Settings) -> Iterator[E
             if answer.phase == "read":
                 yield from answer.arrive()
         while pending := [(answer, strand) for answer in live for strand in answer.undrawn]:
-            rows = torch.stack([answer.undrawn[strand] for answer, strand in pending])
-            draw(model, [strand for _, strand in pending], rows, desk.sampling)
+            _draw_all(model, pending)
             for answer in live:
                 if answer.undrawn:
                     drawn = list(answer.undrawn)
@@ -75,6 +81,25 @@ def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Tra
     return [traces[row] for row in range(len(jobs))]
 
 
+def _stayed(live: list["_Answer"], intake: Intake) -> list["_Answer"]:
+    """The answers that somebody still waits for; the others leave, whatever they were doing."""
+    gone = intake.gone() if live else ()
+    left = [answer for answer in live if answer.number in gone]
+    stayed = [answer for answer in live if answer.number not in gone]
+    for answer in left:
+        answer.leave(stayed)
+    return stayed
+
+
+def _draw_all(model: LoadedModel, pending: list[tuple["_Answer", Strand]]) -> None:
+    """The next token of every strand, each as its own answer samples."""
+    groups: dict[Sampling, list[tuple[Strand, Tensor]]] = {}
+    for answer, strand in pending:
+        groups.setdefault(answer.sampling, []).append((strand, answer.undrawn[strand]))
+    for sampling, group in groups.items():
+        draw(model, [strand for strand, _ in group], torch.stack([logits for _, logits in group]), sampling)
+
+
 class _Desk(NamedTuple):
     """What the answers of a batch work with."""
 
@@ -82,10 +107,6 @@ class _Desk(NamedTuple):
     settings: Settings
     store: Store
     branches: Store
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.settings.decode.temperature, self.settings.decode.top_p)
 
 
 @dataclass(eq=False)
@@ -137,6 +158,24 @@ class _Answer:
     decision: Decision = field(default_factory=lambda: Decision(chosen=None, alpha=0.0, score_null=None, reason=""))
     strand: Strand = field(default_factory=lambda: Strand("", 1))
     shown: str = ""
+
+    @property
+    def decode(self) -> DecodeConfig:
+        """Budget and temperature: the job's own, or the batch's."""
+        return self.job.decode or self.desk.settings.decode
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its tokens are drawn."""
+        return Sampling(self.decode.temperature, self.decode.top_p)
+
+    def leave(self, others: list["_Answer"]) -> None:
+        """Give back what it holds, before its end; a neighbour that waits to take its prefix over reads for itself."""
+        self._close_previews()
+        self.desk.store.close(self.row)
+        for other in others:
+            if other.twin is self:
+                other.twin, other.cost = None, Cost()
 
     # -- the phases, each ending where the next begins -----------------------------------------------------------------
 
@@ -320,13 +359,19 @@ class _Answer:
 
     def _preview_to_keep(self) -> Strand | None:
         """The preview that is itself the beginning of the committed step, if there is one."""
-        if not self.previews or self.desk.settings.decode.temperature > 0:
+        if not self.previews or self.decode.temperature > 0:
             return None  # sampled steps draw from their own stream, so that choosing a preview does not bias them
         if self.decision.chosen is None:
             return self.previews[0]
         if self.job.gate.preview_scale == "committed":
             return next(s for s, entry in zip(self.previews[1:], self.candidates, strict=True) if entry.entry_id == self.decision.chosen)
         return None
+
+    def _close_previews(self) -> None:
+        for strand in reversed(self.previews):
+            if strand.row is not None and strand.row is not self.row:
+                self.desk.branches.close(strand.row)
+        self.previews.clear()
 
     # -- committing ----------------------------------------------------------------------------------------------------
 
@@ -339,7 +384,7 @@ class _Answer:
             reason = self.evidence.not_retrieved or ""
             self.decision = Decision(chosen=label if alpha else None, alpha=alpha, score_null=None, reason=reason)
         self.phase, self.shown = "commit", ""
-        budget = settings.decode.max_new_tokens - len(self.ids)
+        budget = self.decode.max_new_tokens - len(self.ids)
         kept = self._preview_to_keep()
         steered = self.decision.chosen is not None
         if steered and self.job.gate.persistence == "ephemeral":
@@ -354,10 +399,7 @@ class _Answer:
                 self.spike = _impulse(self)
             elif self.logits is not None:
                 self.undrawn[self.strand] = self.logits
-        for strand in reversed(self.previews):
-            if strand.row is not None and strand.row is not self.row:
-                self.desk.branches.close(strand.row)
-        self.previews.clear()
+        self._close_previews()
         yield StepEvent(
             row=self.number,
             step=self.step,
@@ -408,7 +450,7 @@ class _Answer:
         self.texts.append(text)
         self.probe_tokens += self.probed
         self.reused_tokens += self.reused
-        if strand.finish == "delimiter" and len(self.ids) < self.desk.settings.decode.max_new_tokens:
+        if strand.finish == "delimiter" and len(self.ids) < self.decode.max_new_tokens:
             if self.clean is not None:
                 self.desk.store.put(self.row, len(self.read_ids) - 1, self.clean)
                 self.clean = None
@@ -451,7 +493,7 @@ class _Answer:
     def _strand(self, stream: str, budget: int, branch: str, *, to_delimiter: bool = True) -> Strand:
         # all branches of a preview draw from the same stream, so that they differ by their impulse alone
         settings, model = self.desk.settings, self.desk.model
-        rng = generator_for(settings.seed, stream, self.job.id, self.evidence.m) if settings.decode.temperature > 0 else None
+        rng = generator_for(settings.seed, stream, self.job.id, self.evidence.m) if self.decode.temperature > 0 else None
         scanner = StepScanner(model.text, settings.delimiter) if to_delimiter else None
         if scanner is not None:
             for token in self.tail:  # a delimiter may have begun in what is given

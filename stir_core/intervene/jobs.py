@@ -1,6 +1,7 @@
 """What the step loop is given: answers to decode, decisions made for the gate, and what a batch shares."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +49,8 @@ class Job:
     past: Force | None = None
     """Impulses that were live while the given tokens were decoded. Under ``persistent`` these tokens are read with them at their control
     points; under ``ephemeral``, and where ``None``, they are read unsteered."""
+    decode: DecodeConfig | None = None
+    """Its own budget and temperature; ``None``: the batch's."""
 
 
 class Settings(NamedTuple):
@@ -61,3 +64,30 @@ class Settings(NamedTuple):
     """Tokenise the whole text again at every boundary, as the published code does."""
     rows: int | None = None
     """Most answers decoded side by side; the others wait. ``None``: all."""
+
+
+class Intake:
+    """Where jobs come from while others are decoded. The step loop asks before every pass."""
+
+    def take(self, live: int) -> list[tuple[int, Job]]:
+        """Jobs that begin now, each with the number that its events carry; ``live`` are being decoded.
+
+        With none live it may wait for one; what it gives then being empty, the loop ends.
+        """
+        raise NotImplementedError
+
+    def gone(self) -> Collection[int]:
+        """Numbers of answers that nobody waits for any more; they are dropped before the next pass, without a trace."""
+        return ()
+
+
+class Listed(Intake):
+    """Jobs that are all known from the beginning, numbered in their order, at most ``rows`` at a time."""
+
+    def __init__(self, jobs: list[Job], rows: int | None):
+        self._waiting = deque(enumerate(jobs))
+        self._rows = rows or len(jobs)
+
+    def take(self, live: int) -> list[tuple[int, Job]]:
+        """See :class:`Intake`."""
+        return [self._waiting.popleft() for _ in range(min(self._rows - live, len(self._waiting)))]

@@ -13,13 +13,14 @@ from stir_core.intervene.controller import steer
 from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
+from stir_core.intervene.prompting import user_message
 from stir_core.intervene.readings import Answer, impulses_of, reread
 from stir_core.models.loading import LoadedModel
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, render, task_spec
+from stir_core.tasks import Grader
 
 VANILLA, STEERED = 0, 1
 """Rows of the two answers of :meth:`Session.compare`."""
@@ -49,12 +50,7 @@ class Session:
         Raises:
             PromptError: empty, or too long for the context.
         """
-        question = prompt if isinstance(prompt, str) else prompt.question
-        if question.strip() and not (raw and isinstance(prompt, str)):
-            if isinstance(prompt, str):
-                spec = task_spec(self.config.task.name)
-                prompt = Problem(id="prompt", task=spec.name, split="free", question=prompt, answer="", kind=spec.kind)
-            question = render(prompt, self.config.task.template)
+        question = user_message(prompt, self.config.task, raw=raw)
         return self.model.chat_ids(question, self.config.task.system, room=decode.max_new_tokens)
 
     def compare(

@@ -84,15 +84,25 @@ class LoadedModel:
 
     def chat_text(self, question: str, system: str | None = None) -> str:
         """The prompt as text: chat template with its generation prompt, or the bare question for a base model."""
+        first = [] if system is None else [{"role": "system", "content": system}]
+        return self.dialogue_text([*first, {"role": "user", "content": question}])
+
+    def dialogue_text(self, messages: list[dict[str, str]]) -> str:
+        """A conversation (``role`` and ``content`` each) as the model's chat template writes it, ready for the next answer.
+
+        Raises:
+            PromptError: the template refuses these roles in this order.
+        """
         if not self.tokenizer.chat_template:
-            return (getattr(self.tokenizer, "bos_token", None) or "") + "\n\n".join(filter(None, [system, question]))
-        messages = [{"role": "user", "content": question}]
-        if system is not None:
-            try:
-                return self._render([{"role": "system", "content": system}, *messages])
-            except TemplateError:  # the template's own refusal: Gemma-style models know no system role
-                messages = [{"role": "user", "content": f"{system}\n\n{question}"}]
-        return self._render(messages)
+            texts = [message["content"] for message in messages if message["content"]]
+            return (getattr(self.tokenizer, "bos_token", None) or "") + "\n\n".join(texts)
+        try:
+            return self._render(messages)
+        except TemplateError as error:  # the template's own refusal: Gemma-style models know no system role
+            if len(messages) > 1 and messages[0]["role"] == "system" and messages[1]["role"] == "user":
+                joined = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+                return self.dialogue_text([{"role": "user", "content": joined}, *messages[2:]])
+            raise PromptError(f"the model's chat template refuses this conversation: {_first_line(error)}") from None
 
     def chat_ids(self, question: str, system: str | None = None, *, room: int = 1) -> list[int]:
         """Prompt ids; the chat template's own BOS is the only one.
@@ -105,7 +115,14 @@ class LoadedModel:
         """
         if not question.strip():
             raise PromptError("the prompt is empty: write a question")
-        ids = self.tokens(self.chat_text(question, system))
+        return self.fitting(self.tokens(self.chat_text(question, system)), room=room)
+
+    def fitting(self, ids: list[int], *, room: int) -> list[int]:
+        """The prompt ids, when ``room`` tokens still fit behind them.
+
+        Raises:
+            PromptError: they do not.
+        """
         if len(ids) + room > self.n_ctx:
             raise PromptError(
                 f"the prompt has {len(ids)} tokens and {room} must follow, but {self.identity.name} reads {self.n_ctx}: "
