@@ -19,13 +19,13 @@ DONE = """() => document.querySelector('[data-testid="stApp"]').getAttribute('da
 BEGIN, END = "<!-- pages: written by python -m benchmarks.pages --write -->", "<!-- end of pages -->"
 
 
-def measure(rounds: int) -> dict[str, dict[str, float]]:
+def measure(rounds: int, only: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Median, least and most seconds of every page on both runs, the first visit left out."""
     from big_run import make_big_run  # pyright: ignore[reportMissingImports]
     from served_app import browser, served, settle  # pyright: ignore[reportMissingImports]
 
     names = {path.stem: path.stem for path in sorted((ROOT / "pages").glob("*.py")) if path.stem != "home"}
-    titles = {"what_if": "What-if"} | {stem: stem.capitalize() for stem in names if stem != "what_if"}
+    titles = {stem: "What-if" if stem == "what_if" else stem.capitalize() for stem in names if not only or stem in only}
     seconds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_big_run(Path(folder) / "runs")
@@ -57,10 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print, and put the table between its marks."""
     options = parser("pages", __doc__, model=False)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--only", nargs="+", metavar="STEM", help="only these pages, by their files' names")
     options.add_argument("--write", type=Path, help="file with marks to write the table into")
     arguments = options.parse_args(argv)
     facts = ", ".join(f"{key} {value}" for key, value in machine().items())
-    text = f"{facts}; {arguments.rounds} rounds, seconds\n\n{table(measure(arguments.rounds))}"
+    text = f"{facts}; {arguments.rounds} rounds, seconds\n\n{table(measure(arguments.rounds, arguments.only))}"
     print(text)
     if arguments.write:
         whole = arguments.write.read_text(encoding="utf-8")

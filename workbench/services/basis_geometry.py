@@ -11,7 +11,7 @@ from stir_core.basis import geometry
 from workbench.services.action_card import space
 from workbench.services.run_facts import RunFacts
 
-HEATMAP_LIMIT = 96
+HEATMAP_LIMIT = 64
 """Most entries drawn in one heatmap: beyond that a cell is smaller than a finger and a pixel."""
 
 
