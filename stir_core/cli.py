@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stir_core import __version__
-from stir_core.commands import causal, compare, critical, curate, estimate, evaluate, impulse, sweep, whatif
+from stir_core.commands import causal, compare, critical, curate, estimate, evaluate, export, impulse, sweep, whatif
 from stir_core.commands.console import print_stages, print_traces, stoppable, table, told
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
 
     trace = command("trace", _trace, "Decode a prompt vanilla and steered, side by side, with the gate's decisions.")
-    trace.add_argument("run", help='run folder, or "demo"')
+    trace.add_argument("run", help='run folder, "demo", or the folder of a bundle')
     trace.add_argument("prompt", help="a question, or the id of one of the run's held-out problems")
     trace.add_argument("--raw", action="store_true", help="send the prompt as typed, without the task's template")
     trace.add_argument("--strength", type=float, help="k_scale instead of the run's own; 0 equals vanilla")
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
     grade.add_argument("--json", action="store_true")
 
-    for module in (estimate, evaluate, causal, critical, impulse, sweep, curate, whatif, compare):
+    for module in (estimate, evaluate, causal, critical, impulse, sweep, curate, whatif, compare, export):
         module.add(command)
     return parser
 
@@ -145,13 +145,17 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _trace(arguments: argparse.Namespace) -> int:
+    from stir_core.deploy.bundle import is_bundle, read_bundle
+    from stir_core.deploy.opening import open_bundle
     from stir_core.intervene.session import STEERED, VANILLA
     from stir_core.models.loading import load_model
     from stir_core.pipeline import open_session
     from stir_core.records import Problem, TraceEvent
     from stir_core.store.runs import Run
 
-    run = Run.open(arguments.run)
+    source = read_bundle(Path(arguments.run)) if is_bundle(Path(arguments.run)) else Run.open(arguments.run)
+    run = source if isinstance(source, Run) else None
+    config = source.config if isinstance(source, Run) else source.manifest.run_config()
     changes = {
         "k_scale": arguments.strength,
         "persistence": arguments.persistence,
@@ -160,17 +164,18 @@ def _trace(arguments: argparse.Namespace) -> int:
         "probe_tokens": arguments.probe_tokens,
     }
     changed = overridden(
-        run.config,
+        config,
         [f"gate.{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
         + ([f"decode.max_new_tokens={arguments.max_new_tokens}"] if arguments.max_new_tokens is not None else []),
     )
-    held_out = {problem.id: problem for problem in run.problems("steered")} if run.finished("steered") else {}
+    held_out = {problem.id: problem for problem in run.problems("steered")} if run and run.finished("steered") else {}
     prompt: str | Problem = held_out.get(arguments.prompt) or str(arguments.prompt)
-    run.folder("basis")
+    if run:
+        run.folder("basis")
     if isinstance(prompt, str) and not prompt.strip():  # said before a model is loaded
         raise PromptError("the prompt is empty: write a question")
-    model = load_model(arguments.model or run.config.model.name, dtype=run.config.model.dtype, device=run.config.model.device)
-    session = open_session(run, model)
+    model = load_model(arguments.model or config.model.name, dtype=config.model.dtype, device=config.model.device)
+    session = open_session(source, model) if isinstance(source, Run) else open_bundle(source, model)
     events = session.compare(prompt, changed.gate, changed.decode, raw=arguments.raw)
     traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
     vanilla, steered = traces[VANILLA], traces[STEERED]

@@ -94,7 +94,10 @@ def refused_node(path: str, node: ast.AST) -> str | None:
     if not isinstance(node, ast.Call):
         return None
     called = ast.unparse(node.func)
-    if called in UNSAFE_CALLS or called.endswith(".to_pickle"):
+    tensors_only = called == "torch.load" and any(
+        word.arg == "weights_only" and getattr(word.value, "value", False) is True for word in node.keywords
+    )
+    if (called in UNSAFE_CALLS and not tensors_only) or called.endswith(".to_pickle"):
         return f"calls {called}"
     if any(word.arg == "allow_pickle" and getattr(word.value, "value", True) is not False for word in node.keywords):
         return "allows pickle"
@@ -177,6 +180,8 @@ def within(name: str, *modules: str) -> bool:
         ("pages/home.py", "from stir_core.errors import StirError", "a page knows"),
         ("stir_core/store/runs.py", "import pickle", "no pickle"),
         ("stir_core/store/runs.py", "import torch\ntorch.load('x')", "calls torch.load"),
+        ("stir_core/store/runs.py", "torch.load('x', weights_only=False)", "calls torch.load"),
+        ("stir_core/store/runs.py", "torch.load('x', weights_only=flag)", "calls torch.load"),
         ("stir_core/store/runs.py", "np.load('x', allow_pickle=flag)", "allows pickle"),
         ("workbench/live.py", "eval('1')", "calls eval"),
         ("pages/home.py", "exec('1')", "calls exec"),
@@ -199,6 +204,7 @@ def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
         ("stir_core/models/loading.py", "from transformer_lens.model_bridge import TransformerBridge\nmodel.eval()"),
         ("stir_core/cli.py", "from stir_core import pipeline\ntry:\n    f()\nexcept Exception:\n    pass"),
         ("workbench/services/tables.py", "from stir_core.store.runs import Run\nnp.load('x', allow_pickle=False)"),
+        ("stir_core/deploy/published.py", "torch.load('x', weights_only=True)"),
         ("pages/home.py", 'import streamlit as st\nfrom workbench import session\nst.write("Runs on transformer_lens")'),
     ],
 )

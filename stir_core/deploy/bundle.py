@@ -138,6 +138,15 @@ def read_bundle(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     check_folder(folder, (*manifest.files, MANIFEST))
     data = {name: _promised(folder / name, manifest.files[name]) for name in manifest.files}
+    return parsed(folder, manifest, data)
+
+
+def parsed(folder: Path, manifest: BundleManifest, data: Mapping[str, bytes]) -> Bundle:
+    """The bundle that these files are; they need not lie anywhere.
+
+    Raises:
+        DeployError: one line naming the file and the remedy.
+    """
     wanted = {name: (fact.dtype, fact.shape) for name, fact in manifest.tensors.items()}
     tensors = tensors_of(folder / LIBRARY, data[LIBRARY], wanted)
     rows = table_rows(folder / ACTIONS, data[ACTIONS], manifest.n_entries)
@@ -227,7 +236,7 @@ def seal(folder: Path, manifest: BundleManifest, files: Mapping[str, bytes]) -> 
     """
     folder = Path(folder)
     check_target(folder)
-    manifest = manifest.model_copy(update={"files": {name: fact_of(files[name]) for name in sorted(files)}})
+    manifest = with_files(manifest, files)
     part = folder.with_name(f"{folder.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -242,6 +251,11 @@ def seal(folder: Path, manifest: BundleManifest, files: Mapping[str, bytes]) -> 
     except OSError as error:
         raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
     return manifest
+
+
+def with_files(manifest: BundleManifest, files: Mapping[str, bytes]) -> BundleManifest:
+    """The manifest, naming these files."""
+    return manifest.model_copy(update={"files": {name: fact_of(files[name]) for name in sorted(files)}})
 
 
 def check_target(folder: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from stir_core import __version__
 from stir_core.config import digest_of
-from stir_core.deploy.bundle import library_bytes, rows_of
+from stir_core.deploy.bundle import Bundle, library_bytes, parsed, rows_of, with_files
 from stir_core.deploy.card import card_text
 from stir_core.deploy.manifest import (
     ACTIONS,
@@ -14,7 +14,7 @@ from stir_core.deploy.manifest import (
     EVALUATION,
     LIBRARY,
     BundleManifest,
-    FileFact,
+    EvaluationSummary,
     LibraryKind,
     Norms,
     Provenance,
@@ -30,8 +30,6 @@ from stir_core.records import Manifest, ModelIdentity
 from stir_core.store.curated import Curated, Origin, curated, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
-
-_NOBODY = FileFact(sha256="0" * 64, size=0)
 
 
 def made_from(run: Run, library: LibraryKind, only: str | None) -> tuple[BundleManifest, dict[str, bytes]]:
@@ -49,7 +47,18 @@ def made_from(run: Run, library: LibraryKind, only: str | None) -> tuple[BundleM
     chosen = chosen_from(run, curation, library, only)
     made_with = run.manifest("actions")
     layers = tuple(sorted({entry.layer for entry in chosen.library.entries}))
-    return describe(chosen, run.key_space(), _manifest(run, curation, library, only, chosen, made_with, layers), run)
+    summary = summary_of(run, library_digest(chosen.library), library)
+    return describe(chosen, run.key_space(), _manifest(run, curation, library, only, chosen, made_with, layers), summary)
+
+
+def bundle_from(run: Run, library: LibraryKind = "curated", only: str | None = None) -> Bundle:
+    """The bundle that a run would be written as, without writing it: what the other targets are made from.
+
+    Raises:
+        As :func:`made_from`.
+    """
+    manifest, files = made_from(run, library, only)
+    return parsed(run.path, with_files(manifest, files), files)
 
 
 def chosen_from(run: Run, curation: Curation, library: LibraryKind, only: str | None) -> Curated:
@@ -70,18 +79,19 @@ def chosen_from(run: Run, curation: Curation, library: LibraryKind, only: str | 
     return chosen
 
 
-def describe(chosen: Curated, space: KeySpace, manifest: BundleManifest, run: Run) -> tuple[BundleManifest, dict[str, bytes]]:
+def describe(
+    chosen: Curated, space: KeySpace, manifest: BundleManifest, summary: EvaluationSummary
+) -> tuple[BundleManifest, dict[str, bytes]]:
     """The files of a bundle, and its manifest with what they hold."""
     space = KeySpace(space.kind, *({i: own[i] for i in manifest.layers if i in own} for own in (space.means, space.maps)))
     tensors, facts = library_bytes(chosen.library, space)
-    summary = summary_of(run, library_digest(chosen.library), manifest.provenance.library)
+    manifest = manifest.model_copy(update={"tensors": facts})
     files = {
         LIBRARY: tensors,
         ACTIONS: table_bytes(rows_of(chosen.library, chosen.origins)),
         EVALUATION: (summary.model_dump_json(indent=2) + "\n").encode("utf-8"),
+        CARD: card_text(manifest, summary).encode("utf-8"),
     }
-    manifest = manifest.model_copy(update={"tensors": facts})
-    files[CARD] = card_text(manifest, summary).encode("utf-8")
     return manifest, files
 
 

@@ -28,6 +28,7 @@ PARTS = (LIBRARY, ACTIONS, EVALUATION, CARD)
 MAX_ENTRIES, MAX_WIDTH, MAX_LAYERS = 100_000, 65_536, 1_000
 
 LibraryKind = Literal["curated", "basis", "all"]
+"""Libraries of a run that can be shipped."""
 
 
 class FileFact(Record):
@@ -88,7 +89,8 @@ class Provenance(Record):
     """Digest of the run's whole config."""
     inputs: dict[str, str]
     """Digests of the run's stages that the library was read from."""
-    library: LibraryKind
+    library: LibraryKind | Literal["published"]
+    """``"published"``: imported from the published layout, on the word of whoever named the run or bundle that it is like."""
     only: str | None
     """``"starred"`` or ``"tag:NAME"`` where a part of the library was chosen."""
     curation_version: int

@@ -74,12 +74,14 @@ def read_plain(path: Path, limit: int) -> bytes:
         raise DeployError(f"{path} is missing: {AGAIN}") from None
     except OSError as error:
         raise DeployError(f"{path} is not a file that can be read ({error.strerror}): links are not followed; {AGAIN}") from None
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > limit:
+        os.close(handle)
+        what = (
+            f"has {facts.st_size:,} bytes, more than the {limit:,} that are read" if stat.S_ISREG(facts.st_mode) else "is not a plain file"
+        )
+        raise DeployError(f"{path} {what}: {AGAIN}")
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise DeployError(f"{path} is not a plain file: {AGAIN}")
-        if facts.st_size > limit:
-            raise DeployError(f"{path} has {facts.st_size:,} bytes, more than the {limit:,} that are read: {AGAIN}")
         data = file.read(limit + 1)
     if len(data) > limit:
         raise DeployError(f"{path} grew while it was read: {AGAIN}")
