@@ -52,8 +52,9 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
 
 
 def _portable(text: str, run: str) -> str:
-    """No folder of the machine that it was made on: where the run lay becomes ``runs/``."""
-    return re.sub(r"(?<= )/\S*/(?=" + re.escape(run) + r"\b)", "runs/", text)
+    """No folder of the machine that it was made on: where the run lay becomes ``runs/``, and of a model file only its name is left."""
+    text = re.sub(r"(?<= )/\S*/(?=" + re.escape(run) + r"\b)", "runs/", text)
+    return re.sub(r"(?<= )/\S*/(?=[\w.-]+\.gguf\b)", "", text)
 
 
 def _lowered(text: str) -> str:
