@@ -6,6 +6,7 @@ The token comes from ``HF_TOKEN`` and is never written; the hub is the one that 
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -46,7 +47,10 @@ def push(folder: Path, repo: str, *, private: bool = True) -> Place:
         api.create_repo(repo, exist_ok=True, private=private)
         names = [*bundle.manifest.files, MANIFEST]
         changes = [CommitOperationAdd(name, folder / name) for name in names]
-        done = api.create_commit(repo, changes, commit_message=f"STIR library {bundle.manifest.digest}")  # one: nobody pulls a half
+        with warnings.catch_warnings():  # a table beside a model is no mistake here
+            warnings.filterwarnings("ignore", message=".*you are about to commit a data file")
+            # one commit, so that nobody pulls a half
+            done = api.create_commit(repo, changes, commit_message=f"STIR library {bundle.manifest.digest}")
         return str(done.oid)
 
     return Place(repo, _asked(repo, upload))
