@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stir_core import __version__
-from stir_core.commands import causal, compare, critical, curate, estimate, evaluate, export, impulse, sweep, whatif
+from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, serve, sweep, whatif
 from stir_core.commands.console import print_stages, print_traces, stoppable, table, told
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
     grade.add_argument("--json", action="store_true")
 
-    for module in (estimate, evaluate, causal, critical, impulse, sweep, curate, whatif, compare, export):
+    for module in (estimate, evaluate, causal, critical, impulse, sweep, curate, whatif, compare, export, certify, serve):
         module.add(command)
     return parser
 

@@ -1,0 +1,108 @@
+"""``stir certify``: the same prompts through the workbench and through what a bundle is deployed with; differs anything?"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stir_core.errors import DeployError
+
+if TYPE_CHECKING:
+    from stir_core.deploy.bundle import Bundle
+    from stir_core.deploy.certificate import Certificate
+    from stir_core.intervene.session import Session
+    from stir_core.models.loading import LoadedModel
+    from stir_core.records import Problem
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def add(command: Command) -> None:
+    """Make the parser."""
+    certify = command("certify", _certify, "Send the same prompts through the workbench and a target, compare, and put the certificate in.")
+    certify.add_argument("bundle", type=Path, help="bundle folder")
+    certify.add_argument("--target", choices=("runtime", "server"), required=True)
+    certify.add_argument(
+        "--run", help="compare with this run's own library and settings; without it, with the bundle's in the workbench's engine"
+    )
+    certify.add_argument("--n", type=int, default=20, help="prompts: held-out problems of the run, or of the bundle's task (default 20)")
+    certify.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the bundle's own)")
+    certify.add_argument("--model", help="another place where the bundle's own model lies")
+    certify.add_argument("--json", action="store_true", help="print the certificate")
+
+
+def _certify(arguments: argparse.Namespace) -> int:
+    from stir_core.deploy.bundle import read_bundle
+    from stir_core.deploy.certificate import certify, put
+    from stir_core.deploy.runtime import SteeredModel
+    from stir_core.deploy.targets import by_runtime, by_server, serving
+    from stir_core.models.loading import load_model
+
+    if arguments.n < 1:
+        raise DeployError(f"--n is {arguments.n}: compare at least one prompt")
+    bundle = read_bundle(arguments.bundle)
+    made_with = bundle.manifest.model
+    name = arguments.model or made_with.name
+    session = _session(bundle, arguments.run, load_model(name, dtype=made_with.dtype))
+    problems = _problems(bundle, arguments.run, arguments.n)
+    budget = arguments.max_new_tokens or bundle.manifest.stage3.decode.max_new_tokens
+
+    def told(line: str) -> None:
+        if not arguments.json and sys.stderr.isatty():
+            print(line, file=sys.stderr)
+
+    def compared(answering, plain: "LoadedModel | None") -> "Certificate":
+        reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
+        target = arguments.target
+        return certify(bundle, session, problems, target, answering, plain=plain, reference=reference, max_new_tokens=budget, report=told)
+
+    steered = SteeredModel.load(bundle, name)
+    if arguments.target == "runtime":
+        made = compared(by_runtime(steered), steered.model)
+    else:
+        with serving(steered, "certified") as url:
+            made = compared(by_server(url, "certified"), None)
+    file = put(arguments.bundle, made)
+    if arguments.json:
+        print(json.dumps(made.model_dump(mode="json"), indent=2))
+    else:
+        _print(made, file)
+    return 0 if made.passed else 1
+
+
+def _session(bundle: "Bundle", run: str | None, model: "LoadedModel") -> "Session":
+    from stir_core.intervene.session import Session, open_session
+    from stir_core.store.runs import Run
+
+    if run is not None:
+        return open_session(Run.open(run), model)
+    bundle.manifest.check_model(model.identity)
+    return Session(bundle.manifest.run_config(), model, bundle.memory())
+
+
+def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":
+    from stir_core.store.runs import Run
+    from stir_core.tasks import load_problems
+
+    opened = Run.open(run) if run is not None else None
+    held_out = opened.problems("steered") if opened is not None and opened.finished("steered") else []
+    task = bundle.manifest.stage3.task
+    if len(held_out) < n:
+        known = {problem.id for problem in held_out}
+        more = load_problems(task.name, "eval", n=n + len(held_out))
+        held_out += [problem for problem in more if problem.id not in known]
+    return held_out[:n]
+
+
+def _print(made: "Certificate", file: Path) -> None:
+    worst = ", ".join(f"{name} {gap:.1e}" for name, gap in made.worst.model_dump().items() if gap is not None)
+    same = sum(prompt.same for prompt in made.prompts)
+    steps = sum(len(prompt.decisions) for prompt in made.prompts)
+    print(f"{made.target} against {made.reference}: {'PASSED' if made.passed else 'FAILED'}")
+    print(f"  {same} of {len(made.prompts)} prompts the same; {steps} decisions, {made.injected} of them injections")
+    print(f"  largest differences: {worst or 'none could be measured'}")
+    if made.first_difference:
+        print(f"  first difference: {made.first_difference}")
+    print(f"  {file}  sha256 {made.sha256[:16]}")

@@ -1,0 +1,297 @@
+"""The parity certificate: the same prompts through the workbench's engine and through a target, and whether anything differs.
+
+A certificate is one JSON file in the bundle, ``certificate-TARGET.json``. It carries a hash over all of itself, and the digest of what
+steers in the bundle, so one that was edited, or that belongs to another bundle, is noticed. The manifest lists it among the files, with
+SHA-256 and size, but it is not in the manifest's digest: certifying does not change what a bundle is. A failing one is written too.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy
+import torch
+import transformers
+from pydantic import ValidationError
+
+from stir_core import __version__
+from stir_core.config import DecodeConfig
+from stir_core.deploy.bundle import Bundle, attach
+from stir_core.deploy.untrusted import read_plain
+from stir_core.errors import DeployError
+from stir_core.intervene.prompting import user_message
+from stir_core.intervene.session import STEERED, VANILLA, Session
+from stir_core.models.loading import LoadedModel
+from stir_core.models.passes import Feed, forward
+from stir_core.records import ModelIdentity, Problem, Record, StepTrace, Trace, TraceEvent
+
+Target = Literal["runtime", "server"]
+MAX_CERTIFICATE = 4 << 20
+
+
+class Tolerances(Record):
+    """How far numbers may be apart; choices, tokens and texts may not be."""
+
+    logits: float = 1e-3
+    """Largest difference of a logit behind a prompt; the target must let them be seen (a server does not)."""
+    logprob: float = 1e-3
+    """Of a committed or previewed token, in nats."""
+    score: float = 1e-3
+    """Of a candidate's score, and of the injected multiple."""
+    cosine: float = 1e-4
+
+
+class Worst(Record):
+    """Largest differences that were seen; ``None`` where nothing could be compared."""
+
+    logits: float | None = None
+    logprob: float | None = None
+    score: float | None = None
+    cosine: float | None = None
+
+
+class Compared(Record):
+    """One prompt."""
+
+    id: str
+    question: str
+    prompt_tokens: int
+    tokens: int
+    decisions: tuple[str | None, ...]
+    """What the workbench's gate chose before each step."""
+    same: bool
+
+
+class Certificate(Record):
+    """What was compared, with what, and what came out."""
+
+    format: Literal["stir-certificate"] = "stir-certificate"
+    schema_version: int = 1
+    target: Target
+    passed: bool
+    first_difference: str | None
+    bundle: str
+    """Digest of all that steers in the bundle."""
+    reference: str
+    """What the target was compared with: the run, or the bundle itself in the workbench's engine."""
+    model: ModelIdentity
+    device: str
+    max_new_tokens: int
+    tolerances: Tolerances
+    worst: Worst
+    prompts: tuple[Compared, ...]
+    injected: int
+    """Steps that were steered: with none, little was compared."""
+    versions: dict[str, str]
+    sha256: str = ""
+    """Over all of the above."""
+
+    @property
+    def digest(self) -> str:
+        """What ``sha256`` must be."""
+        body = self.model_dump(mode="json", exclude={"sha256"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Pair(NamedTuple):
+    """The two answers that one prompt is given."""
+
+    vanilla: Trace
+    steered: Trace
+
+
+class Ask(NamedTuple):
+    """What a target is asked for: a rendered user message, and the system prompt."""
+
+    message: str
+    system: str | None
+    max_new_tokens: int
+
+
+Answering = Callable[[Sequence[Ask]], list[Pair]]
+"""A target: asks -> answers, in their order."""
+
+
+def certify(
+    bundle: Bundle,
+    session: Session,
+    problems: Sequence[Problem],
+    target: Target,
+    answering: Answering,
+    *,
+    plain: LoadedModel | None = None,
+    reference: str,
+    max_new_tokens: int,
+    tolerances: Tolerances | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Certificate:
+    """Ask both and compare.
+
+    Args:
+        session: the workbench's engine, with the run's library or the bundle's.
+        plain: the target's model, where its logits can be seen.
+        reference: what ``session`` was made from, for the reader.
+    """
+    tolerances = tolerances or Tolerances()
+    decode = session.config.decode.model_copy(update={"max_new_tokens": max_new_tokens, "temperature": 0.0})
+    asks = [_ask(session, problem, max_new_tokens) for problem in problems]
+    theirs: list[Pair] = []
+    for i, ask in enumerate(asks):
+        theirs.append(_reference(session, ask, decode))
+        report(f"workbench: {i + 1} of {len(problems)}")
+    ours = answering(asks)
+    report(f"{target}: {len(ours)} of {len(problems)}")
+    found = Differences(tolerances)
+    rows: list[Compared] = []
+    for problem, ask, want, have in zip(problems, asks, theirs, ours, strict=True):
+        before = len(found.lines)
+        for name, one, two in (("vanilla", want.vanilla, have.vanilla), ("steered", want.steered, have.steered)):
+            found.traces(f"{problem.id}, {name}", one, two, target)
+        if plain is not None:
+            found.logits(problem.id, session.model, plain, list(want.steered.prompt_ids))
+        chosen = tuple(step.decision.chosen for step in want.steered.steps)
+        rows.append(
+            Compared(
+                id=problem.id,
+                question=ask.message,
+                prompt_tokens=len(want.steered.prompt_ids),
+                tokens=want.steered.tokens_used,
+                decisions=chosen,
+                same=len(found.lines) == before,
+            )
+        )
+    made = Certificate(
+        target=target,
+        passed=not found.lines,
+        first_difference=found.lines[0] if found.lines else None,
+        bundle=bundle.manifest.digest,
+        reference=reference,
+        model=bundle.manifest.model,
+        device=str(session.model.device),
+        max_new_tokens=max_new_tokens,
+        tolerances=tolerances,
+        worst=Worst.model_validate(found.worst),
+        prompts=tuple(rows),
+        injected=sum(chosen is not None for row in rows for chosen in row.decisions),
+        versions=versions(),
+    )
+    return made.model_copy(update={"sha256": made.digest})
+
+
+class Differences:
+    """Collects what differs between two answers, the first in words, the largest in numbers."""
+
+    def __init__(self, tolerances: Tolerances):
+        self.tolerances = tolerances
+        self.lines: list[str] = []
+        self.worst: dict[str, float | None] = dict.fromkeys(Worst.model_fields)
+
+    def traces(self, name: str, one: Trace, two: Trace, target: str) -> None:
+        """Compare what the workbench (``one``) and the target (``two``) made of a prompt."""
+        if one.prompt_ids != two.prompt_ids:
+            self._say(f"{name}: the workbench reads {len(one.prompt_ids)} prompt tokens, the {target} other ones ({len(two.prompt_ids)})")
+            return
+        for a, b in zip_longest(one.steps, two.steps):
+            if a is None or b is None:
+                self._say(f"{name}: the workbench has {len(one.steps)} steps, the {target} {len(two.steps)}")
+                return
+            if not self._step(f"{name}, step {a.step}", a, b, target):
+                return
+        if (one.text, one.finish) != (two.text, two.finish):
+            self._say(f"{name}: the tokens are the same, but the texts or endings differ")
+
+    def logits(self, name: str, one: LoadedModel, two: LoadedModel, ids: list[int]) -> None:
+        """Compare all logits behind a prompt."""
+        a, b = (forward(model, [Feed(model.new_store().open(), ids)]).logits[0].cpu() for model in (one, two))
+        if a.shape != b.shape:
+            self._say(f"{name}: the workbench has {a.shape[0]} logits behind the prompt, the target {b.shape[0]}")
+            return
+        self._near(f"{name}: a logit behind the prompt", "logits", float((a - b).abs().max()), 0.0)
+
+    def _step(self, name: str, a: StepTrace, b: StepTrace, target: str) -> bool:
+        """Compare a step; False when what follows cannot be the same."""
+        pairs = list(zip(a.evidence.retrieved, b.evidence.retrieved, strict=False))
+        if [e.entry_id for e in a.evidence.retrieved] != [e.entry_id for e in b.evidence.retrieved]:
+            self._say(f"{name}: the workbench and the {target} retrieve different entries")
+        for mine, yours in pairs:
+            if mine.entry_id == yours.entry_id:
+                self._near(f"{name}: the cosine of {mine.entry_id}", "cosine", mine.sim, yours.sim)
+                self._near(f"{name}: the preview of {mine.entry_id}", "logprob", mine.preview_logprob, yours.preview_logprob)
+        self._near(f"{name}: the null preview", "logprob", a.evidence.null_logprob, b.evidence.null_logprob)
+        for mine, yours in zip(a.decision.scored, b.decision.scored, strict=False):
+            self._near(f"{name}: the score of {mine.entry_id}", "score", mine.score, yours.score)
+        if a.decision.chosen != b.decision.chosen:
+            self._say(f"{name}: the workbench chose {a.decision.chosen or 'null'}, the {target} {b.decision.chosen or 'null'}")
+            return False
+        self._near(f"{name}: the injected multiple", "score", a.decision.alpha, b.decision.alpha)
+        for i, (mine, yours) in enumerate(zip_longest(a.token_ids, b.token_ids)):
+            if mine != yours:
+                self._say(f"{name}: token {i + 1} is {mine} in the workbench and {yours} in the {target}")
+                return False
+        for mine, yours in zip(a.logprobs, b.logprobs, strict=True):
+            self._near(f"{name}: a token's log-probability", "logprob", mine, yours)
+        return True
+
+    def _near(self, name: str, what: str, one: float | None, two: float | None) -> None:
+        if one is None and two is None:
+            return
+        if one is None or two is None:
+            self._say(f"{name} was measured in one of the two only")
+            return
+        gap, known = abs(one - two), self.worst[what]
+        self.worst[what] = gap if known is None else max(known, gap)
+        if not gap <= getattr(self.tolerances, what):
+            self._say(f"{name} differs by {gap:.2e}, more than {getattr(self.tolerances, what):g}")
+
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def put(folder: Path, certificate: Certificate) -> Path:
+    """Put a certificate into its bundle.
+
+    Raises:
+        DeployError: the bundle is not whole.
+    """
+    name = f"certificate-{certificate.target}.json"
+    attach(folder, name, (certificate.model_dump_json(indent=2) + "\n").encode())
+    return folder / name
+
+
+def read_certificate(bundle: Bundle, target: Target) -> Certificate:
+    """The bundle's certificate for a target.
+
+    Raises:
+        DeployError: there is none, it was changed, or it is another bundle's.
+    """
+    file = bundle.folder / f"certificate-{target}.json"
+    again = f"certify again with `stir certify {bundle.folder} --target {target}`"
+    try:
+        found = Certificate.model_validate_json(read_plain(file, MAX_CERTIFICATE))
+    except ValidationError as error:
+        raise DeployError(f"{file} is not a certificate ({error.errors()[0]['msg']}): {again}") from None
+    if found.sha256 != found.digest:
+        raise DeployError(f"{file} was changed after it was made (its own hash differs): {again}")
+    if (found.bundle, found.target) != (bundle.manifest.digest, target):
+        raise DeployError(f"{file} belongs to bundle {found.bundle} and target {found.target}: {again}")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Software that numbers depend on."""
+    own = {"stir-workbench": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "numpy": numpy.__version__}
+    return own | {"python": platform.python_version(), "machine": platform.machine()}
+
+
+def _ask(session: Session, problem: Problem, max_new_tokens: int) -> Ask:
+    return Ask(user_message(problem, session.config.task), session.config.task.system, max_new_tokens)
+
+
+def _reference(session: Session, ask: Ask, decode: DecodeConfig) -> Pair:
+    events = session.compare(ask.message, session.config.gate, decode, raw=True)  # rendered already
+    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
+    return Pair(traces[VANILLA], traces[STEERED])

@@ -1,0 +1,315 @@
+"""An OpenAI-compatible server over a bundle: one decode loop for all who ask, each answer as it would be alone.
+
+``POST /v1/chat/completions`` (streamed or whole), ``GET /v1/models``, ``/health``, ``/metrics``. A request may say
+``"stir": {"strength": 0.5, "off": false, "variant": null, "decisions": true}``; a field that is not known is refused.
+"""
+
+import asyncio
+import hmac
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from stir_core import __version__
+from stir_core.deploy.meters import Meters
+from stir_core.deploy.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, summary, usage_chunk
+from stir_core.deploy.runtime import SteeredModel
+from stir_core.deploy.worker import Busy, Ended, Ticket, Worker
+from stir_core.errors import DeployError, PromptError, SteeringError
+from stir_core.records import Event, StepEvent, TokenEvent, Trace, TraceEvent
+
+KEY = "STIR_API_KEY"
+"""Environment variable with the bearer token that requests must carry; without it none is asked for."""
+_ENDED = {"timeout": 504, "stopping": 503, "failed": 500}
+_LOOK = 0.25
+"""Seconds between two looks at whether a reader is still there."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server lets through."""
+
+    rows: int = 8
+    """Answers decoded side by side."""
+    waiting: int = 32
+    """Answers that may wait for a row; more are refused with 429."""
+    seconds: float = 600.0
+    """Longest that an answer may take, waiting included."""
+    body: int = 1 << 20
+    """Most bytes of a request."""
+    tokens: int = 4096
+    """Most tokens of an answer."""
+    grace: float = 20.0
+    """Seconds that running answers have to end when the server stops."""
+
+
+@dataclass
+class _Call:
+    """One request on its way."""
+
+    name: str
+    asked: ChatRequest
+    began: float
+    queue: "asyncio.Queue[Event | Ended]"
+    ticket: Ticket | None = None
+
+
+class Service:
+    """The endpoints, and what they share."""
+
+    def __init__(self, steered: SteeredModel, name: str, limits: Limits, key: str | None):
+        self.steered, self.name, self.limits, self._key = steered, name, limits, key
+        self.worker = Worker(steered, rows=limits.rows, waiting=limits.waiting)
+        self.meters = Meters(lambda: self.worker.load)
+        self._mean_seconds = 1.0
+
+    # -- endpoints -----------------------------------------------------------------------------------------------------
+
+    async def chat(self, request: Request) -> Response:
+        """``POST /v1/chat/completions``."""
+        try:
+            self._let_in(request)
+            call = self._begin(parse(await self._body(request)))
+            response = self._streamed(call) if call.asked.stream else await self._whole(call, request)
+        except Refused as refused:
+            self.meters.asked(refused.status)
+            raise
+        self.meters.asked(response.status_code)
+        return response
+
+    async def models(self, request: Request) -> Response:
+        """``GET /v1/models``."""
+        self._let_in(request)
+        return JSONResponse({"object": "list", "data": [self._described()]})
+
+    async def model(self, request: Request) -> Response:
+        """``GET /v1/models/NAME``."""
+        self._let_in(request)
+        self._check_name(str(request.path_params["name"]))
+        return JSONResponse(self._described())
+
+    async def health(self, request: Request) -> Response:
+        """``GET /health``: 200 while it decodes, 503 when it does not."""
+        live, waiting = self.worker.load
+        alive = self.worker.alive
+        facts = {"status": "ok" if alive else "stopped", "live": live, "waiting": waiting, "version": __version__}
+        return JSONResponse(facts | {"bundle": self.steered.bundle.manifest.digest}, status_code=200 if alive else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """``GET /metrics``."""
+        self._let_in(request)
+        return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    # -- letting in ----------------------------------------------------------------------------------------------------
+
+    def _let_in(self, request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if self._key is not None and not hmac.compare_digest(given.encode(), f"Bearer {self._key}".encode()):
+            refused = Refused(401, "the bearer token is missing or wrong", kind="authentication_error", code="invalid_api_key")
+            refused.headers["WWW-Authenticate"] = "Bearer"
+            raise refused
+
+    async def _body(self, request: Request) -> bytes:
+        if not request.headers.get("content-type", "").split(";")[0].strip().lower().endswith("json"):
+            raise Refused(415, "the body must be JSON: send Content-Type: application/json")
+        too_large = Refused(413, f"the body has more than the {self.limits.body:,} bytes that are read: send less")
+        said = request.headers.get("content-length", "")
+        if said.isdigit() and (len(said) > 18 or int(said) > self.limits.body):
+            raise too_large
+        body = bytearray()
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > self.limits.body:
+                    raise too_large
+        except ClientDisconnect:
+            raise Refused(400, "the request ended before its body did") from None
+        return bytes(body)
+
+    def _begin(self, asked: ChatRequest) -> _Call:
+        self._check_name(asked.model)
+        name = f"chatcmpl-{uuid.uuid4().hex}"
+        call = _Call(name, asked, time.monotonic(), asyncio.Queue())
+        loop = asyncio.get_running_loop()
+
+        def sink(event: Event | Ended) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(call.queue.put_nowait, event)
+
+        try:
+            decode = self.steered.decoding(max_new_tokens=asked.budget, temperature=asked.temperature, top_p=asked.top_p)
+            if decode.max_new_tokens > self.limits.tokens:
+                raise Refused(
+                    400, f"{decode.max_new_tokens} tokens are asked for, this server gives {self.limits.tokens}", param="max_tokens"
+                )
+            ids = self.steered.prompt_ids([message.plain() for message in asked.messages], room=decode.max_new_tokens)
+            stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
+            options = asked.stir
+            job = self.steered.job(stream, ids, strength=options.strength, off=options.off, variant=options.variant, decode=decode)
+            call.ticket = self.worker.submit(job, sink, timeout=self.limits.seconds)
+        except (PromptError, SteeringError) as error:
+            raise Refused(400, str(error), param="messages" if isinstance(error, PromptError) else None) from None
+        except Busy as error:
+            refused = Refused(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
+            refused.headers["Retry-After"] = str(max(1, min(60, round(self._mean_seconds))))
+            raise refused from None
+        except DeployError as error:
+            raise Refused(503, str(error), kind="server_error") from None
+        return call
+
+    def _check_name(self, name: str) -> None:
+        if name != self.name:
+            raise Refused(404, f"there is no model {name[:80]!r} here: it is {self.name!r}", param="model", code="model_not_found")
+
+    def _described(self) -> dict[str, Any]:
+        manifest = self.steered.bundle.manifest
+        facts = {"bundle": manifest.digest, "base_model": manifest.base_model or manifest.model.name, "actions": manifest.n_actions}
+        return {"id": self.name, "object": "model", "created": 0, "owned_by": "stir", "stir": facts | {"layers": list(manifest.layers)}}
+
+    # -- answering -----------------------------------------------------------------------------------------------------
+
+    async def _whole(self, call: _Call, request: Request) -> Response:
+        assert call.ticket is not None  # begun
+        waiting = asyncio.ensure_future(self._last(call))
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=_LOOK)
+                if not waiting.done() and await request.is_disconnected():
+                    self.meters.cut("reader left")
+                    return Response(status_code=499)
+        finally:
+            waiting.cancel()
+            self.worker.cancel(call.ticket)
+        found = waiting.result()
+        if isinstance(found, Ended):
+            raise Refused(_ENDED[found.kind], found.why, kind="server_error", code=found.kind)
+        stir = summary(found, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
+        return JSONResponse(completion(call.name, self.name, found, stir))
+
+    async def _last(self, call: _Call) -> Trace | Ended:
+        first = True
+        while True:
+            event = await call.queue.get()
+            first = self._counted(call, event, first)
+            if isinstance(event, Ended):
+                return event
+            if isinstance(event, TraceEvent):
+                return event.trace
+
+    def _streamed(self, call: _Call) -> Response:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._pieces(call), media_type="text/event-stream", headers=headers)
+
+    async def _pieces(self, call: _Call) -> AsyncIterator[bytes]:
+        assert call.ticket is not None  # begun
+        sent, first, whole = "", True, False
+        try:
+            yield sse(chunk(call.name, self.name, {"role": "assistant", "content": ""}))
+            while not whole:
+                event = await call.queue.get()
+                first = self._counted(call, event, first)
+                if isinstance(event, TokenEvent) and event.text:
+                    sent += event.text
+                    yield sse(chunk(call.name, self.name, {"content": event.text}))
+                elif isinstance(event, StepEvent) and call.asked.stir.decisions:
+                    yield sse(chunk(call.name, self.name, {}, stir=decided(event)))
+                elif isinstance(event, TraceEvent):
+                    whole = True
+                    for piece in self._ending(call, event.trace, sent):
+                        yield piece
+                elif isinstance(event, Ended):
+                    whole = True
+                    yield sse(Refused(_ENDED[event.kind], event.why, kind="server_error", code=event.kind).body())
+            yield sse("[DONE]")
+        finally:
+            self.worker.cancel(call.ticket)
+            if not whole:
+                self.meters.cut("reader left")
+
+    def _ending(self, call: _Call, trace: Trace, sent: str) -> list[bytes]:
+        rest = trace.text[len(sent) :] if trace.text.startswith(sent) else ""  # half a character that was waited for
+        stir = summary(trace, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
+        pieces = [sse(chunk(call.name, self.name, {"content": rest}))] if rest else []
+        pieces.append(sse(chunk(call.name, self.name, {}, finish=trace.finish, stir=stir)))
+        if call.asked.stream_options is not None and call.asked.stream_options.include_usage:
+            pieces.append(sse(usage_chunk(call.name, self.name, trace)))
+        return pieces
+
+    def _counted(self, call: _Call, event: Event | Ended, first: bool) -> bool:
+        seconds = time.monotonic() - call.began
+        if isinstance(event, TokenEvent) and first:
+            self.meters.first(seconds)
+            return False
+        if isinstance(event, StepEvent):
+            self.meters.decided(event)
+        elif isinstance(event, TraceEvent):
+            self.meters.finished(event.trace, seconds)
+            self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
+        elif isinstance(event, Ended):
+            self.meters.cut(event.kind)
+        return first
+
+
+def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> FastAPI:
+    """The server as an ASGI application; its decode loop runs while its lifespan does.
+
+    Args:
+        name: what requests call the model.
+        key: bearer token that requests must carry.
+    """
+    limits = limits or Limits()
+    service = Service(steered, name, limits, key)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.worker.start()
+        yield
+        await asyncio.to_thread(service.worker.stop, limits.grace)
+
+    app = FastAPI(title="stir", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    app.add_route("/v1/chat/completions", service.chat, methods=["POST"])
+    app.add_route("/v1/models", service.models, methods=["GET"])
+    app.add_route("/v1/models/{name:path}", service.model, methods=["GET"])
+    app.add_route("/health", service.health, methods=["GET"])
+    app.add_route("/metrics", service.metrics, methods=["GET"])
+    app.add_exception_handler(Refused, _refusal)
+    app.add_exception_handler(HTTPException, _no_such_thing)
+    return app
+
+
+def run_server(app: FastAPI, *, host: str, port: int, grace: float) -> None:
+    """Serve until SIGTERM or Ctrl-C: no new request is taken then, what runs has ``grace`` seconds to end."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(grace)),
+        server_header=False,
+    )
+    uvicorn.Server(config).run()
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # registered for these alone
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+async def _no_such_thing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # registered for these alone
+    line = (
+        f"{request.method} {request.url.path[:80]}: {error.detail}; there is POST /v1/chat/completions, GET /v1/models, /health, /metrics"
+    )
+    return JSONResponse(Refused(error.status_code, line).body(), status_code=error.status_code)
