@@ -265,7 +265,7 @@ def _vector(folder: Path, named: str, width: int) -> Float[np.ndarray, "d"]:
 def _numbers(path: Path, data: bytes) -> np.ndarray:
     import torch
     from numpy._core.multiarray import _reconstruct  # what a saved array names; the published code saves arrays
-    from torch._weights_only_unpickler import UnpicklingError
+    from torch._weights_only_unpickler import UnpicklingError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
