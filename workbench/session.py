@@ -88,7 +88,7 @@ def prepare(key: str, options: Sequence[str]) -> None:
     """Seed a linked widget: what came with the address, else its current value, else memory, else the first option."""
     state = st.session_state
     arrived = _arrived(key)
-    if arrived in options:
+    if arrived is not None and arrived in options:
         state[key] = arrived
         _written()[key] = arrived
     elif state.get(_ENTERED) or state.get(key) not in options:

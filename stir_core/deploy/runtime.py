@@ -196,9 +196,9 @@ class SteeredModel:
         max_new_tokens: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
-        strength: float = 1.0,
+        strength: float | int = 1.0,
         off: bool = False,
-        variant: Variant | None = None,
+        variant: str | None = None,
         seed: int | None = None,
         raw: bool = False,
     ) -> Iterator[Event]:
@@ -236,9 +236,9 @@ class SteeredModel:
         name: str,
         prompt_ids: list[int],
         *,
-        strength: float = 1.0,
+        strength: float | int = 1.0,
         off: bool = False,
-        variant: Variant | None = None,
+        variant: str | None = None,
         decode: DecodeConfig | None = None,
     ) -> Job:
         """One answer to decode; see :meth:`generate`.

@@ -183,8 +183,10 @@ def test_stop_keeps_what_had_come(watched: Watched) -> None:
     _needs_demo()
     go(watched, "trace", run="demo")
     watched.page.get_by_role("button", name="Decode both answers").click()
-    watched.page.get_by_text(re.compile(r"step \d+ · \d+ tokens")).first.wait_for(timeout=120_000)
-    watched.page.get_by_role("button", name="Stop decoding").click()
+    stop = watched.page.get_by_role("button", name="Stop decoding")
+    stop.wait_for(timeout=120_000)
+    watched.page.get_by_text(re.compile(r"step 1 · \d+ tokens")).first.wait_for(timeout=120_000)
+    stop.click()
     watched.page.get_by_text("Stopped before both answers had ended").wait_for(timeout=60_000)
     settle(watched.page)
     decode(watched)  # and the model is free again

@@ -290,7 +290,7 @@ def test_an_answer_is_asked_for_in_the_form_that_its_prompt_asks_for(tiny):
     def inducer(template):
         (question,) = [item._replace(boxed=asks_for_box(template)) for item in questions(names="a")]
         assert question.problem.kind == "number"
-        (answer,) = decoded(DEER, bench_of(tiny, 400), [question], threshold=0.0, trial_tokens=1)
+        (answer,) = decoded(DEER, bench_of(tiny, 160), [question], threshold=0.0, trial_tokens=1)
         assert answer.facts["exit_step"] == 1  # threshold 0: the first trial answer is taken
         return answer.text
 

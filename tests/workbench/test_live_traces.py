@@ -91,7 +91,7 @@ def test_fifty_traces_leave_nothing_behind(shelf: tuple[ModelShelf, Run]) -> Non
     session = steering(shelf)
     resident: list[float] = []
     for number in range(TRACES):
-        assert len(compared(session, run, problem, 12)) == 2
+        assert len(compared(session, run, problem, 6)) == 2
         if number + 1 in (SETTLED, TRACES):
             gc.collect()
             resident.append(resident_mib())
