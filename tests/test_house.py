@@ -40,6 +40,8 @@ NEVER |= {"stir_core/*": ("streamlit", "workbench", "pages")}
 
 UNSAFE_IMPORTS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
 UNSAFE_CALLS = ("eval", "exec", "torch.load", "pd.read_pickle", "pandas.read_pickle")
+TENSOR_READERS = ("stir_core/deploy/published.py",)
+"""The published layout keeps its vectors in torch's own files: read there, with weights_only=True, and nowhere else."""
 BORDERS = ("stir_core/cli.py",)
 BROAD = ("Exception", "BaseException")
 
@@ -94,8 +96,10 @@ def refused_node(path: str, node: ast.AST) -> str | None:
     if not isinstance(node, ast.Call):
         return None
     called = ast.unparse(node.func)
-    tensors_only = called == "torch.load" and any(
-        word.arg == "weights_only" and getattr(word.value, "value", False) is True for word in node.keywords
+    tensors_only = (
+        called == "torch.load"
+        and path in TENSOR_READERS
+        and any(word.arg == "weights_only" and getattr(word.value, "value", False) is True for word in node.keywords)
     )
     if (called in UNSAFE_CALLS and not tensors_only) or called.endswith(".to_pickle"):
         return f"calls {called}"
@@ -181,7 +185,9 @@ def within(name: str, *modules: str) -> bool:
         ("stir_core/store/runs.py", "import pickle", "no pickle"),
         ("stir_core/store/runs.py", "import torch\ntorch.load('x')", "calls torch.load"),
         ("stir_core/store/runs.py", "torch.load('x', weights_only=False)", "calls torch.load"),
-        ("stir_core/store/runs.py", "torch.load('x', weights_only=flag)", "calls torch.load"),
+        ("stir_core/store/runs.py", "torch.load('x', weights_only=True)", "calls torch.load"),
+        ("stir_core/deploy/published.py", "torch.load('x', weights_only=False)", "calls torch.load"),
+        ("stir_core/deploy/published.py", "torch.load('x', weights_only=flag)", "calls torch.load"),
         ("stir_core/store/runs.py", "np.load('x', allow_pickle=flag)", "allows pickle"),
         ("workbench/live.py", "eval('1')", "calls eval"),
         ("pages/home.py", "exec('1')", "calls exec"),

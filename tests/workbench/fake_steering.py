@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pytest
 from fake_impulse import fake_response
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of
 
@@ -13,6 +14,7 @@ from stir_core.readings import Alternative, TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, StepEvent, TokenEvent, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
+from workbench import live
 
 
 class FakeSteering:
@@ -130,3 +132,22 @@ class FakeSteering:
             for row, trace in enumerate(traces):
                 if number == len(trace.steps) - 1:
                     yield TraceEvent(row=row, trace=trace)
+
+
+class LoadedFake:
+    """Stands for a loaded model."""
+
+    identity = IDENTITY
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *, nasty: bool) -> list[FakeSteering]:
+    """Let the app open fake sessions; the list grows by every session that it opens."""
+    opened: list[FakeSteering] = []
+
+    def open_session(run: Run, model: object) -> FakeSteering:
+        opened.append(FakeSteering(run, nasty=nasty))
+        return opened[-1]
+
+    monkeypatch.setattr(live, "load_model", lambda config: LoadedFake())
+    monkeypatch.setattr(live, "open_session", open_session)
+    return opened

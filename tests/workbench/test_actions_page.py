@@ -9,14 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from fake_impulse import fake_response
-from fake_run import IDENTITY, NASTY, make_fake_run
-from fake_steering import FakeSteering
+from fake_run import NASTY, make_fake_run
+from fake_steering import FakeSteering, install
 from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
-from stir_core.store.runs import Run
-from workbench import live
 from workbench.figures.impulse_attention import attention_maps
 from workbench.figures.impulse_dose import dose_curve
 from workbench.figures.impulse_layers import disturbance_curves, travel_heatmap
@@ -40,18 +38,7 @@ class Opened(NamedTuple):
 @pytest.fixture
 def opened(store: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     facts = RunFacts(make_fake_run(store))
-    sessions: list[FakeSteering] = []
-
-    class LoadedFake:
-        identity = IDENTITY
-
-    def open_session(run: Run, model: object) -> FakeSteering:
-        sessions.append(FakeSteering(run))
-        return sessions[-1]
-
-    monkeypatch.setattr(live, "load_model", lambda config: LoadedFake())
-    monkeypatch.setattr(live, "open_session", open_session)
-    return Opened(facts, sessions)
+    return Opened(facts, install(monkeypatch, nasty=False))
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from fake_run import IDENTITY, NASTY, fake_config, make_fake_run, problems
-from fake_steering import FakeSteering
+from fake_run import NASTY, fake_config, make_fake_run, problems
+from fake_steering import FakeSteering, LoadedFake, install
 from page_reading import components, texts
 from streamlit.testing.v1 import AppTest
 
@@ -24,25 +24,11 @@ from workbench.services.visible_text import visible_token
 OpenPage = Callable[..., AppTest]
 
 
-class LoadedFake:
-    """Stands for a loaded model."""
-
-    identity = IDENTITY
-
-
 @pytest.fixture
 def sessions(store: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeSteering]:
     """Every session that the app opened, on a store with one run."""
     make_fake_run(store)
-    opened: list[FakeSteering] = []
-
-    def open_session(run: Run, model: object) -> FakeSteering:
-        opened.append(FakeSteering(run, nasty=True))
-        return opened[-1]
-
-    monkeypatch.setattr(live, "load_model", lambda config: LoadedFake())
-    monkeypatch.setattr(live, "open_session", open_session)
-    return opened
+    return install(monkeypatch, nasty=True)
 
 
 def badges(app: AppTest) -> str:

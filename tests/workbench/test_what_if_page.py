@@ -7,37 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_run import IDENTITY, NASTY, make_fake_run
-from fake_steering import FakeSteering
+from fake_run import NASTY, make_fake_run
+from fake_steering import FakeSteering, install
 from page_reading import strips
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
-from stir_core.store.runs import Run
-from workbench import live
 
 OpenPage = Callable[..., AppTest]
-
-
-class LoadedFake:
-    """Stands for a loaded model."""
-
-    identity = IDENTITY
 
 
 @pytest.fixture
 def sessions(store: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeSteering]:
     """Every session that the app opened, on a store with one run."""
     make_fake_run(store)
-    opened: list[FakeSteering] = []
-
-    def open_session(run: Run, model: object) -> FakeSteering:
-        opened.append(FakeSteering(run))
-        return opened[-1]
-
-    monkeypatch.setattr(live, "load_model", lambda config: LoadedFake())
-    monkeypatch.setattr(live, "open_session", open_session)
-    return opened
+    return install(monkeypatch, nasty=False)
 
 
 def clean(app: AppTest) -> AppTest:

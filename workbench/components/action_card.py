@@ -1,8 +1,7 @@
 """One entry's card: where it comes from, what it promotes, who lives near it, and where it fired."""
 
-from typing import Any, Literal
+from typing import Literal
 
-import pandas as pd
 import streamlit as st
 
 from stir_core.findings import Advantage
@@ -10,6 +9,7 @@ from stir_core.records import Entry
 from workbench import session
 from workbench.bootstrap import PAGES
 from workbench.components.column_styles import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
+from workbench.components.entry_table import entry_table
 from workbench.figures.lens_bars import lens_bars
 from workbench.services import action_card as cards
 from workbench.services import confounds
@@ -89,7 +89,7 @@ def neighbours(facts: RunFacts, entry: Entry, by: str) -> None:
     if table.empty:
         st.caption("A null entry has no action; its neighbours by key are listed beside.")
         return
-    _pointing_table(table, f"near_{by}_{entry.id}", NEIGHBOUR_COLUMNS, f"Entries nearest to {entry.id} by cosine of {by}")
+    entry_table(table, NEIGHBOUR_COLUMNS, key=f"near_{by}_{entry.id}", alt=f"Entries nearest to {entry.id} by cosine of {by}")
 
 
 def firings(facts: RunFacts, entry: Entry) -> None:
@@ -129,12 +129,3 @@ def firings(facts: RunFacts, entry: Entry) -> None:
             "A click on a row chooses its problem and step everywhere, and the place of the measurement above."
         )
         st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")
-
-
-def _pointing_table(table: pd.DataFrame, key: str, columns: dict[str, Any], alt: str) -> None:
-    def go() -> None:
-        rows = session.selected_rows(key)
-        if rows and rows[0] < len(table):
-            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
-
-    st.dataframe(table, hide_index=True, placeholder="", column_config=columns, key=key, on_select=go, selection_mode="single-row", alt=alt)

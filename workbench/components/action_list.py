@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from workbench import session
 from workbench.components.column_styles import ACTION_COLUMNS, JUDGED_COLUMNS
+from workbench.components.entry_table import entry_table
 from workbench.services.action_table import action_table
 from workbench.services.confounds import VERDICTS
 from workbench.services.curation_table import with_judgements
@@ -31,22 +31,6 @@ def action_list(facts: RunFacts) -> None:
     if found and facts.controls:
         table = table.query("controls in @found")
     table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)
-
-    def choose_row() -> None:
-        rows = session.selected_rows(_TABLE)
-        if rows and rows[0] < len(table):
-            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
-
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config={name: style for name, style in (ACTION_COLUMNS | JUDGED_COLUMNS).items() if name in table.columns},
-        key=_TABLE,
-        on_select=choose_row,
-        selection_mode="single-row",
-        height=300,
-        alt="Latent actions of the run",
-    )
+    entry_table(table, ACTION_COLUMNS | JUDGED_COLUMNS, key=_TABLE, alt="Latent actions of the run", height=300)
     measured = f", use counted over {sum(len(t.steps) for t in facts.steered.values())} held-out steps" if facts.steered else ""
     st.caption(f"n = {len(table)} of {len(facts.entries)} entries{measured}. Click a row for its card; sort by clicking a column.")

@@ -11,6 +11,7 @@ from stir_core.store.curation import Curation
 from workbench import session
 from workbench.bootstrap import evaluations, store
 from workbench.components.command_line import command_line
+from workbench.components.entry_table import entry_table
 from workbench.figures.match_histogram import match_histogram, principal_angles
 from workbench.services import comparison as compare
 from workbench.services.command_lines import compare_command
@@ -112,38 +113,22 @@ def shared(chosen: Chosen) -> None:
 
 def _tables(found: compare.Shared) -> None:
     st.markdown("**Shared** — this library's entry beside its counterpart (′)")
-    _table(found.shared, "compare_shared", "No two entries are each other's at this cosine.")
+    _table(found.shared, "shared", "No two entries are each other's at this cosine.")
     left, right = st.columns(2)
     with left:
         st.markdown("**Lost** — only in this library")
-        _table(found.lost, "compare_lost", "None: every entry has a counterpart.")
+        _table(found.lost, "lost", "None: every entry has a counterpart.")
     with right:
         st.markdown("**Gained** — only in the other library")
-        _table(found.gained, "compare_gained", "None: every entry has a counterpart.")
+        _table(found.gained, "gained", "None: every entry has a counterpart.", chooses=False)
 
 
-def _table(table: pd.DataFrame, key: str, empty: str) -> None:
+def _table(table: pd.DataFrame, name: str, empty: str, *, chooses: bool = True) -> None:
     if table.empty:
         st.caption(empty)
         return
-
-    def point() -> None:
-        rows = session.selected_rows(key)
-        if rows and rows[0] < len(table) and key != "compare_gained":
-            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
-
-    measured = table.dropna(axis="columns", how="all")
-    st.dataframe(
-        measured,
-        hide_index=True,
-        placeholder="",
-        column_config={name: style for name, style in _COLUMNS.items() if name in measured.columns},
-        key=key,
-        on_select=point,
-        selection_mode="single-row",
-        height=min(300, 38 + 35 * len(table)),
-        alt=key.removeprefix("compare_").capitalize(),
-    )
+    measured, height = table.dropna(axis="columns", how="all"), min(300, 38 + 35 * len(table))
+    entry_table(measured, _COLUMNS, key=f"compare_{name}", alt=name.capitalize(), height=height, chooses=chooses)
     st.caption(f"n = {len(table)}")
 
 

@@ -8,10 +8,10 @@ import streamlit as st
 from stir_core.curation import MAX_WHY, make_edit
 from stir_core.errors import StirError
 from stir_core.store.curation import Curation, signature
-from workbench import session
 from workbench.components import basis_cache as cache
 from workbench.components.basis_map import drop_lasso, lassoed
 from workbench.components.column_styles import ACTION_COLUMNS, LASSO_COLUMNS
+from workbench.components.entry_table import entry_table
 from workbench.services import entry_columns as columns
 from workbench.services.run_facts import RunFacts
 from workbench.services.visible_text import plain
@@ -35,23 +35,8 @@ def lasso_table(facts: RunFacts) -> None:
         )
     left, right = st.columns([1.7, 1], gap="medium")
 
-    def choose_row() -> None:
-        rows = session.selected_rows(_TABLE)
-        if rows and rows[0] < len(table):
-            session.point_at(session.ACTION, str(table["entry"].iloc[rows[0]]))
-
     with left:
-        st.dataframe(
-            table.dropna(axis="columns", how="all"),
-            hide_index=True,
-            placeholder="",
-            column_config={name: style for name, style in ACTION_COLUMNS.items() if name in table.columns},
-            key=_TABLE,
-            on_select=choose_row,
-            selection_mode="single-row",
-            height=300,
-            alt="Entries in the lasso",
-        )
+        entry_table(table.dropna(axis="columns", how="all"), ACTION_COLUMNS, key=_TABLE, alt="Entries in the lasso", height=300)
     with right:
         st.dataframe(
             columns.summary(every, ids), hide_index=True, placeholder="", column_config=LASSO_COLUMNS, height=300, alt="Mean and median"
