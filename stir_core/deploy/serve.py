@@ -286,22 +286,6 @@ def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *,
     return app
 
 
-def run_server(app: FastAPI, *, host: str, port: int, grace: float) -> None:
-    """Serve until SIGTERM or Ctrl-C: no new request is taken then, what runs has ``grace`` seconds to end."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=max(1, round(grace)),
-        server_header=False,
-    )
-    uvicorn.Server(config).run()
-
-
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)  # registered for these alone
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)

@@ -1,7 +1,6 @@
 """What is certified: the runtime in this process, and a server, this process's own or one that is up already."""
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 
 from stir_core.deploy.certificate import Answering, Ask, Pair
+from stir_core.deploy.process import Server, bound
 from stir_core.deploy.runtime import SteeredModel
 from stir_core.deploy.serve import KEY, Limits, build_app
 from stir_core.errors import DeployError
@@ -48,12 +48,10 @@ def by_server(url: str, model: str) -> Answering:
 @contextmanager
 def serving(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Iterator[str]:
     """A server in this process on a free port of 127.0.0.1, for as long as the block lasts; yields its address."""
-    import uvicorn
-
+    listener = bound("127.0.0.1", 0)
+    limits = limits or Limits()
     app = build_app(steered, name, limits, key=key)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+    server = Server(app, app.state.service.worker, limits.grace)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -88,14 +88,22 @@ class Worker(Intake):
             if ticket in self._queue:
                 self._queue.remove(ticket)
 
-    def stop(self, seconds: float) -> None:
-        """Take nothing more; what runs has ``seconds`` to end, then it is cut."""
+    def close(self) -> None:
+        """Take nothing more; what was taken goes on."""
         with self._wake:
             self._closing = True
             self._wake.notify()
+
+    def cut(self) -> None:
+        """Tell those who still wait that their answer ends here."""
+        self._end_all(Ended("the server stopped before the answer was finished: ask again when it is up", "stopping"))
+
+    def stop(self, seconds: float) -> None:
+        """Take nothing more; what runs has ``seconds`` to end, then it is cut."""
+        self.close()
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self._end_all(Ended("the server stopped before the answer was finished", "stopping"))
+            self.cut()
             self._thread.join(5)
 
     @property

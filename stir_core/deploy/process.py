@@ -1,0 +1,75 @@
+"""The server as a process: where it listens, and how it stops."""
+
+import asyncio
+import os
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from stir_core.deploy.worker import Worker
+from stir_core.errors import DeployError
+
+_LAST = 2.0
+"""Seconds that readers have to take the end of their answer, once it is written, before their connections are dropped."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, except for its end: answers are told to end, and what they say then is sent, before any connection is dropped.
+
+    uvicorn alone would cancel the tasks that wait for the decode loop, and their readers would get nothing.
+
+    Args:
+        grace: seconds that running answers have; a second signal ends them at once.
+    """
+
+    def __init__(self, app: FastAPI, worker: Worker, grace: float):
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+        self._worker, self._grace, self._hurried = worker, grace, False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or Ctrl-C. It is dealt with here, so uvicorn does not raise it once more: the process ends with 0."""
+        self._hurried = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, let answers end or cut them, then go."""
+        ending = asyncio.ensure_future(self._end())
+        await super().shutdown(sockets)
+        await ending
+
+    async def _end(self) -> None:
+        self._worker.close()
+        end = time.monotonic() + self._grace
+        while self._worker.alive and time.monotonic() < end and not self._hurried:
+            await asyncio.sleep(0.05)
+        self._worker.cut()
+        end = time.monotonic() + _LAST
+        while self.server_state.connections and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()  # nobody reads there
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address (port 0: any free one), which does not listen yet.
+
+    Raises:
+        DeployError: the address is taken, or none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise DeployError(f"--host {host} is no address of this machine ({error.strerror})") from None
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise DeployError(f"{host} port {port} cannot be listened on ({error.strerror}): choose another --port or --host") from None
+    return listener

@@ -1,0 +1,88 @@
+"""``stir serve`` as a process of its own: what it says when it begins, and how it ends while answers are being decoded."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from stir_core.cli import main
+
+SLOW = """
+import sys, time
+from stir_core.cli import main
+from stir_core.intervene import controller
+whole = controller.forward
+controller.forward = lambda *args: time.sleep(0.02) or whole(*args)
+raise SystemExit(main(sys.argv[1:]))
+"""
+"""The command itself; only every pass waits a little, so that signals meet answers half-way."""
+
+
+@pytest.fixture
+def process(tiny_bundled, tiny_folder):
+    words = ["serve", str(tiny_bundled[1].folder), "--model", tiny_folder, "--name", "m", "--port", "0", "--grace", "60"]
+    started = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def asked(url: str, tokens: int, stream: bool) -> httpx.Response:
+    body = {"model": "m", "messages": [{"role": "user", "content": "one"}], "max_tokens": tokens, "stream": stream, "stir": {"off": True}}
+    return httpx.post(f"{url}/chat/completions", json=body, timeout=60, trust_env=False)
+
+
+def test_signals_meet_running_answers(process):
+    """The first lets them end and takes nothing new, a second one ends them; each reader is told, and nothing is a crash."""
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[0]
+    health = f"{url.removesuffix('/v1')}/health"
+    with ThreadPoolExecutor(3) as pool:
+        short, whole, stream = (pool.submit(asked, url, tokens, flows) for tokens, flows in ((60, False), (450, False), (450, True)))
+        while httpx.get(health, trust_env=False).json()["live"] < 3:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert short.result(60).json()["usage"]["completion_tokens"] == 60, "what ends within the grace is whole"
+        with pytest.raises(httpx.ConnectError):
+            asked(url, 1, False)
+        assert not whole.done() and not stream.done()
+        process.send_signal(signal.SIGINT)
+        cut, flowed = whole.result(60), stream.result(60)
+    assert cut.status_code == 503 and cut.json()["error"]["code"] == "stopping"
+    events = flowed.text.removesuffix("\n\n").split("\n\n")
+    assert events[-1] == "data: [DONE]" and json.loads(events[-2].removeprefix("data: ")) == cut.json()
+    assert len(events) > 5, "it had begun to answer"
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and errors == ""
+
+
+def test_an_address_that_is_taken_is_one_line(tiny_bundled, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert main(["serve", str(tiny_bundled[1].folder), "--port", str(other.getsockname()[1])]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be listened on" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--port", "65536"], "--port is 65536"),
+        (["--rows", "0"], "--rows is 0: at least 1"),
+        (["--queue", "-1"], "--queue is -1: at least 0"),
+        (["--timeout", "nan"], "--timeout is nan"),
+        (["--grace", "-1"], "--grace is -1"),
+        (["--host", "no such host", "--port", "0"], "no address of this machine"),
+    ],
+)
+def test_what_cannot_be_is_said_before_a_model_is_loaded(tiny_bundled, capsys, words, said):
+    assert main(["serve", str(tiny_bundled[1].folder), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("stir: ") and said in error and error.count("\n") == 1
