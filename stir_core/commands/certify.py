@@ -11,7 +11,7 @@ from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
     from stir_core.deploy.bundle import Bundle
-    from stir_core.deploy.certificate import Certificate
+    from stir_core.deploy.certified import Certificate
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
     from stir_core.records import Problem
@@ -35,7 +35,8 @@ def add(command: Command) -> None:
 
 def _certify(arguments: argparse.Namespace) -> int:
     from stir_core.deploy.bundle import read_bundle
-    from stir_core.deploy.certificate import certify, put
+    from stir_core.deploy.certificate import certify
+    from stir_core.deploy.certified import put
     from stir_core.deploy.runtime import SteeredModel
     from stir_core.deploy.targets import by_runtime, by_server, serving
     from stir_core.models.loading import load_model

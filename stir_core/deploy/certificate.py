@@ -5,96 +5,24 @@ steers in the bundle, so one that was edited, or that belongs to another bundle,
 SHA-256 and size, but it is not in the manifest's digest: certifying does not change what a bundle is. A failing one is written too.
 """
 
-import hashlib
-import json
 import platform
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy
 import torch
 import transformers
-from pydantic import ValidationError
 
 from stir_core import __version__
 from stir_core.config import DecodeConfig
-from stir_core.deploy.bundle import Bundle, attach
-from stir_core.deploy.untrusted import read_plain
-from stir_core.errors import DeployError
+from stir_core.deploy.bundle import Bundle
+from stir_core.deploy.certified import Certificate, Compared, Target, Tolerances, Worst
 from stir_core.intervene.prompting import user_message
 from stir_core.intervene.session import STEERED, VANILLA, Session
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
-from stir_core.records import ModelIdentity, Problem, Record, StepTrace, Trace, TraceEvent
-
-Target = Literal["runtime", "server"]
-MAX_CERTIFICATE = 4 << 20
-
-
-class Tolerances(Record):
-    """How far numbers may be apart; choices, tokens and texts may not be."""
-
-    logits: float = 1e-3
-    """Largest difference of a logit behind a prompt; the target must let them be seen (a server does not)."""
-    logprob: float = 1e-3
-    """Of a committed or previewed token, in nats."""
-    score: float = 1e-3
-    """Of a candidate's score, and of the injected multiple."""
-    cosine: float = 1e-4
-
-
-class Worst(Record):
-    """Largest differences that were seen; ``None`` where nothing could be compared."""
-
-    logits: float | None = None
-    logprob: float | None = None
-    score: float | None = None
-    cosine: float | None = None
-
-
-class Compared(Record):
-    """One prompt."""
-
-    id: str
-    question: str
-    prompt_tokens: int
-    tokens: int
-    decisions: tuple[str | None, ...]
-    """What the workbench's gate chose before each step."""
-    same: bool
-
-
-class Certificate(Record):
-    """What was compared, with what, and what came out."""
-
-    format: Literal["stir-certificate"] = "stir-certificate"
-    schema_version: int = 1
-    target: Target
-    passed: bool
-    first_difference: str | None
-    bundle: str
-    """Digest of all that steers in the bundle."""
-    reference: str
-    """What the target was compared with: the run, or the bundle itself in the workbench's engine."""
-    model: ModelIdentity
-    device: str
-    max_new_tokens: int
-    tolerances: Tolerances
-    worst: Worst
-    prompts: tuple[Compared, ...]
-    injected: int
-    """Steps that were steered: with none, little was compared."""
-    versions: dict[str, str]
-    sha256: str = ""
-    """Over all of the above."""
-
-    @property
-    def digest(self) -> str:
-        """What ``sha256`` must be."""
-        body = self.model_dump(mode="json", exclude={"sha256"})
-        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+from stir_core.records import Problem, StepTrace, Trace, TraceEvent
 
 
 class Pair(NamedTuple):
@@ -249,36 +177,6 @@ class Differences:
 
     def _say(self, line: str) -> None:
         self.lines.append(line)
-
-
-def put(folder: Path, certificate: Certificate) -> Path:
-    """Put a certificate into its bundle.
-
-    Raises:
-        DeployError: the bundle is not whole.
-    """
-    name = f"certificate-{certificate.target}.json"
-    attach(folder, name, (certificate.model_dump_json(indent=2) + "\n").encode())
-    return folder / name
-
-
-def read_certificate(bundle: Bundle, target: Target) -> Certificate:
-    """The bundle's certificate for a target.
-
-    Raises:
-        DeployError: there is none, it was changed, or it is another bundle's.
-    """
-    file = bundle.folder / f"certificate-{target}.json"
-    again = f"certify again with `stir certify {bundle.folder} --target {target}`"
-    try:
-        found = Certificate.model_validate_json(read_plain(file, MAX_CERTIFICATE))
-    except ValidationError as error:
-        raise DeployError(f"{file} is not a certificate ({error.errors()[0]['msg']}): {again}") from None
-    if found.sha256 != found.digest:
-        raise DeployError(f"{file} was changed after it was made (its own hash differs): {again}")
-    if (found.bundle, found.target) != (bundle.manifest.digest, target):
-        raise DeployError(f"{file} belongs to bundle {found.bundle} and target {found.target}: {again}")
-    return found
 
 
 def versions() -> dict[str, str]:

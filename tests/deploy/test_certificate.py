@@ -5,7 +5,8 @@ import json
 import pytest
 
 from stir_core.deploy.bundle import read_bundle, write_bundle
-from stir_core.deploy.certificate import Target, certify, put, read_certificate
+from stir_core.deploy.certificate import certify
+from stir_core.deploy.certified import Target, put, read_certificate
 from stir_core.deploy.runtime import SteeredModel
 from stir_core.deploy.targets import by_runtime, by_server, serving
 from stir_core.errors import DeployError
