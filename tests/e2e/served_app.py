@@ -14,9 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+QUIET = 600
+"""Milliseconds without a running script after which a page has settled; a click's run has begun within them."""
+PATIENCE = 20_000
+"""Milliseconds that an expectation waits before it fails: a busy machine is slow, not wrong."""
+expect.set_options(timeout=PATIENCE)
 
 
 def chromium() -> str | None:
@@ -75,15 +80,21 @@ def browser() -> Iterator[Browser]:
 
 
 def settle(page: Page, *, seconds: float = 60) -> None:
-    """Wait until the script has run to its end and nothing is being drawn any more."""
+    """Wait until no script has run, and nothing was being drawn, for ``QUIET`` in a row."""
     page.wait_for_selector('[data-testid="stApp"]', timeout=seconds * 1000)
     page.wait_for_selector("h3", timeout=seconds * 1000)
+    page.evaluate("() => { window.quietSince = null }")
     page.wait_for_function(
-        """() => document.querySelector('[data-testid="stApp"]').getAttribute('data-test-script-state') === 'notRunning'
-            && !document.querySelector('[data-testid="stSkeleton"]')""",
+        """still => {
+            const quiet = document.querySelector('[data-testid="stApp"]')?.getAttribute('data-test-script-state') === 'notRunning'
+                && !document.querySelector('[data-testid="stSkeleton"]');
+            window.quietSince = quiet ? window.quietSince ?? performance.now() : null;
+            return quiet && performance.now() - window.quietSince > still;
+        }""",
+        arg=QUIET,
+        polling=50,
         timeout=seconds * 1000,
     )
-    page.wait_for_timeout(700)
 
 
 class Watched:

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from playwright.sync_api import expect
 from served_app import Watched, settle
 
 from stir_core.store.runs import DEMO
@@ -44,16 +45,16 @@ def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:
     settle(page)
     click_row(watched, ".st-key-actions_table", 6)
     entry = wait_for(watched, "action", other_than="p0004c")
-    assert page.locator("strong", has_text=entry).first.is_visible()
+    expect(page.locator("strong", has_text=entry).first).to_be_visible()
     entry = "p0006c"
     page.goto(f"{watched.url}/actions?run=demo&action={entry}")
     settle(page)
-    assert page.get_by_text("⟦state, m = 2⟧").count() == 2  # the right and the wrong answer
+    expect(page.get_by_text("⟦state, m = 2⟧")).to_have_count(2)  # the right and the wrong answer
     before = chosen(watched, "at")
     click_row(watched, f".st-key-actions_firings_{entry}", 1)
     place = wait_for(watched, "at", other_than=before)
     assert place == f"{chosen(watched, 'problem')}:{int(chosen(watched, 'step') or 0) - 1}"
-    assert page.get_by_text("Not measured yet").is_visible()
+    expect(page.get_by_text("Not measured yet")).to_be_visible()
     page.get_by_role("button", name="Measure on the model").click()
     page.get_by_text("KL at the control point").first.wait_for(timeout=400_000)
     settle(page)
@@ -77,4 +78,4 @@ def look_at_figures(watched: Watched) -> None:
         page.get_by_role("tab", name=tab, exact=True).click()
         charts = page.locator('[role="tabpanel"] [data-testid="stVegaLiteChart"]:visible')
         charts.nth(n - 1).wait_for()
-        assert charts.count() == n, tab
+        expect(charts).to_have_count(n)

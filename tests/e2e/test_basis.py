@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from playwright.sync_api import expect
 from served_app import Watched, settle
 from test_browser import chosen, go, wait_for_choice  # pyright: ignore[reportMissingImports]
 
@@ -43,11 +44,11 @@ def test_a_point_rings_and_a_reload_restores_it(watched: Watched) -> None:
     watched.page.mouse.click(*centre)
     entry = wait_for_choice(watched, "action", other_than=before)
     assert ring(watched) == pytest.approx(centre, abs=3)
-    assert watched.page.locator("svg.map-marks .near").count() == 8
+    expect(watched.page.locator("svg.map-marks .near")).to_have_count(8)
     watched.page.reload()
     settle(watched.page)
     assert chosen(watched, "action") == entry and chosen(watched, "basis_colour") == "quality"
-    assert watched.page.locator("strong", has_text=entry).first.is_visible()
+    expect(watched.page.locator("strong", has_text=entry).first).to_be_visible()
     assert ring(watched) == pytest.approx(centre, abs=6)
     watched.check()
 
@@ -60,14 +61,14 @@ def test_a_lasso_makes_a_table_and_a_cell_a_pair_on_the_map(watched: Watched) ->
     settle(watched.page)
     n = int(heading.inner_text().split()[0])
     assert 1 < n < 24
-    assert watched.page.locator("svg.map-marks .lassoed").count() == n
+    expect(watched.page.locator("svg.map-marks .lassoed")).to_have_count(n)
     cells = watched.page.locator(".st-key-basis_heatmap .role-mark.mark-rect path")
     assert cells.count() >= n * n  # the legend may have one of its own
-    assert watched.page.get_by_text(f"n = {n} keys in the lasso").is_visible()
+    expect(watched.page.get_by_text(f"n = {n} keys in the lasso")).to_be_visible()
     cells.nth(n + 2).click()
     watched.page.wait_for_function("() => new URLSearchParams(location.search).get('other')")
     settle(watched.page)
-    assert watched.page.locator("svg.map-marks .pair").count() == 1
+    expect(watched.page.locator("svg.map-marks .pair")).to_have_count(1)
     assert ring(watched) != ring(watched, "other")
     assert int(heading.inner_text().split()[0]) == n  # the map kept its lasso
     watched.check()

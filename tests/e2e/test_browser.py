@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 from fake_run import NASTY  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import expect
 from served_app import Watched, settle
 
 from stir_core.store.runs import DEMO
@@ -59,7 +60,7 @@ def wait_for_choice(watched: Watched, key: str, *, other_than: str | None) -> st
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_opens(watched: Watched, page: str, run: str) -> None:
     go(watched, page, run=run)
-    assert watched.page.locator("h3").first.inner_text() == PAGES[page]
+    expect(watched.page.locator("h3").first).to_have_text(PAGES[page])
     assert chosen(watched, "run") == run
     watched.check()
 
@@ -71,7 +72,7 @@ def test_a_row_of_actions_opens_its_card_and_the_choice_travels(watched: Watched
     assert box is not None
     watched.page.mouse.click(box["x"] + 18, box["y"] + 35 + 2.5 * 35)
     entry = wait_for_choice(watched, "action", other_than=before)
-    assert watched.page.locator("strong", has_text=entry).first.is_visible()
+    expect(watched.page.locator("strong", has_text=entry).first).to_be_visible()
     watched.page.get_by_role("link", name="Gates", exact=True).click()
     watched.page.locator("h3", has_text="Gates").wait_for()
     settle(watched.page)
@@ -103,13 +104,13 @@ def test_a_cell_of_the_cosines_is_clicked(watched: Watched) -> None:
     before = chosen(watched, "action")
     watched.page.locator(".st-key-basis_heatmap .mark-rect path").nth(24 * 11 + 7).click()
     wait_for_choice(watched, "action", other_than=before)
-    assert watched.page.get_by_text("cosine of keys").first.is_visible()
+    expect(watched.page.get_by_text("cosine of keys").first).to_be_visible()
     watched.check()
 
 
 def test_a_cell_of_the_margins_opens_its_step(watched: Watched) -> None:
     go(watched, "gates", run="fake", problem="arithmetic/eval/0")
-    assert watched.page.get_by_text("library at m = 1").is_visible()  # the first step that fired
+    expect(watched.page.get_by_text("library at m = 1")).to_be_visible()  # the first step that fired
     watched.page.locator(".st-key-gates_heatmap .mark-rect path").nth(3).click()
     assert wait_for_choice(watched, "step", other_than=None) in {"3", "4"}
     watched.check()
@@ -124,7 +125,7 @@ def test_a_flip_opens_its_two_answers(watched: Watched) -> None:
     assert box is not None
     watched.page.mouse.click(box["x"] + 18, box["y"] + 35 + 2.5 * 35)
     assert wait_for_choice(watched, "answered", other_than=before) == "arithmetic/eval/3"
-    assert watched.page.get_by_text("wrong · extracted 2").is_visible()
+    expect(watched.page.get_by_text("wrong · extracted 2")).to_be_visible()
     watched.check()
 
 
@@ -136,17 +137,17 @@ def test_a_measured_action_is_clicked(watched: Watched) -> None:
     assert box is not None
     watched.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     entry = wait_for_choice(watched, "action", other_than="p0000c")
-    assert watched.page.locator("strong", has_text=entry).first.is_visible()
+    expect(watched.page.locator("strong", has_text=entry).first).to_be_visible()
     watched.check()
 
 
 def test_model_text_is_text(watched: Watched) -> None:
     go(watched, "actions", run="fake", action="p0000c")
-    assert watched.page.get_by_text("<script>window.hacked = 1</script>").locator("visible=true").count() > 0
-    assert NASTY.split(" ")[0] in watched.page.locator(".strip").first.inner_text()
+    expect(watched.page.get_by_text("<script>window.hacked = 1</script>").locator("visible=true").first).to_be_visible()
+    expect(watched.page.locator(".strip").first).to_contain_text(NASTY.split(" ")[0])
     assert watched.page.evaluate("() => window.hacked") is None
     go(watched, "gates", run="fake", problem="arithmetic/eval/0", step="1")
-    assert "$x_1$ **bold** <img src=x onerror=alert(1)>" in watched.page.locator(".strip").first.inner_text()
+    expect(watched.page.locator(".strip").first).to_contain_text("$x_1$ **bold** <img src=x onerror=alert(1)>")
     watched.check()
 
 
@@ -175,7 +176,7 @@ def test_strength_zero_equals_vanilla_on_the_real_model(watched: Watched) -> Non
     field.press("Enter")
     settle(watched.page)
     decode(watched)
-    assert watched.page.get_by_text("strength 0 equals vanilla").is_visible()
+    expect(watched.page.get_by_text("strength 0 equals vanilla")).to_be_visible()
     watched.check()
 
 

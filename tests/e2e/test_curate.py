@@ -1,6 +1,7 @@
 """The Curate page in a browser: star, tag and exclude with a reason; after a reload the history says so."""
 
 import pytest
+from playwright.sync_api import expect
 from served_app import Watched, settle
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -41,9 +42,9 @@ def test_star_tag_and_exclude_with_a_reason_are_there_after_a_reload(watched: Wa
     page.goto(f"{watched.url}/curate?run=fake&action=p0000c")
     settle(page)
     tick(watched, 0, 1)
-    assert page.get_by_text("2 selected: p0000c, p0001c").is_visible()
+    expect(page.get_by_text("2 selected: p0000c, p0001c")).to_be_visible()
     edit(watched, "star", why="both hold up")
-    assert page.get_by_text("no row is ticked").is_visible()
+    expect(page.get_by_text("no row is ticked")).to_be_visible()
     tick(watched, 2)
     edit(watched, "tag", value="drops the carry", why="seen in the rollouts")
     tick(watched, 3)
@@ -53,8 +54,8 @@ def test_star_tag_and_exclude_with_a_reason_are_there_after_a_reload(watched: Wa
     told = cells(watched)
     assert {"both hold up", "seen in the rollouts", "mostly length"} <= told
     assert {"star · p0000c, p0001c", "tag drops the carry · p0002c", "exclude · p0003c, p0003n"} <= told
-    assert page.get_by_text("version 3 · 2 starred, 1 tags, 2 excluded, 0 merged").is_visible()
+    expect(page.get_by_text("version 3 · 2 starred, 1 tags, 2 excluded, 0 merged")).to_be_visible()
     page.locator(".st-key-curate_undo button").click()
     settle(page)
-    assert page.get_by_text("version 4 · 2 starred, 1 tags, 0 excluded, 0 merged").is_visible()
+    expect(page.get_by_text("version 4 · 2 starred, 1 tags, 0 excluded, 0 merged")).to_be_visible()
     watched.check()

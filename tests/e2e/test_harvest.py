@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from served_app import Watched, served, settle
 
 from stir_core.store.runs import Run
@@ -43,7 +43,7 @@ def test_a_small_run_from_the_form_to_its_pages(chrome: Browser, runs: Path, tmp
         until.fill("rollouts")
         until.press("Enter")
         settle(tab.page)
-        assert tab.page.get_by_text("--set task.n_train=2 --set rollouts.k=2").first.is_visible()
+        expect(tab.page.get_by_text("--set task.n_train=2 --set rollouts.k=2").first).to_be_visible()
         tab.page.get_by_role("button", name="Start", exact=True).click()
         job = tab.page.locator("[class*=st-key-harvest_job_tiny]")
         job.get_by_text("running", exact=True).wait_for(timeout=20_000)
@@ -63,11 +63,11 @@ def test_a_small_run_from_the_form_to_its_pages(chrome: Browser, runs: Path, tmp
         job.get_by_text("finished", exact=True).wait_for(timeout=60_000)
         tab.page.reload()
         settle(tab.page)
-        assert job.get_by_text("4 of 4 rollouts").is_visible()
+        expect(job.get_by_text("4 of 4 rollouts")).to_be_visible()
         job.get_by_role("button", name="Show this run on all pages").click()
         tab.page.wait_for_url("**run=tiny*")
         settle(tab.page)
-        assert tab.page.locator("h3").first.inner_text() == "Runs"
+        expect(tab.page.locator("h3").first).to_have_text("Runs")
         tab.check()
         tab.page.close()
     assert Run.open(runs / "tiny").manifest("rollouts").counts["rollouts"] == 4

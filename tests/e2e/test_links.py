@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from playwright.sync_api import expect
 from served_app import Watched, settle  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.e2e
@@ -49,7 +50,7 @@ def test_back_returns_to_the_page_and_to_what_was_chosen_there(watched: Watched)
     watched.page.locator("h3", has_text="Actions").wait_for()
     settle(watched.page)
     assert held(watched)["action"] == "p0003c"
-    assert watched.page.locator("strong", has_text="p0003c").first.is_visible()
+    expect(watched.page.locator("strong", has_text="p0003c").first).to_be_visible()
     watched.check()
 
 

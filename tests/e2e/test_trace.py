@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from served_app import Watched, settle
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -33,25 +33,27 @@ def decoded(watched: Watched) -> Watched:
 def point_hold_release(page: Page) -> None:
     """What both the page and the file must do."""
     panel, tokens = page.locator(".tv-panel"), page.locator(".tv-token")
-    assert "Point at a token" in panel.inner_text()
+    expect(panel).to_contain_text("Point at a token")
     tokens.nth(0).hover()
+    expect(panel).to_contain_text("token 1 ")
     first = panel.inner_text()
     assert "vanilla answer · step 1 · token 1 " in first and "rank" in first and "entropy" in first
     tokens.nth(1).hover()
-    second = panel.inner_text()
-    assert "token 2 " in second and second != first
+    expect(panel).to_contain_text("token 2 ")
+    assert panel.inner_text() != first
     tokens.nth(1).click()
-    assert "Held" in panel.inner_text()
+    expect(panel).to_contain_text("Held")
     tokens.nth(0).hover()
-    assert "token 2 " in panel.inner_text()
+    expect(panel).to_contain_text("token 2 ")
     page.keyboard.press("ArrowRight")
-    assert "token 3 " in panel.inner_text() and "Held" in panel.inner_text()
+    expect(panel).to_contain_text("token 3 ")
+    expect(panel).to_contain_text("Held")
     page.keyboard.press("ArrowDown")
-    assert "steered answer · step 1 · token 3 " in panel.inner_text()
+    expect(panel).to_contain_text("steered answer · step 1 · token 3 ")
     page.keyboard.press("Escape")
-    assert "Held" not in panel.inner_text()
+    expect(panel).not_to_contain_text("Held")
     tokens.nth(4).hover()
-    assert "vanilla answer · step 1 · token 5 " in panel.inner_text()
+    expect(panel).to_contain_text("vanilla answer · step 1 · token 5 ")
 
 
 def colours(page: Page) -> list[str]:
@@ -104,8 +106,9 @@ def test_tokens_answer_on_the_page_and_in_the_file(decoded: Watched, chrome: Bro
     point_hold_release(file)
     jump(file, saved)
     heads = file.locator(".tv-strip").all_inner_texts()
-    assert len(heads) >= 4 and file.locator(".tv-token").count() == 96
-    assert file.locator("summary", has_text="gate before step").count() == len(saved["steered"]["steps"])
+    assert len(heads) >= 4
+    expect(file.locator(".tv-token")).to_have_count(96)
+    expect(file.locator("summary", has_text="gate before step")).to_have_count(len(saved["steered"]["steps"]))
     assert (asked, complaints) == ([(tmp_path / "trace.html").as_uri()], [])
     offline.close()
 
@@ -127,7 +130,7 @@ def test_a_hostile_file_runs_nothing(chrome: Browser, tmp_path: Path) -> None:
     page, complaints = context.new_page(), []
     page.on("console", lambda message: complaints.append(message.text))
     page.goto((tmp_path / "hostile.html").as_uri())
-    assert page.locator(".tv-token", has_text="</script><img src=x").count() == 1
+    expect(page.locator(".tv-token", has_text="</script><img src=x")).to_have_count(1)
     assert HOSTILE.split("&")[0].strip() in page.locator(".question").inner_text()
     assert page.evaluate("() => [window.hacked, document.images.length]") == [None, 0] and complaints == []
     # and if something did break out, the policy would not run it

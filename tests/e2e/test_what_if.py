@@ -1,6 +1,7 @@
 """What-if on the embedded model in a real browser: nothing changed is the recorded trace, a denial is told, the tree shows both."""
 
 import pytest
+from playwright.sync_api import expect
 from served_app import Watched, settle
 
 from stir_core.store.runs import DEMO, Run
@@ -24,23 +25,18 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     page = watched.page
     page.goto(f"{watched.url}/what_if?run=demo&problem={trace.id.replace('+', '%2B')}&step={step.step}")
     settle(page)
-    assert page.locator(".mark").first.inner_text() == (
-        f"⟦control point {step.evidence.m} · step {step.step} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧ "
-    )
+    mark = f"⟦control point {step.evidence.m} · step {step.step} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧"
+    expect(page.locator(".mark").first).to_have_text(mark)
     branch(watched)
     equal = f"nothing changed: equals the recorded trace token for token ({len(trace.token_ids)} of {len(trace.token_ids)} ids)"
-    assert page.get_by_text(equal).is_visible()
+    expect(page.get_by_text(equal)).to_be_visible()
     page.locator(".st-key-what_if_way").get_by_text("Deny", exact=True).click()
     settle(page)
     branch(watched)
     told = page.get_by_text("differs from the recorded trace from token").or_(page.get_by_text("equals the recorded trace token for token"))
-    assert told.first.is_visible()
+    expect(told.first).to_be_visible()
     lanes = page.locator(".st-key-what_if_tree .mark-text.role-mark text")
-    assert [lanes.nth(n).text_content() for n in range(lanes.count())] == [
-        "#0 recorded",
-        f"#1 m {step.evidence.m}: keep",
-        f"#2 m {step.evidence.m}: deny",
-    ]
+    expect(lanes).to_have_text(["#0 recorded", f"#1 m {step.evidence.m}: keep", f"#2 m {step.evidence.m}: deny"])
     signs = page.locator(".st-key-what_if_tree .mark-symbol.role-mark path")
     assert signs.count() >= len(trace.steps) + 2  # the legend has others
     signs.nth(len(trace.steps)).click()  # the kept branch's only sign: it is compared again
@@ -51,6 +47,6 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     settle(page)
     page.reload()
     settle(page)
-    assert page.locator(".mark").first.inner_text().startswith(f"⟦control point {step.evidence.m - 1} · ")
-    assert page.get_by_label("Held-out problem").input_value() == trace.id
+    expect(page.locator(".mark").first).to_contain_text(f"⟦control point {step.evidence.m - 1} · ")
+    expect(page.get_by_label("Held-out problem")).to_have_value(trace.id)
     watched.check()
