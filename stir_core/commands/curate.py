@@ -50,7 +50,7 @@ def add(command: Command) -> None:
     listed.add_argument("--tag", help="only those with this tag")
     listed.add_argument("--starred", action="store_true", help="only starred ones")
     shown = verb("show", "The curated library: its entries with where they come from, and what it is in numbers.")
-    shown.add_argument("--only", metavar="starred|tag:NAME", help="these actions with the null entries of their pairs")
+    shown.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help="these actions with the null entries of their pairs")
     undo = verb("undo", "Take an edit back, by a further edit; nothing is deleted.")
     undo.add_argument("number", type=int, nargs="?", help="number of the edit (default: the last)")
     undo.add_argument("--why", default="", help="reason, kept in the history")

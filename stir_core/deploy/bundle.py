@@ -164,11 +164,11 @@ def write_bundle(run: Run, folder: Path, *, library: LibraryKind = "curated", on
 
     Args:
         library: the control basis as it was curated, the basis itself, or every mined entry.
-        only: of the curated library, ``"starred"`` or ``"tag:NAME"``: these actions with the null entries of their pairs.
+        only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
 
     Raises:
         DeployError: nothing to steer with, or the folder is in use for something else.
-        CurationError: nothing is starred or tagged so.
+        CurationError: nothing is starred or tagged so, or an id is none of the library's.
         StoreError: the run has no finished basis, or its files are damaged.
     """
     from stir_core.deploy.making import made_from

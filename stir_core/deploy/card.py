@@ -4,6 +4,7 @@ from typing import Any
 
 from stir_core.deploy.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation
 from stir_core.findings import Estimate
+from stir_core.store.curated import choice_in_words
 
 TAGS = ["stir", "steering-vectors", "latent-actions", "activation-steering"]
 
@@ -83,7 +84,7 @@ def _limits(manifest: BundleManifest, summary: EvaluationSummary) -> str:
 def _origin(manifest: BundleManifest) -> str:
     origin, norms = manifest.provenance, manifest.norms
     edits = f", after {origin.curation_version} edits" if origin.curation_version else ""
-    only = f", only {origin.only}" if origin.only else ""
+    only = f", only {choice_in_words(origin.only)}" if origin.only else ""
     return (
         "## Where it comes from\n\n"
         f"Run `{origin.run}` (config {origin.config_digest}), library `{origin.library}`{only}{edits}. "

@@ -31,13 +31,8 @@ def control_vectors(bundle: Bundle) -> dict[str, bytes]:
     Raises:
         DeployError: an action of block 0.
     """
+    check_blocks(bundle)
     corrective = [(i, entry) for i, entry in enumerate(bundle.entries) if entry.kind == "corrective"]
-    first = [entry.id for _, entry in corrective if entry.layer == 0]
-    if first:
-        raise DeployError(
-            f"{first[0]} acts on the output of block 0, which a llama.cpp control vector cannot express (direction.N is block N, "
-            f"from 1 on): exclude the {len(first)} actions of block 0, or export another target"
-        )
     stems = file_names(tuple(entry.id for _, entry in corrective))
     files = {f"action-{stems[entry.id]}.gguf": _action(bundle, entry, bundle.actions[i]) for i, entry in corrective}
     means = mean_actions(bundle)
@@ -60,6 +55,20 @@ def control_vectors(bundle: Bundle) -> dict[str, bytes]:
     }
     files[INDEX] = index_bytes("llama.cpp control vectors", facts)
     return files
+
+
+def check_blocks(bundle: Bundle) -> None:
+    """Refuse what the format has no place for.
+
+    Raises:
+        DeployError: an action of block 0.
+    """
+    first = [entry.id for entry in bundle.entries if entry.kind == "corrective" and entry.layer == 0]
+    if first:
+        raise DeployError(
+            f"{first[0]} acts on the output of block 0, which a llama.cpp control vector cannot express (direction.N is block N, "
+            f"from 1 on): exclude the {len(first)} actions of block 0, or export another target"
+        )
 
 
 def nominal_scale(bundle: Bundle, entry: Entry) -> float:

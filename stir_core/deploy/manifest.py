@@ -92,7 +92,7 @@ class Provenance(Record):
     library: LibraryKind | Literal["published"]
     """``"published"``: imported from the published layout, on the word of whoever named the run or bundle that it is like."""
     only: str | None
-    """``"starred"`` or ``"tag:NAME"`` where a part of the library was chosen."""
+    """``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"`` where a part of the library was chosen."""
     curation_version: int
     """Edits made by then; 0 where nobody curated."""
     curation_digest: str | None

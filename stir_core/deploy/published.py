@@ -87,11 +87,7 @@ def published_files(bundle: Bundle) -> dict[str, bytes]:
     Raises:
         DeployError: keys are compared in a space that the published controller does not know.
     """
-    kind = bundle.manifest.stage3.similarity
-    if kind != "cosine":
-        raise DeployError(
-            f"keys of this library are compared {kind}, the published controller knows the plain cosine only: export a bundle"
-        )
+    check_space(bundle)
     stems = file_names(tuple(entry.id for entry in bundle.entries))
     files: dict[str, bytes] = {}
     lines = []
@@ -117,6 +113,19 @@ def published_files(bundle: Bundle) -> dict[str, bytes]:
         **files,
         INDEX: index_bytes("published layout", facts),
     }
+
+
+def check_space(bundle: Bundle) -> None:
+    """Refuse a key space that the layout cannot say.
+
+    Raises:
+        DeployError: keys are not compared by their plain cosine.
+    """
+    kind = bundle.manifest.stage3.similarity
+    if kind != "cosine":
+        raise DeployError(
+            f"keys of this library are compared {kind}, the published controller knows the plain cosine only: export a bundle"
+        )
 
 
 def is_published(folder: Path) -> bool:

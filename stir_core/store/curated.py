@@ -49,10 +49,10 @@ def curated(run: Run, standing: Judgement, only: str | None = None) -> Curated:
     pair and problem are those of its best member. Its row numbers lie behind the run's own, since no file of the run holds it.
 
     Args:
-        only: ``"starred"`` or ``"tag:NAME"``: these actions with the null entries of their pairs.
+        only: ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
 
     Raises:
-        CurationError: nothing is starred or tagged so, or an entry has no quality to be ranked by.
+        CurationError: nothing is starred or tagged so, an id is none of the library's, or an entry has no quality to be ranked by.
         StoreError: the run has no finished basis.
     """
     mined, basis = run.library(selected=False), run.library()
@@ -136,17 +136,37 @@ def _merged(id_: str, members: tuple[Entry, ...], weights: tuple[float, ...], ke
 
 
 def _chosen(rows: list, standing: Judgement, only: str | None) -> set[str]:
+    there = {entry.id for entry, *_ in rows}
     if only is None:
-        return {entry.id for entry, *_ in rows}
-    if only != "starred" and not only.startswith("tag:"):
-        raise CurationError(f"{only!r} chooses no entries: say starred, or tag:NAME")
-    ids = set(standing.starred() if only == "starred" else standing.tagged(only.removeprefix("tag:")))
+        return there
+    ids = _named(only, standing, there)
     pairs = {member.pair for entry, _, _, members in rows if entry.id in ids for member in members}
     found = {entry.id for entry, *_ in rows if entry.id in ids or (entry.kind == "null" and entry.pair in pairs)}
     if not found:
         known = ", ".join(standing.tags()) or "none"
         raise CurationError(f"no entry of the library is {'starred' if only == 'starred' else f'tagged so ({only})'}; tags in use: {known}")
     return found
+
+
+def _named(only: str, standing: Judgement, there: set[str]) -> set[str]:
+    kind, colon, named = only.partition(":")
+    if only == "starred":
+        return set(standing.starred())
+    if kind == "tag" and colon:
+        return set(standing.tagged(named))
+    if kind != "ids" or not named:
+        raise CurationError(f"{only[:80]!r} chooses no entries: say starred, tag:NAME, or ids:A,B,...")
+    ids = named.split(",")
+    if odd := next((id_ for id_ in ids if id_ not in there), None):
+        raise CurationError(f"{odd[:40]!r} is no entry of the curated library: list it with `stir curate RUN show`")
+    return set(ids)
+
+
+def choice_in_words(only: str) -> str:
+    """What a choice of entries says, short: the ids of a long one are only counted."""
+    kind, _, named = only.partition(":")
+    n = named.count(",") + 1
+    return only if kind != "ids" or n <= 6 else f"{n} entries by id"
 
 
 def _origin(entry: Entry, members: tuple[Entry, ...], standing: Judgement) -> Origin:

@@ -88,7 +88,7 @@ def test_only_starred_or_tagged_actions_come_with_the_null_entries_of_their_pair
     assert ids(curated_library(run, curation, "tag:t")) == ["p0000c", "p0000n", "p0003n"]
     with pytest.raises(CurationError, match=r"tagged so \(tag:none\); tags in use: t"):
         curated_library(run, curation, "tag:none")
-    with pytest.raises(CurationError, match="say starred, or tag:NAME"):
+    with pytest.raises(CurationError, match="say starred, tag:NAME, or ids:A,B"):
         curated_library(run, curation, "best")
 
 

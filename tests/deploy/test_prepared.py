@@ -1,0 +1,74 @@
+"""A library before it is written: what is shown is what is written, an archive repeats, what a target cannot hold is said."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from stir_core.curation import make_edit
+from stir_core.deploy.bundle import Bundle, read_bundle, write_bundle
+from stir_core.deploy.prepared import LOST, TARGETS, Target, archive, files_for, prepare, refusal, write
+from stir_core.errors import CurationError, DeployError
+from stir_core.store.curation import Curation
+from stir_core.store.runs import Run
+from tests.curated_run import WHEN, curated_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return curated_run(tmp_path)
+
+
+def in_folder(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_is_shown_is_what_is_written_and_what_the_archive_holds(run: Run, tmp_path: Path) -> None:
+    made = prepare(run)
+    for target in TARGETS:
+        files = files_for(made, target)
+        assert refusal(made.bundle, target) is None and LOST[target]
+        write(made, target, tmp_path / target)
+        assert in_folder(tmp_path / target) == files
+        data = archive(f"it-{target}", files)
+        assert data == archive(f"it-{target}", dict(reversed(files.items())))
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            assert {name: packed.read(name) for name in packed.namelist()} == {f"it-{target}/{name}": files[name] for name in files}
+            packed.extractall(tmp_path / "unpacked")
+    write_bundle(run, tmp_path / "as the command writes it")
+    assert in_folder(tmp_path / "as the command writes it") == files_for(made, "bundle")
+    assert read_bundle(tmp_path / "unpacked" / "it-bundle").manifest == made.bundle.manifest
+
+
+def test_what_a_target_cannot_hold_is_said_before_and_the_others_still_can(run: Run) -> None:
+    bundle = prepare(run).bundle
+    first = bundle.library._replace(entries=tuple(entry.model_copy(update={"layer": 0}) for entry in bundle.entries))
+    centred = bundle.manifest.model_copy(update={"stage3": bundle.manifest.stage3.model_copy(update={"similarity": "centred"})})
+    cases: tuple[tuple[Bundle, Target, str], ...] = (
+        (bundle._replace(library=first), "gguf", "block 0"),
+        (bundle._replace(manifest=centred), "published", "cosine"),
+    )
+    for changed, refused, word in cases:
+        said = {target: refusal(changed, target) for target in TARGETS}
+        assert word in (said.pop(refused) or "") and not any(said.values())
+        with pytest.raises(DeployError, match=word):
+            files_for(prepare(run)._replace(bundle=changed), refused)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../x", "a b", "a\\b", "a//b", ".hidden", "ü"])
+def test_an_archive_takes_plain_paths_only(name: str) -> None:
+    with pytest.raises(DeployError, match="no plain path"):
+        archive("it", {name: b""})
+
+
+def test_entries_chosen_by_id_come_with_their_null_entries(run: Run) -> None:
+    Curation.open(run).add(make_edit("exclude", ["p0002c"], who="a", when=WHEN))
+    made = prepare(run, only="ids:p0003c,p0001c")
+    assert {entry.id for entry in made.bundle.entries} == {"p0001c", "p0001n", "p0003c", "p0003n"}
+    assert made.bundle.manifest.provenance.only == "ids:p0003c,p0001c" and "only ids:p0003c,p0001c" in made.files["README.md"].decode()
+    for only, word in (("ids:p0001c,p0002c", "'p0002c' is no entry"), ("ids:", "chooses no entries"), ("p0001c", "chooses no entries")):
+        with pytest.raises(CurationError, match=word):
+            prepare(run, only=only)
+    many = prepare(curated_run(run.path.parent, "many", pairs=10, picked=20), only="ids:" + ",".join(f"p{i:04d}c" for i in range(8)))
+    assert "only 8 entries by id" in many.files["README.md"].decode()
