@@ -1,17 +1,27 @@
-"""Tokens a second of the server, steered against the same server with steering off: ``python -m benchmarks.serve BUNDLE [--quick]``.
+"""``stir serve`` under load, steered and with steering off: ``python -m benchmarks.serve BUNDLE [--quick]``.
 
-At each number of streaming clients both ways are loaded in turn, in slices, so that drift of the machine's speed falls on both. Every
-answer is compared with the one that its prompt gets alone. Committed tokens are counted; previews are work, not output. Writes
-benchmarks/serve.md, unless the machine is busy with something else.
+The server is a process of its own, started by its command; the clients stream. Three measurements, each answer compared with the one
+that its prompt gets while nothing else is asked for:
+
+- one client, every prompt in turn, steered and unsteered (what all others are compared with);
+- 8 and 32 clients, steered and unsteered in turn. Tokens are counted as they arrive between the ramp and the end of each turn, so that
+  neither its first prompts nor its last answers count; what is under way at its end is abandoned;
+- 32 clients for two minutes, every fourth unsteered, and what the process holds in memory meanwhile.
+
+*Committed* tokens are what clients get. *Decoded* are those of previews too, tokens taken over from a preview counted once. Writes
+benchmarks/serve.md, the bundle's certificates included.
 """
 
 import argparse
 import json
-import os
+import random
 import statistics
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,158 +29,307 @@ import httpx
 import psutil
 
 from benchmarks.harness import machine
-from stir_core.deploy.runtime import SteeredModel
-from stir_core.deploy.serve import Limits
-from stir_core.deploy.targets import serving
+from stir_core.deploy.bundle import Bundle, read_bundle
+from stir_core.deploy.certified import read_certificate
 from stir_core.tasks import load_problems, render
 
-NAME = "bench"
+NAME, ROWS, EVERY = "bench", 32, 4
 OUT = Path(__file__).with_name("serve.md")
 
 
-class Load(NamedTuple):
-    """One slice of load."""
+class Sizes(NamedTuple):
+    """How much is measured."""
 
+    prompts: int = 12
+    budget: int = 128
+    rounds: int = 3
+    ramp: float = 8.0
+    window: float = 30.0
+    soak: float = 120.0
+
+
+QUICK = Sizes(prompts=3, budget=24, rounds=1, ramp=0.5, window=3.0, soak=5.0)
+
+
+class Answer(NamedTuple):
+    """One streamed answer that came to its end."""
+
+    text: str
     tokens: int
-    seconds: float
-    answers: int
-    wrong: int
-    """Answers that are not what their prompt gets alone."""
-    errors: int
-    first: list[float]
+    """Committed."""
+    decoded: int
+    injected: int
+    first: float
     """Seconds to the first token."""
+    seconds: float
+    error: str | None
 
 
-def load(url: str, messages: list[str], alone: dict[str, str], *, clients: int, seconds: float, off: bool, budget: int) -> Load:
-    """Keep so many clients streaming for so long; answers under way at the end are finished and counted, and so is their time."""
-    begin, lock = time.perf_counter(), threading.Lock()
-    counts = {"tokens": 0, "answers": 0, "wrong": 0, "errors": 0}
-    first: list[float] = []
+class Asker:
+    """Streams answers, and keeps what all of them gave."""
 
-    def one(client: httpx.Client, number: int) -> None:
-        turn = number
-        while time.perf_counter() - begin < seconds:
-            message = messages[turn % len(messages)]
-            turn += clients
-            text, tokens, waited = streamed(client, message, off, budget)
-            with lock:
-                counts["tokens"] += tokens
-                counts["answers"] += 1
-                counts["errors"] += tokens == 0
-                counts["wrong"] += text != alone[message]
-                first.append(waited)
+    def __init__(self, url: str, budget: int):
+        self.url, self.budget = url, budget
+        self.alone: dict[tuple[str, bool], str] = {}
+        self.answers: list[Answer] = []
+        self.wrong: list[str] = []
+        """Prompts whose answer was not the one that they get alone."""
+        self.errors: list[str] = []
 
-    with httpx.Client(base_url=url, timeout=600, trust_env=False, limits=httpx.Limits(max_connections=clients)) as client:
-        threads = [threading.Thread(target=one, args=(client, i)) for i in range(clients)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    return Load(seconds=time.perf_counter() - begin, first=first, **counts)
+    def ask(self, client: httpx.Client, message: str, off: bool, arrived: Callable[[], bool] = lambda: True) -> Answer | None:
+        """One answer; ``None`` when it was abandoned, which is when ``arrived``, called for each token, says so."""
+        began, first, text, end = time.perf_counter(), 0.0, "", {}
+        body = {"model": NAME, "messages": [{"role": "user", "content": message}], "max_tokens": self.budget, "stream": True}
+        body |= {"stream_options": {"include_usage": True}, "stir": {"off": off}}
+        try:
+            with client.stream("POST", f"{self.url}/chat/completions", json=body) as response:
+                for line in response.iter_lines():
+                    if not line.startswith("data: {"):
+                        continue
+                    data = json.loads(line.removeprefix("data: "))
+                    piece = data["choices"][0]["delta"].get("content") if data.get("choices") else None
+                    end |= {key: data[key] for key in ("stir", "usage", "error") if data.get(key)}
+                    text += piece or ""
+                    first = first or (time.perf_counter() - began if piece else 0.0)
+                    if piece and not arrived():
+                        return None
+        except httpx.HTTPError as error:
+            end["error"] = repr(error)
+        said = None if end.get("usage") and not end.get("error") else str(end.get("error", "no usage at the end"))
+        gate, used = end.get("stir", {}), end.get("usage", {}).get("completion_tokens", 0)
+        decoded = used + gate.get("probe_tokens", 0) - gate.get("reused_tokens", 0)
+        return Answer(text, used, decoded, gate.get("injected", 0), first, time.perf_counter() - began, said)
 
-
-def streamed(client: httpx.Client, message: str, off: bool, budget: int) -> tuple[str, int, float]:
-    """Text, tokens and seconds to the first token of one streamed answer; 0 tokens when it did not come."""
-    body = {
-        "model": NAME,
-        "messages": [{"role": "user", "content": message}],
-        "max_tokens": budget,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "stir": {"off": off},
-    }
-    text, tokens, waited, began = "", 0, 0.0, time.perf_counter()
-    with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        for line in response.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            data = json.loads(line.removeprefix("data: "))
-            if "error" in data:
-                return text, 0, waited
-            piece = data["choices"][0]["delta"].get("content") if data["choices"] else None
-            waited = waited or (time.perf_counter() - began if piece else 0.0)
-            text += piece or ""
-            tokens = data["usage"]["completion_tokens"] if data.get("usage") else tokens
-    return text, tokens, waited
+    def keep(self, answer: Answer, message: str, off: bool) -> None:
+        """Compare with the answer alone, which the first one for a prompt is."""
+        if answer.error is not None:
+            self.errors.append(answer.error)
+        elif answer.text != self.alone.setdefault((message, off), answer.text):
+            self.wrong.append(message)
+        self.answers.append(answer)
 
 
-def measure(
-    url: str, steered: SteeredModel, messages: list[str], *, clients: int, seconds: float, slices: int, budget: int
-) -> dict[str, Any]:
-    """Both ways in turn; figures of one row of the table."""
-    chats = [[{"role": "user", "content": message}] for message in messages]
-    alone = {
-        off: {m: steered.generate([chat], max_new_tokens=budget, off=off)[0].text for m, chat in zip(messages, chats, strict=True)}
-        for off in (False, True)
-    }
-    process = psutil.Process()
-    loads: dict[bool, list[Load]] = {False: [], True: []}
-    memory: list[int] = []
-    for _ in range(slices):
-        for off in (False, True):
-            loads[off].append(load(url, messages, alone[off], clients=clients, seconds=seconds / slices / 2, off=off, budget=budget))
-            memory.append(process.memory_info().rss)
-    speed = {off: sum(one.tokens for one in found) / sum(one.seconds for one in found) for off, found in loads.items()}
-    every = [one for found in loads.values() for one in found]
-    return {
-        "clients": clients,
-        "steered": speed[False],
-        "vanilla": speed[True],
-        "ratio": speed[False] / speed[True],
-        "answers": sum(one.answers for one in every),
-        "wrong": sum(one.wrong for one in every),
-        "errors": sum(one.errors for one in every),
-        "first": statistics.median(wait for one in loads[False] for wait in one.first),
-        "memory": (memory[0] >> 20, memory[-1] >> 20),
-    }
+def single(asker: Asker, messages: list[str]) -> list[dict[bool, Answer]]:
+    """Every prompt alone, both ways in turn."""
+    pairs = []
+    with httpx.Client(timeout=600, trust_env=False) as client:
+        asker.ask(client, messages[0], False)  # the first pass of a process is slow
+        for message in messages:
+            pair = {}
+            for off in (False, True):
+                answer = asker.ask(client, message, off)
+                assert answer is not None  # nothing abandons it
+                asker.keep(answer, message, off)
+                pair[off] = answer
+            pairs.append(pair)
+    return pairs
 
 
-def table(rows: list[dict[str, Any]], facts: dict[str, Any], steered: SteeredModel, seconds: float) -> str:
+def turn(asker: Asker, messages: list[str], clients: int, off: bool, sizes: Sizes) -> float:
+    """Committed tokens a second of so many clients."""
+    begin = time.perf_counter() + sizes.ramp
+    end, lock, counted = begin + sizes.window, threading.Lock(), [0]
+
+    def arrived() -> bool:
+        now = time.perf_counter()
+        with lock:
+            counted[0] += begin <= now < end
+        return now < end
+
+    def one(number: int) -> None:
+        draws = random.Random(number)
+        with httpx.Client(timeout=600, trust_env=False) as client:
+            while time.perf_counter() < end:
+                message = draws.choice(messages)
+                answer = asker.ask(client, message, off, arrived)
+                if answer is not None:
+                    with lock:
+                        asker.keep(answer, message, off)
+
+    _together(one, clients)
+    return counted[0] / sizes.window
+
+
+def soak(asker: Asker, messages: list[str], seconds: float, memory: Callable[[], int]) -> list[tuple[float, int]]:
+    """32 clients for so long, each answer waited for; what the server holds in memory (MiB) every ten seconds."""
+    begin, lock, held = time.perf_counter(), threading.Lock(), []
+    done = threading.Event()
+
+    def one(number: int) -> None:
+        draws = random.Random(number)
+        with httpx.Client(timeout=600, trust_env=False) as client:
+            while time.perf_counter() < begin + seconds:
+                message, off = draws.choice(messages), number % EVERY == 0
+                answer = asker.ask(client, message, off)
+                with lock:
+                    assert answer is not None  # nothing abandons it
+                    asker.keep(answer, message, off)
+
+    def look() -> None:
+        while not done.wait(10 if seconds > 20 else 1):
+            held.append((time.perf_counter() - begin, memory()))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    _together(one, ROWS)
+    done.set()
+    looking.join()
+    return held
+
+
+@contextmanager
+def served(bundle: str, model: str | None) -> Iterator[tuple[str, psutil.Process]]:
+    """The server as its own process: where it is, and the process."""
+    command = [sys.executable, "-m", "stir_core", "serve", bundle, "--name", NAME, "--port", "0", "--rows", str(ROWS), "--queue", "64"]
+    process = subprocess.Popen([*command, *(["--model", model] if model else [])], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(process.wait())
+        yield line.split()[0], psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def measure(bundle: str, model: str | None, messages: list[str], sizes: Sizes) -> dict[str, Any]:
+    """All three."""
+    rows: list[dict[str, Any]] = []
+    with served(bundle, model) as (url, process):
+
+        def memory() -> int:
+            return process.memory_info().rss >> 20
+
+        asker, began = Asker(url, sizes.budget), memory()
+        pairs = single(asker, messages)
+        speeds = {off: [pair[off].tokens / pair[off].seconds for pair in pairs] for off in (False, True)}
+        rows.append(_row(1, speeds, asker.answers))
+        print(json.dumps(rows[-1]), flush=True)
+        for clients in (8, ROWS):
+            before, speeds = len(asker.answers), {False: [], True: []}
+            for i in range(sizes.rounds):
+                for off in (False, True) if i % 2 == 0 else (True, False):
+                    speeds[off].append(turn(asker, messages, clients, off, sizes))
+            rows.append(_row(clients, speeds, asker.answers[before:] or asker.answers))
+            print(json.dumps(rows[-1]), flush=True)
+        before, warm, started = len(asker.answers), memory(), time.perf_counter()
+        held = soak(asker, messages, sizes.soak, memory)
+        soaked = {
+            "answers": len(asker.answers) - before,
+            "seconds": time.perf_counter() - started,
+            "memory": [began, warm, *held, memory()],
+        }
+        soaked["tokens"] = sum(answer.tokens for answer in asker.answers[before:])
+        soaked["injected"] = sum(answer.injected for answer in asker.answers[before:])
+    print(json.dumps(soaked), flush=True)
+    return {"rows": rows, "soak": soaked, "answers": len(asker.answers), "wrong": asker.wrong, "errors": asker.errors}
+
+
+def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
     """benchmarks/serve.md."""
+    facts = ", ".join(f"{key} {value}" for key, value in machine().items())
+    manifest, soaked = bundle.manifest, found["soak"]
+    gate = manifest.stage3.gate
+    began, warm, *held, ended = soaked["memory"]
+    most = max([warm, ended, *(each for _, each in held)])
     lines = [
         "# The server under load",
         "",
-        f"`python -m benchmarks.serve`: {seconds:g} s a row, steered and unsteered in turn, bundle {steered.bundle.manifest.digest} on "
-        f"{steered.bundle.manifest.model.name}. {json.dumps(facts)}",
+        "<!-- written by python -m benchmarks.serve -->",
         "",
-        "| clients | steered, tokens/s | vanilla, tokens/s | ratio | answers | not as alone | errors | first token, s | memory, MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"Bundle {manifest.digest} on {manifest.model.name} ({manifest.model.dtype}): {gate.candidates} candidates, previews of "
+        f"{gate.probe_tokens} tokens; {sizes.prompts} prompts, answers of at most {sizes.budget} tokens, at most {ROWS} rows. {facts}.",
+        "",
+        "Vanilla is the same server with `stir.off`. Tokens are committed ones by the clients' clock; *decoded* are those of previews too. "
+        f"One client: medians over {sizes.prompts} prompts, asked both ways in turn. More: medians of {sizes.rounds} pairs of turns of "
+        f"{sizes.window:g} s. The spread is that of the pairs.",
+        "",
+        "| clients | steered, tokens/s | vanilla, tokens/s | ratio | spread | steered, decoded tokens/s | first token, s |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        before, after = row["memory"]
+    for row in found["rows"]:
+        low, high = row["spread"]
         lines.append(
-            f"| {row['clients']} | {row['steered']:.1f} | {row['vanilla']:.1f} | {row['ratio']:.2f} | {row['answers']} | {row['wrong']} | "
-            f"{row['errors']} | {row['first']:.2f} | {before} to {after} |"
+            f"| {row['clients']} | {row['steered']:.1f} | {row['vanilla']:.1f} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} | "
+            f"{row['decoded']:.1f} | {row['first']:.2f} |"
         )
-    return "\n".join(lines) + "\n"
+    lines += [
+        "",
+        f"{ROWS} clients for {sizes.soak:g} s, one in {EVERY} of them unsteered: {soaked['answers']} answers, {soaked['tokens']} tokens "
+        f"and {soaked['injected']} impulses in {soaked['seconds']:.0f} s. Memory of the process: {began} MiB when it began, {warm} before "
+        f"these two minutes, at most {most} in them, {ended} behind them.",
+        "",
+        f"Of all {found['answers']} answers that came to their end, {len(found['wrong'])} are not what their prompt gets alone; "
+        f"{len(found['errors'])} errors.",
+        "",
+        *_certificates(bundle),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _certificates(bundle: Bundle) -> list[str]:
+    names = sorted(name for name in bundle.manifest.files if name.startswith("certificate-"))
+    if not names:
+        return []
+    lines = [
+        "## Certificates of this bundle",
+        "",
+        "| target | against | prompts the same | decisions | of them injections | largest differences | |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name in names:
+        made = read_certificate(bundle, name.removeprefix("certificate-").removesuffix(".json"))  # type: ignore[arg-type]  # checked there
+        worst = ", ".join(f"{what} {gap:.1e}" for what, gap in made.worst.model_dump().items() if gap is not None)
+        same, steps = sum(prompt.same for prompt in made.prompts), sum(len(prompt.decisions) for prompt in made.prompts)
+        lines.append(
+            f"| {made.target} | {made.reference} | {same} of {len(made.prompts)} | {steps} | {made.injected} | {worst} | "
+            f"{'passed' if made.passed else 'FAILED'} |"
+        )
+    return lines
+
+
+def _row(clients: int, speeds: dict[bool, list[float]], answers: list[Answer]) -> dict[str, Any]:
+    steered = [answer for answer in answers if answer.decoded > answer.tokens]
+    per_token = sum(answer.decoded for answer in steered) / max(1, sum(answer.tokens for answer in steered))
+    ratios = [one / two for one, two in zip(speeds[False], speeds[True], strict=True)]
+    middle = {off: statistics.median(found) for off, found in speeds.items()}
+    return {
+        "clients": clients,
+        "steered": middle[False],
+        "vanilla": middle[True],
+        "ratio": statistics.median(ratios),
+        "spread": (min(ratios), max(ratios)),
+        "decoded": middle[False] * per_token,
+        "first": statistics.median(answer.first for answer in answers),
+    }
+
+
+def _together(one: Callable[[int], None], clients: int) -> None:
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def main() -> int:
-    """Measure, print, and write the file where the figures mean something."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure, print and write; exit code 1 when an answer is not what it is alone, or did not come."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
     parser.add_argument("bundle")
-    parser.add_argument("--model")
-    parser.add_argument("--quick", action="store_true", help="a few seconds a row, short answers, nothing written")
-    parser.add_argument("--seconds", type=float, default=120.0, help="load of each row")
+    parser.add_argument("--model", help="another place where the bundle's own model lies")
+    parser.add_argument("--quick", action="store_true", help="a minute in all, short answers, nothing written")
     arguments = parser.parse_args()
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    quick = arguments.quick
-    seconds, budget, slices = (8.0, 32, 1) if quick else (arguments.seconds, 128, 6)
-    steered = SteeredModel.load(arguments.bundle, arguments.model)
-    task = steered.bundle.manifest.stage3.task
-    messages = [render(problem, task.template) for problem in load_problems(task.name, "eval", n=4 if quick else 16)]
-    rows = []
-    with serving(steered, NAME, Limits(rows=32, waiting=64)) as url:
-        for clients in (1, 8, 32):
-            rows.append(measure(url, steered, messages, clients=clients, seconds=seconds, slices=slices, budget=budget))
-            print(json.dumps(rows[-1]), flush=True)
-    text = table(rows, machine(), steered, seconds)
+    sizes = QUICK if arguments.quick else Sizes()
+    bundle = read_bundle(Path(arguments.bundle))
+    task = bundle.manifest.stage3.task
+    messages = [render(problem, task.template) for problem in load_problems(task.name, "eval", n=sizes.prompts)]
+    found = measure(arguments.bundle, arguments.model, messages, sizes)
+    text = report(found, bundle, sizes)
     print(text)
-    if quick or busy >= 3:
-        print(f"not written: {'--quick' if quick else f'load average {busy:.1f}, other work would be measured too'}", file=sys.stderr)
-    else:
+    if not arguments.quick:
         OUT.write_text(text, encoding="utf-8")
-    return 1 if any(row["wrong"] or row["errors"] for row in rows) else 0
+    return 1 if found["wrong"] or found["errors"] else 0
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ def summary(trace: Trace, digest: str, *, whole: bool) -> dict[str, Any]:
         "steps": len(trace.steps),
         "injected": sum(step.decision.chosen is not None for step in trace.steps),
         "probe_tokens": trace.probe_tokens,
+        "reused_tokens": trace.reused_tokens,
         "forward_tokens": trace.forward_tokens,
     }
     return facts | ({"trace": trace.model_dump(mode="json")} if whole else {})

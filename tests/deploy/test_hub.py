@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
+from stir_core.cli import main
 from stir_core.deploy.bundle import read_bundle, write_bundle
 from stir_core.deploy.hub import pull, push
 from stir_core.errors import DeployError
@@ -121,6 +122,18 @@ def test_what_is_pulled_is_what_was_pushed(hub: Hub, folder: Path, tmp_path: Pat
     for name in names:
         assert (tmp_path / "pulled" / name).read_bytes() == (folder / name).read_bytes()
         assert TOKEN.encode() not in (folder / name).read_bytes()
+
+
+def test_the_commands_say_where_it_lies_and_what_it_is(hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["push", str(folder), "mara/lib", "--public"]) == 0
+    assert capsys.readouterr().out == f"mara/lib at {COMMIT}\n" and hub.private == [False]
+    assert main(["pull", "mara/lib", "--out", str(tmp_path / "pulled")]) == 0
+    assert f"mara/lib at {COMMIT}\n{tmp_path / 'pulled'}: bundle " in capsys.readouterr().out
+    assert main(["pull", "mara/lib", "--out", str(tmp_path / "again"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == read_bundle(folder).manifest.digest
+    hub.files["manifest.json"] = b"{}"
+    assert main(["pull", "mara/lib", "--out", str(tmp_path / "third")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "third").exists()
 
 
 def test_a_repository_that_somebody_tampered_with_leaves_nothing_behind(hub: Hub, folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""``stir export``, ``import`` and ``certify``: what they say, how they exit, and a bundle in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stir_core.cli import main
+from stir_core.deploy.bundle import read_bundle
+from stir_core.intervene.session import STEERED, VANILLA, open_session
+from stir_core.records import Trace, TraceEvent
+from tests.deploy.tiny_run import QUESTIONS, tiny_run
+
+
+def refused(capsys, *words: object) -> str:
+    """The one line of a command that must exit with 2."""
+    assert main([str(word) for word in words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("stir: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def told(capsys, *words: object) -> str:
+    assert main([str(word) for word in words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def run(tiny_bundled) -> Path:
+    return tiny_bundled[0].path
+
+
+@pytest.fixture
+def folder(tiny_bundled, tmp_path) -> Path:
+    return shutil.copytree(tiny_bundled[1].folder, tmp_path / "copy")
+
+
+def test_a_bundle_in_a_fresh_process_decodes_as_the_run_does(tiny_bundled, engine, tiny_folder):
+    run, bundle = tiny_bundled
+    own = {event.row: event.trace for event in open_session(run, engine).compare(QUESTIONS[0]) if isinstance(event, TraceEvent)}
+    words = ["trace", str(bundle.folder), QUESTIONS[0], "--model", tiny_folder, "--json"]
+    done = subprocess.run([sys.executable, "-m", "stir_core", *words], capture_output=True, text=True, check=True)
+    found = {name: Trace.model_validate(trace) for name, trace in json.loads(done.stdout).items()}
+    for ours, theirs in ((own[VANILLA], found["vanilla"]), (own[STEERED], found["steered"])):
+        assert (theirs.token_ids, theirs.text, theirs.finish) == (ours.token_ids, ours.text, ours.finish)
+        for a, b in zip(ours.steps, theirs.steps, strict=True):
+            assert (b.decision.chosen, b.decision.alpha) == (a.decision.chosen, pytest.approx(a.decision.alpha, abs=1e-6))
+            assert [entry.entry_id for entry in b.evidence.retrieved] == [entry.entry_id for entry in a.evidence.retrieved]
+    assert any(step.decision.chosen for step in own[STEERED].steps)
+
+
+@pytest.mark.parametrize(
+    ("target", "mark"), [("bundle", "stir-bundle"), ("gguf", "llama.cpp"), ("easysteer", "EasySteer"), ("published", "published layout")]
+)
+def test_every_target_is_written_and_says_what_it_is(capsys, run, tmp_path, target, mark):
+    words = ["export", run, "--to", target, "--out", tmp_path / "out"]
+    facts = json.loads(told(capsys, *words, "--json"))
+    assert mark in (facts["manifest"]["format"] if target == "bundle" else facts["target"])
+    lines = told(capsys, *words)  # its own older export is replaced
+    assert "24 actions" in lines and (read_bundle(tmp_path / "out") if target == "bundle" else "lost: " in lines)
+
+
+def test_a_bundle_is_exported_on_and_checked(capsys, folder, tmp_path):
+    assert "24 actions" in told(capsys, "export", folder, "--to", "gguf", "--out", tmp_path / "gguf")
+    assert "copy: bundle " in told(capsys, "import", folder)
+    assert json.loads(told(capsys, "import", folder, "--json"))["manifest"]["n_actions"] == 24
+    assert "a bundle already" in refused(capsys, "export", folder, "--to", "bundle", "--out", tmp_path / "b")
+    assert "which alone --like and --out are for" in refused(capsys, "import", folder, "--out", tmp_path / "b")
+
+
+def test_the_published_layout_comes_back_as_a_bundle(capsys, run, folder, tmp_path):
+    told(capsys, "export", run, "--to", "published", "--out", tmp_path / "memory")
+    assert "published layout, whole" in told(capsys, "import", tmp_path / "memory")
+    assert "add --like" in refused(capsys, "import", tmp_path / "memory", "--out", tmp_path / "back")
+    told(capsys, "import", tmp_path / "memory", "--like", folder, "--out", tmp_path / "back")
+    back, own = read_bundle(tmp_path / "back"), read_bundle(folder)
+    assert (back.keys.tobytes(), back.actions.tobytes()) == (own.keys.tobytes(), own.actions.tobytes())
+
+
+def test_refused_exports_leave_nothing(capsys, run, tmp_path):
+    out = tmp_path / "out"
+    assert "tagged so" in refused(capsys, "export", run, "--out", out, "--only", "tag:nobody")
+    assert "starred" in refused(capsys, "export", run, "--out", out, "--only", "starred")
+    assert "no run at" in refused(capsys, "export", tmp_path / "none", "--out", out)
+    assert not out.exists()
+    (out / "mine").mkdir(parents=True)
+    for target in ("bundle", "gguf", "published"):
+        assert "nothing there is overwritten" in refused(capsys, "export", run, "--to", target, "--out", out)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    with pytest.raises(SystemExit) as error:
+        main(["export", str(run), "--to", "onnx", "--out", str(out)])
+    assert error.value.code == 2 and "invalid choice: 'onnx'" in capsys.readouterr().err
+
+
+def test_block_0_cannot_be_a_control_vector(capsys, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.deploy.tiny_run.LAYERS", (0, 2))
+    run = tiny_run(tmp_path, engine.identity)
+    said = refused(capsys, "export", run.path, "--to", "gguf", "--out", tmp_path / "gguf")
+    assert "block 0" in said and not (tmp_path / "gguf").exists()
+    told(capsys, "export", run.path, "--to", "easysteer", "--out", tmp_path / "specs")
+
+
+@pytest.mark.parametrize("command", [["import"], ["push"], ["certify", "--target", "runtime"], ["serve"], ["trace"]])
+def test_a_folder_that_is_no_bundle_or_not_whole(capsys, folder, tmp_path, command):
+    """Every command that takes a bundle reads it before it does anything else."""
+    more = {"push": ["mara/lib"], "trace": ["hi"]}.get(command[0], [])
+    wanted = "no run at" if command == ["trace"] else "manifest.json is missing"
+    assert wanted in refused(capsys, command[0], tmp_path, *more, *command[1:])
+    library = folder / "library.safetensors"
+    library.write_bytes(library.read_bytes()[:-4])
+    assert "library.safetensors" in refused(capsys, command[0], folder, *more, *command[1:])
+    library.unlink()
+    library.symlink_to("/etc/passwd")
+    assert "symbolic link" in refused(capsys, command[0], folder, *more, *command[1:])
+
+
+def test_certify_passes_for_its_own_run_and_fails_for_another(capsys, run, folder, engine, tiny_folder, tmp_path):
+    words = ["certify", folder, "--target", "runtime", "--model", tiny_folder, "--n", "2", "--max-new-tokens", "24"]
+    assert "PASSED" in told(capsys, *words, "--run", run)
+    assert "certificate-runtime.json" in read_bundle(folder).manifest.files
+    other = tiny_run(tmp_path, engine.identity, "other", scale=1.5)
+    assert main([str(word) for word in [*words, "--run", other.path]]) == 1
+    lines = capsys.readouterr().out
+    assert "FAILED" in lines and "first difference: " in lines
+    assert not json.loads((folder / "certificate-runtime.json").read_text())["passed"], "a failing one is put in too"
+    assert "--n is 0" in refused(capsys, "certify", folder, "--target", "runtime", "--n", "0")
+    assert "was made with" in refused(capsys, *words[:4], "--model", other_model(tiny_folder, tmp_path))
+
+
+def other_model(tiny_folder: str, tmp_path: Path) -> str:
+    """The same model with one weight changed."""
+    import safetensors.torch as st
+
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    weights = st.load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 2
+    st.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
