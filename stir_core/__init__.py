@@ -1,6 +1,124 @@
 """STIR on TransformerLens: harvest latent actions, select a control basis, replay actions under a gate.
 
-Importing this package costs nothing: no torch, no transformer_lens. Import the stage that you need.
+    import stir_core as stir
+
+    run = stir.open_run("demo")                     # records and raw arrays; no model, no torch
+    session = stir.open_session(run)                # the run's library on the model it was harvested from
+    answer = stir.steer(session, "Tom has 5 pens and buys 3 more. How many pens does he have?")
+
+``__all__`` is the whole public surface, and its names are stable. Everything else is private by convention: it may move between
+versions, though it is written to be read. Importing this package costs nothing (no torch, no language model library): a name is
+looked up when it is first used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stir_core.api import (
+        Steered,
+        evaluate_methods,
+        export_library,
+        harvest_run,
+        logit_lens,
+        measure_causal,
+        measure_impulse,
+        open_library,
+        open_run,
+        open_session,
+        read_bundle,
+        read_tokens,
+        report_text,
+        select_basis,
+        steer,
+        to_frame,
+        what_if,
+    )
+    from stir_core.config import RunConfig, with_changes
+    from stir_core.deploy.runtime import SteeredModel
+    from stir_core.errors import StirError
+    from stir_core.evaluate.dose import degenerates_at, strength_for
+    from stir_core.intervene.changes import Change
+    from stir_core.intervene.replay import redecide
+    from stir_core.intervene.session import Session
+    from stir_core.models.loading import LoadedModel, load_model
+    from stir_core.records import Problem, StepEvent, TokenEvent, Trace, TraceEvent
+    from stir_core.store.curation import Curation
+    from stir_core.store.runs import Run
+    from stir_core.tasks.registry import load_problems
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Change",
+    "Curation",
+    "LoadedModel",
+    "Problem",
+    "Run",
+    "RunConfig",
+    "Session",
+    "Steered",
+    "SteeredModel",
+    "StepEvent",
+    "StirError",
+    "TokenEvent",
+    "Trace",
+    "TraceEvent",
+    "degenerates_at",
+    "evaluate_methods",
+    "export_library",
+    "harvest_run",
+    "load_model",
+    "load_problems",
+    "logit_lens",
+    "measure_causal",
+    "measure_impulse",
+    "open_library",
+    "open_run",
+    "open_session",
+    "read_bundle",
+    "read_tokens",
+    "redecide",
+    "report_text",
+    "select_basis",
+    "steer",
+    "strength_for",
+    "to_frame",
+    "what_if",
+    "with_changes",
+]
+
+_ELSEWHERE = {
+    "Change": "intervene.changes",
+    "Curation": "store.curation",
+    "LoadedModel": "models.loading",
+    "Problem": "records",
+    "Run": "store.runs",
+    "RunConfig": "config",
+    "Session": "intervene.session",
+    "SteeredModel": "deploy.runtime",
+    "StepEvent": "records",
+    "StirError": "errors",
+    "TokenEvent": "records",
+    "Trace": "records",
+    "TraceEvent": "records",
+    "degenerates_at": "evaluate.dose",
+    "load_model": "models.loading",
+    "load_problems": "tasks.registry",
+    "redecide": "intervene.replay",
+    "strength_for": "evaluate.dose",
+    "with_changes": "config",
+}
+"""Where the public names live that are no functions of ``api``."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no public name {name!r}")
+    found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
+    globals()[name] = found  # the next look-up does not come here
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,8 @@ value, its digest is a function of it, and reading a file is the store's busines
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +24,9 @@ class Section(BaseModel):
     """Base of all sections: immutable, and a misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 class ModelConfig(Section):
@@ -200,6 +204,28 @@ def config_from(data: dict[str, Any]) -> RunConfig:
         raise ConfigError(_one_line(error)) from None
 
 
+def with_changes(config: SectionT, **values: Any) -> SectionT:
+    """A copy of a config, or of one of its sections, with other values, checked by the config's own rules.
+
+        with_changes(run.config.gate, rho=0.0)                 # a GateConfig
+        with_changes(run.config, seed=1, gate={"rho": 0.0})    # a RunConfig; the gate's other keys stay
+
+    Args:
+        values: new values by key; for a section, a mapping of the keys that change, or a whole section.
+
+    Raises:
+        ConfigError: one line that names the key or value and the remedy.
+    """
+    data = {key: getattr(config, key) for key in type(config).model_fields}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and isinstance(data.get(key), Section)
+        data[key] = with_changes(data[key], **value) if nested else value
+    try:
+        return type(config).model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_line(error.errors()[0], type(config))) from None
+
+
 def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
     """Every unusable key or value of a mapping, by section (``""``: keys outside all sections), one line each; empty when all is well."""
     try:
@@ -290,19 +316,19 @@ def _one_line(error: ValidationError) -> str:
     return _line(error.errors()[0])
 
 
-def _line(first: Any) -> str:
+def _line(first: Any, root: type[BaseModel] = RunConfig) -> str:
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
+        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1], root), n=1)
         place = ".".join(str(part) for part in first["loc"][:-1])
-        known = ", ".join(_keys_at(first["loc"][:-1]))
+        known = ", ".join(_keys_at(first["loc"][:-1], root))
         hint = f"did you mean {'.'.join([*filter(None, [place]), close[0]])}?" if close else f"known keys here: {known}"
         return f"unknown config key {path}: {hint}"
     return f"config key {path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
-def _keys_at(path: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = RunConfig
+def _keys_at(path: tuple[int | str, ...], root: type[BaseModel] = RunConfig) -> list[str]:
+    section = root
     for part in path:
         annotation = section.model_fields[str(part)].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

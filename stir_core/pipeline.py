@@ -137,6 +137,14 @@ def environment() -> dict[str, Any]:
     return {"versions": packages, "git_revision": revision, "device": device}
 
 
+def short_environment(facts: dict[str, Any] | None = None) -> dict[str, str]:
+    """What a reader of a report needs of the :func:`environment`, as text."""
+    facts = environment() if facts is None else facts
+    wanted = ("stir-workbench", "torch", "transformers", "transformer-lens")
+    found = {name: str(text) for name, text in facts["versions"].items() if name in wanted}
+    return found | {"revision": str(facts["git_revision"] or "none")[:12], "device": str(facts["device"])}
+
+
 def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
     config = run.config
     problems = load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 
 from stir_core.commands.console import progress
-from stir_core.commands.evaluate import positive, short_environment
+from stir_core.commands.evaluate import positive
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
@@ -37,7 +37,7 @@ def _causal(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.causal import Ask, Counts, measure
     from stir_core.evaluate.causal_text import markdown
     from stir_core.models.loading import load_model
-    from stir_core.pipeline import Progress, environment
+    from stir_core.pipeline import Progress, short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -61,7 +61,7 @@ def _causal(arguments: argparse.Namespace) -> int:
         def show(counts: Counts) -> None:
             report(Progress(counts.what, counts.done, counts.planned, counts.what, counts.tokens))
 
-        found, path = measure(run, model, ask, command=_command(arguments), environment=short_environment(environment()), report=show)
+        found, path = measure(run, model, ask, command=_command(arguments), environment=short_environment(), report=show)
     if arguments.json:
         print(json.dumps(found.model_dump(mode="json"), indent=2))
         return 0

@@ -44,7 +44,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.report import markdown
     from stir_core.evaluate.runner import Ask, Step, evaluate, settle
     from stir_core.models.loading import load_model
-    from stir_core.pipeline import Progress, environment
+    from stir_core.pipeline import Progress, short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -65,7 +65,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         allow_leak=arguments.allow_leak,
         baseline=arguments.baseline,
     )
-    spec, problems = settle(run, model.identity, ask, command=_command(arguments), environment=short_environment(environment()))
+    spec, problems = settle(run, model.identity, ask, command=_command(arguments), environment=short_environment())
     with progress() as report:
 
         def show(step: Step) -> None:
@@ -109,16 +109,6 @@ def _command(arguments: argparse.Namespace) -> str:
     if arguments.levels:
         words += ["--levels", *arguments.levels]
     return shlex.join(words + (["--allow-leak"] if arguments.allow_leak else []))
-
-
-def short_environment(environment: dict) -> dict[str, str]:
-    """What a reader of a report needs of the environment, as text."""
-    facts = {
-        name: str(text)
-        for name, text in environment["versions"].items()
-        if name in ("stir-workbench", "torch", "transformers", "transformer-lens")
-    }
-    return facts | {"revision": str(environment["git_revision"] or "none")[:12], "device": str(environment["device"])}
 
 
 def positive(text: str) -> int:

@@ -46,32 +46,21 @@ def add(command: Command) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle import is_bundle, write_bundle
-    from stir_core.deploy.control_vectors import control_vectors
-    from stir_core.deploy.easysteer import steering_specs
-    from stir_core.deploy.folders import write_export
-    from stir_core.deploy.making import bundle_from
-    from stir_core.deploy.published import published_files
+    from stir_core.deploy.bundle import is_bundle
+    from stir_core.deploy.exporting import export
     from stir_core.store.runs import Run
 
     folder, out = Path(arguments.source), arguments.out
-    if is_bundle(folder):
-        if arguments.to == "bundle" or arguments.library or arguments.only:
-            raise DeployError(f"{folder} is a bundle already: name a run to choose from its library, or another --to")
-        bundle = _read(folder)
-    else:
-        run, library = Run.open(arguments.source), arguments.library or "curated"
-        if arguments.to == "bundle":
-            write_bundle(run, out, library=library, only=arguments.only)
-            return _tell(_read(out), arguments.json)
-        bundle = bundle_from(run, library, arguments.only)
-    files = {"gguf": control_vectors, "easysteer": steering_specs, "published": published_files}[arguments.to](bundle)
-    write_export(out, files)
-    index = json.loads(files["stir-export.json"])
+    source = _read(folder) if is_bundle(folder) else Run.open(arguments.source)
+    bundle = export(source, out, to=arguments.to, library=arguments.library, only=arguments.only)
+    if arguments.to == "bundle":
+        return _tell(bundle, arguments.json)
+    index = json.loads((out / "stir-export.json").read_text(encoding="utf-8"))
+    files = {file.relative_to(out).as_posix(): file.stat().st_size for file in out.rglob("*") if file.is_file()}
     if arguments.json:
         print(json.dumps({"out": str(out), "files": sorted(files), **index}, indent=2))
         return 0
-    size = sum(len(data) for data in files.values())
+    size = sum(files.values())
     print(f"{out}: {index['target']}, {bundle.manifest.n_actions} actions, {len(files)} files, {size / 1e6:.1f} MB")
     print(f"  use: {index['use']}")
     for lost in index["lost"]:

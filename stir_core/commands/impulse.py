@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stir_core.commands.console import table
-from stir_core.errors import DataError
 
 if TYPE_CHECKING:
     from stir_core.responses import ImpulseResponse
@@ -44,17 +43,11 @@ def strength(text: str) -> float:
 
 
 def _impulse(arguments: argparse.Namespace) -> int:
-    from stir_core.evaluate.spots import held_out_spots, source_spots, spot_named
+    from stir_core.evaluate.spots import places_of, spot_named
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
-    entries = {entry.id: entry for entry in run.entries()}
-    entry = entries.get(arguments.entry)
-    if entry is None or entry.action_row is None:
-        what = "has no action: it is a null entry" if entry else f"is no entry of {run.path}"
-        raise DataError(f'"{arguments.entry}" {what}; `stir show {arguments.run} --all` lists them')
-    spots = held_out_spots(entry, run.traces()) if run.finished("steered") else []
-    spots += source_spots(entry, {(rollout.problem_id, rollout.k): rollout for rollout in run.rollouts()})
+    entry, spots = places_of(run, arguments.entry)
     spot = spot_named(spots, arguments.at, entry)
 
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from stir_core.commands.console import progress
-from stir_core.commands.evaluate import positive, short_environment
+from stir_core.commands.evaluate import positive
 from stir_core.errors import ConfigError, DataError
 from stir_core.tasks.overlap import find_overlaps
 
@@ -110,7 +110,7 @@ def _prepared(
 def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel") -> None:
     """Evaluate the chosen point on held-out problems, its gate being the run's own; says on stderr where the report lies."""
     from stir_core.evaluate.runner import Ask, evaluate, settle
-    from stir_core.pipeline import environment
+    from stir_core.pipeline import environment, short_environment
     from stir_core.store.runs import Run
 
     facts = environment()

@@ -38,7 +38,16 @@ def meters(dose: Dose, clean: Dose) -> Meters:
 
 
 def degenerates_at(doses: Sequence[Dose]) -> float | None:
-    """The weakest strength tried from which on every continuation is degenerate; ``None``: the strongest one still reads well."""
+    """The weakest strength tried from which on every continuation is degenerate; ``None``: the strongest one still reads well.
+
+    Args:
+        doses: of one impulse response, weakest first, the first of strength 0 (``ImpulseResponse.doses``).
+
+    Returns:
+        A multiple of the raw action. Degenerate is what :func:`meters` calls so, against the continuation without an impulse.
+
+    Raises nothing.
+    """
     first = None
     for dose in reversed(doses):
         if meters(dose, doses[0]).why is None:
@@ -52,6 +61,12 @@ def strength_for(doses: Sequence[Dose], nats: float) -> float | None:
 
     Between two strengths tried it is read off a straight line in the logarithms of both (a small impulse's divergence grows as a
     power of its strength), or a plain line where one of them is 0. ``None``: outside of what was tried.
+
+    Args:
+        doses: of one impulse response, weakest first (``ImpulseResponse.doses``).
+        nats: KL(steered || clean) at the control point.
+
+    Raises nothing.
     """
     for low, high in pairwise(doses):
         if low.kl < nats <= high.kl:

@@ -27,13 +27,19 @@ def libraries_of(run: Run) -> Callable[[str], Memory | None]:
 
     @cache
     def named(name: str) -> Memory | None:
-        library = _make(run, name)
+        library = library_named(run, name)
         return Memory(*library, run.key_space()) if library.entries else None
 
     return named
 
 
-def _make(run: Run, name: str) -> Library:
+def library_named(run: Run, name: str) -> Library:
+    """Entries and tensors of one of :data:`LIBRARIES`.
+
+    Raises:
+        ConfigError: no such library.
+        StoreError: the run lacks what it is made of.
+    """
     if name in ("basis", "all"):
         return run.library(selected=name == "basis")
     if name == "zero":
@@ -45,7 +51,7 @@ def _make(run: Run, name: str) -> Library:
         return _measured(run)
     if name == "curated":
         return curated_library(run, Curation.open(run))
-    raise ConfigError(f"there is no library {name!r}")
+    raise ConfigError(f"there is no library {name!r}: take one of {', '.join(LIBRARIES)}")
 
 
 def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Library:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from stir_core.errors import DataError
 from stir_core.records import Entry, Rollout, Trace
 from stir_core.responses import Spot
+from stir_core.store.runs import Run
 
 
 def held_out_spots(entry: Entry, traces: Iterable[Trace]) -> list[Spot]:
@@ -57,6 +58,20 @@ def source_spots(entry: Entry, rollouts: Mapping[tuple[str, int], Rollout]) -> l
             )
         )
     return found
+
+
+def places_of(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
+    """A corrective entry of a run with every place where it can be tried: held-out steps that retrieved it, then its own rollouts.
+
+    Raises:
+        DataError: the run has no such entry, or it has no action.
+    """
+    entry = next((entry for entry in run.entries() if entry.id == entry_id), None)
+    if entry is None or entry.action_row is None:
+        what = "has no action: it is a null entry" if entry else f"is no entry of {run.path}"
+        raise DataError(f'"{entry_id}" {what}; `stir show {run.name} --all` lists them')
+    spots = held_out_spots(entry, run.traces()) if run.finished("steered") else []
+    return entry, spots + source_spots(entry, {(rollout.problem_id, rollout.k): rollout for rollout in run.rollouts()})
 
 
 def spot_named(spots: list[Spot], name: str | None, entry: Entry) -> Spot:

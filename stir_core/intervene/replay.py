@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from stir_core.config import GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist
-from stir_core.records import Decision, StepEvidence, StepTrace
+from stir_core.records import Decision, StepEvidence, StepTrace, Trace
 
 REDECIDED = frozenset(
     {
@@ -82,6 +82,27 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
         evidence = evidence.model_copy(update={"retrieved": evidence.retrieved[: gate.k_retrieve]})
     missing = _not_retrieved(evidence, gate) or _not_previewed(step.evidence, evidence, recorded, gate)
     return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
+
+
+def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0) -> list[Again]:
+    """Every step of a recorded answer decided again under another gate, in order, without a model. Source: arXiv 2602.04925, Stage III.
+
+    Behind the first step that comes out otherwise (or that the recording cannot answer), an answer would have gone on with other text: what
+    is decided there holds for the recorded text only. :func:`stir_core.what_if` decodes on with the model instead.
+
+    Args:
+        trace: one answer with its evidence.
+        recorded: the gate that it was recorded with, e.g. ``run.config.gate``.
+        gate: the gate that is tried, e.g. ``stir.with_changes(run.config.gate, rho=0.0)``.
+        seed: the run's seed; only the variant ``random_choice`` draws.
+
+    Returns:
+        One :class:`Again` a step; its ``decision`` is ``None``, and ``missing`` says why, where other parameters would have measured what
+        was not recorded. ``alpha`` is a multiple of the raw action vector, scores have no unit, gains are nats a token.
+
+    Raises nothing of its own: what the recording does not answer is said in ``missing``.
+    """
+    return [decide_again(step, recorded, gate, seed=seed, name=trace.id) for step in trace.steps]
 
 
 def _blocked(evidence: StepEvidence, gate: GateConfig) -> str | None:

@@ -19,7 +19,7 @@ from stir_core.models.loading import LoadedModel
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
-from stir_core.store.runs import Run
+from stir_core.store.runs import Library, Run
 from stir_core.tasks import Grader
 
 VANILLA, STEERED = 0, 1
@@ -119,15 +119,15 @@ class Session:
         return respond(self.model, self.config, spot, entry, torch.tensor(action), alpha)
 
 
-def open_session(run: Run, model: LoadedModel) -> Session:
-    """The run's control basis on ``model``.
+def open_session(run: Run, model: LoadedModel, library: Library | None = None) -> Session:
+    """The run's control basis, or another library of its entries, on ``model``.
 
     Raises:
         MismatchError: the run was made with another model.
         StoreError: the run has no finished basis, or its files are damaged.
     """
     run.check_model(model.identity)
-    library = run.library()
+    library = run.library() if library is None else library
     return Session(run.config, model, Memory(*library, run.key_space()) if library.entries else None)
 
 

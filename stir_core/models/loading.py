@@ -135,7 +135,16 @@ class LoadedModel:
 
 
 def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: Way = "hooked") -> LoadedModel:
-    """Load a model by catalogue name, folder, GGUF file or hub name.
+    """Load a model by catalogue name, folder, GGUF file or hub name, raw: weights neither folded nor centred.
+
+    Args:
+        name: ``"smollm2"`` (embedded), a local folder, a local ``.gguf`` file (dequantised once into a cache), or a hub name.
+        dtype: ``"float32"``, exact and reproducible, or ``"bfloat16"``.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes a CUDA device when there is one.
+        backend: what forward passes go through; ``"plain"`` leaves TransformerLens out, and has no ``bridge`` to look inside.
+
+    Returns:
+        The model with its tokenizer and identity; ``model.bridge`` is the raw TransformerBridge, for hooks of one's own.
 
     Raises:
         ModelError: unknown name, unreadable files, or an architecture that is not a causal language model.

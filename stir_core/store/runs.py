@@ -325,10 +325,13 @@ class Run:
 
     def library(self, *, selected: bool = True) -> Library:
         """Entries with their tensors: the control basis in pick order, or every mined entry."""
+        return self.library_of(self.picks() if selected else None)
+
+    def library_of(self, picks: Sequence[Pick] | None) -> Library:
+        """The entries of these picks with their tensors, in pick order; ``None``: every mined entry."""
         entries = {entry.id: entry for entry in self.entries()}
-        picks = self.picks() if selected else []
-        order = [pick.entry_id for pick in picks] if selected else list(entries)
-        for pick in picks:
+        order = list(entries) if picks is None else [pick.entry_id for pick in picks]
+        for pick in picks or ():
             if pick.quality is not None:
                 entries[pick.entry_id] = entries[pick.entry_id].model_copy(update={"quality": pick.quality})
         chosen = tuple(entries[id_] for id_ in order)

@@ -1,0 +1,507 @@
+"""What ``import stir_core as stir`` offers beyond re-exports: one call each for what a notebook does in a line.
+
+Thin on purpose: every function here opens what it is given by name and calls the stage that does the work. Light to import; torch is
+loaded by the calls that need a model.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from stir_core.basis.making import Basis, choose_basis
+from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, with_changes
+from stir_core.deploy.bundle import Bundle, is_bundle
+from stir_core.deploy.bundle import read_bundle as _read_bundle
+from stir_core.errors import ConfigError, DataError
+from stir_core.findings import CausalReport, EvaluationReport
+from stir_core.readings import TokenReading
+from stir_core.records import Lens, Problem, Record, Trace, TraceEvent
+from stir_core.responses import ImpulseResponse, Spot
+from stir_core.store.configs import read_config
+from stir_core.store.frames import library_frame, records_frame, run_frame
+from stir_core.store.runs import Library, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from jaxtyping import Float
+
+    from stir_core.intervene.changes import Change
+    from stir_core.intervene.session import Session
+    from stir_core.models.loading import LoadedModel
+    from stir_core.pipeline import Progress
+
+
+class Steered(NamedTuple):
+    """One prompt answered twice by one model, in one batch."""
+
+    vanilla: Trace
+    """Nothing retrieved, nothing injected."""
+    steered: Trace
+    """The gate asked before each step; ``steps`` holds its evidence and decisions."""
+
+
+def open_run(where: str | Path = "demo") -> Run:
+    """Open a finished or half-finished run. Needs no model and no torch.
+
+    Args:
+        where: its folder, or ``"demo"`` for the embedded one (a folder of that name comes first).
+
+    Returns:
+        The run; its records and raw arrays are methods: ``entries()``, ``rollouts()``, ``traces()``, ``key_rows()`` ``[n_keys, d_model]``,
+        ``action_rows()`` ``[n_actions, d_model]`` (residual-stream units, Hugging Face coordinates).
+
+    Raises:
+        StoreError: no such run, or its run.json is malformed.
+    """
+    return Run.open(where)
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read an exported bundle; every file is checked against its manifest before anything is used. Needs no model.
+
+    Args:
+        folder: what :func:`export_library` or `stir export` wrote.
+
+    Returns:
+        The bundle: ``entries``, raw ``keys`` and ``actions`` ``[n_entries, d_model]``, manifest, lineage and measured effect.
+
+    Raises:
+        DeployError: one line naming the file and the remedy.
+    """
+    return _read_bundle(Path(folder))
+
+
+def harvest_run(
+    config: RunConfig | str | Path,
+    out: str | Path,
+    *,
+    until: str = STAGES[-1],
+    model: "LoadedModel | None" = None,
+    report: "Callable[[Progress], None] | None" = None,
+) -> Run:
+    """Make a run from a config: rollouts, states, actions (Stage I), basis (II), steered held-out answers (III).
+
+    Whatever is whole at ``out`` is kept, so calling it again resumes. Source: arXiv 2602.04925; `stir run` is this call.
+
+    Args:
+        config: a config, or the TOML file of one.
+        out: run folder, new or taken up again.
+        until: last stage to make, one of rollouts, states, actions, basis, steered.
+        model: the config's model, when it is loaded already.
+        report: called with how far each stage has come (items, and tokens decoded).
+
+    Raises:
+        ConfigError: an unusable config, or no such stage.
+        StoreError: the folder holds stages made with other settings.
+        ModelError, DataError: the model or the task's problems cannot be had.
+    """
+    if until not in STAGES:
+        raise ConfigError(f"there is no stage {until!r}: take one of {', '.join(STAGES)}")
+    from stir_core.pipeline import run_stages
+
+    settled = config if isinstance(config, RunConfig) else read_config(Path(config))
+    told: dict[str, Any] = {} if report is None else {"report": report}
+    return run_stages(settled, Path(out), until=until, model=model, **told)
+
+
+def to_frame(source: Run | Bundle | Library | Iterable[Record]) -> "pd.DataFrame":
+    """A library, or any records (token readings, doses, picks, ...), as a pandas frame.
+
+    Args:
+        source: a run gives every mined entry with its rank in the basis, controls and measured advantage; a bundle or a
+            library its own entries; an iterable of records one row each.
+
+    Returns:
+        For entries, columns ``entry``, ``kind``, ``m``, ``layer``, ``quality`` (reward gap), ``key_norm``, ``action_norm`` (residual-stream
+        units) and others, with ``key`` and ``action`` as raw float32 arrays ``[d_model]``; ``None`` is "not measured".
+
+    Raises:
+        StoreError: the run has no finished actions.
+    """
+    if isinstance(source, Run):
+        return run_frame(source)
+    if isinstance(source, Bundle):
+        return library_frame(source.library)
+    return library_frame(source) if isinstance(source, Library) else records_frame(source)
+
+
+def select_basis(run: Run, **changes: Any) -> Basis:
+    """Choose a control basis among a run's mined entries, as Stage II would under other settings. Writes nothing, needs no model.
+
+    The objective is ``sum_i log(1 + q_i) + diversity * logdet(K + epsilon I)`` over cosines ``K`` of the keys, maximised greedily
+    (arXiv 2602.04925, Stage II; Chen, Zhang and Zhou 2018, arXiv 1709.05135).
+
+    Args:
+        run: with finished actions.
+        changes: keys of the config's ``[basis]`` section: ``budget`` (B, entries), ``diversity`` (lambda), ``selector`` (``"dpp"``,
+            ``"top"``, ``"random"``), ``min_per_control_point``, ``similarity``, ``quality``, ...; the run's own where not given.
+
+    Returns:
+        ``picks`` in pick order with marginal gains, the ``keys`` ``[n, d]`` that were compared, and ``notes`` that a reader must see.
+
+    Raises:
+        ConfigError: an unusable key or value.
+        SelectionError: there is no entry to choose from.
+    """
+    config = with_changes(run.config, basis=changes)
+    tried = Run.at(run.path, config, {})  # the same folder read under other settings
+    entries = run.entries()
+    keys = run.key_rows()[[entry.key_row for entry in entries]]
+    advantages = run.advantages() if config.basis.quality == "measured" else {}
+    return choose_basis(entries, keys, config, tried.key_space(), advantages)
+
+
+def open_library(run: Run, which: str | Basis = "basis") -> Library:
+    """Entries of a run with their raw vectors, to look at or to steer with.
+
+    Args:
+        which: ``"basis"``, ``"all"`` (every mined entry), ``"curated"``, ``"measured"``; a control: ``"zero"``, ``"shuffled"``,
+            ``"length_matched"``; or what :func:`select_basis` chose.
+
+    Returns:
+        ``entries``, ``keys`` and ``actions``, both float32 ``[n_entries, d_model]`` in residual-stream units; null entries' actions are 0.
+
+    Raises:
+        ConfigError: no such library.
+        StoreError: the run lacks what it is made of.
+    """
+    if isinstance(which, Basis):
+        return run.library_of(which.picks)
+    from stir_core.evaluate.libraries import library_named
+
+    return library_named(run, which)
+
+
+def open_session(source: Run | Bundle | str | Path, model: "LoadedModel | None" = None, *, library: Library | None = None) -> "Session":
+    """A library on its model, ready to steer any prompt.
+
+    Args:
+        source: a run, a bundle, or the folder of one (``"demo"``: the embedded run).
+        model: loaded already; else the one that the library was harvested from is loaded (the embedded one takes about 3 s).
+        library: entries of the run in the place of its control basis, from :func:`open_library`.
+
+    Raises:
+        StoreError: no such run, or one without a finished basis.
+        MismatchError: the model is not the one that the library was made with.
+        DataError: another library for a bundle, which has its own.
+    """
+    found = _opened(source)
+    config = found.config if isinstance(found, Run) else found.manifest.run_config()
+    if isinstance(found, Bundle) and library is not None:
+        raise DataError(f"{found.folder} is a bundle and steers with its own library: give the run to steer with another one")
+    if isinstance(found, Run) and library is None:
+        found.folder("basis")  # said before a model is loaded
+    loaded = _loaded(config, model)
+    from stir_core.deploy.opening import open_bundle
+    from stir_core.intervene.session import open_session as on_run
+
+    return on_run(found, loaded, library) if isinstance(found, Run) else open_bundle(found, loaded)
+
+
+def steer(
+    session: "Session", prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False
+) -> Steered:
+    """Answer one prompt vanilla and steered. To follow it token by token, iterate ``session.compare(...)``, which takes the same arguments.
+
+    Args:
+        prompt: a question, put into the task's template, or a problem, which is graded.
+        gate, decode: instead of the run's own, e.g. ``with_changes(session.config.gate, k_scale=0.1)``.
+        raw: send a question as typed, without the template.
+
+    Returns:
+        Two traces; log-probabilities are in nats, ``alpha`` is a multiple of the raw action vector.
+
+    Raises:
+        PromptError: an empty prompt, or one too long for the context.
+    """
+    from stir_core.intervene.session import STEERED, VANILLA
+
+    events = session.compare(prompt, gate, decode, raw=raw)
+    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
+    return Steered(traces[VANILLA], traces[STEERED])
+
+
+def what_if(
+    session: "Session",
+    trace: Trace,
+    changes: "Change | Sequence[Change]",
+    gate: GateConfig | None = None,
+    decode: DecodeConfig | None = None,
+    *,
+    problem: Problem | None = None,
+) -> list[Trace]:
+    """Take a recorded answer up again with one decision changed and decode on, a branch for each change, side by side.
+
+    Args:
+        trace: recorded by this session with ``gate`` and ``decode``.
+        changes: e.g. ``Change(m=4, to="nothing")`` or ``Change(m=4, to="p0032c", alpha=0.5)``; ``m`` is a control point (finished steps).
+        problem: what was asked, so that branches are graded.
+
+    Returns:
+        Whole answers in the order of the changes; nothing changed gives the recorded answer, token for token.
+
+    Raises:
+        DataError: no such control point, or an entry that cannot be injected there.
+    """
+    from stir_core.intervene.changes import Change
+
+    asked = [changes] if isinstance(changes, Change) else list(changes)
+    events = session.branch(trace, asked, gate, decode, problem=problem)
+    found = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
+    return [found[row] for row in sorted(found)]
+
+
+def read_tokens(session: "Session", trace: Trace, gate: GateConfig | None = None) -> list[TokenReading]:
+    """Read an answer again: at every token what the steering model and the plain one, behind the same prefix, had to say. Decodes nothing.
+
+    Args:
+        trace: an answer of this session.
+        gate: what it was steered with; the run's own where it is not given.
+
+    Returns:
+        One reading a token: log-probabilities, ``kl`` = KL(steered || plain) over the vocabulary and entropies in nats, ranks from 1, and
+        the likeliest tokens under both (``alternatives``).
+
+    Raises:
+        DataError: the answer was steered by an entry that this library does not hold.
+    """
+    return [reading for _, reading in session.read([trace], gate)]
+
+
+def measure_impulse(
+    run: Run,
+    model: "LoadedModel",
+    entry_id: str,
+    *,
+    at: str | Spot | None = None,
+    alpha: float | None = None,
+    doses: Sequence[float] | None = None,
+) -> ImpulseResponse:
+    """What one action does to the network at one recorded control point: layers, next tokens, attention back, doses. `stir impulse`.
+
+    Args:
+        entry_id: a corrective entry, e.g. ``"p0032c"``.
+        at: ``"PROBLEM:M"`` (held out), ``"PROBLEM#K:M"`` (rollout K), or a spot; ``None``: where it fired, else where it was mined.
+        alpha: multiple of the raw action; ``None``: what the gate committed there, else 1.
+        doses: multiples to compare beside 0 and ``alpha``; ``None``: powers of two from 1/16 to 4 of the residual's norm.
+
+    Returns:
+        Norms in residual-stream units, divergences KL(steered || clean) in nats, attention ``[layer][head]``.
+
+    Raises:
+        DataError: no such entry or place, or an entry without an action.
+        MismatchError: the run was made with another model.
+        SteeringError: a strength that is not finite and at least 0.
+    """
+    from stir_core.evaluate.spots import places_of, spot_named
+
+    entry, spots = places_of(run, entry_id)
+    spot = at if isinstance(at, Spot) else spot_named(spots, at, entry)
+    run.check_model(model.identity)
+
+    import torch
+
+    from stir_core.intervene.impulse import respond
+
+    strength = alpha if alpha is not None else spot.alpha if spot.alpha is not None else 1.0
+    return respond(model, run.config, spot, entry, torch.tensor(run.action_rows()[entry.action_row]), strength, doses=doses)
+
+
+def logit_lens(
+    model: "LoadedModel",
+    vectors: "Float[np.ndarray, 'n d_model'] | Float[torch.Tensor, 'n d_model']",
+    *,
+    names: Sequence[str] | None = None,
+    top: int = 10,
+) -> list[Lens]:
+    """Which tokens directions push up and down, through the final norm's gain and the unembedding (Belrose et al. 2023, section 2).
+
+    Args:
+        vectors: raw directions of the residual stream, ``[n, d_model]``.
+        names: one a direction; numbers where not given.
+
+    Returns:
+        One lens a direction with its ``top`` promoted and suppressed tokens; logits up to the final norm's data-dependent scale.
+
+    Raises:
+        DataError: directions of another width, or names that do not fit.
+    """
+    import torch
+
+    from stir_core.models.lens import lens_of
+
+    rows = torch.as_tensor(vectors, dtype=torch.float32)
+    if rows.ndim != 2 or rows.shape[1] != model.d_model:
+        raise DataError(f"directions have shape {list(rows.shape)}, this model reads [n, {model.d_model}]")
+    called = [str(i) for i in range(len(rows))] if names is None else list(names)
+    if len(called) != len(rows):
+        raise DataError(f"{len(called)} names for {len(rows)} directions: give one each")
+    return lens_of(model, called, rows, top=top)
+
+
+def measure_causal(
+    run: Run,
+    model: "LoadedModel",
+    *,
+    n: int = 24,
+    states: int | None = None,
+    rolls: int = 8,
+    halving: bool = True,
+    split: str = "validation",
+    strength: float | None = None,
+    max_new_tokens: int | None = None,
+    budget_tokens: int | None = None,
+    rows: int = 16,
+    fresh: bool = False,
+) -> CausalReport:
+    """Does an action do anything, and does the gate know? Continuations from logged states with it, without it, and with noise of its size.
+
+    Kept below ``run.work / "causal"`` as it goes; the same call goes on where it stopped. `stir causal`, docs/evaluation.md.
+
+    Args:
+        n: held-out problems of ``split`` whose answers give the states; ``states``: most states (``None``: all).
+        rolls: continuations of an arm, all arms of a state on the same random streams; ``halving``: drop the worse half of the candidates.
+        strength: k_scale instead of the run's own (multiple of the action per unit of score).
+        max_new_tokens: budget of an answer. ``budget_tokens``: stop once this many were decoded in all.
+        rows: continuations decoded side by side.
+        fresh: forget what is there.
+
+    Returns:
+        Effects as differences of shares of right answers with 95 % bootstrap intervals and exact McNemar p-values.
+
+    Raises:
+        DataError: problems that were mined, or too few of them.
+        StoreError: an empty library, or a study with other settings lies there.
+        MismatchError: the run was made with another model.
+    """
+    from stir_core.evaluate.causal import Ask, measure
+    from stir_core.pipeline import short_environment
+
+    ask = Ask(
+        split=split,
+        n=n,
+        states=states,
+        rolls=rolls,
+        halving=halving,
+        budget_tokens=budget_tokens,
+        strength=strength,
+        max_new_tokens=max_new_tokens,
+        rows=rows,
+        fresh=fresh,
+    )
+    return measure(run, model, ask, command=None, environment=short_environment())[0]
+
+
+def evaluate_methods(
+    run: Run,
+    model: "LoadedModel",
+    methods: Sequence[str] = ("stir",),
+    *,
+    n: int | None = None,
+    task: str | None = None,
+    split: str = "eval",
+    levels: Sequence[str] | None = None,
+    seeds: int = 1,
+    baseline: str = "vanilla",
+    max_new_tokens: int | None = None,
+    label: str | None = None,
+    rows: int = 16,
+    fresh: bool = False,
+) -> EvaluationReport:
+    """Compare ways to answer on the same problems and budget, paired by problem, with intervals, tests and costs. `stir eval`.
+
+    Kept below ``run.work / "evaluation" / label`` answer by answer; the same call goes on where it stopped.
+
+    Args:
+        methods: e.g. ``"stir"``, ``"stir:k_scale=0.5"``, ``"stir:library=shuffled"``, ``"deer"``; `stir methods` lists them.
+        n: problems, ``None``: all of the split. ``levels``: difficulty levels to draw from (``None``: the run's own).
+        task, split: where the problems come from; ``None``: the run's own task.
+        baseline: what the others are compared with.
+        seeds: repetitions of methods that sample. ``rows``: answers decoded side by side.
+        max_new_tokens: budget of committed tokens an answer.
+        label: its name on disk, ``<task>-<split>`` where not given.
+        fresh: forget what is there under the label.
+
+    Returns:
+        Accuracies with Wilson 95 % intervals; differences with percentile bootstrap intervals, exact McNemar p-values, Holm-corrected;
+        tokens and FLOPs an answer.
+
+    Raises:
+        ConfigError: an unknown method.
+        DataError: an unknown task or split, too few problems, or problems that were mined.
+        StoreError: no finished basis, or the label holds an evaluation with other settings.
+        MismatchError: the run was made with another model.
+    """
+    from stir_core.evaluate.runner import Ask, evaluate, settle
+    from stir_core.pipeline import short_environment
+
+    ask = Ask(
+        list(methods),
+        task=task,
+        split=split,
+        n=n,
+        seeds=seeds,
+        levels=None if levels is None else tuple(levels),
+        max_new_tokens=max_new_tokens,
+        rows=rows,
+        label=label,
+        baseline=baseline,
+    )
+    spec, problems = settle(run, model.identity, ask, command=None, environment=short_environment())
+    return evaluate(run, model, spec, problems, fresh=fresh)[0]
+
+
+def report_text(report: EvaluationReport | CausalReport) -> str:
+    """An evaluation or a causal study as Markdown: what was compared, its tables with intervals, and what to mind. Raises nothing."""
+    from stir_core.evaluate import causal_text
+    from stir_core.evaluate import report as evaluation_text
+
+    return evaluation_text.markdown(report) if isinstance(report, EvaluationReport) else causal_text.markdown(report)
+
+
+def export_library(
+    source: Run | Bundle | str | Path,
+    out: str | Path,
+    *,
+    to: Literal["bundle", "gguf", "easysteer", "published"] = "bundle",
+    library: Literal["curated", "basis", "all"] | None = None,
+    only: str | None = None,
+) -> Path:
+    """Write a library for somewhere else, whole or not at all. `stir export`; docs/deployment.md says what each target keeps and loses.
+
+    Args:
+        source: a run or a bundle, or the folder of one.
+        out: folder to write; an older export of the same kind is replaced, anything else is not.
+        to: a bundle (for :class:`SteeredModel`), llama.cpp control vectors, EasySteer, or the published layout.
+        library: which of the run's libraries (``None``: the curated one); ``only``: ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"`` of it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DeployError: nothing to steer with, or a folder in use for something else.
+        CurationError: nothing is starred or tagged so.
+        StoreError: the run has no finished basis, or its files are damaged.
+    """
+    from stir_core.deploy.exporting import export
+
+    export(_opened(source), Path(out), to=to, library=library, only=only)
+    return Path(out)
+
+
+def _opened(source: Run | Bundle | str | Path) -> Run | Bundle:
+    if isinstance(source, Run | Bundle):
+        return source
+    return _read_bundle(Path(source)) if is_bundle(Path(source)) else Run.open(source)
+
+
+def _loaded(config: RunConfig, model: "LoadedModel | None") -> "LoadedModel":
+    if model is not None:
+        return model
+    from stir_core.models.loading import load_model
+
+    own = config.model
+    return load_model(own.name, dtype=own.dtype, device=own.device, backend=own.backend)

@@ -1,0 +1,67 @@
+"""Libraries and records as pandas frames, for looking at them in a notebook. Numbers as they are stored, nothing rounded."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from stir_core.records import Entry, Record
+from stir_core.store.runs import Library, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stir_core.findings import Advantage
+    from stir_core.records import Control
+
+
+def run_frame(run: Run) -> "pd.DataFrame":
+    """Every mined entry of a run with its raw vectors, its place in the basis, its controls and measured advantage.
+
+    Raises:
+        StoreError: the run has no finished actions.
+    """
+    ranks = {pick.entry_id: pick.rank for pick in run.picks()} if run.finished("basis") else None
+    controls, advantages = run.controls(), run.advantages()
+    frame = library_frame(run.library(selected=False))
+    ids = frame["entry"].tolist()
+    frame["rank"] = [None if ranks is None else ranks.get(id_) for id_ in ids]
+    frame["rank"] = frame["rank"].astype("Int64")
+    frame["in_basis"] = [None if ranks is None else id_ in ranks for id_ in ids]
+    for name, column in _measured(ids, controls, advantages).items():
+        frame[name] = column
+    return frame
+
+
+def library_frame(library: Library) -> "pd.DataFrame":
+    """One row an entry, in library order; ``key`` and ``action`` hold raw float32 ``[d_model]`` (a null has no action)."""
+    import pandas as pd
+
+    rows = [_row(entry) for entry in library.entries]
+    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
+    frame["key"] = list(library.keys)
+    actions = zip(library.entries, library.actions, strict=True)
+    frame["action"] = pd.Series([vector if entry.kind == "corrective" else None for entry, vector in actions], dtype=object)
+    return frame
+
+
+def records_frame(records: Iterable[Record]) -> "pd.DataFrame":
+    """One row a record, one column a field; nested records become mappings."""
+    import pandas as pd
+
+    return pd.DataFrame([record.model_dump() for record in records])
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    facts = entry.model_dump(exclude={"id", "key_row", "action_row"})
+    return {"entry": entry.id, **facts}
+
+
+def _measured(ids: list[str], controls: "dict[str, Control]", advantages: "dict[str, Advantage]") -> dict[str, list[Any]]:
+    """Columns of what was measured of actions; none where the run holds no such measurement."""
+    found: dict[str, list[Any]] = {}
+    if controls:
+        names = [name for name in type(next(iter(controls.values()))).model_fields if name != "entry_id"]
+        found |= {name: [getattr(controls.get(id_), name, None) for id_ in ids] for name in names}
+    if advantages:
+        columns = {"advantage": "value", "advantage_low": "low", "advantage_high": "high"}
+        found |= {name: [getattr(advantages.get(id_), field, None) for id_ in ids] for name, field in columns.items()}
+    return found

@@ -1,0 +1,160 @@
+"""The public surface: which names there are, what stands in them, and what looking at them costs."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stir_core as stir
+from stir_core.config import GateConfig
+from stir_core.errors import ConfigError
+from tests.workbench.fake_run import make_fake_run
+
+NAMES = """
+Change Curation LoadedModel Problem Run RunConfig Session Steered SteeredModel StepEvent StirError TokenEvent Trace TraceEvent
+degenerates_at evaluate_methods export_library harvest_run load_model load_problems logit_lens measure_causal measure_impulse
+open_library open_run open_session read_bundle read_tokens redecide report_text select_basis steer strength_for to_frame what_if
+with_changes
+"""
+STABLE = NAMES.split()
+"""Names that people's notebooks use: adding one adds it here, and none is ever taken away or renamed."""
+FUNCTIONS = [name for name in STABLE if name[0].islower()]
+CLASSES = [name for name in STABLE if name[0].isupper()]
+PAPER = {"harvest_run", "select_basis", "redecide", "logit_lens"}
+"""Functions that do what somebody has published, and say who."""
+
+
+def test_the_names_are_the_stable_ones() -> None:
+    assert sorted(stir.__all__) == sorted(STABLE)
+    assert set(STABLE) <= set(dir(stir))
+    for name in STABLE:
+        assert getattr(stir, name).__name__ == name
+
+
+def test_no_name_is_a_modules_own() -> None:
+    """Importing ``stir_core.harvest.states`` binds ``harvest`` in the package, over any function of that name."""
+    assert {module.name for module in pkgutil.iter_modules(stir.__path__)} & set(STABLE) == set()
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'harvest_rum'"):
+        _ = stir.harvest_rum  # pyright: ignore[reportAttributeAccessIssue]
+    assert importlib.import_module("stir_core.basis").__name__ == "stir_core.basis"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_typed_and_says_what_it_gives_and_refuses(name: str) -> None:
+    function = inspect.unwrap(getattr(stir, name))
+    signature, doc = inspect.signature(function), inspect.getdoc(function) or ""
+    assert signature.return_annotation is not inspect.Signature.empty
+    assert [p.name for p in signature.parameters.values() if p.annotation is inspect.Parameter.empty] == []
+    first, _, rest = doc.partition("\n")
+    assert first.rstrip().endswith((".", "`."))
+    assert "Raises:" in rest or "Raises nothing" in doc
+    mentioned = [p for p in signature.parameters if p not in ("session", "run", "model", "report", "source", "raw", "seed")]
+    assert [p for p in mentioned if p not in doc] == []
+    assert name not in PAPER or any(mark in doc for mark in ("arXiv", "et al."))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_documents_what_one_can_ask_it(name: str) -> None:
+    cls = getattr(stir, name)
+    assert inspect.getdoc(cls)
+    own = {key: value for key, value in vars(cls).items() if not key.startswith("_") and key not in ("model_config", "model_post_init")}
+    asked: dict[str, Any] = {key: inspect.unwrap(_function(value)) for key, value in own.items() if _function(value)}
+    assert [key for key, function in asked.items() if not inspect.getdoc(function)] == []
+    assert [key for key, function in asked.items() if "return" not in function.__annotations__] == []
+
+
+def test_looking_at_a_run_loads_no_model_library() -> None:
+    code = (
+        "import sys, time; import stir_core as stir\n"
+        "heavy = ('torch', 'transformers', 'transformer' + '_lens', 'pandas', 'numpy', 'scipy', 'pydantic')\n"
+        "assert not [name for name in heavy if name in sys.modules]\n"
+        "run = stir.open_run('demo'); frame = stir.to_frame(run); basis = stir.select_basis(run, budget=40)\n"
+        "again = stir.redecide(run.traces()[0], run.config.gate, stir.with_changes(run.config.gate, rho=0.0))\n"
+        "assert len(frame) == len(run.entries()) and len(stir.open_library(run, basis).entries) == len(basis.picks) == 40 and again\n"
+        "assert not [name for name in ('torch', 'transformers', 'streamlit', 'umap', 'workbench') if name in sys.modules]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_frame_holds_the_raw_vectors_in_the_order_of_the_entries(tmp_path) -> None:
+    run = make_fake_run(tmp_path)
+    frame = stir.to_frame(run)
+    assert frame["entry"].tolist() == [entry.id for entry in run.entries()]
+    keys, actions = run.key_rows(), run.action_rows()
+    for row, entry in zip(frame.to_dict("records"), run.entries(), strict=True):
+        assert np.array_equal(row["key"], keys[entry.key_row])
+        assert row["action"] is None if entry.action_row is None else np.array_equal(row["action"], actions[entry.action_row])
+    picked = dict(zip(frame["entry"], frame["rank"], strict=True))
+    assert [picked[pick.entry_id] for pick in run.picks()] == [pick.rank for pick in run.picks()]
+    assert frame["in_basis"].tolist() == [entry.id in {pick.entry_id for pick in run.picks()} for entry in run.entries()]
+    assert stir.to_frame(run.library())["entry"].tolist() == [pick.entry_id for pick in run.picks()]
+    assert stir.to_frame(run.picks())["rank"].tolist() == [pick.rank for pick in run.picks()]
+
+
+def test_the_runs_own_settings_select_its_own_basis() -> None:
+    run = stir.open_run("demo")
+    assert stir.select_basis(run).picks == run.picks()
+    own, chosen = stir.open_library(run), stir.open_library(run, stir.select_basis(run))
+    assert own.entries == chosen.entries
+    assert np.array_equal(own.keys, chosen.keys)
+    assert np.array_equal(own.actions, chosen.actions)
+    with pytest.raises(stir.StirError, match="did you mean budget"):
+        stir.select_basis(run, budgget=3)
+    with pytest.raises(stir.StirError, match="take one of basis, all"):
+        stir.open_library(run, "best")
+
+
+def test_redeciding_with_the_same_gate_gives_the_recorded_decisions() -> None:
+    run = stir.open_run("demo")
+    for trace in run.traces():
+        again = stir.redecide(trace, run.config.gate, run.config.gate, seed=run.config.seed)
+        assert [step.decision for step in again] == [step.decision for step in trace.steps]
+    closed = stir.with_changes(run.config.gate, tau_null=1e9)
+    assert all(step.decision and step.decision.chosen is None for step in stir.redecide(run.traces()[0], run.config.gate, closed))
+
+
+def test_changes_are_checked_and_leave_everything_else_as_it_is() -> None:
+    config = stir.RunConfig(seed=3, gate=GateConfig(rho=0.7))
+    changed = stir.with_changes(config, gate={"beta": 5.0})
+    assert changed == config.model_copy(update={"gate": GateConfig(rho=0.7, beta=5.0)})
+    assert stir.with_changes(config.gate, beta=5.0) == changed.gate
+    assert config.gate.beta == 2.0
+    for wrong, said in (({"roh": 1}, "unknown config key roh: did you mean rho?"), ({"candidates": 0}, "config key candidates = 0")):
+        with pytest.raises(ConfigError, match=said):
+            stir.with_changes(config, gate=wrong)
+
+
+def test_a_stage_that_is_none_is_refused_before_anything_is_made(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="no stage 'bases': take one of rollouts, states, actions, basis, steered"):
+        stir.harvest_run(stir.RunConfig(), tmp_path / "run", until="bases")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.model
+@pytest.mark.notebooks
+def test_the_readmes_example_runs(tmp_path) -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    found = re.search(r"## In Python\n.*?```python\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    assert len(found[1].splitlines()) <= 15
+    told = subprocess.run([sys.executable, "-c", found[1]], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert re.search(r"^2 .*null", told.stdout, re.MULTILINE)
+    assert (tmp_path / "kl.html").stat().st_size > 10_000
+
+
+def _function(value: Any) -> Any:
+    """The function behind a method or property; ``None`` for a field."""
+    if isinstance(value, property):
+        return value.fget
+    value = getattr(value, "__func__", value)
+    return value if inspect.isfunction(value) else None
