@@ -102,7 +102,7 @@ def parse(body: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-    param = ".".join(str(part) for part in first["loc"])[:100]
+    param = "".join(each if each.isprintable() else "?" for each in ".".join(str(part) for part in first["loc"])[:100])
     said = first["msg"].splitlines()[0][:200]
     if first["type"] == "extra_forbidden":
         said = "is not a field that is known here"

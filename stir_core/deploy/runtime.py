@@ -33,6 +33,8 @@ Prompt = str | Sequence[Mapping[str, str]]
 """A question, or a conversation: messages with ``role`` and ``content``."""
 
 _UNKNOWN = "0" * 64
+COLDEST = 1e-6
+"""Least temperature above 0: logits divided by less leave float32."""
 
 
 class Costs(Record):
@@ -220,8 +222,8 @@ class SteeredModel:
         changed = own.model_copy(update={name: value for name, value in given.items() if value is not None})
         if changed.max_new_tokens < 1:
             raise SteeringError(f"max_new_tokens is {changed.max_new_tokens}: at least 1")
-        if not (math.isfinite(changed.temperature) and changed.temperature >= 0):
-            raise SteeringError(f"temperature is {changed.temperature}: a number of at least 0; 0 is greedy")
+        if not (math.isfinite(changed.temperature) and (changed.temperature == 0 or changed.temperature >= COLDEST)):
+            raise SteeringError(f"temperature is {changed.temperature}: 0, which is greedy, or a number of at least {COLDEST:g}")
         if not 0 < changed.top_p <= 1:
             raise SteeringError(f"top_p is {changed.top_p}: above 0, at most 1")
         return changed

@@ -31,6 +31,8 @@ KEY = "STIR_API_KEY"
 _ENDED = {"timeout": 504, "stopping": 503, "failed": 500}
 _LOOK = 0.25
 """Seconds between two looks at whether a reader is still there."""
+_BODY = 30.0
+"""Seconds in which a request's body must arrive."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,15 @@ class Service:
             raise too_large
         body = bytearray()
         try:
-            async for part in request.stream():
-                body += part
-                if len(body) > self.limits.body:
-                    raise too_large
+            async with asyncio.timeout(_BODY):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > self.limits.body:
+                        raise too_large
         except ClientDisconnect:
             raise Refused(400, "the request ended before its body did") from None
+        except TimeoutError:
+            raise Refused(408, f"the body was not whole after {_BODY:g} seconds") from None
         return bytes(body)
 
     def _begin(self, asked: ChatRequest) -> _Call:
@@ -156,7 +161,8 @@ class Service:
             job = self.steered.job(stream, ids, strength=options.strength, off=options.off, variant=options.variant, decode=decode)
             call.ticket = self.worker.submit(job, sink, timeout=self.limits.seconds)
         except (PromptError, SteeringError) as error:
-            raise Refused(400, str(error), param="messages" if isinstance(error, PromptError) else None) from None
+            line = str(error).replace(self.steered.model.identity.name, self.name)  # which may be a folder of this machine
+            raise Refused(400, line, param="messages" if isinstance(error, PromptError) else None) from None
         except Busy as error:
             refused = Refused(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
             refused.headers["Retry-After"] = str(max(1, min(60, round(self._mean_seconds))))

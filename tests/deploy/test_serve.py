@@ -1,6 +1,7 @@
 """The server, asked by the official client: many at once, each as if alone; and everything that a bad or impatient client does."""
 
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -109,10 +110,13 @@ def test_models_and_health(client, url, steered):
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [{"role": "user", "content": "  "}]}, 400, "conversation is empty"),
-        ({"messages": [{"role": "user", "content": "one " * 500}]}, 400, "reads 512"),
+        ({"messages": [{"role": "user", "content": "one " * 500}]}, 400, f"but {NAME} reads 512"),
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"max_tokens": 401}, 400, "401 tokens are asked for, this server gives 400"),
         ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": 1e-320}, 400, "temperature is 1e-320: 0, which is greedy, or"),
+        ({"stir": {"strength": 1001}}, 400, "stir.strength"),
+        ({"a\nb": 1}, 400, "a?b: is not a field"),
         ({"n": 2}, 400, "n: "),
         ({"messages": [{"role": "user", "content": "a" * 30_000}]}, 413, "more than the 20,000 bytes"),
     ],
@@ -141,6 +145,7 @@ def test_bodies_that_are_no_request(url, body, headers, status):
     sent = {"Content-Type": "application/json"} | headers
     response = httpx.post(f"{url}/v1/chat/completions", content=body, headers=sent, trust_env=False)
     assert response.status_code == status and response.json()["error"]["message"]
+    assert raw(url).status_code == 200, "the server goes on"
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(url):
@@ -149,6 +154,20 @@ def test_a_body_without_a_length_is_cut_at_the_limit(url):
 
     response = httpx.post(f"{url}/v1/chat/completions", content=pieces(), headers={"Content-Type": "application/json"}, trust_env=False)
     assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "answer"),
+    [(b"10737418240", b"{", b"413"), (b"9" * 40, b"{", b"400"), (b"-5", b"{}", b"400"), (b"5000", b"{", b"408")],
+)
+def test_bodies_that_are_not_what_was_announced(url, monkeypatch, length, body, answer):
+    monkeypatch.setattr("stir_core.deploy.serve._BODY", 0.2)
+    host, port = url.removeprefix("http://").split(":")
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head + length + b"\r\n\r\n" + body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 " + answer)
+    assert raw(url).status_code == 200
 
 
 def test_other_paths_and_methods_are_answered_in_the_same_shape(url):
