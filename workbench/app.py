@@ -23,6 +23,7 @@ NAMES = (
     ("compare", "Compare", "Two runs or libraries of one model."),
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
     ("what_if", "What-if", "A recorded answer with one decision changed, decoded on from there."),
+    ("export", "Export", "A library for somewhere else: what leaves, what is lost, how it is served."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
 st.navigation(pages, position="top").run()

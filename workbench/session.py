@@ -23,7 +23,12 @@ AT, ALPHA = "at", "alpha"
 """Where an action is tried on the Actions page, and how strongly."""
 COMPARED, VERSION, COMPARED_VERSION = "compared", "version", "compared_version"
 """The other run that libraries are compared with, and which version of the library is looked at on either side."""
-LINKED = (RUN, ACTION, PROBLEM, STEP, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA, COMPARED, VERSION, COMPARED_VERSION)
+LIBRARY, ONLY, TARGETS = "library", "only", "targets"
+"""What is exported: which library, which of its actions, and for what (several, with commas between)."""
+LINKED = (
+    *(RUN, ACTION, PROBLEM, STEP, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
+    *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS),
+)
 """What a link holds, on every page, whether or not the page draws a widget for it."""
 _RECORDING = "trace_recording"
 _FOREST = "what_if_forest"
@@ -82,6 +87,22 @@ def choose_short(key: str, label: str, options: Sequence[str], first: str | None
     prepare(key, options if first is None else [first, *options])
     value = st.segmented_control(label, options, default=None, key=key, **widget)
     return remember(key, value if value is not None and value in options else options[0])
+
+
+def choose_several(key: str, label: str, options: Sequence[str], first: Sequence[str], **widget: Any) -> tuple[str, ...]:
+    """Like :func:`choose_short` for any number of options; the address holds them with commas between, or ``none``."""
+    state = st.session_state
+    arrived = _arrived(key)
+    held = arrived if arrived is not None else state.get(_MEMORY.format(key)) if state.get(_ENTERED) or key not in state else None
+    if arrived is not None:
+        _written()[key] = arrived
+    if held is not None or key not in state:
+        named = [option for option in options if option in (held or "").split(",")]
+        state[key] = named if named or held == "none" else list(first)
+    taken = st.pills(label, options, selection_mode="multi", key=key, **widget)
+    found = tuple(option for option in options if option in taken)
+    remember(key, ",".join(found) or "none")
+    return found
 
 
 def prepare(key: str, options: Sequence[str]) -> None:

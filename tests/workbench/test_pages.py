@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from workbench import session
 
-PAGES = ("home", "actions", "basis", "gates", "trace")
+PAGES = ("home", "actions", "basis", "gates", "trace", "export")
 OpenPage = Callable[..., AppTest]
 
 
@@ -30,7 +30,7 @@ def test_an_empty_store_says_what_to_type(open_page: OpenPage, page: str) -> Non
 @pytest.mark.parametrize(
     ("upto", "missing"),
     [
-        ("rollouts", {"actions": "actions", "basis": "actions", "gates": "actions", "trace": "actions"}),
+        ("rollouts", {"actions": "actions", "basis": "actions", "gates": "actions", "trace": "actions", "export": "actions"}),
         ("actions", {"basis": "basis", "gates": "steered", "trace": "basis"}),
         ("basis", {"gates": "steered"}),
     ],

@@ -36,7 +36,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_pages() -> None:
-    assert {"home", "actions", "basis", "gates", "evaluate", "causal", "trace"} <= set(STEMS)
+    assert {"home", "actions", "basis", "gates", "evaluate", "causal", "trace", "export"} <= set(STEMS)
 
 
 @pytest.mark.parametrize("stem", STEMS)

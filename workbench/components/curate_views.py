@@ -13,11 +13,11 @@ from stir_core.errors import StirError
 from stir_core.store.curated import Curated, curated, library_digest
 from stir_core.store.curation import Curation, signature
 from workbench import session
+from workbench.components.action_cache import all_entries
 from workbench.components.column_styles import ACTION_COLUMNS, JUDGED_COLUMNS
 from workbench.components.command_line import command_line
 from workbench.figures.library_steps import library_steps
 from workbench.services import curation_table as tables
-from workbench.services.action_table import action_table
 from workbench.services.command_lines import curate_command, curated_eval_command
 from workbench.services.confounds import VERDICTS
 from workbench.services.run_facts import RunFacts, fingerprint
@@ -58,7 +58,7 @@ def need_history(facts: RunFacts) -> Curation:
 def library(facts: RunFacts, curation: Curation) -> list[str]:
     """The library with its judgements and filters; gives the ids of the selected rows."""
     standing = curation.state
-    table = _narrowed(tables.curation_table(_actions(facts), facts, standing), curation)
+    table = _narrowed(tables.curation_table(all_entries(facts), facts, standing), curation)
     ids = [str(id_) for id_ in table["entry"]]
     # another table has another key: rows are selected by number, and a number must never mean another entry
     key = f"curate_table_{hashlib.sha256('|'.join([*ids, curation.digest]).encode()).hexdigest()[:12]}"
@@ -101,15 +101,6 @@ def _narrowed(table: pd.DataFrame, curation: Curation) -> pd.DataFrame:
     if found and "controls" in table.columns:
         table = table.query("controls in @found")
     return (table if nulls else table.query("kind != 'null'").drop(columns="kind")).reset_index(drop=True)
-
-
-def _actions(facts: RunFacts) -> pd.DataFrame:
-    return _action_table(fingerprint(facts.run), facts.run.advantages_digest(), facts)
-
-
-@st.cache_data(max_entries=8, show_spinner=False)
-def _action_table(print_of_run: str, advantages: str | None, _facts: RunFacts) -> pd.DataFrame:
-    return action_table(_facts, null_entries=True)
 
 
 def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> None:

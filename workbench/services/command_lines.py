@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stir_core.config import digest_of
@@ -74,6 +75,21 @@ def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = 
 def curate_command(run: Run, *words: str) -> str:
     """Edits or shows what was judged of the run's library."""
     return shlex.join(["stir", "curate", name_of(run), *words])
+
+
+def export_command(run: Run, target: str, folder: Path, library: str, only: str | None) -> str:
+    """Writes the run's library for a target."""
+    chosen = [*(["--library", library] if library != "curated" else []), *(["--only", only] if only else [])]
+    return shlex.join(["stir", "export", name_of(run), "--to", target, "--out", str(folder), *chosen])
+
+
+def certify_command(folder: Path, target: str, like: Run | None) -> str:
+    """Sends the same prompts through the workbench and a target, and puts the certificate into the bundle.
+
+    Args:
+        like: the run, where the bundle holds its very basis: then the run's own library is what the target is compared with.
+    """
+    return shlex.join(["stir", "certify", str(folder), "--target", target, *(["--run", name_of(like)] if like else [])])
 
 
 def compare_command(run: Run, version: str, other: Run, other_version: str, at_least: float) -> str:

@@ -1,0 +1,104 @@
+"""What the Export page makes through the core, kept in memory by what it was made from; writes below the folder of runs only."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import streamlit as st
+
+from stir_core.deploy.bundle import fact_of, is_bundle, read_bundle
+from stir_core.deploy.certified import Certificate, certified_targets, read_certificate
+from stir_core.deploy.manifest import MANIFEST, FileFact, LibraryKind
+from stir_core.deploy.prepared import Prepared, Target, archive, files_for, prepare
+from stir_core.errors import DeployError
+from stir_core.store.curation import Curation
+from stir_core.store.runs import Run
+from workbench.bootstrap import runs_root
+from workbench.services import evaluation_facts
+from workbench.services.export_plan import refused_name
+from workbench.services.run_facts import RunFacts, fingerprint
+
+FOLDER = "exports"
+"""Below the folder of runs; holds no run of its own."""
+
+
+class Written(NamedTuple):
+    """A bundle that lies in the folder already."""
+
+    digest: str
+    certificates: tuple[tuple[Certificate, float], ...]
+    """Each with when its file was written (seconds since 1970)."""
+    refused: tuple[str, ...]
+    """Why others, or the bundle itself, are not believed."""
+
+
+def prepared(facts: RunFacts, curation: Curation, library: str, only: str | None) -> Prepared:
+    """The bundle of a choice, not written anywhere.
+
+    Raises:
+        StirError: the choice holds nothing, or the run is damaged.
+    """
+    found = [evaluation_facts.fingerprint(folder) for folder in evaluation_facts.evaluations_of(facts.run).values()]
+    made_from = (fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), *found)
+    return _prepared(made_from, cast(LibraryKind, library), only, facts.run)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _prepared(made_from: tuple, library: LibraryKind, only: str | None, _run: Run) -> Prepared:
+    return prepare(_run, library, only)
+
+
+def listed(made: Prepared, target: Target) -> dict[str, FileFact]:
+    """Sizes and hashes of a target's files; makes the files for it, once, and keeps none."""
+    return _listed(hashlib.sha256(made.files[MANIFEST]).hexdigest(), target, made)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Making the files to measure them ...")
+def _listed(digest: str, target: Target, _made: Prepared) -> dict[str, FileFact]:
+    return {name: fact_of(data) for name, data in files_for(_made, target).items()}
+
+
+def archiver(made: Prepared, target: Target, folder: Path) -> Callable[[], bytes]:
+    """Makes the target's zip when it is called, in whatever thread; reads nothing but what was shown."""
+    return partial(_archive, made, target, folder.name)
+
+
+def _archive(made: Prepared, target: Target, name: str) -> bytes:
+    return archive(name, files_for(made, target))
+
+
+def place(name: str, target: Target) -> Path:
+    """Where an export of that name is written.
+
+    Raises:
+        DeployError: not a plain name.
+    """
+    if refused := refused_name(name):
+        raise DeployError(refused)
+    return runs_root() / FOLDER / f"{name}-{target}"
+
+
+def written(folder: Path) -> Written | None:
+    """The bundle that lies at ``folder`` with its certificates; ``None`` where there is none."""
+    if not is_bundle(folder):
+        return None
+    stamps = tuple(sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir()))
+    return _written(str(folder), stamps)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _written(folder: str, stamps: tuple) -> Written:
+    try:
+        bundle = read_bundle(Path(folder))
+    except DeployError as error:
+        return Written("", (), (str(error),))
+    found, refused = [], []
+    for target in certified_targets(bundle):
+        try:
+            file = bundle.folder / f"certificate-{target}.json"
+            found.append((read_certificate(bundle, target), file.stat().st_mtime))
+        except DeployError as error:
+            refused.append(str(error))
+    return Written(bundle.manifest.digest, tuple(found), tuple(refused))
