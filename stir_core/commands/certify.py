@@ -23,54 +23,83 @@ def add(command: Command) -> None:
     """Make the parser."""
     certify = command("certify", _certify, "Send the same prompts through the workbench and a target, compare, and put the certificate in.")
     certify.add_argument("bundle", type=Path, help="bundle folder")
-    certify.add_argument("--target", choices=("runtime", "server"), required=True)
+    certify.add_argument("--target", choices=("runtime", "server", "llamacpp"), required=True)
     certify.add_argument(
         "--run", help="compare with this run's own library and settings; without it, with the bundle's in the workbench's engine"
     )
     certify.add_argument("--n", type=int, default=20, help="prompts: held-out problems of the run, or of the bundle's task (default 20)")
     certify.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the bundle's own)")
+    certify.add_argument("--gguf", type=Path, help="llamacpp: the GGUF file to run (default: the bundle's model, where it is one)")
+    certify.add_argument("--actions", type=int, default=4, help="llamacpp: actions to look at beside the mean (default 4)")
     certify.add_argument("--model", help="another place where the bundle's own model lies")
     certify.add_argument("--json", action="store_true", help="print the certificate")
 
 
 def _certify(arguments: argparse.Namespace) -> int:
     from stir_core.deploy.bundle import read_bundle
-    from stir_core.deploy.certificate import certify
     from stir_core.deploy.certified import put
-    from stir_core.deploy.runtime import SteeredModel
-    from stir_core.deploy.targets import by_runtime, by_server, serving
-    from stir_core.models.loading import load_model
 
     if arguments.n < 1:
         raise DeployError(f"--n is {arguments.n}: compare at least one prompt")
     bundle = read_bundle(arguments.bundle)
     made_with = bundle.manifest.model
     name = arguments.model or made_with.name
-    session = _session(bundle, arguments.run, load_model(name, dtype=made_with.dtype))
     problems = _problems(bundle, arguments.run, arguments.n)
-    budget = arguments.max_new_tokens or bundle.manifest.stage3.decode.max_new_tokens
-
-    def told(line: str) -> None:
-        if not arguments.json and sys.stderr.isatty():
-            print(line, file=sys.stderr)
-
-    def compared(answering, plain: "LoadedModel | None") -> "Certificate":
-        reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
-        target = arguments.target
-        return certify(bundle, session, problems, target, answering, plain=plain, reference=reference, max_new_tokens=budget, report=told)
-
-    steered = SteeredModel.load(bundle, name)
-    if arguments.target == "runtime":
-        made = compared(by_runtime(steered), steered.model)
-    else:
-        with serving(steered, "certified") as url:
-            made = compared(by_server(url, "certified"), None)
+    compared = _vectors if arguments.target == "llamacpp" else _decisions
+    made = compared(arguments, bundle, name, problems)
     file = put(arguments.bundle, made)
     if arguments.json:
         print(json.dumps(made.model_dump(mode="json"), indent=2))
     else:
         _print(made, file)
     return 0 if made.passed else 1
+
+
+def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
+    """Decisions, tokens and numbers of a target that decodes by itself."""
+    from stir_core.deploy.certificate import certify
+    from stir_core.deploy.runtime import SteeredModel
+    from stir_core.deploy.targets import by_runtime, by_server, serving
+    from stir_core.models.loading import load_model
+
+    session = _session(bundle, arguments.run, load_model(name, dtype=bundle.manifest.model.dtype))
+    budget = arguments.max_new_tokens or bundle.manifest.stage3.decode.max_new_tokens
+    report = _reporter(arguments)
+
+    def compared(answering, plain: "LoadedModel | None") -> "Certificate":
+        reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
+        target = arguments.target
+        return certify(bundle, session, problems, target, answering, plain=plain, reference=reference, max_new_tokens=budget, report=report)
+
+    steered = SteeredModel.load(bundle, name)
+    if arguments.target == "runtime":
+        return compared(by_runtime(steered), steered.model)
+    with serving(steered, "certified") as url:
+        return compared(by_server(url, "certified"), None)
+
+
+def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
+    """What control vectors do to the logits."""
+    from stir_core.deploy.vector_certificate import certify_vectors
+    from stir_core.models.catalogue import resolve
+    from stir_core.models.loading import load_model
+
+    source = resolve(str(arguments.gguf) if arguments.gguf else name)
+    if source.kind != "gguf" or source.path is None:
+        raise DeployError(f"{name} is no GGUF file: name the one that llama.cpp runs with --gguf FILE")
+    if arguments.actions < 0:
+        raise DeployError(f"--actions is {arguments.actions}: look at no action or more")
+    model = load_model(name, dtype=bundle.manifest.model.dtype)
+    bundle.manifest.check_model(model.identity)
+    return certify_vectors(bundle, model, source.path, problems, actions=arguments.actions, report=_reporter(arguments))
+
+
+def _reporter(arguments: argparse.Namespace) -> Callable[[str], None]:
+    def told(line: str) -> None:
+        if not arguments.json and sys.stderr.isatty():
+            print(line, file=sys.stderr)
+
+    return told
 
 
 def _session(bundle: "Bundle", run: str | None, model: "LoadedModel") -> "Session":
@@ -98,12 +127,18 @@ def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":
 
 
 def _print(made: "Certificate", file: Path) -> None:
-    worst = ", ".join(f"{name} {gap:.1e}" for name, gap in made.worst.model_dump().items() if gap is not None)
-    same = sum(prompt.same for prompt in made.prompts)
-    steps = sum(len(prompt.decisions) for prompt in made.prompts)
     print(f"{made.target} against {made.reference}: {'PASSED' if made.passed else 'FAILED'}")
-    print(f"  {same} of {len(made.prompts)} prompts the same; {steps} decisions, {made.injected} of them injections")
-    print(f"  largest differences: {worst or 'none could be measured'}")
+    same = sum(prompt.same for prompt in made.prompts)
+    if made.vectors:
+        print(f"  changes in logits behind {len(made.prompts)} prompts; {same} correlate at {made.tolerances.correlation:g} or more")
+        for vector in made.vectors:
+            packed = "" if vector.as_it_is is None else f"; as the quantised file computes: {vector.as_it_is:.4f}"
+            print(f"  {vector.file} × {vector.scale:.3f}: correlation at least {vector.correlation:.5f}{packed}")
+    else:
+        worst = ", ".join(f"{name} {gap:.1e}" for name, gap in made.worst.model_dump().items() if gap is not None)
+        steps = sum(len(prompt.decisions) for prompt in made.prompts)
+        print(f"  {same} of {len(made.prompts)} prompts the same; {steps} decisions, {made.injected} of them injections")
+        print(f"  largest differences: {worst or 'none could be measured'}")
     if made.first_difference:
         print(f"  first difference: {made.first_difference}")
     print(f"  {file}  sha256 {made.sha256[:16]}")

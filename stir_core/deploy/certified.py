@@ -12,7 +12,7 @@ from stir_core.deploy.untrusted import read_plain
 from stir_core.errors import DeployError
 from stir_core.records import ModelIdentity, Record
 
-Target = Literal["runtime", "server"]
+Target = Literal["runtime", "server", "llamacpp"]
 MAX_CERTIFICATE = 4 << 20
 
 
@@ -26,6 +26,8 @@ class Tolerances(Record):
     score: float = 1e-3
     """Of a candidate's score, and of the injected multiple."""
     cosine: float = 1e-4
+    correlation: float = 0.98
+    """Least correlation, over the vocabulary, of the changes in logits that a control vector makes here and in llama.cpp."""
 
 
 class Worst(Record):
@@ -49,6 +51,20 @@ class Compared(Record):
     same: bool
 
 
+class VectorCompared(Record):
+    """One control vector file, behind all prompts."""
+
+    file: str
+    scale: float
+    """Multiple of the vector that was added at every token."""
+    correlation: float
+    """Least over the prompts, with the file's weights in float32."""
+    spread: float
+    """Least standard deviation of the change over the vocabulary, in logits."""
+    as_it_is: float | None
+    """Least correlation with the quantised weights as llama.cpp computes them; ``None`` where the file is not quantised."""
+
+
 class Certificate(Record):
     """What was compared, with what, and what came out."""
 
@@ -68,7 +84,9 @@ class Certificate(Record):
     worst: Worst
     prompts: tuple[Compared, ...]
     injected: int
-    """Steps that were steered: with none, little was compared."""
+    """Steps that were steered, or prompts times control vectors: with none, little was compared."""
+    vectors: tuple[VectorCompared, ...] = ()
+    """Control vectors, where the target takes no more than these."""
     versions: dict[str, str]
     sha256: str = ""
     """Over all of the above."""

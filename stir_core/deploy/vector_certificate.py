@@ -1,0 +1,120 @@
+"""The certificate of the control vectors: each exported file changes llama.cpp's logits as it changes ours.
+
+It says nothing about STIR's decisions, which a control vector does not have.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stir_core.deploy.bundle import Bundle
+from stir_core.deploy.certificate import versions
+from stir_core.deploy.certified import Certificate, Compared, Tolerances, VectorCompared, Worst
+from stir_core.deploy.control_vectors import MEAN, control_vectors
+from stir_core.deploy.folders import INDEX
+from stir_core.deploy.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, quantised, read_directions
+from stir_core.intervene.prompting import user_message
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Problem
+
+
+def certify_vectors(
+    bundle: Bundle,
+    model: LoadedModel,
+    gguf: Path,
+    problems: Sequence[Problem],
+    *,
+    actions: int = 4,
+    tolerances: Tolerances | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Certificate:
+    """Export, load into llama.cpp, and compare the changes in logits behind each prompt, each file at the strength that it names.
+
+    Args:
+        model: the bundle's model in our engine.
+        gguf: the file that llama.cpp runs.
+        actions: how many actions to look at, spread over the library, beside the mean.
+
+    Raises:
+        DeployError: an action of block 0, llama-cpp-python is not installed, or the file is another model's.
+    """
+    tolerances = tolerances or Tolerances()
+    files = control_vectors(bundle)
+    scales = _scales(json.loads(files[INDEX]), actions)
+    task = bundle.manifest.stage3.task
+    questions = [user_message(problem, task) for problem in problems]
+    prompts = [model.chat_ids(question, task.system) for question in questions]
+    vectors = {name: read_directions(files[name]) for name in scales}
+    report("llamacpp: our side")
+    ours = our_changes(model, prompts, vectors, scales)
+
+    def measured(path: Path, what: str) -> list[Effect]:
+        found = []
+        with LlamaCpp(path, n_ctx=max(map(len, prompts)) + 1) as other:
+            for effect in effects(other, prompts, vectors, scales, ours):
+                found.append(effect)
+                report(f"llamacpp, {what}: {len(found)} of {len(prompts) * len(scales)}")
+        return found
+
+    packed = quantised(gguf)
+    with float32_copy(gguf) as unpacked:
+        exact = measured(unpacked, "weights in float32")
+    as_it_is = measured(gguf, "weights as they are") if packed else []
+    rows = tuple(_compared(file, scale, exact, as_it_is) for file, scale in scales.items())
+    worst = min(exact, key=lambda effect: effect.correlation)
+    passed = worst.correlation >= tolerances.correlation
+    made = Certificate(
+        target="llamacpp",
+        passed=passed,
+        first_difference=None if passed else _told(worst, problems[worst.prompt], tolerances),
+        bundle=bundle.manifest.digest,
+        reference="the exported vectors in the workbench's engine, at every token of the prompt",
+        model=bundle.manifest.model,
+        device=str(model.device),
+        max_new_tokens=0,
+        tolerances=tolerances,
+        worst=Worst(),
+        prompts=tuple(
+            Compared(
+                id=problem.id,
+                question=question,
+                prompt_tokens=len(ids),
+                tokens=0,
+                decisions=(),
+                same=all(effect.correlation >= tolerances.correlation for effect in exact if effect.prompt == i),
+            )
+            for i, (problem, question, ids) in enumerate(zip(problems, questions, prompts, strict=True))
+        ),
+        injected=len(exact),
+        vectors=rows,
+        versions=versions() | {"llama-cpp-python": version("llama_cpp_python")},
+    )
+    return made.model_copy(update={"sha256": made.digest})
+
+
+def _scales(index: Mapping[str, Any], most: int) -> dict[str, float]:
+    """The mean and ``most`` actions, spread over the library, each with the strength that the export names for it."""
+    listed = index["actions"]
+    rows = sorted({round(i) for i in np.linspace(0, len(listed) - 1, min(most, len(listed)))})
+    return {MEAN: index["mean"]["scale"]} | {listed[i]["file"]: listed[i]["scale"] for i in rows}
+
+
+def _compared(file: str, scale: float, exact: Sequence[Effect], as_it_is: Sequence[Effect]) -> VectorCompared:
+    own = [effect for effect in exact if effect.file == file]
+    return VectorCompared(
+        file=file,
+        scale=scale,
+        correlation=min(effect.correlation for effect in own),
+        spread=min(effect.spread for effect in own),
+        as_it_is=min((effect.correlation for effect in as_it_is if effect.file == file), default=None),
+    )
+
+
+def _told(worst: Effect, problem: Problem, tolerances: Tolerances) -> str:
+    return (
+        f"{problem.id}: the changes in logits under {worst.file} correlate at {worst.correlation:.4f}, less than {tolerances.correlation:g}"
+    )
