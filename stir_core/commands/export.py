@@ -24,7 +24,7 @@ def add(command: Command) -> None:
     export.add_argument("--to", choices=TARGETS, default="bundle", help="what to write")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     export.add_argument("--library", choices=("curated", "basis", "all"), help="which of the run's libraries (default: curated)")
-    export.add_argument("--only", metavar="starred|tag:NAME", help="of the curated library, these actions with their null entries")
+    export.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help="of the curated library, these actions with their null entries")
     export.add_argument("--json", action="store_true")
 
     imported = command("import", _import, "Check a bundle, or a folder in the published layout, and say what it is.")
@@ -127,13 +127,15 @@ def _read(folder: Path) -> "Bundle":
 
 
 def _tell(bundle: "Bundle", as_json: bool) -> int:
+    from stir_core.store.curated import choice_in_words
+
     manifest = bundle.manifest
     if as_json:
         facts = {"folder": str(bundle.folder), "digest": manifest.digest, "evaluated": bundle.evaluation.evaluated}
         print(json.dumps(facts | {"manifest": manifest.model_dump(mode="json")}, indent=2))
         return 0
     gate, task, origin = manifest.stage3.gate, manifest.stage3.task, manifest.provenance
-    part = f" ({origin.only})" if origin.only else ""
+    part = f" ({choice_in_words(origin.only)})" if origin.only else ""
     count, summary = len(bundle.evaluation.evaluations), bundle.evaluation
     rows = [
         ["model", f"{manifest.base_model or manifest.model.name}, weights {manifest.model.weights_sha256[:12]}, {manifest.model.dtype}"],
