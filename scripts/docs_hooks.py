@@ -1,0 +1,145 @@
+"""What mkdocs does beyond its own: pages made from the code, pages from outside docs/, the navigation, and equations without a script.
+
+Named in mkdocs.yml. Everything happens while the site is built; what comes out asks for nothing from elsewhere.
+"""
+
+import html
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from scripts import reference
+
+ROOT = Path(__file__).resolve().parents[1]
+
+OUTSIDE = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/RESULTS.md": "benchmarks/results.md",
+    "benchmarks/serve.md": "benchmarks/serve.md",
+}
+"""Files of the repository -> pages of the site; those that are not there are left out."""
+
+NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Home", ("index.md",)),
+    ("Tutorial", ("tutorial.md", "tour.md")),
+    ("How-to", ("howto/index.md", "howto/*.md")),
+    ("Notebooks", ("notebooks/index.md", "notebooks/*.md")),
+    ("Explanation", ("explanation/index.md", "explanation/algorithm.md", "explanation/*.md", "evaluation.md")),
+    ("Results", ("results.md", "benchmarks/results.md", "benchmarks/*.md")),
+    (
+        "Reference",
+        (
+            "reference/index.md",
+            "reference/api.md",
+            "reference/cli.md",
+            "reference/config.md",
+            "reference/methods.md",
+            "reference/formats.md",
+            "reference/*.md",
+            "deployment.md",
+            "glossary.md",
+        ),
+    ),
+    ("Project", ("architecture.md", "contributing.md", "cite.md", "changelog.md", "*.md")),
+)
+"""Sections in order, each with its pages; a star takes what is there and not yet placed, by name. A new page needs no line here."""
+
+FENCE = re.compile(r"^\s*(```+|~~~+)")
+LINK = re.compile(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):(<code>)~?")
+EQUATION = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
+DRAWING = re.compile(r'<img alt="([^"]*)" src="[^"]*?(drawings/[\w-]+\.svg)"\s*/?>')
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made or brought in, then lay out the navigation over all there are."""
+    for uri, make in reference.PAGES.items():
+        files.append(File.generated(config, uri, content=make()))
+    for source, uri in OUTSIDE.items():
+        if (ROOT / source).exists() and files.get_file_from_path(uri) is None:
+            files.append(File.generated(config, uri, content=(ROOT / source).read_text("utf-8")))
+    pages = [file.src_uri for file in files.documentation_pages() if file.inclusion.is_included()]
+    config.nav = navigation(pages)
+    return files
+
+
+def navigation(pages: list[str]) -> list[Any]:
+    """mkdocs' own form of the navigation, without sections that have no page."""
+    placed: set[str] = set()
+    found: list[Any] = []
+    for title, patterns in NAVIGATION:
+        members: list[str] = []
+        for pattern in patterns:
+            named = {name for _, others in NAVIGATION for name in others} - {pattern}
+            fitting = sorted(page for page in pages if fits(page, pattern) and ("*" not in pattern or page not in named))
+            members += [page for page in fitting if page not in placed]
+            placed.update(fitting)
+        if members:
+            found.append({title: members[0] if len(members) == 1 else members})
+    return found
+
+
+def fits(page: str, pattern: str) -> bool:
+    """True when a page is the one named, or lies directly in the folder that a pattern's star stands for."""
+    return page == pattern or ("*" in pattern and posixpath.dirname(page) == posixpath.dirname(pattern))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links as they hold in the repository into links as they hold in the site."""
+    uri = page.file.src_uri
+    source = next((name for name, target in OUTSIDE.items() if target == uri and page.file.abs_src_path is None), f"docs/{uri}")
+    return "\n".join(outside_fences(markdown.split("\n"), lambda line: LINK.sub(lambda link: resolved(link, source, uri), line)))
+
+
+def outside_fences(lines: list[str], change: Any) -> list[str]:
+    """Lines of Markdown with those outside of fenced code changed."""
+    fence, found = "", []
+    for line in lines:
+        mark = FENCE.match(line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+            fence = ""
+        found.append(line if fence or mark else change(line))
+    return found
+
+
+def resolved(link: re.Match[str], source: str, uri: str) -> str:
+    """One link of a file of the repository, as the page made of it must write it; a file that is no page becomes its text."""
+    picture, text, target = link.groups()
+    place, hash_, anchor = target.partition("#")
+    if not place or re.match(r"[a-z]+:", place):
+        return link[0]
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), place))
+    made = OUTSIDE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+    if path.startswith("notebooks/") and path.endswith((".py", ".ipynb")):
+        made = str(Path(path).with_suffix(".md").as_posix())
+    if made is None:
+        return text if not picture and (ROOT / path).exists() else link[0]
+    return f"{picture}[{text}]({posixpath.relpath(made, posixpath.dirname(uri) or '.')}{hash_}{anchor})"
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Equations as MathML, drawings in the page itself (so that they follow its colours), names in docstrings without their roles."""
+    content = EQUATION.sub(lambda found: equation(html.unescape(found[2] or found[3]), block=found[1] == "div"), content)
+    content = DRAWING.sub(lambda found: drawing(found[1], ROOT / "docs" / "img" / found[2]), content)
+    return ROLE.sub(r"\1", content)
+
+
+def equation(latex: str, *, block: bool) -> str:
+    """One equation as MathML, which browsers set themselves."""
+    return convert(latex.strip(), display="block" if block else "inline")
+
+
+def drawing(alt: str, path: Path) -> str:
+    """A drawing's own elements, named for who cannot see it."""
+    svg = re.sub(r"^<\?xml.*?\?>\s*", "", path.read_text("utf-8"))
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)

@@ -1,0 +1,349 @@
+"""Pages of the documentation that are made from the code: the Python interface, commands, settings and methods.
+
+Each function returns a page as Markdown. scripts/docs_hooks.py puts them into the site as it is built, so they are nowhere stored and
+cannot fall behind; tests/docs/test_reference.py holds that nothing is left out.
+"""
+
+import argparse
+import html
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import stir_core
+from stir_core.config import STAGES, RunConfig, stage_digest
+
+GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "Open what is there",
+        "None of these needs a model; a run's records and raw arrays are read from its folder.",
+        ("open_run", "Run", "read_bundle", "to_frame", "open_library", "Curation"),
+    ),
+    (
+        "Make a run",
+        "Stages I and II; what is whole is kept.",
+        ("RunConfig", "with_changes", "harvest_run", "select_basis", "load_problems", "Problem"),
+    ),
+    (
+        "Load a model and steer it",
+        "Stage III.",
+        (
+            "load_model",
+            "LoadedModel",
+            "open_session",
+            "Session",
+            "steer",
+            "Steered",
+            "read_tokens",
+            "TokenEvent",
+            "StepEvent",
+            "TraceEvent",
+            "Trace",
+        ),
+    ),
+    ("Decide again", "What another gate, or another decision, would have done.", ("redecide", "what_if", "Change")),
+    (
+        "Measure",
+        "Effects with intervals, doses, and what a direction says.",
+        ("evaluate_methods", "measure_causal", "measure_impulse", "strength_for", "degenerates_at", "logit_lens", "report_text"),
+    ),
+    ("Ship", "A library on another machine.", ("export_library", "SteeredModel")),
+    ("Errors", "One family; every message is one line with the value and the remedy.", ("StirError",)),
+)
+"""Public names by what they are for; one that stands in no group is shown last."""
+
+WIDTH = 100
+
+ABOUT_API = """\
+# Python
+
+    import stir_core as stir
+
+is the whole public surface: the names below, and no others. They are stable; everything else may move between versions, though it is
+written to be read. Importing costs nothing: torch and the model libraries are loaded by the calls that need them.
+"""
+
+ABOUT_COMMANDS = """\
+# Commands
+
+As `stir COMMAND --help` prints them. A command ends with 0 when it is done, with 1 when it was interrupted (what is whole is kept, and the
+same command goes on from there), and with 2 when it refuses: one line on the error output that names the value and the remedy.
+
+| command | |
+|---|---|"""
+
+ABOUT_SETTINGS = """\
+# Settings
+
+One TOML file is one reproducible experiment. A key that is left out has its default; a misspelt one is refused with the right word.
+`stir run FILE --set section.key=value` changes one for a run, and so does `stir.with_changes` in Python.
+
+*From stage*: the first stage whose results depend on the key. When the key changes, this stage and all later ones have to be made again
+(`--redo`); earlier ones stay. "None" changes speed or memory, never a result.
+"""
+
+ABOUT_METHODS = """\
+# Methods
+
+What `stir eval --methods` compares, on the same problems and budget; [Does an action do what it says?](../evaluation.md) says how.
+A method is written `name` or `name:key=value,key=value`.
+"""
+
+
+# ---- Python ---------------------------------------------------------------------------------------------------------------------------
+
+
+def api_page() -> str:
+    """Every public name with its signature and docstring, which mkdocstrings fills in."""
+    grouped = {name for _, _, names in GROUPS for name in names}
+    rest = tuple(name for name in stir_core.__all__ if name not in grouped)
+    lines = [ABOUT_API]
+    for title, about, names in (*GROUPS, ("More", "", rest)):
+        shown = [name for name in names if name in stir_core.__all__]
+        if shown:
+            lines += [f"## {title}", "", about, ""]
+        for name in shown:
+            lines += [f"::: stir_core.{name}", ""]
+    return "\n".join(lines)
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------------------------
+
+
+class Command(NamedTuple):
+    """One command, or one verb of a command that has several."""
+
+    words: tuple[str, ...]
+    parser: argparse.ArgumentParser
+
+
+def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[Command]:
+    """Every command below a parser, each before its verbs."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield Command((*words, name), sub)
+                yield from commands(sub, (*words, name))
+
+
+def cli_page() -> str:
+    """Every command as its own ``--help`` prints it."""
+    parser = stir_parser()
+    found = list(commands(parser))
+    lines = [ABOUT_COMMANDS]
+    lines += [
+        f"| [`stir {each.words[0]}`](#stir-{each.words[0]}) | {cell(each.parser.description or '')} |"
+        for each in found
+        if len(each.words) == 1
+    ]
+    for each in found:
+        name = " ".join(("stir", *each.words))
+        about = [] if len(each.words) > 1 else [each.parser.description or "", ""]
+        lines += [
+            "",
+            f"{'#' * (1 + len(each.words))} {name} {{#{name.replace(' ', '-')}}}",
+            "",
+            *about,
+            "```text",
+            help_of(each.parser),
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def stir_parser() -> argparse.ArgumentParser:
+    """The parser that `stir` itself uses."""
+    from stir_core import cli
+
+    return cli._parser()
+
+
+def help_of(parser: argparse.ArgumentParser) -> str:
+    """What ``--help`` prints on a terminal of 100 columns without colours."""
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=WIDTH)
+    vars(parser)["color"] = False  # Python 3.14 colours it otherwise
+    return parser.format_help().rstrip()
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------------------------
+
+
+class Key(NamedTuple):
+    """One config key as the reference shows it."""
+
+    path: str
+    type: str
+    default: str
+    bounds: str
+    help: str
+    stage: str | None
+    """First stage that must be made again when it changes; None: results do not depend on it."""
+
+
+def config_page() -> str:
+    """Every key of a config file."""
+    lines = [ABOUT_SETTINGS]
+    for title, about, keys in sections():
+        lines += [
+            f"## {title} {{#{title.strip('[]').replace(' ', '-')}}}",
+            "",
+            about,
+            "",
+            "| key | type | default | bounds | what | from stage |",
+            "|---|---|---|---|---|---|",
+        ]
+        for key in keys:
+            cells = (
+                code(key.path.split(".")[-1]),
+                code(key.type),
+                code(key.default),
+                cell(key.bounds),
+                cell(key.help),
+                key.stage or "none",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def sections() -> Iterator[tuple[str, str, list[Key]]]:
+    """(title, what it is, keys) of the top level and of every section, in the file's order."""
+    top = {name: field for name, field in RunConfig.model_fields.items() if section_of(field) is None}
+    yield "top level", "Before the first section of the file.", [key_of(name, name, field) for name, field in top.items()]
+    for name, field in RunConfig.model_fields.items():
+        section = section_of(field)
+        if section is not None:
+            about = (section.__doc__ or "").strip()
+            yield f"[{name}]", about, [key_of(f"{name}.{key}", key, inner) for key, inner in section.model_fields.items()]
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field of the whole config holds, or None for a plain key."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def key_of(path: str, name: str, field: FieldInfo) -> Key:
+    """What the schema says of one key."""
+    about = " ".join((field.description or "").split())
+    return Key(path, type_text(field.annotation), toml_text(field.default), bounds_text(field), about, first_stage(path))
+
+
+def first_stage(path: str) -> str | None:
+    """The first stage whose digest changes with a key: asked of the digests themselves."""
+    base = RunConfig()
+    changed = with_other_value(base, path.split("."))
+    return next((stage for stage in STAGES if stage_digest(base, stage) != stage_digest(changed, stage)), None)
+
+
+def with_other_value(config: Any, path: list[str]) -> Any:
+    """A copy of a config that differs in one key; the value need only be another one."""
+    head, *rest = path
+    if rest:
+        return config.model_copy(update={head: with_other_value(getattr(config, head), rest)})
+    return config.model_copy(update={head: other_value(getattr(config, head), type(config).model_fields[head].annotation)})
+
+
+def other_value(value: Any, kind: Any) -> Any:
+    """Another value of a key's type."""
+    if isinstance(value, bool):
+        return not value
+    if typing.get_origin(kind) is typing.Literal:
+        return next(each for each in typing.get_args(kind) if each != value)
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, tuple):
+        return (*value, *(value[:1] or ("other",)))
+    if value is None:
+        return (
+            1
+            if int in typing.get_args(kind) or any(typing.get_origin(arg) is typing.Annotated for arg in typing.get_args(kind))
+            else "other"
+        )
+    return value + "other"
+
+
+def type_text(kind: Any) -> str:
+    """A type as a reader of the TOML file thinks of it: choices are listed, bounds stand elsewhere."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return type_text(arguments[0])
+    if origin is typing.Literal:
+        return " | ".join(toml_text(each) for each in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_text(each) for each in arguments)
+    if origin is tuple:
+        inner = type_text(arguments[0])
+        return f"list of ({inner})" if " | " in inner else f"list of {inner}"
+    if kind is type(None):
+        return "none"
+    return {str: "text", int: "integer", float: "number", bool: "true | false"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def toml_text(value: Any) -> str:
+    """A value as the file, or ``--set``, writes it."""
+    from stir_core.commands.overrides import as_text
+
+    return as_text(value)
+
+
+def bounds_text(field: FieldInfo) -> str:
+    """What a number must lie within, in symbols; also for ``number | none``."""
+    metadata = list(field.metadata)
+    for kind in typing.get_args(field.annotation):
+        for extra in typing.get_args(kind)[1:] if typing.get_origin(kind) is typing.Annotated else ():
+            metadata += getattr(extra, "metadata", [extra])
+    signs = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+    found = [f"{sign} {getattr(each, name)}" for each in metadata for name, sign in signs if getattr(each, name, None) is not None]
+    least = [f"at least {each.min_length} character" for each in metadata if getattr(each, "min_length", None)]
+    return ", ".join(found + least)
+
+
+# ---- methods --------------------------------------------------------------------------------------------------------------------------
+
+
+def methods_page() -> str:
+    """The ways to answer that ``stir eval`` compares."""
+    from stir_core.evaluate.decoders.registry import ABLATIONS, DECODERS
+
+    lines = [ABOUT_METHODS]
+    for decoder in DECODERS.values():
+        lines += [f"## {decoder.name}", "", decoder.about, "", f"Source: {decoder.source}", ""]
+        if decoder.parameters:
+            lines += ["| parameter | default |", "|---|---|"]
+            lines += [f"| {code(key)} | {code(str(value))} |" for key, value in decoder.parameters.items()]
+        lines.append("")
+    lines += ["## Ablations of `stir` {#ablations}", "", "| ablation | method |", "|---|---|"]
+    lines += [f"| {name} | {code(text)} |" for name, text in ABLATIONS.items()]
+    return "\n".join(lines) + "\n"
+
+
+# ---- Markdown -------------------------------------------------------------------------------------------------------------------------
+
+
+def code(text: str) -> str:
+    """Text as code inside a table's cell; a bar would end the cell, so it is written as its entity."""
+    return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>" if text else ""
+
+
+def cell(text: str) -> str:
+    """Prose inside a table's cell: bars escaped, the rest left as Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/api.md": api_page,
+    "reference/cli.md": cli_page,
+    "reference/config.md": config_page,
+    "reference/methods.md": methods_page,
+}
+"""Page of the site -> what makes it."""
+
+
+def every_name(lines: Iterable[str]) -> list[str]:
+    """Names that an interface page asks mkdocstrings for."""
+    return [line.removeprefix("::: stir_core.") for line in lines if line.startswith("::: ")]
