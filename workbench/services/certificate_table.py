@@ -13,7 +13,10 @@ def certificate_table(certificates: Iterable[tuple[Certificate, float]]) -> pd.D
     return pd.DataFrame([_row(each, when) for each, when in certificates], columns=list(COLUMNS))
 
 
-COLUMNS = ("target", "passed", "written", "prompts", "same", "decisions", "injected", "logits", "logprob", "score", "cosine", "against")
+COLUMNS = (
+    *("target", "passed", "written", "prompts", "same", "decisions", "injected"),
+    *("logits", "logprob", "score", "cosine", "correlation", "against"),
+)
 
 
 def _row(found: Certificate, when: float) -> tuple[object, ...]:
@@ -30,5 +33,6 @@ def _row(found: Certificate, when: float) -> tuple[object, ...]:
         worst.logprob,
         worst.score,
         worst.cosine,
+        min((vector.correlation for vector in found.vectors), default=None),
         found.reference,
     )
