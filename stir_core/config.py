@@ -10,11 +10,15 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from stir_core.errors import ConfigError
 from stir_core.keyspace import Similarity
 from stir_core.records import Variant
+
+SELECTORS = ["dpp", "top", "random"]
+"""Selectors that a config may name; ``basis.selection.register_selector`` adds one."""
 
 LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
@@ -105,10 +109,16 @@ class MiningConfig(Section):
     """Continuations sampled again from each mined prefix, to see whether its outcome comes back; 0: not measured."""
 
 
+def _known_selector(name: str) -> str:
+    if name not in SELECTORS:
+        raise PydanticCustomError("selector", "there is no such selector: take one of {names}", {"names": ", ".join(SELECTORS)})
+    return name
+
+
 class BasisConfig(Section):
     """Stage II: the sparse control basis."""
 
-    selector: Literal["dpp", "top", "random"] = "dpp"
+    selector: Annotated[str, AfterValidator(_known_selector), WithJsonSchema({"type": "string", "enum": SELECTORS})] = "dpp"
     """Quality-weighted determinantal point process, best quality, or a seeded random choice."""
     budget: Annotated[int, Field(ge=1)] = 256
     """Most entries kept (published B)."""

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from stir_core import config as known
 from stir_core.config import BasisConfig
-from stir_core.errors import SelectionError
+from stir_core.errors import ConfigError, SelectionError
 from stir_core.records import Entry
 from stir_core.seeding import generator_for
 
@@ -149,6 +150,9 @@ def forced_picks(entries: list[Entry], config: BasisConfig) -> tuple[int, ...]:
 
 
 Selector = Callable[[list[Entry], np.ndarray, BasisConfig, tuple[int, ...], int, bool], list[Picked]]
+"""``(candidates, unit keys [n, d], settings, forced indices, seed, compat) -> picks``, forced ones first.
+
+Indices are into the candidates."""
 
 
 def _dpp(entries: list[Entry], units: np.ndarray, config: BasisConfig, forced: tuple[int, ...], seed: int, compat: bool) -> list[Picked]:
@@ -174,3 +178,20 @@ def _after(forced: tuple[int, ...], order: list[int], budget: int) -> list[Picke
 
 
 SELECTORS: dict[str, Selector] = {"dpp": _dpp, "top": _top, "random": _random}
+"""Selectors by the name that ``basis.selector`` gives."""
+
+
+def register_selector(name: str, selector: Selector) -> None:
+    """Let configs name a selector, for as long as the process lasts; it may be put in the place of one that was registered before.
+
+    Raises:
+        ConfigError: one of the house's own selectors has that name.
+    """
+    if name in _OWN:
+        raise ConfigError(f"{name} is one of the house's own selectors ({', '.join(_OWN)}): choose another name")
+    SELECTORS[name] = selector
+    if name not in known.SELECTORS:
+        known.SELECTORS.append(name)
+
+
+_OWN = tuple(SELECTORS)

@@ -9,9 +9,9 @@ archive("out", files_for(made, "easysteer"))  # the same files as one zip; equal
 import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from stir_core.deploy import control_vectors, easysteer, published
 from stir_core.deploy.bundle import Bundle, manifest_bytes, parsed, seal, with_files
@@ -21,25 +21,48 @@ from stir_core.deploy.manifest import MANIFEST, LibraryKind
 from stir_core.errors import DeployError
 from stir_core.store.runs import Run
 
-Target = Literal["bundle", "published", "easysteer", "gguf"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-"""What a library can be written as, from the one that keeps most to the one that keeps least."""
+Target = str
 
-KEPT: dict[Target, tuple[str, ...]] = {
-    "bundle": (
-        "all that steers: vectors, keys and their space, null entries, gate, previews, the impulse at a step's end",
-        "the model's identity, by hash; names, tags, notes and lineage; what was measured",
+
+class Recipe(NamedTuple):
+    """How a target is made of a bundle, and what a reader must know of it."""
+
+    files: Callable[[Bundle], dict[str, bytes]] | None
+    """Its files by path, the index of :func:`stir_core.deploy.folders.index_bytes` among them; ``None``: the bundle's own."""
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+    check: Callable[[Bundle], None] | None = None
+    """Raises ``DeployError`` for a library that it cannot hold."""
+
+
+TARGETS: dict[Target, Recipe] = {
+    "bundle": Recipe(
+        None,
+        kept=(
+            "all that steers: vectors, keys and their space, null entries, gate, previews, the impulse at a step's end",
+            "the model's identity, by hash; names, tags, notes and lineage; what was measured",
+        ),
+        lost=("the run behind it: problems, rollouts and states (a bundle becomes no run)",),
     ),
-    "published": ("vectors, keys and null entries; retrieval by the plain cosine, gate and impulse are the published controller's own",),
-    "easysteer": ("vectors, with the gate's strength at cosine 1 without a preview; an impulse at the last token of a request's prompt",),
-    "gguf": ("vectors, with the gate's strength at cosine 1 without a preview",),
+    "published": Recipe(
+        published.published_files,
+        kept=("vectors, keys and null entries; retrieval by the plain cosine, gate and impulse are the published controller's own",),
+        lost=published.LOST,
+        check=published.check_space,
+    ),
+    "easysteer": Recipe(
+        easysteer.steering_specs,
+        kept=("vectors, with the gate's strength at cosine 1 without a preview; an impulse at the last token of a request's prompt",),
+        lost=easysteer.LOST,
+    ),
+    "gguf": Recipe(
+        control_vectors.control_vectors,
+        kept=("vectors, with the gate's strength at cosine 1 without a preview",),
+        lost=control_vectors.LOST,
+        check=control_vectors.check_blocks,
+    ),
 }
-LOST: dict[Target, tuple[str, ...]] = {
-    "bundle": ("the run behind it: problems, rollouts and states (a bundle becomes no run)",),
-    "published": published.LOST,
-    "easysteer": easysteer.LOST,
-    "gguf": control_vectors.LOST,
-}
+"""What a library can be written as, from the one that keeps most to the one that keeps least. One put in here is like any other."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 
@@ -65,7 +88,7 @@ def prepare(run: Run, library: LibraryKind = "curated", only: str | None = None)
 
 def refusal(bundle: Bundle, target: Target) -> str | None:
     """Why the target cannot hold this library; ``None`` where it can. Makes no file."""
-    check = {"gguf": control_vectors.check_blocks, "published": published.check_space}.get(target)
+    check = TARGETS[target].check
     try:
         if check is not None:
             check(bundle)
@@ -80,10 +103,8 @@ def files_for(made: Prepared, target: Target) -> dict[str, bytes]:
     Raises:
         DeployError: see :func:`refusal`.
     """
-    if target == "bundle":
-        return dict(made.files)
-    made_by = {"gguf": control_vectors.control_vectors, "easysteer": easysteer.steering_specs, "published": published.published_files}
-    return made_by[target](made.bundle)
+    make = TARGETS[target].files
+    return dict(made.files) if make is None else make(made.bundle)
 
 
 def write(made: Prepared, target: Target, folder: Path) -> None:

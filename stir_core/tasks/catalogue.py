@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from stir_core.records import AnswerKind
+from stir_core.records import AnswerKind, Problem
 from stir_core.tasks import rows
-from stir_core.tasks.arithmetic import LEVELS
+from stir_core.tasks.arithmetic import LEVELS, arithmetic_problems
 
 _MATH_LEVELS = tuple(f"Level {i}" for i in range(1, 6))
 
@@ -35,6 +35,8 @@ class TaskSpec:
     """Difficulty levels or question types that problems can be chosen by."""
     template: str = "auto"
     """Default prompt template; auto takes the one for the answer kind."""
+    problems: Callable[[str], tuple[Problem, ...]] | None = None
+    """Makes the problems of a split; ``None``: they are read from where :data:`ORIGINS` says."""
 
 
 class Origin(NamedTuple):
@@ -102,6 +104,7 @@ _ARITHMETIC = TaskSpec(
     "validation",
     "eval",
     levels=LEVELS,
+    problems=arithmetic_problems,
 )
 _ALL = (
     _ARITHMETIC,
@@ -134,4 +137,4 @@ _ALL = (
     _benchmark("commonsenseqa", "choice", "MIT", None, "dev", "Common-sense questions with five options", mine_instead="openbookqa"),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _ALL}
-"""All tasks by name, in the order in which they are shown."""
+"""All tasks by name, in the order in which they are shown. One put in here is a task like any other."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from stir_core.errors import DataError
 from stir_core.records import Problem
 from stir_core.seeding import seed_for
-from stir_core.tasks.arithmetic import arithmetic_problems
 from stir_core.tasks.benchmarks import benchmark_problems
 from stir_core.tasks.catalogue import TASKS, TaskSpec
 from stir_core.tasks.rows import fingerprint, hashed
@@ -72,7 +71,7 @@ def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0,
 def _of_split(spec: TaskSpec, split: str) -> tuple[Problem, ...]:
     if split not in spec.splits:
         raise DataError(f"task {spec.name} has no split {split!r}: take one of {', '.join((*ROLES, *spec.splits))}")
-    return arithmetic_problems(split) if spec.name == "arithmetic" else benchmark_problems(spec.name, split)
+    return spec.problems(split) if spec.problems is not None else benchmark_problems(spec.name, split)
 
 
 def _of_role(spec: TaskSpec, role: str) -> list[Problem]:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stir_core.basis.selection import forced_picks, greedy_map, select, unit_rows
+from stir_core import config as known
+from stir_core.basis import selection
+from stir_core.basis.selection import Picked, forced_picks, greedy_map, select, unit_rows
 from stir_core.config import BasisConfig
-from stir_core.errors import SelectionError
+from stir_core.errors import ConfigError, SelectionError
 from stir_core.store.tensors import read_tensors
 from tests.builders import make_entry
 
@@ -141,3 +143,22 @@ def test_the_published_picks_in_their_order():
         tensors = read_tensors(root / case["file"], ("keys", "quality"))
         picks = greedy_map(unit_rows(tensors["keys"]), tensors["quality"], case["budget"], diversity=case["lam"], epsilon=case["eps"])
         assert [pick.index for pick in picks] == case["picks"], case["file"]
+
+
+def test_a_registered_selector_can_be_named_by_a_config(monkeypatch):
+    monkeypatch.setattr(known, "SELECTORS", [*known.SELECTORS])
+    monkeypatch.setattr(selection, "SELECTORS", {**selection.SELECTORS})
+    with pytest.raises(ValueError, match="take one of dpp, top, random"):
+        BasisConfig(selector="worst")
+
+    def worst(entries, units, config, forced, seed, compat):
+        order = sorted(range(len(entries)), key=lambda i: entries[i].quality)
+        return [Picked(i, False, None) for i in order[: config.budget]]
+
+    selection.register_selector("worst", worst)
+    picks = select(ENTRIES, KEYS, BasisConfig(selector="worst", budget=2, min_per_control_point=0))
+    assert [pick.index for pick in picks] == sorted(range(len(ENTRIES)), key=lambda i: ENTRIES[i].quality)[:2]
+    assert BasisConfig.model_json_schema()["properties"]["selector"]["enum"][:3] == ["dpp", "top", "random"]
+    with pytest.raises(ConfigError, match="top is one of the house's own"):
+        selection.register_selector("top", worst)
+    assert [*selection.SELECTORS] == known.SELECTORS

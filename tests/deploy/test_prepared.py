@@ -8,7 +8,7 @@ import pytest
 
 from stir_core.curation import make_edit
 from stir_core.deploy.bundle import Bundle, read_bundle, write_bundle
-from stir_core.deploy.prepared import LOST, TARGETS, Target, archive, files_for, prepare, refusal, write
+from stir_core.deploy.prepared import TARGETS, Target, archive, files_for, prepare, refusal, write
 from stir_core.errors import CurationError, DeployError
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
@@ -28,7 +28,7 @@ def test_what_is_shown_is_what_is_written_and_what_the_archive_holds(run: Run, t
     made = prepare(run)
     for target in TARGETS:
         files = files_for(made, target)
-        assert refusal(made.bundle, target) is None and LOST[target]
+        assert refusal(made.bundle, target) is None and TARGETS[target].kept and TARGETS[target].lost
         write(made, target, tmp_path / target)
         assert in_folder(tmp_path / target) == files
         data = archive(f"it-{target}", files)

@@ -52,7 +52,9 @@ def choose(facts: RunFacts) -> Choice:
             words = plan.choices(curation, session.chosen(session.ONLY), [entry.id for entry in whole.bundle.entries])
         asked = session.chosen(session.ONLY)
         only = session.choose(session.ONLY, "Actions", list(words), format_func=lambda each: words.get(each, each), width=240)
-        named = session.choose_several(session.TARGETS, "Targets", TARGETS, first=("bundle",), format_func=plan.TITLES.__getitem__)
+        named = session.choose_several(
+            session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: plan.TITLES.get(each, each)
+        )
     if library == "curated" and asked and asked not in words:
         st.warning(plain(f"The link asks for {asked[:80]}, which this library does not have: all of its actions are shown."))
     if library != "curated":

@@ -11,7 +11,7 @@ import annotated_types as bounds
 from pydantic import BaseModel
 
 from stir_core.commands.overrides import as_text
-from stir_core.config import RunConfig
+from stir_core.config import SELECTORS, RunConfig
 from stir_core.tasks import task_names, task_spec
 from stir_core.tasks.prompts import TEMPLATES
 
@@ -95,7 +95,7 @@ def _named(key: str) -> tuple[str, ...]:
     """Choices that the schema leaves open because other rooms know them."""
     if key == "task.name":
         return tuple(name for name in task_names() if task_spec(name).mine_split)
-    return ("auto", *TEMPLATES) if key == "task.template" else ()
+    return {"task.template": ("auto", *TEMPLATES), "basis.selector": tuple(SELECTORS)}.get(key, ())
 
 
 def levels_of(task: str) -> tuple[str, ...]:
