@@ -14,11 +14,12 @@ from stir_core.basis.making import Basis, choose_basis
 from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, with_changes
 from stir_core.deploy.bundle import Bundle, is_bundle
 from stir_core.deploy.bundle import read_bundle as _read_bundle
-from stir_core.errors import ConfigError, DataError
-from stir_core.findings import CausalReport, EvaluationReport
+from stir_core.errors import ConfigError, DataError, StoreError
+from stir_core.findings import CausalReport, EvaluationReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, Problem, Record, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
+from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
 from stir_core.store.frames import library_frame, records_frame, run_frame
 from stir_core.store.runs import Library, Run
@@ -41,6 +42,15 @@ class Steered(NamedTuple):
     """Nothing retrieved, nothing injected."""
     steered: Trace
     """The gate asked before each step; ``steps`` holds its evidence and decisions."""
+
+
+class CausalStudy(NamedTuple):
+    """What :func:`measure_causal` kept of a run."""
+
+    report: CausalReport
+    """Effects, advantages of single actions and what the gate knew, with their intervals."""
+    rolls: list[Roll]
+    """Every continuation: state, arm, repetition (those of equal ``rep`` share their random stream), and whether it came out right."""
 
 
 def open_run(where: str | Path = "demo") -> Run:
@@ -395,6 +405,22 @@ def measure_causal(
     return measure(run, model, ask, command=None, environment=short_environment())[0]
 
 
+def read_causal(run: Run) -> CausalStudy:
+    """The causal study of a run as it is on disk, finished or not; the embedded run has one. Needs no model.
+
+    Returns:
+        The report, and the continuations that it sums up: ``stir.to_frame(stir.read_causal(run).rolls)`` is one row each.
+
+    Raises:
+        StoreError: the run has no study, or its files are damaged.
+    """
+    folder = CausalFolder(run)
+    report = folder.report()
+    if report is None:
+        raise StoreError(f"the actions of run {run.name} have not been measured yet: `stir causal {run.name}` does it")
+    return CausalStudy(report, folder.rolls())
+
+
 def evaluate_methods(
     run: Run,
     model: "LoadedModel",
@@ -466,7 +492,7 @@ def export_library(
     source: Run | Bundle | str | Path,
     out: str | Path,
     *,
-    to: Literal["bundle", "gguf", "easysteer", "published"] = "bundle",
+    to: str = "bundle",
     library: Literal["curated", "basis", "all"] | None = None,
     only: str | None = None,
 ) -> Path:
@@ -475,14 +501,14 @@ def export_library(
     Args:
         source: a run or a bundle, or the folder of one.
         out: folder to write; an older export of the same kind is replaced, anything else is not.
-        to: a bundle (for :class:`SteeredModel`), llama.cpp control vectors, EasySteer, or the published layout.
+        to: ``"bundle"`` (for :class:`SteeredModel`), ``"gguf"`` (llama.cpp control vectors), ``"easysteer"``, ``"published"``.
         library: which of the run's libraries (``None``: the curated one); ``only``: ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"`` of it.
 
     Returns:
         The folder.
 
     Raises:
-        DeployError: nothing to steer with, or a folder in use for something else.
+        DeployError: no such target, nothing to steer with, or a folder in use for something else.
         CurationError: nothing is starred or tagged so.
         StoreError: the run has no finished basis, or its files are damaged.
     """
