@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stir_core.api import (
+        CausalStudy,
         Steered,
         evaluate_methods,
         export_library,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         open_run,
         open_session,
         read_bundle,
+        read_causal,
         read_tokens,
         report_text,
         select_basis,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CausalStudy",
     "Change",
     "Curation",
     "LoadedModel",
@@ -77,6 +80,7 @@ __all__ = [
     "open_run",
     "open_session",
     "read_bundle",
+    "read_causal",
     "read_tokens",
     "redecide",
     "report_text",

@@ -18,9 +18,9 @@ from stir_core.errors import ConfigError
 from tests.workbench.fake_run import make_fake_run
 
 NAMES = """
-Change Curation LoadedModel Problem Run RunConfig Session Steered SteeredModel StepEvent StirError TokenEvent Trace TraceEvent
+CausalStudy Change Curation LoadedModel Problem Run RunConfig Session Steered SteeredModel StepEvent StirError TokenEvent Trace TraceEvent
 degenerates_at evaluate_methods export_library harvest_run load_model load_problems logit_lens measure_causal measure_impulse
-open_library open_run open_session read_bundle read_tokens redecide report_text select_basis steer strength_for to_frame what_if
+open_library open_run open_session read_bundle read_causal read_tokens redecide report_text select_basis steer strength_for to_frame what_if
 with_changes
 """
 STABLE = NAMES.split()
@@ -112,6 +112,16 @@ def test_the_runs_own_settings_select_its_own_basis() -> None:
         stir.select_basis(run, budgget=3)
     with pytest.raises(stir.StirError, match="take one of basis, all"):
         stir.open_library(run, "best")
+
+
+def test_a_causal_study_is_read_with_the_continuations_that_it_sums_up(tmp_path) -> None:
+    report, rolls = stir.read_causal(stir.open_run("demo"))
+    assert (len(rolls), sum(roll.decoded for roll in rolls)) == (report.rolls, report.tokens)
+    frame = stir.to_frame(rolls).pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
+    noise = next(effect for effect in report.effects if effect.arm == "random direction")
+    assert (frame["random"] - frame["nothing"]).mean() == pytest.approx(noise.advantage.value)
+    with pytest.raises(stir.StirError, match="have not been measured yet: `stir causal"):
+        stir.read_causal(make_fake_run(tmp_path))
 
 
 def test_redeciding_with_the_same_gate_gives_the_recorded_decisions() -> None:
