@@ -120,7 +120,14 @@ def _files(made: Prepared, target: Target) -> None:
         return
     table = plan.file_table(shipping.listed(made, target))
     with held:
-        st.dataframe(table, hide_index=True, column_config=_FILES, height=320 if len(table) > 8 else "auto", alt="Files of the export")
+        st.dataframe(
+            table,
+            hide_index=True,
+            placeholder="",
+            column_config=_FILES,
+            height=320 if len(table) > 8 else "auto",
+            alt="Files of the export",
+        )
         st.caption(f"{len(table)} files, {table['bytes'].sum() / 1e6:.2f} MB. The zip stores them as they are: equal files, equal bytes.")
 
 
@@ -140,7 +147,9 @@ def _certificates(made: Prepared, folder: Path, there: shipping.Written) -> None
         st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.bundle.manifest.digest}): write it again."))
     if there.certificates:
         st.markdown("**Parity certificates of the bundle that lies there**")
-        st.dataframe(certificate_table(there.certificates), hide_index=True, column_config=_CERTIFICATES, alt="Parity certificates")
+        st.dataframe(
+            certificate_table(there.certificates), hide_index=True, placeholder="", column_config=_CERTIFICATES, alt="Parity certificates"
+        )
         if failed := [each.first_difference for each, _ in there.certificates if each.first_difference]:
             st.caption(plain(f"First difference: {failed[0]}"))
 

@@ -20,8 +20,9 @@ class Snippet(NamedTuple):
 
 
 def snippets(target: str, bundle: Bundle, folder: Path) -> list[Snippet]:
-    """What a target's user types, for the export at ``folder``."""
-    return {"bundle": _bundle, "published": _published, "easysteer": _easysteer, "gguf": _gguf}[target](bundle, folder)
+    """What a target's user types, for the export at ``folder``; nothing is known of a target that was added."""
+    known = {"bundle": _bundle, "published": _published, "easysteer": _easysteer, "gguf": _gguf}
+    return known[target](bundle, folder) if target in known else []
 
 
 def _bundle(bundle: Bundle, folder: Path) -> list[Snippet]:
