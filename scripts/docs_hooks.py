@@ -96,6 +96,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn links as they hold in the repository into links as they hold in the site."""
     uri = page.file.src_uri
     source = next((name for name, target in OUTSIDE.items() if target == uri and page.file.abs_src_path is None), f"docs/{uri}")
+    markdown = reference.with_records(markdown)
     return "\n".join(outside_fences(markdown.split("\n"), lambda line: LINK.sub(lambda link: resolved(link, source, uri), line)))
 
 

@@ -5,10 +5,17 @@ cannot fall behind; tests/docs/test_reference.py holds that nothing is left out.
 """
 
 import argparse
+import ast
 import html
+import inspect
+import itertools
+import json
+import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -188,24 +195,12 @@ def config_page() -> str:
     """Every key of a config file."""
     lines = [ABOUT_SETTINGS]
     for title, about, keys in sections():
-        lines += [
-            f"## {title} {{#{title.strip('[]').replace(' ', '-')}}}",
-            "",
-            about,
-            "",
-            "| key | type | default | bounds | what | from stage |",
-            "|---|---|---|---|---|---|",
-        ]
+        lines += [f"## {title} {{#{title.strip('[]').replace(' ', '-')}}}", "", about, ""]
+        lines += ["| key | value | default | what | from stage |", "|---|---|---|---|---|"]
         for key in keys:
-            cells = (
-                code(key.path.split(".")[-1]),
-                code(key.type),
-                code(key.default),
-                cell(key.bounds),
-                cell(key.help),
-                key.stage or "none",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
+            value = " or ".join(code(part) if part.startswith('"') else part for part in key.type.split(" | "))
+            cells = (code(key.path.split(".")[-1]), " ".join(filter(None, (value, key.bounds))), code(key.default), cell(key.help))
+            lines.append(f"| {' | '.join(cells)} | {key.stage or 'none'} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -320,6 +315,51 @@ def methods_page() -> str:
     lines += ["## Ablations of `stir` {#ablations}", "", "| ablation | method |", "|---|---|"]
     lines += [f"| {name} | {code(text)} |" for name, text in ABLATIONS.items()]
     return "\n".join(lines) + "\n"
+
+
+# ---- records --------------------------------------------------------------------------------------------------------------------------
+
+RECORD = re.compile(r"<!-- record: ([\w.]+)\.(\w+) -->")
+"""Where a page asks for the fields of a record."""
+
+
+def with_records(markdown: str) -> str:
+    """A page with a table of fields wherever it asks for a record's."""
+    return RECORD.sub(lambda found: record_table(getattr(import_module(found[1]), found[2])), markdown)
+
+
+def record_table(record: type[BaseModel]) -> str:
+    """The fields of a record with types, defaults and what the class says of each."""
+    about = " ".join((record.__doc__ or "").split("\n\n")[0].split())
+    lines = [about, "", "| field | type | what |", "|---|---|---|"]
+    said = field_docs(record)
+    for name, field in record.model_fields.items():
+        kind, text = said[name]
+        default = "" if field.is_required() or field.default_factory else f"Default {code(json_text(field.default))}."
+        lines.append(f"| {code(name)} | {code(kind)} | {' '.join(filter(None, (cell(text).replace('``', '`'), default)))} |")
+    return "\n".join(lines)
+
+
+def field_docs(record: type[BaseModel]) -> dict[str, tuple[str, str]]:
+    """Type as it is written and docstring ("" where there is none) of each field of a class, read from its source."""
+    found: dict[str, tuple[str, str]] = {}
+    for base in reversed(record.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for node, after in itertools.zip_longest(body.body, body.body[1:]):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                said = after.value if isinstance(after, ast.Expr) else None
+                text = said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ""
+                found[node.target.id] = (ast.unparse(node.annotation), inspect.cleandoc(text))
+    return found
+
+
+def json_text(value: Any) -> str:
+    """A default as the file would hold it."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(plain)
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------------------------
