@@ -4,8 +4,8 @@ The server is a process of its own, started by its command; the clients stream. 
 that its prompt gets while nothing else is asked for:
 
 - one client, every prompt in turn, steered and unsteered (what all others are compared with);
-- 8 and 32 clients, steered and unsteered in turn. Tokens are counted as they arrive between the ramp and the end of each turn, so that
-  neither its first prompts nor its last answers count; what is under way at its end is abandoned;
+- 8 and 32 clients, steered and unsteered in turn. Tokens are counted as they arrive, from when all clients have begun (one after another)
+  to the end of the turn; what is under way then is abandoned;
 - 32 clients for two minutes, every fourth unsteered, and what the process holds in memory meanwhile.
 
 *Committed* tokens are what clients get. *Decoded* are those of previews too, tokens taken over from a preview counted once. Writes
@@ -33,7 +33,7 @@ from stir_core.deploy.bundle import Bundle, read_bundle
 from stir_core.deploy.certified import read_certificate
 from stir_core.tasks import load_problems, render
 
-NAME, ROWS, EVERY = "bench", 32, 4
+NAME, ROWS, EVERY, GOAL = "bench", 32, 4, 0.8
 OUT = Path(__file__).with_name("serve.md")
 
 
@@ -43,8 +43,8 @@ class Sizes(NamedTuple):
     prompts: int = 12
     budget: int = 128
     rounds: int = 3
-    ramp: float = 8.0
-    window: float = 30.0
+    ramp: float = 25.0
+    window: float = 40.0
     soak: float = 120.0
 
 
@@ -138,6 +138,7 @@ def turn(asker: Asker, messages: list[str], clients: int, off: bool, sizes: Size
 
     def one(number: int) -> None:
         draws = random.Random(number)
+        time.sleep(sizes.ramp * number / clients)  # one after another, so that they are not in step
         with httpx.Client(timeout=600, trust_env=False) as client:
             while time.perf_counter() < end:
                 message = draws.choice(messages)
@@ -223,12 +224,12 @@ def measure(bundle: str, model: str | None, messages: list[str], sizes: Sizes) -
         soaked["tokens"] = sum(answer.tokens for answer in asker.answers[before:])
         soaked["injected"] = sum(answer.injected for answer in asker.answers[before:])
     print(json.dumps(soaked), flush=True)
-    return {"rows": rows, "soak": soaked, "answers": len(asker.answers), "wrong": asker.wrong, "errors": asker.errors}
+    return {"machine": machine(), "rows": rows, "soak": soaked, "answers": len(asker.answers), "wrong": asker.wrong, "errors": asker.errors}
 
 
 def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
     """benchmarks/serve.md."""
-    facts = ", ".join(f"{key} {value}" for key, value in machine().items())
+    facts = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
     manifest, soaked = bundle.manifest, found["soak"]
     gate = manifest.stage3.gate
     began, warm, *held, ended = soaked["memory"]
@@ -245,17 +246,18 @@ def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
         f"One client: medians over {sizes.prompts} prompts, asked both ways in turn. More: medians of {sizes.rounds} pairs of turns of "
         f"{sizes.window:g} s. The spread is that of the pairs.",
         "",
-        "| clients | steered, tokens/s | vanilla, tokens/s | ratio | spread | steered, decoded tokens/s | first token, s |",
-        "|---|---|---|---|---|---|---|",
+        "| clients | steered, tokens/s | vanilla, tokens/s | ratio | spread | steered, decoded tokens/s | of vanilla | first token, s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         low, high = row["spread"]
         lines.append(
             f"| {row['clients']} | {row['steered']:.1f} | {row['vanilla']:.1f} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} | "
-            f"{row['decoded']:.1f} | {row['first']:.2f} |"
+            f"{row['decoded']:.1f} | {row['decoded'] / row['vanilla']:.2f} | {row['first']:.2f} |"
         )
     lines += [
         "",
+        *_short(found["rows"]),
         f"{ROWS} clients for {sizes.soak:g} s, one in {EVERY} of them unsteered: {soaked['answers']} answers, {soaked['tokens']} tokens "
         f"and {soaked['injected']} impulses in {soaked['seconds']:.0f} s. Memory of the process: {began} MiB when it began, {warm} before "
         f"these two minutes, at most {most} in them, {ended} behind them.",
@@ -266,6 +268,23 @@ def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
         *_certificates(bundle),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _short(rows: list[dict[str, Any]]) -> list[str]:
+    """What to make of a ratio below the goal."""
+    short = [row for row in rows if row["ratio"] < GOAL]
+    if not short:
+        return []
+    most = rows[-1]
+    each = most["decoded"] / most["steered"]
+    return [
+        f"The goal is {GOAL:g} of vanilla; with {' and '.join(str(row['clients']) for row in short)} clients it is missed. An answer "
+        f"decodes {each:.2f} tokens for each that it commits, the others in previews. With few rows these ride along in passes that read "
+        "all weights anyway; with many, products are bound by arithmetic and each token costs the same, so that the ratio comes down to "
+        f"1 / {each:.2f} = {1 / each:.2f} where decoding itself is as fast steered as not (the column *of vanilla*). What raises it is the "
+        "gate: fewer candidates, shorter previews.",
+        "",
+    ]
 
 
 def _certificates(bundle: Bundle) -> list[str]:
