@@ -48,7 +48,7 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "glossary.md",
         ),
     ),
-    ("Project", ("architecture.md", "contributing.md", "cite.md", "changelog.md", "*.md")),
+    ("Project", ("architecture.md", "contributing.md", "contributing/*.md", "cite.md", "changelog.md", "*.md")),
 )
 """Sections in order, each with its pages; a star takes what is there and not yet placed, by name. A new page needs no line here."""
 

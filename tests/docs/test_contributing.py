@@ -1,0 +1,123 @@
+"""Contributing, done as its pages say: their code is run as it stands, and what it adds is then used like what was there before."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stir_core as stir
+from stir_core import config as known
+from stir_core.basis import selection
+from stir_core.commands.export import TARGETS as WORDS
+from stir_core.config import DecodeConfig, GateConfig, config_from
+from stir_core.deploy.prepared import TARGETS
+from stir_core.errors import DataError, DeployError
+from stir_core.evaluate.decoders.base import Bench, Question
+from stir_core.evaluate.decoders.registry import DECODERS, method
+from stir_core.intervene.jobs import Settings
+from stir_core.tasks import ROLES, Grader
+from stir_core.tasks.catalogue import ORIGINS, TASKS
+from stir_core.tasks.segment import boundaries
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """What a page registers is gone when its test has ended."""
+    tables: list[dict[str, Any]] = [TASKS, ORIGINS, DECODERS, selection.SELECTORS, TARGETS]
+    before, names = [dict(table) for table in tables], [*known.SELECTORS]
+    yield
+    for table, saved in zip(tables, before, strict=True):
+        table.clear()
+        table.update(saved)
+    known.SELECTORS[:] = names
+
+
+def done(page: str) -> dict[str, Any]:
+    """Run a page's code blocks, top to bottom, and return what they define."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{page}.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    namespace: dict[str, Any] = {"__name__": page}
+    for block in blocks:
+        exec(compile(block, f"{page}.md", "exec"), namespace)
+    return namespace
+
+
+def test_a_task_is_mined_and_held_out_like_any_other() -> None:
+    with pytest.raises(DataError, match="unknown task 'products'"):
+        stir.load_problems("products", "mine")
+    done("task")
+    roles = {role: {problem.question for problem in stir.load_problems("products", role)} for role in ROLES}
+    assert all(roles.values()) and sum(map(len, roles.values())) == 121 == len(set().union(*roles.values()))
+    with Grader() as grader:
+        (problem,) = stir.load_problems("products", "eval", n=1)
+        assert grader.grade(problem.kind, problem.answer, f"So it is {problem.answer}.\n#### {problem.answer}").correct
+
+
+def test_a_benchmark_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done("task")
+    for split, answer in (("train", "1,080"), ("test", "7.0")):
+        file = tmp_path / "riddles" / f"{split}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f'{{"id": "a", "text": " What is {split}? ", "solution": "{answer}"}}\n')
+    monkeypatch.setenv("STIR_DATA_ROOT", str(tmp_path))
+    (held_out,) = stir.load_problems("riddles", "eval")
+    assert (held_out.id, held_out.question, held_out.answer) == ("riddles/test/a", "What is test?", "7")
+    assert [problem.answer for problem in stir.load_problems("riddles", "train")] == ["1080"]
+
+
+def test_a_decoder_answers_beside_the_others(tiny) -> None:
+    done("decoder")
+    questions = [
+        Question(stir.Problem(id=name, task="t", split="s", question="?", answer="1", kind="number"), ids)
+        for name, ids in (("a", [5, 9, 40, 7, 100]), ("b", [17, 3, 250]), ("c", [200, 201]))
+    ]
+    bench = Bench(tiny, Settings(DecodeConfig(max_new_tokens=30), 4, "e"), GateConfig(), lambda name: None)
+    brief, plain = (
+        {answer.problem_id: answer for answer in method(text).answer(bench, questions)} for text in ("brief:steps=2", "vanilla")
+    )
+    stepped = 0
+    for name, answer in brief.items():
+        assert answer.method == "brief:steps=2" and answer.token_ids == plain[name].token_ids[: len(answer.token_ids)]
+        ends = boundaries(plain[name].token_ids, tiny.text, "e")
+        stepped += len(ends) >= 2
+        assert len(answer.token_ids) == (ends[1] if len(ends) >= 2 else len(plain[name].token_ids))
+    assert stepped and len(brief) == 3
+
+
+def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
+    with pytest.raises(stir.StirError, match="take one of dpp, top, random"):
+        config_from({"basis": {"selector": "farthest"}})
+    done("selector")
+    assert config_from({"basis": {"selector": "farthest"}}).basis.selector == "farthest"
+    run = stir.open_run("demo")
+    units = selection.unit_rows(run.key_rows()[[entry.key_row for entry in run.entries()]])
+    rows = {entry.id: i for i, entry in enumerate(run.entries())}
+
+    def closest(**changes: Any) -> float:
+        chosen = units[[rows[pick.entry_id] for pick in stir.select_basis(run, budget=12, min_per_control_point=0, **changes).picks]]
+        return float(np.max(chosen @ chosen.T - 2 * np.eye(len(chosen))))
+
+    assert closest(selector="farthest") < min(closest(selector="top"), closest(selector="random"))
+    picks = stir.select_basis(run, selector="farthest", budget=40).picks
+    assert len({pick.entry_id for pick in picks}) == 40 and any(pick.forced for pick in picks)
+
+
+def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="take one of bundle, published, easysteer, gguf"):
+        stir.export_library("demo", tmp_path / "it", to="csv")
+    assert set(WORDS) == set(TARGETS)
+    done("export-target")
+    out = stir.export_library("demo", tmp_path / "it", to="csv")
+    assert stir.export_library("demo", tmp_path / "it", to="csv") == out  # an older one is replaced
+    with (out / "actions.csv").open() as file:
+        lines = list(csv.reader(file))[1:]
+    library = stir.open_library(stir.open_run("demo"))
+    kept = [(entry, action) for entry, action in zip(library.entries, library.actions, strict=True) if entry.kind == "corrective"]
+    assert [line[0] for line in lines] == [entry.id for entry, _ in kept]
+    assert np.array_equal(np.array([line[3:] for line in lines], dtype=np.float32), np.array([action for _, action in kept]))
