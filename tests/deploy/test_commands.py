@@ -1,17 +1,13 @@
-"""``stir export``, ``import`` and ``certify``: what they say, how they exit, and a bundle in a process of its own."""
+"""``stir export``, ``import``, ``trace`` and ``certify`` with bundles: what they say, and how they exit."""
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stir_core.cli import main
 from stir_core.deploy.bundle import read_bundle
-from stir_core.intervene.session import STEERED, VANILLA, open_session
-from stir_core.records import Trace, TraceEvent
 from tests.deploy.tiny_run import QUESTIONS, tiny_run
 
 
@@ -38,18 +34,9 @@ def folder(tiny_bundled, tmp_path) -> Path:
     return shutil.copytree(tiny_bundled[1].folder, tmp_path / "copy")
 
 
-def test_a_bundle_in_a_fresh_process_decodes_as_the_run_does(tiny_bundled, engine, tiny_folder):
-    run, bundle = tiny_bundled
-    own = {event.row: event.trace for event in open_session(run, engine).compare(QUESTIONS[0]) if isinstance(event, TraceEvent)}
-    words = ["trace", str(bundle.folder), QUESTIONS[0], "--model", tiny_folder, "--json"]
-    done = subprocess.run([sys.executable, "-m", "stir_core", *words], capture_output=True, text=True, check=True)
-    found = {name: Trace.model_validate(trace) for name, trace in json.loads(done.stdout).items()}
-    for ours, theirs in ((own[VANILLA], found["vanilla"]), (own[STEERED], found["steered"])):
-        assert (theirs.token_ids, theirs.text, theirs.finish) == (ours.token_ids, ours.text, ours.finish)
-        for a, b in zip(ours.steps, theirs.steps, strict=True):
-            assert (b.decision.chosen, b.decision.alpha) == (a.decision.chosen, pytest.approx(a.decision.alpha, abs=1e-6))
-            assert [entry.entry_id for entry in b.evidence.retrieved] == [entry.entry_id for entry in a.evidence.retrieved]
-    assert any(step.decision.chosen for step in own[STEERED].steps)
+def test_a_bundle_is_traced_as_its_run_is(capsys, run, folder, tiny_folder):
+    words = [QUESTIONS[0], "--model", tiny_folder, "--json"]
+    assert json.loads(told(capsys, "trace", folder, *words)) == json.loads(told(capsys, "trace", run, *words))
 
 
 @pytest.mark.parametrize(

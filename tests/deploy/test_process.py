@@ -47,7 +47,7 @@ def test_signals_meet_running_answers(process):
     health = f"{url.removesuffix('/v1')}/health"
     with ThreadPoolExecutor(3) as pool:
         short, whole, stream = (pool.submit(asked, url, tokens, flows) for tokens, flows in ((60, False), (450, False), (450, True)))
-        while httpx.get(health, trust_env=False).json()["live"] < 3:
+        while httpx.get(health, trust_env=False).json()["live"] < 3 and not short.done():
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         assert short.result(60).json()["usage"]["completion_tokens"] == 60, "what ends within the grace is whole"

@@ -11,7 +11,7 @@ from stir_core.deploy.bundle import read_bundle, write_bundle
 from stir_core.deploy.runtime import SteeredModel
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.session import STEERED, VANILLA, open_session
-from stir_core.records import StepEvent, TokenEvent, TraceEvent
+from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
 from tests.builders import make_hf
 from tests.deploy.tiny_run import QUESTIONS, tiny_run
 
@@ -120,10 +120,21 @@ def test_another_model_is_refused(tiny_bundled, tokenizer, llama_pair):
         SteeredModel(other, changed, bundle, weights_sha256=bundle.manifest.model.weights_sha256)
 
 
-def test_it_runs_without_transformer_lens(tiny_bundled, tiny_folder):
+def test_a_fresh_process_with_the_bundle_alone_decodes_as_the_run_does(tiny_bundled, engine, tiny_folder):
+    """Token for token and decision for decision, and without TransformerLens."""
+    run, bundle = tiny_bundled
+    own = {event.row: event.trace for event in open_session(run, engine).compare(QUESTIONS[0]) if isinstance(event, TraceEvent)}
     code = (
         "import sys; from stir_core.deploy.runtime import SteeredModel; "
-        f"answers = SteeredModel.load({str(tiny_bundled[1].folder)!r}, {tiny_folder!r}).generate('one two', max_new_tokens=12); "
-        "assert answers[0].text and not any(name.startswith('transformer' + '_lens') for name in sys.modules)"
+        f"steered = SteeredModel.load({str(bundle.folder)!r}, {tiny_folder!r}); "
+        f"[print(answer.trace.model_dump_json()) for off in (True, False) for answer in steered.generate({QUESTIONS[0]!r}, off=off)]; "
+        "assert not any(name.startswith('transformer' + '_lens') for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for row, line in zip((VANILLA, STEERED), done.stdout.splitlines(), strict=True):
+        ours, theirs = own[row], Trace.model_validate_json(line)
+        assert (theirs.token_ids, theirs.text, theirs.finish) == (ours.token_ids, ours.text, ours.finish)
+        for a, b in zip(ours.steps, theirs.steps, strict=True):
+            assert (b.decision.chosen, b.decision.alpha) == (a.decision.chosen, pytest.approx(a.decision.alpha, abs=1e-6))
+            assert [entry.entry_id for entry in b.evidence.retrieved] == [entry.entry_id for entry in a.evidence.retrieved]
+    assert any(step.decision.chosen for step in own[STEERED].steps)
