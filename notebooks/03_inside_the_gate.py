@@ -1,0 +1,287 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 Inside the gate, step by step
+#
+# Before every step of an answer, STIR's gate ([arXiv 2602.04925](https://arxiv.org/abs/2602.04925), Stage III) asks four questions: which library entries were mined in a state like this one (*retrieve*)? What is each
+# worth here (*value*)? What would the model write with it (*preview*)? Is the best of them better than doing nothing (*commit*, or *null*)? The embedded run kept the evidence of every such decision. Here one of them is taken
+# apart and made again by hand on the raw model, then all of them are made again with other parameters, without a model.
+
+# %%
+import copy
+from collections import Counter
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import plotly.io as pio
+import torch
+
+import stir_core as stir
+from workbench.figures.gate_funnel import steered_share
+from workbench.figures.gate_map import step_map
+from workbench.figures.gate_margins import margin_heatmap
+from workbench.figures.gate_terms import margin_terms
+from workbench.services import gate_evidence, gate_replay, gate_tables
+
+alt.renderers.enable("png", scale_factor=1.5)
+pio.templates.default = "plotly_white"
+run = stir.open_run("demo")
+gate, seed = run.config.gate, run.config.seed
+answers = {trace.id: trace for trace in run.traces()}
+print(gate)
+
+# %% [markdown]
+# ## One answer
+#
+# A row is a step. Control point $m$ is the state after $m$ finished steps; the first step ($m = 0$) is never steered.
+
+# %%
+answer = answers["arithmetic/eval/sum_small:11+15"]
+print(answer.text)
+gate_evidence.step_table(answer)[
+    ["m", "library", "retrieved", "candidates", "chosen", "best score", "null score", "margin", "alpha"]
+].round(4)
+
+# %% [markdown]
+# Look at the margins before anything else: at $m = 1, 2, 3$ the gate decides by a few *thousandths* of a score of about 2. What those thousandths consist of is the subject of this notebook.
+#
+# ## Retrieve, by hand
+#
+# The state is the residual stream at the last token before the step, behind the entry's own block. Every entry of this control point is ranked by the cosine of its key with it. All it takes is one pass of the plain
+# `TransformerBridge`; what is left for later is the cache of everything *before* that token.
+
+# %%
+model = stir.load_model(run.config.model.name)
+step = answer.steps[1]
+evidence, m = step.evidence, step.evidence.m
+prefix = [*answer.prompt_ids, *answer.token_ids][: evidence.position + 1]
+layer = evidence.retrieved[0].layer
+hook = f"blocks.{layer}.hook_out"
+
+with torch.inference_mode():
+    _, before = model.bridge(torch.tensor([prefix[:-1]]), use_cache=True, return_type="logits_and_cache")
+    _, seen = model.bridge.run_with_cache(torch.tensor([prefix[-1:]]), past_key_values=copy.deepcopy(before), names_filter=[hook])
+state = seen[hook][0, -1].numpy()
+
+library = stir.to_frame(run)
+here = library[library["in_basis"] & (library["m"] == m)].copy()
+here["cosine"] = [float(key @ state / np.linalg.norm(key) / np.linalg.norm(state)) for key in here["key"]]
+here["value"] = here["cosine"] * here["quality"]
+nearest = here.sort_values("cosine", ascending=False).head(gate.k_retrieve)
+
+recorded = {entry.entry_id: entry for entry in evidence.retrieved}
+assert set(nearest["entry"]) == set(recorded)
+assert all(abs(row.cosine - recorded[row.entry].sim) < 1e-4 for row in nearest.itertuples())
+nearest[["entry", "kind", "problem_id", "cosine", "quality", "value"]].round(4)
+
+# %% [markdown]
+# Two things to notice. All cosines lie within a few percent, as keys of one control point do (notebook 02). And the qualities are within a percent of 1, because all right rollouts earn about the same reward: so the
+# value $A = s \cdot q$ is hardly more than the cosine.
+#
+# The null entries among the retrieved are *right* rollouts of the mined problems. Their best value, $A_\mathrm{null}$, is what an action has to beat: **"this looks even more like an answer that went well"**.
+#
+# ## Preview, by hand
+#
+# The best few corrective entries are tried: from this prefix a few tokens are decoded with the raw action added at the control point's token, and as many without. $P$ is their mean log-probability *under the model that wrote them*.
+# The recorded tokens are read again here, behind the same cache, with a plain hook.
+
+
+# %%
+def preview(ids: tuple[int, ...], vector: np.ndarray | None = None) -> tuple[float, list[int]]:
+    """Mean log-probability (nats a token) of ids behind the prefix, and what greedy decoding would write in their place."""
+
+    def add(stream: torch.Tensor, hook) -> torch.Tensor:  # the impulse: at the first token of this pass, and at no other
+        if vector is not None:
+            stream[0, 0] += torch.tensor(vector)
+        return stream
+
+    with torch.inference_mode():
+        window = torch.tensor([[prefix[-1], *ids[:-1]]])
+        logits = model.bridge.run_with_hooks(window, past_key_values=copy.deepcopy(before), fwd_hooks=[(hook, add)])[0]
+    chances = logits.log_softmax(-1)
+    return float(chances[range(len(ids)), list(ids)].mean()), chances.argmax(-1).tolist()
+
+
+actions = library.set_index("entry")["action"]
+rows = [("null", evidence.null_preview_ids, evidence.null_logprob, *preview(evidence.null_preview_ids))]
+for entry in evidence.retrieved:
+    if entry.preview_logprob is not None:
+        rows.append((entry.entry_id, entry.preview_ids, entry.preview_logprob, *preview(entry.preview_ids, actions[entry.entry_id])))
+for _, ids, logprob, ours, greedy in rows:
+    assert abs(ours - logprob) < 1e-3
+    assert list(ids) == greedy
+pd.DataFrame(
+    [(name, model.text(ids), logprob, ours) for name, ids, logprob, ours, _ in rows], columns=["with", "writes", "recorded P", "by hand"]
+)
+
+# %% [markdown]
+# The preview compares the confidence of *different* texts under *different* models. It rewards an action that leads to something the steered model is sure of, and has no idea whether that is right.
+#
+# ## Score, and commit or not
+#
+# $$\mathrm{score}_i = \beta A_i + \rho\,(P_i - P_\mathrm{null}), \qquad \mathrm{score}_\mathrm{null} = \beta A_\mathrm{null}$$
+#
+# The best action is committed only if it is strictly above null (and not below $\tau_\mathrm{null}$), at strength $\alpha = k\,\cdot$ score.
+
+# %%
+P_null = evidence.null_logprob
+score = {
+    e.entry_id: gate.beta * e.value + gate.rho * (e.preview_logprob - P_null) for e in evidence.retrieved if e.preview_logprob is not None
+}
+score_null = gate.beta * max(e.value for e in evidence.retrieved if e.kind == "null")
+best = max(score, key=score.__getitem__)
+committed = score[best] > score_null
+alpha = gate.k_scale * score[best] if committed else 0.0
+print(f"{best}: {score[best]:.4f} against null {score_null:.4f}: {'commit' if committed else 'null'}, alpha {alpha:.4f}")
+assert (best if committed else None, alpha) == (step.decision.chosen, step.decision.alpha)
+
+# %%
+margin_terms(gate_tables.term_rows(step.decision, gate)).properties(width=480)
+
+# %% [markdown]
+# The orange term is what retrieval says, the blue one what the preview adds. Here retrieval says *leave it alone* (a right rollout is nearer), the preview says *do it*, and they nearly cancel. The same picture for all
+# steps of this answer; framed: committed.
+
+# %%
+margin_heatmap(gate_evidence.margin_table(answer), len(answer.steps)).properties(width=420)
+
+# %% [markdown]
+# ## What null means
+#
+# "Null" has three faces, and they are easily confused:
+#
+# 1. a **null entry**: a key without an action, the mean state of right rollouts;
+# 2. the **null candidate**: doing nothing, with its preview $P_\mathrm{null}$ and its score $\beta A_\mathrm{null}$;
+# 3. a **null decision**: nothing was injected, for whichever reason.
+
+# %%
+steps = [step for trace in answers.values() for step in trace.steps]
+asked = [step for step in steps if step.evidence.retrieved]
+
+
+def why(step) -> str:
+    """A decision in one of four words."""
+    if step.evidence.not_retrieved is not None:
+        return f"null: {step.evidence.not_retrieved}"
+    if step.decision.chosen is not None:
+        return "an action was committed"
+    return "null: no action beat the null score" if step.decision.scored else "null: no action among the retrieved"
+
+
+print("\n".join(f"{count:3d}  {reason}" for reason, count in Counter(why(step) for step in steps).most_common()))
+
+# %% [markdown]
+# How much of the gate's restraint is owed to null entries? Without them $A_\mathrm{null}$ would be 0, and a score of about 2 clears that always:
+
+# %%
+previewed = [step for step in asked if step.decision.scored]
+without_null = sum(max(s.score for s in step.decision.scored) > max(0.0, gate.tau_null) for step in previewed)
+no_null_near = sum(all(e.kind == "corrective" for e in step.evidence.retrieved) for step in asked)
+print(
+    f"{len(previewed)} steps with a candidate: {sum(s.decision.chosen is not None for s in previewed)} steered; without null entries {without_null} would be"
+)
+print(f"steps where no null entry was retrieved at all: {no_null_near}")
+assert without_null == len(previewed)
+
+# %% [markdown]
+# So in this library the null *entries* are the whole gate: $\tau_\mathrm{null} = 0$ is far below every score, and no preview ever outweighs 2. All recorded steps on the gate's two axes (one mark: the best candidate of a step).
+
+# %%
+own = gate_replay.replay_all(answers, gate, gate, seed=seed)
+vanilla = {trace.id: trace for trace in run.traces("vanilla")}
+step_map(gate_tables.map_rows(own, {id_: gate_tables.outcome(trace, vanilla[id_]) for id_, trace in answers.items()}))
+
+# %% [markdown]
+# ## Deciding again, without the model
+#
+# The gate is a pure function of the evidence, so a recorded answer can be decided again under other parameters. With its own it must come out the same:
+
+# %%
+for trace in answers.values():
+    assert [again.decision for again in stir.redecide(trace, gate, gate, seed=seed)] == [step.decision for step in trace.steps]
+
+
+def flips(**changes) -> dict:
+    """How many recorded decisions come out otherwise; None stands for 'not in the recording'."""
+    other, found = stir.with_changes(gate, **changes), Counter()
+    for trace in answers.values():
+        for again, step in zip(stir.redecide(trace, gate, other, seed=seed), trace.steps, strict=True):
+            if step.evidence.retrieved:
+                old, new = step.decision.chosen, again.decision and again.decision.chosen
+                found[
+                    "not in the recording"
+                    if again.decision is None
+                    else "same"
+                    if old == new
+                    else "to null"
+                    if new is None
+                    else "to an action"
+                    if old is None
+                    else "to another action"
+                ] += 1
+    return {"changed": ", ".join(f"{key} = {value}" for key, value in changes.items()), **found}
+
+
+tried = [
+    {"rho": 0.0},
+    {"rho": 1.0},
+    {"beta": 1.0},
+    {"beta": 4.0},
+    {"candidates": 1},
+    {"k_retrieve": 4},
+    {"k_retrieve": 12},
+    {"probe_tokens": 8},
+]
+pd.DataFrame([flips(**changes) for changes in tried]).set_index("changed").fillna(0).astype(int)
+
+# %% [markdown]
+# Without previews ($\rho = 0$) decisions flip *both ways*: some commits rested on their preview, and some previews held an action back. Where other parameters would have measured something that was not measured (more entries, longer previews), the answer is *not in the
+# recording*, and no guess. One parameter at a time, with Wilson 95 % intervals (they take steps for independent, which those of one answer are not); line: the run's own value.
+
+# %%
+rhos = np.linspace(0, 0.5, 26)
+steered_share(gate_replay.curve(answers, gate, gate, "rho", rhos, seed=seed), "rho (weight of the preview)", gate.rho, gate.rho).properties(
+    width=420
+)
+
+# %% [markdown]
+# ## How far may this be believed?
+#
+# Up to and including the first decision that comes out otherwise. Behind it the answer would have gone on with other words. To see it, the same prompt is decoded live under $\rho = 0$ and compared with what was decided
+# from the recording.
+
+# %%
+quiet = stir.with_changes(gate, rho=0.0)
+again = stir.redecide(answer, gate, quiet, seed=seed)
+turn = next(i for i, (a, s) in enumerate(zip(again, answer.steps, strict=True)) if a.decision.chosen != s.decision.chosen)
+
+session = stir.open_session(run, model)
+problem = next(problem for problem in run.problems("steered") if problem.id == answer.id)
+live = stir.steer(session, problem, quiet, stir.with_changes(run.config.decode, max_new_tokens=64)).steered
+print(f"first decision that comes out otherwise: step {turn + 1}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}")
+assert live.steps[turn].decision.chosen == again[turn].decision.chosen
+assert all(a.token_ids == b.token_ids for a, b in zip(live.steps[:turn], answer.steps[:turn], strict=True))
+
+for name, trace in (("vanilla", vanilla[answer.id]), ("steered, as recorded", answer), ("steered, rho = 0", live)):
+    print(f"{name}: {'right' if trace.verdict.correct else 'wrong'}, {trace.tokens_used} tokens")
+
+rows = [(s.step, s.text.strip()[:60], s.decision.chosen or "null") for s in answer.steps[: len(live.steps)]]
+found = pd.DataFrame(rows, columns=["step", "recorded text", "recorded"])
+found["decided again"] = [a.decision.chosen or "null" for a in again[: len(live.steps)]]
+found["live text"] = [s.text.strip()[:60] for s in live.steps]
+found["live"] = [s.decision.chosen or "null" for s in live.steps]
+found
+
+# %% [markdown]
+# Up to the turn both agree word for word and decision for decision; behind it the recording speaks about a text that would not have been written. It is a telling case, too: plain decoding answers and stops, and a margin of two
+# thousandths talked the model out of it. One answer proves nothing about the gate; it shows where to look. `stir.what_if` changes a single decision and decodes on, with the model; notebook 04 asks whether any of
+# these decisions does any good.
