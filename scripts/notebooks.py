@@ -81,7 +81,14 @@ def execute(script: Path, *, limit: float = 5 * LIMIT) -> tuple[NotebookNode, fl
         # sockets in the folder: no port of this machine, and no warning about one
         wires = {} if sys.platform == "win32" else {"transport": "ipc", "ip": f"{folder}/wire"}
         kernel = AsyncKernelManager(kernel_name="python3", **wires)
-        client = NotebookClient(notebook, km=kernel, timeout=int(limit), resources={"metadata": {"path": str(work)}}, record_timing=False)
+        client = NotebookClient(
+            notebook,
+            km=kernel,
+            timeout=int(limit),
+            startup_timeout=int(limit),
+            resources={"metadata": {"path": str(work)}},
+            record_timing=False,
+        )
         try:
             client.execute(cleanup_kc=True)  # the kernel ends here, and its times are ours
         except CellExecutionError as error:
@@ -254,13 +261,13 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _texts(output: NotebookNode) -> Iterator[str]:
-    """Every text of an output."""
+    """Every text of an output; what becomes an image is none."""
     if output.output_type == "stream":
         yield output.text
     if output.output_type == "error":
         yield "\n".join(output.traceback)
     for kind, data in output.get("data", {}).items():
-        if kind != PNG:
+        if kind not in (PNG, PLOTLY):
             yield data if isinstance(data, str) else str(data)
 
 

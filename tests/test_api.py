@@ -152,6 +152,7 @@ def test_a_stage_that_is_none_is_refused_before_anything_is_made(tmp_path) -> No
 
 @pytest.mark.model
 @pytest.mark.notebooks
+@pytest.mark.timeout(900)
 def test_the_readmes_example_runs(tmp_path) -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
     found = re.search(r"## In Python\n.*?```python\n(.*?)```", readme, re.DOTALL)

@@ -50,10 +50,19 @@ def test_what_must_not_be_stored_is_seen() -> None:
         new_output("error", ename="ValueError", evalue="x", traceback=["x"]),
         new_output("display_data", {"text/plain": "<Thing at 0x7f0011223344>", notebooks.PLOTLY: {}}),
         new_output("stream", name="stdout", text="arithmetic/eval/sum_tiny:5+5, a/tmp/b and 3/4 are no places"),
+        new_output("display_data", {"text/plain": "x" * (notebooks.MOST_TEXT + 1)}),
     ]
     cells = [new_code_cell("f()", execution_count=1, outputs=outputs), new_code_cell("g()")]
     seen = notebooks.problems(new_notebook(cells=cells))
-    wanted = ["names a place", "stderr", "ended in ValueError", "address in memory", "no image", "cell 1 was never executed"]
+    wanted = [
+        "names a place",
+        "stderr",
+        "ended in ValueError",
+        "address in memory",
+        "no image",
+        "20,001 characters",
+        "cell 1 was never executed",
+    ]
     assert len(seen) == len(wanted)
     for said, expected in zip(seen, wanted, strict=True):
         assert expected in said
