@@ -1,0 +1,216 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 Is it causal?
+#
+# A direction that tells right rollouts from wrong ones need not *make* an answer right. The test is an intervention: take the state at which the gate had to decide, continue from it with the action, continue from it
+# without, and let nothing else differ. Two controls belong to it: doing **nothing**, and a **random direction of the same norm at the same token**, because any kick of that size does something.
+#
+# Three questions, in this order: does an action change what the model says more than noise does? Does it change how often the answer is right? Did the gate know which actions would?
+
+# %%
+import math
+import os
+import tempfile
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import plotly.io as pio
+import torch
+
+import stir_core as stir
+from workbench.figures.forest import forest
+from workbench.figures.gate_calibration import margin_map
+from workbench.services import causal_evidence
+
+alt.renderers.enable("png", scale_factor=1.5)
+pio.templates.default = "plotly_white"
+thrown_away = tempfile.TemporaryDirectory()
+os.environ["STIR_RUNS"] = thrown_away.name  # what is measured below leaves your own studies alone
+run = stir.open_run("demo")
+
+# %% [markdown]
+# ## A stored study
+#
+# The embedded run brings a small study, made by `stir causal` (or `stir.measure_causal`). States are control points of held-out answers at which the gate had candidates. Every arm of a state continues the same prefix on the
+# *same random streams* (common random numbers), so continuations come in pairs.
+
+# %%
+report, rolls = stir.read_causal(run)
+print(causal_evidence.facts_line(report))
+frame = stir.to_frame(rolls)
+frame.groupby("arm")["correct"].agg(["size", "mean"]).rename(columns={"size": "continuations", "mean": "share right"}).sort_values(
+    "continuations", ascending=False
+).head(4).round(3)
+
+# %% [markdown]
+# Do not compare the shares in this table: arms were tried at different states. Only pairs may be compared. And note the floor: a 135M model is hardly ever right from these states, so an action has almost nothing to break here; it could still mend.
+#
+# An advantage is the mean over pairs of *right with* minus *right without*; here it is by hand, with a bootstrap that
+# resamples states first and continuations within them second, because continuations of one state are alike.
+
+# %%
+pairs = frame.pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
+chosen = {(p.problem_id, p.m): p.entry_id for p in report.points if p.chosen}
+pairs["chosen action"] = [pairs.loc[at, chosen[at[:2]]] if at[:2] in chosen else math.nan for at in pairs.index]
+
+
+def advantage(arm: str, against: str, draws: int = 1000) -> tuple[float, float, float]:
+    """Mean of paired differences with a 95 % percentile interval, states resampled first."""
+    gaps = (pairs[arm] - pairs[against]).dropna()
+    groups = [group.to_numpy() for _, group in gaps.groupby(["problem_id", "m"])]
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(draws):
+        picked = [groups[i] for i in rng.integers(0, len(groups), len(groups))]
+        means.append(np.concatenate([rng.choice(group, len(group)) for group in picked]).mean())
+    return float(gaps.mean()), *np.quantile(means, [0.025, 0.975]).tolist()
+
+
+names = {"random direction": "random"}  # as the report calls it, and as the continuations do
+for effect in report.effects:
+    value, low, high = advantage(names.get(effect.arm, effect.arm), effect.against)
+    print(f"{effect.arm} against {effect.against}: {value:+.3f} [{low:+.3f}, {high:+.3f}], {effect.pairs} pairs at {effect.states} states")
+    assert abs(value - effect.advantage.value) < 1e-9
+    assert abs(low - effect.advantage.low) < 0.05
+    assert abs(high - effect.advantage.high) < 0.05
+
+# %%
+forest(causal_evidence.arm_table(report), "advantage (share of right answers, first minus second)")
+
+# %% [markdown]
+# ## What such an interval can and cannot say
+#
+# An interval that holds 0 says *not seen*, never *none*. How large would an effect have to be to be seen at all? McNemar's exact test looks at the pairs that differ. If all of them go one way, it needs this many:
+
+# %%
+needed = next(n for n in range(1, 50) if 2 * 0.5**n <= 0.05)
+own = next(effect for effect in report.effects if (effect.arm, effect.against) == ("chosen action", "nothing"))
+print(f"{needed} pairs, all one way: an advantage of at least {needed / own.pairs:+.3f} with the {own.pairs} pairs at hand")
+print(f"seen: {own.won} won, {own.lost} lost")
+assert 2 * 0.5**needed <= 0.05 < 2 * 0.5 ** (needed - 1)
+
+noise = next(effect for effect in report.effects if effect.arm == "random direction")
+rate = (noise.won + noise.lost) / noise.pairs
+for delta in (0.05, 0.1):
+    spread = max(rate, delta)
+    n = (1.96 * math.sqrt(spread) + 0.84 * math.sqrt(spread - delta**2)) ** 2 / delta**2
+    print(f"to see {delta:+.2f} in four studies of five, if {spread:.0%} of pairs differ: about {n:.0f} independent pairs")
+
+# %% [markdown]
+# So this study could have seen a large *gain* from what the gate commits and did not see one; it says nothing about small ones, and from the floor little about harm. Per action it is thinner still (a mark without a bar: no pair differed):
+
+# %%
+table = causal_evidence.advantage_table(report)
+print(table["states"].value_counts().rename_axis("tried at so many states").rename("actions").to_string())
+forest(table, "advantage (share of right answers with the action minus without)")
+
+# %%
+print("\n".join(f"- {line}" for line in causal_evidence.bias_lines(report)))
+
+# %% [markdown]
+# ## Did the gate know?
+#
+# Each mark is a candidate at a state, on the gate's own axes (notebook 03), coloured by what it really did: red better than nothing, blue worse. If the gate knew, red would lie above the dashed line.
+
+# %%
+margin_map(causal_evidence.point_table(report).dropna(subset=["gain"]))
+
+# %%
+reading = causal_evidence.gate_reading(report)
+print(reading.answer, reading.figures)
+causal_evidence.predictor_table(report).round(3)
+
+# %% [markdown]
+# ## Does an action do more than noise?
+#
+# Whether an answer comes out right is a coin seen once a continuation. The next-token distribution is seen whole, so a few states suffice to ask a smaller question: does the committed impulse move it more than a random direction
+# *of the same norm*? Measured on the raw bridge: the cache of the prefix, then one pass of the control point's token, one row an arm. The third arm is the action mined again with the labels *right* and *wrong*
+# shuffled, at the same norm.
+
+# %%
+model = stir.load_model(run.config.model.name)
+entries = {entry.id: entry for entry in run.entries()}
+actions, shuffled = run.action_rows(), run.control_rows("shuffled")
+N_RANDOM = 16
+rng = np.random.default_rng(0)
+
+
+def divergences(trace, step) -> dict[str, list[float]]:
+    """KL(steered || clean) in nats at a control point, by arm, all impulses of one norm."""
+    entry, prefix = entries[step.decision.chosen], [*trace.prompt_ids, *trace.token_ids][: step.evidence.position + 1]
+    action = step.decision.alpha * actions[entry.action_row]
+    others = [shuffled[entry.action_row], *rng.standard_normal((N_RANDOM, len(action)))]
+    kicks = [0 * action, action, *(other * np.linalg.norm(action) / max(np.linalg.norm(other), 1e-9) for other in others)]
+    rows = torch.tensor(np.stack(kicks), dtype=torch.float32)[:, None]
+    with torch.inference_mode():
+        _, cache = model.bridge(torch.tensor([prefix[:-1]]), use_cache=True, return_type="logits_and_cache")
+        cache.batch_repeat_interleave(len(rows))
+        add = (f"blocks.{entry.layer}.hook_out", lambda stream, hook: stream + rows)
+        logits = model.bridge.run_with_hooks(torch.tensor([prefix[-1:]] * len(rows)), past_key_values=cache, fwd_hooks=[add])
+    log = logits[:, -1].double().log_softmax(-1)
+    kl = (log.exp() * (log - log[0])).sum(-1)
+    assert kl[0] == 0
+    return {
+        "action": kl[1:2].tolist(),
+        "shuffled labels": kl[2:3].tolist() if np.any(others[0]) else [],
+        "random direction": kl[3:].tolist(),
+    }
+
+
+first = [
+    (trace, next(step for step in trace.steps if step.decision.chosen))
+    for trace in run.traces()
+    if any(s.decision.chosen for s in trace.steps)
+]
+seen = [(f"{trace.id.split('/')[-1]} m={step.evidence.m}", divergences(trace, step)) for trace, step in first[:6]]
+order = ["random direction", "shuffled labels", "action"]  # the last is drawn on top
+marks = pd.DataFrame([(state, arm, kl) for state, found in seen for arm in order for kl in found[arm]], columns=["state", "arm", "kl"])
+alt.Chart(marks).mark_point(filled=True, size=60, opacity=0.8).encode(
+    x=alt.X("kl", title="KL(steered || clean) at the control point, nats", scale=alt.Scale(type="log")),
+    y=alt.Y("state", title="held-out answer, control point", sort=None, axis=alt.Axis(labelLimit=220)),
+    color=alt.Color("arm", scale=alt.Scale(domain=order, range=["#8a8f98", "#3a87c8", "#d55e00"])),
+    shape=alt.Shape("arm", scale=alt.Scale(domain=order, range=["circle", "square", "diamond"])),
+).properties(width=420, height=200)
+
+# %%
+draws = rng.integers(1, N_RANDOM + 2, (100_000, len(seen))).mean(axis=1)  # ranks if the arm were one more random direction
+for arm in ("action", "shuffled labels"):
+    ranks = [1 + sum(kl < kls[arm][0] for kl in kls["random direction"]) for _, kls in seen if kls[arm]]
+    p = (draws >= np.mean(ranks)).mean() if len(ranks) == len(seen) else math.nan
+    print(
+        f"{arm}: rank {ranks} of {N_RANDOM + 1}, mean {np.mean(ranks):.1f}; {(N_RANDOM + 2) / 2:.1f} expected of one more random direction (p = {p:.3f})"
+    )
+
+# %% [markdown]
+# A random direction of the action's norm is a serious control: in 576 dimensions it moves the prediction, too, and at some states more than the action does. Actions lean to the upper end of that range over these few states; none of this says
+# *right minus wrong*, for which the shuffled labels are the control: they are differences of real states as well. Moving the prediction is necessary for a causal effect, and far from sufficient.
+#
+# ## A tiny study of your own
+#
+# The same call as on the command line, at a size that fits in a notebook: a single state, all its arms, a few continuations each. It shows the mechanics; its interval is honest about the rest.
+
+# %%
+live = stir.measure_causal(run, model, n=1, states=1, rolls=4, halving=False, max_new_tokens=64, fresh=True)
+print(causal_evidence.facts_line(live))
+tried = stir.to_frame(stir.read_causal(run).rolls)
+assert len(tried) == live.rolls == tried["arm"].nunique() * 4
+print(tried.pivot(index="arm", columns="rep", values="correct").astype(int).to_string())
+print(
+    "\n".join(
+        f"{e.arm} against {e.against}: {e.advantage.value:+.2f} [{e.advantage.low:+.2f}, {e.advantage.high:+.2f}]" for e in live.effects
+    )
+)
+
+# %% [markdown]
+# Where the gate committed nothing there is no chosen action, and noise has the size of the first candidate's impulse. With one state an interval over states knows nothing of other states, and it may even shrink to a point. A study that could tell needs hundreds of pairs: `stir causal RUN --states 200 --rolls 8`, on a model that is right about
+# half of the time. Its advantages can then replace mined qualities in retrieval and selection (`quality = "measured"`, notebook 02).
