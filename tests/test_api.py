@@ -93,7 +93,10 @@ def test_a_frame_holds_the_raw_vectors_in_the_order_of_the_entries(tmp_path) -> 
     keys, actions = run.key_rows(), run.action_rows()
     for row, entry in zip(frame.to_dict("records"), run.entries(), strict=True):
         assert np.array_equal(row["key"], keys[entry.key_row])
-        assert row["action"] is None if entry.action_row is None else np.array_equal(row["action"], actions[entry.action_row])
+        if entry.action_row is None:
+            assert row["action"] is None
+        else:
+            assert np.array_equal(row["action"], actions[entry.action_row])
     picked = dict(zip(frame["entry"], frame["rank"], strict=True))
     assert [picked[pick.entry_id] for pick in run.picks()] == [pick.rank for pick in run.picks()]
     assert frame["in_basis"].tolist() == [entry.id in {pick.entry_id for pick in run.picks()} for entry in run.entries()]
