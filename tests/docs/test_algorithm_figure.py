@@ -1,0 +1,12 @@
+"""The drawing of Stage III is what its script draws, and it stands in the page that explains it."""
+
+from xml.etree import ElementTree
+
+from scripts.algorithm_figure import DRAWING, drawn
+
+
+def test_the_drawing_is_the_scripts_own() -> None:
+    assert DRAWING.read_text("utf-8") == drawn(), "draw it again with `python -m scripts.algorithm_figure`"
+    assert ElementTree.fromstring(drawn()).get("viewBox")
+    page = DRAWING.parents[2] / "explanation" / "algorithm.md"
+    assert "(../img/drawings/algorithm.svg)" in page.read_text("utf-8")
