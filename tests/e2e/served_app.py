@@ -79,7 +79,7 @@ def browser() -> Iterator[Browser]:
             launched.close()
 
 
-def settle(page: Page, *, seconds: float = 60) -> None:
+def settle(page: Page, *, seconds: float = 120) -> None:
     """Wait until no script has run, and nothing was being drawn, for ``QUIET`` in a row."""
     page.wait_for_selector('[data-testid="stApp"]', timeout=seconds * 1000)
     page.wait_for_selector("h3", timeout=seconds * 1000)
