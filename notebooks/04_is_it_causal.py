@@ -190,10 +190,13 @@ for arm in ("action", "shuffled labels"):
     print(
         f"{arm}: rank {ranks} of {N_RANDOM + 1}, mean {np.mean(ranks):.1f}; {(N_RANDOM + 2) / 2:.1f} expected of one more random direction (p = {p:.3f})"
     )
+controls = run.controls()
+again = [controls[step.decision.chosen].shuffled_cosine for _, step in first[: len(seen)]]
+print("cosine of the shuffled-label action with the true one:", [None if cosine is None else round(cosine, 2) for cosine in again])
 
 # %% [markdown]
 # A random direction of the action's norm is a serious control: in 576 dimensions it moves the prediction, too, and at some states more than the action does. Actions lean to the upper end of that range over these few states; none of this says
-# *right minus wrong*, for which the shuffled labels are the control: they are differences of real states as well. Moving the prediction is necessary for a causal effect, and far from sufficient.
+# *right minus wrong*, for which the shuffled labels are the control: they are differences of real states as well (and where their cosine is near 1, the shuffle drew nearly the true labels: no control there). Moving the prediction is necessary for a causal effect, and far from sufficient.
 #
 # ## A tiny study of your own
 #
