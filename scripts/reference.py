@@ -56,7 +56,17 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Measure",
         "Effects with intervals, doses, and what a direction says.",
-        ("evaluate_methods", "measure_causal", "measure_impulse", "strength_for", "degenerates_at", "logit_lens", "report_text"),
+        (
+            "evaluate_methods",
+            "measure_causal",
+            "read_causal",
+            "CausalStudy",
+            "measure_impulse",
+            "strength_for",
+            "degenerates_at",
+            "logit_lens",
+            "report_text",
+        ),
     ),
     ("Ship", "A library on another machine.", ("export_library", "SteeredModel")),
     ("Errors", "One family; every message is one line with the value and the remedy.", ("StirError",)),
