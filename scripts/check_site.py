@@ -41,6 +41,9 @@ LOADS = {
 LOADED_LINKS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "dns-prefetch", "manifest", "shortcut"}
 """Values of ``<link rel>`` that make it ask for something; canonical, next and the like do not."""
 
+UNFINISHED = {'class="arithmatex"': "holds an equation that was not set", "<!-- record:": "asks for a record that was not filled in"}
+"""What the build leaves behind when one of its steps did not happen."""
+
 CSS_URL = re.compile(r"""url\(\s*(['"]?)([^'")]+)\1\s*\)|@import\s+(['"])([^'"]+)\3""")
 MARKDOWN_LINK = re.compile(r"\]\(([^()\s]+)\)")
 
@@ -109,6 +112,7 @@ def problems(site: Path) -> Iterator[str]:
             why = wrong(reference, page, site)
             if why:
                 yield f"{shown}:{reference.line} {why}"
+        yield from (f"{shown} {what}" for mark, what in UNFINISHED.items() if mark in page.read_text("utf-8"))
     for sheet in sorted(site.rglob("*.css")):
         for target in css_targets(sheet.read_text("utf-8")):
             why = wrong(Reference(0, target, loaded=True), sheet, site)

@@ -1,20 +1,21 @@
 """What mkdocs does beyond its own: pages made from the code, pages from outside docs/, the navigation, and equations without a script.
 
-Named in mkdocs.yml. Everything happens while the site is built; what comes out asks for nothing from elsewhere.
+Named in mkdocs.yml. Everything happens while the site is built; what comes out asks for nothing from elsewhere. mkdocs and what sets the
+equations are imported when they are needed, so that the rest can be tested without them.
 """
 
 import html
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latex2mathml.converter import convert
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+from scripts import notebook_pages, reference
 
-from scripts import reference
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +25,7 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "benchmarks/RESULTS.md": "benchmarks/results.md",
     "benchmarks/serve.md": "benchmarks/serve.md",
+    "notebooks/README.md": "notebooks/index.md",
 }
 """Files of the repository -> pages of the site; those that are not there are left out."""
 
@@ -48,7 +50,8 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "glossary.md",
         ),
     ),
-    ("Project", ("architecture.md", "contributing.md", "contributing/*.md", "cite.md", "changelog.md", "*.md")),
+    ("Contributing", ("contributing.md", "architecture.md", "contributing/task.md", "contributing/*.md")),
+    ("About", ("cite.md", "changelog.md", "*.md")),
 )
 """Sections in order, each with its pages; a star takes what is there and not yet placed, by name. A new page needs no line here."""
 
@@ -56,16 +59,22 @@ FENCE = re.compile(r"^\s*(```+|~~~+)")
 LINK = re.compile(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):(<code>)~?")
 EQUATION = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
+BAR = re.compile(r'<mo(?: stretchy="false")?>(?:\||&#x0007C;|&#x2223;)</mo>')
+FUNCTION = re.compile(r"(</m(?:i|n|sub|sup|subsup|frac)>)(<mi>(?:log|exp|det|cos|max|min|mean)</mi>)")
 DRAWING = re.compile(r'<img alt="([^"]*)" src="[^"]*?(drawings/[\w-]+\.svg)"\s*/?>')
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the pages that are made or brought in, then lay out the navigation over all there are."""
+    from mkdocs.structure.files import File
+
     for uri, make in reference.PAGES.items():
         files.append(File.generated(config, uri, content=make()))
     for source, uri in OUTSIDE.items():
         if (ROOT / source).exists() and files.get_file_from_path(uri) is None:
             files.append(File.generated(config, uri, content=(ROOT / source).read_text("utf-8")))
+    for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=notebook_pages.page_of(notebook)))
     pages = [file.src_uri for file in files.documentation_pages() if file.inclusion.is_included()]
     config.nav = navigation(pages)
     return files
@@ -92,12 +101,23 @@ def fits(page: str, pattern: str) -> bool:
     return page == pattern or ("*" in pattern and posixpath.dirname(page) == posixpath.dirname(pattern))
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
     """Turn links as they hold in the repository into links as they hold in the site."""
     uri = page.file.src_uri
-    source = next((name for name, target in OUTSIDE.items() if target == uri and page.file.abs_src_path is None), f"docs/{uri}")
-    markdown = reference.with_records(markdown)
+    return with_links(reference.with_records(markdown), source_of(uri), uri)
+
+
+def with_links(markdown: str, source: str, uri: str) -> str:
+    """The Markdown of a file of the repository with its links as the page ``uri`` must write them; code is left alone."""
     return "\n".join(outside_fences(markdown.split("\n"), lambda line: LINK.sub(lambda link: resolved(link, source, uri), line)))
+
+
+def source_of(uri: str) -> str:
+    """Where the text of a page lies in the repository: its relative links count from there."""
+    if (ROOT / "docs" / uri).exists():
+        return f"docs/{uri}"
+    notebook = Path(uri).with_suffix(".ipynb").as_posix()
+    return next((name for name, target in OUTSIDE.items() if target == uri), notebook if (ROOT / notebook).exists() else f"docs/{uri}")
 
 
 def outside_fences(lines: list[str], change: Any) -> list[str]:
@@ -121,14 +141,14 @@ def resolved(link: re.Match[str], source: str, uri: str) -> str:
         return link[0]
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), place))
     made = OUTSIDE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
-    if path.startswith("notebooks/") and path.endswith((".py", ".ipynb")):
+    if path.startswith("notebooks/") and path.endswith((".py", ".ipynb")) and path != source:
         made = str(Path(path).with_suffix(".md").as_posix())
     if made is None:
         return text if not picture and (ROOT / path).exists() else link[0]
     return f"{picture}[{text}]({posixpath.relpath(made, posixpath.dirname(uri) or '.')}{hash_}{anchor})"
 
 
-def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_content(content: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
     """Equations as MathML, drawings in the page itself (so that they follow its colours), names in docstrings without their roles."""
     content = EQUATION.sub(lambda found: equation(html.unescape(found[2] or found[3]), block=found[1] == "div"), content)
     content = DRAWING.sub(lambda found: drawing(found[1], ROOT / "docs" / "img" / found[2]), content)
@@ -136,8 +156,12 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 
 def equation(latex: str, *, block: bool) -> str:
-    """One equation as MathML, which browsers set themselves."""
-    return convert(latex.strip(), display="block" if block else "inline")
+    """One equation as MathML, which browsers set themselves; bars and function names get the room that printed mathematics gives them."""
+    from latex2mathml.converter import convert
+
+    found = convert(latex.strip(), display="block" if block else "inline")
+    found = BAR.sub('<mo stretchy="false" lspace="0" rspace="0">|</mo>', found)
+    return FUNCTION.sub(r'\1<mspace width="0.17em"/>\2', found)
 
 
 def drawing(alt: str, path: Path) -> str:
