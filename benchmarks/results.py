@@ -1,7 +1,7 @@
-"""Put the reports of finished experiments into docs/results.md: ``python -m benchmarks.results [--runs runs] [--commands]``
+"""Put the reports of finished experiments into docs/results.md: ``python -m benchmarks.results [--runs runs] [--commands | --readme]``
 
 Runs nothing and computes nothing: every table is the one that `stir sweep`, `stir eval` or `stir causal` wrote beside its data. What stands
-outside the marks is written by hand and left alone.
+outside the marks is written by hand and left alone. ``--readme`` copies the rows that matter most from there into README.md.
 """
 
 import argparse
@@ -18,7 +18,15 @@ from stir_core.store.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
 START, END = "<!-- results: {} -->", "<!-- /results: {} -->"
+README_START, README_END = "<!-- table: written by python -m benchmarks.results --readme -->", "<!-- /table -->"
+WORDS = {
+    "": "STIR",
+    "noise=matched,variant=random_vector": "random directions of its size",
+    "library=shuffled": "actions from shuffled labels",
+}
+"""What of STIR the README shows: the method itself, and the two controls that stand nearest to it."""
 
 
 def section(experiment: dict[str, Any], runs: Path) -> str:
@@ -69,6 +77,35 @@ def _put(page: str, name: str, text: str) -> str:
     return f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}"
 
 
+def readme_table(page: str) -> str:
+    """The README's table: vanilla, STIR, its two nearest controls and the static vector, row by row from the page of results."""
+    lines = ["| experiment | method | right | accuracy [95 %] | against vanilla [95 %] | p (Holm) |", "|---|---|---|---|---|---|"]
+    for title, body in re.findall(r"<!-- results: (.*?) -->\n(.*?)<!-- /results: \1 -->", page, re.S):
+        shown = title
+        for row in re.findall(r"^\| `(.+?)` \| (\d+/\d+) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|", body, re.M):
+            method, right, accuracy, _, difference, _, p = row
+            if (words := _in_words(method)) is not None:
+                lines.append(f"| {shown} | {words} | {right} | {accuracy} | {difference} | {p} |")
+                shown = ""
+    return "\n".join(lines)
+
+
+def with_table(readme: str, page: str) -> str:
+    """The README with its table as the page has it."""
+    before, rest = readme.split(README_START, 1)
+    return f"{before}{README_START}\n\n{readme_table(page)}\n\n{README_END}{rest.split(README_END, 1)[1]}"
+
+
+def _in_words(method: str) -> str | None:
+    """A method for readers who have not met its name; ``None`` where the README leaves it out."""
+    name, _, rest = method.partition(":")
+    if name in ("vanilla", "static"):
+        return None if rest else {"vanilla": "vanilla", "static": "the mean action at every step"}[name]
+    strength = [part for part in rest.split(",") if part.startswith("k_scale=")]
+    words = WORDS.get(",".join(part for part in rest.split(",") if part not in strength)) if name == "stir" else None
+    return words and ", ".join([words, *(part.replace("=", " ") for part in strength)])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write the page, or print the commands; exit code 2 when a run is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
@@ -76,7 +113,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--file", type=Path, default=ROOT / "configs" / "results.toml")
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--commands", action="store_true", help="only print how the results are made")
+    parser.add_argument("--readme", action="store_true", help="only copy the README's table from the page")
     arguments = parser.parse_args(argv)
+    if arguments.readme:
+        README.write_text(with_table(README.read_text(encoding="utf-8"), arguments.page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(README)
+        return 0
     experiments = tomllib.loads(arguments.file.read_text(encoding="utf-8"))["experiment"]
     if arguments.commands:
         print("\n".join(line for experiment in experiments for line in (f"# {experiment['title']}", *commands(experiment, arguments.runs))))
