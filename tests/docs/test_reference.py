@@ -15,7 +15,7 @@ from stir_core.config import STAGES, RunConfig, config_from, stage_digest
 from stir_core.deploy.manifest import MANIFEST, PARTS
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import DECODERS
-from stir_core.records import Entry, Record
+from stir_core.records import Record
 from stir_core.store.runs import DEMO
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,8 @@ def test_every_key_is_shown_with_its_help() -> None:
     paths = {f"{name}.{key}" for name, section in plain.items() if isinstance(section, dict) for key in section}
     assert set(shown) == paths | {name for name, value in plain.items() if not isinstance(value, dict)}
     assert [path for path, key in shown.items() if not key.help] == []
-    assert all(key.help in reference.config_page() for key in shown.values() if "|" not in key.help)
+    page = reference.config_page()
+    assert all(key.help in page for key in shown.values() if "|" not in key.help)
 
 
 def test_defaults_are_written_as_the_file_takes_them() -> None:
@@ -184,7 +185,23 @@ def test_every_record_told_of_is_one_and_has_its_section() -> None:
         assert all(f"| <code>{field}</code> |" in section for field in record.model_fields)
 
 
+class Parent(Record):
+    """A record."""
+
+    a: int
+    """What a is."""
+    b: tuple[int, ...] = ()
+
+
+class Child(Parent):
+    """Another."""
+
+    c: float | None = None
+    """In two
+    lines."""
+
+
 def test_a_field_s_words_are_those_of_the_class() -> None:
-    said = reference.field_docs(Entry)
-    assert said["m"] == ("int", "Control point: number of finished steps.")
-    assert said["reward_pos"] == ("float", "")
+    said = reference.field_docs(Child)
+    assert said == {"a": ("int", "What a is."), "b": ("tuple[int, ...]", ""), "c": ("float | None", "In two\nlines.")}
+    assert "| <code>c</code> | <code>float &#124; None</code> | In two lines. Default <code>null</code>. |" in reference.record_table(Child)
