@@ -92,7 +92,7 @@ def measure(name: str, dtype: str, *, quick: bool, sweeps: bool = True) -> dict[
         "committed": GateConfig(k_scale=0.3, preview_scale="committed"),
         "null": GateConfig(k_scale=0.3, tau_null=100.0),
     }
-    with mock.patch("stir_core.intervene.controller.StepScanner", EveryThirty):
+    with mock.patch("stir_core.intervene.answering.StepScanner", EveryThirty):
         ids = prompts(model, rows, length)
         memory = library(model, ids, layer, steps + 1, settings)
 

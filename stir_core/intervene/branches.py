@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.changes import DENY, FORCED, KEEP, Change, alpha_of, step_at, was_forced
-from stir_core.intervene.controller import action_of, steer
+from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Decision, Event, StepEvent, StepTrace, Trace, TraceEvent
 

@@ -49,7 +49,7 @@ def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str
     """Commit the best candidate, or null with the reason.
 
     ``score_i = beta * A_i + rho * (P_i - P_null)`` against ``score_null = beta * A_null``; the best candidate is committed only
-    when it lies strictly above (ties within 1e-12 go to null) and not below ``tau_null``. Source: spec, Stage III, 4-5.
+    when it lies strictly above (ties within 1e-12 go to null) and not below ``tau_null``. Source: arXiv 2602.04925, Stage III.
 
     Args:
         seed, name: name the draw of the ``random_choice`` variant (run seed, answer id).

@@ -75,8 +75,8 @@ def respond(
     frozen = look(model, row, window, Impulse(entry.layer, alpha * action), clean.patterns)
     scale = float(clean.stream[entry.layer, 0].norm())
     tried = sorted({0.0, alpha, *(powers(scale / norm) if doses is None else doses)})
-    moved = (steered.stream - clean.stream)[entry.layer :]
-    calm = clean.stream[entry.layer :].norm(dim=-1)
+    disturbance = (steered.stream - clean.stream)[entry.layer :]
+    clean_norms = clean.stream[entry.layer :].norm(dim=-1)
     back_clean, back_steered = (_back(each, row.total) for each in (clean, steered))
     return ImpulseResponse(
         entry_id=entry.id,
@@ -86,8 +86,8 @@ def respond(
         clean_norm=scale,
         spot=spot,
         tokens=_tokens(model, window, clean),
-        layers=_layers(model, entry.layer, moved[:, 0], calm[:, 0], action),
-        relative=_rows(moved.norm(dim=-1) / calm),
+        layers=_layers(model, entry.layer, disturbance[:, 0], clean_norms[:, 0], action),
+        relative=_rows(disturbance.norm(dim=-1) / clean_norms),
         shifts=_shifts(model, clean.logits[0], steered.logits[0]),
         kl=tuple(divergence(steered.logits, clean.logits).tolist()),
         kl_frozen=tuple(divergence(frozen.logits, clean.logits).tolist()),
@@ -113,19 +113,22 @@ def divergence(ours: Float[Tensor, "n d_vocab"], theirs: Float[Tensor, "n d_voca
 
 
 def _tokens(model: LoadedModel, window: list[int], clean: Look) -> tuple[ReadToken, ...]:
-    chances = clean.logits.log_softmax(-1)
-    logprobs = [None, *(float(chances[i, token]) for i, token in enumerate(window[1:]))]
+    clean_logprobs = clean.logits.log_softmax(-1)
+    logprobs = [None, *(float(clean_logprobs[i, token]) for i, token in enumerate(window[1:]))]
     return tuple(
         ReadToken(token_id=token, text=_text(model, token), logprob=logprob) for token, logprob in zip(window, logprobs, strict=True)
     )
 
 
-def _layers(model: LoadedModel, first: int, moved: Tensor, calm: Tensor, action: Tensor, top: int = 5) -> tuple[LayerResponse, ...]:
+def _layers(
+    model: LoadedModel, first: int, disturbance: Tensor, clean_norms: Tensor, action: Tensor, top: int = 5
+) -> tuple[LayerResponse, ...]:
+    """The disturbance behind each block at the control point, ``[layers, d_model]``, from block ``first`` on."""
     found: list[LayerResponse] = []
-    vector = action.to(moved)
-    for i, logits in enumerate(direction_logits(model, moved)):
-        size = float(moved[i].norm())
-        cosine = float(torch.nn.functional.cosine_similarity(moved[i], vector, dim=0)) if size > 0 else None
+    vector = action.to(disturbance)
+    for i, logits in enumerate(direction_logits(model, disturbance)):
+        size = float(disturbance[i].norm())
+        cosine = float(torch.nn.functional.cosine_similarity(disturbance[i], vector, dim=0)) if size > 0 else None
         high, low = (logits.topk(top, largest=largest) if size > 0 else None for largest in (True, False))
         up, down = (
             ()
@@ -136,7 +139,7 @@ def _layers(model: LoadedModel, first: int, moved: Tensor, calm: Tensor, action:
             )
             for best in (high, low)
         )
-        relative = size / float(calm[i])
+        relative = size / float(clean_norms[i])
         found.append(LayerResponse(layer=first + i, norm=size, cosine=cosine, relative=relative, promoted=up, suppressed=down))
     return tuple(found)
 
@@ -171,7 +174,7 @@ def _doses(
     traces = _continuations(model, config, spot, layer, action, tried)
     written = [list(trace.token_ids[len(spot.given) :]) for trace in traces]
     on_record = _kls(model, store, row, control, following, [None if a == 0 else Impulse(layer, a * action) for a in tried])
-    chances = _clean_logprobs(model, store, row, control, written)
+    clean_logprobs = _clean_logprobs(model, store, row, control, written)
     norm = float(action.float().norm())
     return tuple(
         Dose(
@@ -181,24 +184,24 @@ def _doses(
             kl_following=sum(kls[1:]) / len(kls[1:]) if kls[1:] else None,
             token_ids=tuple(ids),
             text=model.text(ids),
-            clean_logprob=chance,
+            clean_logprob=logprob,
         )
-        for a, kls, ids, chance in zip(tried, on_record, written, chances, strict=True)
+        for a, kls, ids, logprob in zip(tried, on_record, written, clean_logprobs, strict=True)
     )
 
 
-def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: list[int], kicks: list[Impulse | None]) -> list[list[float]]:
-    """``KL(kicked || clean)`` at the control point and at each recorded token behind it; the first kick must be none."""
+def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: list[int], plan: list[Impulse | None]) -> list[list[float]]:
+    """``KL(steered || clean)`` at the control point and at each recorded token behind it; the first of ``plan`` must inject nothing."""
     found: list[list[float]] = []
-    calm: Tensor | None = None
-    for part in batches([1 + len(following)] * len(kicks), _TOKENS_AT_ONCE):
-        copies = _copies(store, row, len(kicks[part]))
-        heads = forward(model, [Feed(copy, [control], kick) for copy, kick in zip(copies, kicks[part], strict=True)]).logits
+    clean_logits: Tensor | None = None
+    for part in batches([1 + len(following)] * len(plan), _TOKENS_AT_ONCE):
+        copies = _copies(store, row, len(plan[part]))
+        heads = forward(model, [Feed(copy, [control], impulse) for copy, impulse in zip(copies, plan[part], strict=True)]).logits
         tails = forward(model, [Feed(copy, following, every=True) for copy in copies]).logits if following else heads[:0]
         tails = tails.view(len(copies), -1, heads.shape[-1])
         both = torch.cat([heads[:, None], tails], dim=1)
-        calm = both[0].clone() if calm is None else calm
-        found += [divergence(each, calm).tolist() for each in both]
+        clean_logits = both[0].clone() if clean_logits is None else clean_logits
+        found += [divergence(each, clean_logits).tolist() for each in both]
         _close(store, copies)
     return found
 
@@ -232,9 +235,9 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
     return traces
 
 
-def _dose_job(config: RunConfig, spot: Spot, kick: Forced, name: str) -> Job:
+def _dose_job(config: RunConfig, spot: Spot, forced: Forced, name: str) -> Job:
     gate = config.gate.model_copy(update={"variant": "no_memory"})
-    return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: kick if m == spot.m else NOTHING)
+    return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: forced if m == spot.m else NOTHING)
 
 
 def _copies(store: Store, row: Row, n: int) -> list[Row]:

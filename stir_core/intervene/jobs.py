@@ -57,9 +57,13 @@ class Settings(NamedTuple):
     """What all answers of a batch share."""
 
     decode: DecodeConfig
+    """Token budget and sampling of the jobs that bring none of their own."""
     control_points: int = 8
+    """M of the paper: behind the M-th step the rest of the answer is decoded unsteered."""
     delimiter: str = "\n\n"
+    """Text that ends a step."""
     seed: int = 0
+    """Run seed, which the names of all random streams start from."""
     compat: bool = False
     """Tokenise the whole text again at every boundary, as the published code does."""
     rows: int | None = None

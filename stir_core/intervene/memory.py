@@ -11,12 +11,20 @@ from torch import Tensor
 from stir_core.config import GateConfig
 from stir_core.keyspace import KeySpace, apply_space
 from stir_core.records import Entry, Retrieved
+from stir_core.seeding import generator_for
 
 EPSILON = 1e-12
+"""Least norm that a key or state is divided by."""
 
 
 class Memory:
-    """Library entries by control point and layer, with unit keys and raw actions."""
+    """Library entries by control point and layer, with unit keys and raw actions, on the CPU.
+
+    Args:
+        keys: raw, row i belongs to ``entries[i]``.
+        actions: raw, likewise; zero for null entries.
+        space: where keys and states are compared; the plain cosine when not given.
+    """
 
     def __init__(
         self,
@@ -37,7 +45,7 @@ class Memory:
         members: dict[tuple[int, int], list[int]] = {}
         for row, entry in enumerate(entries):
             members.setdefault((entry.m, entry.layer), []).append(row)
-        self._groups: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+        self._groups: dict[int, list[tuple[int, Tensor, Tensor]]] = {}  # control point -> (layer, rows of the entries, their unit keys)
         for (m, layer), rows in sorted(members.items()):
             self._groups.setdefault(m, []).append((layer, torch.tensor(rows), unit[rows]))
 
@@ -88,3 +96,12 @@ class Memory:
     def _retrieved(self, row: int, sim: float) -> Retrieved:
         entry = self.entries[row]
         return Retrieved(entry_id=entry.id, kind=entry.kind, layer=entry.layer, sim=sim, quality=entry.quality, value=sim * entry.quality)
+
+
+def action_of(memory: Memory, gate: GateConfig, entry_id: str, seed: int) -> Tensor:
+    """The vector, ``[d_model]``, that an entry stands for under a gate: its action, or noise in the place of it (``random_vector``)."""
+    action = memory.action(entry_id)
+    if gate.variant != "random_vector":
+        return action
+    noise = torch.tensor(generator_for(seed, "random_vector", entry_id).standard_normal(action.shape[0]), dtype=torch.float32)
+    return noise if gate.noise == "unit" else noise * (action.norm() / noise.norm())

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from stir_core.config import GateConfig
 from stir_core.errors import DataError
-from stir_core.intervene.controller import action_of
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.cache import Row, Store
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
@@ -28,7 +27,7 @@ CHUNK = 64
 """Most tokens of a sequence whose logits are held at once: a bound on memory, whatever the answer's length."""
 
 
-class Answer(NamedTuple):
+class RecordedAnswer(NamedTuple):
     """An answer to read again, and what was injected while it was decoded."""
 
     trace: Trace
@@ -39,7 +38,7 @@ class Answer(NamedTuple):
     """Whether the text was tokenised again at every boundary (``Settings.compat``)."""
 
 
-def reread(model: LoadedModel, answers: Sequence[Answer], *, chunk: int = CHUNK) -> Generator[tuple[int, TokenReading], None, None]:
+def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int = CHUNK) -> Generator[tuple[int, TokenReading], None, None]:
     """Every committed token of every answer in order, as (number of the answer, reading). Closing the iterator early is safe.
 
     Tokens that an answer was given are not read: nothing chose them. Answers that begin alike share that prefix.
@@ -60,14 +59,14 @@ def reread(model: LoadedModel, answers: Sequence[Answer], *, chunk: int = CHUNK)
                 steered.follow(plain)
             elif steered is not None and answer.persistence == "persistent":
                 feeds += steered.go_to(stretch.prefix[:-1])
-                steered.bent = [place for place in steered.bent if place < steered.row.length]  # cut away and read anew: gone
+                steered.impulses = [place for place in steered.impulses if place < steered.row.length]  # cut away and read anew: gone
             _run(model, feeds)
-            bent = steered if stretch.impulse is not None or (steered is not None and steered.bent) else None
-            for reading in _read(model, stretch, plain, bent, position, chunk):
+            apart = steered if stretch.impulse is not None or (steered is not None and steered.impulses) else None  # else both are one
+            for reading in _read(model, stretch, plain, apart, position, chunk):
                 yield number, reading
             position += len(stretch.tokens)
             if steered is not None and answer.persistence == "ephemeral":
-                steered.bent = []
+                steered.impulses = []
         if steered is not None:
             store.close(steered.row)
 
@@ -90,12 +89,12 @@ def impulses_of(trace: Trace, gate: GateConfig, memory: Memory | None, *, seed: 
 
 
 class _Line:
-    """A row and the ids that it holds; ``bent`` are the places of the impulses that it was read with."""
+    """A row and the ids that it holds; ``impulses`` are the positions at which it was read with an impulse."""
 
     def __init__(self, store: Store):
         self.row: Row = store.open()
         self.ids: list[int] = []
-        self.bent: list[int] = []
+        self.impulses: list[int] = []
 
     def go_to(self, wanted: list[int]) -> list[Feed]:
         """Cut to what it shares with ``wanted``; what is left to be read."""
@@ -109,7 +108,7 @@ class _Line:
     def follow(self, other: "_Line") -> None:
         """Hold what ``other`` (of the same store) holds."""
         other.row.store.copy(other.row, self.row, other.row.length)
-        self.ids, self.bent = list(other.ids), list(other.bent)
+        self.ids, self.impulses = list(other.ids), list(other.impulses)
 
 
 class _Stretch(NamedTuple):
@@ -122,7 +121,7 @@ class _Stretch(NamedTuple):
     impulse: Impulse | None
 
 
-def _stretches(model: LoadedModel, answer: Answer) -> Iterator[_Stretch]:
+def _stretches(model: LoadedModel, answer: RecordedAnswer) -> Iterator[_Stretch]:
     going: _Stretch | None = None
     for prefix, step in _prefixes(model, answer):
         impulse = answer.impulses.get(step.step)
@@ -138,7 +137,7 @@ def _stretches(model: LoadedModel, answer: Answer) -> Iterator[_Stretch]:
         yield going
 
 
-def _prefixes(model: LoadedModel, answer: Answer) -> Iterator[tuple[list[int], StepTrace]]:
+def _prefixes(model: LoadedModel, answer: RecordedAnswer) -> Iterator[tuple[list[int], StepTrace]]:
     """What each step was decoded behind."""
     trace = answer.trace
     prompt, done = list(trace.prompt_ids), list(trace.token_ids[: _unread(trace)])
@@ -156,12 +155,14 @@ def _unread(trace: Trace) -> int:
 
 
 def _run(model: LoadedModel, feeds: list[Feed]) -> list[Feed]:
+    """Run the feeds, if there are any; what is left to run then: nothing."""
     if feeds:
         forward(model, feeds)
     return []
 
 
 def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | None, position: int, chunk: int) -> Iterator[TokenReading]:
+    """Readings of a stretch, whose prefix both lines hold but for its last token; ``position`` is that of its first token in the answer."""
     body = [stretch.prefix[-1], *stretch.tokens[:-1]]
     cuts = [0, *range(1 if stretch.impulse is not None else chunk, len(body), chunk), len(body)]
     for start, stop in pairwise(cuts):
@@ -170,12 +171,12 @@ def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | 
         if steered is not None:
             impulse = stretch.impulse if start == 0 else None
             if impulse is not None:
-                steered.bent.append(steered.row.length)
+                steered.impulses.append(steered.row.length)
             feeds.append(Feed(steered.row, ids, impulse, every=True))
             steered.ids += ids
         plain.ids += ids
         looked = _look(forward(model, feeds).logits, stretch.tokens[start:stop])
-        for i, (numbers, near) in enumerate(looked, start=start):
+        for i, (scalars, near) in enumerate(looked, start=start):
             token = stretch.tokens[i]
             yield TokenReading(
                 step=stretch.steps[i],
@@ -186,7 +187,7 @@ def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | 
                 alternatives=tuple(
                     Alternative(token_id=at, text=_text(model, at), logprob=own, plain_logprob=other) for at, own, other in near
                 ),
-                **numbers,
+                **scalars,
             )
 
 

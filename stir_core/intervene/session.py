@@ -14,7 +14,7 @@ from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.prompting import user_message
-from stir_core.intervene.readings import Answer, impulses_of, reread
+from stir_core.intervene.readings import RecordedAnswer, impulses_of, reread
 from stir_core.models.loading import LoadedModel
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, TraceEvent
@@ -27,7 +27,12 @@ VANILLA, STEERED = 0, 1
 
 
 class Session:
-    """A run's library on the model that it was harvested from."""
+    """A run's library on the model that it was harvested from; made by :func:`stir_core.open_session`.
+
+    Args:
+        config: the run's; its ``gate`` and ``decode`` are what the methods take where none is given.
+        memory: the library; ``None`` where it has no entries, and then nothing is ever steered.
+    """
 
     def __init__(self, config: RunConfig, model: LoadedModel, memory: Memory | None):
         self.config = config
@@ -106,7 +111,7 @@ class Session:
         """
         gate = gate or self.config.gate
         found = [impulses_of(trace, gate, self.memory, seed=self.config.seed) for trace in traces]
-        answers = [Answer(trace, own, gate.persistence, self.config.compat) for trace, own in zip(traces, found, strict=True)]
+        answers = [RecordedAnswer(trace, own, gate.persistence, self.config.compat) for trace, own in zip(traces, found, strict=True)]
         yield from reread(self.model, answers)
 
     def respond(self, entry: Entry, action: Float[np.ndarray, "d_model"], spot: Spot, alpha: float) -> ImpulseResponse:

@@ -49,28 +49,28 @@ def test_who_arrives_late_is_decoded_as_alone(tiny):
 @pytest.mark.parametrize("at", [0, 1, 2, 4, 7, 11])
 def test_who_leaves_changes_nothing_for_the_others(tiny, monkeypatch, at):
     """At every pass of the first steps: while it reads, previews or commits."""
-    desks = []
-    made = controller._Desk
-    monkeypatch.setattr(controller, "_Desk", lambda *parts: desks.append(made(*parts)) or desks[-1])
+    batches = []
+    made = controller.Batch
+    monkeypatch.setattr(controller, "Batch", lambda *parts: batches.append(made(*parts)) or batches[-1])
     jobs = jobs_of("a", "b", "c")
     traces = traces_of(tiny, Scripted(jobs, [0, 0, 2], {1: at}))
     assert set(traces) == {0, 2}
     for number, trace in traces.items():
         assert_same(trace, run_all(tiny, [jobs[number]], settings())[0])
-    assert desks and all(not desk.store.rows and not desk.branches.rows for desk in desks)
+    assert batches and all(not batch.store.rows and not batch.branches.rows for batch in batches)
 
 
 def test_who_waits_for_a_neighbours_prefix_reads_for_itself_when_that_one_leaves(tiny):
     first, second = jobs_of("b", "b")
-    desk = controller._Desk(tiny, settings(), tiny.new_store(), scratch(tiny))
-    one, two = controller._Answer(first, 0, desk), controller._Answer(second, 1, desk)
+    batch = controller.Batch(tiny, settings(), tiny.new_store(), scratch(tiny))
+    one, two = controller.LiveAnswer(first, 0, batch), controller.LiveAnswer(second, 1, batch)
     one.begin([])
     two.begin([one])
     assert two.twin is one and two.feeds() == []
     one.leave([two])
     (feed,) = two.feeds()
     assert feed.ids == PROMPTS["b"] and two.cost.tokens == len(PROMPTS["b"])
-    assert desk.store.rows == [two.row]
+    assert batch.store.rows == [two.row]
 
 
 def test_each_answer_has_its_own_budget_and_temperature(tiny):

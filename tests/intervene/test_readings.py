@@ -8,7 +8,7 @@ import torch
 from stir_core.errors import DataError
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job
-from stir_core.intervene.readings import Answer, impulses_of, reread
+from stir_core.intervene.readings import RecordedAnswer, impulses_of, reread
 from stir_core.models import passes
 from stir_core.models.hooked import BridgeBackend
 from stir_core.readings import TOP
@@ -24,7 +24,7 @@ def decoded(tiny, persistence="ephemeral", *, steered=True, prompt="a", layers=(
     (trace,) = run_all(tiny, [Job(prompt, PROMPTS[prompt], gate, memory)], settings(**changes))
     fired = [step for step in trace.steps if step.decision.chosen]
     assert len(fired) >= (1 if changes else 2) or not steered, "the comparison proves nothing when nothing is steered"
-    return Answer(trace, impulses_of(trace, gate, memory), gate.persistence, changes.get("compat", False))
+    return RecordedAnswer(trace, impulses_of(trace, gate, memory), gate.persistence, changes.get("compat", False))
 
 
 def read(tiny, answer, **more):
@@ -135,7 +135,7 @@ def test_given_tokens_are_a_prefix_and_not_read(tiny):
     given = tuple(token for step in whole.steps[:2] for token in step.token_ids)
     memory = make_memory()
     (rest,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, memory, given)], settings())
-    readings = read(tiny, Answer(rest, impulses_of(rest, GATE, memory)))
+    readings = read(tiny, RecordedAnswer(rest, impulses_of(rest, GATE, memory)))
     assert [r.position for r in readings] == list(range(len(given), len(rest.token_ids)))
     recorded = [logprob for step in rest.steps for logprob in step.logprobs]
     assert [r.logprob for r in readings] == pytest.approx(recorded, abs=1e-4)
