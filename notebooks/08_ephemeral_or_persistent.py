@@ -243,11 +243,10 @@ print(
 # %% [markdown]
 # ## Two algorithms, two answers
 #
-# Does it matter for what is written? The recorded answers are ephemeral; a few problems are decoded again with a gate that differs in nothing but `persistence`. Both are the same, word for word and decision for decision, up to the end of the
-# first steered step: only then is there something to remember.
+# Does it matter for what is written? The recorded answers are ephemeral; a few are taken up again at their first committed action, which is kept, under a gate that differs in nothing but `persistence` (`stir.what_if`; decoding the whole
+# answer with `stir.steer` gives the same). Both are the same, word for word and decision for decision, up to the end of the first steered step: only then is there something to remember.
 
 # %%
-problems = {problem.id: problem for problem in run.problems("steered")}
 budget = stir.with_changes(run.config.decode, max_new_tokens=80)
 
 
@@ -260,7 +259,8 @@ def first_end(trace) -> int:
 rows = []
 twice = [trace for trace in run.traces() if sum(bool(s.decision.chosen) for s in trace.steps) >= 2]
 for trace in sorted(twice, key=first_end)[:3]:
-    other = stir.steer(session, problems[trace.id], persistent, budget).steered
+    m = next(s.evidence.m for s in trace.steps if s.decision.chosen)
+    (other,) = stir.what_if(session, trace, stir.Change(m=m), persistent, budget)
     ours, theirs = trace.token_ids[: other.tokens_used], other.token_ids
     same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
     assert same is None or same >= first_end(trace)
