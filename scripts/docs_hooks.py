@@ -55,6 +55,9 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Sections in order, each with its pages; a star takes what is there and not yet placed, by name. A new page needs no line here."""
 
+TITLES = {"benchmarks/results.md": "What the engine costs"}
+"""Names in the navigation for pages whose own title says too little there."""
+
 FENCE = re.compile(r"^\s*(```+|~~~+)")
 LINK = re.compile(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):(<code>)~?")
@@ -92,7 +95,8 @@ def navigation(pages: list[str]) -> list[Any]:
             members += [page for page in fitting if page not in placed]
             placed.update(fitting)
         if members:
-            found.append({title: members[0] if len(members) == 1 else members})
+            named_members = [{TITLES[page]: page} if page in TITLES else page for page in members]
+            found.append({title: named_members[0] if len(members) == 1 else named_members})
     return found
 
 
@@ -104,6 +108,8 @@ def fits(page: str, pattern: str) -> bool:
 def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
     """Turn links as they hold in the repository into links as they hold in the site."""
     uri = page.file.src_uri
+    if uri == "index.md":  # a section of one page needs no list of its pages
+        page.meta["hide"] = ["navigation"]
     return with_links(reference.with_records(markdown), source_of(uri), uri)
 
 
