@@ -1,0 +1,37 @@
+"""What docs/explanation/kv-semantics.md says that retrieval sees of a persistent impulse: nothing at its own layer, something above it."""
+
+import numpy as np
+import pytest
+import torch
+
+from stir_core.config import DecodeConfig, GateConfig
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import Forced, Job, Settings
+from stir_core.intervene.memory import Memory
+from stir_core.tasks.segment import boundaries
+from tests.builders import make_entry
+
+PROMPT, DELIMITER, LAYER = [5, 9, 40, 7, 100], "e", 2
+
+
+@pytest.mark.parametrize(("impulse_layer", "seen"), [(LAYER, False), (LAYER - 1, True)])
+def test_cosines_of_the_same_text_move_only_above_the_impulse(tiny, impulse_layer: int, seen: bool) -> None:
+    rng = np.random.default_rng(0)
+    entries = tuple(make_entry(f"m2i{i}", 2, LAYER) for i in range(6))
+    memory = Memory(entries, rng.standard_normal((6, tiny.d_model)), rng.standard_normal((6, tiny.d_model)))
+    settings = Settings(DecodeConfig(max_new_tokens=40), 4, DELIMITER)
+    (plain,) = run_all(tiny, [Job("plain", PROMPT, GateConfig())], settings)
+    given = plain.token_ids[: boundaries(plain.token_ids, tiny.text, DELIMITER)[1]]
+    left = Forced("earlier", impulse_layer, torch.tensor(3 * rng.standard_normal(tiny.d_model), dtype=torch.float32))
+
+    def cosines(persistence: str) -> tuple[np.ndarray, float | None]:
+        gate = GateConfig.model_validate({"persistence": persistence, "candidates": 1})
+        (trace,) = run_all(tiny, [Job("it", PROMPT, gate, memory, given=given, past=lambda m: left if m == 1 else None)], settings)
+        evidence = trace.steps[0].evidence
+        assert evidence.m == 2
+        return np.array([entry.sim for entry in sorted(evidence.retrieved, key=lambda entry: entry.entry_id)]), evidence.null_logprob
+
+    (clean, before), (kept, after) = cosines("ephemeral"), cosines("persistent")
+    assert before is not None and after is not None and abs(before - after) > 1e-3  # the impulse is there: what is decoded feels it
+    assert (float(np.abs(clean - kept).max()) > 1e-3) is seen
+    assert seen or np.allclose(clean, kept, atol=1e-6)
