@@ -36,11 +36,17 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("RunConfig", "with_changes", "harvest_run", "select_basis", "load_problems", "Problem"),
     ),
     (
+        "Bring your own task and step segmenter",
+        "Registered for as long as the process lasts.",
+        ("register_task", "TaskSpec", "register_segmenter", "split_steps"),
+    ),
+    (
         "Load a model and steer it",
         "Stage III.",
         (
             "load_model",
             "LoadedModel",
+            "model_folder",
             "open_session",
             "Session",
             "steer",
@@ -68,7 +74,11 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "report_text",
         ),
     ),
-    ("Ship", "A library on another machine.", ("export_library", "SteeredModel")),
+    (
+        "Ship",
+        "A library on another machine.",
+        ("export_library", "export_targets", "ExportTarget", "SteeredModel", "serving", "certify_bundle", "Certificate"),
+    ),
     ("Errors", "One family; every message is one line with the value and the remedy.", ("StirError",)),
 )
 """Public names by what they are for; one that stands in no group is shown last."""

@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stir_core.api import (
         CausalStudy,
+        ExportTarget,
         Steered,
+        certify_bundle,
         evaluate_methods,
         export_library,
+        export_targets,
         harvest_run,
         logit_lens,
         measure_causal,
         measure_impulse,
+        model_folder,
         open_library,
         open_run,
         open_session,
@@ -37,7 +41,9 @@ if TYPE_CHECKING:
         what_if,
     )
     from stir_core.config import RunConfig, with_changes
+    from stir_core.deploy.certified import Certificate
     from stir_core.deploy.runtime import SteeredModel
+    from stir_core.deploy.targets import serving
     from stir_core.errors import StirError
     from stir_core.evaluate.dose import degenerates_at, strength_for
     from stir_core.intervene.changes import Change
@@ -47,14 +53,18 @@ if TYPE_CHECKING:
     from stir_core.records import Problem, StepEvent, TokenEvent, Trace, TraceEvent
     from stir_core.store.curation import Curation
     from stir_core.store.runs import Run
+    from stir_core.tasks.catalogue import TaskSpec, register_task
     from stir_core.tasks.registry import load_problems
+    from stir_core.tasks.segment import register_segmenter, split_steps
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CausalStudy",
+    "Certificate",
     "Change",
     "Curation",
+    "ExportTarget",
     "LoadedModel",
     "Problem",
     "Run",
@@ -64,18 +74,22 @@ __all__ = [
     "SteeredModel",
     "StepEvent",
     "StirError",
+    "TaskSpec",
     "TokenEvent",
     "Trace",
     "TraceEvent",
+    "certify_bundle",
     "degenerates_at",
     "evaluate_methods",
     "export_library",
+    "export_targets",
     "harvest_run",
     "load_model",
     "load_problems",
     "logit_lens",
     "measure_causal",
     "measure_impulse",
+    "model_folder",
     "open_library",
     "open_run",
     "open_session",
@@ -83,8 +97,12 @@ __all__ = [
     "read_causal",
     "read_tokens",
     "redecide",
+    "register_segmenter",
+    "register_task",
     "report_text",
     "select_basis",
+    "serving",
+    "split_steps",
     "steer",
     "strength_for",
     "to_frame",
@@ -93,6 +111,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Certificate": "deploy.certified",
     "Change": "intervene.changes",
     "Curation": "store.curation",
     "LoadedModel": "models.loading",
@@ -103,6 +122,7 @@ _ELSEWHERE = {
     "SteeredModel": "deploy.runtime",
     "StepEvent": "records",
     "StirError": "errors",
+    "TaskSpec": "tasks.catalogue",
     "TokenEvent": "records",
     "Trace": "records",
     "TraceEvent": "records",
@@ -110,6 +130,10 @@ _ELSEWHERE = {
     "load_model": "models.loading",
     "load_problems": "tasks.registry",
     "redecide": "intervene.replay",
+    "register_segmenter": "tasks.segment",
+    "register_task": "tasks.catalogue",
+    "serving": "deploy.targets",
+    "split_steps": "tasks.segment",
     "strength_for": "evaluate.dose",
     "with_changes": "config",
 }

@@ -14,6 +14,7 @@ from stir_core.basis.making import Basis, choose_basis
 from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, with_changes
 from stir_core.deploy.bundle import Bundle, is_bundle
 from stir_core.deploy.bundle import read_bundle as _read_bundle
+from stir_core.deploy.certified import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.findings import CausalReport, EvaluationReport, Roll
 from stir_core.readings import TokenReading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
+    from stir_core.deploy.runtime import SteeredModel
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
@@ -516,6 +518,91 @@ def export_library(
 
     export(_opened(source), Path(out), to=to, library=library, only=only)
     return Path(out)
+
+
+class ExportTarget(Record):
+    """What a library can be written as."""
+
+    name: str
+    """As :func:`export_library` takes it."""
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+    refusal: str | None
+    """Why it cannot hold this library; ``None``: it can."""
+
+
+def export_targets(source: Run | Bundle | str | Path) -> list[ExportTarget]:
+    """What every target of :func:`export_library` keeps and loses of a library, the one that keeps most first. Writes nothing.
+
+    Args:
+        source: a run (its curated library) or a bundle, or the folder of one.
+
+    Raises:
+        DeployError: nothing to steer with.
+        StoreError: the run has no finished basis.
+    """
+    from stir_core.deploy.prepared import TARGETS, prepare, refusal
+
+    found = _opened(source)
+    bundle = prepare(found).bundle if isinstance(found, Run) else found
+    return [ExportTarget(name=name, kept=of.kept, lost=of.lost, refusal=refusal(bundle, name)) for name, of in TARGETS.items()]
+
+
+def certify_bundle(
+    steered: "SteeredModel",
+    session: "Session",
+    problems: Sequence[Problem],
+    *,
+    target: Literal["runtime", "server"] = "runtime",
+    max_new_tokens: int | None = None,
+) -> Certificate:
+    """Send problems through a session and through what a bundle is deployed with, compare, and put the certificate into the bundle.
+
+    `stir certify` is this call. Vanilla and steered; decisions, tokens and texts must be equal, numbers within its ``tolerances``.
+
+    Args:
+        steered: the bundle on a model.
+        session: what it is compared with, of the run or of the bundle itself.
+        problems: what both answer.
+        target: ``"server"`` asks ``steered`` through a server of this process.
+        max_new_tokens: budget of an answer; the bundle's own where not given.
+
+    Returns:
+        ``passed``, ``first_difference`` in words, ``worst`` differences (logits, nats, score, cosine), one row a problem in ``prompts``.
+
+    Raises:
+        DeployError: the bundle's folder is not whole, or the server did not answer.
+        PromptError: a problem that is too long for the context.
+    """
+    from stir_core.deploy.certificate import certify
+    from stir_core.deploy.certified import put
+    from stir_core.deploy.targets import by_runtime, by_server, serving
+
+    bundle = steered.bundle
+    budget = max_new_tokens or bundle.manifest.stage3.decode.max_new_tokens
+    facts: dict[str, Any] = {"reference": "a session of the workbench's engine", "max_new_tokens": budget}
+    if target == "runtime":
+        made = certify(bundle, session, problems, target, by_runtime(steered), plain=steered.model, **facts)
+    else:
+        with serving(steered, "certified") as url:
+            made = certify(bundle, session, problems, target, by_server(url, "certified"), **facts)
+    put(bundle.folder, made)
+    return made
+
+
+def model_folder(name: str = "smollm2") -> Path:
+    """Folder in Hugging Face layout that a model is loaded from, for plain transformers; a GGUF file is converted first, once.
+
+    Args:
+        name: as :func:`load_model` takes it.
+
+    Raises:
+        ModelError: unknown name, or unreadable files.
+    """
+    from stir_core.models.catalogue import resolve
+    from stir_core.models.loading import prepare
+
+    return prepare(resolve(name))
 
 
 def _opened(source: Run | Bundle | str | Path) -> Run | Bundle:

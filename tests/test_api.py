@@ -18,9 +18,10 @@ from stir_core.errors import ConfigError
 from tests.workbench.fake_run import make_fake_run
 
 NAMES = """
-CausalStudy Change Curation LoadedModel Problem Run RunConfig Session Steered SteeredModel StepEvent StirError TokenEvent Trace TraceEvent
-degenerates_at evaluate_methods export_library harvest_run load_model load_problems logit_lens measure_causal measure_impulse
-open_library open_run open_session read_bundle read_causal read_tokens redecide report_text select_basis steer strength_for to_frame what_if
+CausalStudy Certificate Change Curation ExportTarget LoadedModel Problem Run RunConfig Session Steered SteeredModel StepEvent StirError
+TaskSpec TokenEvent Trace TraceEvent certify_bundle degenerates_at evaluate_methods export_library export_targets harvest_run load_model
+load_problems logit_lens measure_causal measure_impulse model_folder open_library open_run open_session read_bundle read_causal
+read_tokens redecide register_segmenter register_task report_text select_basis serving split_steps steer strength_for to_frame what_if
 with_changes
 """
 STABLE = NAMES.split()
@@ -173,3 +174,20 @@ def _function(value: Any) -> Any:
         return value.fget
     value = getattr(value, "__func__", value)
     return value if inspect.isfunction(value) else None
+
+
+def test_targets_say_what_they_keep_and_whether_they_can_hold_a_library(tmp_path) -> None:
+    found = {target.name: target for target in stir.export_targets("demo")}
+    assert list(found) == ["bundle", "published", "easysteer", "gguf"]
+    assert all(target.kept and target.lost for target in found.values())
+    for name, target in found.items():
+        if target.refusal is None:
+            assert stir.export_library("demo", tmp_path / name, to=name).is_dir()
+    assert stir.export_targets(tmp_path / "bundle") == list(found.values())
+
+
+def test_a_library_without_entries_is_a_frame_without_rows() -> None:
+    library = stir.open_library(stir.open_run("demo"), "all")
+    empty = type(library)((), library.keys[:0], library.actions[:0])
+    assert list(stir.to_frame(empty).columns) == list(stir.to_frame(library).columns)
+    assert len(stir.to_frame(empty)) == 0

@@ -26,6 +26,7 @@ from stir_core.intervene.prompting import user_message
 from stir_core.models.catalogue import folder_source, weights_digest
 from stir_core.models.loading import LoadedModel, boot, load_model
 from stir_core.records import Decision, Event, Finish, ModelIdentity, Record, Trace, TraceEvent, Variant
+from stir_core.tasks.segment import segmenter
 
 Check = Literal["exact", "shape"]
 """How well a model must fit its bundle: the very weights, tokenizer and dtype, or only its width and depth."""
@@ -160,6 +161,7 @@ class SteeredModel:
             _check_shape(bundle.manifest.model, model.identity)
         else:
             raise MismatchError(f'check is "exact" or "shape", not {check!r}')
+        segmenter(bundle.manifest.stage3.delimiter)  # one that is not registered here is said now, not at the first answer
         self.model, self.bundle = model, bundle
         self.memory = bundle.memory()
 

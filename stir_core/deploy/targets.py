@@ -47,7 +47,17 @@ def by_server(url: str, model: str) -> Answering:
 
 @contextmanager
 def serving(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Iterator[str]:
-    """A server in this process on a free port of 127.0.0.1, for as long as the block lasts; yields its address."""
+    """A server in this process on a free port of 127.0.0.1, for as long as the block lasts; yields its address. For good: `stir serve`.
+
+    Args:
+        steered: what answers.
+        name: the model's name in the protocol.
+        limits: rows decoded side by side, waiting requests, sizes and times; its own where not given.
+        key: a token that requests must carry.
+
+    Raises:
+        DeployError: it did not start.
+    """
     listener = bound("127.0.0.1", 0)
     limits = limits or Limits()
     app = build_app(steered, name, limits, key=key)

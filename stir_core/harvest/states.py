@@ -17,7 +17,7 @@ from stir_core.harvest.pairs import Gold, Pair
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, batches, forward
 from stir_core.records import Problem, Rollout
-from stir_core.tasks.segment import boundaries, split_steps
+from stir_core.tasks.segment import boundaries, count_steps, split_steps
 
 
 class Reading(NamedTuple):
@@ -54,7 +54,7 @@ def gold_solutions(model: LoadedModel, problems: list[Problem], config: RunConfi
 def finished_steps(model: LoadedModel, ids: list[int], text: str, config: RunConfig) -> int:
     """Finished steps of an answer: token boundaries, or under ``compat`` delimiters in its text."""
     if config.compat:
-        return text.count(config.delimiter)
+        return count_steps(text, config.delimiter)
     return len(boundaries(ids, model.text, config.delimiter))
 
 

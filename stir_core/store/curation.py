@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 
 from pydantic import ValidationError
 
-from stir_core.curation import Change, Edit, Judgement, Recorded, changes, check, fold, taken_back
+from stir_core.curation import Change, Edit, EditKind, Judgement, Recorded, changes, check, fold, make_edit, taken_back
 from stir_core.errors import CurationError
 from stir_core.records import Entry
 from stir_core.store.jsonl import cut_torn_line
@@ -93,6 +93,23 @@ class Curation:
             CurationError: an edit that cannot be made on what stands then, or the folder cannot be written.
         """
         return _append(self.run, lambda fresh: edits)
+
+    def edit(self, kind: EditKind, entries: str | Iterable[str], value: str | None = None, *, why: str = "") -> "Curation":
+        """Make one edit and append it, signed as :func:`signature` says: ``Curation.open(run).edit("exclude", "p0043c", why="...")``.
+
+        Args:
+            kind: ``"star"``, ``"tag"``, ``"note"``, ``"exclude"``, ``"include"``, ``"reselect"``, ``"rename"``, ``"merge"``, ``"unstar"``,
+                ``"untag"`` or ``"split"``.
+            entries: ids of entries, or one of them.
+            value: the tag, the note or the name, where the kind takes one.
+            why: the reason, kept with the edit.
+
+        Raises:
+            CurationError: an edit that cannot be made, or the folder cannot be written.
+        """
+        who, when = signature()
+        ids = (entries,) if isinstance(entries, str) else entries
+        return self.add(make_edit(kind, ids, value, who=who, when=when, why=why))
 
     def undo(self, number: int, *, who: str, when: str, why: str = "") -> "Curation":
         """Take an edit back, by further edits.

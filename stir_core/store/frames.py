@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from stir_core.records import Control
 
 
+_OUT = {"id", "key_row", "action_row"}
+"""Fields of an entry that a frame leaves out: it has the rows themselves."""
+
+
 def run_frame(run: Run) -> "pd.DataFrame":
     """Every mined entry of a run with its raw vectors, its place in the basis, its controls and measured advantage.
 
@@ -36,7 +40,7 @@ def library_frame(library: Library) -> "pd.DataFrame":
     import pandas as pd
 
     rows = [_row(entry) for entry in library.entries]
-    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
+    frame = pd.DataFrame(rows, columns=["entry", *(name for name in Entry.model_fields if name not in _OUT)])
     frame["key"] = list(library.keys)
     actions = zip(library.entries, library.actions, strict=True)
     frame["action"] = pd.Series([vector if entry.kind == "corrective" else None for entry, vector in actions], dtype=object)
@@ -51,8 +55,7 @@ def records_frame(records: Iterable[Record]) -> "pd.DataFrame":
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    facts = entry.model_dump(exclude={"id", "key_row", "action_row"})
-    return {"entry": entry.id, **facts}
+    return {"entry": entry.id, **entry.model_dump(exclude=_OUT)}
 
 
 def _measured(ids: list[str], controls: "dict[str, Control]", advantages: "dict[str, Advantage]") -> dict[str, list[Any]]:

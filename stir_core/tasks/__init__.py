@@ -1,10 +1,10 @@
 """Problems (synthetic and benchmark), prompts, segmenting into steps, and grading. Knows no model and writes no file."""
 
-from stir_core.tasks.catalogue import TaskSpec
+from stir_core.tasks.catalogue import TaskSpec, register_task
 from stir_core.tasks.grading import Grader, grade
 from stir_core.tasks.prompts import TEMPLATES, asks_for_box, render, template_for
 from stir_core.tasks.registry import ROLES, load_problems, task_names, task_spec
-from stir_core.tasks.segment import StepScanner, boundaries, split_steps
+from stir_core.tasks.segment import StepScanner, boundaries, register_segmenter, split_steps
 
 __all__ = [
     "ROLES",
@@ -16,6 +16,8 @@ __all__ = [
     "boundaries",
     "grade",
     "load_problems",
+    "register_segmenter",
+    "register_task",
     "render",
     "split_steps",
     "task_names",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from stir_core.errors import DataError
 from stir_core.records import AnswerKind, Problem
 from stir_core.tasks import rows
 from stir_core.tasks.arithmetic import LEVELS, arithmetic_problems
@@ -138,3 +139,22 @@ _ALL = (
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _ALL}
 """All tasks by name, in the order in which they are shown. One put in here is a task like any other."""
+
+
+def register_task(spec: TaskSpec) -> None:
+    """Add a task that makes its own problems, for as long as the process lasts; one registered before is replaced.
+
+    Args:
+        spec: with ``problems``, a function from a split's name to its problems.
+
+    Raises:
+        DataError: a built-in task has that name, nothing makes its problems, or a role names a split that it does not have.
+    """
+    if spec.name in {own.name for own in _ALL}:
+        raise DataError(f"{spec.name} is one of the built-in tasks: choose another name")
+    if spec.problems is None:
+        raise DataError(f"task {spec.name} has no problems: give problems=, a function from a split's name to them")
+    for split in (spec.mine_split, spec.validation_split, spec.eval_split):
+        if split is not None and split not in spec.splits:
+            raise DataError(f"task {spec.name} has no split {split!r}: its splits are {', '.join(spec.splits)}")
+    TASKS[spec.name] = spec

@@ -4,8 +4,12 @@ Pure functions over strings and ids. A step ends in the delimiter (by default a 
 at token ``s`` is finished after token ``i`` when the delimiter occurs in the text of tokens ``s..i``; the next step starts at
 ``i + 1``. A token that holds several delimiters is therefore one boundary, and a delimiter never straddles two steps. There is
 one implementation, :class:`StepScanner`, for decoding token by token and for finished rollouts alike.
+
+Where no fixed text ends a step, a function can (:func:`register_segmenter`): it is asked behind every token about the text of the step
+so far. Its name stands where the delimiter would, so that runs and bundles made with it are refused where it is not registered.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
 from stir_core.errors import DataError
@@ -13,42 +17,80 @@ from stir_core.errors import DataError
 Decode = Callable[[list[int]], str]
 """Token ids -> text, special tokens left out or not, as the caller's tokenizer does it."""
 
+Ends = Callable[[str], bool]
+"""Text of the current step so far, from its first character -> whether the step is finished."""
+
+SEGMENTERS: dict[str, Ends] = {}
+"""What :func:`register_segmenter` was given in this process, by the delimiter that stands for it."""
+_NAMED = "segmenter:"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 _SLACK_TOKENS = 8
 """Tokens looked at beyond one a delimiter character: room for characters spread over several tokens and for tokens without text."""
+
+
+def register_segmenter(name: str, ends: Ends) -> str:
+    """Let a function say where steps end, for as long as the process lasts; one of the same name is replaced.
+
+    Args:
+        name: lower-case letters, digits, dashes and underscores.
+        ends: text of the current step so far -> True when it is finished. Asked behind every token, so it must answer quickly and depend
+            on nothing else; half a character at the text's end reads as U+FFFD.
+
+    Returns:
+        ``"segmenter:NAME"``, which a config takes as its ``delimiter``.
+
+    Raises:
+        DataError: a name that cannot stand, or a step without a character would be finished.
+    """
+    if not _NAME.fullmatch(name):
+        raise DataError(f"a segmenter cannot be called {name!r}: take lower-case letters, digits, dashes and underscores")
+    if ends(""):
+        raise DataError(f'segmenter {name} finishes a step that has no text: it must return False for ""')
+    SEGMENTERS[_NAMED + name] = ends
+    return _NAMED + name
 
 
 def split_steps(text: str, delimiter: str = "\n\n") -> list[str]:
     """Cut a text into steps; joined they give the text back.
 
-    Every step but perhaps the last ends in the delimiter; the last one is unfinished when it does not. An empty text has
+    Every step but perhaps the last is finished; so is the last when it ends in the delimiter (or its segmenter says so). An empty text has
     no steps.
 
+    Args:
+        text: an answer, or a part of one.
+        delimiter: text that ends a step, or a registered segmenter, which is asked behind every character.
+
     Raises:
-        DataError: the delimiter is empty.
+        DataError: the delimiter is empty, or no such segmenter is registered.
     """
-    _check(delimiter)
-    *finished, rest = text.split(delimiter)
-    return [step + delimiter for step in finished] + ([rest] if rest else [])
+    return _cut(text, delimiter)[0]
+
+
+def count_steps(text: str, delimiter: str = "\n\n") -> int:
+    """Finished steps of a text, as :func:`split_steps` cuts it."""
+    steps, unfinished = _cut(text, delimiter)
+    return len(steps) - unfinished
 
 
 class StepScanner:
     """Tells, token by token, when a step is finished.
 
-    Only a short tail of the current step is decoded for each token, never anything before the step's start, so the cost of a
-    token does not grow with the length of the answer.
+    Only a short tail of the current step is decoded for each token (the whole step for a segmenter), never anything before the step's
+    start, so the cost of a token does not grow with the length of the answer.
     """
 
     def __init__(self, decode: Decode, delimiter: str = "\n\n") -> None:
-        _check(delimiter)
         self._decode = decode
-        self._delimiter = delimiter
-        self._window = len(delimiter) + _SLACK_TOKENS
+        self._ends = segmenter(delimiter)
+        self._window = None if delimiter.startswith(_NAMED) else len(delimiter) + _SLACK_TOKENS
         self._tail: list[int] = []
 
     def push(self, token_id: int) -> bool:
         """Take the next generated token; True when it finishes the current step."""
-        self._tail = [*self._tail[-self._window + 1 :], token_id]
-        finished = self._delimiter in self._decode(self._tail)
+        self._tail.append(token_id)
+        if self._window is not None:
+            del self._tail[: -self._window]
+        finished = self._ends(self._decode(self._tail))
         if finished:
             self._tail = []
         return finished
@@ -60,15 +102,43 @@ def boundaries(ids: Sequence[int], decode: Decode, delimiter: str = "\n\n") -> t
     Args:
         ids: generated token ids, without the prompt.
         decode: ids -> text.
-        delimiter: text that ends a step.
+        delimiter: text that ends a step, or a registered segmenter.
 
     Raises:
-        DataError: the delimiter is empty.
+        DataError: the delimiter is empty, or no such segmenter is registered.
     """
     scanner = StepScanner(decode, delimiter)
     return tuple(count for count, token_id in enumerate(ids, start=1) if scanner.push(token_id))
 
 
-def _check(delimiter: str) -> None:
+def segmenter(delimiter: str) -> Ends:
+    """What says whether a step is finished.
+
+    Raises:
+        DataError: the delimiter is empty, or no such segmenter is registered.
+    """
     if not delimiter:
         raise DataError('the step delimiter is empty: give the text that ends a step, e.g. "\\n\\n"')
+    if not delimiter.startswith(_NAMED):
+        return lambda text: delimiter in text
+    if delimiter not in SEGMENTERS:
+        raise DataError(
+            f"steps end where {delimiter} says, which is not registered here: call register_segmenter first, with the function that "
+            "the run or bundle was made with"
+        )
+    return SEGMENTERS[delimiter]
+
+
+def _cut(text: str, delimiter: str) -> tuple[list[str], bool]:
+    """The steps of a text, and whether the last of them is unfinished."""
+    ends = segmenter(delimiter)
+    if not delimiter.startswith(_NAMED):
+        *finished, rest = text.split(delimiter)
+        return [step + delimiter for step in finished] + ([rest] if rest else []), bool(rest)
+    steps, step = [], ""
+    for character in text:
+        step += character
+        if ends(step):
+            steps.append(step)
+            step = ""
+    return steps + ([step] if step else []), bool(step)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import stir_core as stir
 from stir_core.deploy.bundle import read_bundle, write_bundle
 from stir_core.deploy.certificate import certify
 from stir_core.deploy.certified import Target, put, read_certificate
@@ -33,6 +34,23 @@ def test_the_runtime_passes(session, steered):
     assert len(found.prompts) == 5 and all(prompt.same for prompt in found.prompts)
     assert max(gap for gap in found.worst.model_dump().values()) < 1e-3
     assert found.sha256 == found.digest and found.bundle == steered.bundle.manifest.digest
+
+
+@pytest.mark.parametrize("target", ["runtime", "server"])
+def test_the_public_call_puts_the_certificate_into_the_bundle(tiny_bundled, session, steered, tmp_path, target):
+    bundle = read_bundle(stir.export_library(tiny_bundled[0], tmp_path / "bundle"))
+    own = SteeredModel.on(steered.model, bundle)
+    found = stir.certify_bundle(own, session, PROBLEMS[:2], target=target, max_new_tokens=12)
+    assert found.passed and found.injected > 0 and [prompt.id for prompt in found.prompts] == ["q0", "q1"]
+    assert read_certificate(read_bundle(bundle.folder), target) == found
+    assert (found.worst.logits is None) == (target == "server")
+
+
+def test_steps_that_a_function_ends_need_that_function(steered):
+    manifest = steered.bundle.manifest
+    named = manifest.model_copy(update={"stage3": manifest.stage3.model_copy(update={"delimiter": "segmenter:verse"})})
+    with pytest.raises(stir.StirError, match="segmenter:verse says, which is not registered here"):
+        SteeredModel.on(steered.model, steered.bundle._replace(manifest=named))
 
 
 def test_the_server_passes(session, steered):

@@ -56,6 +56,16 @@ def test_edits_are_read_back_as_they_were_made_and_any_version_can_be_shown(run)
     assert {(c.field, c.after, c.before) for c in again.diff(4, 1)} == {(c[1], c[2], c[3]) for c in changed}
 
 
+def test_one_edit_is_signed_and_appended(run, monkeypatch):
+    monkeypatch.setenv("STIR_USER", "mara")
+    after = Curation.open(run).edit("star", "p0000c").edit("tag", ["p0000c", "p0001c"], "early", why="first half")
+    by_hand = [make_edit("star", ["p0000c"], **BY), make_edit("tag", ["p0000c", "p0001c"], "early", why="first half", **BY)]
+    assert [line.edit.model_copy(update={"when": WHEN}) for line in after.lines] == by_hand
+    assert Curation.open(run).digest == after.digest
+    with pytest.raises(CurationError, match="takes no value"):
+        after.edit("star", "p0001c", "much")
+
+
 def test_edits_come_all_or_none(run):
     with pytest.raises(CurationError, match="no entry 'p9999c'"):
         Curation.open(run).add(make_edit("star", ["p0000c"], **BY), make_edit("star", ["p9999c"], **BY))

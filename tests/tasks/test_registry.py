@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stir_core.errors import DataError
+from stir_core.records import Problem
+from stir_core.tasks.catalogue import TASKS, TaskSpec, register_task
 from stir_core.tasks.prompts import TEMPLATES, template_for
 from stir_core.tasks.registry import ROLES, load_problems, task_names, task_spec
 from stir_core.tasks.rows import fingerprint
@@ -116,3 +118,28 @@ def test_an_own_validation_split_is_kept_out_of_the_mining(tmp_path, monkeypatch
 def test_tasks_with_one_split_are_not_mined(name):
     with pytest.raises(DataError, match=rf"task {name} is for evaluation only .*: mine on {task_spec(name).mine_instead}, and evaluate"):
         load_problems(name, "mine")
+
+
+def test_a_registered_task_has_its_roles_and_a_wrong_one_is_refused(monkeypatch):
+    tasks = dict(TASKS)
+    monkeypatch.setattr("stir_core.tasks.registry.TASKS", tasks)
+    monkeypatch.setattr("stir_core.tasks.catalogue.TASKS", tasks)
+
+    def doubles(split):
+        own = range(30) if split == "train" else range(25, 40)  # five questions are in both
+        return tuple(
+            Problem(id=f"{split}/{i}", task="doubles", split=split, question=f"{i} + {i}", answer=str(2 * i), kind="number") for i in own
+        )
+
+    facts = ("number", "d", "generated", "mine", ("train", "eval"), "train", None)
+    register_task(TaskSpec("doubles", *facts, "eval", problems=doubles))
+    roles = {role: {problem.question for problem in load_problems("doubles", role)} for role in ROLES}
+    assert len(roles["mine"] | roles["validation"]) == 25 and len(roles["eval"]) == 15
+    assert not roles["mine"] & roles["validation"] and not roles["mine"] & roles["eval"]
+    with pytest.raises(DataError, match="gsm8k is one of the built-in tasks"):
+        register_task(TaskSpec("gsm8k", *facts, "eval", problems=doubles))
+    with pytest.raises(DataError, match="no split 'test': its splits are train, eval"):
+        register_task(TaskSpec("more", *facts, "test", problems=doubles))
+    with pytest.raises(DataError, match="more has no problems"):
+        register_task(TaskSpec("more", *facts, "eval"))
+    assert "more" not in tasks and tasks["gsm8k"] is TASKS["gsm8k"]

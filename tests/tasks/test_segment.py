@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stir_core.errors import DataError
-from stir_core.tasks.segment import StepScanner, boundaries, split_steps
+from stir_core.tasks.segment import SEGMENTERS, StepScanner, boundaries, count_steps, register_segmenter, split_steps
 
 
 def decode_bytes(ids):
@@ -91,3 +91,39 @@ def test_an_empty_delimiter_is_refused():
         split_steps("a", "")
     with pytest.raises(DataError, match="delimiter is empty"):
         StepScanner(decode_pieces, "")
+
+
+@pytest.fixture
+def nothing_stays():
+    before = dict(SEGMENTERS)
+    yield
+    SEGMENTERS.clear()
+    SEGMENTERS.update(before)
+
+
+@given(st.lists(st.integers(0, len(PIECES) - 1), max_size=40), st.sampled_from(["\n\n", "\n", ".\n\n"]))
+def test_a_segmenter_that_looks_for_a_text_is_that_delimiter(ids, delimiter):
+    named = register_segmenter("looks", lambda step: delimiter in step)
+    text = decode_pieces(ids)
+    assert boundaries(ids, decode_pieces, named) == boundaries(ids, decode_pieces, delimiter)
+    assert split_steps(text, named) == split_steps(text, delimiter)
+    assert count_steps(text, named) == count_steps(text, delimiter) == text.count(delimiter)
+
+
+def test_a_segmenter_is_asked_about_the_whole_step_and_no_other(nothing_stays):
+    """Ends at the third "a" of a step, however far back the first one lies."""
+    named = register_segmenter("third", lambda step: step.count("a") == 3)
+    text = "a" + "-" * 60 + "aa|aaa|aa"
+    assert split_steps(text, named) == ["a" + "-" * 60 + "aa", "|aaa", "|aa"]
+    assert boundaries(list(text.encode()), decode_bytes, named) == (63, 67)
+    assert count_steps(text, named) == 2
+
+
+def test_an_unknown_or_endless_segmenter_is_refused(nothing_stays):
+    with pytest.raises(DataError, match="segmenter:verse says, which is not registered here"):
+        StepScanner(decode_bytes, "segmenter:verse")
+    with pytest.raises(DataError, match="finishes a step that has no text"):
+        register_segmenter("always", lambda step: True)
+    with pytest.raises(DataError, match="'A b'"):
+        register_segmenter("A b", lambda step: False)
+    assert "segmenter:always" not in SEGMENTERS
