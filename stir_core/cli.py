@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stir_core import __version__
 from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, serve, sweep, whatif
-from stir_core.commands.console import print_stages, print_traces, stoppable, table, told
+from stir_core.commands.console import print_stages, print_traces, reporting, stoppable, table
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
 from stir_core.errors import DataError, PromptError, StirError
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with told(arguments.progress) as report:  # before torch is imported, which takes seconds in which one may want to stop
+    with reporting(arguments.progress) as report:  # before torch is imported, which takes seconds in which one may want to stop
         from stir_core.pipeline import run_stages
         from stir_core.store.configs import read_config
 
@@ -147,9 +147,8 @@ def _status(arguments: argparse.Namespace) -> int:
 def _trace(arguments: argparse.Namespace) -> int:
     from stir_core.deploy.bundle import is_bundle, read_bundle
     from stir_core.deploy.opening import open_bundle
-    from stir_core.intervene.session import STEERED, VANILLA
+    from stir_core.intervene.session import STEERED, VANILLA, open_session
     from stir_core.models.loading import load_model
-    from stir_core.pipeline import open_session
     from stir_core.records import Problem, TraceEvent
     from stir_core.store.runs import Run
 

@@ -211,7 +211,7 @@ def config_from(data: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(_line(error.errors()[0])) from None
 
 
 def with_changes(config: SectionT, **values: Any) -> SectionT:
@@ -259,13 +259,14 @@ def digest_of(*parts: Any) -> str:
 STAGES = ("rollouts", "states", "actions", "basis", "steered")
 """The stages of a run, in order; each reads the ones before it."""
 
-_SPEED_ONLY = {
+_LEFT_OUT = {
     "model": {"device", "backend"},
     "rollouts": {"batch_rows", "cache_tokens"},
     "decode": {"batch_problems"},
     "task": {"n_eval", "held_out"},
     "mining": {"stability_rolls"},
 }
+"""Settings that :func:`stage_digest` leaves out: some only change speed, the others are added again for the stages that they change."""
 _STAGE_KEYS = {
     "rollouts": ("seed", "delimiter", "model", "task", "rollouts"),
     "states": ("mining", "compat"),
@@ -273,12 +274,13 @@ _STAGE_KEYS = {
     "basis": ("basis",),
     "steered": ("gate", "decode"),
 }
+"""What each stage's results depend on beyond the stages before it."""
 
 
 def stage_digest(config: RunConfig, stage: str) -> str:
-    """Digest of every setting that the results of ``stage`` depend on; settings that only change speed are left out."""
+    """Digest (16 hex digits) of every setting that the results of ``stage`` depend on; settings that only change speed are not in it."""
     plain = config.model_dump(mode="json")
-    for section, keys in _SPEED_ONLY.items():
+    for section, keys in _LEFT_OUT.items():
         plain[section] = {key: value for key, value in plain[section].items() if key not in keys}
     if plain["basis"]["quality"] == "mined":  # the default adds nothing: such a basis is the one it always was
         del plain["basis"]["quality"]
@@ -322,11 +324,8 @@ def _resolve_layer(spec: LayerSpec, n_layers: int) -> int:
     return spec % n_layers
 
 
-def _one_line(error: ValidationError) -> str:
-    return _line(error.errors()[0])
-
-
 def _line(first: Any, root: type[BaseModel] = RunConfig) -> str:
+    """One of pydantic's errors in one line, with the key and the remedy."""
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1], root), n=1)

@@ -49,7 +49,7 @@ class Answer(Record):
 
 
 class Estimate(Record):
-    """A number with its confidence interval."""
+    """A number with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -111,6 +111,7 @@ class Comparison(Record):
     difference: Estimate
     """Accuracy minus the baseline's; percentile bootstrap over problems."""
     p: float
+    """Two-sided, by ``test``."""
     test: str
     p_holm: float
     """Holm-corrected over the methods of the report."""
@@ -125,6 +126,7 @@ class Advantage(Record):
 
     entry_id: str
     value: float
+    """Difference of the shares of right answers, in [-1, 1], with its 95 % interval (bootstrap over states, then continuations)."""
     low: float
     high: float
     tokens: Estimate
@@ -134,8 +136,10 @@ class Advantage(Record):
     pairs: int
     """Pairs of continuations, one with and one without it."""
     won: int
+    """Pairs that were right with the action alone; ``lost``: without it alone."""
     lost: int
     p: float
+    """Exact McNemar over pairs of continuations (see :class:`ArmEffect`)."""
     verdict: Literal["helps", "harms", "no effect seen"]
 
 
@@ -147,6 +151,7 @@ class Roll(Record):
     arm: str
     """``"nothing"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id."""
     alpha: float
+    """Multiple of the arm's vector that was injected; 0 for ``"nothing"``."""
     rep: int
     """Continuations with equal ``rep`` draw from the same random stream, whatever their arm."""
     correct: bool
@@ -206,13 +211,15 @@ class Predictor(Record):
     points: int
     """(state, candidate) pairs."""
     spearman: float | None
+    """Rank correlation with the measured advantage; ``None`` where it is not defined."""
     low: float | None
     high: float | None
-    """Bootstrap over states."""
+    """Ends of its 95 % interval, bootstrap over states."""
     auc: float | None
     """Area under the ROC curve for "advantage above 0" against "below 0"; ``None`` when one of the two is missing."""
     positives: int
     negatives: int
+    """Points with an advantage above 0, and below."""
 
 
 class Bin(Record):
@@ -220,9 +227,12 @@ class Bin(Record):
 
     low: float
     high: float
+    """Smallest and largest margin in it."""
     points: int
     predicted: float
+    """Mean margin."""
     measured: Estimate
+    """Mean advantage."""
 
 
 class CausalPoint(Record):
@@ -235,9 +245,11 @@ class CausalPoint(Record):
     margin: float
     """Score minus null's score."""
     value: float
+    """Retrieval value ``A``, preview gain (nats a token) and cosine: see ``records.Scored`` and ``records.Retrieved``."""
     gain: float | None
     sim: float
     advantage: float
+    """Mean over its pairs: right with it minus right without, and likewise the answer's tokens."""
     tokens: float
     pairs: int
 
@@ -259,7 +271,7 @@ class CausalReport(Record):
     points: tuple[CausalPoint, ...]
 
 
-class Rebirth(Record):
+class CriticalRoll(Record):
     """One continuation of a wrong answer, from one of its tokens."""
 
     position: int
@@ -313,6 +325,7 @@ class MethodReport(Record):
     interval: str
     """How the interval was made."""
     unfinished: int
+    """Answers that stated no final answer."""
     committed: float
     """Mean tokens an answer; likewise below."""
     probe: float
@@ -323,8 +336,10 @@ class MethodReport(Record):
     flops: float
     seconds: float | None
     repeated_2: float
+    """Mean share of token 2-grams (3-grams below) that stood before in the same answer."""
     repeated_3: float
     zlib_ratio: float
+    """Mean compressed size over plain size: low is repetitive."""
     commits: float | None = None
     """Mean impulses an answer; ``None`` for methods that have none."""
     versus: Comparison | None = None

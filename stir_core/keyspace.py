@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 Similarity = Literal["cosine", "centred", "whitened"]
+"""How keys and states are mapped before their cosine is taken."""
 
 
 class KeySpace(NamedTuple):
@@ -30,7 +31,7 @@ class KeySpace(NamedTuple):
 
 
 def fit_space(kind: Similarity, keys: Float[np.ndarray, "n d"], layers: list[int]) -> KeySpace:
-    """Fit the space to keys, each of its own layer.
+    """Fit the space to raw keys; ``layers[i]`` is the layer of key i.
 
     The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), since there are mostly fewer keys than
     dimensions. With fewer than two keys a layer has no mean worth taking away, and stays as it is.

@@ -31,7 +31,7 @@ from stir_core.harvest.states import Reading, capture_states, finished_steps, go
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
-from stir_core.intervene.session import graded, open_session
+from stir_core.intervene.session import graded
 from stir_core.models.lens import lens_of
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Continuation, Entry, Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
@@ -40,8 +40,6 @@ from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import read_tensors, write_tensors
 from stir_core.tasks import Grader, load_problems, render
-
-__all__ = ["STAGES", "Progress", "open_session", "run_stages"]
 
 
 class Progress(NamedTuple):
@@ -56,6 +54,7 @@ class Progress(NamedTuple):
 
 
 Report = Callable[[Progress], None]
+"""What is told how far a stage has come."""
 
 
 def run_stages(
@@ -154,21 +153,20 @@ def _make_rollouts(run: Run, model: LoadedModel, report: Report) -> int:
     known = read_records(file, Rollout, torn="drop") if file.exists() else []
     done = {(rollout.problem_id, rollout.k) for rollout in known}
     layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
-    shelf = Captured(_take_up(run, "states", model), layers, model.d_model)
+    captured = Captured(_take_up(run, "states", model), layers, model.d_model)
     total, tokens = len(problems) * config.rollouts.k, 0
     report(Progress("rollouts", len(done), total, "rollouts"))
     with Grader() as grader:
         prompts = [(problem, _prompt_ids(model, problem, config, config.rollouts.max_new_tokens)) for problem in problems]
-
         try:
             for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
                 append_records(file, [rollout])
-                shelf.add(rollout, states)
+                captured.add(rollout, states)
                 known.append(rollout)
                 tokens += rollout.n_tokens
                 report(Progress("rollouts", len(known), total, "rollouts", tokens))
         finally:
-            shelf.flush()
+            captured.flush()
     order = {problem.id: i for i, problem in enumerate(problems)}
     known.sort(key=lambda rollout: (order[rollout.problem_id], rollout.k))  # the order of arrival depends on the batch
     counts = {
@@ -190,7 +188,7 @@ def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
     pairs = _planned(run, model, layers, _steps(run, model))
     readings = _readings(run, model, pairs)
     part = _take_up(run, "states", model)
-    shelf = Captured(part, () if config.compat else layers, model.d_model)
+    captured = Captured(part, () if config.compat else layers, model.d_model)
     rows: list[StateRow] = []
     tensors: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
 
@@ -200,10 +198,10 @@ def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
             for layer in layers:
                 tensors[layer].append(by_layer[layer][i])
 
-    missing = [reading for reading in readings if not shelf.holds(reading)]
+    missing = [reading for reading in readings if not captured.holds(reading)]
     for reading in readings:
-        if shelf.holds(reading):
-            keep(reading, shelf.states(reading))
+        if captured.holds(reading):
+            keep(reading, captured.states(reading))
     tokens = 0
     for done, (reading, by_layer) in enumerate(capture_states(model, missing, layers), start=1):
         keep(reading, {layer: states.numpy() for layer, states in by_layer.items()})
@@ -216,7 +214,7 @@ def _make_states(run: Run, model: LoadedModel, report: Report) -> int:
         write_records(folder / "rows.jsonl", rows)
         named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}
         write_tensors(folder / "states.safetensors", named)
-        shelf.clear()
+        captured.clear()
         (folder / "marker").unlink()
     return tokens
 
@@ -390,7 +388,7 @@ def _planned(run: Run, model: LoadedModel, layers: tuple[int, ...], steps: dict[
     config, problems = run.config, run.problems()
     golds = gold_solutions(model, problems, config)
     pairs = plan_pairs(problems, run.rollouts(), config.mining, seed=config.seed, steps=steps, golds=golds)
-    return pairs[: -(-config.mining.top_pairs // len(layers))]
+    return pairs[: -(-config.mining.top_pairs // len(layers))]  # rounded up: the last pair may be cut between its layers
 
 
 def _steps(run: Run, model: LoadedModel) -> dict[tuple[str, int], int]:

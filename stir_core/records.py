@@ -120,6 +120,7 @@ class Entry(Record):
     action_row: int | None
     """Row of ``actions`` in ``actions.safetensors``; ``None`` for a null entry."""
     key_norm: float
+    """Euclidean, in residual-stream units; likewise for the action."""
     action_norm: float | None
     reachable: bool
     """False at m = M: retrieval only ever asks for control points 1..M-1."""
@@ -186,7 +187,7 @@ class Pick(Record):
 
 
 class Retrieved(Record):
-    """One entry that retrieval returned for a step, with its measured value and, where previewed, its preview."""
+    """One entry that retrieval returned for a step, with its value and, where previewed, its preview."""
 
     entry_id: str
     kind: EntryKind
@@ -224,6 +225,7 @@ class Scored(Record):
 
     entry_id: str
     value: float
+    """``A = sim * quality``."""
     gain: float | None
     """``P_i - P_null`` in nats a token; ``None`` when not measured."""
     score: float | None
@@ -297,12 +299,17 @@ class ModelIdentity(Record):
     """What an artefact was made with; two identities that differ in a checked field do not share artefacts."""
 
     name: str
+    """What it was loaded by; never checked, since one model has many."""
     weights_sha256: str
+    """Of the GGUF file, or over the safetensors files (``models.catalogue.weights_digest``)."""
     tokenizer_sha256: str
+    """Over vocabulary, merges, special tokens and chat template."""
     processing: Literal["raw"] = "raw"
     """Always raw: weights neither folded nor centred, so vectors live in Hugging Face coordinates."""
     dtype: str
+    """Numbers that it computes in, e.g. ``"float32"``."""
     architecture: str
+    """Class of the Hugging Face model."""
     n_layers: int
     d_model: int
     hook: str = "blocks.{layer}.hook_out"
@@ -346,11 +353,13 @@ class TokenEvent(Record):
     """While decoding: one committed token of one row."""
 
     row: int
+    """Number of the answer among those decoded together; for all events."""
     step: int
     token_id: int
     text: str
     """Text that this token adds (may be empty while a character is incomplete)."""
     logprob: float
+    """Under the model that decoded it, temperature 1, in nats."""
 
 
 class StepEvent(Record):

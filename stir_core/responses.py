@@ -1,4 +1,4 @@
-"""What one impulse does to the model at one place, as frozen records: the answer of the system to a kick.
+"""What one impulse does to the model at one place, as frozen records: its impulse response.
 
 Sizes are in the residual stream's own units, divergences in nats, ``KL(steered || clean)``. ``None`` means "not measured" or "not defined".
 """
@@ -64,6 +64,7 @@ class TokenShift(Record):
     token_id: int
     text: str
     before: float
+    """Probability without the impulse, in [0, 1]."""
     after: float
 
 

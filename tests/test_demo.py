@@ -6,7 +6,7 @@ from stir_core.config import STAGES
 from stir_core.evaluate.report import evaluation_report
 from stir_core.evaluate.runner import describe
 from stir_core.intervene.gate import decide
-from stir_core.pipeline import open_session
+from stir_core.intervene.session import open_session
 from stir_core.records import TraceEvent
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config

@@ -9,7 +9,8 @@ import pytest
 from stir_core import pipeline
 from stir_core.config import STAGES, RunConfig, config_from
 from stir_core.errors import MismatchError, StoreError
-from stir_core.pipeline import open_session, run_stages
+from stir_core.intervene.session import open_session
+from stir_core.pipeline import run_stages
 from stir_core.records import Continuation, StateRow, TraceEvent, Verdict
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run, list_runs

@@ -105,7 +105,7 @@ def load_model(config: ModelConfig) -> Any:
 
 def open_session(run: Run, model: Any) -> Steering:
     """Open a session of ``run`` on ``model`` through the core."""
-    from stir_core.pipeline import open_session as open_core_session
+    from stir_core.intervene.session import open_session as open_core_session
 
     return open_core_session(run, model)
 

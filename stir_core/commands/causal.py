@@ -3,12 +3,9 @@
 import argparse
 import json
 import shlex
-from collections.abc import Callable
 
-from stir_core.commands.console import progress
+from stir_core.commands.console import Command, progress
 from stir_core.commands.evaluate import positive
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stir_core.commands.console import Command
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
     from stir_core.records import Problem
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:
@@ -103,13 +102,13 @@ def _reporter(arguments: argparse.Namespace) -> Callable[[str], None]:
 
 
 def _session(bundle: "Bundle", run: str | None, model: "LoadedModel") -> "Session":
-    from stir_core.intervene.session import Session, open_session
+    from stir_core.deploy.opening import open_bundle
+    from stir_core.intervene.session import open_session
     from stir_core.store.runs import Run
 
     if run is not None:
         return open_session(Run.open(run), model)
-    bundle.manifest.check_model(model.identity)
-    return Session(bundle.manifest.run_config(), model, bundle.memory())
+    return open_bundle(bundle, model)
 
 
 def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":

@@ -2,12 +2,9 @@
 
 import argparse
 import json
-from collections.abc import Callable
 
-from stir_core.commands.console import table
+from stir_core.commands.console import Command, table
 from stir_core.errors import ConfigError
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

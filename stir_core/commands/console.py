@@ -1,5 +1,6 @@
 """What the commands print, on the console: progress bars, tables, traces side by side."""
 
+import argparse
 import signal
 import sys
 import threading
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from stir_core.pipeline import Progress
     from stir_core.records import StepTrace, Trace
     from stir_core.store.runs import StageStatus
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+"""``(name, what runs it and gives the exit code, help) -> its parser``: what every command's ``add`` is given."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -54,7 +58,7 @@ def progress() -> Iterator[Callable[["Progress"], None]]:
 
 
 @contextmanager
-def told(file: Path | None) -> Iterator[Callable[["Progress"], None]]:
+def reporting(file: Path | None) -> Iterator[Callable[["Progress"], None]]:
     """Progress on the console and, where a file is named, in it as JSON lines; the last one says how it ended."""
     if file is None:
         with progress() as report:

@@ -1,13 +1,10 @@
 """``stir critical``: where was a wrong answer lost?"""
 
 import argparse
-from collections.abc import Callable
 
-from stir_core.commands.console import progress, table
+from stir_core.commands.console import Command, progress, table
 from stir_core.commands.evaluate import positive
 from stir_core.errors import DataError
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

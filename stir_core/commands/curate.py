@@ -2,17 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import table
+from stir_core.commands.console import Command, table
 from stir_core.errors import CurationError
 
 if TYPE_CHECKING:
     from stir_core.curation import Change, Judgement, Recorded
     from stir_core.store.curation import Curation
 
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 VERBS = {
     "star": "Mark entries as worth keeping.",
@@ -82,7 +80,7 @@ def _edit(curation: "Curation", arguments: argparse.Namespace) -> int:
     names: dict[str, str] = {judged.name: id_ for id_, judged in curation.state.entries.items() if judged.name}
     ids = [names.get(str(entry), str(entry)) for entry in arguments.entries]
     after = curation.add(make_edit(arguments.verb, ids, value, who=who, when=when, why=arguments.why))
-    print(f"edit {len(after)}: {told(after.lines[-1])}")
+    print(f"edit {len(after)}: {in_words(after.lines[-1])}")
     return 0
 
 
@@ -94,7 +92,7 @@ def _undo(curation: "Curation", arguments: argparse.Namespace) -> int:
     who, when = signature()
     after = curation.undo(len(curation) if arguments.number is None else arguments.number, who=who, when=when, why=arguments.why)
     for line in after.lines[len(curation) :]:
-        print(f"edit {line.number}: {told(line)}")
+        print(f"edit {line.number}: {in_words(line)}")
     return 0
 
 
@@ -152,7 +150,7 @@ def _history(curation: "Curation", arguments: argparse.Namespace) -> int:
     rows = []
     for line in curation.lines:
         applies = "" if curation.applies(line) else "other entries"
-        rows.append([str(line.number), line.edit.when, line.edit.who, told(line), line.edit.why, applies])
+        rows.append([str(line.number), line.edit.when, line.edit.who, in_words(line), line.edit.why, applies])
     table(["edit", "when", "who", "what", "why", ""], rows)
     return 0
 
@@ -172,7 +170,7 @@ def _diff(curation: "Curation", arguments: argparse.Namespace) -> int:
     return 0
 
 
-def told(line: "Recorded", limit: int = 6) -> str:
+def in_words(line: "Recorded", limit: int = 6) -> str:
     """What an edit did, in one line."""
     edit = line.edit
     more = f" and {len(edit.entries) - limit} more" if len(edit.entries) > limit else ""

@@ -2,14 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from stir_core.commands.console import table
+from stir_core.commands.console import Command, table
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

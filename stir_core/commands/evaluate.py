@@ -3,11 +3,8 @@
 import argparse
 import json
 import shlex
-from collections.abc import Callable
 
-from stir_core.commands.console import progress, table
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from stir_core.commands.console import Command, progress, table
 
 
 def add(command: Command) -> None:

@@ -2,19 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import table
+from stir_core.commands.console import Command, table
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
     from stir_core.deploy.bundle import Bundle
 
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 TARGETS = ("bundle", "gguf", "easysteer", "published")
-"""What a library can be written as; docs/deployment.md says what each keeps and loses."""
+"""The names of ``deploy.prepared.TARGETS``, written out so that the parser imports none of what writes them."""
 
 
 def add(command: Command) -> None:

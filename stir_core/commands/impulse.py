@@ -2,15 +2,12 @@
 
 import argparse
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import table
+from stir_core.commands.console import Command, table
 
 if TYPE_CHECKING:
     from stir_core.responses import ImpulseResponse
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

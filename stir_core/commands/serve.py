@@ -3,16 +3,14 @@
 import argparse
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stir_core.commands.console import Command
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
     from stir_core.deploy.serve import Limits
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

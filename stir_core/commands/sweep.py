@@ -5,13 +5,12 @@ import json
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from stir_core.commands.console import progress
+from stir_core.commands.console import Command, progress
 from stir_core.commands.evaluate import positive
 from stir_core.errors import ConfigError, DataError
 from stir_core.tasks.overlap import find_overlaps
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from stir_core.config import RunConfig
     from stir_core.evaluate.sweep import Point, SweepConfig
     from stir_core.models.loading import LoadedModel
-
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add(command: Command) -> None:

@@ -3,10 +3,10 @@
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stir_core.commands.console import table
+from stir_core.commands.console import Command, table
 from stir_core.commands.overrides import overridden
 from stir_core.errors import DataError, PromptError
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from stir_core.intervene.session import Session
     from stir_core.records import Problem, Trace
 
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 _SETTINGS = {
     "strength": "gate.k_scale",
     "persistence": "gate.persistence",
@@ -73,8 +72,8 @@ def add(command: Command) -> None:
 
 def _whatif(arguments: argparse.Namespace) -> int:
     from stir_core.intervene.changes import Change
+    from stir_core.intervene.session import open_session
     from stir_core.models.loading import load_model
-    from stir_core.pipeline import open_session
     from stir_core.records import TraceEvent
     from stir_core.store.runs import Run
 

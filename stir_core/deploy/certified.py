@@ -13,6 +13,7 @@ from stir_core.errors import DeployError
 from stir_core.records import ModelIdentity, Record
 
 Target = Literal["runtime", "server", "llamacpp"]
+"""What a bundle is deployed with, and certified for."""
 MAX_CERTIFICATE = 4 << 20
 
 

@@ -121,7 +121,9 @@ class BundleManifest(Record):
     stage3: StageThree
     provenance: Provenance
     tensors: dict[str, TensorFact]
+    """Of ``library.safetensors``, by name."""
     files: dict[str, FileFact]
+    """Every file but the manifest, by name."""
     notes: tuple[str, ...] = ()
 
     @property

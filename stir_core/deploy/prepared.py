@@ -22,6 +22,7 @@ from stir_core.errors import DeployError
 from stir_core.store.runs import Run
 
 Target = str
+"""A key of :data:`TARGETS`."""
 
 
 class Recipe(NamedTuple):
@@ -30,6 +31,7 @@ class Recipe(NamedTuple):
     files: Callable[[Bundle], dict[str, bytes]] | None
     """Its files by path, the index of :func:`stir_core.deploy.folders.index_bytes` among them; ``None``: the bundle's own."""
     kept: tuple[str, ...]
+    """What a library keeps of itself in this form, and what it loses: one phrase each."""
     lost: tuple[str, ...]
     check: Callable[[Bundle], None] | None = None
     """Raises ``DeployError`` for a library that it cannot hold."""

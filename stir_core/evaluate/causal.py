@@ -41,6 +41,7 @@ from stir_core.tasks import Grader, load_problems, render
 from stir_core.tasks.overlap import find_overlaps
 
 NOTHING_ARM, RANDOM_ARM = "nothing", "random"
+"""The arms beside the candidates: no impulse, and noise of the action's norm and strength."""
 FIRST_ROUND = 2
 """Continuations of every arm before any is dropped."""
 
@@ -231,7 +232,7 @@ def study(
     settings = _settings(config, spec, rows)
     known = folder.rolls()
     tokens, done = sum(roll.decoded for roll in known), 0
-    size = max(1, 4 * rows // (6 * FIRST_ROUND))
+    size = max(1, 4 * rows // (6 * FIRST_ROUND))  # with about six arms a state, a first round fills the batch four times
     ended = False
     report(Counts("states", 0, len(states), tokens))
     try:

@@ -11,7 +11,7 @@ from itertools import pairwise, takewhile
 from stir_core.config import GateConfig, RunConfig
 from stir_core.errors import DataError
 from stir_core.evaluate.statistics import wilson
-from stir_core.findings import CriticalPoint, CriticalTrace, Estimate, Rebirth
+from stir_core.findings import CriticalPoint, CriticalRoll, CriticalTrace, Estimate
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.loading import LoadedModel
@@ -58,7 +58,7 @@ def critical_tokens(
 
 def _continued(
     model: LoadedModel, config: RunConfig, problem: Problem, trace: Trace, asked: list[tuple[int, int]], rows: int, grader: Grader
-) -> Iterator[Rebirth]:
+) -> Iterator[CriticalRoll]:
     decode = config.decode.model_copy(update={"temperature": config.rollouts.temperature, "top_p": config.rollouts.top_p})
     settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
     prompt = list(trace.prompt_ids)
@@ -68,7 +68,7 @@ def _continued(
             position, rep = asked[event.row]
             verdict = grader.judge(problem, event.trace.text)
             tokens = event.trace.tokens_used - event.trace.given
-            yield Rebirth(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
+            yield CriticalRoll(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
 
 
 def piece_texts(text: Callable[[list[int]], str], ids: Sequence[int], every: int) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def piece_texts(text: Callable[[list[int]], str], ids: Sequence[int], every: int
     return tuple(whole[start:end] for start, end in pairwise([*cuts, len(whole)]))
 
 
-def sum_up(problem: Problem, trace: Trace, of: str, every: int, rolls: list[Rebirth], pieces: tuple[str, ...] = ()) -> CriticalTrace:
+def sum_up(problem: Problem, trace: Trace, of: str, every: int, rolls: list[CriticalRoll], pieces: tuple[str, ...] = ()) -> CriticalTrace:
     """Rates by position, and the largest fall between neighbours."""
     points: list[CriticalPoint] = []
     for position in sorted({roll.position for roll in rolls}):

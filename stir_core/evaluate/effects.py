@@ -10,7 +10,9 @@ from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, Estimate,
 from stir_core.seeding import generator_for
 
 DRAWS = 4000
+"""Bootstrap resamples of an interval."""
 BINS = 5
+"""Bins of the calibration; fewer where a bin would hold less than four candidates."""
 FEWEST_STATES = 3
 """States below which an action is neither said to help nor to harm: resampling one or two of them says nothing about others."""
 
@@ -25,9 +27,13 @@ class Candidate(NamedTuple):
     entry_id: str
     chosen: bool
     margin: float
+    """Score minus null's score."""
     value: float
+    """Retrieval value ``A``."""
     gain: float | None
+    """Preview gain, nats a token."""
     sim: float
+    """Cosine."""
 
 
 Rolls = dict[tuple[StateId, str], dict[int, Roll]]
@@ -243,7 +249,7 @@ def _spearman_interval(usable: list[tuple[CausalPoint, float]], seed: int, name:
         drawn = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
         if np.ptp(drawn[:, 0]) > 0 and np.ptp(drawn[:, 1]) > 0:
             found.append(_spearman(drawn[:, 0], drawn[:, 1]))
-    if len(found) < 100:
+    if len(found) < 100:  # hardly a resample in which both vary: there is no interval to speak of
         return None, None
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)

@@ -21,20 +21,6 @@ class Interval(NamedTuple):
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-class Paired(NamedTuple):
-    """Two methods on the same problems, as right and wrong."""
-
-    n: int
-    won: int
-    """Problems that only the second got right."""
-    lost: int
-    """Problems that only the first got right."""
-    difference: Interval
-    """Second accuracy minus first, percentile bootstrap over problems."""
-    p: float
-    """Exact two-sided McNemar test."""
-
-
 def wilson(right: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's score interval for a proportion (Wilson 1927).
 
@@ -72,19 +58,6 @@ def bootstrap_mean(values: np.ndarray, *, level: float = 0.95, draws: int = 10_0
     )
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(values.mean()), float(low), float(high))
-
-
-def paired(first: list[bool], second: list[bool], *, level: float = 0.95, draws: int = 10_000, seed: int = 0, name: str = "") -> Paired:
-    """Compare two methods problem by problem.
-
-    Raises:
-        ValueError: lists of different lengths, or empty ones.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} answers against {len(second)}: paired methods answer the same problems")
-    gaps = np.array(second, float) - np.array(first, float)
-    won, lost = int((gaps > 0).sum()), int((gaps < 0).sum())
-    return Paired(len(first), won, lost, bootstrap_mean(gaps, level=level, draws=draws, seed=seed, name=name), mcnemar(won, lost))
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

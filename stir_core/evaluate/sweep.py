@@ -139,7 +139,7 @@ def changed(base: RunConfig, changes: dict[str, Any]) -> RunConfig:
 
 
 class Point(NamedTuple):
-    """One point with its run."""
+    """One point of the grid, to be measured: its values, the config that they make, and a run with its basis."""
 
     changes: dict[str, Any]
     config: RunConfig

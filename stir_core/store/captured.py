@@ -19,6 +19,8 @@ SHARD = 64
 
 @runtime_checkable
 class _Wanted(Protocol):
+    """As much of ``harvest.states.Reading`` as is asked for here: the store does not know the harvest."""
+
     @property
     def problem_id(self) -> str: ...
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from stir_core.config import digest_of
-from stir_core.findings import CriticalTrace, Rebirth
+from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.records import Trace
 from stir_core.store.jsonl import append_records, read_record, read_records
 from stir_core.store.runs import Run
@@ -20,12 +20,12 @@ class CriticalFile:
         name = digest_of([of, trace.id, list(trace.prompt_ids), list(trace.token_ids), run.config.seed])
         self._run, self._name = run, name
 
-    def rolls(self) -> list[Rebirth]:
+    def rolls(self) -> list[CriticalRoll]:
         """Continuations so far."""
         file = self._place("rolls.jsonl")
-        return read_records(file, Rebirth, torn="drop") if file.is_file() else []
+        return read_records(file, CriticalRoll, torn="drop") if file.is_file() else []
 
-    def append(self, roll: Rebirth) -> None:
+    def append(self, roll: CriticalRoll) -> None:
         """Keep one continuation."""
         file = self._run.work / "critical" / f"{self._name}.rolls.jsonl"
         if not file.is_file():  # what came with the run is not written to

@@ -6,7 +6,7 @@ from itertools import chain
 from fake_run import tokens_of
 
 from stir_core.evaluate.critical import sum_up
-from stir_core.findings import CriticalTrace, Rebirth
+from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.records import Problem, Trace
 from stir_core.store.critical import CriticalFile, Of
 from stir_core.store.runs import Run
@@ -17,7 +17,7 @@ def fake_critical(problem: Problem, trace: Trace, of: Of, rights: Sequence[int],
     positions = range(0, len(trace.token_ids), every)
     counts = [*rights, *[0] * len(positions)]
     found = [
-        Rebirth(position=position, rep=rep, correct=rep < right, finished=True, tokens=9)
+        CriticalRoll(position=position, rep=rep, correct=rep < right, finished=True, tokens=9)
         for position, right in zip(positions, counts, strict=False)
         for rep in range(rolls)
     ]

@@ -60,9 +60,9 @@ class Bench:
 
 
 Decode = Callable[[Bench, list[Question], Parameters], Iterator[Answer]]
-
-
+"""Answers to all questions, each as it ends."""
 Check = Callable[[Bench, Parameters], None]
+"""Raises a ``StirError`` for parameters that cannot be decoded with."""
 
 
 @dataclass(frozen=True)

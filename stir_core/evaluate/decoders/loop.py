@@ -59,6 +59,7 @@ class Outcome(NamedTuple):
 
 
 Begin = Callable[[Desk, Question], Steps[Outcome]]
+"""What one answer to a question does, from its prompt to its outcome."""
 
 
 def answers(bench: Bench, questions: list[Question], begin: Begin, *, width: int = 1) -> Iterator[Answer]:
@@ -71,16 +72,16 @@ def answers(bench: Bench, questions: list[Question], begin: Begin, *, width: int
     rows = bench.settings.rows or max(1, len(questions) * width)
     desk = Desk(bench, bench.model.new_store(), rows)
     ended: deque[Answer] = deque()
-    crew = side_by_side((_accounted(desk, question, begin) for question in questions), max(1, rows // width), ended.append)
-    feeds = _going_on(crew, None)
+    batch = side_by_side((_accounted(desk, question, begin) for question in questions), max(1, rows // width), ended.append)
+    feeds = _going_on(batch, None)
     while feeds is not None:
-        feeds = _going_on(crew, list(forward(bench.model, feeds).logits))
+        feeds = _going_on(batch, list(forward(bench.model, feeds).logits))
         while ended:
             yield ended.popleft()
 
 
 def side_by_side(parts: Iterable[Steps[T]], most: int, done: Callable[[T], Any]) -> Steps[None]:
-    """Run many as one: their feeds share passes, at most ``most`` of them at a time; ``done`` is called with each result."""
+    """Run many generators as one: the feeds of ``most`` of them at a time share a pass; ``done`` is called with each result."""
     waiting = iter(parts)
     live: list[tuple[Steps[T], list[Feed]]] = []
 
@@ -137,10 +138,10 @@ def sampling_of(bench: Bench, parameters: Parameters) -> Sampling:
     return Sampling(number(given, "temperature"), number(given, "top_p", most=1.0))
 
 
-def _going_on(crew: Steps[None], logits: list[Tensor] | None) -> list[Feed] | None:
+def _going_on(batch: Steps[None], logits: list[Tensor] | None) -> list[Feed] | None:
     """The next feeds, or ``None`` when all have ended."""
     try:
-        return next(crew) if logits is None else crew.send(logits)
+        return next(batch) if logits is None else batch.send(logits)
     except StopIteration:
         return None
 

@@ -127,20 +127,20 @@ def _think(desk: Desk, question: Question, row: Row, choose: Callable[[Tensor], 
 
 
 def _thinker(parameters: Parameters) -> Callable[[], Callable[[Tensor], Read]]:
-    """Makes, for each answer, the function that says what Soft Thinking reads next; it counts the answer's calm tokens."""
+    """Makes, for each answer, the function that says what Soft Thinking reads next; it counts sure tokens in a row."""
     temperature, top_p = number(parameters, "temperature"), number(parameters, "top_p", most=1.0)
     top_k, patience = int(number(parameters, "top_k", least=1)), int(number(parameters, "patience", least=1))
     limit, cold_stop = number(parameters, "entropy"), bool(parameters["cold_stop"])
 
     def thinker() -> Callable[[Tensor], Read]:
-        calm = 0
+        sure = 0
 
         def choose(logits: Tensor) -> Read:
-            nonlocal calm
+            nonlocal sure
             weights, tokens, entropy = concept(logits, temperature, top_k, top_p)
-            calm = calm + 1 if entropy < limit else 0
+            sure = sure + 1 if entropy < limit else 0
             mixture = (tokens.tolist(), weights.tolist()) if len(tokens) > 1 else None
-            return Read(int(logits.argmax()), mixture, cold_stop and calm >= patience)
+            return Read(int(logits.argmax()), mixture, cold_stop and sure >= patience)
 
         return choose
 
