@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from stir_core import config as known
+from stir_core import config as configs
 from stir_core.config import BasisConfig
 from stir_core.errors import ConfigError, SelectionError
 from stir_core.records import Entry
@@ -121,7 +121,7 @@ def select(
     ``min_per_control_point`` entries of each control point are forced in first, whatever the selector.
 
     Args:
-        keys: raw keys, row i belongs to ``entries[i]``.
+        keys: in the space that they are compared in (raw for the plain cosine), of any length; row i belongs to ``entries[i]``.
 
     Raises:
         SelectionError: no entry to choose from, or an unknown selector.
@@ -185,13 +185,14 @@ def register_selector(name: str, selector: Selector) -> None:
     """Let configs name a selector, for as long as the process lasts; it may be put in the place of one that was registered before.
 
     Raises:
-        ConfigError: one of the house's own selectors has that name.
+        ConfigError: one of the built-in selectors has that name.
     """
     if name in _OWN:
-        raise ConfigError(f"{name} is one of the house's own selectors ({', '.join(_OWN)}): choose another name")
+        raise ConfigError(f"{name} is one of the built-in selectors ({', '.join(_OWN)}): choose another name")
     SELECTORS[name] = selector
-    if name not in known.SELECTORS:
-        known.SELECTORS.append(name)
+    if name not in configs.SELECTORS:  # the names alone stand there, since configs must not import what they name
+        configs.SELECTORS.append(name)
 
 
 _OWN = tuple(SELECTORS)
+"""What is there before anything is registered."""

@@ -30,7 +30,7 @@ def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.nda
         rows: where each row of the state tensors comes from.
         states: state tensors by layer.
 
-    Source: spec, Stage I, 3-4.
+    Source: arXiv 2602.04925, Stage I.
     """
     place = {(row.problem_id, row.source, row.k, row.m): row.row for row in rows}
     entries: list[Entry] = []

@@ -53,12 +53,14 @@ class Rule(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """What comes of an action's rollouts under other choices and other labels; empty where that cannot be known."""
+    """An action re-estimated from its rollouts under other choices and other labels; empty where that cannot be known."""
 
     matched: Float[np.ndarray, "d_model"] | None = None
     gap_matched: float | None = None
+    """Mean tokens of the matched negatives minus those of the matched positives."""
     shuffled: Float[np.ndarray, "d_model"] | None = None
     p: float | None = None
+    """Permutation p-value, and the smallest that these rollouts can give."""
     floor: float | None = None
 
 
@@ -92,14 +94,17 @@ def measure(
         states: state tensors by layer.
         steps: finished steps by (problem id, k); taken from the rollouts' boundaries when not given.
         stability: what ``harvest.stability`` measured, by entry id.
+
+    Returns:
+        One record an action; ``None`` in it is what the recorded states cannot answer.
     """
-    wide = {layer: tensor.astype(np.float64) for layer, tensor in states.items()}
+    float64_states = {layer: tensor.astype(np.float64) for layer, tensor in states.items()}
     place = {(row.problem_id, row.source, row.k, row.m): row.row for row in rows}
     corrective = sorted((entry for entry in entries if entry.action_row is not None), key=lambda entry: entry.action_row or 0)
     pools = _pools(corrective, rollouts, place, steps)
     lengths = {(rollout.problem_id, rollout.k): rollout.n_tokens for rollout in rollouts}
-    directions = _length_directions(pools, corrective, wide)
-    found = [_labelled(wide[entry.layer], pools.get((entry.problem_id, entry.m)), entry, config) for entry in corrective]
+    directions = _length_directions(pools, corrective, float64_states)
+    found = [_labelled(float64_states[entry.layer], pools.get((entry.problem_id, entry.m)), entry, config) for entry in corrective]
     records: list[Control] = []
     for entry, action, labelled in zip(corrective, actions, found, strict=True):
         like = [(e.problem_id, actions[j]) for j, e in enumerate(corrective) if (e.m, e.layer) == (entry.m, entry.layer)]
@@ -116,7 +121,7 @@ def measure(
                 permutation_floor=labelled.floor,
                 stability_pos=shares.pos if shares else None,
                 stability_neg=shares.neg if shares else None,
-                leave_one_out=leave_one_out(*_sides(wide[entry.layer], place, entry)),
+                leave_one_out=leave_one_out(*_sides(float64_states[entry.layer], place, entry)),
                 others_cosine=_with_mean(action, entry, like),
             )
         )

@@ -43,7 +43,7 @@ def plan_pairs(
 ) -> list[Pair]:
     """All usable pairs, best quality first (ties: problem order, then m), uncut.
 
-    Source: spec, Stage I, 2-4.
+    Source: arXiv 2602.04925, Stage I.
 
     Args:
         steps: finished steps by (problem id, k); taken from the rollouts' boundaries when not given.

@@ -24,6 +24,7 @@ from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.segment import StepScanner
 
 Grade = Callable[[Problem, str], Verdict]
+"""(problem, text of an answer) -> verdict."""
 
 
 class Sampled(NamedTuple):
@@ -50,6 +51,7 @@ class Ending:
     ends: list[int] = field(default_factory=list)
     """Numbers of tokens after which a step is finished."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
+    """``[d_model]`` by layer, one dict a captured control point."""
 
 
 def sample_rollouts(

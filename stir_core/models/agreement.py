@@ -37,6 +37,7 @@ class Agreement(NamedTuple):
 def agreement(model: LoadedModel) -> Agreement:
     """Compare the model's decoding with float32. Needs memory for a float32 copy when the model is not float32."""
     ids = model.tokens(TEXT)[:64]
+    # every early position, where one odd token shows, then every fourth: each is a prefill of its own
     kept = [i for i in range(3, len(ids)) if i < 12 or i % 4 == 0]
     ours = torch.stack([_decoded(model, ids[: i + 1]) for i in kept]).log_softmax(-1)
     theirs = _reference(model, [ids[: i + 1] for i in kept]).log_softmax(-1)
@@ -59,10 +60,10 @@ def _decoded(model: LoadedModel, ids: list[int]) -> Tensor:
 
 def _reference(model: LoadedModel, sequences: list[list[int]]) -> Tensor:
     if model.identity.dtype == "float32":
-        way = replace(model, backend=BridgeBackend(model.bridge))
+        reference = replace(model, backend=BridgeBackend(model.bridge))
     elif isinstance(model.backend, HookedDecoder):
-        way = replace(model, backend=copy.deepcopy(model.backend).float(), eager=True)
+        reference = replace(model, backend=copy.deepcopy(model.backend).float(), eager=True)
     else:
         raise TypeError("a bridge that is not float32 has no float32 reference here: load the model with the hooked backend")
-    rows = [way.new_store().open() for _ in sequences]
-    return torch.stack([forward(way, [Feed(row, ids)]).logits[0].cpu() for row, ids in zip(rows, sequences, strict=True)])
+    rows = [reference.new_store().open() for _ in sequences]
+    return torch.stack([forward(reference, [Feed(row, ids)]).logits[0].cpu() for row, ids in zip(rows, sequences, strict=True)])

@@ -60,7 +60,7 @@ class Backend(Protocol):
 
 
 class Lean:
-    """What decoding asks of the plain Hugging Face model, wherever its hooks hang: packed passes over shared weights."""
+    """The lean decoder, base of the backends that decode: packed passes through the plain Hugging Face model, over shared weights."""
 
     packs = True
     model: nn.Module
@@ -74,7 +74,7 @@ class Lean:
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
         """See :class:`Backend`."""
-        if self._products[0].plain is not cache.eager:
+        if self._products[0].plain is not cache.eager:  # a reference pass computes exactly what the model itself would
             for product in self._products:
                 product.plain = cache.eager
         out = self.model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=keep)

@@ -1,7 +1,7 @@
 """The two backends that carry TransformerLens hook points: the raw bridge, and the lean decoder with the same points.
 
 The bridge serves anything that looks inside a model. Decoding goes through :class:`HookedDecoder`.
-Which of the two runs is a matter of speed alone, and :func:`agreement` measures that it is.
+Which of the two runs is a matter of speed alone, and ``models.agreement`` measures that it is.
 """
 
 from typing import Any

@@ -17,7 +17,7 @@ from stir_core.models.steering import Impulse, attention, captured, impulses
 
 
 class Look(NamedTuple):
-    """What one pass over a window of tokens showed."""
+    """What one pass over a window of tokens showed; all on the model's device."""
 
     logits: Float[Tensor, "tokens d_vocab"]
     """Float32, after each token of the window."""

@@ -83,7 +83,7 @@ def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> P
     mixed = [(ends[i], feed.mixture) for i, feed in enumerate(feeds) if feed.mixture is not None]
     at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
     wanted = [i for i, feed in enumerate(feeds) if feed.logits]
-    kept = [at for i in wanted for at in range(ends[i] - len(feeds[i].ids) + 1 if feeds[i].every else ends[i], ends[i] + 1)]
+    kept = [end for i in wanted for end in range(ends[i] - len(feeds[i].ids) + 1 if feeds[i].every else ends[i], ends[i] + 1)]
     keep = torch.tensor(kept, dtype=torch.long, device=model.device)
     with (
         mixtures(model.backend, mixed, tokens=len(cache.ids)),
@@ -104,6 +104,7 @@ def _packed(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> P
 
 
 def _one_by_one(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
+    """The same for a backend that takes one sequence a pass."""
     logits: list[Tensor] = []
     states: list[dict[int, Tensor]] = []
     for row, ids, impulse, wanted, capture, every, mixture in feeds:

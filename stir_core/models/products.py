@@ -1,9 +1,9 @@
 """Matrix products with few rows, the bulk of decoding on a CPU, by the kernel that is fastest for their shape.
 
 Weights stay where and as they are (no second copy, no packing). The choice is a fixed rule, never a measurement, so equal runs on one
-machine give equal bits. Measured on AMD EPYC, one thread, float32, weights ``[n, k]`` (``benchmarks/RESULTS.md``): the general product that
-torch calls there reads weights at 10 GB/s for one row and half of that for five, while the same product transposed reads them at 20 GB/s
-for two rows and stays ahead up to eight where k is small; beyond, oneDNN's leads.
+machine give equal bits. Measured on AMD EPYC, one thread, float32, weights ``[n, k]`` (``benchmarks/RESULTS.md``): the general matrix
+product that torch calls there reads weights at 10 GB/s for one row and half of that for five, while the same product transposed reads
+them at 20 GB/s for two rows and stays ahead up to eight where k is small; beyond, oneDNN's leads.
 """
 
 import functools

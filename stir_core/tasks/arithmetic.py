@@ -15,7 +15,7 @@ Levels, from easy to moderate:
 
 Splits are disjoint by construction: the split is a function of a hash of the canonical content (the operation and its
 numbers, commuting operands sorted, no names), so ``9 + 12`` as a sum, ``12 + 9``, and a word problem that adds 12 to 9 all
-lie in the same split. Answers are exact, non-negative integers. Refuses nothing: the whole set is generated, never sampled.
+lie in the same split. Answers are exact, non-negative integers. The whole set is generated, never sampled.
 """
 
 import hashlib

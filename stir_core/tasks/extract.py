@@ -16,20 +16,29 @@ from stir_core.tasks.latex import is_prose
 _BRACES = re.compile(
     r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?P<bare>\\{1,3}boxed(?:\s{1,3}-?\w[\w.,/]*|-?\d[\d.,/]*))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
 )
+"""Boxes with a brace, boxes without one (``\\boxed 5``), and every other brace, for counting; escaped ones are passed over."""
 _HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*\n?[ \t]*((?:(?!####)[^\n])*)")
+"""Exactly four hashes, and what stands behind them on that line or, where it is empty, the next."""
 _PHRASE = re.compile(
     r"\b(?:answers?|(?:correct|right|best)\s(?:option|choice))\b(?:\s(?:to|for)\s(?:the|this)\s(?:question|problem))?"
     r"[\s*_]{0,4}(?:\b(?:is|are|would be|will be|should be)\b|[:=])",
     re.IGNORECASE,
 )
+"""What announces an answer: "the answer is", "answer to the question:", "the correct option is"."""
 _LEAD = " \t\n*_:"
+"""What may stand between the announcement and the answer."""
 _SEGMENT = r"(?:\$\$[^$]+\$\$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\])"
+"""One formula between maths delimiters."""
 _MATHS = re.compile(rf"{_SEGMENT}(?:,?\s*(?:,|and|or)\s*{_SEGMENT})*", re.DOTALL)
+"""A formula, or several in a list."""
 _SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|,?\s+(?:because|since|as|so|which|where|when|but)\b")
+"""Where a stated answer ends and the talk about it goes on."""
 _PLACEHOLDERS = {"", "answer", "letter", "yes or no", "your answer", "final answer", "the answer", "...", "\\ldots", "\\dots"}
 _HEADING = re.compile(r"(?:step|part|case|solution|conclusion|explanation|verification|problem|question|note|example)\b", re.IGNORECASE)
+"""Beginnings of lines that announce reasoning and no answer."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _MOST_CANDIDATES = 50
+"""Hash lines, or phrases, that are looked at, from the end."""
 _LONGEST_CLEANED = 2000
 """Characters of a candidate that are looked at at all; far more than grading accepts as an answer."""
 _PHRASE_REACH = 400
@@ -128,16 +137,22 @@ def _phrases(text: str) -> Iterator[str]:
             yield candidate
 
 
+# -- what counts as an answer of each kind --------------------------------------------------------------------------------
+
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+"
 _NO_UNIT = r"(?:pi|plus|minus|squared|cubed|dozens?|hundreds?|thousands?|millions?|billions?)\b"
+"""Words behind a number that change its value, which a unit does not."""
 _AMOUNT = re.compile(
     rf"[£€]?\s*({_NUMBER})\s*(?:%|percent)?\s*(?:(?!{_NO_UNIT})[A-Za-z]{{2,}}[A-Za-z .'()-]*|[mshgLl%])?(?:\s+\(.*)?", re.DOTALL
 )
+"""A whole statement that is a number with its currency, per cent sign or unit."""
 _AMONG_WORDS = re.compile(rf"(?<![^\s£€$])({_NUMBER})(?=[\s.,;:!?%)]|$)")
+"""A number that stands by itself in a sentence."""
 _NOT_STATED = re.compile(
     rf"\b(?:not|half|twice|double|times|sum|difference|product|step|part|case|problem|question|sqrt|root|log|ln|sin|cos|tan)\b|\b{_NO_UNIT}",
     re.I,
 )
+"""Words that make the number beside them another one, or a label: "not 5", "half of 5", "step 5", "5 dozen"."""
 
 
 def read_number(candidate: str) -> str | None:

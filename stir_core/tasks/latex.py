@@ -1,7 +1,7 @@
 """Answers as strings: one canonical spelling, and exact values of plain numbers. Pure text work, nothing is evaluated.
 
-:func:`normalise` removes what LaTeX and habit add to an answer without changing it (spacing commands, ``\\left``, currency
-and per cent signs, units in ``\\text``, thousands marks stay for :func:`plain_number` to read). Two answers with equal
+:func:`normalise` removes what LaTeX and habit add to an answer without changing it: spacing commands, ``\\left``, currency
+and per cent signs, units in ``\\text``. Thousands marks stay, for :func:`plain_number` to read. Two answers with equal
 normal forms are equal; two that differ may still be (``x+1`` and ``1+x``), which is the business of
 :mod:`stir_core.tasks.structure` and, behind it, math-verify.
 """
@@ -41,6 +41,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
     )
 )
+"""Applied in this order; a unit must go before its ``\\text`` does."""
 _SPACE = re.compile(r"(\\[A-Za-z]+)?\s+(?=(.)?)", re.DOTALL)
 _INT = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _DECIMAL = re.compile(rf"([-+]?)({_INT}?)(\.\d+)?\.?")

@@ -159,6 +159,6 @@ def test_a_registered_selector_can_be_named_by_a_config(monkeypatch):
     picks = select(ENTRIES, KEYS, BasisConfig(selector="worst", budget=2, min_per_control_point=0))
     assert [pick.index for pick in picks] == sorted(range(len(ENTRIES)), key=lambda i: ENTRIES[i].quality)[:2]
     assert BasisConfig.model_json_schema()["properties"]["selector"]["enum"][:3] == ["dpp", "top", "random"]
-    with pytest.raises(ConfigError, match="top is one of the house's own"):
+    with pytest.raises(ConfigError, match="top is one of the built-in"):
         selection.register_selector("top", worst)
     assert [*selection.SELECTORS] == known.SELECTORS
