@@ -19,7 +19,7 @@ def test_cosines_of_the_same_text_move_only_above_the_impulse(tiny, impulse_laye
     rng = np.random.default_rng(0)
     entries = tuple(make_entry(f"m2i{i}", 2, LAYER) for i in range(6))
     memory = Memory(entries, rng.standard_normal((6, tiny.d_model)), rng.standard_normal((6, tiny.d_model)))
-    settings = Settings(DecodeConfig(max_new_tokens=40), 4, DELIMITER)
+    settings = Settings(DecodeConfig(max_new_tokens=24), 4, DELIMITER)
     (plain,) = run_all(tiny, [Job("plain", PROMPT, GateConfig())], settings)
     given = plain.token_ids[: boundaries(plain.token_ids, tiny.text, DELIMITER)[1]]
     left = Forced("earlier", impulse_layer, torch.tensor(3 * rng.standard_normal(tiny.d_model), dtype=torch.float32))
