@@ -161,6 +161,12 @@ def on_page_content(content: str, page: "Page", config: "MkDocsConfig", files: "
     return ROLE.sub(r"\1", content)
 
 
+def on_post_build(config: "MkDocsConfig") -> None:
+    """Put the search's index into a script as well, which is how a page that was opened from a folder reads it."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text('utf-8')}", encoding="utf-8")
+
+
 def equation(latex: str, *, block: bool) -> str:
     """One equation as MathML, which browsers set themselves; bars and function names get the room that printed mathematics gives them."""
     from latex2mathml.converter import convert
