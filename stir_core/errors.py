@@ -5,6 +5,11 @@ Raised anywhere, caught at two borders only: the command line (one line, exit co
 """
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what another library's error says, cut to ``most`` characters: for a refusal of ours that passes it on."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:most]
+
+
 class StirError(Exception):
     """Base of all refusals. ``str(error)`` is one line that a user can act on."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from stir_core.deploy.bundle import MAX_LIBRARY, MAX_MANIFEST, Bundle, check_target, read_bundle, read_manifest
 from stir_core.deploy.manifest import MANIFEST
 from stir_core.deploy.untrusted import check_name
-from stir_core.errors import DeployError
+from stir_core.errors import DeployError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -109,8 +109,9 @@ def _asked(repo: str, do: "Callable[[HfApi], T]") -> T:
     except OfflineModeIsEnabled:
         raise DeployError("the hub is switched off (HF_HUB_OFFLINE): unset it to push or pull") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:160]
-        raise DeployError(f"{repo} cannot be reached or refuses ({said}): check the name, the network and HF_TOKEN") from None
+        raise DeployError(
+            f"{repo} cannot be reached or refuses ({first_line(error, 160)}): check the name, the network and HF_TOKEN"
+        ) from None
 
 
 def _token() -> str | bool:

@@ -26,7 +26,7 @@ from stir_core.deploy.bundle import Bundle
 from stir_core.deploy.folders import INDEX, file_names, index_bytes
 from stir_core.deploy.manifest import MAX_ENTRIES, MAX_WIDTH
 from stir_core.deploy.untrusted import read_plain
-from stir_core.errors import DeployError
+from stir_core.errors import DeployError, first_line
 from stir_core.records import Entry
 from stir_core.store.runs import Library
 
@@ -290,7 +290,7 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
         with torch.serialization.safe_globals(arrays):
             found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
-        raise DeployError(f"{path} is no plain tensor ({_first(error)}): nothing was run; {_AGAIN}") from None
+        raise DeployError(f"{path} is no plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
     rows = found.detach().numpy() if isinstance(found, torch.Tensor) else found
     if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
         raise DeployError(f"{path} holds {type(found).__name__}, not numbers: {_AGAIN}")
@@ -329,7 +329,3 @@ def _notes(rows: list[PublishedEntry], root: Path) -> tuple[str, ...]:
     if not (root / "library" / "keys").is_dir():
         notes.append("imported from the published layout without raw keys: keys have norm 1")
     return tuple(notes)
-
-
-def _first(error: BaseException) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

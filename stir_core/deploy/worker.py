@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from stir_core.config import DecodeConfig
 from stir_core.deploy.runtime import SteeredModel
-from stir_core.errors import DeployError, StirError
+from stir_core.errors import DeployError, StirError, first_line
 from stir_core.intervene.jobs import Intake, Job
 from stir_core.records import Event, TraceEvent
 
@@ -182,8 +182,3 @@ class Worker(Intake):
         for ticket in tickets:
             ticket.given_up.set()
             ticket.sink(why)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, cut to a length that one can read."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

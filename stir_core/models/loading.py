@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
-from stir_core.errors import ModelError, PromptError
+from stir_core.errors import ModelError, PromptError, first_line
 from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import Store
 from stir_core.models.catalogue import ModelSource, converted, converted_folder, file_digest, resolve, weights_digest
@@ -30,14 +30,14 @@ from stir_core.records import ModelIdentity
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _THREADS_SET = threading.Event()
 
-Way = Literal["hooked", "bridge", "plain"]
+BackendName = Literal["hooked", "bridge", "plain"]
 """What forward passes go through: the lean decoder with TransformerLens hook points (with a bridge beside it), the raw bridge, or the lean
 decoder alone, without TransformerLens."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready for hooked forward passes. Share one per process; ``lock`` serialises whole hooked sections."""
+    """A model ready for hooked forward passes. Share one per process."""
 
     bridge: Any
     """The raw TransformerBridge, for looking inside; ``None`` for the plain backend."""
@@ -55,6 +55,7 @@ class LoadedModel:
     eager: bool = False
     """Attention as Hugging Face's eager kernel computes it, bit for bit, instead of fused kernels."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Held for a whole pass with its hooks, which are global state of the module tree."""
 
     def new_store(self) -> Store:
         """An empty store for the keys and values of sequences."""
@@ -102,7 +103,7 @@ class LoadedModel:
             if len(messages) > 1 and messages[0]["role"] == "system" and messages[1]["role"] == "user":
                 joined = f"{messages[0]['content']}\n\n{messages[1]['content']}"
                 return self.dialogue_text([{"role": "user", "content": joined}, *messages[2:]])
-            raise PromptError(f"the model's chat template refuses this conversation: {_first_line(error)}") from None
+            raise PromptError(f"the model's chat template refuses this conversation: {first_line(error, 300)}") from None
 
     def chat_ids(self, question: str, system: str | None = None, *, room: int = 1) -> list[int]:
         """Prompt ids; the chat template's own BOS is the only one.
@@ -134,7 +135,7 @@ class LoadedModel:
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: Way = "hooked") -> LoadedModel:
+def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: BackendName = "hooked") -> LoadedModel:
     """Load a model by catalogue name, folder, GGUF file or hub name, raw: weights neither folded nor centred.
 
     Args:
@@ -160,7 +161,7 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
         tokenizer = AutoTokenizer.from_pretrained(folder)
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
+        raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
     return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target, backend=backend)
 
 
@@ -171,7 +172,7 @@ def boot(
     *,
     weights_sha256: str,
     device: torch.device | str = "cpu",
-    backend: Way = "hooked",
+    backend: BackendName = "hooked",
 ) -> LoadedModel:
     """Wrap a loaded Hugging Face causal language model and its tokenizer. The model's modules are taken over, save by the plain backend.
 
@@ -254,7 +255,7 @@ def _convert(file: Path, folder: Path) -> Path:
         model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
-        raise ModelError(f"{file} cannot be read as a GGUF model: {_first_line(error)}") from error
+        raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
     # the dequantised weights are plain float32; only these marks keep save_pretrained from writing them
     model.hf_quantizer = None
     model.is_quantized = False
@@ -298,7 +299,3 @@ def _stop_ids(hf_model: Any, tokenizer: Any) -> frozenset[int]:
         ids = getattr(holder, "eos_token_id", None)
         found |= set(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
     return frozenset(found)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
