@@ -55,20 +55,21 @@ def _parser() -> argparse.ArgumentParser:
 
     status = command("status", _status, "What a run holds, stage by stage.")
     status.add_argument("run", help='run folder, or "demo"')
-    status.add_argument("--json", action="store_true")
+    status.add_argument("--json", action="store_true", help="print JSON")
 
     trace = command("trace", _trace, "Decode a prompt vanilla and steered, side by side, with the gate's decisions.")
     trace.add_argument("run", help='run folder, "demo", or the folder of a bundle')
     trace.add_argument("prompt", help="a question, or the id of one of the run's held-out problems")
     trace.add_argument("--raw", action="store_true", help="send the prompt as typed, without the task's template")
     trace.add_argument("--strength", type=float, help="k_scale instead of the run's own; 0 equals vanilla")
-    trace.add_argument("--persistence", choices=("ephemeral", "persistent"))
-    trace.add_argument("--variant", choices=("stir", "no_memory", "no_probing", "random_vector", "random_choice"))
+    trace.add_argument("--persistence", choices=("ephemeral", "persistent"), help="whether an impulse stays in the cache")
+    variants = ("stir", "no_memory", "no_probing", "random_vector", "random_choice")
+    trace.add_argument("--variant", choices=variants, help="the method, or an ablation of it")
     trace.add_argument("--candidates", type=int, help="corrective entries previewed at each step")
     trace.add_argument("--probe-tokens", type=int, help="tokens decoded in a preview")
     trace.add_argument("--max-new-tokens", type=int, help="budget of committed tokens")
     trace.add_argument("--model", help="another place where the run's own model lies")
-    trace.add_argument("--json", action="store_true")
+    trace.add_argument("--json", action="store_true", help="print JSON")
 
     models = command("models", _models, "The models that can be named.")
     models.add_argument("--prepare", metavar="NAME", help="convert or download a model now rather than at first use")
@@ -76,18 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         "--check", metavar="NAME", help="load a model and compare its decoding with float32; exit code 1 when it is too far off"
     )
     models.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="numeric type for --check")
-    models.add_argument("--json", action="store_true")
+    models.add_argument("--json", action="store_true", help="print JSON")
 
     tasks = command("tasks", _tasks, "The tasks, or some problems of one.")
     tasks.add_argument("name", nargs="?", help="show this task's first problems")
     tasks.add_argument("--split", default="mine", help="mine, validation, eval, or a split of the data set's own")
     tasks.add_argument("-n", type=int, default=3, help="how many problems to show")
-    tasks.add_argument("--json", action="store_true")
+    tasks.add_argument("--json", action="store_true", help="print JSON")
 
     show = command("show", _show, "A run's actions as a table.")
     show.add_argument("run", help='run folder, or "demo"')
     show.add_argument("--all", action="store_true", help="all mined entries rather than the selected basis")
-    show.add_argument("--json", action="store_true")
+    show.add_argument("--json", action="store_true", help="print JSON")
 
     select = command("select", _select, "Select a diverse basis from any keys: greedy MAP of a quality-weighted DPP.")
     select.add_argument("keys", type=Path, help="safetensors file with `keys` [n, d] and `quality` [n]")
@@ -95,13 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--diversity", type=float, default=0.5, help="weight of the log-determinant (lambda)")
     select.add_argument("--epsilon", type=float, default=1e-4, help="ridge on the kernel's diagonal")
     select.add_argument("--compat", action="store_true", help="as the published code; without forced picks both agree")
-    select.add_argument("--json", action="store_true")
+    select.add_argument("--json", action="store_true", help="print JSON")
 
     grade = command("grade", _grade, "Settle one answer against its gold answer.")
-    grade.add_argument("--kind", required=True, choices=("math", "number", "choice", "yesno"))
-    grade.add_argument("--gold", required=True)
+    grade.add_argument("--kind", required=True, choices=("math", "number", "choice", "yesno"), help="what the answer is")
+    grade.add_argument("--gold", required=True, help="the right answer: LaTeX, a number, a letter, or yes / no")
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
-    grade.add_argument("--json", action="store_true")
+    grade.add_argument("--json", action="store_true", help="print JSON")
 
     for module in (estimate, evaluate, causal, critical, impulse, sweep, curate, whatif, compare, export, certify, serve):
         module.add(command)

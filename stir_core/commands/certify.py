@@ -22,7 +22,7 @@ def add(command: Command) -> None:
     """Make the parser."""
     certify = command("certify", _certify, "Send the same prompts through the workbench and a target, compare, and put the certificate in.")
     certify.add_argument("bundle", type=Path, help="bundle folder")
-    certify.add_argument("--target", choices=("runtime", "server", "llamacpp"), required=True)
+    certify.add_argument("--target", choices=("runtime", "server", "llamacpp"), required=True, help="what to compare with")
     certify.add_argument(
         "--run", help="compare with this run's own library and settings; without it, with the bundle's in the workbench's engine"
     )

@@ -13,9 +13,10 @@ def add(command: Command) -> None:
     compare.add_argument("run", help='run folder, or "demo"')
     compare.add_argument("other", help="another run of the same model, or the same one")
     for name in ("--library", "--other-library"):
-        compare.add_argument(name, choices=("basis", "all", "curated"), default="basis")
+        whose = "the other run's" if name == "--other-library" else "the run's"
+        compare.add_argument(name, choices=("basis", "all", "curated"), default="basis", help=f"which of {whose} libraries")
     compare.add_argument("--min-cosine", type=float, default=0.7, help="two actions are the same from here on")
-    compare.add_argument("--json", action="store_true")
+    compare.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _compare(arguments: argparse.Namespace) -> int:

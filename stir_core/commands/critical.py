@@ -19,7 +19,7 @@ def add(command: Command) -> None:
     critical.add_argument("--rolls", type=positive, default=8, help="continuations from each point")
     critical.add_argument("--rows", type=positive, default=16, help="continuations decoded side by side")
     critical.add_argument("--model", help="another place where the run's own model lies")
-    critical.add_argument("--json", action="store_true")
+    critical.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _critical(arguments: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def add(command: Command) -> None:
     for name, help in VERBS.items():
         edit = verb(name, help)
         if name in WITH_VALUE:
-            edit.add_argument("value", metavar=WITH_VALUE[name])
+            edit.add_argument("value", metavar=WITH_VALUE[name], help="what it is to be")
         edit.add_argument("entries", nargs="+", metavar="entry", help="id or display name")
         edit.add_argument("--why", default="", help="reason, kept in the history")
     listed = verb("list", "Entries that were judged, and what stands.")
@@ -54,10 +54,10 @@ def add(command: Command) -> None:
     undo.add_argument("--why", default="", help="reason, kept in the history")
     verb("history", "Every edit: when, who, what, why.")
     diff = verb("diff", "What two versions say differently; version n is what stood after n edits.")
-    diff.add_argument("a", type=int)
-    diff.add_argument("b", type=int, nargs="?", help="default: now")
+    diff.add_argument("a", type=int, help="number of a version")
+    diff.add_argument("b", type=int, nargs="?", help="number of the other version (default: now)")
     for name in ("list", "show", "history", "diff"):
-        verbs.choices[name].add_argument("--json", action="store_true")
+        verbs.choices[name].add_argument("--json", action="store_true", help="print JSON")
 
 
 def _curate(arguments: argparse.Namespace) -> int:

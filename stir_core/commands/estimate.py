@@ -18,7 +18,7 @@ def add(command: Command) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key, e.g. --set task.n_train=8"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of finished runs to expect from (default: runs)")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _estimate(arguments: argparse.Namespace) -> int:

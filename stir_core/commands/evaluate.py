@@ -33,7 +33,7 @@ def add(command: Command) -> None:
     evaluate.add_argument("--json", action="store_true", help="print the report as JSON")
 
     listed = command("methods", _methods, "The ways to answer that `stir eval` compares, with their parameters and sources.")
-    listed.add_argument("--json", action="store_true")
+    listed.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _eval(arguments: argparse.Namespace) -> int:

@@ -23,24 +23,24 @@ def add(command: Command) -> None:
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     export.add_argument("--library", choices=("curated", "basis", "all"), help="which of the run's libraries (default: curated)")
     export.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help="of the curated library, these actions with their null entries")
-    export.add_argument("--json", action="store_true")
+    export.add_argument("--json", action="store_true", help="print JSON")
 
     imported = command("import", _import, "Check a bundle, or a folder in the published layout, and say what it is.")
-    imported.add_argument("folder", type=Path, metavar="DIR")
+    imported.add_argument("folder", type=Path, metavar="DIR", help="folder to check")
     imported.add_argument("--like", metavar="RUN|BUNDLE", help="for the published layout: where model and settings come from")
     imported.add_argument("--out", type=Path, metavar="DIR", help="for the published layout: write it as a bundle")
-    imported.add_argument("--json", action="store_true")
+    imported.add_argument("--json", action="store_true", help="print JSON")
 
     push = command("push", _push, "Upload a bundle to a hub repository (HF_TOKEN, HF_ENDPOINT).")
-    push.add_argument("folder", type=Path, metavar="DIR")
+    push.add_argument("folder", type=Path, metavar="DIR", help="bundle folder")
     push.add_argument("repo", help="NAME/REPO; made where there is none")
     push.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
 
     pull = command("pull", _pull, "Fetch a bundle from a hub repository and check it.")
     pull.add_argument("repo", help="NAME/REPO")
-    pull.add_argument("--out", type=Path, required=True, metavar="DIR")
+    pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     pull.add_argument("--revision", default="main", help="branch, tag or commit")
-    pull.add_argument("--json", action="store_true")
+    pull.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ def add(command: Command) -> None:
     impulse.add_argument("--alpha", type=strength, help="multiple of the action (default: what the gate committed there, else 1)")
     impulse.add_argument("--doses", type=strength, nargs="+", metavar="ALPHA", help="other strengths to compare (default: powers of two)")
     impulse.add_argument("--model", help="another place where the run's own model lies")
-    impulse.add_argument("--json", action="store_true")
+    impulse.add_argument("--json", action="store_true", help="print JSON")
 
 
 def strength(text: str) -> float:

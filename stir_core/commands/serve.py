@@ -21,7 +21,7 @@ def add(command: Command) -> None:
     serve.add_argument("--name", help="what requests call the model (default: the bundle folder's name)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     serve.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
-    serve.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    serve.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a CUDA device when there is one")
     serve.add_argument("--check", default="exact", choices=("exact", "shape"), help="shape: take any model of the same width and depth")
     serve.add_argument("--rows", type=int, default=8, help="answers decoded side by side")
     serve.add_argument("--queue", type=int, default=32, help="answers that may wait; more are refused with 429")

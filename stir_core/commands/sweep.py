@@ -30,7 +30,7 @@ def add(command: Command) -> None:
     sweep.add_argument("--rows", type=positive, default=16, help="answers decoded side by side")
     sweep.add_argument("--test", type=positive, metavar="N", help="evaluate the chosen point on N eval problems")
     sweep.add_argument("--model", help="another place where the base experiment's model lies")
-    sweep.add_argument("--json", action="store_true")
+    sweep.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _sweep(arguments: argparse.Namespace) -> int:

@@ -61,13 +61,14 @@ def add(command: Command) -> None:
     add_link("--then", choices=("gate", "nothing"), action=_Link, help="who decides behind the change (default: the gate)")
     whatif.add_argument("--raw", action="store_true", help="send a question as typed, without the task's template")
     whatif.add_argument("--strength", type=float, help="this and the settings below: as the answer was, or is to be, recorded with")
-    whatif.add_argument("--persistence", choices=("ephemeral", "persistent"))
-    whatif.add_argument("--variant", choices=("stir", "no_memory", "no_probing", "random_vector", "random_choice"))
-    whatif.add_argument("--candidates", type=int)
-    whatif.add_argument("--probe-tokens", type=int)
-    whatif.add_argument("--max-new-tokens", type=int)
+    whatif.add_argument("--persistence", choices=("ephemeral", "persistent"), help="whether an impulse stays in the cache")
+    variants = ("stir", "no_memory", "no_probing", "random_vector", "random_choice")
+    whatif.add_argument("--variant", choices=variants, help="the method, or an ablation of it")
+    whatif.add_argument("--candidates", type=int, help="corrective entries previewed at each step")
+    whatif.add_argument("--probe-tokens", type=int, help="tokens decoded in a preview")
+    whatif.add_argument("--max-new-tokens", type=int, help="budget of committed tokens")
     whatif.add_argument("--model", help="another place where the run's own model lies")
-    whatif.add_argument("--json", action="store_true")
+    whatif.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _whatif(arguments: argparse.Namespace) -> int:

@@ -44,6 +44,16 @@ def test_every_command_and_option_is_shown() -> None:
                 assert option in section, f"stir {' '.join(words)} {option}"
 
 
+def test_every_argument_says_what_it_is() -> None:
+    found = [
+        f"stir {' '.join(words)}: {action.option_strings or action.dest}"
+        for words, parser in reference.commands(reference.stir_parser())
+        for action in parser._actions
+        if not action.help and not isinstance(action, argparse._SubParsersAction)
+    ]
+    assert found == []
+
+
 def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     before = reference.cli_page()
     monkeypatch.setenv("COLUMNS", "43")
