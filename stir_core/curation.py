@@ -141,12 +141,14 @@ class Judgement(NamedTuple):
         return tuple(sorted(id_ for id_, judged in self.entries.items() if judged.starred))
 
 
-class Change(NamedTuple):
+class Difference(NamedTuple):
     """What two versions say differently about an entry."""
 
     entry_id: str
     field: str
+    """``"star"``, ``"tags"``, ``"note"``, ``"library"``, ``"name"`` or ``"merged into"``."""
     before: str
+    """In words; ``""``: nothing."""
     after: str
 
 
@@ -312,14 +314,14 @@ def _inverse(edit: Edit, was: Judged, made: Judged, stands: Judged) -> tuple[Edi
     return ("rename", was.name) if stands.name == made.name else None
 
 
-def changes(before: Judgement, after: Judgement) -> tuple[Change, ...]:
+def changes(before: Judgement, after: Judgement) -> tuple[Difference, ...]:
     """Where two versions differ, entry by entry; ``""`` is "nothing"."""
-    found: list[Change] = []
+    found: list[Difference] = []
     for id_ in sorted(before.entries.keys() | after.entries.keys()):
         one, two = before.of(id_), after.of(id_)
         if one != two:
             pairs = zip(_FIELDS, _told(one), _told(two), strict=True)
-            found += [Change(id_, field, old, new) for field, old, new in pairs if old != new]
+            found += [Difference(id_, field, old, new) for field, old, new in pairs if old != new]
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from stir_core.commands.console import Command, table
 from stir_core.errors import CurationError
 
 if TYPE_CHECKING:
-    from stir_core.curation import Change, Judgement, Recorded
+    from stir_core.curation import Difference, Judgement, Recorded
     from stir_core.store.curation import Curation
 
 
@@ -157,7 +157,7 @@ def _history(curation: "Curation", arguments: argparse.Namespace) -> int:
 
 def _diff(curation: "Curation", arguments: argparse.Namespace) -> int:
     b = len(curation) if arguments.b is None else arguments.b
-    found: tuple[Change, ...] = curation.diff(arguments.a, b)
+    found: tuple[Difference, ...] = curation.diff(arguments.a, b)
     if arguments.json:
         print(json.dumps([change._asdict() for change in found], indent=2, ensure_ascii=False))
         return 0

@@ -132,7 +132,7 @@ class LiveAnswer:
             self.step = len(ends) + 1
         self._read_on()
         self.start = self.segment
-        self._recall([0, *ends] if given else [])
+        self._plan_recalls([0, *ends] if given else [])
         alike = next((other for other in neighbours if other.start == self.start and _same_past(other.job, self.job)), None)
         if alike is not None and len(self.start) > 1:
             self.cost += cost_of([Feed(self.row, self.start[:-1], logits=False)])
@@ -193,11 +193,11 @@ class LiveAnswer:
             return
         yield from self._decide()
 
-    def drawn(self, strands: list[Strand]) -> Iterator[Event]:
-        """Go on with strands that have their next token."""
+    def drawn(self) -> Iterator[Event]:
+        """Go on: every strand that was undrawn has its next token."""
         if self.phase == "preview":
             if all(strand.finish is not None for strand in self.previews):
-                self._keep_previews()
+                self._record_previews()
                 yield from self._decide()
             return
         yield self._token_event(len(self.strand.ids))
@@ -216,7 +216,7 @@ class LiveAnswer:
         self.row.length = shared
         self.phase = "read"
 
-    def _recall(self, ends: list[int]) -> None:
+    def _plan_recalls(self, ends: list[int]) -> None:
         """Cut what is read first at the control points (tokens before each) where an impulse was left in the cache."""
         past, gate = self.job.past, self.job.gate
         if past is None or gate.persistence != "persistent":
@@ -232,12 +232,14 @@ class LiveAnswer:
         self.phase = "recall" if self.recalls else "read"
 
     def _wanted(self) -> list[int]:
+        """The whole prefix of the next step, prompt first; under ``compat`` its text tokenised again, as the published code does."""
         if self.batch.settings.compat and self.texts:
             model = self.batch.model
             return model.tokens(model.prompt_text(self.job.prompt_ids) + "".join(self.texts))
         return [*self.job.prompt_ids, *self.ids]
 
     def _retrieve(self) -> None:
+        """The evidence before any preview, and whom to preview: nobody where something is forced or the gate may not steer."""
         gate, m = self.job.gate, self.step - 1
         retrieved: tuple[Retrieved, ...] = ()
         self.forced = NOTHING if self.tail else self.job.force(m) if self.job.force is not None else None
@@ -271,6 +273,7 @@ class LiveAnswer:
         self.undrawn[null] = self.logits
 
     def _preview_feed(self, i: int, strand: Strand) -> Feed:
+        """The last prefix token with the candidate's impulse, then the branch's own tokens; ``i`` counts from null, which is 0."""
         assert strand.row is not None
         if strand.ids:
             return Feed(strand.row, [strand.ids[-1]])
@@ -278,7 +281,8 @@ class LiveAnswer:
         vector = preview_scale(entry, self.job.gate) * _action(self.job, entry.entry_id, self.batch.settings.seed)
         return Feed(strand.row, [self.read_ids[-1]], Impulse(entry.layer, vector))
 
-    def _keep_previews(self) -> None:
+    def _record_previews(self) -> None:
+        """Write into the evidence what the previews, all of which have ended, measured."""
         null, *others = self.previews
         measured = {
             entry.entry_id: entry.model_copy(
@@ -310,6 +314,7 @@ class LiveAnswer:
         return None
 
     def _close_previews(self) -> None:
+        """Give the branches back; one that was grafted lives in the answer's own row."""
         for strand in reversed(self.previews):
             if strand.row is not None and strand.row is not self.row:
                 self.batch.branches.close(strand.row)
@@ -318,6 +323,7 @@ class LiveAnswer:
     # -- committing ----------------------------------------------------------------------------------------------------
 
     def _decide(self) -> Iterator[Event]:
+        """Let the gate decide, or take what is forced; then begin the step, by going on with a preview where that is the same."""
         settings = self.batch.settings
         if self.forced is None:
             self.decision = decide(self.evidence, self.job.gate, seed=settings.seed, name=self.job.id)
@@ -444,6 +450,7 @@ class LiveAnswer:
 
 
 def _impulse(answer: LiveAnswer) -> Impulse:
+    """What the decision injects: ``alpha`` times the chosen action, or times the forced vector."""
     chosen = answer.decision.chosen
     if answer.forced is not None:
         assert answer.forced.vector is not None  # a label comes with a vector

@@ -61,9 +61,8 @@ def steer(model: LoadedModel, jobs: list[Job] | Intake, settings: Settings) -> I
             _draw_all(model, pending)
             for answer in live:
                 if answer.undrawn:
-                    drawn = list(answer.undrawn)
                     answer.undrawn.clear()
-                    yield from answer.drawn(drawn)
+                    yield from answer.drawn()
         live = [answer for answer in live if answer.finish is None]
 
 

@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 
 from pydantic import ValidationError
 
-from stir_core.curation import Change, Edit, EditKind, Judgement, Recorded, changes, check, fold, make_edit, taken_back
+from stir_core.curation import Difference, Edit, EditKind, Judgement, Recorded, changes, check, fold, make_edit, taken_back
 from stir_core.errors import CurationError
 from stir_core.records import Entry
 from stir_core.store.jsonl import cut_torn_line
@@ -82,7 +82,7 @@ class Curation:
             raise CurationError(f"there is no version {n}: the history has versions 0 to {len(self.lines)}")
         return fold(line.edit for line in self.lines[:n] if self.applies(line))
 
-    def diff(self, a: int, b: int) -> tuple[Change, ...]:
+    def diff(self, a: int, b: int) -> tuple[Difference, ...]:
         """What version ``b`` says differently from version ``a``."""
         return changes(self.version(a), self.version(b))
 
