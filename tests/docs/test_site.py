@@ -193,6 +193,8 @@ def test_the_site_is_whole(built: Path) -> None:
     assert list(check_site.problems(built)) == []
     api = (built / "reference" / "api.html").read_text("utf-8")
     assert 'id="stir_core.steer"' in api and "log-probabilities are in nats" in api
+    said = api.split('id="stir_core.open_run"')[1].split("Raises:")[0].split("Returns:")[1]
+    assert said.count("<li") == 1, "what is returned is told in one piece, however many lines it takes"
 
 
 @pytest.mark.notebooks
