@@ -190,7 +190,7 @@ class RunConfig(Section):
     seed: int = 0
     """Seed of the run; every random choice derives from it by name."""
     delimiter: Annotated[str, Field(min_length=1)] = "\n\n"
-    """Text that ends a reasoning step."""
+    """Text that ends a reasoning step, or "segmenter:NAME" for a function given to register_segmenter."""
     compat: bool = False
     """Reproduce the published code's quirks: text tokenised again at every boundary, selection not conditioned on forced picks."""
     model: ModelConfig = ModelConfig()
