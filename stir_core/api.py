@@ -614,7 +614,6 @@ def _opened(source: Run | Bundle | str | Path) -> Run | Bundle:
 def _loaded(config: RunConfig, model: "LoadedModel | None") -> "LoadedModel":
     if model is not None:
         return model
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
 
-    own = config.model
-    return load_model(own.name, dtype=own.dtype, device=own.device, backend=own.backend)
+    return model_of(config.model)

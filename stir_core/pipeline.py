@@ -33,7 +33,7 @@ from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.session import graded
 from stir_core.models.lens import lens_of
-from stir_core.models.loading import LoadedModel, load_model
+from stir_core.models.loading import LoadedModel, model_of
 from stir_core.records import Continuation, Entry, Manifest, Pick, Problem, Rollout, StateRow, Trace, TraceEvent
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_records, write_records
@@ -88,7 +88,7 @@ def run_stages(
     if all(stage in kept for stage in wanted):
         return run
     if model is None:
-        model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device, backend=config.model.backend)
+        model = model_of(config.model)
     run.check_model(model.identity, kept)
     if redo is not None:
         run.discard(redo)

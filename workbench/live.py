@@ -51,7 +51,7 @@ class ModelShelf:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._model_key: tuple[str, str, str] | None = None
+        self._model_key: tuple[str, ...] | None = None
         self._model: Any = None
         self._session_key: tuple[object, ...] | None = None
         self._session: Steering | None = None
@@ -88,7 +88,7 @@ class ModelShelf:
             return self._session
 
     def _take(self, config: ModelConfig) -> Any:
-        key = (config.name, config.dtype, config.device)
+        key = (config.name, config.dtype, config.device, config.backend)
         if self._model is None or key != self._model_key:
             self._model, self._session = None, None
             self._model = load_model(config)
@@ -98,9 +98,9 @@ class ModelShelf:
 
 def load_model(config: ModelConfig) -> Any:
     """Load a model through the core (imports torch)."""
-    from stir_core.models.loading import load_model as load
+    from stir_core.models.loading import model_of
 
-    return load(config.name, dtype=config.dtype, device=config.device)
+    return model_of(config)
 
 
 def open_session(run: Run, model: Any) -> Steering:

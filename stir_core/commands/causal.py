@@ -33,14 +33,13 @@ def add(command: Command) -> None:
 def _causal(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.causal import Ask, Counts, measure
     from stir_core.evaluate.causal_text import markdown
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
     from stir_core.pipeline import Progress, short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
     run.folder("basis")
-    config = run.config.model
-    model = load_model(arguments.model or config.name, dtype=config.dtype, device=config.device)
+    model = model_of(run.config.model, arguments.model)
     ask = Ask(
         split=arguments.split,
         n=arguments.n,

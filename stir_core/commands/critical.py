@@ -24,7 +24,7 @@ def add(command: Command) -> None:
 
 def _critical(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.critical import critical_tokens
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
     from stir_core.pipeline import Progress
     from stir_core.store.critical import CriticalFile
     from stir_core.store.runs import Run
@@ -37,8 +37,7 @@ def _critical(arguments: argparse.Namespace) -> int:
         known = f"wrong ones: {', '.join(wrong[:4])}" if wrong else "none was answered wrongly"
         raise DataError(f"{name!r} is no held-out problem of {run.path}; {known}")
     problem = next(problem for problem in run.problems("steered") if problem.id == name)
-    config = run.config.model
-    model = load_model(arguments.model or config.name, dtype=config.dtype, device=config.device)
+    model = model_of(run.config.model, arguments.model)
     run.check_model(model.identity)
     file = CriticalFile(run, arguments.of, traces[name])
     with progress() as report:

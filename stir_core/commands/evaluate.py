@@ -40,14 +40,14 @@ def _eval(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.decoders.registry import methods
     from stir_core.evaluate.report import markdown
     from stir_core.evaluate.runner import Ask, Step, evaluate, settle
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
     from stir_core.pipeline import Progress, short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
     run.folder("basis")
     methods([arguments.baseline, *arguments.methods])  # said before a model is loaded
-    model = load_model(arguments.model or run.config.model.name, dtype=run.config.model.dtype, device=run.config.model.device)
+    model = model_of(run.config.model, arguments.model)
     ask = Ask(
         arguments.methods,
         task=arguments.task,

@@ -50,10 +50,9 @@ def _impulse(arguments: argparse.Namespace) -> int:
     import torch
 
     from stir_core.intervene.impulse import respond
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
 
-    config = run.config.model
-    model = load_model(arguments.model or config.name, dtype=config.dtype, device=config.device)
+    model = model_of(run.config.model, arguments.model)
     run.check_model(model.identity)
     alpha = arguments.alpha if arguments.alpha is not None else spot.alpha if spot.alpha is not None else 1.0
     found = respond(model, run.config, spot, entry, torch.tensor(run.action_rows()[entry.action_row]), alpha, doses=arguments.doses)

@@ -35,7 +35,7 @@ def add(command: Command) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
     from stir_core.pipeline import Progress
     from stir_core.store.configs import read_config
     from stir_core.store.jsonl import write_record
@@ -50,7 +50,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         configs = [(point, config) for (point, _), config in zip(configs, others, strict=True)]
     out = arguments.out or Path("runs") / arguments.sweep.stem
     problems = list(load_problems(base.task.name, "validation", n=asked.n, seed=base.seed, levels=base.task.levels))
-    model = load_model(base.model.name, dtype=base.model.dtype, device=base.model.device)
+    model = model_of(base.model)
     points = _prepared(arguments, base, configs, out, model)
     if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
         raise DataError(f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split")

@@ -74,7 +74,7 @@ def add(command: Command) -> None:
 def _whatif(arguments: argparse.Namespace) -> int:
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import open_session
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
     from stir_core.records import TraceEvent
     from stir_core.store.runs import Run
 
@@ -91,7 +91,7 @@ def _whatif(arguments: argparse.Namespace) -> int:
     if isinstance(prompt, str) and not prompt.strip():
         raise PromptError("the prompt is empty: write a question")
     run.folder("basis")
-    model = load_model(arguments.model or run.config.model.name, dtype=run.config.model.dtype, device=run.config.model.device)
+    model = model_of(run.config.model, arguments.model)
     session = open_session(run, model)
     recorded = {trace.id: trace for trace in run.traces("steered")} if problem and not asked else {}
     origin = recorded[problem.id] if problem and recorded else _answered(session, prompt, changed, raw=arguments.raw)

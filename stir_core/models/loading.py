@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from stir_core.config import ModelConfig
 from stir_core.errors import ModelError, PromptError, first_line
 from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import Store
@@ -163,6 +164,18 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
     return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target, backend=backend)
+
+
+def model_of(config: ModelConfig, name: str | None = None) -> LoadedModel:
+    """Load the model that a run's settings ask for.
+
+    Args:
+        name: another place where it lies; everything else is as the settings say.
+
+    Raises:
+        As :func:`load_model`.
+    """
+    return load_model(name or config.name, dtype=config.dtype, device=config.device, backend=config.backend)
 
 
 def boot(
