@@ -574,19 +574,12 @@ def certify_bundle(
         DeployError: the bundle's folder is not whole, or the server did not answer.
         PromptError: a problem that is too long for the context.
     """
-    from stir_core.deploy.certificate import certify
     from stir_core.deploy.certified import put
-    from stir_core.deploy.targets import by_runtime, by_server, serving
+    from stir_core.deploy.targets import compared
 
-    bundle = steered.bundle
-    budget = max_new_tokens or bundle.manifest.stage3.decode.max_new_tokens
-    facts: dict[str, Any] = {"reference": "a session of the workbench's engine", "max_new_tokens": budget}
-    if target == "runtime":
-        made = certify(bundle, session, problems, target, by_runtime(steered), plain=steered.model, **facts)
-    else:
-        with serving(steered, "certified") as url:
-            made = certify(bundle, session, problems, target, by_server(url, "certified"), **facts)
-    put(bundle.folder, made)
+    reference = "a session of the workbench's engine"
+    made = compared(steered, session, problems, target, reference=reference, max_new_tokens=max_new_tokens)
+    put(steered.bundle.folder, made)
     return made
 
 

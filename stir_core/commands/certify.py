@@ -56,25 +56,21 @@ def _certify(arguments: argparse.Namespace) -> int:
 
 def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
     """Decisions, tokens and numbers of a target that decodes by itself."""
-    from stir_core.deploy.certificate import certify
     from stir_core.deploy.runtime import SteeredModel
-    from stir_core.deploy.targets import by_runtime, by_server, serving
+    from stir_core.deploy.targets import compared
     from stir_core.models.loading import load_model
 
     session = _session(bundle, arguments.run, load_model(name, dtype=bundle.manifest.model.dtype))
-    budget = arguments.max_new_tokens or bundle.manifest.stage3.decode.max_new_tokens
-    report = _reporter(arguments)
-
-    def compared(answering, plain: "LoadedModel | None") -> "Certificate":
-        reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
-        target = arguments.target
-        return certify(bundle, session, problems, target, answering, plain=plain, reference=reference, max_new_tokens=budget, report=report)
-
-    steered = SteeredModel.load(bundle, name)
-    if arguments.target == "runtime":
-        return compared(by_runtime(steered), steered.model)
-    with serving(steered, "certified") as url:
-        return compared(by_server(url, "certified"), None)
+    reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
+    return compared(
+        SteeredModel.load(bundle, name),
+        session,
+        problems,
+        arguments.target,
+        reference=reference,
+        max_new_tokens=arguments.max_new_tokens,
+        report=_reporter(arguments),
+    )
 
 
 def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":

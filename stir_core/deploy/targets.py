@@ -3,21 +3,54 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
-from stir_core.deploy.certificate import Answering, Ask, Pair
+from stir_core.deploy.certificate import Answering, Ask, Pair, certify
+from stir_core.deploy.certified import Certificate
 from stir_core.deploy.process import Server, bound
 from stir_core.deploy.runtime import SteeredModel
 from stir_core.deploy.serve import KEY, Limits, build_app
 from stir_core.errors import DeployError
-from stir_core.records import Trace
+from stir_core.intervene.session import Session
+from stir_core.models.loading import LoadedModel
+from stir_core.records import Problem, Trace
 
 _SECONDS = 3600.0
+
+
+def compared(
+    steered: SteeredModel,
+    session: Session,
+    problems: Sequence[Problem],
+    target: Literal["runtime", "server"],
+    *,
+    reference: str,
+    max_new_tokens: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Certificate:
+    """Certify one of the two that decode by themselves.
+
+    Args:
+        steered: the bundle on a model; for ``"server"`` it is asked through a server of this process.
+        session: the workbench's engine, with the run's library or the bundle's.
+        reference: what ``session`` was made from, for the reader.
+        max_new_tokens: budget of an answer; the bundle's own where not given.
+    """
+    budget = max_new_tokens or steered.bundle.manifest.stage3.decode.max_new_tokens
+
+    def by(answering: Answering, plain: LoadedModel | None) -> Certificate:
+        facts: dict[str, Any] = {"reference": reference, "max_new_tokens": budget, "report": report}
+        return certify(steered.bundle, session, problems, target, answering, plain=plain, **facts)
+
+    if target == "runtime":
+        return by(by_runtime(steered), steered.model)
+    with serving(steered, "certified") as url:
+        return by(by_server(url, "certified"), None)
 
 
 def by_runtime(steered: SteeredModel) -> Answering:

@@ -34,8 +34,6 @@ class TaskSpec:
     """For a task that cannot be mined: the task to mine on."""
     levels: tuple[str, ...] = ()
     """Difficulty levels or question types that problems can be chosen by."""
-    template: str = "auto"
-    """Default prompt template; auto takes the one for the answer kind."""
     problems: Callable[[str], tuple[Problem, ...]] | None = None
     """Makes the problems of a split; ``None``: they are read from where :data:`ORIGINS` says."""
 
@@ -138,21 +136,21 @@ _ALL = (
     _benchmark("commonsenseqa", "choice", "MIT", None, "dev", "Common-sense questions with five options", mine_instead="openbookqa"),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _ALL}
-"""All tasks by name, in the order in which they are shown. One put in here is a task like any other."""
+"""All tasks by name, in the order in which they are shown; :func:`register_task` adds one."""
 
 
 def register_task(spec: TaskSpec) -> None:
-    """Add a task that makes its own problems, for as long as the process lasts; one registered before is replaced.
+    """Add a task for as long as the process lasts; one registered before is replaced.
 
     Args:
-        spec: with ``problems``, a function from a split's name to its problems.
+        spec: with ``problems``, a function from a split's name to its problems, unless :data:`ORIGINS` says where its rows lie.
 
     Raises:
         DataError: a built-in task has that name, nothing makes its problems, or a role names a split that it does not have.
     """
     if spec.name in {own.name for own in _ALL}:
         raise DataError(f"{spec.name} is one of the built-in tasks: choose another name")
-    if spec.problems is None:
+    if spec.problems is None and spec.name not in ORIGINS:
         raise DataError(f"task {spec.name} has no problems: give problems=, a function from a split's name to them")
     for split in (spec.mine_split, spec.validation_split, spec.eval_split):
         if split is not None and split not in spec.splits:

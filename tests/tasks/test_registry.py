@@ -39,7 +39,6 @@ def test_specs_are_consistent():
     for name in task_names():
         spec = task_spec(name)
         assert spec.name == name and spec.eval_split in spec.splits and spec.description and spec.licence
-        assert spec.template == "auto" or spec.template in TEMPLATES
         assert template_for(spec.kind) in TEMPLATES
         if spec.mine_split is None:
             assert task_spec(spec.mine_instead).mine_split is not None
