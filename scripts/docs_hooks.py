@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from scripts import notebook_pages, reference
 
 if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
-    from mkdocs.structure.pages import Page
+    from mkdocs.config.defaults import MkDocsConfig  # pyright: ignore[reportMissingImports]
+    from mkdocs.structure.files import Files  # pyright: ignore[reportMissingImports]
+    from mkdocs.structure.pages import Page  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,7 +69,7 @@ DRAWING = re.compile(r'<img alt="([^"]*)" src="[^"]*?(drawings/[\w-]+\.svg)"\s*/
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the pages that are made or brought in, then lay out the navigation over all there are."""
-    from mkdocs.structure.files import File
+    from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports]
 
     for uri, make in reference.PAGES.items():
         files.append(File.generated(config, uri, content=make()))
@@ -169,7 +169,7 @@ def on_post_build(config: "MkDocsConfig") -> None:
 
 def equation(latex: str, *, block: bool) -> str:
     """One equation as MathML, which browsers set themselves; bars and function names get the room that printed mathematics gives them."""
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert  # pyright: ignore[reportMissingImports]
 
     found = convert(latex.strip(), display="block" if block else "inline")
     found = BAR.sub('<mo stretchy="false" lspace="0" rspace="0">|</mo>', found)
