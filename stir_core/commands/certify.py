@@ -29,7 +29,7 @@ def add(command: Command) -> None:
     certify.add_argument("--n", type=int, default=20, help="prompts: held-out problems of the run, or of the bundle's task (default 20)")
     certify.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the bundle's own)")
     certify.add_argument("--gguf", type=Path, help="llamacpp: the GGUF file to run (default: the bundle's model, where it is one)")
-    certify.add_argument("--actions", type=int, default=4, help="llamacpp: actions to look at beside the mean (default 4)")
+    certify.add_argument("--actions", type=int, help="llamacpp: actions to look at beside the mean (default 4)")
     certify.add_argument("--model", help="another place where the bundle's own model lies")
     certify.add_argument("--json", action="store_true", help="print the certificate")
 
@@ -40,11 +40,18 @@ def _certify(arguments: argparse.Namespace) -> int:
 
     if arguments.n < 1:
         raise DeployError(f"--n is {arguments.n}: compare at least one prompt")
+    vectors = arguments.target == "llamacpp"
+    unread = {"--max-new-tokens": arguments.max_new_tokens} if vectors else {"--gguf": arguments.gguf, "--actions": arguments.actions}
+    for option, value in unread.items():
+        if value is not None:
+            raise DeployError(f"{option} is {value}, which --target {arguments.target} does not read: leave it out")
+    if arguments.actions is not None and arguments.actions < 0:
+        raise DeployError(f"--actions is {arguments.actions}: look at no action or more")
     bundle = read_bundle(arguments.bundle)
     made_with = bundle.manifest.model
     name = arguments.model or made_with.name
     problems = _problems(bundle, arguments.run, arguments.n)
-    compared = _vectors if arguments.target == "llamacpp" else _decisions
+    compared = _vectors if vectors else _decisions
     made = compared(arguments, bundle, name, problems)
     file = put(arguments.bundle, made)
     if arguments.json:
@@ -82,11 +89,10 @@ def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problem
     source = resolve(str(arguments.gguf) if arguments.gguf else name)
     if source.kind != "gguf" or source.path is None:
         raise DeployError(f"{name} is no GGUF file: name the one that llama.cpp runs with --gguf FILE")
-    if arguments.actions < 0:
-        raise DeployError(f"--actions is {arguments.actions}: look at no action or more")
     model = load_model(name, dtype=bundle.manifest.model.dtype)
     bundle.manifest.check_model(model.identity)
-    return certify_vectors(bundle, model, source.path, problems, actions=arguments.actions, report=_reporter(arguments))
+    actions = {} if arguments.actions is None else {"actions": arguments.actions}
+    return certify_vectors(bundle, model, source.path, problems, report=_reporter(arguments), **actions)
 
 
 def _reporter(arguments: argparse.Namespace) -> Callable[[str], None]:

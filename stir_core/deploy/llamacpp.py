@@ -74,7 +74,7 @@ class LlamaCpp:
         Raises:
             DeployError: llama-cpp-python is not installed, or llama.cpp cannot read the file.
         """
-        self._api = _package()
+        self._api = package()
         try:
             self._model = self._api.Llama(
                 str(gguf), n_ctx=n_ctx, n_batch=n_ctx, n_gpu_layers=0, n_threads=torch.get_num_threads(), verbose=False
@@ -199,7 +199,12 @@ def float32_copy(source: Path) -> Iterator[Path]:
         yield target
 
 
-def _package() -> Any:
+def package() -> Any:
+    """llama-cpp-python, loaded.
+
+    Raises:
+        DeployError: it cannot be imported.
+    """
     try:
         import llama_cpp  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -16,7 +16,7 @@ from stir_core.deploy.certificate import versions
 from stir_core.deploy.certified import Certificate, Compared, Tolerances, VectorCompared, Worst
 from stir_core.deploy.control_vectors import MEAN, control_vectors
 from stir_core.deploy.folders import INDEX
-from stir_core.deploy.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, quantised, read_directions
+from stir_core.deploy.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, package, quantised, read_directions
 from stir_core.intervene.prompting import user_message
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem
@@ -42,6 +42,7 @@ def certify_vectors(
     Raises:
         DeployError: an action of block 0, llama-cpp-python is not installed, or the file is another model's.
     """
+    package()  # said before anything is computed
     tolerances = tolerances or Tolerances()
     files = control_vectors(bundle)
     scales = _scales(json.loads(files[INDEX]), actions)

@@ -1,5 +1,6 @@
 """What the step loop is given: answers to decode, decisions made for the gate, and what a batch shares."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -70,15 +71,15 @@ class Settings(NamedTuple):
     """Most answers decoded side by side; the others wait. ``None``: all."""
 
 
-class Intake:
+class Intake(ABC):
     """Where jobs come from while others are decoded. The step loop asks before every pass."""
 
+    @abstractmethod
     def take(self, live: int) -> list[tuple[int, Job]]:
         """Jobs that begin now, each with the number that its events carry; ``live`` are being decoded.
 
         With none live it may wait for one; what it gives then being empty, the loop ends.
         """
-        raise NotImplementedError
 
     def gone(self) -> Collection[int]:
         """Numbers of answers that nobody waits for any more; they are dropped before the next pass, without a trace."""

@@ -117,6 +117,16 @@ def test_certify_passes_for_its_own_run_and_fails_for_another(capsys, run, folde
     assert "was made with" in refused(capsys, *words[:4], "--model", other_model(tiny_folder, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("target", "option", "value"), [("llamacpp", "--max-new-tokens", "8"), ("runtime", "--gguf", "m.gguf"), ("server", "--actions", "2")]
+)
+def test_certify_refuses_what_its_target_does_not_read(capsys, folder, target, option, value):
+    assert f"{option} is {value}, which --target {target} does not read" in refused(
+        capsys, "certify", folder, "--target", target, option, value
+    )
+    assert "--actions is -1" in refused(capsys, "certify", folder, "--target", "llamacpp", "--actions", "-1")
+
+
 def other_model(tiny_folder: str, tmp_path: Path) -> str:
     """The same model with one weight changed."""
     import safetensors.torch as st

@@ -58,10 +58,12 @@ def test_directions_are_read_and_other_tensors_refused(tmp_path):
             read_directions(write(tmp_path / "v", {name: vector}).read_bytes())
 
 
-def test_without_the_package_the_remedy_is_named(monkeypatch, tmp_path):
+def test_without_the_package_the_remedy_is_named(monkeypatch, tmp_path, tiny):
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     with pytest.raises(DeployError, match=r"llama-cpp-python cannot be imported .*stir-workbench\[llamacpp\]"):
         LlamaCpp(tmp_path / "m.gguf", n_ctx=8)
+    with pytest.raises(DeployError, match="cannot be imported"):  # before the model, which is another one, computes anything
+        certify_vectors(bundle_from(Run.open(DEMO)), tiny, tmp_path / "m.gguf", load_problems("arithmetic", "eval", n=1))
 
 
 @pytest.mark.model
