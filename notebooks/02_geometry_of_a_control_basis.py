@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 
 import stir_core as stir
-from workbench.figures.action_map import action_map
-from workbench.figures.cosine_heatmap import cosine_heatmap
-from workbench.figures.coverage_bars import counts_by_step
-from workbench.services import basis_geometry
-from workbench.services.run_facts import RunFacts
+from workbench.basis import data as basis_geometry
+from workbench.basis.charts_cosines import cosine_heatmap
+from workbench.basis.charts_coverage import counts_by_step
+from workbench.basis.charts_map import action_map
+from workbench.shared.run_facts import RunFacts
 
 alt.renderers.enable("png", scale_factor=1.5)  # images: they show everywhere, and no page asks the network for a library
 run = stir.open_run("demo")

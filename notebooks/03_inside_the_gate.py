@@ -26,11 +26,12 @@ import plotly.io as pio
 import torch
 
 import stir_core as stir
-from workbench.figures.gate_funnel import steered_share
-from workbench.figures.gate_map import step_map
-from workbench.figures.gate_margins import margin_heatmap
-from workbench.figures.gate_terms import margin_terms
-from workbench.services import gate_evidence, gate_replay, gate_tables
+from workbench.gates import data as gate_tables
+from workbench.gates.charts_funnel import steered_share
+from workbench.gates.charts_map import step_map
+from workbench.gates.charts_margins import margin_heatmap
+from workbench.gates.charts_terms import margin_terms
+from workbench.shared import gate_evidence, gate_replay
 
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"

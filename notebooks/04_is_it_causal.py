@@ -28,9 +28,9 @@ import plotly.io as pio
 import torch
 
 import stir_core as stir
-from workbench.figures.forest import forest
-from workbench.figures.gate_calibration import margin_map
-from workbench.services import causal_evidence
+from workbench.causal import data as causal_evidence
+from workbench.causal.charts import margin_map
+from workbench.shared.charts_forest import forest
 
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"

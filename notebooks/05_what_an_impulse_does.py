@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 import stir_core as stir
-from workbench.figures.impulse_attention import attention_maps
-from workbench.figures.impulse_dose import dose_curve
-from workbench.figures.impulse_layers import disturbance_curves, travel_heatmap
-from workbench.figures.impulse_tokens import divergence_curves, shift_dumbbells
-from workbench.figures.lens_bars import lens_bars
-from workbench.services import impulse
+from workbench.actions import data as impulse
+from workbench.actions.charts_attention import attention_maps
+from workbench.actions.charts_dose import dose_curve
+from workbench.actions.charts_layers import disturbance_curves, travel_heatmap
+from workbench.actions.charts_tokens import divergence_curves, shift_dumbbells
+from workbench.shared.charts_lens import lens_bars
 
 alt.renderers.enable("png", scale_factor=1.5)
 run = stir.open_run("demo")

@@ -29,8 +29,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import stir_core as stir
-from workbench.figures.library_steps import library_steps
-from workbench.services.curation_table import steps_table
+from workbench.curate.charts import library_steps
+from workbench.shared.curation_table import steps_table
 
 alt.renderers.enable("png", scale_factor=1.5)
 pd.set_option("display.max_colwidth", None)

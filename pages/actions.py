@@ -3,12 +3,12 @@
 import streamlit as st
 
 from workbench import session
-from workbench.components import action_card as card
-from workbench.components.action_list import action_list
-from workbench.components.impulse_source import source
-from workbench.components.impulse_views import impulse
-from workbench.components.page_frame import need_entries, need_run, page
-from workbench.services.action_card import entry_of
+from workbench.actions.view import action_list
+from workbench.actions.view_impulse import impulse
+from workbench.actions.view_source import source
+from workbench.shared import view_card as card
+from workbench.shared.action_card import entry_of
+from workbench.shared.view_page import need_entries, need_run, page
 
 with page("Actions", "One row a latent action: the mean state of right answers minus that of wrong ones, at one control point and layer."):
     facts = need_run("rollouts", "actions")

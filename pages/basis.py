@@ -3,13 +3,13 @@
 import streamlit as st
 
 from workbench import session
-from workbench.components import action_card as card
-from workbench.components import basis_views as views
-from workbench.components import lasso_table as lasso
-from workbench.components import selection_views as selection
-from workbench.components.basis_map import action_map_view
-from workbench.components.page_frame import need_entries, need_run, page
-from workbench.services.action_card import entry_of
+from workbench.basis import view as views
+from workbench.basis import view_lasso as lasso
+from workbench.basis import view_selection as selection
+from workbench.basis.view_map import action_map_view
+from workbench.shared import view_card as card
+from workbench.shared.action_card import entry_of
+from workbench.shared.view_page import need_entries, need_run, page
 
 with page("Basis", "How the mined entries lie in the model's residual space, and which of them selection kept."):
     facts = need_run("rollouts", "actions", "basis")

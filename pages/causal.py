@@ -1,7 +1,7 @@
 """Causal: what actions do when nothing else differs, and whether the gate knew."""
 
-from workbench.components import causal_views as views
-from workbench.components.page_frame import need_run, page
+from workbench.causal import view as views
+from workbench.shared.view_page import need_run, page
 
 with page(
     "Causal", "Answers continued from the same states with the same random streams: with an action, without it, and with noise of its size."

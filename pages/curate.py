@@ -3,10 +3,10 @@
 import streamlit as st
 
 from workbench import session
-from workbench.components import action_card as card
-from workbench.components import curate_views as views
-from workbench.components.page_frame import need_entries, need_run, page
-from workbench.services.action_card import entry_of
+from workbench.curate import view as views
+from workbench.shared import view_card as card
+from workbench.shared.action_card import entry_of
+from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
     "Curate", "Judge the library entry by entry. Nothing is deleted: every edit is kept with who, when and why, and can be taken back."

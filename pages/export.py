@@ -1,8 +1,8 @@
 """Export: a library for somewhere else: what leaves, what every target keeps and loses, and how it is served; before a byte is written."""
 
-from workbench.components import export_targets as targets
-from workbench.components import export_views as views
-from workbench.components.page_frame import need_entries, need_run, page
+from workbench.export import view as views
+from workbench.export import view_targets as targets
+from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
     "Export", "Take a library elsewhere. Everything is shown before a byte is written: what leaves, what is lost, and how to serve it."

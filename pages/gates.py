@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from workbench.components import gate_replay_views as whole
-from workbench.components import gate_settings as settings
-from workbench.components import gate_views as views
-from workbench.components.page_frame import need_run, page
+from workbench.gates import view as views
+from workbench.gates import view_replay as whole
+from workbench.gates import view_settings as settings
+from workbench.shared.view_page import need_run, page
 
 with page("Gates", "Recorded evidence of held-out answers, decided again with the settings that you try: no model is called."):
     facts = need_run("actions", "steered")

@@ -1,8 +1,8 @@
 """Harvest: a new run from settings that say what they mean, what it will cost, and how it comes along."""
 
-from workbench.components import harvest_form as form
-from workbench.components import harvest_jobs
-from workbench.components.page_frame import page
+from workbench.harvest import view_form as form
+from workbench.harvest import view_jobs as harvest_jobs
+from workbench.shared.view_page import page
 
 with page("Harvest", "A new run: sample, verify, mine, select, replay. It is the command line in a process of its own."):
     asked = form.draw()

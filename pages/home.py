@@ -1,7 +1,7 @@
 """Home: which runs there are, what they measured on held-out problems, and whether the model in memory may use them."""
 
-from workbench.components import run_views as views
-from workbench.components.page_frame import need_run, page
+from workbench.home import view as views
+from workbench.shared.view_page import need_run, page
 
 with page("Runs", "One row a run folder. Accuracy is on held-out problems, both arms on the same ones; empty means not measured."):
     views.runs()

@@ -2,8 +2,11 @@
 
 import streamlit as st
 
-from workbench.components import critical_view, trace_form, trace_live, trace_views
-from workbench.components.page_frame import need_run, page
+from workbench.shared.view_page import need_run, page
+from workbench.trace import view as trace_views
+from workbench.trace import view_critical as critical_view
+from workbench.trace import view_form as trace_form
+from workbench.trace import view_live as trace_live
 
 with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
     facts = need_run("actions", "basis")

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from workbench.components import what_if_form as form
-from workbench.components import what_if_views as views
-from workbench.components.page_frame import need_entries, need_run, page
+from workbench.shared.view_page import need_entries, need_run, page
+from workbench.what_if import view as views
+from workbench.what_if import view_form as form
 
 with page(
     "What-if", "One decision of a recorded answer is changed, and the answer decoded on from there: a tree of branches, side by side."

@@ -44,9 +44,10 @@ ROOMS = {
 """What each room is for."""
 
 BESIDE = {
-    "components": "draw; may know streamlit",
-    "figures": "data -> figure; no streamlit, no torch",
-    "services": "read models; no streamlit, no torch",
+    "view": "draws a page, one a room; knows streamlit",
+    "charts": "data -> figure; no streamlit, no torch",
+    "data": "read models; no streamlit, no torch",
+    "shared": "what several pages share",
     "app": "navigation, nothing else",
     "bootstrap": "the composition root",
     "live": "the one steering session",

@@ -32,11 +32,9 @@ HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 MODEL_FREE = ("stir_core/basis/*", "stir_core/intervene/gate.py", "stir_core/evaluate/stat*")
 MODEL_FREE += ("stir_core/tasks/segment.py", "stir_core/tasks/grading.py", "stir_core/tasks/extract.py")
 NEVER = {pattern: ("transformers", "transformer_lens", "stir_core.models") for pattern in MODEL_FREE}
-NEVER |= dict.fromkeys(
-    ("workbench/services*", "workbench/figures*"),
-    ("streamlit", "torch", "transformer_lens", "stir_core.models", "stir_core.intervene.controller"),
-)
 NEVER |= {"stir_core/*": ("streamlit", "workbench", "pages")}
+MODELS = ("torch", "transformer_lens", "stir_core.models", "stir_core.intervene.controller")
+CHARTS = ("plotly", "altair")
 
 UNSAFE_IMPORTS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
 UNSAFE_CALLS = ("eval", "exec", "torch.load", "pd.read_pickle", "pandas.read_pickle")
@@ -50,6 +48,15 @@ def test_the_house_stands() -> None:
     files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for top in PRODUCT for path in (ROOT / top).rglob("*.py")}
     assert len(files) > 20
     assert [line for path, source in files.items() for line in [*violations(path, source), *carried_in(path, files)]] == []
+
+
+def never(path: str) -> tuple[str, ...]:
+    """What a file may not load. In a room of the workbench only ``view*`` knows streamlit, and data knows no charts."""
+    names = [name for pattern, banned in NEVER.items() if fnmatch(path, pattern) for name in banned]
+    if fnmatch(path, "workbench/*/*") and not fnmatch(path, "workbench/*/view*"):
+        names += ["streamlit", *MODELS]
+        names += () if fnmatch(path, "workbench/*/charts*") else CHARTS
+    return tuple(names)
 
 
 def violations(path: str, source: str) -> list[str]:
@@ -70,8 +77,10 @@ def refused_import(path: str, name: str, *, early: bool) -> str | None:
         return f"imports {name}: no pickle anywhere"
     if top == "pages" and not within(name, "streamlit", "workbench"):
         return f"imports {name}: a page knows streamlit and workbench only"
-    if any(fnmatch(path, pattern) and within(name, *names) for pattern, names in NEVER.items()):
+    if within(name, *never(path)):
         return f"imports {name}"
+    if fnmatch(path, "workbench/*/view*") and within(name, *CHARTS):
+        return f"imports {name}: charts are drawn in charts*"
     if top != "stir_core" or not name.startswith("stir_core."):
         return None
     here, there = rest[0], name.split(".")[1]
@@ -113,7 +122,7 @@ def refused_node(path: str, node: ast.AST) -> str | None:
 
 def carried_in(path: str, files: Mapping[str, str]) -> list[str]:
     """Modules that a file may not load and yet does, through the module-level imports of others of ours."""
-    banned = {name for pattern, names in NEVER.items() if fnmatch(path, pattern) for name in names}
+    banned = never(path)
     seen, queue, found = {path}, [path], []
     while banned and queue:
         place = queue.pop()
@@ -181,8 +190,10 @@ def within(name: str, *modules: str) -> bool:
         ("workbench/live.py", "NAME = 'transformer_lens.model_bridge'", "in a string"),
         ("stir_core/basis/geometry.py", "from transformers import AutoModel", "imports transformers"),
         ("stir_core/intervene/gate.py", "from stir_core.models import steering", "imports stir_core.models"),
-        ("workbench/services/tables.py", "def f():\n    import torch", "imports torch"),
-        ("workbench/figures/map.py", "import streamlit as st", "imports streamlit"),
+        ("workbench/gates/data.py", "def f():\n    import torch", "imports torch"),
+        ("workbench/gates/data.py", "import altair as alt", "imports altair"),
+        ("workbench/gates/charts.py", "import streamlit as st", "imports streamlit"),
+        ("workbench/gates/view_map.py", "import plotly.graph_objects as go", "charts are drawn in charts*"),
         ("pages/home.py", "from stir_core.errors import StirError", "a page knows"),
         ("stir_core/store/runs.py", "import pickle", "no pickle"),
         ("stir_core/store/runs.py", "import torch\ntorch.load('x')", "calls torch.load"),
@@ -213,7 +224,7 @@ def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
         ("stir_core/api.py", "from stir_core.pipeline import run_stages"),
         ("stir_core/models/loading.py", "from transformer_lens.model_bridge import TransformerBridge\nmodel.eval()"),
         ("stir_core/cli.py", "from stir_core import pipeline\ntry:\n    f()\nexcept Exception:\n    pass"),
-        ("workbench/services/tables.py", "from stir_core.store.runs import Run\nnp.load('x', allow_pickle=False)"),
+        ("workbench/gates/data.py", "from stir_core.store.runs import Run\nnp.load('x', allow_pickle=False)"),
         ("stir_core/deploy/published.py", "torch.load('x', weights_only=True)"),
         ("pages/home.py", 'import streamlit as st\nfrom workbench import session\nst.write("Runs on transformer_lens")'),
     ],
@@ -224,12 +235,10 @@ def test_what_is_allowed_is_left_alone(path: str, source: str) -> None:
 
 def test_a_breach_through_another_file_is_seen() -> None:
     files = {
-        "workbench/services/tables.py": "from stir_core.intervene.gate import decide",
+        "workbench/gates/data.py": "from stir_core.intervene.gate import decide",
         "stir_core/intervene/__init__.py": "from stir_core.intervene import memory",
         "stir_core/intervene/gate.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\ndef f():\n    import torch",
         "stir_core/intervene/memory.py": "import torch.nn",
     }
-    assert carried_in("workbench/services/tables.py", files) == [
-        "workbench/services/tables.py loads torch.nn through stir_core/intervene/memory.py"
-    ]
-    assert carried_in("workbench/services/tables.py", files | {"stir_core/intervene/__init__.py": ""}) == []
+    assert carried_in("workbench/gates/data.py", files) == ["workbench/gates/data.py loads torch.nn through stir_core/intervene/memory.py"]
+    assert carried_in("workbench/gates/data.py", files | {"stir_core/intervene/__init__.py": ""}) == []

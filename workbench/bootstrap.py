@@ -13,12 +13,12 @@ from stir_core.models.catalogue import catalogue
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
+from workbench.harvest.bases import Bases, bases
 from workbench.jobs import JobStore
 from workbench.live import ModelShelf, Steering
-from workbench.services import evaluation_facts
-from workbench.services.config_bases import Bases, bases
-from workbench.services.evaluation_facts import EvaluationFacts, evaluations_of
-from workbench.services.run_facts import RunFacts, fingerprint
+from workbench.shared import evaluation_facts
+from workbench.shared.evaluation_facts import EvaluationFacts, evaluations_of
+from workbench.shared.run_facts import RunFacts, fingerprint
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
 """Folder of the pages, absolute: string paths would resolve against the entry point's folder."""

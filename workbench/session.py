@@ -11,8 +11,8 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.services.branch_tree import Forest
-from workbench.services.trace_comparison import Recording
+from workbench.shared.trace_comparison import Recording
+from workbench.what_if.data import Forest
 
 RUN, ACTION, PROBLEM, STEP = "run", "action", "problem", "step"
 EVALUATION, METHOD, ANSWERED = "evaluation", "method", "answered"

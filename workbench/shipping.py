@@ -16,9 +16,9 @@ from stir_core.errors import DeployError
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from workbench.bootstrap import runs_root
-from workbench.services import evaluation_facts
-from workbench.services.export_plan import refused_name
-from workbench.services.run_facts import RunFacts, fingerprint
+from workbench.export.data import refused_name
+from workbench.shared import evaluation_facts
+from workbench.shared.run_facts import RunFacts, fingerprint
 
 FOLDER = "exports"
 """Below the folder of runs; holds no run of its own."""

@@ -51,9 +51,10 @@ def test_pages_and_their_neighbours_are_there(drawing: ElementTree.Element) -> N
     (pages,) = [each.attrib["data-pages"].split() for each in drawing.iter() if "data-pages" in each.attrib]
     assert set(pages) == {path.stem for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__"}
     beside = {each.attrib["data-beside"] for each in drawing.iter() if "data-beside" in each.attrib}
-    folders = {path.name for path in (ROOT / "workbench").iterdir() if (path / "__init__.py").exists()}
-    assert folders <= beside
-    assert all((ROOT / "workbench" / f"{name}.py").exists() for name in beside - folders)
+    rooms = {path.parent.name for path in (ROOT / "workbench").glob("*/*.py")}
+    assert rooms == set(pages) | {"shared"}
+    parts = {path.stem for path in (ROOT / "workbench").rglob("*.py")}
+    assert "shared" in beside and beside - {"shared"} <= parts
 
 
 def test_a_moved_room_would_be_seen() -> None:

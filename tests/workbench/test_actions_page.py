@@ -15,14 +15,15 @@ from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
-from workbench.figures.impulse_attention import attention_maps
-from workbench.figures.impulse_dose import dose_curve
-from workbench.figures.impulse_layers import disturbance_curves, travel_heatmap
-from workbench.figures.impulse_tokens import divergence_curves, shift_dumbbells
-from workbench.measured import Kept
-from workbench.services import action_card, impulse
-from workbench.services.impulse_source import marked_segments, state_table
-from workbench.services.run_facts import RunFacts
+from workbench.actions import data as impulse
+from workbench.actions.charts_attention import attention_maps
+from workbench.actions.charts_dose import dose_curve
+from workbench.actions.charts_layers import disturbance_curves, travel_heatmap
+from workbench.actions.charts_tokens import divergence_curves, shift_dumbbells
+from workbench.actions.source import marked_segments, state_table
+from workbench.actions.view_measured import Kept
+from workbench.shared import action_card
+from workbench.shared.run_facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 ENTRY = "p0000c"

@@ -9,11 +9,11 @@ from fake_run import make_fake_run
 from stir_core.intervene.changes import DENY, Change
 from stir_core.records import StepTrace, Trace
 from stir_core.store.runs import Run
-from workbench.figures.branch_tree import branch_tree
-from workbench.services import branch_pairs as pairs
-from workbench.services import branch_tree as trees
-from workbench.services.branch_tree import Forest, Origin
-from workbench.services.command_lines import whatif_command
+from workbench.shared.command_lines import whatif_command
+from workbench.what_if import data as trees
+from workbench.what_if import pairs
+from workbench.what_if.charts import branch_tree
+from workbench.what_if.data import Forest, Origin
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ from streamlit.testing.v1 import AppTest
 from stir_core.findings import CausalReport, Estimate
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
-from workbench.figures import gate_calibration
-from workbench.figures.colours import VERDICTS
-from workbench.figures.forest import forest
-from workbench.services import action_table, causal_evidence
-from workbench.services.estimates import verdict_of, with_interval
-from workbench.services.run_facts import RunFacts
+from workbench.causal import charts as gate_calibration
+from workbench.causal import data as causal_evidence
+from workbench.shared import action_table
+from workbench.shared.charts_colours import VERDICTS
+from workbench.shared.charts_forest import forest
+from workbench.shared.estimates import verdict_of, with_interval
+from workbench.shared.run_facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 

@@ -17,8 +17,8 @@ from stir_core.store.curation import Curation
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
-from workbench.services import comparison
-from workbench.services.run_facts import RunFacts
+from workbench.compare import data as comparison
+from workbench.shared.run_facts import RunFacts
 
 WHEN = "2026-11-21T17:33:14Z"
 

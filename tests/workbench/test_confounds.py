@@ -15,8 +15,8 @@ from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import StoreError
 from stir_core.store.runs import Run
-from workbench.services import action_table, confounds
-from workbench.services.run_facts import RunFacts
+from workbench.shared import action_table, confounds
+from workbench.shared.run_facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 PASSES = fake_control(0)

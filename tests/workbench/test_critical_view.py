@@ -14,10 +14,10 @@ from streamlit.testing.v1 import AppTest
 
 from stir_core.findings import CriticalTrace
 from stir_core.store.critical import CriticalFile, Of
-from workbench.figures.critical_strip import critical_strip
-from workbench.services import critical_view as critical
-from workbench.services.command_lines import critical_command
-from workbench.services.run_facts import RunFacts
+from workbench.shared.command_lines import critical_command
+from workbench.shared.run_facts import RunFacts
+from workbench.trace import critical
+from workbench.trace.charts import critical_strip
 
 OpenPage = Callable[..., AppTest]
 BOTH_WRONG, BOTH_RIGHT, VANILLA_WRONG = (f"arithmetic/eval/{i}" for i in (2, 0, 1))

@@ -15,11 +15,13 @@ from streamlit.testing.v1 import AppTest
 from stir_core.records import StepEvidence
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
-from workbench.figures.forest import method_forest
-from workbench.figures.pareto import pareto
-from workbench.figures.transfer_heatmap import transfer_heatmap
-from workbench.services import evaluation_facts, flips, method_table, transfer
-from workbench.services.evaluation_facts import EvaluationFacts
+from workbench.evaluate import data as method_table
+from workbench.evaluate import flips, transfer
+from workbench.evaluate.charts_pareto import pareto
+from workbench.evaluate.charts_transfer import transfer_heatmap
+from workbench.shared import evaluation_facts
+from workbench.shared.charts_forest import method_forest
+from workbench.shared.evaluation_facts import EvaluationFacts
 
 OpenPage = Callable[..., AppTest]
 

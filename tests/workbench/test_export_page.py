@@ -20,10 +20,10 @@ from stir_core.deploy.prepared import prepare
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from workbench import shipping
-from workbench.services import export_plan as plan
-from workbench.services.certificate_table import certificate_table
-from workbench.services.run_facts import RunFacts
-from workbench.services.serving_snippets import snippets
+from workbench.export import data as plan
+from workbench.export.certificates import certificate_table
+from workbench.export.snippets import snippets
+from workbench.shared.run_facts import RunFacts
 
 WHEN = "2026-11-21T17:33:14Z"
 EVERY = "bundle,published,easysteer,gguf"

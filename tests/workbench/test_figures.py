@@ -7,9 +7,18 @@ import altair as alt
 import numpy as np
 import pytest
 
-from workbench.figures import action_map, colours, cosine_heatmap, coverage_bars, gate_margins, lens_bars, selection_replay
-from workbench.services import basis_geometry, entry_columns, gate_evidence, reselection
-from workbench.services.run_facts import RunFacts
+from workbench.basis import charts_cosines as cosine_heatmap
+from workbench.basis import charts_coverage as coverage_bars
+from workbench.basis import charts_map as action_map
+from workbench.basis import charts_selection as selection_replay
+from workbench.basis import columns as entry_columns
+from workbench.basis import data as basis_geometry
+from workbench.basis import reselection
+from workbench.gates import charts_margins as gate_margins
+from workbench.shared import charts_colours as colours
+from workbench.shared import charts_lens as lens_bars
+from workbench.shared import gate_evidence
+from workbench.shared.run_facts import RunFacts
 
 
 def encodings(chart: alt.Chart | alt.LayerChart) -> list[dict]:

@@ -16,12 +16,14 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import method
 from stir_core.intervene.gate import decide
 from stir_core.store.runs import DEMO, Run
-from workbench.figures import gate_funnel, gate_map, gate_terms
-from workbench.services import gate_replay as replay
-from workbench.services import gate_tables as tables
-from workbench.services.command_lines import gate_command
-from workbench.services.gate_scales import scales
-from workbench.services.run_facts import RunFacts
+from workbench.gates import charts_funnel as gate_funnel
+from workbench.gates import charts_map as gate_map
+from workbench.gates import charts_terms as gate_terms
+from workbench.gates import data as tables
+from workbench.gates.scales import scales
+from workbench.shared import gate_replay as replay
+from workbench.shared.command_lines import gate_command
+from workbench.shared.run_facts import RunFacts
 
 CHANGES = ({"beta": 0.3}, {"rho": 1.0}, {"tau_null": 1.2}, {"min_sim": 0.6}, {"k_scale": 0.0}, {"k_retrieve": 2}, {"candidates": 1})
 CONFIG = fake_run.fake_config()

@@ -14,8 +14,8 @@ from streamlit.testing.v1 import AppTest
 
 from stir_core.config import config_from
 from stir_core.store.runs import Run
-from workbench.services import gate_replay as replay
-from workbench.services.run_facts import RunFacts
+from workbench.shared import gate_replay as replay
+from workbench.shared.run_facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 SETTINGS = ("beta", "rho", "tau_null", "min_sim", "k_scale", "k_retrieve", "candidates")

@@ -10,10 +10,10 @@ from fake_run import make_fake_run
 from stir_core.commands.overrides import overridden
 from stir_core.config import RunConfig, config_from, refusals
 from stir_core.store.progress import ProgressLine
-from workbench.services import config_form as form
-from workbench.services import job_view as view
-from workbench.services.config_bases import arguments, bases, toml_of
-from workbench.services.model_names import refusal
+from workbench.harvest import progress as view
+from workbench.harvest import settings as form
+from workbench.harvest.bases import arguments, bases, toml_of
+from workbench.harvest.model_names import refusal
 
 FIELDS = {field.key: field for field in form.fields()}
 

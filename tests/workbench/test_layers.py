@@ -14,21 +14,22 @@ def loaded_by(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def names(folder: str) -> list[str]:
-    return [f"workbench.{folder}.{file.stem}" for file in sorted((ROOT / "workbench" / folder).glob("*.py")) if file.stem != "__init__"]
+def modules_of_rooms() -> list[Path]:
+    return sorted((ROOT / "workbench").glob("*/*.py"))
 
 
-def test_services_and_figures_know_neither_streamlit_nor_torch() -> None:
-    assert not loaded_by(*names("services"), *names("figures")) & {"streamlit", "torch", "transformers", "transformer_lens", "umap"}
+def names(files: list[Path]) -> list[str]:
+    return [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
 
 
-def test_pages_and_components_do_not_load_torch() -> None:
-    assert not loaded_by(*names("components"), "workbench.live", "workbench.bootstrap") & {
-        "torch",
-        "transformers",
-        "transformer_lens",
-        "umap",
-    }
+def test_data_and_charts_know_neither_streamlit_nor_torch() -> None:
+    files = [file for file in modules_of_rooms() if not file.stem.startswith("view")]
+    assert not loaded_by(*names(files)) & {"streamlit", "torch", "transformers", "transformer_lens", "umap"}
+
+
+def test_pages_and_views_do_not_load_torch() -> None:
+    views = [file for file in modules_of_rooms() if file.stem.startswith("view")]
+    assert not loaded_by(*names(views), "workbench.live", "workbench.bootstrap") & {"torch", "transformers", "transformer_lens", "umap"}
 
 
 def test_pages_are_short_and_import_only_their_own() -> None:
@@ -41,5 +42,8 @@ def test_pages_are_short_and_import_only_their_own() -> None:
 
 
 def test_no_file_shadows_the_standard_library() -> None:
-    for file in (ROOT / "workbench").glob("*.py"):
+    """Streamlit puts the folder of app.py before everything: a file or a package there would be found first, a plain folder is not."""
+    for file in [*(ROOT / "workbench").glob("*.py"), *(path.parent for path in (ROOT / "workbench").glob("*/__init__.py"))]:
         assert file.stem not in sys.stdlib_module_names or file.stem == "__init__"
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'workbench')!r}); import trace; print(trace.Trace)"
+    assert "trace.Trace" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

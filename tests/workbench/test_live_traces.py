@@ -13,7 +13,7 @@ from stir_core.config import DecodeConfig
 from stir_core.records import Problem, Trace, TraceEvent
 from stir_core.store.runs import DEMO, Run
 from workbench.live import ModelShelf, Steering, events
-from workbench.services.run_facts import fingerprint
+from workbench.shared.run_facts import fingerprint
 
 pytestmark = pytest.mark.model
 

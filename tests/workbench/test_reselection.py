@@ -8,8 +8,9 @@ from big_run import make_big_run
 
 from stir_core.errors import ConfigError
 from stir_core.store.runs import DEMO, Run
-from workbench.services import command_lines, reselection
-from workbench.services.run_facts import RunFacts
+from workbench.basis import reselection
+from workbench.shared import command_lines
+from workbench.shared.run_facts import RunFacts
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,12 @@ from safetensors.numpy import load_file
 
 from stir_core.errors import DataError
 from stir_core.store.runs import Run
-from workbench.services import action_card, action_table, basis_geometry, gate_evidence, run_overview, visible_text
-from workbench.services.proportions import Z95, proportion
-from workbench.services.run_facts import RunFacts, fingerprint
-from workbench.services.text_segments import side_segments, text_segments
+from workbench.basis import data as basis_geometry
+from workbench.home import data as run_overview
+from workbench.shared import action_card, action_table, gate_evidence, visible_text
+from workbench.shared.proportions import Z95, proportion
+from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared.text_segments import side_segments, text_segments
 
 
 def lines(run: Run, file: str) -> list[dict]:

@@ -13,10 +13,10 @@ from fake_steering import FakeSteering
 
 from stir_core.store.runs import DEMO, Run
 from workbench import live
-from workbench.services import trace_comparison as tc
-from workbench.services.command_lines import name_of, run_command, trace_command
-from workbench.services.run_facts import RunFacts
-from workbench.services.text_segments import drawn_tokens
+from workbench.shared import trace_comparison as tc
+from workbench.shared.command_lines import name_of, run_command, trace_command
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.text_segments import drawn_tokens
 
 
 def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *, read: bool = True) -> tc.Recording:

@@ -12,11 +12,11 @@ import pytest
 from test_trace_comparison import recorded
 
 from stir_core.config import GateConfig
-from workbench.services import trace_presets
-from workbench.services.run_facts import RunFacts
-from workbench.services.trace_comparison import Recording, Token, first_divergence
-from workbench.services.trace_document import document, reading_line
-from workbench.services.trace_export import html
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.trace_comparison import Recording, Token, first_divergence
+from workbench.trace import presets as trace_presets
+from workbench.trace.document import document, reading_line
+from workbench.trace.html_file import html
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1><!--<script> & \u2028 \"'"
 

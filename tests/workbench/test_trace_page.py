@@ -17,9 +17,9 @@ from stir_core.config import ModelConfig
 from stir_core.errors import MismatchError, PromptError
 from stir_core.store.runs import Run
 from workbench import live
-from workbench.services.run_facts import fingerprint
-from workbench.services.trace_presets import presets
-from workbench.services.visible_text import visible_token
+from workbench.shared.run_facts import fingerprint
+from workbench.shared.visible_text import visible_token
+from workbench.trace.presets import presets
 
 OpenPage = Callable[..., AppTest]
 

@@ -1,0 +1,132 @@
+"""How the library lies in space: map, cosines in cluster order, coverage, and what selection kept. Cosines are always of raw vectors."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stir_core.basis import geometry
+from workbench.shared.action_card import space
+from workbench.shared.run_facts import RunFacts
+
+HEATMAP_LIMIT = 64
+"""Most entries drawn in one heatmap: beyond that a cell is smaller than a finger and a pixel."""
+
+
+def projections(facts: RunFacts) -> list[str]:
+    """Names of the stored maps, UMAP before PCA; none for an empty library."""
+    return sorted(facts.run.map_coordinates(), reverse=True)
+
+
+def heatmap_ids(
+    facts: RunFacts, by: str, *, m: int | None = None, only_selected: bool = False, among: Collection[str] = (), first: Sequence[str] = ()
+) -> tuple[list[str], int]:
+    """Ids that a heatmap shows, and how many there were: basis first in pick order, then the others by quality.
+
+    Args:
+        among: show only these; empty shows all.
+        first: come before all others where they are shown at all, so that the limit never cuts them.
+    """
+    ids, _ = space(facts, by)
+    inside = frozenset(among)
+    wanted = [
+        i for i in ids if (m is None or facts.entries[i].m == m) and (not only_selected or i in facts.picks) and (not inside or i in inside)
+    ]
+    picked = {id_: rank for rank, id_ in enumerate(facts.picks)}
+    if len(wanted) > HEATMAP_LIMIT:
+        wanted.sort(key=lambda i: (i not in first, picked.get(i, len(picked)), -facts.entries[i].quality))
+    else:  # nothing is cut: the same entries in the same order whatever is chosen
+        wanted.sort(key=lambda i: (picked.get(i, len(picked)), -facts.entries[i].quality))
+    return wanted[:HEATMAP_LIMIT], len(wanted)
+
+
+def heatmap_table(facts: RunFacts, by: str, shown: Sequence[str]) -> pd.DataFrame:
+    """Tidy cosines between the shown entries; ``row`` and ``column`` are positions in cluster order."""
+    ids, rows = space(facts, by)
+    place = {id_: i for i, id_ in enumerate(ids)}
+    cosines = geometry.cosines(rows[[place[i] for i in shown]])
+    order = geometry.cluster_order(cosines)
+    names = [shown[i] for i in order]
+    ordered = cosines[np.ix_(order, order)]
+    n = len(names)
+    m = [facts.entries[name].m for name in names]
+    return pd.DataFrame(
+        {
+            "row": np.repeat(np.arange(n), n),
+            "column": np.tile(np.arange(n), n),
+            "i": np.repeat(names, n),
+            "j": np.tile(names, n),
+            "m_i": np.repeat(m, n),
+            "m_j": np.tile(m, n),
+            "cosine": ordered.ravel(),
+        }
+    )
+
+
+def mean_cosine(rows: Float[np.ndarray, "n d_model"]) -> float | None:
+    """Mean cosine over all distinct pairs; ``None`` below two rows."""
+    n = len(rows)
+    if n < 2:
+        return None
+    total = float(np.square(rows.astype(np.float64).sum(axis=0)).sum())
+    return (total - n) / (n * (n - 1))
+
+
+def coverage_table(facts: RunFacts) -> pd.DataFrame:
+    """Mined, selected and dropped entries: counts, quality, and how many independent directions their keys and actions span."""
+    ids = list(facts.entries)
+    groups = {
+        "mined": ids,
+        "selected": [i for i in ids if i in facts.picks],
+        "dropped": [i for i in ids if i not in facts.picks],
+    }
+    place = {id_: i for i, id_ in enumerate(ids)}
+    selected = [place[i] for i in groups["selected"]]
+    nearest = geometry.coverage(facts.unit_keys, selected) if selected else None
+    rows = []
+    for name, members in groups.items():
+        cover = nearest[[place[i] for i in members]] if nearest is not None and members else None
+        near = {"nearest selected": None if cover is None else float(cover.mean()), "worst": None if cover is None else float(cover.min())}
+        rows.append({"set": name} | set_row(facts, members) | near)
+    return pd.DataFrame(rows)
+
+
+def set_row(facts: RunFacts, members: list[str]) -> dict[str, object]:
+    """What a set of entries holds: counts, quality, ranks and mean cosines; ``None`` where there is nothing to measure."""
+    entries = [facts.entries[i] for i in members]
+    inside = set(members)
+    keys = facts.unit_keys[[i for i, id_ in enumerate(facts.entries) if id_ in inside]]
+    actions = facts.unit_actions[[i for i, id_ in enumerate(facts.action_ids) if id_ in inside]]
+    pairs: dict[int, int] = {}
+    for entry in entries:
+        pairs[entry.pair] = pairs.get(entry.pair, 0) + 1
+    return {
+        "entries": len(entries),
+        "corrective": sum(entry.kind == "corrective" for entry in entries),
+        "null": sum(entry.kind == "null" for entry in entries),
+        "split pairs": sum(count == 1 for count in pairs.values()),
+        "mean quality": float(np.mean([entry.quality for entry in entries])) if entries else None,
+        "key rank": geometry.effective_rank(keys) if len(keys) else None,
+        "key cosine": mean_cosine(keys),
+        "action rank": geometry.effective_rank(actions) if len(actions) else None,
+        "action cosine": mean_cosine(actions),
+        "unreachable": sum(not entry.reachable for entry in entries),
+    }
+
+
+def counts_by_step(facts: RunFacts) -> pd.DataFrame:
+    """Entries at every control point, selected and dropped, corrective and null."""
+    counted = Counter((e.m, e.kind, "selected" if e.id in facts.picks else "dropped") for e in facts.entries.values())
+    return pd.DataFrame([(*key, n) for key, n in sorted(counted.items())], columns=["m", "kind", "fate", "entries"])
+
+
+def pair_cosines(facts: RunFacts, one: str, other: str) -> dict[str, float | None]:
+    """Cosine of the keys and of the actions of two entries; ``None`` where one of them has no action."""
+    found: dict[str, float | None] = {}
+    for by in ("keys", "actions"):
+        ids, rows = space(facts, by)
+        both = one in ids and other in ids
+        found[by] = float(rows[ids.index(one)] @ rows[ids.index(other)]) if both else None
+    return found

@@ -1,0 +1,218 @@
+"""What other settings would have selected, from the run's stored keys and entries, by the function that made its basis.
+
+Nothing is written. Two selections are compared by yardsticks that neither was chosen by: raw cosines, ranks, split pairs.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stir_core.basis import geometry
+from stir_core.basis.gains import GainParts, gain_parts
+from stir_core.basis.making import choose_basis
+from stir_core.basis.selection import unit_rows
+from stir_core.config import RunConfig, config_from, digest_of
+from stir_core.keyspace import apply_space
+from stir_core.records import Pick
+from stir_core.store.runs import Run
+from workbench.basis.data import set_row
+from workbench.shared.run_facts import RunFacts
+
+
+class Selection(NamedTuple):
+    """A basis, stored or chosen anew, with what every pick was worth."""
+
+    config: RunConfig
+    picks: tuple[Pick, ...]
+    parts: tuple[GainParts, ...]
+    """In pick order; by the objective of ``config``, also for selectors that do not look at it."""
+    nearest: tuple[tuple[str, float] | None, ...]
+    """The earlier pick with the highest cosine (in the space of ``basis.similarity``), and that cosine; none for the first."""
+    notes: tuple[str, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """Entry ids in pick order."""
+        return [pick.entry_id for pick in self.picks]
+
+
+def changed_config(facts: RunFacts, changes: Mapping[str, Any]) -> RunConfig:
+    """The run's config with other ``basis`` settings.
+
+    Raises:
+        ConfigError: a value that the config refuses, in one line.
+    """
+    data = facts.config.model_dump(mode="json")
+    data["basis"] = data["basis"] | dict(changes)
+    return config_from(data)
+
+
+def differing(facts: RunFacts, config: RunConfig) -> dict[str, Any]:
+    """The ``basis`` settings in which a config differs from the run's own."""
+    ours, theirs = facts.config.basis.model_dump(mode="json"), config.basis.model_dump(mode="json")
+    return {key: value for key, value in theirs.items() if value != ours[key]}
+
+
+def digest(config: RunConfig) -> str:
+    """Digest of all settings that a selection depends on."""
+    return digest_of(config.basis, config.seed, config.compat)
+
+
+def stored(facts: RunFacts) -> Selection:
+    """The run's basis as it lies on disk."""
+    entries = list(facts.entries.values())
+    run = _as(facts, facts.config)
+    keys = apply_space(run.key_space(), _raw_keys(facts, run), [entry.layer for entry in entries])
+    return _selection(facts, facts.config, keys, tuple(facts.picks.values()), facts.run.manifest("basis").notes)
+
+
+def reselect(facts: RunFacts, config: RunConfig) -> Selection:
+    """The basis that ``config`` would make of the run's entries.
+
+    Raises:
+        SelectionError: there is no entry to choose from.
+    """
+    run = _as(facts, config)
+    advantages = facts.advantages if config.basis.quality == "measured" else {}
+    made = choose_basis(list(facts.entries.values()), _raw_keys(facts, run), config, run.key_space(), advantages)
+    return _selection(facts, config, made.keys, tuple(made.picks), tuple(made.notes))
+
+
+def same_picks(one: Selection, other: Selection) -> bool:
+    """True when both picked the same entries in the same order."""
+    return one.ids == other.ids
+
+
+def replay_table(facts: RunFacts, selection: Selection) -> pd.DataFrame:
+    """One row a pick (counted from 1): its gain in both parts, what it is nearest to, and the objective so far."""
+    rows = []
+    for pick, part, near in zip(selection.picks, selection.parts, selection.nearest, strict=True):
+        entry = facts.entries[pick.entry_id]
+        rows.append(
+            {
+                "pick": pick.rank + 1,
+                "entry": entry.id,
+                "m": entry.m,
+                "kind": entry.kind,
+                "quality": entry.quality if pick.quality is None else pick.quality,
+                "forced": pick.forced,
+                "gain": part.total,
+                "quality gain": part.quality,
+                "log-det gain": part.diversity,
+                "nearest": near[0] if near else None,
+                "nearest cosine": near[1] if near else None,
+            }
+        )
+    columns = ["pick", "entry", "m", "kind", "quality", "forced", "gain", "quality gain", "log-det gain", "nearest", "nearest cosine"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(objective=table["gain"].astype(float).cumsum())
+
+
+def metrics(facts: RunFacts, selection: Selection) -> dict[str, float | None]:
+    """Numbers that describe a selection; ``None`` where there is nothing to measure."""
+    ids = selection.ids
+    row = set_row(facts, ids)
+    place = {id_: i for i, id_ in enumerate(facts.entries)}
+    cover = geometry.coverage(facts.unit_keys, [place[i] for i in ids]) if ids else None
+    orphans = _orphans(facts, ids)
+    return {
+        "picks": len(ids),
+        "forced in": sum(pick.forced for pick in selection.picks),
+        "corrective": _number(row["corrective"]),
+        "null": _number(row["null"]),
+        "split pairs": _number(row["split pairs"]),
+        "actions without their null": orphans["corrective"],
+        "nulls without their action": orphans["null"],
+        "coverage, mean": None if cover is None else float(cover.mean()),
+        "coverage, worst": None if cover is None else float(cover.min()),
+        "key rank": _number(row["key rank"]),
+        "action rank": _number(row["action rank"]),
+        "mean key cosine": _number(row["key cosine"]),
+        "mean quality": _number(row["mean quality"]),
+        "problems": len({facts.entries[i].problem_id for i in ids}),
+        "quality gain, sum": sum(part.quality for part in selection.parts),
+        "log-det gain, sum": sum(part.diversity for part in selection.parts),
+    }
+
+
+def comparison(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
+    """Both selections' numbers side by side, and the change."""
+    old, new = metrics(facts, before), metrics(facts, after)
+    rows = []
+    for name, was in old.items():
+        now = new[name]
+        rows.append((name, was, now, None if was is None or now is None else now - was))
+    return pd.DataFrame(rows, columns=["what", "stored", "re-selected", "change"])
+
+
+def changes(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
+    """Every entry that either picked: kept, gained or lost, with its place in both (counted from 1)."""
+    old, new = ({pick.entry_id: pick.rank + 1 for pick in each.picks} for each in (before, after))
+    fates = {id_: "kept" if id_ in old and id_ in new else "gained" if id_ in new else "lost" for id_ in [*new, *old]}
+    order = {"gained": 0, "lost": 1, "kept": 2}
+    rows = [
+        (fate, id_, facts.entries[id_].m, facts.entries[id_].kind, facts.entries[id_].quality, old.get(id_), new.get(id_))
+        for id_, fate in sorted(fates.items(), key=lambda pair: order[pair[1]])
+    ]
+    return pd.DataFrame(rows, columns=["fate", "entry", "m", "kind", "quality", "pick before", "pick now"])
+
+
+def counts(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
+    """Picks at every control point, of both selections."""
+    rows = []
+    points = sorted({entry.m for entry in facts.entries.values()})
+    for name, selection in (("stored", before), ("re-selected", after)):
+        found = Counter((facts.entries[i].m, facts.entries[i].kind) for i in selection.ids)
+        rows += [(m, kind, name, found[m, kind]) for m in points for kind in ("corrective", "null")]
+    return pd.DataFrame(rows, columns=["m", "kind", "selection", "picks"])
+
+
+def _as(facts: RunFacts, config: RunConfig) -> Run:
+    """The same folder read under other settings; nothing is written."""
+    return Run.at(facts.run.path, config, {})
+
+
+def _raw_keys(facts: RunFacts, run: Run) -> Float[np.ndarray, "n d_model"]:
+    return run.key_rows()[[entry.key_row for entry in facts.entries.values()]]
+
+
+def _selection(facts: RunFacts, config: RunConfig, keys: np.ndarray, picks: tuple[Pick, ...], notes: tuple[str, ...]) -> Selection:
+    place = {id_: i for i, id_ in enumerate(facts.entries)}
+    rows = keys[[place[pick.entry_id] for pick in picks]]
+    quality = [facts.entries[pick.entry_id].quality if pick.quality is None else pick.quality for pick in picks]
+    basis = config.basis
+    parts = gain_parts(
+        rows,
+        quality,
+        [pick.forced for pick in picks],
+        diversity=basis.diversity,
+        epsilon=basis.epsilon,
+        conditioned=not config.compat,
+    )
+    return Selection(config, picks, tuple(parts), _nearest(rows, [pick.entry_id for pick in picks]), notes)
+
+
+def _nearest(rows: np.ndarray, ids: list[str]) -> tuple[tuple[str, float] | None, ...]:
+    if not ids:
+        return ()
+    units = unit_rows(rows)
+    cosines = units @ units.T
+    found: list[tuple[str, float] | None] = [None]
+    for k in range(1, len(ids)):
+        nearest = int(cosines[k, :k].argmax())
+        found.append((ids[nearest], float(cosines[k, nearest])))
+    return tuple(found)
+
+
+def _orphans(facts: RunFacts, ids: list[str]) -> Counter[str]:
+    """Entries by kind whose other half of the pair was not picked."""
+    chosen = Counter(facts.entries[i].pair for i in ids)
+    return Counter(facts.entries[i].kind for i in ids if chosen[facts.entries[i].pair] == 1)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,182 @@
+"""Selection, replayed pick by pick and made again under other settings, with no model call and nothing written."""
+
+from typing import Any
+
+import streamlit as st
+
+from stir_core.basis.selection import SELECTORS
+from stir_core.config import BasisConfig
+from workbench import session
+from workbench.basis import data as geometry
+from workbench.basis import reselection
+from workbench.basis import view_cache as cache
+from workbench.basis.charts_selection import PICKED, counts_of_two, gain_parts, picks_map
+from workbench.shared.command_lines import reselect_command
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_columns import CHANGE_COLUMNS, COMPARISON_COLUMNS
+from workbench.shared.view_command import command_line
+from workbench.shared.visible_text import plain
+
+_HELP = {name: field.description for name, field in BasisConfig.model_fields.items()}
+_PICK, _GAINS = "basis_pick", "basis_gains"
+
+
+@st.fragment
+def replay(facts: RunFacts) -> None:
+    """The picks up to one, on a map and as gains, and why that one was picked."""
+    selection = cache.stored_selection(facts)
+    table = reselection.replay_table(facts, selection)
+    if table.empty:
+        st.info("The basis of this run is empty: there is nothing to replay.")
+        return
+    now = _pick_slider(len(table))
+    every = cache.entry_table(facts)
+    projection = geometry.projections(facts)[0]
+    places = every[["entry"]].assign(x=every[f"{projection} 1"], y=every[f"{projection} 2"])
+    places = places.merge(table[["entry", "pick"]], how="left", on="entry")
+
+    def choose_pick() -> None:
+        found = session.selected_cells(_GAINS, PICKED)
+        if found and "pick" in found[0]:
+            st.session_state[_PICK] = int(found[0]["pick"])
+
+    left, right = st.columns([1, 1.25], gap="medium")
+    with left:
+        st.altair_chart(picks_map(places, now), key="basis_picks_map", alt=f"The first {now} picks on the {projection} map")
+    with right:
+        st.altair_chart(gain_parts(table, now), key=_GAINS, on_select=choose_pick, alt="Both parts of every pick's gain")
+    _why_picked(facts, selection, table.iloc[now - 1].to_dict())
+    selector = facts.config.basis.selector
+    aside = "" if selector == "dpp" else f" The selector {selector} did not look at them; they say what its picks were worth."
+    st.caption(
+        "Gain of the objective = log(1 + quality) + λ · change of log det(K + εI), both in nats; the second is negative as soon as a pick "
+        f"resembles earlier ones. Click a point to go there.{aside}"
+    )
+
+
+def _pick_slider(last: int) -> int:
+    def move(by: int) -> None:
+        st.session_state[_PICK] = min(last, max(1, st.session_state[_PICK] + by))
+
+    st.session_state[_PICK] = min(last, max(1, st.session_state.get(_PICK, last)))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.button(
+            "", icon=":material/chevron_left:", key="basis_pick_back", on_click=move, args=(-1,), help="One pick back.", shortcut="Left"
+        )
+        st.button("", icon=":material/chevron_right:", key="basis_pick_on", on_click=move, args=(1,), help="One pick on.", shortcut="Right")
+        return int(st.slider("Picks so far", 1, max(2, last), key=_PICK, disabled=last < 2)) if last > 1 else 1
+
+
+def _why_picked(facts: RunFacts, selection: reselection.Selection, row: dict[str, Any]) -> None:
+    entry = facts.entries[row["entry"]]
+    parts = st.columns(5)
+    parts[0].metric("pick", f"{row['pick']} of {len(selection.picks)}")
+    parts[1].metric("gain", f"{row['gain']:+.3f}", help="Marginal gain of the objective when it was picked.")
+    parts[2].metric("quality part", f"{row['quality gain']:+.3f}", help="log(1 + quality).")
+    parts[3].metric("log-det part", f"{row['log-det gain']:+.3f}", help="λ times the change of the log-determinant.")
+    nearest = row["nearest"]
+    parts[4].metric(
+        "nearest earlier pick",
+        "none" if nearest is None else f"{row['nearest cosine']:.3f}",
+        help="Largest cosine of keys with an earlier pick, in the space that selection compares keys in.",
+    )
+    how = (
+        f"forced in, as one of the best of control point {entry.m}"
+        if row["forced"]
+        else f"chosen by the selector {selection.config.basis.selector}"
+    )
+    near = "the first pick" if nearest is None else f"nearest earlier pick {nearest}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        text = f"{entry.id} · {entry.kind} · m {entry.m} · layer {entry.layer} · quality {row['quality']:.3f} · {how}; {near}."
+        st.markdown(plain(text))
+        st.button("Choose this entry", key="basis_choose_pick", on_click=session.point_at, args=(session.ACTION, entry.id))
+
+
+@st.fragment
+def reselect(facts: RunFacts) -> None:
+    """Sliders for what selection depends on; both selections side by side, and the command that would make the new one."""
+    config = reselection.changed_config(facts, _settings(facts))
+    before, after = cache.stored_selection(facts), cache.selection_of(facts, config)
+    changed = reselection.differing(facts, config)
+    _standing(facts, before, after, changed)
+    table = cache.comparison(facts, after)
+    left, right = st.columns([1.15, 1], gap="medium")
+    with left:
+        st.dataframe(
+            table, hide_index=True, placeholder="", column_config=COMPARISON_COLUMNS, height=600, alt="Stored basis and re-selection"
+        )
+    with right:
+        st.altair_chart(counts_of_two(reselection.counts(facts, before, after)), alt="Picks at every control point, stored and re-selected")
+        moved = reselection.changes(facts, before, after)
+        st.dataframe(
+            moved,
+            hide_index=True,
+            placeholder="",
+            column_config=CHANGE_COLUMNS,
+            height=290,
+            key="basis_changes",
+            alt="Gained, lost and kept",
+        )
+    for note in after.notes:
+        st.caption(plain(f"Note: {note}."))
+    if changed:
+        command_line(
+            reselect_command(facts.run, changed),
+            "Make it so, on a copy of the run (loads the model; without --until basis, held-out problems are answered as well)",
+        )
+
+
+def _settings(facts: RunFacts) -> dict[str, Any]:
+    """What the sliders say, starting from the run's own settings; the config's rules have the last word on it."""
+    own, name = facts.config.basis, facts.name
+    n = len(facts.entries)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        budget = st.slider(
+            "Budget B", 1, max(n, own.budget, 2), own.budget, key=f"basis_budget_{name}", help=_HELP["budget"], persist_state="session"
+        )
+        diversity = st.slider(
+            "Diversity λ",
+            0.0,
+            max(5.0, own.diversity),
+            own.diversity,
+            0.05,
+            key=f"basis_diversity_{name}",
+            help=_HELP["diversity"],
+            persist_state="session",
+        )
+        forced = st.slider(
+            "Forced a control point",
+            0,
+            max(32, own.min_per_control_point),
+            own.min_per_control_point,
+            key=f"basis_forced_{name}",
+            help=_HELP["min_per_control_point"],
+            persist_state="session",
+        )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        selector = st.segmented_control(
+            "Selector", list(SELECTORS), default=own.selector, required=True, key=f"basis_selector_{name}", help=_HELP["selector"]
+        )
+        spaces = ["cosine", "centred", "whitened"]
+        similarity = st.segmented_control(
+            "Similarity", spaces, default=own.similarity, required=True, key=f"basis_similarity_{name}", help=_HELP["similarity"]
+        )
+    return {
+        "budget": budget,
+        "diversity": diversity,
+        "min_per_control_point": forced,
+        "selector": selector or own.selector,
+        "similarity": similarity or own.similarity,
+    }
+
+
+def _standing(facts: RunFacts, before: reselection.Selection, after: reselection.Selection, changed: dict[str, Any]) -> None:
+    kept = len(set(before.ids) & set(after.ids))
+    said = ", ".join(f"{key} {value}" for key, value in changed.items()) or "the run's own settings"
+    st.markdown(
+        plain(f"With {said}: {len(after.picks)} picks, {kept} kept, {len(after.picks) - kept} gained, {len(before.picks) - kept} lost.")
+    )
+    if not changed and not reselection.same_picks(before, after):
+        st.warning(
+            "The run's own settings choose other picks today than those stored: the basis is stale. Make it again with --redo basis."
+        )

@@ -1,0 +1,170 @@
+"""The Causal page's pieces: what was measured, arms, actions, and what the gate knew of it."""
+
+import pandas as pd
+import streamlit as st
+
+from workbench import session
+from workbench.bootstrap import PAGES
+from workbench.causal import charts as figures
+from workbench.causal import data as evidence
+from workbench.causal.data import Study
+from workbench.shared import view_card as action_card
+from workbench.shared.action_card import entry_of
+from workbench.shared.charts_forest import ROW, forest
+from workbench.shared.command_lines import causal_command
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_columns import EFFECT_COLUMNS, PREDICTOR_COLUMNS
+from workbench.shared.view_command import command_line
+from workbench.shared.visible_text import plain
+
+_ACTIONS, _MAP = "causal_actions", "causal_map"
+_ADVANTAGE = "advantage (share of right answers, first minus second)"
+_TALLEST = 560
+
+
+def need_study(facts: RunFacts) -> Study:
+    """The run's causal study; where there is none, the command that makes it, and the page stops."""
+    study = evidence.study_of(facts.run)
+    if study is None:
+        st.info(plain(f"The actions of run {facts.name} have not been measured causally yet."))
+        command_line(causal_command(facts.run), "Measure them: continuations with an action, without it, and with noise (resumes)")
+        st.stop()
+    return study
+
+
+def header(facts: RunFacts, study: Study) -> None:
+    """The two answers, what they rest on, and how to read them."""
+    report = study.report
+    for question, reading in (
+        ("Does the gate know anything?", evidence.gate_reading(report)),
+        ("Does what it commits help?", evidence.choice_reading(report)),
+    ):
+        st.markdown(f"**{question} {plain(reading.answer)}** {plain(reading.figures)}")
+    st.caption(plain(evidence.facts_line(report)))
+    for line in evidence.notes_of(report, facts.run.digest("basis"), ended=study.ended):
+        st.warning(plain(line))
+    with st.expander("How to read this"):
+        for line in evidence.bias_lines(report):
+            st.markdown(plain(line))
+
+
+def arms(study: Study) -> None:
+    """Whole arms against each other."""
+    st.markdown("**Arms against each other**")
+    table = evidence.arm_table(study.report)
+    if table.empty:
+        st.caption("No state has been measured under two arms yet.")
+        return
+    st.plotly_chart(
+        forest(table, _ADVANTAGE), key="causal_arms", config={"displayModeBar": False}, alt="Advantage of each arm, with 95 % intervals"
+    )
+    _effects(table, "Arms against each other")
+
+
+def actions(facts: RunFacts, study: Study) -> None:
+    """One row an action; a click chooses it everywhere."""
+    st.markdown("**Actions against nothing**")
+    table = evidence.advantage_table(study.report)
+    if table.empty:
+        st.caption("No action has been measured yet.")
+        return
+    entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries), width=220))
+
+    def choose_point() -> None:
+        _point_at(facts, _ACTIONS)
+
+    figure = forest(table, "advantage (share of right answers with the action minus without)", entry.id)
+    tall = ROW * len(table) > _TALLEST
+    with st.container(height=_TALLEST if tall else "content", border=tall):
+        st.plotly_chart(
+            figure,
+            key=_ACTIONS,
+            on_select=choose_point,
+            selection_mode="points",
+            config={"displayModeBar": False},
+            alt="Advantage of each action, with 95 % intervals",
+        )
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
+    st.caption(f"n = {len(table)} actions: {counts}. Click a mark to choose its action; ring: chosen. Verdicts are by the interval alone.")
+    with st.expander("As a table"):
+        _effects(table, "Measured actions")
+    found = next((action for action in study.report.actions if action.entry_id == entry.id), None)
+    st.markdown(f"**{plain(entry.id)}**" + ("" if found else " was not tried in this study."))
+    action_card.advantage(found)
+    st.page_link(PAGES / "actions.py", label="Open the whole card")
+
+
+def gate(facts: RunFacts, study: Study) -> None:
+    """What the gate sees of a candidate, against what the candidate really did."""
+    st.markdown("**What the gate sees, against what happens**")
+    report = study.report
+    if not report.points:
+        st.caption("No candidate has been measured yet.")
+        return
+    left, right = st.columns(2, gap="medium")
+    with left:
+        bins = evidence.calibration_table(report)
+        st.plotly_chart(
+            figures.calibration(bins), key="causal_bins", config={"displayModeBar": False}, alt="Measured advantage by predicted margin"
+        )
+        st.caption(f"n = {len(report.points)} candidates in {len(bins)} bins of similar margin. If the gate knows something, they rise.")
+    with right:
+        curves = evidence.roc_table(report)
+        if curves.empty:
+            st.caption("No ROC curve: no candidate did better than nothing, or none did worse.")
+        else:
+            st.plotly_chart(figures.roc(curves), key="causal_roc", config={"displayModeBar": False}, alt="ROC curve of each predictor")
+            st.caption("Helpful (better than nothing) told from harmful (worse); candidates that tied are left out. Areas in the legend.")
+    st.dataframe(
+        evidence.predictor_table(report),
+        hide_index=True,
+        placeholder="",
+        column_config=PREDICTOR_COLUMNS,
+        alt="Predictors of the advantage",
+    )
+    _margin_map(facts, evidence.point_table(report))
+
+
+def _margin_map(facts: RunFacts, table: pd.DataFrame) -> None:
+    shown = table.dropna(subset=["gain"])
+    if shown.empty:
+        st.caption("No preview was measured, so candidates cannot be drawn on the gate's axes.")
+        return
+
+    def choose_point() -> None:
+        _point_at(facts, _MAP)
+
+    st.plotly_chart(
+        figures.margin_map(shown, session.chosen(session.ACTION)),
+        key=_MAP,
+        on_select=choose_point,
+        selection_mode="points",
+        config={"scrollZoom": True, "displaylogo": False},
+        alt="Candidates by preview gain and margin, coloured by measured advantage",
+    )
+    left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
+    st.caption(
+        f"n = {len(shown)} candidates. Red did better than nothing, blue worse, pale the same. Diamonds: chosen by the gate. "
+        f"Click to choose an action.{left_out}"
+    )
+
+
+def exits(facts: RunFacts, study: Study) -> None:
+    """The command, and the report as files."""
+    report = study.report
+    command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (what is there is kept)")
+    with st.container(horizontal=True):
+        text, name = evidence.report_markdown(report), f"{facts.name}_causal"
+        st.download_button("Report (Markdown)", text, f"{name}.md", "text/markdown", key="causal_md", on_click="ignore")
+        data = report.model_dump_json(indent=2)
+        st.download_button("Report (JSON)", data, f"{name}.json", "application/json", key="causal_json", on_click="ignore")
+
+
+def _point_at(facts: RunFacts, chart: str) -> None:
+    found = [str(data[0]) for data in session.selected_points(chart) if data]
+    if found and found[0] in facts.entries:
+        session.point_at(session.ACTION, found[0])
+
+
+def _effects(table: pd.DataFrame, alt: str) -> None:
+    st.dataframe(table[list(EFFECT_COLUMNS)], hide_index=True, placeholder="", column_config=EFFECT_COLUMNS, alt=alt)

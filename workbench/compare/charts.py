@@ -1,0 +1,48 @@
+"""How alike two libraries are: best cosines with their baselines, and the principal angles of their spans."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from workbench.shared.charts_colours import CORRECTIVE, GREY
+
+
+def match_histogram(table: pd.DataFrame, at_least: float, by_chance: float | None) -> Any:
+    """Histogram of :func:`workbench.compare.data.cosine_table`; solid rule: where a match begins, dashed: random directions."""
+    names = ["same control point", "next control point"]
+    bars = (
+        alt.Chart(table)
+        .mark_bar(opacity=0.75)
+        .encode(
+            x=alt.X("cosine:Q", bin=alt.Bin(extent=[-1, 1], step=0.05), title="cosine with the nearest entry of the other library"),
+            y=alt.Y("count():Q", stack=None, title="entries (count)", axis=alt.Axis(tickMinStep=1)),
+            color=alt.Color("against:N", scale=alt.Scale(domain=names, range=[CORRECTIVE, GREY]), title="nearest at"),
+            tooltip=[alt.Tooltip("against:N", title="nearest at"), alt.Tooltip("count():Q", title="entries")],
+        )
+    )
+    layers: list[alt.Chart] = [bars, _rule(at_least, f"a match begins at {at_least:.2f}", [1, 0])]
+    if by_chance is not None:
+        layers.append(_rule(by_chance, f"random directions: {by_chance:.2f} expected", [5, 4]))
+    return alt.layer(*layers).properties(height=240)
+
+
+def _rule(at: float, text: str, dash: list[int]) -> alt.Chart:
+    table = pd.DataFrame({"at": [at], "what": [text]})
+    return alt.Chart(table).mark_rule(strokeDash=dash, strokeWidth=2, color=GREY).encode(x="at:Q", tooltip="what:N")
+
+
+def principal_angles(table: pd.DataFrame, by_chance: float) -> Any:
+    """Cosines of the principal angles; dashed: the root mean square that random spans of these dimensions have."""
+    dots = (
+        alt.Chart(table)
+        .mark_line(point=True, color=CORRECTIVE)
+        .encode(
+            x=alt.X("direction:Q", title="principal direction", axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y("cosine:Q", scale=alt.Scale(domain=[0, 1]), title="cosine of the principal angle"),
+            tooltip=["direction:Q", alt.Tooltip("cosine:Q", format=".3f"), alt.Tooltip("degrees:Q", format=".1f")],
+        )
+    )
+    level = pd.DataFrame({"at": [by_chance**0.5], "what": [f"random spans: root mean square {by_chance**0.5:.2f}"]})
+    rule = alt.Chart(level).mark_rule(strokeDash=[5, 4], strokeWidth=2, color=GREY).encode(y="at:Q", tooltip="what:N")
+    return alt.layer(dots, rule).properties(height=240)

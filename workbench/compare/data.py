@@ -1,0 +1,228 @@
+"""Two libraries of one model side by side: shared, gained and lost actions, spans, settings, and evaluations on the same problems."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stir_core.basis.alignment import Match, Place, Spans, best_by_chance, best_cosines, matches, moved_on, spans
+from stir_core.config import RunConfig
+from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar
+from stir_core.findings import Answer
+from stir_core.records import Control, Entry, ModelIdentity
+from stir_core.store.curated import library_named
+from stir_core.store.runs import CHECKED, Library
+from workbench.shared import confounds
+from workbench.shared.evaluation_facts import EvaluationFacts
+from workbench.shared.run_facts import RunFacts
+
+BY = ("actions", "keys")
+
+
+class Side(NamedTuple):
+    """One of the two libraries, reduced to the entries that are compared."""
+
+    facts: RunFacts
+    version: str
+    entries: tuple[Entry, ...]
+    rows: np.ndarray
+
+    @property
+    def places(self) -> list[Place]:
+        """Control point and layer of every entry."""
+        return [(entry.m, entry.layer) for entry in self.entries]
+
+
+class Compared(NamedTuple):
+    """Everything about two sides that does not depend on where a match begins."""
+
+    one: Side
+    other: Side
+    best: np.ndarray
+    """Cosine of every entry of the first side with the nearest of the second at its place; NaN where there is none."""
+    shifted: np.ndarray
+    """The same with the second side's control points shifted by one: entries that are no counterparts."""
+    by_chance: float | None
+    """Expected largest cosine with as many random directions as an entry has counterparts, averaged over entries."""
+    spans: Spans | None
+
+
+def differing_identity(one: ModelIdentity, other: ModelIdentity) -> list[str]:
+    """Checked fields in which two models differ."""
+    return [field for field in CHECKED if getattr(one, field) != getattr(other, field)]
+
+
+def refusal(one: RunFacts, other: RunFacts) -> str | None:
+    """One line when the two runs are of different models; ``None`` when they may be compared."""
+    mine, theirs = one.run.model_identity(), other.run.model_identity()
+    if mine is None or theirs is None:
+        return f"Run {(one if mine is None else other).name} has no finished stage, so its model is not known."
+    fields = differing_identity(mine, theirs)
+    if not fields:
+        return None
+    return (
+        f"Runs {one.name} and {other.name} are of different models ({mine.name} and {theirs.name} differ in {', '.join(fields)}): "
+        "their vectors live in different spaces. Choose a run of the same model."
+    )
+
+
+def side(facts: RunFacts, version: str, by: str) -> Side:
+    """A version of a run's library: its corrective entries with their actions, or all entries with their keys."""
+    library: Library = library_named(facts.run, version)
+    keep = [i for i, entry in enumerate(library.entries) if by == "keys" or entry.kind == "corrective"]
+    rows = library.keys if by == "keys" else library.actions
+    return Side(facts, version, tuple(library.entries[i] for i in keep), rows[keep])
+
+
+def compared(one: Side, other: Side) -> Compared:
+    """Best cosines with their baselines, and how far the spans agree."""
+    best = best_cosines(one.rows, one.places, other.rows, other.places)
+    shifted = best_cosines(one.rows, one.places, other.rows, moved_on(other.places))
+    there = Counter(other.places)
+    counts = [there[place] for place in one.places]
+    width = one.rows.shape[1]
+    chances = {n: best_by_chance(n, width) for n in set(counts) if n}
+    met = [chances[n] for n in counts if n]
+    return Compared(one, other, best, shifted, float(np.mean(met)) if met else None, spans(one.rows, other.rows))
+
+
+class Shared(NamedTuple):
+    """What two libraries share from some cosine on, and what only one of them has."""
+
+    shared: pd.DataFrame
+    lost: pd.DataFrame
+    """Entries of the first side without a match."""
+    gained: pd.DataFrame
+    """Entries of the second side without a match."""
+
+
+def shared(made: Compared, at_least: float, *, assign: bool) -> Shared:
+    """Matched pairs with both sides' quality, controls and advantage; the rest of either side."""
+    one, other = made.one, made.other
+    found = matches(one.rows, one.places, other.rows, other.places, at_least=at_least, assign=assign)
+    taken, met = {match.one for match in found}, {match.other for match in found}
+    back = best_cosines(other.rows, other.places, one.rows, one.places)
+    return Shared(
+        _matched(made, found),
+        _alone(one, [i for i in range(len(one.entries)) if i not in taken], made.best),
+        _alone(other, [i for i in range(len(other.entries)) if i not in met], back),
+    )
+
+
+def _matched(made: Compared, found: list[Match]) -> pd.DataFrame:
+    measured = [(side.facts.controls, side.facts.advantages) for side in (made.one, made.other)]
+    rows = []
+    for match in found:
+        a, b = made.one.entries[match.one], made.other.entries[match.other]
+        row: dict[str, object] = {"entry": a.id, "other": b.id, "cosine": match.cosine, "m": a.m, "layer": a.layer}
+        for mark, entry, (controls, advantages) in zip(("", " '"), (a, b), measured, strict=True):
+            advantage = advantages.get(entry.id)
+            row[f"quality{mark}"] = entry.quality
+            row[f"controls{mark}"] = _verdict(controls, entry.id)
+            row[f"advantage{mark}"] = advantage.value if advantage else None
+        rows.append({**row, "problem": a.problem_id, "problem '": b.problem_id})
+    columns = ["entry", "other", "cosine", "m", "layer", "quality", "quality '", "controls", "controls '", "advantage", "advantage '"]
+    return pd.DataFrame(rows, columns=[*columns, "problem", "problem '"])
+
+
+def _verdict(controls: Mapping[str, Control], entry_id: str) -> str | None:
+    return confounds.verdict(controls[entry_id]) if entry_id in controls else None
+
+
+def _alone(side: Side, rows: list[int], best: np.ndarray) -> pd.DataFrame:
+    controls, advantages = side.facts.controls, side.facts.advantages
+    found = []
+    for i in rows:
+        entry, near = side.entries[i], float(best[i])
+        advantage = advantages.get(entry.id)
+        measured = (_verdict(controls, entry.id), advantage.value if advantage else None)
+        found.append((entry.id, entry.m, entry.layer, entry.quality, *measured, None if np.isnan(near) else near, entry.problem_id))
+    return pd.DataFrame(found, columns=["entry", "m", "layer", "quality", "controls", "advantage", "nearest there", "problem"])
+
+
+def cosine_table(made: Compared) -> pd.DataFrame:
+    """Best cosines, tidy: with counterparts, and with entries of the next control point as a baseline."""
+    parts = (("same control point", made.best), ("next control point", made.shifted))
+    rows = [(name, float(value)) for name, values in parts for value in values[~np.isnan(values)]]
+    return pd.DataFrame(rows, columns=["against", "cosine"])
+
+
+def angle_table(found: Spans) -> pd.DataFrame:
+    """Principal angles, smallest first, as cosines and in degrees."""
+    degrees = np.degrees(np.arccos(np.clip(found.cosines, 0, 1)))
+    return pd.DataFrame({"direction": range(1, len(found.cosines) + 1), "cosine": found.cosines, "degrees": degrees})
+
+
+def settings_table(one: RunConfig, other: RunConfig) -> pd.DataFrame:
+    """Settings in which two runs differ."""
+    mine, theirs = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    rows = [(key, str(mine.get(key)), str(theirs.get(key))) for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+    return pd.DataFrame(rows, columns=["setting", "this run", "other run"])
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{before}{key}.") if isinstance(inner, Mapping) else {f"{before}{key}": inner}
+    return found
+
+
+def same_questions(one: EvaluationFacts, other: EvaluationFacts) -> list[str]:
+    """Ids of problems that both evaluations asked, word for word; empty where task or split differ."""
+    if (one.spec.task, one.spec.split) != (other.spec.task, other.spec.split):
+        return []
+    theirs = other.problems
+    return [
+        id_ for id_, p in one.problems.items() if id_ in theirs and (theirs[id_].question, theirs[id_].answer) == (p.question, p.answer)
+    ]
+
+
+def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFrame:
+    """Methods of both evaluations on the problems that both asked: right answers of each and the paired difference, in percent."""
+    asked = same_questions(one, other)
+    rows = []
+    for method in one.methods:
+        if method not in other.methods:
+            continue
+        pairs = _right(one.answers(method), asked), _right(other.answers(method), asked)
+        ids = [id_ for id_ in asked if id_ in pairs[0] and id_ in pairs[1]]
+        if not ids:
+            continue
+        first, second = (np.array([right[id_] for id_ in ids]) for right in pairs)
+        gap = bootstrap_mean(second - first, name=f"compare {method}")
+        won, lost = int((second > first).sum()), int((second < first).sum())
+        once = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
+        text = f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]".replace("-", "−")
+        rows.append(
+            (
+                method,
+                len(ids),
+                100 * first.mean(),
+                100 * second.mean(),
+                100 * gap.estimate,
+                text,
+                won,
+                lost,
+                mcnemar(won, lost) if once else None,
+            )
+        )
+    columns = ["method", "n", "this run", "other run", "difference", "difference 95 %", "won", "lost", "p"]
+    corrected = holm({str(row[0]): row[-1] for row in rows if row[-1] is not None})
+    return pd.DataFrame(rows, columns=columns).assign(**{"p holm": [corrected.get(str(row[0])) for row in rows]})
+
+
+def _right(answers: Mapping[tuple[str, int], Answer], asked: list[str]) -> dict[str, float]:
+    """Share of right answers a problem, over its repetitions."""
+    wanted, found = set(asked), {}
+    for (id_, _), answer in answers.items():
+        if id_ in wanted and answer.verdict is not None:
+            found.setdefault(id_, []).append(float(answer.verdict.correct))
+    return {id_: sum(rights) / len(rights) for id_, rights in found.items()}
+
+
+def comparable(one: Mapping[str, EvaluationFacts], other: Mapping[str, EvaluationFacts]) -> dict[str, tuple[str, str]]:
+    """Pairs of evaluations that share problems, by a name for both: their labels in the two runs."""
+    pairs = [(a, b) for a in one for b in other if same_questions(one[a], other[b])]
+    return {f"{a} · {b}" if a != b else a: (a, b) for a, b in pairs}

@@ -1,0 +1,205 @@
+"""The Compare page's pieces: the other library, what both share, how far they span the same, settings, and evaluations side by side."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+from streamlit import column_config as cc
+
+from stir_core.store.curated import NAMED
+from stir_core.store.curation import Curation
+from workbench import session
+from workbench.bootstrap import evaluations, store
+from workbench.compare import data as compare
+from workbench.compare.charts import match_histogram, principal_angles
+from workbench.compare.data import Compared
+from workbench.shared.command_lines import compare_command
+from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared.view_command import command_line
+from workbench.shared.view_entry_table import entry_table
+from workbench.shared.visible_text import plain
+
+
+class Chosen(NamedTuple):
+    """What is compared, and from which cosine on two entries are one."""
+
+    made: Compared
+    at_least: float
+    assign: bool
+
+
+def need_other(facts: RunFacts) -> Chosen:
+    """The chosen other library held against this one; stops the page with one line where they cannot be compared."""
+    found = store().runs
+    names = [name for name, other in found.items() if other.run.path != facts.run.path]
+    own = next(name for name, each in found.items() if each.run.path == facts.run.path)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        version = session.choose_short(
+            session.VERSION, f"Library of {own}", NAMED, help="Control basis, all mined entries, or the basis as curated."
+        )
+        name = session.choose(session.COMPARED, "With run", [*names, own], width=260, help="Another run of the same model, or this one.")
+        theirs = session.choose_short(session.COMPARED_VERSION, "its library", NAMED, first=None if names else "all")
+        by = st.segmented_control("By", compare.BY, default="actions", key="compare_by", required=True) or "actions"
+        at_least = st.slider("Same from cosine", 0.0, 1.0, 0.7, 0.01, key="compare_cosine", width=200)
+        assign = st.toggle(
+            "Assignment",
+            key="compare_assign",
+            help="Pair by the assignment with the largest sum of cosines instead of mutual nearest neighbours.",
+        )
+    other = found[name]
+    if refused := compare.refusal(facts, other):
+        st.error(plain(refused))
+        st.stop()
+    for side, needed in ((facts, version), (other, theirs)):
+        side.run.folder("actions" if needed == "all" else "basis")
+    prints = tuple((fingerprint(side.run), used, _digest(side, used)) for side, used in ((facts, version), (other, theirs)))
+    if (name, theirs) == (own, version):
+        st.info("Both sides are the same library. Choose another run, or another version of this one (all, curated).")
+    return Chosen(_compared(prints, by, facts, version, other, theirs), at_least, assign)
+
+
+def _digest(facts: RunFacts, version: str) -> str:
+    return Curation.open(facts.run).digest if version == "curated" else ""
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _compared(prints: tuple, by: str, _one: RunFacts, version: str, _other: RunFacts, theirs: str) -> Compared:
+    return compare.compared(compare.side(_one, version, by), compare.side(_other, theirs, by))
+
+
+def shared(chosen: Chosen) -> None:
+    """Counts, the histogram of best cosines, and how far the spans agree."""
+    made, found = chosen.made, compare.shared(chosen.made, chosen.at_least, assign=chosen.assign)
+    if not made.one.entries or not made.other.entries:
+        st.info("One of the two libraries is empty, so there is nothing to compare.")
+        return
+    n, k = len(made.one.entries), len(made.other.entries)
+    for column, (name, count, of) in zip(
+        st.columns(4),
+        (
+            ("Shared", len(found.shared), f"of {n} and {k}"),
+            ("Lost", len(found.lost), "only here"),
+            ("Gained", len(found.gained), "only there"),
+        ),
+        strict=False,
+    ):
+        column.metric(name, count, of, delta_color="off", delta_arrow="off")
+    left, right = st.columns([1.2, 1])
+    with left:
+        st.altair_chart(
+            match_histogram(compare.cosine_table(made), chosen.at_least, made.by_chance),
+            key="compare_histogram",
+            alt="Cosine of every entry with the nearest of the other library",
+        )
+        chance = f"; random directions would reach {made.by_chance:.2f}" if made.by_chance is not None else ""
+        st.caption(
+            f"Same control point and layer only{chance}. "
+            "Grey: the other library shifted by one control point, whose entries are no counterparts."
+        )
+    with right:
+        if made.spans is not None:
+            st.altair_chart(
+                principal_angles(compare.angle_table(made.spans), made.spans.by_chance),
+                key="compare_angles",
+                alt="Principal angles between the two spans",
+            )
+            a, b = made.spans.dimensions
+            st.caption(
+                f"Leading directions that hold 90 % of each library ({a} and {b}): "
+                f"overlap {made.spans.overlap:.2f}, by chance {made.spans.by_chance:.2f}."
+            )
+    _tables(found)
+
+
+def _tables(found: compare.Shared) -> None:
+    st.markdown("**Shared** — this library's entry beside its counterpart (′)")
+    _table(found.shared, "shared", "No two entries are each other's at this cosine.")
+    left, right = st.columns(2)
+    with left:
+        st.markdown("**Lost** — only in this library")
+        _table(found.lost, "lost", "None: every entry has a counterpart.")
+    with right:
+        st.markdown("**Gained** — only in the other library")
+        _table(found.gained, "gained", "None: every entry has a counterpart.", chooses=False)
+
+
+def _table(table: pd.DataFrame, name: str, empty: str, *, chooses: bool = True) -> None:
+    if table.empty:
+        st.caption(empty)
+        return
+    measured, height = table.dropna(axis="columns", how="all"), min(300, 38 + 35 * len(table))
+    entry_table(measured, _COLUMNS, key=f"compare_{name}", alt=name.capitalize(), height=height, chooses=chooses)
+    st.caption(f"n = {len(table)}")
+
+
+def _numbers(label: str, form: str, help: str) -> Any:
+    return cc.NumberColumn(label, format=form, help=help)
+
+
+_COLUMNS: dict[str, Any] = {
+    "entry": cc.TextColumn("entry", pinned=True, width=76),
+    "other": cc.TextColumn("entry ′", width=76, help="Its counterpart in the other library."),
+    "cosine": _numbers("cosine", "%.3f", "Cosine of the raw vectors."),
+    "quality": _numbers("quality", "%.3f", "Reward gap, or the measured value that retrieval uses."),
+    "quality '": _numbers("quality ′", "%.3f", "The counterpart's."),
+    "controls '": cc.TextColumn("controls ′"),
+    "advantage": _numbers("advantage", "%+.3f", "Measured causal value; empty: not measured."),
+    "advantage '": _numbers("advantage ′", "%+.3f", "The counterpart's."),
+    "problem '": cc.TextColumn("problem ′"),
+    "nearest there": _numbers(
+        "nearest there", "%.3f", "Largest cosine with an entry of the other library at its place; empty: it has none there."
+    ),
+}
+
+
+def settings(chosen: Chosen) -> None:
+    """Settings in which the two runs differ."""
+    one, other = chosen.made.one.facts, chosen.made.other.facts
+    st.markdown("**Settings that differ**")
+    table = compare.settings_table(one.config, other.config)
+    if table.empty:
+        st.caption("None: both were made with the same settings.")
+    else:
+        st.dataframe(table, hide_index=True, placeholder="", alt="Settings that differ")
+
+
+def evaluated(chosen: Chosen) -> None:
+    """Evaluations of both runs on the problems that both asked: paired differences with intervals."""
+    one, other = chosen.made.one.facts, chosen.made.other.facts
+    st.markdown("**Evaluations on the same problems**")
+    mine, theirs = evaluations(one), evaluations(other)
+    found = compare.comparable(mine, theirs) if one.run.path != other.run.path else {}
+    if not found:
+        same = one.run.path == other.run.path
+        st.caption(
+            "Both are one run; the Evaluate page compares its libraries."
+            if same
+            else "No evaluation of one shares a problem with one of the other."
+        )
+        return
+    label = st.selectbox("Evaluation", list(found), key="compare_evaluation", width=320) or next(iter(found))
+    a, b = found[label if label in found else next(iter(found))]
+    table = compare.evaluation_table(mine[a], theirs[b])
+    if table.empty:
+        st.caption("No method was evaluated in both.")
+        return
+    st.dataframe(table, hide_index=True, placeholder="", column_config=_EVALUATION_COLUMNS, alt="Methods in both runs, paired by problem")
+    st.caption("Other run minus this run, in percentage points, paired by problem; 95 % bootstrap over problems; exact McNemar.")
+
+
+_EVALUATION_COLUMNS: dict[str, Any] = {
+    "n": _numbers("n", "%d", "Problems that both answered."),
+    "this run": _numbers("this run", "%.1f", "Right answers in percent."),
+    "other run": _numbers("other run", "%.1f", "Right answers in percent."),
+    "difference": _numbers("difference", "%+.1f", "Other run minus this run, in percentage points."),
+    "p": _numbers("p", "%.3f", "Exact McNemar; empty where answers were repeated."),
+    "p holm": _numbers("p (Holm)", "%.3f", "The same, corrected for having compared several methods."),
+    "method": cc.TextColumn("method", width=220),
+    "difference 95 %": cc.TextColumn("95 %"),
+}
+
+
+def as_command(chosen: Chosen) -> None:
+    """The same on the command line."""
+    made = chosen.made
+    command_line(compare_command(made.one.facts.run, made.one.version, made.other.facts.run, made.other.version, chosen.at_least))

@@ -1,1 +1,0 @@
-"""Pieces of pages: they draw what the services computed and hold no numbers of their own."""

@@ -1,0 +1,120 @@
+"""Where a method and the baseline part: the list of problems, two answers side by side, and the gate's decisions behind one of them."""
+
+import streamlit as st
+
+from stir_core.findings import Answer
+from stir_core.records import Trace
+from workbench import session
+from workbench.evaluate import flips
+from workbench.gates import view as gate_views
+from workbench.shared.evaluation_facts import EvaluationFacts, gate_of
+from workbench.shared.gate_evidence import step_table
+from workbench.shared.gate_replay import replay_answer
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_columns import FLIP_COLUMNS, STEP_COLUMNS
+from workbench.shared.view_text import text_strip
+from workbench.shared.visible_text import plain
+
+_TABLE = "evaluate_flips"
+
+
+def flip_views(facts: RunFacts, evaluation: EvaluationFacts) -> None:
+    """Choose a method, then a problem, then look at both answers."""
+    st.markdown("**Flips**")
+    names = [name for name, method in evaluation.methods.items() if method.versus]
+    if not names:
+        st.caption("Nothing is compared with the baseline yet.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        method = session.choose(session.METHOD, "Method", names, width=320)
+        outcome = _outcome(evaluation, method)
+    problem = _choose_problem(evaluation, method, outcome)
+    if problem is not None:
+        _answers(facts, evaluation, method, problem)
+
+
+def _outcome(evaluation: EvaluationFacts, method: str) -> list[str]:
+    versus = evaluation.methods[method].versus
+    counts = {"won": len(versus.won), "lost": len(versus.lost), "tied": versus.tied} if versus else {}
+    return st.segmented_control(
+        f"Against {plain(evaluation.spec.baseline)}",
+        list(flips.OUTCOMES),
+        selection_mode="multi",
+        format_func=lambda name: f"{name} {counts.get(name, 0)}",
+        key="evaluate_outcomes",
+        help="Problems that the method turned right, turned wrong, or left as they were. None chosen shows all.",
+    )
+
+
+def _choose_problem(evaluation: EvaluationFacts, method: str, outcome: list[str]) -> str | None:
+    whole = flips.flip_table(evaluation, method)
+    table = whole.query("outcome in @outcome").reset_index(drop=True) if outcome else whole
+
+    def choose_row() -> None:
+        rows = session.selected_rows(_TABLE)
+        if rows and rows[0] < len(table):
+            session.point_at(session.ANSWERED, str(table["problem"].iloc[rows[0]]))
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config=FLIP_COLUMNS,
+        key=_TABLE,
+        on_select=choose_row,
+        selection_mode="single-row",
+        height="content" if len(table) < 8 else 300,
+        alt=f"Problems that {method} won, lost and tied",
+    )
+    stale = (
+        "" if len(whole) == evaluation.report.problems else " The report is of other answers than are there now: call the command again."
+    )
+    st.caption(f"n = {len(table)} of {len(whole)} problems. Click a row for its two answers.{stale}")
+    return session.choose(session.ANSWERED, "Problem", list(whole["problem"]), width=420) if len(whole) else None
+
+
+def _answers(facts: RunFacts, evaluation: EvaluationFacts, method: str, problem: str) -> None:
+    task = evaluation.problems[problem]
+    st.text(task.question)
+    st.caption(plain(f"gold {task.answer}"))
+    seeds = max(evaluation.seeds(method), evaluation.seeds(evaluation.spec.baseline))
+    seed = 0
+    if seeds > 1:
+        numbers = [str(number) for number in range(seeds)]
+        seed = int(st.segmented_control("Seed", numbers, default="0", required=True, key="evaluate_seed") or 0)
+    pair = flips.pair_of(evaluation, method, problem, seed)
+    if pair is None:
+        st.caption("One of the two answers is missing.")
+        return
+    for column, answer in zip(st.columns(2, gap="medium"), pair, strict=True):
+        with column:
+            _answer(answer)
+    _decisions(facts, evaluation, method, pair.method.trace)
+
+
+def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace: Trace | None) -> None:
+    if trace is None:
+        st.caption(plain(f"{method} does not go step by step: there are no decisions to show."))
+        return
+    with st.expander(plain(f"What {method} did at every step of this answer"), expanded=True):
+        if flips.has_gate(trace):
+            gate = gate_of(evaluation.spec, method)
+            answer = replay_answer(trace, gate, gate, seed=facts.config.seed)
+            gate_views.answer_margins(facts, trace, answer)
+            step = gate_views.choose_step(trace)
+            gate_views.step_detail(gate, answer.at(step.step) if step else None)
+            return
+        columns = ["step", "m", "chosen", "alpha", "tokens", "reason"]
+        config = {name: STEP_COLUMNS[name] for name in columns}
+        st.dataframe(step_table(trace)[columns], hide_index=True, placeholder="", column_config=config, alt="Steps of the answer")
+        st.caption("Nothing was retrieved: this method does not ask the gate, or its library is empty.")
+
+
+def _answer(answer: Answer) -> None:
+    right = answer.verdict is not None and answer.verdict.correct
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(answer.method)}**")
+        st.badge("right" if right else "wrong" if answer.verdict else "not graded", color="green" if right else "gray")
+    text_strip(flips.answer_segments(answer), key=f"flip_{answer.method}_{answer.problem_id}_{answer.seed}", height=340)
+    st.caption(plain(flips.verdict_line(answer)))
+    st.caption(plain(flips.answer_facts(answer)))

@@ -1,0 +1,122 @@
+"""The Export page's upper half: which library and actions leave, what to know before, and what the bundle says of itself."""
+
+import hashlib
+from typing import Any, NamedTuple, cast
+
+import streamlit as st
+from streamlit import column_config as cc
+
+from stir_core.deploy.manifest import CARD
+from stir_core.deploy.prepared import TARGETS, Prepared, Target
+from stir_core.store.curation import Curation
+from workbench import session, shipping
+from workbench.export import data as plan
+from workbench.shared.curation_table import curation_table
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_action_cache import all_entries
+from workbench.shared.view_columns import ACTION_COLUMNS, JUDGED_COLUMNS
+from workbench.shared.view_entry_table import entry_table
+from workbench.shared.visible_text import plain
+
+_TICKED = "export_ticked"
+"""The choice that ticking made, and the table that it was made in: that table stays, every other choice gets a fresh one."""
+_COLUMNS: dict[str, Any] = {
+    **ACTION_COLUMNS,
+    "entry": cc.TextColumn("entry", help="Pair number and c; x and a digest: a merged one.", pinned=True, width=92),
+    "leaves": cc.CheckboxColumn("leaves", help="Among the actions that go out, with the null entry of its pair.", width=56),
+    **JUDGED_COLUMNS,
+}
+
+
+class Choice(NamedTuple):
+    """What is to leave, and for what."""
+
+    library: str
+    only: str | None
+    """Of the curated library: ``starred``, ``tag:NAME`` or ``ids:A,B``; ``None``: all of it."""
+    targets: tuple[Target, ...]
+    whole: Prepared
+    """The library that is chosen from."""
+    curation: Curation
+
+
+def choose(facts: RunFacts) -> Choice:
+    """Library, actions and targets; the address holds all three."""
+    curation = Curation.open(facts.run)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        offered = [name for name in plan.LIBRARIES if name == "all" or "basis" in facts.stages]
+        library = session.choose_short(session.LIBRARY, "Library", offered, format_func=plan.LIBRARIES.__getitem__)
+        whole = shipping.prepared(facts, curation, library, None)
+        words = {plan.ALL: "All actions"}
+        if library == "curated":
+            words = plan.choices(curation, session.chosen(session.ONLY), [entry.id for entry in whole.bundle.entries])
+        asked = session.chosen(session.ONLY)
+        only = session.choose(session.ONLY, "Actions", list(words), format_func=lambda each: words.get(each, each), width=240)
+        named = session.choose_several(
+            session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: plan.TITLES.get(each, each)
+        )
+    if library == "curated" and asked and asked not in words:
+        st.warning(plain(f"The link asks for {asked[:80]}, which this library does not have: all of its actions are shown."))
+    if library != "curated":
+        st.caption("Stars, tags and single rows choose within the curated library only.")
+    return Choice(library, None if only == plan.ALL else only, cast(tuple[Target, ...], named), whole, curation)
+
+
+def need_actions(facts: RunFacts, choice: Choice) -> Prepared:
+    """The library's actions, to be ticked where it is the curated one; gives what leaves. A choice of nothing ends the page."""
+    made = shipping.prepared(facts, choice.curation, choice.library, choice.only)
+    judged = curation_table(all_entries(facts), facts, choice.curation.state)
+    table = plan.actions_leaving(judged, choice.whole.bundle, made.bundle)
+    key = _key(choice, [str(id_) for id_ in table["entry"]])
+
+    def ticked(ids: list[str]) -> None:
+        value = plan.choice_of(ids[: plan.MOST_TICKED])
+        st.session_state[_TICKED] = (value, key)
+        session.point_at(session.ONLY, value)
+
+    entry_table(
+        table,
+        _COLUMNS,
+        key=key,
+        alt="Actions of the library, and which of them leave",
+        height=300 if len(table) > 8 else "auto",
+        ticked=ticked if choice.library == "curated" else None,
+        ticks=plan.ids_of(choice.only or ""),
+    )
+    hint = " Tick rows to send these alone." if choice.library == "curated" else ""
+    if len(plan.ids_of(choice.only or "")) == plan.MOST_TICKED:
+        hint = f" No more than {plan.MOST_TICKED} rows are taken: give the others a tag on the Curate page."
+    manifest = made.bundle.manifest
+    st.caption(f"{manifest.n_actions} of {len(table)} actions leave, {manifest.n_entries} entries with their null entries.{hint}")
+    return made
+
+
+def _key(choice: Choice, ids: list[str]) -> str:
+    value, key = st.session_state.get(_TICKED, (None, ""))
+    rows = hashlib.sha256("|".join([choice.library, *ids]).encode()).hexdigest()[:12]
+    if value == (choice.only or plan.ALL) and key.startswith(f"export_table_{rows}"):
+        return key
+    return f"export_table_{rows}_{hashlib.sha256((choice.only or '').encode()).hexdigest()[:8]}"
+
+
+def cautions(facts: RunFacts, choice: Choice, made: Prepared) -> None:
+    """What to know before it leaves, whatever the target."""
+    found = plan.cautions(made.bundle, facts, choice.curation)
+    if grave := [caution.text for caution in found if caution.grave]:
+        st.warning("**Before it leaves**\n\n" + "\n".join(f"- {plain(text)}" for text in grave))
+    if others := [caution.text for caution in found if not caution.grave]:
+        st.caption(plain(" · ".join(text.removesuffix(".") for text in others)))
+
+
+def contents(made: Prepared) -> None:
+    """Manifest and card, as they will stand in the bundle."""
+    manifest = made.bundle.manifest
+    where = f"{manifest.base_model or manifest.model.name}, block {', '.join(map(str, manifest.layers))}"
+    st.markdown(
+        f"**What the bundle says of itself** · {plain(f'{manifest.digest} · {where} · weights {manifest.model.weights_sha256[:12]}')}"
+    )
+    left, right = st.columns([1, 1])
+    with left, st.expander("manifest.json"):
+        st.json(manifest.model_dump_json(), expanded=1)
+    with right, st.expander("Model card (README.md)"):
+        st.code(made.files[CARD].decode("utf-8"), language="markdown", wrap_lines=True, height=420)

@@ -1,0 +1,162 @@
+"""The Export page's lower half, target by target: what it keeps and loses, its files, download, folder, commands, certificates."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, get_args
+
+import streamlit as st
+from streamlit import column_config as cc
+
+from stir_core.deploy.certified import Target as Certified
+from stir_core.deploy.prepared import TARGETS, Prepared, Target, refusal, write
+from stir_core.errors import StirError
+from workbench import shipping
+from workbench.export import data as plan
+from workbench.export.certificates import certificate_table
+from workbench.export.snippets import snippets
+from workbench.export.view import Choice
+from workbench.shared.command_lines import certify_command, export_command
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_command import command_line
+from workbench.shared.visible_text import plain
+
+_REFUSED, _DONE = "export_refused", "export_done"
+_FILES: dict[str, Any] = {
+    "file": cc.TextColumn("file", width=300),
+    "bytes": cc.NumberColumn("bytes", format="localized", width=90),
+    "sha256": cc.TextColumn("sha256", width=520),
+}
+_CERTIFICATES: dict[str, Any] = {
+    "written": cc.TextColumn("written (UTC)", help="When its file was written."),
+    "same": cc.NumberColumn("same", help="Prompts on which nothing differed."),
+    "injected": cc.NumberColumn("injected", help="Decisions that injected an action: with none, little was compared."),
+    **{
+        name: cc.NumberColumn(f"worst {name}", format="%.1e", help="Largest difference seen; empty: could not be compared.")
+        for name in ("logits", "logprob", "score", "cosine")
+    },
+    "correlation": cc.NumberColumn(
+        "least correlation", format="%.4f", help="Of the changes in logits that control vectors make, in the target and here; empty: none."
+    ),
+}
+
+
+def draw(facts: RunFacts, choice: Choice, made: Prepared) -> None:
+    """A tab for each chosen target."""
+    if refused := st.session_state.pop(_REFUSED, None):
+        st.error(plain(refused))
+    if done := st.session_state.pop(_DONE, None):
+        st.success(plain(done))
+    if not choice.targets:
+        st.caption("No target is chosen.")
+        return
+    stem = _stem(facts, choice)
+    reasons = {target: refusal(made.bundle, target) for target in choice.targets}
+    names = [plan.TITLES.get(target, target) + (" (refused)" if reasons[target] else "") for target in choice.targets]
+    for tab, target in zip(st.tabs(names), choice.targets, strict=True):
+        with tab:
+            _kept_and_lost(target)
+            if reason := reasons[target]:
+                st.warning(plain(reason[:1].upper() + reason[1:] + "."))
+                continue
+            _target(facts, choice, made, target, shipping.place(stem, target))
+
+
+def _stem(facts: RunFacts, choice: Choice) -> str:
+    default = plan.default_name(facts.run.path.name, choice.library, choice.only)
+    key = f"export_name_{hashlib.sha256(f'{facts.run.path}|{default}'.encode()).hexdigest()[:12]}"
+    help_ = "Folder and archive are called so, with the target behind it. Folders lie in exports, beside the runs."
+    typed = (st.text_input("Name", default, key=key, width=360, max_chars=60, help=help_) or "").strip()
+    if refused := plan.refused_name(typed):
+        st.error(plain(refused))
+        return default
+    return typed
+
+
+def _kept_and_lost(target: Target) -> None:
+    left, right = st.columns([1, 1])
+    left.markdown("**Keeps**\n\n" + "\n".join(f"- {plain(line)}" for line in TARGETS[target].kept))
+    right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in TARGETS[target].lost))
+
+
+def _target(facts: RunFacts, choice: Choice, made: Prepared, target: Target, folder: Path) -> None:
+    _files(made, target)
+    there = shipping.written(folder) if target == "bundle" else None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "Download (.zip)",
+            shipping.archiver(made, target, folder),
+            f"{folder.name}.zip",
+            "application/zip",
+            key=f"export_download_{target}",
+            on_click="ignore",
+            type="primary",
+        )
+        st.button(
+            "Write again" if there or (folder / "stir-export.json").is_file() else "Write to a folder",
+            key=f"export_write_{target}",
+            on_click=_write,
+            args=(made, target, folder),
+            help=str(folder).replace("_", "\\_"),
+        )
+        if there and there.certificates:
+            st.caption("Writing again makes a bundle without the certificates that lie there.", width="content")
+    if there is not None:
+        _certificates(made, folder, there)
+    left, right = st.columns([1, 1])
+    with left:
+        command_line(export_command(facts.run, target, folder, choice.library, choice.only), "The same on the command line")
+        if target == "bundle":
+            _how_to_certify(facts, choice, folder, there)
+    with right:
+        for snippet in snippets(target, made.bundle, folder):
+            st.caption(plain(snippet.title))
+            st.code(snippet.text, language=snippet.language, wrap_lines=True)
+
+
+def _files(made: Prepared, target: Target) -> None:
+    """Made only when they are looked at: a large library is thousands of files."""
+    held = st.expander("Files with sizes and SHA-256", key=f"export_files_{target}", on_change="rerun")
+    if not held.open:
+        return
+    table = plan.file_table(shipping.listed(made, target))
+    with held:
+        st.dataframe(
+            table,
+            hide_index=True,
+            placeholder="",
+            column_config=_FILES,
+            height=320 if len(table) > 8 else "auto",
+            alt="Files of the export",
+        )
+        st.caption(f"{len(table)} files, {table['bytes'].sum() / 1e6:.2f} MB. The zip stores them as they are: equal files, equal bytes.")
+
+
+def _write(made: Prepared, target: Target, folder: Path) -> None:
+    """In a callback: a refusal is one line on the page that is drawn after it."""
+    try:
+        write(made, target, folder)
+        st.session_state[_DONE] = f"Written: {folder}"
+    except StirError as error:
+        st.session_state[_REFUSED] = str(error)
+
+
+def _certificates(made: Prepared, folder: Path, there: shipping.Written) -> None:
+    for line in there.refused:
+        st.warning(plain(line))
+    if there.digest not in ("", made.bundle.manifest.digest):
+        st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.bundle.manifest.digest}): write it again."))
+    if there.certificates:
+        st.markdown("**Parity certificates of the bundle that lies there**")
+        st.dataframe(
+            certificate_table(there.certificates), hide_index=True, placeholder="", column_config=_CERTIFICATES, alt="Parity certificates"
+        )
+        if failed := [each.first_difference for each, _ in there.certificates if each.first_difference]:
+            st.caption(plain(f"First difference: {failed[0]}"))
+
+
+def _how_to_certify(facts: RunFacts, choice: Choice, folder: Path, there: shipping.Written | None) -> None:
+    held = {each.target for each, _ in there.certificates} if there else set()
+    if wanted := [target for target in get_args(Certified) if target not in held]:
+        own = facts.run if choice.library == "basis" else None
+        commands = "\n".join(certify_command(folder, target, own) for target in wanted)
+        command_line(commands, "Parity certificate: 20 prompts through the workbench and through what the written bundle is deployed with")

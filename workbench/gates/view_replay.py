@@ -1,0 +1,171 @@
+"""The Gates page's pieces that speak of all held-out answers: the badge, the funnel, one setting's curve, the flips and the margin map."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import streamlit as st
+
+from stir_core.config import GateConfig, digest_of
+from workbench import session
+from workbench.gates import charts_funnel as gate_funnel
+from workbench.gates import charts_margins as gate_margins
+from workbench.gates import data as tables
+from workbench.gates.charts_map import step_map
+from workbench.gates.scales import scales
+from workbench.shared import gate_evidence as evidence
+from workbench.shared import gate_replay as replay
+from workbench.shared.gate_replay import AnswerReplay
+from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared.view_columns import FLIPPED_COLUMNS
+from workbench.shared.visible_text import plain
+
+Answers = Mapping[str, AnswerReplay]
+_FLIPS, _MAP = "gates_flips", "gates_map"
+
+
+def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
+    """All held-out answers under the settings that are tried, and a badge that says what flips."""
+    own = facts.config.gate
+    answers = replay.replay_all(facts.steered, own, gate, seed=facts.config.seed)
+    counted = replay.tally(answers.values())
+    if gate == own and counted.flipped:
+        st.warning(f"The recording does not follow from the run's own settings: {counted.flipped} decisions come out otherwise.")
+    elif gate == own:
+        st.badge(f"the run's own settings: all {counted.known} decisions come out as recorded", color="gray")
+    else:
+        st.badge(replay.headline(counted), color="orange")
+        changed = ", ".join(f"{key} {getattr(own, key):g} → {value:g}" for key, value in replay.changes_of(own, gate).items())
+        st.caption(plain(f"{changed}. {replay.reach_line(counted)}"))
+    return answers
+
+
+def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
+    """All answers at once: the funnel, the share of steered steps as one setting moves, and where the gate fired."""
+    one, two, three = st.tabs(["Funnel, all answers", "As one setting moves", "Fired, by step"], key="gates_overview")
+    with one:
+        steps = [step for answer in answers.values() for step in answer.steps]
+        funnel(steps, "all held-out answers", changed=gate != facts.config.gate)
+    with two:
+        _curve(facts, gate)
+    with three:
+        _firing(facts)
+
+
+def funnel(steps: list[replay.StepReplay], what: str, *, changed: bool) -> None:
+    """The four sieves as bars, recorded and (where settings changed) now."""
+    table = tables.funnel_rows(steps)
+    n = sum(step.change not in ("not asked", "needs the model") for step in steps)
+    if not n:
+        st.caption("The gate decided nothing here that the recording knows.")
+        return
+    shown = table if changed else pd.DataFrame(table[table["when"] == tables.RECORDED])
+    st.altair_chart(gate_funnel.funnel_bars(shown), alt=f"Entries left behind each sieve, {what}")
+    if len(steps) > 1:
+        left_out = sum(step.change == "needs the model" for step in steps)
+        more = f"; {left_out} that need the model are left out" if left_out else ""
+        st.caption(f"Sums over {n} steps at which the gate had something to decide{more}. Each step by itself, with its recorded text.")
+
+
+def _curve(facts: RunFacts, gate: GateConfig) -> None:
+    found = {scale.name: scale for scale in scales(facts.config.gate, facts.steered.values())}
+    labels = {name: scale.label for name, scale in found.items()}
+    chosen = st.segmented_control(
+        "Setting", list(found), default="beta", required=True, format_func=labels.__getitem__, key="gates_curve", persist_state="session"
+    )
+    scale = found[chosen or "beta"]
+    print_of_run = digest_of(fingerprint(facts.run), gate, scale.name)
+    table = _points(print_of_run, facts, gate, scale.name, scale.points(sum(len(trace.steps) for trace in facts.steered.values())))
+    if not any(table["n"].tolist()):
+        st.caption("The gate decided nothing that the recording knows.")
+        return
+    chart = gate_funnel.steered_share(table, f"{scale.label} ({scale.name})", scale.own, float(getattr(gate, scale.name)))
+    st.altair_chart(chart, alt=f"Share of steered steps as {scale.name} moves")
+    least, most = min(table["n"].tolist()), max(table["n"].tolist())
+    lost = max(table["unknown"].tolist())
+    known = (f"{most}" if least == most else f"{least} to {most}") + (f" (up to {lost} need the model)" if lost else "")
+    st.caption(
+        plain(
+            f"n = {known} steps, each decided by itself with its recorded text. Band: Wilson 95 %, as if steps were independent. "
+            f"Dashed: the run's {scale.own:g}; solid: the slider."
+        )
+    )
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _points(print_of_settings: str, _facts: RunFacts, _gate: GateConfig, name: str, values: list[float]) -> pd.DataFrame:
+    return replay.curve(_facts.steered, _facts.config.gate, _gate, name, values, seed=_facts.config.seed)
+
+
+def _firing(facts: RunFacts) -> None:
+    table = evidence.firing_by_step(facts.steered.values())
+    if table.empty:
+        st.caption("No held-out answer got past its first step, which is never steered.")
+        return
+    st.altair_chart(gate_margins.firing_by_step(table), alt="Share of held-out answers with a commit before each step, as recorded")
+    total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
+    st.caption(f"As recorded. n = {len(facts.steered)} answers; {total} fired. Above a bar: answers that got there. Spans: Wilson 95 %.")
+
+
+def margin_map(facts: RunFacts, answers: Answers, problem: str, step: int | None) -> None:
+    """Every step of every answer on the gate's axes; a click opens it."""
+    st.markdown("**Margin map: best candidate of every step, all answers**")
+    outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
+    table = tables.map_rows(answers, outcomes)
+    shown = table.dropna(subset=["gain"])
+    if shown.empty:
+        st.caption("No preview was measured, so steps cannot be drawn on the gate's axes.")
+        return
+
+    def choose_point() -> None:
+        for data in session.selected_points(_MAP):
+            if data:
+                _open(answers, str(data[0]), str(data[1]))
+
+    st.plotly_chart(
+        step_map(shown, problem, step),
+        key=_MAP,
+        on_select=choose_point,
+        selection_mode="points",
+        config={"scrollZoom": True, "displaylogo": False},
+        alt="Steps of all held-out answers by preview gain and margin of their best candidate",
+    )
+    left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
+    st.caption(
+        f"n = {len(shown)} steps of {shown['problem'].nunique()} answers, with the settings above. Colour: the recorded answer against "
+        f"vanilla. Diamonds: committed. Ringed: flips. Pale: behind a flip. Click to open a step.{left_out}"
+    )
+
+
+def flips(answers: Answers, *, changed: bool) -> None:
+    """The answers that turn and where; a click opens the step."""
+    st.markdown("**Where answers turn**")
+    table = replay.flip_table(answers.values())
+    if table.empty:
+        st.caption("No decision flips." if changed else "Nothing is changed: move a slider above to see where decisions would flip.")
+        return
+
+    def choose_row() -> None:
+        rows = session.selected_rows(_FLIPS)
+        if rows:
+            _open(answers, str(table["problem"].tolist()[rows[0]]), str(table["step"].tolist()[rows[0]]))
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config=FLIPPED_COLUMNS,
+        key=_FLIPS,
+        on_select=choose_row,
+        selection_mode="single-row",
+        height=min(400, 38 + 35 * len(table)),
+        alt="Answers that turn under these settings",
+    )
+    st.caption(
+        f"{len(table)} of {len(answers)} answers turn, each at its first flip or at a step that needs the model. Click a row to open it."
+    )
+
+
+def _open(answers: Answers, problem: str, step: str) -> None:
+    if problem in answers and answers[problem].at(int(step)) is not None:
+        session.point_at(session.PROBLEM, problem)
+        session.point_at(session.STEP, step)

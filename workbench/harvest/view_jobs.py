@@ -1,0 +1,117 @@
+"""The Harvest page's jobs: live progress, stages on a time axis, log, cancel, resume. Polls only while something runs."""
+
+import time
+
+import streamlit as st
+
+from stir_core.errors import StirError, StoreError
+from stir_core.store.runs import Run
+from workbench import session
+from workbench.bootstrap import PAGES, jobs, store
+from workbench.harvest import progress as view
+from workbench.harvest.charts import stage_timeline
+from workbench.jobs import JobStore, Status
+from workbench.shared.view_command import command_line
+from workbench.shared.visible_text import plain
+
+_COLOURS = {"running": "blue", "stopping": "orange", "finished": "green", "stopped": "gray", "failed": "red", "lost": "red"}
+_EVERY = 1.0
+"""Seconds between two looks."""
+_SHOWN = 20
+
+
+def draw() -> None:
+    """All jobs, the latest in full."""
+    st.markdown("**Jobs**")
+    running = jobs().running()
+    seen = [(each.job.id, each.state, _finished(jobs(), each)) for each in running]
+    st.fragment(run_every=_EVERY if running else None)(_jobs)(seen)
+
+
+def _jobs(seen: list[tuple[str, str, tuple[str, ...]]]) -> None:
+    own = jobs()
+    found, broken = own.all()
+    if seen and [(each.job.id, each.state, _finished(own, each)) for each in found if each.running] != seen:
+        st.rerun()  # something ended, or a stage did: the rest of the page, and every other page, has news
+    for line in broken:
+        st.warning(plain(line))
+    if not found:
+        st.caption(
+            "None was started from here yet. Runs started on a command line appear on Home as soon as their first stage has finished."
+        )
+        return
+    _job(own, found[0])
+    if found[1:]:
+        with st.expander(f"Earlier jobs ({len(found) - 1})"):
+            for each in found[1:_SHOWN]:
+                _job(own, each)
+            if len(found) > _SHOWN:
+                st.caption(plain(f"{len(found) - _SHOWN} older ones are not shown; their files lie beside the runs."))
+
+
+def _job(own: JobStore, status: Status) -> None:
+    job, last = status.job, status.last
+    finished = _finished(own, status)
+    with st.container(border=True, gap="small", key=f"harvest_job_{job.id}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{plain(job.run)}**", width="content")
+            st.badge(status.state, color=_COLOURS[status.state])  # pyright: ignore[reportArgumentType]
+            st.caption(plain(_when(status)), width="content")
+            _buttons(own, status, finished)
+        if pace := view.pace(status.lines):
+            st.progress(pace.share, plain(pace.text))
+        elif status.running:
+            st.caption("Loading: imports and the model.")
+        if last is not None and last.error:
+            st.error(plain(last.error))
+        if status.state == "lost":
+            st.warning("It ended without a word: killed, out of memory, or the machine went down. What was whole is kept; Resume goes on.")
+        table = view.timeline(status.lines, job.started, time.time())
+        if not table.empty:
+            st.altair_chart(stage_timeline(table), alt="Stages on a time axis", key=f"harvest_time_{job.id}")
+        if kept := view.kept(finished, status.lines):
+            st.caption(plain(f"finished before this attempt: {', '.join(kept)}"))
+        with st.expander("Log and command"):
+            st.code(own.tail(job) or "nothing printed yet", language=None, height=220)
+            command_line(job.shown, "As it was started")
+
+
+def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
+    job = status.job
+    name = _shown_as(own, job.run) if finished else None
+    if name and st.button("Show this run on all pages", key=f"harvest_open_{job.id}", on_click=session.point_at, args=(session.RUN, name)):
+        st.switch_page(PAGES / "home.py")
+    try:
+        if status.running:
+            if st.button("Cancel", key=f"harvest_cancel_{job.id}", disabled=status.state == "stopping", help="What is whole is kept."):
+                own.cancel(job.id)
+                st.rerun()
+        elif status.state != "finished" and st.button(
+            "Resume", key=f"harvest_resume_{job.id}", help="The same command again; what is whole is kept."
+        ):
+            own.resume(job.id)
+            st.rerun()
+    except StirError as error:
+        st.error(plain(str(error)))
+
+
+def _shown_as(own: JobStore, run: str) -> str | None:
+    """What the run picker calls a run."""
+    folder = own.run_folder(run)
+    return next((name for name, facts in store().runs.items() if facts.run.path == folder), None)
+
+
+def _when(status: Status) -> str:
+    job, last = status.job, status.last
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
+    end = last.at if last is not None and not status.running else time.time()
+    tries = f" · attempt {job.attempts}" if job.attempts > 1 else ""
+    return f"started {at} · {view.words(max(0.0, end - job.started))}{tries}"
+
+
+def _finished(own: JobStore, status: Status) -> tuple[str, ...]:
+    """Finished stages of the run that a job makes; none before its folder is one."""
+    try:
+        return Run.open(own.run_folder(status.job.run)).stages()
+    except StoreError:  # no run.json yet: the model is still being loaded, or the command was refused
+        return ()

@@ -1,0 +1,132 @@
+"""What a store holds: one row a run, its held-out result with an interval, and whether the loaded model may use it."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from stir_core.config import STAGES
+from stir_core.records import ModelIdentity
+from stir_core.store.runs import CHECKED
+from workbench.shared.proportions import Proportion, proportion
+from workbench.shared.run_facts import RunFacts
+
+
+class HeldOut(NamedTuple):
+    """Held-out answers that both arms were graded on, paired by problem."""
+
+    vanilla: Proportion
+    steered: Proportion
+    gained: int
+    """Wrong without steering, right with it."""
+    lost: int
+    """Right without steering, wrong with it."""
+    committed: float | None
+    """Share of problems where the gate committed at least one action."""
+    tokens_vanilla: float | None
+    tokens_steered: float | None
+    probe_tokens: float | None
+
+
+def held_out(facts: RunFacts) -> HeldOut:
+    """Paired accuracy and mean token counts; problems without a verdict in either arm are left out."""
+    pairs = [(facts.vanilla[id_], trace) for id_, trace in facts.steered.items() if id_ in facts.vanilla]
+    graded = [(v.verdict.correct, s.verdict.correct) for v, s in pairs if v.verdict and s.verdict]
+    fired = [any(step.decision.chosen for step in steered.steps) for _, steered in pairs]
+    return HeldOut(
+        vanilla=proportion(sum(v for v, _ in graded), len(graded)),
+        steered=proportion(sum(s for _, s in graded), len(graded)),
+        gained=sum(s and not v for v, s in graded),
+        lost=sum(v and not s for v, s in graded),
+        committed=_mean([float(f) for f in fired]),
+        tokens_vanilla=_mean([v.tokens_used for v, _ in pairs]),
+        tokens_steered=_mean([s.tokens_used for _, s in pairs]),
+        probe_tokens=_mean([s.probe_tokens for _, s in pairs]),
+    )
+
+
+def runs_table(runs: list[RunFacts]) -> pd.DataFrame:
+    """One row a run, counts as the stages recorded them; what has not been measured is empty, never zero."""
+    return pd.DataFrame([_row(facts) for facts in runs])
+
+
+def _row(facts: RunFacts) -> dict[str, object]:
+    stages, result = facts.stages, held_out(facts)
+    identity = facts.run.model_identity()
+    manifests = {stage: facts.run.manifest(stage) for stage in stages}
+
+    def count(stage: str, what: str) -> int | None:
+        return manifests[stage].counts.get(what) if stage in manifests else None
+
+    return {
+        "run": facts.name,
+        "stages": f"{len(stages)} of {len(STAGES)}" + (f" · {stages[-1]}" if stages else ""),
+        "model": identity.name if identity else facts.config.model.name,
+        "task": facts.config.task.name,
+        "problems": count("rollouts", "problems"),
+        "rollouts": count("rollouts", "rollouts"),
+        "entries": count("actions", "entries"),
+        "basis": count("basis", "picked"),
+        "layers": ", ".join(map(str, manifests["actions"].layers)) if "actions" in manifests else None,
+        "held-out n": result.vanilla.n or None,
+        "vanilla": result.vanilla.rate,
+        "steered": result.steered.rate,
+        "gained": result.gained if result.vanilla.n else None,
+        "lost": result.lost if result.vanilla.n else None,
+        "notes": sum(len(manifest.notes) for manifest in manifests.values()),
+        "path": str(facts.run.path),
+    }
+
+
+def notes(facts: RunFacts) -> list[tuple[str, str]]:
+    """Warnings that the stages left for a reader, as (stage, text)."""
+    return [(stage, note) for stage in facts.stages for note in facts.run.manifest(stage).notes]
+
+
+def stage_table(facts: RunFacts) -> pd.DataFrame:
+    """Every stage in order: whether it finished, what it holds, its digest, and how often it warned."""
+    rows = []
+    for stage in STAGES:
+        done = stage in facts.stages
+        manifest = facts.run.manifest(stage) if done else None
+        rows.append(
+            {
+                "stage": stage,
+                "finished": done,
+                "holds": ", ".join(f"{count} {what}" for what, count in manifest.counts.items()) if manifest else None,
+                "layers": ", ".join(map(str, manifest.layers)) if manifest else None,
+                "digest": facts.run.digest(stage) if done else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def identity_table(made_with: ModelIdentity, loaded: ModelIdentity | None) -> pd.DataFrame:
+    """The run's model beside the loaded one, field by field; ``agrees`` is empty where nothing is loaded or the field is not checked."""
+    rows = []
+    for field in type(made_with).model_fields:
+        theirs, ours = getattr(made_with, field), getattr(loaded, field) if loaded else None
+        checked = field in CHECKED
+        rows.append(
+            {
+                "field": field,
+                "run": _short(theirs),
+                "loaded model": _short(ours) if loaded else None,
+                "checked": checked,
+                "agrees": (theirs == ours) if loaded and checked else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:16]}…" if len(text) == 64 else text
+
+
+def compatible(made_with: ModelIdentity, loaded: ModelIdentity) -> bool:
+    """True when the loaded model may use the run's artefacts."""
+    return all(getattr(made_with, field) == getattr(loaded, field) for field in CHECKED)
+
+
+def _mean(values: list[float] | list[int]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,113 @@
+"""Home's pieces: the runs, one run's held-out result, stages, notes, model and command."""
+
+import streamlit as st
+
+from workbench import session
+from workbench.bootstrap import loaded_model, shelf, store
+from workbench.home import data as overview
+from workbench.shared.command_lines import run_command
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_columns import IDENTITY_COLUMNS, RUN_COLUMNS, STAGE_COLUMNS
+from workbench.shared.view_command import command_line
+from workbench.shared.visible_text import plain
+
+_TABLE = "runs_table"
+
+
+def runs() -> None:
+    """The table of runs; a click on a row chooses the run everywhere. Unreadable folders are named, not hidden."""
+    found, broken = store()
+    if found:
+        names = list(found)
+
+        def choose_row() -> None:
+            rows = session.selected_rows(_TABLE)
+            if rows:
+                session.point_at(session.RUN, names[rows[0]])
+
+        table = overview.runs_table(list(found.values()))
+        table["run"] = names
+        st.dataframe(
+            table,
+            hide_index=True,
+            placeholder="",
+            column_config=RUN_COLUMNS,
+            key=_TABLE,
+            on_select=choose_row,
+            selection_mode="single-row",
+            alt="All runs",
+        )
+    for line in broken.values():
+        st.warning(plain(line))
+
+
+def held_out_line(facts: RunFacts) -> None:
+    """The chosen run's held-out result in one row of figures."""
+    st.markdown(f"**{plain(facts.name)}**")
+    result = overview.held_out(facts)
+    if result.vanilla.rate is None or result.steered.rate is None:
+        st.caption("No held-out result yet: the last stage has not finished, or its answers have no verdict.")
+        return
+    columns = st.columns(5)
+    columns[0].metric("Vanilla accuracy", f"{result.vanilla.rate:.1%}", help=str(result.vanilla))
+    change = f"{100 * (result.steered.rate - result.vanilla.rate):+.1f} points"
+    columns[1].metric(
+        "Steered accuracy", f"{result.steered.rate:.1%}", change, delta_color="off", delta_arrow="off", help=str(result.steered)
+    )
+    columns[2].metric("Gained / lost", f"{result.gained} / {result.lost}", help="Problems that steering turned right / wrong.")
+    columns[3].metric(
+        "Mean tokens", f"{result.tokens_vanilla:.0f} → {result.tokens_steered:.0f}", help="Committed tokens, vanilla → steered."
+    )
+    columns[4].metric("Mean probe tokens", f"{result.probe_tokens:.0f}", help="Tokens decoded in previews; not in the mean tokens.")
+    low = f"vanilla {result.vanilla}; steered {result.steered}"
+    st.caption(
+        plain(f"n = {result.vanilla.n} held-out problems, paired. {low}. An action was committed on {result.committed:.0%} of them.")
+    )
+
+
+def notes_of(facts: RunFacts) -> None:
+    """Warnings that the stages left."""
+    for stage, note in overview.notes(facts):
+        st.warning(plain(f"{stage}: {note}"))
+
+
+def stages_and_model(facts: RunFacts) -> None:
+    """What is on disk, and the identity of the model it was made with beside the one in memory."""
+    left, right = st.columns([1.1, 1], gap="medium")
+    with left:
+        st.markdown("**Stages on disk**")
+        st.dataframe(overview.stage_table(facts), hide_index=True, placeholder="", column_config=STAGE_COLUMNS, alt="Stages of the run")
+    with right:
+        st.markdown("**Model**")
+        _model(facts)
+
+
+def _model(facts: RunFacts) -> None:
+    made_with, loaded = facts.run.model_identity(), loaded_model()
+    if made_with is None:
+        st.caption("No stage has finished, so no model has been used yet.")
+        return
+    if loaded is None:
+        st.caption(plain(f"No model is in memory. Trace loads {facts.config.model.name} on first use; pages that read runs need none."))
+        if st.button("Load the model now", key="load_model"):
+            with st.spinner("Loading the model"):
+                loaded = shelf().load(facts.config.model)
+    if loaded is not None:
+        agrees = overview.compatible(made_with, loaded)
+        st.badge(
+            "the model in memory may use this run" if agrees else "refused: made with another model", color="green" if agrees else "red"
+        )
+    st.dataframe(
+        overview.identity_table(made_with, loaded),
+        hide_index=True,
+        placeholder="",
+        column_config=IDENTITY_COLUMNS,
+        alt="Model identity, field by field",
+    )
+
+
+def made_by(facts: RunFacts) -> None:
+    """The command that makes the run, and its resolved configuration."""
+    command_line(run_command(facts.run), "The command that made it (finished stages are kept when it is called again)")
+    with st.expander("Resolved configuration"):
+        st.json(facts.config.model_dump(mode="json"), expanded=1)

@@ -1,0 +1,174 @@
+"""What was judged, as tables: the library with its judgements, the history, two versions side by side, and what the library is by now."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from stir_core.basis.summary import summary
+from stir_core.curation import Judgement, Recorded
+from stir_core.records import Entry
+from stir_core.store.curated import Curated
+from stir_core.store.curation import Curation
+from stir_core.store.runs import Library
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.visible_text import one_line
+
+JUDGED = ("star", "tags", "name", "library", "note")
+"""Columns that say what was judged."""
+LISTS = {
+    "all": "All",
+    "starred": "Starred",
+    "tagged": "Tagged",
+    "noted": "With a note",
+    "changed": "Kept, excluded, merged",
+    "untouched": "Untouched",
+}
+"""What the table may be narrowed to."""
+
+
+def fate_of(entry_id: str, standing: Judgement, picked: bool) -> str:
+    """Whether an entry is in the curated library, and why."""
+    judged = standing.of(entry_id)
+    if judged.merged_into:
+        return f"in {judged.merged_into}"
+    if judged.fate is not None:
+        return {"in": "kept", "out": "excluded"}[judged.fate]
+    return "merged" if entry_id in standing.merges else "in the basis" if picked else "not selected"
+
+
+def judged_columns(ids: list[str], standing: Judgement, picks: Mapping[str, object]) -> pd.DataFrame:
+    """One row an id with the columns of :data:`JUDGED`, in the given order."""
+    rows = []
+    for id_ in ids:
+        judged = standing.of(id_)
+        note = one_line(judged.note, 90) if judged.note else None
+        rows.append(("★" if judged.starred else None, list(judged.tags), judged.name, fate_of(id_, standing, id_ in picks), note))
+    return pd.DataFrame(rows, columns=list(JUDGED))
+
+
+def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement) -> pd.DataFrame:
+    """Merged entries, then every mined one: what was judged, and beside it what was mined and measured.
+
+    Args:
+        actions: the run's table of entries (see ``action_table``), null ones included.
+    """
+    merged = pd.DataFrame([_merged_row(id_, members, facts.entries) for id_, members in standing.merges.items()])
+    measured = actions.reindex(columns=[name for name in SHOWN if name in actions.columns])
+    table = pd.concat([merged, measured], ignore_index=True) if len(merged) else measured.reset_index(drop=True)
+    judged = judged_columns([str(id_) for id_ in table["entry"]], standing, facts.picks)
+    return judged.assign(entry=table["entry"]).join(table.drop(columns="entry")).reindex(columns=["entry", *JUDGED, *table.columns[1:]])
+
+
+def with_judgements(actions: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
+    """A table of entries with what was judged behind their ids; as it is where nothing was judged yet."""
+    standing = Curation.open(facts.run).state
+    if not standing.entries:
+        return actions.reset_index(drop=True)
+    judged = judged_columns([str(id_) for id_ in actions["entry"]], standing, facts.picks)
+    ordered = ["entry", *(name for name in JUDGED if name != "note"), *(name for name in actions.columns if name != "entry")]
+    return actions.reset_index(drop=True).join(judged).reindex(columns=ordered)
+
+
+SHOWN = (
+    "entry",
+    "kind",
+    "m",
+    "layer",
+    "quality",
+    "pick",
+    "retrieved",
+    "committed",
+    "advantage",
+    "verdict",
+    "controls",
+    "flags",
+    "promotes",
+    "problem",
+)
+
+
+def _merged_row(id_: str, members: tuple[str, ...], entries: Mapping[str, Entry]) -> dict[str, object]:
+    first = entries[members[0]]
+    qualities = [entries[member].quality for member in members]
+    quality = sum(q * q for q in qualities) / sum(qualities)
+    return {"entry": id_, "kind": first.kind, "m": first.m, "layer": first.layer, "quality": quality, "promotes": " + ".join(members)}
+
+
+def narrowed(table: pd.DataFrame, kind: str, tag: str | None, standing: Judgement) -> pd.DataFrame:
+    """Rows of one of :data:`LISTS`, and of one tag."""
+    tests = {
+        "starred": lambda id_: standing.of(id_).starred,
+        "tagged": lambda id_: bool(standing.of(id_).tags),
+        "noted": lambda id_: standing.of(id_).note is not None,
+        "changed": lambda id_: id_ in standing.merges or standing.of(id_).fate is not None or standing.of(id_).merged_into is not None,
+        "untouched": lambda id_: id_ not in standing.entries and id_ not in standing.merges,
+    }
+    ids = table["entry"].map(str)
+    keep = ids.map(tests[kind]) if kind in tests else pd.Series(True, index=table.index)
+    if tag is not None:
+        keep &= ids.map(lambda id_: tag in standing.of(id_).tags)
+    return table.loc[keep.astype(bool)]
+
+
+def with_twins(ids: list[str], entries: Mapping[str, Entry]) -> list[str]:
+    """The ids, and the null entries of the pairs of their corrective ones."""
+    pairs = {entries[id_].pair for id_ in ids if id_ in entries and entries[id_].kind == "corrective"}
+    return list(dict.fromkeys([*ids, *(entry.id for entry in entries.values() if entry.kind == "null" and entry.pair in pairs)]))
+
+
+def history_table(curation: Curation) -> pd.DataFrame:
+    """Every edit, the last one first."""
+    rows = [
+        (line.number, line.edit.when, line.edit.who, what_was_done(line), line.edit.why or None, None if curation.applies(line) else "no")
+        for line in reversed(curation.lines)
+    ]
+    return pd.DataFrame(rows, columns=["edit", "when", "who", "what", "why", "applies"])
+
+
+def what_was_done(line: Recorded, limit: int = 4) -> str:
+    """An edit in one line, its text bounded."""
+    edit = line.edit
+    more = f" and {len(edit.entries) - limit} more" if len(edit.entries) > limit else ""
+    value = f" {one_line(edit.value, 60)}" if edit.value is not None else " cleared" if edit.kind in ("note", "rename") else ""
+    back = f" · takes back edit {edit.undoes}" if edit.undoes else ""
+    return f"{edit.kind}{value} · {', '.join(edit.entries[:limit])}{more}{back}"
+
+
+def diff_table(curation: Curation, a: int, b: int) -> pd.DataFrame:
+    """Where two versions differ; empty cells are "nothing"."""
+    rows = [(change.entry_id, change.field, change.before or None, change.after or None) for change in curation.diff(a, b)]
+    return pd.DataFrame(rows, columns=["entry", "what", f"version {a}", f"version {b}"])
+
+
+def library_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
+    """What each library is: counts, halves of pairs, effective ranks, mean quality."""
+    rows = []
+    for name, library in libraries.items():
+        found = summary(library)
+        rows.append({"library": name, **{key: value for key, value in found._asdict().items() if key != "by_step"}})
+    return pd.DataFrame(rows)
+
+
+def steps_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
+    """Corrective and null entries of each library at every control point, tidy."""
+    rows = [
+        (name, m, kind, count)
+        for name, library in libraries.items()
+        for m, counts in summary(library).by_step.items()
+        for kind, count in zip(("corrective", "null"), counts, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["library", "m", "kind", "entries"])
+
+
+def lineage_table(made: Curated) -> pd.DataFrame:
+    """Merged entries of a curated library, with what they are the mean of."""
+    rows = [
+        (entry.id, origin.name, entry.m, entry.layer, entry.quality, entry.action_norm, _parts(origin.members, origin.weights))
+        for entry, origin in zip(made.library.entries, made.origins, strict=True)
+        if origin.members
+    ]
+    return pd.DataFrame(rows, columns=["entry", "name", "m", "layer", "quality", "|v|", "mean of"])
+
+
+def _parts(members: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    return " + ".join(f"{weight:.2f} {member}" for member, weight in zip(members, weights, strict=True))

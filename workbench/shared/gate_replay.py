@@ -1,0 +1,216 @@
+"""Recorded answers decided again under other gate settings: no model, and no guess where the recording does not reach.
+
+Behind the first step that is decided otherwise, an answer would have gone on with other text. What is decided there still uses the
+recorded evidence, so it holds for the recorded text only: such steps are marked ``behind`` and counted apart.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+from pydantic import ValidationError
+
+from stir_core.config import GateConfig
+from stir_core.errors import ConfigError
+from stir_core.intervene.replay import Again, decide_again, gate_was_asked
+from stir_core.records import Decision, StepTrace, Trace
+from workbench.shared.proportions import proportion
+
+Change = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
+FLIPS: tuple[Change, ...] = ("null → action", "action → null", "action → other", "alpha only")
+"""The ways in which a decision can come out otherwise; "alpha only": the same action at another strength."""
+TRIED = ("beta", "rho", "tau_null", "min_sim", "k_scale", "k_retrieve", "candidates")
+"""Gate settings that can be tried on a recording."""
+
+
+class StepReplay(NamedTuple):
+    """One recorded step under the settings that are tried."""
+
+    step: StepTrace
+    again: Again
+    change: Change
+    behind: bool
+    """An earlier step of the answer came out otherwise, or is not known."""
+
+    @property
+    def flips(self) -> bool:
+        """The decision comes out otherwise."""
+        return self.change in FLIPS
+
+    @property
+    def standing(self) -> str:
+        """How far the new decision may be believed, in words."""
+        if self.change == "not asked":
+            return "never asked"
+        if self.again.decision is None:
+            return "not in the recording"
+        return "as recorded up to here only" if self.behind else "decided"
+
+
+class AnswerReplay(NamedTuple):
+    """One recorded answer under the settings that are tried."""
+
+    id: str
+    steps: tuple[StepReplay, ...]
+
+    @property
+    def turn(self) -> StepReplay | None:
+        """The first step that comes out otherwise or is not known; ``None``: the answer stays as it is."""
+        return next((step for step in self.steps if step.flips or step.change == "needs the model"), None)
+
+    def at(self, number: int) -> StepReplay | None:
+        """The step with that number."""
+        return next((step for step in self.steps if step.step.step == number), None)
+
+
+def tried_gate(own: GateConfig, changes: Mapping[str, Any]) -> GateConfig:
+    """The run's gate with some values changed, checked by the config's own rules.
+
+    Raises:
+        ConfigError: a value that the gate cannot take.
+    """
+    try:
+        return GateConfig.model_validate(own.model_dump() | dict(changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"gate.{first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, Any]:
+    """What differs from the run's own gate, in the order of the settings."""
+    return {key: value for key, value in gate if value != getattr(own, key)}
+
+
+def replay_answer(trace: Trace, own: GateConfig, gate: GateConfig, *, seed: int) -> AnswerReplay:
+    """Decide every step of an answer again."""
+    found: list[StepReplay] = []
+    behind = False
+    for step in trace.steps:
+        again = decide_again(step, own, gate, seed=seed, name=trace.id)
+        found.append(StepReplay(step, again, _change(step, again), behind))
+        behind = behind or found[-1].flips or again.decision is None
+    return AnswerReplay(trace.id, tuple(found))
+
+
+def replay_all(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, *, seed: int) -> dict[str, AnswerReplay]:
+    """Decide every step of every answer again."""
+    return {id_: replay_answer(trace, own, gate, seed=seed) for id_, trace in traces.items()}
+
+
+def _change(step: StepTrace, again: Again) -> Change:
+    if not gate_was_asked(step):
+        return "not asked"
+    if again.decision is None:
+        return "needs the model"
+    old, new = step.decision, again.decision
+    if old.chosen != new.chosen:
+        return "null → action" if old.chosen is None else "action → null" if new.chosen is None else "action → other"
+    return "same" if old.alpha == new.alpha else "alpha only"
+
+
+class Tally(NamedTuple):
+    """All answers under the settings that are tried, counted."""
+
+    answers: int
+    asked: int
+    """Steps at which the gate had something to decide."""
+    known: int
+    """Of them: known from the recording, with nothing changed before them in their answer."""
+    flips: dict[Change, int]
+    """Of the known ones, those that come out otherwise, by kind: at most one an answer."""
+    unknown: int
+    """First steps of an answer that need the model."""
+    behind: int
+    """Steps behind a flip or an unknown step."""
+    behind_flips: int
+    """Of them, those that would come out otherwise if their text had stayed as recorded."""
+
+    @property
+    def flipped(self) -> int:
+        """Decisions that flip, which is also the number of answers that turn."""
+        return sum(self.flips.values())
+
+
+def tally(answers: Iterable[AnswerReplay]) -> Tally:
+    """Count what changes."""
+    answers = list(answers)
+    asked = [step for answer in answers for step in answer.steps if step.change != "not asked"]
+    front, behind = [s for s in asked if not s.behind], [s for s in asked if s.behind]
+    known = [step for step in front if step.again.decision is not None]
+    kinds: dict[Change, int] = {kind: sum(step.change == kind for step in known) for kind in FLIPS}
+    lost = len(front) - len(known)
+    return Tally(len(answers), len(asked), len(known), kinds, lost, len(behind), sum(step.flips for step in behind))
+
+
+def headline(found: Tally) -> str:
+    """What the badge says."""
+    kinds = ", ".join(f"{n} {kind}" for kind, n in found.flips.items() if n)
+    more = f" ({kinds})" if kinds else ""
+    return f"decided again with other settings: {found.flipped} of {found.known} decisions flip{more}"
+
+
+def reach_line(found: Tally) -> str:
+    """What the counts leave out, and why."""
+    parts = []
+    if found.behind:
+        parts.append(
+            f"{found.behind} steps lie behind a flip or an unknown step: their evidence is that of the recorded text "
+            f"({found.behind_flips} of them would flip if it had stayed)"
+        )
+    if found.unknown:
+        who = "1 answer reaches" if found.unknown == 1 else f"{found.unknown} answers reach"
+        parts.append(f"{who} a step that is not in the recording and needs the model")
+    return "; ".join(parts)
+
+
+def flip_table(answers: Iterable[AnswerReplay]) -> pd.DataFrame:
+    """One row an answer that turns: at which step, and how."""
+    rows = []
+    for answer in answers:
+        turn = answer.turn
+        if turn is not None:
+            old, new = turn.step.decision, turn.again.decision
+            after = sum(step.change != "not asked" for step in answer.steps if step.behind)
+            now = turn.again.missing if new is None else new.reason
+            rows.append((answer.id, turn.step.step, turn.change, _said(old), _said(new), after, now))
+    return pd.DataFrame(rows, columns=["problem", "step", "change", "recorded", "now", "behind", "why now"])
+
+
+def _said(decision: Decision | None) -> str:
+    if decision is None:
+        return "?"
+    return f"{decision.chosen} × {decision.alpha:.3f}" if decision.chosen else "null"
+
+
+def step_rows(answer: AnswerReplay) -> pd.DataFrame:
+    """One row a step of an answer: the recorded decision, the new one, and how far that may be believed."""
+    rows = []
+    for step in answer.steps:
+        new = step.again.decision
+        now = step.again.missing if new is None else step.again.evidence.not_retrieved or new.reason
+        rows.append((step.step.step, _said(step.step.decision), _said(new), step.change, step.standing, _margin(new), now))
+    return pd.DataFrame(rows, columns=["step", "recorded", "now", "change", "standing", "margin", "why now"])
+
+
+def _margin(decision: Decision | None) -> float | None:
+    if decision is None or decision.score_null is None:
+        return None
+    best = max((scored.score for scored in decision.scored if scored.score is not None), default=None)
+    return None if best is None else best - decision.score_null
+
+
+def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: str, values: Iterable[float], *, seed: int) -> pd.DataFrame:
+    """Share of steps that a gate steers as one of its settings goes through ``values``, the others staying as they are tried.
+
+    Each recorded step is decided by itself, with the text before it as recorded; steps that need the model are left out (``unknown``).
+    Intervals are Wilson's and take steps for independent.
+    """
+    asked = [(id_, step) for id_, trace in traces.items() for step in trace.steps if gate_was_asked(step)]
+    rows = []
+    for value in values:
+        other = tried_gate(gate, {key: value})
+        found = [decide_again(step, own, other, seed=seed, name=id_).decision for id_, step in asked]
+        known = [decision for decision in found if decision is not None]
+        share = proportion(sum(decision.chosen is not None for decision in known), len(known))
+        rows.append((value, *share, len(found) - len(known)))
+    return pd.DataFrame(rows, columns=["value", "steered", "n", "rate", "low", "high", "unknown"])

@@ -1,0 +1,131 @@
+"""One entry's card: where it comes from, what it promotes, who lives near it, and where it fired."""
+
+from typing import Literal
+
+import streamlit as st
+
+from stir_core.findings import Advantage
+from stir_core.records import Entry
+from workbench import session
+from workbench.bootstrap import PAGES
+from workbench.causal.data import advantage_text, measured_line
+from workbench.shared import action_card as cards
+from workbench.shared import confounds
+from workbench.shared.charts_lens import lens_bars
+from workbench.shared.run_facts import RunFacts
+from workbench.shared.view_columns import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
+from workbench.shared.view_entry_table import entry_table
+from workbench.shared.visible_text import plain
+
+
+def headline(facts: RunFacts, entry: Entry) -> None:
+    """Name and numbers of an entry in two lines."""
+    pick = facts.picks.get(entry.id)
+    fate = f"pick {pick.rank + 1} of {len(facts.picks)}{', forced in' if pick.forced else ''}" if pick else "not in the basis"
+    if "basis" not in facts.stages:
+        fate = "basis not made yet"
+    reach = "" if entry.reachable else " · unreachable: retrieval never asks for the last control point"
+    st.markdown(f"**{plain(entry.id)}** — {entry.kind} entry of pair {entry.pair}, control point m = {entry.m}, layer {entry.layer}")
+    norm = (
+        f"‖v‖ {entry.action_norm:.2f} ({entry.action_norm / entry.key_norm:.0%} of ‖key‖)"
+        if entry.action_norm
+        else "no action (null entry)"
+    )
+    rewards = f"quality {entry.quality:.3f} = {entry.reward_pos:.3f} − ({entry.reward_neg:.3f})"
+    st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
+
+
+def advantage(found: Advantage | None) -> None:
+    """What a causal study measured of an entry; nothing where it was not tried."""
+    if found is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(found.verdict, color=VERDICT_COLOURS[found.verdict])
+        st.markdown(plain(f"Advantage {advantage_text(found)}"), help=ADVANTAGE_HELP)
+        st.caption(plain(measured_line(found)))
+
+
+VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {"helps": "orange", "harms": "blue", "no effect seen": "gray"}
+"""Warm above 0, cold below, as in the charts."""
+
+
+def controls(facts: RunFacts, entry: Entry) -> None:
+    """What tells the action from length and chance: flags, then one figure a control."""
+    st.markdown("**Signal or confound**")
+    control = facts.controls.get(entry.id)
+    if control is None:
+        null = entry.kind == "null"
+        st.caption("A null entry has no action to control." if null else "Not measured: this run was made before controls were.")
+        return
+    flags = confounds.flags(control)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for flag in flags:
+            st.badge(flag, color="orange")
+        if not flags:
+            verdict = confounds.verdict(control)
+            st.badge(verdict, color="green" if verdict == "passes" else "gray")
+    found = confounds.readings(control)
+    half = len(found) // 2
+    for row in (found[:half], found[half:]):
+        for column, reading in zip(st.columns(half), row, strict=True):
+            column.metric(reading.name, reading.value, help=reading.help)
+
+
+def lens(facts: RunFacts, entry: Entry) -> None:
+    """Tokens promoted and suppressed through the unembedding."""
+    found = facts.lenses.get(entry.id)
+    st.markdown("**Through the unembedding**")
+    if found is None:
+        st.caption("A null entry has no action to read.")
+        return
+    st.altair_chart(lens_bars(found), key="lens_bars", alt=f"Tokens that {entry.id} promotes and suppresses, as direct logit effects")
+    st.caption("Read through the final norm's gain; the direct path only, not what later layers make of it.")
+
+
+def neighbours(facts: RunFacts, entry: Entry, by: str) -> None:
+    """Nearest entries by cosine in the original space; a click on a row goes there."""
+    table = cards.neighbours(facts, entry.id, by)
+    st.markdown(f"**Nearest by cosine of {by}**")
+    if table.empty:
+        st.caption("A null entry has no action; its neighbours by key are listed beside.")
+        return
+    entry_table(table, NEIGHBOUR_COLUMNS, key=f"near_{by}_{entry.id}", alt=f"Entries nearest to {entry.id} by cosine of {by}")
+
+
+def firings(facts: RunFacts, entry: Entry) -> None:
+    """Held-out steps that retrieved this entry, ranked; a click chooses the step on every page."""
+    st.markdown("**Held-out steps that fire it most**")
+    if not facts.steered:
+        st.caption("This run has no held-out traces yet.")
+        return
+    table = cards.firings(facts, entry.id)
+    if table.empty:
+        st.caption(f"None of the {sum(len(t.steps) for t in facts.steered.values())} held-out steps retrieved it.")
+        return
+    key = f"actions_firings_{entry.id}"
+
+    def go() -> None:
+        rows = session.selected_rows(key)
+        if rows and rows[0] < len(table):
+            row = table.iloc[rows[0]]
+            session.point_at(session.PROBLEM, str(row["problem"]))
+            session.point_at(session.STEP, str(row["step"]))
+            session.point_at(session.AT, f"{row['problem']}:{row['step'] - 1}")
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config=FIRING_COLUMNS,
+        height="content" if len(table) < 9 else 320,
+        key=key,
+        on_select=go,
+        selection_mode="single-row",
+        alt="Held-out steps that retrieved the entry, committed ones first, then by cosine",
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            f"n = {len(table)} steps, committed at {table['committed'].tolist().count(True)}. Margin is score minus null score. "
+            "A click on a row chooses its problem and step everywhere, and the place of the measurement above."
+        )
+        st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")

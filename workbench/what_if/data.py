@@ -1,0 +1,321 @@
+"""What-if trees: recorded answers and what became of them when a decision was changed. Nodes, what tells two of them apart, and tables.
+
+Pure bookkeeping over traces that others decoded. A forest is kept for one browser tab; it is bounded, and what is dropped for that is said.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from stir_core.config import DecodeConfig, GateConfig, digest_of
+from stir_core.evaluate.degeneration import repeated
+from stir_core.intervene.changes import DENY, KEEP, Change, own_alpha, was_forced
+from stir_core.records import Entry, Event, Problem, StepEvent, StepTrace, TokenEvent, Trace
+from workbench.shared.trace_comparison import StepRow, Token, first_divergence
+
+LIMIT = 64
+"""Most branches that a tab holds, all origins together. One takes about 8 kB a new step with 8 retrieved entries: a few MB in all."""
+LOOPS = 0.5
+"""An answer counts as degenerated when at least this share of its token triples stood before in it."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A recorded answer to begin from, with all that decoding on from it depends on."""
+
+    key: str
+    """Digest of the answer and its settings: equal origins share a tree."""
+    name: str
+    trace: Trace
+    gate: GateConfig
+    decode: DecodeConfig
+    problem: Problem | None
+    question: str
+    raw: bool = False
+    recorded: bool = True
+    """True for a held-out answer of the run itself."""
+
+
+def origin_of(
+    run_digest: str,
+    name: str,
+    trace: Trace,
+    gate: GateConfig,
+    decode: DecodeConfig,
+    problem: Problem | None,
+    question: str,
+    *,
+    raw: bool = False,
+    recorded: bool = True,
+) -> Origin:
+    """An origin with its key."""
+    key = digest_of(run_digest, name, gate, decode, list(trace.prompt_ids), list(trace.token_ids))
+    return Origin(key, name, trace, gate, decode, problem, question, raw, recorded)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One answer of a tree: its origin, or a branch of another node."""
+
+    number: int
+    """0 for the origin; counted up in the order in which branches ended."""
+    parent: int | None
+    change: Change | None
+    trace: Trace
+
+
+@dataclass
+class Tree:
+    """An origin and its branches by number."""
+
+    origin: Origin
+    nodes: dict[int, Node]
+    counted: int = 0
+    """Branches ever made here: numbers are never given twice."""
+
+    def children(self, number: int) -> list[Node]:
+        """Branches of a node, oldest first."""
+        return [node for node in self.nodes.values() if node.parent == number]
+
+    def path(self, number: int) -> list[Node]:
+        """From the origin to the node."""
+        node = self.nodes[number]
+        return [node] if node.parent is None else [*self.path(node.parent), node]
+
+
+@dataclass
+class Forest:
+    """The trees of one browser tab, by origin."""
+
+    trees: dict[str, Tree] = field(default_factory=dict)
+    order: list[tuple[str, int]] = field(default_factory=list)
+    """Every branch, oldest first."""
+
+    def tree(self, origin: Origin) -> Tree:
+        """The tree of an origin, planted where there is none."""
+        return self.trees.setdefault(origin.key, Tree(origin, {0: Node(0, None, None, origin.trace)}))
+
+    def add(self, tree: Tree, parent: int, change: Change, trace: Trace) -> tuple[Node, str | None]:
+        """Take a finished branch in; an equal one is replaced in its place. Over the limit the oldest leaf goes, and a line says which."""
+        twin = next((node for node in tree.children(parent) if node.change == change), None)
+        if twin is not None:
+            tree.nodes[twin.number] = Node(twin.number, parent, change, trace)
+            return tree.nodes[twin.number], None
+        tree.counted += 1
+        node = tree.nodes[tree.counted] = Node(tree.counted, parent, change, trace)
+        self.order.append((tree.origin.key, node.number))
+        return node, self._thin(keep=(tree.origin.key, node.number)) if len(self.order) > LIMIT else None
+
+    def _thin(self, keep: tuple[str, int]) -> str | None:
+        for key, number in self.order:
+            tree = self.trees[key]
+            if (key, number) != keep and not tree.children(number):
+                self.order.remove((key, number))
+                gone = tree.nodes.pop(number)
+                if len(tree.nodes) == 1 and key != keep[0]:
+                    del self.trees[key]
+                return f"A tab holds {LIMIT} branches: the oldest leaf was dropped ({tree.origin.name}, {label(gone)})."
+        return None
+
+
+@dataclass
+class Growing:
+    """Branches while they are decoded: their new steps, by row."""
+
+    rows: dict[int, dict[int, StepRow]] = field(default_factory=dict)
+
+    def take(self, event: Event) -> StepRow | None:
+        """Fold one event in; the step that it belongs to."""
+        if not isinstance(event, StepEvent | TokenEvent):
+            return None
+        row = self.rows.setdefault(event.row, {}).setdefault(event.step, StepRow(event.step))
+        if isinstance(event, StepEvent):
+            row.evidence, row.decision = event.evidence, event.decision
+        else:
+            row.tokens.append(Token(event.token_id, event.text, event.logprob))
+        return row
+
+
+def describe(change: Change) -> str:
+    """A change in a few words: ``"m 2: p0003c × 0.58"``."""
+    what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
+    strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
+    return f"m {change.m}: {what}{strength}" + (", then nothing" if change.then == "nothing" else "")
+
+
+def label(node: Node) -> str:
+    """A node's number and change."""
+    return "#0 recorded" if node.change is None else f"#{node.number} {describe(node.change)}"
+
+
+class Parting(NamedTuple):
+    """Where two answers part."""
+
+    position: int
+    """0-based token."""
+    step: int
+    """Number of the step that holds it."""
+
+
+def parting(one: Trace, other: Trace) -> Parting | None:
+    """The first token at which two answers differ; ``None`` when they are equal, token for token."""
+    at = first_divergence(one.token_ids, other.token_ids)
+    if at is None:
+        return None
+    longer = one if len(one.token_ids) > at else other
+    end = 0
+    for step in longer.steps:
+        end += len(step.token_ids)
+        if at < end:
+            return Parting(at, step.step)
+    return Parting(at, longer.steps[-1].step)
+
+
+def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
+    """Whether an answer equals another, and one line that says so."""
+    found = parting(one, other)
+    if found is None:
+        return True, f"equals {name} token for token ({len(one.token_ids)} of {len(other.token_ids)} ids)"
+    return False, f"differs from {name} from token {found.position + 1} on (step {found.step})"
+
+
+def verdict_of(trace: Trace) -> str:
+    """``right``, ``wrong`` or ``not graded``."""
+    return "not graded" if trace.verdict is None else "right" if trace.verdict.correct else "wrong"
+
+
+TREE_COLUMNS = [
+    *("branch", "of", "change", "verdict", "extracted", "tokens"),
+    *("differs_at", "step", "repeats", "degenerated", "commits", "ran"),
+]
+
+
+def tree_table(tree: Tree) -> pd.DataFrame:
+    """One row a node, parents before children."""
+    rows = []
+    for node in ordered(tree):
+        trace = node.trace
+        apart = parting(trace, tree.nodes[node.parent].trace) if node.parent is not None else None
+        rows.append(
+            (
+                node.number,
+                node.parent,
+                "recorded" if node.change is None else describe(node.change),
+                verdict_of(trace),
+                trace.verdict.extracted if trace.verdict else None,
+                trace.tokens_used,
+                apart.position + 1 if apart else None,
+                apart.step if apart else None,
+                repeated(trace.token_ids),
+                repeated(trace.token_ids) >= LOOPS,
+                sum(step.decision.chosen is not None for step in trace.steps),
+                trace.forward_tokens,
+            )
+        )
+    return pd.DataFrame(rows, columns=TREE_COLUMNS).astype({name: "Int64" for name in ("of", "differs_at", "step")})
+
+
+def ordered(tree: Tree, number: int = 0) -> list[Node]:
+    """Depth first, oldest branch first."""
+    return [tree.nodes[number], *(node for child in tree.children(number) for node in ordered(tree, child.number))]
+
+
+def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
+    """What became of a node under every change that was tried at one control point, its own decision first."""
+    table, node = tree_table(tree), tree.nodes[number]
+    here = {child.number for child in tree.children(number) if child.change is not None and child.change.m == m}
+    step = next((step for step in node.trace.steps if step.evidence.m == m), None)
+    own = step.decision.chosen if step is not None else None
+    found = pd.DataFrame(table[[row == number or row in here for row in table["branch"]]])
+    names = {child.number: describe(child.change).partition(": ")[2] for child in tree.children(number) if child.change is not None}
+    mine = f"as it stands ({own} × {step.decision.alpha:.2f})" if step is not None and own else "as it stands (nothing)"
+    found.insert(0, "at this step", [mine if row == number else names[row] for row in found["branch"]])
+    return pd.DataFrame(found, columns=["at this step", *TREE_COLUMNS[3:10], "branch"])
+
+
+def tree_lines(tree: Tree) -> pd.DataFrame:
+    """What the figure draws: one row a step of every node that is not its parent's, on the node's own lane."""
+    rows: list[dict[str, Any]] = []
+    lanes = {node.number: lane for lane, node in enumerate(ordered(tree))}
+    for node in ordered(tree):
+        begin = node.change.m + 1 if node.change is not None else 1
+        for step in node.trace.steps:
+            if step.step >= begin:
+                rows.append(
+                    {
+                        "branch": node.number,
+                        "lane": lanes[node.number],
+                        "from": lanes[node.parent] if node.parent is not None else lanes[node.number],
+                        "begin": begin,
+                        "last": node.trace.steps[-1].step,
+                        "step": step.step,
+                        "name": label(node),
+                        "verdict": verdict_of(node.trace),
+                        "tokens": node.trace.tokens_used,
+                        "decision": _decision(step),
+                        "committed": step.decision.chosen is not None,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _decision(step: StepTrace) -> str:
+    chosen = f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "nothing"
+    return f"{chosen} (forced)" if was_forced(step) else chosen
+
+
+class Candidate(NamedTuple):
+    """Something that could be injected at a control point."""
+
+    entry_id: str
+    own: float | None
+    """What the gate would inject; ``None`` where it measured nothing above 0."""
+    text: str
+    """For a menu."""
+
+
+def candidates(step: StepTrace, entries: Sequence[Entry], gate: GateConfig) -> tuple[list[Candidate], list[Candidate]]:
+    """Corrective entries of the step's control point: those that were retrieved there, best score first, and the others of the library."""
+    scores = {scored.entry_id: scored.score for scored in step.decision.scored}
+    seen = {entry.entry_id: entry for entry in step.evidence.retrieved if entry.kind == "corrective"}
+    ranked = sorted(seen.values(), key=lambda e: (e.entry_id not in scores, -(scores.get(e.entry_id) or 0.0), -e.value))
+    first = []
+    for entry in ranked:
+        score = scores.get(entry.entry_id)
+        told = f"score {score:.3f}" if score is not None else "not previewed"
+        mark = " · chosen" if entry.entry_id == step.decision.chosen else ""
+        own = own_alpha(step, entry.entry_id, gate)
+        first.append(Candidate(entry.entry_id, own, f"{entry.entry_id} · cosine {entry.sim:.3f} · {told}{mark}"))
+    here = [entry for entry in entries if entry.m == step.evidence.m and entry.kind == "corrective" and entry.id not in seen]
+    return first, [Candidate(entry.id, None, f"{entry.id} · not retrieved · quality {entry.quality:.3f}") for entry in here]
+
+
+def all_changes(step: StepTrace, gate: GateConfig, alpha: float, then: Any, *, same: bool) -> list[Change]:
+    """Deny, and every retrieved candidate: at the gate's own strength where it has one (``same``: never), else at ``alpha``."""
+    m = step.evidence.m
+    found, _ = candidates(step, (), gate)
+    forced = [Change(m=m, to=c.entry_id, alpha=alpha if same or c.own is None else c.own, then=then) for c in found]
+    return [Change(m=m, to=DENY, then=then), *forced]
+
+
+def download(tree: Tree, command_of: Any) -> dict[str, Any]:
+    """The whole tree as plain JSON: settings, changes, commands and answers."""
+    origin = tree.origin
+    return {
+        "origin": origin.name,
+        "question": origin.question,
+        "gate": origin.gate.model_dump(mode="json"),
+        "decode": origin.decode.model_dump(mode="json"),
+        "nodes": [
+            {
+                "branch": node.number,
+                "of": node.parent,
+                "change": node.change.model_dump(mode="json") if node.change else None,
+                "command": command_of(node.number),
+                "trace": node.trace.model_dump(mode="json"),
+            }
+            for node in ordered(tree)
+        ],
+    }

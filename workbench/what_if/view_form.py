@@ -1,0 +1,175 @@
+"""The What-if page's choices: which answer, which branch of it, which control point, and what is changed there."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import streamlit as st
+
+from stir_core.config import DecodeConfig, GateConfig
+from stir_core.errors import StoreError
+from stir_core.intervene.changes import DENY, KEEP, Change
+from stir_core.records import StepTrace
+from workbench import session
+from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared.trace_comparison import STEERED
+from workbench.shared.visible_text import plain
+from workbench.what_if import data as trees
+from workbench.what_if.data import Candidate, Node, Origin, Tree
+
+RECORDED, LAST = "Recorded held-out answer", "Last comparison of Trace"
+WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
+THEN: dict[str, Literal["gate", "nothing"]] = {"the gate decides on": "gate", "nothing more": "nothing"}
+
+
+class Request(NamedTuple):
+    """The form as it stands."""
+
+    changes: list[Change]
+    """What to decode now: empty unless a button was pressed."""
+    step: StepTrace
+
+
+def choose_origin(facts: RunFacts) -> Origin:
+    """A held-out answer of the run, or the steered answer that the Trace page decoded last in this tab."""
+    last = _last(facts)
+    kinds = ([RECORDED] if facts.steered else []) + ([LAST] if last else [])
+    if not kinds:
+        raise StoreError(f'run {facts.name} has no recorded answer: make its "steered" stage, or decode one on the Trace page')
+    kind = st.segmented_control(
+        "Begin from", kinds, default=kinds[0], required=True, key="what_if_kind", persist_state="session", label_visibility="collapsed"
+    )
+    if kind == LAST and last:
+        origin = last
+    else:
+        chosen = session.choose(session.PROBLEM, "Held-out problem", list(facts.steered))
+        trace, problem, config = facts.steered[chosen], facts.held_out.get(chosen), facts.config
+        question = problem.question if problem else chosen
+        origin = trees.origin_of(fingerprint(facts.run), chosen, trace, config.gate, config.decode, problem, question)
+    st.text(origin.question)
+    verdict = origin.trace.verdict
+    told = f"recorded answer: {verdict.reason}" if verdict else "a free prompt: answers are not graded"
+    how = "greedy" if origin.decode.temperature == 0 else f"temperature {origin.decode.temperature:g}, seed {facts.config.seed}"
+    st.caption(plain(f"{told} · {origin.trace.tokens_used} tokens · {how} · {origin.gate.persistence}"))
+    return origin
+
+
+def _last(facts: RunFacts) -> Origin | None:
+    recording = session.recording()
+    trace = recording.traces[STEERED] if recording is not None else None
+    if recording is None or trace is None or recording.settings["run"] != fingerprint(facts.run):
+        return None
+    kept: Mapping[str, Any] = recording.settings
+    gate, decode = GateConfig.model_validate(kept["gate"]), DecodeConfig.model_validate(kept["decode"])
+    problem = facts.held_out.get(kept["problem"] or "") if "steered" in facts.stages else None
+    name = kept["problem"] or "free prompt"
+    return trees.origin_of(fingerprint(facts.run), name, trace, gate, decode, problem, kept["question"], raw=kept["raw"], recorded=False)
+
+
+def choose_node(tree: Tree) -> Node:
+    """Which answer of the tree is changed."""
+    numbers = [node.number for node in trees.ordered(tree)]
+    key = f"what_if_from_{tree.origin.key}"
+    if st.session_state.get(key) not in numbers:
+        st.session_state[key] = 0
+    names = {number: trees.label(tree.nodes[number]) for number in numbers}
+    number = st.selectbox(
+        "Branch from",
+        numbers,
+        key=key,
+        format_func=lambda n: names.get(n, str(n)),
+        persist_state="session",
+        disabled=len(numbers) == 1,
+    )
+    return tree.nodes[number if number in numbers else 0]
+
+
+def choose_step(node: Node) -> StepTrace:
+    """The step whose decision is changed; the arrow keys go back and forth."""
+    numbers = [str(step.step) for step in node.trace.steps]
+    if not numbers:
+        raise StoreError(f"the answer to {node.trace.id} has no steps: choose another one")
+    first = next((str(step.step) for step in node.trace.steps if step.decision.chosen), numbers[min(1, len(numbers) - 1)])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = session.choose_short(session.STEP, "Step whose decision is changed", numbers, first=first)
+        at = numbers.index(chosen)
+        for name, key, to in (("Back", "left", at - 1), ("On", "right", at + 1)):
+            inside = 0 <= to < len(numbers)
+            st.button(
+                name,
+                key=f"what_if_{key}",
+                shortcut=key,
+                disabled=not inside,
+                on_click=session.point_at,
+                args=(session.STEP, numbers[to] if inside else chosen),
+            )
+    return node.trace.steps[at]
+
+
+def change_form(facts: RunFacts, origin: Origin, step: StepTrace) -> Request:
+    """What is changed at the step, and the two buttons that decode it."""
+    entries = [facts.entries[entry_id] for entry_id in facts.picks]
+    seen, others = trees.candidates(step, entries, origin.gate)
+    ways = [way for way in WAYS if WAYS[way] != "" or seen or others]
+    way = st.segmented_control("What is done there", ways, default=ways[0], required=True, key="what_if_way", persist_state="session")
+    chosen: Candidate | None = None
+    own, alpha = False, 1.0
+    if way in ways and WAYS[way] == "":
+        chosen = _choose_candidate([*seen, *others], step)
+        own, alpha = _strength(chosen, step)
+    then = THEN.get(
+        st.segmented_control("Behind it", list(THEN), default=next(iter(THEN)), required=True, key="what_if_then", persist_state="session"),
+        "gate",
+    )
+    to = chosen.entry_id if chosen else WAYS.get(way, KEEP)
+    change = Change(m=step.evidence.m, to=to, alpha=(chosen.own if own else alpha) if chosen else None, then=then)
+    everything = trees.all_changes(step, origin.gate, alpha, then, same=chosen is not None and not own)
+    with st.container(horizontal=True):
+        one = st.button(f"Branch: {trees.describe(change)}", type="primary", key="what_if_branch")
+        all_ = st.button(
+            f"All {len(everything) - 1} candidates at once",
+            key="what_if_all",
+            disabled=len(everything) < 2,
+            help="Nothing and every retrieved action, decoded in one batch: at the gate's own strength where it measured one, else at the "
+            "slider's. With another strength set, all at that one.",
+        )
+    return Request([change] if one else everything if all_ else [], step)
+
+
+def _choose_candidate(found: list[Candidate], step: StepTrace) -> Candidate:
+    by_id = {candidate.entry_id: candidate for candidate in found}
+    key = f"what_if_entry_{step.evidence.m}"
+    if st.session_state.get(key) not in by_id:
+        st.session_state[key] = found[0].entry_id
+    chosen = st.selectbox(
+        "Action",
+        list(by_id),
+        key=key,
+        format_func=lambda name: by_id[name].text if name in by_id else name,
+        persist_state="session",
+        help="Retrieved candidates first, best score first; then every other action of the library at this control point.",
+    )
+    return by_id.get(chosen, found[0])
+
+
+def _strength(chosen: Candidate, step: StepTrace) -> tuple[bool, float]:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        own = chosen.own is not None and st.toggle(
+            f"The gate's own strength ({chosen.own:.3f})",
+            value=True,
+            key=f"what_if_own_{chosen.entry_id}_{step.step}",
+            help="What it would inject if it chose this action.",
+        )
+        if chosen.own is None:
+            st.caption("The gate measured no strength for this action here.")
+    value = st.slider(
+        "Strength (multiple of the action vector)",
+        -2.0,
+        4.0,
+        0.5,
+        0.05,
+        key="what_if_alpha",
+        disabled=own,
+        persist_state="session",
+        help="0 injects nothing; a negative strength pushes the other way.",
+    )
+    return own, min(4.0, max(-2.0, float(value)))
