@@ -29,8 +29,8 @@ import httpx
 import psutil
 
 from benchmarks.harness import machine
-from stir_core.deploy.bundle import Bundle, read_bundle
-from stir_core.deploy.certified import read_certificate
+from stir_core.deploy.bundle.reading import Bundle, read_bundle
+from stir_core.deploy.certify.certificate import read_certificate
 from stir_core.tasks import load_problems, render
 
 NAME, ROWS, EVERY, GOAL = "bench", 32, 4, 0.8

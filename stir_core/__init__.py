@@ -41,9 +41,9 @@ if TYPE_CHECKING:
         what_if,
     )
     from stir_core.config import RunConfig, with_changes
-    from stir_core.deploy.certified import Certificate
-    from stir_core.deploy.runtime import SteeredModel
-    from stir_core.deploy.targets import serving
+    from stir_core.deploy.certify.certificate import Certificate
+    from stir_core.deploy.serving.process import serving
+    from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.errors import StirError
     from stir_core.evaluate.dose import degenerates_at, strength_for
     from stir_core.intervene.changes import Change
@@ -111,7 +111,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "Certificate": "deploy.certified",
+    "Certificate": "deploy.certify.certificate",
     "Change": "intervene.changes",
     "Curation": "store.curation",
     "LoadedModel": "models.loading",
@@ -119,7 +119,7 @@ _ELSEWHERE = {
     "Run": "store.runs",
     "RunConfig": "config",
     "Session": "intervene.session",
-    "SteeredModel": "deploy.runtime",
+    "SteeredModel": "deploy.serving.runtime",
     "StepEvent": "records",
     "StirError": "errors",
     "TaskSpec": "tasks.catalogue",
@@ -132,7 +132,7 @@ _ELSEWHERE = {
     "redecide": "intervene.replay",
     "register_segmenter": "tasks.segment",
     "register_task": "tasks.catalogue",
-    "serving": "deploy.targets",
+    "serving": "deploy.serving.process",
     "split_steps": "tasks.segment",
     "strength_for": "evaluate.dose",
     "with_changes": "config",

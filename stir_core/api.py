@@ -12,9 +12,9 @@ import numpy as np
 
 from stir_core.basis.making import Basis, choose_basis
 from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, with_changes
-from stir_core.deploy.bundle import Bundle, is_bundle
-from stir_core.deploy.bundle import read_bundle as _read_bundle
-from stir_core.deploy.certified import Certificate
+from stir_core.deploy.bundle.reading import Bundle, is_bundle
+from stir_core.deploy.bundle.reading import read_bundle as _read_bundle
+from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.findings import CausalReport, EvaluationReport, Roll
 from stir_core.readings import TokenReading
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
-    from stir_core.deploy.runtime import SteeredModel
+    from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
@@ -574,8 +574,8 @@ def certify_bundle(
         DeployError: the bundle's folder is not whole, or the server did not answer.
         PromptError: a problem that is too long for the context.
     """
-    from stir_core.deploy.certified import put
-    from stir_core.deploy.targets import compared
+    from stir_core.deploy.certify.certificate import put
+    from stir_core.deploy.certify.parity import compared
 
     reference = "a session of the workbench's engine"
     made = compared(steered, session, problems, target, reference=reference, max_new_tokens=max_new_tokens)

@@ -146,7 +146,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _trace(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle import is_bundle, read_bundle
+    from stir_core.deploy.bundle.reading import is_bundle, read_bundle
     from stir_core.deploy.opening import open_bundle
     from stir_core.intervene.session import STEERED, VANILLA, open_session
     from stir_core.models.loading import model_of

@@ -38,7 +38,7 @@ CHARTS = ("plotly", "altair")
 
 UNSAFE_IMPORTS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
 UNSAFE_CALLS = ("eval", "exec", "torch.load", "pd.read_pickle", "pandas.read_pickle")
-TENSOR_READERS = ("stir_core/deploy/published.py",)
+TENSOR_READERS = ("stir_core/deploy/targets/published.py",)
 """The published layout keeps its vectors in torch's own files: read there, with weights_only=True, and nowhere else."""
 BORDERS = ("stir_core/cli.py",)
 BROAD = ("Exception", "BaseException")
@@ -199,8 +199,8 @@ def within(name: str, *modules: str) -> bool:
         ("stir_core/store/runs.py", "import torch\ntorch.load('x')", "calls torch.load"),
         ("stir_core/store/runs.py", "torch.load('x', weights_only=False)", "calls torch.load"),
         ("stir_core/store/runs.py", "torch.load('x', weights_only=True)", "calls torch.load"),
-        ("stir_core/deploy/published.py", "torch.load('x', weights_only=False)", "calls torch.load"),
-        ("stir_core/deploy/published.py", "torch.load('x', weights_only=flag)", "calls torch.load"),
+        ("stir_core/deploy/targets/published.py", "torch.load('x', weights_only=False)", "calls torch.load"),
+        ("stir_core/deploy/targets/published.py", "torch.load('x', weights_only=flag)", "calls torch.load"),
         ("stir_core/store/runs.py", "np.load('x', allow_pickle=flag)", "allows pickle"),
         ("workbench/live.py", "eval('1')", "calls eval"),
         ("pages/home.py", "exec('1')", "calls exec"),
@@ -225,7 +225,7 @@ def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
         ("stir_core/models/loading.py", "from transformer_lens.model_bridge import TransformerBridge\nmodel.eval()"),
         ("stir_core/cli.py", "from stir_core import pipeline\ntry:\n    f()\nexcept Exception:\n    pass"),
         ("workbench/gates/data.py", "from stir_core.store.runs import Run\nnp.load('x', allow_pickle=False)"),
-        ("stir_core/deploy/published.py", "torch.load('x', weights_only=True)"),
+        ("stir_core/deploy/targets/published.py", "torch.load('x', weights_only=True)"),
         ("pages/home.py", 'import streamlit as st\nfrom workbench import session\nst.write("Runs on transformer_lens")'),
     ],
 )

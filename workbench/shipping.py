@@ -8,9 +8,9 @@ from typing import NamedTuple, cast
 
 import streamlit as st
 
-from stir_core.deploy.bundle import fact_of, is_bundle, read_bundle
-from stir_core.deploy.certified import Certificate, certified_targets, read_certificate
-from stir_core.deploy.manifest import MANIFEST, FileFact, LibraryKind
+from stir_core.deploy.bundle.manifest import MANIFEST, FileFact, LibraryKind
+from stir_core.deploy.bundle.reading import fact_of, is_bundle, read_bundle
+from stir_core.deploy.certify.certificate import Certificate, certified_targets, read_certificate
 from stir_core.deploy.prepared import Prepared, Target, archive, files_for, prepare
 from stir_core.errors import DeployError
 from stir_core.store.curation import Curation

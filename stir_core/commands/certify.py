@@ -11,8 +11,8 @@ from stir_core.commands.console import Command
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
-    from stir_core.deploy.bundle import Bundle
-    from stir_core.deploy.certified import Certificate
+    from stir_core.deploy.bundle.reading import Bundle
+    from stir_core.deploy.certify.certificate import Certificate
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
     from stir_core.records import Problem
@@ -35,8 +35,8 @@ def add(command: Command) -> None:
 
 
 def _certify(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle import read_bundle
-    from stir_core.deploy.certified import put
+    from stir_core.deploy.bundle.reading import read_bundle
+    from stir_core.deploy.certify.certificate import put
 
     if arguments.n < 1:
         raise DeployError(f"--n is {arguments.n}: compare at least one prompt")
@@ -63,8 +63,8 @@ def _certify(arguments: argparse.Namespace) -> int:
 
 def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
     """Decisions, tokens and numbers of a target that decodes by itself."""
-    from stir_core.deploy.runtime import SteeredModel
-    from stir_core.deploy.targets import compared
+    from stir_core.deploy.certify.parity import compared
+    from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.models.loading import load_model
 
     session = _session(bundle, arguments.run, load_model(name, dtype=bundle.manifest.model.dtype))
@@ -82,7 +82,7 @@ def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, probl
 
 def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
     """What control vectors do to the logits."""
-    from stir_core.deploy.vector_certificate import certify_vectors
+    from stir_core.deploy.certify.vectors import certify_vectors
     from stir_core.models.catalogue import resolve
     from stir_core.models.loading import load_model
 

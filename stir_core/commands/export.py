@@ -9,7 +9,7 @@ from stir_core.commands.console import Command, table
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
-    from stir_core.deploy.bundle import Bundle
+    from stir_core.deploy.bundle.reading import Bundle
 
 TARGETS = ("bundle", "gguf", "easysteer", "published")
 """The names of ``deploy.prepared.TARGETS``, written out so that the parser imports none of what writes them."""
@@ -44,7 +44,7 @@ def add(command: Command) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle import is_bundle
+    from stir_core.deploy.bundle.reading import is_bundle
     from stir_core.deploy.exporting import export
     from stir_core.store.runs import Run
 
@@ -67,9 +67,9 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle import check_target, seal
+    from stir_core.deploy.bundle.reading import check_target, seal
     from stir_core.deploy.importing import bundled
-    from stir_core.deploy.published import is_published, read_published
+    from stir_core.deploy.targets.published import is_published, read_published
 
     folder, out = arguments.folder, arguments.out
     if not is_published(folder):
@@ -94,7 +94,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.hub import push
+    from stir_core.deploy.bundle.hub import push
 
     place = push(arguments.folder, arguments.repo, private=not arguments.public)
     print(f"{place.repo} at {place.commit}")
@@ -102,7 +102,7 @@ def _push(arguments: argparse.Namespace) -> int:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.hub import pull
+    from stir_core.deploy.bundle.hub import pull
 
     bundle, place = pull(arguments.repo, arguments.out, revision=arguments.revision)
     if not arguments.json:
@@ -111,7 +111,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _bundle_of(where: str) -> "Bundle":
-    from stir_core.deploy.bundle import is_bundle
+    from stir_core.deploy.bundle.reading import is_bundle
     from stir_core.deploy.making import bundle_from
     from stir_core.store.runs import Run
 
@@ -119,7 +119,7 @@ def _bundle_of(where: str) -> "Bundle":
 
 
 def _read(folder: Path) -> "Bundle":
-    from stir_core.deploy.bundle import read_bundle
+    from stir_core.deploy.bundle.reading import read_bundle
 
     return read_bundle(folder)
 

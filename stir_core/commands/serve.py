@@ -10,7 +10,7 @@ from stir_core.commands.console import Command
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
-    from stir_core.deploy.serve import Limits
+    from stir_core.deploy.serving.service import Limits
 
 
 def add(command: Command) -> None:
@@ -32,10 +32,10 @@ def add(command: Command) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle import read_bundle
-    from stir_core.deploy.process import Server, bound
-    from stir_core.deploy.runtime import SteeredModel
-    from stir_core.deploy.serve import build_app
+    from stir_core.deploy.bundle.reading import read_bundle
+    from stir_core.deploy.serving.process import Server, bound
+    from stir_core.deploy.serving.runtime import SteeredModel
+    from stir_core.deploy.serving.service import build_app
 
     limits, key = _limits(arguments), _key()
     bundle = read_bundle(arguments.bundle)
@@ -51,7 +51,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _limits(arguments: argparse.Namespace) -> "Limits":
-    from stir_core.deploy.serve import Limits
+    from stir_core.deploy.serving.service import Limits
 
     least = {"rows": 1, "queue": 0, "max-body": 1, "max-new-tokens": 1, "timeout": 0.0, "grace": 0.0}
     for flag, lowest in least.items():
@@ -71,7 +71,7 @@ def _limits(arguments: argparse.Namespace) -> "Limits":
 
 
 def _key() -> str | None:
-    from stir_core.deploy.serve import KEY
+    from stir_core.deploy.serving.service import KEY
 
     key = os.environ.get(KEY)
     if key is not None and not (key.strip() and key.isascii()):

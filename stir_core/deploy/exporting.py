@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stir_core.deploy.bundle import Bundle, check_target, read_bundle
-from stir_core.deploy.manifest import LibraryKind
+from stir_core.deploy.bundle.manifest import LibraryKind
+from stir_core.deploy.bundle.reading import Bundle, check_target, read_bundle
 from stir_core.deploy.prepared import TARGETS, Prepared, Target, prepare, write
 from stir_core.errors import DeployError
 from stir_core.store.runs import Run

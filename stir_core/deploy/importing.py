@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from stir_core import __version__
-from stir_core.deploy.bundle import Bundle, parsed, with_files
+from stir_core.deploy.bundle.manifest import BundleManifest, EvaluationSummary, Provenance
+from stir_core.deploy.bundle.reading import Bundle, parsed, with_files
 from stir_core.deploy.making import describe, norms_of
-from stir_core.deploy.manifest import BundleManifest, EvaluationSummary, Provenance
-from stir_core.deploy.published import Published
+from stir_core.deploy.targets.published import Published
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace
 from stir_core.store.curated import Curated, Origin

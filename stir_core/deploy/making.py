@@ -6,9 +6,8 @@ import numpy as np
 
 from stir_core import __version__
 from stir_core.config import digest_of
-from stir_core.deploy.bundle import Bundle, library_bytes, parsed, rows_of, with_files
-from stir_core.deploy.card import card_text
-from stir_core.deploy.manifest import (
+from stir_core.deploy.bundle.card import card_text
+from stir_core.deploy.bundle.manifest import (
     ACTIONS,
     CARD,
     EVALUATION,
@@ -21,8 +20,9 @@ from stir_core.deploy.manifest import (
     Spread,
     StageThree,
 )
-from stir_core.deploy.summary import summary_of
-from stir_core.deploy.table import table_bytes
+from stir_core.deploy.bundle.reading import Bundle, library_bytes, parsed, rows_of, with_files
+from stir_core.deploy.bundle.summary import summary_of
+from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import CurationError, DeployError
 from stir_core.keyspace import KeySpace
 from stir_core.models.catalogue import EMBEDDED, hub_name

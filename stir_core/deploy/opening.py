@@ -1,6 +1,6 @@
 """A bundle on the model that it was made with: the same session that a run gives, without the run."""
 
-from stir_core.deploy.bundle import Bundle
+from stir_core.deploy.bundle.reading import Bundle
 from stir_core.intervene.session import Session
 from stir_core.models.loading import LoadedModel
 

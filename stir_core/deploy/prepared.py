@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stir_core.deploy import control_vectors, easysteer, published
-from stir_core.deploy.bundle import Bundle, manifest_bytes, parsed, seal, with_files
-from stir_core.deploy.folders import write_export
+from stir_core.deploy.bundle.manifest import MANIFEST, LibraryKind
+from stir_core.deploy.bundle.reading import Bundle, manifest_bytes, parsed, seal, with_files
 from stir_core.deploy.making import made_from
-from stir_core.deploy.manifest import MANIFEST, LibraryKind
+from stir_core.deploy.targets import easysteer, gguf, published
+from stir_core.deploy.targets.folders import write_export
 from stir_core.errors import DeployError
 from stir_core.store.runs import Run
 
@@ -29,7 +29,7 @@ class Recipe(NamedTuple):
     """How a target is made of a bundle, and what a reader must know of it."""
 
     files: Callable[[Bundle], dict[str, bytes]] | None
-    """Its files by path, the index of :func:`stir_core.deploy.folders.index_bytes` among them; ``None``: the bundle's own."""
+    """Its files by path, the index of :func:`stir_core.deploy.targets.folders.index_bytes` among them; ``None``: the bundle's own."""
     kept: tuple[str, ...]
     """What a library keeps of itself in this form, and what it loses: one phrase each."""
     lost: tuple[str, ...]
@@ -58,10 +58,10 @@ TARGETS: dict[Target, Recipe] = {
         lost=easysteer.LOST,
     ),
     "gguf": Recipe(
-        control_vectors.control_vectors,
+        gguf.control_vectors,
         kept=("vectors, with the gate's strength at cosine 1 without a preview",),
-        lost=control_vectors.LOST,
-        check=control_vectors.check_blocks,
+        lost=gguf.LOST,
+        check=gguf.check_blocks,
     ),
 }
 """What a library can be written as, from the one that keeps most to the one that keeps least. One put in here is like any other."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from stir_core.deploy.bundle import Bundle, read_bundle, write_bundle
-from stir_core.deploy.runtime import SteeredModel
+from stir_core.deploy.bundle.reading import Bundle, read_bundle, write_bundle
+from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.store.runs import Run
 from tests.deploy.tiny_run import tiny_run

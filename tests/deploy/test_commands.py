@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stir_core.cli import main
-from stir_core.deploy.bundle import read_bundle
+from stir_core.deploy.bundle.reading import read_bundle
 from tests.deploy.tiny_run import QUESTIONS, tiny_run
 
 

@@ -12,7 +12,7 @@ import stir_core
 from scripts import reference
 from stir_core import deploy
 from stir_core.config import STAGES, RunConfig, config_from, stage_digest
-from stir_core.deploy.manifest import MANIFEST, PARTS
+from stir_core.deploy.bundle.manifest import MANIFEST, PARTS
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import DECODERS
 from stir_core.records import Record

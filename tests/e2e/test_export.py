@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 from served_app import Watched, served, settle  # pyright: ignore[reportMissingImports]
 
 from stir_core.curation import make_edit
-from stir_core.deploy.bundle import read_bundle
+from stir_core.deploy.bundle.reading import read_bundle
 from stir_core.deploy.prepared import prepare
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run

@@ -14,8 +14,8 @@ from fake_run import NASTY, make_fake_run  # pyright: ignore[reportMissingImport
 from page_reading import clean, leaves, texts  # pyright: ignore[reportMissingImports]
 
 from stir_core.curation import make_edit
-from stir_core.deploy.bundle import read_bundle, write_bundle
-from stir_core.deploy.certified import Certificate, Tolerances, VectorCompared, Worst, put
+from stir_core.deploy.bundle.reading import read_bundle, write_bundle
+from stir_core.deploy.certify.certificate import Certificate, Tolerances, VectorCompared, Worst, put
 from stir_core.deploy.prepared import prepare
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from stir_core.deploy.certified import Certificate
+from stir_core.deploy.certify.certificate import Certificate
 
 
 def certificate_table(certificates: Iterable[tuple[Certificate, float]]) -> pd.DataFrame:

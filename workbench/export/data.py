@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.manifest import FileFact
+from stir_core.deploy.bundle.manifest import FileFact
+from stir_core.deploy.bundle.reading import Bundle
 from stir_core.errors import StoreError
 from stir_core.store.curation import Curation
 from workbench.shared import confounds

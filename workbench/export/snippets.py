@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.control_vectors import MEAN, mean_scale
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.targets.gguf import MEAN, mean_scale
 
 QUESTION = "A farmer has 12 cows and sells 5. How many are left?"
 
@@ -36,7 +36,7 @@ reply = client.chat.completions.create(
     extra_body={{"stir": {{"strength": 1.0, "decisions": True}}}},
 )
 print(reply.choices[0].message.content)"""
-    runtime = f"""from stir_core.deploy.runtime import SteeredModel
+    runtime = f"""from stir_core.deploy.serving.runtime import SteeredModel
 
 steered = SteeredModel.load({json.dumps(str(folder))})
 (answer,) = steered.generate({json.dumps(QUESTION)}, max_new_tokens={min(256, bundle.manifest.stage3.decode.max_new_tokens)})

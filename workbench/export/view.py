@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.deploy.manifest import CARD
+from stir_core.deploy.bundle.manifest import CARD
 from stir_core.deploy.prepared import TARGETS, Prepared, Target
 from stir_core.store.curation import Curation
 from workbench import session, shipping

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.deploy.certified import Target as Certified
+from stir_core.deploy.certify.certificate import Target as Certified
 from stir_core.deploy.prepared import TARGETS, Prepared, Target, refusal, write
 from stir_core.errors import StirError
 from workbench import shipping

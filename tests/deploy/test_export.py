@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stir_core.curation import make_edit
-from stir_core.deploy.bundle import Bundle, read_bundle, write_bundle
+from stir_core.deploy.bundle.reading import Bundle, read_bundle, write_bundle
 from stir_core.deploy.prepared import TARGETS, Target, archive, files_for, prepare, refusal, write
 from stir_core.errors import CurationError, DeployError
 from stir_core.store.curation import Curation

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from stir_core.deploy.bundle import read_bundle, write_bundle
-from stir_core.deploy.runtime import SteeredModel
+from stir_core.deploy.bundle.reading import read_bundle, write_bundle
+from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.session import STEERED, VANILLA, open_session
 from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
@@ -125,7 +125,7 @@ def test_a_fresh_process_with_the_bundle_alone_decodes_as_the_run_does(tiny_bund
     run, bundle = tiny_bundled
     own = {event.row: event.trace for event in open_session(run, engine).compare(QUESTIONS[0]) if isinstance(event, TraceEvent)}
     code = (
-        "import sys; from stir_core.deploy.runtime import SteeredModel; "
+        "import sys; from stir_core.deploy.serving.runtime import SteeredModel; "
         f"steered = SteeredModel.load({str(bundle.folder)!r}, {tiny_folder!r}); "
         f"[print(answer.trace.model_dump_json()) for off in (True, False) for answer in steered.generate({QUESTIONS[0]!r}, off=off)]; "
         "assert not any(name.startswith('transformer' + '_lens') for name in sys.modules)"

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 
 from stir_core.config import DecodeConfig, GateConfig
-from stir_core.deploy.bundle import Bundle, read_bundle
+from stir_core.deploy.bundle.reading import Bundle, read_bundle
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Intake, Job, Settings

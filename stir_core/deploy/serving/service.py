@@ -19,10 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from stir_core import __version__
-from stir_core.deploy.meters import Meters
-from stir_core.deploy.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, summary, usage_chunk
-from stir_core.deploy.runtime import SteeredModel
-from stir_core.deploy.worker import Busy, Ended, Ticket, Worker
+from stir_core.deploy.serving.meters import Meters
+from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, summary, usage_chunk
+from stir_core.deploy.serving.runtime import SteeredModel
+from stir_core.deploy.serving.worker import Busy, Ended, Ticket, Worker
 from stir_core.errors import DeployError, PromptError, SteeringError
 from stir_core.records import Event, StepEvent, TokenEvent, Trace, TraceEvent
 

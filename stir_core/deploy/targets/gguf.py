@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.folders import INDEX, file_names, index_bytes
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.targets.folders import INDEX, file_names, index_bytes
 from stir_core.errors import DeployError
 from stir_core.records import Entry
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from stir_core.deploy.manifest import MAX_ENTRIES
-from stir_core.deploy.untrusted import AGAIN
+from stir_core.deploy.bundle.manifest import MAX_ENTRIES
+from stir_core.deploy.bundle.untrusted import AGAIN
 from stir_core.errors import DeployError
 from stir_core.records import Entry
 from stir_core.store.curated import Origin

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.control_vectors import control_vectors, mean_actions
-from stir_core.deploy.easysteer import steering_specs
-from stir_core.deploy.folders import file_names, write_export
+from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.making import bundle_from
+from stir_core.deploy.targets.easysteer import steering_specs
+from stir_core.deploy.targets.folders import file_names, write_export
+from stir_core.deploy.targets.gguf import control_vectors, mean_actions
 from stir_core.errors import DeployError
 from stir_core.records import Entry
 from stir_core.store.runs import Run

@@ -7,10 +7,10 @@ import gguf
 import numpy as np
 import pytest
 
-from stir_core.deploy.control_vectors import MEAN, control_vectors
-from stir_core.deploy.llamacpp import LlamaCpp, effects, float32_copy, our_changes, quantised, read_directions
+from stir_core.deploy.certify.llamacpp import LlamaCpp, effects, float32_copy, our_changes, quantised, read_directions
+from stir_core.deploy.certify.vectors import certify_vectors
 from stir_core.deploy.making import bundle_from
-from stir_core.deploy.vector_certificate import certify_vectors
+from stir_core.deploy.targets.gguf import MEAN, control_vectors
 from stir_core.errors import DeployError
 from stir_core.models.catalogue import EMBEDDED, resolve
 from stir_core.store.runs import DEMO, Run

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.certificate import versions
-from stir_core.deploy.certified import Certificate, Compared, Tolerances, VectorCompared, Worst
-from stir_core.deploy.control_vectors import MEAN, control_vectors
-from stir_core.deploy.folders import INDEX
-from stir_core.deploy.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, package, quantised, read_directions
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.certify.certificate import Certificate, Compared, Tolerances, VectorCompared, Worst
+from stir_core.deploy.certify.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, package, quantised, read_directions
+from stir_core.deploy.certify.parity import versions
+from stir_core.deploy.targets.folders import INDEX
+from stir_core.deploy.targets.gguf import MEAN, control_vectors
 from stir_core.intervene.prompting import user_message
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem

@@ -26,7 +26,7 @@ import safetensors.numpy as st
 from jaxtyping import Float
 from pydantic import BaseModel, ValidationError
 
-from stir_core.deploy.manifest import (
+from stir_core.deploy.bundle.manifest import (
     ACTIONS,
     EVALUATION,
     LIBRARY,
@@ -41,8 +41,8 @@ from stir_core.deploy.manifest import (
     LibraryKind,
     TensorFact,
 )
-from stir_core.deploy.table import ActionRow, table_rows
-from stir_core.deploy.untrusted import AGAIN, check_bytes, check_folder, read_plain, tensors_of
+from stir_core.deploy.bundle.table import ActionRow, table_rows
+from stir_core.deploy.bundle.untrusted import AGAIN, check_bytes, check_folder, read_plain, tensors_of
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace
 from stir_core.records import Entry

@@ -13,8 +13,8 @@ import huggingface_hub.constants
 import pytest
 
 from stir_core.cli import main
-from stir_core.deploy.bundle import read_bundle, write_bundle
-from stir_core.deploy.hub import pull, push
+from stir_core.deploy.bundle.hub import pull, push
+from stir_core.deploy.bundle.reading import read_bundle, write_bundle
 from stir_core.errors import DeployError
 from tests.curated_run import curated_run
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.control_vectors import mean_actions, mean_scale, nominal_scale
-from stir_core.deploy.folders import INDEX, file_names, index_bytes
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.targets.folders import INDEX, file_names, index_bytes
+from stir_core.deploy.targets.gguf import mean_actions, mean_scale, nominal_scale
 
 SCHEMA = "EasySteer 0.29.0, steering API v2, payload wire version 1"
 WIRE_VERSION = 1

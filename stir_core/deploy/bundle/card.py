@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stir_core.deploy.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation
+from stir_core.deploy.bundle.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation
 from stir_core.findings import Estimate
 from stir_core.store.curated import choice_in_words
 

@@ -3,13 +3,18 @@
 import asyncio
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from stir_core.deploy.worker import Worker
+from stir_core.deploy.serving.runtime import SteeredModel
+from stir_core.deploy.serving.service import Limits, build_app
+from stir_core.deploy.serving.worker import Worker
 from stir_core.errors import DeployError
 
 _LAST = 2.0
@@ -73,3 +78,34 @@ def bound(host: str, port: int) -> socket.socket:
         listener.close()
         raise DeployError(f"{host} port {port} cannot be listened on ({error.strerror}): choose another --port or --host") from None
     return listener
+
+
+@contextmanager
+def serving(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Iterator[str]:
+    """A server in this process on a free port of 127.0.0.1, for as long as the block lasts; yields its address. For good: `stir serve`.
+
+    Args:
+        steered: what answers.
+        name: the model's name in the protocol.
+        limits: rows decoded side by side, waiting requests, sizes and times; its own where not given.
+        key: a token that requests must carry.
+
+    Raises:
+        DeployError: it did not start.
+    """
+    listener = bound("127.0.0.1", 0)
+    limits = limits or Limits()
+    app = build_app(steered, name, limits, key=key)
+    server = Server(app, app.state.service.worker, limits.grace)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise DeployError("the server did not start: look at what it printed")
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()

@@ -5,24 +5,34 @@ steers in the bundle, so one that was edited, or that belongs to another bundle,
 SHA-256 and size, but it is not in the manifest's digest: certifying does not change what a bundle is. A failing one is written too.
 """
 
+import os
 import platform
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import httpx
 import numpy
 import torch
 import transformers
 
 from stir_core import __version__
 from stir_core.config import DecodeConfig
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.certified import Certificate, Compared, Target, Tolerances, Worst
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.certify.certificate import Certificate, Compared, Target, Tolerances, Worst
+from stir_core.deploy.serving.process import serving
+from stir_core.deploy.serving.runtime import SteeredModel
+from stir_core.deploy.serving.service import KEY
+from stir_core.errors import DeployError
 from stir_core.intervene.prompting import user_message
 from stir_core.intervene.session import STEERED, VANILLA, Session
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.records import Problem, StepTrace, Trace, TraceEvent
+
+_SECONDS = 3600.0
+"""Longest that an answer of a server is waited for."""
 
 
 class Pair(NamedTuple):
@@ -193,3 +203,76 @@ def _reference(session: Session, ask: Ask, decode: DecodeConfig) -> Pair:
     events = session.compare(ask.message, session.config.gate, decode, raw=True)  # rendered already
     traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
     return Pair(traces[VANILLA], traces[STEERED])
+
+
+def compared(
+    steered: SteeredModel,
+    session: Session,
+    problems: Sequence[Problem],
+    target: Literal["runtime", "server"],
+    *,
+    reference: str,
+    max_new_tokens: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Certificate:
+    """Certify one of the two that decode by themselves.
+
+    Args:
+        steered: the bundle on a model; for ``"server"`` it is asked through a server of this process.
+        session: the workbench's engine, with the run's library or the bundle's.
+        reference: what ``session`` was made from, for the reader.
+        max_new_tokens: budget of an answer; the bundle's own where not given.
+    """
+    budget = max_new_tokens or steered.bundle.manifest.stage3.decode.max_new_tokens
+
+    def by(answering: Answering, plain: LoadedModel | None) -> Certificate:
+        facts: dict[str, Any] = {"reference": reference, "max_new_tokens": budget, "report": report}
+        return certify(steered.bundle, session, problems, target, answering, plain=plain, **facts)
+
+    if target == "runtime":
+        return by(by_runtime(steered), steered.model)
+    with serving(steered, "certified") as url:
+        return by(by_server(url, "certified"), None)
+
+
+def by_runtime(steered: SteeredModel) -> Answering:
+    """Answers of the runtime, all prompts in one batch."""
+
+    def answering(asks: Sequence[Ask]) -> list[Pair]:
+        options: dict[str, Any] = {"max_new_tokens": asks[0].max_new_tokens, "temperature": 0.0, "raw": True}
+        messages = [ask.message for ask in asks]
+        plain, moved = (steered.generate(messages, off=off, **options) for off in (True, False))
+        return [Pair(one.trace, two.trace) for one, two in zip(plain, moved, strict=True)]
+
+    return answering
+
+
+def by_server(url: str, model: str) -> Answering:
+    """Answers of a server at ``url`` (without ``/v1``), all prompts at once."""
+
+    def answering(asks: Sequence[Ask]) -> list[Pair]:
+        headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
+        with httpx.Client(base_url=url, timeout=_SECONDS, headers=headers, trust_env=False) as client, ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(_posted, client, model, ask, off) for ask in asks for off in (True, False)]
+            traces = [job.result() for job in jobs]
+        return [Pair(one, two) for one, two in zip(traces[::2], traces[1::2], strict=True)]
+
+    return answering
+
+
+def _posted(client: httpx.Client, model: str, ask: Ask, off: bool) -> Trace:
+    first = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+    body = {
+        "model": model,
+        "messages": [*first, {"role": "user", "content": ask.message}],
+        "max_tokens": ask.max_new_tokens,
+        "temperature": 0,
+        "stir": {"decisions": True, "off": off},
+    }
+    try:
+        response = client.post("/v1/chat/completions", json=body)
+        if response.status_code != 200:
+            raise DeployError(f"the server refused a prompt ({response.status_code}): {response.text[:200]}")
+        return Trace.model_validate(response.json()["stir"]["trace"])
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise DeployError(f"the server at {client.base_url} did not answer as it should ({type(error).__name__}: {error})") from None

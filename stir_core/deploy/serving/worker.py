@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from stir_core.config import DecodeConfig
-from stir_core.deploy.runtime import SteeredModel
+from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import DeployError, StirError, first_line
 from stir_core.intervene.jobs import Intake, Job
 from stir_core.records import Event, TraceEvent

@@ -5,11 +5,11 @@ import json
 import pytest
 
 import stir_core as stir
-from stir_core.deploy.bundle import read_bundle, write_bundle
-from stir_core.deploy.certificate import certify
-from stir_core.deploy.certified import Target, put, read_certificate
-from stir_core.deploy.runtime import SteeredModel
-from stir_core.deploy.targets import by_runtime, by_server, serving
+from stir_core.deploy.bundle.reading import read_bundle, write_bundle
+from stir_core.deploy.certify.certificate import Target, put, read_certificate
+from stir_core.deploy.certify.parity import by_runtime, by_server, certify
+from stir_core.deploy.serving.process import serving
+from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import DeployError
 from stir_core.intervene.session import open_session
 from stir_core.records import Problem

@@ -1,6 +1,6 @@
 """What a run's evaluations measured, as a bundle tells it: with intervals, and saying whether it is of the library that is shipped."""
 
-from stir_core.deploy.manifest import EvaluationSummary, LibraryKind, MeasuredEvaluation, MeasuredMethod
+from stir_core.deploy.bundle.manifest import EvaluationSummary, LibraryKind, MeasuredEvaluation, MeasuredMethod
 from stir_core.findings import EvaluationReport, MethodReport
 from stir_core.store.curated import library_digest
 from stir_core.store.evaluations import evaluations

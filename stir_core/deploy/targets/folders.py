@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stir_core.deploy.bundle import write_file
+from stir_core.deploy.bundle.reading import write_file
 from stir_core.errors import DeployError
 
 INDEX = "stir-export.json"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from stir_core.deploy.bundle import Bundle, read_bundle, seal
-from stir_core.deploy.folders import write_export
+from stir_core.deploy.bundle.reading import Bundle, read_bundle, seal
 from stir_core.deploy.importing import bundled
 from stir_core.deploy.making import bundle_from
-from stir_core.deploy.published import is_published, published_files, read_published, unit_rows
+from stir_core.deploy.targets.folders import write_export
+from stir_core.deploy.targets.published import is_published, published_files, read_published, unit_rows
 from stir_core.errors import DeployError
 from tests.curated_run import curated_run
 

@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stir_core.deploy.bundle import Bundle
-from stir_core.deploy.folders import INDEX, file_names, index_bytes
-from stir_core.deploy.manifest import MAX_ENTRIES, MAX_WIDTH
-from stir_core.deploy.untrusted import read_plain
+from stir_core.deploy.bundle.manifest import MAX_ENTRIES, MAX_WIDTH
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.bundle.untrusted import read_plain
+from stir_core.deploy.targets.folders import INDEX, file_names, index_bytes
 from stir_core.errors import DeployError, first_line
 from stir_core.records import Entry
 from stir_core.store.runs import Library

@@ -14,8 +14,8 @@ import safetensors.numpy as st
 
 from stir_core.config import config_from
 from stir_core.curation import make_edit
-from stir_core.deploy.bundle import attach, fact_of, is_bundle, manifest_bytes, read_bundle, read_manifest, write_bundle
-from stir_core.deploy.manifest import BundleManifest
+from stir_core.deploy.bundle.manifest import BundleManifest
+from stir_core.deploy.bundle.reading import attach, fact_of, is_bundle, manifest_bytes, read_bundle, read_manifest, write_bundle
 from stir_core.errors import CurationError, DeployError, MismatchError
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from stir_core.deploy.bundle import MAX_LIBRARY, MAX_MANIFEST, Bundle, check_target, read_bundle, read_manifest
-from stir_core.deploy.manifest import MANIFEST
-from stir_core.deploy.untrusted import check_name
+from stir_core.deploy.bundle.manifest import MANIFEST
+from stir_core.deploy.bundle.reading import MAX_LIBRARY, MAX_MANIFEST, Bundle, check_target, read_bundle, read_manifest
+from stir_core.deploy.bundle.untrusted import check_name
 from stir_core.errors import DeployError, first_line
 
 if TYPE_CHECKING:

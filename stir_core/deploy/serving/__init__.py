@@ -1,0 +1,1 @@
+"""Answering with a bundle: the runtime on a plain Hugging Face model, and the OpenAI-compatible server."""
