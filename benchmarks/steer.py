@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import naive
 from benchmarks.harness import corrective, machine, measured
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, with_changes
 from stir_core.intervene.controller import run_all, steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
@@ -163,7 +163,7 @@ def _oracle(
 
 
 def _sweep(model: LoadedModel, settings: Settings, jobs: Any, key: str, values: tuple[int, ...], rounds: int) -> dict[str, float]:
-    arms = {str(value): jobs(1, GateConfig(k_scale=0.3).model_copy(update={key: value})) for value in values}
+    arms = {str(value): jobs(1, with_changes(GateConfig(k_scale=0.3), **{key: value})) for value in values}
     times, _ = _arms(model, settings, {"vanilla": jobs(1, None), **arms}, 1)
     return {name: _over(times, name)["median"] for name in arms}
 

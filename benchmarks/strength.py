@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+from stir_core.config import with_changes
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.evaluate.statistics import wilson
 from stir_core.intervene.controller import run_all
@@ -39,12 +40,12 @@ def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple
             for problem in problems[start : start + batch]:
                 ids = session.prompt_ids(problem, config.decode)
                 jobs.append(Job(problem.id, ids, config.gate))
-                jobs += [Job(problem.id, ids, config.gate.model_copy(update={"k_scale": s}), session.memory) for s in strengths]
+                jobs += [Job(problem.id, ids, with_changes(config.gate, k_scale=s), session.memory) for s in strengths]
             traces = run_all(model, jobs, session.settings(config.decode))
             for i, trace in enumerate(traces):
                 problem = problems[start + i // len(arms)]
                 verdict = grader.judge(problem, trace.text)
-                list(arms.values())[i % len(arms)].append(trace.model_copy(update={"verdict": verdict}))
+                list(arms.values())[i % len(arms)].append(trace.replaced(verdict=verdict))
             print(f"{start + len(jobs) // len(arms)}/{len(problems)} problems", file=sys.stderr)
     clean = {}
     for name, traces in arms.items():

@@ -25,9 +25,9 @@ LayerSpec = int | float | str
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, and a misspelt key is an error."""
+    """Base of all sections: immutable, numbers are finite, and a misspelt key is an error. :func:`with_changes` is the way to alter one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=())
 
 
 SectionT = TypeVar("SectionT", bound=Section)

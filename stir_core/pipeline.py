@@ -20,7 +20,7 @@ import torch
 from stir_core import __version__
 from stir_core.basis.geometry import pca_map, umap_map
 from stir_core.basis.making import choose_basis
-from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest
+from stir_core.config import STAGES, RunConfig, resolve_layers, stage_digest, with_changes
 from stir_core.errors import StoreError
 from stir_core.harvest.actions import mine
 from stir_core.harvest.controls import measure
@@ -306,7 +306,7 @@ def _make_basis(run: Run, model: LoadedModel, report: Report) -> int:
 
     def manifest() -> Manifest:
         made = _manifest(run, "basis", model, counts, run.manifest("actions").layers, notes)
-        return made.model_copy(update={"inputs": made.inputs | measured})
+        return made.replaced(inputs=made.inputs | measured)
 
     with run.writing("basis", manifest) as folder:
         write_records(folder / "picks.jsonl", picks)
@@ -362,7 +362,7 @@ def _held_out_jobs(
     model: LoadedModel, config: RunConfig, problems: Sequence[Problem], memory: Memory | None, done: dict[str, set[str]]
 ) -> tuple[list[Job], list[str]]:
     """A vanilla and a steered answer to every problem, those that are there already left out; with their kinds."""
-    gates = {"vanilla": config.gate.model_copy(update={"variant": "no_memory"}), "steered": config.gate}
+    gates = {"vanilla": with_changes(config.gate, variant="no_memory"), "steered": config.gate}
     jobs: list[Job] = []
     kinds: list[str] = []
     for problem in problems:

@@ -4,7 +4,7 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 "not measured" or "does not apply"; it never stands for a number.
 """
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,10 +16,23 @@ Finish = Literal["stop", "length", "delimiter"]
 Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_choice"]
 
 
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
 class Record(BaseModel):
     """Base of all records: immutable, strict, one line of JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def replaced(self: RecordT, **values: Any) -> RecordT:
+        """A copy with other values, which are not validated again: for facts that our own code made; settings go through ``with_changes``.
+
+        Raises:
+            TypeError: the record has no such field.
+        """
+        if unknown := values.keys() - type(self).model_fields.keys():
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        return self.model_copy(update=values)
 
 
 class Problem(Record):

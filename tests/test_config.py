@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ({"gate": {"k_scale": -1}}, "config key gate.k_scale = -1: input should be greater than or equal to 0"),
         ({"basis": {"selector": "best"}}, "config key basis.selector = 'best'"),
         ({"delimiter": ""}, "config key delimiter = ''"),
+        ({"gate": {"k_scale": float("nan")}}, "config key gate.k_scale = nan: input should be a finite number"),
+        ({"gate": {"beta": float("inf")}}, "config key gate.beta = inf: input should be a finite number"),
     ],
 )
 def test_a_bad_key_or_value_is_one_clear_line(data, message):

@@ -40,6 +40,8 @@ UNSAFE_IMPORTS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"
 UNSAFE_CALLS = ("eval", "exec", "torch.load", "pd.read_pickle", "pandas.read_pickle")
 TENSOR_READERS = ("stir_core/deploy/targets/published.py",)
 """The published layout keeps its vectors in torch's own files: read there, with weights_only=True, and nowhere else."""
+COPIES = ("model_copy", "model_construct")
+"""They skip every rule of a model: settings are altered by config.with_changes, facts by Record.replaced."""
 BORDERS = ("stir_core/cli.py",)
 BROAD = ("Exception", "BaseException")
 
@@ -57,6 +59,13 @@ def never(path: str) -> tuple[str, ...]:
         names += ["streamlit", *MODELS]
         names += () if fnmatch(path, "workbench/*/charts*") else CHARTS
     return tuple(names)
+
+
+def test_benchmarks_alter_settings_by_their_rules_too() -> None:
+    found = [
+        refused_node(path.name, node) for path in (ROOT / "benchmarks").glob("*.py") for node in ast.walk(parsed(path.read_text("utf-8")))
+    ]
+    assert [why for why in found if why and "with_changes" in why] == []
 
 
 def violations(path: str, source: str) -> list[str]:
@@ -103,6 +112,8 @@ def refused_node(path: str, node: ast.AST) -> str | None:
         return "catches everything" if any(each is None or each in BROAD for each in caught) else None
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and not path.startswith("stir_core/models/"):
         return "names the module transformer_lens in a string" if within(node.value, "transformer_lens") else None
+    if isinstance(node, ast.Attribute) and node.attr in COPIES and path != "stir_core/records.py":
+        return f"uses {node.attr}, which checks nothing: with_changes for settings, replaced for records"
     if not isinstance(node, ast.Call):
         return None
     called = ast.unparse(node.func)
@@ -203,6 +214,7 @@ def within(name: str, *modules: str) -> bool:
         ("stir_core/deploy/targets/published.py", "torch.load('x', weights_only=flag)", "calls torch.load"),
         ("stir_core/store/runs.py", "np.load('x', allow_pickle=flag)", "allows pickle"),
         ("workbench/live.py", "eval('1')", "calls eval"),
+        ("stir_core/evaluate/causal.py", "gate.model_copy(update={'k_scale': -1})", "uses model_copy"),
         ("pages/home.py", "exec('1')", "calls exec"),
         ("workbench/live.py", "try:\n    f()\nexcept:\n    raise", "catches everything"),
         ("workbench/live.py", "try:\n    f()\nexcept (OSError, Exception):\n    raise", "catches everything"),

@@ -167,7 +167,7 @@ class JobStore:
         process = _process(job)
         if process is None:
             raise StoreError(f"job {id_} is not running on this machine: there is nothing to cancel")
-        self._write(job.model_copy(update={"cancelled": time.time()}))
+        self._write(job.replaced(cancelled=time.time()))
         process.terminate()
         thread = threading.Thread(target=_end, args=(process, job, grace), daemon=True, name=f"stir-cancel-{id_}")
         thread.start()
@@ -241,7 +241,7 @@ class JobStore:
         except psutil.NoSuchProcess:  # it is over already; its last line says how
             created = started
         update = {"pid": child.pid, "created": created, "started": started, "attempts": job.attempts + 1, "cancelled": None}
-        return self._write(job.model_copy(update=update))
+        return self._write(job.replaced(**update))
 
     def _status(self, job: Job) -> Status:
         alive = _process(job) is not None  # before reading: a process that ends in between has said its last word

@@ -57,7 +57,7 @@ def _picks(entries: list[Entry], keys: np.ndarray, config: RunConfig, advantages
     quality = measured_quality(entries, advantages)
     notes.append(f"selected on measured quality: {len(quality)} of {len(entries)} entries belong to an action with an advantage above 0")
     rows = list(quality)
-    good = [entries[i].model_copy(update={"quality": quality[i]}) for i in rows]
+    good = [entries[i].replaced(quality=quality[i]) for i in rows]
     picked = select(good, keys[rows], config.basis, seed=config.seed, compat=config.compat) if good else []
     return [
         Pick(rank=rank, entry_id=good[i].id, forced=forced, gain=gain, quality=good[i].quality)

@@ -1,7 +1,6 @@
 """Changing a config key by key, as ``--set section.key=value`` does, and writing down which keys two configs differ in."""
 
 import json
-import math
 import tomllib
 from typing import Any
 
@@ -54,8 +53,6 @@ def as_text(value: Any) -> str:
         return NONE
     if isinstance(value, list | tuple):
         return f"[{', '.join(as_text(each) for each in value)}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # TOML spells inf and nan as Python does
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

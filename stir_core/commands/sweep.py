@@ -34,6 +34,7 @@ def add(command: Command) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
+    from stir_core.config import with_changes
     from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
     from stir_core.models.loading import model_of
     from stir_core.pipeline import Progress
@@ -45,9 +46,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     base = read_config(arguments.sweep.parent / asked.base)
     configs = [(point, changed(base, point)) for point in points_of(asked)]  # a wrong key is said before a model is loaded
     if arguments.model:
-        named = base.model.model_copy(update={"name": arguments.model})
-        base, *others = (config.model_copy(update={"model": named}) for config in (base, *(config for _, config in configs)))
-        configs = [(point, config) for (point, _), config in zip(configs, others, strict=True)]
+        base = with_changes(base, model={"name": arguments.model})
+        configs = [(point, with_changes(config, model=base.model)) for point, config in configs]
     out = arguments.out or Path("runs") / arguments.sweep.stem
     problems = list(load_problems(base.task.name, "validation", n=asked.n, seed=base.seed, levels=base.task.levels))
     model = model_of(base.model)

@@ -38,25 +38,23 @@ def bundled(found: Published, folder: Path, like: Bundle) -> tuple[BundleManifes
         raise DeployError(f"{folder} holds no action to steer with")
     chosen = Curated(library, tuple(_unmarked(entry.id) for entry in library.entries))
     word = f"model and settings are those of {like.manifest.provenance.run}, on the word of whoever imported it"
-    manifest = like.manifest.model_copy(
-        update={
-            "layers": layers,
-            "n_entries": len(library.entries),
-            "n_actions": n_actions,
-            "norms": norms_of(chosen),
-            "stage3": stage3.model_copy(update={"similarity": "cosine"}),
-            "provenance": Provenance(
-                run=folder.resolve().name,
-                config_digest=like.manifest.provenance.config_digest,
-                inputs={},
-                library="published",
-                only=None,
-                curation_version=0,
-                curation_digest=None,
-                versions={"writer": f"stir-workbench {__version__}"},
-            ),
-            "notes": (*like.manifest.notes, *found.notes, word),
-        }
+    manifest = like.manifest.replaced(
+        layers=layers,
+        n_entries=len(library.entries),
+        n_actions=n_actions,
+        norms=norms_of(chosen),
+        stage3=stage3.replaced(similarity="cosine"),
+        provenance=Provenance(
+            run=folder.resolve().name,
+            config_digest=like.manifest.provenance.config_digest,
+            inputs={},
+            library="published",
+            only=None,
+            curation_version=0,
+            curation_digest=None,
+            versions={"writer": f"stir-workbench {__version__}"},
+        ),
+        notes=(*like.manifest.notes, *found.notes, word),
     )
     summary = EvaluationSummary(evaluated=False, reason="imported from the published layout, which holds no evaluation")
     return describe(chosen, KeySpace("cosine", {}, {}), manifest, summary)

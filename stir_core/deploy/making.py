@@ -85,7 +85,7 @@ def describe(
     """The files of a bundle, and its manifest with what they hold."""
     space = KeySpace(space.kind, *({i: own[i] for i in manifest.layers if i in own} for own in (space.means, space.maps)))
     tensors, facts = library_bytes(chosen.library, space)
-    manifest = manifest.model_copy(update={"tensors": facts})
+    manifest = manifest.replaced(tensors=facts)
     files = {
         LIBRARY: tensors,
         ACTIONS: table_bytes(rows_of(chosen.library, chosen.origins)),
@@ -104,7 +104,7 @@ def norms_of(chosen: Curated) -> Norms:
 def public_identity(model: ModelIdentity) -> ModelIdentity:
     """The identity without the folders of the machine that it was made on."""
     name = model.name if hub_name(model.name) else Path(model.name).name
-    return model.model_copy(update={"name": name})
+    return model.replaced(name=name)
 
 
 def _manifest(

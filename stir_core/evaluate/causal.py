@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from stir_core.config import GateConfig, RunConfig
+from stir_core.config import GateConfig, RunConfig, with_changes
 from stir_core.errors import DataError, StoreError
 from stir_core.evaluate.causal_text import markdown
 from stir_core.evaluate.effects import (
@@ -110,7 +110,7 @@ def measure(
     library = run.library()
     if not library.entries:
         raise StoreError(f"run {run.path} has an empty library: there is no action to measure")
-    gate = config.gate if ask.strength is None else config.gate.model_copy(update={"k_scale": ask.strength})
+    gate = config.gate if ask.strength is None else with_changes(config.gate, k_scale=ask.strength)
     problems = list(load_problems(config.task.name, ask.split, n=ask.n, seed=config.seed, levels=config.task.levels))
     if leaks := find_overlaps(run.problems(), problems).overlaps:
         raise DataError(f"{len(leaks)} of {len(problems)} problems were mined (e.g. {leaks[0].problem_id}): choose another --split")
@@ -124,7 +124,7 @@ def measure(
         halving=ask.halving,
         temperature=config.rollouts.temperature,
         top_p=config.rollouts.top_p,
-        max_new_tokens=ask.max_new_tokens or config.decode.max_new_tokens,
+        max_new_tokens=config.decode.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens,
         gate=gate.model_dump(mode="json"),
         run=run.name,
         basis=run.digest("basis"),
@@ -156,7 +156,7 @@ def _traces(
     """Steered greedy answers to the problems, in their order; those that are there are not made again."""
     known = {trace.id: trace for trace in folder.traces()}
     missing = [problem for problem in problems if problem.id not in known]
-    decode = config.decode.model_copy(update={"max_new_tokens": spec.max_new_tokens, "temperature": 0.0})
+    decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
     settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
     room = spec.max_new_tokens
     prompts = [model.chat_ids(render(problem, config.task.template), config.task.system, room=room) for problem in missing]
@@ -333,7 +333,7 @@ def _roll(trace: Trace, state: Logged, arm: str, rep: int, grader: Grader) -> Ro
 
 
 def _settings(config: RunConfig, spec: CausalSpec, rows: int) -> Settings:
-    decode = config.decode.model_copy(update={"temperature": spec.temperature, "top_p": spec.top_p, "max_new_tokens": spec.max_new_tokens})
+    decode = with_changes(config.decode, temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
     return Settings(decode, config.mining.control_points, config.delimiter, spec.seed, config.compat, rows)
 
 

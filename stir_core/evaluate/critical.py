@@ -8,7 +8,7 @@ lost, not why, and with few continuations a fall of one is noise: every rate com
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, takewhile
 
-from stir_core.config import GateConfig, RunConfig
+from stir_core.config import GateConfig, RunConfig, with_changes
 from stir_core.errors import DataError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import CriticalPoint, CriticalRoll, CriticalTrace, Estimate
@@ -59,7 +59,7 @@ def critical_tokens(
 def _continued(
     model: LoadedModel, config: RunConfig, problem: Problem, trace: Trace, asked: list[tuple[int, int]], rows: int, grader: Grader
 ) -> Iterator[CriticalRoll]:
-    decode = config.decode.model_copy(update={"temperature": config.rollouts.temperature, "top_p": config.rollouts.top_p})
+    decode = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
     settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
     prompt = list(trace.prompt_ids)
     jobs = [Job(f"{problem.id}^{position}~{rep}", prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in asked]

@@ -72,5 +72,5 @@ def _measured(run: Run) -> Library:
         raise StoreError(f"run {run.path} has no measured advantages: make them with `stir causal {run.path}`")
     quality = measured_quality(library.entries, advantages)
     keep = list(quality)
-    entries = tuple(library.entries[i].model_copy(update={"quality": quality[i]}) for i in keep)
+    entries = tuple(library.entries[i].replaced(quality=quality[i]) for i in keep)
     return Library(entries, library.keys[keep], library.actions[keep])

@@ -33,8 +33,8 @@ def evaluation_report(spec: EvaluationSpec, problems: list[str], answers: dict[s
         }
         adjusted = holm({name: each.p for name, each in compared.items()})
         for name, each in compared.items():
-            versus = each.model_copy(update={"p_holm": adjusted[name]})
-            reports[name] = reports[name].model_copy(update={"versus": versus})
+            versus = each.replaced(p_holm=adjusted[name])
+            reports[name] = reports[name].replaced(versus=versus)
     complete = len(whole) == spec.n and all(name in reports for name in spec.methods)
     return EvaluationReport(spec=spec, complete=complete, problems=len(whole), methods=tuple(reports.values()))
 

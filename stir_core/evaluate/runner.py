@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stir_core.config import digest_of
+from stir_core.config import digest_of, with_changes
 from stir_core.errors import DataError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS, Method, method, methods
@@ -94,7 +94,7 @@ def settle(
         template=ask.template or (config.task.template if own else "auto"),
         system=config.task.system,
         gate=config.gate.model_dump(mode="json"),
-        max_new_tokens=ask.max_new_tokens or config.decode.max_new_tokens,
+        max_new_tokens=config.decode.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens,
         rows=ask.rows,
         run=run.name,
         config_digest=digest_of(config),
@@ -152,7 +152,7 @@ def evaluate(
                 for answer in _timed(method(name).answer(bench, questions)):
                     problem = by_id[answer.problem_id]
                     verdict = grader.judge(problem, answer.text)
-                    folder.append(answer.model_copy(update={"verdict": verdict}))
+                    folder.append(answer.replaced(verdict=verdict))
                     done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
                     report(Step(name, done, total, tokens))
     finally:  # an interrupted evaluation leaves a report of what is whole
@@ -164,13 +164,11 @@ def evaluate(
 def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
     """An evaluation that is taken up again: its methods and commands, then the new ones."""
     commands = dict.fromkeys([*(known.command or "").splitlines(), *(spec.command or "").splitlines()])
-    return spec.model_copy(
-        update={
-            "methods": tuple(dict.fromkeys((*known.methods, *spec.methods))),
-            "command": "\n".join(commands) or None,
-            "advantages": spec.advantages or known.advantages,  # methods that are asked for now need not be the ones that used them
-            "curated": spec.curated or known.curated,
-        }
+    return spec.replaced(
+        methods=tuple(dict.fromkeys((*known.methods, *spec.methods))),
+        command="\n".join(commands) or None,
+        advantages=spec.advantages or known.advantages,  # methods that are asked for now need not be the ones that used them
+        curated=spec.curated or known.curated,
     )
 
 
@@ -195,7 +193,7 @@ def describe(name: str) -> tuple[str, str]:
 def bench_for(run: Run, model: LoadedModel, spec: EvaluationSpec) -> Bench:
     """What the decoders of an evaluation share."""
     config = run.config
-    decode = config.decode.model_copy(update={"max_new_tokens": spec.max_new_tokens, "temperature": 0.0, "top_p": 1.0})
+    decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
     settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, spec.rows)
     return Bench(model, settings, config.gate, libraries_of(run), (config.rollouts.temperature, config.rollouts.top_p))
 
@@ -220,5 +218,5 @@ def _timed(answers: Iterator[Answer]) -> Iterator[Answer]:
     """Share the wall-clock time out among the answers, so that it adds up; grading and writing are left out."""
     started = time.monotonic()
     for answer in answers:
-        yield answer.model_copy(update={"seconds": time.monotonic() - started})
+        yield answer.replaced(seconds=time.monotonic() - started)
         started = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from stir_core.config import GateConfig, RunConfig, Section, config_from, digest_of
+from stir_core.config import GateConfig, RunConfig, Section, config_from, digest_of, with_changes
 from stir_core.errors import ConfigError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import Estimate
@@ -110,7 +110,7 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
 def _as_decided(step: StepTrace, evidence: StepEvidence, decision: Decision) -> StepTrace:
     """The step as the other gate records it: where it retrieves nothing any more, nothing is previewed either."""
     previewed = {} if evidence.retrieved else {"probe_tokens": 0, "reused_tokens": 0}
-    return step.model_copy(update={"evidence": evidence, "decision": decision, **previewed})
+    return step.replaced(evidence=evidence, decision=decision, **previewed)
 
 
 def points_of(sweep: SweepConfig) -> list[dict[str, Any]]:
@@ -162,9 +162,7 @@ def sweep_points(
     """
     out.mkdir(parents=True, exist_ok=True)
     first = points[0].config
-    vanilla = Point(
-        {"method": "vanilla"}, first.model_copy(update={"gate": first.gate.model_copy(update={"variant": "no_memory"})}), points[0].run
-    )
+    vanilla = Point({"method": "vanilla"}, with_changes(first, gate={"variant": "no_memory"}), points[0].run)
     recorded: dict[str, list[tuple[GateConfig, dict[str, Trace]]]] = {}
     found: list[tuple[SweepPoint, list[Trace]]] = []
     total, done = (len(points) + 1) * len(problems), 0
@@ -179,7 +177,7 @@ def sweep_points(
                 reused, decoded = reused + (own == 0), decoded + own
                 problem = next(problem for problem in problems if problem.id == trace.id)
                 verdict = grader.judge(problem, trace.text)
-                known[trace.id] = trace.model_copy(update={"verdict": verdict})
+                known[trace.id] = trace.replaced(verdict=verdict)
                 append_records(file, [known[trace.id]])
                 report(done + len(known), total, tokens + decoded)
             traces = [known[problem.id] for problem in problems]
@@ -203,7 +201,7 @@ def _answers(
     config = point.config
     library = point.run.library()
     memory = None if vanilla or not library.entries else Memory(*library, point.run.key_space())
-    decode = config.decode.model_copy(update={"temperature": 0.0})
+    decode = with_changes(config.decode, temperature=0.0)
     settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
     jobs: list[Job] = []
     begun: list[tuple[Trace, Replay] | None] = []
@@ -221,12 +219,12 @@ def _answers(
             start = begun[event.row]
             steps = (*(start[1].steps if start else ()), *event.trace.steps)
             fresh = event.trace.tokens_used - event.trace.given + event.trace.probe_tokens
-            yield _with_steps(event.trace, steps).model_copy(update={"given": 0}), fresh
+            yield _with_steps(event.trace, steps).replaced(given=0), fresh
 
 
 def _with_steps(trace: Trace, steps: tuple[StepTrace, ...]) -> Trace:
     probe, reused = (sum(getattr(step, name) for step in steps) for name in ("probe_tokens", "reused_tokens"))
-    return trace.model_copy(update={"steps": steps, "probe_tokens": probe, "reused_tokens": reused})
+    return trace.replaced(steps=steps, probe_tokens=probe, reused_tokens=reused)
 
 
 def _longest(
@@ -265,7 +263,7 @@ def choose(points: list[SweepPoint], objective: str) -> list[SweepPoint]:
         best = min(good, key=lambda point: (point.committed + point.probe, -point.right))
     else:
         best = max(others, key=lambda point: (point.right, -(point.committed + point.probe)))
-    return [vanilla, *(point.model_copy(update={"chosen": point is best}) for point in others)]
+    return [vanilla, *(point.replaced(chosen=point is best) for point in others)]
 
 
 def markdown(report: SweepReport) -> str:

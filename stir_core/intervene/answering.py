@@ -285,21 +285,15 @@ class LiveAnswer:
         """Write into the evidence what the previews, all of which have ended, measured."""
         null, *others = self.previews
         measured = {
-            entry.entry_id: entry.model_copy(
-                update={
-                    "preview_logprob": strand.mean_logprob,
-                    "preview_ids": tuple(strand.ids),
-                    "preview_scale": preview_scale(entry, self.job.gate),
-                }
+            entry.entry_id: entry.replaced(
+                preview_logprob=strand.mean_logprob, preview_ids=tuple(strand.ids), preview_scale=preview_scale(entry, self.job.gate)
             )
             for entry, strand in zip(self.candidates, others, strict=True)
         }
-        self.evidence = self.evidence.model_copy(
-            update={
-                "retrieved": tuple(measured.get(entry.entry_id, entry) for entry in self.evidence.retrieved),
-                "null_logprob": null.mean_logprob,
-                "null_preview_ids": tuple(null.ids),
-            }
+        self.evidence = self.evidence.replaced(
+            retrieved=tuple(measured.get(entry.entry_id, entry) for entry in self.evidence.retrieved),
+            null_logprob=null.mean_logprob,
+            null_preview_ids=tuple(null.ids),
         )
         self.probed = sum(len(strand.ids) for strand in self.previews)
 

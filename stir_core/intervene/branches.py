@@ -101,16 +101,16 @@ def _whole(event: Event, trace: Trace, change: Change) -> Event:
     place = step_at(trace, change.m)
     here = trace.steps[place]
     if isinstance(event, StepEvent) and event.evidence.m == change.m and event.decision.reason == FORCED:
-        return event.model_copy(update={"evidence": here.evidence, "decision": _beside(event.decision, here.decision)})
+        return event.replaced(evidence=here.evidence, decision=_beside(event.decision, here.decision))
     if not isinstance(event, TraceEvent):
         return event
     first, *later = event.trace.steps
     if was_forced(first):
-        first = first.model_copy(update={"evidence": here.evidence, "decision": _beside(first.decision, here.decision)})
-    whole = event.trace.model_copy(update={"steps": (*trace.steps[:place], first, *later), "given": 0})
-    return event.model_copy(update={"trace": whole})
+        first = first.replaced(evidence=here.evidence, decision=_beside(first.decision, here.decision))
+    whole = event.trace.replaced(steps=(*trace.steps[:place], first, *later), given=0)
+    return event.replaced(trace=whole)
 
 
 def _beside(forced: Decision, recorded: Decision) -> Decision:
     """A forced decision with the scores that were recorded there."""
-    return forced.model_copy(update={"score_null": recorded.score_null, "scored": recorded.scored})
+    return forced.replaced(score_null=recorded.score_null, scored=recorded.scored)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.config import RunConfig
+from stir_core.config import RunConfig, with_changes
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
@@ -225,7 +225,7 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
     room = min(CONTINUE, model.n_ctx - len(spot.prompt_ids) - len(spot.given))
     if room < 1:
         raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded behind it")
-    decode = config.decode.model_copy(update={"temperature": 0.0, "max_new_tokens": len(spot.given) + room})
+    decode = with_changes(config.decode, temperature=0.0, max_new_tokens=len(spot.given) + room)
     settings = Settings(decode, max(config.mining.control_points, spot.m), config.delimiter, config.seed, config.compat)
     jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NOTHING, str(dose)) for dose in tried]
     traces = run_all(model, jobs, settings)
@@ -236,7 +236,7 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
 
 
 def _dose_job(config: RunConfig, spot: Spot, forced: Forced, name: str) -> Job:
-    gate = config.gate.model_copy(update={"variant": "no_memory"})
+    gate = with_changes(config.gate, variant="no_memory")
     return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: forced if m == spot.m else NOTHING)
 
 

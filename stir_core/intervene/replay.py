@@ -76,10 +76,10 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
     blocked = _blocked(evidence, gate)
     if blocked is not None:
         bare = {"retrieved": (), "null_logprob": None, "null_preview_ids": (), "not_retrieved": blocked}
-        evidence = evidence.model_copy(update=bare)
+        evidence = evidence.replaced(**bare)
         return Again(evidence, decide(evidence, gate, seed=seed, name=name), None)
     if gate.k_retrieve < len(evidence.retrieved):
-        evidence = evidence.model_copy(update={"retrieved": evidence.retrieved[: gate.k_retrieve]})
+        evidence = evidence.replaced(retrieved=evidence.retrieved[: gate.k_retrieve])
     missing = _not_retrieved(evidence, gate) or _not_previewed(step.evidence, evidence, recorded, gate)
     return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from stir_core.config import DecodeConfig, GateConfig, RunConfig
+from stir_core.config import DecodeConfig, GateConfig, RunConfig, with_changes
 from stir_core.intervene.branches import branch
 from stir_core.intervene.changes import Change
 from stir_core.intervene.controller import steer
@@ -75,7 +75,7 @@ class Session:
         gate, decode = gate or self.config.gate, decode or self.config.decode
         ids = self.prompt_ids(prompt, decode, raw=raw)
         name = prompt.id if isinstance(prompt, Problem) else "prompt"
-        jobs = [Job(name, ids, gate.model_copy(update={"variant": "no_memory"})), Job(name, ids, gate, self.memory)]
+        jobs = [Job(name, ids, with_changes(gate, variant="no_memory")), Job(name, ids, gate, self.memory)]
         yield from _graded(steer(self.model, jobs, self.settings(decode)), prompt if isinstance(prompt, Problem) else None)
 
     def branch(
@@ -150,4 +150,4 @@ def graded(event: Event, problem: Problem, grader: Grader) -> Event:
     if not isinstance(event, TraceEvent):
         return event
     verdict = grader.judge(problem, event.trace.text)
-    return event.model_copy(update={"trace": event.trace.model_copy(update={"verdict": verdict})})
+    return event.replaced(trace=event.trace.replaced(verdict=verdict))

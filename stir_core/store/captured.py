@@ -69,7 +69,7 @@ class Captured:
         named = {f"layer_{layer}": np.stack([states[layer] for _, states in self._waiting]) for layer in self._layers}
         write_tensors(self._folder / f"captured-{number:05}.safetensors", named)
         start = self._written(number)
-        rows = [row.model_copy(update={"row": start + i}) for i, (row, _) in enumerate(self._waiting)]
+        rows = [row.replaced(row=start + i) for i, (row, _) in enumerate(self._waiting)]
         append_records(self._index, rows)
         self._rows += rows
         self._place |= {(row.problem_id, row.k, row.m): row.row for row in rows}

@@ -103,7 +103,7 @@ def _by_quality(run: Run, mined: Library, basis: Library) -> Callable[[str], Ent
                 f"{id_} has no measured advantage above 0, by which this run's basis ranks its entries: "
                 f"leave it to selection (`stir curate RUN reselect {id_}`), or measure it with `stir causal`"
             )
-        return entry.model_copy(update={"quality": gained[entry.pair]})
+        return entry.replaced(quality=gained[entry.pair])
 
     return named
 
@@ -118,20 +118,18 @@ def _merged(id_: str, members: tuple[Entry, ...], weights: tuple[float, ...], ke
     def mean(values: list[float]) -> float:
         return float(np.dot(weights, values))
 
-    return best.model_copy(
-        update={
-            "id": id_,
-            "quality": mean([entry.quality for entry in members]),
-            "reward_pos": mean([entry.reward_pos for entry in members]),
-            "reward_neg": mean([entry.reward_neg for entry in members]),
-            "positives": (),
-            "negatives": (),
-            "key_row": row,
-            "action_row": row,
-            "key_norm": float(np.linalg.norm(key)),
-            "action_norm": float(np.linalg.norm(action)),
-            "reachable": all(entry.reachable for entry in members),
-        }
+    return best.replaced(
+        id=id_,
+        quality=mean([entry.quality for entry in members]),
+        reward_pos=mean([entry.reward_pos for entry in members]),
+        reward_neg=mean([entry.reward_neg for entry in members]),
+        positives=(),
+        negatives=(),
+        key_row=row,
+        action_row=row,
+        key_norm=float(np.linalg.norm(key)),
+        action_norm=float(np.linalg.norm(action)),
+        reachable=all(entry.reachable for entry in members),
     )
 
 

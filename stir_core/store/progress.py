@@ -77,7 +77,7 @@ class ProgressFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         state: State = "finished" if kind is None else "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
         said = None if error is None or state == "stopped" else " ".join(f"{error}".split()) or type(error).__name__
-        self._write(self._line.model_copy(update={"at": time.time(), "state": state, "error": said}))
+        self._write(self._line.replaced(at=time.time(), state=state, error=said))
         self._file.close()
 
     def _write(self, line: ProgressLine) -> None:

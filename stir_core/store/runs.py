@@ -175,7 +175,7 @@ class Run:
         part.mkdir(parents=True, exist_ok=True)
         yield part
         files = {file.name: file_sha256(file) for file in sorted(part.iterdir()) if file.name != "manifest.json"}
-        manifest = describe().model_copy(update={"files": files})
+        manifest = describe().replaced(files=files)
         file = part / "manifest.json"
         with file.open("w", encoding="utf-8") as out:
             out.write(manifest.model_dump_json(indent=2) + "\n")
@@ -333,7 +333,7 @@ class Run:
         order = list(entries) if picks is None else [pick.entry_id for pick in picks]
         for pick in picks or ():
             if pick.quality is not None:
-                entries[pick.entry_id] = entries[pick.entry_id].model_copy(update={"quality": pick.quality})
+                entries[pick.entry_id] = entries[pick.entry_id].replaced(quality=pick.quality)
         chosen = tuple(entries[id_] for id_ in order)
         keys, actions = self.key_rows(), self.action_rows()
         rows = np.zeros((len(chosen), keys.shape[1]), dtype=np.float32)

@@ -17,7 +17,7 @@ CHANGED = [
     {"mining": {"layers": [1, 0.5, "3/5", -2]}},
     {"mining": {"layers": [1.0]}},
     {"mining": {"layers": None}},
-    {"basis": {"epsilon": 1e-9, "keep_unreachable": True}, "gate": {"min_tool_m": 2, "beta": float("inf")}},
+    {"basis": {"epsilon": 1e-9, "keep_unreachable": True}, "gate": {"min_tool_m": 2, "beta": 1e300}},
 ]
 
 

@@ -218,7 +218,7 @@ def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
     if len(data) > MAX_TEXT:
         raise DeployError(f"{name} has {len(data):,} bytes, more than the {MAX_TEXT:,} that are read: certify fewer prompts")
     bundle = read_bundle(folder)
-    manifest = bundle.manifest.model_copy(update={"files": {**bundle.manifest.files, name: fact_of(data)}})
+    manifest = bundle.manifest.replaced(files={**bundle.manifest.files, name: fact_of(data)})
     # first the file, then the manifest: a reader between the two refuses, and never believes
     write_file(folder / name, data)
     write_file(folder / MANIFEST, manifest_bytes(manifest))
@@ -255,7 +255,7 @@ def seal(folder: Path, manifest: BundleManifest, files: Mapping[str, bytes]) -> 
 
 def with_files(manifest: BundleManifest, files: Mapping[str, bytes]) -> BundleManifest:
     """The manifest, naming these files."""
-    return manifest.model_copy(update={"files": {name: fact_of(files[name]) for name in sorted(files)}})
+    return manifest.replaced(files={name: fact_of(files[name]) for name in sorted(files)})
 
 
 def check_target(folder: Path) -> None:
@@ -302,10 +302,7 @@ def library_bytes(library: Library, space: KeySpace) -> tuple[bytes, dict[str, T
 
 def rows_of(library: Library, origins: tuple[Origin, ...]) -> list[ActionRow]:
     """The rows of the table; entries name their rows in the bundle."""
-    numbered = [
-        entry.model_copy(update={"key_row": i, "action_row": i if entry.kind == "corrective" else None})
-        for i, entry in enumerate(library.entries)
-    ]
+    numbered = [entry.replaced(key_row=i, action_row=i if entry.kind == "corrective" else None) for i, entry in enumerate(library.entries)]
     return [ActionRow(entry, origin) for entry, origin in zip(numbered, origins, strict=True)]
 
 

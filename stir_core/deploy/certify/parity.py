@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from stir_core import __version__
-from stir_core.config import DecodeConfig
+from stir_core.config import DecodeConfig, with_changes
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Certificate, Compared, Target, Tolerances, Worst
 from stir_core.deploy.serving.process import serving
@@ -75,7 +75,7 @@ def certify(
         reference: what ``session`` was made from, for the reader.
     """
     tolerances = tolerances or Tolerances()
-    decode = session.config.decode.model_copy(update={"max_new_tokens": max_new_tokens, "temperature": 0.0})
+    decode = with_changes(session.config.decode, max_new_tokens=max_new_tokens, temperature=0.0)
     asks = [_ask(session, problem, max_new_tokens) for problem in problems]
     theirs: list[Pair] = []
     for i, ask in enumerate(asks):
@@ -117,7 +117,7 @@ def certify(
         injected=sum(chosen is not None for row in rows for chosen in row.decisions),
         versions=versions(),
     )
-    return made.model_copy(update={"sha256": made.digest})
+    return made.replaced(sha256=made.digest)
 
 
 class Differences:

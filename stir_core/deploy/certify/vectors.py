@@ -94,7 +94,7 @@ def certify_vectors(
         vectors=rows,
         versions=versions() | {"llama-cpp-python": version("llama_cpp_python")},
     )
-    return made.model_copy(update={"sha256": made.digest})
+    return made.replaced(sha256=made.digest)
 
 
 def _scales(index: Mapping[str, Any], most: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, overload
 
 import torch
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, with_changes
 from stir_core.deploy.bundle.reading import Bundle, read_bundle
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.controller import steer
@@ -219,16 +219,17 @@ class SteeredModel:
         Raises:
             SteeringError: a value that cannot be.
         """
-        given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
         own = self.bundle.manifest.stage3.decode
-        changed = own.model_copy(update={name: value for name, value in given.items() if value is not None})
-        if changed.max_new_tokens < 1:
-            raise SteeringError(f"max_new_tokens is {changed.max_new_tokens}: at least 1")
-        if not (math.isfinite(changed.temperature) and (changed.temperature == 0 or changed.temperature >= COLDEST)):
-            raise SteeringError(f"temperature is {changed.temperature}: 0, which is greedy, or a number of at least {COLDEST:g}")
-        if not 0 < changed.top_p <= 1:
-            raise SteeringError(f"top_p is {changed.top_p}: above 0, at most 1")
-        return changed
+        most = own.max_new_tokens if max_new_tokens is None else max_new_tokens
+        heat = own.temperature if temperature is None else temperature
+        mass = own.top_p if top_p is None else top_p
+        if most < 1:
+            raise SteeringError(f"max_new_tokens is {most}: at least 1")
+        if not (math.isfinite(heat) and (heat == 0 or heat >= COLDEST)):
+            raise SteeringError(f"temperature is {heat}: 0, which is greedy, or a number of at least {COLDEST:g}")
+        if not 0 < mass <= 1:
+            raise SteeringError(f"top_p is {mass}: above 0, at most 1")
+        return with_changes(own, max_new_tokens=most, temperature=heat, top_p=mass)
 
     def settings(self, decode: DecodeConfig, seed: int | None = None, rows: int | None = None) -> Settings:
         """What a batch shares."""
@@ -255,7 +256,7 @@ class SteeredModel:
         if variant is not None and variant not in get_args(Variant):
             raise SteeringError(f"variant {variant!r} is not known: take one of {', '.join(get_args(Variant))}")
         own: GateConfig = self.bundle.manifest.stage3.gate
-        gate = own.model_copy(update={"k_scale": own.k_scale * strength, "variant": variant or own.variant})
+        gate = with_changes(own, k_scale=own.k_scale * strength, variant=variant or own.variant)
         return Job(name, prompt_ids, gate, None if off else self.memory, decode=decode)
 
     def prompt_ids(self, prompt: Prompt, *, room: int, raw: bool = False) -> list[int]:

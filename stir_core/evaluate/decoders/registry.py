@@ -44,7 +44,7 @@ class Method:
     def answer(self, bench: Bench, questions: list[Question]) -> Iterator[Answer]:
         """Answers as they end, named; ungraded and untimed."""
         for answer in self.decoder.decode(bench, questions, self.parameters):
-            yield answer.model_copy(update={"method": self.name})
+            yield answer.replaced(method=self.name)
 
 
 def method(text: str) -> Method:

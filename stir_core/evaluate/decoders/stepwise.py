@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stir_core.config import GateConfig
+from stir_core.config import GateConfig, with_changes
 from stir_core.errors import ConfigError, StoreError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question, Value
 from stir_core.findings import Answer
@@ -84,12 +84,12 @@ def nominal_dose(memory: Memory, gate: GateConfig, layer: int) -> float:
 
 
 def _forcing_gate(bench: Bench, parameters: Parameters) -> GateConfig:
-    return bench.gate.model_copy(update={"persistence": parameters["persistence"]})
+    return with_changes(bench.gate, persistence=parameters["persistence"])
 
 
 def _where_steerable(bench: Bench, force: Force) -> Force:
     """Force at the control points that the gate may steer, and leave the others alone."""
-    gate = bench.gate.model_copy(update={"variant": "stir"})
+    gate = with_changes(bench.gate, variant="stir")
     return lambda m: force(m) if steerable(m, gate, bench.settings.control_points) is None else None
 
 
