@@ -35,7 +35,7 @@ ROOMS = {
     "intervene": "Stage III: memory, gate (a pure function), the step loop",
     "evaluate": "paired runs, comparison decoders, causal value, sweeps",
     "deploy": "bundle and its targets, certificates, runtime, server",
-    "pipeline": "the stages in order: run, resume, status",
+    "stages": "one file each; pipeline makes them in order: run, resume, status",
     "commands": "what a command does and prints",
     "api": "what import stir_core as stir offers",
     "cli": "main(argv) -> exit code",

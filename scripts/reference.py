@@ -22,7 +22,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import stir_core
-from stir_core.config import STAGES, RunConfig, stage_digest
+from stir_core.config import STAGES, RunConfig
+from stir_core.stages.stage import stage_digest
 
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
-    from stir_core.pipeline import Progress
+    from stir_core.stages.pipeline import Progress
 
 
 class Steered(NamedTuple):
@@ -112,7 +112,7 @@ def harvest_run(
     """
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}: take one of {', '.join(STAGES)}")
-    from stir_core.pipeline import run_stages
+    from stir_core.stages.pipeline import run_stages
 
     settled = config if isinstance(config, RunConfig) else read_config(Path(config))
     told: dict[str, Any] = {} if report is None else {"report": report}
@@ -390,7 +390,7 @@ def measure_causal(
         MismatchError: the run was made with another model.
     """
     from stir_core.evaluate.causal import Ask, measure
-    from stir_core.pipeline import short_environment
+    from stir_core.stages.pipeline import short_environment
 
     ask = Ask(
         split=split,
@@ -464,7 +464,7 @@ def evaluate_methods(
         MismatchError: the run was made with another model.
     """
     from stir_core.evaluate.runner import Ask, evaluate, settle
-    from stir_core.pipeline import short_environment
+    from stir_core.stages.pipeline import short_environment
 
     ask = Ask(
         list(methods),

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     with reporting(arguments.progress) as report:  # before torch is imported, which takes seconds in which one may want to stop
-        from stir_core.pipeline import run_stages
+        from stir_core.stages.pipeline import run_stages
         from stir_core.store.configs import read_config
 
         config = overridden(read_config(arguments.config), arguments.set)

@@ -256,41 +256,8 @@ def digest_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-STAGES = ("rollouts", "states", "actions", "basis", "steered")
-"""The stages of a run, in order; each reads the ones before it."""
-
-_LEFT_OUT = {
-    "model": {"device", "backend"},
-    "rollouts": {"batch_rows", "cache_tokens"},
-    "decode": {"batch_problems"},
-    "task": {"n_eval", "held_out"},
-    "mining": {"stability_rolls"},
-}
-"""Settings that :func:`stage_digest` leaves out: some only change speed, the others are added again for the stages that they change."""
-_STAGE_KEYS = {
-    "rollouts": ("seed", "delimiter", "model", "task", "rollouts"),
-    "states": ("mining", "compat"),
-    "actions": (),
-    "basis": ("basis",),
-    "steered": ("gate", "decode"),
-}
-"""What each stage's results depend on beyond the stages before it."""
-
-
-def stage_digest(config: RunConfig, stage: str) -> str:
-    """Digest (16 hex digits) of every setting that the results of ``stage`` depend on; settings that only change speed are not in it."""
-    plain = config.model_dump(mode="json")
-    for section, keys in _LEFT_OUT.items():
-        plain[section] = {key: value for key, value in plain[section].items() if key not in keys}
-    if plain["basis"]["quality"] == "mined":  # the default adds nothing: such a basis is the one it always was
-        del plain["basis"]["quality"]
-    upto = STAGES[: STAGES.index(stage) + 1]
-    parts: dict[str, Any] = {key: plain[key] for name in upto for key in _STAGE_KEYS[name]}
-    if "actions" in upto and config.mining.stability_rolls:  # unmeasured adds nothing: such an actions stage is the one it always was
-        parts["stability_rolls"] = config.mining.stability_rolls
-    if stage == "steered":
-        parts["held_out"] = [config.task.held_out, config.task.n_eval]
-    return digest_of(parts)
+STAGES = ["rollouts", "states", "actions", "basis", "steered"]
+"""The stages of a run, in order; ``stages/<name>.py`` declares each, and ``stages.stage.register_stage`` adds one."""
 
 
 def resolve_layers(specs: tuple[LayerSpec, ...] | None, n_layers: int) -> tuple[int, ...]:

@@ -94,6 +94,26 @@ class Rollout(Record):
         return len(self.token_ids)
 
 
+class Pair(Record):
+    """Right and wrong rollouts of one problem that are set against each other at one control point, before any state is looked at."""
+
+    problem_id: str
+    m: int
+    """Control point."""
+    positives: tuple[int, ...]
+    """Rollout numbers; empty when the positive is the gold solution."""
+    negatives: tuple[int, ...]
+    reward_pos: float
+    reward_neg: float
+    gold: bool = False
+    """Whether the data set's worked solution is the positive."""
+
+    @property
+    def quality(self) -> float:
+        """Reward gap ``mean R+ - mean R-``."""
+        return self.reward_pos - self.reward_neg
+
+
 class StateRow(Record):
     """Where a row of ``states.safetensors`` comes from: the residual stream at one control point of one rollout."""
 

@@ -16,7 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from stir_core.records import Entry, EntryKind
+from stir_core.records import Entry, EntryKind, Pair
 
 CORPUS = [
     "one two three four five six seven",
@@ -62,6 +62,13 @@ def make_hf(kind: str, vocab: int, layers: int = 4) -> Any:
         config = Gemma3TextConfig(**shape, head_dim=8, sliding_window=16, pad_token_id=1)
         return Gemma3ForCausalLM(config).eval()
     return (LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))).eval()
+
+
+def make_pair(
+    m: int, positives: tuple[int, ...], negatives: tuple[int, ...], pos: float = 1.0, neg: float = 0.0, gold: bool = False
+) -> Pair:
+    """A pair of problem p at control point m."""
+    return Pair(problem_id="p", m=m, positives=positives, negatives=negatives, reward_pos=pos, reward_neg=neg, gold=gold)
 
 
 def make_entry(name: str, m: int, layer: int = 0, quality: float = 1.0, kind: EntryKind = "corrective", **more: Any) -> Entry:

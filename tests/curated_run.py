@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stir_core.config import config_from, stage_digest
+from stir_core.config import config_from
 from stir_core.records import Entry, EntryKind, Manifest, ModelIdentity, Pick
+from stir_core.stages.stage import stage_digest
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stir_core.config import STAGES, RunConfig, config_from, resolve_layers, stage_digest
+from stir_core.config import RunConfig, config_from, resolve_layers
 from stir_core.errors import ConfigError
 from stir_core.evaluate.sweep import SweepConfig, changed, points_of
 from stir_core.store.configs import read_config
@@ -59,28 +59,6 @@ def test_a_layer_that_is_not_there(spec):
 def test_no_layers_at_all():
     with pytest.raises(ConfigError, match=r"mining\.layers is empty"):
         resolve_layers((), 30)
-
-
-@pytest.mark.parametrize(
-    ("data", "first_changed"),
-    [
-        ({"seed": 1}, "rollouts"),
-        ({"rollouts": {"k": 4}}, "rollouts"),
-        ({"mining": {"k_pos": 1}}, "states"),
-        ({"compat": True}, "states"),
-        ({"mining": {"stability_rolls": 2}}, "actions"),
-        ({"basis": {"budget": 9}}, "basis"),
-        ({"gate": {"k_scale": 0.5}}, "steered"),
-        ({"task": {"n_eval": 3}}, "steered"),
-        ({"rollouts": {"batch_rows": 4}}, None),
-        ({"decode": {"batch_problems": 2}}, None),
-        ({"model": {"device": "cpu"}}, None),
-    ],
-)
-def test_a_stage_depends_on_its_own_settings_and_those_before_it(data, first_changed):
-    base, changed = RunConfig(), config_from(data)
-    differs = [stage_digest(base, stage) != stage_digest(changed, stage) for stage in STAGES]
-    assert differs == [first_changed is not None and STAGES.index(stage) >= STAGES.index(first_changed) for stage in STAGES]
 
 
 def test_every_field_has_a_help_string():

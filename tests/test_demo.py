@@ -8,6 +8,7 @@ from stir_core.evaluate.runner import describe
 from stir_core.intervene.gate import decide
 from stir_core.intervene.session import open_session
 from stir_core.records import TraceEvent
+from stir_core.stages.stage import check_fresh
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
 from stir_core.store.evaluations import evaluations
@@ -23,10 +24,10 @@ def run() -> Run:
 
 
 def test_it_is_whole_small_and_plain(run):
-    assert run.stages() == STAGES
+    assert run.stages() == tuple(STAGES)
     for stage in STAGES:
         run.check_files(stage)
-        run.check_fresh(stage)
+        check_fresh(run, stage)
     files = [file for file in DEMO.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 5_000_000
     assert {file.suffix for file in files} == {".json", ".jsonl", ".safetensors", ".md"}

@@ -34,7 +34,7 @@ def _causal(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.causal import Ask, Counts, measure
     from stir_core.evaluate.causal_text import markdown
     from stir_core.models.loading import model_of
-    from stir_core.pipeline import Progress, short_environment
+    from stir_core.stages.pipeline import Progress, short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
-    from stir_core.pipeline import Progress
     from stir_core.records import StepTrace, Trace
+    from stir_core.stages.pipeline import Progress
     from stir_core.store.runs import StageStatus
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]

@@ -25,7 +25,7 @@ def add(command: Command) -> None:
 def _critical(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.critical import critical_tokens
     from stir_core.models.loading import model_of
-    from stir_core.pipeline import Progress
+    from stir_core.stages.pipeline import Progress
     from stir_core.store.critical import CriticalFile
     from stir_core.store.runs import Run
 

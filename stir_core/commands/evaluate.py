@@ -41,7 +41,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.report import markdown
     from stir_core.evaluate.runner import Ask, Step, evaluate, settle
     from stir_core.models.loading import model_of
-    from stir_core.pipeline import Progress, short_environment
+    from stir_core.stages.pipeline import Progress, short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)

@@ -37,7 +37,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from stir_core.config import with_changes
     from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
     from stir_core.models.loading import model_of
-    from stir_core.pipeline import Progress
+    from stir_core.stages.pipeline import Progress
     from stir_core.store.configs import read_config
     from stir_core.store.jsonl import write_record
     from stir_core.tasks import load_problems
@@ -89,7 +89,7 @@ def _prepared(
     """Every point with a run whose basis is finished; points that only differ in the gate share one."""
     from stir_core.config import digest_of
     from stir_core.evaluate.sweep import Point
-    from stir_core.pipeline import begin_from, run_stages
+    from stir_core.stages.pipeline import begin_from, run_stages
     from stir_core.store.runs import Run
 
     with progress() as report:
@@ -107,7 +107,7 @@ def _prepared(
 def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel") -> None:
     """Evaluate the chosen point on held-out problems, its gate being the run's own; says on stderr where the report lies."""
     from stir_core.evaluate.runner import Ask, evaluate, settle
-    from stir_core.pipeline import environment, short_environment
+    from stir_core.stages.pipeline import environment, short_environment
     from stir_core.store.runs import Run
 
     facts = environment()

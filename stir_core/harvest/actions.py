@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stir_core.config import MiningConfig
-from stir_core.harvest.pairs import Pair
-from stir_core.records import Entry, EntryKind, StateRow
+from stir_core.records import Entry, EntryKind, Pair, StateRow
 
 
 class Mined(NamedTuple):

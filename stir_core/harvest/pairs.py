@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from stir_core.config import MiningConfig
-from stir_core.records import Problem, Rollout
+from stir_core.records import Pair, Problem, Rollout
 from stir_core.seeding import generator_for
 
 
@@ -12,24 +12,6 @@ class Gold(NamedTuple):
 
     n_steps: int
     reward: float
-
-
-class Pair(NamedTuple):
-    """Positives and negatives of one problem at one control point, before any state is looked at."""
-
-    problem_id: str
-    m: int
-    positives: tuple[int, ...]
-    """Rollout numbers; empty when the positive is the gold solution."""
-    negatives: tuple[int, ...]
-    reward_pos: float
-    reward_neg: float
-    gold: bool = False
-
-    @property
-    def quality(self) -> float:
-        """Reward gap ``mean R+ - mean R-``."""
-        return self.reward_pos - self.reward_neg
 
 
 def plan_pairs(
@@ -77,13 +59,13 @@ def _draw_pair(problem_id: str, m: int, valid: list[Rollout], gold: Gold | None,
     positives, negatives = ([] if use_gold else correct[: mining.k_pos]), wrong[: mining.k_neg]
     reward_pos = gold.reward if use_gold and gold is not None else _mean([r.reward for r in positives])
     pair = Pair(
-        problem_id,
-        m,
-        tuple(r.k for r in positives),
-        tuple(r.k for r in negatives),
-        reward_pos,
-        _mean([r.reward for r in negatives]),
-        use_gold,
+        problem_id=problem_id,
+        m=m,
+        positives=tuple(r.k for r in positives),
+        negatives=tuple(r.k for r in negatives),
+        reward_pos=reward_pos,
+        reward_neg=_mean([r.reward for r in negatives]),
+        gold=use_gold,
     )
     return pair if pair.quality > 0 else None
 
@@ -98,7 +80,8 @@ def _random_pair(problem_id: str, m: int, valid: list[Rollout], mining: MiningCo
     negatives = [valid[i] for i in order[n_pos : n_pos + mining.k_neg]]
     reward_neg = _mean([r.reward for r in negatives])
     reward_pos = max(_mean([r.reward for r in positives]), reward_neg)
-    return Pair(problem_id, m, tuple(r.k for r in positives), tuple(r.k for r in negatives), reward_pos, reward_neg)
+    right, wrong = (tuple(r.k for r in side) for side in (positives, negatives))
+    return Pair(problem_id=problem_id, m=m, positives=right, negatives=wrong, reward_pos=reward_pos, reward_neg=reward_neg)
 
 
 def _mean(values: list[float]) -> float:

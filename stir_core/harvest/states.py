@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.config import RunConfig
-from stir_core.harvest.pairs import Gold, Pair
+from stir_core.harvest.pairs import Gold
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, batches, forward
-from stir_core.records import Problem, Rollout
+from stir_core.records import Pair, Problem, Rollout
 from stir_core.tasks.segment import boundaries, count_steps, split_steps
 
 
@@ -88,12 +88,13 @@ def plan_readings(
     readings: list[Reading] = []
     for (problem_id, source, k), needed in wanted.items():
         ms = tuple(sorted(needed))
-        text = solutions[problem_id] if source == "gold" else by_key[problem_id, k].text
-        ids = model.tokens(text) if source == "gold" else list(by_key[problem_id, k].token_ids)
+        rollout = by_key[problem_id, k] if source == "rollout" else None
+        text = solutions[problem_id] if rollout is None else rollout.text
         if config.compat:
             readings += _prefixes(model, Reading(problem_id, source, k, ms, prompts[problem_id], ()), text, config.delimiter)
         else:
-            ends = boundaries(ids, model.text, config.delimiter)
+            ids = model.tokens(text) if rollout is None else list(rollout.token_ids)
+            ends = boundaries(ids, model.text, config.delimiter) if rollout is None else rollout.boundaries
             start = len(prompts[problem_id])
             last = ends[ms[-1] - 1]  # nothing behind the last wanted boundary can change a state before it
             readings.append(

@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ValidationError
 
-from stir_core.config import STAGES, RunConfig, config_from, digest_of, stage_digest
+from stir_core.config import STAGES, RunConfig, config_from, digest_of
 from stir_core.errors import MismatchError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
-from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pick, Problem, Record, Rollout, Trace
+from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, Trace
 from stir_core.store.jsonl import read_records
 from stir_core.store.tensors import read_tensors
 
@@ -192,21 +192,6 @@ class Run:
                 if folder.exists():
                     shutil.rmtree(folder)
 
-    def check_fresh(self, stage: str) -> None:
-        """Refuse a finished stage that was made with other settings or other inputs than this run's.
-
-        Raises:
-            StoreError: naming the stage and the way out.
-        """
-        manifest = self.manifest(stage)
-        if manifest.config_digest != stage_digest(self.config, stage):
-            raise StoreError(f'stage "{stage}" of {self.path} was made with other settings: add --redo {stage}, or choose another --out')
-        for name, digest in manifest.inputs.items():
-            if name == "advantages" and self.advantages_digest() != digest:
-                raise StoreError(f'stage "{stage}" of {self.path} was made from other measured advantages: add --redo {stage}')
-            if self.finished(name) and self.digest(name) != digest:
-                raise StoreError(f'stage "{stage}" of {self.path} was made from another "{name}": add --redo {stage}')
-
     def check_model(self, model: ModelIdentity, stages: Sequence[str] | None = None) -> None:
         """Refuse a model that this run's artefacts (those of ``stages``, or all) were not made with.
 
@@ -248,6 +233,11 @@ class Run:
     def rollouts(self) -> list[Rollout]:
         """All rollouts, problem by problem."""
         return read_records(self.folder("rollouts") / "rollouts.jsonl", Rollout)
+
+    def pairs(self) -> list[Pair] | None:
+        """The pairs of right and wrong rollouts that were mined, best first; ``None`` for a run made before they were kept."""
+        file = self.folder("states") / "pairs.jsonl"
+        return read_records(file, Pair) if file.is_file() else None
 
     def entries(self) -> list[Entry]:
         """All mined entries, best pair first, corrective before null."""

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from stir_core import pipeline
 from stir_core.cli import main
 from stir_core.records import Rollout
+from stir_core.stages import rollouts
 from stir_core.store.jsonl import read_records
 from stir_core.store.progress import read_progress
 
@@ -24,14 +24,14 @@ def argv(tmp_path, tiny_folder):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_cleanly_and_the_same_command_goes_on(capsys, tmp_path, argv, monkeypatch, number):
     before = signal.getsignal(number)
-    append = pipeline.append_records
+    append = rollouts.append_records
 
     def kill_after_three(path, records):
         append(path, records)
         if path.name == "rollouts.jsonl" and len(read_records(path, Rollout)) == 3:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(pipeline, "append_records", kill_after_three)
+    monkeypatch.setattr(rollouts, "append_records", kill_after_three)
     assert main(argv) == 1
     assert signal.getsignal(number) is before
     assert "the same command goes on" in capsys.readouterr().err
@@ -39,7 +39,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(capsys, tmp_path, a
     assert (last.state, last.stage, last.total) == ("stopped", "rollouts", 6)
     kept = read_records(tmp_path / "run" / "rollouts.part" / "rollouts.jsonl", Rollout)
     assert len(kept) == 3
-    monkeypatch.setattr(pipeline, "append_records", append)
+    monkeypatch.setattr(rollouts, "append_records", append)
     stopped_at = last.at
     assert main(argv) == 0
     lines = read_progress(tmp_path / "p.jsonl", since=stopped_at)[1:]

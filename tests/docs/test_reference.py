@@ -11,11 +11,12 @@ import pytest
 import stir_core
 from scripts import reference
 from stir_core import deploy
-from stir_core.config import STAGES, RunConfig, config_from, stage_digest
+from stir_core.config import STAGES, RunConfig, config_from
 from stir_core.deploy.bundle.manifest import MANIFEST, PARTS
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import DECODERS
 from stir_core.records import Record
+from stir_core.stages.stage import stage_digest
 from stir_core.store.runs import DEMO
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from stir_core import pipeline
 from stir_core.config import config_from
 from stir_core.evaluate import causal, runner, sweep
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Verdict
+from stir_core.stages import actions, rollouts, steered
+from stir_core.stages.pipeline import run_stages
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader
 
@@ -33,7 +34,7 @@ class Coin(Grader):
 
 @pytest.fixture(autouse=True)
 def coin(monkeypatch):
-    for module in (pipeline, runner, causal, sweep):
+    for module in (rollouts, actions, steered, runner, causal, sweep):
         monkeypatch.setattr(module, "Grader", Coin)
 
 
@@ -47,8 +48,8 @@ def finished(tiny_folder, tiny_loaded, tmp_path_factory) -> Run:
     """A run up to its basis; copied before anything is written to it."""
     config = config_from({**CONFIG, "model": {"name": tiny_folder}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "Grader", Coin)
-        return pipeline.run_stages(config, tmp_path_factory.mktemp("runs") / "run", until="basis", model=tiny_loaded)
+        patch.setattr(rollouts, "Grader", Coin)
+        return run_stages(config, tmp_path_factory.mktemp("runs") / "run", until="basis", model=tiny_loaded)
 
 
 @pytest.fixture

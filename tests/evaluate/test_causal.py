@@ -11,7 +11,8 @@ from stir_core.evaluate import causal
 from stir_core.evaluate.causal import NOTHING_ARM, RANDOM_ARM, Ask, logged_states, measure
 from stir_core.evaluate.effects import by_arm
 from stir_core.evaluate.libraries import libraries_of
-from stir_core.pipeline import run_stages
+from stir_core.stages.pipeline import run_stages
+from stir_core.stages.stage import check_fresh
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
 from tests.evaluate.conftest import lines
@@ -190,7 +191,7 @@ def test_a_basis_is_rebuilt_on_measured_quality(run, tiny_loaded):
     assert good, "the comparison proves nothing without an action that came out above 0"
     again = run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
     assert again.manifest("basis").inputs["advantages"] == run.advantages_digest()
-    again.check_fresh("basis")
+    check_fresh(again, "basis")
     picked = {pick.entry_id: pick.quality for pick in again.picks()}
     pairs = {entry.id: entry.pair for entry in again.entries()}
     by_pair = {pairs[name]: value for name, value in good.items()}
@@ -205,7 +206,7 @@ def test_a_basis_of_another_study_is_not_fresh(run, tiny_loaded):
     run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
     (run.path / "causal" / "advantages.jsonl").write_text("")
     with pytest.raises(StoreError, match="made from other measured advantages: add --redo basis"):
-        Run.open(run.path).check_fresh("basis")
+        check_fresh(Run.open(run.path), "basis")
 
 
 def test_impulses_persist_where_the_gates_do(run, tiny_loaded, monkeypatch):

@@ -3,13 +3,12 @@
 import pytest
 
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig
-from stir_core.harvest.pairs import Pair
 from stir_core.harvest.rollouts import sample_rollouts
 from stir_core.harvest.stability import Prefix, continuations, place_of, plan_prefixes, shares
 from stir_core.harvest.states import plan_readings
 from stir_core.models import passes
 from stir_core.records import Continuation, Problem, Verdict
-from tests.builders import make_entry
+from tests.builders import make_entry, make_pair
 
 PROMPT = [5, 9, 40]
 PROBLEM = Problem(id="p", task="t", split="train", question="?", answer="1", kind="number", solution="one plus one\nmakes three, then more")
@@ -29,7 +28,7 @@ def grade(problem: Problem, text: str) -> Verdict:
 def prefixes(tiny) -> list[Prefix]:
     rollouts = [s.rollout for s in sample_rollouts(tiny, [(PROBLEM, PROMPT)], CONFIG, grade)]
     first, second, *_ = sorted((r for r in rollouts if len(r.boundaries) >= 2), key=lambda r: r.k)
-    pairs = [Pair("p", m, (first.k,), (second.k,), 1.0, 0.0) for m in (1, 2)]
+    pairs = [make_pair(m, (first.k,), (second.k,)) for m in (1, 2)]
     readings = plan_readings(tiny, [PROBLEM], rollouts, pairs, CONFIG, {"p": PROMPT})
     entries = [make_entry(f"p000{m}c", m, layer, positives=(first.k,), negatives=(second.k,)) for m in (1, 2) for layer in (0, 1)]
     found = plan_prefixes(entries, readings, {"p": PROBLEM}, {"p": PROMPT})
@@ -98,7 +97,7 @@ def test_gold_solutions_have_prefixes_too(tiny):
     config = CONFIG.model_copy(update={"mining": MiningConfig(pos_source="gold", stability_rolls=1)})
     rollouts = [s.rollout for s in sample_rollouts(tiny, [(PROBLEM, PROMPT)], config, grade)]
     wrong = next(r for r in rollouts if r.boundaries)
-    pair = Pair("p", 1, (), (wrong.k,), 1.0, 0.0, True)
+    pair = make_pair(1, (), (wrong.k,), gold=True)
     readings = plan_readings(tiny, [PROBLEM], rollouts, [pair], config, {"p": PROMPT})
     entry = make_entry("p0000c", 1, positives=(), negatives=(wrong.k,), pos_source="gold")
     gold, _ = plan_prefixes([entry], readings, {"p": PROBLEM}, {"p": PROMPT})

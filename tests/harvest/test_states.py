@@ -6,10 +6,10 @@ import torch
 
 from stir_core.config import MiningConfig, RunConfig
 from stir_core.harvest.actions import mine
-from stir_core.harvest.pairs import Pair
 from stir_core.harvest.states import capture_states, plan_readings
 from stir_core.records import Problem, Rollout, StateRow, Verdict
 from stir_core.tasks.segment import boundaries
+from tests.builders import make_pair
 
 CONFIG = RunConfig(delimiter="e")
 PROMPT = [5, 9, 40]
@@ -35,7 +35,7 @@ PROBLEM = Problem(id="p", task="t", split="train", question="?", answer="1", kin
 @pytest.mark.parametrize("compat", [False, True])
 def test_states_are_the_plain_models(llama_pair, rollouts, compat):
     model, hf = llama_pair
-    pairs = [Pair("p", m, (0,), (1, 2), 1.0, 0.0) for m in (1, 2)]
+    pairs = [make_pair(m, (0,), (1, 2)) for m in (1, 2)]
     assert all(len(r.boundaries) >= 2 for r in rollouts)
     config = CONFIG.model_copy(update={"compat": compat})
     readings = plan_readings(model, [PROBLEM], rollouts, pairs, config, {"p": PROMPT})
@@ -61,7 +61,7 @@ def test_gold_solutions_are_read_like_rollouts(tiny, rollouts):
     config = CONFIG.model_copy(update={"mining": MiningConfig(pos_source="gold")})
     (reading, *_) = [
         r
-        for r in plan_readings(tiny, [PROBLEM], rollouts, [Pair("p", 1, (), (1,), 1.0, 0.0, True)], config, {"p": PROMPT})
+        for r in plan_readings(tiny, [PROBLEM], rollouts, [make_pair(1, (), (1,), gold=True)], config, {"p": PROMPT})
         if r.source == "gold"
     ]
     ids = tiny.tokens(PROBLEM.solution or "")
@@ -76,7 +76,7 @@ def test_actions_are_differences_of_means():
         for i, (k, m) in enumerate((k, m) for k in range(4) for m in (1, 2))
     ]
     states = {layer: rng.standard_normal((8, 5)).astype(np.float32) for layer in (3, 7)}
-    pairs = [Pair("p", 2, (0, 1), (2, 3), 1.0, 0.1), Pair("p", 1, (0,), (3,), 0.9, 0.2)]
+    pairs = [make_pair(2, (0, 1), (2, 3), 1.0, 0.1), make_pair(1, (0,), (3,), 0.9, 0.2)]
     mined = mine(pairs, rows, states, MiningConfig(control_points=2, top_pairs=3))
     assert [(e.id, e.kind, e.m, e.layer) for e in mined.entries] == [
         ("p0000c", "corrective", 2, 3),
@@ -97,5 +97,5 @@ def test_actions_are_differences_of_means():
 def test_a_state_that_is_not_finite_is_left_out_and_told():
     rows = [StateRow(row=k, problem_id="p", source="rollout", k=k, m=1, position=0) for k in range(2)]
     states = {0: np.array([[1, 2], [np.nan, 1]], np.float32)}
-    mined = mine([Pair("p", 1, (0,), (1,), 1.0, 0.0)], rows, states, MiningConfig())
+    mined = mine([make_pair(1, (0,), (1,))], rows, states, MiningConfig())
     assert mined.entries == [] and mined.skipped == ["p m=1 layer 0: a state is not finite or zero"]

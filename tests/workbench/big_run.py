@@ -13,8 +13,9 @@ from fake_run import IDENTITY, answer, fake_control, fake_trace, problems, token
 
 from stir_core.basis.geometry import MIN_UMAP
 from stir_core.basis.selection import select
-from stir_core.config import RunConfig, config_from, stage_digest
+from stir_core.config import RunConfig, config_from
 from stir_core.records import Entry, EntryKind, Lens, Manifest, Pick, Problem, Record, Rollout, StateRow, TokenWeight
+from stir_core.stages.stage import stage_digest
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Library, Run
 from stir_core.store.tensors import write_tensors

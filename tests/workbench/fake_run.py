@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stir_core.config import GateConfig, RunConfig, config_from, stage_digest
+from stir_core.config import GateConfig, RunConfig, config_from
 from stir_core.intervene.gate import decide
 from stir_core.records import (
     Control,
@@ -29,6 +29,7 @@ from stir_core.records import (
     Trace,
     Verdict,
 )
+from stir_core.stages.stage import stage_digest
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors

@@ -9,6 +9,7 @@ import pandas as pd
 from stir_core.deploy.bundle.manifest import FileFact
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.errors import StoreError
+from stir_core.stages.stage import check_fresh
 from stir_core.store.curation import Curation
 from workbench.shared import confounds
 from workbench.shared.run_facts import RunFacts
@@ -63,7 +64,7 @@ def _stale(facts: RunFacts) -> list[Caution]:
     for stage in ("actions", "basis"):
         if facts.run.finished(stage):
             try:
-                facts.run.check_fresh(stage)
+                check_fresh(facts.run, stage)
             except StoreError as error:
                 found.append(Caution(True, _sentence(str(error))))
     return found

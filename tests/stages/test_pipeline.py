@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from stir_core import pipeline
 from stir_core.config import STAGES, RunConfig, config_from
 from stir_core.errors import MismatchError, StoreError
+from stir_core.harvest import pairs as pairing
+from stir_core.harvest import states as reading
 from stir_core.intervene.session import open_session
-from stir_core.pipeline import run_stages
 from stir_core.records import Continuation, StateRow, TraceEvent, Verdict
+from stir_core.stages import actions, rollouts, steered
+from stir_core.stages.pipeline import begin_from, run_stages
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run, list_runs
 from stir_core.store.tensors import read_tensors
@@ -36,7 +38,8 @@ def coin(monkeypatch):
             right = len(answer_text) % 2 == 0
             return Verdict(correct=right, extracted="1", gold=gold, method="coin", reason="coin", finished=True)
 
-    monkeypatch.setattr(pipeline, "Grader", Coin)
+    for stage in (rollouts, actions, steered):
+        monkeypatch.setattr(stage, "Grader", Coin)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,9 @@ def tiny_loaded(tiny_folder):
 
 
 def test_every_stage_finishes_and_fits_the_others(run):
-    assert run.stages() == STAGES
-    rollouts = run.rollouts()
-    assert len(rollouts) == 16 and [(r.problem_id, r.k) for r in rollouts][:4] == [(run.problems()[0].id, k) for k in range(4)]
+    assert run.stages() == tuple(STAGES)
+    sampled = run.rollouts()
+    assert len(sampled) == 16 and [(r.problem_id, r.k) for r in sampled][:4] == [(run.problems()[0].id, k) for k in range(4)]
     entries, library = run.entries(), run.library()
     assert entries and len(library.entries) == len(run.picks()) <= 10
     assert all(entry.m < 4 for entry in library.entries)
@@ -123,7 +126,7 @@ def test_finished_stages_are_kept_and_stale_ones_refused(config, run, tiny_loade
         run_stages(changed, run.path, model=tiny_loaded)
     assert Run.open(run.path).config == config, "a refusal must leave the run as it was"
     again = run_stages(changed, run.path, redo="basis", model=tiny_loaded)
-    assert again.digest("rollouts") == before and len(again.picks()) == 6 and again.stages() == STAGES
+    assert again.digest("rollouts") == before and len(again.picks()) == 6 and again.stages() == tuple(STAGES)
 
 
 def test_a_run_of_another_model_is_refused(run, tiny):
@@ -160,9 +163,10 @@ def test_no_mixed_problem_gives_an_empty_library_that_says_so(config, tmp_path, 
         def grade(self, kind, gold, answer_text, *, choices=()):
             return Verdict(correct=False, extracted=None, gold=gold, method="none", reason="never", finished=False)
 
-    monkeypatch.setattr(pipeline, "Grader", Wrong)
+    for stage in (rollouts, actions, steered):
+        monkeypatch.setattr(stage, "Grader", Wrong)
     run = run_stages(config, tmp_path / "empty", model=tiny_loaded)
-    assert run.stages() == STAGES and run.entries() == [] and run.library().keys.shape == (0, 32)
+    assert run.stages() == tuple(STAGES) and run.entries() == [] and run.library().keys.shape == (0, 32)
     assert "nothing to steer with" in run.manifest("actions").notes[0]
     assert [t.token_ids for t in run.traces("vanilla")] == [t.token_ids for t in run.traces("steered")]
 
@@ -203,6 +207,35 @@ def test_states_are_captured_while_sampling_and_read_again_only_when_they_have_t
         for name, state in states.items():
             assert state == pytest.approx(theirs[place][name], abs=1e-3)
     assert not list(run.folder("states").glob("captured*"))
+
+
+def test_pairs_are_planned_once_and_planned_again_only_for_a_run_that_did_not_keep_them(run, config, tmp_path, tiny_loaded, monkeypatch):
+    pairs = run.pairs()
+    assert [(p.problem_id, p.m, p.positives, p.negatives) for p in pairs] == [
+        (e.problem_id, e.m, e.positives, e.negatives) for e in run.entries() if e.kind == "corrective" and e.layer == 1
+    ]
+    planned, parsed = [], []
+    plan, parse = pairing.plan_pairs, Run.rollouts
+    monkeypatch.setattr(pairing, "plan_pairs", lambda *args, **more: planned.append(1) or plan(*args, **more))
+    monkeypatch.setattr(Run, "rollouts", lambda run: parsed.append(1) or parse(run))
+    for name, redo, expected in (("states", "states", (1, 2)), ("actions", "actions", (0, 1)), ("old", "actions", (1, 1))):
+        shutil.copytree(run.path, tmp_path / name)
+        if name == "old":
+            folder = tmp_path / name / "states"
+            (folder / "pairs.jsonl").unlink()
+            manifest = json.loads((folder / "manifest.json").read_text())
+            del manifest["files"]["pairs.jsonl"]
+            (folder / "manifest.json").write_text(json.dumps(manifest))
+            for later in ("actions", "basis", "steered"):
+                shutil.rmtree(tmp_path / name / later)
+            assert Run.open(tmp_path / name).pairs() is None
+        again = run_stages(config, tmp_path / name, redo=redo, until="actions", model=tiny_loaded)
+        assert (len(planned), len(parsed)) == expected, name
+        assert again.pairs() == (None if name == "old" else pairs)
+        if redo == "actions":  # states that are read again may differ in the last bits
+            assert again.entries() == run.entries() and again.digest("actions") == run.digest("actions")
+        planned.clear()
+        parsed.clear()
 
 
 def test_every_action_has_its_controls(run, config, tmp_path, tiny_loaded):
@@ -261,8 +294,8 @@ def test_a_run_begins_from_anothers_rollouts_and_states(run, config, tmp_path, t
     one = config_from({**CONFIG, "model": config.model.model_dump(), "mining": {**CONFIG["mining"], "layers": [2], "top_pairs": 4}})
     alone = run_stages(one, tmp_path / "alone", until="actions", model=tiny_loaded)
     read = []
-    monkeypatch.setattr(pipeline, "capture_states", lambda model, readings, layers: iter(read.extend(readings) or []))
-    pipeline.begin_from(run, one, tmp_path / "begun", tiny_loaded)
+    monkeypatch.setattr(reading, "capture_states", lambda model, readings, layers: iter(read.extend(readings) or []))
+    begin_from(run, one, tmp_path / "begun", tiny_loaded)
     begun = run_stages(one, tmp_path / "begun", until="actions", model=tiny_loaded)
     assert read == [], "every state is the other run's"
     assert begun.entries() == alone.entries()
@@ -270,4 +303,4 @@ def test_a_run_begins_from_anothers_rollouts_and_states(run, config, tmp_path, t
     assert begun.digest("rollouts") == run.digest("rollouts")
     other = config_from({**CONFIG, "model": config.model.model_dump(), "rollouts": {**CONFIG["rollouts"], "temperature": 0.5}})
     with pytest.raises(StoreError, match="sampled with other settings"):
-        pipeline.begin_from(run, other, tmp_path / "refused", tiny_loaded)
+        begin_from(run, other, tmp_path / "refused", tiny_loaded)

@@ -1,0 +1,96 @@
+"""Stage I, last part: an action for every pair (mean right state minus mean wrong state), and the controls that tell it from a confound."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stir_core.config import RunConfig
+from stir_core.records import Continuation, StateRow
+from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids
+from stir_core.stages.states import planned_pairs, steps_in
+from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.runs import Run
+from stir_core.store.tensors import read_tensors, write_tensors
+from stir_core.tasks import Grader
+
+if TYPE_CHECKING:
+    from stir_core.harvest.stability import Prefix
+    from stir_core.models.loading import LoadedModel
+
+EMPTY = "no problem has both a right and a wrong rollout at a control point: there is nothing to steer with; mine more or other problems"
+
+
+def make_actions(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+    """Write entries.jsonl, actions.safetensors (``keys``, ``actions``; raw), lens.jsonl, and the controls of every action."""
+    import torch
+
+    from stir_core.harvest.actions import mine
+    from stir_core.harvest.controls import measure
+    from stir_core.harvest.stability import plan_prefixes, shares
+    from stir_core.harvest.states import plan_readings
+    from stir_core.models.lens import lens_of
+
+    config, problems, rollouts = run.config, run.problems(), run.rollouts()
+    layers = run.manifest("states").layers
+    pairs = run.pairs()
+    if pairs is None:
+        pairs = planned_pairs(model, config, problems, rollouts, len(layers))
+    rows = read_records(run.folder("states") / "rows.jsonl", StateRow)
+    tensors = read_tensors(run.folder("states") / "states.safetensors", columns=model.d_model)
+    states = {layer: tensors[f"layer_{layer}"] for layer in layers}
+    mined = mine(pairs, rows, states, config.mining)
+    corrective = [entry.id for entry in mined.entries if entry.kind == "corrective"]
+    lenses = lens_of(model, corrective, torch.from_numpy(mined.actions)) if corrective else []
+    notes = (f"{len(mined.skipped)} pairs left out, e.g. {mined.skipped[0]}",) if mined.skipped else ()
+    rolled: list[Continuation] = []
+    tokens = 0
+    if config.mining.stability_rolls:
+        prompts = {problem.id: prompt_ids(model, problem, config, 1) for problem in problems}
+        readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
+        prefixes = plan_prefixes(mined.entries, readings, {problem.id: problem for problem in problems}, prompts)
+        rolled, tokens = _rolled_again(model, config, prefixes, part, report)
+    stability = shares(mined.entries, rolled)
+    controls = measure(mined.entries, mined.actions, rollouts, rows, states, config, steps=steps_in(rollouts, config), stability=stability)
+    write_records(part / "entries.jsonl", mined.entries)
+    write_records(part / "lens.jsonl", lenses)
+    write_tensors(part / "actions.safetensors", {"keys": mined.keys, "actions": mined.actions})
+    write_records(part / "controls.jsonl", controls.records)
+    write_tensors(part / "controls.safetensors", {"length_matched": controls.length_matched, "shuffled": controls.shuffled})
+    report(Progress("actions", len(mined.actions), len(mined.actions), "actions"))
+    counts = {
+        "entries": len(mined.entries),
+        "actions": len(mined.actions),
+        "problems": len({entry.problem_id for entry in mined.entries}),
+        "unreachable": sum(not entry.reachable for entry in mined.entries),
+    }
+    return Made(counts, tokens, layers, notes if mined.entries else (*notes, EMPTY))
+
+
+def _rolled_again(
+    model: "LoadedModel", config: RunConfig, prefixes: "list[Prefix]", part: Path, report: Report
+) -> tuple[list[Continuation], int]:
+    """Continuations of every mined prefix, appended as they end; with the tokens that this process sampled."""
+    from stir_core.harvest.stability import continuations, place_of
+
+    file = part / "continuations.jsonl"
+    known = read_records(file, Continuation, torn="drop") if file.exists() else []
+    done = frozenset((place_of(each), each.roll) for each in known)
+    total, tokens = len(prefixes) * config.mining.stability_rolls, 0
+    report(Progress("actions", len(known), total, "continuations"))
+    with Grader() as grader:
+        for each in continuations(model, prefixes, config, grader.judge, done):
+            append_records(file, [each])
+            known.append(each)
+            tokens += each.n_tokens
+            report(Progress("actions", len(known), total, "continuations", tokens))
+    order = {prefix.place: i for i, prefix in enumerate(prefixes)}
+    known.sort(key=lambda each: (order[place_of(each)], each.roll))  # the order of arrival depends on the batch
+    write_records(file, known)
+    return known, tokens
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    rolls = config.mining.stability_rolls
+    return {"stability_rolls": rolls} if rolls else {}  # unmeasured adds nothing: such an actions stage is the one it always was
+
+
+STAGE = Stage("actions", reads=("rollouts", "states"), settings=_settings, make=make_actions)

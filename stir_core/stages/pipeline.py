@@ -1,0 +1,128 @@
+"""The stages in order, each reading the folders before it and writing its own: run, resume, status.
+
+A stage is a file beside this one; here is only said which one is made next. A finished stage is never made again unless asked, and an
+unfinished one goes on where it stopped.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stir_core import __version__
+from stir_core.config import STAGES, RunConfig, resolve_layers
+from stir_core.errors import StoreError
+from stir_core.models.loading import LoadedModel, model_of
+from stir_core.records import StateRow
+from stir_core.stages.stage import Progress, Report, check_fresh, declared, seal, stage_digest, take_up
+from stir_core.store.captured import Captured
+from stir_core.store.jsonl import read_records
+from stir_core.store.runs import Run
+from stir_core.store.tensors import read_tensors
+
+__all__ = ["Progress", "Report", "begin_from", "environment", "run_stages", "short_environment"]
+
+
+def run_stages(
+    config: RunConfig,
+    out: Path,
+    *,
+    until: str = STAGES[-1],
+    redo: str | None = None,
+    command: str | None = None,
+    report: Report = lambda progress: None,
+    model: LoadedModel | None = None,
+) -> Run:
+    """Make the run at ``out`` up to and including the stage ``until``; finished stages are kept.
+
+    Args:
+        redo: make this stage and all later ones again.
+        command: the command line that makes the run, kept in run.json for readers.
+        model: a loaded model, when there is one already; else the config's is loaded when first needed.
+
+    Raises:
+        StirError: see the stages; whatever was finished before stays.
+    """
+    run = Run.at(out, config, environment() | {"command": command})
+    again = STAGES[STAGES.index(redo) :] if redo is not None else ()
+    kept = [stage for stage in STAGES if run.finished(stage) and stage not in again]
+    for stage in kept:  # before anything is written: a refusal leaves the run as it was
+        check_fresh(run, stage)
+    missing = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in kept]
+    for stage in missing:
+        declared(stage).check(run)
+    if not missing:
+        return run
+    if model is None:
+        model = model_of(config.model)
+    run.check_model(model.identity, kept)
+    if redo is not None:
+        run.discard(redo)
+    run.save()
+    for stage in missing:
+        started = time.monotonic()
+        made = declared(stage).make(run, model, take_up(run, stage, model), report)
+        seal(run, stage, model, made)
+        _log(run, stage, time.monotonic() - started, made.tokens)
+    return run
+
+
+def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> None:
+    """Begin a run of other mining or selection settings with a finished run's rollouts, and with its states as far as they serve.
+
+    Raises:
+        StoreError: the base run's rollouts are not finished, or were sampled with other settings.
+    """
+    run = Run.at(out, config, environment())
+    if run.finished("rollouts"):
+        return
+    if base.manifest("rollouts").config_digest != stage_digest(config, "rollouts"):
+        raise StoreError(f"the rollouts of {base.path} were sampled with other settings than this config's: make a run of its own")
+    shutil.copytree(base.folder("rollouts"), run.part("rollouts"), dirs_exist_ok=True)
+    run.part("rollouts").rename(run.path / "rollouts")
+    layers = resolve_layers(config.mining.layers, model.n_layers)
+    if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
+        tensors = read_tensors(base.folder("states") / "states.safetensors", columns=model.d_model)
+        rows = read_records(base.folder("states") / "rows.jsonl", StateRow)
+        Captured(take_up(run, "states", model), layers, model.d_model).adopt(rows, {layer: tensors[f"layer_{layer}"] for layer in layers})
+
+
+def environment() -> dict[str, Any]:
+    """Versions, source revision and machine: what a reader needs to make the run again. Not part of any digest."""
+    packages: dict[str, str] = {"stir-workbench": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    root = Path(__file__).resolve().parents[2]
+    git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    revision = git.stdout.strip() if git.returncode == 0 and (root / ".git").exists() else None
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"versions": packages, "git_revision": revision, "device": device}
+
+
+def short_environment(facts: dict[str, Any] | None = None) -> dict[str, str]:
+    """What a reader of a report needs of the :func:`environment`, as text."""
+    facts = environment() if facts is None else facts
+    wanted = ("stir-workbench", "torch", "transformers", "transformer-lens")
+    found = {name: str(text) for name, text in facts["versions"].items() if name in wanted}
+    return found | {"revision": str(facts["git_revision"] or "none")[:12], "device": str(facts["device"])}
+
+
+def _log(run: Run, stage: str, seconds: float, tokens: int) -> None:
+    """One line a made stage: what it took. Times stay out of the stages themselves, so that equal results are equal files."""
+    line = {
+        "stage": stage,
+        "seconds": round(seconds, 1),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
+    }
+    with (run.path / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,66 @@
+"""Stage I, first part: sample K answers to each problem and grade them. Appended as they end, so a resumed run samples the rest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stir_core.config import RunConfig, resolve_layers
+from stir_core.records import Rollout
+from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids, take_up
+from stir_core.store.captured import Captured
+from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.runs import Run
+from stir_core.tasks import Grader, load_problems
+
+if TYPE_CHECKING:
+    from stir_core.models.loading import LoadedModel
+
+
+def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+    """Write problems.jsonl and rollouts.jsonl; states at control points are captured on the way, for the next stage."""
+    from stir_core.harvest.rollouts import sample_rollouts
+
+    config = run.config
+    problems = load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)
+    write_records(part / "problems.jsonl", problems)
+    file = part / "rollouts.jsonl"
+    known = read_records(file, Rollout, torn="drop") if file.exists() else []
+    done = {(rollout.problem_id, rollout.k) for rollout in known}
+    layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
+    captured = Captured(take_up(run, "states", model), layers, model.d_model)
+    total, tokens = len(problems) * config.rollouts.k, 0
+    report(Progress("rollouts", len(done), total, "rollouts"))
+    with Grader() as grader:
+        prompts = [(problem, prompt_ids(model, problem, config, config.rollouts.max_new_tokens)) for problem in problems]
+        try:
+            for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
+                append_records(file, [rollout])
+                captured.add(rollout, states)
+                known.append(rollout)
+                tokens += rollout.n_tokens
+                report(Progress("rollouts", len(known), total, "rollouts", tokens))
+        finally:
+            captured.flush()
+    order = {problem.id: i for i, problem in enumerate(problems)}
+    known.sort(key=lambda rollout: (order[rollout.problem_id], rollout.k))  # the order of arrival depends on the batch
+    write_records(file, known)
+    counts = {
+        "problems": len(problems),
+        "rollouts": len(known),
+        "correct": sum(rollout.verdict.correct for rollout in known),
+        "unfinished": sum(not rollout.verdict.finished for rollout in known),
+        "tokens": sum(rollout.n_tokens for rollout in known),
+    }
+    return Made(counts, tokens)
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "delimiter": config.delimiter,
+        "model": config.model.model_dump(mode="json", exclude={"device", "backend"}),
+        "task": config.task.model_dump(mode="json", exclude={"n_eval", "held_out"}),
+        "rollouts": config.rollouts.model_dump(mode="json", exclude={"batch_rows", "cache_tokens"}),
+    }
+
+
+STAGE = Stage("rollouts", reads=(), settings=_settings, make=make_rollouts)

@@ -1,0 +1,141 @@
+"""What a stage is, and what all stages do alike: take their unfinished folder up, and seal it.
+
+A stage is declared in one file: what it reads, the settings that its results depend on, and the function that makes it. Importing that
+file costs nothing, so that pages can ask about stages; a stage imports what computes (torch, the model) when it is made.
+"""
+
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stir_core.config import STAGES, RunConfig, digest_of
+from stir_core.errors import StoreError
+from stir_core.records import Manifest, Problem
+from stir_core.store.runs import Run
+from stir_core.tasks import render
+
+if TYPE_CHECKING:
+    from stir_core.models.loading import LoadedModel
+
+
+class Progress(NamedTuple):
+    """How far a stage has come."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    tokens: int = 0
+    """Tokens decoded by this process in this stage."""
+
+
+Report = Callable[[Progress], None]
+"""What is told how far a stage has come."""
+
+
+class Made(NamedTuple):
+    """What a stage says of the files that it has written."""
+
+    counts: dict[str, int]
+    tokens: int = 0
+    """Tokens that this process ran through the model."""
+    layers: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Warnings that a reader must see."""
+    inputs: dict[str, str] = {}  # noqa: RUF012 (never changed)
+    """Digests of what was read beyond the stages that the declaration names."""
+
+
+class Stage(NamedTuple):
+    """The declaration of a stage."""
+
+    name: str
+    """Its folder in a run, and its name in ``--until`` and ``--redo``."""
+    reads: tuple[str, ...]
+    """Stages whose files it reads; those that they read need not be named."""
+    settings: Callable[[RunConfig], dict[str, Any]]
+    """What its results depend on beyond the stages that it reads: JSON-able values by name, without settings that only change speed."""
+    make: "Callable[[Run, LoadedModel, Path, Report], Made]"
+    """Writes the stage's files into the folder that it is given, where those of an earlier attempt with the same settings still are."""
+    check: Callable[[Run], None] = lambda run: None
+    """Raises a ``StirError`` where the stage cannot be made, before any stage is."""
+
+
+_DECLARED: dict[str, Stage] = {}
+
+
+def register_stage(stage: Stage) -> None:
+    """Add a stage after the others, for as long as the process lasts; one of the same name is replaced."""
+    _DECLARED[stage.name] = stage
+    if stage.name not in STAGES:
+        STAGES.append(stage.name)
+
+
+def declared(name: str) -> Stage:
+    """The declaration of a stage: ``STAGE`` in ``stir_core/stages/<name>.py``, or what :func:`register_stage` was given."""
+    if name not in _DECLARED:
+        _DECLARED[name] = import_module(f"stir_core.stages.{name}").STAGE
+    return _DECLARED[name]
+
+
+def sources(name: str) -> tuple[str, ...]:
+    """All stages that one is made from, directly or through others, in order."""
+    direct = declared(name).reads
+    return tuple(each for each in STAGES if each in direct or any(each in sources(other) for other in direct))
+
+
+def stage_digest(config: RunConfig, name: str) -> str:
+    """Digest (16 hex digits) of every setting that the results of a stage depend on."""
+    settings: dict[str, Any] = {}
+    for each in (*sources(name), name):
+        settings |= declared(each).settings(config)
+    return digest_of(settings)
+
+
+def check_fresh(run: Run, name: str) -> None:
+    """Refuse a finished stage that was made with other settings or other inputs than the run's.
+
+    Raises:
+        StoreError: naming the stage and the way out.
+    """
+    manifest = run.manifest(name)
+    if manifest.config_digest != stage_digest(run.config, name):
+        raise StoreError(f'stage "{name}" of {run.path} was made with other settings: add --redo {name}, or choose another --out')
+    for source, digest in manifest.inputs.items():
+        if source == "advantages" and run.advantages_digest() != digest:
+            raise StoreError(f'stage "{name}" of {run.path} was made from other measured advantages: add --redo {name}')
+        if run.finished(source) and run.digest(source) != digest:
+            raise StoreError(f'stage "{name}" of {run.path} was made from another "{source}": add --redo {name}')
+
+
+def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
+    """The stage's ``.part`` folder; what an attempt with other settings or another model left there is thrown away."""
+    part = run.part(name)
+    marker = f"{stage_digest(run.config, name)} {model.identity.weights_sha256} {model.identity.dtype}\n"
+    if part.is_dir() and (not (part / "marker").is_file() or (part / "marker").read_text() != marker):
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    (part / "marker").write_text(marker)
+    return part
+
+
+def seal(run: Run, name: str, model: "LoadedModel", made: Made) -> None:
+    """Give what lies in the stage's ``.part`` folder a manifest and its final name."""
+    manifest = Manifest(
+        stage=name,
+        model=model.identity,
+        layers=made.layers,
+        config_digest=stage_digest(run.config, name),
+        inputs={each: run.digest(each) for each in sources(name)} | made.inputs,
+        counts=made.counts,
+        notes=made.notes,
+    )
+    with run.writing(name, lambda: manifest) as folder:
+        (folder / "marker").unlink()
+
+
+def prompt_ids(model: "LoadedModel", problem: Problem, config: RunConfig, room: int) -> list[int]:
+    """Prompt ids of a problem as the run's template writes it; ``room`` tokens must still fit after them."""
+    return model.chat_ids(render(problem, config.task.template), config.task.system, room=room)

@@ -1,0 +1,83 @@
+"""Stage I, second part: plan the pairs of right and wrong rollouts, and keep the residual stream at every control point that they need.
+
+Most states were captured while the rollouts were sampled; only what is missing is read by the model again.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stir_core.config import RunConfig, resolve_layers
+from stir_core.records import Pair, Problem, Rollout, StateRow
+from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids
+from stir_core.store.captured import Captured
+from stir_core.store.jsonl import write_records
+from stir_core.store.runs import Run
+from stir_core.store.tensors import write_tensors
+from stir_core.tasks.segment import count_steps
+
+if TYPE_CHECKING:
+    from stir_core.harvest.states import Reading
+    from stir_core.models.loading import LoadedModel
+
+
+def make_states(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+    """Write pairs.jsonl, rows.jsonl and states.safetensors (``layer_17: [n, d_model]``, float32; row i is ``rows[i]``)."""
+    from stir_core.harvest.states import capture_states, plan_readings
+
+    config, problems, rollouts = run.config, run.problems(), run.rollouts()
+    layers = resolve_layers(config.mining.layers, model.n_layers)
+    pairs = planned_pairs(model, config, problems, rollouts, len(layers))
+    prompts = {problem.id: prompt_ids(model, problem, config, 1) for problem in problems}
+    readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
+    captured = Captured(part, () if config.compat else layers, model.d_model)
+    rows: list[StateRow] = []
+    tensors: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+
+    def keep(reading: "Reading", by_layer: dict[int, np.ndarray]) -> None:
+        for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
+            rows.append(StateRow(row=len(rows), problem_id=reading.problem_id, source=reading.source, k=reading.k, m=m, position=position))
+            for layer in layers:
+                tensors[layer].append(by_layer[layer][i])
+
+    missing = [reading for reading in readings if not captured.holds(reading)]
+    for reading in readings:
+        if captured.holds(reading):
+            keep(reading, captured.states(reading))
+    tokens = 0
+    for done, (reading, by_layer) in enumerate(capture_states(model, missing, layers), start=1):
+        keep(reading, {layer: states.numpy() for layer, states in by_layer.items()})
+        tokens += len(reading.ids)
+        report(Progress("states", len(readings) - len(missing) + done, len(readings), "answers", tokens))
+    if not missing:
+        report(Progress("states", len(readings), len(readings), "answers"))
+    write_records(part / "pairs.jsonl", pairs)
+    write_records(part / "rows.jsonl", rows)
+    named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}
+    write_tensors(part / "states.safetensors", named)
+    captured.clear()
+    counts = {"pairs": len(pairs), "answers": len(readings), "states": len(rows), "read_again": len(missing)}
+    return Made(counts, tokens, layers)
+
+
+def planned_pairs(model: "LoadedModel", config: RunConfig, problems: list[Problem], rollouts: list[Rollout], n_layers: int) -> list[Pair]:
+    """The pairs that are mined: best quality first, as many as ``top_pairs`` reaches over all layers."""
+    from stir_core.harvest.pairs import plan_pairs
+    from stir_core.harvest.states import gold_solutions
+
+    golds = gold_solutions(model, problems, config)
+    pairs = plan_pairs(problems, rollouts, config.mining, seed=config.seed, steps=steps_in(rollouts, config), golds=golds)
+    return pairs[: -(-config.mining.top_pairs // n_layers)]  # rounded up: the last pair may be cut between its layers
+
+
+def steps_in(rollouts: list[Rollout], config: RunConfig) -> dict[tuple[str, int], int]:
+    """Finished steps of every rollout, by (problem id, k): its boundaries, or under ``compat`` the delimiters in its text."""
+    return {(r.problem_id, r.k): count_steps(r.text, config.delimiter) if config.compat else len(r.boundaries) for r in rollouts}
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {"mining": config.mining.model_dump(mode="json", exclude={"stability_rolls"}), "compat": config.compat}
+
+
+STAGE = Stage("states", reads=("rollouts",), settings=_settings, make=make_states)
