@@ -41,7 +41,7 @@ def selection(root: Path) -> dict[str, Any]:
         tensors = read_tensors(root / case["file"], ("keys", "quality"))
         picks = greedy_map(unit_rows(tensors["keys"]), tensors["quality"], case["budget"], diversity=case["lam"], epsilon=case["eps"])
         rows[case["file"]] = [pick.index for pick in picks] == case["picks"]
-    return {"equal": all(rows.values()), "cases": rows}
+    return {"equal": bool(rows) and all(rows.values()), "cases": rows}
 
 
 def harvest(case: Path, model: LoadedModel) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def harvest(case: Path, model: LoadedModel) -> dict[str, Any]:
             worst["action"] = max(
                 worst["action"], float(np.abs(mined.actions[entry.action_row] - tensors["vectors"][published["vector"]]).max())
             )
-    same = ours.keys() == theirs.keys()
+    same = ours.keys() == theirs.keys() and len(ours) > 0
     return {
         "equal": same and all(value <= TOLERANCE for value in worst.values()),
         "same_pairs": same,
@@ -151,7 +151,7 @@ def traces(case: Path, model: LoadedModel) -> dict[str, Any]:
         "texts_equal": sum(row["text"] for row in rows),
         "max_score_difference": max(row["max_score_difference"] for row in rows),
     }
-    same = all(summary.values()) and counts["decisions"] == counts["decisions_equal"]
+    same = all(summary.values()) and counts["decisions"] == counts["decisions_equal"] > 0
     return {"equal": same and counts["max_score_difference"] <= TOLERANCE, **counts, **summary}
 
 

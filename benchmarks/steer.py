@@ -111,14 +111,15 @@ def measure(name: str, dtype: str, *, quick: bool, sweeps: bool = True) -> dict[
         published = sorted(naive_times)[len(naive_times) // 2]
         figures["steer.naive_scheme_overhead"] = published / vanilla
         figures["steer.vs_published_scheme"] = (published - vanilla) / max(faithful - vanilla, 1e-3 * vanilla)
+        commits = sum(step.decision.chosen is not None for step in check["faithful"][0].steps)
         figures["steer.equal"] = equal
         figures["steer.largest_logprob_difference"] = worst
-        figures["steer.commits"] = sum(step.decision.chosen is not None for step in check["faithful"][0].steps)
+        figures["steer.commits"] = commits
         if sweeps and not quick:
             cost["overhead by candidates (batch 1)"] = _sweep(model, settings, jobs, "candidates", (1, 2, 4, 8), rounds)
             cost["overhead by probe tokens (batch 1)"] = _sweep(model, settings, jobs, "probe_tokens", (1, 2, 4, 8), rounds)
             cost["overhead by prompt length (batch 1)"] = _lengths(model, settings, gates["faithful"], layer, steps)
-    ok = dtype != "float32" or (equal and worst <= 1e-4)  # bfloat16 may choose another of two equally likely tokens
+    ok = commits > 0 and (dtype != "float32" or (equal and worst <= 1e-4))  # bfloat16 may choose another of two equally likely tokens
     return {"dtype": dtype, "machine": machine(), "figures": figures, "cost_model": cost, "equal": ok}
 
 
@@ -158,7 +159,8 @@ def _oracle(
         times.append(time.perf_counter() - start - first)
     logprobs = [value for step in trace.steps for value in step.logprobs]
     equal = found.ids == list(trace.token_ids) and found.chosen == [step.decision.chosen for step in trace.steps]
-    worst = max((abs(a - b) for a, b in zip(found.logprobs, logprobs, strict=False)), default=0.0)
+    equal &= len(found.logprobs) == len(logprobs)
+    worst = max(abs(a - b) for a, b in zip(found.logprobs, logprobs, strict=False))
     return times, equal, worst
 
 
