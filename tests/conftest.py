@@ -17,7 +17,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFa
 
 @pytest.fixture(scope="session")
 def llama_pair(tokenizer: PreTrainedTokenizerFast) -> tuple[LoadedModel, Any]:
-    """The loaded tiny model and an untouched Hugging Face twin with the same weights."""
+    """The loaded tiny model and its Hugging Face twin with the same weights; a test that leaves something on the twin takes a copy."""
     hf = make_hf("llama", len(tokenizer))
     return boot("tiny/llama", copy.deepcopy(hf), tokenizer, weights_sha256="0" * 64), hf
 

@@ -1,5 +1,7 @@
 """States at control points equal the plain model's residual stream, and actions are differences of their means."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ PROBLEM = Problem(id="p", task="t", split="train", question="?", answer="1", kin
 
 @pytest.mark.parametrize("compat", [False, True])
 def test_states_are_the_plain_models(llama_pair, rollouts, compat):
-    model, hf = llama_pair
+    model, hf = llama_pair[0], copy.deepcopy(llama_pair[1])  # its own: asked for hidden states, transformers leaves hooks on a model
     pairs = [make_pair(m, (0,), (1, 2)) for m in (1, 2)]
     assert all(len(r.boundaries) >= 2 for r in rollouts)
     config = CONFIG.model_copy(update={"compat": compat})
