@@ -13,14 +13,13 @@ import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from stir_core.curation import Difference, Edit, EditKind, Judgement, Recorded, changes, check, fold, make_edit, taken_back
@@ -146,7 +145,7 @@ def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curat
         if not folder.exists() and (shipped := run.found("curation")).is_dir():
             shutil.copytree(shipped, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
+        with FileLock(folder / "lock", timeout=PATIENCE):  # the system releases it when its holder dies
             cut_torn_line(folder / "edits.jsonl")
             fresh = Curation(run, *_read(folder))
             lines, digest = _lines_of(fresh, edits_on(fresh))
@@ -158,6 +157,8 @@ def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curat
                 os.fsync(file.fileno())
             _write_head(folder / "head.json", len(fresh.lines) + len(lines), digest)
             return Curation(run, *_read(folder))
+    except Timeout:
+        raise CurationError(f"{folder / 'lock'} has been held for {PATIENCE:g} s: end the other writer, then edit again") from None
     except OSError as error:
         raise CurationError(f"{folder} cannot be written ({error.strerror}): give the folder back its rights, or free the disk") from None
 
@@ -222,31 +223,3 @@ def _write_head(file: Path, count: int, digest: str) -> None:
 
 def _sha256(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold ``file`` against other writers; the system lets go of it when its holder dies."""
-    with file.open("a+b") as handle:
-        until = time.monotonic() + PATIENCE
-        while not _try_lock(handle):
-            if time.monotonic() > until:
-                raise CurationError(f"{file} has been held for {PATIENCE:g} s: end the other writer, then edit again")
-            time.sleep(0.02)
-        yield  # closing the file lets go
-
-
-def _try_lock(handle: IO[bytes]) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            handle.seek(0)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,20 @@ def test_two_writers_lose_nothing(run):
     found = Curation.open(run)
     assert len(found) == 30
     assert set(found.state.of("p0000c").tags) == {f"{name}{i}" for name in "ab" for i in range(15)}
+
+
+def test_a_history_that_another_process_holds_is_refused_in_one_line(run, monkeypatch):
+    history = Curation.open(run).add(make_edit("star", ["p0000c"], **BY))
+    lock = run.path / "curation" / "lock"
+    hold = f"import filelock, sys; held = filelock.FileLock({str(lock)!r}); held.acquire(); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        monkeypatch.setattr("stir_core.store.curation.PATIENCE", 0.0)
+        with pytest.raises(CurationError, match="lock has been held for 0 s: end the other writer, then edit again"):
+            history.add(make_edit("star", ["p0001c"], **BY))
+        holder.kill()
+    assert len(history.add(make_edit("star", ["p0001c"], **BY))) == 2  # it let go as it died
+    assert lock.is_file()
 
 
 def test_undo_is_a_further_edit(run):
