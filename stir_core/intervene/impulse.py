@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -198,7 +199,7 @@ def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: li
         copies = _copies(store, row, len(plan[part]))
         heads = forward(model, [Feed(copy, [control], impulse) for copy, impulse in zip(copies, plan[part], strict=True)]).logits
         tails = forward(model, [Feed(copy, following, every=True) for copy in copies]).logits if following else heads[:0]
-        tails = tails.view(len(copies), -1, heads.shape[-1])
+        tails = rearrange(tails, "(copies tokens) vocab -> copies tokens vocab", copies=len(copies))
         both = torch.cat([heads[:, None], tails], dim=1)
         clean_logits = both[0].clone() if clean_logits is None else clean_logits
         found += [divergence(each, clean_logits).tolist() for each in both]

@@ -3,11 +3,15 @@
 Registered with transformers under :data:`NAME`; the model's own attention modules call it with a :class:`Packed` in the place of keys and
 values. Three kinds of tokens stand side by side in one pass: single next tokens (one call for all rows of a stretch of the store), branches
 (the trunk is read once for all of them) and whole segments (prompts, clean passes).
+
+Changes of shape are written with einops in whole segments alone. Single tokens and branches are attended to in every layer of every decoding
+step; there a call of einops (ten microseconds and more) costs ten times the view that it makes, so the views stand as they are.
 """
 
 from typing import NamedTuple
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from transformers import AttentionInterface
 
@@ -164,7 +168,8 @@ class Packed:
             self._tails[at] = torch.tensor([row.slot for row in rows], device=packed.device)
         slots = self._tails[at]
         longest = max(row.length for row in rows) + 1
-        first = 0 if window is None else max(0, min(row.total for row in rows) + 1 - window)
+        # at least one column of the trunk is kept, masked, where a branch has grown beyond the window
+        first = 0 if window is None else max(0, min(reach - 1, min(row.total for row in rows) + 1 - window))
         keys, values = (part(trunk.store, self._layer)[trunk.slot, :, first:reach] for part in (Store.keys, Store.values))
         tail_keys, tail_values = (part(rows[0].store, self._layer)[slots, :, :longest] for part in (Store.keys, Store.values))
         heads, width = keys.shape[0], keys.shape[2]
@@ -203,14 +208,15 @@ class Packed:
         keys = row.store.keys(self._layer)[row.slot : row.slot + 1, :, : before + n]
         values = row.store.values(self._layer)[row.slot : row.slot + 1, :, : before + n]
         group = query.shape[1] // keys.shape[1]
-        keys, values = (_repeated(t, group) for t in (keys, values))
+        # every key and value head once for each query head that reads it
+        keys, values = (repeat(each, "row kv columns d_head -> row (kv group) columns d_head", group=group) for each in (keys, values))
         name = (-1 - at, window)
         if name not in self._masks:
             i = torch.arange(before, before + n, device=query.device)[:, None]
             j = torch.arange(before + n, device=query.device)[None]
             self._masks[name] = (j <= i if window is None else (j <= i) & (j > i - window))[None, None]
         out = self._kernel(query[:, :, at : at + n], keys, values, self._masks[name], scale, softcap)
-        return out[0].transpose(0, 1)
+        return rearrange(out, "1 heads tokens d_head -> tokens heads d_head")
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
         if softcap is None and not self.eager:
@@ -256,14 +262,6 @@ def _reach(lengths: list[int], longest: int, window: int | None, device: torch.d
     at = torch.arange(longest, device=device)[None]
     seen = at < end if window is None else (at < end) & (at >= end - window)
     return seen[:, None, None, :]
-
-
-def _repeated(heads: Tensor, group: int) -> Tensor:
-    """Every key or value head once for each query head that reads it."""
-    if group == 1:
-        return heads
-    rows, n, columns, width = heads.shape
-    return heads[:, :, None].expand(rows, n, group, columns, width).reshape(rows, n * group, columns, width)
 
 
 def _packed_attention(

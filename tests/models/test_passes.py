@@ -101,6 +101,17 @@ def test_tokens_segments_and_branches_in_one_pass(pair, model):
     close(forward(model, [Feed(rows[0], [1])]).logits[0], expected(pair, [*held[0], 1]))  # branches left their trunk alone
 
 
+def test_a_branch_may_grow_beyond_the_sliding_window(pair, model):
+    store = model.new_store()
+    trunk, ids = store.open(), [5, 9, 40]
+    forward(model, [Feed(trunk, ids)])
+    branch = scratch(model).open(trunk, len(ids))
+    for token in LONG[:20]:  # gemma3's window is 16
+        result = forward(model, [Feed(branch, [token])])
+        ids.append(token)
+        close(result.logits[0], expected(pair, ids))
+
+
 def test_a_grafted_branch_goes_on_as_its_trunk(pair, model):
     (row, other), _ = read(model, IDS[:2])
     clean = row.store.column(row, row.length - 1)
