@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 from stir_core.records import Entry
 
@@ -135,13 +136,13 @@ def flat(report: dict[str, Any]) -> dict[str, Any]:
 
 def table(figures: dict[str, Any]) -> str:
     """Figures as a Markdown table: median with its spread where there is one."""
-    lines = ["| figure | value | spread |", "|---|---|---|"]
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            lines.append(f"| `{name}` | {plain(value['median'])} | {plain(value['min'])} to {plain(value['max'])} |")
-        else:
-            lines.append(f"| `{name}` | {plain(value)} | |")
-    return "\n".join(lines)
+    rows = [
+        (f"`{name}`", plain(value["median"]), f"{plain(value['min'])} to {plain(value['max'])}")
+        if isinstance(value, dict)
+        else (f"`{name}`", plain(value), "")
+        for name, value in figures.items()
+    ]
+    return tabulate(rows, ("figure", "value", "spread"), "github", disable_numparse=True)
 
 
 def plain(value: Any) -> str:

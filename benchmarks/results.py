@@ -11,6 +11,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from stir_core.errors import StirError
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import evaluations
@@ -79,15 +81,16 @@ def _put(page: str, name: str, text: str) -> str:
 
 def readme_table(page: str) -> str:
     """The README's table: vanilla, STIR, its two nearest controls and the static vector, row by row from the page of results."""
-    lines = ["| experiment | method | right | accuracy [95 %] | against vanilla [95 %] | p (Holm) |", "|---|---|---|---|---|---|"]
+    heads = ("experiment", "method", "right", "accuracy [95 %]", "against vanilla [95 %]", "p (Holm)")
+    rows = []
     for title, body in re.findall(r"<!-- results: (.*?) -->\n(.*?)<!-- /results: \1 -->", page, re.S):
         shown = title
-        for row in re.findall(r"^\| `(.+?)` \| (\d+/\d+) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|", body, re.M):
+        for row in re.findall(r"^\| `(.+?)` +\| (\d+/\d+) +" + r"\| (.*?) +" * 5 + r"\|", body, re.M):
             method, right, accuracy, _, difference, _, p = row
             if (words := _in_words(method)) is not None:
-                lines.append(f"| {shown} | {words} | {right} | {accuracy} | {difference} | {p} |")
+                rows.append((shown, words, right, accuracy, difference, p))
                 shown = ""
-    return "\n".join(lines)
+    return tabulate(rows, heads, "github", disable_numparse=True)
 
 
 def with_table(readme: str, page: str) -> str:

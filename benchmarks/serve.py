@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import psutil
+from tabulate import tabulate
 
 from benchmarks.harness import machine
 from stir_core.deploy.bundle.reading import Bundle, read_bundle
@@ -234,6 +235,20 @@ def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
     gate = manifest.stage3.gate
     began, warm, *held, ended = soaked["memory"]
     most = max([warm, ended, *(each for _, each in held)])
+    speeds = [
+        {
+            "clients": row["clients"],
+            "steered, tokens/s": row["steered"],
+            "vanilla, tokens/s": row["vanilla"],
+            "ratio": row["ratio"],
+            "spread": "{:.2f} to {:.2f}".format(*row["spread"]),
+            "steered, decoded tokens/s": row["decoded"],
+            "of vanilla": row["decoded"] / row["vanilla"],
+            "first token, s": row["first"],
+        }
+        for row in found["rows"]
+    ]
+    forms = ("", ".1f", ".1f", ".2f", "", ".1f", ".2f", ".2f")
     lines = [
         "# The server under load",
         "",
@@ -246,16 +261,7 @@ def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
         f"One client: medians over {sizes.prompts} prompts, asked both ways in turn. More: medians of {sizes.rounds} pairs of turns of "
         f"{sizes.window:g} s. The spread is that of the pairs.",
         "",
-        "| clients | steered, tokens/s | vanilla, tokens/s | ratio | spread | steered, decoded tokens/s | of vanilla | first token, s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found["rows"]:
-        low, high = row["spread"]
-        lines.append(
-            f"| {row['clients']} | {row['steered']:.1f} | {row['vanilla']:.1f} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} | "
-            f"{row['decoded']:.1f} | {row['decoded'] / row['vanilla']:.2f} | {row['first']:.2f} |"
-        )
-    lines += [
+        tabulate(speeds, "keys", "github", forms),
         "",
         *_short(found["rows"]),
         f"{ROWS} clients for {sizes.soak:g} s, one in {EVERY} of them unsteered: {soaked['answers']} answers, {soaked['tokens']} tokens "
@@ -291,21 +297,15 @@ def _certificates(bundle: Bundle) -> list[str]:
     names = sorted(name for name in bundle.manifest.files if name.startswith("certificate-"))
     if not names:
         return []
-    lines = [
-        "## Certificates of this bundle",
-        "",
-        "| target | against | prompts the same | decisions | of them injections | largest differences | |",
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
+    heads = ("target", "against", "prompts the same", "decisions", "of them injections", "largest differences", "")
+    rows = []
     for name in names:
         made = read_certificate(bundle, name.removeprefix("certificate-").removesuffix(".json"))  # type: ignore[arg-type]  # checked there
         worst = ", ".join(f"{what} {gap:.1e}" for what, gap in made.worst.model_dump().items() if gap is not None)
         same, steps = sum(prompt.same for prompt in made.prompts), sum(len(prompt.decisions) for prompt in made.prompts)
-        lines.append(
-            f"| {made.target} | {made.reference} | {same} of {len(made.prompts)} | {steps} | {made.injected} | {worst} | "
-            f"{'passed' if made.passed else 'FAILED'} |"
-        )
-    return lines
+        passed = "passed" if made.passed else "FAILED"
+        rows.append((made.target, made.reference, f"{same} of {len(made.prompts)}", steps, made.injected, worst, passed))
+    return ["## Certificates of this bundle", "", tabulate(rows, heads, "github", disable_numparse=True)]
 
 
 def _row(clients: int, speeds: dict[bool, list[float]], answers: list[Answer]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """A causal study as Markdown."""
 
+from tabulate import tabulate
+
 from stir_core.findings import ArmEffect, CausalReport, Estimate, Predictor
 
 NOTE = "Intervals resample states, then continuations. McNemar's p takes pairs of one state for independent, which they are not."
@@ -18,15 +20,11 @@ def markdown(report: CausalReport) -> str:
     ]
     if spec.command:
         lines += ["", f"    {spec.command}"]
-    lines += [
-        "",
-        "| arm | against | advantage [95 %] | won / lost | p | tokens [95 %] | states | pairs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [_arm(found) for found in report.effects]
+    arms = ("arm", "against", "advantage [95 %]", "won / lost", "p", "tokens [95 %]", "states", "pairs")
+    lines += ["", tabulate(map(_arm, report.effects), arms, "github", disable_numparse=True)]
     lines += ["", "Does the gate know anything? What it sees of a candidate, against the candidate's measured advantage:", ""]
-    lines += ["| predictor | rank correlation [95 %] | ROC area | helps / harms | points |", "|---|---|---|---|---|"]
-    lines += [_predictor(seen) for seen in report.predictors]
+    heads = ("predictor", "rank correlation [95 %]", "ROC area", "helps / harms", "points")
+    lines.append(tabulate(map(_predictor, report.predictors), heads, "github", disable_numparse=True))
     verdicts = [action.verdict for action in report.actions]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("helps", "harms", "no effect seen"))
     lines += ["", f"Actions tried: {len(report.actions)}; {counted}.", "", NOTE]
@@ -35,17 +33,17 @@ def markdown(report: CausalReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _arm(found: ArmEffect) -> str:
+def _arm(found: ArmEffect) -> list[str | int]:
     cells = [found.arm, found.against, _signed(found.advantage, ".3f"), f"{found.won} / {found.lost}", f"{found.p:.3f}"]
-    return "| " + " | ".join([*cells, _signed(found.tokens, ".1f"), str(found.states), str(found.pairs)]) + " |"
+    return [*cells, _signed(found.tokens, ".1f"), found.states, found.pairs]
 
 
-def _predictor(seen: Predictor) -> str:
+def _predictor(seen: Predictor) -> list[str | int]:
     rho = "-" if seen.spearman is None else f"{seen.spearman:+.2f}"
     if seen.low is not None and seen.high is not None:
         rho += f" [{seen.low:+.2f}, {seen.high:+.2f}]"
     area = "-" if seen.auc is None else f"{seen.auc:.2f}"
-    return f"| {seen.name} | {rho} | {area} | {seen.positives} / {seen.negatives} | {seen.points} |"
+    return [seen.name, rho, area, f"{seen.positives} / {seen.negatives}", seen.points]
 
 
 def _signed(estimate: Estimate, form: str) -> str:

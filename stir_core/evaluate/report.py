@@ -5,6 +5,7 @@ from statistics import mean
 
 import numpy as np
 from scipy.stats import permutation_test
+from tabulate import tabulate
 
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.evaluate.statistics import Interval, bootstrap_mean, holm, mcnemar, wilson
@@ -145,15 +146,13 @@ def markdown(report: EvaluationReport) -> str:
     if spec.leaks:
         names = ", ".join(leak.problem_id for leak in spec.leaks[:5])
         lines += ["", f"**LEAK:** {len(spec.leaks)} of these problems were mined ({names}{', ...' if len(spec.leaks) > 5 else ''})."]
-    lines += ["", *_accuracy_table(report), "", *_cost_table(report), "", *_notes(report)]
+    lines += ["", _accuracy_table(report), "", _cost_table(report), "", *_notes(report)]
     return "\n".join(lines) + "\n"
 
 
-def _accuracy_table(report: EvaluationReport) -> list[str]:
-    rows = [
-        "| method | right | accuracy [95 %] | won / lost | difference [95 %] | p | p (Holm) | unfinished |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+def _accuracy_table(report: EvaluationReport) -> str:
+    heads = ("method", "right", "accuracy [95 %]", "won / lost", "difference [95 %]", "p", "p (Holm)", "unfinished")
+    rows = []
     for method in report.methods:
         versus = method.versus
         gap = (
@@ -161,12 +160,11 @@ def _accuracy_table(report: EvaluationReport) -> list[str]:
             if versus
             else ["", "", "", ""]
         )
-        cells = [f"`{method.name}`", f"{method.right}/{method.answers}", _percent(method.accuracy), *gap, str(method.unfinished)]
-        rows.append("| " + " | ".join(cells) + " |")
-    return rows
+        rows.append([f"`{method.name}`", f"{method.right}/{method.answers}", _percent(method.accuracy), *gap, method.unfinished])
+    return tabulate(rows, heads, "github", disable_numparse=True)
 
 
-def _cost_table(report: EvaluationReport) -> list[str]:
+def _cost_table(report: EvaluationReport) -> str:
     heads = (
         "method",
         "committed",
@@ -180,7 +178,7 @@ def _cost_table(report: EvaluationReport) -> list[str]:
         "3-gram rep.",
         "zlib",
     )
-    rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    rows = []
     for method in report.methods:
         versus = (
             f"{method.versus.tokens.value:+.1f} [{method.versus.tokens.low:+.1f}, {method.versus.tokens.high:+.1f}]"
@@ -197,8 +195,8 @@ def _cost_table(report: EvaluationReport) -> list[str]:
             f"{method.forward:.1f}",
         ]
         cells += [f"{method.flops / 1e9:.1f}", seconds, f"{method.repeated_2:.3f}", f"{method.repeated_3:.3f}", f"{method.zlib_ratio:.3f}"]
-        rows.append("| " + " | ".join(cells) + " |")
-    return rows
+        rows.append(cells)
+    return tabulate(rows, heads, "github", disable_numparse=True)
 
 
 def _notes(report: EvaluationReport) -> list[str]:

@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
+from tabulate import tabulate
 
 from stir_core.config import GateConfig, RunConfig, Section, config_from, digest_of, with_changes
 from stir_core.errors import ConfigError
@@ -269,19 +270,17 @@ def choose(points: list[SweepPoint], objective: str) -> list[SweepPoint]:
 def markdown(report: SweepReport) -> str:
     """The points as a table."""
     keys = list(dict.fromkeys(key for point in report.points for key in point.changes))
+    heads = [*keys, "right", "accuracy [95 %]", "committed", "probe", "commits", "unfinished", "reused", ""]
+    rows = []
+    for point in report.points:
+        accuracy = f"{100 * point.accuracy.value:.1f} % [{100 * point.accuracy.low:.1f}, {100 * point.accuracy.high:.1f}]"
+        cells = [point.changes.get(key, "") for key in keys]
+        cells += [f"{point.right}/{point.problems}", accuracy, f"{point.committed:.1f}", f"{point.probe:.1f}", f"{point.commits:.2f}"]
+        rows.append([*cells, point.unfinished, point.reused, "**chosen**" if point.chosen else ""])
     lines = [
         f"# Sweep of {report.base} on {report.split} ({report.n} problems)",
         "",
-        "| " + " | ".join([*keys, "right", "accuracy [95 %]", "committed", "probe", "commits", "unfinished", "reused", ""]) + " |",
-        "|" + "---|" * (len(keys) + 8),
-    ]
-    for point in report.points:
-        accuracy = f"{100 * point.accuracy.value:.1f} % [{100 * point.accuracy.low:.1f}, {100 * point.accuracy.high:.1f}]"
-        cells = [str(point.changes.get(key, "")) for key in keys]
-        cells += [f"{point.right}/{point.problems}", accuracy, f"{point.committed:.1f}", f"{point.probe:.1f}", f"{point.commits:.2f}"]
-        cells += [str(point.unfinished), str(point.reused), "**chosen**" if point.chosen else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
+        tabulate(rows, heads, "github", disable_numparse=True),
         "",
         f"Chosen by {report.objective}. The chosen point is the best of {len(report.points) - 1}: its validation figure flatters it.",
     ]

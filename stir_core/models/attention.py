@@ -4,8 +4,8 @@ Registered with transformers under :data:`NAME`; the model's own attention modul
 values. Three kinds of tokens stand side by side in one pass: single next tokens (one call for all rows of a stretch of the store), branches
 (the trunk is read once for all of them) and whole segments (prompts, clean passes).
 
-Changes of shape are written with einops in whole segments alone. Single tokens and branches are attended to in every layer of every decoding
-step; there a call of einops (ten microseconds and more) costs ten times the view that it makes, so the views stand as they are.
+Changes of shape are written with einops in whole segments alone. Single tokens and branches are attended to in every layer of every
+decoding step; there a call of einops (ten microseconds and more) costs ten times the view that it makes, so plain views stand there.
 """
 
 from typing import NamedTuple

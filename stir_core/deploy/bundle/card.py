@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tabulate import tabulate
+
 from stir_core.deploy.bundle.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation
 from stir_core.findings import Estimate
 from stir_core.store.curated import choice_in_words
@@ -51,17 +53,18 @@ def _effect(summary: EvaluationSummary) -> str:
 def _table(found: MeasuredEvaluation) -> str:
     of = "of this very library" if found.same_library else "of another library of the same run"
     leaks = f"; {found.leaks} of its problems were mined too" if found.leaks else ""
-    lines = [
-        f"`{found.label}`: {found.problems} problems of {found.task}/{found.split}, {of}{leaks}.\n",
-        f"| method | accuracy | minus `{found.baseline}` | p (Holm) | decoded tokens, difference |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for method in found.methods:
         p = "" if method.p_holm is None else f"{method.p_holm:.3f}"
         share, gain = _figure(method.accuracy, "{:.3f}"), _figure(method.difference, "{:+.3f}")
-        lines.append(f"| `{method.name}` | {share} | {gain} | {p} | {_figure(method.tokens, '{:+.1f}')} |")
+        rows.append([f"`{method.name}`", share, gain, p, _figure(method.tokens, "{:+.1f}")])
+    heads = ("method", "accuracy", f"minus `{found.baseline}`", "p (Holm)", "decoded tokens, difference")
+    table = tabulate(rows, heads, "github", disable_numparse=True)
     intervals = sorted({method.interval for method in found.methods})
-    return "\n".join(lines) + f"\n\nIntervals are 95 %: {'; '.join(intervals)}; differences by bootstrap over problems."
+    return (
+        f"`{found.label}`: {found.problems} problems of {found.task}/{found.split}, {of}{leaks}.\n\n{table}\n\n"
+        f"Intervals are 95 %: {'; '.join(intervals)}; differences by bootstrap over problems."
+    )
 
 
 def _figure(found: Estimate | None, form: str) -> str:
