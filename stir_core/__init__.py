@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stir_core.api import (
         CausalStudy,
-        ExportTarget,
         Steered,
         certify_bundle,
         evaluate_methods,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
         open_library,
         open_run,
         open_session,
-        read_bundle,
         read_causal,
         read_tokens,
         report_text,
@@ -41,7 +39,9 @@ if TYPE_CHECKING:
         what_if,
     )
     from stir_core.config import RunConfig, with_changes
+    from stir_core.deploy.bundle.reading import read_bundle
     from stir_core.deploy.certify.certificate import Certificate
+    from stir_core.deploy.export import ExportTarget
     from stir_core.deploy.serving.process import serving
     from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.errors import StirError
@@ -114,6 +114,7 @@ _ELSEWHERE = {
     "Certificate": "deploy.certify.certificate",
     "Change": "intervene.changes",
     "Curation": "store.curation",
+    "ExportTarget": "deploy.export",
     "LoadedModel": "models.loading",
     "Problem": "records",
     "Run": "store.runs",
@@ -129,6 +130,7 @@ _ELSEWHERE = {
     "degenerates_at": "evaluate.dose",
     "load_model": "models.loading",
     "load_problems": "tasks.registry",
+    "read_bundle": "deploy.bundle.reading",
     "redecide": "intervene.replay",
     "register_segmenter": "tasks.segment",
     "register_task": "tasks.catalogue",

@@ -12,8 +12,7 @@ import numpy as np
 
 from stir_core.basis.making import Basis, choose_basis
 from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, with_changes
-from stir_core.deploy.bundle.reading import Bundle, is_bundle
-from stir_core.deploy.bundle.reading import read_bundle as _read_bundle
+from stir_core.deploy.bundle.reading import Bundle, is_bundle, read_bundle
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.findings import CausalReport, EvaluationReport, Roll
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
+    from stir_core.deploy.export import ExportTarget
     from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session
@@ -69,21 +69,6 @@ def open_run(where: str | Path = "demo") -> Run:
         StoreError: no such run, or its run.json is malformed.
     """
     return Run.open(where)
-
-
-def read_bundle(folder: str | Path) -> Bundle:
-    """Read an exported bundle; every file is checked against its manifest before anything is used. Needs no model.
-
-    Args:
-        folder: what :func:`export_library` or `stir export` wrote.
-
-    Returns:
-        The bundle: ``entries``, raw ``keys`` and ``actions`` ``[n_entries, d_model]``, manifest, lineage and measured effect.
-
-    Raises:
-        DeployError: one line naming the file and the remedy.
-    """
-    return _read_bundle(Path(folder))
 
 
 def harvest_run(
@@ -182,7 +167,7 @@ def open_library(run: Run, which: str | Basis = "basis") -> Library:
     """
     if isinstance(which, Basis):
         return run.library_of(which.picks)
-    from stir_core.evaluate.libraries import library_named
+    from stir_core.store.libraries import library_named
 
     return library_named(run, which)
 
@@ -207,10 +192,9 @@ def open_session(source: Run | Bundle | str | Path, model: "LoadedModel | None" 
     if isinstance(found, Run) and library is None:
         found.folder("basis")  # said before a model is loaded
     loaded = _loaded(config, model)
-    from stir_core.deploy.opening import open_bundle
     from stir_core.intervene.session import open_session as on_run
 
-    return on_run(found, loaded, library) if isinstance(found, Run) else open_bundle(found, loaded)
+    return on_run(found, loaded, library) if isinstance(found, Run) else found.session(loaded)
 
 
 def steer(
@@ -514,24 +498,13 @@ def export_library(
         CurationError: nothing is starred or tagged so.
         StoreError: the run has no finished basis, or its files are damaged.
     """
-    from stir_core.deploy.exporting import export
+    from stir_core.deploy.export import export
 
     export(_opened(source), Path(out), to=to, library=library, only=only)
     return Path(out)
 
 
-class ExportTarget(Record):
-    """What a library can be written as."""
-
-    name: str
-    """As :func:`export_library` takes it."""
-    kept: tuple[str, ...]
-    lost: tuple[str, ...]
-    refusal: str | None
-    """Why it cannot hold this library; ``None``: it can."""
-
-
-def export_targets(source: Run | Bundle | str | Path) -> list[ExportTarget]:
+def export_targets(source: Run | Bundle | str | Path) -> "list[ExportTarget]":
     """What every target of :func:`export_library` keeps and loses of a library, the one that keeps most first. Writes nothing.
 
     Args:
@@ -541,11 +514,10 @@ def export_targets(source: Run | Bundle | str | Path) -> list[ExportTarget]:
         DeployError: nothing to steer with.
         StoreError: the run has no finished basis.
     """
-    from stir_core.deploy.prepared import TARGETS, prepare, refusal
+    from stir_core.deploy.export import make_bundle, targets_for
 
     found = _opened(source)
-    bundle = prepare(found).bundle if isinstance(found, Run) else found
-    return [ExportTarget(name=name, kept=of.kept, lost=of.lost, refusal=refusal(bundle, name)) for name, of in TARGETS.items()]
+    return targets_for(make_bundle(found) if isinstance(found, Run) else found)
 
 
 def certify_bundle(
@@ -601,7 +573,7 @@ def model_folder(name: str = "smollm2") -> Path:
 def _opened(source: Run | Bundle | str | Path) -> Run | Bundle:
     if isinstance(source, Run | Bundle):
         return source
-    return _read_bundle(Path(source)) if is_bundle(Path(source)) else Run.open(source)
+    return read_bundle(Path(source)) if is_bundle(Path(source)) else Run.open(source)
 
 
 def _loaded(config: RunConfig, model: "LoadedModel | None") -> "LoadedModel":

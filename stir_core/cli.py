@@ -147,7 +147,6 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _trace(arguments: argparse.Namespace) -> int:
     from stir_core.deploy.bundle.reading import is_bundle, read_bundle
-    from stir_core.deploy.opening import open_bundle
     from stir_core.intervene.session import STEERED, VANILLA, open_session
     from stir_core.models.loading import model_of
     from stir_core.records import Problem, TraceEvent
@@ -175,7 +174,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     if isinstance(prompt, str) and not prompt.strip():  # said before a model is loaded
         raise PromptError("the prompt is empty: write a question")
     model = model_of(config.model, arguments.model)
-    session = open_session(source, model) if isinstance(source, Run) else open_bundle(source, model)
+    session = open_session(source, model) if isinstance(source, Run) else source.session(model)
     events = session.compare(prompt, changed.gate, changed.decode, raw=arguments.raw)
     traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
     vanilla, steered = traces[VANILLA], traces[STEERED]

@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import streamlit as st
 
-from stir_core.deploy.bundle.manifest import MANIFEST, FileFact, LibraryKind
-from stir_core.deploy.bundle.reading import fact_of, is_bundle, read_bundle
+from stir_core.deploy.bundle.manifest import FileFact
+from stir_core.deploy.bundle.reading import Bundle, is_bundle, read_bundle
+from stir_core.deploy.bundle.writing import fact_of, manifest_bytes
 from stir_core.deploy.certify.certificate import Certificate, certified_targets, read_certificate
-from stir_core.deploy.prepared import Prepared, Target, archive, files_for, prepare
+from stir_core.deploy.export import archive, export_files, make_bundle
 from stir_core.errors import DeployError
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
@@ -34,7 +35,7 @@ class Written(NamedTuple):
     """Why others, or the bundle itself, are not believed."""
 
 
-def prepared(facts: RunFacts, curation: Curation, library: str, only: str | None) -> Prepared:
+def prepared(facts: RunFacts, curation: Curation, library: str, only: str | None) -> Bundle:
     """The bundle of a choice, not written anywhere.
 
     Raises:
@@ -42,34 +43,34 @@ def prepared(facts: RunFacts, curation: Curation, library: str, only: str | None
     """
     found = [evaluation_facts.fingerprint(folder) for folder in evaluation_facts.evaluations_of(facts.run).values()]
     made_from = (fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), *found)
-    return _prepared(made_from, cast(LibraryKind, library), only, facts.run)
+    return _prepared(made_from, library, only, facts.run)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _prepared(made_from: tuple, library: LibraryKind, only: str | None, _run: Run) -> Prepared:
-    return prepare(_run, library, only)
+def _prepared(made_from: tuple, library: str, only: str | None, _run: Run) -> Bundle:
+    return make_bundle(_run, library, only)
 
 
-def listed(made: Prepared, target: Target) -> dict[str, FileFact]:
+def listed(made: Bundle, target: str) -> dict[str, FileFact]:
     """Sizes and hashes of a target's files; makes the files for it, once, and keeps none."""
-    return _listed(hashlib.sha256(made.files[MANIFEST]).hexdigest(), target, made)
+    return _listed(hashlib.sha256(manifest_bytes(made.manifest)).hexdigest(), target, made)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Making the files to measure them ...")
-def _listed(digest: str, target: Target, _made: Prepared) -> dict[str, FileFact]:
-    return {name: fact_of(data) for name, data in files_for(_made, target).items()}
+def _listed(digest: str, target: str, _made: Bundle) -> dict[str, FileFact]:
+    return {name: fact_of(data) for name, data in export_files(_made, target).items()}
 
 
-def archiver(made: Prepared, target: Target, folder: Path) -> Callable[[], bytes]:
+def archiver(made: Bundle, target: str, folder: Path) -> Callable[[], bytes]:
     """Makes the target's zip when it is called, in whatever thread; reads nothing but what was shown."""
     return partial(_archive, made, target, folder.name)
 
 
-def _archive(made: Prepared, target: Target, name: str) -> bytes:
-    return archive(name, files_for(made, target))
+def _archive(made: Bundle, target: str, name: str) -> bytes:
+    return archive(name, export_files(made, target))
 
 
-def place(name: str, target: Target) -> Path:
+def place(name: str, target: str) -> Path:
     """Where an export of that name is written.
 
     Raises:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from stir_core.basis.quality import measured_quality
 from stir_core.basis.selection import select
 from stir_core.config import RunConfig
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, apply_space
 from stir_core.records import Entry, Pick
+from stir_core.store.libraries import measured_quality
 
 
 class Basis(NamedTuple):

@@ -104,13 +104,12 @@ def _reporter(arguments: argparse.Namespace) -> Callable[[str], None]:
 
 
 def _session(bundle: "Bundle", run: str | None, model: "LoadedModel") -> "Session":
-    from stir_core.deploy.opening import open_bundle
     from stir_core.intervene.session import open_session
     from stir_core.store.runs import Run
 
     if run is not None:
         return open_session(Run.open(run), model)
-    return open_bundle(bundle, model)
+    return bundle.session(model)
 
 
 def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":

@@ -5,6 +5,7 @@ import json
 
 from stir_core.commands.console import Command, table
 from stir_core.errors import ConfigError
+from stir_core.store.libraries import LIBRARY_KINDS
 
 
 def add(command: Command) -> None:
@@ -14,7 +15,7 @@ def add(command: Command) -> None:
     compare.add_argument("other", help="another run of the same model, or the same one")
     for name in ("--library", "--other-library"):
         whose = "the other run's" if name == "--other-library" else "the run's"
-        compare.add_argument(name, choices=("basis", "all", "curated"), default="basis", help=f"which of {whose} libraries")
+        compare.add_argument(name, choices=LIBRARY_KINDS, default="basis", help=f"which of {whose} libraries")
     compare.add_argument("--min-cosine", type=float, default=0.7, help="two actions are the same from here on")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
@@ -23,7 +24,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from stir_core.basis.alignment import matches, spans
-    from stir_core.store.curated import library_named
+    from stir_core.store.libraries import library_named
     from stir_core.store.runs import Run
 
     runs = Run.open(arguments.run), Run.open(arguments.other)

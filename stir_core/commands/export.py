@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stir_core.commands.console import Command, table
+from stir_core.deploy.targets import INDEX, target_names
 from stir_core.errors import DeployError
+from stir_core.store.libraries import LIBRARY_KINDS
 
 if TYPE_CHECKING:
     from stir_core.deploy.bundle.reading import Bundle
-
-TARGETS = ("bundle", "gguf", "easysteer", "published")
-"""The names of ``deploy.prepared.TARGETS``, written out so that the parser imports none of what writes them."""
 
 
 def add(command: Command) -> None:
     """Make the parsers."""
     export = command("export", _export, "Write a run's library for somewhere else: a bundle, llama.cpp, EasySteer, the published layout.")
     export.add_argument("source", metavar="RUN", help='run folder, "demo", or the folder of a bundle')
-    export.add_argument("--to", choices=TARGETS, default="bundle", help="what to write")
+    export.add_argument("--to", choices=target_names(), default="bundle", help="what to write")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    export.add_argument("--library", choices=("curated", "basis", "all"), help="which of the run's libraries (default: curated)")
+    export.add_argument("--library", choices=LIBRARY_KINDS, help="which of the run's libraries (default: curated)")
     export.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help="of the curated library, these actions with their null entries")
     export.add_argument("--json", action="store_true", help="print JSON")
 
@@ -45,20 +44,19 @@ def add(command: Command) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from stir_core.deploy.bundle.reading import is_bundle
-    from stir_core.deploy.exporting import export
+    from stir_core.deploy.export import export
     from stir_core.store.runs import Run
 
     folder, out = Path(arguments.source), arguments.out
     source = _read(folder) if is_bundle(folder) else Run.open(arguments.source)
-    bundle = export(source, out, to=arguments.to, library=arguments.library, only=arguments.only)
+    bundle, files = export(source, out, to=arguments.to, library=arguments.library, only=arguments.only)
     if arguments.to == "bundle":
         return _tell(bundle, arguments.json)
-    index = json.loads((out / "stir-export.json").read_text(encoding="utf-8"))
-    files = {file.relative_to(out).as_posix(): file.stat().st_size for file in out.rglob("*") if file.is_file()}
+    index = json.loads(files[INDEX])
     if arguments.json:
         print(json.dumps({"out": str(out), "files": sorted(files), **index}, indent=2))
         return 0
-    size = sum(files.values())
+    size = sum(map(len, files.values()))
     print(f"{out}: {index['target']}, {bundle.manifest.n_actions} actions, {len(files)} files, {size / 1e6:.1f} MB")
     print(f"  use: {index['use']}")
     for lost in index["lost"]:
@@ -67,9 +65,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle.reading import check_target, seal
-    from stir_core.deploy.importing import bundled
-    from stir_core.deploy.targets.published import is_published, read_published
+    from stir_core.deploy.bundle.writing import bundle_files, check_place, save_bundle
+    from stir_core.deploy.targets.published import bundled, is_published, read_published
 
     folder, out = arguments.folder, arguments.out
     if not is_published(folder):
@@ -88,9 +85,8 @@ def _import(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.like is None:
         raise DeployError("the published layout does not say which model it belongs to: add --like RUN or BUNDLE, made with the same one")
-    check_target(out)
-    seal(out, *bundled(found, folder, _bundle_of(arguments.like)))
-    return _tell(_read(out), arguments.json)
+    check_place(out)
+    return _tell(save_bundle(out, bundle_files(bundled(found, folder, _bundle_of(arguments.like)))), arguments.json)
 
 
 def _push(arguments: argparse.Namespace) -> int:
@@ -112,10 +108,10 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 def _bundle_of(where: str) -> "Bundle":
     from stir_core.deploy.bundle.reading import is_bundle
-    from stir_core.deploy.making import bundle_from
+    from stir_core.deploy.export import make_bundle
     from stir_core.store.runs import Run
 
-    return _read(Path(where)) if is_bundle(Path(where)) else bundle_from(Run.open(where), "basis")
+    return _read(Path(where)) if is_bundle(Path(where)) else make_bundle(Run.open(where), "basis")
 
 
 def _read(folder: Path) -> "Bundle":

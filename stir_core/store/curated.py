@@ -178,19 +178,3 @@ def _origin(entry: Entry, members: tuple[Entry, ...], standing: Judgement) -> Or
         members=tuple(member.id for member in members) if several else (),
         weights=merge_weights(members) if several else (),
     )
-
-
-NAMED = ("basis", "all", "curated")
-"""Versions of a run's library that can be looked at side by side."""
-
-
-def library_named(run: Run, name: str) -> Library:
-    """A run's library in one of its versions: the control basis, every mined entry, or the basis as it is curated now.
-
-    Raises:
-        CurationError: no such version, or see :func:`curated`.
-        StoreError: a stage that it needs has not finished.
-    """
-    if name not in NAMED:
-        raise CurationError(f"there is no library {name!r} to compare: take one of {', '.join(NAMED)}")
-    return curated_library(run, Curation.open(run)) if name == "curated" else run.library(selected=name == "basis")

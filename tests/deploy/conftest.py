@@ -2,7 +2,8 @@
 
 import pytest
 
-from stir_core.deploy.bundle.reading import Bundle, read_bundle, write_bundle
+from stir_core.deploy.bundle.reading import Bundle, read_bundle
+from stir_core.deploy.export import export
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.store.runs import Run
@@ -19,7 +20,7 @@ def engine(tiny_folder) -> LoadedModel:
 def tiny_bundled(engine, tmp_path_factory) -> tuple[Run, Bundle]:
     root = tmp_path_factory.mktemp("bundled")
     run = tiny_run(root, engine.identity)
-    write_bundle(run, root / "bundle")
+    export(run, root / "bundle")
     return run, read_bundle(root / "bundle")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stir_core.curation import make_edit
-from stir_core.deploy.bundle.reading import Bundle, read_bundle, write_bundle
-from stir_core.deploy.prepared import TARGETS, Target, archive, files_for, prepare, refusal, write
+from stir_core.deploy.bundle.card import card_text
+from stir_core.deploy.bundle.reading import Bundle, read_bundle
+from stir_core.deploy.export import TARGETS, archive, export, export_files, make_bundle, targets_for
 from stir_core.errors import CurationError, DeployError
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
@@ -25,35 +26,35 @@ def in_folder(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_shown_is_what_is_written_and_what_the_archive_holds(run: Run, tmp_path: Path) -> None:
-    made = prepare(run)
-    for target in TARGETS:
-        files = files_for(made, target)
-        assert refusal(made.bundle, target) is None and TARGETS[target].kept and TARGETS[target].lost
-        write(made, target, tmp_path / target)
-        assert in_folder(tmp_path / target) == files
+    made = make_bundle(run)
+    assert [of.name for of in targets_for(made)] == list(TARGETS)
+    for target, of in zip(TARGETS, targets_for(made), strict=True):
+        files = export_files(made, target)
+        assert of.refusal is None and of.title and of.kept and of.lost
+        assert export(made, tmp_path / target, to=target).files == files == in_folder(tmp_path / target)
         data = archive(f"it-{target}", files)
         assert data == archive(f"it-{target}", dict(reversed(files.items())))
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             assert {name: packed.read(name) for name in packed.namelist()} == {f"it-{target}/{name}": files[name] for name in files}
             packed.extractall(tmp_path / "unpacked")
-    write_bundle(run, tmp_path / "as the command writes it")
-    assert in_folder(tmp_path / "as the command writes it") == files_for(made, "bundle")
-    assert read_bundle(tmp_path / "unpacked" / "it-bundle").manifest == made.bundle.manifest
+    export(run, tmp_path / "as the command writes it")
+    assert in_folder(tmp_path / "as the command writes it") == export_files(made, "bundle")
+    assert read_bundle(tmp_path / "unpacked" / "it-bundle").manifest == made.manifest
 
 
 def test_what_a_target_cannot_hold_is_said_before_and_the_others_still_can(run: Run) -> None:
-    bundle = prepare(run).bundle
+    bundle = make_bundle(run)
     first = bundle.library._replace(entries=tuple(entry.model_copy(update={"layer": 0}) for entry in bundle.entries))
     centred = bundle.manifest.model_copy(update={"stage3": bundle.manifest.stage3.model_copy(update={"similarity": "centred"})})
-    cases: tuple[tuple[Bundle, Target, str], ...] = (
+    cases: tuple[tuple[Bundle, str, str], ...] = (
         (bundle._replace(library=first), "gguf", "block 0"),
         (bundle._replace(manifest=centred), "published", "cosine"),
     )
     for changed, refused, word in cases:
-        said = {target: refusal(changed, target) for target in TARGETS}
+        said = {target.name: target.refusal for target in targets_for(changed)}
         assert word in (said.pop(refused) or "") and not any(said.values())
         with pytest.raises(DeployError, match=word):
-            files_for(prepare(run)._replace(bundle=changed), refused)
+            export_files(changed, refused)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../x", "a b", "a\\b", "a//b", ".hidden", "ü"])
@@ -64,11 +65,11 @@ def test_an_archive_takes_plain_paths_only(name: str) -> None:
 
 def test_entries_chosen_by_id_come_with_their_null_entries(run: Run) -> None:
     Curation.open(run).add(make_edit("exclude", ["p0002c"], who="a", when=WHEN))
-    made = prepare(run, only="ids:p0003c,p0001c")
-    assert {entry.id for entry in made.bundle.entries} == {"p0001c", "p0001n", "p0003c", "p0003n"}
-    assert made.bundle.manifest.provenance.only == "ids:p0003c,p0001c" and "only ids:p0003c,p0001c" in made.files["README.md"].decode()
+    made = make_bundle(run, only="ids:p0003c,p0001c")
+    assert {entry.id for entry in made.entries} == {"p0001c", "p0001n", "p0003c", "p0003n"}
+    assert made.manifest.provenance.only == "ids:p0003c,p0001c" and "only ids:p0003c,p0001c" in card_text(made.manifest, made.evaluation)
     for only, word in (("ids:p0001c,p0002c", "'p0002c' is no entry"), ("ids:", "chooses no entries"), ("p0001c", "chooses no entries")):
         with pytest.raises(CurationError, match=word):
-            prepare(run, only=only)
-    many = prepare(curated_run(run.path.parent, "many", pairs=10, picked=20), only="ids:" + ",".join(f"p{i:04d}c" for i in range(8)))
-    assert "only 8 entries by id" in many.files["README.md"].decode()
+            make_bundle(run, only=only)
+    many = make_bundle(curated_run(run.path.parent, "many", pairs=10, picked=20), only="ids:" + ",".join(f"p{i:04d}c" for i in range(8)))
+    assert "only 8 entries by id" in export_files(many, "bundle")["README.md"].decode()

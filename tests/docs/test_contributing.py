@@ -2,6 +2,8 @@
 
 import csv
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,8 @@ import pytest
 import stir_core as stir
 from stir_core import config as known
 from stir_core.basis import selection
-from stir_core.commands.export import TARGETS as WORDS
 from stir_core.config import DecodeConfig, GateConfig, config_from
-from stir_core.deploy.prepared import TARGETS
+from stir_core.deploy.export import TARGETS
 from stir_core.errors import DataError, DeployError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS, method
@@ -38,12 +39,17 @@ def nothing_stays() -> Iterator[None]:
     known.SELECTORS[:] = names
 
 
+def blocks(page: str) -> list[str]:
+    """A page's code."""
+    found = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{page}.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert found
+    return found
+
+
 def done(page: str) -> dict[str, Any]:
     """Run a page's code blocks, top to bottom, and return what they define."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{page}.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
     namespace: dict[str, Any] = {"__name__": page}
-    for block in blocks:
+    for block in blocks(page):
         exec(compile(block, f"{page}.md", "exec"), namespace)
     return namespace
 
@@ -111,7 +117,6 @@ def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
 def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="take one of bundle, published, easysteer, gguf"):
         stir.export_library("demo", tmp_path / "it", to="csv")
-    assert set(WORDS) == set(TARGETS)
     done("export-target")
     out = stir.export_library("demo", tmp_path / "it", to="csv")
     assert stir.export_library("demo", tmp_path / "it", to="csv") == out  # an older one is replaced
@@ -121,3 +126,21 @@ def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
     kept = [(entry, action) for entry, action in zip(library.entries, library.actions, strict=True) if entry.kind == "corrective"]
     assert [line[0] for line in lines] == [entry.id for entry, _ in kept]
     assert np.array_equal(np.array([line[3:] for line in lines], dtype=np.float32), np.array([action for _, action in kept]))
+
+
+def test_a_file_beside_the_other_targets_is_a_target(tmp_path: Path) -> None:
+    """In a process of its own: targets are found as the program starts."""
+    (tmp_path / "csv.py").write_text(blocks("export-target")[0])
+    program = f"""
+import sys
+from stir_core.deploy import targets
+targets.__path__.append({str(tmp_path)!r})
+from stir_core.cli import main
+assert "stir_core.deploy.export" not in sys.modules, "listing commands loads none of what writes targets"
+code = main(["export", "demo", "--to", "csv", "--out", {str(tmp_path / "out")!r}])
+from stir_core.deploy.export import TARGETS
+assert (code, list(TARGETS)[-3:]) == (0, ["csv", "easysteer", "gguf"])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "lost: keys, retrieval" in ended.stdout and (tmp_path / "out" / "actions.csv").is_file()

@@ -12,7 +12,7 @@ from served_app import Watched, served, settle  # pyright: ignore[reportMissingI
 
 from stir_core.curation import make_edit
 from stir_core.deploy.bundle.reading import read_bundle
-from stir_core.deploy.prepared import prepare
+from stir_core.deploy.export import make_bundle
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 
@@ -53,7 +53,7 @@ def test_starred_actions_leave_as_an_archive_that_the_core_reads(starred: tuple[
     assert waiting.value.suggested_filename == "fake-curated-starred-bundle.zip"
     with zipfile.ZipFile(waiting.value.path()) as packed:
         packed.extractall(tmp_path / "there")
-    found, wanted = read_bundle(tmp_path / "there" / "fake-curated-starred-bundle"), prepare(run, only="starred").bundle
+    found, wanted = read_bundle(tmp_path / "there" / "fake-curated-starred-bundle"), make_bundle(run, only="starred")
     assert found.manifest == wanted.manifest and [entry.id for entry in found.entries] == ["p0001c", "p0001n", "p0002c", "p0002n"]
     table = page.locator('[class*="st-key-export_table"] canvas').first.bounding_box()
     assert table is not None

@@ -14,9 +14,8 @@ from fake_run import NASTY, make_fake_run  # pyright: ignore[reportMissingImport
 from page_reading import clean, leaves, texts  # pyright: ignore[reportMissingImports]
 
 from stir_core.curation import make_edit
-from stir_core.deploy.bundle.reading import read_bundle, write_bundle
 from stir_core.deploy.certify.certificate import Certificate, Tolerances, VectorCompared, Worst, put
-from stir_core.deploy.prepared import prepare
+from stir_core.deploy.export import export, export_files, make_bundle
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from workbench import shipping
@@ -41,8 +40,8 @@ def run(store) -> Run:
 
 
 def said(run: Run, library: str = "curated", only: str | None = None) -> dict[str, bool]:
-    made = prepare(run, library, only)  # pyright: ignore[reportArgumentType]
-    return {caution.text: caution.grave for caution in plan.cautions(made.bundle, RunFacts(run), Curation.open(run))}
+    bundle = make_bundle(run, library, only)
+    return {caution.text: caution.grave for caution in plan.cautions(bundle, RunFacts(run), Curation.open(run))}
 
 
 def leaving(app) -> list[str]:
@@ -58,7 +57,7 @@ def test_what_is_written_is_what_the_command_writes(run, store, open_page, tmp_p
     app.button(key="export_write_bundle").click().run()
     folder = store / "exports" / "fake-curated-starred-bundle"
     assert str(folder) in commands[0] and str(folder) in clean(app).success[0].value.replace("\\", "")
-    write_bundle(run, tmp_path / "by command", only="starred")
+    export(run, tmp_path / "by command", only="starred")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
         file.name: file.read_bytes() for file in (tmp_path / "by command").iterdir()
     }
@@ -134,7 +133,7 @@ def certificate(bundle, **changed) -> Certificate:
 
 def test_certificates_of_a_written_bundle_are_shown_and_edited_ones_refused(run, store, open_page):
     folder = store / "exports" / "fake-curated-bundle"
-    bundle = read_bundle(write_bundle(run, folder) and folder)
+    bundle = export(run, folder).bundle
     put(folder, certificate(bundle))
     app = clean(open_page("export"))
     table = next(frame.value for frame in app.dataframe if "injected" in frame.value)
@@ -150,7 +149,7 @@ def test_certificates_of_a_written_bundle_are_shown_and_edited_ones_refused(run,
 
 
 def test_a_table_of_certificates_says_what_was_not_compared(run, tmp_path):
-    bundle = prepare(run).bundle
+    bundle = make_bundle(run)
     table = certificate_table([(certificate(bundle), 0.0), (certificate(bundle, target="server", passed=False, worst=Worst()), 86400.0)])
     assert list(table["written"]) == ["1970-01-01 00:00", "1970-01-02 00:00"] and table["logits"].isna().tolist() == [False, True]
     compared = tuple(VectorCompared(file=f"{r}.gguf", scale=1, correlation=r, spread=1, as_it_is=None) for r in (0.999, 0.991))
@@ -164,7 +163,9 @@ def test_an_archive_is_made_of_what_was_shown_even_when_the_run_is_gone(run):
     call = shipping.archiver(made, "bundle", run.path / "it")
     shutil.rmtree(run.path)
     with zipfile.ZipFile(io.BytesIO(call())) as packed:
-        assert {name: packed.read(name) for name in packed.namelist()} == {f"it/{name}": data for name, data in made.files.items()}
+        assert {name: packed.read(name) for name in packed.namelist()} == {
+            f"it/{name}": data for name, data in export_files(made, "bundle").items()
+        }
 
 
 def test_cautions_are_those_of_this_library(run):
@@ -224,7 +225,7 @@ def test_ticked_rows_are_a_choice_and_no_row_is_all_of_them():
 
 
 def test_snippets_are_whole_programs_with_the_folder_in_them(run, tmp_path):
-    bundle, folder = prepare(run).bundle, tmp_path / "it's here"
+    bundle, folder = make_bundle(run), tmp_path / "it's here"
     for target in EVERY.split(","):
         found = snippets(target, bundle, folder)
         for snippet in found:

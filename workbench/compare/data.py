@@ -12,7 +12,7 @@ from stir_core.config import RunConfig
 from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar
 from stir_core.findings import Answer
 from stir_core.records import Control, Entry, ModelIdentity
-from stir_core.store.curated import library_named
+from stir_core.store.libraries import library_named
 from stir_core.store.runs import CHECKED, Library
 from workbench.shared import confounds
 from workbench.shared.evaluation_facts import EvaluationFacts

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.store.curated import NAMED
 from stir_core.store.curation import Curation
+from stir_core.store.libraries import LIBRARY_KINDS
 from workbench import session
 from workbench.bootstrap import evaluations, store
 from workbench.compare import data as compare
@@ -35,10 +35,14 @@ def need_other(facts: RunFacts) -> Chosen:
     own = next(name for name, each in found.items() if each.run.path == facts.run.path)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         version = session.choose_short(
-            session.VERSION, f"Library of {own}", NAMED, help="Control basis, all mined entries, or the basis as curated."
+            session.VERSION,
+            f"Library of {own}",
+            LIBRARY_KINDS,
+            first="basis",
+            help="Control basis, all mined entries, or the basis as curated.",
         )
         name = session.choose(session.COMPARED, "With run", [*names, own], width=260, help="Another run of the same model, or this one.")
-        theirs = session.choose_short(session.COMPARED_VERSION, "its library", NAMED, first=None if names else "all")
+        theirs = session.choose_short(session.COMPARED_VERSION, "its library", LIBRARY_KINDS, first="basis" if names else "all")
         by = st.segmented_control("By", compare.BY, default="actions", key="compare_by", required=True) or "actions"
         at_least = st.slider("Same from cosine", 0.0, 1.0, 0.7, 0.01, key="compare_cosine", width=200)
         assign = st.toggle(

@@ -16,8 +16,6 @@ from workbench.shared.run_facts import RunFacts
 
 ALL, STARRED, TAG, IDS = "all", "starred", "tag:", "ids:"
 """How a choice of actions is written in an address; but for ``all``, also how ``stir export --only`` takes it."""
-LIBRARIES = {"curated": "Curated", "basis": "Control basis", "all": "All mined"}
-TITLES = {"bundle": "Bundle", "published": "Published layout", "easysteer": "EasySteer / vLLM", "gguf": "llama.cpp"}
 MOST_TICKED = 200
 """An address holds no more ids than that with comfort; tags hold any number."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")

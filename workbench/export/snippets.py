@@ -36,7 +36,7 @@ reply = client.chat.completions.create(
     extra_body={{"stir": {{"strength": 1.0, "decisions": True}}}},
 )
 print(reply.choices[0].message.content)"""
-    runtime = f"""from stir_core.deploy.serving.runtime import SteeredModel
+    runtime = f"""from stir_core import SteeredModel
 
 steered = SteeredModel.load({json.dumps(str(folder))})
 (answer,) = steered.generate({json.dumps(QUESTION)}, max_new_tokens={min(256, bundle.manifest.stage3.decode.max_new_tokens)})

@@ -1,14 +1,16 @@
 """The Export page's upper half: which library and actions leave, what to know before, and what the bundle says of itself."""
 
 import hashlib
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.deploy.bundle.manifest import CARD
-from stir_core.deploy.prepared import TARGETS, Prepared, Target
+from stir_core.deploy.bundle.card import card_text
+from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.export import TARGETS
 from stir_core.store.curation import Curation
+from stir_core.store.libraries import LIBRARIES, LIBRARY_KINDS
 from workbench import session, shipping
 from workbench.export import data as plan
 from workbench.shared.curation_table import curation_table
@@ -34,8 +36,8 @@ class Choice(NamedTuple):
     library: str
     only: str | None
     """Of the curated library: ``starred``, ``tag:NAME`` or ``ids:A,B``; ``None``: all of it."""
-    targets: tuple[Target, ...]
-    whole: Prepared
+    targets: tuple[str, ...]
+    whole: Bundle
     """The library that is chosen from."""
     curation: Curation
 
@@ -44,29 +46,29 @@ def choose(facts: RunFacts) -> Choice:
     """Library, actions and targets; the address holds all three."""
     curation = Curation.open(facts.run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        offered = [name for name in plan.LIBRARIES if name == "all" or "basis" in facts.stages]
-        library = session.choose_short(session.LIBRARY, "Library", offered, format_func=plan.LIBRARIES.__getitem__)
+        offered = [name for name in LIBRARY_KINDS if name == "all" or "basis" in facts.stages]
+        library = session.choose_short(session.LIBRARY, "Library", offered, format_func=LIBRARIES.__getitem__)
         whole = shipping.prepared(facts, curation, library, None)
         words = {plan.ALL: "All actions"}
         if library == "curated":
-            words = plan.choices(curation, session.chosen(session.ONLY), [entry.id for entry in whole.bundle.entries])
+            words = plan.choices(curation, session.chosen(session.ONLY), [entry.id for entry in whole.entries])
         asked = session.chosen(session.ONLY)
         only = session.choose(session.ONLY, "Actions", list(words), format_func=lambda each: words.get(each, each), width=240)
         named = session.choose_several(
-            session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: plan.TITLES.get(each, each)
+            session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: TARGETS[each].title
         )
     if library == "curated" and asked and asked not in words:
         st.warning(plain(f"The link asks for {asked[:80]}, which this library does not have: all of its actions are shown."))
     if library != "curated":
         st.caption("Stars, tags and single rows choose within the curated library only.")
-    return Choice(library, None if only == plan.ALL else only, cast(tuple[Target, ...], named), whole, curation)
+    return Choice(library, None if only == plan.ALL else only, named, whole, curation)
 
 
-def need_actions(facts: RunFacts, choice: Choice) -> Prepared:
+def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
     """The library's actions, to be ticked where it is the curated one; gives what leaves. A choice of nothing ends the page."""
     made = shipping.prepared(facts, choice.curation, choice.library, choice.only)
     judged = curation_table(all_entries(facts), facts, choice.curation.state)
-    table = plan.actions_leaving(judged, choice.whole.bundle, made.bundle)
+    table = plan.actions_leaving(judged, choice.whole, made)
     key = _key(choice, [str(id_) for id_ in table["entry"]])
 
     def ticked(ids: list[str]) -> None:
@@ -86,7 +88,7 @@ def need_actions(facts: RunFacts, choice: Choice) -> Prepared:
     hint = " Tick rows to send these alone." if choice.library == "curated" else ""
     if len(plan.ids_of(choice.only or "")) == plan.MOST_TICKED:
         hint = f" No more than {plan.MOST_TICKED} rows are taken: give the others a tag on the Curate page."
-    manifest = made.bundle.manifest
+    manifest = made.manifest
     st.caption(f"{manifest.n_actions} of {len(table)} actions leave, {manifest.n_entries} entries with their null entries.{hint}")
     return made
 
@@ -99,18 +101,18 @@ def _key(choice: Choice, ids: list[str]) -> str:
     return f"export_table_{rows}_{hashlib.sha256((choice.only or '').encode()).hexdigest()[:8]}"
 
 
-def cautions(facts: RunFacts, choice: Choice, made: Prepared) -> None:
+def cautions(facts: RunFacts, choice: Choice, made: Bundle) -> None:
     """What to know before it leaves, whatever the target."""
-    found = plan.cautions(made.bundle, facts, choice.curation)
+    found = plan.cautions(made, facts, choice.curation)
     if grave := [caution.text for caution in found if caution.grave]:
         st.warning("**Before it leaves**\n\n" + "\n".join(f"- {plain(text)}" for text in grave))
     if others := [caution.text for caution in found if not caution.grave]:
         st.caption(plain(" · ".join(text.removesuffix(".") for text in others)))
 
 
-def contents(made: Prepared) -> None:
+def contents(made: Bundle) -> None:
     """Manifest and card, as they will stand in the bundle."""
-    manifest = made.bundle.manifest
+    manifest = made.manifest
     where = f"{manifest.base_model or manifest.model.name}, block {', '.join(map(str, manifest.layers))}"
     st.markdown(
         f"**What the bundle says of itself** · {plain(f'{manifest.digest} · {where} · weights {manifest.model.weights_sha256[:12]}')}"
@@ -119,4 +121,4 @@ def contents(made: Prepared) -> None:
     with left, st.expander("manifest.json"):
         st.json(manifest.model_dump_json(), expanded=1)
     with right, st.expander("Model card (README.md)"):
-        st.code(made.files[CARD].decode("utf-8"), language="markdown", wrap_lines=True, height=420)
+        st.code(card_text(made.manifest, made.evaluation), language="markdown", wrap_lines=True, height=420)

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import streamlit as st
 from streamlit import column_config as cc
 
+from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Target as Certified
-from stir_core.deploy.prepared import TARGETS, Prepared, Target, refusal, write
+from stir_core.deploy.export import ExportTarget, export, targets_for
 from stir_core.errors import StirError
 from workbench import shipping
 from workbench.export import data as plan
@@ -40,7 +41,7 @@ _CERTIFICATES: dict[str, Any] = {
 }
 
 
-def draw(facts: RunFacts, choice: Choice, made: Prepared) -> None:
+def draw(facts: RunFacts, choice: Choice, made: Bundle) -> None:
     """A tab for each chosen target."""
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(plain(refused))
@@ -50,15 +51,14 @@ def draw(facts: RunFacts, choice: Choice, made: Prepared) -> None:
         st.caption("No target is chosen.")
         return
     stem = _stem(facts, choice)
-    reasons = {target: refusal(made.bundle, target) for target in choice.targets}
-    names = [plan.TITLES.get(target, target) + (" (refused)" if reasons[target] else "") for target in choice.targets]
-    for tab, target in zip(st.tabs(names), choice.targets, strict=True):
+    chosen = [target for target in targets_for(made) if target.name in choice.targets]
+    for tab, target in zip(st.tabs([each.title + (" (refused)" if each.refusal else "") for each in chosen]), chosen, strict=True):
         with tab:
             _kept_and_lost(target)
-            if reason := reasons[target]:
-                st.warning(plain(reason[:1].upper() + reason[1:] + "."))
+            if target.refusal:
+                st.warning(plain(target.refusal[:1].upper() + target.refusal[1:] + "."))
                 continue
-            _target(facts, choice, made, target, shipping.place(stem, target))
+            _target(facts, choice, made, target.name, shipping.place(stem, target.name))
 
 
 def _stem(facts: RunFacts, choice: Choice) -> str:
@@ -72,13 +72,13 @@ def _stem(facts: RunFacts, choice: Choice) -> str:
     return typed
 
 
-def _kept_and_lost(target: Target) -> None:
+def _kept_and_lost(target: ExportTarget) -> None:
     left, right = st.columns([1, 1])
-    left.markdown("**Keeps**\n\n" + "\n".join(f"- {plain(line)}" for line in TARGETS[target].kept))
-    right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in TARGETS[target].lost))
+    left.markdown("**Keeps**\n\n" + "\n".join(f"- {plain(line)}" for line in target.kept))
+    right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in target.lost))
 
 
-def _target(facts: RunFacts, choice: Choice, made: Prepared, target: Target, folder: Path) -> None:
+def _target(facts: RunFacts, choice: Choice, made: Bundle, target: str, folder: Path) -> None:
     _files(made, target)
     there = shipping.written(folder) if target == "bundle" else None
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -108,12 +108,12 @@ def _target(facts: RunFacts, choice: Choice, made: Prepared, target: Target, fol
         if target == "bundle":
             _how_to_certify(facts, choice, folder, there)
     with right:
-        for snippet in snippets(target, made.bundle, folder):
+        for snippet in snippets(target, made, folder):
             st.caption(plain(snippet.title))
             st.code(snippet.text, language=snippet.language, wrap_lines=True)
 
 
-def _files(made: Prepared, target: Target) -> None:
+def _files(made: Bundle, target: str) -> None:
     """Made only when they are looked at: a large library is thousands of files."""
     held = st.expander("Files with sizes and SHA-256", key=f"export_files_{target}", on_change="rerun")
     if not held.open:
@@ -131,20 +131,20 @@ def _files(made: Prepared, target: Target) -> None:
         st.caption(f"{len(table)} files, {table['bytes'].sum() / 1e6:.2f} MB. The zip stores them as they are: equal files, equal bytes.")
 
 
-def _write(made: Prepared, target: Target, folder: Path) -> None:
+def _write(made: Bundle, target: str, folder: Path) -> None:
     """In a callback: a refusal is one line on the page that is drawn after it."""
     try:
-        write(made, target, folder)
+        export(made, folder, to=target)
         st.session_state[_DONE] = f"Written: {folder}"
     except StirError as error:
         st.session_state[_REFUSED] = str(error)
 
 
-def _certificates(made: Prepared, folder: Path, there: shipping.Written) -> None:
+def _certificates(made: Bundle, folder: Path, there: shipping.Written) -> None:
     for line in there.refused:
         st.warning(plain(line))
-    if there.digest not in ("", made.bundle.manifest.digest):
-        st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.bundle.manifest.digest}): write it again."))
+    if there.digest not in ("", made.manifest.digest):
+        st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.manifest.digest}): write it again."))
     if there.certificates:
         st.markdown("**Parity certificates of the bundle that lies there**")
         st.dataframe(

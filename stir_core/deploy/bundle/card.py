@@ -1,14 +1,59 @@
-"""The model card of a bundle: what it is for, what was measured, and what it does not do. It says no more than the files do."""
+"""What a run's evaluations measured, as a bundle tells it, and the model card that says it with all else: no more than the files do."""
 
 from typing import Any
 
 from tabulate import tabulate
 
-from stir_core.deploy.bundle.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation
-from stir_core.findings import Estimate
-from stir_core.store.curated import choice_in_words
+from stir_core.deploy.bundle.manifest import BundleManifest, EvaluationSummary, MeasuredEvaluation, MeasuredMethod
+from stir_core.findings import Estimate, EvaluationReport, MethodReport
+from stir_core.store.curated import choice_in_words, library_digest
+from stir_core.store.evaluations import evaluations
+from stir_core.store.runs import Run
 
 TAGS = ["stir", "steering-vectors", "latent-actions", "activation-steering"]
+
+
+def measured_effect(run: Run, digest: str, library: str) -> EvaluationSummary:
+    """Every finished evaluation of the run's present basis.
+
+    Args:
+        digest: of the library that is shipped (``library_digest``).
+    """
+    reports = [folder.report() for folder in evaluations(run) if folder.finished]
+    basis = run.digest("basis") if run.finished("basis") else None
+    of_basis = basis is not None and (library == "basis" or library_digest(run.library()) == digest)
+    found = tuple(_measured(report, digest, of_basis) for report in reports if report.complete and report.spec.basis == basis)
+    if found:
+        return EvaluationSummary(evaluated=True, evaluations=found)
+    other = f" ({len(reports)} of another basis)" if reports else ""
+    return EvaluationSummary(evaluated=False, reason=f"no finished evaluation of this run's basis{other}: make one with `stir eval`")
+
+
+def _measured(report: EvaluationReport, digest: str, of_basis: bool) -> MeasuredEvaluation:
+    spec = report.spec
+    return MeasuredEvaluation(
+        label=spec.label,
+        task=spec.task,
+        split=spec.split,
+        problems=report.problems,
+        baseline=spec.baseline,
+        leaks=len(spec.leaks),
+        same_library=(of_basis and any(name.partition(":")[0] == "stir" and "library=" not in name for name in spec.methods))
+        or (spec.curated == digest and any("library=curated" in name for name in spec.methods)),
+        methods=tuple(_method(method) for method in report.methods),
+    )
+
+
+def _method(method: MethodReport) -> MeasuredMethod:
+    versus = method.versus
+    return MeasuredMethod(
+        name=method.name,
+        accuracy=method.accuracy,
+        interval=method.interval,
+        difference=versus.difference if versus else None,
+        p_holm=versus.p_holm if versus else None,
+        tokens=versus.tokens if versus else None,
+    )
 
 
 def card_text(manifest: BundleManifest, summary: EvaluationSummary) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from stir_core.deploy.bundle.manifest import MANIFEST
-from stir_core.deploy.bundle.reading import MAX_LIBRARY, MAX_MANIFEST, Bundle, check_target, read_bundle, read_manifest
+from stir_core.deploy.bundle.reading import MAX_LIBRARY, MAX_MANIFEST, Bundle, read_bundle, read_manifest
 from stir_core.deploy.bundle.untrusted import check_name
+from stir_core.deploy.bundle.writing import check_place
 from stir_core.errors import DeployError, first_line
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ MAX_PULLED = MAX_LIBRARY + (256 << 20)
 """Most bytes that are fetched for one bundle."""
 
 
-class Place(NamedTuple):
+class HubPlace(NamedTuple):
     """Where a bundle lies on a hub."""
 
     repo: str
     commit: str
 
 
-def push(folder: Path, repo: str, *, private: bool = True) -> Place:
+def push(folder: Path, repo: str, *, private: bool = True) -> HubPlace:
     """Upload a whole bundle to a repository of yours, which is made where there is none (private, unless you say otherwise).
 
     Raises:
@@ -53,10 +54,10 @@ def push(folder: Path, repo: str, *, private: bool = True) -> Place:
             done = api.create_commit(repo, changes, commit_message=f"STIR library {bundle.manifest.digest}")
         return str(done.oid)
 
-    return Place(repo, _asked(repo, upload))
+    return HubPlace(repo, _asked(repo, upload))
 
 
-def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Place]:
+def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, HubPlace]:
     """Fetch a bundle, check it, and put it at ``folder``.
 
     Raises:
@@ -64,7 +65,7 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Pl
     """
     from huggingface_hub import hf_hub_download
 
-    check_target(folder)
+    check_place(folder)
 
     def fetch(api: "HfApi") -> tuple[Bundle, str]:
         facts = api.model_info(repo, revision=revision, files_metadata=True)
@@ -95,7 +96,7 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Pl
             return bundle._replace(folder=folder), commit
 
     bundle, commit = _asked(repo, fetch)
-    return bundle, Place(repo, commit)
+    return bundle, HubPlace(repo, commit)
 
 
 def _asked(repo: str, do: "Callable[[HfApi], T]") -> T:

@@ -18,6 +18,7 @@ from stir_core.errors import MismatchError
 from stir_core.findings import Estimate
 from stir_core.keyspace import Similarity
 from stir_core.records import ModelIdentity, Record
+from stir_core.store.libraries import LibraryKind
 from stir_core.store.runs import CHECKED
 
 SCHEMA = 1
@@ -26,9 +27,6 @@ MANIFEST, LIBRARY, ACTIONS, EVALUATION, CARD = "manifest.json", "library.safeten
 PARTS = (LIBRARY, ACTIONS, EVALUATION, CARD)
 """Files that every bundle has beside its manifest."""
 MAX_ENTRIES, MAX_WIDTH, MAX_LAYERS = 100_000, 65_536, 1_000
-
-LibraryKind = Literal["curated", "basis", "all"]
-"""Libraries of a run that can be shipped."""
 
 
 class FileFact(Record):

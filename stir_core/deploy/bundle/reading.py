@@ -9,20 +9,27 @@
 
     bundle = read_bundle(folder)            # everything is checked before anything is used
     memory = bundle.memory()                # retrieves exactly as the run does
+    session = bundle.session(model)         # steers exactly as the run does, on the model that it was made with
 
-Needs no model. A bundle is not a run: it has no problems, rollouts or states.
+What a bundle promises: with its library, its ``StageThree`` and the model whose hashes it names, every decision of the gate comes out
+as in the run. What is checked, and when:
+
+- the manifest by itself (version, bounds, counts, names), before any other file is opened;
+- the folder: nothing in it but the files that the manifest names, no links, no pickles;
+- each file's size and SHA-256, on the very bytes that are then parsed: a file is read once;
+- the safetensors and Parquet headers, against what the manifest says, before anything is allocated;
+- each entry against its tensors (norms, rows, layer, control point), and that all numbers are finite;
+- the model, by hash, when a session or a runtime is made (``BundleManifest.check_model``).
+
+Reading needs no model and no torch. A bundle is not a run: it has no problems, rollouts or states.
 """
 
-import hashlib
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import safetensors.numpy as st
 from jaxtyping import Float
 from pydantic import BaseModel, ValidationError
 
@@ -38,19 +45,19 @@ from stir_core.deploy.bundle.manifest import (
     BundleManifest,
     EvaluationSummary,
     FileFact,
-    LibraryKind,
-    TensorFact,
 )
-from stir_core.deploy.bundle.table import ActionRow, table_rows
+from stir_core.deploy.bundle.table import table_rows
 from stir_core.deploy.bundle.untrusted import AGAIN, check_bytes, check_folder, read_plain, tensors_of
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace
 from stir_core.records import Entry
 from stir_core.store.curated import Origin
-from stir_core.store.runs import Library, Run
+from stir_core.store.runs import Library
 
 if TYPE_CHECKING:
     from stir_core.intervene.memory import Memory
+    from stir_core.intervene.session import Session
+    from stir_core.models.loading import LoadedModel
 
 MAX_MANIFEST, MAX_LIBRARY, MAX_TEXT = 4 << 20, 2 << 30, 4 << 20
 """Most bytes of the manifest, of the library, and of every other file."""
@@ -58,9 +65,10 @@ CERTIFICATE = re.compile(r"certificate-[a-z0-9-]{1,40}\.json")
 
 
 class Bundle(NamedTuple):
-    """A bundle that was read and found whole."""
+    """A whole bundle: read from its folder, or made in memory (:func:`stir_core.deploy.bundle.writing.bundle_of`)."""
 
     folder: Path
+    """Where it lies; of one that was only made, what it was made from."""
     manifest: BundleManifest
     library: Library
     origins: tuple[Origin, ...]
@@ -88,6 +96,17 @@ class Bundle(NamedTuple):
         from stir_core.intervene.memory import Memory
 
         return Memory(*self.library, self.space)
+
+    def session(self, model: "LoadedModel") -> "Session":
+        """The session that its run would give, without the run (imports torch).
+
+        Raises:
+            MismatchError: the bundle was made with another model.
+        """
+        from stir_core.intervene.session import Session
+
+        self.manifest.check_model(model.identity)
+        return Session(self.manifest.run_config(), model, self.memory())
 
 
 class _Version(BaseModel):
@@ -128,8 +147,16 @@ def read_manifest(folder: Path) -> BundleManifest:
     return manifest
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """Read a bundle; every file is checked against the manifest, and every entry against its tensors, before anything is returned.
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read an exported bundle; every file is checked against its manifest, and every entry against its tensors, before anything is used.
+
+    Needs no model.
+
+    Args:
+        folder: what :func:`stir_core.export_library` or `stir export` wrote.
+
+    Returns:
+        The bundle: ``entries``, raw ``keys`` and ``actions`` ``[n_entries, d_model]``, manifest, lineage and measured effect.
 
     Raises:
         DeployError: one line naming the file and the remedy.
@@ -138,43 +165,16 @@ def read_bundle(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     check_folder(folder, (*manifest.files, MANIFEST))
     data = {name: _promised(folder / name, manifest.files[name]) for name in manifest.files}
-    return parsed(folder, manifest, data)
-
-
-def parsed(folder: Path, manifest: BundleManifest, data: Mapping[str, bytes]) -> Bundle:
-    """The bundle that these files are; they need not lie anywhere.
-
-    Raises:
-        DeployError: one line naming the file and the remedy.
-    """
     wanted = {name: (fact.dtype, fact.shape) for name, fact in manifest.tensors.items()}
     tensors = tensors_of(folder / LIBRARY, data[LIBRARY], wanted)
-    rows = table_rows(folder / ACTIONS, data[ACTIONS], manifest.n_entries)
-    library = Library(tuple(row.entry for row in rows), tensors["keys"], tensors["actions"])
+    entries, origins = table_rows(folder / ACTIONS, data[ACTIONS], manifest.n_entries)
+    library = Library(entries, tensors["keys"], tensors["actions"])
     check_library(folder / ACTIONS, manifest, library)
     try:
         evaluation = EvaluationSummary.model_validate_json(data[EVALUATION])
     except ValidationError as error:
         raise DeployError(f"{folder / EVALUATION} is not a summary ({error.errors()[0]['msg']}): {AGAIN}") from None
-    return Bundle(folder, manifest, library, tuple(row.origin for row in rows), _space(manifest, tensors), evaluation)
-
-
-def write_bundle(run: Run, folder: Path, *, library: LibraryKind = "curated", only: str | None = None) -> BundleManifest:
-    """Write a run's library as a bundle; a bundle that lies there is replaced. The same run and choice give the same bytes.
-
-    Args:
-        library: the control basis as it was curated, the basis itself, or every mined entry.
-        only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
-
-    Raises:
-        DeployError: nothing to steer with, or the folder is in use for something else.
-        CurationError: nothing is starred or tagged so, or an id is none of the library's.
-        StoreError: the run has no finished basis, or its files are damaged.
-    """
-    from stir_core.deploy.making import made_from
-
-    check_target(Path(folder))
-    return seal(Path(folder), *made_from(run, library, only))
+    return Bundle(folder, manifest, library, origins, _space(manifest, tensors), evaluation)
 
 
 def check_library(place: Path, manifest: BundleManifest, library: Library) -> None:
@@ -205,105 +205,6 @@ def check_library(place: Path, manifest: BundleManifest, library: Library) -> No
     n_actions = sum(entry.kind == "corrective" for entry in library.entries)
     if n_actions != manifest.n_actions:
         raise DeployError(f"{place} holds {n_actions} corrective entries, its manifest says {manifest.n_actions}: {AGAIN}")
-
-
-def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
-    """Put a certificate into a whole bundle, in place of one of the same name; the library stays as it is.
-
-    Raises:
-        DeployError: not a certificate's name, or the bundle is not whole.
-    """
-    if not CERTIFICATE.fullmatch(name):
-        raise DeployError(f"{name[:80]!r} is not a certificate's name: call it certificate-TARGET.json")
-    if len(data) > MAX_TEXT:
-        raise DeployError(f"{name} has {len(data):,} bytes, more than the {MAX_TEXT:,} that are read: certify fewer prompts")
-    bundle = read_bundle(folder)
-    manifest = bundle.manifest.replaced(files={**bundle.manifest.files, name: fact_of(data)})
-    # first the file, then the manifest: a reader between the two refuses, and never believes
-    write_file(folder / name, data)
-    write_file(folder / MANIFEST, manifest_bytes(manifest))
-    return manifest
-
-
-def seal(folder: Path, manifest: BundleManifest, files: Mapping[str, bytes]) -> BundleManifest:
-    """Write a bundle whole or not at all; a bundle that lies there is replaced, anything else is not.
-
-    Args:
-        manifest: without ``files``.
-
-    Raises:
-        DeployError: the folder is in use for something else, or cannot be written.
-    """
-    folder = Path(folder)
-    check_target(folder)
-    manifest = with_files(manifest, files)
-    part = folder.with_name(f"{folder.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, data in files.items():
-            write_file(part / name, data)
-        write_file(part / MANIFEST, manifest_bytes(manifest))
-        read_bundle(part)  # what was written is what a reader takes
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
-    except OSError as error:
-        raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
-    return manifest
-
-
-def with_files(manifest: BundleManifest, files: Mapping[str, bytes]) -> BundleManifest:
-    """The manifest, naming these files."""
-    return manifest.replaced(files={name: fact_of(files[name]) for name in sorted(files)})
-
-
-def check_target(folder: Path) -> None:
-    """Refuse to write over anything but a bundle or an empty folder.
-
-    Raises:
-        DeployError: naming what lies there.
-    """
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise DeployError(f"{folder} is not a folder: choose another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not is_bundle(folder):
-        raise DeployError(f"{folder} holds other files than a bundle's: choose another --out, nothing there is overwritten")
-
-
-def fact_of(data: bytes) -> FileFact:
-    """What a file with these bytes must be."""
-    return FileFact(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write bytes beside, flush them to the disk, then give them their name."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def manifest_bytes(manifest: BundleManifest) -> bytes:
-    """``manifest.json``."""
-    return (manifest.model_dump_json(indent=2) + "\n").encode("utf-8")
-
-
-def library_bytes(library: Library, space: KeySpace) -> tuple[bytes, dict[str, TensorFact]]:
-    """``library.safetensors`` and what is in it; the same library gives the same bytes."""
-    tensors = {"keys": library.keys.astype(np.float32), "actions": library.actions.astype(np.float32)}
-    tensors |= {f"mean.{layer}": mean.astype(np.float64) for layer, mean in space.means.items()}
-    tensors |= {f"map.{layer}": matrix.astype(np.float64) for layer, matrix in space.maps.items()}
-    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    kinds: dict[str, Literal["F32", "F64"]] = {"float32": "F32", "float64": "F64"}
-    return st.save(ordered), {name: TensorFact(dtype=kinds[str(rows.dtype)], shape=rows.shape) for name, rows in ordered.items()}
-
-
-def rows_of(library: Library, origins: tuple[Origin, ...]) -> list[ActionRow]:
-    """The rows of the table; entries name their rows in the bundle."""
-    numbered = [entry.replaced(key_row=i, action_row=i if entry.kind == "corrective" else None) for i, entry in enumerate(library.entries)]
-    return [ActionRow(entry, origin) for entry, origin in zip(numbered, origins, strict=True)]
 
 
 def _promised(path: Path, fact: FileFact) -> bytes:

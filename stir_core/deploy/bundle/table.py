@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -21,26 +21,20 @@ MAX_TABLE = 256 << 20
 _SAID = tuple(field for field in Origin.model_fields if field != "entry_id")
 
 
-class ActionRow(NamedTuple):
-    """One row of the table."""
-
-    entry: Entry
-    origin: Origin
-
-
-def table_bytes(rows: Sequence[ActionRow]) -> bytes:
+def table_bytes(entries: Sequence[Entry], origins: Sequence[Origin]) -> bytes:
     """The table as a Parquet file; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    plain = [row.entry.model_dump() | {field: getattr(row.origin, field) for field in _SAID} for row in rows]
+    rows = zip(entries, origins, strict=True)
+    plain = [entry.model_dump() | {field: getattr(origin, field) for field in _SAID} for entry, origin in rows]
     listed = [{key: list(value) if isinstance(value, tuple) else value for key, value in row.items()} for row in plain]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(listed, schema=_schema()), out, compression="zstd")
     return out.getvalue()
 
 
-def table_rows(path: Path, data: bytes, n: int) -> list[ActionRow]:
+def table_rows(path: Path, data: bytes, n: int) -> tuple[tuple[Entry, ...], tuple[Origin, ...]]:
     """Read a table of ``n`` rows that somebody else wrote: its columns and sizes are checked before it is unpacked.
 
     Raises:
@@ -63,14 +57,15 @@ def table_rows(path: Path, data: bytes, n: int) -> list[ActionRow]:
         rows = file.read(use_threads=False).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DeployError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0][:120]}): {AGAIN}") from None
-    return [_row(path, i, row) for i, row in enumerate(rows)]
+    entries, origins = zip(*(_row(path, i, row) for i, row in enumerate(rows)), strict=True)
+    return entries, origins
 
 
-def _row(path: Path, i: int, row: dict) -> ActionRow:
+def _row(path: Path, i: int, row: dict) -> tuple[Entry, Origin]:
     said = {field: row.pop(field) for field in _SAID}
     try:
         entry = Entry.model_validate(row)
-        return ActionRow(entry, Origin.model_validate({"entry_id": entry.id, **said}))
+        return entry, Origin.model_validate({"entry_id": entry.id, **said})
     except ValidationError as error:
         first = error.errors()[0]
         raise DeployError(f"{path} row {i} is not an entry ({first['loc'][0]}: {first['msg']}): {AGAIN}") from None

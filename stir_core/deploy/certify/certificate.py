@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from stir_core.deploy.bundle.reading import Bundle, attach
+from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.bundle.untrusted import read_plain
+from stir_core.deploy.bundle.writing import attach
 from stir_core.errors import DeployError
 from stir_core.records import ModelIdentity, Record
 

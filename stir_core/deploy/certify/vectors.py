@@ -15,8 +15,9 @@ from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Certificate, Compared, Tolerances, VectorCompared, Worst
 from stir_core.deploy.certify.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, package, quantised, read_directions
 from stir_core.deploy.certify.parity import versions
-from stir_core.deploy.targets.folders import INDEX
-from stir_core.deploy.targets.gguf import MEAN, control_vectors
+from stir_core.deploy.export import export_files
+from stir_core.deploy.targets import INDEX
+from stir_core.deploy.targets.gguf import MEAN
 from stir_core.intervene.prompting import user_message
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem
@@ -44,7 +45,7 @@ def certify_vectors(
     """
     package()  # said before anything is computed
     tolerances = tolerances or Tolerances()
-    files = control_vectors(bundle)
+    files = export_files(bundle, "gguf")
     scales = _scales(json.loads(files[INDEX]), actions)
     task = bundle.manifest.stage3.task
     questions = [user_message(problem, task) for problem in problems]

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.targets.folders import INDEX, file_names, index_bytes
+from stir_core.deploy.targets import INDEX, Recipe, file_names, index_bytes
 from stir_core.deploy.targets.gguf import mean_actions, mean_scale, nominal_scale
 
 SCHEMA = "EasySteer 0.29.0, steering API v2, payload wire version 1"
@@ -79,3 +79,12 @@ def payload(directions: Mapping[int, Float[np.ndarray, "d_model"]]) -> dict[str,
         digest.update(name.encode() + str(tuple(rows[name].shape)).encode() + data)
         tensors[name] = {"shape": list(rows[name].shape), "data": base64.b64encode(data).decode("ascii")}
     return {"version": WIRE_VERSION, "kind": "direction", "tensors": tensors, "extra": {}, "sha256": digest.hexdigest()}
+
+
+RECIPE = Recipe(
+    "EasySteer / vLLM",
+    steering_specs,
+    "vectors",
+    kept=("vectors, with the gate's strength at cosine 1 without a preview; an impulse at the last token of a request's prompt",),
+    lost=LOST,
+)

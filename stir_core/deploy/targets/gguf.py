@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.targets.folders import INDEX, file_names, index_bytes
+from stir_core.deploy.targets import INDEX, Recipe, file_names, index_bytes
 from stir_core.errors import DeployError
 from stir_core.records import Entry
 
@@ -26,12 +26,7 @@ MEAN = "mean.gguf"
 
 
 def control_vectors(bundle: Bundle) -> dict[str, bytes]:
-    """The files of the export, by name, its index among them.
-
-    Raises:
-        DeployError: an action of block 0.
-    """
-    check_blocks(bundle)
+    """The files of the export, by name, its index among them."""
     corrective = [(i, entry) for i, entry in enumerate(bundle.entries) if entry.kind == "corrective"]
     stems = file_names(tuple(entry.id for _, entry in corrective))
     files = {f"action-{stems[entry.id]}.gguf": _action(bundle, entry, bundle.actions[i]) for i, entry in corrective}
@@ -111,3 +106,13 @@ def gguf_bytes(bundle: Bundle, directions: Mapping[int, Float[np.ndarray, "d_mod
 
 def _action(bundle: Bundle, entry: Entry, action: Float[np.ndarray, "d_model"]) -> bytes:
     return gguf_bytes(bundle, {entry.layer: action}, {"stir.entry": entry.id, "stir.scale": nominal_scale(bundle, entry)})
+
+
+RECIPE = Recipe(
+    "llama.cpp",
+    control_vectors,
+    "vectors",
+    kept=("vectors, with the gate's strength at cosine 1 without a preview",),
+    lost=LOST,
+    check=check_blocks,
+)

@@ -1,4 +1,4 @@
-"""The published layout: a memory folder as the published controller reads it, and the library that it indexes.
+"""The published layout, there and back: a memory folder as the published controller reads it, and the library that it indexes.
 
     memory/keys.npy        [n, d] float32, rows of norm 1
     memory/entries.jsonl   one line a row: tool_name, entry_type ("wrong" steers, "right" is null), layer, control_point_m, quality,
@@ -22,12 +22,16 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stir_core.deploy.bundle.manifest import MAX_ENTRIES, MAX_WIDTH
+from stir_core import __version__
+from stir_core.deploy.bundle.manifest import MAX_ENTRIES, MAX_WIDTH, EvaluationSummary, Provenance
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.bundle.untrusted import read_plain
-from stir_core.deploy.targets.folders import INDEX, file_names, index_bytes
+from stir_core.deploy.bundle.writing import bundle_of
+from stir_core.deploy.targets import INDEX, Recipe, file_names, index_bytes
 from stir_core.errors import DeployError, first_line
+from stir_core.keyspace import KeySpace
 from stir_core.records import Entry
+from stir_core.store.curated import Curated, Origin
 from stir_core.store.runs import Library
 
 MAX_KEYS, MAX_ROWS, MAX_VECTOR = 1 << 30, 64 << 20, 2 << 20
@@ -82,12 +86,7 @@ class Published(NamedTuple):
 
 
 def published_files(bundle: Bundle) -> dict[str, bytes]:
-    """The files of the export, by path.
-
-    Raises:
-        DeployError: keys are compared in a space that the published controller does not know.
-    """
-    check_space(bundle)
+    """The files of the export, by path."""
     stems = file_names(tuple(entry.id for entry in bundle.entries))
     files: dict[str, bytes] = {}
     lines = []
@@ -154,6 +153,54 @@ def read_published(folder: Path) -> Published:
         raise DeployError(f"{memory / 'entries.jsonl'} names {twice} twice: {_AGAIN}")
     entries = tuple(_entry(i, row, raw[i], actions[i]) for i, row in enumerate(rows))
     return Published(Library(entries, raw, actions), _notes(rows, root))
+
+
+def bundled(found: Published, folder: Path, like: Bundle) -> Bundle:
+    """The library that was found, with the model and the Stage III settings of ``like``, on the word of whoever names it.
+
+    Raises:
+        DeployError: it does not fit that model or those control points.
+    """
+    library, model, stage3 = found.library, like.manifest.model, like.manifest.stage3
+    if library.keys.shape[1] != model.d_model:
+        raise DeployError(
+            f"{folder} has vectors of width {library.keys.shape[1]}, {model.name} has {model.d_model}: name what it was made with"
+        )
+    last = max(entry.layer for entry in library.entries)
+    if last >= model.n_layers:
+        raise DeployError(f"{folder} has actions of block {last}, {model.name} has {model.n_layers} blocks: name what it was made with")
+    latest = max(entry.m for entry in library.entries)
+    if latest > stage3.control_points:
+        raise DeployError(
+            f"{folder} has entries at control point {latest}, --like knows {stage3.control_points}: name what it was made with"
+        )
+    if not any(entry.kind == "corrective" for entry in library.entries):
+        raise DeployError(f"{folder} holds no action to steer with")
+    return bundle_of(
+        folder,
+        Curated(library, tuple(_unmarked(entry.id) for entry in library.entries)),
+        KeySpace("cosine", {}, {}),
+        EvaluationSummary(evaluated=False, reason="imported from the published layout, which holds no evaluation"),
+        base_model=like.manifest.base_model,
+        base_revision=like.manifest.base_revision,
+        model=model,
+        stage3=stage3.replaced(similarity="cosine"),
+        provenance=Provenance(
+            run=folder.resolve().name,
+            config_digest=like.manifest.provenance.config_digest,
+            inputs={},
+            library="published",
+            only=None,
+            curation_version=0,
+            curation_digest=None,
+            versions={"writer": f"stir-workbench {__version__}"},
+        ),
+        notes=(
+            *like.manifest.notes,
+            *found.notes,
+            f"model and settings are those of {like.manifest.provenance.run}, on the word of whoever imported it",
+        ),
+    )
 
 
 def unit_rows(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
@@ -329,3 +376,17 @@ def _notes(rows: list[PublishedEntry], root: Path) -> tuple[str, ...]:
     if not (root / "library" / "keys").is_dir():
         notes.append("imported from the published layout without raw keys: keys have norm 1")
     return tuple(notes)
+
+
+def _unmarked(entry_id: str) -> Origin:
+    return Origin(entry_id=entry_id, name=None, starred=False, tags=(), note=None)
+
+
+RECIPE = Recipe(
+    "Published layout",
+    published_files,
+    "keys and vectors",
+    kept=("vectors, keys and null entries; retrieval by the plain cosine, gate and impulse are the published controller's own",),
+    lost=LOST,
+    check=check_space,
+)

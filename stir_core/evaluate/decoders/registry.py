@@ -11,8 +11,8 @@ from stir_core.evaluate.decoders.early_exit import DEER
 from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING
 from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY
 from stir_core.evaluate.decoders.stepwise import NOISE, STATIC, STIR, VANILLA
-from stir_core.evaluate.libraries import LIBRARIES
 from stir_core.findings import Answer
+from stir_core.store.libraries import LIBRARIES
 
 DECODERS: dict[str, Decoder] = {
     decoder.name: decoder for decoder in (VANILLA, SAMPLING, SELF_CONSISTENCY, STATIC, DEER, SOFT_THINKING, MULTIPLEX, NOISE, STIR)
@@ -64,7 +64,7 @@ def method(text: str) -> Method:
         parameters: dict[str, Value] = {"library": "basis", "layer": -1, **given}
     else:
         parameters = {**decoder.parameters, **given}
-    if parameters.get("library", LIBRARIES[0]) not in LIBRARIES:
+    if parameters.get("library", "basis") not in LIBRARIES:
         raise ConfigError(f"method {text}: there is no library {parameters['library']!r}: take one of {', '.join(LIBRARIES)}")
     differing = {
         key: value

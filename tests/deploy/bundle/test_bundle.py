@@ -15,7 +15,9 @@ import safetensors.numpy as st
 from stir_core.config import config_from
 from stir_core.curation import make_edit
 from stir_core.deploy.bundle.manifest import BundleManifest
-from stir_core.deploy.bundle.reading import attach, fact_of, is_bundle, manifest_bytes, read_bundle, read_manifest, write_bundle
+from stir_core.deploy.bundle.reading import is_bundle, read_bundle, read_manifest
+from stir_core.deploy.bundle.writing import attach, fact_of, manifest_bytes
+from stir_core.deploy.export import export
 from stir_core.errors import CurationError, DeployError, MismatchError
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
@@ -31,7 +33,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def folder(run: Run, tmp_path: Path) -> Path:
-    write_bundle(run, tmp_path / "bundle")
+    export(run, tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
@@ -71,17 +73,17 @@ def test_what_is_read_is_what_the_run_holds(run: Run, folder: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes_and_another_library_another_digest(run: Run, folder: Path, tmp_path: Path) -> None:
-    write_bundle(run, tmp_path / "again")
+    export(run, tmp_path / "again")
     for name in ("manifest.json", *read_manifest(folder).files):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
-    assert write_bundle(run, tmp_path / "all", library="all").digest != read_manifest(folder).digest
+    assert export(run, tmp_path / "all", library="all").bundle.manifest.digest != read_manifest(folder).digest
 
 
 @pytest.mark.parametrize("kind", ["centred", "whitened"])
 def test_retrieval_is_the_runs_own_in_every_key_space(run: Run, tmp_path: Path, kind: str) -> None:
     facts = {**run.facts, "config": config_from({"seed": 7, "basis": {"similarity": kind}}).model_dump(mode="json")}
     run = Run(run.path, facts)
-    write_bundle(run, tmp_path / "spaced")
+    export(run, tmp_path / "spaced")
     bundle, state = read_bundle(tmp_path / "spaced"), np.random.default_rng(1).normal(size=(3, 16))
     for layer in (3, 5):
         np.testing.assert_array_equal(bundle.space.apply(layer, state), run.key_space().apply(layer, state))
@@ -90,8 +92,9 @@ def test_retrieval_is_the_runs_own_in_every_key_space(run: Run, tmp_path: Path, 
 
 def test_only_starred_actions_come_with_their_names_notes_and_null_entries(run: Run, tmp_path: Path) -> None:
     Curation.open(run).add(make_edit("star", ["p0001c"], None, **BY), make_edit("rename", ["p0001c"], "carry", **BY))
-    manifest = write_bundle(run, tmp_path / "starred", only="starred")
+    export(run, tmp_path / "starred", only="starred")
     bundle = read_bundle(tmp_path / "starred")
+    manifest = bundle.manifest
     assert [entry.id for entry in bundle.entries] == ["p0001c", "p0001n"]
     assert (bundle.origins[0].name, bundle.origins[0].starred) == ("carry", True)
     assert (manifest.provenance.only, manifest.provenance.curation_version) == ("starred", 2)
@@ -101,11 +104,11 @@ def test_only_starred_actions_come_with_their_names_notes_and_null_entries(run: 
 def test_a_selection_without_an_action_is_refused(run: Run, tmp_path: Path) -> None:
     Curation.open(run).add(make_edit("tag", ["p0001n"], "only-null", **BY))
     with pytest.raises(DeployError, match="holds no action"):
-        write_bundle(run, tmp_path / "b", only="tag:only-null")
+        export(run, tmp_path / "b", only="tag:only-null")
     with pytest.raises(CurationError, match="tagged so"):
-        write_bundle(run, tmp_path / "b", only="tag:none")
+        export(run, tmp_path / "b", only="tag:none")
     with pytest.raises(CurationError, match="within the curated library"):
-        write_bundle(run, tmp_path / "b", library="all", only="starred")
+        export(run, tmp_path / "b", library="all", only="starred")
     assert not (tmp_path / "b").exists()
 
 
@@ -114,15 +117,15 @@ def test_nothing_but_a_bundle_is_written_over(run: Run, folder: Path, tmp_path: 
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     for place in (tmp_path / "mine", run.path):
         with pytest.raises(DeployError, match="nothing there is overwritten"):
-            write_bundle(run, place)
+            export(run, place)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    write_bundle(run, folder, library="all")
+    export(run, folder, library="all")
     assert read_bundle(folder).manifest.provenance.library == "all" and not list(tmp_path.glob("*.part"))
 
 
 def test_no_folder_of_this_machine_is_told(run: Run, tmp_path: Path) -> None:
     local = curated_run(tmp_path, "local", model=IDENTITY.model_copy(update={"name": "/home/mara/secret/tiny"}))
-    write_bundle(local, tmp_path / "b")
+    export(local, tmp_path / "b")
     text = (tmp_path / "b" / "manifest.json").read_text() + (tmp_path / "b" / "README.md").read_text()
     assert "mara" not in text and str(tmp_path) not in text
     assert read_manifest(tmp_path / "b").model.name == "tiny" and read_manifest(tmp_path / "b").base_model is None

@@ -14,7 +14,8 @@ import pytest
 
 from stir_core.cli import main
 from stir_core.deploy.bundle.hub import pull, push
-from stir_core.deploy.bundle.reading import read_bundle, write_bundle
+from stir_core.deploy.bundle.reading import read_bundle
+from stir_core.deploy.export import export
 from stir_core.errors import DeployError
 from tests.curated_run import curated_run
 
@@ -108,7 +109,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_bundle(curated_run(tmp_path), tmp_path / "bundle")
+    export(curated_run(tmp_path), tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
@@ -160,7 +161,7 @@ def test_refusals_are_one_line(hub: Hub, folder: Path, tmp_path: Path, monkeypat
     with pytest.raises(DeployError, match=r"README\.md"):
         push(folder, "mara/lib")
     assert hub.files == {}
-    write_bundle(curated_run(tmp_path, "other"), folder)
+    export(curated_run(tmp_path, "other"), folder)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(DeployError, match="set HF_TOKEN"):
         push(folder, "mara/lib")

@@ -5,9 +5,10 @@ import json
 import pytest
 
 import stir_core as stir
-from stir_core.deploy.bundle.reading import read_bundle, write_bundle
+from stir_core.deploy.bundle.reading import read_bundle
 from stir_core.deploy.certify.certificate import Target, put, read_certificate
 from stir_core.deploy.certify.parity import by_runtime, by_server, certify
+from stir_core.deploy.export import export
 from stir_core.deploy.serving.process import serving
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import DeployError
@@ -66,7 +67,7 @@ def test_the_server_passes(session, steered):
 def test_another_vector_or_gate_fails_and_is_named(session, steered, engine, tmp_path, change, said):
     import re
 
-    write_bundle(tiny_run(tmp_path, engine.identity, **change), tmp_path / "bundle")
+    export(tiny_run(tmp_path, engine.identity, **change), tmp_path / "bundle")
     found = made(session, SteeredModel.on(steered.model, read_bundle(tmp_path / "bundle")))
     assert not found.passed and found.first_difference is not None
     assert re.search(said, found.first_difference) and found.first_difference.startswith("q")
@@ -88,7 +89,7 @@ def test_another_tokenizer_or_model_fails(session, steered, tokenizer, llama_pai
 
 
 def test_it_goes_into_the_bundle_and_an_edited_one_is_refused(session, steered, engine, tmp_path):
-    write_bundle(tiny_run(tmp_path, engine.identity), tmp_path / "bundle")
+    export(tiny_run(tmp_path, engine.identity), tmp_path / "bundle")
     whole = SteeredModel.on(steered.model, read_bundle(tmp_path / "bundle"))
     found = made(session, whole)
     file = put(tmp_path / "bundle", found)

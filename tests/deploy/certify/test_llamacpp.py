@@ -9,7 +9,7 @@ import pytest
 
 from stir_core.deploy.certify.llamacpp import LlamaCpp, effects, float32_copy, our_changes, quantised, read_directions
 from stir_core.deploy.certify.vectors import certify_vectors
-from stir_core.deploy.making import bundle_from
+from stir_core.deploy.export import make_bundle
 from stir_core.deploy.targets.gguf import MEAN, control_vectors
 from stir_core.errors import DeployError
 from stir_core.models.catalogue import EMBEDDED, resolve
@@ -63,14 +63,14 @@ def test_without_the_package_the_remedy_is_named(monkeypatch, tmp_path, tiny):
     with pytest.raises(DeployError, match=r"llama-cpp-python cannot be imported .*stir-workbench\[llamacpp\]"):
         LlamaCpp(tmp_path / "m.gguf", n_ctx=8)
     with pytest.raises(DeployError, match="cannot be imported"):  # before the model, which is another one, computes anything
-        certify_vectors(bundle_from(Run.open(DEMO)), tiny, tmp_path / "m.gguf", load_problems("arithmetic", "eval", n=1))
+        certify_vectors(make_bundle(Run.open(DEMO)), tiny, tmp_path / "m.gguf", load_problems("arithmetic", "eval", n=1))
 
 
 @pytest.mark.model
 @pytest.mark.slow
 def test_the_embedded_library_moves_llama_cpp_as_it_moves_us(smollm2):
     pytest.importorskip("llama_cpp", reason="needs llama.cpp: pip install -c constraints.txt -e '.[llamacpp]' (a C++ compiler)")
-    bundle = bundle_from(Run.open(DEMO))
+    bundle = make_bundle(Run.open(DEMO))
     problems = load_problems(bundle.manifest.stage3.task.name, "eval", n=2)
     source = resolve(EMBEDDED).path
     assert source is not None

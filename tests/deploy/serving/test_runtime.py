@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from stir_core.deploy.bundle.reading import read_bundle, write_bundle
+from stir_core.deploy.bundle.reading import read_bundle
+from stir_core.deploy.export import export
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.session import STEERED, VANILLA, open_session
@@ -70,7 +71,7 @@ def test_what_injects_nothing_is_plain_greedy_decoding(steered, llama_pair, opti
 
 def test_vectors_next_to_zero_are_plain_decoding(engine, tmp_path, steered):
     """A bundle refuses actions that are exactly zero; these are lost in float32."""
-    write_bundle(tiny_run(tmp_path, engine.identity, scale=1e-20), tmp_path / "bundle")
+    export(tiny_run(tmp_path, engine.identity, scale=1e-20), tmp_path / "bundle")
     weak = SteeredModel.on(steered.model, read_bundle(tmp_path / "bundle"))
     answers = weak.generate(list(QUESTIONS))
     assert any(decision.chosen for answer in answers for decision in answer.decisions)

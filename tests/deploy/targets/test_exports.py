@@ -12,10 +12,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.making import bundle_from
-from stir_core.deploy.targets.easysteer import steering_specs
-from stir_core.deploy.targets.folders import file_names, write_export
-from stir_core.deploy.targets.gguf import control_vectors, mean_actions
+from stir_core.deploy.export import export, export_files, make_bundle
+from stir_core.deploy.targets import file_names
+from stir_core.deploy.targets.gguf import mean_actions
 from stir_core.errors import DeployError
 from stir_core.records import Entry
 from stir_core.store.runs import Run
@@ -29,7 +28,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def bundle(run: Run) -> Bundle:
-    return bundle_from(run)
+    return make_bundle(run)
 
 
 def fields(path: Path) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def directions(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_each_action_is_a_control_vector_of_its_own_block(bundle: Bundle, run: Run, tmp_path: Path) -> None:
-    write_export(tmp_path / "gguf", control_vectors(bundle))
+    export(bundle, tmp_path / "gguf", to="gguf")
     index = json.loads((tmp_path / "gguf" / "stir-export.json").read_text())
     assert len(index["actions"]) == bundle.manifest.n_actions
     raw = {entry.id: run.action_rows()[entry.action_row] for entry in run.entries() if entry.action_row is not None}
@@ -61,7 +60,7 @@ def test_each_action_is_a_control_vector_of_its_own_block(bundle: Bundle, run: R
 
 
 def test_the_mean_has_each_layers_mean(bundle: Bundle, tmp_path: Path) -> None:
-    write_export(tmp_path / "gguf", control_vectors(bundle))
+    export(bundle, tmp_path / "gguf", to="gguf")
     found = directions(tmp_path / "gguf" / "mean.gguf")
     assert set(found) == {"direction.3", "direction.5"}
     own = [i for i, entry in enumerate(bundle.entries) if entry.kind == "corrective" and entry.layer == 3]
@@ -69,7 +68,7 @@ def test_the_mean_has_each_layers_mean(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_equal_bundles_give_equal_files(bundle: Bundle) -> None:
-    assert control_vectors(bundle) == control_vectors(bundle)
+    assert export_files(bundle, "gguf") == export_files(bundle, "gguf")
 
 
 def moved(bundle: Bundle, layer: int) -> Bundle:
@@ -79,9 +78,9 @@ def moved(bundle: Bundle, layer: int) -> Bundle:
 
 def test_block_0_is_refused_by_llama_cpp_and_not_by_easysteer(bundle: Bundle) -> None:
     with pytest.raises(DeployError, match=r"acts on the output of block 0, .*cannot express"):
-        control_vectors(moved(bundle, 0))
-    assert control_vectors(moved(bundle, 1))
-    assert steering_specs(moved(bundle, 0))
+        export_files(moved(bundle, 0), "gguf")
+    assert export_files(moved(bundle, 1), "gguf")
+    assert export_files(moved(bundle, 0), "easysteer")
 
 
 class Tensor(BaseModel):
@@ -128,7 +127,7 @@ class Spec(BaseModel):
 
 
 def test_steering_specs_have_the_published_shape_and_the_actions_numbers(bundle: Bundle) -> None:
-    files = steering_specs(bundle)
+    files = export_files(bundle, "easysteer")
     index = json.loads(files["stir-export.json"])
     assert "0.29.0" in index["schema"]
     rows = {entry.id: (entry, bundle.actions[i]) for i, entry in enumerate(bundle.entries)}
@@ -147,7 +146,7 @@ def test_steering_specs_have_the_published_shape_and_the_actions_numbers(bundle:
 
 def test_a_payloads_digest_is_the_one_that_the_engine_computes(bundle: Bundle) -> None:
     """Kind and version, then name, shape and bytes of each tensor in order of their names."""
-    wire = Spec.model_validate_json(steering_specs(bundle)["mean.json"]).vectors[0].data
+    wire = Spec.model_validate_json(export_files(bundle, "easysteer")["mean.json"]).vectors[0].data
     means = mean_actions(bundle)
     whole = b"direction:1" + b"".join(f"layer.{layer}(16,)".encode() + means[layer].tobytes() for layer in (3, 5))
     assert wire.sha256 == hashlib.sha256(whole).hexdigest()
@@ -159,10 +158,10 @@ def test_file_names_are_plain_and_all_different() -> None:
 
 
 def test_an_export_replaces_an_export_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
-    write_export(tmp_path / "out", control_vectors(bundle))
-    write_export(tmp_path / "out", steering_specs(bundle))
+    export(bundle, tmp_path / "out", to="gguf")
+    export(bundle, tmp_path / "out", to="easysteer")
     assert not (tmp_path / "out" / "mean.gguf").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(DeployError, match="nothing there is overwritten"):
-        write_export(tmp_path / "mine", control_vectors(bundle))
+        export(bundle, tmp_path / "mine", to="gguf")

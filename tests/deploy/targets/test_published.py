@@ -11,23 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from stir_core.deploy.bundle.reading import Bundle, read_bundle, seal
-from stir_core.deploy.importing import bundled
-from stir_core.deploy.making import bundle_from
-from stir_core.deploy.targets.folders import write_export
-from stir_core.deploy.targets.published import is_published, published_files, read_published, unit_rows
+from stir_core.deploy.bundle.reading import Bundle, read_bundle
+from stir_core.deploy.bundle.writing import bundle_files, save_bundle
+from stir_core.deploy.export import export, export_files, make_bundle
+from stir_core.deploy.targets.published import bundled, is_published, read_published, unit_rows
 from stir_core.errors import DeployError
 from tests.curated_run import curated_run
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return bundle_from(curated_run(tmp_path))
+    return make_bundle(curated_run(tmp_path))
 
 
 @pytest.fixture
 def folder(bundle: Bundle, tmp_path: Path) -> Path:
-    write_export(tmp_path / "published", published_files(bundle))
+    export(bundle, tmp_path / "published", to="published")
     return tmp_path / "published"
 
 
@@ -50,13 +49,13 @@ def refused(folder: Path) -> str:
 
 
 def test_there_and_back_every_byte_is_the_same(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
-    seal(tmp_path / "back", *bundled(read_published(folder), folder, bundle))
+    save_bundle(tmp_path / "back", bundle_files(bundled(read_published(folder), folder, bundle)))
     back = read_bundle(tmp_path / "back")
     assert back.entries == bundle.entries
     np.testing.assert_array_equal(back.keys, bundle.keys)
     np.testing.assert_array_equal(back.actions, bundle.actions)
-    again = published_files(back)
-    for name, data in published_files(bundle).items():
+    again = export_files(back, "published")
+    for name, data in export_files(bundle, "published").items():
         if name != "stir-export.json":  # names the bundle that it was made from
             assert again[name] == data, name
     assert back.manifest.provenance.library == "published" and "on the word of" in back.manifest.notes[-1]
@@ -122,7 +121,7 @@ def test_another_model_is_refused(bundle: Bundle, folder: Path) -> None:
 def test_a_key_space_that_the_published_controller_does_not_know_is_refused(bundle: Bundle) -> None:
     stage3 = bundle.manifest.stage3.model_copy(update={"similarity": "centred"})
     with pytest.raises(DeployError, match="plain cosine only"):
-        published_files(bundle._replace(manifest=bundle.manifest.model_copy(update={"stage3": stage3})))
+        export_files(bundle._replace(manifest=bundle.manifest.model_copy(update={"stage3": stage3})), "published")
 
 
 # ---- hostile input --------------------------------------------------------------------------------------------------------------------

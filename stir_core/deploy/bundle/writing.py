@@ -1,0 +1,193 @@
+"""Making a bundle in memory, and writing it: whole or not at all, and never over anything else.
+
+A bundle is made once, as one object: :func:`bundle_of` settles its manifest, the hashes of its files among it, and every target writes
+from that object. Its own files are a pure function of it (:func:`bundle_files`), so equal bundles are equal bytes.
+Files are written beside, flushed, and renamed together; what lies at the place before is replaced only where it is of the same kind.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import safetensors.numpy as st
+
+from stir_core.deploy.bundle.card import card_text
+from stir_core.deploy.bundle.manifest import (
+    ACTIONS,
+    CARD,
+    EVALUATION,
+    LIBRARY,
+    MANIFEST,
+    BundleManifest,
+    EvaluationSummary,
+    FileFact,
+    Norms,
+    Spread,
+    TensorFact,
+)
+from stir_core.deploy.bundle.reading import CERTIFICATE, MAX_TEXT, Bundle, check_library, is_bundle, read_bundle
+from stir_core.deploy.bundle.table import table_bytes
+from stir_core.errors import DeployError
+from stir_core.keyspace import KeySpace
+from stir_core.store.curated import Curated
+from stir_core.store.runs import Library
+
+T = TypeVar("T")
+_KINDS: dict[str, Literal["F32", "F64"]] = {"float32": "F32", "float64": "F64"}
+
+
+def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: EvaluationSummary, **told: Any) -> Bundle:
+    """A bundle that lies nowhere yet, as whole as one that was read.
+
+    Args:
+        folder: what it was made from.
+        chosen: its entries and vectors with their lineage; row numbers are made its own.
+        space: the run's key space; layers that no entry has are left out.
+        told: the facts of its manifest that do not follow from these: model, settings, provenance, notes.
+
+    Raises:
+        DeployError: entries that contradict each other, their vectors or the manifest.
+    """
+    entries = tuple(
+        entry.replaced(key_row=i, action_row=i if entry.kind == "corrective" else None) for i, entry in enumerate(chosen.library.entries)
+    )
+    library = Library(entries, chosen.library.keys.astype(np.float32), chosen.library.actions.astype(np.float32))
+    layers = tuple(sorted({entry.layer for entry in entries}))
+    means, maps = ({i: own[i].astype(np.float64) for i in layers if i in own} for own in (space.means, space.maps))
+    space = KeySpace(space.kind, means, maps)
+    corrective = [i for i, entry in enumerate(entries) if entry.kind == "corrective"]
+    manifest = BundleManifest(
+        layers=layers,
+        n_entries=len(entries),
+        n_actions=len(corrective),
+        norms=Norms(keys=_spread(library.keys), actions=_spread(library.actions[corrective])),
+        tensors={name: TensorFact(dtype=_KINDS[str(rows.dtype)], shape=rows.shape) for name, rows in _tensors(library, space).items()},
+        files={},
+        **told,
+    )
+    check_library(folder / ACTIONS, manifest, library)
+    bundle = Bundle(folder, manifest, library, chosen.origins, space, evaluation)
+    files = {name: fact_of(data) for name, data in sorted(_parts(bundle).items())}
+    return bundle._replace(manifest=manifest.replaced(files=files))
+
+
+def bundle_files(bundle: Bundle) -> dict[str, bytes]:
+    """Every file of a bundle that was made, by name; certificates are attached to a folder. Equal bundles give equal bytes."""
+    return _parts(bundle) | {MANIFEST: manifest_bytes(bundle.manifest)}
+
+
+def save_bundle(folder: Path, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle's files whole or not at all; a bundle that lies there is replaced, anything else is not.
+
+    Returns:
+        The bundle as it was read from what was written.
+
+    Raises:
+        DeployError: the folder is in use for something else, or cannot be written.
+    """
+    # The one place where written bytes are read again, on purpose: they get their name only once the reader that everybody has takes them.
+    return write_folder(folder, files, "a bundle", is_bundle, read_bundle)._replace(folder=Path(folder))
+
+
+def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
+    """Put a certificate into a whole bundle, in place of one of the same name; the library stays as it is.
+
+    Raises:
+        DeployError: not a certificate's name, or the bundle is not whole.
+    """
+    if not CERTIFICATE.fullmatch(name):
+        raise DeployError(f"{name[:80]!r} is not a certificate's name: call it certificate-TARGET.json")
+    if len(data) > MAX_TEXT:
+        raise DeployError(f"{name} has {len(data):,} bytes, more than the {MAX_TEXT:,} that are read: certify fewer prompts")
+    bundle = read_bundle(folder)  # again, since certifying takes minutes in which the folder may have changed
+    manifest = bundle.manifest.replaced(files={**bundle.manifest.files, name: fact_of(data)})
+    # first the file, then the manifest: a reader between the two refuses, and never believes
+    _write_file(folder / name, data)
+    _write_file(folder / MANIFEST, manifest_bytes(manifest))
+    return manifest
+
+
+def check_place(folder: Path, kind: str = "a bundle", ours: Callable[[Path], bool] = is_bundle) -> None:
+    """Refuse to write over anything but an empty folder, or one of the same kind.
+
+    Raises:
+        DeployError: naming what lies there.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise DeployError(f"{folder} is not a folder: choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not ours(folder):
+        raise DeployError(f"{folder} holds other files than {kind}'s: choose another --out, nothing there is overwritten")
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Callable[[Path], bool], check: Callable[[Path], T]) -> T:
+    """Write files (names may have folders) whole or not at all.
+
+    Args:
+        kind, ours: what a folder that may be replaced is called, and whether one is such.
+        check: looks at what was written before it gets its name; its result is given back.
+
+    Raises:
+        DeployError: the folder is in use for something else, or cannot be written.
+    """
+    folder = Path(folder)
+    check_place(folder, kind, ours)
+    part = folder.with_name(f"{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        for name, data in files.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            _write_file(part / name, data)
+        found = check(part)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except OSError as error:
+        raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
+    return found
+
+
+def fact_of(data: bytes) -> FileFact:
+    """What a file with these bytes must be."""
+    return FileFact(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+def manifest_bytes(manifest: BundleManifest) -> bytes:
+    """``manifest.json``."""
+    return (manifest.model_dump_json(indent=2) + "\n").encode("utf-8")
+
+
+def _parts(bundle: Bundle) -> dict[str, bytes]:
+    """Every file but the manifest."""
+    return {
+        LIBRARY: st.save(_tensors(bundle.library, bundle.space)),
+        ACTIONS: table_bytes(bundle.entries, bundle.origins),
+        EVALUATION: (bundle.evaluation.model_dump_json(indent=2) + "\n").encode("utf-8"),
+        CARD: card_text(bundle.manifest, bundle.evaluation).encode("utf-8"),
+    }
+
+
+def _tensors(library: Library, space: KeySpace) -> dict[str, np.ndarray]:
+    """What ``library.safetensors`` holds, in the order in which it is written."""
+    tensors = {"keys": library.keys, "actions": library.actions}
+    tensors |= {f"mean.{layer}": mean for layer, mean in space.means.items()}
+    tensors |= {f"map.{layer}": matrix for layer, matrix in space.maps.items()}
+    return {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+
+
+def _spread(rows: np.ndarray) -> Spread:
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return Spread(n=len(norms), mean=float(norms.mean()), sd=float(norms.std()), low=float(norms.min()), high=float(norms.max()))
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write bytes beside, flush them to the disk, then give them their name."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

