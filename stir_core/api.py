@@ -547,10 +547,10 @@ def certify_bundle(
         PromptError: a problem that is too long for the context.
     """
     from stir_core.deploy.certify.certificate import put
-    from stir_core.deploy.certify.parity import compared
+    from stir_core.deploy.certify.parity import certify_decisions
 
     reference = "a session of the workbench's engine"
-    made = compared(steered, session, problems, target, reference=reference, max_new_tokens=max_new_tokens)
+    made = certify_decisions(steered, session, problems, target, reference=reference, max_new_tokens=max_new_tokens)
     put(steered.bundle.folder, made)
     return made
 

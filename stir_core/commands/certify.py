@@ -63,13 +63,13 @@ def _certify(arguments: argparse.Namespace) -> int:
 
 def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
     """Decisions, tokens and numbers of a target that decodes by itself."""
-    from stir_core.deploy.certify.parity import compared
+    from stir_core.deploy.certify.parity import certify_decisions
     from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.models.loading import load_model
 
     session = _session(bundle, arguments.run, load_model(name, dtype=bundle.manifest.model.dtype))
     reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
-    return compared(
+    return certify_decisions(
         SteeredModel.load(bundle, name),
         session,
         problems,

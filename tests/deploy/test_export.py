@@ -73,3 +73,20 @@ def test_entries_chosen_by_id_come_with_their_null_entries(run: Run) -> None:
             make_bundle(run, only=only)
     many = make_bundle(curated_run(run.path.parent, "many", pairs=10, picked=20), only="ids:" + ",".join(f"p{i:04d}c" for i in range(8)))
     assert "only 8 entries by id" in export_files(many, "bundle")["README.md"].decode()
+
+
+def test_what_is_no_choice_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="'zero' is not one that is shipped: take one of curated, basis, all"):
+        export(run, tmp_path / "it", library="zero")
+    made = make_bundle(run)
+    with pytest.raises(DeployError, match="is a bundle already"):
+        export(made, tmp_path / "it", library="basis")
+    with pytest.raises(DeployError, match="cannot be written as 'onnx'"):
+        export(made, tmp_path / "it", to="onnx")
+    assert not (tmp_path / "it").exists()
+
+
+def test_a_made_bundle_is_the_one_that_is_read(run: Run, tmp_path: Path) -> None:
+    made, read = make_bundle(run), export(run, tmp_path / "it").bundle
+    assert (read.manifest, read.entries, read.origins, read.evaluation) == (made.manifest, made.entries, made.origins, made.evaluation)
+    assert (read.keys.tobytes(), read.actions.tobytes()) == (made.keys.tobytes(), made.actions.tobytes())

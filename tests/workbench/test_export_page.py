@@ -14,7 +14,7 @@ from fake_run import NASTY, make_fake_run  # pyright: ignore[reportMissingImport
 from page_reading import clean, leaves, texts  # pyright: ignore[reportMissingImports]
 
 from stir_core.curation import make_edit
-from stir_core.deploy.certify.certificate import Certificate, Tolerances, VectorCompared, Worst, put
+from stir_core.deploy.certify.certificate import Certificate, CertifiedVector, Tolerances, Worst, put
 from stir_core.deploy.export import export, export_files, make_bundle
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
@@ -152,7 +152,7 @@ def test_a_table_of_certificates_says_what_was_not_compared(run, tmp_path):
     bundle = make_bundle(run)
     table = certificate_table([(certificate(bundle), 0.0), (certificate(bundle, target="server", passed=False, worst=Worst()), 86400.0)])
     assert list(table["written"]) == ["1970-01-01 00:00", "1970-01-02 00:00"] and table["logits"].isna().tolist() == [False, True]
-    compared = tuple(VectorCompared(file=f"{r}.gguf", scale=1, correlation=r, spread=1, as_it_is=None) for r in (0.999, 0.991))
+    compared = tuple(CertifiedVector(file=f"{r}.gguf", scale=1, correlation=r, spread=1, as_it_is=None) for r in (0.999, 0.991))
     assert certificate_table([(certificate(bundle, vectors=compared), 0.0)])["correlation"].tolist() == [0.991]
     assert table["correlation"].isna().tolist() == [True, True]
 

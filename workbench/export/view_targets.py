@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.certify.certificate import Target as Certified
+from stir_core.deploy.certify.certificate import Deployment
 from stir_core.deploy.export import ExportTarget, export, targets_for
 from stir_core.errors import StirError
 from workbench import shipping
@@ -156,7 +156,7 @@ def _certificates(made: Bundle, folder: Path, there: shipping.Written) -> None:
 
 def _how_to_certify(facts: RunFacts, choice: Choice, folder: Path, there: shipping.Written | None) -> None:
     held = {each.target for each, _ in there.certificates} if there else set()
-    if wanted := [target for target in get_args(Certified) if target not in held]:
+    if wanted := [target for target in get_args(Deployment) if target not in held]:
         own = facts.run if choice.library == "basis" else None
         commands = "\n".join(certify_command(folder, target, own) for target in wanted)
         command_line(commands, "Parity certificate: 20 prompts through the workbench and through what the written bundle is deployed with")

@@ -13,7 +13,7 @@ from stir_core.deploy.bundle.writing import attach
 from stir_core.errors import DeployError
 from stir_core.records import ModelIdentity, Record
 
-Target = Literal["runtime", "server", "llamacpp"]
+Deployment = Literal["runtime", "server", "llamacpp"]
 """What a bundle is deployed with, and certified for."""
 MAX_CERTIFICATE = 4 << 20
 
@@ -41,7 +41,7 @@ class Worst(Record):
     cosine: float | None = None
 
 
-class Compared(Record):
+class CertifiedPrompt(Record):
     """One prompt."""
 
     id: str
@@ -53,7 +53,7 @@ class Compared(Record):
     same: bool
 
 
-class VectorCompared(Record):
+class CertifiedVector(Record):
     """One control vector file, behind all prompts."""
 
     file: str
@@ -72,7 +72,7 @@ class Certificate(Record):
 
     format: Literal["stir-certificate"] = "stir-certificate"
     schema_version: int = 1
-    target: Target
+    target: Deployment
     passed: bool
     first_difference: str | None
     bundle: str
@@ -84,10 +84,10 @@ class Certificate(Record):
     max_new_tokens: int
     tolerances: Tolerances
     worst: Worst
-    prompts: tuple[Compared, ...]
+    prompts: tuple[CertifiedPrompt, ...]
     injected: int
     """Steps that were steered, or prompts times control vectors: with none, little was compared."""
-    vectors: tuple[VectorCompared, ...] = ()
+    vectors: tuple[CertifiedVector, ...] = ()
     """Control vectors, where the target takes no more than these."""
     versions: dict[str, str]
     sha256: str = ""
@@ -111,7 +111,7 @@ def put(folder: Path, certificate: Certificate) -> Path:
     return folder / name
 
 
-def read_certificate(bundle: Bundle, target: Target) -> Certificate:
+def read_certificate(bundle: Bundle, target: Deployment) -> Certificate:
     """The bundle's certificate for a target.
 
     Raises:
@@ -130,6 +130,6 @@ def read_certificate(bundle: Bundle, target: Target) -> Certificate:
     return found
 
 
-def certified_targets(bundle: Bundle) -> tuple[Target, ...]:
+def certified_targets(bundle: Bundle) -> tuple[Deployment, ...]:
     """Targets that the bundle holds a certificate for; whether it is whole is for :func:`read_certificate` to say."""
-    return tuple(target for target in get_args(Target) if f"certificate-{target}.json" in bundle.manifest.files)
+    return tuple(target for target in get_args(Deployment) if f"certificate-{target}.json" in bundle.manifest.files)

@@ -31,7 +31,7 @@ Changes = dict[str, Float[np.ndarray, "d_vocab"]]
 """Change of the logits behind a prompt, by control vector file."""
 
 
-class Effect(NamedTuple):
+class VectorEffect(NamedTuple):
     """One control vector behind one prompt."""
 
     file: str
@@ -142,7 +142,7 @@ def our_changes(
 
 def effects(
     other: LlamaCpp, prompts: Sequence[Sequence[int]], vectors: Mapping[str, Directions], scales: Mapping[str, float], ours: list[Changes]
-) -> Iterator[Effect]:
+) -> Iterator[VectorEffect]:
     """The same in llama.cpp, beside ours: prompt by prompt, vector by vector."""
     for i, ids in enumerate(prompts):
         other.steer({}, 0.0)
@@ -151,7 +151,7 @@ def effects(
             other.steer(vectors[name], scale)
             theirs, own = other.logits(ids) - base, ours[i][name]
             moved = min(float(theirs.std()), float(own.std())) > 0
-            yield Effect(name, i, float(np.corrcoef(theirs, own)[0, 1]) if moved else 0.0, float(own.std()))
+            yield VectorEffect(name, i, float(np.corrcoef(theirs, own)[0, 1]) if moved else 0.0, float(own.std()))
 
 
 def quantised(path: Path) -> bool:

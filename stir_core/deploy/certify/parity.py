@@ -20,7 +20,7 @@ import transformers
 from stir_core import __version__
 from stir_core.config import DecodeConfig, with_changes
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.certify.certificate import Certificate, Compared, Target, Tolerances, Worst
+from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, Deployment, Tolerances, Worst
 from stir_core.deploy.serving.process import serving
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import KEY
@@ -35,14 +35,14 @@ _SECONDS = 3600.0
 """Longest that an answer of a server is waited for."""
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """The two answers that one prompt is given."""
 
     vanilla: Trace
     steered: Trace
 
 
-class Ask(NamedTuple):
+class ParityPrompt(NamedTuple):
     """What a target is asked for: a rendered user message, and the system prompt."""
 
     message: str
@@ -50,7 +50,7 @@ class Ask(NamedTuple):
     max_new_tokens: int
 
 
-Answering = Callable[[Sequence[Ask]], list[Pair]]
+Answering = Callable[[Sequence[ParityPrompt]], list[AnswerPair]]
 """A target: asks -> answers, in their order."""
 
 
@@ -58,7 +58,7 @@ def certify(
     bundle: Bundle,
     session: Session,
     problems: Sequence[Problem],
-    target: Target,
+    target: Deployment,
     answering: Answering,
     *,
     plain: LoadedModel | None = None,
@@ -77,14 +77,14 @@ def certify(
     tolerances = tolerances or Tolerances()
     decode = with_changes(session.config.decode, max_new_tokens=max_new_tokens, temperature=0.0)
     asks = [_ask(session, problem, max_new_tokens) for problem in problems]
-    theirs: list[Pair] = []
+    theirs: list[AnswerPair] = []
     for i, ask in enumerate(asks):
         theirs.append(_reference(session, ask, decode))
         report(f"workbench: {i + 1} of {len(problems)}")
     ours = answering(asks)
     report(f"{target}: {len(ours)} of {len(problems)}")
     found = Differences(tolerances)
-    rows: list[Compared] = []
+    rows: list[CertifiedPrompt] = []
     for problem, ask, want, have in zip(problems, asks, theirs, ours, strict=True):
         before = len(found.lines)
         for name, one, two in (("vanilla", want.vanilla, have.vanilla), ("steered", want.steered, have.steered)):
@@ -93,7 +93,7 @@ def certify(
             found.logits(problem.id, session.model, plain, list(want.steered.prompt_ids))
         chosen = tuple(step.decision.chosen for step in want.steered.steps)
         rows.append(
-            Compared(
+            CertifiedPrompt(
                 id=problem.id,
                 question=ask.message,
                 prompt_tokens=len(want.steered.prompt_ids),
@@ -115,7 +115,7 @@ def certify(
         worst=Worst.model_validate(found.worst),
         prompts=tuple(rows),
         injected=sum(chosen is not None for row in rows for chosen in row.decisions),
-        versions=versions(),
+        versions=software_versions(),
     )
     return made.replaced(sha256=made.digest)
 
@@ -189,23 +189,23 @@ class Differences:
         self.lines.append(line)
 
 
-def versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Software that numbers depend on."""
     own = {"stir-workbench": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "numpy": numpy.__version__}
     return own | {"python": platform.python_version(), "machine": platform.machine()}
 
 
-def _ask(session: Session, problem: Problem, max_new_tokens: int) -> Ask:
-    return Ask(user_message(problem, session.config.task), session.config.task.system, max_new_tokens)
+def _ask(session: Session, problem: Problem, max_new_tokens: int) -> ParityPrompt:
+    return ParityPrompt(user_message(problem, session.config.task), session.config.task.system, max_new_tokens)
 
 
-def _reference(session: Session, ask: Ask, decode: DecodeConfig) -> Pair:
+def _reference(session: Session, ask: ParityPrompt, decode: DecodeConfig) -> AnswerPair:
     events = session.compare(ask.message, session.config.gate, decode, raw=True)  # rendered already
     traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-    return Pair(traces[VANILLA], traces[STEERED])
+    return AnswerPair(traces[VANILLA], traces[STEERED])
 
 
-def compared(
+def certify_decisions(
     steered: SteeredModel,
     session: Session,
     problems: Sequence[Problem],
@@ -238,11 +238,11 @@ def compared(
 def by_runtime(steered: SteeredModel) -> Answering:
     """Answers of the runtime, all prompts in one batch."""
 
-    def answering(asks: Sequence[Ask]) -> list[Pair]:
+    def answering(asks: Sequence[ParityPrompt]) -> list[AnswerPair]:
         options: dict[str, Any] = {"max_new_tokens": asks[0].max_new_tokens, "temperature": 0.0, "raw": True}
         messages = [ask.message for ask in asks]
         plain, moved = (steered.generate(messages, off=off, **options) for off in (True, False))
-        return [Pair(one.trace, two.trace) for one, two in zip(plain, moved, strict=True)]
+        return [AnswerPair(one.trace, two.trace) for one, two in zip(plain, moved, strict=True)]
 
     return answering
 
@@ -250,17 +250,17 @@ def by_runtime(steered: SteeredModel) -> Answering:
 def by_server(url: str, model: str) -> Answering:
     """Answers of a server at ``url`` (without ``/v1``), all prompts at once."""
 
-    def answering(asks: Sequence[Ask]) -> list[Pair]:
+    def answering(asks: Sequence[ParityPrompt]) -> list[AnswerPair]:
         headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
         with httpx.Client(base_url=url, timeout=_SECONDS, headers=headers, trust_env=False) as client, ThreadPoolExecutor(8) as pool:
             jobs = [pool.submit(_posted, client, model, ask, off) for ask in asks for off in (True, False)]
             traces = [job.result() for job in jobs]
-        return [Pair(one, two) for one, two in zip(traces[::2], traces[1::2], strict=True)]
+        return [AnswerPair(one, two) for one, two in zip(traces[::2], traces[1::2], strict=True)]
 
     return answering
 
 
-def _posted(client: httpx.Client, model: str, ask: Ask, off: bool) -> Trace:
+def _posted(client: httpx.Client, model: str, ask: ParityPrompt, off: bool) -> Trace:
     first = [] if ask.system is None else [{"role": "system", "content": ask.system}]
     body = {
         "model": model,

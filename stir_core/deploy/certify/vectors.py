@@ -12,9 +12,18 @@ from typing import Any
 import numpy as np
 
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.certify.certificate import Certificate, Compared, Tolerances, VectorCompared, Worst
-from stir_core.deploy.certify.llamacpp import Effect, LlamaCpp, effects, float32_copy, our_changes, package, quantised, read_directions
-from stir_core.deploy.certify.parity import versions
+from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, CertifiedVector, Tolerances, Worst
+from stir_core.deploy.certify.llamacpp import (
+    LlamaCpp,
+    VectorEffect,
+    effects,
+    float32_copy,
+    our_changes,
+    package,
+    quantised,
+    read_directions,
+)
+from stir_core.deploy.certify.parity import software_versions
 from stir_core.deploy.export import export_files
 from stir_core.deploy.targets import INDEX
 from stir_core.deploy.targets.gguf import MEAN
@@ -54,7 +63,7 @@ def certify_vectors(
     report("llamacpp: our side")
     ours = our_changes(model, prompts, vectors, scales)
 
-    def measured(path: Path, what: str) -> list[Effect]:
+    def measured(path: Path, what: str) -> list[VectorEffect]:
         found = []
         with LlamaCpp(path, n_ctx=max(map(len, prompts)) + 1) as other:
             for effect in effects(other, prompts, vectors, scales, ours):
@@ -81,7 +90,7 @@ def certify_vectors(
         tolerances=tolerances,
         worst=Worst(),
         prompts=tuple(
-            Compared(
+            CertifiedPrompt(
                 id=problem.id,
                 question=question,
                 prompt_tokens=len(ids),
@@ -93,7 +102,7 @@ def certify_vectors(
         ),
         injected=len(exact),
         vectors=rows,
-        versions=versions() | {"llama-cpp-python": version("llama_cpp_python")},
+        versions=software_versions() | {"llama-cpp-python": version("llama_cpp_python")},
     )
     return made.replaced(sha256=made.digest)
 
@@ -105,9 +114,9 @@ def _scales(index: Mapping[str, Any], most: int) -> dict[str, float]:
     return {MEAN: index["mean"]["scale"]} | {listed[i]["file"]: listed[i]["scale"] for i in rows}
 
 
-def _compared(file: str, scale: float, exact: Sequence[Effect], as_it_is: Sequence[Effect]) -> VectorCompared:
+def _compared(file: str, scale: float, exact: Sequence[VectorEffect], as_it_is: Sequence[VectorEffect]) -> CertifiedVector:
     own = [effect for effect in exact if effect.file == file]
-    return VectorCompared(
+    return CertifiedVector(
         file=file,
         scale=scale,
         correlation=min(effect.correlation for effect in own),
@@ -116,7 +125,7 @@ def _compared(file: str, scale: float, exact: Sequence[Effect], as_it_is: Sequen
     )
 
 
-def _told(worst: Effect, problem: Problem, tolerances: Tolerances) -> str:
+def _told(worst: VectorEffect, problem: Problem, tolerances: Tolerances) -> str:
     return (
         f"{problem.id}: the changes in logits under {worst.file} correlate at {worst.correlation:.4f}, less than {tolerances.correlation:g}"
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import Limits, build_app
@@ -30,7 +30,7 @@ class Server(uvicorn.Server):
         grace: seconds that running answers have; a second signal ends them at once.
     """
 
-    def __init__(self, app: FastAPI, worker: Worker, grace: float):
+    def __init__(self, app: Starlette, worker: Worker, grace: float):
         super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
         self._worker, self._grace, self._hurried = worker, grace, False
 

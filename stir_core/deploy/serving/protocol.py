@@ -117,7 +117,7 @@ def usage(trace: Trace) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def summary(trace: Trace, digest: str, *, whole: bool) -> dict[str, Any]:
+def steering_facts(trace: Trace, digest: str, *, whole: bool) -> dict[str, Any]:
     """What the gate did: counts, and with ``whole`` the trace, evidence and decisions step by step."""
     facts: dict[str, Any] = {
         "bundle": digest,

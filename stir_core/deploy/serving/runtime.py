@@ -28,7 +28,7 @@ from stir_core.models.loading import LoadedModel, boot, load_model
 from stir_core.records import Decision, Event, Finish, ModelIdentity, Record, Trace, TraceEvent, Variant
 from stir_core.tasks.segment import segmenter
 
-Check = Literal["exact", "shape"]
+ModelCheck = Literal["exact", "shape"]
 """How well a model must fit its bundle: the very weights, tokenizer and dtype, or only its width and depth."""
 Prompt = str | Sequence[Mapping[str, str]]
 """A question, or a conversation: messages with ``role`` and ``content``."""
@@ -54,7 +54,7 @@ class Costs(Record):
 
 
 @dataclass(frozen=True)
-class Answer:
+class SteeredAnswer:
     """One finished answer."""
 
     trace: Trace
@@ -109,7 +109,7 @@ class SteeredModel:
     """
 
     def __init__(
-        self, hf_model: Any, tokenizer: Any, bundle: Bundle | Path | str, *, check: Check = "exact", weights_sha256: str | None = None
+        self, hf_model: Any, tokenizer: Any, bundle: Bundle | Path | str, *, check: ModelCheck = "exact", weights_sha256: str | None = None
     ):
         found = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
         name = str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
@@ -130,7 +130,7 @@ class SteeredModel:
         *,
         device: str = "auto",
         dtype: str | None = None,
-        check: Check = "exact",
+        check: ModelCheck = "exact",
     ) -> "SteeredModel":
         """The bundle on its own model, found by name; the model loads as everywhere else (folder, GGUF file, hub name).
 
@@ -144,7 +144,7 @@ class SteeredModel:
         return cls.on(loaded, found, check=check)
 
     @classmethod
-    def on(cls, model: LoadedModel, bundle: Bundle, *, check: Check = "exact") -> "SteeredModel":
+    def on(cls, model: LoadedModel, bundle: Bundle, *, check: ModelCheck = "exact") -> "SteeredModel":
         """The bundle on a model that is loaded already.
 
         Raises:
@@ -154,7 +154,7 @@ class SteeredModel:
         made._adopt(model, bundle, check)
         return made
 
-    def _adopt(self, model: LoadedModel, bundle: Bundle, check: Check) -> None:
+    def _adopt(self, model: LoadedModel, bundle: Bundle, check: ModelCheck) -> None:
         if check == "exact":
             bundle.manifest.check_model(model.identity)
         elif check == "shape":
@@ -166,10 +166,10 @@ class SteeredModel:
         self.memory = bundle.memory()
 
     @overload
-    def generate(self, prompts: Prompt | Sequence[Prompt], *, stream: Literal[False] = False, **options: Any) -> list[Answer]: ...
+    def generate(self, prompts: Prompt | Sequence[Prompt], *, stream: Literal[False] = False, **options: Any) -> list[SteeredAnswer]: ...
     @overload
     def generate(self, prompts: Prompt | Sequence[Prompt], *, stream: Literal[True], **options: Any) -> Iterator[Event]: ...
-    def generate(self, prompts: Any, *, stream: bool = False, **options: Any) -> list[Answer] | Iterator[Event]:
+    def generate(self, prompts: Any, *, stream: bool = False, **options: Any) -> list[SteeredAnswer] | Iterator[Event]:
         """Answer a prompt, or many side by side; rows do not touch each other.
 
         Args:
@@ -191,7 +191,7 @@ class SteeredModel:
         if stream:
             return events
         traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-        return [Answer(traces[row]) for row in sorted(traces)]
+        return [SteeredAnswer(traces[row]) for row in sorted(traces)]
 
     def _events(
         self,

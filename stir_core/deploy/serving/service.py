@@ -8,19 +8,20 @@ import asyncio
 import hmac
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from stir_core import __version__
-from stir_core.deploy.serving.meters import Meters
-from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, summary, usage_chunk
+from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, steering_facts, usage_chunk
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.worker import Busy, Ended, Ticket, Worker
 from stir_core.errors import DeployError, PromptError, SteeringError
@@ -33,6 +34,7 @@ _LOOK = 0.25
 """Seconds between two looks at whether a reader is still there."""
 _BODY = 30.0
 """Seconds in which a request's body must arrive."""
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,49 @@ class Limits:
     """Seconds that running answers have to end when the server stops."""
 
 
+class ServerMetrics:
+    """What the server counts, for Prometheus, in a registry of its own."""
+
+    def __init__(self, load: Callable[[], tuple[int, int]]):
+        self.registry = CollectorRegistry()
+        own: dict[str, Any] = {"registry": self.registry}
+        self._requests = Counter("stir_requests", "Requests for an answer, by HTTP status.", ["status"], **own)
+        self._ended = Counter("stir_answers", "Answers, by how they ended.", ["how"], **own)
+        self._tokens = Counter("stir_tokens", "Tokens: read in prompts, committed to answers, decoded in previews.", ["kind"], **own)
+        self._decisions = Counter("stir_decisions", "Decisions of the gate before a step.", ["outcome"], **own)
+        self._seconds = Histogram("stir_answer_seconds", "From request to the end of the answer.", buckets=_SECONDS, **own)
+        self._first = Histogram("stir_first_token_seconds", "From request to the first token.", buckets=_SECONDS, **own)
+        Gauge("stir_rows_live", "Answers being decoded.", **own).set_function(lambda: load()[0])
+        Gauge("stir_rows_waiting", "Answers waiting for a row.", **own).set_function(lambda: load()[1])
+
+    def asked(self, status: int) -> None:
+        """A request was answered, or refused, with this status."""
+        self._requests.labels(str(status)).inc()
+
+    def first(self, seconds: float) -> None:
+        """An answer has its first token."""
+        self._first.observe(seconds)
+
+    def decided(self, event: StepEvent) -> None:
+        """The gate decided."""
+        self._decisions.labels("null" if event.decision.chosen is None else "injected").inc()
+
+    def finished(self, trace: Trace, seconds: float) -> None:
+        """An answer came to its end."""
+        self._ended.labels(trace.finish).inc()
+        self._seconds.observe(seconds)
+        for kind, count in (("prompt", len(trace.prompt_ids)), ("committed", trace.tokens_used), ("probe", trace.probe_tokens)):
+            self._tokens.labels(kind).inc(count)
+
+    def cut(self, how: str) -> None:
+        """An answer did not come to its end: its reader left, time ran out, or decoding failed."""
+        self._ended.labels(how).inc()
+
+    def text(self) -> bytes:
+        """What Prometheus reads."""
+        return generate_latest(self.registry)
+
+
 @dataclass
 class _Call:
     """One request on its way."""
@@ -70,7 +115,7 @@ class Service:
     def __init__(self, steered: SteeredModel, name: str, limits: Limits, key: str | None):
         self.steered, self.name, self.limits, self._key = steered, name, limits, key
         self.worker = Worker(steered, rows=limits.rows, waiting=limits.waiting)
-        self.meters = Meters(lambda: self.worker.load)
+        self.meters = ServerMetrics(lambda: self.worker.load)
         self._mean_seconds = 1.0
 
     # -- endpoints -----------------------------------------------------------------------------------------------------
@@ -197,7 +242,7 @@ class Service:
         found = waiting.result()
         if isinstance(found, Ended):
             raise Refused(_ENDED[found.kind], found.why, kind="server_error", code=found.kind)
-        stir = summary(found, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
+        stir = steering_facts(found, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
         return JSONResponse(completion(call.name, self.name, found, stir))
 
     async def _last(self, call: _Call) -> Trace | Ended:
@@ -242,7 +287,7 @@ class Service:
 
     def _ending(self, call: _Call, trace: Trace, sent: str) -> list[bytes]:
         rest = trace.text[len(sent) :] if trace.text.startswith(sent) else ""  # half a character that was waited for
-        stir = summary(trace, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
+        stir = steering_facts(trace, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
         pieces = [sse(chunk(call.name, self.name, {"content": rest}))] if rest else []
         pieces.append(sse(chunk(call.name, self.name, {}, finish=trace.finish, stir=stir)))
         if call.asked.stream_options is not None and call.asked.stream_options.include_usage:
@@ -264,7 +309,7 @@ class Service:
         return first
 
 
-def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> FastAPI:
+def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Starlette:
     """The server as an ASGI application; its decode loop runs while its lifespan does.
 
     Args:
@@ -275,20 +320,20 @@ def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *,
     service = Service(steered, name, limits, key)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.worker.start()
         yield
         await asyncio.to_thread(service.worker.stop, limits.grace)
 
-    app = FastAPI(title="stir", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    routes = [
+        Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/models", service.models),
+        Route("/v1/models/{name:path}", service.model),
+        Route("/health", service.health),
+        Route("/metrics", service.metrics),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={Refused: _refusal, HTTPException: _no_such_thing})
     app.state.service = service
-    app.add_route("/v1/chat/completions", service.chat, methods=["POST"])
-    app.add_route("/v1/models", service.models, methods=["GET"])
-    app.add_route("/v1/models/{name:path}", service.model, methods=["GET"])
-    app.add_route("/health", service.health, methods=["GET"])
-    app.add_route("/metrics", service.metrics, methods=["GET"])
-    app.add_exception_handler(Refused, _refusal)
-    app.add_exception_handler(HTTPException, _no_such_thing)
     return app
 
 

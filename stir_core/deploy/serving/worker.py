@@ -1,4 +1,16 @@
-"""The one thread that owns the model: answers join its decode loop between two passes, and leave it when nobody waits for them."""
+"""The one thread that owns the model: answers join its decode loop between two passes, and leave it when no reader waits for them.
+
+Requests are handled on the server's event loop, decoding runs on a thread of its own, and the two meet here under one lock:
+
+- *In.* ``submit`` puts a ticket into the queue, or refuses it when the queue is full. Between two passes the step loop calls ``take``,
+  which hands out waiting tickets in their order while fewer than ``rows`` are live; it blocks only when nothing at all is live.
+- *Out.* A ticket leaves when its answer is whole, when its reader gave it up (``cancel``), or when its deadline has passed (counted
+  from ``submit``, waiting included). The step loop asks ``gone`` between two passes and drops what it names, so a cancelled answer costs
+  at most the pass that was running.
+- *Events* go to each ticket's sink, on the worker's thread and outside the lock: a sink must not wait.
+- *Failure.* A pass that fails ends the answers that were in it, each with a line that says so; those that wait go on.
+- *Stopping.* ``close`` takes nothing more, ``cut`` tells those who still wait that their answer ends here, and the thread ends.
+"""
 
 import threading
 import time

@@ -106,7 +106,7 @@ def published_files(bundle: Bundle) -> dict[str, bytes]:
         "lost": LOST,
     }
     return {
-        "memory/keys.npy": _npy(unit_rows(bundle.keys)),
+        "memory/keys.npy": _npy(unit_keys(bundle.keys)),
         "memory/entries.jsonl": "".join(lines).encode("utf-8"),
         "memory/meta.txt": f"N={len(bundle.entries)} H={bundle.keys.shape[1]}\n".encode(),
         **files,
@@ -203,7 +203,7 @@ def bundled(found: Published, folder: Path, like: Bundle) -> Bundle:
     )
 
 
-def unit_rows(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+def unit_keys(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     """Rows of norm 1, in float32 as the published code makes them."""
     return (rows / np.clip(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12, None)).astype(np.float32)
 
@@ -301,7 +301,7 @@ def _raw_key(root: Path, row: PublishedEntry, unit: Float[np.ndarray, "d"]) -> F
     if not row.key_path or not (root / "library" / "keys").is_dir():
         return unit
     raw = _vector(root / "library" / "keys", row.key_path, len(unit))
-    if not np.allclose(unit_rows(raw[None])[0], unit, atol=1e-4):
+    if not np.allclose(unit_keys(raw[None])[0], unit, atol=1e-4):
         raise DeployError(f"{root / 'library' / 'keys' / Path(row.key_path).name} is not the key that keys.npy holds: {_AGAIN}")
     return raw
 

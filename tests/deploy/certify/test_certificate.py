@@ -6,7 +6,7 @@ import pytest
 
 import stir_core as stir
 from stir_core.deploy.bundle.reading import read_bundle
-from stir_core.deploy.certify.certificate import Target, put, read_certificate
+from stir_core.deploy.certify.certificate import Deployment, put, read_certificate
 from stir_core.deploy.certify.parity import by_runtime, by_server, certify
 from stir_core.deploy.export import export
 from stir_core.deploy.serving.process import serving
@@ -24,7 +24,7 @@ def session(tiny_bundled, engine):
     return open_session(tiny_bundled[0], engine)
 
 
-def made(session, steered, target: Target = "runtime", answering=None, **more):
+def made(session, steered, target: Deployment = "runtime", answering=None, **more):
     more = {"reference": "run", "max_new_tokens": 32, "plain": steered.model} | more
     return certify(steered.bundle, session, PROBLEMS, target, answering or by_runtime(steered), **more)
 

@@ -14,7 +14,7 @@ import torch
 from stir_core.deploy.bundle.reading import Bundle, read_bundle
 from stir_core.deploy.bundle.writing import bundle_files, save_bundle
 from stir_core.deploy.export import export, export_files, make_bundle
-from stir_core.deploy.targets.published import bundled, is_published, read_published, unit_rows
+from stir_core.deploy.targets.published import bundled, is_published, read_published, unit_keys
 from stir_core.errors import DeployError
 from tests.curated_run import curated_run
 
@@ -82,7 +82,7 @@ def as_published(root: Path, bundle: Bundle) -> Path:
     """The same library as the published code writes it: arrays instead of tensors, its own names and paths, no keys beside."""
     (root / "memory").mkdir(parents=True)
     (root / "library" / "vectors").mkdir(parents=True)
-    np.save(root / "memory" / "keys.npy", unit_rows(bundle.keys))
+    np.save(root / "memory" / "keys.npy", unit_keys(bundle.keys))
     rows = []
     for i, entry in enumerate(bundle.entries):
         steers = entry.kind == "corrective"
@@ -103,7 +103,7 @@ def as_published(root: Path, bundle: Bundle) -> Path:
 def test_a_library_of_the_published_code_is_read_and_says_what_it_does_not_know(bundle: Bundle, tmp_path: Path) -> None:
     found = read_published(as_published(tmp_path / "theirs", bundle))
     np.testing.assert_array_equal(found.library.actions, bundle.actions)
-    np.testing.assert_allclose(found.library.keys, unit_rows(bundle.keys), atol=1e-6)
+    np.testing.assert_allclose(found.library.keys, unit_keys(bundle.keys), atol=1e-6)
     assert [entry.kind for entry in found.library.entries] == [entry.kind for entry in bundle.entries]
     assert found.library.entries[0].id == "pair_00000_wrong"
     assert "not known" in found.notes[0] and "keys have norm 1" in found.notes[1]
