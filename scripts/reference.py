@@ -187,7 +187,7 @@ def stir_parser() -> argparse.ArgumentParser:
     """The parser that `stir` itself uses."""
     from stir_core import cli
 
-    return cli._parser()
+    return cli.command_parser()
 
 
 def help_of(parser: argparse.ArgumentParser) -> str:

@@ -20,7 +20,7 @@ from stir_core.errors import DataError, PromptError, StirError
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; refusals become one line on stderr and exit code 2."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         with stoppable():
             return arguments.command(arguments)
@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of every command with its options and their help."""
     parser = argparse.ArgumentParser(prog="stir", description="STIR on TransformerLens: discover, select and replay latent actions.")
     parser.add_argument("--version", action="version", version=f"stir {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -1,6 +1,10 @@
-"""Session-wide fixtures: a tokenizer, a tiny random Llama, and its untouched Hugging Face twin."""
+"""What all tests share: places of their own, a tokenizer, a tiny random Llama and its Hugging Face twin."""
 
 import copy
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +12,38 @@ from transformers import PreTrainedTokenizerFast
 
 from stir_core.models.loading import LoadedModel, boot, load_model
 from tests.builders import make_hf, make_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("STIR_CACHE", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
+"""Settings that say what the tests may use; all others of the user's are taken away."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's home, caches and settings are out of reach; models are converted once, into ``STIR_CACHE`` or ``build/test-models``."""
+    home = tmp_path_factory.mktemp("home")
+    browsers = Path.home() / ".cache" / "ms-playwright"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("STIR_") and name not in KEPT]:
+            patch.delenv(name)
+        if browsers.is_dir() and "PLAYWRIGHT_BROWSERS_PATH" not in os.environ:
+            patch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(browsers))
+        patch.setenv("STIR_CACHE", os.environ.get("STIR_CACHE") or str(ROOT / "build" / "test-models"))
+        patch.setenv("HOME", str(home))
+        patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+        patch.setenv("STIR_RUNS", str(home / "shared-runs"))  # of fixtures that several tests share
+        yield home
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_runs(own_home: Path) -> Iterator[None]:
+    """Each test has a folder of runs of its own, where edits of the embedded run go too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STIR_RUNS", str(own_home / "runs" / str(next(NUMBERS))))
+        yield
 
 
 @pytest.fixture(scope="session")

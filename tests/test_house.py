@@ -254,3 +254,38 @@ def test_a_breach_through_another_file_is_seen() -> None:
     }
     assert carried_in("workbench/gates/data.py", files) == ["workbench/gates/data.py loads torch.nn through stir_core/intervene/memory.py"]
     assert carried_in("workbench/gates/data.py", files | {"stir_core/intervene/__init__.py": ""}) == []
+
+
+UNDERSCORED = {"_replace", "_actions", "_SubParsersAction", "_forward_hooks"}
+"""Named tuples', argparse's and torch's own, which offer them in no other way."""
+REACHED = {
+    "tests/evaluate/test_causal.py": {"_force", "_roll"},  # arms are silenced where their impulses are made
+    "tests/harvest/test_rollouts.py": {"_leave"},  # who had to wait shows in no result
+    "tests/intervene/test_controller.py": {"_action", "_preview_to_keep"},  # reuse is switched off, to compare with
+}
+"""Private names that a test may take: what it shows can be seen in no other way."""
+
+
+def private_names(source: str) -> set[str]:
+    """Names with an underscore that a test takes from elsewhere: imported, read as attributes, or written in a string that is patched."""
+    taken: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            taken |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            taken.add(node.attr)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "delattr", "patch.object", "patch")):
+            taken |= {part for word in node.args if isinstance(word, ast.Constant) for part in str(word.value).split(".")}
+    return {name for name in taken if name.startswith("_") and not name.startswith("__")}
+
+
+def test_tests_use_what_is_public() -> None:
+    files = {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in (ROOT / "tests").rglob("*.py")}
+    assert len(files) > 100
+    assert {path: own for path, text in files.items() if (own := private_names(text) - UNDERSCORED - REACHED.get(path, set()))} == {}
+
+
+def test_a_private_name_is_seen() -> None:
+    assert private_names("from stir_core.cli import _parser") == {"_parser"}
+    assert private_names("cli._parser().parse_args()\nself._own = point.__dict__") == {"_parser"}
+    assert private_names("monkeypatch.setattr(causal, '_force', silent)\nmonkeypatch.setattr('a.b._limit', 1)") == {"_force", "_limit"}

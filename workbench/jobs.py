@@ -36,7 +36,8 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 _TOLD = re.compile(r"(STIR|OMP|MKL)_\w+|HF_HUB_OFFLINE|CUDA_VISIBLE_DEVICES|PYTHONPATH")
 """Environment variables that the log names; of all others not even the name."""
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
-_CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
+CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
+"""The processes that this server started itself, by number; those of an earlier server are known from their files alone."""
 _STARTING = threading.Lock()
 
 State = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
@@ -235,7 +236,7 @@ class JobStore:
                 )
             except OSError as error:
                 raise StoreError(f"{job.command[0]} cannot be started ({error.strerror}): see {self._folder / job.log}") from None
-        _CHILDREN[child.pid] = child
+        CHILDREN[child.pid] = child
         try:
             created = psutil.Process(child.pid).create_time()
         except psutil.NoSuchProcess:  # it is over already; its last line says how
@@ -270,9 +271,9 @@ class JobStore:
 
 def _process(job: Job) -> psutil.Process | None:
     """The job's own process; ``None`` when it is gone, or its number now belongs to another."""
-    child = _CHILDREN.get(job.pid)
+    child = CHILDREN.get(job.pid)
     if child is not None and child.poll() is not None:
-        del _CHILDREN[job.pid]
+        del CHILDREN[job.pid]
         return None
     if job.host != socket.gethostname() or job.pid <= 0:
         return None

@@ -65,7 +65,7 @@ class CostEstimate(Record):
         return next(each for each in self.quantities if each.name == name)
 
 
-class _Lengths(NamedTuple):
+class Lengths(NamedTuple):
     """Tokens of a run's rollouts."""
 
     prompts: tuple[int, ...]
@@ -132,7 +132,7 @@ def _layers(config: RunConfig, sizes: Sizes | None) -> int | None:
     return len(config.mining.layers)
 
 
-def _rollout_rows(config: RunConfig, lengths: _Lengths | None) -> list[Quantity]:
+def _rollout_rows(config: RunConfig, lengths: Lengths | None) -> list[Quantity]:
     n, budget = config.task.n_train * config.rollouts.k, config.rollouts.max_new_tokens
     low, high = (n * each for each in mean_tokens(lengths, budget)) if lengths else (None, None)
     return [
@@ -141,7 +141,7 @@ def _rollout_rows(config: RunConfig, lengths: _Lengths | None) -> list[Quantity]
     ]
 
 
-def mean_tokens(lengths: _Lengths, budget: int) -> tuple[float, float]:
+def mean_tokens(lengths: Lengths, budget: int) -> tuple[float, float]:
     """Expected tokens of a rollout under another budget, as a range: an answer that was cut off might have ended at once, or never."""
     n = len(lengths.answers)
     low = sum(min(tokens, budget) for tokens in lengths.answers)
@@ -184,7 +184,7 @@ def _steered_rows(config: RunConfig) -> list[Quantity]:
     ]
 
 
-def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: _Lengths | None) -> Quantity:
+def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: Lengths | None) -> Quantity:
     """Forward FLOPs of the rollouts alone; sequences that are put back for want of memory are read again, which is not counted."""
     name, problems, k, budget = "rollout FLOPs", config.task.n_train, config.rollouts.k, config.rollouts.max_new_tokens
     if sizes is None:
@@ -228,7 +228,7 @@ def _time_row(rows: list[Quantity], measured: Measured | None) -> Quantity:
     return Quantity(name="decoding time", unit="seconds", low=least / fast, high=most / slow, note=note)
 
 
-def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, lengths: _Lengths | None) -> list[str]:
+def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, lengths: Lengths | None) -> list[str]:
     notes: list[str] = []
     if measured is None:
         notes.append(
@@ -294,19 +294,19 @@ def _rates(run: Run) -> list[float]:
     return [took.tokens_per_second for took in run.log() if took.stage == "rollouts" and took.tokens_per_second]
 
 
-def _lengths_of(run: Run) -> _Lengths:
+def _lengths_of(run: Run) -> Lengths:
     return _lengths(run.path, run.digest("rollouts"))
 
 
 @lru_cache(maxsize=8)
-def _lengths(path: Path, digest: str) -> _Lengths:
+def _lengths(path: Path, digest: str) -> Lengths:
     """Read once for each state of a run: the digest is of its files."""
     rollouts = Run.open(path).rollouts()
     if not rollouts:
         raise StoreError(f"run {path} has no rollouts: add --redo rollouts")
     prompts = {rollout.problem_id: len(rollout.prompt_ids) for rollout in rollouts}
     answers = tuple(rollout.n_tokens for rollout in rollouts)
-    return _Lengths(tuple(prompts.values()), answers, tuple(rollout.finish == "length" for rollout in rollouts))
+    return Lengths(tuple(prompts.values()), answers, tuple(rollout.finish == "length" for rollout in rollouts))
 
 
 def in_words(quantity: Quantity) -> tuple[str, str]:

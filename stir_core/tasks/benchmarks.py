@@ -31,11 +31,16 @@ def benchmark_problems(name: str, split: str) -> tuple[Problem, ...]:
     """
     if split not in ORIGINS[name]:
         raise DataError(f"task {name} has no split {split!r}: take one of {', '.join(ORIGINS[name])}")
-    return _load(name, split, os.environ.get(DATA_ROOT_VARIABLE, ""))
+    return read_benchmark(name, split, os.environ.get(DATA_ROOT_VARIABLE, ""))
 
 
 @lru_cache(maxsize=32)
-def _load(name: str, split: str, root: str) -> tuple[Problem, ...]:
+def read_benchmark(name: str, split: str, root: str) -> tuple[Problem, ...]:
+    """All problems of one split, in the data set's order, from its file below ``root`` or, where that is empty, from the hub; read once.
+
+    Raises:
+        DataError: the file or the data set cannot be read, or holds no problem of this split.
+    """
     origin = ORIGINS[name][split]
     where, raw = _from_file(Path(root) / origin.file) if root else _from_hub(name, origin)
     mapped = (row for row in _mapped(where, raw, origin) if origin.part is None or origin.part(row))

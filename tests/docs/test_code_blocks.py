@@ -56,12 +56,12 @@ def test_every_block_says_what_it_is() -> None:
 
 
 def test_every_command_line_is_understood() -> None:
-    parser = cli._parser()
+    parser = cli.command_parser()
     assert [f"{shown(line)} {why}" for line in LINES if (why := refused(line.words, parser))] == []
 
 
 def test_every_command_in_a_sentence_is_there() -> None:
-    known = {each.words: options_of(each.parser) for each in reference.commands(cli._parser())}
+    known = {each.words: options_of(each.parser) for each in reference.commands(cli.command_parser())}
     assert [f"{shown(line)} {why}" for page in PAGES for line in inline_commands(page) if (why := unknown(line.words, known))] == []
 
 
@@ -135,13 +135,13 @@ def unknown(words: tuple[str, ...], known: dict[tuple[str, ...], set[str]]) -> s
     ],
 )
 def test_a_line_that_is_wrong_is_seen(line: str, why: str) -> None:
-    said = refused(tuple(line.split()), cli._parser())
+    said = refused(tuple(line.split()), cli.command_parser())
     assert said is not None and why in said
 
 
 @pytest.mark.parametrize(("words", "why"), [("stir evaluate demo", "no stir evaluate"), ("stir run C --onto X", "has no --onto")])
 def test_a_wrong_command_in_a_sentence_is_seen(words: str, why: str) -> None:
-    said = unknown(tuple(words.split()), {each.words: options_of(each.parser) for each in reference.commands(cli._parser())})
+    said = unknown(tuple(words.split()), {each.words: options_of(each.parser) for each in reference.commands(cli.command_parser())})
     assert said is not None and why in said
 
 

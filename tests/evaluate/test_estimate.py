@@ -8,7 +8,7 @@ import pytest
 from stir_core.cli import main
 from stir_core.config import config_from
 from stir_core.errors import ConfigError, DataError, ModelError
-from stir_core.evaluate.estimate import _Lengths, estimate, in_words, mean_tokens, rollout_flops
+from stir_core.evaluate.estimate import Lengths, estimate, in_words, mean_tokens, rollout_flops
 from stir_core.models.cost import Cost, Shape, flops
 from stir_core.models.loading import load_model
 from stir_core.models.sizes import sizes_of
@@ -57,7 +57,7 @@ def _fed(prompt: int, rollout) -> Cost:
 
 
 def test_an_answer_that_was_cut_off_is_a_range():
-    lengths = _Lengths((5,), (10, 20, 30), (False, False, True))
+    lengths = Lengths((5,), (10, 20, 30), (False, False, True))
     assert mean_tokens(lengths, 30) == (20, 20)
     assert mean_tokens(lengths, 15) == pytest.approx((40 / 3, 40 / 3))  # shorter: known exactly
     assert mean_tokens(lengths, 60) == (20, 30)  # longer: it might have ended at once, or never

@@ -165,10 +165,10 @@ def test_rows_come_from_the_hub_where_no_folder_is_named(monkeypatch):
 
     monkeypatch.delenv("STIR_DATA_ROOT", raising=False)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    benchmarks._load.cache_clear()
+    benchmarks.read_benchmark.cache_clear()
     assert [problem.answer for problem in benchmark_problems("gsm8k", "test")] == ["4", "5"]
     assert asked == [(("openai/gsm8k", "main"), {"split": "test"})]
-    benchmarks._load.cache_clear()
+    benchmarks.read_benchmark.cache_clear()
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch):
@@ -177,7 +177,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
 
     monkeypatch.delenv("STIR_DATA_ROOT", raising=False)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    benchmarks._load.cache_clear()
+    benchmarks.read_benchmark.cache_clear()
     with pytest.raises(DataError) as caught:
         benchmark_problems("gsm8k", "test")
     assert str(caught.value) == (

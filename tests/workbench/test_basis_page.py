@@ -81,7 +81,7 @@ def test_what_the_browser_selects_is_told_apart(monkeypatch: pytest.MonkeyPatch)
 
     def select(*ids: str, **region: list) -> None:
         state["basis_map"] = {"selection": {"points": [{"customdata": [i, 1]} for i in ids], "box": [], "lasso": [], **region}}
-        basis_map._take()
+        basis_map.take_selection()
 
     select("a", "b", "c", lasso=[{"x": [0, 1, 1]}])
     assert state["basis_lasso"] == ["a", "b", "c"] and "action" not in state

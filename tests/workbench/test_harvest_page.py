@@ -42,7 +42,7 @@ def command(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     yield own
     for each in own.running():
         os.killpg(each.job.pid, signal.SIGKILL)
-        jobs._CHILDREN.pop(each.job.pid).wait(10)
+        jobs.CHILDREN.pop(each.job.pid).wait(10)
 
 
 def set_field(app: AppTest, kind: str, key: str, value: object) -> AppTest:

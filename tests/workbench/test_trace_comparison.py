@@ -133,7 +133,7 @@ def test_commands_survive_any_prompt(fake_run: Run) -> None:
 
 
 def test_commands_are_ones_the_command_line_knows(fake_run: Run) -> None:
-    from stir_core.cli import _parser
+    from stir_core.cli import command_parser
 
     changed = {
         "gate.k_scale": 0.3,
@@ -144,6 +144,6 @@ def test_commands_are_ones_the_command_line_knows(fake_run: Run) -> None:
         "decode.max_new_tokens": 99,
     }
     words = shlex.split(trace_command(fake_run, "a question", raw=True, changed=changed))
-    options = _parser().parse_args(words[1:])
+    options = command_parser().parse_args(words[1:])
     assert (options.prompt, options.strength, options.max_new_tokens, options.raw) == ("a question", 0.3, 99, True)
-    assert _parser().parse_args(shlex.split(run_command(fake_run, "basis"))[1:]).until == "basis"
+    assert command_parser().parse_args(shlex.split(run_command(fake_run, "basis"))[1:]).until == "basis"

@@ -36,7 +36,7 @@ def action_map_view(facts: RunFacts, chosen: str) -> None:
     st.plotly_chart(
         cache.map_figure(facts, projection, column, chosen),
         key=_MAP,
-        on_select=_take,
+        on_select=take_selection,
         selection_mode=("points", "box", "lasso"),
         config={"scrollZoom": True, "displaylogo": False},
         alt=f"{projection} map of {len(facts.entries)} entries by {column}",
@@ -60,7 +60,7 @@ def drop_lasso() -> None:
     st.session_state.pop(_LASSO, None)
 
 
-def _take() -> None:
+def take_selection() -> None:
     """What the browser selected: a region is collected, a single click chooses, an emptied region is forgotten."""
     selection = (st.session_state.get(_MAP) or {}).get("selection") or {}
     found = [str(data[0]) for data in session.selected_points(_MAP) if data]

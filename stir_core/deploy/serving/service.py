@@ -32,7 +32,7 @@ KEY = "STIR_API_KEY"
 _ENDED = {"timeout": 504, "stopping": 503, "failed": 500}
 _LOOK = 0.25
 """Seconds between two looks at whether a reader is still there."""
-_BODY = 30.0
+BODY_SECONDS = 30.0
 """Seconds in which a request's body must arrive."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -173,7 +173,7 @@ class Service:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(_BODY):
+            async with asyncio.timeout(BODY_SECONDS):
                 async for part in request.stream():
                     body += part
                     if len(body) > self.limits.body:
@@ -181,7 +181,7 @@ class Service:
         except ClientDisconnect:
             raise Refused(400, "the request ended before its body did") from None
         except TimeoutError:
-            raise Refused(408, f"the body was not whole after {_BODY:g} seconds") from None
+            raise Refused(408, f"the body was not whole after {BODY_SECONDS:g} seconds") from None
         return bytes(body)
 
     def _begin(self, asked: ChatRequest) -> _Call:

@@ -161,7 +161,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(url):
     [(b"10737418240", b"{", b"413"), (b"9" * 40, b"{", b"400"), (b"-5", b"{}", b"400"), (b"5000", b"{", b"408")],
 )
 def test_bodies_that_are_not_what_was_announced(url, monkeypatch, length, body, answer):
-    monkeypatch.setattr("stir_core.deploy.serving.service._BODY", 0.2)
+    monkeypatch.setattr("stir_core.deploy.serving.service.BODY_SECONDS", 0.2)
     host, port = url.removeprefix("http://").split(":")
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
     with socket.create_connection((host, int(port)), timeout=20) as connection:
