@@ -1,8 +1,9 @@
 """Changing a config key by key, as ``--set section.key=value`` does, and writing down which keys two configs differ in."""
 
-import json
 import tomllib
 from typing import Any
+
+import tomli_w
 
 from stir_core.config import RunConfig, config_from
 from stir_core.errors import ConfigError
@@ -53,17 +54,12 @@ def as_text(value: Any) -> str:
         return NONE
     if isinstance(value, list | tuple):
         return f"[{', '.join(as_text(each) for each in value)}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").removesuffix("\n")
 
 
 def as_toml(config: RunConfig) -> str:
     """The whole config as a TOML file. A value that is ``None`` is left out, so it comes back as its default: see :func:`left_out`."""
-    data = config.model_dump(mode="json")
-    lines = [f"{key} = {as_text(value)}" for key, value in data.items() if not isinstance(value, dict)]
-    for name, section in data.items():
-        if isinstance(section, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {as_text(value)}" for key, value in section.items() if value is not None)]
-    return "\n".join(lines) + "\n"
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def left_out(config: RunConfig) -> list[str]:
