@@ -4,7 +4,7 @@ Thin on purpose: every function here opens what it is given by name and calls th
 loaded by the calls that need a model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.findings import CausalReport, EvaluationReport, Roll
 from stir_core.readings import TokenReading
-from stir_core.records import Lens, Problem, Record, Trace, TraceEvent
+from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
-    from stir_core.stages.pipeline import Progress
 
 
 class Steered(NamedTuple):
@@ -77,7 +76,7 @@ def harvest_run(
     *,
     until: str = STAGES[-1],
     model: "LoadedModel | None" = None,
-    report: "Callable[[Progress], None] | None" = None,
+    report: OnProgress | None = None,
 ) -> Run:
     """Make a run from a config: rollouts, states, actions (Stage I), basis (II), steered held-out answers (III).
 

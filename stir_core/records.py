@@ -4,7 +4,8 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 "not measured" or "does not apply"; it never stands for a number.
 """
 
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,6 +34,23 @@ class Record(BaseModel):
         if unknown := values.keys() - type(self).model_fields.keys():
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
         return self.model_copy(update=values)
+
+
+class Progress(NamedTuple):
+    """How far a command has come with one kind of work."""
+
+    stage: str
+    """What is being made, e.g. ``"rollouts"`` or ``"eval"``."""
+    done: int
+    total: int
+    unit: str
+    """What is counted, e.g. ``"answers"``."""
+    tokens: int = 0
+    """Tokens decoded for it so far."""
+
+
+OnProgress = Callable[[Progress], None]
+"""What every long command calls as it goes."""
 
 
 class Problem(Record):

@@ -31,10 +31,10 @@ def add(command: Command) -> None:
 
 
 def _causal(arguments: argparse.Namespace) -> int:
-    from stir_core.evaluate.causal import Ask, Counts, measure
+    from stir_core.evaluate.causal import Ask, measure
     from stir_core.evaluate.causal_text import markdown
     from stir_core.models.loading import model_of
-    from stir_core.stages.pipeline import Progress, short_environment
+    from stir_core.stages.pipeline import short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -53,11 +53,7 @@ def _causal(arguments: argparse.Namespace) -> int:
         fresh=arguments.fresh,
     )
     with progress() as report:
-
-        def show(counts: Counts) -> None:
-            report(Progress(counts.what, counts.done, counts.planned, counts.what, counts.tokens))
-
-        found, path = measure(run, model, ask, command=_command(arguments), environment=short_environment(), report=show)
+        found, path = measure(run, model, ask, command=_command(arguments), environment=short_environment(), report=report)
     if arguments.json:
         print(json.dumps(found.model_dump(mode="json"), indent=2))
         return 0

@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command
+from stir_core.commands.console import Command, progress
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from stir_core.deploy.certify.certificate import Certificate
     from stir_core.intervene.session import Session
     from stir_core.models.loading import LoadedModel
-    from stir_core.records import Problem
+    from stir_core.records import OnProgress, Problem
 
 
 def add(command: Command) -> None:
@@ -52,7 +50,8 @@ def _certify(arguments: argparse.Namespace) -> int:
     name = arguments.model or made_with.name
     problems = _problems(bundle, arguments.run, arguments.n)
     compared = _vectors if vectors else _decisions
-    made = compared(arguments, bundle, name, problems)
+    with progress() as report:
+        made = compared(arguments, bundle, name, problems, report)
     file = put(arguments.bundle, made)
     if arguments.json:
         print(json.dumps(made.model_dump(mode="json"), indent=2))
@@ -61,7 +60,9 @@ def _certify(arguments: argparse.Namespace) -> int:
     return 0 if made.passed else 1
 
 
-def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
+def _decisions(
+    arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]", report: "OnProgress"
+) -> "Certificate":
     """Decisions, tokens and numbers of a target that decodes by itself."""
     from stir_core.deploy.certify.parity import certify_decisions
     from stir_core.deploy.serving.runtime import SteeredModel
@@ -76,11 +77,11 @@ def _decisions(arguments: argparse.Namespace, bundle: "Bundle", name: str, probl
         arguments.target,
         reference=reference,
         max_new_tokens=arguments.max_new_tokens,
-        report=_reporter(arguments),
+        report=report,
     )
 
 
-def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]") -> "Certificate":
+def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]", report: "OnProgress") -> "Certificate":
     """What control vectors do to the logits."""
     from stir_core.deploy.certify.vectors import certify_vectors
     from stir_core.models.catalogue import resolve
@@ -92,15 +93,7 @@ def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problem
     model = load_model(name, dtype=bundle.manifest.model.dtype)
     bundle.manifest.check_model(model.identity)
     actions = {} if arguments.actions is None else {"actions": arguments.actions}
-    return certify_vectors(bundle, model, source.path, problems, report=_reporter(arguments), **actions)
-
-
-def _reporter(arguments: argparse.Namespace) -> Callable[[str], None]:
-    def told(line: str) -> None:
-        if not arguments.json and sys.stderr.isatty():
-            print(line, file=sys.stderr)
-
-    return told
+    return certify_vectors(bundle, model, source.path, problems, report=report, **actions)
 
 
 def _session(bundle: "Bundle", run: str | None, model: "LoadedModel") -> "Session":

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
-    from stir_core.records import StepTrace, Trace
-    from stir_core.stages.pipeline import Progress
+    from stir_core.records import OnProgress, Progress, StepTrace, Trace
     from stir_core.store.runs import StageStatus
 
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -31,7 +30,7 @@ def print_stages(rows: "list[StageStatus]") -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[["Progress"], None]]:
+def progress() -> "Iterator[OnProgress]":
     """Progress bars with rate and time left, one a stage, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -58,7 +57,7 @@ def progress() -> Iterator[Callable[["Progress"], None]]:
 
 
 @contextmanager
-def reporting(file: Path | None) -> Iterator[Callable[["Progress"], None]]:
+def reporting(file: Path | None) -> "Iterator[OnProgress]":
     """Progress on the console and, where a file is named, in it as JSON lines; the last one says how it ended."""
     if file is None:
         with progress() as report:
@@ -68,7 +67,7 @@ def reporting(file: Path | None) -> Iterator[Callable[["Progress"], None]]:
 
         def both(progress: "Progress") -> None:
             show(progress)
-            lines.report(*progress)
+            lines.report(progress)
 
         yield both
 

@@ -25,7 +25,6 @@ def add(command: Command) -> None:
 def _critical(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.critical import critical_tokens
     from stir_core.models.loading import model_of
-    from stir_core.stages.pipeline import Progress
     from stir_core.store.critical import CriticalFile
     from stir_core.store.runs import Run
 
@@ -50,7 +49,7 @@ def _critical(arguments: argparse.Namespace) -> int:
             every=arguments.every,
             rolls=arguments.rolls,
             rows=arguments.rows,
-            report=lambda done, total: report(Progress("critical", done, total, "continuations")),
+            report=report,
         )
     if arguments.json:
         print(found.model_dump_json(indent=2))

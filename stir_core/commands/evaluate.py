@@ -39,9 +39,9 @@ def add(command: Command) -> None:
 def _eval(arguments: argparse.Namespace) -> int:
     from stir_core.evaluate.decoders.registry import methods
     from stir_core.evaluate.report import markdown
-    from stir_core.evaluate.runner import Ask, Step, evaluate, settle
+    from stir_core.evaluate.runner import Ask, evaluate, settle
     from stir_core.models.loading import model_of
-    from stir_core.stages.pipeline import Progress, short_environment
+    from stir_core.stages.pipeline import short_environment
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -64,11 +64,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     )
     spec, problems = settle(run, model.identity, ask, command=_command(arguments), environment=short_environment())
     with progress() as report:
-
-        def show(step: Step) -> None:
-            report(Progress("eval", step.done, step.total, f"answers ({step.method.partition(':')[0]})", step.tokens))
-
-        found, path = evaluate(run, model, spec, problems, fresh=arguments.fresh, report=show)
+        found, path = evaluate(run, model, spec, problems, fresh=arguments.fresh, report=report)
     if arguments.json:
         print(found.model_dump_json(indent=2))
         return 0

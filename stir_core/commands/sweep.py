@@ -37,7 +37,6 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from stir_core.config import with_changes
     from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
     from stir_core.models.loading import model_of
-    from stir_core.stages.pipeline import Progress
     from stir_core.store.configs import read_config
     from stir_core.store.jsonl import write_record
     from stir_core.tasks import load_problems
@@ -55,11 +54,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
         raise DataError(f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split")
     with progress() as report:
-
-        def show(done: int, total: int, tokens: int) -> None:
-            report(Progress("sweep", done, total, "answers", tokens))
-
-        found = sweep_points(model, points, problems, out / "points", rows=arguments.rows, report=show)
+        found = sweep_points(model, points, problems, out / "points", rows=arguments.rows, report=report)
     chosen = choose([point for point, _ in found], asked.objective)
     result = SweepReport(base=asked.base, split="validation", n=asked.n, objective=asked.objective, points=tuple(chosen))
     write_record(out / "sweep.json", result)

@@ -5,7 +5,7 @@ behind it: what is measured is one decision, not a policy. The tokens before the
 them with what earlier impulses had left, so there the state is the answer's text and not its cache.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,7 +33,7 @@ from stir_core.intervene.gate import dose
 from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Problem, StepTrace, Trace, TraceEvent
+from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
@@ -63,17 +63,6 @@ class Logged(NamedTuple):
         return self.problem.id, self.step.evidence.m
 
 
-class Counts(NamedTuple):
-    """How far a study has come."""
-
-    what: str
-    """``"answers"`` while the states are made, then ``"states"``."""
-    done: int
-    planned: int
-    tokens: int
-    """Decoded by this process and those before it."""
-
-
 class Ask(NamedTuple):
     """What a user asks to be measured."""
 
@@ -89,11 +78,14 @@ class Ask(NamedTuple):
     fresh: bool = False
 
 
-Report = Callable[[Counts], None]
-
-
 def measure(
-    run: Run, model: LoadedModel, ask: Ask, *, command: str | None, environment: dict[str, str], report: Report = lambda counts: None
+    run: Run,
+    model: LoadedModel,
+    ask: Ask,
+    *,
+    command: str | None,
+    environment: dict[str, str],
+    report: OnProgress = lambda progress: None,
 ) -> tuple[CausalReport, Path]:
     """Decode held-out answers, continue from their states under every arm, and write the report.
 
@@ -151,7 +143,7 @@ def _traces(
     folder: CausalFolder,
     problems: list[Problem],
     rows: int,
-    report: Report,
+    report: OnProgress,
 ) -> list[Trace]:
     """Steered greedy answers to the problems, in their order; those that are there are not made again."""
     known = {trace.id: trace for trace in folder.traces()}
@@ -165,7 +157,7 @@ def _traces(
         if isinstance(event, TraceEvent):
             folder.add_trace(event.trace)
             known[event.trace.id] = event.trace
-            report(Counts("answers", len(known), len(problems), 0))
+            report(Progress("answers", len(known), len(problems), "answers"))
     return [known[problem.id] for problem in problems]
 
 
@@ -217,7 +209,7 @@ def study(
     *,
     rows: int = 16,
     budget_tokens: int | None = None,
-    report: Report = lambda counts: None,
+    report: OnProgress = lambda progress: None,
 ) -> CausalReport:
     """Continue from every state under every arm, as far as the budget goes, and sum up what was found.
 
@@ -234,7 +226,7 @@ def study(
     tokens, done = sum(roll.decoded for roll in known), 0
     size = max(1, 4 * rows // (6 * FIRST_ROUND))  # with about six arms a state, a first round fills the batch four times
     ended = False
-    report(Counts("states", 0, len(states), tokens))
+    report(Progress("states", 0, len(states), "states", tokens))
     try:
         with Grader() as grader:
             for start in range(0, len(states), size):
@@ -245,9 +237,9 @@ def study(
                     folder.add_roll(roll)
                     known.append(roll)
                     tokens += roll.decoded
-                    report(Counts("states", done, len(states), tokens))
+                    report(Progress("states", done, len(states), "states", tokens))
                 done += len(group)
-                report(Counts("states", done, len(states), tokens))
+                report(Progress("states", done, len(states), "states", tokens))
         ended = True
     finally:  # an interrupted study leaves a report of what is there
         found = sum_up(spec, states, known)

@@ -15,7 +15,7 @@ from stir_core.findings import CriticalPoint, CriticalRoll, CriticalTrace, Estim
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Problem, Trace, TraceEvent
+from stir_core.records import OnProgress, Problem, Progress, Trace, TraceEvent
 from stir_core.store.critical import CriticalFile
 from stir_core.tasks import Grader
 
@@ -30,7 +30,7 @@ def critical_tokens(
     every: int = 8,
     rolls: int = 8,
     rows: int = 16,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: OnProgress = lambda progress: None,
 ) -> CriticalTrace:
     """Success rate of continuing an answer from its beginning and from every ``every``-th token; what is there is not sampled again.
 
@@ -44,12 +44,13 @@ def critical_tokens(
     have = {(roll.position, roll.rep) for roll in known}
     asked = [(position, rep) for position in positions for rep in range(rolls) if (position, rep) not in have]
     total = len(positions) * rolls
-    report(total - len(asked), total)
+    report(Progress("critical", total - len(asked), total, "continuations"))
     with Grader() as grader:
         for roll in _continued(model, config, problem, trace, asked, rows, grader):
             file.append(roll)
             known.append(roll)
-            report(sum(r.position in positions and r.rep < rolls for r in known), total)
+            done = sum(r.position in positions and r.rep < rolls for r in known)
+            report(Progress("critical", done, total, "continuations"))
     wanted = [roll for roll in known if roll.position in set(positions) and roll.rep < rolls]
     found = sum_up(problem, trace, file.of, every, wanted, piece_texts(model.text, trace.token_ids, every))
     file.write(found)

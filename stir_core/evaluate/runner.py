@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from stir_core.evaluate.report import evaluation_report, markdown
 from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
-from stir_core.records import ModelIdentity, Problem
+from stir_core.records import ModelIdentity, OnProgress, Problem, Progress
 from stir_core.store.curated import curated_library, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
@@ -25,17 +25,6 @@ from stir_core.tasks.overlap import find_overlaps
 
 CHUNK = 4
 """Batches that one method answers before the next method has its turn, so that an interrupted evaluation is still paired."""
-
-
-class Step(NamedTuple):
-    """How far an evaluation has come."""
-
-    method: str
-    done: int
-    total: int
-    """Answers of all methods."""
-    tokens: int
-    """Committed and probe tokens decoded by this process."""
 
 
 class Ask(NamedTuple):
@@ -118,7 +107,7 @@ def evaluate(
     problems: list[Problem],
     *,
     fresh: bool = False,
-    report: Callable[[Step], None] = lambda step: None,
+    report: OnProgress = lambda progress: None,
 ) -> tuple[EvaluationReport, Path]:
     """Answer what is missing, settle and keep it, and write the report.
 
@@ -148,13 +137,14 @@ def evaluate(
     try:
         with Grader() as grader:
             for name, questions in _turns(asked, known, spec.rows * CHUNK):
-                report(Step(name, done, total, tokens))
+                unit = f"answers ({name.partition(':')[0]})"
+                report(Progress("eval", done, total, unit, tokens))
                 for answer in _timed(method(name).answer(bench, questions)):
                     problem = by_id[answer.problem_id]
                     verdict = grader.judge(problem, answer.text)
                     folder.append(answer.replaced(verdict=verdict))
                     done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
-                    report(Step(name, done, total, tokens))
+                    report(Progress("eval", done, total, unit, tokens))
     finally:  # an interrupted evaluation leaves a report of what is whole
         found = summarise(folder, spec, problems)
         folder.write_report(found, markdown(found))

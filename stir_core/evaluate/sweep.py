@@ -6,7 +6,7 @@ point are the best of many and therefore flatter it; the test split is looked at
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NamedTuple
@@ -23,7 +23,7 @@ from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.replay import decide_again
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Decision, Problem, Record, StepEvidence, StepTrace, Trace, TraceEvent
+from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render
@@ -147,12 +147,14 @@ class Point(NamedTuple):
     run: Run
 
 
-Progress = Callable[[int, int, int], None]
-"""Answers done, answers in all, tokens decoded."""
-
-
 def sweep_points(
-    model: LoadedModel, points: list[Point], problems: list[Problem], out: Path, *, rows: int = 16, report: Progress = lambda *_: None
+    model: LoadedModel,
+    points: list[Point],
+    problems: list[Problem],
+    out: Path,
+    *,
+    rows: int = 16,
+    report: OnProgress = lambda progress: None,
 ) -> list[tuple[SweepPoint, list[Trace]]]:
     """Answer the validation problems at every point, vanilla first; answers that are there are not made again.
 
@@ -180,7 +182,7 @@ def sweep_points(
                 verdict = grader.judge(problem, trace.text)
                 known[trace.id] = trace.replaced(verdict=verdict)
                 append_records(file, [known[trace.id]])
-                report(done + len(known), total, tokens + decoded)
+                report(Progress("sweep", done + len(known), total, "answers", tokens + decoded))
             traces = [known[problem.id] for problem in problems]
             recorded.setdefault(library, []).append((point.config.gate, known))
             done, tokens = done + len(problems), tokens + decoded

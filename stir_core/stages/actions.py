@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig
-from stir_core.records import Continuation, StateRow
-from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids
+from stir_core.records import Continuation, OnProgress, Progress, StateRow
+from stir_core.stages.stage import Made, Stage, prompt_ids
 from stir_core.stages.states import planned_pairs, steps_in
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EMPTY = "no problem has both a right and a wrong rollout at a control point: there is nothing to steer with; mine more or other problems"
 
 
-def make_actions(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write entries.jsonl, actions.safetensors (``keys``, ``actions``; raw), lens.jsonl, and the controls of every action."""
     import torch
 
@@ -66,7 +66,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: Report) -> 
 
 
 def _rolled_again(
-    model: "LoadedModel", config: RunConfig, prefixes: "list[Prefix]", part: Path, report: Report
+    model: "LoadedModel", config: RunConfig, prefixes: "list[Prefix]", part: Path, report: OnProgress
 ) -> tuple[list[Continuation], int]:
     """Continuations of every mined prefix, appended as they end; with the tokens that this process sampled."""
     from stir_core.harvest.stability import continuations, place_of

@@ -7,8 +7,8 @@ import numpy as np
 
 from stir_core.config import RunConfig
 from stir_core.errors import StoreError
-from stir_core.records import Pick
-from stir_core.stages.stage import Made, Progress, Report, Stage
+from stir_core.records import OnProgress, Pick, Progress
+from stir_core.stages.stage import Made, Stage
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
 
 
-def make_basis(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+def make_basis(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write picks.jsonl and map.safetensors (``umap``, ``pca``: ``[n_entries, 2]``)."""
     from stir_core.basis.geometry import pca_map, umap_map
     from stir_core.basis.making import choose_basis

@@ -19,14 +19,12 @@ from stir_core import __version__
 from stir_core.config import STAGES, RunConfig, resolve_layers
 from stir_core.errors import StoreError
 from stir_core.models.loading import LoadedModel, model_of
-from stir_core.records import StateRow
-from stir_core.stages.stage import Progress, Report, check_fresh, declared, seal, stage_digest, take_up
+from stir_core.records import OnProgress, StateRow
+from stir_core.stages.stage import check_fresh, declared, seal, stage_digest, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import read_tensors
-
-__all__ = ["Progress", "Report", "begin_from", "environment", "run_stages", "short_environment"]
 
 
 def run_stages(
@@ -36,7 +34,7 @@ def run_stages(
     until: str = STAGES[-1],
     redo: str | None = None,
     command: str | None = None,
-    report: Report = lambda progress: None,
+    report: OnProgress = lambda progress: None,
     model: LoadedModel | None = None,
 ) -> Run:
     """Make the run at ``out`` up to and including the stage ``until``; finished stages are kept.

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig, resolve_layers
-from stir_core.records import Rollout
-from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids, take_up
+from stir_core.records import OnProgress, Progress, Rollout
+from stir_core.stages.stage import Made, Stage, prompt_ids, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
 
 
-def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write problems.jsonl and rollouts.jsonl; states at control points are captured on the way, for the next stage."""
     from stir_core.harvest.rollouts import sample_rollouts
 

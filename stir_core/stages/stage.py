@@ -12,27 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stir_core.config import STAGES, RunConfig, digest_of
 from stir_core.errors import StoreError
-from stir_core.records import Manifest, Problem
+from stir_core.records import Manifest, OnProgress, Problem
 from stir_core.store.runs import Run
 from stir_core.tasks import render
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
-
-
-class Progress(NamedTuple):
-    """How far a stage has come."""
-
-    stage: str
-    done: int
-    total: int
-    unit: str
-    tokens: int = 0
-    """Tokens decoded by this process in this stage."""
-
-
-Report = Callable[[Progress], None]
-"""What is told how far a stage has come."""
 
 
 class Made(NamedTuple):
@@ -57,7 +42,7 @@ class Stage(NamedTuple):
     """Stages whose files it reads; those that they read need not be named."""
     settings: Callable[[RunConfig], dict[str, Any]]
     """What its results depend on beyond the stages that it reads: JSON-able values by name, without settings that only change speed."""
-    make: "Callable[[Run, LoadedModel, Path, Report], Made]"
+    make: "Callable[[Run, LoadedModel, Path, OnProgress], Made]"
     """Writes the stage's files into the folder that it is given, where those of an earlier attempt with the same settings still are."""
     check: Callable[[Run], None] = lambda run: None
     """Raises a ``StirError`` where the stage cannot be made, before any stage is."""

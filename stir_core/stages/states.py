@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stir_core.config import RunConfig, resolve_layers
-from stir_core.records import Pair, Problem, Rollout, StateRow
-from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids
+from stir_core.records import OnProgress, Pair, Problem, Progress, Rollout, StateRow
+from stir_core.stages.stage import Made, Stage, prompt_ids
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
 
 
-def make_states(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write pairs.jsonl, rows.jsonl and states.safetensors (``layer_17: [n, d_model]``, float32; row i is ``rows[i]``)."""
     from stir_core.harvest.states import capture_states, plan_readings
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig, with_changes
-from stir_core.records import Problem, Trace, TraceEvent
-from stir_core.stages.stage import Made, Progress, Report, Stage, prompt_ids
+from stir_core.records import OnProgress, Problem, Progress, Trace, TraceEvent
+from stir_core.stages.stage import Made, Stage, prompt_ids
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
 
 
-def make_steered(run: Run, model: "LoadedModel", part: Path, report: Report) -> Made:
+def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write problems.jsonl, vanilla.jsonl and steered.jsonl."""
     from stir_core.intervene.controller import steer
     from stir_core.intervene.jobs import Settings

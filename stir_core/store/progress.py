@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, TextIO
 
 from stir_core.errors import StoreError
-from stir_core.records import Record
+from stir_core.records import Progress, Record
 from stir_core.store.jsonl import cut_torn_line, read_records
 
 State = Literal["starting", "running", "finished", "stopped", "failed"]
@@ -60,15 +60,13 @@ class ProgressFile:
         self._written = 0.0
         self._write(self._line)
 
-    def report(self, stage: str, done: int, total: int, unit: str, tokens: int) -> None:
+    def report(self, progress: Progress) -> None:
         """Say how far a stage is; too soon after the line before, only its beginning and its end are written."""
         now = time.time()
-        first = stage not in self._began
-        seconds = now - self._began.setdefault(stage, now)
-        self._line = ProgressLine(
-            at=now, state="running", stage=stage, done=done, total=total, unit=unit, tokens=tokens, seconds=round(seconds, 3)
-        )
-        if first or done >= total or now - self._written >= EVERY:
+        first = progress.stage not in self._began
+        seconds = now - self._began.setdefault(progress.stage, now)
+        self._line = ProgressLine(at=now, state="running", seconds=round(seconds, 3), **progress._asdict())
+        if first or progress.done >= progress.total or now - self._written >= EVERY:
             self._write(self._line)
 
     def __enter__(self) -> "ProgressFile":

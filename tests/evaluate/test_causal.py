@@ -132,8 +132,8 @@ def test_a_budget_ends_it_and_more_budget_goes_on(run, tiny_loaded):
 def test_an_interrupted_study_repeats_nothing(run, tiny_loaded):
     left = iter(range(7))
 
-    def stop(counts):
-        if counts.what == "states" and next(left, None) is None:
+    def stop(progress):
+        if progress.stage == "states" and next(left, None) is None:
             raise KeyboardInterrupt
 
     asked = Ask(n=3, rolls=4, rows=8)

@@ -48,11 +48,9 @@ def test_more_continuations_add_to_those_that_are_there(run, tiny_loaded, wrong)
     critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=1)
     before = file.rolls()
     counts = []
-    found = critical_tokens(
-        tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=3, report=lambda done, total: counts.append((done, total))
-    )
+    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=3, report=counts.append)
     assert file.rolls()[: len(before)] == before
-    assert counts[0] == (len(before), 3 * len(found.points)) and counts[-1][0] == counts[-1][1]
+    assert (counts[0].done, counts[0].total) == (len(before), 3 * len(found.points)) and counts[-1].done == counts[-1].total
     assert len({(roll.position, roll.rep) for roll in file.rolls()}) == len(file.rolls()) == 3 * len(found.points)
 
 

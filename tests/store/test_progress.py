@@ -3,6 +3,7 @@
 import pytest
 
 from stir_core.errors import StoreError
+from stir_core.records import Progress
 from stir_core.store import progress
 from stir_core.store.progress import ProgressFile, read_progress
 
@@ -21,12 +22,12 @@ def test_lines_are_readable_while_it_runs_and_thinned_out(tmp_path, clock):
         assert [line.state for line in read_progress(file)] == ["starting"]
         clock[0] += 3.0
         for done in range(101):
-            lines.report("rollouts", done, 100, "rollouts", 10 * done)
+            lines.report(Progress("rollouts", done, 100, "rollouts", 10 * done))
             clock[0] += 0.05
         seen = read_progress(file)
         assert seen[1].done == 0 and seen[-1].done == 100 and seen[-1].seconds == pytest.approx(5.0)
         assert 20 < len(seen) < 40  # one in 0.2 s, not one in 0.05 s
-        lines.report("states", 0, 4, "answers", 0)
+        lines.report(Progress("states", 0, 4, "answers"))
         assert read_progress(file)[-1].seconds == 0.0  # a stage's own clock
     assert read_progress(file)[-1].state == "finished"
 
@@ -35,8 +36,8 @@ def test_lines_are_readable_while_it_runs_and_thinned_out(tmp_path, clock):
 def test_an_exception_is_the_last_line_and_goes_on(tmp_path, clock, error, state, said):
     file = tmp_path / "p.jsonl"
     with pytest.raises(type(error)), ProgressFile(file) as lines:
-        lines.report("rollouts", 0, 9, "rollouts", 0)
-        lines.report("rollouts", 3, 9, "rollouts", 30)  # too soon to be written by itself, but never lost
+        lines.report(Progress("rollouts", 0, 9, "rollouts"))
+        lines.report(Progress("rollouts", 3, 9, "rollouts", 30))  # too soon to be written by itself, but never lost
         raise error
     last = read_progress(file)[-1]
     assert (last.state, last.error, last.stage, last.done, last.last) == (state, said, "rollouts", 3, True)

@@ -29,7 +29,7 @@ from stir_core.intervene.prompting import user_message
 from stir_core.intervene.session import STEERED, VANILLA, Session
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
-from stir_core.records import Problem, StepTrace, Trace, TraceEvent
+from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
 
 _SECONDS = 3600.0
 """Longest that an answer of a server is waited for."""
@@ -65,7 +65,7 @@ def certify(
     reference: str,
     max_new_tokens: int,
     tolerances: Tolerances | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: OnProgress = lambda progress: None,
 ) -> Certificate:
     """Ask both and compare.
 
@@ -80,9 +80,9 @@ def certify(
     theirs: list[AnswerPair] = []
     for i, ask in enumerate(asks):
         theirs.append(_reference(session, ask, decode))
-        report(f"workbench: {i + 1} of {len(problems)}")
+        report(Progress("workbench", i + 1, len(problems), "answers"))
     ours = answering(asks)
-    report(f"{target}: {len(ours)} of {len(problems)}")
+    report(Progress(target, len(ours), len(problems), "answers"))
     found = Differences(tolerances)
     rows: list[CertifiedPrompt] = []
     for problem, ask, want, have in zip(problems, asks, theirs, ours, strict=True):
@@ -213,7 +213,7 @@ def certify_decisions(
     *,
     reference: str,
     max_new_tokens: int | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: OnProgress = lambda progress: None,
 ) -> Certificate:
     """Certify one of the two that decode by themselves.
 
@@ -223,7 +223,7 @@ def certify_decisions(
         reference: what ``session`` was made from, for the reader.
         max_new_tokens: budget of an answer; the bundle's own where not given.
     """
-    budget = max_new_tokens or steered.bundle.manifest.stage3.decode.max_new_tokens
+    budget = steered.bundle.manifest.stage3.decode.max_new_tokens if max_new_tokens is None else max_new_tokens
 
     def by(answering: Answering, plain: LoadedModel | None) -> Certificate:
         facts: dict[str, Any] = {"reference": reference, "max_new_tokens": budget, "report": report}

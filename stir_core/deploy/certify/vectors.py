@@ -4,7 +4,7 @@ It says nothing about STIR's decisions, which a control vector does not have.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from stir_core.deploy.targets import INDEX
 from stir_core.deploy.targets.gguf import MEAN
 from stir_core.intervene.prompting import user_message
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Problem
+from stir_core.records import OnProgress, Problem, Progress
 
 
 def certify_vectors(
@@ -40,7 +40,7 @@ def certify_vectors(
     *,
     actions: int = 4,
     tolerances: Tolerances | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: OnProgress = lambda progress: None,
 ) -> Certificate:
     """Export, load into llama.cpp, and compare the changes in logits behind each prompt, each file at the strength that it names.
 
@@ -60,15 +60,16 @@ def certify_vectors(
     questions = [user_message(problem, task) for problem in problems]
     prompts = [model.chat_ids(question, task.system) for question in questions]
     vectors = {name: read_directions(files[name]) for name in scales}
-    report("llamacpp: our side")
+    report(Progress("workbench", 0, len(prompts), "prompts"))
     ours = our_changes(model, prompts, vectors, scales)
+    report(Progress("workbench", len(prompts), len(prompts), "prompts"))
 
     def measured(path: Path, what: str) -> list[VectorEffect]:
         found = []
         with LlamaCpp(path, n_ctx=max(map(len, prompts)) + 1) as other:
             for effect in effects(other, prompts, vectors, scales, ours):
                 found.append(effect)
-                report(f"llamacpp, {what}: {len(found)} of {len(prompts) * len(scales)}")
+                report(Progress(f"llamacpp, {what}", len(found), len(prompts) * len(scales), "changes"))
         return found
 
     packed = quantised(gguf)
