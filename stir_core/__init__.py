@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         to_frame,
         what_if,
     )
+    from stir_core.basis.selection import register_selector
     from stir_core.config import RunConfig, with_changes
     from stir_core.deploy.bundle.reading import read_bundle
     from stir_core.deploy.certify.certificate import Certificate
@@ -98,6 +99,7 @@ __all__ = [
     "read_tokens",
     "redecide",
     "register_segmenter",
+    "register_selector",
     "register_task",
     "report_text",
     "select_basis",
@@ -133,6 +135,7 @@ _ELSEWHERE = {
     "read_bundle": "deploy.bundle.reading",
     "redecide": "intervene.replay",
     "register_segmenter": "tasks.segment",
+    "register_selector": "basis.selection",
     "register_task": "tasks.catalogue",
     "serving": "deploy.serving.process",
     "split_steps": "tasks.segment",

@@ -7,18 +7,18 @@ value, its digest is a function of it, and reading a file is the store's busines
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from stir_core.errors import ConfigError
 from stir_core.keyspace import Similarity
 from stir_core.records import Variant
 
-SELECTORS = ["dpp", "top", "random"]
-"""Selectors that a config may name; ``basis.selection.register_selector`` adds one."""
+SELECTORS: dict[str, Callable[..., Any] | None] = dict.fromkeys(("dpp", "top", "random"))
+"""The selectors that a config may name. ``basis.selection`` puts the functions in as it is loaded, and ``register_selector`` adds one."""
 
 LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
@@ -118,7 +118,9 @@ def _known_selector(name: str) -> str:
 class BasisConfig(Section):
     """Stage II: the sparse control basis."""
 
-    selector: Annotated[str, AfterValidator(_known_selector), WithJsonSchema({"type": "string", "enum": SELECTORS})] = "dpp"
+    selector: Annotated[
+        str, AfterValidator(_known_selector), Field(json_schema_extra=lambda schema: schema.update(enum=list(SELECTORS)))
+    ] = "dpp"
     """Quality-weighted determinantal point process, best quality, or a seeded random choice."""
     budget: Annotated[int, Field(ge=1)] = 256
     """Most entries kept (published B)."""

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from stir_core import config as configs
-from stir_core.config import BasisConfig
+from stir_core.config import SELECTORS, BasisConfig
 from stir_core.errors import ConfigError, SelectionError
 from stir_core.records import Entry
 from stir_core.seeding import generator_for
@@ -131,11 +130,11 @@ def select(
         raise SelectionError(
             "no entry can be selected: nothing was mined at a reachable control point; mine more problems or more rollouts"
         )
-    if config.selector not in SELECTORS:
+    selector = SELECTORS.get(config.selector)
+    if selector is None:
         raise SelectionError(f'unknown selector "{config.selector}": choose {", ".join(SELECTORS)}')
     chosen = [entries[i] for i in candidates]
-    forced = forced_picks(chosen, config)
-    picks = SELECTORS[config.selector](chosen, unit_rows(keys[candidates]), config, forced, seed, compat)
+    picks = selector(chosen, unit_rows(keys[candidates]), config, forced_picks(chosen, config), seed, compat)
     return [pick._replace(index=candidates[pick.index]) for pick in picks]
 
 
@@ -177,8 +176,8 @@ def _after(forced: tuple[int, ...], order: list[int], budget: int) -> list[Picke
     return [Picked(i, True, None) for i in forced] + [Picked(i, False, None) for i in rest[: budget - len(forced)]]
 
 
-SELECTORS: dict[str, Selector] = {"dpp": _dpp, "top": _top, "random": _random}
-"""Selectors by the name that ``basis.selector`` gives."""
+_OWN: dict[str, Selector] = {"dpp": _dpp, "top": _top, "random": _random}
+SELECTORS.update(_OWN)
 
 
 def register_selector(name: str, selector: Selector) -> None:
@@ -190,9 +189,3 @@ def register_selector(name: str, selector: Selector) -> None:
     if name in _OWN:
         raise ConfigError(f"{name} is one of the built-in selectors ({', '.join(_OWN)}): choose another name")
     SELECTORS[name] = selector
-    if name not in configs.SELECTORS:  # the names alone stand there, since configs must not import what they name
-        configs.SELECTORS.append(name)
-
-
-_OWN = tuple(SELECTORS)
-"""What is there before anything is registered."""
