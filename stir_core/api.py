@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from stir_core.basis.making import Basis, choose_basis
-from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, with_changes
+from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, section_from, with_changes
 from stir_core.deploy.bundle.reading import Bundle, is_bundle, read_bundle
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.findings import CausalReport, EvaluationReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
+from stir_core.requests import CausalRequest, EvaluationRequest
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
@@ -337,57 +338,30 @@ def logit_lens(
     return lens_of(model, called, rows, top=top)
 
 
-def measure_causal(
-    run: Run,
-    model: "LoadedModel",
-    *,
-    n: int = 24,
-    states: int | None = None,
-    rolls: int = 8,
-    halving: bool = True,
-    split: str = "validation",
-    strength: float | None = None,
-    max_new_tokens: int | None = None,
-    budget_tokens: int | None = None,
-    rows: int = 16,
-    fresh: bool = False,
-) -> CausalReport:
+def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalReport:
     """Does an action do anything, and does the gate know? Continuations from logged states with it, without it, and with noise of its size.
 
     Kept below ``run.work / "causal"`` as it goes; the same call goes on where it stopped. `stir causal`, docs/evaluation.md.
 
     Args:
-        n: held-out problems of ``split`` whose answers give the states; ``states``: most states (``None``: all).
-        rolls: continuations of an arm, all arms of a state on the same random streams; ``halving``: drop the worse half of the candidates.
-        strength: k_scale instead of the run's own (multiple of the action per unit of score).
-        max_new_tokens: budget of an answer. ``budget_tokens``: stop once this many were decoded in all.
-        rows: continuations decoded side by side.
-        fresh: forget what is there.
+        settings: fields of ``stir_core.requests.CausalRequest``, the flags of `stir causal` with underscores: ``n`` held-out problems of
+            ``split``, ``states`` at most, ``rolls`` continuations of an arm, ``halving``, ``strength`` (k_scale), ``max_new_tokens``,
+            ``budget_tokens``, ``rows`` side by side, ``fresh``.
 
     Returns:
         Effects as differences of shares of right answers with 95 % bootstrap intervals and exact McNemar p-values.
 
     Raises:
+        ConfigError: a setting that there is not, or a value that it cannot take.
         DataError: problems that were mined, or too few of them.
         StoreError: an empty library, or a study with other settings lies there.
         MismatchError: the run was made with another model.
     """
-    from stir_core.evaluate.causal import Ask, measure
+    request = section_from(CausalRequest, settings)
+    from stir_core.evaluate.causal import measure
     from stir_core.stages.pipeline import short_environment
 
-    ask = Ask(
-        split=split,
-        n=n,
-        states=states,
-        rolls=rolls,
-        halving=halving,
-        budget_tokens=budget_tokens,
-        strength=strength,
-        max_new_tokens=max_new_tokens,
-        rows=rows,
-        fresh=fresh,
-    )
-    return measure(run, model, ask, command=None, environment=short_environment())[0]
+    return measure(run, model, request, command=None, environment=short_environment())[0]
 
 
 def read_causal(run: Run) -> CausalStudy:
@@ -410,17 +384,7 @@ def evaluate_methods(
     run: Run,
     model: "LoadedModel",
     methods: Sequence[str] = ("stir",),
-    *,
-    n: int | None = None,
-    task: str | None = None,
-    split: str = "eval",
-    levels: Sequence[str] | None = None,
-    seeds: int = 1,
-    baseline: str = "vanilla",
-    max_new_tokens: int | None = None,
-    label: str | None = None,
-    rows: int = 16,
-    fresh: bool = False,
+    **settings: Any,
 ) -> EvaluationReport:
     """Compare ways to answer on the same problems and budget, paired by problem, with intervals, tests and costs. `stir eval`.
 
@@ -428,41 +392,26 @@ def evaluate_methods(
 
     Args:
         methods: e.g. ``"stir"``, ``"stir:k_scale=0.5"``, ``"stir:library=shuffled"``, ``"deer"``; `stir methods` lists them.
-        n: problems, ``None``: all of the split. ``levels``: difficulty levels to draw from (``None``: the run's own).
-        task, split: where the problems come from; ``None``: the run's own task.
-        baseline: what the others are compared with.
-        seeds: repetitions of methods that sample. ``rows``: answers decoded side by side.
-        max_new_tokens: budget of committed tokens an answer.
-        label: its name on disk, ``<task>-<split>`` where not given.
-        fresh: forget what is there under the label.
+        settings: fields of ``stir_core.requests.EvaluationRequest``, the flags of `stir eval` with underscores: ``n`` problems of ``task``
+            and ``split``, ``levels``, ``baseline``, ``seeds`` of methods that sample, ``max_new_tokens``, ``template``, ``label`` on disk,
+            ``rows`` side by side, ``fresh``, ``allow_leak``.
 
     Returns:
         Accuracies with Wilson 95 % intervals; differences with percentile bootstrap intervals, exact McNemar p-values, Holm-corrected;
         tokens and FLOPs an answer.
 
     Raises:
-        ConfigError: an unknown method.
+        ConfigError: an unknown method or setting, or a value that it cannot take.
         DataError: an unknown task or split, too few problems, or problems that were mined.
         StoreError: no finished basis, or the label holds an evaluation with other settings.
         MismatchError: the run was made with another model.
     """
-    from stir_core.evaluate.runner import Ask, evaluate, settle
+    request = section_from(EvaluationRequest, {**settings, "methods": tuple(methods)})
+    from stir_core.evaluate.runner import evaluate, settle
     from stir_core.stages.pipeline import short_environment
 
-    ask = Ask(
-        list(methods),
-        task=task,
-        split=split,
-        n=n,
-        seeds=seeds,
-        levels=None if levels is None else tuple(levels),
-        max_new_tokens=max_new_tokens,
-        rows=rows,
-        label=label,
-        baseline=baseline,
-    )
-    spec, problems = settle(run, model.identity, ask, command=None, environment=short_environment())
-    return evaluate(run, model, spec, problems, fresh=fresh)[0]
+    spec, problems = settle(run, model.identity, request, command=None, environment=short_environment())
+    return evaluate(run, model, spec, problems)[0]
 
 
 def report_text(report: EvaluationReport | CausalReport) -> str:

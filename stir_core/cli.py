@@ -13,6 +13,7 @@ from pathlib import Path
 from stir_core import __version__
 from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, serve, sweep, whatif
 from stir_core.commands.console import print_stages, print_traces, reporting, stoppable, table
+from stir_core.commands.flags import add_answering, answering
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES
 from stir_core.errors import DataError, PromptError, StirError
@@ -62,13 +63,7 @@ def command_parser() -> argparse.ArgumentParser:
     trace.add_argument("run", help='run folder, "demo", or the folder of a bundle')
     trace.add_argument("prompt", help="a question, or the id of one of the run's held-out problems")
     trace.add_argument("--raw", action="store_true", help="send the prompt as typed, without the task's template")
-    trace.add_argument("--strength", type=float, help="k_scale instead of the run's own; 0 equals vanilla")
-    trace.add_argument("--persistence", choices=("ephemeral", "persistent"), help="whether an impulse stays in the cache")
-    variants = ("stir", "no_memory", "no_probing", "random_vector", "random_choice")
-    trace.add_argument("--variant", choices=variants, help="the method, or an ablation of it")
-    trace.add_argument("--candidates", type=int, help="corrective entries previewed at each step")
-    trace.add_argument("--probe-tokens", type=int, help="tokens decoded in a preview")
-    trace.add_argument("--max-new-tokens", type=int, help="budget of committed tokens")
+    add_answering(trace)
     trace.add_argument("--model", help="another place where the run's own model lies")
     trace.add_argument("--json", action="store_true", help="print JSON")
 
@@ -156,18 +151,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     source = read_bundle(Path(arguments.run)) if is_bundle(Path(arguments.run)) else Run.open(arguments.run)
     run = source if isinstance(source, Run) else None
     config = source.config if isinstance(source, Run) else source.manifest.run_config()
-    changes = {
-        "k_scale": arguments.strength,
-        "persistence": arguments.persistence,
-        "variant": arguments.variant,
-        "candidates": arguments.candidates,
-        "probe_tokens": arguments.probe_tokens,
-    }
-    changed = overridden(
-        config,
-        [f"gate.{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
-        + ([f"decode.max_new_tokens={arguments.max_new_tokens}"] if arguments.max_new_tokens is not None else []),
-    )
+    changed = answering(arguments, config)
     held_out = {problem.id: problem for problem in run.problems("steered")} if run and run.finished("steered") else {}
     prompt: str | Problem = held_out.get(arguments.prompt) or str(arguments.prompt)
     if run:

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,8 @@ class Section(BaseModel):
     """Base of all sections: immutable, numbers are finite, and a misspelt key is an error. :func:`with_changes` is the way to alter one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=())
+    noun: ClassVar[str] = "config key"
+    """What a refusal calls one of its fields."""
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -210,10 +212,19 @@ def config_from(data: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: one line that names the key or value and the remedy.
     """
+    return section_from(RunConfig, data)
+
+
+def section_from(section: type[SectionT], data: Mapping[str, Any]) -> SectionT:
+    """The same for any section.
+
+    Raises:
+        ConfigError: one line that names the key or value and the remedy.
+    """
     try:
-        return RunConfig.model_validate(data)
+        return section.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_line(error.errors()[0])) from None
+        raise ConfigError(_line(error.errors()[0], section)) from None
 
 
 def with_changes(config: SectionT, **values: Any) -> SectionT:
@@ -228,14 +239,15 @@ def with_changes(config: SectionT, **values: Any) -> SectionT:
     Raises:
         ConfigError: one line that names the key or value and the remedy.
     """
+    return section_from(type(config), _merged(config, values))
+
+
+def _merged(config: Section, values: Mapping[str, Any]) -> dict[str, Any]:
     data = {key: getattr(config, key) for key in type(config).model_fields}
     for key, value in values.items():
-        nested = isinstance(value, Mapping) and isinstance(data.get(key), Section)
-        data[key] = with_changes(data[key], **value) if nested else value
-    try:
-        return type(config).model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_line(error.errors()[0], type(config))) from None
+        own = data.get(key)
+        data[key] = _merged(own, value) if isinstance(value, Mapping) and isinstance(own, Section) else value
+    return data
 
 
 def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
@@ -293,16 +305,16 @@ def _resolve_layer(spec: LayerSpec, n_layers: int) -> int:
     return spec % n_layers
 
 
-def _line(first: Any, root: type[BaseModel] = RunConfig) -> str:
+def _line(first: Any, root: type[Section] = RunConfig) -> str:
     """One of pydantic's errors in one line, with the key and the remedy."""
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1], root), n=1)
         place = ".".join(str(part) for part in first["loc"][:-1])
         known = ", ".join(_keys_at(first["loc"][:-1], root))
-        hint = f"did you mean {'.'.join([*filter(None, [place]), close[0]])}?" if close else f"known keys here: {known}"
-        return f"unknown config key {path}: {hint}"
-    return f"config key {path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        hint = f"did you mean {'.'.join([*filter(None, [place]), close[0]])}?" if close else f"known {root.noun.split()[-1]}s here: {known}"
+        return f"unknown {root.noun} {path}: {hint}"
+    return f"{root.noun} {path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _keys_at(path: tuple[int | str, ...], root: type[BaseModel] = RunConfig) -> list[str]:

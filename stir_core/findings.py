@@ -3,11 +3,15 @@
 Records like those of ``records``, which they are made of: strict, immutable, one line of JSON. ``None`` means "not measured".
 """
 
+# pyright: reportGeneralTypeIssues=false
+# (a settled request has what a request may leave out: such a field has no default here)
+
 from typing import Literal
 
 from pydantic import Field
 
 from stir_core.records import Finish, ModelIdentity, Record, Trace, Verdict
+from stir_core.requests import CausalRequest, EvaluationRequest
 
 
 class Answer(Record):
@@ -65,23 +69,18 @@ class Leak(Record):
     exact: bool
 
 
-class EvaluationSpec(Record):
-    """What an evaluation compares, settled before the first token."""
+class EvaluationSpec(Record, EvaluationRequest):
+    """What an evaluation compares: the request as it was settled before the first token, and what it was asked of."""
 
     label: str
     task: str
-    split: str
     levels: tuple[str, ...] = ()
     n: int
-    seeds: int = 1
-    methods: tuple[str, ...]
-    baseline: str
+    max_new_tokens: int
     template: str
     system: str | None = None
     gate: dict[str, float | int | str | None]
     """The run's own gate, which ``stir`` without parameters uses."""
-    max_new_tokens: int
-    rows: int
     run: str
     config_digest: str
     """Digest of the run's config."""
@@ -162,20 +161,11 @@ class Roll(Record):
     """Tokens decoded for this continuation."""
 
 
-class CausalSpec(Record):
-    """What a causal study measures, settled before the first continuation."""
+class CausalSpec(Record, CausalRequest):
+    """What a causal study measures: the request as it was settled before the first continuation, and what it was asked of."""
 
     task: str
-    split: str
     levels: tuple[str, ...] = ()
-    n: int
-    """Held-out problems whose answers give the states."""
-    states: int | None
-    """Most states; ``None``: all."""
-    rolls: int
-    """Continuations of an arm that is never dropped."""
-    halving: bool
-    """Drop the worse half of the candidates at each state after every round."""
     temperature: float
     top_p: float
     max_new_tokens: int

@@ -144,7 +144,10 @@ def test_changes_are_checked_and_leave_everything_else_as_it_is() -> None:
     assert changed == config.model_copy(update={"gate": GateConfig(rho=0.7, beta=5.0)})
     assert stir.with_changes(config.gate, beta=5.0) == changed.gate
     assert config.gate.beta == 2.0
-    for wrong, said in (({"roh": 1}, "unknown config key roh: did you mean rho?"), ({"candidates": 0}, "config key candidates = 0")):
+    for wrong, said in (
+        ({"roh": 1}, "unknown config key gate.roh: did you mean gate.rho?"),
+        ({"candidates": 0}, "config key gate.candidates = 0"),
+    ):
         with pytest.raises(ConfigError, match=said):
             stir.with_changes(config, gate=wrong)
 

@@ -16,7 +16,7 @@ PRODUCT = ("stir_core", "workbench", "pages")
 
 # Lower rooms know nothing of higher ones; rooms of one height do not know each other, save on the ground floor.
 FLOORS = (
-    ("errors", "records", "findings", "responses", "seeding", "keyspace", "config", "curation", "readings"),
+    ("errors", "records", "findings", "requests", "responses", "seeding", "keyspace", "config", "curation", "readings"),
     ("store", "tasks"),
     ("models",),
     ("harvest", "basis", "intervene"),

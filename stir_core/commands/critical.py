@@ -3,8 +3,9 @@
 import argparse
 
 from stir_core.commands.console import Command, progress, table
-from stir_core.commands.evaluate import positive
+from stir_core.commands.flags import add_fields, asked
 from stir_core.errors import DataError
+from stir_core.requests import CriticalRequest
 
 
 def add(command: Command) -> None:
@@ -14,10 +15,7 @@ def add(command: Command) -> None:
     )
     critical.add_argument("run", help='run folder, or "demo"')
     critical.add_argument("problem", nargs="?", help="id of a held-out problem (default: the first that was answered wrongly)")
-    critical.add_argument("--of", choices=("vanilla", "steered"), default="steered", help="which of the two answers")
-    critical.add_argument("--every", type=positive, default=8, help="tokens between two points")
-    critical.add_argument("--rolls", type=positive, default=8, help="continuations from each point")
-    critical.add_argument("--rows", type=positive, default=16, help="continuations decoded side by side")
+    add_fields(critical, CriticalRequest)
     critical.add_argument("--model", help="another place where the run's own model lies")
     critical.add_argument("--json", action="store_true", help="print JSON")
 
@@ -28,8 +26,9 @@ def _critical(arguments: argparse.Namespace) -> int:
     from stir_core.store.critical import CriticalFile
     from stir_core.store.runs import Run
 
+    request = asked(arguments, CriticalRequest)
     run = Run.open(arguments.run)
-    traces = {trace.id: trace for trace in run.traces(arguments.of)}
+    traces = {trace.id: trace for trace in run.traces(request.of)}
     wrong = [id_ for id_, trace in traces.items() if trace.verdict is not None and not trace.verdict.correct]
     name = arguments.problem or next(iter(wrong), None)
     if name not in traces:
@@ -38,7 +37,7 @@ def _critical(arguments: argparse.Namespace) -> int:
     problem = next(problem for problem in run.problems("steered") if problem.id == name)
     model = model_of(run.config.model, arguments.model)
     run.check_model(model.identity)
-    file = CriticalFile(run, arguments.of, traces[name])
+    file = CriticalFile(run, request.of, traces[name])
     with progress() as report:
         found = critical_tokens(
             model,
@@ -46,9 +45,7 @@ def _critical(arguments: argparse.Namespace) -> int:
             problem,
             traces[name],
             file,
-            every=arguments.every,
-            rolls=arguments.rolls,
-            rows=arguments.rows,
+            request,
             report=report,
         )
     if arguments.json:

@@ -7,21 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stir_core.commands.console import Command, table
-from stir_core.commands.overrides import overridden
+from stir_core.commands.flags import add_answering, answering
 from stir_core.errors import DataError, PromptError
 
 if TYPE_CHECKING:
     from stir_core.intervene.session import Session
     from stir_core.records import Problem, Trace
-
-_SETTINGS = {
-    "strength": "gate.k_scale",
-    "persistence": "gate.persistence",
-    "variant": "gate.variant",
-    "candidates": "gate.candidates",
-    "probe_tokens": "gate.probe_tokens",
-    "max_new_tokens": "decode.max_new_tokens",
-}
 
 
 class _Link(argparse.Action):
@@ -60,13 +51,7 @@ def add(command: Command) -> None:
     add_link("--alpha", type=_finite, action=_Link, help="multiple of the action vector; default: what the gate would inject")
     add_link("--then", choices=("gate", "nothing"), action=_Link, help="who decides behind the change (default: the gate)")
     whatif.add_argument("--raw", action="store_true", help="send a question as typed, without the task's template")
-    whatif.add_argument("--strength", type=float, help="this and the settings below: as the answer was, or is to be, recorded with")
-    whatif.add_argument("--persistence", choices=("ephemeral", "persistent"), help="whether an impulse stays in the cache")
-    variants = ("stir", "no_memory", "no_probing", "random_vector", "random_choice")
-    whatif.add_argument("--variant", choices=variants, help="the method, or an ablation of it")
-    whatif.add_argument("--candidates", type=int, help="corrective entries previewed at each step")
-    whatif.add_argument("--probe-tokens", type=int, help="tokens decoded in a preview")
-    whatif.add_argument("--max-new-tokens", type=int, help="budget of committed tokens")
+    add_answering(whatif)
     whatif.add_argument("--model", help="another place where the run's own model lies")
     whatif.add_argument("--json", action="store_true", help="print JSON")
 
@@ -83,8 +68,7 @@ def _whatif(arguments: argparse.Namespace) -> int:
     for change in changes:
         if change.alpha is not None and not change.forces:
             raise DataError(f"--alpha {change.alpha:g} is the strength of an action: name one with --force")
-    asked = [f"{key}={json.dumps(value)}" for flag, key in _SETTINGS.items() if (value := getattr(arguments, flag)) is not None]
-    changed = overridden(run.config, asked)
+    changed = answering(arguments, run.config)
     held_out = {problem.id: problem for problem in run.problems("steered")} if run.finished("steered") else {}
     problem = held_out.get(arguments.problem)
     prompt = problem or str(arguments.problem)
@@ -93,7 +77,7 @@ def _whatif(arguments: argparse.Namespace) -> int:
     run.folder("basis")
     model = model_of(run.config.model, arguments.model)
     session = open_session(run, model)
-    recorded = {trace.id: trace for trace in run.traces("steered")} if problem and not asked else {}
+    recorded = {trace.id: trace for trace in run.traces("steered")} if problem and changed is run.config else {}
     origin = recorded[problem.id] if problem and recorded else _answered(session, prompt, changed, raw=arguments.raw)
     answers = [origin]
     for change in changes:

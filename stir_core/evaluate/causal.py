@@ -7,7 +7,7 @@ them with what earlier impulses had left, so there the state is the answer's tex
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -34,6 +34,7 @@ from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
+from stir_core.requests import CausalRequest
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
@@ -63,25 +64,10 @@ class Logged(NamedTuple):
         return self.problem.id, self.step.evidence.m
 
 
-class Ask(NamedTuple):
-    """What a user asks to be measured."""
-
-    split: str = "validation"
-    n: int = 24
-    states: int | None = None
-    rolls: int = 8
-    halving: bool = True
-    budget_tokens: int | None = None
-    strength: float | None = None
-    max_new_tokens: int | None = None
-    rows: int = 16
-    fresh: bool = False
-
-
 def measure(
     run: Run,
     model: LoadedModel,
-    ask: Ask,
+    request: CausalRequest,
     *,
     command: str | None,
     environment: dict[str, str],
@@ -102,21 +88,19 @@ def measure(
     library = run.library()
     if not library.entries:
         raise StoreError(f"run {run.path} has an empty library: there is no action to measure")
-    gate = config.gate if ask.strength is None else with_changes(config.gate, k_scale=ask.strength)
-    problems = list(load_problems(config.task.name, ask.split, n=ask.n, seed=config.seed, levels=config.task.levels))
+    gate = config.gate if request.strength is None else with_changes(config.gate, k_scale=request.strength)
+    problems = list(load_problems(config.task.name, request.split, n=request.n, seed=config.seed, levels=config.task.levels))
     if leaks := find_overlaps(run.problems(), problems).overlaps:
         raise DataError(f"{len(leaks)} of {len(problems)} problems were mined (e.g. {leaks[0].problem_id}): choose another --split")
+    settled: dict[str, Any] = dict(request)
+    if request.max_new_tokens is None:
+        settled["max_new_tokens"] = config.decode.max_new_tokens
     spec = CausalSpec(
+        **settled,
         task=config.task.name,
-        split=ask.split,
         levels=config.task.levels,
-        n=ask.n,
-        states=ask.states,
-        rolls=ask.rolls,
-        halving=ask.halving,
         temperature=config.rollouts.temperature,
         top_p=config.rollouts.top_p,
-        max_new_tokens=config.decode.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens,
         gate=gate.model_dump(mode="json"),
         run=run.name,
         basis=run.digest("basis"),
@@ -126,11 +110,11 @@ def measure(
         environment=environment,
     )
     folder = CausalFolder(run)
-    folder.begin(spec, problems, fresh=ask.fresh)
+    folder.begin(spec, problems)
     memory = Memory(*library, run.key_space())
-    traces = _traces(model, config, gate, memory, spec, folder, problems, ask.rows, report)
-    states = logged_states(traces, problems, gate, seed=spec.seed, most=ask.states)
-    found = study(model, config, memory, spec, folder, states, rows=ask.rows, budget_tokens=ask.budget_tokens, report=report)
+    traces = _traces(model, config, gate, memory, spec, folder, problems, report)
+    states = logged_states(traces, problems, gate, seed=spec.seed, most=request.states)
+    found = study(model, config, memory, spec, folder, states, report=report)
     return found, folder.path
 
 
@@ -142,14 +126,13 @@ def _traces(
     spec: CausalSpec,
     folder: CausalFolder,
     problems: list[Problem],
-    rows: int,
     report: OnProgress,
 ) -> list[Trace]:
     """Steered greedy answers to the problems, in their order; those that are there are not made again."""
     known = {trace.id: trace for trace in folder.traces()}
     missing = [problem for problem in problems if problem.id not in known]
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
-    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
+    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, spec.rows)
     room = spec.max_new_tokens
     prompts = [model.chat_ids(render(problem, config.task.template), config.task.system, room=room) for problem in missing]
     jobs = [Job(problem.id, prompt, gate, memory) for problem, prompt in zip(missing, prompts, strict=True)]
@@ -207,30 +190,24 @@ def study(
     folder: CausalFolder,
     states: list[Logged],
     *,
-    rows: int = 16,
-    budget_tokens: int | None = None,
     report: OnProgress = lambda progress: None,
 ) -> CausalReport:
     """Continue from every state under every arm, as far as the budget goes, and sum up what was found.
 
     States are worked on in groups, so that what is spent goes into whole states. With ``spec.halving`` the worse half of a
     state's candidates is dropped after each round; ``nothing``, the chosen action and ``random`` never are. Continuations that are there
-    are never made again.
-
-    Args:
-        rows: continuations decoded side by side.
-        budget_tokens: stop before the next group once this many tokens were decoded, those of earlier attempts included.
+    are never made again. ``spec.budget_tokens`` stops before the next group once so many were decoded, in earlier attempts too.
     """
-    settings = _settings(config, spec, rows)
+    settings = _settings(config, spec)
     known = folder.rolls()
     tokens, done = sum(roll.decoded for roll in known), 0
-    size = max(1, 4 * rows // (6 * FIRST_ROUND))  # with about six arms a state, a first round fills the batch four times
+    size = max(1, 4 * spec.rows // (6 * FIRST_ROUND))  # with about six arms a state, a first round fills the batch four times
     ended = False
     report(Progress("states", 0, len(states), "states", tokens))
     try:
         with Grader() as grader:
             for start in range(0, len(states), size):
-                if budget_tokens is not None and tokens >= budget_tokens:
+                if spec.budget_tokens is not None and tokens >= spec.budget_tokens:
                     break
                 group = states[start : start + size]
                 for roll in _group(model, memory, settings, spec, group, known, grader):
@@ -324,9 +301,9 @@ def _roll(trace: Trace, state: Logged, arm: str, rep: int, grader: Grader) -> Ro
     )
 
 
-def _settings(config: RunConfig, spec: CausalSpec, rows: int) -> Settings:
+def _settings(config: RunConfig, spec: CausalSpec) -> Settings:
     decode = with_changes(config.decode, temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
-    return Settings(decode, config.mining.control_points, config.delimiter, spec.seed, config.compat, rows)
+    return Settings(decode, config.mining.control_points, config.delimiter, spec.seed, config.compat, spec.rows)
 
 
 def sum_up(spec: CausalSpec, states: list[Logged], rolls: list[Roll]) -> CausalReport:

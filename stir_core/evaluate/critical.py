@@ -16,6 +16,7 @@ from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.records import OnProgress, Problem, Progress, Trace, TraceEvent
+from stir_core.requests import CriticalRequest
 from stir_core.store.critical import CriticalFile
 from stir_core.tasks import Grader
 
@@ -26,19 +27,18 @@ def critical_tokens(
     problem: Problem,
     trace: Trace,
     file: CriticalFile,
+    request: CriticalRequest,
     *,
-    every: int = 8,
-    rolls: int = 8,
-    rows: int = 16,
     report: OnProgress = lambda progress: None,
 ) -> CriticalTrace:
-    """Success rate of continuing an answer from its beginning and from every ``every``-th token; what is there is not sampled again.
+    """Success rate of continuing an answer from its beginning and from every ``request.every``-th token; nothing is sampled twice.
 
     Raises:
         DataError: the answer is right (nothing was lost), or empty.
     """
     if trace.verdict is None or trace.verdict.correct or not trace.token_ids:
         raise DataError(f"the {file.of} answer to {problem.id} is not a wrong one: critical tokens are those that lose an answer")
+    every, rolls = request.every, request.rolls
     positions = list(range(0, len(trace.token_ids), every))
     known = file.rolls()
     have = {(roll.position, roll.rep) for roll in known}
@@ -46,7 +46,7 @@ def critical_tokens(
     total = len(positions) * rolls
     report(Progress("critical", total - len(asked), total, "continuations"))
     with Grader() as grader:
-        for roll in _continued(model, config, problem, trace, asked, rows, grader):
+        for roll in _continued(model, config, problem, trace, asked, request.rows, grader):
             file.append(roll)
             known.append(roll)
             done = sum(r.position in positions and r.rep < rolls for r in known)

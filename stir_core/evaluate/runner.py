@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from stir_core.config import digest_of, with_changes
 from stir_core.errors import DataError
@@ -16,6 +16,7 @@ from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.records import ModelIdentity, OnProgress, Problem, Progress
+from stir_core.requests import EvaluationRequest
 from stir_core.store.curated import curated_library, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
@@ -27,28 +28,8 @@ CHUNK = 4
 """Batches that one method answers before the next method has its turn, so that an interrupted evaluation is still paired."""
 
 
-class Ask(NamedTuple):
-    """What a user asks to be compared."""
-
-    methods: list[str]
-    task: str | None = None
-    """``None``: the run's own."""
-    split: str = "eval"
-    n: int | None = None
-    """``None``: all problems of the split."""
-    seeds: int = 1
-    levels: tuple[str, ...] | None = None
-    """``None``: the run's own, where the task is."""
-    template: str | None = None
-    max_new_tokens: int | None = None
-    rows: int = 16
-    label: str | None = None
-    allow_leak: bool = False
-    baseline: str = "vanilla"
-
-
 def settle(
-    run: Run, identity: ModelIdentity, ask: Ask, *, command: str | None, environment: dict[str, str]
+    run: Run, identity: ModelIdentity, request: EvaluationRequest, *, command: str | None, environment: dict[str, str]
 ) -> tuple[EvaluationSpec, list[Problem]]:
     """Everything that an evaluation depends on, and its problems.
 
@@ -58,33 +39,34 @@ def settle(
         StoreError: the run has no finished basis.
         MismatchError: the run was made with another model.
     """
-    config, own = run.config, ask.task in (None, run.config.task.name)
+    config, own = run.config, request.task in (None, run.config.task.name)
     run.check_model(identity)
-    task = task_spec(ask.task or config.task.name)
-    levels = ask.levels if ask.levels is not None else config.task.levels if own else ()
-    problems = list(load_problems(task.name, ask.split, n=ask.n, seed=config.seed, levels=levels))
-    names = [made.name for made in methods([ask.baseline, *ask.methods])]
+    task = task_spec(request.task or config.task.name)
+    levels = request.levels if request.levels is not None else config.task.levels if own else ()
+    problems = list(load_problems(task.name, request.split, n=request.n, seed=config.seed, levels=levels))
+    names = [made.name for made in methods([request.baseline, *request.methods])]
     leakage = find_overlaps(run.problems(), problems)
-    if leakage.overlaps and not ask.allow_leak:
+    if leakage.overlaps and not request.allow_leak:
         first = leakage.overlaps[0]
         raise DataError(
             f"{len(leakage.overlaps)} of {len(problems)} evaluation problems were mined (e.g. {first.problem_id} is {first.mined_id}): "
             "choose another split, or add --allow-leak to go on with a marked report"
         )
+    settled: dict[str, Any] = dict(request) | {
+        "label": request.label or f"{task.name}-{request.split}",
+        "task": task.name,
+        "levels": levels,
+        "n": len(problems),
+        "methods": tuple(names),
+        "baseline": method(request.baseline).name,
+        "template": request.template or (config.task.template if own else "auto"),
+    }
+    if request.max_new_tokens is None:
+        settled["max_new_tokens"] = config.decode.max_new_tokens
     spec = EvaluationSpec(
-        label=ask.label or f"{task.name}-{ask.split}",
-        task=task.name,
-        split=ask.split,
-        levels=levels,
-        n=len(problems),
-        seeds=ask.seeds,
-        methods=tuple(names),
-        baseline=method(ask.baseline).name,
-        template=ask.template or (config.task.template if own else "auto"),
+        **settled,
         system=config.task.system,
         gate=config.gate.model_dump(mode="json"),
-        max_new_tokens=config.decode.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens,
-        rows=ask.rows,
         run=run.name,
         config_digest=digest_of(config),
         basis=run.digest("basis"),
@@ -106,15 +88,11 @@ def evaluate(
     spec: EvaluationSpec,
     problems: list[Problem],
     *,
-    fresh: bool = False,
     report: OnProgress = lambda progress: None,
 ) -> tuple[EvaluationReport, Path]:
     """Answer what is missing, settle and keep it, and write the report.
 
     Methods that were evaluated under this label before stay in the report.
-
-    Args:
-        fresh: forget what is there.
 
     Returns:
         The report and the folder that it lies in.
@@ -125,9 +103,9 @@ def evaluate(
     folder, bench = EvaluationFolder(run, spec.label), bench_for(run, model, spec)
     for made in methods(list(spec.methods)):
         made.decoder.check(bench, made.parameters)
-    if not fresh and (folder.path / "evaluation.json").is_file():
+    if not spec.fresh and (folder.path / "evaluation.json").is_file():
         spec = _joined(folder.spec(), spec)
-    folder.begin(spec, problems, fresh=fresh)
+    folder.begin(spec, problems)
     prompts = {p.id: model.chat_ids(render(p, spec.template), spec.system, room=spec.max_new_tokens) for p in problems}
     asked = {name: _questions(method(name), problems, prompts, spec.seeds, spec.template) for name in spec.methods}
     known = {name: {(answer.problem_id, answer.seed) for answer in folder.answers(name)} for name in spec.methods}

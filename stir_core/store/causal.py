@@ -15,8 +15,9 @@ from stir_core.store.runs import Run
 
 REMEDY = "make it with `stir causal`, or again with --fresh"
 
-MAY_CHANGE = {"command", "environment", "states", "rolls", "model"}
-"""Parts of a spec that a study which is taken up again may change: more states or continuations add to what is there."""
+MAY_CHANGE = {"command", "environment", "states", "rolls", "model", "budget_tokens", "rows", "strength"}
+"""Parts of a spec that a study which is taken up again may change: more states or continuations add to what is there; ``gate`` has
+the strength."""
 
 
 class CausalFolder:
@@ -33,16 +34,16 @@ class CausalFolder:
         written = self.part if self.part.is_dir() else self.final
         return written if written.is_dir() else self._shipped
 
-    def begin(self, spec: CausalSpec, problems: list[Problem], *, fresh: bool = False) -> None:
+    def begin(self, spec: CausalSpec, problems: list[Problem]) -> None:
         """Make the folder, or take it up again.
 
         Raises:
             StoreError: what is there was made with other settings.
         """
-        if fresh:
+        if spec.fresh:
             for folder in (self.part, self.final):
                 shutil.rmtree(folder, ignore_errors=True)
-        if not fresh and (self.path / "causal.json").is_file():
+        if not spec.fresh and (self.path / "causal.json").is_file():
             known, ours = self.spec().model_dump(exclude=MAY_CHANGE), spec.model_dump(exclude=MAY_CHANGE)
             for field, value in ours.items():
                 if known[field] != value:

@@ -46,16 +46,16 @@ class EvaluationFolder:
         """Every method has answered every problem."""
         return self.path.is_dir() and self.path != self.part
 
-    def begin(self, spec: EvaluationSpec, problems: list[Problem], *, fresh: bool = False) -> None:
+    def begin(self, spec: EvaluationSpec, problems: list[Problem]) -> None:
         """Make the folder, or take it up again.
 
         Raises:
             StoreError: what is there was made with other settings.
         """
-        if fresh:
+        if spec.fresh:
             for folder in (self.part, self.final):
                 shutil.rmtree(folder, ignore_errors=True)
-        if not fresh and (self.path / "evaluation.json").is_file():
+        if not spec.fresh and (self.path / "evaluation.json").is_file():
             known = self.spec()
             for field in FIXED:
                 theirs, ours = getattr(known, field), getattr(spec, field)

@@ -6,11 +6,13 @@
 import pytest
 import torch
 
+from stir_core.config import with_changes
 from stir_core.errors import DataError, StoreError
 from stir_core.evaluate import causal
-from stir_core.evaluate.causal import NOTHING_ARM, RANDOM_ARM, Ask, logged_states, measure
+from stir_core.evaluate.causal import NOTHING_ARM, RANDOM_ARM, logged_states, measure
 from stir_core.evaluate.effects import by_arm
 from stir_core.evaluate.libraries import libraries_of
+from stir_core.requests import CausalRequest
 from stir_core.stages.pipeline import run_stages
 from stir_core.stages.stage import check_fresh
 from stir_core.store.causal import CausalFolder
@@ -19,7 +21,7 @@ from tests.evaluate.conftest import lines
 
 
 def measured(run, model, **asked):
-    return measure(run, model, Ask(**{"n": 3, "rolls": 4, "rows": 8, **asked}), command="stir causal", environment={})
+    return measure(run, model, CausalRequest(**{"n": 3, "rolls": 4, "rows": 8, **asked}), command="stir causal", environment={})
 
 
 def states_of(run, **more):
@@ -136,7 +138,7 @@ def test_an_interrupted_study_repeats_nothing(run, tiny_loaded):
         if progress.stage == "states" and next(left, None) is None:
             raise KeyboardInterrupt
 
-    asked = Ask(n=3, rolls=4, rows=8)
+    asked = CausalRequest(n=3, rolls=4, rows=8)
     with pytest.raises(KeyboardInterrupt):
         measure(run, tiny_loaded, asked, command=None, environment={}, report=stop)
     folder = CausalFolder(run)
@@ -149,7 +151,7 @@ def test_an_interrupted_study_repeats_nothing(run, tiny_loaded):
     assert [roll.model_dump() for roll in rolls[:7]] == before
     assert len({(roll.problem_id, roll.m, roll.arm, roll.rep) for roll in rolls}) == len(rolls)
     assert lines(path)["traces.jsonl"] == 3
-    fresh, _ = measure(run, tiny_loaded, asked._replace(fresh=True), command=None, environment={})
+    fresh, _ = measure(run, tiny_loaded, with_changes(asked, fresh=True), command=None, environment={})
     assert fresh.points == report.points and fresh.effects == report.effects
 
 

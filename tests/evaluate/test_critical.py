@@ -9,6 +9,7 @@ from stir_core.findings import CriticalRoll
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.records import Problem, Trace, Verdict
+from stir_core.requests import CriticalRequest
 from stir_core.store.critical import CriticalFile
 from tests.evaluate.conftest import Coin
 
@@ -32,7 +33,7 @@ def test_every_position_is_continued_from_its_own_prefix(run, tiny_loaded, wrong
     seen = []
     steer = critical.steer
     monkeypatch.setattr(critical, "steer", lambda model, jobs, settings: seen.extend(jobs) or steer(model, jobs, settings))
-    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, CriticalFile(run, "vanilla", wrong), every=5, rolls=3)
+    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, CriticalFile(run, "vanilla", wrong), CriticalRequest(every=5, rolls=3))
     assert [point.position for point in found.points] == list(range(0, len(wrong.token_ids), 5))
     assert all(point.rolls == 3 for point in found.points)
     assert {job.given for job in seen} == {wrong.token_ids[:position] for position in range(0, len(wrong.token_ids), 5)}
@@ -45,10 +46,10 @@ def test_every_position_is_continued_from_its_own_prefix(run, tiny_loaded, wrong
 
 def test_more_continuations_add_to_those_that_are_there(run, tiny_loaded, wrong):
     file = CriticalFile(run, "vanilla", wrong)
-    critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=1)
+    critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, CriticalRequest(every=8, rolls=1))
     before = file.rolls()
     counts = []
-    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, every=8, rolls=3, report=counts.append)
+    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, CriticalRequest(every=8, rolls=3), report=counts.append)
     assert file.rolls()[: len(before)] == before
     assert (counts[0].done, counts[0].total) == (len(before), 3 * len(found.points)) and counts[-1].done == counts[-1].total
     assert len({(roll.position, roll.rep) for roll in file.rolls()}) == len(file.rolls()) == 3 * len(found.points)
@@ -87,4 +88,4 @@ def test_a_summary_from_before_pieces_were_kept_is_read(run, wrong):
 def test_a_right_answer_has_none(run, tiny_loaded, wrong):
     right = wrong.model_copy(update={"verdict": wrong.verdict.model_copy(update={"correct": True})})
     with pytest.raises(DataError, match="is not a wrong one"):
-        critical_tokens(tiny_loaded, run.config, PROBLEM, right, CriticalFile(run, "vanilla", right))
+        critical_tokens(tiny_loaded, run.config, PROBLEM, right, CriticalFile(run, "vanilla", right), CriticalRequest())

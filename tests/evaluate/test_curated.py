@@ -8,7 +8,8 @@ import pytest
 from stir_core.curation import make_edit, merged_id
 from stir_core.errors import StoreError
 from stir_core.evaluate.libraries import libraries_of
-from stir_core.evaluate.runner import Ask, evaluate, settle
+from stir_core.evaluate.runner import evaluate, settle
+from stir_core.requests import EvaluationRequest
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
 
@@ -17,7 +18,7 @@ CURATED = "stir:library=curated"
 
 
 def evaluated(run, model, *names, label="curated"):
-    spec, problems = settle(run, model.identity, Ask(list(names), n=4, rows=4, label=label), command=None, environment={})
+    spec, problems = settle(run, model.identity, EvaluationRequest(methods=names, n=4, rows=4, label=label), command=None, environment={})
     return evaluate(run, model, spec, problems)
 
 

@@ -13,21 +13,22 @@ from stir_core.evaluate import runner
 from stir_core.evaluate.decoders.registry import ABLATIONS, DECODERS, method, methods
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.evaluate.report import markdown
-from stir_core.evaluate.runner import Ask, evaluate, settle
+from stir_core.evaluate.runner import evaluate, settle
 from stir_core.records import Problem
+from stir_core.requests import EvaluationRequest
 from stir_core.store.evaluations import EvaluationFolder, evaluations
 from tests.evaluate.conftest import lines
 
 ALL = ["stir", "static", "noise", "stir:library=zero", "stir:candidates=1,library=all", "sampling", "self_consistency:k=2", "deer"]
 
 
-def ask(*names: str, **more) -> Ask:
-    return Ask(list(names), n=more.pop("n", 4), rows=more.pop("rows", 3), **more)
+def ask(*names: str, **more) -> EvaluationRequest:
+    return EvaluationRequest(methods=names, n=more.pop("n", 4), rows=more.pop("rows", 3), **more)
 
 
-def evaluated(run, model, *names, fresh=False, **more):
+def evaluated(run, model, *names, **more):
     spec, problems = settle(run, model.identity, ask(*names, **more), command="stir eval", environment={})
-    return evaluate(run, model, spec, problems, fresh=fresh)
+    return evaluate(run, model, spec, problems)
 
 
 def test_every_method_answers_every_problem(run, tiny_loaded):
