@@ -1,0 +1,98 @@
+"""Requests: declared once, refused in one line, and the same from the command line, from Python and on disk."""
+
+import argparse
+import shlex
+
+import pytest
+
+import stir_core as stir
+from stir_core.cli import main
+from stir_core.commands.flags import add_answering, add_fields, answering, asked
+from stir_core.config import RunConfig
+from stir_core.errors import ConfigError
+from stir_core.findings import CausalSpec, EvaluationSpec
+from stir_core.requests import CausalRequest, CriticalRequest, EvaluationRequest, words_of
+from stir_core.store.causal import CausalFolder
+from stir_core.store.evaluations import evaluations
+
+REQUESTS = (EvaluationRequest, CausalRequest, CriticalRequest)
+FULL = {
+    EvaluationRequest: {"methods": ("stir", "deer"), "n": 3, "levels": ("a b", "c"), "seeds": 2, "label": "x", "fresh": True, "rows": 4},
+    CausalRequest: {"n": 3, "states": 2, "halving": False, "strength": 0.25, "budget_tokens": 900},
+    CriticalRequest: {"of": "vanilla", "every": 4, "rolls": 2},
+}
+
+
+def parsed(kind, words: list[str]):
+    parser = argparse.ArgumentParser()
+    add_fields(parser, kind)
+    return asked(parser.parse_args(words), kind)
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("full", [False, True])
+def test_a_request_comes_back_from_its_flags(kind, full):
+    request = kind(**FULL[kind]) if full else kind()
+    words = words_of(request)
+    assert parsed(kind, words) == request and bool(words) == full
+    assert shlex.split(shlex.join(words)) == words
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_every_setting_has_its_help(kind):
+    assert all(field.description and field.description.endswith(".") for field in kind.model_fields.values())
+
+
+@pytest.mark.parametrize("command", ["eval", "causal", "critical", "sweep", "trace", "whatif", "run", "estimate"])
+def test_every_command_says_how_it_is_used(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and "--" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("eval demo --n 0", "setting n = 0: input should be greater than or equal to 1"),
+        ("eval demo --rows=-3", "setting rows = -3: input should be"),
+        ("causal demo --strength nan", "setting strength = nan: input should be a finite number"),
+        ("causal demo --strength=-1", "setting strength = -1.0: input should be"),
+        ("causal demo --max-new-tokens 0", "setting max_new_tokens = 0: input should be"),
+        ("critical demo --every 0", "setting every = 0: input should be"),
+        ("sweep none.toml --rows 0", "setting rows = 0: input should be"),
+        ("sweep none.toml --test=-1", "setting n = -1: input should be"),
+        ("trace demo hi --strength inf", "config key gate.k_scale = inf: input should be a finite number"),
+        ("trace demo hi --max-new-tokens 0", "config key decode.max_new_tokens = 0: input should be"),
+        ("whatif demo hi --at 1 --strength=-1", "config key gate.k_scale = -1.0: input should be"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(words, said, capsys):
+    assert main(words.split()) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"stir: {said}") and line.count("\n") == 1
+
+
+@pytest.mark.parametrize("measure", [stir.measure_causal, stir.evaluate_methods])
+def test_python_refuses_the_same_before_it_looks_at_the_model(measure):
+    run = stir.open_run("demo")
+    with pytest.raises(ConfigError, match="unknown setting rowz: did you mean rows"):
+        measure(run, None, rowz=3)
+    with pytest.raises(ConfigError, match="setting max_new_tokens = 0: input should be"):
+        measure(run, None, max_new_tokens=0)
+
+
+def test_what_lies_on_disk_is_a_request_that_was_settled():
+    run = stir.open_run("demo")
+    for spec in (CausalFolder(run).spec(), *(folder.spec() for folder in evaluations(run))):
+        again = type(spec).model_validate_json(spec.model_dump_json())
+        assert again == spec and "fresh" not in spec.model_dump()
+    for spec, kind in ((EvaluationSpec, EvaluationRequest), (CausalSpec, CausalRequest)):
+        assert kind.model_fields.keys() <= spec.model_fields.keys()
+
+
+def test_settings_of_an_answer_that_are_not_given_leave_the_config_itself():
+    parser, config = argparse.ArgumentParser(), RunConfig()
+    add_answering(parser)
+    assert answering(parser.parse_args([]), config) is config
+    changed = answering(parser.parse_args(["--strength", "0.5", "--variant", "no_probing", "--max-new-tokens", "9"]), config)
+    assert (changed.gate.k_scale, changed.gate.variant, changed.decode.max_new_tokens) == (0.5, "no_probing", 9)
