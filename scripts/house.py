@@ -21,6 +21,7 @@ ROOMS = {
     "errors": "one small family",
     "records": "frozen facts",
     "findings": "what was measured",
+    "requests": "what is to be measured",
     "responses": "what an impulse did",
     "seeding": "streams by name",
     "keyspace": "where keys compare",

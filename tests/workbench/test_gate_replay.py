@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
-from stir_core.config import config_from
+from stir_core.config import config_from, with_changes
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import method
 from stir_core.intervene.gate import decide
@@ -37,7 +37,7 @@ def demo() -> RunFacts:
 
 
 def again(facts: RunFacts, **changes: float) -> dict[str, replay.AnswerReplay]:
-    gate = replay.tried_gate(facts.config.gate, changes)
+    gate = with_changes(facts.config.gate, **changes)
     return replay.replay_all(facts.steered, facts.config.gate, gate, seed=facts.config.seed)
 
 
@@ -69,7 +69,7 @@ def test_the_runs_own_settings_give_every_recorded_decision(which: str, demo: Ru
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 def test_it_is_a_plain_loop_over_the_recording(facts: RunFacts, **changes: float) -> None:
     """What a loop over the recorded evidence decides, where all it needs was measured; and an answer is trusted up to its first flip."""
-    gate = replay.tried_gate(facts.config.gate, changes)
+    gate = with_changes(facts.config.gate, **changes)
     for id_, answer in again(facts, **changes).items():
         turned = False
         for step, recorded in zip(answer.steps, facts.steered[id_].steps, strict=True):
@@ -210,14 +210,14 @@ def test_sliders_hold_the_runs_own_value_and_the_gates_rules(demo: RunFacts, fac
             assert scale.own == getattr(run.config.gate, scale.name)
             assert scale.low <= scale.own <= scale.high and scale.own in scale.points()
             for value in (scale.low, scale.high):
-                replay.tried_gate(run.config.gate, {scale.name: int(value) if scale.whole else value})
-    with pytest.raises(ConfigError, match=r"gate\.k_retrieve = 0"):
-        replay.tried_gate(facts.config.gate, {"k_retrieve": 0})
+                with_changes(run.config.gate, **{scale.name: int(value) if scale.whole else value})
+    with pytest.raises(ConfigError, match="config key k_retrieve = 0"):
+        with_changes(facts.config.gate, **{"k_retrieve": 0})
 
 
 def test_the_command_decodes_with_these_settings(facts: RunFacts) -> None:
     own = facts.config.gate
-    gate = replay.tried_gate(own, {"beta": 1.15, "candidates": 2})
+    gate = with_changes(own, **{"beta": 1.15, "candidates": 2})
     words = shlex.split(gate_command(facts.run, replay.changes_of(own, gate), 6))
     assert words[:2] == ["stir", "eval"] and words[words.index("--n") + 1] == "6"
     made = method(next(word for word in words if word.startswith("stir:")))
@@ -226,7 +226,7 @@ def test_the_command_decodes_with_these_settings(facts: RunFacts) -> None:
 
 def test_answers_are_decided_again_one_by_one(demo: RunFacts) -> None:
     own = demo.config.gate
-    gate = replay.tried_gate(own, {"rho": 0.5})
+    gate = with_changes(own, **{"rho": 0.5})
     whole = replay.replay_all(demo.steered, own, gate, seed=0)
     assert list(whole) == list(demo.steered)
     assert whole == {id_: replay.replay_answer(trace, own, gate, seed=0) for id_, trace in demo.steered.items()}

@@ -12,7 +12,7 @@ from fake_run import make_fake_run
 from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
-from stir_core.config import config_from
+from stir_core.config import config_from, with_changes
 from stir_core.store.runs import Run
 from workbench.shared import gate_replay as replay
 from workbench.shared.run_facts import RunFacts
@@ -24,7 +24,7 @@ SETTINGS = ("beta", "rho", "tau_null", "min_sim", "k_scale", "k_retrieve", "cand
 def counted(store: Path, **changes: float) -> replay.Tally:
     facts = RunFacts(Run.open(store / "fake"))
     own = facts.config.gate
-    return replay.tally(replay.replay_all(facts.steered, own, replay.tried_gate(own, changes), seed=facts.config.seed).values())
+    return replay.tally(replay.replay_all(facts.steered, own, with_changes(own, **changes), seed=facts.config.seed).values())
 
 
 def badge(app: AppTest) -> str:

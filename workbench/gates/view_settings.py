@@ -2,9 +2,8 @@
 
 import streamlit as st
 
-from stir_core.config import GateConfig
+from stir_core.config import GateConfig, with_changes
 from workbench.gates.scales import Scale, scales
-from workbench.shared.gate_replay import tried_gate
 from workbench.shared.run_facts import RunFacts
 from workbench.shared.visible_text import plain
 
@@ -27,7 +26,7 @@ def tried(facts: RunFacts) -> GateConfig:
                 values[scale.name] = _slider(scale, seeded=fresh)
         with columns[-1]:
             st.button("Reset", key="gates_reset", help="Back to the run's own settings.", on_click=_put_back, args=(found,))
-    return tried_gate(facts.config.gate, values)
+    return with_changes(facts.config.gate, **values)
 
 
 def _slider(scale: Scale, *, seeded: bool) -> float | int:

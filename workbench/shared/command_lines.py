@@ -7,6 +7,7 @@ from typing import Any
 
 from stir_core.config import digest_of
 from stir_core.intervene.changes import DENY, KEEP, Change
+from stir_core.requests import ANSWERING, EvaluationRequest, words_of
 from stir_core.store.runs import DEMO, Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
@@ -46,14 +47,13 @@ def reselect_command(run: Run, changed: Mapping[str, Any]) -> str:
 
 def eval_command(run: Run) -> str:
     """Compares the run's actions with doing nothing, with one fixed vector and with noise."""
-    return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", "static", "noise"])
+    return _eval(run, methods=("vanilla", "stir", "static", "noise"))
 
 
 def gate_command(run: Run, changed: Mapping[str, Any], n: int) -> str:
     """Decodes the run's held-out problems with other gate settings, beside its own and vanilla."""
     values = ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in changed.items())
-    method = f"stir:{values}"
-    return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", method, "--n", str(n), "--label", "gates"])
+    return _eval(run, methods=("vanilla", "stir", f"stir:{values}"), n=n, label="gates")
 
 
 def causal_command(run: Run) -> str:
@@ -102,17 +102,14 @@ def compare_command(run: Run, version: str, other: Run, other_version: str, at_l
 
 def curated_eval_command(run: Run) -> str:
     """Compares the curated library with the control basis; a label of its own, since a library that is edited on needs a new one."""
-    return shlex.join(["stir", "eval", name_of(run), "--methods", "vanilla", "stir", "stir:library=curated", "--label", "curated"])
+    return _eval(run, methods=("vanilla", "stir", "stir:library=curated"), label="curated")
 
 
-_FLAGS = {
-    "gate.k_scale": "--strength",
-    "gate.variant": "--variant",
-    "gate.persistence": "--persistence",
-    "gate.candidates": "--candidates",
-    "gate.probe_tokens": "--probe-tokens",
-    "decode.max_new_tokens": "--max-new-tokens",
-}
+def _eval(run: Run, **settings: Any) -> str:
+    return shlex.join(["stir", "eval", name_of(run), *words_of(EvaluationRequest(**settings))])
+
+
+_FLAGS = {key: f"--{name.replace('_', '-')}" for name, key in ANSWERING.items()}
 
 
 def trace_command(run: Run, prompt: str, *, raw: bool = False, changed: Mapping[str, Any] | None = None) -> str:

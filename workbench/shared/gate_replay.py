@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import ValidationError
 
-from stir_core.config import GateConfig
-from stir_core.errors import ConfigError
+from stir_core.config import GateConfig, with_changes
 from stir_core.intervene.replay import Again, decide_again, gate_was_asked
 from stir_core.records import Decision, StepTrace, Trace
 from workbench.shared.proportions import proportion
@@ -61,19 +59,6 @@ class AnswerReplay(NamedTuple):
     def at(self, number: int) -> StepReplay | None:
         """The step with that number."""
         return next((step for step in self.steps if step.step.step == number), None)
-
-
-def tried_gate(own: GateConfig, changes: Mapping[str, Any]) -> GateConfig:
-    """The run's gate with some values changed, checked by the config's own rules.
-
-    Raises:
-        ConfigError: a value that the gate cannot take.
-    """
-    try:
-        return GateConfig.model_validate(own.model_dump() | dict(changes))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"gate.{first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
 
 
 def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, Any]:
@@ -208,7 +193,7 @@ def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: s
     asked = [(id_, step) for id_, trace in traces.items() for step in trace.steps if gate_was_asked(step)]
     rows = []
     for value in values:
-        other = tried_gate(gate, {key: value})
+        other = with_changes(gate, **{key: value})
         found = [decide_again(step, own, other, seed=seed, name=id_).decision for id_, step in asked]
         known = [decision for decision in found if decision is not None]
         share = proportion(sum(decision.chosen is not None for decision in known), len(known))
