@@ -13,9 +13,9 @@ from pathlib import Path
 from stir_core import __version__
 from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, serve, sweep, whatif
 from stir_core.commands.console import print_stages, print_traces, reporting, stoppable, table
-from stir_core.commands.flags import add_answering, answering
+from stir_core.commands.flags import add_answering, add_fields, answering, asked
 from stir_core.commands.overrides import overridden
-from stir_core.config import STAGES
+from stir_core.config import STAGES, BasisConfig
 from stir_core.errors import DataError, PromptError, StirError
 
 
@@ -89,8 +89,7 @@ def command_parser() -> argparse.ArgumentParser:
     select = command("select", _select, "Select a diverse basis from any keys: greedy MAP of a quality-weighted DPP.")
     select.add_argument("keys", type=Path, help="safetensors file with `keys` [n, d] and `quality` [n]")
     select.add_argument("--budget", type=int, required=True, help="most picks")
-    select.add_argument("--diversity", type=float, default=0.5, help="weight of the log-determinant (lambda)")
-    select.add_argument("--epsilon", type=float, default=1e-4, help="ridge on the kernel's diagonal")
+    add_fields(select, BasisConfig, ("diversity", "epsilon"))
     select.add_argument("--compat", action="store_true", help="as the published code; without forced picks both agree")
     select.add_argument("--json", action="store_true", help="print JSON")
 
@@ -260,10 +259,9 @@ def _select(arguments: argparse.Namespace) -> int:
     from stir_core.basis.selection import greedy_map, unit_rows
     from stir_core.store.tensors import read_tensors
 
+    basis = asked(arguments, BasisConfig)
     tensors = read_tensors(arguments.keys, ("keys", "quality"))
-    picks = greedy_map(
-        unit_rows(tensors["keys"]), tensors["quality"], arguments.budget, diversity=arguments.diversity, epsilon=arguments.epsilon
-    )
+    picks = greedy_map(unit_rows(tensors["keys"]), tensors["quality"], basis.budget, diversity=basis.diversity, epsilon=basis.epsilon)
     if arguments.json:
         print(json.dumps({"picks": [pick.index for pick in picks]}))
         return 0

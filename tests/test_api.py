@@ -112,7 +112,7 @@ def test_the_runs_own_settings_select_its_own_basis() -> None:
     assert own.entries == chosen.entries
     assert np.array_equal(own.keys, chosen.keys)
     assert np.array_equal(own.actions, chosen.actions)
-    with pytest.raises(stir.StirError, match="did you mean basis.budget"):
+    with pytest.raises(stir.StirError, match=r"did you mean basis\.budget"):
         stir.select_basis(run, budgget=3)
     with pytest.raises(stir.StirError, match="take one of basis, all"):
         stir.open_library(run, "best")

@@ -37,7 +37,8 @@ def test_select_as_a_table(capsys, keys):
 
 
 def test_select_refusals(capsys, keys, tmp_path):
-    assert "budget 0 selects nothing" in refused(capsys, ["select", keys, "--budget", "0"])
+    assert "config key budget = 0: input should be greater" in refused(capsys, ["select", keys, "--budget", "0"])
+    assert "config key diversity = nan" in refused(capsys, ["select", keys, "--budget", "2", "--diversity", "nan"])
     assert "does not exist" in refused(capsys, ["select", str(tmp_path / "none"), "--budget", "1"])
     write_tensors(tmp_path / "q.safetensors", {"keys": np.eye(3)})
     assert 'no tensor "quality"' in refused(capsys, ["select", str(tmp_path / "q.safetensors"), "--budget", "1"])
