@@ -13,7 +13,7 @@ from stir_core.config import Section
 Count = Annotated[int, Field(ge=1)]
 
 
-class Request(Section):
+class MeasurementRequest(Section):
     """Base of the requests."""
 
     noun: ClassVar[str] = "setting"
@@ -22,7 +22,7 @@ class Request(Section):
     """Answers or continuations decoded side by side; results do not depend on it."""
 
 
-class EvaluationRequest(Request):
+class EvaluationRequest(MeasurementRequest):
     """Which methods are compared, on which problems: ``stir eval``, :func:`stir_core.evaluate_methods`."""
 
     methods: tuple[str, ...] = ("stir",)
@@ -51,7 +51,7 @@ class EvaluationRequest(Request):
     """Go on although evaluation problems were mined; marks the report."""
 
 
-class CausalRequest(Request):
+class CausalRequest(MeasurementRequest):
     """What is measured of a run's actions: ``stir causal``, :func:`stir_core.measure_causal`."""
 
     split: str = "validation"
@@ -74,7 +74,7 @@ class CausalRequest(Request):
     """Forget what is there."""
 
 
-class CriticalRequest(Request):
+class CriticalRequest(MeasurementRequest):
     """How a wrong answer is searched for the token that lost it: ``stir critical``."""
 
     of: Literal["vanilla", "steered"] = "steered"
@@ -96,7 +96,7 @@ ANSWERING = {
 """Settings of ``stir trace`` and ``stir whatif``, and the keys of the config that they stand for."""
 
 
-def words_of(request: Request) -> list[str]:
+def flags_of(request: MeasurementRequest) -> list[str]:
     """The flags that say what a request asks for beyond the defaults."""
     words: list[str] = []
     for name, field in type(request).model_fields.items():

@@ -11,7 +11,7 @@ from stir_core.commands.flags import add_answering, add_fields, answering, asked
 from stir_core.config import RunConfig
 from stir_core.errors import ConfigError
 from stir_core.findings import CausalSpec, EvaluationSpec
-from stir_core.requests import CausalRequest, CriticalRequest, EvaluationRequest, words_of
+from stir_core.requests import CausalRequest, CriticalRequest, EvaluationRequest, flags_of
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import evaluations
 
@@ -33,7 +33,7 @@ def parsed(kind, words: list[str]):
 @pytest.mark.parametrize("full", [False, True])
 def test_a_request_comes_back_from_its_flags(kind, full):
     request = kind(**FULL[kind]) if full else kind()
-    words = words_of(request)
+    words = flags_of(request)
     assert parsed(kind, words) == request and bool(words) == full
     assert shlex.split(shlex.join(words)) == words
 

@@ -6,7 +6,7 @@ import shlex
 
 from stir_core.commands.console import Command, progress
 from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import CausalRequest, words_of
+from stir_core.requests import CausalRequest, flags_of
 
 
 def add(command: Command) -> None:
@@ -33,7 +33,7 @@ def _causal(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.run)
     run.folder("basis")
     model = model_of(run.config.model, arguments.model)
-    command = shlex.join(["stir", "causal", str(arguments.run), *words_of(request)])
+    command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
     with progress() as report:
         found, path = measure(run, model, request, command=command, environment=short_environment(), report=report)
     if arguments.json:

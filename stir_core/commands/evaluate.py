@@ -6,7 +6,7 @@ import shlex
 
 from stir_core.commands.console import Command, progress, table
 from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import EvaluationRequest, words_of
+from stir_core.requests import EvaluationRequest, flags_of
 
 
 def add(command: Command) -> None:
@@ -37,7 +37,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     run.folder("basis")
     methods([request.baseline, *request.methods])  # said before a model is loaded
     model = model_of(run.config.model, arguments.model)
-    command = shlex.join(["stir", "eval", str(arguments.run), *words_of(request)])
+    command = shlex.join(["stir", "eval", str(arguments.run), *flags_of(request)])
     spec, problems = settle(run, model.identity, request, command=command, environment=short_environment())
     with progress() as report:
         found, path = evaluate(run, model, spec, problems, report=report)

@@ -12,7 +12,7 @@ from stir_core.commands.console import Command, progress
 from stir_core.commands.flags import add_fields, asked
 from stir_core.config import section_from, with_changes
 from stir_core.errors import ConfigError, DataError
-from stir_core.requests import EvaluationRequest, Request
+from stir_core.requests import EvaluationRequest, MeasurementRequest
 from stir_core.tasks.overlap import find_overlaps
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add(command: Command) -> None:
     sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")
     sweep.add_argument("--out", type=Path, help="folder (default: runs/<sweep's name>)")
     sweep.add_argument("--run", help='take rollouts and states from this run of the base experiment (folder, or "demo")')
-    add_fields(sweep, Request)
+    add_fields(sweep, MeasurementRequest)
     sweep.add_argument("--test", type=int, metavar="N", help="evaluate the chosen point on N eval problems")
     sweep.add_argument("--model", help="another place where the base experiment's model lies")
     sweep.add_argument("--json", action="store_true", help="print JSON")
@@ -40,7 +40,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from stir_core.store.jsonl import write_record
     from stir_core.tasks import load_problems
 
-    rows = asked(arguments, Request).rows
+    rows = asked(arguments, MeasurementRequest).rows
     test = section_from(EvaluationRequest, {"n": arguments.test, "rows": rows, "label": "sweep-test"})
     sweep = _read(arguments.sweep)
     base = read_config(arguments.sweep.parent / sweep.base)

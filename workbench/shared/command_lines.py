@@ -7,7 +7,7 @@ from typing import Any
 
 from stir_core.config import digest_of
 from stir_core.intervene.changes import DENY, KEEP, Change
-from stir_core.requests import ANSWERING, EvaluationRequest, words_of
+from stir_core.requests import ANSWERING, EvaluationRequest, flags_of
 from stir_core.store.runs import DEMO, Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
@@ -106,7 +106,7 @@ def curated_eval_command(run: Run) -> str:
 
 
 def _eval(run: Run, **settings: Any) -> str:
-    return shlex.join(["stir", "eval", name_of(run), *words_of(EvaluationRequest(**settings))])
+    return shlex.join(["stir", "eval", name_of(run), *flags_of(EvaluationRequest(**settings))])
 
 
 _FLAGS = {key: f"--{name.replace('_', '-')}" for name, key in ANSWERING.items()}
