@@ -4,10 +4,11 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 "not measured" or "does not apply"; it never stands for a number.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 AnswerKind = Literal["math", "number", "choice", "yesno"]
 EntryKind = Literal["corrective", "null"]
@@ -15,6 +16,8 @@ Finish = Literal["stop", "length", "delimiter"]
 """Why decoding ended: an end-of-text token, the token budget, or the step delimiter."""
 
 Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_choice"]
+"""The method or an ablation of it; an answer with ``"no_memory"``, the paper's ablation, is a vanilla answer."""
+# The word "no_memory" stays, although we say vanilla elsewhere: digests of settings are made of it, and runs are found again by them.
 
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -255,6 +258,103 @@ class Retrieved(Record):
     """Multiple of the action that the preview injected."""
 
 
+ReasonKind = Literal[
+    "vanilla",
+    "start",
+    "before_window",
+    "after_window",
+    "no_library",
+    "too_few_entries",
+    "below_min_sim",
+    "nothing_retrieved",
+    "forced",
+    "inside_step",
+    "no_corrective",
+    "not_previewed",
+    "not_above_null",
+    "below_tau_null",
+    "no_strength",
+    "above_null",
+]
+
+_WORDS: dict[ReasonKind, str] = {
+    "vanilla": "vanilla: always null",
+    "start": "control point 0 is never steered",
+    "before_window": "control point {value:g} lies before {limit:g}, the first that may be steered",
+    "after_window": "control point {value:g} lies after {limit:g}, the last that may be steered",
+    "no_library": "no library",
+    "too_few_entries": "{value:g} entries at this control point, min_entries is {limit:g}",
+    "below_min_sim": "best cosine {value:.3f} < min_sim {limit:g}",
+    "nothing_retrieved": "nothing retrieved",
+    "forced": "forced",
+    "inside_step": "inside a step",
+    "no_corrective": "no corrective entry among the retrieved",
+    "not_previewed": "no candidate's preview was measured",
+    "not_above_null": "best {entry_id} {value:.3f} <= null {limit:.3f}",
+    "below_tau_null": "best {entry_id} {value:.3f} < tau_null {limit:g}",
+    "no_strength": "{entry_id} won at {value:.3f}, but its strength is not above 0: nothing to inject",
+    "above_null": "{entry_id} {value:.3f} > null {limit:.3f}",
+}
+
+_SENTENCES: dict[ReasonKind, str] = {
+    "vanilla": "variant no_memory: always null",
+    "start": "control point 0 is never steered",
+    "before_window": r"control point (?P<value>\d+) lies outside (?P<limit>\d+)\.\.\d+",
+    "after_window": r"control point (?P<value>\d+) lies outside \d+\.\.(?P<limit>\d+)",
+    "no_library": "no library",
+    "too_few_entries": r"(?P<value>\d+) entries at control point \d+, min_entries is (?P<limit>\d+)",
+    "below_min_sim": r"best cosine (?P<value>\S+) < min_sim (?P<limit>\S+)",
+    "nothing_retrieved": "nothing retrieved",
+    "forced": "forced",
+    "inside_step": "inside a step",
+    "no_corrective": "no corrective entry among the retrieved",
+    "not_previewed": "no candidate's preview was measured",
+    "not_above_null": r"best (?P<entry_id>.+) (?P<value>\S+) <= null (?P<limit>\S+)",
+    "below_tau_null": r"best (?P<entry_id>.+) (?P<value>\S+) < tau_null (?P<limit>\S+)",
+    "no_strength": r"strength is \S+: (?P<entry_id>.+) won at (?P<value>\S+), nothing to inject",
+    "above_null": r"(?P<entry_id>.+) (?P<value>\S+) > null (?P<limit>\S+)",
+}
+"""How schema 1 wrote each reason: a sentence. Never changed, since runs on disk hold them."""
+
+
+class Reason(Record):
+    """Why the gate steered a step or left it alone: the rule that settled it, and the numbers that the rule compared.
+
+    ``str(reason)`` words it, and nothing else does: the same words on the command line, in pages, exports and documents.
+    """
+
+    kind: ReasonKind
+    entry_id: str | None = None
+    """The candidate that the rule was about; ``None``: it was about none."""
+    value: float | None = None
+    """What was compared: the candidate's score, the best cosine, the number of entries, or the control point."""
+    limit: float | None = None
+    """What it was compared with: the score of null, or a setting of the gate."""
+
+    def __str__(self) -> str:
+        return _WORDS[self.kind].format(entry_id=self.entry_id, value=self.value, limit=self.limit)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sentence(cls, data: Any) -> Any:
+        """Read what schema 1 stored: the reason in words."""
+        if not isinstance(data, str):
+            return data
+        for kind, pattern in _SENTENCES.items():
+            if read := re.fullmatch(pattern, data):
+                numbers = read.groupdict()
+                if kind != "before_window" or int(numbers["value"]) < int(numbers["limit"]):
+                    return {"kind": kind, **numbers}
+        raise ValueError(f"{data!r} is not a reason that schema 1 knew")
+
+    @model_validator(mode="after")
+    def _with_its_numbers(self) -> "Reason":
+        missing = [name for name in ("entry_id", "value", "limit") if "{" + name in _WORDS[self.kind] and getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"a reason of kind {self.kind} needs {', '.join(missing)}")
+        return self
+
+
 class StepEvidence(Record):
     """All that was measured before one step: enough to decide again with other gate parameters, without a model."""
 
@@ -267,8 +367,8 @@ class StepEvidence(Record):
     """Library entries at this control point."""
     null_logprob: float | None = None
     null_preview_ids: tuple[int, ...] = ()
-    not_retrieved: str | None = None
-    """Why nothing was retrieved, e.g. ``"control point 0 is never steered"``; ``None`` when something was."""
+    not_retrieved: Reason | None = None
+    """Why nothing was retrieved; ``None`` when something was."""
 
 
 class Scored(Record):
@@ -293,8 +393,21 @@ class Decision(Record):
     score_null: float | None
     scored: tuple[Scored, ...] = ()
     """Candidates in preview order (best value first)."""
-    reason: str
-    """One line: ``"p0003c 1.94 > null 1.87"`` or ``"best 0.41 <= null 0.52"``."""
+    reason: Reason
+    """In words, e.g. ``p0003c 1.944 > null 1.871`` or ``best p0003c 0.412 <= null 0.523``."""
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _exact(cls, data: Any, info: Any) -> Any:
+        """The sentences of schema 1 give scores to three digits; the scores beside them are exact."""
+        if not isinstance(data, str):
+            return data
+        read = Reason.model_validate(data)
+        score = next((scored.score for scored in info.data.get("scored", ()) if scored.entry_id == read.entry_id), None)
+        if score is None:
+            return read
+        against_null = read.kind in ("above_null", "not_above_null")
+        return read.replaced(value=score, limit=info.data.get("score_null") if against_null else read.limit)
 
 
 class StepTrace(Record):
@@ -369,7 +482,8 @@ class ModelIdentity(Record):
 class Manifest(Record):
     """What a stage folder holds, what it was made from, and with which model."""
 
-    schema_version: int = 1
+    schema_version: Literal[1, 2] = 2
+    """1: reasons were sentences."""
     stage: str
     model: ModelIdentity
     layers: tuple[int, ...] = ()

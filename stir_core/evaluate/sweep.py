@@ -21,15 +21,13 @@ from stir_core.findings import Estimate
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
-from stir_core.intervene.replay import decide_again
+from stir_core.intervene.replay import RECORDED, decide_again
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, render
 
-DECIDES = frozenset({"rho", "tau_null", "min_sim", "min_entries"})
-"""Gate parameters that only enter the decision; ``beta`` and ``k_scale`` join them where previews run at scale 1."""
 SWEPT = ("mining", "basis", "gate")
 """Sections whose keys can be swept; a change in another one is another experiment, with rollouts of its own."""
 
@@ -92,10 +90,8 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
     Returns:
         How far it holds; ``None`` when the two gates differ in more than the decision, so that the evidence does not carry over.
     """
-    ours, theirs = gate.model_dump(), recorded.model_dump()
-    differing = {key for key in ours if ours[key] != theirs[key]}
-    free = DECIDES | ({"beta", "k_scale"} if gate.preview_scale == recorded.preview_scale == "unit" else set())
-    if differing - free:
+    free = ("decision", "strength") if gate.preview_scale == recorded.preview_scale == "unit" else ("decision",)
+    if any(getattr(gate, key) != getattr(recorded, key) and reach not in free for key, reach in RECORDED.items()):
         return None
     kept: list[StepTrace] = []
     for step in trace.steps:

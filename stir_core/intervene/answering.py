@@ -20,7 +20,7 @@ from stir_core.models.generation import Sampling, Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
 from stir_core.models.steering import Impulse
-from stir_core.records import Decision, Event, Finish, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
+from stir_core.records import Decision, Event, Finish, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner, boundaries
 
@@ -86,7 +86,7 @@ class LiveAnswer:
     candidates: tuple[Retrieved, ...] = ()
     previews: list[Strand] = field(default_factory=list)
     """Null first, then the candidates in their order."""
-    decision: Decision = field(default_factory=lambda: Decision(chosen=None, alpha=0.0, score_null=None, reason=""))
+    decision: Decision = field(default_factory=lambda: Decision(chosen=None, alpha=0.0, score_null=None, reason=Reason(kind="forced")))
     impulse: Impulse | None = None
     """Decided and not yet injected: the next token fed carries it."""
     clean: Column | None = None
@@ -244,11 +244,11 @@ class LiveAnswer:
         retrieved: tuple[Retrieved, ...] = ()
         self.forced = NOTHING if self.tail else self.job.force(m) if self.job.force is not None else None
         if self.forced is not None:
-            reason = "inside a step" if self.tail else "forced"
+            reason = Reason(kind="inside_step" if self.tail else "forced")
             self.evidence = StepEvidence(m=m, position=len(self.read_ids) - 1, not_retrieved=reason)
             self.candidates, self.probed, self.reused = (), 0, 0
             return
-        reason = steerable(m, gate, self.batch.settings.control_points) or ("no library" if self.job.memory is None else None)
+        reason = steerable(m, gate, self.batch.settings.control_points) or (Reason(kind="no_library") if self.job.memory is None else None)
         if reason is None and self.job.memory is not None:
             retrieved, reason = self.job.memory.retrieve(m, self.states, gate)
         n = self.job.memory.count(m) if self.job.memory is not None else 0
@@ -323,8 +323,8 @@ class LiveAnswer:
             self.decision = decide(self.evidence, self.job.gate, seed=settings.seed, name=self.job.id)
         else:
             label, alpha = self.forced.label, self.forced.alpha if self.forced.label is not None else 0.0
-            reason = self.evidence.not_retrieved or ""
-            self.decision = Decision(chosen=label if alpha else None, alpha=alpha, score_null=None, reason=reason)
+            assert self.evidence.not_retrieved is not None  # what is forced is decided without looking
+            self.decision = Decision(chosen=label if alpha else None, alpha=alpha, score_null=None, reason=self.evidence.not_retrieved)
         self.phase, self.shown = "commit", ""
         budget = self.decode.max_new_tokens - len(self.ids)
         kept = self._preview_to_keep()

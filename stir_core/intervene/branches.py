@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
-from stir_core.intervene.changes import DENY, FORCED, KEEP, Change, alpha_of, step_at, was_forced
+from stir_core.intervene.changes import DENY, KEEP, Change, alpha_of, step_at, was_forced
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory, action_of
@@ -100,7 +100,7 @@ def _whole(event: Event, trace: Trace, change: Change) -> Event:
     """The event with the recorded evidence at the change, and a finished branch with the given steps before the new ones."""
     place = step_at(trace, change.m)
     here = trace.steps[place]
-    if isinstance(event, StepEvent) and event.evidence.m == change.m and event.decision.reason == FORCED:
+    if isinstance(event, StepEvent) and event.evidence.m == change.m and event.decision.reason.kind == "forced":
         return event.replaced(evidence=here.evidence, decision=_beside(event.decision, here.decision))
     if not isinstance(event, TraceEvent):
         return event

@@ -11,8 +11,6 @@ from stir_core.intervene.gate import dose
 from stir_core.records import Entry, Record, StepTrace, Trace
 
 KEEP, DENY = "keep", "nothing"
-FORCED = "forced"
-"""Reason of a decision that was made for the gate."""
 
 
 class Change(Record):
@@ -50,7 +48,7 @@ def step_at(trace: Trace, m: int) -> int:
 
 def was_forced(step: StepTrace) -> bool:
     """True when the step's decision was made for the gate."""
-    return step.decision.reason == FORCED
+    return step.decision.reason.kind == "forced"
 
 
 def own_alpha(step: StepTrace, entry_id: str, gate: GateConfig) -> float | None:

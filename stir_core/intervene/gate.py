@@ -4,21 +4,23 @@ Measures nothing, knows no model and draws no unnamed random number.
 """
 
 from stir_core.config import GateConfig
-from stir_core.records import Decision, Retrieved, Scored, StepEvidence
+from stir_core.records import Decision, Reason, ReasonKind, Retrieved, Scored, StepEvidence
 from stir_core.seeding import generator_for
 
 TIE = 1e-12
 """Scores closer than this are a tie, and a tie goes to null."""
 
 
-def steerable(m: int, gate: GateConfig, control_points: int) -> str | None:
+def steerable(m: int, gate: GateConfig, control_points: int) -> Reason | None:
     """``None`` when the step after control point ``m`` may be steered, else the reason why not."""
     if gate.variant == "no_memory":
-        return "variant no_memory: always null"
+        return Reason(kind="vanilla")
     if m == 0:
-        return "control point 0 is never steered"
+        return Reason(kind="start")
     low, high = gate.min_tool_m or 1, min(gate.max_tool_m or control_points - 1, control_points - 1)
-    return None if low <= m <= high else f"control point {m} lies outside {low}..{high}"
+    if m < low:
+        return Reason(kind="before_window", value=m, limit=low)
+    return Reason(kind="after_window", value=m, limit=high) if m > high else None
 
 
 def shortlist(retrieved: tuple[Retrieved, ...], gate: GateConfig) -> tuple[Retrieved, ...]:
@@ -55,36 +57,38 @@ def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str
         seed, name: name the draw of the ``random_choice`` variant (run seed, answer id).
     """
     if evidence.not_retrieved is not None or not evidence.retrieved:
-        return Decision(chosen=None, alpha=0.0, score_null=None, reason=evidence.not_retrieved or "nothing retrieved")
+        return Decision(chosen=None, alpha=0.0, score_null=None, reason=evidence.not_retrieved or Reason(kind="nothing_retrieved"))
     score_null = gate.beta * null_value(evidence.retrieved)
     scored = tuple(_score(entry, evidence, gate) for entry in shortlist(evidence.retrieved, gate))
     usable = [candidate for candidate in scored if candidate.score is not None]
 
-    def null(reason: str) -> Decision:
-        return Decision(chosen=None, alpha=0.0, score_null=score_null, scored=scored, reason=reason)
+    def null(kind: ReasonKind, limit: float | None = None) -> Decision:
+        about = {"entry_id": best.entry_id, "value": best.score, "limit": limit} if best else {}
+        return Decision(chosen=None, alpha=0.0, score_null=score_null, scored=scored, reason=Reason(kind=kind, **about))
 
+    best = None
     if not scored:
-        return null("no corrective entry among the retrieved")
+        return null("no_corrective")
     if not usable:
-        return null("no candidate's preview was measured")
+        return null("not_previewed")
     if gate.variant == "random_choice":
         best = usable[int(generator_for(seed, "random_choice", name, evidence.m).integers(len(usable)))]
     else:
         best = max(usable, key=lambda candidate: candidate.score or 0.0)  # max keeps the first of equals: the best value
     score = best.score if best.score is not None else 0.0
     if score <= score_null + TIE:
-        return null(f"best {best.entry_id} {score:.3f} <= null {score_null:.3f}")
+        return null("not_above_null", score_null)
     if score < gate.tau_null:
-        return null(f"best {best.entry_id} {score:.3f} < tau_null {gate.tau_null:g}")
+        return null("below_tau_null", gate.tau_null)
     alpha = dose(best, gate)
     if alpha is None or alpha <= 0:
-        return null(f"strength is {alpha:g}: {best.entry_id} won at {score:.3f}, nothing to inject")
+        return null("no_strength")
     return Decision(
         chosen=best.entry_id,
         alpha=alpha,
         score_null=score_null,
         scored=scored,
-        reason=f"{best.entry_id} {score:.3f} > null {score_null:.3f}",
+        reason=Reason(kind="above_null", entry_id=best.entry_id, value=score, limit=score_null),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stir_core.config import GateConfig
 from stir_core.keyspace import KeySpace, apply_space
-from stir_core.records import Entry, Retrieved
+from stir_core.records import Entry, Reason, Retrieved
 from stir_core.seeding import generator_for
 
 EPSILON = 1e-12
@@ -62,7 +62,9 @@ class Memory:
         """Entries at control point ``m``."""
         return sum(len(rows) for _, rows, _ in self._groups.get(m, []))
 
-    def retrieve(self, m: int, states: dict[int, Float[Tensor, "d_model"]], gate: GateConfig) -> tuple[tuple[Retrieved, ...], str | None]:
+    def retrieve(
+        self, m: int, states: dict[int, Float[Tensor, "d_model"]], gate: GateConfig
+    ) -> tuple[tuple[Retrieved, ...], Reason | None]:
         """The ``k_retrieve`` nearest entries at control point ``m``, best cosine first (ties: library order).
 
         Args:
@@ -73,7 +75,7 @@ class Memory:
         """
         n = self.count(m)
         if n < gate.min_entries:
-            return (), f"{n} entries at control point {m}, min_entries is {gate.min_entries}"
+            return (), Reason(kind="too_few_entries", value=n, limit=gate.min_entries)
         groups = self._groups[m]
         sims = [unit @ self._compared(layer, states[layer]) for layer, _, unit in groups]
         rows, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in ([rows for _, rows, _ in groups], sims))
@@ -83,7 +85,7 @@ class Memory:
         order = sorted(zip((-values[near]).tolist(), rows[near].tolist(), strict=True))[: gate.k_retrieve]
         best = -order[0][0]
         if best < gate.min_sim:
-            return (), f"best cosine {best:.3f} < min_sim {gate.min_sim:g}"
+            return (), Reason(kind="below_min_sim", value=best, limit=gate.min_sim)
         return tuple(self._retrieved(row, -negative) for negative, row in order), None
 
     def _compared(self, layer: int, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:

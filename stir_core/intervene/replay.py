@@ -4,30 +4,34 @@ Pure, like the gate itself. Where the evidence does not reach, says what is miss
 """
 
 from math import isclose
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from stir_core.config import GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist
-from stir_core.records import Decision, StepEvidence, StepTrace, Trace
+from stir_core.records import Decision, Reason, StepEvidence, StepTrace, Trace
 
-REDECIDED = frozenset(
-    {
-        "beta",
-        "rho",
-        "k_scale",
-        "tau_null",
-        "min_sim",
-        "min_entries",
-        "k_retrieve",
-        "candidates",
-        "probe_tokens",
-        "preview_scale",
-    }
-)
-"""Gate parameters whose change a recording may answer; a change in another one needs the model."""
-_MEASURED = tuple(key for key in GateConfig.model_fields if key not in REDECIDED)
-_THRESHOLDS = ("min_sim", "min_entries")
-_NOT_ASKED = ("forced", "inside a step")
+RECORDED: dict[str, Literal["decision", "strength", "less", "model"]] = {
+    "variant": "model",
+    "k_retrieve": "less",
+    "candidates": "less",
+    "probe_tokens": "less",
+    "beta": "strength",
+    "rho": "decision",
+    "k_scale": "strength",
+    "tau_null": "decision",
+    "min_sim": "decision",
+    "min_entries": "decision",
+    "min_tool_m": "model",
+    "max_tool_m": "model",
+    "preview_scale": "less",
+    "persistence": "model",
+    "noise": "model",
+}
+"""What a recording answers about a gate whose parameter has another value.
+
+``decision``: all but what a threshold kept from being measured, since the parameter enters the decision alone. ``strength``: the same where
+previews run at scale 1; elsewhere it enters their strength, too. ``less``: what asks for no more than was measured. ``model``: nothing.
+"""
 
 
 class Again(NamedTuple):
@@ -46,12 +50,12 @@ def gate_was_asked(step: StepTrace) -> bool:
     evidence = step.evidence
     if evidence.not_retrieved is None:
         return not _forced(step)
-    return evidence.n_entries > 0 and any(name in evidence.not_retrieved for name in _THRESHOLDS)
+    return evidence.n_entries > 0 and evidence.not_retrieved.kind in ("below_min_sim", "too_few_entries")
 
 
 def _forced(step: StepTrace) -> bool:
     """True when the decision was made for the gate; another gate would have been overruled in the same way."""
-    return step.evidence.not_retrieved in _NOT_ASKED or step.decision.reason in _NOT_ASKED
+    return step.decision.reason.kind in ("forced", "inside_step")
 
 
 def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, name: str = "") -> Again:
@@ -67,7 +71,7 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
     evidence = step.evidence
     if _forced(step):
         return Again(evidence, step.decision, None)
-    others = [key for key in _MEASURED if getattr(gate, key) != getattr(recorded, key)]
+    others = [key for key, reach in RECORDED.items() if reach == "model" and getattr(gate, key) != getattr(recorded, key)]
     if others:
         return Again(evidence, None, f"{', '.join(others)} changes what is measured")
     if evidence.not_retrieved is not None:
@@ -105,20 +109,20 @@ def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int 
     return [decide_again(step, recorded, gate, seed=seed, name=trace.id) for step in trace.steps]
 
 
-def _blocked(evidence: StepEvidence, gate: GateConfig) -> str | None:
-    """Why the gate's thresholds would let nothing be retrieved; in the words of :meth:`stir_core.intervene.memory.Memory.retrieve`."""
+def _blocked(evidence: StepEvidence, gate: GateConfig) -> Reason | None:
+    """The threshold of the gate that would let nothing be retrieved, as :meth:`stir_core.intervene.memory.Memory.retrieve` says it."""
     if evidence.n_entries < gate.min_entries:
-        return f"{evidence.n_entries} entries at control point {evidence.m}, min_entries is {gate.min_entries}"
+        return Reason(kind="too_few_entries", value=evidence.n_entries, limit=gate.min_entries)
     best = evidence.retrieved[0].sim
-    return f"best cosine {best:.3f} < min_sim {gate.min_sim:g}" if best < gate.min_sim else None
+    return Reason(kind="below_min_sim", value=best, limit=gate.min_sim) if best < gate.min_sim else None
 
 
 def _never_looked(step: StepTrace, recorded: GateConfig, gate: GateConfig) -> str | None:
     """What is missing where a threshold kept the library shut and would now open it."""
     evidence = step.evidence
-    if not gate_was_asked(step) or evidence.n_entries < gate.min_entries:
+    if evidence.not_retrieved is None or not gate_was_asked(step) or evidence.n_entries < gate.min_entries:
         return None
-    if "min_sim" in (evidence.not_retrieved or "") and gate.min_sim >= recorded.min_sim:
+    if evidence.not_retrieved.kind == "below_min_sim" and gate.min_sim >= recorded.min_sim:
         return None
     return f"nothing was retrieved here ({evidence.not_retrieved})"
 

@@ -7,7 +7,7 @@ import pytest
 from stir_core.errors import DataError
 from stir_core.evaluate.dose import degenerates_at, meters, strength_for
 from stir_core.evaluate.spots import held_out_spots, source_spots, spot_named
-from stir_core.records import Decision, Retrieved, Rollout, StepEvidence, StepTrace, Trace, Verdict
+from stir_core.records import Decision, Reason, Retrieved, Rollout, StepEvidence, StepTrace, Trace, Verdict
 from stir_core.responses import Dose
 from tests.builders import make_entry
 
@@ -47,7 +47,7 @@ def a_trace(name: str, fired: str | None, sim: float) -> Trace:
         StepTrace(
             step=1,
             evidence=StepEvidence(m=0, position=1),
-            decision=Decision(chosen=None, alpha=0, score_null=None, reason=""),
+            decision=Decision(chosen=None, alpha=0, score_null=None, reason=Reason(kind="start")),
             token_ids=(7, 8),
             text="",
             logprobs=(0.0, 0.0),
@@ -56,7 +56,7 @@ def a_trace(name: str, fired: str | None, sim: float) -> Trace:
         StepTrace(
             step=2,
             evidence=StepEvidence(m=1, position=3, retrieved=seen),
-            decision=Decision(chosen=fired, alpha=0.4 if fired else 0.0, score_null=0.0, reason=""),
+            decision=Decision(chosen=fired, alpha=0.4 if fired else 0.0, score_null=0.0, reason=Reason(kind="forced")),
             token_ids=(9,),
             text="",
             logprobs=(0.0,),

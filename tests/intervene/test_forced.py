@@ -60,7 +60,7 @@ def test_inside_a_step_nothing_is_steered_and_the_next_control_point_is(tiny):
     trace = full(tiny)
     first = len(trace.steps[0].token_ids)
     (rest,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, make_memory(), trace.token_ids[: first - 1])], settings())
-    assert rest.steps[0].evidence.not_retrieved == "inside a step"
+    assert rest.steps[0].evidence.not_retrieved.kind == "inside_step"
     assert rest.steps[0].decision.chosen is None
     assert rest.token_ids == trace.token_ids  # the first step is never steered, so its rest is the same
 
@@ -81,7 +81,7 @@ def test_forcing_nothing_is_vanilla_and_forcing_at_one_step_leaves_the_others_to
     at = next(step.evidence.m for step in trace.steps if step.decision.chosen)
     (denied,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, memory, force=lambda m: NOTHING if m == at else None)], settings())
     assert denied.steps[at].decision.chosen is None
-    assert denied.steps[at].decision.reason == "forced"
+    assert denied.steps[at].decision.reason.kind == "forced"
     assert any(step.decision.scored for step in denied.steps[at + 1 :])
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from stir_core.config import GateConfig
 from stir_core.intervene.gate import decide, null_value, shortlist, steerable
-from stir_core.records import EntryKind, Retrieved, StepEvidence
+from stir_core.records import EntryKind, Reason, Retrieved, StepEvidence
 
 GATE = GateConfig()
 
@@ -28,7 +28,7 @@ def test_the_score_is_value_plus_preview_gain():
 def test_null_wins_ties():
     assert decide(evidence(entry("a", 0.8), entry("n", 0.8, None, "null")), GATE).chosen is None
     barely = decide(evidence(entry("a", 0.8 + 4e-13), entry("n", 0.8, None, "null")), GATE)
-    assert barely.chosen is None and "<= null" in barely.reason
+    assert barely.chosen is None and barely.reason.kind == "not_above_null"
     assert decide(evidence(entry("a", 0.8 + 1e-9), entry("n", 0.8, None, "null")), GATE).chosen == "a"
 
 
@@ -40,7 +40,7 @@ def test_the_null_value_is_never_negative():
 
 def test_a_score_below_tau_is_not_committed():
     decision = decide(evidence(entry("a", 0.4)), GATE.model_copy(update={"tau_null": 0.9}))
-    assert decision.chosen is None and "tau_null" in decision.reason
+    assert decision.chosen is None and decision.reason == Reason(kind="below_tau_null", entry_id="a", value=0.8, limit=0.9)
     assert decide(evidence(entry("a", 0.45)), GATE.model_copy(update={"tau_null": 0.9})).chosen == "a"
 
 
@@ -48,7 +48,7 @@ def test_a_preview_that_was_not_measured_is_not_the_best_there_is():
     decision = decide(evidence(entry("a", 0.9, None), entry("b", 0.5)), GATE)
     assert decision.chosen == "b"
     assert decision.scored[0].score is None
-    assert decide(evidence(entry("a", 0.9, None)), GATE).reason == "no candidate's preview was measured"
+    assert decide(evidence(entry("a", 0.9, None)), GATE).reason == Reason(kind="not_previewed")
     assert decide(evidence(entry("a", 0.9), null=None), GATE).chosen is None
 
 
@@ -66,7 +66,7 @@ def test_equal_values_are_ordered_by_cosine_then_quality():
 
 def test_strength_zero_injects_nothing_and_says_so():
     decision = decide(evidence(entry("a", 0.9)), GATE.model_copy(update={"k_scale": 0.0}))
-    assert decision.chosen is None and decision.alpha == 0 and "nothing to inject" in decision.reason
+    assert decision.chosen is None and decision.alpha == 0 and decision.reason.kind == "no_strength"
 
 
 def test_no_probing_needs_no_preview():
@@ -101,8 +101,9 @@ def test_where_steering_is_allowed(m, changes, allowed):
 
 
 def test_nothing_retrieved_carries_its_reason():
-    decision = decide(StepEvidence(m=1, position=3, not_retrieved="best cosine 0.1 < min_sim 0.5"), GATE)
-    assert decision.chosen is None and decision.reason == "best cosine 0.1 < min_sim 0.5" and decision.score_null is None
+    reason = Reason(kind="below_min_sim", value=0.1, limit=0.5)
+    decision = decide(StepEvidence(m=1, position=3, not_retrieved=reason), GATE)
+    assert decision.chosen is None and decision.reason == reason and decision.score_null is None
 
 
 def test_a_decision_can_be_taken_again_with_other_parameters():

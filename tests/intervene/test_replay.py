@@ -12,7 +12,7 @@ from stir_core.intervene.controller import run_all
 from stir_core.intervene.gate import TIE, decide
 from stir_core.intervene.jobs import Job
 from stir_core.intervene.replay import decide_again, gate_was_asked
-from stir_core.records import Decision, Retrieved, StepEvidence, StepTrace
+from stir_core.records import Decision, Reason, Retrieved, StepEvidence, StepTrace
 from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
 
 CHANGES = [
@@ -119,25 +119,25 @@ def test_an_unpreviewed_entry_that_moves_up_needs_the_model():
 
 def test_a_threshold_that_kept_the_library_shut():
     strict = GATE.model_copy(update={"min_sim": 0.95})
-    shut = StepEvidence(m=1, position=9, n_entries=8, not_retrieved="best cosine 0.900 < min_sim 0.95")
+    shut = StepEvidence(m=1, position=9, n_entries=8, not_retrieved=Reason(kind="below_min_sim", value=0.9, limit=0.95))
     step = recorded().model_copy(update={"evidence": shut, "decision": decide(shut, strict)})
     assert decide_again(step, strict, GATE).decision is None
     assert decide_again(step, strict, strict.model_copy(update={"min_sim": 0.99})).decision.chosen is None
     assert decide_again(step, strict, GATE.model_copy(update={"min_entries": 99})).decision.chosen is None
-    few = shut.model_copy(update={"n_entries": 3, "not_retrieved": "3 entries at control point 1, min_entries is 5"})
+    few = shut.model_copy(update={"n_entries": 3, "not_retrieved": Reason(kind="too_few_entries", value=3, limit=5)})
     step, five = step.model_copy(update={"evidence": few}), GATE.model_copy(update={"min_entries": 5})
     assert decide_again(step, five, five.model_copy(update={"min_sim": -1.0})).decision.chosen is None
     assert decide_again(step, five, GATE).decision is None
 
 
 def test_what_the_gate_never_decided_stays():
-    first = StepEvidence(m=0, position=3, not_retrieved="control point 0 is never steered")
+    first = StepEvidence(m=0, position=3, not_retrieved=Reason(kind="start"))
     nothing = decide(first, GATE)
     step = recorded().model_copy(update={"evidence": first, "decision": nothing})
     assert not gate_was_asked(step) and gate_was_asked(recorded())
     assert decide_again(step, GATE, GATE.model_copy(update={"min_sim": -1.0})).decision == nothing
-    decision = Decision(chosen="x", alpha=1.0, score_null=None, reason="forced")
-    forced = StepEvidence(m=1, position=3, not_retrieved="forced")
+    decision = Decision(chosen="x", alpha=1.0, score_null=None, reason=Reason(kind="forced"))
+    forced = StepEvidence(m=1, position=3, not_retrieved=Reason(kind="forced"))
     for evidence in (forced, recorded().evidence):
         step = recorded().model_copy(update={"evidence": evidence, "decision": decision})
         assert not gate_was_asked(step)

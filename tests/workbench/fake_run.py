@@ -19,6 +19,7 @@ from stir_core.records import (
     ModelIdentity,
     Pick,
     Problem,
+    Reason,
     Record,
     Retrieved,
     Rollout,
@@ -269,11 +270,11 @@ def _basis(run: Run, nasty: bool) -> None:
 def step_evidence(run: Run, m: int, state: np.ndarray, rng: np.random.Generator, gate: GateConfig) -> StepEvidence:
     """Retrieval and made-up previews by the algorithm's formulas, on the run's own keys."""
     if m == 0:
-        return StepEvidence(m=0, position=40, not_retrieved="control point 0 is never steered")
+        return StepEvidence(m=0, position=40, not_retrieved=Reason(kind="start"))
     library = run.library()
     here = [i for i, entry in enumerate(library.entries) if entry.m == m]
     if not here:
-        return StepEvidence(m=m, position=40 + 20 * m, not_retrieved=f"0 entries at control point {m}, fewer than min_entries 1")
+        return StepEvidence(m=m, position=40 + 20 * m, not_retrieved=Reason(kind="too_few_entries", value=0, limit=1))
     keys = library.keys[here]
     sims = keys @ state / (np.linalg.norm(keys, axis=1) * np.linalg.norm(state))
     near = [(library.entries[here[j]], float(sims[j])) for j in np.argsort(-sims)[: gate.k_retrieve]]
@@ -314,7 +315,8 @@ def fake_trace(
         at = [e.key_row for e in entries if e.m == m]
         noise = rng.normal(size=library_keys.shape[1])
         state = library_keys[at[seed % len(at)]] + noise if at else noise
-        evidence = step_evidence(run, m, state, rng, gate) if steered else StepEvidence(m=m, position=40, not_retrieved="no library")
+        vanilla = StepEvidence(m=m, position=40, not_retrieved=Reason(kind="no_library"))
+        evidence = step_evidence(run, m, state, rng, gate) if steered else vanilla
         decision = decide(evidence, gate)
         probe = 4 * (1 + len(decision.scored)) if decision.scored else 0
         logs = tuple(-float(abs(x)) * 0.6 for x in rng.normal(size=len(step_ids)))

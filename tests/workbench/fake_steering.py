@@ -9,9 +9,9 @@ from fake_impulse import fake_response
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of
 
 from stir_core.config import DecodeConfig, GateConfig
-from stir_core.intervene.changes import FORCED, KEEP, Change
+from stir_core.intervene.changes import KEEP, Change
 from stir_core.readings import Alternative, TokenReading
-from stir_core.records import Entry, Event, ModelIdentity, Problem, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.records import Entry, Event, ModelIdentity, Problem, Reason, StepEvent, TokenEvent, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 from workbench import live
@@ -108,7 +108,7 @@ class FakeSteering:
         here = trace.steps[change.m]
         chosen = change.to if change.forces else None
         alpha = (0.5 if change.alpha is None else change.alpha) if chosen else 0.0
-        decision = here.decision.model_copy(update={"chosen": chosen, "alpha": alpha, "reason": FORCED})
+        decision = here.decision.model_copy(update={"chosen": chosen, "alpha": alpha, "reason": Reason(kind="forced")})
         behind = other.steps[change.m :] or other.steps[-1:]
         first = behind[0].model_copy(update={"step": here.step, "evidence": here.evidence, "decision": decision})
         steps = (*trace.steps[: change.m], first, *behind[1:])

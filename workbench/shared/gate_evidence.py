@@ -93,7 +93,7 @@ def step_table(trace: Trace) -> pd.DataFrame:
 
 def reason(evidence: StepEvidence, decision: Decision) -> str:
     """Why the gate did what it did, in one line; a step without retrieval says why there was none."""
-    return evidence.not_retrieved or decision.reason
+    return str(decision.reason)
 
 
 def margin_table(trace: Trace) -> pd.DataFrame:

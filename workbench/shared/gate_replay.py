@@ -17,8 +17,6 @@ from workbench.shared.proportions import proportion
 Change = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
 FLIPS: tuple[Change, ...] = ("null → action", "action → null", "action → other", "alpha only")
 """The ways in which a decision can come out otherwise; "alpha only": the same action at another strength."""
-TRIED = ("beta", "rho", "tau_null", "min_sim", "k_scale", "k_retrieve", "candidates")
-"""Gate settings that can be tried on a recording."""
 
 
 class StepReplay(NamedTuple):
@@ -156,7 +154,7 @@ def flip_table(answers: Iterable[AnswerReplay]) -> pd.DataFrame:
         if turn is not None:
             old, new = turn.step.decision, turn.again.decision
             after = sum(step.change != "not asked" for step in answer.steps if step.behind)
-            now = turn.again.missing if new is None else new.reason
+            now = turn.again.missing if new is None else str(new.reason)
             rows.append((answer.id, turn.step.step, turn.change, _said(old), _said(new), after, now))
     return pd.DataFrame(rows, columns=["problem", "step", "change", "recorded", "now", "behind", "why now"])
 
@@ -172,7 +170,7 @@ def step_rows(answer: AnswerReplay) -> pd.DataFrame:
     rows = []
     for step in answer.steps:
         new = step.again.decision
-        now = step.again.missing if new is None else step.again.evidence.not_retrieved or new.reason
+        now = step.again.missing if new is None else str(new.reason)
         rows.append((step.step.step, _said(step.step.decision), _said(new), step.change, step.standing, _margin(new), now))
     return pd.DataFrame(rows, columns=["step", "recorded", "now", "change", "standing", "margin", "why now"])
 

@@ -210,7 +210,7 @@ def _why(found: CriticalTrace, decision: Decision | None) -> str:
     if decision is None:
         return "not in the recorded answer"
     done = f"committed {decision.chosen} × {decision.alpha:.2f}: " if decision.chosen else "null: "
-    return done + decision.reason
+    return f"{done}{decision.reason}"
 
 
 def _rate(point: CriticalPoint) -> str:

@@ -75,7 +75,7 @@ def where(node: Node, step: StepTrace, origin: Origin) -> None:
     """The answer with its decisions, and the evidence at the chosen control point."""
     head = f"{trees.label(node)}: {trees.verdict_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
     text_strip(pairs.whole(node.trace, step.evidence.m), key="what_if_answer", head=head, height=300)
-    with st.expander(plain(f"What the gate saw before step {step.step}: {one_line(step.decision.reason, 100)}")):
+    with st.expander(plain(f"What the gate saw before step {step.step}: {one_line(str(step.decision.reason), 100)}")):
         why_not(step.evidence, step.decision, origin.gate)
 
 

@@ -129,7 +129,7 @@ def _answers(bench: Bench, questions: list[Question], jobs: list[Job]) -> Iterat
 
 def answer_of(trace: Trace, problem: Problem, seed: int = 0) -> Answer:
     """A finished trace as an answer; the trace goes with it."""
-    decisions = [step for step in trace.steps if step.evidence.not_retrieved in (None, "forced")]
+    decisions = [step for step in trace.steps if (why := step.evidence.not_retrieved) is None or why.kind == "forced"]
     facts: dict[str, Any] = {"decisions": len(decisions), "commits": sum(step.decision.chosen is not None for step in trace.steps)}
     return Answer(
         method="",
