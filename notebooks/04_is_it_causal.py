@@ -94,7 +94,7 @@ forest(causal_evidence.arm_table(report), "advantage (share of right answers, fi
 
 # %%
 needed = next(n for n in range(1, 50) if 2 * 0.5**n <= 0.05)
-own = next(effect for effect in report.effects if (effect.arm, effect.against) == ("chosen action", "nothing"))
+own = next(effect for effect in report.effects if (effect.arm, effect.against) == ("chosen action", "null"))
 print(f"{needed} pairs, all one way: an advantage of at least {needed / own.pairs:+.3f} with the {own.pairs} pairs at hand")
 print(f"seen: {own.won} won, {own.lost} lost")
 assert 2 * 0.5**needed <= 0.05 < 2 * 0.5 ** (needed - 1)

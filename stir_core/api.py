@@ -233,7 +233,7 @@ def what_if(
 
     Args:
         trace: recorded by this session with ``gate`` and ``decode``.
-        changes: e.g. ``Change(m=4, to="nothing")`` or ``Change(m=4, to="p0032c", alpha=0.5)``; ``m`` is a control point (finished steps).
+        changes: e.g. ``Change(m=4, to="null")`` or ``Change(m=4, to="p0032c", alpha=0.5)``; ``m`` is a control point (finished steps).
         problem: what was asked, so that branches are graded.
 
     Returns:
@@ -251,7 +251,7 @@ def what_if(
 
 
 def read_tokens(session: "Session", trace: Trace, gate: GateConfig | None = None) -> list[TokenReading]:
-    """Read an answer again: at every token what the steering model and the plain one, behind the same prefix, had to say. Decodes nothing.
+    """Read an answer again: at every token what the steered model and the unsteered one, behind the same prefix, had to say. Decodes nothing.
 
     Args:
         trace: an answer of this session.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stir_core.records import Finish, ModelIdentity, Record, Trace, Verdict
+from stir_core.records import Arm, Finish, ModelIdentity, Record, Trace, Verdict
 from stir_core.requests import CausalRequest, EvaluationRequest
 
 
@@ -147,10 +147,10 @@ class Roll(Record):
 
     problem_id: str
     m: int
-    arm: str
-    """``"nothing"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id."""
+    arm: Arm
+    """``"null"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id."""
     alpha: float
-    """Multiple of the arm's vector that was injected; 0 for ``"nothing"``."""
+    """Multiple of the arm's vector that was injected; 0 for ``"null"``."""
     rep: int
     """Continuations with equal ``rep`` draw from the same random stream, whatever their arm."""
     correct: bool
@@ -182,7 +182,7 @@ class ArmEffect(Record):
     """One arm against another, over all states that have both."""
 
     arm: str
-    against: str
+    against: Arm
     advantage: Estimate
     """Share of right answers minus the other's; bootstrap over states, then continuations."""
     tokens: Estimate

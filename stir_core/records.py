@@ -6,9 +6,9 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
 AnswerKind = Literal["math", "number", "choice", "yesno"]
 EntryKind = Literal["corrective", "null"]
@@ -19,6 +19,14 @@ Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_ch
 """The method or an ablation of it; an answer with ``"no_memory"``, the paper's ablation, is a vanilla answer."""
 # The word "no_memory" stays, although we say vanilla elsewhere: digests of settings are made of it, and runs are found again by them.
 
+
+def null_word(word: Any) -> Any:
+    """``"null"`` for ``"nothing"``, the word of schema 1 for no impulse."""
+    return "null" if word == "nothing" else word
+
+
+Arm = Annotated[str, BeforeValidator(null_word)]
+"""What is injected: an entry's id, or a word such as ``"null"`` for no impulse."""
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 

@@ -123,7 +123,7 @@ def test_a_causal_study_is_read_with_the_continuations_that_it_sums_up(tmp_path)
     assert (len(rolls), sum(roll.decoded for roll in rolls)) == (report.rolls, report.tokens)
     frame = stir.to_frame(rolls).pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
     noise = next(effect for effect in report.effects if effect.arm == "random direction")
-    gaps = (frame["random"] - frame["nothing"]).dropna().tolist()
+    gaps = (frame["random"] - frame["null"]).dropna().tolist()
     assert sum(gaps) / len(gaps) == pytest.approx(noise.advantage.value)
     with pytest.raises(stir.StirError, match="have not been measured yet: `stir causal"):
         stir.read_causal(make_fake_run(tmp_path))

@@ -20,8 +20,8 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_every_at_begins_a_change_and_what_stands_behind_belongs_to_it() -> None:
-    found = parse("--at", "2", "--force", "p1c", "--alpha", "-0.5", "--at", "3", "--deny", "--then", "nothing", "--at", "4").chain
-    assert found == [{"m": 2, "to": "p1c", "alpha": -0.5}, {"m": 3, "to": "nothing", "then": "nothing"}, {"m": 4}]
+    found = parse("--at", "2", "--force", "p1c", "--alpha", "-0.5", "--at", "3", "--deny", "--then", "null", "--at", "4").chain
+    assert found == [{"m": 2, "to": "p1c", "alpha": -0.5}, {"m": 3, "to": "null", "then": "null"}, {"m": 4}]
 
 
 @pytest.mark.parametrize(

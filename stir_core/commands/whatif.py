@@ -25,7 +25,7 @@ class _Link(argparse.Action):
         elif not chain:
             parser.error(f"{option_string} says what is changed at a control point: write --at M before it")
         else:
-            key, value = {"--deny": ("to", "nothing"), "--force": ("to", values)}.get(option_string, (self.dest, values))
+            key, value = {"--deny": ("to", "null"), "--force": ("to", values)}.get(option_string, (self.dest, values))
             if key in chain[-1]:
                 parser.error(f"{option_string}: this change says already what is done: begin another one with --at")
             chain[-1] |= {key: value}
@@ -47,9 +47,9 @@ def add(command: Command) -> None:
         help="control point, before step M + 1; another --at goes on from there",
     )
     add_link("--force", action=_Link, metavar="ENTRY", help="inject this entry's action; without it and --deny the decision is kept")
-    add_link("--deny", action=_Link, nargs=0, help="inject nothing")
+    add_link("--deny", action=_Link, nargs=0, help="choose null: no impulse")
     add_link("--alpha", type=_finite, action=_Link, help="multiple of the action vector; default: what the gate would inject")
-    add_link("--then", choices=("gate", "nothing"), action=_Link, help="who decides behind the change (default: the gate)")
+    add_link("--then", choices=("gate", "null"), action=_Link, help="who decides behind the change (default: the gate)")
     whatif.add_argument("--raw", action="store_true", help="send a question as typed, without the task's template")
     add_answering(whatif)
     whatif.add_argument("--model", help="another place where the run's own model lies")

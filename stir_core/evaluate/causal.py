@@ -30,7 +30,7 @@ from stir_core.evaluate.effects import (
 from stir_core.findings import CausalReport, CausalSpec, Roll
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import dose
-from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
@@ -41,7 +41,7 @@ from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems, render
 from stir_core.tasks.overlap import find_overlaps
 
-NOTHING_ARM, RANDOM_ARM = "nothing", "random"
+NULL_ARM, RANDOM_ARM = "null", "random"
 """The arms beside the candidates: no impulse, and noise of the action's norm and strength."""
 FIRST_ROUND = 2
 """Continuations of every arm before any is dropped."""
@@ -195,7 +195,7 @@ def study(
     """Continue from every state under every arm, as far as the budget goes, and sum up what was found.
 
     States are worked on in groups, so that what is spent goes into whole states. With ``spec.halving`` the worse half of a
-    state's candidates is dropped after each round; ``nothing``, the chosen action and ``random`` never are. Continuations that are there
+    state's candidates is dropped after each round; ``null``, the chosen action and ``random`` never are. Continuations that are there
     are never made again. ``spec.budget_tokens`` stops before the next group once so many were decoded, in earlier attempts too.
     """
     settings = _settings(config, spec)
@@ -257,11 +257,11 @@ def _arms(state: Logged, rolls: list[Roll], upto: int, spec: CausalSpec) -> list
     arms, n = list(state.doses), FIRST_ROUND
     grouped = by_arm(roll for roll in rolls if (roll.problem_id, roll.m) == state.id)
     while spec.halving and n < upto and len(arms) > 1:
-        gained = {arm: [gap for gap in gaps(grouped, state.id, arm, NOTHING_ARM, right)][:n] for arm in arms}
+        gained = {arm: [gap for gap in gaps(grouped, state.id, arm, NULL_ARM, right)][:n] for arm in arms}
         keep = sorted(arms, key=lambda arm: -sum(gained[arm]) / max(1, len(gained[arm])))[: (len(arms) + 1) // 2]  # stable: order of value
         arms = [arm for arm in arms if arm in keep or arm == state.step.decision.chosen]
         n *= 2
-    return [NOTHING_ARM, *arms, RANDOM_ARM]
+    return [NULL_ARM, *arms, RANDOM_ARM]
 
 
 def _job(state: Logged, arm: str, rep: int, memory: Memory, seed: int, persistence: Literal["ephemeral", "persistent"]) -> Job:
@@ -273,8 +273,8 @@ def _job(state: Logged, arm: str, rep: int, memory: Memory, seed: int, persisten
 
 def _force(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Force:
     m = state.step.evidence.m
-    if arm == NOTHING_ARM:
-        return lambda at: NOTHING
+    if arm == NULL_ARM:
+        return lambda at: NULL
     layers = {entry.entry_id: entry.layer for entry in state.step.evidence.retrieved}
     entry_id = arm if arm != RANDOM_ARM else state.step.decision.chosen or next(iter(state.doses))
     vector = memory.action(entry_id)
@@ -282,7 +282,7 @@ def _force(state: Logged, arm: str, rep: int, memory: Memory, seed: int) -> Forc
         noise = torch.tensor(generator_for(seed, "causal noise", *state.id, rep).standard_normal(len(vector)), dtype=torch.float32)
         vector = noise * (vector.norm() / noise.norm())
     forced = Forced(arm, layers[entry_id], vector, state.doses[entry_id])
-    return lambda at: forced if at == m else NOTHING
+    return lambda at: forced if at == m else NULL
 
 
 def _roll(trace: Trace, state: Logged, arm: str, rep: int, grader: Grader) -> Roll:
@@ -309,17 +309,17 @@ def _settings(config: RunConfig, spec: CausalSpec) -> Settings:
 def sum_up(spec: CausalSpec, states: list[Logged], rolls: list[Roll]) -> CausalReport:
     """What the continuations say so far."""
     grouped = by_arm(rolls)
-    tried = [state for state in states if (state.id, NOTHING_ARM) in grouped]
+    tried = [state for state in states if (state.id, NULL_ARM) in grouped]
     ids = [state.id for state in tried]
     chosen = {state.id: state.step.decision.chosen for state in tried}
     best = {state.id: next(iter(state.doses)) for state in tried}
     effects = [
-        effect(grouped, ids, lambda state: chosen[state], "chosen action", NOTHING_ARM, seed=spec.seed),
-        effect(grouped, ids, lambda state: RANDOM_ARM, "random direction", NOTHING_ARM, seed=spec.seed),
+        effect(grouped, ids, lambda state: chosen[state], "chosen action", NULL_ARM, seed=spec.seed),
+        effect(grouped, ids, lambda state: RANDOM_ARM, "random direction", NULL_ARM, seed=spec.seed),
         effect(grouped, ids, lambda state: chosen[state], "chosen action", RANDOM_ARM, seed=spec.seed),
     ]
     if not spec.halving:  # dropping would bias it
-        effects.append(effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NOTHING_ARM, seed=spec.seed))
+        effects.append(effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NULL_ARM, seed=spec.seed))
     candidates = candidates_of(tried)
     entries = sorted({candidate.entry_id for candidate in candidates})
     actions = [found for entry in entries if (found := advantage_of(grouped, entry, ids, seed=spec.seed)) is not None]

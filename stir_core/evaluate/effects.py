@@ -96,7 +96,7 @@ def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Es
 def effect(
     rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | None], name: str, against: str, *, seed: int
 ) -> ArmEffect | None:
-    """One arm (which may be another entry at each state) against ``"nothing"`` or ``"random"``; ``None`` where no state has both.
+    """One arm (which may be another entry at each state) against ``"null"`` or ``"random"``; ``None`` where no state has both.
 
     Args:
         arm: state -> arm, ``None`` where it has none.
@@ -108,11 +108,12 @@ def effect(
     if not flat:
         return None
     won, lost = sum(gap > 0 for gap in flat), sum(gap < 0 for gap in flat)
+    pair = f"{name} {'nothing' if against == 'null' else against}"  # names the streams of its intervals, as it did before null was said
     return ArmEffect(
         arm=name,
         against=against,
-        advantage=two_level(wins, seed=seed, name=f"{name} {against} right"),
-        tokens=two_level(tokens, seed=seed, name=f"{name} {against} tokens"),
+        advantage=two_level(wins, seed=seed, name=f"{pair} right"),
+        tokens=two_level(tokens, seed=seed, name=f"{pair} tokens"),
         states=sum(bool(group) for group in wins),
         pairs=len(flat),
         won=won,
@@ -123,7 +124,7 @@ def effect(
 
 def advantage_of(rolls: Rolls, entry_id: str, states: list[StateId], *, seed: int) -> Advantage | None:
     """Causal value of one action over the states at which it was tried; ``None`` when it was not."""
-    found = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "nothing", seed=seed)
+    found = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "null", seed=seed)
     if found is None:
         return None
     return Advantage(
@@ -151,8 +152,8 @@ def points_of(rolls: Rolls, candidates: list[Candidate]) -> list[CausalPoint]:
     """Predicted and measured, one point for each candidate that was tried."""
     points: list[CausalPoint] = []
     for candidate in candidates:
-        wins = gaps(rolls, candidate.state, candidate.entry_id, "nothing", right)
-        tokens = gaps(rolls, candidate.state, candidate.entry_id, "nothing", length)
+        wins = gaps(rolls, candidate.state, candidate.entry_id, "null", right)
+        tokens = gaps(rolls, candidate.state, candidate.entry_id, "null", length)
         if wins:
             problem_id, m = candidate.state
             facts = candidate._asdict()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stir_core.config import DecodeConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
-from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.intervene.memory import action_of
 from stir_core.models.cache import Column, Row, Store, graft
 from stir_core.models.cost import Cost, cost_of, flops
@@ -242,7 +242,7 @@ class LiveAnswer:
         """The evidence before any preview, and whom to preview: nobody where something is forced or the gate may not steer."""
         gate, m = self.job.gate, self.step - 1
         retrieved: tuple[Retrieved, ...] = ()
-        self.forced = NOTHING if self.tail else self.job.force(m) if self.job.force is not None else None
+        self.forced = NULL if self.tail else self.job.force(m) if self.job.force is not None else None
         if self.forced is not None:
             reason = Reason(kind="inside_step" if self.tail else "forced")
             self.evidence = StepEvidence(m=m, position=len(self.read_ids) - 1, not_retrieved=reason)

@@ -15,7 +15,7 @@ from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.changes import DENY, KEEP, Change, alpha_of, step_at, was_forced
 from stir_core.intervene.controller import steer
-from stir_core.intervene.jobs import NOTHING, Force, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Decision, Event, StepEvent, StepTrace, Trace, TraceEvent
@@ -50,7 +50,7 @@ def _job(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, 
         raise DataError(
             f"{len(given)} tokens lie before control point {change.m}, max_new_tokens is {settings.decode.max_new_tokens}: allow more"
         )
-    if settings.compat and past is not None and any(past(step.evidence.m) is not NOTHING for step in trace.steps[:place]):
+    if settings.compat and past is not None and any(past(step.evidence.m) is not NULL for step in trace.steps[:place]):
         raise SteeringError("compat with persistent impulses has no exact branches: use persistence ephemeral, or a run without compat")
     return Job(trace.id, list(trace.prompt_ids), gate, memory, given, _force(trace, change, gate, memory, settings), past)
 
@@ -62,7 +62,7 @@ def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None
     if change.to == KEEP:
         first = _recorded(here, gate, memory, settings) if was_forced(here) else None
     elif change.to == DENY:
-        first = NOTHING
+        first = NULL
     else:
         if memory is None:
             raise DataError(f"the run has an empty library: there is no {change.to} to force")
@@ -72,8 +72,8 @@ def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None
     def force(m: int) -> Forced | None:
         if m == change.m:
             return first
-        if change.then == "nothing":
-            return NOTHING
+        if change.then == "null":
+            return NULL
         kept = change.to == KEEP and m in steps and was_forced(steps[m])
         return _recorded(steps[m], gate, memory, settings) if kept else None
 
@@ -90,7 +90,7 @@ def _recorded(step: StepTrace, gate: GateConfig, memory: Memory | None, settings
     """A recorded decision as something to force."""
     chosen = step.decision.chosen
     if chosen is None:
-        return NOTHING
+        return NULL
     if memory is None or chosen not in memory.by_id:
         raise DataError(f"the answer was steered by {chosen}, which is not in the library: was the run's basis made again?")
     return Forced(chosen, memory.by_id[chosen].layer, action_of(memory, gate, chosen, settings.seed), step.decision.alpha)

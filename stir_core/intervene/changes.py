@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from stir_core.config import GateConfig
 from stir_core.errors import DataError
 from stir_core.intervene.gate import dose
-from stir_core.records import Entry, Record, StepTrace, Trace
+from stir_core.records import Arm, Entry, Record, StepTrace, Trace, null_word
 
-KEEP, DENY = "keep", "nothing"
+KEEP, DENY = "keep", "null"
 
 
 class Change(Record):
@@ -18,11 +18,11 @@ class Change(Record):
 
     m: Annotated[int, Field(ge=0)]
     """Control point: the decision before step m + 1."""
-    to: str = KEEP
-    """``"keep"``, ``"nothing"`` or the id of a corrective entry of this control point."""
+    to: Arm = KEEP
+    """``"keep"``, ``"null"`` or the id of a corrective entry of this control point."""
     alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Multiple of the action vector that is injected; ``None``: what the gate would inject, as measured when the answer was recorded."""
-    then: Literal["gate", "nothing"] = "gate"
+    then: Annotated[Literal["gate", "null"], BeforeValidator(null_word)] = "gate"
     """Behind the change: the gate decides on, or every later step stays unsteered."""
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor
 from stir_core.config import RunConfig, with_changes
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.controller import run_all
-from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.models.cache import Row, Store
 from stir_core.models.inside import Look, look
 from stir_core.models.lens import direction_logits
@@ -228,7 +228,7 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
         raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded behind it")
     decode = with_changes(config.decode, temperature=0.0, max_new_tokens=len(spot.given) + room)
     settings = Settings(decode, max(config.mining.control_points, spot.m), config.delimiter, config.seed, config.compat)
-    jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NOTHING, str(dose)) for dose in tried]
+    jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NULL, str(dose)) for dose in tried]
     traces = run_all(model, jobs, settings)
     for trace, dose in zip(traces, tried, strict=True):
         if not trace.steps or trace.steps[0].evidence.m != spot.m or (dose > 0 and trace.steps[0].decision.chosen is None):
@@ -238,7 +238,7 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
 
 def _dose_job(config: RunConfig, spot: Spot, forced: Forced, name: str) -> Job:
     gate = with_changes(config.gate, variant="no_memory")
-    return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: forced if m == spot.m else NOTHING)
+    return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: forced if m == spot.m else NULL)
 
 
 def _copies(store: Store, row: Row, n: int) -> list[Row]:

@@ -24,7 +24,7 @@ class Forced(NamedTuple):
     """Multiple of the vector that is injected."""
 
 
-NOTHING = Forced(None)
+NULL = Forced(None)
 """Leave the step unsteered."""
 
 

@@ -49,7 +49,7 @@ def test_strength_zero_is_vanilla_and_events_are_the_traces(session):
 def test_a_change_that_keeps_gives_the_recorded_answer_and_denying_all_gives_vanilla(session):
     vanilla, steered = stir.steer(session, PROMPT)
     first = next(step.evidence.m for step in steered.steps if step.decision.chosen)
-    kept, denied = stir.what_if(session, steered, [stir.Change(m=first), stir.Change(m=first, to="nothing", then="nothing")])
+    kept, denied = stir.what_if(session, steered, [stir.Change(m=first), stir.Change(m=first, to="null", then="null")])
     assert kept.token_ids == steered.token_ids
     assert denied.token_ids == vanilla.token_ids
     assert stir.what_if(session, steered, stir.Change(m=first))[0].token_ids == kept.token_ids

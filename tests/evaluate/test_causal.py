@@ -9,7 +9,7 @@ import torch
 from stir_core.config import with_changes
 from stir_core.errors import DataError, StoreError
 from stir_core.evaluate import causal
-from stir_core.evaluate.causal import NOTHING_ARM, RANDOM_ARM, logged_states, measure
+from stir_core.evaluate.causal import NULL_ARM, RANDOM_ARM, logged_states, measure
 from stir_core.evaluate.effects import by_arm
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.requests import CausalRequest
@@ -42,10 +42,10 @@ def test_without_halving_every_arm_has_every_repetition(run, tiny_loaded):
     assert path == run.path / "causal" and len(states) >= 3
     for state in states:
         arms = {arm for (own, arm) in rolls if own == state.id}
-        assert arms == {NOTHING_ARM, RANDOM_ARM, *state.doses}
+        assert arms == {NULL_ARM, RANDOM_ARM, *state.doses}
         assert all(sorted(rolls[state.id, arm]) == [0, 1, 2, 3] for arm in arms)
     assert report.states == report.planned == len(states)
-    assert {found.entry_id for found in report.actions} == {arm for (_, arm) in rolls} - {NOTHING_ARM, RANDOM_ARM}
+    assert {found.entry_id for found in report.actions} == {arm for (_, arm) in rolls} - {NULL_ARM, RANDOM_ARM}
     assert report.tokens == sum(roll.decoded for group in rolls.values() for roll in group.values())
     assert run.advantages() == {found.entry_id: found for found in report.actions}
     assert [found.arm for found in report.effects][:2] == ["chosen action", "random direction"]
@@ -108,8 +108,8 @@ def test_halving_drops_the_worse_half_and_never_the_fixed_arms(run, tiny_loaded)
     rolls = by_arm(CausalFolder(run).rolls())
     dropped = 0
     for state in states_of(run):
-        counts = {arm: len(rolls[state.id, arm]) for arm in (NOTHING_ARM, RANDOM_ARM, *state.doses)}
-        assert counts[NOTHING_ARM] == counts[RANDOM_ARM] == 8
+        counts = {arm: len(rolls[state.id, arm]) for arm in (NULL_ARM, RANDOM_ARM, *state.doses)}
+        assert counts[NULL_ARM] == counts[RANDOM_ARM] == 8
         if state.step.decision.chosen:
             assert counts[state.step.decision.chosen] == 8
         assert set(counts.values()) <= {2, 4, 8}

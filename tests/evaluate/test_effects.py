@@ -37,7 +37,7 @@ def planted(p_with: float, p_without: float, states=12, reps=16, seed=0) -> list
     for i in range(states):
         for rep in range(reps):
             u = rng.random()  # common random numbers
-            found.append(roll(f"p{i}", 1, "nothing", rep, bool(u < p_without), 20))
+            found.append(roll(f"p{i}", 1, "null", rep, bool(u < p_without), 20))
             found.append(roll(f"p{i}", 1, "a", rep, bool(u < p_with), 15))
     return found
 
@@ -47,11 +47,11 @@ STATES = [(f"p{i}", 1) for i in range(12)]
 
 def test_only_repetitions_that_both_arms_have_are_paired():
     rolls = by_arm(
-        [roll("p", 1, "nothing", 0, False), roll("p", 1, "nothing", 1, True), roll("p", 1, "a", 1, False, 7), roll("p", 1, "a", 2, True)]
+        [roll("p", 1, "null", 0, False), roll("p", 1, "null", 1, True), roll("p", 1, "a", 1, False, 7), roll("p", 1, "a", 2, True)]
     )
-    assert gaps(rolls, ("p", 1), "a", "nothing", right) == [-1.0]
-    assert gaps(rolls, ("p", 1), "a", "nothing", length) == [-3.0]
-    assert gaps(rolls, ("q", 1), "a", "nothing", right) == []
+    assert gaps(rolls, ("p", 1), "a", "null", right) == [-1.0]
+    assert gaps(rolls, ("p", 1), "a", "null", length) == [-3.0]
+    assert gaps(rolls, ("q", 1), "a", "null", right) == []
 
 
 def test_a_planted_advantage_is_found_and_none_is_not():
@@ -76,7 +76,7 @@ def test_from_one_or_two_states_nothing_is_concluded():
 
 def test_arms_may_differ_by_state():
     rolls = by_arm(planted(0.6, 0.3))
-    some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "nothing", seed=0)
+    some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "null", seed=0)
     assert some.states == sum(name < "p2" for name, _ in STATES) < 12
 
 

@@ -9,7 +9,7 @@ from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.branches import branch
 from stir_core.intervene.changes import DENY, KEEP, Change, own_alpha, was_forced
 from stir_core.intervene.controller import run_all
-from stir_core.intervene.jobs import NOTHING, Job, Settings
+from stir_core.intervene.jobs import NULL, Job, Settings
 from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
 from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
 
@@ -92,7 +92,7 @@ def test_denying_is_the_vanilla_continuation_and_strength_zero_is_denying(tiny, 
         given = tuple(token for step in trace.steps[:m] for token in step.token_ids)
         (vanilla,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, given=given)], how)
         chosen = trace.steps[m].decision.chosen or ""
-        ways = (Change(m=m, to=DENY, then="nothing"), Change(m=m, to=chosen, alpha=0.0, then="nothing"))
+        ways = (Change(m=m, to=DENY, then="null"), Change(m=m, to=chosen, alpha=0.0, then="null"))
         for found in branches(tiny, trace, *ways, how=how):
             assert found.token_ids == vanilla.token_ids
             assert [step.decision.chosen for step in found.steps[m:]] == [None] * (len(found.steps) - m)
@@ -107,7 +107,7 @@ def test_behind_the_change_the_gate_decides_as_if_it_had_come_there_by_itself(ti
     trace = recorded(tiny)
     m = commits(trace)[0]
     (found,) = branches(tiny, trace, Change(m=m, to=DENY))
-    (straight,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, make_memory(), force=lambda at: NOTHING if at == m else None)], settings())
+    (straight,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, make_memory(), force=lambda at: NULL if at == m else None)], settings())
     assert found.token_ids == straight.token_ids
     assert decisions(found) == decisions(straight)
 
@@ -136,7 +136,7 @@ def test_a_branch_is_branched_and_kept_like_any_answer(tiny, gate):
     trace = recorded(tiny, gate)
     m = commits(trace)[0]
     other = next(s.entry_id for s in trace.steps[m].decision.scored if s.entry_id != trace.steps[m].decision.chosen)
-    (first,) = branches(tiny, trace, Change(m=m, to=other, alpha=3.0, then="nothing"), gate=gate)
+    (first,) = branches(tiny, trace, Change(m=m, to=other, alpha=3.0, then="null"), gate=gate)
     assert first.token_ids != trace.token_ids
     for found in branches(tiny, first, *(Change(m=step.evidence.m) for step in first.steps), gate=gate):
         assert found.token_ids == first.token_ids

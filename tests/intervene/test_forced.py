@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stir_core.intervene.controller import run_all
-from stir_core.intervene.jobs import NOTHING, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.models import passes
 from stir_core.records import Trace
 from tests.intervene.test_controller import GATE, LAYER, PROMPTS, D, make_memory, settings
@@ -24,7 +24,7 @@ def recorded(trace: Trace, memory):
     def force(m: int) -> Forced | None:
         step = by_m[m]
         if step.decision.chosen is None:
-            return NOTHING
+            return NULL
         layer = next(entry.layer for entry in step.evidence.retrieved if entry.entry_id == step.decision.chosen)
         return Forced(step.decision.chosen, layer, memory.action(step.decision.chosen), step.decision.alpha)
 
@@ -76,10 +76,10 @@ def test_forcing_the_recorded_decisions_gives_the_recorded_tokens(tiny):
 def test_forcing_nothing_is_vanilla_and_forcing_at_one_step_leaves_the_others_to_the_gate(tiny):
     trace, memory = full(tiny), make_memory()
     (vanilla,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE)], settings())
-    (nothing,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, memory, force=lambda m: NOTHING)], settings())
+    (nothing,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, memory, force=lambda m: NULL)], settings())
     assert nothing.token_ids == vanilla.token_ids
     at = next(step.evidence.m for step in trace.steps if step.decision.chosen)
-    (denied,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, memory, force=lambda m: NOTHING if m == at else None)], settings())
+    (denied,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, memory, force=lambda m: NULL if m == at else None)], settings())
     assert denied.steps[at].decision.chosen is None
     assert denied.steps[at].decision.reason.kind == "forced"
     assert any(step.decision.scored for step in denied.steps[at + 1 :])

@@ -154,7 +154,7 @@ def make_fake_causal(run: Run, *, margin: tuple[float, float, float] | None = (0
         tokens=16000,
         effects=tuple(
             _effect(*arms)
-            for arms in (("chosen action", "nothing", 0.02), ("random direction", "nothing", -0.01), ("chosen action", "random", 0.03))
+            for arms in (("chosen action", "null", 0.02), ("random direction", "null", -0.01), ("chosen action", "random", 0.03))
         ),
         actions=tuple(sorted((_advantage(entry, i) for i, entry in enumerate(entries)), key=lambda action: -action.value)),
         predictors=tuple(_predictor(name, points, margin) for name in PREDICTORS),

@@ -143,10 +143,10 @@ def test_two_answers_are_aligned_by_step_and_lose_no_text(trace: Trace) -> None:
 
 
 def test_the_command_says_every_change_in_order_and_the_download_holds_the_tree(run: Run, trace: Trace) -> None:
-    changes = [Change(m=2, to="p0001c", alpha=0.1 + 0.2), Change(m=3, to=DENY, then="nothing")]
+    changes = [Change(m=2, to="p0001c", alpha=0.1 + 0.2), Change(m=3, to=DENY, then="null")]
     words = whatif_command(run, trace.id, changes).split()
     assert words[:2] == ["stir", "whatif"]
-    assert words[4:] == ["--at", "2", "--force", "p0001c", "--alpha", repr(0.1 + 0.2), "--at", "3", "--deny", "--then", "nothing"]
+    assert words[4:] == ["--at", "2", "--force", "p0001c", "--alpha", repr(0.1 + 0.2), "--at", "3", "--deny", "--then", "null"]
     forest = Forest()
     tree = forest.tree(origin(run, trace))
     forest.add(tree, 0, changes[0], trace)

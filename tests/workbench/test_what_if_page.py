@@ -76,10 +76,10 @@ def test_another_action_at_another_strength_and_a_branch_of_a_branch(open_page: 
         if str(toggle.key).startswith("what_if_own"):
             toggle.set_value(False).run()
     app.slider(key="what_if_alpha").set_value(1.5).run()
-    app.button_group(key="what_if_then").set_value("nothing more").run()
+    app.button_group(key="what_if_then").set_value("null from here on").run()
     app.button(key="what_if_branch").click().run()
     change = sessions[0].branched[0][1][0]
-    assert (change.to, change.alpha, change.then) == (entry.value, 1.5, "nothing")
+    assert (change.to, change.alpha, change.then) == (entry.value, 1.5, "null")
     key = next(box.key for box in app.selectbox if str(box.key).startswith("what_if_from"))
     app.selectbox(key=key).set_value(1).run()
     app.button_group(key="what_if_way").set_value("Keep").run()
@@ -88,7 +88,7 @@ def test_another_action_at_another_strength_and_a_branch_of_a_branch(open_page: 
     assert sessions[0].branched[1][0].steps[2].decision.chosen == entry.value
     assert "nothing changed: equals #1 token for token" in badges(clean(app))
     code = next(code.value for code in app.code if "whatif" in code.value)
-    assert code.count("--at") == 2 and "--alpha 1.5 --then nothing" in code
+    assert code.count("--at") == 2 and "--alpha 1.5 --then null" in code
 
 
 def test_all_candidates_at_once_make_the_one_step_table(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
@@ -97,7 +97,7 @@ def test_all_candidates_at_once_make_the_one_step_table(open_page: OpenPage, ses
     changes = sessions[0].branched[0][1]
     evidence = sessions[0].branched[0][0].steps[2].evidence
     corrective = {entry.entry_id for entry in evidence.retrieved if entry.kind == "corrective"}
-    assert len(sessions[0].branched) == 1 and {change.to for change in changes} == {"nothing", *corrective}
+    assert len(sessions[0].branched) == 1 and {change.to for change in changes} == {"null", *corrective}
     assert all(change.alpha is not None for change in changes[1:])
     (table,) = tables(clean(app), "at this step")
     assert len(table) == len(changes) + 1 and table["at this step"].iloc[0].startswith("as it stands")

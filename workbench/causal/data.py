@@ -69,14 +69,14 @@ def gate_reading(report: CausalReport) -> Reading:
 
 
 def choice_reading(report: CausalReport) -> Reading:
-    """Does what the gate commits help? Answered from the chosen actions against doing nothing."""
-    found = next((effect for effect in report.effects if effect.arm.startswith("chosen") and effect.against == "nothing"), None)
+    """Does what the gate commits help? Answered from the chosen actions against null."""
+    found = next((effect for effect in report.effects if effect.arm.startswith("chosen") and effect.against == "null"), None)
     if found is None:
         return Reading("Cannot tell.", "The gate chose no action at any measured state.")
     answer = {"helps": "It helped.", "harms": "It harmed.", "no effect seen": "No effect seen."}[verdict_of(found.advantage)]
     few = " (few: a rough interval)" if found.states < FEW else ""
     shown = with_interval(found.advantage, "{:+.3f}")
-    return Reading(answer, f"Chosen minus nothing: {shown} right answers over {found.pairs} pairs at {_counted(found.states)}{few}.")
+    return Reading(answer, f"Chosen minus null: {shown} right answers over {found.pairs} pairs at {_counted(found.states)}{few}.")
 
 
 def notes_of(report: CausalReport, basis: str | None, *, ended: bool) -> list[str]:
@@ -173,7 +173,7 @@ def predictor_table(report: CausalReport) -> pd.DataFrame:
 
 
 def roc_table(report: CausalReport) -> pd.DataFrame:
-    """Tidy ROC curves of "did better than nothing" against "did worse", candidates that tied left out; empty where one kind is missing."""
+    """Tidy ROC curves of "did better than null" against "did worse", candidates that tied left out; empty where one kind is missing."""
     rows = []
     for each in report.predictors:
         of = PREDICTORS.get(each.name)

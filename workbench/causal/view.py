@@ -63,7 +63,7 @@ def arms(study: Study) -> None:
 
 def actions(facts: RunFacts, study: Study) -> None:
     """One row an action; a click chooses it everywhere."""
-    st.markdown("**Actions against nothing**")
+    st.markdown("**Actions against null**")
     table = evidence.advantage_table(study.report)
     if table.empty:
         st.caption("No action has been measured yet.")
@@ -111,10 +111,10 @@ def gate(facts: RunFacts, study: Study) -> None:
     with right:
         curves = evidence.roc_table(report)
         if curves.empty:
-            st.caption("No ROC curve: no candidate did better than nothing, or none did worse.")
+            st.caption("No ROC curve: no candidate did better than null, or none did worse.")
         else:
             st.plotly_chart(figures.roc(curves), key="causal_roc", config={"displayModeBar": False}, alt="ROC curve of each predictor")
-            st.caption("Helpful (better than nothing) told from harmful (worse); candidates that tied are left out. Areas in the legend.")
+            st.caption("Helpful (better than null) told from harmful (worse); candidates that tied are left out. Areas in the legend.")
     st.dataframe(
         evidence.predictor_table(report),
         hide_index=True,
@@ -144,7 +144,7 @@ def _margin_map(facts: RunFacts, table: pd.DataFrame) -> None:
     )
     left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
     st.caption(
-        f"n = {len(shown)} candidates. Red did better than nothing, blue worse, pale the same. Diamonds: chosen by the gate. "
+        f"n = {len(shown)} candidates. Red did better than null, blue worse, pale the same. Diamonds: chosen by the gate. "
         f"Click to choose an action.{left_out}"
     )
 

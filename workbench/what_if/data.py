@@ -142,7 +142,7 @@ def describe(change: Change) -> str:
     """A change in a few words: ``"m 2: p0003c × 0.58"``."""
     what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
     strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
-    return f"m {change.m}: {what}{strength}" + (", then nothing" if change.then == "nothing" else "")
+    return f"m {change.m}: {what}{strength}" + (", then null" if change.then == "null" else "")
 
 
 def label(node: Node) -> str:
@@ -230,7 +230,7 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
     own = step.decision.chosen if step is not None else None
     found = pd.DataFrame(table[[row == number or row in here for row in table["branch"]]])
     names = {child.number: describe(child.change).partition(": ")[2] for child in tree.children(number) if child.change is not None}
-    mine = f"as it stands ({own} × {step.decision.alpha:.2f})" if step is not None and own else "as it stands (nothing)"
+    mine = f"as it stands ({own} × {step.decision.alpha:.2f})" if step is not None and own else "as it stands (null)"
     found.insert(0, "at this step", [mine if row == number else names[row] for row in found["branch"]])
     return pd.DataFrame(found, columns=["at this step", *TREE_COLUMNS[3:10], "branch"])
 
@@ -262,7 +262,7 @@ def tree_lines(tree: Tree) -> pd.DataFrame:
 
 
 def _decision(step: StepTrace) -> str:
-    chosen = f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "nothing"
+    chosen = f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "null"
     return f"{chosen} (forced)" if was_forced(step) else chosen
 
 

@@ -67,7 +67,7 @@ def _cell(step: StepTrace, shared: int | None) -> Cell:
 
 def _told(step: StepTrace) -> str:
     by = " (forced)" if was_forced(step) else ""
-    return (f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "nothing") + by
+    return (f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "null") + by
 
 
 def _impulse(step: StepTrace) -> tuple[str | None, float]:

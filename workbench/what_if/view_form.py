@@ -18,7 +18,7 @@ from workbench.what_if.data import Candidate, Node, Origin, Tree
 
 RECORDED, LAST = "Recorded held-out answer", "Last comparison of Trace"
 WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
-THEN: dict[str, Literal["gate", "nothing"]] = {"the gate decides on": "gate", "nothing more": "nothing"}
+THEN: dict[str, Literal["gate", "null"]] = {"the gate decides on": "gate", "null from here on": "null"}
 
 
 class Request(NamedTuple):
