@@ -46,7 +46,7 @@ found = stir.measure_impulse(run, model, name, doses=[0.25, 0.5, 1.0, 2.0, 4.0])
 spot, layer = found.spot, found.layer
 print(f"{name}, committed {committed.count(name)} times; here {impulse.spot_label(spot)}, layer {layer}")
 print(
-    f"|alpha v| = {found.alpha * found.action_norm:.1f}, |h| = {found.clean_norm:.1f}: {found.alpha * found.action_norm / found.clean_norm:.0%} of the state"
+    f"|alpha v| = {found.alpha * found.action_norm:.1f}, |h| = {found.unsteered_norm:.1f}: {found.alpha * found.action_norm / found.unsteered_norm:.0%} of the state"
 )
 print(repr(model.text(spot.given)[-60:]), "->", repr(model.text(spot.following)))
 
@@ -167,7 +167,7 @@ divergence_curves(impulse.divergence_table(found)).properties(width=520, height=
 
 # %%
 back = [each[2][:, :, 1:, len(read) - 1].mean(-1) for each in (clean, steered)]
-assert np.allclose(back[0], found.attention_clean, atol=1e-4)
+assert np.allclose(back[0], found.attention_unsteered, atol=1e-4)
 assert np.allclose(back[1], found.attention_steered, atol=1e-4)
 assert torch.equal(back[0][: layer + 1], back[1][: layer + 1])
 attention_maps(impulse.attention_table(found), layer)
@@ -185,7 +185,7 @@ print(
 # The same vector at other strengths, on the same tokens, and what the model then writes by itself (greedy). A cross marks a text that repeats itself or that the clean model would find very unlikely; dashed: the strength that the gate committed.
 
 # %%
-dose_curve(impulse.dose_table(found), found.alpha, stir.degenerates_at(found.doses), found.action_norm / found.clean_norm).properties(
+dose_curve(impulse.dose_table(found), found.alpha, stir.degenerates_at(found.doses), found.action_norm / found.unsteered_norm).properties(
     width=480
 )
 

@@ -251,15 +251,15 @@ def what_if(
 
 
 def read_tokens(session: "Session", trace: Trace, gate: GateConfig | None = None) -> list[TokenReading]:
-    """Read an answer again: at every token what the steered model and the unsteered one, behind the same prefix, had to say. Decodes nothing.
+    """Read an answer again: what the steered and the unsteered model had to say at every token, after the same prefix. Decodes nothing.
 
     Args:
         trace: an answer of this session.
         gate: what it was steered with; the run's own where it is not given.
 
     Returns:
-        One reading a token: log-probabilities, ``kl`` = KL(steered || plain) over the vocabulary and entropies in nats, ranks from 1, and
-        the likeliest tokens under both (``alternatives``).
+        One reading a token: log-probabilities, ``kl`` = KL(steered || unsteered) over the vocabulary and entropies in nats, ranks from 1,
+        and the likeliest tokens under both (``alternatives``).
 
     Raises:
         DataError: the answer was steered by an entry that this library does not hold.
@@ -285,7 +285,7 @@ def measure_impulse(
         doses: multiples to compare beside 0 and ``alpha``; ``None``: powers of two from 1/16 to 4 of the residual's norm.
 
     Returns:
-        Norms in residual-stream units, divergences KL(steered || clean) in nats, attention ``[layer][head]``.
+        Norms in residual-stream units, divergences KL(steered || unsteered) in nats, attention ``[layer][head]``.
 
     Raises:
         DataError: no such entry or place, or an entry without an action.

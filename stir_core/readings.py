@@ -17,8 +17,8 @@ class Alternative(Record):
     text: str
     logprob: float
     """Under the model that decoded the answer."""
-    plain_logprob: float
-    """Under the plain model behind the same prefix."""
+    unsteered_logprob: float
+    """Under the unsteered model behind the same prefix."""
 
 
 class TokenReading(Record):
@@ -34,19 +34,19 @@ class TokenReading(Record):
     """Whether an impulse acted on its distribution."""
     logprob: float
     """Of the committed token, under the model that decoded it (steered where an impulse was live)."""
-    plain_logprob: float
-    """Of the committed token, under the plain model behind the same prefix."""
+    unsteered_logprob: float
+    """Of the committed token, under the unsteered model behind the same prefix."""
     rank: int
     """1 + the number of tokens that were likelier, under the model that decoded it."""
-    plain_rank: int
+    unsteered_rank: int
     entropy: float
-    plain_entropy: float
+    unsteered_entropy: float
     kl: float
-    """KL(decoding model || plain model) over the whole vocabulary, summed in float32; exactly 0 where no impulse was live."""
+    """KL(decoding model || unsteered model) over the whole vocabulary, summed in float32; exactly 0 where no impulse was live."""
     alternatives: tuple[Alternative, ...]
     """The ``TOP`` likeliest of either distribution, likeliest first under the model that decoded it."""
 
     @property
     def change(self) -> float:
-        """What the impulses did to the committed token's log-probability: steered minus plain."""
-        return self.logprob - self.plain_logprob
+        """What the impulses did to the committed token's log-probability: steered minus unsteered."""
+        return self.logprob - self.unsteered_logprob

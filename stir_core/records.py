@@ -453,7 +453,7 @@ class Trace(Record):
     reused_tokens: int = 0
     """Probe tokens that were committed as they stood; they count as committed and as probe tokens."""
     forward_tokens: int
-    """Token positions run through the model for this answer, prompt, previews and clean passes included."""
+    """Token positions run through the model for this answer, prompt, previews and unsteered passes included."""
     flops: float | None = None
     """Floating-point operations of those passes, by formula (see ``models.cost``)."""
     given: int = 0

@@ -1,6 +1,6 @@
 """What one impulse does to the model at one place, as frozen records: its impulse response.
 
-Sizes are in the residual stream's own units, divergences in nats, ``KL(steered || clean)``. ``None`` means "not measured" or "not defined".
+Sizes are in the residual stream's own units, divergences in nats, ``KL(steered || unsteered)``. ``None``: not measured, or not defined.
 """
 
 from typing import Literal
@@ -41,18 +41,18 @@ class ReadToken(Record):
     token_id: int
     text: str
     logprob: float | None
-    """Under the clean pass, in nats; ``None`` for the control point's own token, which is not predicted here."""
+    """Under the unsteered pass, in nats; ``None`` for the control point's own token, which is not predicted here."""
 
 
 class LayerResponse(Record):
-    """The disturbance (steered minus clean residual) behind one block, at the control point."""
+    """The disturbance (steered minus unsteered residual) behind one block, at the control point."""
 
     layer: int
     norm: float
     cosine: float | None
     """With the injected vector; ``None`` where there is no disturbance."""
     relative: float
-    """Norm over the norm of the clean residual."""
+    """Norm over the norm of the unsteered residual."""
     promoted: tuple[TokenWeight, ...]
     """Read through the final norm's gain and the unembedding: the direct path from this layer."""
     suppressed: tuple[TokenWeight, ...]
@@ -74,7 +74,7 @@ class Dose(Record):
     alpha: float
     """Multiple of the action."""
     fraction: float
-    """Norm of the impulse over the norm of the clean residual where it is added."""
+    """Norm of the impulse over the norm of the unsteered residual where it is added."""
     kl: float
     """At the control point, in nats."""
     kl_following: float | None
@@ -82,7 +82,7 @@ class Dose(Record):
     token_ids: tuple[int, ...]
     """Greedy continuation under the run's own persistence."""
     text: str
-    clean_logprob: float | None
+    unsteered_logprob: float | None
     """Mean log-probability of that continuation under the model without an impulse, in nats a token."""
 
 
@@ -94,8 +94,8 @@ class ImpulseResponse(Record):
     """Block whose output was changed."""
     alpha: float
     action_norm: float
-    clean_norm: float
-    """Norm of the clean residual at the control point, at :attr:`layer`."""
+    unsteered_norm: float
+    """Norm of the unsteered residual at the control point, at :attr:`layer`."""
     spot: Spot
     tokens: tuple[ReadToken, ...]
     """The control point's token, then the recorded ones behind it."""
@@ -108,8 +108,8 @@ class ImpulseResponse(Record):
     kl: tuple[float, ...]
     """At each of :attr:`tokens`."""
     kl_frozen: tuple[float, ...]
-    """The same with every attention pattern held at its clean value: what travels without any head looking elsewhere."""
-    attention_clean: tuple[tuple[float, ...], ...]
+    """The same with every attention pattern held at its unsteered value: what travels without any head looking elsewhere."""
+    attention_unsteered: tuple[tuple[float, ...], ...]
     """Attention of the tokens behind the control point to it, block by head, their mean; empty when there are none."""
     attention_steered: tuple[tuple[float, ...], ...]
     doses: tuple[Dose, ...]

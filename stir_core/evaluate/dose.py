@@ -11,7 +11,7 @@ from stir_core.responses import Dose
 REPEATS = 0.5
 """A continuation repeats itself when at least this share of its token triples stood before in it."""
 FAR = 3.0
-"""It is far from the model's own language when the clean model gives its tokens this many nats a token less than its own continuation."""
+"""It is far from the model's own language when the unsteered model gives it this many nats a token less than its own continuation."""
 
 
 class Meters(NamedTuple):
@@ -20,20 +20,24 @@ class Meters(NamedTuple):
     rep3: float
     zlib: float
     gap: float | None
-    """Nats a token by which the clean model finds it less likely than its own continuation; ``None``: not measured."""
+    """Nats a token by which the unsteered model finds it less likely than its own continuation; ``None``: not measured."""
     why: str | None
     """Why it is called degenerate; ``None``: it is not."""
 
 
-def meters(dose: Dose, clean: Dose) -> Meters:
+def meters(dose: Dose, unsteered: Dose) -> Meters:
     """Degeneration of one continuation, against the one without an impulse; repeating no more than that one does not count."""
-    rep3, base = repeated(dose.token_ids), repeated(clean.token_ids)
-    gap = None if dose.clean_logprob is None or clean.clean_logprob is None else clean.clean_logprob - dose.clean_logprob
+    rep3, base = repeated(dose.token_ids), repeated(unsteered.token_ids)
+    gap = (
+        None
+        if dose.unsteered_logprob is None or unsteered.unsteered_logprob is None
+        else unsteered.unsteered_logprob - dose.unsteered_logprob
+    )
     why = None
     if rep3 >= REPEATS and rep3 > base:
         why = f"{rep3:.0%} of its token triples stood before"
     elif gap is not None and gap >= FAR:
-        why = f"{gap:.1f} nats a token less likely than the clean continuation"
+        why = f"{gap:.1f} nats a token less likely than the unsteered continuation"
     return Meters(rep3, compressed(dose.text), gap, why)
 
 
@@ -64,7 +68,7 @@ def strength_for(doses: Sequence[Dose], nats: float) -> float | None:
 
     Args:
         doses: of one impulse response, weakest first (``ImpulseResponse.doses``).
-        nats: KL(steered || clean) at the control point.
+        nats: KL(steered || unsteered) at the control point.
 
     Raises nothing.
     """

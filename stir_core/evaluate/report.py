@@ -204,7 +204,7 @@ def _notes(report: EvaluationReport) -> list[str]:
     tests = sorted({method.versus.test for method in report.methods if method.versus})
     lines = [
         "Means an answer. decoded = committed + probe tokens, those that were both counted once; forward = every token position run, "
-        f"prompts and clean passes included; seconds = wall-clock of the batch ({spec.rows} rows) shared out, so it depends on the "
+        f"prompts and unsteered passes included; seconds = wall-clock of the batch ({spec.rows} rows) shared out, so it depends on the "
         f"machine. Differences are against `{spec.baseline}`, paired by problem; intervals: Wilson for accuracies (bootstrap over problems "
         f"for several seeds), percentile bootstrap over problems for differences; p: {', '.join(tests) or 'none'}, Holm over the methods.",
     ]

@@ -1,8 +1,8 @@
 """What one impulse does: how its disturbance travels through layers and later tokens, and what the model says and writes because of it.
 
-The recorded answer is read again up to a control point, unsteered; the step behind it is read twice more from there, clean and with
+The recorded answer is read again up to a control point, unsteered; the step behind it is read twice more from there, unsteered and with
 ``alpha * action`` added at the control point's token, so both see the same tokens. A third reading holds every attention pattern at
-its clean value: what is left of the effect then went through values, MLPs and the residual stream alone. Measures; judges nothing.
+its unsteered value: what is left of the effect then went through values, MLPs and the residual stream alone. Measures; judges nothing.
 """
 
 import math
@@ -71,28 +71,28 @@ def respond(
     row = store.open()
     if read[:-1]:
         forward(model, [Feed(row, read[:-1], logits=False)])
-    clean = look(model, row, window)
+    unsteered = look(model, row, window)
     steered = look(model, row, window, Impulse(entry.layer, alpha * action))
-    frozen = look(model, row, window, Impulse(entry.layer, alpha * action), clean.patterns)
-    scale = float(clean.stream[entry.layer, 0].norm())
+    frozen = look(model, row, window, Impulse(entry.layer, alpha * action), unsteered.patterns)
+    scale = float(unsteered.stream[entry.layer, 0].norm())
     tried = sorted({0.0, alpha, *(powers(scale / norm) if doses is None else doses)})
-    disturbance = (steered.stream - clean.stream)[entry.layer :]
-    clean_norms = clean.stream[entry.layer :].norm(dim=-1)
-    back_clean, back_steered = (_back(each, row.total) for each in (clean, steered))
+    disturbance = (steered.stream - unsteered.stream)[entry.layer :]
+    unsteered_norms = unsteered.stream[entry.layer :].norm(dim=-1)
+    back_unsteered, back_steered = (_back(each, row.total) for each in (unsteered, steered))
     return ImpulseResponse(
         entry_id=entry.id,
         layer=entry.layer,
         alpha=alpha,
         action_norm=norm,
-        clean_norm=scale,
+        unsteered_norm=scale,
         spot=spot,
-        tokens=_tokens(model, window, clean),
-        layers=_layers(model, entry.layer, disturbance[:, 0], clean_norms[:, 0], action),
-        relative=_rows(disturbance.norm(dim=-1) / clean_norms),
-        shifts=_shifts(model, clean.logits[0], steered.logits[0]),
-        kl=tuple(divergence(steered.logits, clean.logits).tolist()),
-        kl_frozen=tuple(divergence(frozen.logits, clean.logits).tolist()),
-        attention_clean=back_clean,
+        tokens=_tokens(model, window, unsteered),
+        layers=_layers(model, entry.layer, disturbance[:, 0], unsteered_norms[:, 0], action),
+        relative=_rows(disturbance.norm(dim=-1) / unsteered_norms),
+        shifts=_shifts(model, unsteered.logits[0], steered.logits[0]),
+        kl=tuple(divergence(steered.logits, unsteered.logits).tolist()),
+        kl_frozen=tuple(divergence(frozen.logits, unsteered.logits).tolist()),
+        attention_unsteered=back_unsteered,
         attention_steered=back_steered,
         doses=_doses(model, config, spot, entry.layer, action, tried, scale, store, row),
     )
@@ -113,16 +113,16 @@ def divergence(ours: Float[Tensor, "n d_vocab"], theirs: Float[Tensor, "n d_voca
     return torch.stack(found).cpu()
 
 
-def _tokens(model: LoadedModel, window: list[int], clean: Look) -> tuple[ReadToken, ...]:
-    clean_logprobs = clean.logits.log_softmax(-1)
-    logprobs = [None, *(float(clean_logprobs[i, token]) for i, token in enumerate(window[1:]))]
+def _tokens(model: LoadedModel, window: list[int], unsteered: Look) -> tuple[ReadToken, ...]:
+    unsteered_logprobs = unsteered.logits.log_softmax(-1)
+    logprobs = [None, *(float(unsteered_logprobs[i, token]) for i, token in enumerate(window[1:]))]
     return tuple(
         ReadToken(token_id=token, text=_text(model, token), logprob=logprob) for token, logprob in zip(window, logprobs, strict=True)
     )
 
 
 def _layers(
-    model: LoadedModel, first: int, disturbance: Tensor, clean_norms: Tensor, action: Tensor, top: int = 5
+    model: LoadedModel, first: int, disturbance: Tensor, unsteered_norms: Tensor, action: Tensor, top: int = 5
 ) -> tuple[LayerResponse, ...]:
     """The disturbance behind each block at the control point, ``[layers, d_model]``, from block ``first`` on."""
     found: list[LayerResponse] = []
@@ -140,13 +140,13 @@ def _layers(
             )
             for best in (high, low)
         )
-        relative = size / float(clean_norms[i])
+        relative = size / float(unsteered_norms[i])
         found.append(LayerResponse(layer=first + i, norm=size, cosine=cosine, relative=relative, promoted=up, suppressed=down))
     return tuple(found)
 
 
-def _shifts(model: LoadedModel, clean: Tensor, steered: Tensor, top: int = 10) -> tuple[TokenShift, ...]:
-    before, after = clean.softmax(-1), steered.softmax(-1)
+def _shifts(model: LoadedModel, unsteered: Tensor, steered: Tensor, top: int = 10) -> tuple[TokenShift, ...]:
+    before, after = unsteered.softmax(-1), steered.softmax(-1)
     ids = dict.fromkeys([*before.topk(top).indices.tolist(), *after.topk(top).indices.tolist()])
     ordered = sorted(ids, key=lambda token: -float(before[token]))
     return tuple(TokenShift(token_id=t, text=_text(model, t), before=float(before[t]), after=float(after[t])) for t in ordered)
@@ -175,7 +175,7 @@ def _doses(
     traces = _continuations(model, config, spot, layer, action, tried)
     written = [list(trace.token_ids[len(spot.given) :]) for trace in traces]
     on_record = _kls(model, store, row, control, following, [None if a == 0 else Impulse(layer, a * action) for a in tried])
-    clean_logprobs = _clean_logprobs(model, store, row, control, written)
+    unsteered_logprobs = _unsteered_logprobs(model, store, row, control, written)
     norm = float(action.float().norm())
     return tuple(
         Dose(
@@ -185,29 +185,29 @@ def _doses(
             kl_following=sum(kls[1:]) / len(kls[1:]) if kls[1:] else None,
             token_ids=tuple(ids),
             text=model.text(ids),
-            clean_logprob=logprob,
+            unsteered_logprob=logprob,
         )
-        for a, kls, ids, logprob in zip(tried, on_record, written, clean_logprobs, strict=True)
+        for a, kls, ids, logprob in zip(tried, on_record, written, unsteered_logprobs, strict=True)
     )
 
 
 def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: list[int], plan: list[Impulse | None]) -> list[list[float]]:
-    """``KL(steered || clean)`` at the control point and at each recorded token behind it; the first of ``plan`` must inject nothing."""
+    """``KL(steered || unsteered)`` at the control point and at each recorded token behind it; the first of ``plan`` must inject nothing."""
     found: list[list[float]] = []
-    clean_logits: Tensor | None = None
+    unsteered_logits: Tensor | None = None
     for part in batches([1 + len(following)] * len(plan), _TOKENS_AT_ONCE):
         copies = _copies(store, row, len(plan[part]))
         heads = forward(model, [Feed(copy, [control], impulse) for copy, impulse in zip(copies, plan[part], strict=True)]).logits
         tails = forward(model, [Feed(copy, following, every=True) for copy in copies]).logits if following else heads[:0]
         tails = rearrange(tails, "(copies tokens) vocab -> copies tokens vocab", copies=len(copies))
         both = torch.cat([heads[:, None], tails], dim=1)
-        clean_logits = both[0].clone() if clean_logits is None else clean_logits
-        found += [divergence(each, clean_logits).tolist() for each in both]
+        unsteered_logits = both[0].clone() if unsteered_logits is None else unsteered_logits
+        found += [divergence(each, unsteered_logits).tolist() for each in both]
         _close(store, copies)
     return found
 
 
-def _clean_logprobs(model: LoadedModel, store: Store, row: Row, control: int, written: list[list[int]]) -> list[float | None]:
+def _unsteered_logprobs(model: LoadedModel, store: Store, row: Row, control: int, written: list[list[int]]) -> list[float | None]:
     """Mean log-probability of each continuation when nothing is injected."""
     found: dict[tuple[int, ...], float | None] = {(): None}
     others = [list(ids) for ids in dict.fromkeys(tuple(ids) for ids in written if ids)]  # weak impulses often change no token

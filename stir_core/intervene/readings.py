@@ -1,4 +1,4 @@
-"""Reading an answer again: what the model that decoded it, and the plain model behind the same prefix, had to say at every token.
+"""Reading an answer again: what the model that decoded it, and the unsteered model behind the same prefix, had to say at every token.
 
 Nothing is decoded. Each step is read behind the prefix that it was decoded behind, its impulse at its control point: under ``ephemeral``
 that prefix is unsteered, under ``persistent`` the impulses before it stay. Where no impulse is live both models are one, and read once.
@@ -47,22 +47,22 @@ def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int 
         chunk: most tokens of a sequence whose logits are held at once.
     """
     store = model.new_store()
-    plain = _Line(store)
+    unsteered = _Line(store)
     for number, answer in enumerate(answers):
         steered: _Line | None = None
         position = _unread(answer.trace)
         for stretch in _stretches(model, answer):
-            feeds = plain.go_to(stretch.prefix[:-1])
+            feeds = unsteered.go_to(stretch.prefix[:-1])
             if stretch.impulse is not None and (steered is None or answer.persistence == "ephemeral"):
                 feeds = _run(model, feeds)
                 steered = steered or _Line(store)
-                steered.follow(plain)
+                steered.follow(unsteered)
             elif steered is not None and answer.persistence == "persistent":
                 feeds += steered.go_to(stretch.prefix[:-1])
                 steered.impulses = [place for place in steered.impulses if place < steered.row.length]  # cut away and read anew: gone
             _run(model, feeds)
             apart = steered if stretch.impulse is not None or (steered is not None and steered.impulses) else None  # else both are one
-            for reading in _read(model, stretch, plain, apart, position, chunk):
+            for reading in _read(model, stretch, unsteered, apart, position, chunk):
                 yield number, reading
             position += len(stretch.tokens)
             if steered is not None and answer.persistence == "ephemeral":
@@ -161,20 +161,22 @@ def _run(model: LoadedModel, feeds: list[Feed]) -> list[Feed]:
     return []
 
 
-def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | None, position: int, chunk: int) -> Iterator[TokenReading]:
+def _read(
+    model: LoadedModel, stretch: _Stretch, unsteered: _Line, steered: _Line | None, position: int, chunk: int
+) -> Iterator[TokenReading]:
     """Readings of a stretch, whose prefix both lines hold but for its last token; ``position`` is that of its first token in the answer."""
     body = [stretch.prefix[-1], *stretch.tokens[:-1]]
     cuts = [0, *range(1 if stretch.impulse is not None else chunk, len(body), chunk), len(body)]
     for start, stop in pairwise(cuts):
         ids = body[start:stop]
-        feeds = [Feed(plain.row, ids, every=True)]
+        feeds = [Feed(unsteered.row, ids, every=True)]
         if steered is not None:
             impulse = stretch.impulse if start == 0 else None
             if impulse is not None:
                 steered.impulses.append(steered.row.length)
             feeds.append(Feed(steered.row, ids, impulse, every=True))
             steered.ids += ids
-        plain.ids += ids
+        unsteered.ids += ids
         looked = _look(forward(model, feeds).logits, stretch.tokens[start:stop])
         for i, (scalars, near) in enumerate(looked, start=start):
             token = stretch.tokens[i]
@@ -185,7 +187,7 @@ def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | 
                 text=_text(model, token),
                 live=steered is not None,
                 alternatives=tuple(
-                    Alternative(token_id=at, text=_text(model, at), logprob=own, plain_logprob=other) for at, own, other in near
+                    Alternative(token_id=at, text=_text(model, at), logprob=own, unsteered_logprob=other) for at, own, other in near
                 ),
                 **scalars,
             )
@@ -195,22 +197,22 @@ def _read(model: LoadedModel, stretch: _Stretch, plain: _Line, steered: _Line | 
 def _look(logits: Float[Tensor, "n d_vocab"], tokens: list[int]) -> Iterator[tuple[dict, list[tuple[int, float, float]]]]:
     """Scalars and likeliest tokens of each row; the second half of the rows, where there is one, is steered."""
     n = len(tokens)
-    plain = logits[:n].float().log_softmax(dim=-1)
-    own = logits[n:].float().log_softmax(dim=-1) if len(logits) > n else plain
+    unsteered = logits[:n].float().log_softmax(dim=-1)
+    own = logits[n:].float().log_softmax(dim=-1) if len(logits) > n else unsteered
     at = torch.tensor(tokens, device=logits.device)[:, None]
     # rounding may leave a sum of nothings a hair below 0, which no divergence is
-    kl = (own.exp() * (own - plain)).sum(dim=-1).clamp(min=0) if own is not plain else plain.new_zeros(n)
+    kl = (own.exp() * (own - unsteered)).sum(dim=-1).clamp(min=0) if own is not unsteered else unsteered.new_zeros(n)
     columns = {"kl": kl.tolist()}
-    for prefix, log in (("", own), ("plain_", plain)):
+    for prefix, log in (("", own), ("unsteered_", unsteered)):
         here = log.gather(1, at)
         columns[f"{prefix}logprob"] = here[:, 0].tolist()
         columns[f"{prefix}rank"] = ((log > here).sum(dim=-1) + 1).tolist()
         columns[f"{prefix}entropy"] = (-(log.exp() * log).sum(dim=-1)).clamp(min=0).tolist()
-    best = [log.topk(min(TOP, log.shape[-1]), dim=-1).indices.tolist() for log in (own, plain)]
+    best = [log.topk(min(TOP, log.shape[-1]), dim=-1).indices.tolist() for log in (own, unsteered)]
     rows = []
     for i in range(n):
         ids = list(dict.fromkeys(best[0][i] + best[1][i]))
-        pairs = zip(ids, own[i, ids].tolist(), plain[i, ids].tolist(), strict=True)
+        pairs = zip(ids, own[i, ids].tolist(), unsteered[i, ids].tolist(), strict=True)
         rows.append(({name: values[i] for name, values in columns.items()}, sorted(pairs, key=lambda row: -row[1])))
     return iter(rows)
 

@@ -36,4 +36,4 @@ def test_the_embedded_run_is_measured(capsys: pytest.CaptureFixture[str]) -> Non
     assert 0 < found.doses[1].kl < found.doses[2].kl
     assert found.doses[1].kl == pytest.approx(found.kl[0], abs=1e-3)
     # without an impulse greedy decoding goes the way of the model itself, so its own tokens are likely
-    assert found.doses[0].clean_logprob is not None and found.doses[0].clean_logprob > -1.5
+    assert found.doses[0].unsteered_logprob is not None and found.doses[0].unsteered_logprob > -1.5

@@ -15,7 +15,7 @@ FRESH, LOOP = tuple(range(20)), (1, 2, 3) * 7
 
 
 def dose(alpha: float, kl: float, ids: tuple[int, ...] = FRESH, logprob: float | None = -0.5) -> Dose:
-    return Dose(alpha=alpha, fraction=alpha, kl=kl, kl_following=None, token_ids=ids, text="text", clean_logprob=logprob)
+    return Dose(alpha=alpha, fraction=alpha, kl=kl, kl_following=None, token_ids=ids, text="text", unsteered_logprob=logprob)
 
 
 def test_strength_is_read_between_two_doses_and_never_beyond_them() -> None:
@@ -30,15 +30,15 @@ def test_strength_is_read_between_two_doses_and_never_beyond_them() -> None:
 
 
 def test_degeneration_is_repeating_or_strange_and_lasts_to_the_end() -> None:
-    clean, loops, far = dose(0.0, 0.0), dose(1.0, 1.0, LOOP), dose(2.0, 2.0, logprob=-3.6)
-    assert meters(clean, clean).why is None
-    assert "token triples stood before" in (meters(loops, clean).why or "")
-    assert "3.1 nats a token less likely" in (meters(far, clean).why or "")
+    unsteered, loops, far = dose(0.0, 0.0), dose(1.0, 1.0, LOOP), dose(2.0, 2.0, logprob=-3.6)
+    assert meters(unsteered, unsteered).why is None
+    assert "token triples stood before" in (meters(loops, unsteered).why or "")
+    assert "3.1 nats a token less likely" in (meters(far, unsteered).why or "")
     assert meters(loops, dose(0.0, 0.0, LOOP)).why is None  # it repeats itself without an impulse as well
-    assert meters(dose(1.0, 1.0, logprob=None), clean).gap is None
-    assert degenerates_at([clean, loops, far]) == 1.0
-    assert degenerates_at([clean, loops, dose(2.0, 2.0), far.model_copy(update={"alpha": 4.0})]) == 4.0
-    assert degenerates_at([clean, loops, dose(2.0, 2.0)]) is None
+    assert meters(dose(1.0, 1.0, logprob=None), unsteered).gap is None
+    assert degenerates_at([unsteered, loops, far]) == 1.0
+    assert degenerates_at([unsteered, loops, dose(2.0, 2.0), far.model_copy(update={"alpha": 4.0})]) == 4.0
+    assert degenerates_at([unsteered, loops, dose(2.0, 2.0)]) is None
 
 
 def a_trace(name: str, fired: str | None, sim: float) -> Trace:

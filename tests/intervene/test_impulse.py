@@ -88,7 +88,7 @@ def test_strength_zero_is_nothing_at_all(tiny: LoadedModel, case: Case) -> None:
     assert set(none.kl) == set(none.kl_frozen) == {0.0}
     assert {size for row in none.relative for size in row} == {0.0}
     assert {(each.norm, each.cosine, each.promoted) for each in none.layers} == {(0.0, None, ())}
-    assert none.attention_clean == none.attention_steered
+    assert none.attention_unsteered == none.attention_steered
     assert all(shift.before == shift.after for shift in none.shifts)
     assert [(dose.alpha, dose.kl, dose.kl_following) for dose in none.doses] == [(0.0, 0.0, 0.0)]
 
@@ -126,11 +126,11 @@ def test_divergences_and_tokens_are_those_of_two_plain_passes(plain: Any, case: 
 
 def test_attention_is_the_models_own(plain: Any, case: Case, found: ImpulseResponse) -> None:
     at = len(case.spot.prompt_ids) + len(case.spot.given) - 1
-    for alpha, seen in ((0.0, found.attention_clean), (ALPHA, found.attention_steered)):
+    for alpha, seen in ((0.0, found.attention_unsteered), (ALPHA, found.attention_steered)):
         patterns = whole(plain, case, alpha)[2]
         torch.testing.assert_close(torch.tensor(seen), patterns[:, :, 1:, at].mean(-1), atol=1e-5, rtol=1e-4)
-    assert found.attention_clean[: LAYER + 1] == found.attention_steered[: LAYER + 1]  # nothing has been disturbed yet there
-    assert found.attention_clean[LAYER + 1 :] != found.attention_steered[LAYER + 1 :]
+    assert found.attention_unsteered[: LAYER + 1] == found.attention_steered[: LAYER + 1]  # nothing has been disturbed yet there
+    assert found.attention_unsteered[LAYER + 1 :] != found.attention_steered[LAYER + 1 :]
 
 
 def test_frozen_patterns_are_the_clean_ones(tiny: LoadedModel, case: Case, found: ImpulseResponse) -> None:
@@ -139,19 +139,19 @@ def test_frozen_patterns_are_the_clean_ones(tiny: LoadedModel, case: Case, found
     forward(tiny, [Feed(row, read[:-1], logits=False)])
     window = [read[-1], *case.spot.following]
     kick = Impulse(LAYER, ALPHA * case.action)
-    clean, steered = look(tiny, row, window), look(tiny, row, window, kick)
-    torch.testing.assert_close(clean.patterns.sum(-1), torch.ones(clean.patterns.shape[:-1]))
+    unsteered, steered = look(tiny, row, window), look(tiny, row, window, kick)
+    torch.testing.assert_close(unsteered.patterns.sum(-1), torch.ones(unsteered.patterns.shape[:-1]))
     assert row.length == len(read) - 1
-    held = look(tiny, row, window, kick, clean.patterns)
-    assert torch.equal(held.patterns, clean.patterns)
-    assert torch.equal(look(tiny, row, window, None, clean.patterns).logits, clean.logits)
+    held = look(tiny, row, window, kick, unsteered.patterns)
+    assert torch.equal(held.patterns, unsteered.patterns)
+    assert torch.equal(look(tiny, row, window, None, unsteered.patterns).logits, unsteered.logits)
     own = look(tiny, row, window, kick, steered.patterns)
     assert torch.equal(own.logits, steered.logits)  # holding a pass's own patterns changes nothing
     assert not torch.equal(held.logits, steered.logits)
-    assert list(found.kl_frozen) == divergence(held.logits, clean.logits).tolist()
+    assert list(found.kl_frozen) == divergence(held.logits, unsteered.logits).tolist()
     with pytest.raises(SteeringError, match="held where the pass has"):
-        look(tiny, row, window[:-1], kick, clean.patterns)
-    assert torch.equal(look(tiny, row, window).logits, clean.logits)  # and no hook was left behind
+        look(tiny, row, window[:-1], kick, unsteered.patterns)
+    assert torch.equal(look(tiny, row, window).logits, unsteered.logits)  # and no hook was left behind
 
 
 def test_with_attention_held_a_later_token_feels_nothing_but_values(tiny: LoadedModel, case: Case) -> None:
@@ -184,7 +184,7 @@ def test_continuations_are_greedy_and_judged_by_the_clean_model(tiny: LoadedMode
         with torch.no_grad():
             logs = plain(torch.tensor([[*read, *dose.token_ids]])).logits[0].log_softmax(-1)
         own = [float(logs[len(read) - 1 + i, token]) for i, token in enumerate(dose.token_ids)]
-        assert dose.clean_logprob == pytest.approx(sum(own) / len(own), abs=1e-3)
+        assert dose.unsteered_logprob == pytest.approx(sum(own) / len(own), abs=1e-3)
     first = whole(plain, case, 5.0)[0][0].argmax()
     assert found.doses[3].token_ids[0] == int(first)
 
@@ -192,7 +192,7 @@ def test_continuations_are_greedy_and_judged_by_the_clean_model(tiny: LoadedMode
 def test_nothing_behind_the_control_point_is_not_measured(tiny: LoadedModel, case: Case) -> None:
     bare = respond(tiny, case.config, case.spot.model_copy(update={"following": ()}), case.entry, case.action, ALPHA, doses=())
     assert len(bare.kl) == len(bare.tokens) == 1
-    assert bare.attention_clean == () and bare.doses[1].kl_following is None
+    assert bare.attention_unsteered == () and bare.doses[1].kl_following is None
 
 
 def test_strengths_span_the_residual() -> None:

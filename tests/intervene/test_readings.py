@@ -1,4 +1,4 @@
-"""Answers read again, against what was recorded at decoding and full passes of the plain model with hooks of its own."""
+"""Answers read again, against what was recorded at decoding and full passes of the unsteered model with hooks of its own."""
 
 from dataclasses import replace
 
@@ -87,11 +87,11 @@ def test_every_number_equals_a_full_pass(tiny, llama_pair, persistence, chunk):
         kl = torch.nn.functional.kl_div(plain, steered, log_target=True, reduction="sum").item()
         assert reading.kl == pytest.approx(kl, abs=1e-4) and reading.kl >= 0
         assert reading.live or reading.kl == 0
-        assert reading.plain_logprob == pytest.approx(plain[reading.token_id].item(), abs=1e-4)
+        assert reading.unsteered_logprob == pytest.approx(plain[reading.token_id].item(), abs=1e-4)
         assert reading.entropy == pytest.approx(torch.distributions.Categorical(logits=steered).entropy().item(), abs=1e-4)
-        assert reading.plain_entropy == pytest.approx(torch.distributions.Categorical(logits=plain).entropy().item(), abs=1e-4)
-        assert reading.plain_rank == 1 + int((plain > plain[reading.token_id]).sum())
-        for log, name in ((steered, "logprob"), (plain, "plain_logprob")):
+        assert reading.unsteered_entropy == pytest.approx(torch.distributions.Categorical(logits=plain).entropy().item(), abs=1e-4)
+        assert reading.unsteered_rank == 1 + int((plain > plain[reading.token_id]).sum())
+        for log, name in ((steered, "logprob"), (plain, "unsteered_logprob")):
             known = {other.token_id: getattr(other, name) for other in reading.alternatives}
             for value, token in zip(*(part.tolist() for part in log.topk(TOP)), strict=True):
                 assert known[token] == pytest.approx(value, abs=1e-4)
@@ -103,7 +103,7 @@ def test_every_number_equals_a_full_pass(tiny, llama_pair, persistence, chunk):
 
 def test_an_unsteered_answer_diverges_nowhere(tiny):
     readings = read(tiny, decoded(tiny, steered=False))
-    assert readings and all(r.kl == 0 and not r.live and r.change == 0 and r.entropy == r.plain_entropy for r in readings)
+    assert readings and all(r.kl == 0 and not r.live and r.change == 0 and r.entropy == r.unsteered_entropy for r in readings)
 
 
 def test_answers_side_by_side_read_as_alone_in_few_passes(tiny, monkeypatch):
@@ -127,7 +127,7 @@ def test_answers_side_by_side_read_as_alone_in_few_passes(tiny, monkeypatch):
     parted = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs) - 1)
     rows = [[reading for row, reading in together if row == number] for number in (0, 1)]
     for i in range(parted + 1):
-        assert rows[0][i].entropy == pytest.approx(rows[1][i].plain_entropy, abs=1e-4)
+        assert rows[0][i].entropy == pytest.approx(rows[1][i].unsteered_entropy, abs=1e-4)
 
 
 def test_given_tokens_are_a_prefix_and_not_read(tiny):

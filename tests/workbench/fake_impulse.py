@@ -16,17 +16,17 @@ def fake_response(entry: Entry, action: np.ndarray, spot: Spot, alpha: float) ->
     n = 1 + len(spot.following)
     words = (TokenWeight(token_id=5, text=NASTY, logit=0.4), TokenWeight(token_id=6, text=" so", logit=0.2))
     sizes = [alpha * norm / (10 + i) for i in range(len(layers))]
-    clean = tuple(tuple(0.05 + 0.01 * ((layer + head) % 7) for head in range(HEADS)) for layer in range(IDENTITY.n_layers))
+    unsteered = tuple(tuple(0.05 + 0.01 * ((layer + head) % 7) for head in range(HEADS)) for layer in range(IDENTITY.n_layers))
     bent = 0.004 * alpha
     steered = tuple(
-        tuple(value + bent * (-1) ** head * (layer > entry.layer) for head, value in enumerate(row)) for layer, row in enumerate(clean)
+        tuple(value + bent * (-1) ** head * (layer > entry.layer) for head, value in enumerate(row)) for layer, row in enumerate(unsteered)
     )
     return ImpulseResponse(
         entry_id=entry.id,
         layer=entry.layer,
         alpha=alpha,
         action_norm=norm,
-        clean_norm=10.0,
+        unsteered_norm=10.0,
         spot=spot,
         tokens=tuple(
             ReadToken(token_id=token, text=NASTY if i == 1 else f" t{i}", logprob=-0.5 if i else None)
@@ -47,7 +47,7 @@ def fake_response(entry: Entry, action: np.ndarray, spot: Spot, alpha: float) ->
         shifts=(TokenShift(token_id=5, text=NASTY, before=0.6, after=0.4), TokenShift(token_id=6, text=" so", before=0.1, after=0.3)),
         kl=(0.2 * alpha**2, *([0.01 * alpha] * (n - 1))),
         kl_frozen=(0.05 * alpha**2, *([0.001 * alpha] * (n - 1))),
-        attention_clean=clean if n > 1 else (),
+        attention_unsteered=unsteered if n > 1 else (),
         attention_steered=steered if n > 1 else (),
         doses=tuple(_dose(a, norm, n) for a in sorted({0.0, alpha, 0.5, 1.0, 4.0, 8.0})),
     )
@@ -57,5 +57,5 @@ def _dose(alpha: float, norm: float, n: int) -> Dose:
     ids = (7, 8, 9) * 8 if alpha >= 4 else tuple(range(24))
     behind = 0.01 * alpha if n > 1 else None
     return Dose(
-        alpha=alpha, fraction=alpha * norm / 10, kl=0.2 * alpha**2, kl_following=behind, token_ids=ids, text=NASTY, clean_logprob=-0.5
+        alpha=alpha, fraction=alpha * norm / 10, kl=0.2 * alpha**2, kl_following=behind, token_ids=ids, text=NASTY, unsteered_logprob=-0.5
     )

@@ -56,8 +56,8 @@ class FakeSteering:
                 for token_id, text, logprob in zip(step.token_ids, tokens_of(step.text)[0], step.logprobs, strict=True):
                     before = logprob - 0.25 * live
                     near = (
-                        Alternative(token_id=token_id, text=text, logprob=logprob, plain_logprob=before),
-                        Alternative(token_id=7, text=NASTY, logprob=-3.0, plain_logprob=-2.5 if live else -3.0),
+                        Alternative(token_id=token_id, text=text, logprob=logprob, unsteered_logprob=before),
+                        Alternative(token_id=7, text=NASTY, logprob=-3.0, unsteered_logprob=-2.5 if live else -3.0),
                     )
                     yield (
                         number,
@@ -68,11 +68,11 @@ class FakeSteering:
                             text=text,
                             live=live,
                             logprob=logprob,
-                            plain_logprob=before,
+                            unsteered_logprob=before,
                             rank=1,
-                            plain_rank=1 + live,
+                            unsteered_rank=1 + live,
                             entropy=0.5,
-                            plain_entropy=0.5 + 0.2 * live,
+                            unsteered_entropy=0.5 + 0.2 * live,
                             kl=0.1 * live,
                             alternatives=near,
                         ),

@@ -165,7 +165,7 @@ def test_tables_and_figures_show_what_was_measured(response) -> None:
     divergence = impulse.divergence_table(response)
     assert divergence[divergence["way"] == "attention frozen"]["kl"].tolist() == list(response.kl_frozen)
     heads = impulse.attention_table(response)
-    assert np.allclose(heads["difference"], heads["steered"] - heads["clean"])
+    assert np.allclose(heads["difference"], heads["steered"] - heads["unsteered"])
     assert (heads[heads["layer"] <= response.layer]["difference"] == 0).all()
     doses = impulse.dose_table(response)
     assert doses[doses["alpha"] >= 4]["degenerate"].notna().all() and doses[doses["alpha"] < 4]["degenerate"].isna().all()

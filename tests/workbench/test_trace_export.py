@@ -58,7 +58,7 @@ def test_every_token_is_drawn_once_with_its_numbers(facts: RunFacts) -> None:
                 "surprise": -reading.logprob,
                 "entropy": reading.entropy,
                 "kl": reading.kl,
-                "change": reading.logprob - reading.plain_logprob,
+                "change": reading.logprob - reading.unsteered_logprob,
             }
             assert token["live"] == reading.live
     apart = first_divergence(recording.ids(0), recording.ids(1))

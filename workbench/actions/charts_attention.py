@@ -1,4 +1,4 @@
-"""Attention of later tokens back to the control point, head by layer: clean, steered, and their difference."""
+"""Attention of later tokens back to the control point, head by layer: unsteered, steered, and their difference."""
 
 import altair as alt
 import pandas as pd
@@ -11,14 +11,14 @@ def attention_maps(table: pd.DataFrame, layer: int) -> alt.HConcatChart:
 
     Clean and steered share a scale; the difference has its own, centred on 0.
     """
-    most = max([*table["clean"].tolist(), *table["steered"].tolist(), 1e-6])
+    most = max([*table["unsteered"].tolist(), *table["steered"].tolist(), 1e-6])
     share = alt.Scale(type="sqrt", domain=[0, most], scheme=SEQUENTIAL)
     low, high = symmetric(list(table["difference"]))
     apart = alt.Scale(domain=[low, high], domainMid=0, range=list(DIVERGING))
     charts = [
-        _map(table, layer, "clean", share, alt.Legend(title="attention", format=".2f")),
+        _map(table, layer, "unsteered", share, alt.Legend(title="attention", format=".2f")),
         _map(table, layer, "steered", share, alt.Legend(title="attention", format=".2f")),
-        _map(table, layer, "difference", apart, alt.Legend(title=["steered", "- clean"], format="+.3f")),
+        _map(table, layer, "difference", apart, alt.Legend(title=["steered", "- unsteered"], format="+.3f")),
     ]
     return alt.hconcat(*charts).resolve_scale(color="independent")
 
@@ -36,7 +36,10 @@ def _map(table: pd.DataFrame, layer: int, field: str, scale: alt.Scale, legend: 
             tooltip=[
                 "layer:O",
                 "head:O",
-                *[alt.Tooltip(f"{name}:Q", format=form) for name, form in (("clean", ".4f"), ("steered", ".4f"), ("difference", "+.4f"))],
+                *[
+                    alt.Tooltip(f"{name}:Q", format=form)
+                    for name, form in (("unsteered", ".4f"), ("steered", ".4f"), ("difference", "+.4f"))
+                ],
             ],
         )
     )

@@ -32,7 +32,7 @@ def dose_curve(table: pd.DataFrame, alpha: float, degenerate: float | None, unit
         scale=alt.Scale(type="log", base=2, domain=[low, high], nice=False),
         axis=alt.Axis(format="~g"),
     )
-    y = alt.Y("nats:Q", title="KL(steered || clean), nats", scale=alt.Scale(type="symlog", constant=1e-2), axis=_NATS)
+    y = alt.Y("nats:Q", title="KL(steered || unsteered), nats", scale=alt.Scale(type="symlog", constant=1e-2), axis=_NATS)
     colour = alt.Color("series:N", scale=alt.Scale(domain=list(SERIES.values()), range=[STEERED, NULL]), legend=_TOP)
     base = alt.Chart(long).encode(x=x, y=y, color=colour)
     dots = base.mark_point(size=70, filled=True, opacity=1).encode(

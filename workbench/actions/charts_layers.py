@@ -11,13 +11,13 @@ def disturbance_curves(table: pd.DataFrame) -> alt.HConcatChart:
     tooltip = [
         "layer:O",
         alt.Tooltip("norm:Q", format=".2f"),
-        alt.Tooltip("relative:Q", title="of the clean residual", format=".3f"),
+        alt.Tooltip("relative:Q", title="of the unsteered residual", format=".3f"),
         alt.Tooltip("cosine:Q", format="+.3f"),
         alt.Tooltip("promotes:N"),
     ]
     base = alt.Chart(table).encode(x=alt.X("layer:O", title="layer (block output)", axis=alt.Axis(labelAngle=0)), tooltip=tooltip)
     size = base.mark_line(point=alt.OverlayMarkDef(size=45, filled=True, color=CORRECTIVE), color=CORRECTIVE).encode(
-        y=alt.Y("relative:Q", title="‖disturbance‖ / ‖clean residual‖", scale=alt.Scale(zero=True))
+        y=alt.Y("relative:Q", title="‖disturbance‖ / ‖unsteered residual‖", scale=alt.Scale(zero=True))
     )
     turn = base.mark_line(point=alt.OverlayMarkDef(size=45, filled=True, color=NULL), color=NULL).encode(
         y=alt.Y("cosine:Q", title="cosine with the injected vector", scale=alt.Scale(domain=_unit(table)))
@@ -49,7 +49,7 @@ def travel_heatmap(table: pd.DataFrame) -> alt.Chart:
                 scale=alt.Scale(type="sqrt", domain=[0, most], scheme=SEQUENTIAL),
                 legend=alt.Legend(title=["of the", "residual"], format=".2f"),
             ),
-            tooltip=["layer:O", alt.Tooltip("token:N"), alt.Tooltip("relative:Q", title="of the clean residual", format=".4f")],
+            tooltip=["layer:O", alt.Tooltip("token:N"), alt.Tooltip("relative:Q", title="of the unsteered residual", format=".4f")],
         )
         .properties(height=max(180, 16 * table["layer"].nunique() + 110))
     )

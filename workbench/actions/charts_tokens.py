@@ -14,7 +14,7 @@ _TOKENS = alt.Axis(labelFont="monospace", labelAngle=-60, labelOverlap=False)
 
 
 def shift_dumbbells(table: pd.DataFrame) -> alt.LayerChart:
-    """One line a next token from :func:`workbench.actions.data.shift_table`: probability clean (grey) and steered (vermilion)."""
+    """One line a next token from :func:`workbench.actions.data.shift_table`: probability unsteered (grey) and steered (vermilion)."""
     order = list(table["token"])
     y = alt.Y(
         "token:N",
@@ -30,7 +30,7 @@ def shift_dumbbells(table: pd.DataFrame) -> alt.LayerChart:
     ]
     lines = alt.Chart(table).mark_rule(strokeWidth=2, color=GREY, opacity=0.6).encode(x="before:Q", x2="after:Q", y=y, tooltip=tooltip)
     long = table.melt(["token", "change"], ["before", "after"], "arm", "probability")
-    names = {"before": "clean", "after": "steered"}
+    names = {"before": "unsteered", "after": "steered"}
     dots = (
         alt.Chart(long.assign(arm=[names[arm] for arm in long["arm"]]))
         .mark_point(filled=True, size=80, opacity=1)
@@ -53,7 +53,7 @@ def divergence_curves(table: pd.DataFrame) -> alt.Chart:
         .mark_line(point=alt.OverlayMarkDef(size=50, filled=True))
         .encode(
             x=alt.X("token:N", sort=tokens, title="behind token (0 is the control point)", axis=_TOKENS),
-            y=alt.Y("kl:Q", title="KL(steered || clean), nats", scale=alt.Scale(type="symlog", constant=1e-3), axis=_NATS),
+            y=alt.Y("kl:Q", title="KL(steered || unsteered), nats", scale=alt.Scale(type="symlog", constant=1e-3), axis=_NATS),
             color=alt.Color("way:N", scale=alt.Scale(domain=list(WAYS), range=[STEERED, NULL]), legend=_TOP),
             strokeDash=alt.StrokeDash("way:N", scale=alt.Scale(domain=list(WAYS), range=[[1, 0], [5, 3]]), legend=_TOP),
             tooltip=["token:N", "way:N", alt.Tooltip("kl:Q", title="KL (nats)", format=".6f")],

@@ -36,10 +36,10 @@ def headline(found: ImpulseResponse) -> list[tuple[str, str, str]]:
     cosine = "–" if last.cosine is None else f"{last.cosine:+.2f}"
     frozen = found.kl_frozen[0] / found.kl[0] if found.kl[0] > 0 else None
     return [
-        ("KL at the control point", f"{found.kl[0]:.3f} nats", "KL(steered || clean) of the next-token distribution."),
-        ("with attention frozen", "–" if frozen is None else f"{frozen:.0%}", "Share of it that is left with all patterns held clean."),
+        ("KL at the control point", f"{found.kl[0]:.3f} nats", "KL(steered || unsteered) of the next-token distribution."),
+        ("with attention frozen", "–" if frozen is None else f"{frozen:.0%}", "Share of it that is left with all patterns held unsteered."),
         ("mean KL behind", f"{sum(later) / len(later):.4f} nats" if later else "–", "Over the recorded tokens of the step, read again."),
-        ("size where it is added", f"{first.relative:.0%} of ‖h‖", "Norm of the impulse over the norm of the clean residual."),
+        ("size where it is added", f"{first.relative:.0%} of ‖h‖", "Norm of the impulse over the norm of the unsteered residual."),
         ("cosine at the last layer", cosine, "Of the disturbance with the injected vector."),
         *((f"{nats:g} nats at", _strength(strength_for(found.doses, nats), found, "outside"), DOSE_HELP) for nats in NATS),
         ("degenerates from", out, DEGENERATE_HELP),
@@ -49,12 +49,12 @@ def headline(found: ImpulseResponse) -> list[tuple[str, str, str]]:
 DOSE_HELP = "Read off between two strengths tried (straight line in the logarithms); outside: no strength tried reaches it."
 DEGENERATE_HELP = (
     "First strength from which on every continuation repeats itself (half of its token triples stood before, and more than without an "
-    "impulse) or is at least 3 nats a token less likely to the clean model than its own continuation."
+    "impulse) or is at least 3 nats a token less likely to the unsteered model than its own continuation."
 )
 
 
 def _strength(alpha: float | None, found: ImpulseResponse, otherwise: str) -> str:
-    return otherwise if alpha is None else f"α {alpha:.3g} ({alpha * found.action_norm / found.clean_norm:.0%} of ‖h‖)"
+    return otherwise if alpha is None else f"α {alpha:.3g} ({alpha * found.action_norm / found.unsteered_norm:.0%} of ‖h‖)"
 
 
 def layer_table(found: ImpulseResponse) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def layer_table(found: ImpulseResponse) -> pd.DataFrame:
 
 
 def travel_table(found: ImpulseResponse) -> pd.DataFrame:
-    """One row a layer and token: norm of the disturbance over that of the clean residual."""
+    """One row a layer and token: norm of the disturbance over that of the unsteered residual."""
     rows = [
         (each.layer, position, token_label(found, position), size)
         for each, sizes in zip(found.layers, found.relative, strict=True)
@@ -109,11 +109,11 @@ def shift_table(found: ImpulseResponse, n: int = 12) -> pd.DataFrame:
 def attention_table(found: ImpulseResponse) -> pd.DataFrame:
     """One row a layer and head: mean attention of the tokens behind the control point to it; empty when there are none."""
     rows = [
-        (layer, head, clean, steered, steered - clean)
-        for layer, (before, after) in enumerate(zip(found.attention_clean, found.attention_steered, strict=True))
-        for head, (clean, steered) in enumerate(zip(before, after, strict=True))
+        (layer, head, unsteered, steered, steered - unsteered)
+        for layer, (before, after) in enumerate(zip(found.attention_unsteered, found.attention_steered, strict=True))
+        for head, (unsteered, steered) in enumerate(zip(before, after, strict=True))
     ]
-    return pd.DataFrame(rows, columns=["layer", "head", "clean", "steered", "difference"])
+    return pd.DataFrame(rows, columns=["layer", "head", "unsteered", "steered", "difference"])
 
 
 def dose_table(found: ImpulseResponse) -> pd.DataFrame:
@@ -122,8 +122,8 @@ def dose_table(found: ImpulseResponse) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _dose_row(dose: Dose, clean: Dose) -> dict[str, object]:
-    read = meters(dose, clean)
+def _dose_row(dose: Dose, unsteered: Dose) -> dict[str, object]:
+    read = meters(dose, unsteered)
     return {
         "alpha": dose.alpha,
         "fraction": dose.fraction,

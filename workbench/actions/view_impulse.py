@@ -130,7 +130,7 @@ def _travel(found: ImpulseResponse) -> None:
         table, hide_index=True, placeholder="", column_config=_LAYERS, height=300, key="actions_layer_table", alt="Tokens promoted by layer"
     )
     st.caption(
-        "Disturbance: steered minus clean residual behind each block, on the same recorded tokens. The first row is the action itself. "
+        "Disturbance: steered minus unsteered residual behind each block, on the same recorded tokens. The first row is the action itself. "
         "Promoted and suppressed: read through the final norm's gain and the unembedding, so the direct path from that layer only."
     )
 
@@ -143,8 +143,8 @@ def _tokens(found: ImpulseResponse) -> None:
     with right:
         st.altair_chart(divergence_curves(reading.divergence_table(found)), key="actions_kl", alt="Divergence behind each token")
         st.caption(
-            "Frozen: every attention pattern is held at its clean value, so the disturbance travels through values, MLPs and the residual "
-            "stream alone. What lies between the two curves came about because heads looked elsewhere."
+            "Frozen: every attention pattern is held at its unsteered value, so the disturbance travels through values, MLPs and the "
+            "residual stream alone. What lies between the two curves came about because heads looked elsewhere."
         )
 
 
@@ -163,7 +163,7 @@ def _attention(found: ImpulseResponse) -> None:
 def _doses(found: ImpulseResponse) -> None:
     table = reading.dose_table(found)
     out = degenerates_at(found.doses)
-    chart = dose_curve(table, found.alpha, out, found.action_norm / found.clean_norm)
+    chart = dose_curve(table, found.alpha, out, found.action_norm / found.unsteered_norm)
     st.altair_chart(chart, key="actions_doses", alt="Divergence against strength")
     ending = "No strength tried makes the text degenerate." if out is None else f"Degenerate from α {out:.3g} on (solid line)."
     st.caption(f"Dashed line: the α of the other figures. {ending} One impulse at one token; greedy continuations of up to 32 tokens.")
@@ -176,18 +176,20 @@ _count = st.column_config.NumberColumn
 _LAYERS = {
     "layer": _count("layer", format="%d", width=54),
     "norm": _count("norm", format="%.2f", help="L2 norm of the disturbance at the control point.", width=66),
-    "relative": _count("of ‖h‖", format="%.3f", help="Over the norm of the clean residual.", width=66),
+    "relative": _count("of ‖h‖", format="%.3f", help="Over the norm of the unsteered residual.", width=66),
     "cosine": _count("cosine", format="%+.3f", help="With the injected vector.", width=66),
     "promotes": st.column_config.TextColumn("promotes", help="White space drawn.", width=400),
     "suppresses": st.column_config.TextColumn("suppresses", width=400),
 }
 _DOSES = {
     "alpha": _count("α", format="%.4g", help="Multiple of the action.", width=70),
-    "fraction": _count("of ‖h‖", format="%.3f", help="Norm of the impulse over that of the clean residual.", width=66),
+    "fraction": _count("of ‖h‖", format="%.3f", help="Norm of the impulse over that of the unsteered residual.", width=66),
     "kl": _count("KL", format="%.4f", help="At the control point, in nats.", width=70),
     "kl behind": _count("KL behind", format="%.5f", help="Mean over the recorded tokens of the step, in nats.", width=80),
     "rep 3": st.column_config.NumberColumn("3-grams", format="percent", help="Token triples that stood before.", width=70),
-    "gap": _count("gap", format="%+.2f", help="Nats a token by which the clean model likes it less than its own continuation.", width=60),
+    "gap": _count(
+        "gap", format="%+.2f", help="Nats a token by which the unsteered model likes it less than its own continuation.", width=60
+    ),
     "degenerate": st.column_config.TextColumn("degenerate", width=170),
     "text": st.column_config.TextColumn("greedy continuation", width=700),
 }

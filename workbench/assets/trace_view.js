@@ -50,8 +50,8 @@ function lookAt(doc, token, other) {
   const reading = token.reading
   if (!reading) return { models: { [KINDS[token.row]]: { logprob: token.logprob } }, near: [], kl: null }
   const own = { logprob: reading.logprob, rank: reading.rank, entropy: reading.entropy }
-  const plain = { logprob: reading.plain_logprob, rank: reading.plain_rank, entropy: reading.plain_entropy }
-  if (token.row === 1) return { models: { vanilla: plain, steered: own }, near: reading.near, kl: reading.kl, live: token.live }
+  const unsteered = { logprob: reading.unsteered_logprob, rank: reading.unsteered_rank, entropy: reading.unsteered_entropy }
+  if (token.row === 1) return { models: { vanilla: unsteered, steered: own }, near: reading.near, kl: reading.kl, live: token.live }
   if (!other || !other.reading) return { models: { vanilla: own }, near: reading.near, kl: null }
   const there = other.reading.near.find((row) => row[0] === token.id)
   const same = other.id === token.id
@@ -154,7 +154,7 @@ function drawTrace(root, doc, kept) {
       const same = other.id === token.id ? "the same token" : "“" + other.name + "”, id " + other.id
       panel.appendChild(el("div", "", "The " + KINDS[1 - token.row] + " answer has " + same + " here, behind the same prefix."))
     } else if (token.row === 1) {
-      panel.appendChild(el("div", "tv-quiet", "vanilla: the plain model behind this answer’s own prefix."))
+      panel.appendChild(el("div", "tv-quiet", "vanilla: the unsteered model behind this answer’s own prefix."))
     }
     if (seen.near.length) panel.appendChild(alternatives(seen, token, names))
     else if (!token.reading) panel.appendChild(el("div", "tv-quiet", "Not read again: the answers had not ended."))

@@ -186,7 +186,7 @@ COST_COLUMNS: dict[str, Any] = {
     "probe tokens": _number("probe", "%d", "Tokens decoded in previews."),
     "of them reused": _number("reused", "%d", "Preview tokens that were committed as they stood: decoded once, counted in both."),
     "total tokens": _number("total", "%d", "Committed plus probe tokens."),
-    "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and clean passes included."),
+    "forward positions": _number("forward positions", "%d", "Token positions run through the model, prompt and unsteered passes included."),
 }
 
 DEGENERATION_COLUMNS: dict[str, Any] = {
@@ -227,7 +227,7 @@ METHOD_COLUMNS: dict[str, Any] = {
     ),
     "decoded": _number("decoded", "%.1f", "Committed plus probe tokens.", width=66),
     "decoded vs": cc.TextColumn("decoded vs baseline", help=_PAIRED + "mean, bootstrap over problems.", width=146),
-    "forward": _number("forward", "%.1f", "Mean token positions run through the model, prompts and clean passes included.", width=66),
+    "forward": _number("forward", "%.1f", "Mean token positions run through the model, prompts and unsteered passes included.", width=66),
     "gflops": _number("GFLOPs", "%.1f", "Mean floating-point operations of those passes, by formula.", width=68),
     "seconds": _number("seconds", "%.2f", "Wall-clock time of the batch shared out among its answers: depends on the machine.", width=66),
     "rep 2": _number("2-gram rep.", "%.3f", "Share of token pairs that stood before in the same answer, mean.", width=82),

@@ -95,8 +95,8 @@ def _values(logprob: float, reading: TokenReading | None) -> dict[str, float | N
 
 
 def _reading(reading: TokenReading) -> dict[str, Any]:
-    numbers = reading.model_dump(include={"logprob", "plain_logprob", "rank", "plain_rank", "entropy", "plain_entropy", "kl"})
-    near = [[other.token_id, visible_token(other.text), other.logprob, other.plain_logprob] for other in reading.alternatives]
+    numbers = reading.model_dump(include={"logprob", "unsteered_logprob", "rank", "unsteered_rank", "entropy", "unsteered_entropy", "kl"})
+    near = [[other.token_id, visible_token(other.text), other.logprob, other.unsteered_logprob] for other in reading.alternatives]
     return numbers | {"near": near}
 
 

@@ -59,7 +59,7 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
         st.badge(f"settings {recording.digest}", color="gray")
         st.badge(drawing(decode, facts.config.seed), color="gray", help="Equal seeds and settings give equal answers.")
         st.badge(f"{recording.seconds:.1f} s for both", color="gray", help="Wall-clock time; both answers share every forward pass.")
-        text = "After decoding, every token is read once more, under the model that decoded it and under the plain model."
+        text = "After decoding, every token is read once more, under the model that decoded it and under the unsteered model."
         st.badge(plain(reading_line(recording)), color="gray", help=text)
 
 

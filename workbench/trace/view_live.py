@@ -64,7 +64,7 @@ def _read(steering: Steering, request: Request, recording: Recording, progress: 
             recording.readings[row].append(reading)
             recording.reading_seconds = time.monotonic() - started
             if number % _EVERY == 0:
-                progress.progress(number / max(1, total), "Reading both answers again, steered and plain")
+                progress.progress(number / max(1, total), "Reading both answers again, steered and unsteered")
 
 
 def _draw(recording: Recording, row: int, step: int, places: dict[tuple[int, int], Any]) -> None:
