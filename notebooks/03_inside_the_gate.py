@@ -268,15 +268,15 @@ turn = next(i for i, (a, s) in enumerate(zip(again, answer.steps, strict=True)) 
 session = stir.open_session(run, model)
 problem = next(problem for problem in run.problems("steered") if problem.id == answer.id)
 live = stir.steer(session, problem, quiet, stir.with_changes(run.config.decode, max_new_tokens=64)).steered
-print(f"first decision that comes out otherwise: step {turn + 1}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}")
+print(f"first decision that comes out otherwise: control point {turn}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}")
 assert live.steps[turn].decision.chosen == again[turn].decision.chosen
 assert all(a.token_ids == b.token_ids for a, b in zip(live.steps[:turn], answer.steps[:turn], strict=True))
 
 for name, trace in (("vanilla", vanilla[answer.id]), ("steered, as recorded", answer), ("steered, rho = 0", live)):
     print(f"{name}: {'right' if trace.verdict.correct else 'wrong'}, {trace.tokens_used} tokens")
 
-rows = [(s.step, s.text.strip()[:60], s.decision.chosen or "null") for s in answer.steps[: len(live.steps)]]
-found = pd.DataFrame(rows, columns=["step", "recorded text", "recorded"])
+rows = [(s.m, s.text.strip()[:60], s.decision.chosen or "null") for s in answer.steps[: len(live.steps)]]
+found = pd.DataFrame(rows, columns=["m", "recorded text", "recorded"])
 found["decided again"] = [a.decision.chosen or "null" for a in again[: len(live.steps)]]
 found["live text"] = [s.text.strip()[:60] for s in live.steps]
 found["live"] = [s.decision.chosen or "null" for s in live.steps]

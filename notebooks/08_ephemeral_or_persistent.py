@@ -48,7 +48,7 @@ p, layer = step.evidence.position, entry.layer
 impulse = step.decision.alpha * torch.tensor(run.action_rows()[entry.action_row])
 ids = [*answer.prompt_ids, *answer.token_ids]
 print(
-    f"step {step.step}: {entry.id} x {step.decision.alpha:.3f} behind block {layer}, at token {p}: {step.text!r}, then {following.text!r}"
+    f"control point {step.m}: {entry.id} x {step.decision.alpha:.3f} behind block {layer}, at token {p}: {step.text!r}, then {following.text!r}"
 )
 
 
@@ -198,10 +198,10 @@ session = stir.open_session(run, model)
 persistent = stir.with_changes(gate, persistence="persistent")
 readings = {"ephemeral": stir.read_tokens(session, answer, gate), "persistent": stir.read_tokens(session, answer, persistent)}
 frame = pd.concat([stir.to_frame(found).assign(persistence=name) for name, found in readings.items()])
-live = {step.step for step in answer.steps if step.decision.chosen}
+live = {step.m for step in answer.steps if step.decision.chosen}
 ephemeral = frame[frame["persistence"] == "ephemeral"]
-assert (ephemeral.loc[~ephemeral["step"].isin(live), "kl"] == 0).all()  # nothing is left outside a steered step
-starts = ephemeral.groupby("step")["position"].min()
+assert (ephemeral.loc[~ephemeral["m"].isin(live), "kl"] == 0).all()  # nothing is left outside a steered step
+starts = ephemeral.groupby("m")["position"].min()
 rules = pd.DataFrame([(at, "steered" if number in live else "not steered") for number, at in starts.items()], columns=["position", "step"])
 lines = (
     alt.Chart(frame[["position", "kl", "persistence"]])
@@ -210,7 +210,7 @@ lines = (
         x=alt.X("position", title="token of the answer"),
         y=alt.Y(
             "kl",
-            title="KL(steered || plain), nats",
+            title="KL(steered || unsteered), nats",
             scale=alt.Scale(type="symlog", constant=1e-3),
             axis=alt.Axis(values=[0, 0.001, 0.01, 0.1, 1], format="~g"),
         ),
@@ -229,12 +229,12 @@ marks = (
 alt.layer(marks, lines).properties(width=560, height=220)
 
 # %%
-outside = frame[~frame["step"].isin(live) & (frame["step"] > min(live))]
+outside = frame[~frame["m"].isin(live) & (frame["m"] > min(live))]
 print(
     f"steps that were not steered themselves, behind the first impulse ({outside['position'].nunique()} tokens): mean KL",
     outside.groupby("persistence")["kl"].mean().round(4).to_dict(),
 )
-later = frame[frame["step"].isin(live) & (frame["step"] > min(live))]
+later = frame[frame["m"].isin(live) & (frame["m"] > min(live))]
 print(
     f"steered steps behind the first ({later['position'].nunique()} tokens): mean KL",
     later.groupby("persistence")["kl"].mean().round(4).to_dict(),

@@ -18,11 +18,11 @@ with page("Gates", "Recorded evidence of held-out answers, decided again with th
         whole.overview(facts, gate, answers)
     step = views.choose_step(trace, list(facts.steered))
     changed = gate != facts.config.gate
-    views.step_detail(gate, answers[trace.id].at(step.step) if step else None, changed=changed)
+    views.step_detail(gate, answers[trace.id].at(step.m) if step else None, changed=changed)
     views.answer_margins(facts, trace, answers[trace.id], changed=changed)
     left, right = st.columns([1.3, 1], gap="medium")
     with left:
-        whole.margin_map(facts, answers, trace.id, step.step if step else None)
+        whole.margin_map(facts, answers, trace.id, step.m if step else None)
     with right:
         whole.flips(answers, changed=changed)
     views.answer_text(trace)

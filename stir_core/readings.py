@@ -24,7 +24,8 @@ class Alternative(Record):
 class TokenReading(Record):
     """One committed token, read again behind the prefix that it was decoded behind."""
 
-    step: int
+    m: int
+    """The control point that its step begins at."""
     position: int
     """0-based place in the answer's ``token_ids``."""
     token_id: int

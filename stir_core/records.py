@@ -433,6 +433,11 @@ class StepTrace(Record):
     reused_tokens: int = 0
     """Preview tokens that became the step's first tokens instead of being decoded again; counted among both."""
 
+    @property
+    def m(self) -> int:
+        """The control point that it begins at: the number of steps before it."""
+        return self.evidence.m
+
 
 class Trace(Record):
     """One answer decoded step by step, steered or not."""
@@ -534,6 +539,11 @@ class TokenEvent(Record):
     logprob: float
     """Under the model that decoded it, temperature 1, in nats."""
 
+    @property
+    def m(self) -> int:
+        """The control point that its step begins at."""
+        return self.step - 1
+
 
 class StepEvent(Record):
     """While decoding: a step is about to start; its evidence and the gate's decision are known."""
@@ -544,6 +554,11 @@ class StepEvent(Record):
     decision: Decision
     probe_tokens: int
     reused_tokens: int = 0
+
+    @property
+    def m(self) -> int:
+        """The control point that the step begins at."""
+        return self.evidence.m
 
 
 class TraceEvent(Record):

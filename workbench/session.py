@@ -1,6 +1,6 @@
 """What the user has chosen, in one place: the only module that names session keys and URL parameters.
 
-Run, action, problem and step are selectboxes shared by every page under one key each. The address of every page holds all of them,
+Run, action, problem and control point are selectboxes shared by every page under one key each. The address of every page holds all of them,
 also those that it draws no widget for, so a link, a reload and the back button bring the same thing back.
 (``bind="query-params"`` cannot do that: it drops the parameters of a page's widgets as soon as another page is opened.) Charts and
 tables point at things through :func:`point_at` in their callbacks. A fragment that lets the user choose calls :func:`end_page` at its end.
@@ -14,7 +14,7 @@ import streamlit as st
 from workbench.shared.trace_comparison import Recording
 from workbench.what_if.data import Forest
 
-RUN, ACTION, PROBLEM, STEP = "run", "action", "problem", "step"
+RUN, ACTION, PROBLEM, CONTROL_POINT = "run", "action", "problem", "m"
 EVALUATION, METHOD, ANSWERED = "evaluation", "method", "answered"
 """An evaluation of the run, a method that it compared, and a problem that both answered."""
 OTHER = "other"
@@ -26,7 +26,7 @@ COMPARED, VERSION, COMPARED_VERSION = "compared", "version", "compared_version"
 LIBRARY, ONLY, TARGETS = "library", "only", "targets"
 """What is exported: which library, which of its actions, and for what (several, with commas between)."""
 LINKED = (
-    *(RUN, ACTION, PROBLEM, STEP, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
+    *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS),
 )
 """What a link holds, on every page, whether or not the page draws a widget for it."""

@@ -103,17 +103,17 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
 
     console = Console()
     table = Table(show_lines=True, expand=True)
-    for name in ("step", "vanilla", "steered"):
-        table.add_column(name, ratio=None if name == "step" else 1)
-    for step in range(1, max(len(vanilla.steps), len(steered.steps)) + 1):
-        cells = [Text(trace.steps[step - 1].text if step <= len(trace.steps) else "") for trace in (vanilla, steered)]
-        if step <= len(steered.steps):
-            cells[1] = Text(_gate_line(steered.steps[step - 1]) + "\n", style="bold") + cells[1]
-        table.add_row(str(step), *cells)
+    for name in ("m", "vanilla", "steered"):
+        table.add_column(name, ratio=None if name == "m" else 1)
+    for m in range(max(len(vanilla.steps), len(steered.steps))):
+        cells = [Text(trace.steps[m].text if m < len(trace.steps) else "") for trace in (vanilla, steered)]
+        if m < len(steered.steps):
+            cells[1] = Text(_gate_line(steered.steps[m]) + "\n", style="bold") + cells[1]
+        table.add_row(str(m), *cells)
     console.print(table)
     for step in steered.steps:
         if step.decision.scored:
-            gate = Table(title=Text(f"gate before step {step.step}: {step.decision.reason}"), title_justify="left")
+            gate = Table(title=Text(f"gate at control point {step.m}: {step.decision.reason}"), title_justify="left")
             for name in ("candidate", "cosine", "value A", "preview gain (nats/token)", "score"):
                 gate.add_column(name)
             by_id = {entry.entry_id: entry for entry in step.evidence.retrieved}

@@ -44,7 +44,7 @@ def add(command: Command) -> None:
         action=_Link,
         required=True,
         metavar="M",
-        help="control point, before step M + 1; another --at goes on from there",
+        help="control point: the number of steps before it; another --at goes on from there",
     )
     add_link("--force", action=_Link, metavar="ENTRY", help="inject this entry's action; without it and --deny the decision is kept")
     add_link("--deny", action=_Link, nargs=0, help="choose null: no impulse")
@@ -112,7 +112,7 @@ def _print(answers: "Sequence[Trace]") -> None:
         same = cells[0] is not None and cells[1] is not None and cells[0].token_ids == cells[1].token_ids
         texts = [mark + (repr(step.text) if step else "-") for mark, step in zip(told, cells, strict=True)]
         rows.append([str(place + 1), "=" if same else "", *texts])
-    table(["step", "", "recorded", "branch"], rows)
+    table(["m", "", "recorded", "branch"], rows)
     for name, trace in zip(["recorded", *(f"branch {n}" for n in range(1, len(answers)))], answers, strict=True):
         verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
         print(f"{name}: {trace.tokens_used} tokens, {trace.forward_tokens} run through the model; {trace.finish}{verdict}")

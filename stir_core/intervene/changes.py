@@ -17,7 +17,7 @@ class Change(Record):
     """One decision of a recorded answer, taken otherwise (or kept), and who decides behind it."""
 
     m: Annotated[int, Field(ge=0)]
-    """Control point: the decision before step m + 1."""
+    """Control point whose decision is changed: the number of steps before it."""
     to: Arm = KEEP
     """``"keep"``, ``"null"`` or the id of a corrective entry of this control point."""
     alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None

@@ -32,7 +32,7 @@ class RecordedAnswer(NamedTuple):
 
     trace: Trace
     impulses: Mapping[int, Impulse] = {}
-    """By number of the step that was steered."""
+    """By the control point that they were injected at."""
     persistence: Literal["ephemeral", "persistent"] = "ephemeral"
     compat: bool = False
     """Whether the text was tokenised again at every boundary (``Settings.compat``)."""
@@ -72,7 +72,7 @@ def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int 
 
 
 def impulses_of(trace: Trace, gate: GateConfig, memory: Memory | None, *, seed: int = 0) -> dict[int, Impulse]:
-    """What a recorded answer's decisions injected, by step; an entry that was forced is taken from the library.
+    """What a recorded answer's decisions injected, by control point; an entry that was forced is taken from the library.
 
     Raises:
         DataError: a step was steered by an entry that the library does not hold.
@@ -83,8 +83,10 @@ def impulses_of(trace: Trace, gate: GateConfig, memory: Memory | None, *, seed: 
         if chosen is None or alpha == 0:
             continue
         if memory is None or chosen not in memory.by_id:
-            raise DataError(f'step {step.step} was steered by "{chosen}", which this library does not hold: open the run it was made with')
-        found[step.step] = Impulse(memory.by_id[chosen].layer, alpha * action_of(memory, gate, chosen, seed))
+            raise DataError(
+                f'control point {step.m} was steered by "{chosen}", which this library does not hold: open the run it was made with'
+            )
+        found[step.m] = Impulse(memory.by_id[chosen].layer, alpha * action_of(memory, gate, chosen, seed))
     return found
 
 
@@ -117,15 +119,15 @@ class _Stretch(NamedTuple):
     prefix: list[int]
     tokens: list[int]
     steps: list[int]
-    """Number of each token's step."""
+    """The control point that each token's step begins at."""
     impulse: Impulse | None
 
 
 def _stretches(model: LoadedModel, answer: RecordedAnswer) -> Iterator[_Stretch]:
     going: _Stretch | None = None
     for prefix, step in _prefixes(model, answer):
-        impulse = answer.impulses.get(step.step)
-        numbers = [step.step] * len(step.token_ids)
+        impulse = answer.impulses.get(step.m)
+        numbers = [step.m] * len(step.token_ids)
         kept = going is not None and (going.impulse is None or answer.persistence == "persistent")
         if going is not None and kept and impulse is None and prefix == going.prefix + going.tokens:
             going = going._replace(tokens=[*going.tokens, *step.token_ids], steps=[*going.steps, *numbers])
@@ -181,7 +183,7 @@ def _read(
         for i, (scalars, near) in enumerate(looked, start=start):
             token = stretch.tokens[i]
             yield TokenReading(
-                step=stretch.steps[i],
+                m=stretch.steps[i],
                 position=position + i,
                 token_id=token,
                 text=_text(model, token),

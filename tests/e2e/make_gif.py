@@ -68,10 +68,10 @@ def session(page: Page, url: str) -> Iterator[Shot]:
     page.get_by_role("radio", name="5", exact=True).or_(page.get_by_role("button", name="5", exact=True)).first.click()
     settle(page, seconds=PATIENT)
     scroll_to(f"{ACTION} 1.932")
-    yield seen("The gate before step 5: retrieved, previewed, committed, and why not the others")
+    yield seen("The gate at control point 4: retrieved, previewed, committed, and why not the others")
     open_("trace", problem=PROBLEM)
     page.get_by_role("button", name="Decode both answers").click()
-    page.get_by_text(re.compile("^step 1 ")).first.wait_for()
+    page.get_by_text(re.compile("^m 0 ")).first.wait_for()
     scroll(320)
     ready = page.get_by_role("button", name="Download as one HTML file")
     for _ in range(6):

@@ -112,7 +112,7 @@ def test_a_cell_of_the_margins_opens_its_step(watched: Watched) -> None:
     go(watched, "gates", run="fake", problem="arithmetic/eval/0")
     expect(watched.page.get_by_text("library at m = 1")).to_be_visible()  # the first step that fired
     watched.page.locator(".st-key-gates_heatmap .mark-rect path").nth(3).click()
-    assert wait_for_choice(watched, "step", other_than=None) in {"3", "4"}
+    assert wait_for_choice(watched, "m", other_than=None) in {"2", "3"}
     watched.check()
 
 
@@ -146,7 +146,7 @@ def test_model_text_is_text(watched: Watched) -> None:
     expect(watched.page.get_by_text("<script>window.hacked = 1</script>").locator("visible=true").first).to_be_visible()
     expect(watched.page.locator(".strip").first).to_contain_text(NASTY.split(" ")[0])
     assert watched.page.evaluate("() => window.hacked") is None
-    go(watched, "gates", run="fake", problem="arithmetic/eval/0", step="1")
+    go(watched, "gates", run="fake", problem="arithmetic/eval/0", m="0")
     expect(watched.page.locator(".strip").first).to_contain_text("$x_1$ **bold** <img src=x onerror=alert(1)>")
     watched.check()
 
@@ -186,7 +186,7 @@ def test_stop_keeps_what_had_come(watched: Watched) -> None:
     watched.page.get_by_role("button", name="Decode both answers").click()
     stop = watched.page.get_by_role("button", name="Stop decoding")
     stop.wait_for(timeout=120_000)
-    watched.page.get_by_text(re.compile(r"step 1 · (?:[2-9]|\d{2,}) tokens")).first.wait_for(timeout=120_000)
+    watched.page.get_by_text(re.compile(r"m 0 · (?:[2-9]|\d{2,}) tokens")).first.wait_for(timeout=120_000)
     stop.click()
     watched.page.get_by_text("Stopped before both answers had ended").wait_for(timeout=60_000)
     settle(watched.page)

@@ -27,25 +27,25 @@ def go(watched: Watched, query: str) -> None:
 
 
 def test_arrow_keys_step_through_the_recording(watched: Watched) -> None:
-    go(watched, "run=fake&problem=arithmetic/eval/0&step=2")
+    go(watched, "run=fake&problem=arithmetic/eval/0&m=1")
     page = watched.page
     page.keyboard.press("ArrowRight")
-    wait_until(watched, "step", "3")
+    wait_until(watched, "m", "2")
     expect(page.get_by_text("library at m = 2")).to_be_visible()
     page.keyboard.press("ArrowLeft")
-    wait_until(watched, "step", "2")
+    wait_until(watched, "m", "1")
     page.keyboard.press("Shift+ArrowRight")
     wait_until(watched, "problem", "arithmetic/eval/1")
-    assert chosen(watched, "step") == "2"
+    assert chosen(watched, "m") == "1"
     page.reload()
     settle(page)
-    assert (chosen(watched, "problem"), chosen(watched, "step")) == ("arithmetic/eval/1", "2")
+    assert (chosen(watched, "problem"), chosen(watched, "m")) == ("arithmetic/eval/1", "1")
     expect(page.get_by_text("library at m = 1")).to_be_visible()
     watched.check()
 
 
 def test_a_slider_flips_decisions_and_the_address_keeps_it(watched: Watched) -> None:
-    go(watched, "run=fake&problem=arithmetic/eval/0&step=2")
+    go(watched, "run=fake&problem=arithmetic/eval/0&m=1")
     page = watched.page
     expect(page.get_by_text(re.compile(r"all \d+ decisions come out as recorded"))).to_be_visible()
     slider = page.locator(".st-key-gates_k_scale").get_by_role("slider")
@@ -55,8 +55,8 @@ def test_a_slider_flips_decisions_and_the_address_keeps_it(watched: Watched) -> 
     badge = page.get_by_text(re.compile(r"decided again with other settings: \d+ of \d+ decisions flip"))
     expect(badge).to_contain_text("action → null")
     said = badge.inner_text()
-    assert chosen(watched, "step") == "2"
-    expect(page.get_by_text(re.compile("step 2: action → null · decided"))).to_be_visible()
+    assert chosen(watched, "m") == "1"
+    expect(page.get_by_text(re.compile("control point 1: action → null · decided"))).to_be_visible()
     page.reload()
     settle(page)
     expect(badge).to_have_text(said)
@@ -65,27 +65,27 @@ def test_a_slider_flips_decisions_and_the_address_keeps_it(watched: Watched) -> 
     slider.press("ArrowRight")  # a key for the slider is none for the steps
     page.wait_for_function("() => new URLSearchParams(location.search).get('gates_k_scale') !== '0'")
     settle(page)
-    assert chosen(watched, "step") == "2"
+    assert chosen(watched, "m") == "1"
     page.get_by_role("button", name="Reset", exact=True).click()
     page.get_by_text(re.compile(r"all \d+ decisions come out as recorded")).wait_for()
     watched.check()
 
 
 def test_a_point_of_the_margin_map_opens_its_step(watched: Watched) -> None:
-    go(watched, "run=fake&problem=arithmetic/eval/0&step=2")
+    go(watched, "run=fake&problem=arithmetic/eval/0&m=1")
     page = watched.page
     points = page.locator(".st-key-gates_map .scatterlayer .points path")
     points.last.scroll_into_view_if_needed()
     for turn in range(points.count() - 1, 0, -1):  # the ring and points of this answer's own step change nothing
-        before = (chosen(watched, "problem"), chosen(watched, "step"))
+        before = (chosen(watched, "problem"), chosen(watched, "m"))
         box = points.nth(turn).bounding_box()
         assert box is not None
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.wait_for_timeout(1500)
         settle(page)
-        if (chosen(watched, "problem"), chosen(watched, "step")) != before:
+        if (chosen(watched, "problem"), chosen(watched, "m")) != before:
             break
-    problem, step = chosen(watched, "problem"), chosen(watched, "step")
-    assert (problem, step) != ("arithmetic/eval/0", "2")
-    expect(page.get_by_text(f"library at m = {int(str(step)) - 1}:")).to_be_visible()
+    problem, m = chosen(watched, "problem"), chosen(watched, "m")
+    assert (problem, m) != ("arithmetic/eval/0", "1")
+    expect(page.get_by_text(f"library at m = {m}:")).to_be_visible()
     watched.check()

@@ -29,7 +29,7 @@ def visit(watched: Watched, name: str) -> None:
 
 
 def test_every_choice_stays_in_the_address_on_pages_that_do_not_draw_it(watched: Watched) -> None:
-    asked = {"run": "fake", "action": "p0003c", "problem": "arithmetic/eval/1", "step": "2"}
+    asked = {"run": "fake", "action": "p0003c", "problem": "arithmetic/eval/1", "m": "1"}
     open_page(watched, "gates", **asked)
     assert held(watched).items() >= asked.items()  # the Gates page draws no widget for the action
     visit(watched, "Actions")

@@ -23,9 +23,9 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     trace = min(traces, key=lambda trace: len(trace.steps[-1].token_ids))
     step = trace.steps[-1]
     page = watched.page
-    page.goto(f"{watched.url}/what_if?run=demo&problem={trace.id.replace('+', '%2B')}&step={step.step}")
+    page.goto(f"{watched.url}/what_if?run=demo&problem={trace.id.replace('+', '%2B')}&m={step.m}")
     settle(page)
-    mark = f"⟦control point {step.evidence.m} · step {step.step} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧"
+    mark = f"⟦control point {step.m} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧"
     expect(page.locator(".mark").first).to_have_text(mark)
     branch(watched)
     equal = f"nothing changed: equals the recorded trace token for token ({len(trace.token_ids)} of {len(trace.token_ids)} ids)"
@@ -43,7 +43,7 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     page.get_by_text(equal).wait_for(timeout=60_000)
     settle(page)
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("step => new URLSearchParams(location.search).get('step') === step", arg=str(step.step - 1))
+    page.wait_for_function("m => new URLSearchParams(location.search).get('m') === m", arg=str(step.m - 1))
     settle(page)
     page.reload()
     settle(page)

@@ -41,8 +41,8 @@ def test_what_was_recorded_is_read_again(tiny, persistence, changes):
     recorded = [logprob for step in answer.trace.steps for logprob in step.logprobs]
     assert [reading.logprob for reading in readings] == pytest.approx(recorded, abs=1e-4)
     assert all(reading.rank == 1 for reading in readings)  # greedy
-    steps = [step.step for step in answer.trace.steps for _ in step.token_ids]
-    assert [reading.step for reading in readings] == steps
+    steps = [step.m for step in answer.trace.steps for _ in step.token_ids]
+    assert [reading.m for reading in readings] == steps
     first = min(answer.impulses)
     live = [step >= first for step in steps] if persistence == "persistent" else [step in answer.impulses for step in steps]
     assert [reading.live for reading in readings] == live
@@ -54,7 +54,7 @@ def distributions(hf, answer, layer, at):
     ends = {}
     end = len(trace.prompt_ids)
     for step in trace.steps:
-        ends[step.step] = end - 1  # its control point: the last token of its prefix
+        ends[step.m] = end - 1  # its control point: the last token of its prefix
         end += len(step.token_ids)
     number = next(s for s in reversed(ends) if ends[s] < len(trace.prompt_ids) + at)
     active = [s for s in answer.impulses if s == number or (answer.persistence == "persistent" and s < number)]
@@ -119,7 +119,7 @@ def test_answers_side_by_side_read_as_alone_in_few_passes(tiny, monkeypatch):
         assert [r.kl for r in own] == pytest.approx([r.kl for r in readings], abs=1e-4)
     fed = sum(len(feed.ids) for feeds in passed for feed in feeds)
     tokens = [len(answer.trace.token_ids) for answer in (vanilla, steered)]
-    again = sum(len(step.token_ids) for step in steered.trace.steps if step.step in steered.impulses)
+    again = sum(len(step.token_ids) for step in steered.trace.steps if step.m in steered.impulses)
     assert fed <= len(PROMPTS["a"]) + sum(tokens) + again  # the prompt once, each token once, those of steered steps twice
     assert len(passed) < sum(tokens) / 2
     # up to where the answers part, the plain reading of the steered one is the vanilla answer's own

@@ -62,7 +62,7 @@ class FakeSteering:
                     yield (
                         number,
                         TokenReading(
-                            step=step.step,
+                            m=step.m,
                             position=position,
                             token_id=token_id,
                             text=text,

@@ -139,7 +139,7 @@ def test_firings_name_the_same_steps_as_the_places(facts: RunFacts) -> None:
     for entry in facts.entries.values():
         table = action_card.firings(facts, entry.id)
         held = [spot for spot in impulse.spots_of(facts, entry).values() if spot.kind == "held-out"]
-        assert [f"{row.problem}:{row.step - 1}" for row in table.itertuples()] == [spot.name for spot in held]
+        assert [f"{row.problem}:{row.m}" for row in table.itertuples()] == [spot.name for spot in held]
         assert table["value"].tolist() == pytest.approx([cosine * entry.quality for cosine in table["cosine"]])
 
 

@@ -46,7 +46,7 @@ def test_answers_part_where_their_ids_do(trace: Trace) -> None:
     assert trees.parting(trace, changed) == (before + 1, 3)
     shorter = trace.model_copy(update={"steps": trace.steps[:2], "token_ids": trace.token_ids[:before]})
     assert trees.parting(shorter, trace) == trees.parting(trace, shorter) == (before, 3)
-    assert trees.parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (step 3)")
+    assert trees.parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (after control point 2)")
 
 
 def test_equal_changes_share_a_node_and_numbers_are_never_given_twice(run: Run, trace: Trace) -> None:
@@ -101,7 +101,7 @@ def test_the_table_and_the_one_step_table_count_what_is_there(run: Run, trace: T
     step = trees.counterfactuals(tree, 0, 2)
     assert step["branch"].tolist() == [0, 1, 2] and step["at this step"].tolist()[1:] == ["keep", "deny"]
     lines = trees.tree_lines(tree)
-    assert sorted(lines[lines["branch"] == 2]["step"]) == [s.step for s in trace.steps[2:]]
+    assert sorted(lines[lines["branch"] == 2]["m"]) == [s.m for s in trace.steps[2:]]
     assert len(lines[lines["branch"] == 0]) == len(trace.steps)
     drawn = branch_tree(lines).to_dict()
     assert len(drawn["layer"]) == 4 and any(param["name"] == "branch" for param in drawn["params"])

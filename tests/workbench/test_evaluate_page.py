@@ -209,7 +209,7 @@ def test_a_problem_shows_its_two_answers_and_the_decisions(open_page: OpenPage, 
     for element in leaves(app.main):
         if element.type in ("markdown", "caption", "alert"):
             assert not getattr(element.proto, "allow_html", False) and "<script>" not in str(getattr(element.proto, "body", ""))
-    assert app.button_group(key="step").value is not None
+    assert app.button_group(key="m").value is not None
     app.selectbox(key="answered").select("arithmetic/eval/3").run()
     assert "right · extracted 1" in texts(clean(app)) and "wrong · extracted 2" in texts(app)
 

@@ -89,7 +89,7 @@ def test_every_axis_has_a_title(facts: RunFacts) -> None:
         selection_replay.gain_parts(replay, 3),
         selection_replay.counts_of_two(reselection.counts(facts, stored, stored)),
         gate_margins.margin_heatmap(gate_evidence.margin_table(trace), 5),
-        gate_margins.firing_by_step(gate_evidence.firing_by_step(facts.steered.values())),
+        gate_margins.firing_chart(gate_evidence.firing_rates(facts.steered.values())),
         lens_bars.lens_bars(facts.lenses["p0000c"]),
     ]
     for chart in charts:

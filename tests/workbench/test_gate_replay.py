@@ -105,8 +105,8 @@ def test_strength_0_leaves_nothing_steered_and_counts_one_flip_an_answer(facts: 
     assert counted.flipped == counted.flips["action → null"] == len(steered) == len(replay.flip_table(answers.values()))
     assert counted.known + counted.behind == counted.asked
     for id_, answer in answers.items():
-        first = next((step.step for step in facts.steered[id_].steps if step.decision.chosen), None)
-        assert (answer.turn.step.step if answer.turn else None) == first
+        first = next((step.m for step in facts.steered[id_].steps if step.decision.chosen), None)
+        assert (answer.turn.step.m if answer.turn else None) == first
     assert f"{counted.flipped} of {counted.known} decisions flip" in replay.headline(counted)
     assert f"{counted.behind} steps lie behind" in replay.reach_line(counted)
 
@@ -184,9 +184,9 @@ def test_the_map_holds_every_scored_step(facts: RunFacts) -> None:
     assert set(table["decision"]) == {"null"} and table["flips"].any() and table["behind"].any()
     own = tables.map_rows(again(facts), outcomes)
     assert (own[own["decision"] == "committed"]["margin"] > 0).all()
-    figure = gate_map.step_map(own, "arithmetic/eval/0", 2)
+    figure = gate_map.step_map(own, "arithmetic/eval/0", 1)
     points = [data for trace in figure.data if trace.customdata is not None for data in trace.customdata]
-    assert sorted((data[0], data[1]) for data in points) == sorted(zip(own["problem"], own["step"], strict=True))
+    assert sorted((data[0], data[1]) for data in points) == sorted(zip(own["problem"], own["m"], strict=True))
     assert "(" in figure.layout.xaxis.title.text and "(" in figure.layout.yaxis.title.text
     assert {trace.marker.symbol for trace in figure.data if trace.name in ("committed", "null")} == {"diamond", "circle"}
 

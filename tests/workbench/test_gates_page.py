@@ -61,7 +61,7 @@ def test_what_the_recording_does_not_hold_is_said(open_page: OpenPage, store: Pa
     narrow = fake_run.fake_config().model_dump(mode="json") | {"gate": {"k_retrieve": 4, "candidates": 1}}
     monkeypatch.setattr(fake_run, "fake_config", lambda: config_from(narrow))
     make_fake_run(store)
-    app = clean(open_page("gates", problem="arithmetic/eval/0", step="2", gates_candidates="2"))
+    app = clean(open_page("gates", problem="arithmetic/eval/0", m="1", gates_candidates="2"))
     expected = counted(store, candidates=2)
     assert expected.unknown
     assert f"{expected.unknown} answers reach a step that is not in the recording and needs the model" in texts(app)
@@ -70,9 +70,9 @@ def test_what_the_recording_does_not_hold_is_said(open_page: OpenPage, store: Pa
 
 def test_a_link_restores_sliders_problem_and_step(open_page: OpenPage, store: Path) -> None:
     make_fake_run(store)
-    app = clean(open_page("gates", problem="arithmetic/eval/3", step="3", gates_rho="0.4"))
+    app = clean(open_page("gates", problem="arithmetic/eval/3", m="2", gates_rho="0.4"))
     assert app.slider(key="gates_rho").value == 0.4
-    assert (app.selectbox(key="problem").value, app.button_group(key="step").value) == ("arithmetic/eval/3", "3")
+    assert (app.selectbox(key="problem").value, app.button_group(key="m").value) == ("arithmetic/eval/3", "2")
     assert "rho 0.1 → 0.4" in texts(app)
     app = clean(open_page("gates", gates_rho="-7", gates_candidates="many"))
     assert "come out as recorded" in badge(app)
@@ -80,15 +80,15 @@ def test_a_link_restores_sliders_problem_and_step(open_page: OpenPage, store: Pa
 
 def test_arrows_go_through_steps_and_answers(open_page: OpenPage, store: Path) -> None:
     make_fake_run(store)
-    app = clean(open_page("gates", problem="arithmetic/eval/1", step="1"))
+    app = clean(open_page("gates", problem="arithmetic/eval/1", m="0"))
     assert app.button(key="gates_previous_step").disabled
     app.button(key="gates_next_step").click().run()
-    assert clean(app).button_group(key="step").value == "2"
+    assert clean(app).button_group(key="m").value == "1"
     app.button(key="gates_next_answer").click().run()
-    assert (clean(app).selectbox(key="problem").value, app.button_group(key="step").value) == ("arithmetic/eval/2", "2")
+    assert (clean(app).selectbox(key="problem").value, app.button_group(key="m").value) == ("arithmetic/eval/2", "1")
     app.button(key="gates_previous_answer").click().run()
     app.button(key="gates_previous_step").click().run()
-    assert (clean(app).selectbox(key="problem").value, app.button_group(key="step").value) == ("arithmetic/eval/1", "1")
+    assert (clean(app).selectbox(key="problem").value, app.button_group(key="m").value) == ("arithmetic/eval/1", "0")
     app = clean(open_page("gates", problem="arithmetic/eval/5"))
     assert app.button(key="gates_next_answer").disabled
 

@@ -57,7 +57,7 @@ def test_a_whole_run_is_shown(open_page: OpenPage, store: Path, page: str) -> No
 @pytest.mark.parametrize("page", PAGES)
 def test_wrong_links_fall_back(open_page: OpenPage, store: Path, page: str) -> None:
     make_fake_run(store)
-    app = clean(open_page(page, run="../../etc", action="p9999c", problem="<script>", step="-1"))
+    app = clean(open_page(page, run="../../etc", action="p9999c", problem="<script>", m="-1"))
     assert app.selectbox(key="run").value == "fake"
 
 
@@ -67,9 +67,9 @@ def test_links_choose(open_page: OpenPage, store: Path) -> None:
     app = clean(open_page("actions", run="other", action="p0005c"))
     assert app.selectbox(key="run").value == "other"
     assert app.selectbox(key="action").value == "p0005c"
-    app = clean(open_page("gates", problem="arithmetic/eval/3", step="2"))
+    app = clean(open_page("gates", problem="arithmetic/eval/3", m="1"))
     assert app.selectbox(key="problem").value == "arithmetic/eval/3"
-    assert app.button_group(key="step").value == "2"
+    assert app.button_group(key="m").value == "1"
 
 
 def test_a_choice_is_kept_from_page_to_page(open_page: OpenPage, store: Path) -> None:
@@ -120,7 +120,7 @@ def test_unreadable_folders_are_named(open_page: OpenPage, store: Path) -> None:
 
 def test_model_text_is_shown_and_never_interpreted(open_page: OpenPage, store: Path) -> None:
     make_fake_run(store)
-    for page, query in (("actions", {"action": "p0000c"}), ("gates", {"problem": "arithmetic/eval/0", "step": "1"})):
+    for page, query in (("actions", {"action": "p0000c"}), ("gates", {"problem": "arithmetic/eval/0", "m": "0"})):
         app = clean(open_page(page, **query))
         drawn = ["".join(piece["text"] for piece in strip["segments"]) for strip in strips(app)]
         assert any(NASTY in text for text in drawn), page

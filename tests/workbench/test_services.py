@@ -163,9 +163,11 @@ def test_unknown_entry_is_refused(facts: RunFacts) -> None:
 
 def test_firings_list_every_step_that_retrieved_it(facts: RunFacts) -> None:
     raw = lines(facts.run, "steered/steered.jsonl")
-    expected = {(t["id"], s["step"]) for t in raw for s in t["steps"] if any(c["entry_id"] == "p0000c" for c in s["evidence"]["retrieved"])}
+    expected = {
+        (t["id"], s["evidence"]["m"]) for t in raw for s in t["steps"] if any(c["entry_id"] == "p0000c" for c in s["evidence"]["retrieved"])
+    }
     table = action_card.firings(facts, "p0000c")
-    assert set(zip(table["problem"], table["step"], strict=True)) == expected
+    assert set(zip(table["problem"], table["m"], strict=True)) == expected
     assert list(table["committed"]) == sorted(table["committed"], reverse=True)
     assert table["alpha"].notna().equals(table["committed"])
 
@@ -246,18 +248,18 @@ def test_every_fate_has_a_reason(facts: RunFacts) -> None:
 def test_steps_and_firing_rates(facts: RunFacts) -> None:
     trace = facts.steered["arithmetic/eval/0"]
     table = gate_evidence.step_table(trace)
-    assert list(table["step"]) == [1, 2, 3, 4, 5]
+    assert list(table["m"]) == [0, 1, 2, 3, 4]
     assert table["reason"][0] == "control point 0 is never steered"
     assert (table["library"] >= table["retrieved"]).all() and (table["retrieved"] >= table["candidates"]).all()
-    firing = gate_evidence.firing_by_step(facts.steered.values()).set_index("step")
-    assert 1 not in firing.index
-    for step, row in firing.iterrows():
-        reached = [s for t in facts.steered.values() for s in t.steps if s.step == step]
+    firing = gate_evidence.firing_rates(facts.steered.values()).set_index("m")
+    assert 0 not in firing.index
+    for m, row in firing.iterrows():
+        reached = [s for t in facts.steered.values() for s in t.steps if s.m == m]
         assert (row["n"], row["fired"]) == (len(reached), sum(s.decision.chosen is not None for s in reached))
     margins = gate_evidence.margin_table(trace)
     assert set(margins[margins["committed"]]["entry"]) == {s.decision.chosen for s in trace.steps if s.decision.chosen}
-    assert gate_evidence.step_numbered(trace, 99) is None
-    assert gate_evidence.firing_by_step([]).empty
+    assert gate_evidence.step_from(trace, 99) is None
+    assert gate_evidence.firing_rates([]).empty
 
 
 def test_problem_table_pairs_the_arms(facts: RunFacts) -> None:

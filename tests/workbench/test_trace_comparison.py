@@ -37,7 +37,7 @@ def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *,
 
 def test_a_whole_comparison_folds_into_its_traces(facts: RunFacts) -> None:
     recording = recorded(facts, 0.5)
-    assert recording.complete and recording.read and recording.last_step == 5
+    assert recording.complete and recording.read and recording.last_m == 4
     assert not recorded(facts, 0.5, read=False).read
     for row, trace in enumerate(recording.traces):
         assert trace is not None
@@ -62,7 +62,7 @@ def test_strength_zero_is_checked_not_assumed(facts: RunFacts) -> None:
     recording.traces[1] = trace.model_copy(update={"token_ids": changed})
     equal, line = tc.equality_line(recording)
     assert not equal and line.startswith("ids differ from token 4 on")
-    assert tc.step_of(recording, 1, 3) == 1
+    assert tc.m_of(recording, 1, 3) == 0
 
 
 def test_a_stopped_comparison_keeps_what_came(facts: RunFacts) -> None:

@@ -54,13 +54,13 @@ def test_decoding_shows_both_answers_step_by_step(open_page: OpenPage, sessions:
     assert any("stir trace" in code.value and "arithmetic/eval/2" in code.value for code in app.code)
     drawn = document(app)
     assert [row["head"].split(" ·")[0] for step in drawn["steps"] for row in step["rows"]] == [
-        f"step {n}" for n in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5)
+        f"m {n}" for n in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
     ]
     steered = [token for step in drawn["steps"] for token in step["rows"][1]["tokens"]]
     assert NASTY in "".join(token["text"] for token in steered)
     assert all(token["reading"]["near"][1][1] == visible_token(NASTY) for token in steered)
     assert [step["gate"]["summary"].split(":")[0] for step in drawn["steps"] if step["gate"]] == [
-        f"gate before step {n}" for n in (1, 2, 3, 4)
+        f"gate at control point {n}" for n in (0, 1, 2, 3)
     ]
     assert any("to read" in text and "tokens again" in text for text in [badges(app).replace("\\", "")])
     assert "greedy, seed 7" in badges(app)

@@ -38,8 +38,8 @@ def tables(app: AppTest, column: str) -> list:
     return [frame.value for frame in app.dataframe if column in frame.value.columns]
 
 
-def open_step(open_page: OpenPage, problem: str = "arithmetic/eval/2", step: str = "3") -> AppTest:
-    return clean(open_page("what_if", problem=problem, step=step))
+def open_step(open_page: OpenPage, problem: str = "arithmetic/eval/2", m: str = "2") -> AppTest:
+    return clean(open_page("what_if", problem=problem, m=m))
 
 
 def test_keeping_equals_the_recorded_trace_and_says_so(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
@@ -105,10 +105,10 @@ def test_all_candidates_at_once_make_the_one_step_table(open_page: OpenPage, ses
 
 
 def test_arrows_step_and_the_ends_are_closed(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
-    app = open_step(open_page, step="1")
+    app = open_step(open_page, m="0")
     assert app.button(key="what_if_left").disabled
     app.button(key="what_if_right").click().run()
-    assert clean(app).button_group(key="step").value == "2"
+    assert clean(app).button_group(key="m").value == "1"
     assert not app.button(key="what_if_left").disabled
 
 
@@ -136,7 +136,7 @@ def test_the_last_comparison_of_trace_is_an_origin(open_page: OpenPage, sessions
 
 
 def test_model_text_is_text(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
-    app = open_step(open_page, problem="arithmetic/eval/0", step="1")
+    app = open_step(open_page, problem="arithmetic/eval/0", m="0")
     drawn = strips(app)
     assert any(NASTY in "".join(piece["text"] for piece in strip["segments"]) for strip in drawn)
     assert not any("<script>" in element.value for element in app.markdown)

@@ -134,7 +134,7 @@ function drawTrace(root, doc, kept) {
     }
     const other = otherOf(token), seen = lookAt(doc, token, other), names = KINDS.filter((name) => seen.models[name])
     panel.appendChild(el("div", "tv-name", "“" + token.name + "”"))
-    panel.appendChild(el("div", "", KINDS[token.row] + " answer · step " + token.step + " · token " + (token.at + 1) + " · id " + token.id))
+    panel.appendChild(el("div", "", KINDS[token.row] + " answer · m " + token.m + " · token " + (token.at + 1) + " · id " + token.id))
     const facts = [
       ["log-prob (nats)", ...names.map((name) => number(seen.models[name].logprob))],
       ["probability", ...names.map((name) => share(seen.models[name].logprob))],

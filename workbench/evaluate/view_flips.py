@@ -102,9 +102,9 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
             answer = replay_answer(trace, gate, gate, seed=facts.config.seed)
             gate_views.answer_margins(facts, trace, answer)
             step = gate_views.choose_step(trace)
-            gate_views.step_detail(gate, answer.at(step.step) if step else None)
+            gate_views.step_detail(gate, answer.at(step.m) if step else None)
             return
-        columns = ["step", "m", "chosen", "alpha", "tokens", "reason"]
+        columns = ["m", "chosen", "alpha", "tokens", "reason"]
         config = {name: STEP_COLUMNS[name] for name in columns}
         st.dataframe(step_table(trace)[columns], hide_index=True, placeholder="", column_config=config, alt="Steps of the answer")
         st.caption("Nothing was retrieved: this method does not ask the gate, or its library is empty.")

@@ -11,7 +11,7 @@ COLOURS = {"gained": CORRECTIVE, "both right": "#009e73", "both wrong": GREY, "l
 SHAPES = {"committed": "diamond", "null": "circle"}
 
 
-def step_map(table: pd.DataFrame, problem: str | None = None, step: int | None = None) -> go.Figure:
+def step_map(table: pd.DataFrame, problem: str | None = None, m: int | None = None) -> go.Figure:
     """Scatter of :func:`workbench.gates.data.map_rows`; ``customdata`` of a point is its problem and step.
 
     Ringed: the decision flips. Pale: behind a flip. Crossed out in the open ring: the step that is looked at.
@@ -34,7 +34,7 @@ def step_map(table: pd.DataFrame, problem: str | None = None, step: int | None =
             "line": {"width": [2.5 if ring else 0 for ring in ringed], "color": CHOSEN},
         }
         figure.add_trace(_points(part, outcome, marker))
-    here = table[(table["problem"] == problem) & (table["step"] == step)]
+    here = table[(table["problem"] == problem) & (table["m"] == m)]
     if len(here):
         ring = {"size": 22, "symbol": "circle-open", "color": CHOSEN, "line": {"width": 1.5}}
         figure.add_trace(go.Scatter(x=here["gain"], y=here["margin"], mode="markers", marker=ring, hoverinfo="skip", showlegend=False))
@@ -48,8 +48,8 @@ def _points(part: pd.DataFrame, outcome: str, marker: dict[str, object]) -> go.S
         y=part["margin"],
         mode="markers",
         name=f"{outcome} ({part['problem'].nunique()} answers)",
-        customdata=part[["problem", "step", "entry", "decision", "change", "outcome"]].values.tolist(),
-        hovertemplate="<b>%{customdata[0]}</b> step %{customdata[1]}: %{customdata[3]} (%{customdata[4]})<br>best %{customdata[2]}, "
+        customdata=part[["problem", "m", "entry", "decision", "change", "outcome"]].values.tolist(),
+        hovertemplate="<b>%{customdata[0]}</b> m %{customdata[1]}: %{customdata[3]} (%{customdata[4]})<br>best %{customdata[2]}, "
         "gain %{x:+.3f}, margin %{y:+.3f}<br>answer: %{customdata[5]}<extra></extra>",
         marker=marker,
     )

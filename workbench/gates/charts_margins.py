@@ -6,26 +6,26 @@ import pandas as pd
 from workbench.shared.charts_colours import CHOSEN, DIVERGING, STEERED, symmetric
 
 CELL = "gate_cell"
-"""Name of the point selection: fields ``step`` and ``entry``."""
+"""Name of the point selection: fields ``m`` and ``entry``."""
 
 
 def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
-    """Step by candidate heatmap of :func:`workbench.shared.gate_evidence.margin_table`; committed cells framed, behind a flip pale."""
+    """Control point by candidate, of :func:`workbench.shared.gate_evidence.margin_table`; committed cells framed, behind a flip pale."""
     low, high = symmetric(list(table["margin"]), floor=0.01)
-    entries = list(dict.fromkeys(table.sort_values("step")["entry"]))
+    entries = list(dict.fromkeys(table.sort_values("m")["entry"]))
     tooltip = [
-        "step:O",
+        "m:O",
         "entry:N",
         *[alt.Tooltip(f"{name}:Q", format=".3f") for name in ("cosine", "value", "gain", "score", "margin")],
         "committed:N",
     ]
-    cell = alt.selection_point(name=CELL, fields=["step", "entry"])
-    steps = alt.Scale(domain=list(range(1, n_steps + 1)), paddingInner=0.01)
+    cell = alt.selection_point(name=CELL, fields=["m", "entry"])
+    steps = alt.Scale(domain=list(range(n_steps)), paddingInner=0.01)
     return (
         alt.Chart(table)
         .mark_rect(stroke=CHOSEN)
         .encode(
-            x=alt.X("step:O", title="step (number)", scale=steps, axis=alt.Axis(labelAngle=0)),
+            x=alt.X("m:O", title="control point m", scale=steps, axis=alt.Axis(labelAngle=0)),
             y=alt.Y(
                 "entry:N", sort=entries, title="candidate (entry)", scale=alt.Scale(paddingInner=0.15), axis=alt.Axis(labelOverlap=False)
             ),
@@ -43,12 +43,12 @@ def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
     )
 
 
-def firing_by_step(table: pd.DataFrame) -> alt.LayerChart:
-    """Share of answers in which the gate committed before each step, with Wilson 95 % intervals."""
-    x = alt.X("step:O", title="step (number)", axis=alt.Axis(labelAngle=0))
+def firing_chart(table: pd.DataFrame) -> alt.LayerChart:
+    """Share of answers in which the gate committed at each control point, with Wilson 95 % intervals."""
+    x = alt.X("m:O", title="control point m", axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(domain=[0, 1])
     tooltip = [
-        "step:O",
+        "m:O",
         alt.Tooltip("fired:Q", title="committed"),
         alt.Tooltip("n:Q", title="answers that reached it"),
         alt.Tooltip("rate:Q", format=".0%"),

@@ -70,7 +70,7 @@ def margin_rows(answer: AnswerReplay) -> pd.DataFrame:
     rows = []
     for step in answer.steps:
         if step.again.decision is not None:
-            rows += margins_at(step.step.step, step.again.evidence, step.again.decision, behind=step.behind)
+            rows += margins_at(step.step.m, step.again.evidence, step.again.decision, behind=step.behind)
     return pd.DataFrame(rows, columns=MARGIN_COLUMNS)
 
 
@@ -95,5 +95,5 @@ def map_rows(answers: Mapping[str, AnswerReplay], outcomes: Mapping[str, str]) -
             best = max(usable, key=lambda scored: scored.score or 0.0)
             margin = (best.score or 0.0) - decision.score_null
             did = "committed" if decision.chosen else "null"
-            rows.append((id_, step.step.step, best.entry_id, best.gain, margin, did, outcomes[id_], step.change, step.flips, step.behind))
-    return pd.DataFrame(rows, columns=["problem", "step", "entry", "gain", "margin", "decision", "outcome", "change", "flips", "behind"])
+            rows.append((id_, step.step.m, best.entry_id, best.gain, margin, did, outcomes[id_], step.change, step.flips, step.behind))
+    return pd.DataFrame(rows, columns=["problem", "m", "entry", "gain", "margin", "decision", "outcome", "change", "flips", "behind"])

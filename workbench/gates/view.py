@@ -59,22 +59,22 @@ def choose_answer(facts: RunFacts) -> Trace:
 
 def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, changed: bool = False) -> None:
     """Step by candidate margins and the step table of one answer; ``changed`` when it was decided again with other settings."""
-    st.markdown("**Score minus null score, step by candidate**")
+    st.markdown("**Score minus null score, control point by candidate**")
     table = tables.margin_rows(answer)
-    ids = {str(step.step) for step in trace.steps}
+    ids = {str(step.m) for step in trace.steps}
     if table.empty:
         st.caption("No candidate was scored in this answer.")
     else:
 
         def choose_cell() -> None:
             cells = session.selected_cells(_HEATMAP, figures.CELL)
-            if cells and str(cells[0].get("step")) in ids:
-                session.point_at(session.STEP, str(cells[0]["step"]))
+            if cells and str(cells[0].get("m")) in ids:
+                session.point_at(session.CONTROL_POINT, str(cells[0]["m"]))
             if cells and cells[0].get("entry") in facts.entries:
                 session.point_at(session.ACTION, str(cells[0]["entry"]))
 
         chart = figures.margin_heatmap(table, len(trace.steps))
-        st.altair_chart(chart, key=_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by step")
+        st.altair_chart(chart, key=_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by control point")
         pale = " Pale: behind a flip, as recorded up to here only." if any(table["behind"].tolist()) else ""
         st.caption(
             f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed.{pale} "
@@ -98,20 +98,20 @@ def _steps_again(answer: AnswerReplay) -> None:
 
 def choose_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:
     """The step to take apart; arrow keys go through steps, and with Shift through the answers ``ids``."""
-    numbers = [str(step.step) for step in trace.steps]
+    numbers = [str(step.m) for step in trace.steps]
     if not numbers:
         st.caption("This answer has no steps.")
         return None
-    looked = next((str(step.step) for step in trace.steps if step.decision.chosen), None)
-    looked = looked or next((str(step.step) for step in trace.steps if step.evidence.retrieved), None)
+    looked = next((str(step.m) for step in trace.steps if step.decision.chosen), None)
+    looked = looked or next((str(step.m) for step in trace.steps if step.evidence.retrieved), None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = session.choose_short(session.STEP, "Step", numbers, first=looked)
-        _arrow("Previous step", session.STEP, numbers, chosen, -1)
-        _arrow("Next step", session.STEP, numbers, chosen, +1)
+        chosen = session.choose_short(session.CONTROL_POINT, "Control point m", numbers, first=looked)
+        _arrow("Previous step", session.CONTROL_POINT, numbers, chosen, -1)
+        _arrow("Next step", session.CONTROL_POINT, numbers, chosen, +1)
         if trace.id in ids:
             _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
             _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
-    return evidence.step_numbered(trace, int(chosen))
+    return evidence.step_from(trace, int(chosen))
 
 
 def _arrow(label: str, key: str, options: Sequence[str], now: str, by: int) -> None:
@@ -121,7 +121,7 @@ def _arrow(label: str, key: str, options: Sequence[str], now: str, by: int) -> N
     st.button(
         label,
         key=f"gates_{label.lower().replace(' ', '_')}",
-        shortcut=arrow if key == session.STEP else f"Shift+{arrow}",
+        shortcut=arrow if key == session.CONTROL_POINT else f"Shift+{arrow}",
         disabled=not 0 <= place < len(options),
         on_click=session.point_at,
         args=(key, options[min(max(place, 0), len(options) - 1)]),
@@ -135,10 +135,10 @@ def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = Fa
     recorded, again = step.step, step.again
     if changed:
         colour = "red" if step.flips else "gray"
-        st.badge(f"step {recorded.step}: {step.change} · {step.standing}", color=colour)
+        st.badge(f"control point {recorded.m}: {step.change} · {step.standing}", color=colour)
     left, right = st.columns(2, gap="medium")
     with left:
-        funnel([step], f"step {recorded.step}", changed=changed)
+        funnel([step], f"control point {recorded.m}", changed=changed)
     with right:
         _terms(again, gate)
     if changed:
@@ -147,7 +147,7 @@ def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = Fa
         why_not(recorded.evidence, recorded.decision, gate)
     fired = recorded.decision.chosen
     mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
-    head = f"step {recorded.step}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
+    head = f"step after control point {recorded.m}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
     text_strip([*mark, *text_segments(recorded.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
 
 
@@ -166,7 +166,7 @@ def _terms(again: Again, gate: GateConfig) -> None:
 
 def answer_text(trace: Trace) -> None:
     """The whole steered answer with its steps numbered and its impulses marked."""
-    with st.expander("The whole answer, steps numbered, impulses marked"):
+    with st.expander("The whole answer, control points numbered, impulses marked"):
         text_strip(trace_segments(trace), key="gates_answer", height=520)
         st.caption(f"{trace.tokens_used} tokens, ended by {trace.finish}. Underlined: decoded while an impulse was live.")
 

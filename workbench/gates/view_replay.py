@@ -41,7 +41,7 @@ def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
 
 def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
     """All answers at once: the funnel, the share of steered steps as one setting moves, and where the gate fired."""
-    one, two, three = st.tabs(["Funnel, all answers", "As one setting moves", "Fired, by step"], key="gates_overview")
+    one, two, three = st.tabs(["Funnel, all answers", "As one setting moves", "Fired, by control point"], key="gates_overview")
     with one:
         steps = [step for answer in answers.values() for step in answer.steps]
         funnel(steps, "all held-out answers", changed=gate != facts.config.gate)
@@ -97,16 +97,16 @@ def _points(print_of_settings: str, _facts: RunFacts, _gate: GateConfig, name: s
 
 
 def _firing(facts: RunFacts) -> None:
-    table = evidence.firing_by_step(facts.steered.values())
+    table = evidence.firing_rates(facts.steered.values())
     if table.empty:
         st.caption("No held-out answer got past its first step, which is never steered.")
         return
-    st.altair_chart(gate_margins.firing_by_step(table), alt="Share of held-out answers with a commit before each step, as recorded")
+    st.altair_chart(gate_margins.firing_chart(table), alt="Share of held-out answers with a commit at each control point, as recorded")
     total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
     st.caption(f"As recorded. n = {len(facts.steered)} answers; {total} fired. Above a bar: answers that got there. Spans: Wilson 95 %.")
 
 
-def margin_map(facts: RunFacts, answers: Answers, problem: str, step: int | None) -> None:
+def margin_map(facts: RunFacts, answers: Answers, problem: str, m: int | None) -> None:
     """Every step of every answer on the gate's axes; a click opens it."""
     st.markdown("**Margin map: best candidate of every step, all answers**")
     outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
@@ -122,7 +122,7 @@ def margin_map(facts: RunFacts, answers: Answers, problem: str, step: int | None
                 _open(answers, str(data[0]), str(data[1]))
 
     st.plotly_chart(
-        step_map(shown, problem, step),
+        step_map(shown, problem, m),
         key=_MAP,
         on_select=choose_point,
         selection_mode="points",
@@ -147,7 +147,7 @@ def flips(answers: Answers, *, changed: bool) -> None:
     def choose_row() -> None:
         rows = session.selected_rows(_FLIPS)
         if rows:
-            _open(answers, str(table["problem"].tolist()[rows[0]]), str(table["step"].tolist()[rows[0]]))
+            _open(answers, str(table["problem"].tolist()[rows[0]]), str(table["m"].tolist()[rows[0]]))
 
     st.dataframe(
         table,
@@ -165,7 +165,7 @@ def flips(answers: Answers, *, changed: bool) -> None:
     )
 
 
-def _open(answers: Answers, problem: str, step: str) -> None:
-    if problem in answers and answers[problem].at(int(step)) is not None:
+def _open(answers: Answers, problem: str, m: str) -> None:
+    if problem in answers and answers[problem].at(int(m)) is not None:
         session.point_at(session.PROBLEM, problem)
-        session.point_at(session.STEP, step)
+        session.point_at(session.CONTROL_POINT, m)

@@ -107,8 +107,8 @@ def firings(facts: RunFacts, entry_id: str) -> pd.DataFrame:
             margin = score - null if score is not None and null is not None else None
             alpha = step.decision.alpha if fired else None
             right = trace.verdict.correct if trace.verdict else None
-            rows.append((trace.id, step.step, fired, seen.sim, seen.value, score, margin, alpha, right))
-    columns = ["problem", "step", "committed", "cosine", "value", "score", "margin", "alpha", "answer right"]
+            rows.append((trace.id, step.m, fired, seen.sim, seen.value, score, margin, alpha, right))
+    columns = ["problem", "m", "committed", "cosine", "value", "score", "margin", "alpha", "answer right"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.sort_values(["committed", "cosine"], ascending=False, kind="stable", ignore_index=True)
 

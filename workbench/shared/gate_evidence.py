@@ -73,8 +73,7 @@ def step_table(trace: Trace) -> pd.DataFrame:
         null = step.decision.score_null
         rows.append(
             {
-                "step": step.step,
-                "m": step.evidence.m,
+                "m": step.m,
                 "library": sieve.library,
                 "retrieved": sieve.retrieved,
                 "candidates": sieve.candidates,
@@ -85,54 +84,49 @@ def step_table(trace: Trace) -> pd.DataFrame:
                 "alpha": step.decision.alpha,
                 "tokens": len(step.token_ids),
                 "probe": step.probe_tokens,
-                "reason": reason(step.evidence, step.decision),
+                "reason": str(step.decision.reason),
             }
         )
     return pd.DataFrame(rows)
 
 
-def reason(evidence: StepEvidence, decision: Decision) -> str:
-    """Why the gate did what it did, in one line; a step without retrieval says why there was none."""
-    return str(decision.reason)
-
-
 def margin_table(trace: Trace) -> pd.DataFrame:
-    """Step by candidate: score minus null score, positive where the candidate beats null. Unscored candidates are left out."""
-    rows = [row for step in trace.steps for row in margins_at(step.step, step.evidence, step.decision)]
+    """Control point by candidate: score minus null score, positive where the candidate beats null. Unscored candidates are left out."""
+    rows = [row for step in trace.steps for row in margins_at(step.m, step.evidence, step.decision)]
     return pd.DataFrame(rows, columns=MARGIN_COLUMNS)
 
 
-def margins_at(number: int, evidence: StepEvidence, decision: Decision, *, behind: bool = False) -> list[dict[str, object]]:
+def margins_at(m: int, evidence: StepEvidence, decision: Decision, *, behind: bool = False) -> list[dict[str, object]]:
     """The rows of one step in a margin table; ``behind``: what is decided here holds for the recorded text only."""
     scored = candidate_table(evidence, decision).dropna(subset=["margin"])
-    marks = {"step": number, "behind": behind}
+    marks = {"m": m, "behind": behind}
     return [{**marks, **{n: row[n] for n in _NUMBERS}, "committed": row["entry"] == decision.chosen} for row in scored.to_dict("records")]
 
 
 _NUMBERS = ["entry", "cosine", "value", "gain", "score", "margin"]
-MARGIN_COLUMNS = ["step", *_NUMBERS, "committed", "behind"]
+MARGIN_COLUMNS = ["m", *_NUMBERS, "committed", "behind"]
 
 
-def firing_by_step(traces: Iterable[Trace]) -> pd.DataFrame:
-    """Over all answers: at how many of the steps with number ``step`` the gate committed, with a Wilson 95 % interval.
+def firing_rates(traces: Iterable[Trace]) -> pd.DataFrame:
+    """Over all answers: how often the gate committed at each control point, with a Wilson 95 % interval.
 
-    Step 1 is never steered and is left out; an answer counts at a step only when it got that far.
+    Control point 0 is never steered and is left out; an answer counts only where it got that far.
     """
     reached: dict[int, int] = {}
     fired: dict[int, int] = {}
     for trace in traces:
         for step in trace.steps:
-            if step.evidence.m == 0:
+            if step.m == 0:
                 continue
-            reached[step.step] = reached.get(step.step, 0) + 1
-            fired[step.step] = fired.get(step.step, 0) + (step.decision.chosen is not None)
-    rows = [(step, *proportion(fired[step], n)) for step, n in sorted(reached.items())]
-    return pd.DataFrame(rows, columns=["step", "fired", "n", "rate", "low", "high"])
+            reached[step.m] = reached.get(step.m, 0) + 1
+            fired[step.m] = fired.get(step.m, 0) + (step.decision.chosen is not None)
+    rows = [(m, *proportion(fired[m], n)) for m, n in sorted(reached.items())]
+    return pd.DataFrame(rows, columns=["m", "fired", "n", "rate", "low", "high"])
 
 
-def step_numbered(trace: Trace, number: int) -> StepTrace | None:
-    """The step with that number, or ``None`` when the answer ended before it."""
-    return next((step for step in trace.steps if step.step == number), None)
+def step_from(trace: Trace, m: int) -> StepTrace | None:
+    """The step that begins at control point ``m``, or ``None`` when the answer ended before it."""
+    return next((step for step in trace.steps if step.m == m), None)
 
 
 def problem_table(steered: dict[str, Trace], vanilla: dict[str, Trace]) -> pd.DataFrame:

@@ -54,9 +54,9 @@ class AnswerReplay(NamedTuple):
         """The first step that comes out otherwise or is not known; ``None``: the answer stays as it is."""
         return next((step for step in self.steps if step.flips or step.change == "needs the model"), None)
 
-    def at(self, number: int) -> StepReplay | None:
-        """The step with that number."""
-        return next((step for step in self.steps if step.step.step == number), None)
+    def at(self, m: int) -> StepReplay | None:
+        """The step that begins at control point ``m``."""
+        return next((step for step in self.steps if step.step.m == m), None)
 
 
 def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def flip_table(answers: Iterable[AnswerReplay]) -> pd.DataFrame:
             old, new = turn.step.decision, turn.again.decision
             after = sum(step.change != "not asked" for step in answer.steps if step.behind)
             now = turn.again.missing if new is None else str(new.reason)
-            rows.append((answer.id, turn.step.step, turn.change, _said(old), _said(new), after, now))
-    return pd.DataFrame(rows, columns=["problem", "step", "change", "recorded", "now", "behind", "why now"])
+            rows.append((answer.id, turn.step.m, turn.change, _said(old), _said(new), after, now))
+    return pd.DataFrame(rows, columns=["problem", "m", "change", "recorded", "now", "behind", "why now"])
 
 
 def _said(decision: Decision | None) -> str:
@@ -171,8 +171,8 @@ def step_rows(answer: AnswerReplay) -> pd.DataFrame:
     for step in answer.steps:
         new = step.again.decision
         now = step.again.missing if new is None else str(new.reason)
-        rows.append((step.step.step, _said(step.step.decision), _said(new), step.change, step.standing, _margin(new), now))
-    return pd.DataFrame(rows, columns=["step", "recorded", "now", "change", "standing", "margin", "why now"])
+        rows.append((step.step.m, _said(step.step.decision), _said(new), step.change, step.standing, _margin(new), now))
+    return pd.DataFrame(rows, columns=["m", "recorded", "now", "change", "standing", "margin", "why now"])
 
 
 def _margin(decision: Decision | None) -> float | None:

@@ -51,7 +51,7 @@ def trace_segments(trace: Trace) -> list[Segment]:
     pieces: list[Segment] = []
     for step in trace.steps:
         fired = step.decision.chosen
-        pieces.append(segment(f"⟦{step.step}{f' · {fired} × {step.decision.alpha:.2f}' if fired else ''}⟧ ", "mark"))
+        pieces.append(segment(f"⟦{step.m}{f' · {fired} × {step.decision.alpha:.2f}' if fired else ''}⟧ ", "mark"))
         pieces += [*text_segments(step.text, "steered" if fired else "plain"), segment("\n")]
     return pieces
 

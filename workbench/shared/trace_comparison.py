@@ -29,7 +29,7 @@ class Token(NamedTuple):
 class StepRow:
     """One step of one answer while it grows."""
 
-    step: int
+    m: int
     evidence: StepEvidence | None = None
     decision: Decision | None = None
     tokens: list[Token] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Recording:
         if isinstance(event, TraceEvent):
             self.traces[event.row] = event.trace
             return
-        row = self.steps[event.row].setdefault(event.step, StepRow(event.step))
+        row = self.steps[event.row].setdefault(event.m, StepRow(event.m))
         if isinstance(event, StepEvent):
             row.evidence, row.decision = event.evidence, event.decision
         elif isinstance(event, TokenEvent):
@@ -84,16 +84,16 @@ class Recording:
         return self.complete and all(len(self.readings[row]) == len(self.ids(row)) for row in (VANILLA, STEERED))
 
     @property
-    def last_step(self) -> int:
-        """Highest step number that either answer has reached."""
-        return max((step for row in self.steps for step in row), default=0)
+    def last_m(self) -> int:
+        """Last control point that either answer has reached; -1 before the first."""
+        return max((m for row in self.steps for m in row), default=-1)
 
     def ids(self, row: int) -> tuple[int, ...]:
         """All committed ids of one answer so far."""
         trace = self.traces[row]
         if trace is not None:
             return trace.token_ids
-        return tuple(token.id for step in sorted(self.steps[row]) for token in self.steps[row][step].tokens)
+        return tuple(token.id for m in sorted(self.steps[row]) for token in self.steps[row][m].tokens)
 
 
 def settings_of(
@@ -131,13 +131,13 @@ def stale_fields(made_with: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return plain + list(changed_settings(made_with, now))
 
 
-def step_of(recording: Recording, row: int, position: int) -> int | None:
-    """Number of the step that holds the token at 0-based ``position`` of one answer."""
+def m_of(recording: Recording, row: int, position: int) -> int | None:
+    """The control point before the token at 0-based ``position`` of one answer."""
     end = 0
-    for step in sorted(recording.steps[row]):
-        end += len(recording.steps[row][step].tokens)
+    for m in sorted(recording.steps[row]):
+        end += len(recording.steps[row][m].tokens)
         if position < end:
-            return step
+            return m
     return None
 
 

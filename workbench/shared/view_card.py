@@ -109,8 +109,8 @@ def firings(facts: RunFacts, entry: Entry) -> None:
         if rows and rows[0] < len(table):
             row = table.iloc[rows[0]]
             session.point_at(session.PROBLEM, str(row["problem"]))
-            session.point_at(session.STEP, str(row["step"]))
-            session.point_at(session.AT, f"{row['problem']}:{row['step'] - 1}")
+            session.point_at(session.CONTROL_POINT, str(row["m"]))
+            session.point_at(session.AT, f"{row['problem']}:{row['m']}")
 
     st.dataframe(
         table,

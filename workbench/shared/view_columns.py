@@ -136,7 +136,6 @@ PROBLEM_COLUMNS: dict[str, Any] = {
 }
 
 STEP_COLUMNS: dict[str, Any] = {
-    "step": _number("step", "%d", "Number of the step about to be decoded.", width=46),
     "m": _number("m", "%d", "Control point: finished steps.", width=40),
     "library": _number("library", "%d", "Entries at this control point.", width=58),
     "retrieved": _number("retr.", "%d", "Nearest entries retrieved.", width=50),
@@ -170,7 +169,7 @@ CANDIDATE_COLUMNS: dict[str, Any] = {
 
 FLIPPED_COLUMNS: dict[str, Any] = {
     "problem": cc.TextColumn("problem", width=150, pinned=True),
-    "step": _number("step", "%d", "The first step that comes out otherwise, or needs the model.", width=44),
+    "m": _number("m", "%d", "The first control point at which it comes out otherwise, or needs the model.", width=40),
     "change": cc.TextColumn("change", width=110, help="alpha only: the same action at another strength."),
     "recorded": cc.TextColumn("recorded", width=106),
     "now": cc.TextColumn("now", width=106, help="With the settings that are tried; ?: not in the recording."),
@@ -309,7 +308,7 @@ BRANCH_COLUMNS: dict[str, Any] = {
     "extracted": cc.TextColumn("extracted", help="What grading found in the answer.", width=84),
     "tokens": _number("tokens", "%d", "Tokens of the whole answer.", width=62),
     "differs_at": _number("differs at", "%d", "First token that differs from its parent; empty: equal token for token.", width=76),
-    "step": _number("in step", "%d", "Step that holds the first difference.", width=62),
+    "m": _number("after m", "%d", "The control point before the first difference.", width=62),
     "repeats": _number("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer.", width=84),
     "degenerated": cc.CheckboxColumn("degenerated", help="At least half of its token triples stood before.", width=92),
     "commits": _number("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),

@@ -7,7 +7,7 @@ from stir_core.config import GateConfig
 from stir_core.intervene.replay import Again
 from stir_core.records import Decision, StepEvidence
 from workbench.gates.data import why_not_rows
-from workbench.shared.gate_evidence import candidate_table, funnel, reason
+from workbench.shared.gate_evidence import candidate_table, funnel
 from workbench.shared.view_columns import CANDIDATE_COLUMNS
 from workbench.shared.visible_text import plain
 
@@ -15,7 +15,7 @@ from workbench.shared.visible_text import plain
 def why_not(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
     """Draw a decision in full."""
     sieve_line(evidence, decision)
-    st.text(reason(evidence, decision))
+    st.text(str(decision.reason))
     if evidence.retrieved:
         _candidates(candidate_table(evidence, decision))
         _numbers(evidence, decision, gate)
@@ -24,8 +24,8 @@ def why_not(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> Non
 def why_not_again(evidence: StepEvidence, decision: Decision, again: Again, gate: GateConfig) -> None:
     """Draw a recorded decision beside the one that ``gate``, which is being tried, takes at the same step."""
     sieve_line(evidence, decision)
-    now = again.missing if again.decision is None else reason(again.evidence, again.decision)
-    st.text(f"recorded: {reason(evidence, decision)}\nnow: {now if again.decision else f'not in the recording, needs the model: {now}'}")
+    now = again.missing if again.decision is None else again.decision.reason
+    st.text(f"recorded: {decision.reason}\nnow: {now if again.decision else f'not in the recording, needs the model: {now}'}")
     if evidence.retrieved:
         _candidates(why_not_rows(evidence, decision, again))
         _numbers(evidence, again.decision or decision, gate)

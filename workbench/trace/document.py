@@ -10,7 +10,7 @@ import pandas as pd
 
 from stir_core.config import GateConfig
 from stir_core.readings import TokenReading
-from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel, reason
+from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel
 from workbench.shared.text_segments import drawn_tokens
 from workbench.shared.trace_comparison import STEERED, VANILLA, Recording, StepRow, first_divergence
 from workbench.shared.visible_text import one_line, visible_token
@@ -35,14 +35,14 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
         apart = None  # one answer is merely ahead
     firsts = [0, 0]
     steps = []
-    for number in range(1, recording.last_step + 1):
-        rows = [recording.steps[row].get(number) for row in (VANILLA, STEERED)]
+    for m in range(recording.last_m + 1):
+        rows = [recording.steps[row].get(m) for row in (VANILLA, STEERED)]
         same = rows[0] is not None and rows[1] is not None and [t.id for t in rows[0].tokens] == [t.id for t in rows[1].tokens]
         drawn = []
         for row, step in enumerate(rows):
-            drawn.append(_drawn_step(recording, row, number, step, firsts[row], same))
+            drawn.append(_drawn_step(recording, row, m, step, firsts[row], same))
             firsts[row] += len(step.tokens) if step else 0
-        steps.append({"number": number, "rows": drawn, "gate": _gate(rows[STEERED], gate)})
+        steps.append({"m": m, "rows": drawn, "gate": _gate(rows[STEERED], gate)})
     tokens = [token for step in steps for row in step["rows"] for token in row["tokens"]]
     return {
         "digest": recording.digest,
@@ -55,14 +55,14 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
 
 
 def step_head(row: StepRow) -> str:
-    """One line over a step: its number, its tokens, and what it was steered by."""
+    """One line over a step: its control point, its tokens, and what it was steered by."""
     mark = f" · steered by {row.decision.chosen} × {row.decision.alpha:.2f}" if row.decision is not None and row.steered else ""
-    return f"step {row.step} · {len(row.tokens)} tokens{mark}"
+    return f"m {row.m} · {len(row.tokens)} tokens{mark}"
 
 
-def _drawn_step(recording: Recording, number: int, step: int, row: StepRow | None, first: int, same: bool) -> dict[str, Any]:
+def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, first: int, same: bool) -> dict[str, Any]:
     if row is None:
-        return {"head": f"step {step} · the answer had ended" if recording.complete else f"step {step} · not decoded", "tokens": []}
+        return {"head": f"m {m} · the answer had ended" if recording.complete else f"m {m} · not decoded", "tokens": []}
     head = step_head(row) + (" · same ids as vanilla" if same and number == STEERED else "")
     readings = {reading.position: reading for reading in recording.readings[number]}
     tokens = []
@@ -73,7 +73,7 @@ def _drawn_step(recording: Recording, number: int, step: int, row: StepRow | Non
             {
                 "row": number,
                 "at": first + place,
-                "step": step,
+                "m": m,
                 "id": token.id,
                 "text": text or name or "◌",
                 "made": not text,
@@ -112,12 +112,12 @@ def _gate(row: StepRow | None, gate: GateConfig) -> dict[str, Any] | None:
     if row is None or row.evidence is None or row.decision is None:
         return None
     evidence, decision = row.evidence, row.decision
-    sieve, why = funnel(evidence, decision), reason(evidence, decision)
+    sieve, why = funnel(evidence, decision), str(decision.reason)
     measured = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
     preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
     formula = f"score = {gate.beta:g} A + {gate.rho:g} gain; null score {measured}; unsteered preview {preview}; strength {gate.k_scale:g}"
     return {
-        "summary": f"gate before step {row.step}: {one_line(why, 140)}",
+        "summary": f"gate at control point {row.m}: {one_line(why, 140)}",
         "funnel": f"library at m = {evidence.m}: {sieve.library} → retrieved {sieve.retrieved} → candidates {sieve.candidates} "
         f"→ committed {sieve.committed}",
         "reason": why,

@@ -50,7 +50,7 @@ def _decode(facts: RunFacts, request: Request, recording: Recording) -> None:
             recording.take(event)
             recording.seconds = time.monotonic() - started
             if isinstance(event, TokenEvent | StepEvent):
-                _draw(recording, event.row, event.step, places)
+                _draw(recording, event.row, event.m, places)
     _read(steering, request, recording, progress)
 
 
@@ -67,12 +67,12 @@ def _read(steering: Steering, request: Request, recording: Recording, progress: 
                 progress.progress(number / max(1, total), "Reading both answers again, steered and unsteered")
 
 
-def _draw(recording: Recording, row: int, step: int, places: dict[tuple[int, int], Any]) -> None:
-    if (row, step) not in places:
+def _draw(recording: Recording, row: int, m: int, places: dict[tuple[int, int], Any]) -> None:
+    if (row, m) not in places:
         for number, column in enumerate(st.columns(2, gap="medium")):
             with column, st.container(border=True):
-                places[number, step] = (st.empty(), st.empty())
-    head, body = places[row, step]
-    now = recording.steps[row][step]
+                places[number, m] = (st.empty(), st.empty())
+    head, body = places[row, m]
+    now = recording.steps[row][m]
     head.caption(step_head(now))
     body.text(now.text)

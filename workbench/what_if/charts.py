@@ -18,16 +18,16 @@ def branch_tree(lines: pd.DataFrame) -> alt.LayerChart:
     colours = alt.Scale(domain=names, range=[VERDICTS[name][0] for name in names])
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top"))
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=names, range=[VERDICTS[name][1] for name in names]), legend=None)
-    last = max(lines["step"].tolist())
+    last = max(lines["m"].tolist())
     lanes = max(lines["lane"].tolist()) + 1
     x = alt.X(
-        "step:Q",
-        title="step (number)",
-        scale=alt.Scale(domain=[0.2, last + 0.9], nice=False),
-        axis=alt.Axis(values=list(range(1, last + 1)), format="d", grid=False),
+        "m:Q",
+        title="control point m",
+        scale=alt.Scale(domain=[-0.8, last + 0.9], nice=False),
+        axis=alt.Axis(values=list(range(last + 1)), format="d", grid=False),
     )
     y = alt.Y("lane:Q", scale=alt.Scale(domain=[-0.6, lanes - 0.5], reverse=True, nice=False), axis=None)
-    tooltip = ["name:N", "step:Q", "decision:N", "verdict:N", alt.Tooltip("tokens:Q", title="tokens of the answer")]
+    tooltip = ["name:N", "m:Q", "decision:N", "verdict:N", alt.Tooltip("tokens:Q", title="tokens of the answer")]
     base = alt.Chart(nodes)
     leaving = base.mark_rule(color=GREY, strokeWidth=1.5).encode(
         x=alt.X("before:Q"), x2="begin:Q", y=alt.Y("from:Q", axis=None), y2="lane:Q"

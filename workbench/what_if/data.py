@@ -130,7 +130,7 @@ class Growing:
         """Fold one event in; the step that it belongs to."""
         if not isinstance(event, StepEvent | TokenEvent):
             return None
-        row = self.rows.setdefault(event.row, {}).setdefault(event.step, StepRow(event.step))
+        row = self.rows.setdefault(event.row, {}).setdefault(event.m, StepRow(event.m))
         if isinstance(event, StepEvent):
             row.evidence, row.decision = event.evidence, event.decision
         else:
@@ -155,8 +155,8 @@ class Parting(NamedTuple):
 
     position: int
     """0-based token."""
-    step: int
-    """Number of the step that holds it."""
+    m: int
+    """The control point before it."""
 
 
 def parting(one: Trace, other: Trace) -> Parting | None:
@@ -169,8 +169,8 @@ def parting(one: Trace, other: Trace) -> Parting | None:
     for step in longer.steps:
         end += len(step.token_ids)
         if at < end:
-            return Parting(at, step.step)
-    return Parting(at, longer.steps[-1].step)
+            return Parting(at, step.m)
+    return Parting(at, longer.steps[-1].m)
 
 
 def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
@@ -178,7 +178,7 @@ def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
     found = parting(one, other)
     if found is None:
         return True, f"equals {name} token for token ({len(one.token_ids)} of {len(other.token_ids)} ids)"
-    return False, f"differs from {name} from token {found.position + 1} on (step {found.step})"
+    return False, f"differs from {name} from token {found.position + 1} on (after control point {found.m})"
 
 
 def verdict_of(trace: Trace) -> str:
@@ -188,7 +188,7 @@ def verdict_of(trace: Trace) -> str:
 
 TREE_COLUMNS = [
     *("branch", "of", "change", "verdict", "extracted", "tokens"),
-    *("differs_at", "step", "repeats", "degenerated", "commits", "ran"),
+    *("differs_at", "m", "repeats", "degenerated", "commits", "ran"),
 ]
 
 
@@ -207,14 +207,14 @@ def tree_table(tree: Tree) -> pd.DataFrame:
                 trace.verdict.extracted if trace.verdict else None,
                 trace.tokens_used,
                 apart.position + 1 if apart else None,
-                apart.step if apart else None,
+                apart.m if apart else None,
                 repeated(trace.token_ids),
                 repeated(trace.token_ids) >= LOOPS,
                 sum(step.decision.chosen is not None for step in trace.steps),
                 trace.forward_tokens,
             )
         )
-    return pd.DataFrame(rows, columns=TREE_COLUMNS).astype({name: "Int64" for name in ("of", "differs_at", "step")})
+    return pd.DataFrame(rows, columns=TREE_COLUMNS).astype({name: "Int64" for name in ("of", "differs_at", "m")})
 
 
 def ordered(tree: Tree, number: int = 0) -> list[Node]:
@@ -226,7 +226,7 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
     """What became of a node under every change that was tried at one control point, its own decision first."""
     table, node = tree_table(tree), tree.nodes[number]
     here = {child.number for child in tree.children(number) if child.change is not None and child.change.m == m}
-    step = next((step for step in node.trace.steps if step.evidence.m == m), None)
+    step = next((step for step in node.trace.steps if step.m == m), None)
     own = step.decision.chosen if step is not None else None
     found = pd.DataFrame(table[[row == number or row in here for row in table["branch"]]])
     names = {child.number: describe(child.change).partition(": ")[2] for child in tree.children(number) if child.change is not None}
@@ -240,17 +240,17 @@ def tree_lines(tree: Tree) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     lanes = {node.number: lane for lane, node in enumerate(ordered(tree))}
     for node in ordered(tree):
-        begin = node.change.m + 1 if node.change is not None else 1
+        begin = node.change.m if node.change is not None else 0
         for step in node.trace.steps:
-            if step.step >= begin:
+            if step.m >= begin:
                 rows.append(
                     {
                         "branch": node.number,
                         "lane": lanes[node.number],
                         "from": lanes[node.parent] if node.parent is not None else lanes[node.number],
                         "begin": begin,
-                        "last": node.trace.steps[-1].step,
-                        "step": step.step,
+                        "last": node.trace.steps[-1].m,
+                        "m": step.m,
                         "name": label(node),
                         "verdict": verdict_of(node.trace),
                         "tokens": node.trace.tokens_used,

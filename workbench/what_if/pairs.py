@@ -21,7 +21,7 @@ class Cell(NamedTuple):
 class PairRow(NamedTuple):
     """The same step of two answers; ``None`` where an answer had ended."""
 
-    step: int
+    m: int
     same: bool
     """Equal ids and the same impulse."""
     cells: tuple[Cell | None, Cell | None]
@@ -36,30 +36,30 @@ def aligned(one: Trace, other: Trace) -> list[PairRow]:
         a, b = steps
         same = a is not None and b is not None and a.token_ids == b.token_ids and _impulse(a) == _impulse(b)
         shared = None
-        if apart is not None and apart.step == place + 1:
+        if apart is not None and apart.m == place:
             pairs = zip(a.text if a else "", b.text if b else "", strict=False)
             shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         cells = tuple(_cell(step, shared) if step is not None else None for step in steps)
-        rows.append(PairRow(place + 1, same, (cells[0], cells[1])))
+        rows.append(PairRow(place, same, (cells[0], cells[1])))
     return rows
 
 
 def whole(trace: Trace, m: int) -> list[Segment]:
-    """The answer with its steps numbered; what lies before control point ``m`` is muted, and the control point itself is marked."""
+    """The answer with its control points numbered; what lies before control point ``m`` is muted, and ``m`` itself is marked."""
     pieces: list[Segment] = []
     for step in trace.steps:
-        here = step.evidence.m == m
-        name = f"⟦control point {m} · step {step.step} · {_told(step)}⟧ " if here else f"⟦{step.step} · {_told(step)}⟧ "
+        here = step.m == m
+        name = f"⟦{'control point ' if here else ''}{step.m} · {_told(step)}⟧ "
         pieces.append(segment(name, "mark" if here else "past"))
         body = text_segments(step.text, "steered" if step.decision.chosen else "plain")
-        pieces += [segment(piece["text"], "past") for piece in body] if step.evidence.m < m else body
+        pieces += [segment(piece["text"], "past") for piece in body] if step.m < m else body
         pieces.append(segment("\n"))
     return pieces
 
 
 def _cell(step: StepTrace, shared: int | None) -> Cell:
     role = "steered" if step.decision.chosen else "plain"
-    head = f"step {step.step} · {len(step.token_ids)} tokens · {_told(step)}"
+    head = f"m {step.m} · {len(step.token_ids)} tokens · {_told(step)}"
     if shared is None:
         return Cell(head, text_segments(step.text, role))
     return Cell(head, [segment(step.text[:shared], "past"), segment(FIRST, "mark"), *text_segments(step.text[shared:], role)])

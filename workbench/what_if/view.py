@@ -75,7 +75,7 @@ def where(node: Node, step: StepTrace, origin: Origin) -> None:
     """The answer with its decisions, and the evidence at the chosen control point."""
     head = f"{trees.label(node)}: {trees.verdict_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
     text_strip(pairs.whole(node.trace, step.evidence.m), key="what_if_answer", head=head, height=300)
-    with st.expander(plain(f"What the gate saw before step {step.step}: {one_line(str(step.decision.reason), 100)}")):
+    with st.expander(plain(f"What the gate saw at control point {step.m}: {one_line(str(step.decision.reason), 100)}")):
         why_not(step.evidence, step.decision, origin.gate)
 
 
@@ -88,8 +88,10 @@ def tree_view(tree: Tree) -> None:
             st.session_state[_with(tree)] = cells[0]["branch"]
 
     chart = figures.branch_tree(trees.tree_lines(tree))
-    st.altair_chart(chart, key=_FIGURE, on_select=choose, alt="Tree of branches by step, coloured by verdict")
-    st.caption(plain("A lane an answer; it leaves its parent's lane at the changed step. Filled: steered. Click one to compare it below."))
+    st.altair_chart(chart, key=_FIGURE, on_select=choose, alt="Tree of branches by control point, coloured by verdict")
+    st.caption(
+        plain("A lane an answer; it leaves its parent's lane at the changed decision. Filled: steered. Click one to compare it below.")
+    )
     st.dataframe(
         trees.tree_table(tree), hide_index=True, placeholder="", column_config=BRANCH_COLUMNS, alt="Branches with verdict and tokens"
     )
@@ -100,7 +102,7 @@ def one_step(tree: Tree, node: Node, step: StepTrace) -> None:
     table = trees.counterfactuals(tree, node.number, step.evidence.m)
     if len(table) < 2:
         return
-    st.markdown(plain(f"Everything tried before step {step.step} of #{node.number}"))
+    st.markdown(plain(f"Everything tried at control point {step.m} of #{node.number}"))
     st.dataframe(table, hide_index=True, placeholder="", column_config=BRANCH_COLUMNS, alt="Outcome of every change tried at this step")
 
 
@@ -130,9 +132,9 @@ def compare(tree: Tree) -> Node:
         for side, (column, cell) in enumerate(zip(st.columns(2, gap="medium"), row.cells, strict=True)):
             with column:
                 if cell is None:
-                    st.caption(f"step {row.step} · the answer had ended")
+                    st.caption(f"m {row.m} · the answer had ended")
                 else:
-                    text_strip(cell.segments, key=f"what_if_{side}_{row.step}", head=cell.head)
+                    text_strip(cell.segments, key=f"what_if_{side}_{row.m}", head=cell.head)
     return node
 
 

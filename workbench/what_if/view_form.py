@@ -85,12 +85,12 @@ def choose_node(tree: Tree) -> Node:
 
 def choose_step(node: Node) -> StepTrace:
     """The step whose decision is changed; the arrow keys go back and forth."""
-    numbers = [str(step.step) for step in node.trace.steps]
+    numbers = [str(step.m) for step in node.trace.steps]
     if not numbers:
         raise StoreError(f"the answer to {node.trace.id} has no steps: choose another one")
-    first = next((str(step.step) for step in node.trace.steps if step.decision.chosen), numbers[min(1, len(numbers) - 1)])
+    first = next((str(step.m) for step in node.trace.steps if step.decision.chosen), numbers[min(1, len(numbers) - 1)])
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = session.choose_short(session.STEP, "Step whose decision is changed", numbers, first=first)
+        chosen = session.choose_short(session.CONTROL_POINT, "Control point m whose decision is changed", numbers, first=first)
         at = numbers.index(chosen)
         for name, key, to in (("Back", "left", at - 1), ("On", "right", at + 1)):
             inside = 0 <= to < len(numbers)
@@ -100,7 +100,7 @@ def choose_step(node: Node) -> StepTrace:
                 shortcut=key,
                 disabled=not inside,
                 on_click=session.point_at,
-                args=(session.STEP, numbers[to] if inside else chosen),
+                args=(session.CONTROL_POINT, numbers[to] if inside else chosen),
             )
     return node.trace.steps[at]
 
@@ -156,7 +156,7 @@ def _strength(chosen: Candidate, step: StepTrace) -> tuple[bool, float]:
         own = chosen.own is not None and st.toggle(
             f"The gate's own strength ({chosen.own:.3f})",
             value=True,
-            key=f"what_if_own_{chosen.entry_id}_{step.step}",
+            key=f"what_if_own_{chosen.entry_id}_{step.m}",
             help="What it would inject if it chose this action.",
         )
         if chosen.own is None:

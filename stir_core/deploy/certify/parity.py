@@ -137,7 +137,7 @@ class Differences:
             if a is None or b is None:
                 self._say(f"{name}: the workbench has {len(one.steps)} steps, the {target} {len(two.steps)}")
                 return
-            if not self._step(f"{name}, step {a.step}", a, b, target):
+            if not self._step(f"{name}, control point {a.m}", a, b, target):
                 return
         if (one.text, one.finish) != (two.text, two.finish):
             self._say(f"{name}: the tokens are the same, but the texts or endings differ")

@@ -151,7 +151,7 @@ def usage_chunk(name: str, model: str, trace: Trace) -> dict[str, Any]:
 def decided(event: StepEvent) -> dict[str, Any]:
     """A decision, as a streamed answer tells it."""
     decision: Decision = event.decision
-    return {"step": event.step, "m": event.evidence.m, "decision": decision.model_dump(mode="json")}
+    return {"step": event.step, "m": event.m, "decision": decision.model_dump(mode="json")}
 
 
 def sse(data: dict[str, Any] | str) -> bytes:
