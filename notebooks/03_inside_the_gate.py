@@ -268,7 +268,9 @@ turn = next(i for i, (a, s) in enumerate(zip(again, answer.steps, strict=True)) 
 session = stir.open_session(run, model)
 problem = next(problem for problem in run.problems("steered") if problem.id == answer.id)
 live = stir.steer(session, problem, quiet, stir.with_changes(run.config.decode, max_new_tokens=64)).steered
-print(f"first decision that comes out otherwise: control point {turn}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}")
+print(
+    f"first decision that comes out otherwise: control point {turn}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}"
+)
 assert live.steps[turn].decision.chosen == again[turn].decision.chosen
 assert all(a.token_ids == b.token_ids for a, b in zip(live.steps[:turn], answer.steps[:turn], strict=True))
 

@@ -21,7 +21,7 @@ from stir_core.findings import Estimate
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
-from stir_core.intervene.replay import RECORDED, decide_again
+from stir_core.intervene.replay import ANSWERABLE, decide_again
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
@@ -91,7 +91,7 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
         How far it holds; ``None`` when the two gates differ in more than the decision, so that the evidence does not carry over.
     """
     free = ("decision", "strength") if gate.preview_scale == recorded.preview_scale == "unit" else ("decision",)
-    if any(getattr(gate, key) != getattr(recorded, key) and reach not in free for key, reach in RECORDED.items()):
+    if any(getattr(gate, key) != getattr(recorded, key) and reach not in free for key, reach in ANSWERABLE.items()):
         return None
     kept: list[StepTrace] = []
     for step in trace.steps:

@@ -10,7 +10,7 @@ from stir_core.config import GateConfig
 from stir_core.intervene.gate import decide, preview_scale, shortlist
 from stir_core.records import Decision, Reason, StepEvidence, StepTrace, Trace
 
-RECORDED: dict[str, Literal["decision", "strength", "less", "model"]] = {
+ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "variant": "model",
     "k_retrieve": "less",
     "candidates": "less",
@@ -71,7 +71,7 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
     evidence = step.evidence
     if _forced(step):
         return Again(evidence, step.decision, None)
-    others = [key for key, reach in RECORDED.items() if reach == "model" and getattr(gate, key) != getattr(recorded, key)]
+    others = [key for key, reach in ANSWERABLE.items() if reach == "model" and getattr(gate, key) != getattr(recorded, key)]
     if others:
         return Again(evidence, None, f"{', '.join(others)} changes what is measured")
     if evidence.not_retrieved is not None:

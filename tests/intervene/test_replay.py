@@ -11,7 +11,7 @@ from stir_core.config import GateConfig
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.gate import TIE, decide
 from stir_core.intervene.jobs import Job
-from stir_core.intervene.replay import decide_again, gate_was_asked
+from stir_core.intervene.replay import ANSWERABLE, decide_again, gate_was_asked
 from stir_core.records import Decision, Reason, Retrieved, StepEvidence, StepTrace
 from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
 
@@ -97,6 +97,17 @@ def recorded(gate: GateConfig = GATE, *, sims=(0.9, 0.8, 0.7, 0.6, 0.5, 0.4), n_
 @pytest.mark.parametrize("change", KNOWN, ids=str)
 def test_less_than_was_measured_is_in_the_recording(change):
     assert decide_again(recorded(), GATE, GATE.model_copy(update=change)).missing is None
+
+
+OTHER = {"variant": "no_probing", "min_tool_m": 1, "max_tool_m": 3, "persistence": "persistent", "noise": "matched"}
+
+
+def test_every_parameter_of_the_gate_is_in_the_table_and_those_that_need_the_model_get_no_decision():
+    assert set(ANSWERABLE) == set(GateConfig.model_fields)
+    assert {key for key, reach in ANSWERABLE.items() if reach == "model"} == set(OTHER)
+    for key, value in OTHER.items():
+        again = decide_again(recorded(), GATE, GATE.model_copy(update={key: value}))
+        assert again.decision is None and again.missing == f"{key} changes what is measured"
 
 
 @pytest.mark.parametrize("words", UNKNOWN)

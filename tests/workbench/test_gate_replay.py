@@ -15,6 +15,7 @@ from stir_core.config import config_from, with_changes
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import method
 from stir_core.intervene.gate import decide
+from stir_core.intervene.replay import ANSWERABLE
 from stir_core.store.runs import DEMO, Run
 from workbench.gates import charts_funnel as gate_funnel
 from workbench.gates import charts_map as gate_map
@@ -207,6 +208,7 @@ def test_why_not_under_both_settings(facts: RunFacts) -> None:
 def test_sliders_hold_the_runs_own_value_and_the_gates_rules(demo: RunFacts, facts: RunFacts) -> None:
     for run in (demo, facts):
         for scale in scales(run.config.gate, run.steered.values()):
+            assert ANSWERABLE[scale.name] != "model"
             assert scale.own == getattr(run.config.gate, scale.name)
             assert scale.low <= scale.own <= scale.high and scale.own in scale.points()
             for value in (scale.low, scale.high):
