@@ -43,9 +43,9 @@ def test_answers_part_where_their_ids_do(trace: Trace) -> None:
     before = sum(len(step.token_ids) for step in trace.steps[:2])
     ids = trace.steps[2].token_ids
     changed = other_from(trace, 2, ids=(ids[0], -1, *ids[2:]))
-    assert trees.parting(trace, changed) == (before + 1, 3)
+    assert trees.parting(trace, changed) == (before + 1, 2)
     shorter = trace.model_copy(update={"steps": trace.steps[:2], "token_ids": trace.token_ids[:before]})
-    assert trees.parting(shorter, trace) == trees.parting(trace, shorter) == (before, 3)
+    assert trees.parting(shorter, trace) == trees.parting(trace, shorter) == (before, 2)
     assert trees.parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (after control point 2)")
 
 
