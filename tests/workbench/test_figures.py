@@ -76,7 +76,7 @@ def test_margins_are_centred_on_zero(facts: RunFacts) -> None:
     cells = encodings(chart)[0]
     low, high = cells["color"]["scale"]["domain"]
     assert low == -high and cells["color"]["scale"]["domainMid"] == 0
-    assert cells["x"]["scale"]["domain"] == [1, 2, 3, 4, 5]
+    assert cells["x"]["scale"]["domain"] == [0, 1, 2, 3, 4]
 
 
 def test_every_axis_has_a_title(facts: RunFacts) -> None:

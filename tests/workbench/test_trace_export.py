@@ -115,7 +115,7 @@ def test_the_file_holds_everything_and_loads_nothing(facts: RunFacts) -> None:
 
 def test_hostile_text_stays_text(facts: RunFacts) -> None:
     recording = recorded(facts, 0.5)
-    step = recording.steps[1][1]
+    step = recording.steps[1][0]
     step.tokens[0] = Token(step.tokens[0].id, HOSTILE, -1.0)
     recording.settings["question"] = HOSTILE
     seen = Seen(html(recording, HOSTILE, seed=0, title=HOSTILE))
