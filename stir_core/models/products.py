@@ -4,6 +4,11 @@ Weights stay where and as they are (no second copy, no packing). The choice is a
 machine give equal bits. Measured on AMD EPYC, one thread, float32, weights ``[n, k]`` (``benchmarks/RESULTS.md``): the general matrix
 product that torch calls there reads weights at 10 GB/s for one row and half of that for five, while the same product transposed reads
 them at 20 GB/s for two rows and stays ahead up to eight where k is small; beyond, oneDNN's leads.
+
+The rule is on by itself, and only where it was measured: float32 on an AMD CPU, where torch has the operation (private to torch, so its
+presence is asked for). Elsewhere, and in every reference pass, ``nn.Linear``'s own product is computed. It is no setting: switching it off
+there halves the speed of the products of a single row, and kernels round differently, so that a run resumed under the other setting would
+not give equal bits.
 """
 
 import functools
