@@ -25,10 +25,8 @@ import pandas as pd
 
 import stir_core as stir
 from workbench.basis import data as basis_geometry
-from workbench.basis.charts_cosines import cosine_heatmap
-from workbench.basis.charts_coverage import counts_by_step
-from workbench.basis.charts_map import action_map
-from workbench.shared.run_facts import RunFacts
+from workbench.basis.charts import action_map, cosine_heatmap, coverage_chart
+from workbench.shared.facts import RunFacts
 
 alt.renderers.enable("png", scale_factor=1.5)  # images: they show everywhere, and no page asks the network for a library
 run = stir.open_run("demo")
@@ -86,7 +84,7 @@ pd.DataFrame(rows).round(3)
 # ## What was kept
 
 # %%
-counts_by_step(basis_geometry.counts_by_step(facts)).properties(width=420, height=200)
+coverage_chart(basis_geometry.counts_by_step(facts)).properties(width=420, height=200)
 
 # %%
 basis_geometry.coverage_table(facts).set_index("set")[

@@ -27,11 +27,10 @@ import torch
 
 import stir_core as stir
 from workbench.gates import data as gate_tables
-from workbench.gates.charts_funnel import steered_share
-from workbench.gates.charts_map import step_map
-from workbench.gates.charts_margins import margin_heatmap
-from workbench.gates.charts_terms import margin_terms
+from workbench.gates.charts import steered_share, step_map
 from workbench.shared import gate_evidence, gate_replay
+from workbench.shared.charts import margin_heatmap, margin_terms
+from workbench.shared.gate_replay import term_rows
 
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
@@ -146,7 +145,7 @@ print(f"{best}: {score[best]:.4f} against null {score_null:.4f}: {'commit' if co
 assert (best if committed else None, alpha) == (step.decision.chosen, step.decision.alpha)
 
 # %%
-margin_terms(gate_tables.term_rows(step.decision, gate)).properties(width=480)
+margin_terms(term_rows(step.decision, gate)).properties(width=480)
 
 # %% [markdown]
 # The orange term is what retrieval says, the blue one what the preview adds. Here retrieval says *leave it alone* (a right rollout is nearer), the preview says *do it*, and they nearly cancel. The same picture for all

@@ -29,8 +29,8 @@ import torch
 
 import stir_core as stir
 from workbench.causal import data as causal_evidence
-from workbench.causal.charts import margin_map
-from workbench.shared.charts_forest import forest
+from workbench.causal.charts import advantage_map
+from workbench.shared.charts import forest
 
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
@@ -46,7 +46,7 @@ run = stir.open_run("demo")
 
 # %%
 report, rolls = stir.read_causal(run)
-print(causal_evidence.facts_line(report))
+print(causal_evidence.study_line(report))
 frame = stir.to_frame(rolls)
 frame.groupby("arm")["correct"].agg(["size", "mean"]).rename(columns={"size": "continuations", "mean": "share right"}).sort_values(
     "continuations", ascending=False
@@ -123,7 +123,7 @@ print("\n".join(f"- {line}" for line in causal_evidence.bias_lines(report)))
 # Each mark is a candidate at a state, on the gate's own axes (notebook 03), coloured by what it really did: red better than nothing, blue worse. If the gate knew, red would lie above the dashed line.
 
 # %%
-margin_map(causal_evidence.point_table(report).dropna(subset=["gain"]))
+advantage_map(causal_evidence.point_table(report).dropna(subset=["gain"]))
 
 # %%
 reading = causal_evidence.gate_reading(report)
@@ -204,7 +204,7 @@ print("cosine of the shuffled-label action with the true one:", [None if cosine 
 
 # %%
 live = stir.measure_causal(run, model, n=1, states=1, rolls=4, halving=False, max_new_tokens=64, fresh=True)
-print(causal_evidence.facts_line(live))
+print(causal_evidence.study_line(live))
 tried = stir.to_frame(stir.read_causal(run).rolls)
 assert len(tried) == live.rolls == tried["arm"].nunique() * 4
 print(tried.pivot(index="arm", columns="rep", values="correct").astype(int).to_string())

@@ -24,11 +24,8 @@ import torch
 
 import stir_core as stir
 from workbench.actions import data as impulse
-from workbench.actions.charts_attention import attention_maps
-from workbench.actions.charts_dose import dose_curve
-from workbench.actions.charts_layers import disturbance_curves, travel_heatmap
-from workbench.actions.charts_tokens import divergence_curves, shift_dumbbells
-from workbench.shared.charts_lens import lens_bars
+from workbench.actions.charts import attention_maps, disturbance_curves, divergence_curves, dose_curve, shift_dumbbells, travel_heatmap
+from workbench.shared.charts import lens_bars
 
 alt.renderers.enable("png", scale_factor=1.5)
 run = stir.open_run("demo")

@@ -3,19 +3,18 @@
 import streamlit as st
 
 from workbench import session
-from workbench.actions.view import action_list
+from workbench.actions.view import action_list, source
 from workbench.actions.view_impulse import impulse
-from workbench.actions.view_source import source
 from workbench.shared import view_card as card
-from workbench.shared.action_card import entry_of
+from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page("Actions", "One row a latent action: the mean state of right answers minus that of wrong ones, at one control point and layer."):
     facts = need_run("rollouts", "actions")
     need_entries(facts)
     action_list(facts)
-    entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries), width=220))
-    card.headline(facts, entry)
+    entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries), width=220))
+    card.entry_head(facts, entry)
     card.advantage(facts.advantages.get(entry.id))
     card.controls(facts, entry)
     source(facts, entry)
@@ -23,8 +22,8 @@ with page("Actions", "One row a latent action: the mean state of right answers m
     with left:
         card.lens(facts, entry)
     with middle:
-        card.neighbours(facts, entry, "actions")
+        card.neighbours_view(facts, entry, "actions")
     with right:
-        card.neighbours(facts, entry, "keys")
+        card.neighbours_view(facts, entry, "keys")
     impulse(facts, entry)
-    card.firings(facts, entry)
+    card.firings_view(facts, entry)

@@ -4,11 +4,11 @@ import streamlit as st
 
 from workbench import session
 from workbench.basis import view as views
-from workbench.basis import view_lasso as lasso
+from workbench.basis import view_map as lasso
 from workbench.basis import view_selection as selection
 from workbench.basis.view_map import action_map_view
 from workbench.shared import view_card as card
-from workbench.shared.action_card import entry_of
+from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page("Basis", "How the mined entries lie in the model's residual space, and which of them selection kept."):
@@ -16,9 +16,9 @@ with page("Basis", "How the mined entries lie in the model's residual space, and
     need_entries(facts)
     left, right = st.columns([1.7, 1], gap="medium")
     with right:
-        entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries)))
-        card.headline(facts, entry)
-        card.neighbours(facts, entry, "keys")
+        entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries)))
+        card.entry_head(facts, entry)
+        card.neighbours_view(facts, entry, "keys")
         with st.container(horizontal=True, vertical_alignment="center"):
             views.card_link()
             lasso.all_coordinates(facts)
@@ -29,8 +29,8 @@ with page("Basis", "How the mined entries lie in the model's residual space, and
     if shown == views.COSINES:
         views.heatmap_view(facts, entry.id)
     elif shown == views.REPLAY:
-        selection.replay(facts)
+        selection.replay_view(facts)
     elif shown == views.AGAIN:
-        selection.reselect(facts)
+        selection.reselect_view(facts)
     else:
-        views.coverage(facts)
+        views.coverage_view(facts)

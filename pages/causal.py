@@ -8,8 +8,8 @@ with page(
 ):
     facts = need_run("actions", "basis")
     study = views.need_study(facts)
-    views.header(facts, study)
+    views.study_head(facts, study)
     views.arms(study)
     views.actions(facts, study)
     views.gate(facts, study)
-    views.exits(facts, study)
+    views.study_downloads(facts, study)

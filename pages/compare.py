@@ -7,7 +7,7 @@ with page("Compare", "Two libraries of one model: the same action is the same di
     facts = need_run("actions")
     need_entries(facts)
     chosen = views.need_other(facts)
-    views.shared(chosen)
+    views.shared_view(chosen)
     views.evaluated(chosen)
     views.settings(chosen)
     views.as_command(chosen)

@@ -7,9 +7,9 @@ from workbench.shared.view_page import need_run, page
 with page("Evaluate", "Every method answered the same held-out problems with the same budget; differences are paired by problem."):
     facts = need_run("basis")
     evaluation = views.need_evaluation(facts)
-    views.header(facts, evaluation)
-    views.methods(evaluation)
+    views.evaluation_head(facts, evaluation)
+    views.methods_view(evaluation)
     views.costs(evaluation)
     flip_views(facts, evaluation)
     views.transfer()
-    views.exits(facts, evaluation)
+    views.evaluation_downloads(facts, evaluation)

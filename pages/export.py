@@ -9,8 +9,8 @@ with page(
 ):
     facts = need_run("rollouts", "actions")
     need_entries(facts)
-    choice = views.choose(facts)
+    choice = views.choose_library(facts)
     made = views.need_actions(facts, choice)
-    views.cautions(facts, choice, made)
+    views.cautions_view(facts, choice, made)
     views.contents(made)
-    targets.draw(facts, choice, made)
+    targets.targets_view(facts, choice, made)

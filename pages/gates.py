@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from workbench.gates import view as views
+from workbench.gates import view as settings
 from workbench.gates import view_replay as whole
-from workbench.gates import view_settings as settings
+from workbench.shared.view_gate import answer_margins, choose_gate_step, step_detail
 from workbench.shared.view_page import need_run, page
 
 with page("Gates", "Recorded evidence of held-out answers, decided again with the settings that you try: no model is called."):
@@ -13,17 +13,17 @@ with page("Gates", "Recorded evidence of held-out answers, decided again with th
     answers = whole.decided_again(facts, gate)
     left, right = st.columns([1.5, 1], gap="medium")
     with left:
-        trace = views.choose_answer(facts)
+        trace = settings.choose_answer(facts)
     with right:
         whole.overview(facts, gate, answers)
-    step = views.choose_step(trace, list(facts.steered))
+    step = choose_gate_step(trace, list(facts.steered))
     changed = gate != facts.config.gate
-    views.step_detail(gate, answers[trace.id].at(step.m) if step else None, changed=changed)
-    views.answer_margins(facts, trace, answers[trace.id], changed=changed)
+    step_detail(gate, answers[trace.id].at(step.m) if step else None, changed=changed)
+    answer_margins(facts, trace, answers[trace.id], changed=changed)
     left, right = st.columns([1.3, 1], gap="medium")
     with left:
-        whole.margin_map(facts, answers, trace.id, step.m if step else None)
+        whole.margin_map_view(facts, answers, trace.id, step.m if step else None)
     with right:
         whole.flips(answers, changed=changed)
-    views.answer_text(trace)
-    views.reproduce(facts, gate, trace)
+    settings.answer_text(trace)
+    settings.reproduce(facts, gate, trace)

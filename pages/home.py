@@ -7,6 +7,6 @@ with page("Runs", "One row a run folder. Accuracy is on held-out problems, both 
     views.runs()
     facts = need_run()
     views.held_out_line(facts)
-    views.notes_of(facts)
+    views.stage_notes_view(facts)
     views.stages_and_model(facts)
     views.made_by(facts)

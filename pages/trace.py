@@ -6,15 +6,14 @@ from workbench.shared.view_page import need_run, page
 from workbench.trace import view as trace_views
 from workbench.trace import view_critical as critical_view
 from workbench.trace import view_form as trace_form
-from workbench.trace import view_live as trace_live
 
 with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
     facts = need_run("actions", "basis")
-    request = trace_form.draw(facts)
+    request = trace_form.trace_form(facts)
     growing, finished = st.empty(), st.empty()
     if request.start:
         finished.empty()
-        trace_live.stream(facts, request, growing)
+        trace_form.stream(facts, request, growing)
         growing.empty()
     with finished.container():
         trace_views.result(facts, request)

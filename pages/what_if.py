@@ -11,19 +11,19 @@ with page(
 ):
     facts = need_run("actions", "basis", "steered")
     need_entries(facts)
-    views.notes()
+    views.branch_notes()
     left, right = st.columns([1.25, 1], gap="medium")
     with left:
         tree = views.tree_of(form.choose_origin(facts))
     with right:
         node = form.choose_node(tree)
-        step = form.choose_step(node)
+        step = form.choose_branch_step(node)
         request = form.change_form(facts, tree.origin, step)
     growing = st.empty()
     with left:
         views.where(node, step, tree.origin)
     if request.changes:
-        views.decode(facts, tree, node, request, growing)
+        views.decode_branches(facts, tree, node, request, growing)
     views.tree_view(tree)
     views.one_step(tree, node, step)
-    views.exits(facts, tree, views.compare(tree))
+    views.tree_downloads(facts, tree, views.compare(tree))

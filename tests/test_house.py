@@ -80,6 +80,8 @@ def violations(path: str, source: str) -> list[str]:
 def refused_import(path: str, name: str, *, early: bool) -> str | None:
     """Why this file may not import this name, or None when it may; ``early``: as the file is loaded."""
     top, *rest = path.removesuffix(".py").split("/")
+    if top in ("workbench", "pages") and (reason := refused_room(path, name)):
+        return reason
     if within(name, "transformer_lens") and not path.startswith("stir_core/models/"):
         return "imports transformer_lens, which only stir_core/models may"
     if within(name, *UNSAFE_IMPORTS):
@@ -105,11 +107,23 @@ def refused_import(path: str, name: str, *, early: bool) -> str | None:
     return f"imports {name}: {here} may not know {there}"
 
 
+def refused_room(path: str, name: str) -> str | None:
+    """Why a file of the workbench may not look into this room: a page's room belongs to its page, and ``shared`` to all of them."""
+    top, *rest = path.removesuffix(".py").split("/")
+    own = rest[0] if top == "pages" or len(rest) > 1 else None
+    parts = name.split(".")
+    if len(parts) < 2 or parts[0] != "workbench" or not (ROOT / "workbench" / parts[1]).is_dir() or parts[1] in (own, "shared"):
+        return None
+    return f"imports {name}: what several pages need lies in workbench/shared"
+
+
 def refused_node(path: str, node: ast.AST) -> str | None:
     """Why this piece of syntax may not stand in this file, or None when it may."""
     if isinstance(node, ast.ExceptHandler) and path not in BORDERS:
         caught = [None] if node.type is None else [ast.unparse(each) for each in getattr(node.type, "elts", [node.type])]
         return "catches everything" if any(each is None or each in BROAD for each in caught) else None
+    if isinstance(node, ast.Attribute) and node.attr in ("session_state", "query_params") and path != "workbench/session.py":
+        return f"reads {node.attr}, which only workbench/session.py may" if path.startswith(("workbench/", "pages/")) else None
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and not path.startswith("stir_core/models/"):
         return "names the module transformer_lens in a string" if within(node.value, "transformer_lens") else None
     if isinstance(node, ast.Attribute) and node.attr in COPIES and path != "stir_core/records.py":
@@ -203,6 +217,11 @@ def within(name: str, *modules: str) -> bool:
         ("stir_core/intervene/gate.py", "from stir_core.models import steering", "imports stir_core.models"),
         ("workbench/gates/data.py", "def f():\n    import torch", "imports torch"),
         ("workbench/gates/data.py", "import altair as alt", "imports altair"),
+        ("workbench/gates/view.py", "from workbench.trace.data import document", "lies in workbench/shared"),
+        ("workbench/shared/view_gate.py", "from workbench.gates import data", "lies in workbench/shared"),
+        ("workbench/session.py", "from workbench.gates import data", "lies in workbench/shared"),
+        ("pages/gates.py", "from workbench.trace import view", "lies in workbench/shared"),
+        ("workbench/gates/view.py", "import streamlit as st\nst.session_state['a'] = 1", "only workbench/session.py may"),
         ("workbench/gates/charts.py", "import streamlit as st", "imports streamlit"),
         ("workbench/gates/view_map.py", "import plotly.graph_objects as go", "charts are drawn in charts*"),
         ("pages/home.py", "from stir_core.errors import StirError", "a page knows"),
@@ -238,6 +257,8 @@ def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
         ("stir_core/cli.py", "from stir_core.stages import pipeline\ntry:\n    f()\nexcept Exception:\n    pass"),
         ("workbench/gates/data.py", "from stir_core.store.runs import Run\nnp.load('x', allow_pickle=False)"),
         ("stir_core/deploy/targets/published.py", "torch.load('x', weights_only=True)"),
+        ("workbench/session.py", "import streamlit as st\nst.session_state.get('a')"),
+        ("workbench/gates/view.py", "from workbench.gates.data import scales\nfrom workbench.shared.text import plain"),
         ("pages/home.py", 'import streamlit as st\nfrom workbench import session\nst.write("Runs on transformer_lens")'),
     ],
 )

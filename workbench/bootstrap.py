@@ -1,24 +1,21 @@
 """The composition root: where runs are looked for, what is cached, and the one model of this server. Draws nothing."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
 
-from stir_core.config import RunConfig
 from stir_core.errors import StirError, StoreError
-from stir_core.evaluate.estimate import CostEstimate, estimate
 from stir_core.models.catalogue import catalogue
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
-from workbench.harvest.bases import Bases, bases
 from workbench.jobs import JobStore
 from workbench.live import ModelShelf, Steering
-from workbench.shared import evaluation_facts
-from workbench.shared.evaluation_facts import EvaluationFacts, evaluations_of
-from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared import facts as evaluation_facts
+from workbench.shared.facts import EvaluationFacts, RunFacts, evaluations_of, run_fingerprint
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
 """Folder of the pages, absolute: string paths would resolve against the entry point's folder."""
@@ -29,14 +26,14 @@ def runs_root() -> Path:
     return Path(os.environ.get("STIR_RUNS") or "runs").resolve()
 
 
-class Store(NamedTuple):
+class KnownRuns(NamedTuple):
     """The runs that can be read, by name, and one line for every folder that cannot."""
 
     runs: dict[str, RunFacts]
     broken: dict[str, str]
 
 
-def store() -> Store:
+def known_runs() -> KnownRuns:
     """Every run by name, the embedded ``demo`` first; a second run of the same name is told apart by its folder."""
     found: dict[str, RunFacts] = {}
     broken: dict[str, str] = {}
@@ -44,7 +41,7 @@ def store() -> Store:
     for run in listed:
         name = run.name if run.name not in found else f"{run.name} ({run.path.parent.name})"
         try:
-            found[name] = _facts(fingerprint(run), run)
+            found[name] = _facts(run_fingerprint(run), run)
         except StoreError as error:
             broken[str(run.path)] = str(error)
     for file in sorted(runs_root().glob("*/run.json")):
@@ -53,7 +50,7 @@ def store() -> Store:
                 Run.open(file.parent)
             except StirError as error:
                 broken[str(file.parent)] = str(error)
-    return Store(found, broken)
+    return KnownRuns(found, broken)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -61,9 +58,11 @@ def _facts(print_of_run: str, _run: Run) -> RunFacts:
     return RunFacts(_run)
 
 
-def evaluations(facts: RunFacts) -> dict[str, EvaluationFacts]:
+def known_evaluations(facts: RunFacts) -> dict[str, EvaluationFacts]:
     """A run's evaluations by label, read again as soon as one was written to."""
-    return {label: _evaluation(evaluation_facts.fingerprint(folder), folder) for label, folder in evaluations_of(facts.run).items()}
+    return {
+        label: _evaluation(evaluation_facts.evaluation_fingerprint(folder), folder) for label, folder in evaluations_of(facts.run).items()
+    }
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -82,23 +81,18 @@ def loaded_model() -> ModelIdentity | None:
     return shelf().identity
 
 
-def steering(facts: RunFacts) -> Steering:
-    """The live session of a run; loads its model on first use.
+def steering(facts: RunFacts) -> AbstractContextManager[Steering]:
+    """The live session of a run for the length of a ``with`` block; loads its model on first use.
 
     Raises:
-        StirError: the model cannot be loaded, or the run was made with another one.
+        StirError: on entering: the model cannot be loaded, the run was made with another one, or another model is answering.
     """
-    return shelf().session(facts.run, fingerprint(facts.run))
+    return shelf().lent(facts.run, run_fingerprint(facts.run))
 
 
 def jobs() -> JobStore:
     """Runs that were started from a page, by this server or one before it."""
     return JobStore(runs_root())
-
-
-def to_start_from() -> Bases:
-    """Settings that a new run can start from: the experiment files beside this package, and the runs."""
-    return bases(PAGES.parent / "configs", [facts.run for facts in store().runs.values()])
 
 
 def offered_models(also: str) -> list[str]:
@@ -107,12 +101,3 @@ def offered_models(also: str) -> list[str]:
     folder = os.environ.get("STIR_MODELS")
     local = sorted(str(file.resolve()) for file in Path(folder).glob("*.gguf")) if folder else []
     return list(dict.fromkeys([also, *listed, *local]))
-
-
-def estimated(config: RunConfig, until: str) -> CostEstimate:
-    """What a run will cost; loads no model.
-
-    Raises:
-        StirError: the run would be refused.
-    """
-    return estimate(config, runs_root(), until=until)

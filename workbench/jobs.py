@@ -40,10 +40,10 @@ CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
 """The processes that this server started itself, by number; those of an earlier server are known from their files alone."""
 _STARTING = threading.Lock()
 
-State = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
+JobState = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
 
 
-class Job(Record):
+class RunJob(Record):
     """What was started."""
 
     id: str
@@ -68,8 +68,8 @@ class Job(Record):
 class Status(NamedTuple):
     """How a job stands."""
 
-    job: Job
-    state: State
+    job: RunJob
+    state: JobState
     lines: list[ProgressLine]
     """Of this attempt."""
 
@@ -108,7 +108,7 @@ class JobStore:
         """Where :meth:`start` will write a config; the name holds its digest, so what a job was started with stays as it was."""
         return self._folder / f"{self.run_folder(name).name}-{digest_of(toml)[:8]}.toml"
 
-    def start(self, name: str, arguments: Sequence[str], *, toml: str | None = None) -> Job:
+    def start(self, name: str, arguments: Sequence[str], *, toml: str | None = None) -> RunJob:
         """Start ``stir ARGUMENTS --progress FILE`` for the run of that name.
 
         Args:
@@ -126,7 +126,7 @@ class JobStore:
             id_ = self._free_id(name)
             progress, log = (self._folder / f"{id_}{end}" for end in (".progress.jsonl", ".log"))
             words = (*arguments, "--progress", str(progress))
-            job = Job(
+            job = RunJob(
                 id=id_,
                 run=name,
                 command=(*self._program, *words),
@@ -141,7 +141,7 @@ class JobStore:
             )
             return self._launch(job)
 
-    def resume(self, id_: str) -> Job:
+    def resume(self, id_: str) -> RunJob:
         """Run the same command again; what is whole is kept.
 
         Raises:
@@ -197,7 +197,7 @@ class JobStore:
         """Jobs whose process is there."""
         return [each for each in self.all()[0] if each.running]
 
-    def tail(self, job: Job, lines: int = 40) -> str:
+    def tail(self, job: RunJob, lines: int = 40) -> str:
         """The end of what the job printed; text, to be shown as text."""
         file = self._folder / job.log
         if not file.is_file():
@@ -218,7 +218,7 @@ class JobStore:
         tries = [stamp, *(f"{stamp}.{i}" for i in range(2, 1000))]
         return next(each for each in tries if not (self._folder / f"{each}.json").exists())
 
-    def _launch(self, job: Job) -> Job:
+    def _launch(self, job: RunJob) -> RunJob:
         environment = os.environ | {
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")])),
@@ -244,7 +244,7 @@ class JobStore:
         update = {"pid": child.pid, "created": created, "started": started, "attempts": job.attempts + 1, "cancelled": None}
         return self._write(job.replaced(**update))
 
-    def _status(self, job: Job) -> Status:
+    def _status(self, job: RunJob) -> Status:
         alive = _process(job) is not None  # before reading: a process that ends in between has said its last word
         lines = read_progress(self._folder / job.progress, since=job.started)
         last = lines[-1].state if lines else "starting"
@@ -254,22 +254,22 @@ class JobStore:
             return Status(job, "stopping" if job.cancelled else "running", lines)
         return Status(job, "stopped" if job.cancelled else "lost", lines)
 
-    def _read(self, id_: str) -> Job:
+    def _read(self, id_: str) -> RunJob:
         if not _ID.fullmatch(id_):
             raise StoreError(f"job {id_!r} is not the name of a job")
-        job = read_record(self._folder / f"{id_}.json", Job, "start the run again")
+        job = read_record(self._folder / f"{id_}.json", RunJob, "start the run again")
         if (job.id, job.progress, job.log) != (id_, f"{id_}.progress.jsonl", f"{id_}.log"):
             raise StoreError(f"{self._folder / id_}.json is not the file of its job: remove it")
         return job
 
-    def _write(self, job: Job) -> Job:
+    def _write(self, job: RunJob) -> RunJob:
         part = self._folder / f"{job.id}.json.part"
         write_record(part, job)
         part.replace(self._folder / f"{job.id}.json")
         return job
 
 
-def _process(job: Job) -> psutil.Process | None:
+def _process(job: RunJob) -> psutil.Process | None:
     """The job's own process; ``None`` when it is gone, or its number now belongs to another."""
     child = CHILDREN.get(job.pid)
     if child is not None and child.poll() is not None:
@@ -285,7 +285,7 @@ def _process(job: Job) -> psutil.Process | None:
     return process if same else None
 
 
-def _end(process: psutil.Process, job: Job, grace: float) -> None:
+def _end(process: psutil.Process, job: RunJob, grace: float) -> None:
     """Wait for the process to stop; then end whatever is left of its group."""
     end = time.monotonic() + grace
     while time.monotonic() < end:

@@ -1,22 +1,28 @@
-"""The live model behind a Protocol: one model in memory, one comparison at a time, and nothing of torch until it is asked for.
+"""The live model as a Protocol: one model in memory for all browser tabs, and nothing of torch until it is asked for.
 
-Pages know :class:`Steering`; the core is imported inside functions only, so that opening a page never loads torch. Refuses to hold
-two models: asking for another one lets go of the first.
+Pages know :class:`Steering`; the core is imported inside functions only, so that opening a page never loads torch. Answers of several
+tabs share the model pass by pass. Two models are never held: asking for another one lets go of the first, and is refused while the
+first is answering.
 """
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
+from stir_core.errors import ModelError
 from stir_core.intervene.changes import Change
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
+
+if TYPE_CHECKING:
+    from stir_core.models.loading import LoadedModel
 
 
 class Steering(Protocol):
@@ -52,9 +58,10 @@ class ModelShelf:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._model_key: tuple[str, ...] | None = None
-        self._model: Any = None
+        self._model: "LoadedModel | None" = None
         self._session_key: tuple[object, ...] | None = None
         self._session: Steering | None = None
+        self._answering = 0
 
     @property
     def identity(self) -> ModelIdentity | None:
@@ -66,16 +73,29 @@ class ModelShelf:
         """Load the model unless it is the one already in memory.
 
         Raises:
-            ModelError: it cannot be found or loaded.
+            ModelError: it cannot be found or loaded, or another model is answering.
         """
         with self._lock:
             return self._take(config).identity
 
-    def session(self, run: Run, fingerprint: str) -> Steering:
+    @contextmanager
+    def lent(self, run: Run, fingerprint: str) -> Iterator[Steering]:
+        """A session as :meth:`session` gives it, for as long as the block lasts; meanwhile no other model is taken."""
+        session = self.session(run, fingerprint, lend=True)
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._answering -= 1
+
+    def session(self, run: Run, fingerprint: str, *, lend: bool = False) -> Steering:
         """A session of this run on its own model; the same one as long as neither the run nor the model changes.
 
+        Args:
+            lend: counted as answering until :meth:`lent` takes it back.
+
         Raises:
-            ModelError: the model cannot be found or loaded.
+            ModelError: the model cannot be found or loaded, or another model is answering.
             MismatchError: the run was made with another model than the one of that name.
             StoreError: a stage that steering needs has not finished.
         """
@@ -83,27 +103,33 @@ class ModelShelf:
             model = self._take(run.config.model)
             key = (fingerprint, self._model_key)
             if self._session is None or key != self._session_key:
-                self._session = open_session(run, model)
+                self._session = open_steering(run, model)
                 self._session_key = key
+            self._answering += lend
             return self._session
 
-    def _take(self, config: ModelConfig) -> Any:
+    def _take(self, config: ModelConfig) -> "LoadedModel":
         key = (config.name, config.dtype, config.device, config.backend)
         if self._model is None or key != self._model_key:
+            if self._answering and self._model_key:
+                raise ModelError(
+                    f"model {self._model_key[0]} is answering in another tab, and one model is held at a time: "
+                    f"let it end or stop it there, then ask for {config.name} again"
+                )
             self._model, self._session = None, None
-            self._model = load_model(config)
+            self._model = load_core_model(config)
             self._model_key = key
         return self._model
 
 
-def load_model(config: ModelConfig) -> Any:
+def load_core_model(config: ModelConfig) -> "LoadedModel":
     """Load a model through the core (imports torch)."""
     from stir_core.models.loading import model_of
 
     return model_of(config)
 
 
-def open_session(run: Run, model: Any) -> Steering:
+def open_steering(run: Run, model: "LoadedModel") -> Steering:
     """Open a session of ``run`` on ``model`` through the core."""
     from stir_core.intervene.session import open_session as open_core_session
 
@@ -113,11 +139,11 @@ def open_session(run: Run, model: Any) -> Steering:
 def events(
     steering: Steering, question: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False
 ) -> Generator[Event, None, None]:
-    """The comparison's events. Close it (``contextlib.closing``) and the decoder behind it is closed as well."""
+    """The comparison's events. Close it (``contextlib.closing``) and its decoder is closed as well."""
     yield from steering.compare(question, gate, decode, raw=raw)
 
 
-def readings(steering: Steering, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
+def read_again(steering: Steering, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
     """Finished answers read again, token by token. Close it as :func:`events`."""
     yield from steering.read(traces, gate)
 

@@ -7,12 +7,13 @@ tables point at things through :func:`point_at` in their callbacks. A fragment t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
 from workbench.shared.trace_comparison import Recording
-from workbench.what_if.data import Forest
+
+T = TypeVar("T")
 
 RUN, ACTION, PROBLEM, CONTROL_POINT = "run", "action", "problem", "m"
 EVALUATION, METHOD, ANSWERED = "evaluation", "method", "answered"
@@ -31,7 +32,6 @@ LINKED = (
 )
 """What a link holds, on every page, whether or not the page draws a widget for it."""
 _RECORDING = "trace_recording"
-_FOREST = "what_if_forest"
 _MEMORY = "chosen_{}"
 _PAGE, _ENTERED = "page_shown", "page_entered"
 _ADDRESS = "address"
@@ -72,19 +72,19 @@ def _arrived(key: str) -> str | None:
     return value if value and value != _written().get(key) else None
 
 
-def choose(key: str, label: str, options: Sequence[str], **widget: Any) -> str:
+def choose_one(key: str, label: str, options: Sequence[str], **widget: Any) -> str:
     """A selectbox that the address holds as ``?key=``; the remembered choice where it is still an option, else the first option.
 
     ``options`` must not be empty. A value in the URL that is not an option is ignored.
     """
-    prepare(key, options)
+    _seed(key, options)
     value = st.selectbox(label, options, index=None, key=key, **widget)
     return remember(key, value if value is not None and value in options else options[0])
 
 
 def choose_short(key: str, label: str, options: Sequence[str], first: str | None = None, **widget: Any) -> str:
-    """Like :func:`choose`, drawn as a row of buttons; for a dozen options at most. ``first`` is taken where nothing was chosen yet."""
-    prepare(key, options if first is None else [first, *options])
+    """Like :func:`choose_one`, drawn as a row of buttons; for a dozen options at most. ``first`` is taken where nothing was chosen yet."""
+    _seed(key, options if first is None else [first, *options])
     value = st.segmented_control(label, options, default=None, key=key, **widget)
     return remember(key, value if value is not None and value in options else options[0])
 
@@ -105,7 +105,7 @@ def choose_several(key: str, label: str, options: Sequence[str], first: Sequence
     return found
 
 
-def prepare(key: str, options: Sequence[str]) -> None:
+def _seed(key: str, options: Sequence[str]) -> None:
     """Seed a linked widget: what came with the address, else its current value, else memory, else the first option."""
     state = st.session_state
     arrived = _arrived(key)
@@ -150,9 +150,24 @@ def drop_recording() -> None:
     st.session_state.pop(_RECORDING, None)
 
 
-def forest() -> Forest:
-    """The what-if trees of this browser tab."""
-    return st.session_state.setdefault(_FOREST, Forest())
+def state_of(key: str, otherwise: Any = None) -> Any:
+    """What this browser tab holds under a widget's or a view's key; ``otherwise`` where it holds nothing."""
+    return st.session_state.get(key, otherwise)
+
+
+def set_state(key: str, value: object) -> None:
+    """Hold a value under a key, in a callback or before the widget of that key is drawn."""
+    st.session_state[key] = value
+
+
+def first_state(key: str, value: T) -> T:
+    """What is held under a key; ``value`` from now on where nothing is."""
+    return st.session_state.setdefault(key, value)
+
+
+def take_state(key: str, otherwise: Any = None) -> Any:
+    """What is held under a key, which holds nothing afterwards."""
+    return st.session_state.pop(key, otherwise)
 
 
 def selected_points(chart: str) -> list[Any]:

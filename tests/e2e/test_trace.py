@@ -118,9 +118,9 @@ def test_a_hostile_file_runs_nothing(chrome: Browser, tmp_path: Path) -> None:
     from test_trace_comparison import recorded  # pyright: ignore[reportMissingImports]
     from test_trace_export import HOSTILE  # pyright: ignore[reportMissingImports]
 
-    from workbench.shared.run_facts import RunFacts
+    from workbench.shared.facts import RunFacts
     from workbench.shared.trace_comparison import Token
-    from workbench.trace.html_file import html
+    from workbench.trace.data import html
 
     recording = recorded(RunFacts(make_fake_run(tmp_path)), 0.5)
     recording.steps[1][1].tokens[0] = Token(5, HOSTILE, -1.0)

@@ -13,7 +13,7 @@ from fake_run import make_fake_run
 
 from stir_core.store import runs as store_runs
 from stir_core.store.runs import Run
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 ROOT = Path(__file__).resolve().parents[2]
 OpenPage = Callable[..., AppTest]

@@ -148,6 +148,6 @@ def install(monkeypatch: pytest.MonkeyPatch, *, nasty: bool) -> list[FakeSteerin
         opened.append(FakeSteering(run, nasty=nasty))
         return opened[-1]
 
-    monkeypatch.setattr(live, "load_model", lambda config: LoadedFake())
-    monkeypatch.setattr(live, "open_session", open_session)
+    monkeypatch.setattr(live, "load_core_model", lambda config: LoadedFake())
+    monkeypatch.setattr(live, "open_steering", open_session)
     return opened

@@ -16,14 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
 from workbench.actions import data as impulse
-from workbench.actions.charts_attention import attention_maps
-from workbench.actions.charts_dose import dose_curve
-from workbench.actions.charts_layers import disturbance_curves, travel_heatmap
-from workbench.actions.charts_tokens import divergence_curves, shift_dumbbells
-from workbench.actions.source import marked_segments, state_table
-from workbench.actions.view_measured import Kept
-from workbench.shared import action_card
-from workbench.shared.run_facts import RunFacts
+from workbench.actions.charts import attention_maps, disturbance_curves, divergence_curves, dose_curve, shift_dumbbells, travel_heatmap
+from workbench.actions.data import marked_segments, state_table
+from workbench.actions.view_impulse import Kept
+from workbench.shared import entries as action_card
+from workbench.shared.facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 ENTRY = "p0000c"
@@ -152,7 +149,7 @@ def test_sources_are_marked_at_the_token_that_the_state_was_read_at(facts: RunFa
         sequence = [*rollout.prompt_ids, *rollout.token_ids]
         assert sequence[row.position] == row.id and rollout.token_ids[row.token - 1] == row.id
         assert row.token == rollout.boundaries[entry.m - 1]
-    (side, *_), _ = action_card.sides(facts, entry)
+    (side, *_), _ = action_card.source_answers(facts, entry)
     before, mark, after = marked_segments(side, "\n\n", entry.m, 198)
     assert before["text"] + "\n\n" + after["text"] == side.before + side.after
     assert mark["text"].startswith("↵↵⟦state") and f"token {side.tokens_before} of the answer, id 198" in mark["tip"]

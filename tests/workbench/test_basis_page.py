@@ -14,9 +14,9 @@ from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.store.curation import Curation
-from workbench.basis import columns as entry_columns
+from workbench.basis import data as entry_columns
 from workbench.basis import view_map as basis_map
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 IDS = ["p0001c", "p0001n", "p0004c", "p0007n"]

@@ -10,10 +10,9 @@ from stir_core.intervene.changes import DENY, Change
 from stir_core.records import StepTrace, Trace
 from stir_core.store.runs import Run
 from workbench.shared.command_lines import whatif_command
-from workbench.what_if import data as trees
-from workbench.what_if import pairs
+from workbench.what_if import data as pairs
 from workbench.what_if.charts import branch_tree
-from workbench.what_if.data import Forest, Origin
+from workbench.what_if.data import BranchOrigin, Forest
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +25,8 @@ def trace(run: Run) -> Trace:
     return next(trace for trace in run.traces("steered") if len(trace.steps) >= 4)
 
 
-def origin(run: Run, trace: Trace) -> Origin:
-    return trees.origin_of("d", trace.id, trace, run.config.gate, run.config.decode, None, "how many?")
+def origin(run: Run, trace: Trace) -> BranchOrigin:
+    return pairs.origin_of("d", trace.id, trace, run.config.gate, run.config.decode, None, "how many?")
 
 
 def other_from(trace: Trace, place: int, *, text: str | None = None, ids: tuple[int, ...] | None = None) -> Trace:
@@ -39,14 +38,14 @@ def other_from(trace: Trace, place: int, *, text: str | None = None, ids: tuple[
 
 
 def test_answers_part_where_their_ids_do(trace: Trace) -> None:
-    assert trees.parting(trace, trace) is None
+    assert pairs.parting(trace, trace) is None
     before = sum(len(step.token_ids) for step in trace.steps[:2])
     ids = trace.steps[2].token_ids
     changed = other_from(trace, 2, ids=(ids[0], -1, *ids[2:]))
-    assert trees.parting(trace, changed) == (before + 1, 2)
+    assert pairs.parting(trace, changed) == (before + 1, 2)
     shorter = trace.model_copy(update={"steps": trace.steps[:2], "token_ids": trace.token_ids[:before]})
-    assert trees.parting(shorter, trace) == trees.parting(trace, shorter) == (before, 2)
-    assert trees.parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (after control point 2)")
+    assert pairs.parting(shorter, trace) == pairs.parting(trace, shorter) == (before, 2)
+    assert pairs.parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (after control point 2)")
 
 
 def test_equal_changes_share_a_node_and_numbers_are_never_given_twice(run: Run, trace: Trace) -> None:
@@ -65,10 +64,10 @@ def test_over_the_limit_the_oldest_leaf_goes_and_is_named(run: Run, trace: Trace
     tree = forest.tree(origin(run, trace))
     forest.add(tree, 0, Change(m=1), trace)
     forest.add(tree, 1, Change(m=2), trace)  # so the oldest is no leaf, and its branch goes first
-    notes = [forest.add(tree, 0, Change(m=1, to="p0000c", alpha=n / 100), trace)[1] for n in range(trees.LIMIT - 1)]
+    notes = [forest.add(tree, 0, Change(m=1, to="p0000c", alpha=n / 100), trace)[1] for n in range(pairs.LIMIT - 1)]
     assert [note for note in notes if note] == [notes[-1]] and "#2 m 2: keep" in str(notes[-1])
-    assert len(forest.order) == trees.LIMIT == len(tree.nodes) - 1
-    other = forest.tree(trees.origin_of("e", "another", trace, run.config.gate, run.config.decode, None, "?"))
+    assert len(forest.order) == pairs.LIMIT == len(tree.nodes) - 1
+    other = forest.tree(pairs.origin_of("e", "another", trace, run.config.gate, run.config.decode, None, "?"))
     _, note = forest.add(other, 0, Change(m=1), trace)
     assert "#1 m 1: keep" in str(note) and 1 in other.nodes
 
@@ -95,12 +94,12 @@ def test_the_table_and_the_one_step_table_count_what_is_there(run: Run, trace: T
     forest.add(tree, 0, Change(m=2), trace)
     forest.add(tree, 0, Change(m=2, to=DENY), loop)
     forest.add(tree, 0, Change(m=1, to=DENY), trace)
-    table = trees.tree_table(tree)
+    table = pairs.tree_table(tree)
     assert table["degenerated"].tolist() == [False, False, True, False]
     assert table["of"].isna().tolist() == [True, False, False, False]
-    step = trees.counterfactuals(tree, 0, 2)
+    step = pairs.counterfactuals(tree, 0, 2)
     assert step["branch"].tolist() == [0, 1, 2] and step["at this step"].tolist()[1:] == ["keep", "deny"]
-    lines = trees.tree_lines(tree)
+    lines = pairs.tree_lines(tree)
     assert sorted(lines[lines["branch"] == 2]["m"]) == [s.m for s in trace.steps[2:]]
     assert len(lines[lines["branch"] == 0]) == len(trace.steps)
     drawn = branch_tree(lines).to_dict()
@@ -110,7 +109,7 @@ def test_the_table_and_the_one_step_table_count_what_is_there(run: Run, trace: T
 def test_the_menu_offers_what_was_retrieved_first_and_then_the_rest_of_that_control_point(run: Run, trace: Trace) -> None:
     step = next(step for step in trace.steps if step.decision.scored)
     library = run.library().entries
-    seen, others = trees.candidates(step, library, run.config.gate)
+    seen, others = pairs.candidates(step, library, run.config.gate)
     scored = {scored.entry_id: scored.score for scored in step.decision.scored}
     listed = [scored[c.entry_id] or 0.0 for c in seen if c.entry_id in scored]
     assert listed == sorted(listed, reverse=True)
@@ -122,9 +121,9 @@ def test_the_menu_offers_what_was_retrieved_first_and_then_the_rest_of_that_cont
     for candidate in seen:
         score = scored.get(candidate.entry_id)
         assert candidate.own == (pytest.approx(run.config.gate.k_scale * score) if score and score > 0 else None)
-    changes = trees.all_changes(step, run.config.gate, 0.9, "gate", same=False)
+    changes = pairs.all_changes(step, run.config.gate, 0.9, "gate", same=False)
     assert [change.alpha for change in changes[1:]] == [0.9 if c.own is None else c.own for c in seen]
-    assert {change.alpha for change in trees.all_changes(step, run.config.gate, 0.9, "gate", same=True)[1:]} == {0.9}
+    assert {change.alpha for change in pairs.all_changes(step, run.config.gate, 0.9, "gate", same=True)[1:]} == {0.9}
 
 
 def test_two_answers_are_aligned_by_step_and_lose_no_text(trace: Trace) -> None:
@@ -150,6 +149,6 @@ def test_the_command_says_every_change_in_order_and_the_download_holds_the_tree(
     forest = Forest()
     tree = forest.tree(origin(run, trace))
     forest.add(tree, 0, changes[0], trace)
-    saved = json.loads(json.dumps(trees.download(tree, lambda number: f"command {number}")))
+    saved = json.loads(json.dumps(pairs.tree_json(tree, lambda number: f"command {number}")))
     assert [node["of"] for node in saved["nodes"]] == [None, 0]
     assert Trace.model_validate(saved["nodes"][1]["trace"]) == trace and saved["nodes"][1]["command"] == "command 1"

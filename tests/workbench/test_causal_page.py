@@ -18,11 +18,10 @@ from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
 from workbench.causal import charts as gate_calibration
 from workbench.causal import data as causal_evidence
-from workbench.shared import action_table
-from workbench.shared.charts_colours import VERDICTS
-from workbench.shared.charts_forest import forest
-from workbench.shared.estimates import verdict_of, with_interval
-from workbench.shared.run_facts import RunFacts
+from workbench.shared import entries as action_table
+from workbench.shared.charts import VERDICTS, forest
+from workbench.shared.facts import RunFacts
+from workbench.shared.intervals import advantage_text, verdict_of, with_interval
 
 OpenPage = Callable[..., AppTest]
 
@@ -106,10 +105,10 @@ def test_notes_say_what_leans(report: CausalReport) -> None:
     assert "their advantages lean down" in lines and "1 of 7 actions were tried at one state only" in lines
     whole = report.model_copy(update={"spec": report.spec.model_copy(update={"halving": False})})
     assert "halving" not in " ".join(causal_evidence.bias_lines(whole))
-    assert causal_evidence.notes_of(report, report.spec.basis, ended=True) == []
+    assert causal_evidence.study_warnings(report, report.spec.basis, ended=True) == []
     short = report.model_copy(update={"states": 1})
-    assert len(causal_evidence.notes_of(short, "other", ended=False)) == 2
-    assert "budget was used up" in causal_evidence.notes_of(short, None, ended=True)[0]
+    assert len(causal_evidence.study_warnings(short, "other", ended=False)) == 2
+    assert "budget was used up" in causal_evidence.study_warnings(short, None, ended=True)[0]
 
 
 def test_figures_say_what_they_show(report: CausalReport) -> None:
@@ -122,10 +121,10 @@ def test_figures_say_what_they_show(report: CausalReport) -> None:
     assert len({colour for colour, _ in VERDICTS.values()}) == 3 == len({shape for _, shape in VERDICTS.values()})
     assert all(trace.customdata is not None for trace in forest(table, "advantage", "nobody").data)
     shown = causal_evidence.point_table(report).dropna(subset=["gain"])
-    drawing = gate_calibration.margin_map(shown, "p0001c")
+    drawing = gate_calibration.advantage_map(shown, "p0001c")
     assert drawing.layout.coloraxis.cmin == -drawing.layout.coloraxis.cmax
     assert sum(len(trace.x) for trace in drawing.data if trace.customdata is not None) == len(shown)
-    for each in (drawing, gate_calibration.calibration(causal_evidence.calibration_table(report))):
+    for each in (drawing, gate_calibration.calibration_chart(causal_evidence.calibration_table(report))):
         assert each.layout.xaxis.title.text and each.layout.yaxis.title.text
     curves = gate_calibration.roc(causal_evidence.roc_table(report))
     assert [trace.name for trace in curves.data][1] == f"margin ({report.predictors[0].auc:.2f})"
@@ -194,7 +193,7 @@ def test_measured_actions_are_marked_in_the_library(run: Run, report: CausalRepo
     for entry, row in table.iterrows():
         if entry in measured:
             assert row["advantage"] == measured[entry].value and row["verdict"] == measured[entry].verdict
-            assert row["advantage 95 %"] in causal_evidence.advantage_text(measured[entry])
+            assert row["advantage 95 %"] in advantage_text(measured[entry])
         else:
             assert row[list(action_table.ADVANTAGE_COLUMNS)].isna().all()
 

@@ -18,7 +18,7 @@ from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
 from workbench.compare import data as comparison
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 WHEN = "2026-11-21T17:33:14Z"
 
@@ -35,8 +35,8 @@ def with_vectors(run: Run, change) -> Run:
 
 
 def held(one: Run, other: Run, by: str = "actions", version: str = "all"):
-    sides = [comparison.side(RunFacts(run), version, by) for run in (one, other)]
-    return comparison.compared(*sides)
+    sides = [comparison.library_side(RunFacts(run), version, by) for run in (one, other)]
+    return comparison.compare_libraries(*sides)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def run(store) -> Run:
 @pytest.mark.parametrize("by", comparison.BY)
 def test_a_copy_shares_every_entry(run, by):
     made = held(run, copy_of(run), by)
-    found = comparison.shared(made, 0.99, assign=False)
+    found = comparison.shared_entries(made, 0.99, assign=False)
     assert list(found.shared["entry"]) == list(found.shared["other"]) and found.lost.empty and found.gained.empty
     assert len(found.shared) == len(made.one.entries) == (12 if by == "actions" else 24)
     np.testing.assert_allclose(found.shared["cosine"], 1, atol=1e-6)
@@ -58,7 +58,7 @@ def test_a_copy_shares_every_entry(run, by):
 def test_entries_in_another_order_are_the_same_entries(run):
     other = copy_of(run)
     write_records(other.path / "actions" / "entries.jsonl", list(reversed(other.entries())))
-    found = comparison.shared(held(run, other), 0.99, assign=True)
+    found = comparison.shared_entries(held(run, other), 0.99, assign=True)
     assert len(found.shared) == 12 and list(found.shared["entry"]) == list(found.shared["other"])
 
 
@@ -66,7 +66,7 @@ def test_a_rotated_copy_shares_nothing_and_lies_where_chance_would(run):
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(32, 32)))[0]
     made = held(run, with_vectors(copy_of(run), lambda rows: rows @ turn))
     assert made.by_chance is not None and abs(np.nanmean(made.best) - made.by_chance) < 0.15
-    found = comparison.shared(made, 0.7, assign=False)
+    found = comparison.shared_entries(made, 0.7, assign=False)
     assert (len(found.shared), len(found.lost), len(found.gained)) == (0, 12, 12)
 
 

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from stir_core.findings import CriticalTrace
 from stir_core.store.critical import CriticalFile, Of
 from workbench.shared.command_lines import critical_command
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 from workbench.trace import critical
 from workbench.trace.charts import critical_strip
 
@@ -83,11 +83,11 @@ def test_a_rate_that_never_falls_has_no_loss(facts: RunFacts) -> None:
 
 def test_notes_name_what_misleads(facts: RunFacts) -> None:
     trace = facts.steered[BOTH_WRONG]
-    line = critical.notes_of(facts, trace, measured(facts, [8, 8, 1]))
+    line = critical.rates_note(facts, trace, measured(facts, [8, 8, 1]))
     assert "8 continuations each from 7 points 8 tokens apart, not steered" in line and "largest of 6 falls was picked" in line
     assert "was cut" not in line
     cut = trace.model_copy(update={"finish": "length"})
-    line = critical.notes_of(facts, cut, measured(facts, []))
+    line = critical.rates_note(facts, cut, measured(facts, []))
     assert "was cut at 49 tokens" in line and "falls was picked" not in line
 
 

@@ -15,13 +15,11 @@ from streamlit.testing.v1 import AppTest
 from stir_core.records import StepEvidence
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
-from workbench.evaluate import data as method_table
-from workbench.evaluate import flips, transfer
-from workbench.evaluate.charts_pareto import pareto
-from workbench.evaluate.charts_transfer import transfer_heatmap
-from workbench.shared import evaluation_facts
-from workbench.shared.charts_forest import method_forest
-from workbench.shared.evaluation_facts import EvaluationFacts
+from workbench.evaluate import data as flips
+from workbench.evaluate.charts import pareto, transfer_heatmap
+from workbench.shared import facts as evaluation_facts
+from workbench.shared.charts import method_forest
+from workbench.shared.facts import EvaluationFacts
 
 OpenPage = Callable[..., AppTest]
 
@@ -47,7 +45,7 @@ def drawn(app: AppTest) -> list[str]:
 
 def test_the_table_shows_the_reports_numbers(run: Run) -> None:
     report = facts_of(run).report
-    table = method_table.method_table(report).set_index("method")
+    table = flips.method_table(report).set_index("method")
     assert list(table.index) == list(METHODS)
     for method in report.methods:
         row = table.loc[method.name]
@@ -62,13 +60,13 @@ def test_the_table_shows_the_reports_numbers(run: Run) -> None:
             assert row["difference"] == pytest.approx(100 * method.versus.difference.value)
             assert row["difference 95 %"].startswith(f"[{100 * method.versus.difference.low:+.1f}".replace("-", "−"))
     assert table.loc["vanilla", ["won", "difference", "p"]].isna().all()
-    assert set(method_table.RESULTS) | set(method_table.COSTS_AND_TEXT) == {"method", *table.columns}
+    assert set(flips.RESULTS) | set(flips.COSTS_AND_TEXT) == {"method", *table.columns}
 
 
 def test_the_front_is_what_no_other_beats(run: Run) -> None:
     report = facts_of(run).report
-    for column in method_table.COSTS.values():
-        table = method_table.pareto_table(report, column)
+    for column in flips.COSTS.values():
+        table = flips.pareto_table(report, column)
         for row in table.to_dict("records"):
             better = table[
                 (table["cost"] <= row["cost"])
@@ -77,25 +75,25 @@ def test_the_front_is_what_no_other_beats(run: Run) -> None:
             ]
             assert row["front"] == better.empty
     untimed = report.model_copy(update={"methods": (report.methods[0].model_copy(update={"seconds": None}), *report.methods[1:])})
-    assert list(method_table.pareto_table(untimed, "seconds")["method"]) == list(METHODS[1:])
+    assert list(flips.pareto_table(untimed, "seconds")["method"]) == list(METHODS[1:])
 
 
 def test_flips_are_the_reports(run: Run) -> None:
     facts = facts_of(run)
-    table = flips.flip_table(facts, "stir")
+    table = flips.outcome_table(facts, "stir")
     assert list(table["outcome"]) == ["won", "won", "lost", "tied", "tied", "tied", "tied"]
     assert list(table["problem"][:3]) == ["arithmetic/eval/1", "arithmetic/eval/4", "arithmetic/eval/3"]
     for row in table.to_dict("records"):
         i = int(row["problem"].rsplit("/", 1)[1])
         assert (row["baseline right"] == "yes", row["method right"] == "yes") == (is_right("vanilla", i), is_right("stir", i))
     assert flips.pair_of(facts, "stir", "nowhere") is None
-    assert flips.flip_table(facts, "static")["outcome"].eq("tied").all()
+    assert flips.outcome_table(facts, "static")["outcome"].eq("tied").all()
 
 
 def test_seeds_are_paired_with_the_one_answer_of_a_method_without_chance(run: Run) -> None:
     facts = facts_of(run, "votes")
     assert [facts.seeds(name) for name in METHODS] == [1, 1, 1, 3]
-    table = flips.flip_table(facts, "self_consistency:k=3")
+    table = flips.outcome_table(facts, "self_consistency:k=3")
     assert table.set_index("problem").loc["arithmetic/eval/0", "method right"] == "2 of 3"
     pair = flips.pair_of(facts, "self_consistency:k=3", "arithmetic/eval/0", 2)
     assert pair and (pair.baseline.seed, pair.method.seed) == (0, 2)
@@ -118,7 +116,7 @@ def test_transfer_takes_the_largest_clean_evaluation(run: Run, tmp_path: Path) -
     (EvaluationFolder(other, "leaky").path.parent / "torn").mkdir()
     (EvaluationFolder(other, "leaky").path.parent / "torn" / "report.json").write_text("{}")
     found = {each.name: ("arithmetic", [facts_of(each, label) for label in evaluation_facts.evaluations_of(each)]) for each in (run, other)}
-    table, broken = transfer.transfer_table(found)
+    table, broken = flips.transfer_table(found)
     assert len(broken) == 1 and "torn/report.json" in broken[0]
     cells = {(row["run"], row["task"]): row for row in table.to_dict("records")}
     assert cells["other (arithmetic)", "arithmetic"]["label"] == "clean"
@@ -127,7 +125,7 @@ def test_transfer_takes_the_largest_clean_evaluation(run: Run, tmp_path: Path) -
     report = facts_of(run).report
     own = cells["fake (arithmetic)", "arithmetic"]
     assert own["own"] and own["difference"] == pytest.approx(100 * report.methods[1].versus.difference.value)
-    leaky, _ = transfer.transfer_table({"other": ("arithmetic", [facts_of(other, "leaky")])})
+    leaky, _ = flips.transfer_table({"other": ("arithmetic", [facts_of(other, "leaky")])})
     assert leaky["shown"][0].endswith(" !") and "mined" in leaky["note"][0]
     spec = transfer_heatmap(table).to_dict()
     low, high = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
@@ -136,13 +134,13 @@ def test_transfer_takes_the_largest_clean_evaluation(run: Run, tmp_path: Path) -
 
 def test_figures_draw_every_method_and_its_interval(run: Run) -> None:
     report = facts_of(run).report
-    figure = method_forest(*method_table.forest_tables(report), "vanilla")
+    figure = method_forest(*flips.forest_tables(report), "vanilla")
     marks = [trace for trace in figure.data if trace.customdata is not None]
     assert sum(len(trace.x) for trace in marks) == len(METHODS) + len(METHODS) - 1
     accuracies = next(trace for trace in marks if len(trace.x) == len(METHODS))
     assert list(accuracies.x + accuracies.error_x.array) == pytest.approx([100 * m.accuracy.high for m in report.methods])
     assert "(%)" in figure.layout.xaxis.title.text and "points" in figure.layout.xaxis2.title.text
-    drawing = pareto(method_table.pareto_table(report, "decoded"), "tokens an answer")
+    drawing = pareto(flips.pareto_table(report, "decoded"), "tokens an answer")
     assert [trace.name for trace in drawing.data] == ["not beaten at both", *METHODS]
     assert drawing.layout.xaxis.title.text == "tokens an answer" and "%" in drawing.layout.yaxis.title.text
 
@@ -165,7 +163,7 @@ def test_a_whole_evaluation_is_shown(open_page: OpenPage, store: Path) -> None:
     assert not app.warning and not app.info
     assert report.spec.command in [code.value for code in app.code]
     frames = {tuple(frame.value.columns): frame.value for frame in app.dataframe}
-    assert tuple(method_table.RESULTS) in frames and tuple(method_table.COSTS_AND_TEXT) in frames
+    assert tuple(flips.RESULTS) in frames and tuple(flips.COSTS_AND_TEXT) in frames
     app.button_group(key="evaluate_cost").set_value(["GFLOPs"]).run()
     clean(app)
 

@@ -18,11 +18,10 @@ from stir_core.deploy.certify.certificate import Certificate, CertifiedVector, T
 from stir_core.deploy.export import export, export_files, make_bundle
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
-from workbench import shipping
 from workbench.export import data as plan
-from workbench.export.certificates import certificate_table
-from workbench.export.snippets import snippets
-from workbench.shared.run_facts import RunFacts
+from workbench.export import view_prepared as shipping
+from workbench.export.data import certificate_table, snippets
+from workbench.shared.facts import RunFacts
 
 WHEN = "2026-11-21T17:33:14Z"
 EVERY = "bundle,published,easysteer,gguf"

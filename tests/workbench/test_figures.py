@@ -7,18 +7,14 @@ import altair as alt
 import numpy as np
 import pytest
 
-from workbench.basis import charts_cosines as cosine_heatmap
-from workbench.basis import charts_coverage as coverage_bars
-from workbench.basis import charts_map as action_map
-from workbench.basis import charts_selection as selection_replay
-from workbench.basis import columns as entry_columns
+from workbench.basis import charts as action_map
 from workbench.basis import data as basis_geometry
 from workbench.basis import reselection
-from workbench.gates import charts_margins as gate_margins
-from workbench.shared import charts_colours as colours
-from workbench.shared import charts_lens as lens_bars
+from workbench.gates import charts as gate_margins
+from workbench.shared import charts as colours
 from workbench.shared import gate_evidence
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.charts import margin_heatmap
+from workbench.shared.facts import RunFacts
 
 
 def encodings(chart: alt.Chart | alt.LayerChart) -> list[dict]:
@@ -29,9 +25,9 @@ def encodings(chart: alt.Chart | alt.LayerChart) -> list[dict]:
 
 def drawn_map(facts: RunFacts, column: str, projection: str = "pca"):
     """The map coloured by one column, and all its points by entry id."""
-    table = entry_columns.entry_columns(facts)
+    table = basis_geometry.entry_columns(facts)
     places = {"x": table[f"{projection} 1"], "y": table[f"{projection} 2"], "value": table[column]}
-    figure = action_map.action_map(table.assign(**places), projection, column, entry_columns.scale_of(table[column].tolist()))
+    figure = action_map.action_map(table.assign(**places), projection, column, basis_geometry.scale_of(table[column].tolist()))
     return figure, {data[0]: (trace, i) for trace in figure.data for i, data in enumerate(trace.customdata)}
 
 
@@ -62,17 +58,17 @@ def test_map_colours_say_what_the_column_is(facts: RunFacts) -> None:
 
 def test_heatmap_keeps_cluster_order_and_centres_on_zero(facts: RunFacts) -> None:
     table = basis_geometry.heatmap_table(facts, "keys", list(facts.entries))
-    encoding = encodings(cosine_heatmap.cosine_heatmap(table))[0]
+    encoding = encodings(action_map.cosine_heatmap(table))[0]
     assert sorted(encoding["x"]["sort"]) == sorted(facts.entries)
     assert encoding["x"]["sort"] == encoding["y"]["sort"]
     assert encoding["color"]["scale"]["domain"] == [-1, 1] and encoding["color"]["scale"]["domainMid"] == 0
-    stretched = encodings(cosine_heatmap.cosine_heatmap(table, full_range=False))[0]["color"]["scale"]
+    stretched = encodings(action_map.cosine_heatmap(table, full_range=False))[0]["color"]["scale"]
     assert stretched["domain"] == [pytest.approx(table["cosine"].min()), 1.0]
 
 
 def test_margins_are_centred_on_zero(facts: RunFacts) -> None:
     trace = facts.steered["arithmetic/eval/0"]
-    chart = gate_margins.margin_heatmap(gate_evidence.margin_table(trace), len(trace.steps))
+    chart = margin_heatmap(gate_evidence.margin_table(trace), len(trace.steps))
     cells = encodings(chart)[0]
     low, high = cells["color"]["scale"]["domain"]
     assert low == -high and cells["color"]["scale"]["domainMid"] == 0
@@ -84,13 +80,13 @@ def test_every_axis_has_a_title(facts: RunFacts) -> None:
     stored = reselection.stored(facts)
     replay = reselection.replay_table(facts, stored)
     charts = [
-        cosine_heatmap.cosine_heatmap(basis_geometry.heatmap_table(facts, "actions", list(facts.action_ids))),
-        coverage_bars.counts_by_step(basis_geometry.counts_by_step(facts)),
-        selection_replay.gain_parts(replay, 3),
-        selection_replay.counts_of_two(reselection.counts(facts, stored, stored)),
-        gate_margins.margin_heatmap(gate_evidence.margin_table(trace), 5),
+        action_map.cosine_heatmap(basis_geometry.heatmap_table(facts, "actions", list(facts.action_ids))),
+        action_map.coverage_chart(basis_geometry.counts_by_step(facts)),
+        action_map.gain_chart(replay, 3),
+        action_map.counts_of_two(reselection.counts(facts, stored, stored)),
+        margin_heatmap(gate_evidence.margin_table(trace), 5),
         gate_margins.firing_chart(gate_evidence.firing_rates(facts.steered.values())),
-        lens_bars.lens_bars(facts.lenses["p0000c"]),
+        colours.lens_bars(facts.lenses["p0000c"]),
     ]
     for chart in charts:
         first = encodings(chart)[0]
@@ -98,14 +94,14 @@ def test_every_axis_has_a_title(facts: RunFacts) -> None:
 
 
 def test_lens_lists_promoted_then_suppressed(facts: RunFacts) -> None:
-    table = lens_bars.lens_table(facts.lenses["p0000c"], 5)
+    table = colours.lens_table(facts.lenses["p0000c"], 5)
     assert len(table) == 10 and table["token"].is_unique
     assert list(table["sign"]) == ["promoted"] * 5 + ["suppressed"] * 5
     assert (np.diff(table["logit"]) <= 0).all()
 
 
 def test_colours_stay_apart() -> None:
-    assert len(set(colours.ordered(8))) == 8
+    assert len(set(colours.ordered_colours(8))) == 8
     assert len(set(colours.categorical(10))) == 10
     assert colours.symmetric([0.2, -0.5]) == (-0.5, 0.5)
     assert colours.symmetric([]) == (-1e-6, 1e-6)

@@ -17,14 +17,14 @@ from stir_core.evaluate.decoders.registry import method
 from stir_core.intervene.gate import decide
 from stir_core.intervene.replay import ANSWERABLE
 from stir_core.store.runs import DEMO, Run
-from workbench.gates import charts_funnel as gate_funnel
-from workbench.gates import charts_map as gate_map
-from workbench.gates import charts_terms as gate_terms
+from workbench.gates import charts as gate_funnel
 from workbench.gates import data as tables
-from workbench.gates.scales import scales
+from workbench.gates.data import scales
 from workbench.shared import gate_replay as replay
+from workbench.shared.charts import funnel_bars, margin_terms
 from workbench.shared.command_lines import gate_command
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
+from workbench.shared.gate_replay import NOW, RECORDED, STAGES, TERMS, funnel_rows, term_rows, why_not_rows
 
 CHANGES = ({"beta": 0.3}, {"rho": 1.0}, {"tau_null": 1.2}, {"min_sim": 0.6}, {"k_scale": 0.0}, {"k_retrieve": 2}, {"candidates": 1})
 CONFIG = fake_run.fake_config()
@@ -108,8 +108,8 @@ def test_strength_0_leaves_nothing_steered_and_counts_one_flip_an_answer(facts: 
     for id_, answer in answers.items():
         first = next((step.m for step in facts.steered[id_].steps if step.decision.chosen), None)
         assert (answer.turn.step.m if answer.turn else None) == first
-    assert f"{counted.flipped} of {counted.known} decisions flip" in replay.headline(counted)
-    assert f"{counted.behind} steps lie behind" in replay.reach_line(counted)
+    assert f"{counted.flipped} of {counted.known} decisions flip" in replay.flips_line(counted)
+    assert f"{counted.behind} steps lie after" in replay.reach_line(counted)
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def test_what_was_not_measured_is_said_and_never_guessed(narrow: RunFacts) -> No
         counted = replay.tally(answers.values())
         assert counted.flipped == 0 and counted.unknown == len(replay.flip_table(answers.values())) > 0
         assert set(replay.flip_table(answers.values())["now"]) == {"?"}
-        table = tables.why_not_rows(unknown[0].step.evidence, unknown[0].step.decision, unknown[0].again)
+        table = why_not_rows(unknown[0].step.evidence, unknown[0].step.decision, unknown[0].again)
         assert set(table["fate now"]) == {"not in the recording: needs the model"} and table["score now"].isna().all()
-        assert tables.term_rows(unknown[0].again.decision, narrow.config.gate).empty
+        assert term_rows(unknown[0].again.decision, narrow.config.gate).empty
     wide = replay.curve(narrow.steered, narrow.config.gate, narrow.config.gate, "k_retrieve", [4, 5], seed=0)
     assert wide["unknown"].tolist()[0] == 0 < wide["unknown"].tolist()[1] and len(set(wide["n"] + wide["unknown"])) == 1
 
@@ -150,30 +150,30 @@ def test_the_curve_counts_what_a_loop_counts(facts: RunFacts) -> None:
 
 
 def test_the_funnel_adds_up(facts: RunFacts) -> None:
-    table = tables.funnel_rows(sieved(again(facts, tau_null=99.0)))
+    table = funnel_rows(sieved(again(facts, tau_null=99.0)))
     counts = {(row["when"], row["stage"]): row["entries"] for row in table.to_dict("records")}
     steps = [s for t in facts.steered.values() for s in t.steps if s.evidence.retrieved]
-    assert counts[tables.RECORDED, "library at m"] == sum(s.evidence.n_entries for s in steps)
-    assert counts[tables.RECORDED, "committed"] == sum(s.decision.chosen is not None for s in steps)
-    assert counts[tables.NOW, "committed"] == 0
-    assert counts[tables.NOW, "candidates L"] == counts[tables.RECORDED, "candidates L"]
-    layers = gate_funnel.funnel_bars(table).to_dict()["layer"]
-    assert layers[0]["encoding"]["y"]["sort"] == list(tables.STAGES)
+    assert counts[RECORDED, "library at m"] == sum(s.evidence.n_entries for s in steps)
+    assert counts[RECORDED, "committed"] == sum(s.decision.chosen is not None for s in steps)
+    assert counts[NOW, "committed"] == 0
+    assert counts[NOW, "candidates L"] == counts[RECORDED, "candidates L"]
+    layers = funnel_bars(table).to_dict()["layer"]
+    assert layers[0]["encoding"]["y"]["sort"] == list(STAGES)
 
 
 def test_terms_add_up_to_the_margin(facts: RunFacts) -> None:
     gate = facts.config.gate
     for step in sieved(again(facts)):
-        terms = tables.term_rows(step.again.decision, gate)
+        terms = term_rows(step.again.decision, gate)
         for name, part in terms.groupby("candidate"):
             scored = next(s for s in step.step.decision.scored if s.entry_id == name)
             assert part["amount"].sum() == pytest.approx(scored.score - step.step.decision.score_null)
             assert part["amount"].sum() == pytest.approx(part["margin"].tolist()[0])
         committed = set(terms[terms["fate"] == "committed"]["candidate"])
         assert committed == ({step.step.decision.chosen} - {None})
-    shown = next(t for t in (tables.term_rows(s.again.decision, gate) for s in sieved(again(facts))) if len(t))
-    spec = gate_terms.margin_terms(shown, 0.25).to_dict()
-    assert spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == list(tables.TERMS)
+    shown = next(t for t in (term_rows(s.again.decision, gate) for s in sieved(again(facts))) if len(t))
+    spec = margin_terms(shown, 0.25).to_dict()
+    assert spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == list(TERMS)
 
 
 def test_the_map_holds_every_scored_step(facts: RunFacts) -> None:
@@ -185,7 +185,7 @@ def test_the_map_holds_every_scored_step(facts: RunFacts) -> None:
     assert set(table["decision"]) == {"null"} and table["flips"].any() and table["behind"].any()
     own = tables.map_rows(again(facts), outcomes)
     assert (own[own["decision"] == "committed"]["margin"] > 0).all()
-    figure = gate_map.step_map(own, "arithmetic/eval/0", 1)
+    figure = gate_funnel.step_map(own, "arithmetic/eval/0", 1)
     points = [data for trace in figure.data if trace.customdata is not None for data in trace.customdata]
     assert sorted((data[0], data[1]) for data in points) == sorted(zip(own["problem"], own["m"], strict=True))
     assert "(" in figure.layout.xaxis.title.text and "(" in figure.layout.yaxis.title.text
@@ -196,7 +196,7 @@ def test_why_not_under_both_settings(facts: RunFacts) -> None:
     fates = set()
     for changes in CHANGES:
         for step in sieved(again(facts, **changes)):
-            table = tables.why_not_rows(step.step.evidence, step.step.decision, step.again)
+            table = why_not_rows(step.step.evidence, step.step.decision, step.again)
             assert list(table["entry"]) and len(table) == len(step.step.evidence.retrieved) if step.step.evidence.retrieved else table.empty
             for row in table.to_dict("records"):
                 fates.add(str(row["fate now"]).split(",")[0].split(":")[0].split(" (")[0])

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from stir_core.config import config_from, with_changes
 from stir_core.store.runs import Run
 from workbench.shared import gate_replay as replay
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
 SETTINGS = ("beta", "rho", "tau_null", "min_sim", "k_scale", "k_retrieve", "candidates")

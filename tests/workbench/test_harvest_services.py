@@ -10,10 +10,8 @@ from fake_run import make_fake_run
 from stir_core.commands.overrides import overridden
 from stir_core.config import RunConfig, config_from, refusals
 from stir_core.store.progress import ProgressLine
-from workbench.harvest import progress as view
-from workbench.harvest import settings as form
-from workbench.harvest.bases import arguments, bases, toml_of
-from workbench.harvest.model_names import refusal
+from workbench.harvest import data as form
+from workbench.harvest.data import arguments, bases, model_refusal, toml_of
 
 FIELDS = {field.key: field for field in form.fields()}
 
@@ -49,13 +47,13 @@ def test_bounds_are_the_config_s_own(key: str) -> None:
 )
 def test_a_form_that_nobody_touched_gives_the_config_back(data: dict) -> None:
     config = config_from(data)
-    values = {key: form.typed(field, form.shown(field, form.value_of(config, key))) for key, field in FIELDS.items()}
+    values = {key: form.parsed_value(field, form.shown(field, form.value_of(config, key))) for key, field in FIELDS.items()}
     assert config_from(form.as_mapping(values)).model_dump_json() == config.model_dump_json()
-    assert form.changes(config, config) == []
+    assert form.changed_fields(config, config) == []
 
 
 def test_empty_means_none_where_it_may() -> None:
-    assert form.typed(FIELDS["mining.layers"], " ") is None and form.typed(FIELDS["task.system"], "") is None
+    assert form.parsed_value(FIELDS["mining.layers"], " ") is None and form.parsed_value(FIELDS["task.system"], "") is None
     assert FIELDS["gate.max_tool_m"].optional and FIELDS["gate.max_tool_m"].low == 1
     assert FIELDS["task.name"].options and "math500" not in FIELDS["task.name"].options  # for evaluation only
 
@@ -99,16 +97,16 @@ def test_the_command_makes_the_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x/y", "a/b/c", "x", "", "~/m.gguf", "a/b.gguf", "a/../b", "./a", "org/m\n", "-x/y"])
 def test_a_typed_path_is_no_model(name: str) -> None:
-    line = refusal(name, ["smollm2"])
+    line = model_refusal(name, ["smollm2"])
     assert line is not None and "\n" not in line
 
 
 def test_offered_and_hub_names_are_taken_and_local_folders_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refusal("smollm2", ["smollm2"]) is None and refusal("/a/b.gguf", ["/a/b.gguf"]) is None
-    assert refusal("Qwen/Qwen2.5-0.5B", []) is None
+    assert model_refusal("smollm2", ["smollm2"]) is None and model_refusal("/a/b.gguf", ["/a/b.gguf"]) is None
+    assert model_refusal("Qwen/Qwen2.5-0.5B", []) is None
     (tmp_path / "org" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert "takes no paths" in (refusal("org/model", []) or "")
+    assert "takes no paths" in (model_refusal("org/model", []) or "")
 
 
 def line(at: float, stage: str | None, done: int = 0, total: int = 0, *, state: str = "running", **more) -> ProgressLine:
@@ -122,24 +120,24 @@ def test_stages_stand_on_a_time_axis_without_gaps() -> None:
         line(115, "rollouts", 16, 16, tokens=400, seconds=10.0),
         line(117, "states", 0, 9),
     ]
-    table = view.timeline(lines, started=100, now=120)
+    table = form.timeline(lines, started=100, now=120)
     assert table[["stage", "start", "end", "going"]].to_numpy().tolist() == [
         ["loading", 0, 5, False],
         ["rollouts", 5, 17, False],
         ["states", 17, 20, True],
     ]
-    ended = view.timeline([*lines, line(118, "states", 0, 9, state="stopped")], started=100, now=999)
+    ended = form.timeline([*lines, line(118, "states", 0, 9, state="stopped")], started=100, now=999)
     assert ended["end"].tolist()[-1] == 18 and not any(ended["going"].tolist())
-    assert view.timeline([], 0, 1).empty
-    assert view.kept(("rollouts", "states", "actions"), lines) == ["actions"]
+    assert form.timeline([], 0, 1).empty
+    assert form.kept_stages(("rollouts", "states", "actions"), lines) == ["actions"]
 
 
 def test_pace_counts_this_attempt_alone() -> None:
     """Rollouts of an attempt before make the bar longer, not the pace faster."""
     lines = [line(0, "rollouts", 100, 200, seconds=0.0), line(50, "rollouts", 150, 200, tokens=5000, seconds=50.0)]
-    pace = view.pace(lines)
+    pace = form.pace(lines)
     assert pace is not None and pace.share == 0.75
     assert pace.text == "rollouts: 150 of 200 rollouts · 5,000 tokens · 100.0 tokens/s · about 50 s left at this pace"
-    assert view.pace([]) is None and view.pace([line(0, None, state="starting")]) is None
-    done = view.pace([*lines, line(51, "rollouts", 150, 200, state="stopped", tokens=5000, seconds=50.0)])
+    assert form.pace([]) is None and form.pace([line(0, None, state="starting")]) is None
+    done = form.pace([*lines, line(51, "rollouts", 150, 200, state="stopped", tokens=5000, seconds=50.0)])
     assert done is not None and "left" not in done.text

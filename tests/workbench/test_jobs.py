@@ -14,7 +14,7 @@ import pytest
 
 from stir_core.errors import StoreError
 from workbench import jobs
-from workbench.jobs import Job, JobStore
+from workbench.jobs import JobStore, RunJob
 
 FAKE = """
 import json, signal, subprocess, sys, time
@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "jobs"
 
 
-def says(store: JobStore, job: Job) -> None:
+def says(store: JobStore, job: RunJob) -> None:
     """Wait for the command's own first count."""
     until(lambda: (last := store.status(job.id).last) and last.stage)
 

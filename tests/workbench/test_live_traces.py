@@ -13,7 +13,7 @@ from stir_core.config import DecodeConfig
 from stir_core.records import Problem, Trace, TraceEvent
 from stir_core.store.runs import DEMO, Run
 from workbench.live import ModelShelf, Steering, events
-from workbench.shared.run_facts import fingerprint
+from workbench.shared.facts import run_fingerprint
 
 pytestmark = pytest.mark.model
 
@@ -31,7 +31,7 @@ def shelf() -> Iterator[tuple[ModelShelf, Run]]:
 
 def steering(shelf: tuple[ModelShelf, Run]) -> Steering:
     """The session that every tab gets."""
-    return shelf[0].session(shelf[1], fingerprint(shelf[1]))
+    return shelf[0].session(shelf[1], run_fingerprint(shelf[1]))
 
 
 def compared(session: Steering, run: Run, problem: Problem, tokens: int) -> list[Trace]:

@@ -168,7 +168,7 @@ def test_home_compares_identities_once_a_model_is_loaded(open_page: OpenPage, st
         loads.append(config)
         return Loaded()
 
-    monkeypatch.setattr(live, "load_model", load)
+    monkeypatch.setattr(live, "load_core_model", load)
     app = clean(open_page("home"))
     app.button(key="load_model").click().run()
     assert any("refused" in str(element.proto) for element in leaves(clean(app).main) if element.type == "markdown")

@@ -10,7 +10,7 @@ from stir_core.errors import ConfigError
 from stir_core.store.runs import DEMO, Run
 from workbench.basis import reselection
 from workbench.shared import command_lines
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_settings_that_the_config_refuses_are_one_line(small: RunFacts) -> None:
 def test_what_changed_is_counted(small: RunFacts) -> None:
     before = reselection.stored(small)
     after = reselection.reselect(small, reselection.changed_config(small, {"budget": 40, "min_per_control_point": 0, "selector": "random"}))
-    table = reselection.changes(small, before, after)
+    table = reselection.pick_changes(small, before, after)
     sets = {fate: set(table[table["fate"] == fate]["entry"]) for fate in ("kept", "gained", "lost")}
     old, new = set(before.ids), set(after.ids)
     assert sets == {"kept": old & new, "gained": new - old, "lost": old - new}

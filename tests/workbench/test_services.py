@@ -15,12 +15,15 @@ from safetensors.numpy import load_file
 
 from stir_core.errors import DataError
 from stir_core.store.runs import Run
+from workbench.actions.data import marked_segments
 from workbench.basis import data as basis_geometry
 from workbench.home import data as run_overview
-from workbench.shared import action_card, action_table, gate_evidence, visible_text
-from workbench.shared.proportions import Z95, proportion
-from workbench.shared.run_facts import RunFacts, fingerprint
-from workbench.shared.text_segments import side_segments, text_segments
+from workbench.shared import entries as action_card
+from workbench.shared import gate_evidence
+from workbench.shared import text as visible_text
+from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.intervals import Z95, proportion
+from workbench.shared.text import text_segments
 
 
 def lines(run: Run, file: str) -> list[dict]:
@@ -83,14 +86,14 @@ def test_identity_disagreement_is_named() -> None:
 
 def test_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path, "one", "actions")
-    before = fingerprint(run)
-    assert fingerprint(Run.open(run.path)) == before
+    before = run_fingerprint(run)
+    assert run_fingerprint(Run.open(run.path)) == before
     run.discard("actions")
-    assert fingerprint(run) != before
+    assert run_fingerprint(run) != before
 
 
 def test_action_table_counts_and_norms(facts: RunFacts) -> None:
-    table = action_table.action_table(facts).set_index("entry")
+    table = action_card.action_table(facts).set_index("entry")
     assert len(table) == 12
     keys, actions = vectors(facts.run)
     for number, (entry_id, row) in enumerate(table.iterrows()):
@@ -102,13 +105,13 @@ def test_action_table_counts_and_norms(facts: RunFacts) -> None:
         seen = [c["entry_id"] for step in steps for c in step["evidence"]["retrieved"]]
         assert table.loc[entry_id, "retrieved"] == seen.count(entry_id)
     assert table["committed"].sum() > 0
-    assert len(action_table.action_table(facts, null_entries=True)) == 24
+    assert len(action_card.action_table(facts, null_entries=True)) == 24
     assert table.loc["p0000c", "promotes"] == "␣so  ␣total  ␣equals  ↵↵"
 
 
 def test_quality_is_the_reward_gap_of_the_rollouts_shown(facts: RunFacts) -> None:
     entry = facts.entries["p0002c"]
-    right, wrong = action_card.sides(facts, entry)
+    right, wrong = action_card.source_answers(facts, entry)
     assert all(side.verdict and side.verdict.correct for side in right)
     assert not any(side.verdict and side.verdict.correct for side in wrong)
     gap = np.mean([side.reward for side in right]) - np.mean([side.reward for side in wrong])
@@ -117,7 +120,7 @@ def test_quality_is_the_reward_gap_of_the_rollouts_shown(facts: RunFacts) -> Non
 
 def test_rollouts_are_cut_at_the_control_point(facts: RunFacts) -> None:
     for entry in facts.entries.values():
-        for side in chain(*action_card.sides(facts, entry)):
+        for side in chain(*action_card.source_answers(facts, entry)):
             rollout = facts.rollouts[entry.problem_id, int(side.label.split()[-1])]
             assert side.before + side.after == rollout.text
             assert side.before.endswith("\n\n") and side.before.count("\n\n") == entry.m
@@ -130,7 +133,7 @@ def test_cut_of_a_token_with_two_delimiters_is_called_inexact(facts: RunFacts, m
     key = (entry.problem_id, entry.positives[0])
     odd = facts.rollouts[key].model_copy(update={"boundaries": facts.rollouts[key].boundaries[:-1]})
     monkeypatch.setitem(facts.rollouts, key, odd)
-    assert not action_card.sides(facts, entry)[0][0].exact
+    assert not action_card.source_answers(facts, entry)[0][0].exact
 
 
 @pytest.mark.parametrize("by", ["keys", "actions"])
@@ -270,10 +273,11 @@ def test_problem_table_pairs_the_arms(facts: RunFacts) -> None:
 
 def test_model_text_is_kept_to_the_letter(facts: RunFacts) -> None:
     entry = facts.entries["p0000c"]
-    side = action_card.sides(facts, entry)[0][0]
-    pieces = side_segments(side, entry.m)
+    side = action_card.source_answers(facts, entry)[0][0]
+    pieces = marked_segments(side, facts.config.delimiter, entry.m, None)
     assert NASTY in side.before
-    assert "".join(piece["text"] for piece in pieces if piece["role"] != "mark") == side.before + side.after
+    kept = "".join(piece["text"] for piece in pieces if piece["role"] != "mark")  # the delimiter is drawn in the mark
+    assert kept == side.before.removesuffix(facts.config.delimiter) + side.after
     assert [p["text"] for p in text_segments("a\n b\n\n")] == ["a\n b", "↵↵"]
 
 
@@ -289,6 +293,6 @@ def test_plain_escapes_every_markdown_sign() -> None:
 def test_an_empty_library_has_tables_too(facts: RunFacts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bare = RunFacts(make_fake_run(tmp_path, "bare"))
     bare.__dict__.update(entries={}, picks={}, unit_keys=np.zeros((0, WIDTH)), unit_actions=np.zeros((0, WIDTH)), action_ids=())
-    assert action_table.action_table(bare).empty
+    assert action_card.action_table(bare).empty
     assert list(basis_geometry.coverage_table(bare)["entries"]) == [0, 0, 0]
     assert basis_geometry.heatmap_ids(bare, "keys") == ([], 0)

@@ -15,8 +15,8 @@ from stir_core.store.runs import DEMO, Run
 from workbench import live
 from workbench.shared import trace_comparison as tc
 from workbench.shared.command_lines import name_of, run_command, trace_command
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.text_segments import drawn_tokens
+from workbench.shared.facts import RunFacts
+from workbench.trace.data import drawn_tokens
 
 
 def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *, read: bool = True) -> tc.Recording:
@@ -30,7 +30,7 @@ def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *,
             break
         recording.take(event)
     if recording.complete and read:
-        for row, reading in live.readings(FakeSteering(facts.run), [t for t in recording.traces if t is not None], gate):
+        for row, reading in live.read_again(FakeSteering(facts.run), [t for t in recording.traces if t is not None], gate):
             recording.readings[row].append(reading)
     return recording
 
@@ -71,7 +71,7 @@ def test_a_stopped_comparison_keeps_what_came(facts: RunFacts) -> None:
     assert sum(len(recording.ids(row)) for row in (0, 1)) == 7
     assert tc.cost_table(recording)["total tokens"].isna().all()
     assert tc.equality_line(recording) == (True, "the first 3 token ids are equal so far")
-    saved = json.loads(json.dumps(tc.download(recording, "command")))
+    saved = json.loads(json.dumps(tc.comparison_json(recording, "command")))
     assert saved["readings"] == {"vanilla": [], "steered": []}
 
 

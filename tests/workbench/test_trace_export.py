@@ -12,11 +12,10 @@ import pytest
 from test_trace_comparison import recorded
 
 from stir_core.config import GateConfig
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 from workbench.shared.trace_comparison import Recording, Token, first_divergence
-from workbench.trace import presets as trace_presets
-from workbench.trace.document import document, reading_line
-from workbench.trace.html_file import html
+from workbench.trace import data as trace_presets
+from workbench.trace.data import document, html, reading_line
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1><!--<script> & \u2028 \"'"
 

@@ -14,12 +14,12 @@ from page_reading import components, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.config import ModelConfig
-from stir_core.errors import MismatchError, PromptError
+from stir_core.errors import MismatchError, ModelError, PromptError
 from stir_core.store.runs import Run
 from workbench import live
-from workbench.shared.run_facts import fingerprint
-from workbench.shared.visible_text import visible_token
-from workbench.trace.presets import presets
+from workbench.shared.facts import run_fingerprint
+from workbench.shared.text import visible_token
+from workbench.trace.data import presets
 
 OpenPage = Callable[..., AppTest]
 
@@ -109,7 +109,7 @@ def test_refusals_are_one_line(
     def refuse(*_: object, **__: object) -> object:
         raise error
 
-    monkeypatch.setattr(live, "open_session", refuse)
+    monkeypatch.setattr(live, "open_steering", refuse)
     app = open_page("trace")
     app.button(key="trace_start").click().run()
     assert not app.exception
@@ -118,7 +118,7 @@ def test_refusals_are_one_line(
 
 def test_two_tabs_share_one_model(open_page: OpenPage, sessions: list[FakeSteering], monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    monkeypatch.setattr(live, "load_model", lambda config: loads.append(config) or LoadedFake())
+    monkeypatch.setattr(live, "load_core_model", lambda config: loads.append(config) or LoadedFake())
     decode(open_page("trace"))
     decode(open_page("trace"))
     assert len(loads) == 1 and len(sessions) == 1
@@ -132,13 +132,29 @@ def test_the_shelf_lets_go_of_a_model_before_it_takes_another(fake_run: Run, mon
         held_while_loading.append(shelf.identity)
         return LoadedFake()
 
-    monkeypatch.setattr(live, "load_model", load)
-    monkeypatch.setattr(live, "open_session", lambda run, model: FakeSteering(run))
-    first = shelf.session(fake_run, fingerprint(fake_run))
-    assert shelf.session(fake_run, fingerprint(fake_run)) is first
+    monkeypatch.setattr(live, "load_core_model", load)
+    monkeypatch.setattr(live, "open_steering", lambda run, model: FakeSteering(run))
+    first = shelf.session(fake_run, run_fingerprint(fake_run))
+    assert shelf.session(fake_run, run_fingerprint(fake_run)) is first
     assert shelf.session(fake_run, "the run was made again") is not first
     shelf.load(ModelConfig(name="another"))
     assert held_while_loading == [None, None]
+
+
+def test_another_model_is_refused_while_one_answers(fake_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, other = live.ModelShelf(), ModelConfig(name="another")
+    monkeypatch.setattr(live, "load_core_model", lambda config: LoadedFake())
+    monkeypatch.setattr(live, "open_steering", lambda run, model: FakeSteering(run))
+    print_of_run = run_fingerprint(fake_run)
+    with shelf.lent(fake_run, print_of_run) as first, shelf.lent(fake_run, print_of_run) as second:
+        assert first is second  # tabs share a model
+        with pytest.raises(ModelError, match=r"is answering in another tab.*then ask for another again"):
+            shelf.load(other)
+        assert shelf.session(fake_run, print_of_run) is first
+    with pytest.raises(RuntimeError), shelf.lent(fake_run, print_of_run):
+        raise RuntimeError("a page that is left in the middle gives the model back")
+    shelf.load(other)
+    assert shelf.session(fake_run, print_of_run) is not first
 
 
 def test_the_result_is_kept_while_other_pages_are_open(open_page: OpenPage, sessions: list[FakeSteering]) -> None:

@@ -1,4 +1,4 @@
-"""What an impulse does, as tables: layers, tokens behind it, attention heads, next tokens and doses."""
+"""The Actions page's tables: what an impulse did at a recorded control point, and the tokens whose states were averaged."""
 
 import pandas as pd
 
@@ -6,8 +6,9 @@ from stir_core.evaluate.dose import degenerates_at, meters, strength_for
 from stir_core.evaluate.spots import held_out_spots, source_spots
 from stir_core.records import Entry, TokenWeight
 from stir_core.responses import Dose, ImpulseResponse, Spot
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.visible_text import visible_token
+from workbench.shared.entries import SourceAnswer
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import Segment, segment, visible_token
 
 NATS = (0.1, 0.5)
 """Divergences whose strength is read off the dose-response."""
@@ -28,7 +29,7 @@ def spot_label(spot: Spot) -> str:
     return f"held-out: {spot.problem_id}, control point {spot.m} ({what}{sim})"
 
 
-def headline(found: ImpulseResponse) -> list[tuple[str, str, str]]:
+def impulse_figures(found: ImpulseResponse) -> list[tuple[str, str, str]]:
     """The figures on top: name, value, what it means."""
     first, last = found.layers[0], found.layers[-1]
     later = found.kl[1:]
@@ -38,7 +39,11 @@ def headline(found: ImpulseResponse) -> list[tuple[str, str, str]]:
     return [
         ("KL at the control point", f"{found.kl[0]:.3f} nats", "KL(steered || unsteered) of the next-token distribution."),
         ("with attention frozen", "–" if frozen is None else f"{frozen:.0%}", "Share of it that is left with all patterns held unsteered."),
-        ("mean KL behind", f"{sum(later) / len(later):.4f} nats" if later else "–", "Over the recorded tokens of the step, read again."),
+        (
+            "mean KL afterwards",
+            f"{sum(later) / len(later):.4f} nats" if later else "–",
+            "Over the recorded tokens of the step.",
+        ),
         ("size where it is added", f"{first.relative:.0%} of ‖h‖", "Norm of the impulse over the norm of the unsteered residual."),
         ("cosine at the last layer", cosine, "Of the disturbance with the injected vector."),
         *((f"{nats:g} nats at", _strength(strength_for(found.doses, nats), found, "outside"), DOSE_HELP) for nats in NATS),
@@ -82,7 +87,7 @@ def travel_table(found: ImpulseResponse) -> pd.DataFrame:
 
 
 def divergence_table(found: ImpulseResponse) -> pd.DataFrame:
-    """One row a token and way: divergence of the distribution behind it, with attention free and frozen."""
+    """One row a token and way: divergence of the distribution after it, with attention free and frozen."""
     ways = (("attention free", found.kl), ("attention frozen", found.kl_frozen))
     rows = [(way, position, token_label(found, position), kl) for way, kls in ways for position, kl in enumerate(kls)]
     return pd.DataFrame(rows, columns=["way", "position", "token", "kl"])
@@ -107,7 +112,7 @@ def shift_table(found: ImpulseResponse, n: int = 12) -> pd.DataFrame:
 
 
 def attention_table(found: ImpulseResponse) -> pd.DataFrame:
-    """One row a layer and head: mean attention of the tokens behind the control point to it; empty when there are none."""
+    """One row a layer and head: mean attention of the tokens after the control point to it; empty when there are none."""
     rows = [
         (layer, head, unsteered, steered, steered - unsteered)
         for layer, (before, after) in enumerate(zip(found.attention_unsteered, found.attention_steered, strict=True))
@@ -138,3 +143,26 @@ def _dose_row(dose: Dose, unsteered: Dose) -> dict[str, object]:
 
 def _words(tokens: tuple[TokenWeight, ...]) -> str:
     return "  ".join(visible_token(token.text) for token in tokens)
+
+
+def state_table(facts: RunFacts, entry: Entry) -> pd.DataFrame:
+    """Where each averaged state stands; ``token``: number in the answer, ``position``: in the whole sequence, prompt included, from 0."""
+    rows = []
+    for sign, members in (("+", entry.positives), ("−", entry.negatives)):
+        for k in members:
+            rollout = facts.rollouts.get((entry.problem_id, k))
+            if rollout is None or len(rollout.boundaries) < entry.m:
+                continue
+            at = rollout.boundaries[entry.m - 1]
+            rows.append((sign, k, at, len(rollout.prompt_ids) + at - 1, rollout.token_ids[at - 1], rollout.n_tokens, rollout.reward))
+    return pd.DataFrame(rows, columns=["side", "rollout", "token", "position", "id", "tokens", "reward"])
+
+
+def marked_segments(side: SourceAnswer, delimiter: str, m: int, token_id: int | None) -> list[Segment]:
+    """An answer cut at its control point: muted before, the delimiter that the state was read at as a mark, then what followed."""
+    cut = side.before.rfind(delimiter)
+    body, end = (side.before, "") if cut < 0 else (side.before[:cut], side.before[cut:])
+    where = "" if side.tokens_before is None else f"token {side.tokens_before} of the answer"
+    name = "" if token_id is None else f", id {token_id}"
+    tip = f"state read here: {where}{name}, the last of the delimiter" if where else "state read here"
+    return [segment(body, "past"), segment(f"{visible_token(end)}⟦state, m = {m}⟧ ", "mark", tip), segment(side.after)]

@@ -5,7 +5,7 @@ Nothing is written. Two selections are compared by yardsticks that neither was c
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from stir_core.keyspace import apply_space
 from stir_core.records import Pick
 from stir_core.store.runs import Run
 from workbench.basis.data import set_row
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 
 class Selection(NamedTuple):
@@ -40,7 +40,7 @@ class Selection(NamedTuple):
         return [pick.entry_id for pick in self.picks]
 
 
-def changed_config(facts: RunFacts, changes: Mapping[str, Any]) -> RunConfig:
+def changed_config(facts: RunFacts, changes: Mapping[str, object]) -> RunConfig:
     """The run's config with other ``basis`` settings.
 
     Raises:
@@ -51,7 +51,7 @@ def changed_config(facts: RunFacts, changes: Mapping[str, Any]) -> RunConfig:
     return config_from(data)
 
 
-def differing(facts: RunFacts, config: RunConfig) -> dict[str, Any]:
+def differing(facts: RunFacts, config: RunConfig) -> dict[str, object]:
     """The ``basis`` settings in which a config differs from the run's own."""
     ours, theirs = facts.config.basis.model_dump(mode="json"), config.basis.model_dump(mode="json")
     return {key: value for key, value in theirs.items() if value != ours[key]}
@@ -122,17 +122,17 @@ def metrics(facts: RunFacts, selection: Selection) -> dict[str, float | None]:
     return {
         "picks": len(ids),
         "forced in": sum(pick.forced for pick in selection.picks),
-        "corrective": _number(row["corrective"]),
-        "null": _number(row["null"]),
-        "split pairs": _number(row["split pairs"]),
+        "corrective": row["corrective"],
+        "null": row["null"],
+        "split pairs": row["split pairs"],
         "actions without their null": orphans["corrective"],
         "nulls without their action": orphans["null"],
         "coverage, mean": None if cover is None else float(cover.mean()),
         "coverage, worst": None if cover is None else float(cover.min()),
-        "key rank": _number(row["key rank"]),
-        "action rank": _number(row["action rank"]),
-        "mean key cosine": _number(row["key cosine"]),
-        "mean quality": _number(row["mean quality"]),
+        "key rank": row["key rank"],
+        "action rank": row["action rank"],
+        "mean key cosine": row["key cosine"],
+        "mean quality": row["mean quality"],
         "problems": len({facts.entries[i].problem_id for i in ids}),
         "quality gain, sum": sum(part.quality for part in selection.parts),
         "log-det gain, sum": sum(part.diversity for part in selection.parts),
@@ -149,7 +149,7 @@ def comparison(facts: RunFacts, before: Selection, after: Selection) -> pd.DataF
     return pd.DataFrame(rows, columns=["what", "stored", "re-selected", "change"])
 
 
-def changes(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
+def pick_changes(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
     """Every entry that either picked: kept, gained or lost, with its place in both (counted from 1)."""
     old, new = ({pick.entry_id: pick.rank + 1 for pick in each.picks} for each in (before, after))
     fates = {id_: "kept" if id_ in old and id_ in new else "gained" if id_ in new else "lost" for id_ in [*new, *old]}
@@ -212,7 +212,3 @@ def _orphans(facts: RunFacts, ids: list[str]) -> Counter[str]:
     """Entries by kind whose other half of the pair was not picked."""
     chosen = Counter(facts.entries[i].pair for i in ids)
     return Counter(facts.entries[i].kind for i in ids if chosen[facts.entries[i].pair] == 1)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

@@ -5,14 +5,15 @@ import streamlit as st
 from workbench import session
 from workbench.basis import data as geometry
 from workbench.basis import view_cache as cache
-from workbench.basis.charts_cosines import CELL, cosine_heatmap
-from workbench.basis.charts_coverage import counts_by_step
+from workbench.basis.charts import CELL, cosine_heatmap, coverage_chart
 from workbench.basis.view_map import lassoed
 from workbench.bootstrap import PAGES
-from workbench.shared.action_card import neighbours
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import COVERAGE_COLUMNS
-from workbench.shared.visible_text import plain
+from workbench.shared.entries import neighbours
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_tables import Columns, data_table, number_column
+
+pass
 
 _STRETCH = "Keys of one model share a large common part, so their cosines crowd below 1; stretched starts at the smallest one."
 _HEATMAP = "basis_heatmap"
@@ -89,13 +90,29 @@ def _pair(facts: RunFacts, one: str, other: str | None) -> None:
         st.text(problem.question if problem else "")
 
 
-def coverage(facts: RunFacts) -> None:
+def coverage_view(facts: RunFacts) -> None:
     """What selection kept, against what was mined and what was dropped."""
     st.markdown("**Selected against dropped**")
-    st.dataframe(cache.coverage_table(facts), hide_index=True, placeholder="", column_config=COVERAGE_COLUMNS, alt="Coverage of the basis")
+    table = cache.made_once(facts, "coverage", lambda: geometry.coverage_table(facts))
+    data_table(table, COVERAGE_COLUMNS, "Coverage of the basis")
     config = facts.config.basis
     st.caption(
         f"Selector {config.selector}, budget B = {config.budget}, diversity λ = {config.diversity:g}, ε = {config.epsilon:g}, "
         f"at least {config.min_per_control_point} a control point. Ranks are effective ranks."
     )
-    st.altair_chart(counts_by_step(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")
+    st.altair_chart(coverage_chart(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")
+
+
+COVERAGE_COLUMNS: Columns = {
+    "split pairs": number_column(
+        "split pairs", "%d", "Pairs with only one of their two entries in this set: its null cannot answer its action."
+    ),
+    "mean quality": number_column("mean quality", "%.3f", "Mean reward gap."),
+    "key rank": number_column("key rank", "%.1f", "Effective rank of the unit keys: exp of the spectral entropy."),
+    "key cosine": number_column("key cosine", "%.3f", "Mean cosine over all pairs of keys."),
+    "action rank": number_column("action rank", "%.1f", "Effective rank of the unit actions."),
+    "action cosine": number_column("action cosine", "%.3f", "Mean cosine over all pairs of actions."),
+    "nearest selected": number_column("nearest", "%.3f", "Mean cosine of each key with its nearest selected key."),
+    "worst": number_column("worst", "%.3f", "Smallest such cosine: the entry that the basis covers least."),
+    "unreachable": number_column("unreachable", "%d", "Entries at the last control point, which retrieval never asks for."),
+}

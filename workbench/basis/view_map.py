@@ -1,17 +1,114 @@
-"""The Basis page's map: a click chooses an entry everywhere, a lasso or box collects entries, rings show what was chosen elsewhere."""
+"""The Basis page's map: a click chooses an entry everywhere, a lasso or box collects entries, marks show what was chosen elsewhere.
 
+The chart itself is left as it is and marks are laid over it, for a chart that changes is a new one to Streamlit and loses its zoom
+and its selection.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
+from streamlit import column_config as cc
+from streamlit.components.v2 import component
 
+from stir_core.curation import MAX_WHY, make_edit
+from stir_core.errors import StirError
+from stir_core.store.curation import Curation, signature
 from workbench import session
-from workbench.basis import columns
-from workbench.basis import data as geometry
+from workbench.basis import data as columns
 from workbench.basis import view_cache as cache
-from workbench.basis.view_marks import Marks, Point, map_marks
-from workbench.shared.action_card import neighbours
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.charts import CHOSEN, GREY
+from workbench.shared.entries import neighbours
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
+
+MapPoint = tuple[float, float]
+
+_JS = """
+const SVG = "http://www.w3.org/2000/svg"
+
+export default function (component) {
+  const { data, parentElement } = component
+  parentElement.stopMarks?.()
+  if (!data) return
+  let gd = null, svg = null, last = ""
+
+  const make = (name, attributes) => {
+    const node = document.createElementNS(SVG, name)
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value)
+    return node
+  }
+  const forget = () => {
+    svg?.remove()
+    for (const name of ["plotly_relayouting", "plotly_relayout", "plotly_afterplot"]) gd?.removeListener?.(name, draw)
+    gd = svg = null
+    last = ""
+  }
+  const find = () => {
+    const found = document.querySelector("." + data.chart + " .js-plotly-plot")
+    if (found === gd && (!svg || svg.isConnected)) return
+    forget()
+    if (!found?._fullLayout?.xaxis || !found.on) return
+    gd = found
+    gd.style.position = "relative"
+    svg = make("svg", { class: "map-marks", "aria-hidden": "true" })
+    svg.style.cssText = "position:absolute;left:0;top:0;pointer-events:none"
+    gd.appendChild(svg)
+    for (const name of ["plotly_relayouting", "plotly_relayout", "plotly_afterplot"]) gd.on(name, draw)
+  }
+  function draw() {
+    const x = gd?._fullLayout?.xaxis, y = gd?._fullLayout?.yaxis
+    if (!svg || !x || !y) return
+    const sight = [...x.range, ...y.range, x._offset, x._length, y._offset, y._length].join()
+    if (sight === last) return
+    last = sight
+    const across = (v) => (v - x.range[0]) / (x.range[1] - x.range[0]) * x._length
+    const down = (v) => y._length - (v - y.range[0]) / (y.range[1] - y.range[0]) * y._length
+    svg.setAttribute("width", x._length)
+    svg.setAttribute("height", y._length)
+    svg.style.left = x._offset + "px"
+    svg.style.top = y._offset + "px"
+    svg.replaceChildren()
+    const ring = (place, what, r, colour, width, more = {}) => svg.appendChild(make("circle", {
+      class: what, cx: across(place[0]), cy: down(place[1]), r, fill: "none", stroke: colour, "stroke-width": width, ...more }))
+    const line = (a, b, what, colour, width, more = {}) => svg.appendChild(make("line", {
+      class: what, x1: across(a[0]), y1: down(a[1]), x2: across(b[0]), y2: down(b[1]), stroke: colour, "stroke-width": width, ...more }))
+    for (const place of data.lasso) ring(place, "lassoed", 7, data.ink, 1.2, { "stroke-opacity": 0.75 })
+    if (!data.chosen) return
+    for (const place of data.near) line(data.chosen, place, "near", data.ink, 1, { "stroke-opacity": 0.8 })
+    if (data.other) {
+      line(data.chosen, data.other, "pair", data.colour, 1.6, { "stroke-dasharray": "5 3" })
+      ring(data.other, "other", 9.5, data.colour, 2, { "stroke-dasharray": "3 2.4" })
+    }
+    ring(data.chosen, "chosen", 9.5, data.colour, 2.6)
+  }
+  const look = () => { find(); draw() }
+  const clock = setInterval(look, 150)  // the chart may come later, be drawn anew, or grow to full screen
+  look()
+  parentElement.stopMarks = () => { clearInterval(clock); forget() }
+  return () => parentElement.stopMarks?.()
+}
+"""
+
+_MARKS = component("stir_map_marks", html="<span></span>", css=":host { display: none }", js=_JS)
+
+
+class Marks(NamedTuple):
+    """Places on a map, in its own coordinates."""
+
+    chosen: MapPoint | None
+    other: MapPoint | None = None
+    near: Sequence[MapPoint] = ()
+    lasso: Sequence[MapPoint] = ()
+
+
+def map_marks(chart_key: str, marks: Marks, *, key: str) -> None:
+    """Draw marks over the plotly chart of that key."""
+    _MARKS(data={"chart": f"st-key-{chart_key}", "colour": CHOSEN, "ink": GREY, **marks._asdict()}, key=key)
+
 
 _MAP, _LASSO, _BY_REGION = "basis_map", "basis_lasso", "basis_by_region"
 _HELP = (
@@ -22,8 +119,8 @@ _HELP = (
 
 def action_map_view(facts: RunFacts, chosen: str) -> None:
     """The map with its two choices."""
-    names = geometry.projections(facts)
-    table = cache.entry_table(facts)
+    names = columns.projections(facts)
+    table = cache.every_entry(facts)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         projection = st.segmented_control(
             "Projection", names, default=names[0], required=True, format_func=str.upper, key="basis_projection"
@@ -51,36 +148,112 @@ def action_map_view(facts: RunFacts, chosen: str) -> None:
 
 def lassoed(facts: RunFacts) -> list[str]:
     """Entries inside the last lasso or box, in the order of the run; empty where there is none."""
-    inside = frozenset(st.session_state.get(_LASSO, ()))
+    inside = frozenset(session.state_of(_LASSO, ()))
     return [id_ for id_ in facts.entries if id_ in inside]
 
 
 def drop_lasso() -> None:
     """Forget the lasso."""
-    st.session_state.pop(_LASSO, None)
+    session.take_state(_LASSO)
 
 
 def take_selection() -> None:
     """What the browser selected: a region is collected, a single click chooses, an emptied region is forgotten."""
-    selection = (st.session_state.get(_MAP) or {}).get("selection") or {}
+    selection = (session.state_of(_MAP) or {}).get("selection") or {}
     found = [str(data[0]) for data in session.selected_points(_MAP) if data]
     region = bool(selection.get("lasso") or selection.get("box"))
     if region:
-        st.session_state[_LASSO] = found
+        session.set_state(_LASSO, found)
     elif found:
         session.point_at(session.ACTION, found[0])
-    elif st.session_state.get(_BY_REGION):
+    elif session.state_of(_BY_REGION):
         drop_lasso()
-    st.session_state[_BY_REGION] = region
+    session.set_state(_BY_REGION, region)
 
 
 def _marks(facts: RunFacts, table: pd.DataFrame, projection: str, chosen: str) -> Marks:
     places = table.set_index("entry")[[f"{projection} 1", f"{projection} 2"]]
 
-    def of(ids: Sequence[str]) -> list[Point]:
+    def of(ids: Sequence[str]) -> list[MapPoint]:
         return [(float(x), float(y)) for x, y in places.reindex(list(ids)).itertuples(index=False)]
 
     other = session.chosen(session.OTHER)
     other = other if other in facts.entries and other != chosen else None
     near = neighbours(facts, chosen, "keys")["entry"].tolist()
     return Marks(of([chosen])[0], of([other])[0] if other else None, of(near), of(lassoed(facts)))
+
+
+_TABLE, _TAG, _WHY = "basis_lasso_table", "basis_tag", "basis_tag_why"
+_TAGGED, _REFUSED = "basis_tagged", "basis_tag_refused"
+
+
+def lasso_table(facts: RunFacts) -> None:
+    """Nothing without a lasso; a click on a row chooses its entry."""
+    ids = lassoed(facts)
+    if not ids:
+        return
+    every = cache.every_entry(facts)
+    table = pd.DataFrame(every[every["entry"].isin(ids)]).reset_index(drop=True)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(ids)} entries in the lasso**")
+        st.button("Clear", key="basis_lasso_clear", on_click=drop_lasso, help="A double click on the map does the same.")
+        st.download_button(
+            "Download these rows (CSV)", lambda: table.to_csv(index=False), f"{facts.name}-lasso.csv", "text/csv", on_click="ignore"
+        )
+    left, right = st.columns([1.7, 1], gap="medium")
+
+    with left:
+        entry_table(table.dropna(axis="columns", how="all"), ACTION_COLUMNS, key=_TABLE, alt="Entries in the lasso", height=300)
+    with right:
+        data_table(columns.column_summary(every, ids), LASSO_COLUMNS, "Mean and median", height=300)
+    _tag_all(facts, ids)
+    kinds = Counter(table["kind"].tolist())
+    inside = sum(table["in the basis"].tolist())
+    st.caption(f"{kinds['corrective']} corrective, {kinds['null']} null; {inside} in the basis; {table['problem'].nunique()} problems.")
+
+
+def _tag_all(facts: RunFacts, ids: list[str]) -> None:
+    """One edit of the run's curation for all of them; it can be taken back on the Curate page."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input("Tag", key=_TAG, max_chars=48, width=220, help="Letters, digits, spaces and . : + - _")
+        st.text_input("Why", key=_WHY, max_chars=MAX_WHY, width=320, help="Kept in the history, with your name and the time.")
+        st.button(f"Tag {len(ids)} entries", key="basis_tag_apply", on_click=_add_tag, args=(facts, ids))
+    done, refused = session.take_state(_TAGGED), session.take_state(_REFUSED)
+    if done:
+        st.success(plain(done))
+    if refused:
+        st.error(plain(refused))
+
+
+def _add_tag(facts: RunFacts, ids: list[str]) -> None:
+    tag, why = (str(session.state_of(key) or "") for key in (_TAG, _WHY))
+    try:
+        who, when = signature()
+        after = Curation.open(facts.run).add(make_edit("tag", ids, tag, who=who, when=when, why=why))
+    except StirError as error:  # said where the button is; what was typed stays
+        session.set_state(_REFUSED, str(error))
+        return
+    session.set_state(_TAGGED, f'Edit {len(after)}: {len(ids)} entries tagged "{tag}". It can be taken back on the Curate page.')
+    session.set_state(_TAG, "")
+
+
+def all_coordinates(facts: RunFacts) -> None:
+    """Every entry with its places on all maps and all columns, as a file."""
+    st.download_button(
+        "Download all entries with coordinates (CSV)",
+        lambda: cache.every_entry(facts).to_csv(index=False),
+        f"{facts.name}-entries.csv",
+        "text/csv",
+        key="basis_csv",
+        on_click="ignore",
+        help="One row an entry: every stored map's coordinates, and every column that the map can be coloured by.",
+    )
+
+
+LASSO_COLUMNS: Columns = {
+    "column": cc.TextColumn("column", width=120),
+    "n": number_column("n", "%d", "Entries in the lasso that have a value.", width=44),
+    "mean": number_column("mean", "%.3f", "Over the lasso.", width=70),
+    "median": number_column("median", "%.3f", "Over the lasso.", width=70),
+    "mean of all": number_column("mean of all", "%.3f", "Over every entry of the run that has a value.", width=84),
+}

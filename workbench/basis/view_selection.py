@@ -3,6 +3,7 @@
 from typing import Any
 
 import streamlit as st
+from streamlit import column_config as cc
 
 from stir_core.basis.selection import SELECTORS
 from stir_core.config import BasisConfig
@@ -10,19 +11,21 @@ from workbench import session
 from workbench.basis import data as geometry
 from workbench.basis import reselection
 from workbench.basis import view_cache as cache
-from workbench.basis.charts_selection import PICKED, counts_of_two, gain_parts, picks_map
+from workbench.basis.charts import PICKED, counts_of_two, gain_chart, picks_map
 from workbench.shared.command_lines import reselect_command
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import CHANGE_COLUMNS, COMPARISON_COLUMNS
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table, number_column
+
+pass
 
 _HELP = {name: field.description for name, field in BasisConfig.model_fields.items()}
 _PICK, _GAINS = "basis_pick", "basis_gains"
 
 
 @st.fragment
-def replay(facts: RunFacts) -> None:
+def replay_view(facts: RunFacts) -> None:
     """The picks up to one, on a map and as gains, and why that one was picked."""
     selection = cache.stored_selection(facts)
     table = reselection.replay_table(facts, selection)
@@ -30,7 +33,7 @@ def replay(facts: RunFacts) -> None:
         st.info("The basis of this run is empty: there is nothing to replay.")
         return
     now = _pick_slider(len(table))
-    every = cache.entry_table(facts)
+    every = cache.every_entry(facts)
     projection = geometry.projections(facts)[0]
     places = every[["entry"]].assign(x=every[f"{projection} 1"], y=every[f"{projection} 2"])
     places = places.merge(table[["entry", "pick"]], how="left", on="entry")
@@ -38,13 +41,13 @@ def replay(facts: RunFacts) -> None:
     def choose_pick() -> None:
         found = session.selected_cells(_GAINS, PICKED)
         if found and "pick" in found[0]:
-            st.session_state[_PICK] = int(found[0]["pick"])
+            session.set_state(_PICK, int(found[0]["pick"]))
 
     left, right = st.columns([1, 1.25], gap="medium")
     with left:
         st.altair_chart(picks_map(places, now), key="basis_picks_map", alt=f"The first {now} picks on the {projection} map")
     with right:
-        st.altair_chart(gain_parts(table, now), key=_GAINS, on_select=choose_pick, alt="Both parts of every pick's gain")
+        st.altair_chart(gain_chart(table, now), key=_GAINS, on_select=choose_pick, alt="Both parts of every pick's gain")
     _why_picked(facts, selection, table.iloc[now - 1].to_dict())
     selector = facts.config.basis.selector
     aside = "" if selector == "dpp" else f" The selector {selector} did not look at them; they say what its picks were worth."
@@ -56,9 +59,9 @@ def replay(facts: RunFacts) -> None:
 
 def _pick_slider(last: int) -> int:
     def move(by: int) -> None:
-        st.session_state[_PICK] = min(last, max(1, st.session_state[_PICK] + by))
+        session.set_state(_PICK, min(last, max(1, session.state_of(_PICK) + by)))
 
-    st.session_state[_PICK] = min(last, max(1, st.session_state.get(_PICK, last)))
+    session.set_state(_PICK, min(last, max(1, session.state_of(_PICK, last))))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
             "", icon=":material/chevron_left:", key="basis_pick_back", on_click=move, args=(-1,), help="One pick back.", shortcut="Left"
@@ -93,30 +96,20 @@ def _why_picked(facts: RunFacts, selection: reselection.Selection, row: dict[str
 
 
 @st.fragment
-def reselect(facts: RunFacts) -> None:
+def reselect_view(facts: RunFacts) -> None:
     """Sliders for what selection depends on; both selections side by side, and the command that would make the new one."""
     config = reselection.changed_config(facts, _settings(facts))
     before, after = cache.stored_selection(facts), cache.selection_of(facts, config)
     changed = reselection.differing(facts, config)
     _standing(facts, before, after, changed)
-    table = cache.comparison(facts, after)
+    table = cache.made_once(facts, "comparison", lambda: reselection.comparison(facts, before, after), reselection.digest(config))
     left, right = st.columns([1.15, 1], gap="medium")
     with left:
-        st.dataframe(
-            table, hide_index=True, placeholder="", column_config=COMPARISON_COLUMNS, height=600, alt="Stored basis and re-selection"
-        )
+        data_table(table, COMPARISON_COLUMNS, "Stored basis and re-selection", height=600)
     with right:
         st.altair_chart(counts_of_two(reselection.counts(facts, before, after)), alt="Picks at every control point, stored and re-selected")
-        moved = reselection.changes(facts, before, after)
-        st.dataframe(
-            moved,
-            hide_index=True,
-            placeholder="",
-            column_config=CHANGE_COLUMNS,
-            height=290,
-            key="basis_changes",
-            alt="Gained, lost and kept",
-        )
+        moved = reselection.pick_changes(facts, before, after)
+        data_table(moved, CHANGE_COLUMNS, "Gained, lost and kept", key="basis_changes", height=290)
     for note in after.notes:
         st.caption(plain(f"Note: {note}."))
     if changed:
@@ -126,7 +119,7 @@ def reselect(facts: RunFacts) -> None:
         )
 
 
-def _settings(facts: RunFacts) -> dict[str, Any]:
+def _settings(facts: RunFacts) -> dict[str, object]:
     """What the sliders say, starting from the run's own settings; the config's rules have the last word on it."""
     own, name = facts.config.basis, facts.name
     n = len(facts.entries)
@@ -170,7 +163,7 @@ def _settings(facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _standing(facts: RunFacts, before: reselection.Selection, after: reselection.Selection, changed: dict[str, Any]) -> None:
+def _standing(facts: RunFacts, before: reselection.Selection, after: reselection.Selection, changed: dict[str, object]) -> None:
     kept = len(set(before.ids) & set(after.ids))
     said = ", ".join(f"{key} {value}" for key, value in changed.items()) or "the run's own settings"
     st.markdown(
@@ -180,3 +173,24 @@ def _standing(facts: RunFacts, before: reselection.Selection, after: reselection
         st.warning(
             "The run's own settings choose other picks today than those stored: the basis is stale. Make it again with --redo basis."
         )
+
+
+COMPARISON_COLUMNS: Columns = {
+    "what": cc.TextColumn(
+        "what", width=200, help="Coverage: cosine of each mined key with its nearest pick. Ranks: effective. All of raw vectors."
+    ),
+    "stored": number_column("stored", "%.4g", "The run's basis.", width=86),
+    "re-selected": number_column("re-selected", "%.4g", "Under the settings above.", width=92),
+    "change": number_column("change", "%+.4g", "Re-selected minus stored.", width=86),
+}
+
+
+CHANGE_COLUMNS: Columns = {
+    "fate": cc.TextColumn("fate", width=64),
+    "entry": cc.TextColumn("entry", width=72),
+    "m": number_column("m", "%d", "Control point.", width=36),
+    "kind": cc.TextColumn("kind", width=80),
+    "quality": number_column("quality", "%.3f", "Mined reward gap.", width=66),
+    "pick before": number_column("pick before", "%d", "Rank in the stored basis; empty: not in it.", width=82),
+    "pick now": number_column("pick now", "%d", "Rank in the re-selection; empty: not in it.", width=74),
+}

@@ -3,15 +3,13 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts_colours import CHOSEN, DIVERGING, GREY, STEERED, categorical, symmetric
-from workbench.shared.charts_gate_axes import gate_axes, key_mark
-from workbench.shared.charts_intervals import reach
+from workbench.shared.charts import CHOSEN, DIVERGING, GREY, STEERED, categorical, gate_axes, key_mark, reach, symmetric
 
 _MARGINS = {"l": 10, "r": 10, "t": 10, "b": 10}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
-def calibration(table: pd.DataFrame) -> go.Figure:
+def calibration_chart(table: pd.DataFrame) -> go.Figure:
     """Bins of :func:`workbench.causal.data.calibration_table`: mean margin against mean measured advantage."""
     figure = go.Figure()
     figure.add_hline(0, line_color=GREY, line_width=1, line_dash="dot")
@@ -73,7 +71,7 @@ def roc(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def margin_map(table: pd.DataFrame, chosen: str | None = None) -> go.Figure:
+def advantage_map(table: pd.DataFrame, chosen: str | None = None) -> go.Figure:
     """Candidates of :func:`workbench.causal.data.point_table` with a preview gain; the gate commits above the line.
 
     ``customdata[0]`` of a point is its entry id; points of the entry ``chosen`` are framed.

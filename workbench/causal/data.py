@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stir_core.evaluate.causal_text import markdown
 from stir_core.evaluate.effects import PREDICTORS, roc_curve
 from stir_core.findings import Advantage, ArmEffect, CausalReport, Estimate, Predictor
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
-from workbench.shared.estimates import verdict_of, with_interval
+from workbench.shared.intervals import counted_states, verdict_of, with_interval
 
 FEW = 10
 """Below this many states a bootstrap over states is rough."""
@@ -30,7 +29,7 @@ def study_of(run: Run) -> Study | None:
     return None if report is None else Study(report, folder.path != folder.part)
 
 
-def facts_line(report: CausalReport) -> str:
+def study_line(report: CausalReport) -> str:
     """What was measured, in one line."""
     spec = report.spec
     levels = f" ({', '.join(spec.levels)})" if spec.levels else ""
@@ -42,44 +41,44 @@ def facts_line(report: CausalReport) -> str:
     )
 
 
-class Reading(NamedTuple):
+class StudyAnswer(NamedTuple):
     """An answer in a few words, and the figures that it rests on."""
 
     answer: str
     figures: str
 
 
-def gate_reading(report: CausalReport) -> Reading:
+def gate_reading(report: CausalReport) -> StudyAnswer:
     """Does the gate know anything? Answered from the rank correlation of its margin with what candidates really did."""
     seen = next((each for each in report.predictors if each.name == "margin"), None)
     if seen is None or seen.spearman is None:
         points = seen.points if seen else 0
-        return Reading("Cannot tell.", f"{points} measured candidates do not vary enough to be ranked.")
+        return StudyAnswer("Cannot tell.", f"{points} measured candidates do not vary enough to be ranked.")
     figure = f"Rank correlation of margin with measured advantage {_signed(seen.spearman)}"
-    over = f"over {seen.points} candidates at {_counted(report.states)}"
+    over = f"over {seen.points} candidates at {counted_states(report.states)}"
     if seen.low is None or seen.high is None:
-        return Reading("Cannot tell.", f"{figure} {over}, too few for an interval.")
+        return StudyAnswer("Cannot tell.", f"{figure} {over}, too few for an interval.")
     figure = f"{figure} [{_signed(seen.low)}, {_signed(seen.high)}], {over}{' (few: a rough interval)' if report.states < FEW else ''}."
     if seen.low > 0:
-        return Reading("Something.", f"{figure} Candidates with larger margins tended to do better.")
+        return StudyAnswer("Something.", f"{figure} Candidates with larger margins tended to do better.")
     if seen.high < 0:
-        return Reading("It points the wrong way.", f"{figure} Candidates with larger margins tended to do worse.")
+        return StudyAnswer("It points the wrong way.", f"{figure} Candidates with larger margins tended to do worse.")
     bound = max(abs(seen.low), abs(seen.high))
-    return Reading("Nothing seen.", f"{figure} The interval holds 0; a correlation as strong as {bound:.2f} is not excluded.")
+    return StudyAnswer("Nothing seen.", f"{figure} The interval holds 0; a correlation as strong as {bound:.2f} is not excluded.")
 
 
-def choice_reading(report: CausalReport) -> Reading:
+def choice_reading(report: CausalReport) -> StudyAnswer:
     """Does what the gate commits help? Answered from the chosen actions against null."""
     found = next((effect for effect in report.effects if effect.arm.startswith("chosen") and effect.against == "null"), None)
     if found is None:
-        return Reading("Cannot tell.", "The gate chose no action at any measured state.")
+        return StudyAnswer("Cannot tell.", "The gate chose no action at any measured state.")
     answer = {"helps": "It helped.", "harms": "It harmed.", "no effect seen": "No effect seen."}[verdict_of(found.advantage)]
     few = " (few: a rough interval)" if found.states < FEW else ""
     shown = with_interval(found.advantage, "{:+.3f}")
-    return Reading(answer, f"Chosen minus null: {shown} right answers over {found.pairs} pairs at {_counted(found.states)}{few}.")
+    return StudyAnswer(answer, f"Chosen minus null: {shown} right answers over {found.pairs} pairs at {counted_states(found.states)}{few}.")
 
 
-def notes_of(report: CausalReport, basis: str | None, *, ended: bool) -> list[str]:
+def study_warnings(report: CausalReport, basis: str | None, *, ended: bool) -> list[str]:
     """What a reader must know before trusting a figure; ``basis``: digest of the run's control basis as it is now."""
     found = []
     so_far = f"{report.states} of {report.planned} states"
@@ -147,21 +146,8 @@ def _effect_row(name: str, found: ArmEffect | Advantage, advantage: Estimate | A
         "tokens": tokens,
         "states": found.states,
         "pairs": found.pairs,
-        "hover": f"{shown}<br>{found.won} won, {found.lost} lost of {found.pairs} pairs, {_counted(found.states)}<br>tokens {tokens}",
+        "hover": f"{shown}<br>{found.won} won, {found.lost} lost of {found.pairs} pairs, {counted_states(found.states)}<br>tokens {tokens}",
     }
-
-
-def advantage_text(found: Advantage) -> str:
-    """``"+0.125 [−0.050, +0.300]"``."""
-    return with_interval(found, "{:+.3f}")
-
-
-def measured_line(found: Advantage) -> str:
-    """What a measured advantage rests on."""
-    return (
-        f"measured at {_counted(found.states)}, {found.pairs} pairs of continuations with and without it: "
-        f"{found.won} won, {found.lost} lost, p {found.p:.3f}; tokens of the answer {with_interval(found.tokens, '{:+.1f}')}"
-    )
 
 
 def predictor_table(report: CausalReport) -> pd.DataFrame:
@@ -198,15 +184,6 @@ def point_table(report: CausalReport) -> pd.DataFrame:
         for p in report.points
     ]
     return pd.DataFrame(rows, columns=["entry", "problem", "m", "fate", "gain", "margin", "advantage", "pairs", "tokens"])
-
-
-def report_markdown(report: CausalReport) -> str:
-    """The report as the command line writes it."""
-    return markdown(report)
-
-
-def _counted(states: int) -> str:
-    return f"{states} state{'' if states == 1 else 's'}"
 
 
 def _interval(each: Predictor) -> str | None:

@@ -2,20 +2,24 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit import column_config as cc
 
+from stir_core.evaluate.causal_text import markdown
 from workbench import session
 from workbench.bootstrap import PAGES
 from workbench.causal import charts as figures
 from workbench.causal import data as evidence
 from workbench.causal.data import Study
 from workbench.shared import view_card as action_card
-from workbench.shared.action_card import entry_of
-from workbench.shared.charts_forest import ROW, forest
+from workbench.shared.charts import ROW, forest
 from workbench.shared.command_lines import causal_command
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import EFFECT_COLUMNS, PREDICTOR_COLUMNS
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.entries import entry_of
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import ADVANTAGE_HELP, Columns, data_table, number_column
+
+pass
 
 _ACTIONS, _MAP = "causal_actions", "causal_map"
 _ADVANTAGE = "advantage (share of right answers, first minus second)"
@@ -32,7 +36,7 @@ def need_study(facts: RunFacts) -> Study:
     return study
 
 
-def header(facts: RunFacts, study: Study) -> None:
+def study_head(facts: RunFacts, study: Study) -> None:
     """The two answers, what they rest on, and how to read them."""
     report = study.report
     for question, reading in (
@@ -40,8 +44,8 @@ def header(facts: RunFacts, study: Study) -> None:
         ("Does what it commits help?", evidence.choice_reading(report)),
     ):
         st.markdown(f"**{question} {plain(reading.answer)}** {plain(reading.figures)}")
-    st.caption(plain(evidence.facts_line(report)))
-    for line in evidence.notes_of(report, facts.run.digest("basis"), ended=study.ended):
+    st.caption(plain(evidence.study_line(report)))
+    for line in evidence.study_warnings(report, facts.run.digest("basis"), ended=study.ended):
         st.warning(plain(line))
     with st.expander("How to read this"):
         for line in evidence.bias_lines(report):
@@ -68,7 +72,7 @@ def actions(facts: RunFacts, study: Study) -> None:
     if table.empty:
         st.caption("No action has been measured yet.")
         return
-    entry = entry_of(facts, session.choose(session.ACTION, "Entry", list(facts.entries), width=220))
+    entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries), width=220))
 
     def choose_point() -> None:
         _point_at(facts, _ACTIONS)
@@ -105,7 +109,10 @@ def gate(facts: RunFacts, study: Study) -> None:
     with left:
         bins = evidence.calibration_table(report)
         st.plotly_chart(
-            figures.calibration(bins), key="causal_bins", config={"displayModeBar": False}, alt="Measured advantage by predicted margin"
+            figures.calibration_chart(bins),
+            key="causal_bins",
+            config={"displayModeBar": False},
+            alt="Measured advantage by predicted margin",
         )
         st.caption(f"n = {len(report.points)} candidates in {len(bins)} bins of similar margin. If the gate knows something, they rise.")
     with right:
@@ -115,13 +122,7 @@ def gate(facts: RunFacts, study: Study) -> None:
         else:
             st.plotly_chart(figures.roc(curves), key="causal_roc", config={"displayModeBar": False}, alt="ROC curve of each predictor")
             st.caption("Helpful (better than null) told from harmful (worse); candidates that tied are left out. Areas in the legend.")
-    st.dataframe(
-        evidence.predictor_table(report),
-        hide_index=True,
-        placeholder="",
-        column_config=PREDICTOR_COLUMNS,
-        alt="Predictors of the advantage",
-    )
+    data_table(evidence.predictor_table(report), PREDICTOR_COLUMNS, "Predictors of the advantage")
     _margin_map(facts, evidence.point_table(report))
 
 
@@ -135,7 +136,7 @@ def _margin_map(facts: RunFacts, table: pd.DataFrame) -> None:
         _point_at(facts, _MAP)
 
     st.plotly_chart(
-        figures.margin_map(shown, session.chosen(session.ACTION)),
+        figures.advantage_map(shown, session.chosen(session.ACTION)),
         key=_MAP,
         on_select=choose_point,
         selection_mode="points",
@@ -149,12 +150,12 @@ def _margin_map(facts: RunFacts, table: pd.DataFrame) -> None:
     )
 
 
-def exits(facts: RunFacts, study: Study) -> None:
+def study_downloads(facts: RunFacts, study: Study) -> None:
     """The command, and the report as files."""
     report = study.report
     command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (what is there is kept)")
     with st.container(horizontal=True):
-        text, name = evidence.report_markdown(report), f"{facts.name}_causal"
+        text, name = markdown(report), f"{facts.name}_causal"
         st.download_button("Report (Markdown)", text, f"{name}.md", "text/markdown", key="causal_md", on_click="ignore")
         data = report.model_dump_json(indent=2)
         st.download_button("Report (JSON)", data, f"{name}.json", "application/json", key="causal_json", on_click="ignore")
@@ -167,4 +168,28 @@ def _point_at(facts: RunFacts, chart: str) -> None:
 
 
 def _effects(table: pd.DataFrame, alt: str) -> None:
-    st.dataframe(table[list(EFFECT_COLUMNS)], hide_index=True, placeholder="", column_config=EFFECT_COLUMNS, alt=alt)
+    data_table(table.reindex(columns=list(EFFECT_COLUMNS)), EFFECT_COLUMNS, alt)
+
+
+EFFECT_COLUMNS: Columns = {
+    "name": cc.TextColumn("what", pinned=True, width=210),
+    "advantage": cc.TextColumn("advantage [95 %]", help=ADVANTAGE_HELP, width=170),
+    "verdict": cc.TextColumn("reading", help='By whether the interval holds 0; "no effect seen" is not "none".', width=104),
+    "won": number_column("won", "%d", "Pairs of continuations in which only the first arm was right.", width=44),
+    "lost": number_column("lost", "%d", "Pairs in which only the second arm was right.", width=44),
+    "p": number_column("p", "%.3f", "Exact McNemar over pairs, which takes pairs of one state for independent.", width=52),
+    "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=150),
+    "states": number_column("states", "%d", "Control points of held-out answers that have both arms.", width=52),
+    "pairs": number_column("pairs", "%d", "Continuations that drew from the same random stream, one in each arm.", width=48),
+}
+
+
+PREDICTOR_COLUMNS: Columns = {
+    "predictor": cc.TextColumn("predictor", help="Something that the gate sees of a candidate before it decides.", width=110),
+    "spearman": number_column("rank corr.", "%+.2f", "Spearman's correlation with the measured advantage.", width=78),
+    "95 %": cc.TextColumn("95 %", help="Bootstrap over states.", width=106),
+    "auc": number_column("ROC area", "%.2f", "Chance that a helpful candidate is ranked above a harmful one; 0.5 is guessing.", width=72),
+    "helps": number_column("helps", "%d", "Candidates that did better than nothing.", width=52),
+    "harms": number_column("harms", "%d", "Candidates that did worse than nothing; those that tied are in neither count.", width=52),
+    "points": number_column("points", "%d", "Candidates at a state.", width=52),
+}

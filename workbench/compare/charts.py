@@ -1,14 +1,12 @@
 """How alike two libraries are: best cosines with their baselines, and the principal angles of their spans."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
-from workbench.shared.charts_colours import CORRECTIVE, GREY
+from workbench.shared.charts import CORRECTIVE, GREY
 
 
-def match_histogram(table: pd.DataFrame, at_least: float, by_chance: float | None) -> Any:
+def match_histogram(table: pd.DataFrame, at_least: float, by_chance: float | None) -> alt.LayerChart | alt.FacetChart:
     """Histogram of :func:`workbench.compare.data.cosine_table`; solid rule: where a match begins, dashed: random directions."""
     names = ["same control point", "next control point"]
     bars = (
@@ -32,7 +30,7 @@ def _rule(at: float, text: str, dash: list[int]) -> alt.Chart:
     return alt.Chart(table).mark_rule(strokeDash=dash, strokeWidth=2, color=GREY).encode(x="at:Q", tooltip="what:N")
 
 
-def principal_angles(table: pd.DataFrame, by_chance: float) -> Any:
+def principal_angles(table: pd.DataFrame, by_chance: float) -> alt.LayerChart | alt.FacetChart:
     """Cosines of the principal angles; dashed: the root mean square that random spans of these dimensions have."""
     dots = (
         alt.Chart(table)

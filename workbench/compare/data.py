@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,12 @@ from stir_core.records import Control, Entry, ModelIdentity
 from stir_core.store.libraries import library_named
 from stir_core.store.runs import CHECKED, Library
 from workbench.shared import confounds
-from workbench.shared.evaluation_facts import EvaluationFacts
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import EvaluationFacts, RunFacts
 
 BY = ("actions", "keys")
 
 
-class Side(NamedTuple):
+class LibrarySide(NamedTuple):
     """One of the two libraries, reduced to the entries that are compared."""
 
     facts: RunFacts
@@ -35,11 +34,11 @@ class Side(NamedTuple):
         return [(entry.m, entry.layer) for entry in self.entries]
 
 
-class Compared(NamedTuple):
+class LibraryComparison(NamedTuple):
     """Everything about two sides that does not depend on where a match begins."""
 
-    one: Side
-    other: Side
+    one: LibrarySide
+    other: LibrarySide
     best: np.ndarray
     """Cosine of every entry of the first side with the nearest of the second at its place; NaN where there is none."""
     shifted: np.ndarray
@@ -54,7 +53,7 @@ def differing_identity(one: ModelIdentity, other: ModelIdentity) -> list[str]:
     return [field for field in CHECKED if getattr(one, field) != getattr(other, field)]
 
 
-def refusal(one: RunFacts, other: RunFacts) -> str | None:
+def comparison_refusal(one: RunFacts, other: RunFacts) -> str | None:
     """One line when the two runs are of different models; ``None`` when they may be compared."""
     mine, theirs = one.run.model_identity(), other.run.model_identity()
     if mine is None or theirs is None:
@@ -68,15 +67,15 @@ def refusal(one: RunFacts, other: RunFacts) -> str | None:
     )
 
 
-def side(facts: RunFacts, version: str, by: str) -> Side:
+def library_side(facts: RunFacts, version: str, by: str) -> LibrarySide:
     """A version of a run's library: its corrective entries with their actions, or all entries with their keys."""
     library: Library = library_named(facts.run, version)
     keep = [i for i, entry in enumerate(library.entries) if by == "keys" or entry.kind == "corrective"]
     rows = library.keys if by == "keys" else library.actions
-    return Side(facts, version, tuple(library.entries[i] for i in keep), rows[keep])
+    return LibrarySide(facts, version, tuple(library.entries[i] for i in keep), rows[keep])
 
 
-def compared(one: Side, other: Side) -> Compared:
+def compare_libraries(one: LibrarySide, other: LibrarySide) -> LibraryComparison:
     """Best cosines with their baselines, and how far the spans agree."""
     best = best_cosines(one.rows, one.places, other.rows, other.places)
     shifted = best_cosines(one.rows, one.places, other.rows, moved_on(other.places))
@@ -85,10 +84,10 @@ def compared(one: Side, other: Side) -> Compared:
     width = one.rows.shape[1]
     chances = {n: best_by_chance(n, width) for n in set(counts) if n}
     met = [chances[n] for n in counts if n]
-    return Compared(one, other, best, shifted, float(np.mean(met)) if met else None, spans(one.rows, other.rows))
+    return LibraryComparison(one, other, best, shifted, float(np.mean(met)) if met else None, spans(one.rows, other.rows))
 
 
-class Shared(NamedTuple):
+class SharedEntries(NamedTuple):
     """What two libraries share from some cosine on, and what only one of them has."""
 
     shared: pd.DataFrame
@@ -98,20 +97,20 @@ class Shared(NamedTuple):
     """Entries of the second side without a match."""
 
 
-def shared(made: Compared, at_least: float, *, assign: bool) -> Shared:
+def shared_entries(made: LibraryComparison, at_least: float, *, assign: bool) -> SharedEntries:
     """Matched pairs with both sides' quality, controls and advantage; the rest of either side."""
     one, other = made.one, made.other
     found = matches(one.rows, one.places, other.rows, other.places, at_least=at_least, assign=assign)
     taken, met = {match.one for match in found}, {match.other for match in found}
     back = best_cosines(other.rows, other.places, one.rows, one.places)
-    return Shared(
+    return SharedEntries(
         _matched(made, found),
         _alone(one, [i for i in range(len(one.entries)) if i not in taken], made.best),
         _alone(other, [i for i in range(len(other.entries)) if i not in met], back),
     )
 
 
-def _matched(made: Compared, found: list[Match]) -> pd.DataFrame:
+def _matched(made: LibraryComparison, found: list[Match]) -> pd.DataFrame:
     measured = [(side.facts.controls, side.facts.advantages) for side in (made.one, made.other)]
     rows = []
     for match in found:
@@ -131,7 +130,7 @@ def _verdict(controls: Mapping[str, Control], entry_id: str) -> str | None:
     return confounds.verdict(controls[entry_id]) if entry_id in controls else None
 
 
-def _alone(side: Side, rows: list[int], best: np.ndarray) -> pd.DataFrame:
+def _alone(side: LibrarySide, rows: list[int], best: np.ndarray) -> pd.DataFrame:
     controls, advantages = side.facts.controls, side.facts.advantages
     found = []
     for i in rows:
@@ -142,7 +141,7 @@ def _alone(side: Side, rows: list[int], best: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["entry", "m", "layer", "quality", "controls", "advantage", "nearest there", "problem"])
 
 
-def cosine_table(made: Compared) -> pd.DataFrame:
+def cosine_table(made: LibraryComparison) -> pd.DataFrame:
     """Best cosines, tidy: with counterparts, and with entries of the next control point as a baseline."""
     parts = (("same control point", made.best), ("next control point", made.shifted))
     rows = [(name, float(value)) for name, values in parts for value in values[~np.isnan(values)]]
@@ -162,8 +161,8 @@ def settings_table(one: RunConfig, other: RunConfig) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "this run", "other run"])
 
 
-def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(value: Mapping[str, object], before: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
     for key, inner in value.items():
         found |= _flat(inner, f"{before}{key}.") if isinstance(inner, Mapping) else {f"{before}{key}": inner}
     return found

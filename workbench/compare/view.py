@@ -1,36 +1,37 @@
 """The Compare page's pieces: the other library, what both share, how far they span the same, settings, and evaluations side by side."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from stir_core.store.curation import Curation
 from stir_core.store.libraries import LIBRARY_KINDS
 from workbench import session
-from workbench.bootstrap import evaluations, store
+from workbench.bootstrap import known_evaluations, known_runs
 from workbench.compare import data as compare
 from workbench.compare.charts import match_histogram, principal_angles
-from workbench.compare.data import Compared
+from workbench.compare.data import LibraryComparison
 from workbench.shared.command_lines import compare_command
-from workbench.shared.run_facts import RunFacts, fingerprint
-from workbench.shared.view_command import command_line
-from workbench.shared.view_entry_table import entry_table
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table, entry_table
 
 
 class Chosen(NamedTuple):
     """What is compared, and from which cosine on two entries are one."""
 
-    made: Compared
+    made: LibraryComparison
     at_least: float
     assign: bool
 
 
 def need_other(facts: RunFacts) -> Chosen:
     """The chosen other library held against this one; stops the page with one line where they cannot be compared."""
-    found = store().runs
+    found = known_runs().runs
     names = [name for name, other in found.items() if other.run.path != facts.run.path]
     own = next(name for name, each in found.items() if each.run.path == facts.run.path)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -41,7 +42,9 @@ def need_other(facts: RunFacts) -> Chosen:
             first="basis",
             help="Control basis, all mined entries, or the basis as curated.",
         )
-        name = session.choose(session.COMPARED, "With run", [*names, own], width=260, help="Another run of the same model, or this one.")
+        name = session.choose_one(
+            session.COMPARED, "With run", [*names, own], width=260, help="Another run of the same model, or this one."
+        )
         theirs = session.choose_short(session.COMPARED_VERSION, "its library", LIBRARY_KINDS, first="basis" if names else "all")
         by = st.segmented_control("By", compare.BY, default="actions", key="compare_by", required=True) or "actions"
         at_least = st.slider("Same from cosine", 0.0, 1.0, 0.7, 0.01, key="compare_cosine", width=200)
@@ -51,12 +54,12 @@ def need_other(facts: RunFacts) -> Chosen:
             help="Pair by the assignment with the largest sum of cosines instead of mutual nearest neighbours.",
         )
     other = found[name]
-    if refused := compare.refusal(facts, other):
+    if refused := compare.comparison_refusal(facts, other):
         st.error(plain(refused))
         st.stop()
     for side, needed in ((facts, version), (other, theirs)):
         side.run.folder("actions" if needed == "all" else "basis")
-    prints = tuple((fingerprint(side.run), used, _digest(side, used)) for side, used in ((facts, version), (other, theirs)))
+    prints = tuple((run_fingerprint(side.run), used, _digest(side, used)) for side, used in ((facts, version), (other, theirs)))
     if (name, theirs) == (own, version):
         st.info("Both sides are the same library. Choose another run, or another version of this one (all, curated).")
     return Chosen(_compared(prints, by, facts, version, other, theirs), at_least, assign)
@@ -67,13 +70,13 @@ def _digest(facts: RunFacts, version: str) -> str:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _compared(prints: tuple, by: str, _one: RunFacts, version: str, _other: RunFacts, theirs: str) -> Compared:
-    return compare.compared(compare.side(_one, version, by), compare.side(_other, theirs, by))
+def _compared(prints: tuple, by: str, _one: RunFacts, version: str, _other: RunFacts, theirs: str) -> LibraryComparison:
+    return compare.compare_libraries(compare.library_side(_one, version, by), compare.library_side(_other, theirs, by))
 
 
-def shared(chosen: Chosen) -> None:
+def shared_view(chosen: Chosen) -> None:
     """Counts, the histogram of best cosines, and how far the spans agree."""
-    made, found = chosen.made, compare.shared(chosen.made, chosen.at_least, assign=chosen.assign)
+    made, found = chosen.made, compare.shared_entries(chosen.made, chosen.at_least, assign=chosen.assign)
     if not made.one.entries or not made.other.entries:
         st.info("One of the two libraries is empty, so there is nothing to compare.")
         return
@@ -115,7 +118,7 @@ def shared(chosen: Chosen) -> None:
     _tables(found)
 
 
-def _tables(found: compare.Shared) -> None:
+def _tables(found: compare.SharedEntries) -> None:
     st.markdown("**Shared** — this library's entry beside its counterpart (′)")
     _table(found.shared, "shared", "No two entries are each other's at this cosine.")
     left, right = st.columns(2)
@@ -136,11 +139,11 @@ def _table(table: pd.DataFrame, name: str, empty: str, *, chooses: bool = True) 
     st.caption(f"n = {len(table)}")
 
 
-def _numbers(label: str, form: str, help: str) -> Any:
+def _numbers(label: str, form: str, help: str) -> ColumnConfig:
     return cc.NumberColumn(label, format=form, help=help)
 
 
-_COLUMNS: dict[str, Any] = {
+_COLUMNS: Columns = {
     "entry": cc.TextColumn("entry", pinned=True, width=76),
     "other": cc.TextColumn("entry ′", width=76, help="Its counterpart in the other library."),
     "cosine": _numbers("cosine", "%.3f", "Cosine of the raw vectors."),
@@ -164,14 +167,14 @@ def settings(chosen: Chosen) -> None:
     if table.empty:
         st.caption("None: both were made with the same settings.")
     else:
-        st.dataframe(table, hide_index=True, placeholder="", alt="Settings that differ")
+        data_table(table, {}, "Settings that differ")
 
 
 def evaluated(chosen: Chosen) -> None:
     """Evaluations of both runs on the problems that both asked: paired differences with intervals."""
     one, other = chosen.made.one.facts, chosen.made.other.facts
     st.markdown("**Evaluations on the same problems**")
-    mine, theirs = evaluations(one), evaluations(other)
+    mine, theirs = known_evaluations(one), known_evaluations(other)
     found = compare.comparable(mine, theirs) if one.run.path != other.run.path else {}
     if not found:
         same = one.run.path == other.run.path
@@ -187,11 +190,11 @@ def evaluated(chosen: Chosen) -> None:
     if table.empty:
         st.caption("No method was evaluated in both.")
         return
-    st.dataframe(table, hide_index=True, placeholder="", column_config=_EVALUATION_COLUMNS, alt="Methods in both runs, paired by problem")
+    data_table(table, _EVALUATION_COLUMNS, "Methods in both runs, paired by problem")
     st.caption("Other run minus this run, in percentage points, paired by problem; 95 % bootstrap over problems; exact McNemar.")
 
 
-_EVALUATION_COLUMNS: dict[str, Any] = {
+_EVALUATION_COLUMNS: Columns = {
     "n": _numbers("n", "%d", "Problems that both answered."),
     "this run": _numbers("this run", "%.1f", "Right answers in percent."),
     "other run": _numbers("other run", "%.1f", "Right answers in percent."),

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from workbench.shared.charts_colours import CORRECTIVE, NULL
+from workbench.shared.charts import CORRECTIVE, NULL
 
 
 def library_steps(table: pd.DataFrame) -> alt.Chart:

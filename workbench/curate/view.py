@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -17,11 +16,10 @@ from workbench.curate.charts import library_steps
 from workbench.shared import curation_table as tables
 from workbench.shared.command_lines import curate_command, curated_eval_command
 from workbench.shared.confounds import VERDICTS
-from workbench.shared.run_facts import RunFacts, fingerprint
-from workbench.shared.view_action_cache import all_entries
-from workbench.shared.view_columns import ACTION_COLUMNS, JUDGED_COLUMNS
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
 
 _REFUSED, _DONE = "curate_refused", "curate_done"
 _EDITS: dict[EditKind, str] = {
@@ -29,7 +27,7 @@ _EDITS: dict[EditKind, str] = {
     "reselect": "leave to selection", "rename": "rename", "merge": "merge", "split": "split",
 }  # fmt: skip
 _VALUES = {"tag": "Tag", "untag": "Tag", "rename": "Display name (empty: the id again)", "note": "Note (empty clears it)"}
-_COLUMNS: dict[str, Any] = {
+_COLUMNS: Columns = {
     **ACTION_COLUMNS,
     "entry": cc.TextColumn(
         "entry", help="Pair number and c (corrective) or n (null); x and a digest: a merged one.", pinned=True, width=92
@@ -41,9 +39,9 @@ _COLUMNS: dict[str, Any] = {
 def need_history(facts: RunFacts) -> Curation:
     """The run's history as it is on disk; says what the last click did, and which edits do not apply."""
     curation = Curation.open(facts.run)
-    if refused := st.session_state.pop(_REFUSED, None):
+    if refused := session.take_state(_REFUSED):
         st.error(plain(refused))
-    if done := st.session_state.pop(_DONE, None):
+    if done := session.take_state(_DONE):
         st.toast(plain(done))
     if strangers := curation.strangers:
         numbers = (
@@ -144,7 +142,7 @@ def _edited(facts: RunFacts, kind: EditKind, ids: list[str], value_in: str | Non
 
 
 def _typed(widget: str | None) -> str | None:
-    return None if widget is None else str(st.session_state.get(widget) or "")
+    return None if widget is None else str(session.state_of(widget) or "")
 
 
 def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
@@ -152,11 +150,11 @@ def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
     try:
         after = edit()
     except StirError as error:
-        st.session_state[_REFUSED] = str(error)
+        session.set_state(_REFUSED, str(error))
         return
-    st.session_state[_DONE] = f"Edit {len(after)} kept: {tables.what_was_done(after.lines[-1])}"
+    session.set_state(_DONE, f"Edit {len(after)} kept: {tables.what_was_done(after.lines[-1])}")
     if forget is not None:
-        st.session_state[forget] = ""
+        session.set_state(forget, "")
 
 
 def chosen_entry(facts: RunFacts) -> str:
@@ -192,15 +190,7 @@ def history(facts: RunFacts, curation: Curation) -> None:
         return
     table = tables.history_table(curation)
     table = table if curation.strangers else table.drop(columns="applies")
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config=_HISTORY_COLUMNS,
-        height=min(320, 38 + 35 * len(table)),
-        key="curate_history",
-        alt="Edits, the last one first",
-    )
+    data_table(table, _HISTORY_COLUMNS, "Edits, the last one first", key="curate_history", height=min(320, 38 + 35 * len(table)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         key = f"curate_undo_number_{len(curation)}"
         number = int(st.number_input("Edit", 1, len(curation), len(curation), key=key, width=120))
@@ -209,7 +199,7 @@ def history(facts: RunFacts, curation: Curation) -> None:
         st.caption(plain(tables.what_was_done(curation.lines[number - 1])))
 
 
-_HISTORY_COLUMNS: dict[str, Any] = {
+_HISTORY_COLUMNS: Columns = {
     "edit": cc.NumberColumn("edit", format="%d", width=48),
     "when": cc.TextColumn("when (UTC)", width=150),
     "who": cc.TextColumn("who", width=84),
@@ -222,13 +212,13 @@ _HISTORY_COLUMNS: dict[str, Any] = {
 def _undone(facts: RunFacts, number_in: str) -> None:
     def undo() -> Curation:
         who, when = signature()
-        number = int(st.session_state[number_in])
+        number = int(session.state_of(number_in))
         return Curation.open(facts.run).undo(number, who=who, when=when, why=_typed("curate_undo_why") or "")
 
     _attempt(undo, forget="curate_undo_why")
 
 
-def versions(curation: Curation) -> None:
+def versions_view(curation: Curation) -> None:
     """Two versions side by side; version n is what stood after n edits."""
     st.markdown("**Between two versions**")
     n = len(curation)
@@ -242,13 +232,7 @@ def versions(curation: Curation) -> None:
     if table.empty:
         st.caption(f"Versions {a} and {b} say the same.")
         return
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        height=min(300, 38 + 35 * len(table)),
-        alt=f"What version {b} says differently from version {a}",
-    )
+    data_table(table, {}, f"What version {b} says differently from version {a}", height=min(300, 38 + 35 * len(table)))
     st.caption(f"n = {len(table)} differences in {table['entry'].nunique()} entries; empty: nothing.")
 
 
@@ -258,15 +242,9 @@ def library_now(facts: RunFacts, curation: Curation) -> None:
     if "basis" not in facts.stages:
         st.caption("It is made from the control basis, which this run has not finished yet.")
         return
-    made = _curated(fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), facts, curation)
+    made = _curated(run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), facts, curation)
     libraries = {"basis": facts.run.library(), "curated": made.library}
-    st.dataframe(
-        tables.library_table(libraries),
-        hide_index=True,
-        placeholder="",
-        column_config=_LIBRARY_COLUMNS,
-        alt="The control basis and the curated library in numbers",
-    )
+    data_table(tables.libraries_table(libraries), _LIBRARY_COLUMNS, "The control basis and the curated library in numbers")
     left, right = st.columns([1, 1])
     with left:
         st.altair_chart(
@@ -274,7 +252,7 @@ def library_now(facts: RunFacts, curation: Curation) -> None:
         )
     with right:
         if not (merged := tables.lineage_table(made)).empty:
-            st.dataframe(merged, hide_index=True, placeholder="", alt="Merged entries and what they are the mean of")
+            data_table(merged, {}, "Merged entries and what they are the mean of")
         same = (
             " It holds the same entries and vectors as the basis."
             if library_digest(made.library) == library_digest(libraries["basis"])
@@ -290,7 +268,7 @@ def _curated(print_of_run: str, history: str, advantages: str | None, _facts: Ru
     return curated(_facts.run, _curation.state)
 
 
-_LIBRARY_COLUMNS: dict[str, Any] = {
+_LIBRARY_COLUMNS: Columns = {
     "orphaned": cc.NumberColumn(
         "half pairs", help="Pairs with one of their two entries only: an action without its null, or a null without its action."
     ),

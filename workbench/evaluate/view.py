@@ -2,21 +2,23 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit import column_config as cc
 
+from stir_core.evaluate.report import markdown
 from stir_core.findings import EvaluationReport
 from workbench import session
-from workbench.bootstrap import evaluations, store
+from workbench.bootstrap import known_evaluations, known_runs
 from workbench.evaluate import data as tables
-from workbench.evaluate.charts_pareto import pareto
-from workbench.evaluate.charts_transfer import transfer_heatmap
-from workbench.evaluate.transfer import transfer_table
-from workbench.shared.charts_forest import method_forest
+from workbench.evaluate.charts import pareto, transfer_heatmap
+from workbench.evaluate.data import transfer_table
+from workbench.shared.charts import method_forest
 from workbench.shared.command_lines import eval_command
-from workbench.shared.evaluation_facts import EvaluationFacts
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import METHOD_COLUMNS
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import EvaluationFacts, RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table, number_column
+
+pass
 
 _COST_TITLES = {
     "decoded tokens": "decoded tokens an answer (committed and probe)",
@@ -27,18 +29,18 @@ _COST_TITLES = {
 
 def need_evaluation(facts: RunFacts) -> EvaluationFacts:
     """The chosen evaluation of the run; where there is none, the command that makes one, and the page stops."""
-    found = evaluations(facts)
+    found = known_evaluations(facts)
     if not found:
         st.info(plain(f"Run {facts.name} has not been evaluated yet. An evaluation appears here with its report."))
         command_line(eval_command(facts.run), "Compare it with doing nothing, one fixed vector, and noise (resumes where it stopped)")
         st.stop()
-    return found[session.choose(session.EVALUATION, "Evaluation", list(found), width=320)]
+    return found[session.choose_one(session.EVALUATION, "Evaluation", list(found), width=320)]
 
 
-def header(facts: RunFacts, evaluation: EvaluationFacts) -> None:
+def evaluation_head(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """What was compared, and what must be known before any figure is read."""
     report = evaluation.report
-    st.caption(plain(tables.facts_line(report)))
+    st.caption(plain(tables.evaluation_line(report)))
     if leaks := tables.leak_line(report):
         st.error(plain(leaks))
     for line in tables.warnings_of(report, facts.run.digest("basis")):
@@ -49,7 +51,7 @@ def header(facts: RunFacts, evaluation: EvaluationFacts) -> None:
         st.stop()
 
 
-def methods(evaluation: EvaluationFacts) -> None:
+def methods_view(evaluation: EvaluationFacts) -> None:
     """Accuracies and paired differences as a forest plot, and every number in a table."""
     report = evaluation.report
     st.markdown("**Methods**")
@@ -102,13 +104,13 @@ def _front(evaluation: EvaluationFacts, table: pd.DataFrame, cost: str) -> None:
 
 def _half(report: EvaluationReport, columns: list[str], alt: str) -> None:
     config = {name: METHOD_COLUMNS[name] for name in columns}
-    st.dataframe(tables.method_table(report)[columns], hide_index=True, placeholder="", column_config=config, alt=alt)
+    data_table(tables.method_table(report).reindex(columns=columns), config, alt)
 
 
 def transfer() -> None:
     """Mined task by evaluated task over all runs."""
     st.markdown("**Transfer**")
-    found = {name: (run.config.task.name, evaluations(run).values()) for name, run in store().runs.items()}
+    found = {name: (run.config.task.name, known_evaluations(run).values()) for name, run in known_runs().runs.items()}
     table, broken = transfer_table(found)
     if not table.empty:
         st.altair_chart(
@@ -126,14 +128,12 @@ def transfer() -> None:
         st.warning(plain(line))
 
 
-def exits(facts: RunFacts, evaluation: EvaluationFacts) -> None:
+def evaluation_downloads(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """The command, and the report as files."""
     _reproduce(facts, evaluation)
     name, report = f"{facts.name}_{evaluation.spec.label}", evaluation.report
     with st.container(horizontal=True):
-        st.download_button(
-            "Report (Markdown)", tables.report_markdown(report), f"{name}.md", "text/markdown", key="evaluate_md", on_click="ignore"
-        )
+        st.download_button("Report (Markdown)", markdown(report), f"{name}.md", "text/markdown", key="evaluate_md", on_click="ignore")
         st.download_button(
             "Report (JSON)", report.model_dump_json(indent=2), f"{name}.json", "application/json", key="evaluate_json", on_click="ignore"
         )
@@ -141,3 +141,41 @@ def exits(facts: RunFacts, evaluation: EvaluationFacts) -> None:
 
 def _reproduce(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     command_line(evaluation.spec.command or eval_command(facts.run), "Reproduce on the command line (what is there is kept)")
+
+
+_PAIRED = "Paired by problem, against the baseline; "
+
+
+METHOD_COLUMNS: Columns = {
+    "method": cc.TextColumn("method", help="Name with the parameters that differ from its defaults.", pinned=True, width=150),
+    "right": cc.TextColumn("right", help="Right answers of all answers over problems that every method has answered.", width=72),
+    "accuracy": number_column("accuracy", "%.1f", "Right answers in percent.", width=70),
+    "accuracy 95 %": cc.TextColumn("95 %", help="Wilson's interval; for several seeds a bootstrap over problems.", width=98),
+    "won": number_column("won", "%d", "Problems it got right and the baseline did not (several seeds: more often right).", width=44),
+    "lost": number_column("lost", "%d", "Problems the baseline got right and it did not.", width=44),
+    "tied": number_column("tied", "%d", "Problems on which both did equally well.", width=44),
+    "difference": number_column("difference", "%+.1f", _PAIRED + "in percentage points.", width=76),
+    "difference 95 %": cc.TextColumn("95 %", help="Percentile bootstrap over problems.", width=106),
+    "p": number_column("p", "%.3f", _PAIRED + "exact McNemar; for several seeds a sign-flip permutation test over problems.", width=52),
+    "p holm": number_column("p (Holm)", "%.3f", "The same, corrected for having compared several methods.", width=68),
+    "unfinished": number_column("unfin.", "%d", "Answers without a stated final answer (most often cut off by the budget).", width=56),
+    "committed": number_column("committed", "%.1f", "Mean tokens of the answer itself: what the budget bounds.", width=78),
+    "probe": number_column(
+        "probe", "%.1f", "Mean tokens decoded beside the answer: previews, trial answers, votes that were not kept.", width=56
+    ),
+    "decoded": number_column("decoded", "%.1f", "Committed plus probe tokens.", width=66),
+    "decoded vs": cc.TextColumn("decoded vs baseline", help=_PAIRED + "mean, bootstrap over problems.", width=146),
+    "forward": number_column(
+        "forward", "%.1f", "Mean token positions run through the model, prompts and unsteered passes included.", width=66
+    ),
+    "gflops": number_column("GFLOPs", "%.1f", "Mean floating-point operations of those passes, by formula.", width=68),
+    "seconds": number_column(
+        "seconds", "%.2f", "Wall-clock time of the batch shared out among its answers: depends on the machine.", width=66
+    ),
+    "rep 2": number_column("2-gram rep.", "%.3f", "Share of token pairs that stood before in the same answer, mean.", width=82),
+    "rep 3": number_column("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer, mean.", width=82),
+    "zlib": number_column("zlib", "%.3f", "Compressed over plain size of the text, mean: low is repetitive.", width=56),
+    "commits": number_column("impulses", "%.2f", "Mean impulses an answer; empty for methods that have none.", width=70),
+    "about": cc.TextColumn("what it is", width=320),
+    "source": cc.TextColumn("source", width=220),
+}

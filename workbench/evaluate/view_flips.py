@@ -1,19 +1,19 @@
-"""Where a method and the baseline part: the list of problems, two answers side by side, and the gate's decisions behind one of them."""
+"""Where a method and the baseline part: the list of problems, two answers side by side, and the gate's decisions in one of them."""
 
 import streamlit as st
+from streamlit import column_config as cc
 
 from stir_core.findings import Answer
 from stir_core.records import Trace
 from workbench import session
-from workbench.evaluate import flips
-from workbench.gates import view as gate_views
-from workbench.shared.evaluation_facts import EvaluationFacts, gate_of
+from workbench.evaluate import data as flips
+from workbench.shared.facts import EvaluationFacts, RunFacts, gate_of
 from workbench.shared.gate_evidence import step_table
 from workbench.shared.gate_replay import replay_answer
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import FLIP_COLUMNS, STEP_COLUMNS
+from workbench.shared.text import plain
+from workbench.shared.view_gate import STEP_COLUMNS, answer_margins, choose_gate_step, step_detail
+from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
-from workbench.shared.visible_text import plain
 
 _TABLE = "evaluate_flips"
 
@@ -26,7 +26,7 @@ def flip_views(facts: RunFacts, evaluation: EvaluationFacts) -> None:
         st.caption("Nothing is compared with the baseline yet.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        method = session.choose(session.METHOD, "Method", names, width=320)
+        method = session.choose_one(session.METHOD, "Method", names, width=320)
         outcome = _outcome(evaluation, method)
     problem = _choose_problem(evaluation, method, outcome)
     if problem is not None:
@@ -47,30 +47,19 @@ def _outcome(evaluation: EvaluationFacts, method: str) -> list[str]:
 
 
 def _choose_problem(evaluation: EvaluationFacts, method: str, outcome: list[str]) -> str | None:
-    whole = flips.flip_table(evaluation, method)
+    whole = flips.outcome_table(evaluation, method)
     table = whole.query("outcome in @outcome").reset_index(drop=True) if outcome else whole
 
-    def choose_row() -> None:
-        rows = session.selected_rows(_TABLE)
-        if rows and rows[0] < len(table):
-            session.point_at(session.ANSWERED, str(table["problem"].iloc[rows[0]]))
+    def choose_row(row: int) -> None:
+        session.point_at(session.ANSWERED, str(table["problem"].iloc[row]))
 
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config=FLIP_COLUMNS,
-        key=_TABLE,
-        on_select=choose_row,
-        selection_mode="single-row",
-        height="content" if len(table) < 8 else 300,
-        alt=f"Problems that {method} won, lost and tied",
-    )
+    alt, height = f"Problems that {method} won, lost and tied", "content" if len(table) < 8 else 300
+    data_table(table, FLIP_COLUMNS, alt, key=_TABLE, height=height, clicked=choose_row)
     stale = (
         "" if len(whole) == evaluation.report.problems else " The report is of other answers than are there now: call the command again."
     )
     st.caption(f"n = {len(table)} of {len(whole)} problems. Click a row for its two answers.{stale}")
-    return session.choose(session.ANSWERED, "Problem", list(whole["problem"]), width=420) if len(whole) else None
+    return session.choose_one(session.ANSWERED, "Problem", list(whole["problem"]), width=420) if len(whole) else None
 
 
 def _answers(facts: RunFacts, evaluation: EvaluationFacts, method: str, problem: str) -> None:
@@ -100,13 +89,13 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
         if flips.has_gate(trace):
             gate = gate_of(evaluation.spec, method)
             answer = replay_answer(trace, gate, gate, seed=facts.config.seed)
-            gate_views.answer_margins(facts, trace, answer)
-            step = gate_views.choose_step(trace)
-            gate_views.step_detail(gate, answer.at(step.m) if step else None)
+            answer_margins(facts, trace, answer)
+            step = choose_gate_step(trace)
+            step_detail(gate, answer.at(step.m) if step else None)
             return
         columns = ["m", "chosen", "alpha", "tokens", "reason"]
         config = {name: STEP_COLUMNS[name] for name in columns}
-        st.dataframe(step_table(trace)[columns], hide_index=True, placeholder="", column_config=config, alt="Steps of the answer")
+        data_table(step_table(trace).reindex(columns=columns), config, "Steps of the answer")
         st.caption("Nothing was retrieved: this method does not ask the gate, or its library is empty.")
 
 
@@ -118,3 +107,17 @@ def _answer(answer: Answer) -> None:
     text_strip(flips.answer_segments(answer), key=f"flip_{answer.method}_{answer.problem_id}_{answer.seed}", height=340)
     st.caption(plain(flips.verdict_line(answer)))
     st.caption(plain(flips.answer_facts(answer)))
+
+
+FLIP_COLUMNS: Columns = {
+    "outcome": cc.TextColumn("outcome", help="Of the method, against the baseline.", width=66),
+    "problem": cc.TextColumn("problem", width=220),
+    "baseline right": cc.TextColumn("base right", help="Whether the baseline was right (several seeds: how often).", width=76),
+    "method right": cc.TextColumn("method right", help="Whether the method was right (several seeds: how often).", width=88),
+    "baseline answer": cc.TextColumn("base answer", help="What grading extracted from its first answer.", width=86),
+    "method answer": cc.TextColumn("method answer", help="What grading extracted from its first answer.", width=98),
+    "gold": cc.TextColumn("gold", width=60),
+    "baseline tokens": number_column("base tokens", "%.0f", "Committed and probe tokens.", width=84),
+    "method tokens": number_column("method tokens", "%.0f", "Committed and probe tokens.", width=98),
+    "question": cc.TextColumn("question", width=340),
+}

@@ -1,18 +1,24 @@
-"""What is about to leave the workbench: which choices there are, what a reader must know first, and the files with sizes and hashes."""
+"""The Export page's data: what leaves and what to beware of, certificates, and how a target is served."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from stir_core.deploy.bundle.manifest import FileFact
 from stir_core.deploy.bundle.reading import Bundle
+from stir_core.deploy.certify.certificate import Certificate
+from stir_core.deploy.targets.gguf import MEAN, mean_scale
 from stir_core.errors import StoreError
 from stir_core.stages.stage import check_fresh
 from stir_core.store.curation import Curation
 from workbench.shared import confounds
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
 
 ALL, STARRED, TAG, IDS = "all", "starred", "tag:", "ids:"
 """How a choice of actions is written in an address; but for ``all``, also how ``stir export --only`` takes it."""
@@ -117,7 +123,7 @@ def _judged(bundle: Bundle, curation: Curation) -> list[Caution]:
     if curation.strangers:
         found.append(Caution(True, f"{len(curation.strangers)} edits were made on other entries than the run has now and do not apply."))
     if origin.library == "curated" and not len(curation):
-        found.append(Caution(False, "Nobody has curated this run yet: its curated library is the control basis as selection left it."))
+        found.append(Caution(False, "Nothing is curated in this run yet: its curated library is the control basis as selection left it."))
     if origin.library != "curated" and len(curation):
         found.append(
             Caution(True, f"{len(curation)} edits of the Curate page are not in it: the {origin.library} library is as it was made.")
@@ -176,3 +182,113 @@ def refused_name(name: str) -> str | None:
     if _NAME.fullmatch(name):
         return None
     return f"{name[:80]!r} is no name for a folder: 1 to 60 letters, digits, dots, dashes and underscores, not beginning with a dot or dash"
+
+
+def certificate_table(certificates: Iterable[tuple[Certificate, float]]) -> pd.DataFrame:
+    """One row a certificate; each comes with when its file was written (seconds since 1970). What was not compared is empty."""
+    return pd.DataFrame([_row(each, when) for each, when in certificates], columns=list(COLUMNS))
+
+
+COLUMNS = (
+    *("target", "passed", "written", "prompts", "same", "decisions", "injected"),
+    *("logits", "logprob", "score", "cosine", "correlation", "against"),
+)
+
+
+def _row(found: Certificate, when: float) -> tuple[object, ...]:
+    worst = found.worst
+    return (
+        found.target,
+        found.passed,
+        datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M"),
+        len(found.prompts),
+        sum(prompt.same for prompt in found.prompts),
+        sum(len(prompt.decisions) for prompt in found.prompts),
+        found.injected,
+        worst.logits,
+        worst.logprob,
+        worst.score,
+        worst.cosine,
+        min((vector.correlation for vector in found.vectors), default=None),
+        found.reference,
+    )
+
+
+QUESTION = "A farmer has 12 cows and sells 5. How many are left?"
+
+
+class Snippet(NamedTuple):
+    """Something to copy."""
+
+    title: str
+    text: str
+    language: str = "bash"
+
+
+def snippets(target: str, bundle: Bundle, folder: Path) -> list[Snippet]:
+    """What a target's user types, for the export at ``folder``; nothing is known of a target that was added."""
+    known = {"bundle": _bundle, "published": _published, "easysteer": _easysteer, "gguf": _gguf}
+    return known[target](bundle, folder) if target in known else []
+
+
+def _bundle(bundle: Bundle, folder: Path) -> list[Snippet]:
+    name, where = folder.name, shlex.quote(str(folder))
+    client = f"""from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")  # or the server's STIR_API_KEY
+reply = client.chat.completions.create(
+    model={json.dumps(name)},
+    messages=[{{"role": "user", "content": {json.dumps(QUESTION)}}}],
+    extra_body={{"stir": {{"strength": 1.0, "decisions": True}}}},
+)
+print(reply.choices[0].message.content)"""
+    runtime = f"""from stir_core import SteeredModel
+
+steered = SteeredModel.load({json.dumps(str(folder))})
+(answer,) = steered.generate({json.dumps(QUESTION)}, max_new_tokens={min(256, bundle.manifest.stage3.decode.max_new_tokens)})
+print(answer.text, [decision.chosen for decision in answer.decisions])"""
+    return [
+        Snippet("Check it, then serve it at an OpenAI-compatible address", f"stir import {where}\nstir serve {where}"),
+        Snippet("Ask the server; messages go as they are, without the task's template", client, "python"),
+        Snippet("Or steer in your own process; a question goes into the task's template", runtime, "python"),
+        Snippet("Upload it (HF_TOKEN; private unless you add --public)", f"stir push {where} NAME/REPO"),
+    ]
+
+
+def _published(bundle: Bundle, folder: Path) -> list[Snippet]:
+    where = shlex.quote(str(folder))
+    back = f"stir import {where}\nstir import {where} --like RUN --out BUNDLE"
+    return [
+        Snippet("The controller reads paths relative to the folder: run it from inside", f"cd {where} && head -n 1 memory/entries.jsonl"),
+        Snippet("And back: check it, or make a bundle of it on your word that the model is that of RUN", back),
+    ]
+
+
+def _easysteer(bundle: Bundle, folder: Path) -> list[Snippet]:
+    base = bundle.manifest.base_model or "MODEL"
+    client = f"""import json
+from pathlib import Path
+
+from openai import OpenAI
+
+spec = json.loads(Path({json.dumps(str(folder / "mean.json"))}).read_text())
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+reply = client.chat.completions.create(
+    model={json.dumps(base)},
+    messages=[{{"role": "user", "content": {json.dumps(QUESTION)}}}],
+    extra_body={{"steering": spec}},
+)
+print(reply.choices[0].message.content)"""
+    return [
+        Snippet("Serve the model", f"vllm serve {shlex.quote(base)} --enable-steer-vector --steer-algorithms direct"),
+        Snippet("Send a spec with a request: mean.json acts at every token, an action-*.json at the prompt's last", client, "python"),
+    ]
+
+
+def _gguf(bundle: Bundle, folder: Path) -> list[Snippet]:
+    file = shlex.quote(str(folder / MEAN))
+    nominal = mean_scale(bundle)
+    line = f"llama-cli -m MODEL.gguf --control-vector-scaled {file} {nominal / 4:.2g} -p {shlex.quote(QUESTION)}"
+    return [
+        Snippet(f"The mean of the actions, at every token; begin low: the gate's own strength is {nominal:.2g}, for one token a step", line)
+    ]

@@ -1,7 +1,7 @@
 """The Export page's upper half: which library and actions leave, what to know before, and what the bundle says of itself."""
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import streamlit as st
 from streamlit import column_config as cc
@@ -11,18 +11,17 @@ from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.export import TARGETS
 from stir_core.store.curation import Curation
 from stir_core.store.libraries import LIBRARIES, LIBRARY_KINDS
-from workbench import session, shipping
+from workbench import session
 from workbench.export import data as plan
+from workbench.export import view_prepared as shipping
 from workbench.shared.curation_table import curation_table
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_action_cache import all_entries
-from workbench.shared.view_columns import ACTION_COLUMNS, JUDGED_COLUMNS
-from workbench.shared.view_entry_table import entry_table
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, entry_table
 
 _TICKED = "export_ticked"
 """The choice that ticking made, and the table that it was made in: that table stays, every other choice gets a fresh one."""
-_COLUMNS: dict[str, Any] = {
+_COLUMNS: Columns = {
     **ACTION_COLUMNS,
     "entry": cc.TextColumn("entry", help="Pair number and c; x and a digest: a merged one.", pinned=True, width=92),
     "leaves": cc.CheckboxColumn("leaves", help="Among the actions that go out, with the null entry of its pair.", width=56),
@@ -42,7 +41,7 @@ class Choice(NamedTuple):
     curation: Curation
 
 
-def choose(facts: RunFacts) -> Choice:
+def choose_library(facts: RunFacts) -> Choice:
     """Library, actions and targets; the address holds all three."""
     curation = Curation.open(facts.run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -53,7 +52,7 @@ def choose(facts: RunFacts) -> Choice:
         if library == "curated":
             words = plan.choices(curation, session.chosen(session.ONLY), [entry.id for entry in whole.entries])
         asked = session.chosen(session.ONLY)
-        only = session.choose(session.ONLY, "Actions", list(words), format_func=lambda each: words.get(each, each), width=240)
+        only = session.choose_one(session.ONLY, "Actions", list(words), format_func=lambda each: words.get(each, each), width=240)
         named = session.choose_several(
             session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: TARGETS[each].title
         )
@@ -73,7 +72,7 @@ def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
 
     def ticked(ids: list[str]) -> None:
         value = plan.choice_of(ids[: plan.MOST_TICKED])
-        st.session_state[_TICKED] = (value, key)
+        session.set_state(_TICKED, (value, key))
         session.point_at(session.ONLY, value)
 
     entry_table(
@@ -94,14 +93,14 @@ def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
 
 
 def _key(choice: Choice, ids: list[str]) -> str:
-    value, key = st.session_state.get(_TICKED, (None, ""))
+    value, key = session.state_of(_TICKED, (None, ""))
     rows = hashlib.sha256("|".join([choice.library, *ids]).encode()).hexdigest()[:12]
     if value == (choice.only or plan.ALL) and key.startswith(f"export_table_{rows}"):
         return key
     return f"export_table_{rows}_{hashlib.sha256((choice.only or '').encode()).hexdigest()[:8]}"
 
 
-def cautions(facts: RunFacts, choice: Choice, made: Bundle) -> None:
+def cautions_view(facts: RunFacts, choice: Choice, made: Bundle) -> None:
     """What to know before it leaves, whatever the target."""
     found = plan.cautions(made, facts, choice.curation)
     if grave := [caution.text for caution in found if caution.grave]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import streamlit as st
 from streamlit import column_config as cc
@@ -11,23 +11,24 @@ from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Deployment
 from stir_core.deploy.export import ExportTarget, export, targets_for
 from stir_core.errors import StirError
-from workbench import shipping
+from workbench import session
 from workbench.export import data as plan
-from workbench.export.certificates import certificate_table
-from workbench.export.snippets import snippets
+from workbench.export import view_prepared as shipping
+from workbench.export.data import certificate_table, snippets
 from workbench.export.view import Choice
 from workbench.shared.command_lines import certify_command, export_command
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table
 
 _REFUSED, _DONE = "export_refused", "export_done"
-_FILES: dict[str, Any] = {
+_FILES: Columns = {
     "file": cc.TextColumn("file", width=300),
     "bytes": cc.NumberColumn("bytes", format="localized", width=90),
     "sha256": cc.TextColumn("sha256", width=520),
 }
-_CERTIFICATES: dict[str, Any] = {
+_CERTIFICATES: Columns = {
     "written": cc.TextColumn("written (UTC)", help="When its file was written."),
     "same": cc.NumberColumn("same", help="Prompts on which nothing differed."),
     "injected": cc.NumberColumn("injected", help="Decisions that injected an action: with none, little was compared."),
@@ -41,11 +42,11 @@ _CERTIFICATES: dict[str, Any] = {
 }
 
 
-def draw(facts: RunFacts, choice: Choice, made: Bundle) -> None:
+def targets_view(facts: RunFacts, choice: Choice, made: Bundle) -> None:
     """A tab for each chosen target."""
-    if refused := st.session_state.pop(_REFUSED, None):
+    if refused := session.take_state(_REFUSED):
         st.error(plain(refused))
-    if done := st.session_state.pop(_DONE, None):
+    if done := session.take_state(_DONE):
         st.success(plain(done))
     if not choice.targets:
         st.caption("No target is chosen.")
@@ -64,7 +65,7 @@ def draw(facts: RunFacts, choice: Choice, made: Bundle) -> None:
 def _stem(facts: RunFacts, choice: Choice) -> str:
     default = plan.default_name(facts.run.path.name, choice.library, choice.only)
     key = f"export_name_{hashlib.sha256(f'{facts.run.path}|{default}'.encode()).hexdigest()[:12]}"
-    help_ = "Folder and archive are called so, with the target behind it. Folders lie in exports, beside the runs."
+    help_ = "Folder and archive are called so, with the target at the end. Folders lie in exports, beside the runs."
     typed = (st.text_input("Name", default, key=key, width=360, max_chars=60, help=help_) or "").strip()
     if refused := plan.refused_name(typed):
         st.error(plain(refused))
@@ -120,14 +121,7 @@ def _files(made: Bundle, target: str) -> None:
         return
     table = plan.file_table(shipping.listed(made, target))
     with held:
-        st.dataframe(
-            table,
-            hide_index=True,
-            placeholder="",
-            column_config=_FILES,
-            height=320 if len(table) > 8 else "auto",
-            alt="Files of the export",
-        )
+        data_table(table, _FILES, "Files of the export", height=320 if len(table) > 8 else "auto")
         st.caption(f"{len(table)} files, {table['bytes'].sum() / 1e6:.2f} MB. The zip stores them as they are: equal files, equal bytes.")
 
 
@@ -135,9 +129,9 @@ def _write(made: Bundle, target: str, folder: Path) -> None:
     """In a callback: a refusal is one line on the page that is drawn after it."""
     try:
         export(made, folder, to=target)
-        st.session_state[_DONE] = f"Written: {folder}"
+        session.set_state(_DONE, f"Written: {folder}")
     except StirError as error:
-        st.session_state[_REFUSED] = str(error)
+        session.set_state(_REFUSED, str(error))
 
 
 def _certificates(made: Bundle, folder: Path, there: shipping.Written) -> None:
@@ -147,9 +141,7 @@ def _certificates(made: Bundle, folder: Path, there: shipping.Written) -> None:
         st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.manifest.digest}): write it again."))
     if there.certificates:
         st.markdown("**Parity certificates of the bundle that lies there**")
-        st.dataframe(
-            certificate_table(there.certificates), hide_index=True, placeholder="", column_config=_CERTIFICATES, alt="Parity certificates"
-        )
+        data_table(certificate_table(there.certificates), _CERTIFICATES, "Parity certificates")
         if failed := [each.first_difference for each, _ in there.certificates if each.first_difference]:
             st.caption(plain(f"First difference: {failed[0]}"))
 

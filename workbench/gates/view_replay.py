@@ -7,17 +7,17 @@ import streamlit as st
 
 from stir_core.config import GateConfig, digest_of
 from workbench import session
-from workbench.gates import charts_funnel as gate_funnel
-from workbench.gates import charts_margins as gate_margins
+from workbench.gates import charts as gate_funnel
 from workbench.gates import data as tables
-from workbench.gates.charts_map import step_map
-from workbench.gates.scales import scales
+from workbench.gates.charts import step_map
+from workbench.gates.data import scales
 from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
+from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.gate_replay import AnswerReplay
-from workbench.shared.run_facts import RunFacts, fingerprint
-from workbench.shared.view_columns import FLIPPED_COLUMNS
-from workbench.shared.visible_text import plain
+from workbench.shared.text import plain
+from workbench.shared.view_gate import FLIPPED_COLUMNS, funnel_view
+from workbench.shared.view_tables import data_table
 
 Answers = Mapping[str, AnswerReplay]
 _FLIPS, _MAP = "gates_flips", "gates_map"
@@ -33,7 +33,7 @@ def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
     elif gate == own:
         st.badge(f"the run's own settings: all {counted.known} decisions come out as recorded", color="gray")
     else:
-        st.badge(replay.headline(counted), color="orange")
+        st.badge(replay.flips_line(counted), color="orange")
         changed = ", ".join(f"{key} {getattr(own, key):g} → {value:g}" for key, value in replay.changes_of(own, gate).items())
         st.caption(plain(f"{changed}. {replay.reach_line(counted)}"))
     return answers
@@ -44,26 +44,11 @@ def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
     one, two, three = st.tabs(["Funnel, all answers", "As one setting moves", "Fired, by control point"], key="gates_overview")
     with one:
         steps = [step for answer in answers.values() for step in answer.steps]
-        funnel(steps, "all held-out answers", changed=gate != facts.config.gate)
+        funnel_view(steps, "all held-out answers", changed=gate != facts.config.gate)
     with two:
         _curve(facts, gate)
     with three:
         _firing(facts)
-
-
-def funnel(steps: list[replay.StepReplay], what: str, *, changed: bool) -> None:
-    """The four sieves as bars, recorded and (where settings changed) now."""
-    table = tables.funnel_rows(steps)
-    n = sum(step.change not in ("not asked", "needs the model") for step in steps)
-    if not n:
-        st.caption("The gate decided nothing here that the recording knows.")
-        return
-    shown = table if changed else pd.DataFrame(table[table["when"] == tables.RECORDED])
-    st.altair_chart(gate_funnel.funnel_bars(shown), alt=f"Entries left behind each sieve, {what}")
-    if len(steps) > 1:
-        left_out = sum(step.change == "needs the model" for step in steps)
-        more = f"; {left_out} that need the model are left out" if left_out else ""
-        st.caption(f"Sums over {n} steps at which the gate had something to decide{more}. Each step by itself, with its recorded text.")
 
 
 def _curve(facts: RunFacts, gate: GateConfig) -> None:
@@ -73,7 +58,7 @@ def _curve(facts: RunFacts, gate: GateConfig) -> None:
         "Setting", list(found), default="beta", required=True, format_func=labels.__getitem__, key="gates_curve", persist_state="session"
     )
     scale = found[chosen or "beta"]
-    print_of_run = digest_of(fingerprint(facts.run), gate, scale.name)
+    print_of_run = digest_of(run_fingerprint(facts.run), gate, scale.name)
     table = _points(print_of_run, facts, gate, scale.name, scale.points(sum(len(trace.steps) for trace in facts.steered.values())))
     if not any(table["n"].tolist()):
         st.caption("The gate decided nothing that the recording knows.")
@@ -101,12 +86,12 @@ def _firing(facts: RunFacts) -> None:
     if table.empty:
         st.caption("No held-out answer got past its first step, which is never steered.")
         return
-    st.altair_chart(gate_margins.firing_chart(table), alt="Share of held-out answers with a commit at each control point, as recorded")
+    st.altair_chart(gate_funnel.firing_chart(table), alt="Share of held-out answers with a commit at each control point, as recorded")
     total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
     st.caption(f"As recorded. n = {len(facts.steered)} answers; {total} fired. Above a bar: answers that got there. Spans: Wilson 95 %.")
 
 
-def margin_map(facts: RunFacts, answers: Answers, problem: str, m: int | None) -> None:
+def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | None) -> None:
     """Every step of every answer on the gate's axes; a click opens it."""
     st.markdown("**Margin map: best candidate of every step, all answers**")
     outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
@@ -132,7 +117,7 @@ def margin_map(facts: RunFacts, answers: Answers, problem: str, m: int | None) -
     left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
     st.caption(
         f"n = {len(shown)} steps of {shown['problem'].nunique()} answers, with the settings above. Colour: the recorded answer against "
-        f"vanilla. Diamonds: committed. Ringed: flips. Pale: behind a flip. Click to open a step.{left_out}"
+        f"vanilla. Diamonds: committed. Ringed: flips. Pale: after a flip. Click to open a step.{left_out}"
     )
 
 
@@ -144,22 +129,11 @@ def flips(answers: Answers, *, changed: bool) -> None:
         st.caption("No decision flips." if changed else "Nothing is changed: move a slider above to see where decisions would flip.")
         return
 
-    def choose_row() -> None:
-        rows = session.selected_rows(_FLIPS)
-        if rows:
-            _open(answers, str(table["problem"].tolist()[rows[0]]), str(table["m"].tolist()[rows[0]]))
+    def choose_row(row: int) -> None:
+        _open(answers, str(table["problem"].iloc[row]), str(table["m"].iloc[row]))
 
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config=FLIPPED_COLUMNS,
-        key=_FLIPS,
-        on_select=choose_row,
-        selection_mode="single-row",
-        height=min(400, 38 + 35 * len(table)),
-        alt="Answers that turn under these settings",
-    )
+    height = min(400, 38 + 35 * len(table))
+    data_table(table, FLIPPED_COLUMNS, "Answers that turn under these settings", key=_FLIPS, height=height, clicked=choose_row)
     st.caption(
         f"{len(table)} of {len(answers)} answers turn, each at its first flip or at a step that needs the model. Click a row to open it."
     )

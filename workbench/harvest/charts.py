@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from workbench.shared.charts_colours import CORRECTIVE, NULL
+from workbench.shared.charts import CORRECTIVE, NULL
 
 ROW = 24
 """Pixels a stage."""
@@ -13,7 +13,7 @@ def stage_timeline(table: pd.DataFrame) -> alt.Chart:
     """Bars from start to end (seconds since the job began), the stage that is still going in the warm colour.
 
     Args:
-        table: rows of :func:`workbench.harvest.progress.timeline`.
+        table: rows of :func:`workbench.harvest.data.timeline`.
     """
     order = list(table["stage"])
     state = ["going" if going else "done" for going in table["going"]]

@@ -7,12 +7,12 @@ import streamlit as st
 from stir_core.errors import StirError, StoreError
 from stir_core.store.runs import Run
 from workbench import session
-from workbench.bootstrap import PAGES, jobs, store
-from workbench.harvest import progress as view
+from workbench.bootstrap import PAGES, jobs, known_runs
+from workbench.harvest import data as view
 from workbench.harvest.charts import stage_timeline
 from workbench.jobs import JobStore, Status
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
 
 _COLOURS = {"running": "blue", "stopping": "orange", "finished": "green", "stopped": "gray", "failed": "red", "lost": "red"}
 _EVERY = 1.0
@@ -20,7 +20,7 @@ _EVERY = 1.0
 _SHOWN = 20
 
 
-def draw() -> None:
+def jobs_view() -> None:
     """All jobs, the latest in full."""
     st.markdown("**Jobs**")
     running = jobs().running()
@@ -69,7 +69,7 @@ def _job(own: JobStore, status: Status) -> None:
         table = view.timeline(status.lines, job.started, time.time())
         if not table.empty:
             st.altair_chart(stage_timeline(table), alt="Stages on a time axis", key=f"harvest_time_{job.id}")
-        if kept := view.kept(finished, status.lines):
+        if kept := view.kept_stages(finished, status.lines):
             st.caption(plain(f"finished before this attempt: {', '.join(kept)}"))
         with st.expander("Log and command"):
             st.code(own.tail(job) or "nothing printed yet", language=None, height=220)
@@ -98,7 +98,7 @@ def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
 def _shown_as(own: JobStore, run: str) -> str | None:
     """What the run picker calls a run."""
     folder = own.run_folder(run)
-    return next((name for name, facts in store().runs.items() if facts.run.path == folder), None)
+    return next((name for name, facts in known_runs().runs.items() if facts.run.path == folder), None)
 
 
 def _when(status: Status) -> str:

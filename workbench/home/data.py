@@ -7,8 +7,8 @@ import pandas as pd
 from stir_core.config import STAGES
 from stir_core.records import ModelIdentity
 from stir_core.store.runs import CHECKED
-from workbench.shared.proportions import Proportion, proportion
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
+from workbench.shared.intervals import Proportion, proportion
 
 
 class HeldOut(NamedTuple):
@@ -77,7 +77,7 @@ def _row(facts: RunFacts) -> dict[str, object]:
     }
 
 
-def notes(facts: RunFacts) -> list[tuple[str, str]]:
+def stage_notes(facts: RunFacts) -> list[tuple[str, str]]:
     """Warnings that the stages left for a reader, as (stage, text)."""
     return [(stage, note) for stage in facts.stages for note in facts.run.manifest(stage).notes]
 

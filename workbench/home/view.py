@@ -1,42 +1,32 @@
 """Home's pieces: the runs, one run's held-out result, stages, notes, model and command."""
 
 import streamlit as st
+from streamlit import column_config as cc
 
 from workbench import session
-from workbench.bootstrap import loaded_model, shelf, store
+from workbench.bootstrap import known_runs, loaded_model, shelf
 from workbench.home import data as overview
 from workbench.shared.command_lines import run_command
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import IDENTITY_COLUMNS, RUN_COLUMNS, STAGE_COLUMNS
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import plain
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table, number_column
 
-_TABLE = "runs_table"
+pass
 
 
 def runs() -> None:
     """The table of runs; a click on a row chooses the run everywhere. Unreadable folders are named, not hidden."""
-    found, broken = store()
+    found, broken = known_runs()
     if found:
         names = list(found)
 
-        def choose_row() -> None:
-            rows = session.selected_rows(_TABLE)
-            if rows:
-                session.point_at(session.RUN, names[rows[0]])
+        def choose_row(row: int) -> None:
+            session.point_at(session.RUN, names[row])
 
         table = overview.runs_table(list(found.values()))
         table["run"] = names
-        st.dataframe(
-            table,
-            hide_index=True,
-            placeholder="",
-            column_config=RUN_COLUMNS,
-            key=_TABLE,
-            on_select=choose_row,
-            selection_mode="single-row",
-            alt="All runs",
-        )
+        data_table(table, RUN_COLUMNS, "All runs", key="runs_table", clicked=choose_row)
     for line in broken.values():
         st.warning(plain(line))
 
@@ -65,9 +55,9 @@ def held_out_line(facts: RunFacts) -> None:
     )
 
 
-def notes_of(facts: RunFacts) -> None:
+def stage_notes_view(facts: RunFacts) -> None:
     """Warnings that the stages left."""
-    for stage, note in overview.notes(facts):
+    for stage, note in overview.stage_notes(facts):
         st.warning(plain(f"{stage}: {note}"))
 
 
@@ -76,7 +66,7 @@ def stages_and_model(facts: RunFacts) -> None:
     left, right = st.columns([1.1, 1], gap="medium")
     with left:
         st.markdown("**Stages on disk**")
-        st.dataframe(overview.stage_table(facts), hide_index=True, placeholder="", column_config=STAGE_COLUMNS, alt="Stages of the run")
+        data_table(overview.stage_table(facts), STAGE_COLUMNS, "Stages of the run")
     with right:
         st.markdown("**Model**")
         _model(facts)
@@ -97,13 +87,7 @@ def _model(facts: RunFacts) -> None:
         st.badge(
             "the model in memory may use this run" if agrees else "refused: made with another model", color="green" if agrees else "red"
         )
-    st.dataframe(
-        overview.identity_table(made_with, loaded),
-        hide_index=True,
-        placeholder="",
-        column_config=IDENTITY_COLUMNS,
-        alt="Model identity, field by field",
-    )
+    data_table(overview.identity_table(made_with, loaded), IDENTITY_COLUMNS, "Model identity, field by field")
 
 
 def made_by(facts: RunFacts) -> None:
@@ -111,3 +95,35 @@ def made_by(facts: RunFacts) -> None:
     command_line(run_command(facts.run), "The command that made it (finished stages are kept when it is called again)")
     with st.expander("Resolved configuration"):
         st.json(facts.config.model_dump(mode="json"), expanded=1)
+
+
+RUN_COLUMNS: Columns = {
+    "run": cc.TextColumn("run", pinned=True),
+    "stages": cc.TextColumn("stages", help="Finished stages, and the last of them."),
+    "problems": number_column("problems", "%d", "Mined problems."),
+    "rollouts": number_column("rollouts", "%d", "Sampled answers."),
+    "entries": number_column("entries", "%d", "Library entries: corrective and null."),
+    "basis": number_column("basis", "%d", "Entries in the control basis."),
+    "layers": cc.TextColumn("layers", help="Blocks whose outputs were mined."),
+    "held-out n": number_column("n", "%d", "Held-out problems graded in both arms."),
+    "vanilla": cc.ProgressColumn("vanilla", format="percent", min_value=0, max_value=1, help="Held-out accuracy without steering."),
+    "steered": cc.ProgressColumn("steered", format="percent", min_value=0, max_value=1, help="Held-out accuracy with steering."),
+    "gained": number_column("gained", "%d", "Wrong without steering, right with it."),
+    "lost": number_column("lost", "%d", "Right without steering, wrong with it."),
+    "notes": number_column("notes", "%d", "Warnings that the stages left."),
+}
+
+
+STAGE_COLUMNS: Columns = {
+    "finished": cc.CheckboxColumn("finished"),
+    "holds": cc.TextColumn("holds", width="large"),
+    "digest": cc.TextColumn("digest", help="Equal digests mean equal files."),
+}
+
+
+IDENTITY_COLUMNS: Columns = {
+    "run": cc.TextColumn("this run was made with", width=150),
+    "loaded model": cc.TextColumn("model in memory", width=150),
+    "checked": cc.CheckboxColumn("checked", help="A difference here refuses the model."),
+    "agrees": cc.CheckboxColumn("agrees"),
+}

@@ -29,7 +29,7 @@ def run_command(run: Run, until: str | None = None) -> str:
     return shlex.join(parts + (["--until", until] if until else []))
 
 
-def reselect_command(run: Run, changed: Mapping[str, Any]) -> str:
+def reselect_command(run: Run, changed: Mapping[str, object]) -> str:
     """Copies the run and makes the copy's basis again under other ``basis`` settings; the original is left as it is."""
     made_by = run.facts.get("command")
     words = shlex.split(made_by) if isinstance(made_by, str) else ["stir", "run", str(run.facts.get("config_file") or "CONFIG.toml")]
@@ -50,7 +50,7 @@ def eval_command(run: Run) -> str:
     return _eval(run, methods=("vanilla", "stir", "static", "noise"))
 
 
-def gate_command(run: Run, changed: Mapping[str, Any], n: int) -> str:
+def gate_command(run: Run, changed: Mapping[str, object], n: int) -> str:
     """Decodes the run's held-out problems with other gate settings, beside its own and vanilla."""
     values = ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in changed.items())
     return _eval(run, methods=("vanilla", "stir", f"stir:{values}"), n=n, label="gates")
@@ -112,13 +112,15 @@ def _eval(run: Run, **settings: Any) -> str:
 _FLAGS = {key: f"--{name.replace('_', '-')}" for name, key in ANSWERING.items()}
 
 
-def trace_command(run: Run, prompt: str, *, raw: bool = False, changed: Mapping[str, Any] | None = None) -> str:
+def trace_command(run: Run, prompt: str, *, raw: bool = False, changed: Mapping[str, object] | None = None) -> str:
     """Reproduces a comparison: the prompt (or a held-out problem's id), and every setting that differs from the run's own."""
     flags = [part for key, value in (changed or {}).items() for part in (_FLAGS[key], str(value))]
     return shlex.join(["stir", "trace", name_of(run), prompt, *(["--raw"] if raw else []), *flags])
 
 
-def whatif_command(run: Run, prompt: str, changes: Sequence[Change], *, raw: bool = False, changed: Mapping[str, Any] | None = None) -> str:
+def whatif_command(
+    run: Run, prompt: str, changes: Sequence[Change], *, raw: bool = False, changed: Mapping[str, object] | None = None
+) -> str:
     """Takes a recorded answer up again, one change after the other."""
     links: list[str] = []
     for change in changes:

@@ -15,14 +15,14 @@ MATCHED_COSINE = 0.5
 LABELS_P = 0.2
 """More than one relabelling in five then gives as long an action. Not stricter: of eight rollouts even a real effect gives p near 0.05."""
 
-Verdict = Literal["passes", "flagged", "cannot tell"]
-VERDICTS: tuple[Verdict, ...] = ("passes", "flagged", "cannot tell")
+ControlVerdict = Literal["passes", "flagged", "cannot tell"]
+VERDICTS: tuple[ControlVerdict, ...] = ("passes", "flagged", "cannot tell")
 
 MOSTLY_LENGTH = "mostly length"
 LABELS_DO_NOT_MATTER = "labels do not matter"
 
 
-class Reading(NamedTuple):
+class ControlFigure(NamedTuple):
     """One control as a reader sees it."""
 
     name: str
@@ -42,7 +42,7 @@ def flags(control: Control) -> tuple[str, ...]:
     return tuple(found)
 
 
-def verdict(control: Control | None) -> Verdict:
+def verdict(control: Control | None) -> ControlVerdict:
     """Flagged; or nothing found although length and labels could both be tested; or one of them could not."""
     if control is None:
         return "cannot tell"
@@ -52,9 +52,9 @@ def verdict(control: Control | None) -> Verdict:
     return "passes" if length_tested and _labels_testable(control) else "cannot tell"
 
 
-def readings(control: Control) -> list[Reading]:
+def control_figures(control: Control) -> list[ControlFigure]:
     """All controls in reading order: length, labels, re-rolls, robustness."""
-    return [Reading(name, show(control), text) for name, (show, text) in _READINGS.items()]
+    return [ControlFigure(name, show(control), text) for name, (show, text) in _READINGS.items()]
 
 
 def _labels_testable(control: Control) -> bool:

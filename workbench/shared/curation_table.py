@@ -10,8 +10,8 @@ from stir_core.records import Entry
 from stir_core.store.curated import Curated
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Library
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.visible_text import one_line
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import one_line
 
 JUDGED = ("star", "tags", "name", "library", "note")
 """Columns that say what was judged."""
@@ -60,7 +60,7 @@ def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement) 
 
 
 def with_judgements(actions: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
-    """A table of entries with what was judged behind their ids; as it is where nothing was judged yet."""
+    """A table of entries with what was judged after their ids; as it is where nothing was judged yet."""
     standing = Curation.open(facts.run).state
     if not standing.entries:
         return actions.reset_index(drop=True)
@@ -140,7 +140,7 @@ def diff_table(curation: Curation, a: int, b: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["entry", "what", f"version {a}", f"version {b}"])
 
 
-def library_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
+def libraries_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
     """What each library is: counts, halves of pairs, effective ranks, mean quality."""
     rows = []
     for name, library in libraries.items():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.records import Decision, Retrieved, Scored, StepEvidence, StepTrace, Trace
-from workbench.shared.proportions import proportion
+from workbench.shared.intervals import proportion
 
 
 class Funnel(NamedTuple):

@@ -1,21 +1,22 @@
 """Recorded answers decided again under other gate settings: no model, and no guess where the recording does not reach.
 
-Behind the first step that is decided otherwise, an answer would have gone on with other text. What is decided there still uses the
+After the first step that is decided otherwise, an answer would have gone on with other text. What is decided there still uses the
 recorded evidence, so it holds for the recorded text only: such steps are marked ``behind`` and counted apart.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from stir_core.config import GateConfig, with_changes
 from stir_core.intervene.replay import Again, decide_again, gate_was_asked
-from stir_core.records import Decision, StepTrace, Trace
-from workbench.shared.proportions import proportion
+from stir_core.records import Decision, StepEvidence, StepTrace, Trace
+from workbench.shared.gate_evidence import MARGIN_COLUMNS, candidate_table, funnel, margins_at
+from workbench.shared.intervals import proportion
 
-Change = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
-FLIPS: tuple[Change, ...] = ("null → action", "action → null", "action → other", "alpha only")
+FlipKind = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
+FLIPS: tuple[FlipKind, ...] = ("null → action", "action → null", "action → other", "alpha only")
 """The ways in which a decision can come out otherwise; "alpha only": the same action at another strength."""
 
 
@@ -24,7 +25,7 @@ class StepReplay(NamedTuple):
 
     step: StepTrace
     again: Again
-    change: Change
+    change: FlipKind
     behind: bool
     """An earlier step of the answer came out otherwise, or is not known."""
 
@@ -59,7 +60,7 @@ class AnswerReplay(NamedTuple):
         return next((step for step in self.steps if step.step.m == m), None)
 
 
-def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, Any]:
+def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, float]:
     """What differs from the run's own gate, in the order of the settings."""
     return {key: value for key, value in gate if value != getattr(own, key)}
 
@@ -80,7 +81,7 @@ def replay_all(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, *
     return {id_: replay_answer(trace, own, gate, seed=seed) for id_, trace in traces.items()}
 
 
-def _change(step: StepTrace, again: Again) -> Change:
+def _change(step: StepTrace, again: Again) -> FlipKind:
     if not gate_was_asked(step):
         return "not asked"
     if again.decision is None:
@@ -99,12 +100,12 @@ class Tally(NamedTuple):
     """Steps at which the gate had something to decide."""
     known: int
     """Of them: known from the recording, with nothing changed before them in their answer."""
-    flips: dict[Change, int]
+    flips: dict[FlipKind, int]
     """Of the known ones, those that come out otherwise, by kind: at most one an answer."""
     unknown: int
     """First steps of an answer that need the model."""
     behind: int
-    """Steps behind a flip or an unknown step."""
+    """Steps after a flip or an unknown step."""
     behind_flips: int
     """Of them, those that would come out otherwise if their text had stayed as recorded."""
 
@@ -120,12 +121,12 @@ def tally(answers: Iterable[AnswerReplay]) -> Tally:
     asked = [step for answer in answers for step in answer.steps if step.change != "not asked"]
     front, behind = [s for s in asked if not s.behind], [s for s in asked if s.behind]
     known = [step for step in front if step.again.decision is not None]
-    kinds: dict[Change, int] = {kind: sum(step.change == kind for step in known) for kind in FLIPS}
+    kinds: dict[FlipKind, int] = {kind: sum(step.change == kind for step in known) for kind in FLIPS}
     lost = len(front) - len(known)
     return Tally(len(answers), len(asked), len(known), kinds, lost, len(behind), sum(step.flips for step in behind))
 
 
-def headline(found: Tally) -> str:
+def flips_line(found: Tally) -> str:
     """What the badge says."""
     kinds = ", ".join(f"{n} {kind}" for kind, n in found.flips.items() if n)
     more = f" ({kinds})" if kinds else ""
@@ -137,7 +138,7 @@ def reach_line(found: Tally) -> str:
     parts = []
     if found.behind:
         parts.append(
-            f"{found.behind} steps lie behind a flip or an unknown step: their evidence is that of the recorded text "
+            f"{found.behind} steps lie after a flip or an unknown step: their evidence is that of the recorded text "
             f"({found.behind_flips} of them would flip if it had stayed)"
         )
     if found.unknown:
@@ -197,3 +198,71 @@ def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: s
         share = proportion(sum(decision.chosen is not None for decision in known), len(known))
         rows.append((value, *share, len(found) - len(known)))
     return pd.DataFrame(rows, columns=["value", "steered", "n", "rate", "low", "high", "unknown"])
+
+
+STAGES = ("library at m", "retrieved k", "candidates L", "committed")
+"""The gate's sieves, widest first."""
+
+
+RECORDED = "recorded"
+
+
+NOW = "with these settings"
+
+
+TERMS = ("β (A − A null)", "ρ · gain")
+"""What a margin is made of: how far retrieval puts the candidate above null, and what its preview adds."""
+
+
+def funnel_rows(steps: Iterable[StepReplay]) -> pd.DataFrame:
+    """How many entries were left after each sieve, recorded and now, summed over the steps that the recording can answer.
+
+    Each step is taken by itself, with the text before it as recorded; steps at which the gate was never asked are left out.
+    """
+    totals = {when: [0] * len(STAGES) for when in (RECORDED, NOW)}
+    for step in steps:
+        if step.change == "not asked" or step.again.decision is None:
+            continue
+        pairs = ((RECORDED, step.step.evidence, step.step.decision), (NOW, step.again.evidence, step.again.decision))
+        for when, evidence, decision in pairs:
+            totals[when] = [total + n for total, n in zip(totals[when], funnel(evidence, decision), strict=True)]
+    rows = [(stage, when, totals[when][i]) for when in totals for i, stage in enumerate(STAGES)]
+    return pd.DataFrame(rows, columns=["stage", "when", "entries"])
+
+
+def why_not_rows(evidence: StepEvidence, decision: Decision, again: Again) -> pd.DataFrame:
+    """Every retrieved entry with its recorded fate and its fate under the settings that are tried."""
+    table = candidate_table(evidence, decision)
+    if again.decision is None:
+        now = pd.DataFrame({"entry": table["entry"], "score": None, "margin": None, "fate": "not in the recording: needs the model"})
+    else:
+        now = candidate_table(again.evidence, again.decision)
+    shut = again.evidence.not_retrieved
+    gone = {"score": None, "margin": None, "fate": f"not retrieved: {shut}" if shut else "not retrieved: outside the k nearest"}
+    found = {row["entry"]: row for row in now.to_dict("records")}
+    return table.assign(**{f"{n} now": [found.get(id_, gone)[n] for id_ in table["entry"]] for n in ("score", "margin", "fate")})
+
+
+def term_rows(decision: Decision | None, gate: GateConfig) -> pd.DataFrame:
+    """Every scored candidate's margin over null, taken apart: one row a term, and the terms of a candidate add up to its margin."""
+    rows = []
+    null = decision.score_null if decision is not None else None
+    if decision is not None and null is not None:
+        for scored in decision.scored:
+            if scored.score is None:
+                continue
+            gain = None if scored.gain is None else gate.rho * scored.gain
+            terms = [(TERMS[0], gate.beta * scored.value - null), *([] if gain is None else [(TERMS[1], gain)])]
+            numbers = (scored.score - null, gate.beta * scored.value, gain, null, scored.score)
+            fate = "committed" if scored.entry_id == decision.chosen else "not committed"
+            rows += [(scored.entry_id, term, amount, *numbers, fate) for term, amount in terms]
+    return pd.DataFrame(rows, columns=["candidate", "term", "amount", "margin", "beta value", "rho gain", "null score", "score", "fate"])
+
+
+def margin_rows(answer: AnswerReplay) -> pd.DataFrame:
+    """Step by candidate of one answer under the settings that are tried; steps that the recording cannot answer are left out."""
+    rows = []
+    for step in answer.steps:
+        if step.again.decision is not None:
+            rows += margins_at(step.step.m, step.again.evidence, step.again.decision, behind=step.behind)
+    return pd.DataFrame(rows, columns=MARGIN_COLUMNS)

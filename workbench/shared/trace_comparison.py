@@ -201,7 +201,7 @@ def degeneration_table(recording: Recording) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def download(recording: Recording, command: str) -> dict[str, Any]:
+def comparison_json(recording: Recording, command: str) -> dict[str, Any]:
     """The whole comparison as plain JSON: settings, model, command, both traces, and both read again."""
     traces = {name: trace.model_dump(mode="json") if trace else None for name, trace in zip(ROWS, recording.traces, strict=True)}
     identity = recording.identity.model_dump(mode="json") if recording.identity else None

@@ -1,24 +1,24 @@
-"""One entry's card: where it comes from, what it promotes, who lives near it, and where it fired."""
+"""One entry's card: where it comes from, what it promotes, which entries lie near it, and where it fired."""
 
 from typing import Literal
 
 import streamlit as st
+from streamlit import column_config as cc
 
 from stir_core.findings import Advantage
 from stir_core.records import Entry
 from workbench import session
 from workbench.bootstrap import PAGES
-from workbench.causal.data import advantage_text, measured_line
-from workbench.shared import action_card as cards
 from workbench.shared import confounds
-from workbench.shared.charts_lens import lens_bars
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_columns import ADVANTAGE_HELP, FIRING_COLUMNS, NEIGHBOUR_COLUMNS
-from workbench.shared.view_entry_table import entry_table
-from workbench.shared.visible_text import plain
+from workbench.shared import entries as cards
+from workbench.shared.charts import lens_bars
+from workbench.shared.facts import RunFacts
+from workbench.shared.intervals import advantage_text, measured_line
+from workbench.shared.text import plain
+from workbench.shared.view_tables import ADVANTAGE_HELP, Columns, data_table, entry_table, number_column
 
 
-def headline(facts: RunFacts, entry: Entry) -> None:
+def entry_head(facts: RunFacts, entry: Entry) -> None:
     """Name and numbers of an entry in two lines."""
     pick = facts.picks.get(entry.id)
     fate = f"pick {pick.rank + 1} of {len(facts.picks)}{', forced in' if pick.forced else ''}" if pick else "not in the basis"
@@ -64,7 +64,7 @@ def controls(facts: RunFacts, entry: Entry) -> None:
         if not flags:
             verdict = confounds.verdict(control)
             st.badge(verdict, color="green" if verdict == "passes" else "gray")
-    found = confounds.readings(control)
+    found = confounds.control_figures(control)
     half = len(found) // 2
     for row in (found[:half], found[half:]):
         for column, reading in zip(st.columns(half), row, strict=True):
@@ -82,7 +82,7 @@ def lens(facts: RunFacts, entry: Entry) -> None:
     st.caption("Read through the final norm's gain; the direct path only, not what later layers make of it.")
 
 
-def neighbours(facts: RunFacts, entry: Entry, by: str) -> None:
+def neighbours_view(facts: RunFacts, entry: Entry, by: str) -> None:
     """Nearest entries by cosine in the original space; a click on a row goes there."""
     table = cards.neighbours(facts, entry.id, by)
     st.markdown(f"**Nearest by cosine of {by}**")
@@ -92,7 +92,7 @@ def neighbours(facts: RunFacts, entry: Entry, by: str) -> None:
     entry_table(table, NEIGHBOUR_COLUMNS, key=f"near_{by}_{entry.id}", alt=f"Entries nearest to {entry.id} by cosine of {by}")
 
 
-def firings(facts: RunFacts, entry: Entry) -> None:
+def firings_view(facts: RunFacts, entry: Entry) -> None:
     """Held-out steps that retrieved this entry, ranked; a click chooses the step on every page."""
     st.markdown("**Held-out steps that fire it most**")
     if not facts.steered:
@@ -102,30 +102,39 @@ def firings(facts: RunFacts, entry: Entry) -> None:
     if table.empty:
         st.caption(f"None of the {sum(len(t.steps) for t in facts.steered.values())} held-out steps retrieved it.")
         return
-    key = f"actions_firings_{entry.id}"
 
-    def go() -> None:
-        rows = session.selected_rows(key)
-        if rows and rows[0] < len(table):
-            row = table.iloc[rows[0]]
-            session.point_at(session.PROBLEM, str(row["problem"]))
-            session.point_at(session.CONTROL_POINT, str(row["m"]))
-            session.point_at(session.AT, f"{row['problem']}:{row['m']}")
+    def choose_row(number: int) -> None:
+        row = table.iloc[number]
+        session.point_at(session.PROBLEM, str(row["problem"]))
+        session.point_at(session.CONTROL_POINT, str(row["m"]))
+        session.point_at(session.AT, f"{row['problem']}:{row['m']}")
 
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config=FIRING_COLUMNS,
-        height="content" if len(table) < 9 else 320,
-        key=key,
-        on_select=go,
-        selection_mode="single-row",
-        alt="Held-out steps that retrieved the entry, committed ones first, then by cosine",
-    )
+    alt, height = "Held-out steps that retrieved the entry, committed ones first, then by cosine", "content" if len(table) < 9 else 320
+    data_table(table, FIRING_COLUMNS, alt, key=f"actions_firings_{entry.id}", height=height, clicked=choose_row)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
             f"n = {len(table)} steps, committed at {table['committed'].tolist().count(True)}. Margin is score minus null score. "
             "A click on a row chooses its problem and step everywhere, and the place of the measurement above."
         )
         st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")
+
+
+NEIGHBOUR_COLUMNS: Columns = {
+    "entry": cc.TextColumn("entry", width=68),
+    "cosine": cc.NumberColumn("cosine", format="%.3f", width=60, help="Cosine of raw vectors in the original space."),
+    "m": number_column("m", "%d", "Control point.", width=36),
+    "kind": cc.TextColumn("kind", width=76),
+    "same problem": cc.CheckboxColumn("same source", help="Mined from the same problem.", width=84),
+    "in basis": cc.CheckboxColumn("basis", help="In the control basis.", width=50),
+}
+
+
+FIRING_COLUMNS: Columns = {
+    "committed": cc.CheckboxColumn("committed"),
+    "cosine": number_column("cosine", "%.3f", "Cosine between the state and this entry's key."),
+    "value": number_column("A = s·q", "%.3f", "Retrieval value: cosine times the entry's quality."),
+    "score": number_column("score", "%.3f", "beta * A + rho * preview gain; empty when not previewed."),
+    "margin": number_column("margin", "%+.3f", "Score minus null score: positive beats null."),
+    "alpha": number_column("alpha", "%.2f", "Injected multiple of the action; empty when not committed."),
+    "answer right": cc.CheckboxColumn("answer right", help="Verdict of the whole steered answer."),
+}

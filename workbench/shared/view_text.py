@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from streamlit.components.v2 import component
 
-from workbench.shared.text_segments import Segment
+from workbench.shared.text import Segment
 
 _HTML = """<div class="head" aria-live="polite"></div>
 <div class="strip" role="document"></div>"""

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts_colours import CHOSEN, GREY, NULL, STEERED
+from workbench.shared.charts import CHOSEN, GREY, NULL, STEERED
 
 LEGEND = {"gate acted": (STEERED, "solid", "diamond"), "gate chose null": (GREY, "dot", "diamond-open")}
 """Colour, dash and sign of what stands at a control point; anything else is drawn as where nothing was done."""

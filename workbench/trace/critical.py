@@ -11,9 +11,9 @@ import pandas as pd
 from stir_core.findings import CriticalPoint, CriticalTrace
 from stir_core.records import Decision, Trace
 from stir_core.store.critical import CriticalFile, Of
-from workbench.shared.estimates import with_interval
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.text_segments import Segment, segment
+from workbench.shared.facts import RunFacts
+from workbench.shared.intervals import with_interval
+from workbench.shared.text import Segment, segment
 
 ACTED, NULL, STEP_END = "gate acted", "gate chose null", "end of a step"
 """What stands at a control point; a vanilla answer has no gate and only ends of steps."""
@@ -28,7 +28,7 @@ class Loss(NamedTuple):
     sure: bool
     """True when the two 95 % intervals do not overlap."""
     back: CriticalPoint | None
-    """The first later point whose interval lies above that behind the fall: it was not lost for good."""
+    """The first later point whose interval lies above the one after the fall: it was not lost for good."""
 
     @property
     def label(self) -> str:
@@ -121,7 +121,7 @@ def gate_line(found: CriticalTrace, loss: Loss) -> str:
     return f"The gate {', and '.join(said)}."
 
 
-def notes_of(facts: RunFacts, trace: Trace, found: CriticalTrace) -> str:
+def rates_note(facts: RunFacts, trace: Trace, found: CriticalTrace) -> str:
     """What the rates rest on, and how they mislead."""
     sampling, falls = facts.config.rollouts, len(found.points) - 1
     lines = [

@@ -4,24 +4,57 @@ import json
 from typing import Any
 
 import streamlit as st
+from streamlit import column_config as cc
+from streamlit.components.v2 import component
 
 from stir_core.config import DecodeConfig, GateConfig
 from workbench import session
 from workbench.shared import trace_comparison as comparison
 from workbench.shared.command_lines import trace_command
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import one_line, plain
 from workbench.shared.trace_comparison import STEERED, VANILLA, Recording
-from workbench.shared.view_columns import COST_COLUMNS, DEGENERATION_COLUMNS
-from workbench.shared.view_command import command_line
-from workbench.shared.visible_text import one_line, plain
-from workbench.trace.document import document, reading_line
-from workbench.trace.html_file import html
-from workbench.trace.presets import drawing
-from workbench.trace.view_form import Request
-from workbench.trace.view_tokens import token_strip
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table, number_column
+from workbench.trace.data import VIEW_CSS, VIEW_JS, document, drawing, html, reading_line
+from workbench.trace.view_form import TraceRequest
+
+_JS = (
+    VIEW_JS
+    + """
+const standing = new WeakMap()
+
+export default function (component) {
+  const { data, parentElement } = component
+  const root = parentElement.querySelector(".trace-root")
+  if (!root || !data) return
+  const before = standing.get(parentElement), key = JSON.stringify([data.digest, data.version])
+  if (!before || before.key !== key || before.stopped || !root.firstChild) {
+    if (before) before.stop()
+    const held = before && before.key === key ? before.state.held : null
+    const kept = before ? { quantity: before.state.quantity, held } : null
+    standing.set(parentElement, { key, stopped: false, ...drawTrace(root, data, kept) })
+  }
+  return () => {
+    const last = standing.get(parentElement)
+    last.stop()
+    last.stopped = true
+  }
+}
+"""
+)
+
+_STRIP = component("stir_token_strip", html='<div class="trace-root"></div>', css=VIEW_CSS, js=_JS)
 
 
-def result(facts: RunFacts, request: Request) -> None:
+def token_strip(document: dict[str, Any], *, key: str) -> None:
+    """Draw a comparison (:func:`workbench.trace.data.document`); it is drawn anew only when it has changed."""
+    tokens = [token for step in document["steps"] for row in step["rows"] for token in row["tokens"]]
+    version = [len(tokens), sum(token["reading"] is not None for token in tokens)]
+    _STRIP(data=document | {"version": version}, key=key)
+
+
+def result(facts: RunFacts, request: TraceRequest) -> None:
     """The last comparison of this tab: counts, equality check, and every step with the gate's decision under it."""
     recording = session.recording()
     if recording is None:
@@ -65,20 +98,10 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
 
 def _tables(recording: Recording) -> None:
     left, right = st.columns([2, 1], gap="medium")
-    left.dataframe(
-        comparison.cost_table(recording),
-        hide_index=True,
-        placeholder="",
-        column_config=COST_COLUMNS,
-        alt="Verdicts and token counts of both answers",
-    )
-    right.dataframe(
-        comparison.degeneration_table(recording),
-        hide_index=True,
-        placeholder="",
-        column_config=DEGENERATION_COLUMNS,
-        alt="How repetitive both answers are",
-    )
+    with left:
+        data_table(comparison.cost_table(recording), COST_COLUMNS, "Verdicts and token counts of both answers")
+    with right:
+        data_table(comparison.degeneration_table(recording), DEGENERATION_COLUMNS, "How repetitive both answers are")
 
 
 def _exits(facts: RunFacts, recording: Recording) -> None:
@@ -88,7 +111,7 @@ def _exits(facts: RunFacts, recording: Recording) -> None:
     title = f"{facts.name}: {one_line(recording.settings['question'], 60)}"
 
     def as_json() -> str:
-        return json.dumps(comparison.download(recording, command) | {"seed": seed}, indent=1, ensure_ascii=False)
+        return json.dumps(comparison.comparison_json(recording, command) | {"seed": seed}, indent=1, ensure_ascii=False)
 
     with st.container(horizontal=True):
         st.download_button(
@@ -109,3 +132,34 @@ def _command(facts: RunFacts, settings: dict[str, Any]) -> str:
     defaults = {"gate": facts.config.gate.model_dump(mode="json"), "decode": facts.config.decode.model_dump(mode="json")}
     changed = comparison.changed_settings(defaults, settings)
     return trace_command(facts.run, settings["problem"] or settings["question"], raw=settings["raw"], changed=changed)
+
+
+COST_COLUMNS: Columns = {
+    "right": cc.CheckboxColumn("right", help="Empty when there is no gold answer."),
+    "committed tokens": number_column("committed", "%d", "Tokens of the answer: what the budget bounds."),
+    "probe tokens": number_column("probe", "%d", "Tokens decoded in previews."),
+    "of them reused": number_column("reused", "%d", "Preview tokens that were committed as they stood: decoded once, counted in both."),
+    "total tokens": number_column("total", "%d", "Committed plus probe tokens."),
+    "forward positions": number_column(
+        "forward positions", "%d", "Token positions run through the model, prompt and unsteered passes included."
+    ),
+}
+
+
+DEGENERATION_COLUMNS: Columns = {
+    "answer": cc.TextColumn("answer", width=60),
+    "repeated 2-grams": cc.ProgressColumn(
+        "2-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token pairs that stood before in this answer."
+    ),
+    "repeated 3-grams": cc.ProgressColumn(
+        "3-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token triples that stood before in this answer."
+    ),
+    "zlib ratio": cc.ProgressColumn(
+        "zlib",
+        format="%.2f",
+        min_value=0,
+        max_value=1,
+        width=90,
+        help="Compressed over plain size: low repeats; short texts compress badly.",
+    ),
+}

@@ -6,16 +6,16 @@ from stir_core.findings import CriticalTrace
 from stir_core.records import Problem, Trace
 from stir_core.store.critical import Of
 from workbench.shared.command_lines import critical_command
-from workbench.shared.run_facts import RunFacts
-from workbench.shared.view_command import command_line
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import plain
+from workbench.shared.view_page import command_line
 from workbench.shared.view_text import text_strip
-from workbench.shared.visible_text import plain
 from workbench.trace import critical
 from workbench.trace.charts import critical_strip
-from workbench.trace.view_form import Request
+from workbench.trace.view_form import TraceRequest
 
 
-def where_lost(facts: RunFacts, request: Request) -> None:
+def where_lost(facts: RunFacts, request: TraceRequest) -> None:
     """Drawn for a held-out problem that the run answered wrongly; nothing was lost in a right answer, and nothing is drawn."""
     if not isinstance(request.question, Problem):
         return
@@ -62,7 +62,7 @@ def _measured(facts: RunFacts, trace: Trace, found: CriticalTrace) -> None:
     st.plotly_chart(
         figure, key="critical_strip", config={"displayModeBar": False}, alt=f"Success rate of continuing the {found.of} answer by token"
     )
-    st.caption(plain(f"The run's {found.of} answer. {critical.notes_of(facts, trace, found)}"))
+    st.caption(plain(f"The run's {found.of} answer. {critical.rates_note(facts, trace, found)}"))
     if found.pieces:
         head = (
             "Blue: share of right continuations from where a piece begins. ◆ the gate acted, ◇ it did not. Point at a piece for its rate."

@@ -1,22 +1,28 @@
-"""The Trace page's form: what to ask, and the gate and decoding settings to ask it with. Starts from the run's own settings."""
+"""The Trace page's form, and both answers as they are decoded and then read again: kept as far as they came."""
 
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple, get_args
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.config import DecodeConfig, GateConfig
-from stir_core.records import Problem, Variant
-from workbench import session
-from workbench.shared.run_facts import RunFacts, fingerprint
-from workbench.shared.trace_comparison import digest_settings, settings_of
-from workbench.shared.visible_text import one_line, plain
-from workbench.trace.presets import drawing, examples, preset_of, presets
+from stir_core.errors import StirError
+from stir_core.records import Problem, StepEvent, TokenEvent, Variant
+from workbench import bootstrap, live, session
+from workbench.live import Steering
+from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.text import one_line, plain
+from workbench.shared.trace_comparison import ROWS, Recording, digest_settings, settings_of
+from workbench.trace.data import drawing, examples, preset_of, presets, step_head
 
 HELD_OUT, FREE = "Held-out problem", "Free prompt"
 _PROMPT = "trace_prompt"
 
 
-class Request(NamedTuple):
+class TraceRequest(NamedTuple):
     """The form as it stands."""
 
     start: bool
@@ -29,7 +35,7 @@ class Request(NamedTuple):
     digest: str
 
 
-def draw(facts: RunFacts) -> Request:
+def trace_form(facts: RunFacts) -> TraceRequest:
     """Draw the form and return its values, validated by the config's own rules."""
     left, right = st.columns([1.25, 1], gap="medium")
     with left:
@@ -41,8 +47,8 @@ def draw(facts: RunFacts) -> Request:
         start = st.button("Decode both answers", type="primary", key="trace_start")
     problem_id = question.id if isinstance(question, Problem) else None
     text = question.question if isinstance(question, Problem) else question
-    settings = settings_of(fingerprint(facts.run), text, problem_id, gate, decode, raw=raw)
-    return Request(start, question, raw, gate, decode, settings, digest_settings(settings))
+    settings = settings_of(run_fingerprint(facts.run), text, problem_id, gate, decode, raw=raw)
+    return TraceRequest(start, question, raw, gate, decode, settings, digest_settings(settings))
 
 
 def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
@@ -52,7 +58,7 @@ def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
         "Ask", kinds, default=kinds[0], required=True, key="trace_kind", persist_state="session", label_visibility="collapsed"
     )
     if kind == HELD_OUT and held_out:
-        problem = held_out[session.choose(session.PROBLEM, "Held-out problem", list(held_out))]
+        problem = held_out[session.choose_one(session.PROBLEM, "Held-out problem", list(held_out))]
         st.text(problem.question)
         level = f" · level {problem.level}" if problem.level else ""
         st.caption(plain(f"gold answer {problem.answer}{level}; never mined"))
@@ -78,23 +84,23 @@ def _presets(facts: RunFacts) -> None:
             st.button(name, key=f"trace_preset_{number}", on_click=_fill, args=(fields,))
 
 
-def _fill(values: dict[str, Any]) -> None:
+def _fill(values: Mapping[str, object]) -> None:
     for key, value in values.items():
-        st.session_state[key] = value
+        session.set_state(key, value)
 
 
 def _settings(facts: RunFacts) -> tuple[GateConfig, DecodeConfig]:
     gate, decode = facts.config.gate, facts.config.decode
     one, two, three = st.columns(3)
     with one:
-        k_scale = _number(facts, "Strength (k_scale)", "k_scale", gate.k_scale, 0.0, 10.0, 0.05, "%.2f")
-        candidates = _number(facts, "Candidates L", "candidates", gate.candidates, 1, 64, 1)
+        k_scale = _number(facts, gate, "k_scale", "Strength (k_scale)", (0.0, 10.0, 0.05))
+        candidates = _number(facts, gate, "candidates", "Candidates L", (1, 64, 1))
     with two:
-        variant = _choice(facts, "Variant", "variant", get_args(Variant), gate.variant)
-        probe = _number(facts, "Probe tokens", "probe_tokens", gate.probe_tokens, 1, 64, 1)
+        variant = _choice(facts, "variant", "Variant", get_args(Variant))
+        probe = _number(facts, gate, "probe_tokens", "Probe tokens", (1, 64, 1))
     with three:
-        persistence = _choice(facts, "Persistence", "persistence", ("ephemeral", "persistent"), gate.persistence)
-        tokens = _number(facts, "Max tokens", "max_new_tokens", decode.max_new_tokens, 1, 16384, 16, config=DecodeConfig)
+        persistence = _choice(facts, "persistence", "Persistence", ("ephemeral", "persistent"))
+        tokens = _number(facts, decode, "max_new_tokens", "Max tokens", (1, 16384, 16))
     changed = {
         "k_scale": float(k_scale),
         "candidates": int(candidates),
@@ -114,31 +120,92 @@ def _key(facts: RunFacts, field: str) -> str:
     return f"trace_{field}_{facts.name}"
 
 
-def _number(
-    facts: RunFacts,
-    label: str,
-    field: str,
-    value: Any,
-    low: Any,
-    high: Any,
-    step: Any,
-    form: str | None = None,
-    *,
-    config: Any = GateConfig,
-) -> float:
-    key = _seed(facts, field, value)
-    text = config.model_fields[field].description
+def _number(facts: RunFacts, own: GateConfig | DecodeConfig, field: str, label: str, span: tuple[float, float, float]) -> float:
+    """A number of the run's own settings; ``span``: least, most (twice the run's own value where that is more), step."""
+    value, (low, high, step) = getattr(own, field), span
+    key, text = _seed(facts, field, value), type(own).model_fields[field].description
+    form = "%.2f" if isinstance(step, float) else None
     return st.number_input(label, low, max(high, 2 * value), step=step, format=form, key=key, help=text, persist_state="session")
 
 
-def _choice(facts: RunFacts, label: str, field: str, options: tuple[str, ...], value: str) -> str:
-    key = _seed(facts, field, value)
+def _choice(facts: RunFacts, field: str, label: str, options: tuple[str, ...]) -> str:
+    own = str(getattr(facts.config.gate, field))
+    key = _seed(facts, field, own)
     chosen = st.selectbox(label, options, key=key, help=GateConfig.model_fields[field].description, persist_state="session")
-    return chosen if chosen in options else value
+    return chosen if chosen in options else own
 
 
-def _seed(facts: RunFacts, field: str, value: Any) -> str:
+def _seed(facts: RunFacts, field: str, value: float | str) -> str:
     """The widget's key, at the run's own value first; presets write to it, so the widget must not be given a value of its own."""
     key = _key(facts, field)
-    st.session_state.setdefault(key, value)
+    session.first_state(key, value)
     return key
+
+
+_EVERY = 16
+"""Tokens read between two looks at the page: its progress is drawn, and a press on Stop is heard."""
+
+
+def stream(facts: RunFacts, request: TraceRequest, area: DeltaGenerator) -> None:
+    """Decode both answers, drawing every token as it comes; what has come is kept even when the page is left or stopped."""
+    if isinstance(request.question, str) and not request.question.strip():
+        st.warning("The prompt is empty: write a question, or choose a held-out problem.")
+        return
+    recording = Recording(request.digest, request.settings)
+    try:
+        with area.container():
+            _decode(facts, request, recording)
+    except StirError:
+        session.drop_recording()
+        area.empty()
+        raise
+
+
+def _decode(facts: RunFacts, request: TraceRequest, recording: Recording) -> None:
+    st.button("Stop decoding", key="trace_stop", help="Keeps what has been decoded so far.")
+    with ExitStack() as held:
+        with st.spinner("Loading the model (the first time takes a few seconds)"):
+            steering = held.enter_context(bootstrap.steering(facts))
+        recording.identity = steering.identity
+        session.keep_recording(recording)
+        progress = st.empty()
+        for column, name in zip(st.columns(2, gap="medium"), ROWS, strict=True):
+            column.markdown(f"**{name}**")
+        _answers(steering, request, recording)
+        _read(steering, request, recording, progress)
+
+
+def _answers(steering: Steering, request: TraceRequest, recording: Recording) -> None:
+    """Decode both answers; each token is drawn as it comes."""
+    places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]] = {}
+    with closing(live.events(steering, request.question, request.gate, request.decode, raw=request.raw)) as events:
+        started = time.monotonic()
+        for event in events:
+            recording.take(event)
+            recording.seconds = time.monotonic() - started
+            if isinstance(event, TokenEvent | StepEvent):
+                _draw(recording, event.row, event.m, places)
+
+
+def _read(steering: Steering, request: TraceRequest, recording: Recording, progress: DeltaGenerator) -> None:
+    """Read both answers again for what each token could have been; the answers themselves stand already."""
+    traces = [trace for trace in recording.traces if trace is not None]
+    total = sum(len(trace.token_ids) for trace in traces)
+    started = time.monotonic()
+    with closing(live.read_again(steering, traces, request.gate)) as readings:
+        for number, (row, reading) in enumerate(readings):
+            recording.readings[row].append(reading)
+            recording.reading_seconds = time.monotonic() - started
+            if number % _EVERY == 0:
+                progress.progress(number / max(1, total), "Reading both answers again, steered and unsteered")
+
+
+def _draw(recording: Recording, row: int, m: int, places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]]) -> None:
+    if (row, m) not in places:
+        for number, column in enumerate(st.columns(2, gap="medium")):
+            with column, st.container(border=True):
+                places[number, m] = (st.empty(), st.empty())
+    head, body = places[row, m]
+    now = recording.steps[row][m]
+    head.caption(step_head(now))
+    body.text(now.text)

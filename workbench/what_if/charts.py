@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from workbench.shared.charts_colours import GREY
+from workbench.shared.charts import GREY
 
 NODE = "branch"
 """Name of the point selection: field ``branch``."""

@@ -3,9 +3,10 @@
 Pure bookkeeping over traces that others decoded. A forest is kept for one browser tab; it is bounded, and what is dropped for that is said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from stir_core.config import DecodeConfig, GateConfig, digest_of
 from stir_core.evaluate.degeneration import repeated
 from stir_core.intervene.changes import DENY, KEEP, Change, own_alpha, was_forced
 from stir_core.records import Entry, Event, Problem, StepEvent, StepTrace, TokenEvent, Trace
+from workbench.shared.text import Segment, segment, text_segments
 from workbench.shared.trace_comparison import StepRow, Token, first_divergence
 
 LIMIT = 64
@@ -22,7 +24,7 @@ LOOPS = 0.5
 
 
 @dataclass(frozen=True)
-class Origin:
+class BranchOrigin:
     """A recorded answer to begin from, with all that decoding on from it depends on."""
 
     key: str
@@ -49,10 +51,10 @@ def origin_of(
     *,
     raw: bool = False,
     recorded: bool = True,
-) -> Origin:
+) -> BranchOrigin:
     """An origin with its key."""
     key = digest_of(run_digest, name, gate, decode, list(trace.prompt_ids), list(trace.token_ids))
-    return Origin(key, name, trace, gate, decode, problem, question, raw, recorded)
+    return BranchOrigin(key, name, trace, gate, decode, problem, question, raw, recorded)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Node:
 class Tree:
     """An origin and its branches by number."""
 
-    origin: Origin
+    origin: BranchOrigin
     nodes: dict[int, Node]
     counted: int = 0
     """Branches ever made here: numbers are never given twice."""
@@ -93,7 +95,7 @@ class Forest:
     order: list[tuple[str, int]] = field(default_factory=list)
     """Every branch, oldest first."""
 
-    def tree(self, origin: Origin) -> Tree:
+    def tree(self, origin: BranchOrigin) -> Tree:
         """The tree of an origin, planted where there is none."""
         return self.trees.setdefault(origin.key, Tree(origin, {0: Node(0, None, None, origin.trace)}))
 
@@ -138,7 +140,7 @@ class Growing:
         return row
 
 
-def describe(change: Change) -> str:
+def change_text(change: Change) -> str:
     """A change in a few words: ``"m 2: p0003c × 0.58"``."""
     what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
     strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
@@ -147,7 +149,7 @@ def describe(change: Change) -> str:
 
 def label(node: Node) -> str:
     """A node's number and change."""
-    return "#0 recorded" if node.change is None else f"#{node.number} {describe(node.change)}"
+    return "#0 recorded" if node.change is None else f"#{node.number} {change_text(node.change)}"
 
 
 class Parting(NamedTuple):
@@ -181,7 +183,7 @@ def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
     return False, f"differs from {name} from token {found.position + 1} on (after control point {found.m})"
 
 
-def verdict_of(trace: Trace) -> str:
+def grade_of(trace: Trace) -> str:
     """``right``, ``wrong`` or ``not graded``."""
     return "not graded" if trace.verdict is None else "right" if trace.verdict.correct else "wrong"
 
@@ -195,15 +197,15 @@ TREE_COLUMNS = [
 def tree_table(tree: Tree) -> pd.DataFrame:
     """One row a node, parents before children."""
     rows = []
-    for node in ordered(tree):
+    for node in nodes_in_order(tree):
         trace = node.trace
         apart = parting(trace, tree.nodes[node.parent].trace) if node.parent is not None else None
         rows.append(
             (
                 node.number,
                 node.parent,
-                "recorded" if node.change is None else describe(node.change),
-                verdict_of(trace),
+                "recorded" if node.change is None else change_text(node.change),
+                grade_of(trace),
                 trace.verdict.extracted if trace.verdict else None,
                 trace.tokens_used,
                 apart.position + 1 if apart else None,
@@ -217,9 +219,9 @@ def tree_table(tree: Tree) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TREE_COLUMNS).astype({name: "Int64" for name in ("of", "differs_at", "m")})
 
 
-def ordered(tree: Tree, number: int = 0) -> list[Node]:
+def nodes_in_order(tree: Tree, number: int = 0) -> list[Node]:
     """Depth first, oldest branch first."""
-    return [tree.nodes[number], *(node for child in tree.children(number) for node in ordered(tree, child.number))]
+    return [tree.nodes[number], *(node for child in tree.children(number) for node in nodes_in_order(tree, child.number))]
 
 
 def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
@@ -229,7 +231,7 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
     step = next((step for step in node.trace.steps if step.m == m), None)
     own = step.decision.chosen if step is not None else None
     found = pd.DataFrame(table[[row == number or row in here for row in table["branch"]]])
-    names = {child.number: describe(child.change).partition(": ")[2] for child in tree.children(number) if child.change is not None}
+    names = {child.number: change_text(child.change).partition(": ")[2] for child in tree.children(number) if child.change is not None}
     mine = f"as it stands ({own} × {step.decision.alpha:.2f})" if step is not None and own else "as it stands (null)"
     found.insert(0, "at this step", [mine if row == number else names[row] for row in found["branch"]])
     return pd.DataFrame(found, columns=["at this step", *TREE_COLUMNS[3:10], "branch"])
@@ -237,9 +239,9 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
 
 def tree_lines(tree: Tree) -> pd.DataFrame:
     """What the figure draws: one row a step of every node that is not its parent's, on the node's own lane."""
-    rows: list[dict[str, Any]] = []
-    lanes = {node.number: lane for lane, node in enumerate(ordered(tree))}
-    for node in ordered(tree):
+    rows: list[dict[str, object]] = []
+    lanes = {node.number: lane for lane, node in enumerate(nodes_in_order(tree))}
+    for node in nodes_in_order(tree):
         begin = node.change.m if node.change is not None else 0
         for step in node.trace.steps:
             if step.m >= begin:
@@ -252,7 +254,7 @@ def tree_lines(tree: Tree) -> pd.DataFrame:
                         "last": node.trace.steps[-1].m,
                         "m": step.m,
                         "name": label(node),
-                        "verdict": verdict_of(node.trace),
+                        "verdict": grade_of(node.trace),
                         "tokens": node.trace.tokens_used,
                         "decision": _decision(step),
                         "committed": step.decision.chosen is not None,
@@ -266,7 +268,7 @@ def _decision(step: StepTrace) -> str:
     return f"{chosen} (forced)" if was_forced(step) else chosen
 
 
-class Candidate(NamedTuple):
+class OfferedAction(NamedTuple):
     """Something that could be injected at a control point."""
 
     entry_id: str
@@ -276,7 +278,7 @@ class Candidate(NamedTuple):
     """For a menu."""
 
 
-def candidates(step: StepTrace, entries: Sequence[Entry], gate: GateConfig) -> tuple[list[Candidate], list[Candidate]]:
+def candidates(step: StepTrace, entries: Sequence[Entry], gate: GateConfig) -> tuple[list[OfferedAction], list[OfferedAction]]:
     """Corrective entries of the step's control point: those that were retrieved there, best score first, and the others of the library."""
     scores = {scored.entry_id: scored.score for scored in step.decision.scored}
     seen = {entry.entry_id: entry for entry in step.evidence.retrieved if entry.kind == "corrective"}
@@ -287,12 +289,12 @@ def candidates(step: StepTrace, entries: Sequence[Entry], gate: GateConfig) -> t
         told = f"score {score:.3f}" if score is not None else "not previewed"
         mark = " · chosen" if entry.entry_id == step.decision.chosen else ""
         own = own_alpha(step, entry.entry_id, gate)
-        first.append(Candidate(entry.entry_id, own, f"{entry.entry_id} · cosine {entry.sim:.3f} · {told}{mark}"))
+        first.append(OfferedAction(entry.entry_id, own, f"{entry.entry_id} · cosine {entry.sim:.3f} · {told}{mark}"))
     here = [entry for entry in entries if entry.m == step.evidence.m and entry.kind == "corrective" and entry.id not in seen]
-    return first, [Candidate(entry.id, None, f"{entry.id} · not retrieved · quality {entry.quality:.3f}") for entry in here]
+    return first, [OfferedAction(entry.id, None, f"{entry.id} · not retrieved · quality {entry.quality:.3f}") for entry in here]
 
 
-def all_changes(step: StepTrace, gate: GateConfig, alpha: float, then: Any, *, same: bool) -> list[Change]:
+def all_changes(step: StepTrace, gate: GateConfig, alpha: float, then: Literal["gate", "null"], *, same: bool) -> list[Change]:
     """Deny, and every retrieved candidate: at the gate's own strength where it has one (``same``: never), else at ``alpha``."""
     m = step.evidence.m
     found, _ = candidates(step, (), gate)
@@ -300,7 +302,7 @@ def all_changes(step: StepTrace, gate: GateConfig, alpha: float, then: Any, *, s
     return [Change(m=m, to=DENY, then=then), *forced]
 
 
-def download(tree: Tree, command_of: Any) -> dict[str, Any]:
+def tree_json(tree: Tree, command_of: Callable[[int], str]) -> dict[str, Any]:
     """The whole tree as plain JSON: settings, changes, commands and answers."""
     origin = tree.origin
     return {
@@ -316,6 +318,72 @@ def download(tree: Tree, command_of: Any) -> dict[str, Any]:
                 "command": command_of(node.number),
                 "trace": node.trace.model_dump(mode="json"),
             }
-            for node in ordered(tree)
+            for node in nodes_in_order(tree)
         ],
     }
+
+
+FIRST = "⟦first difference⟧"
+
+
+class Cell(NamedTuple):
+    """One step of one answer."""
+
+    head: str
+    segments: list[Segment]
+
+
+class PairRow(NamedTuple):
+    """The same step of two answers; ``None`` where an answer had ended."""
+
+    m: int
+    same: bool
+    """Equal ids and the same impulse."""
+    cells: tuple[Cell | None, Cell | None]
+
+
+def aligned(one: Trace, other: Trace) -> list[PairRow]:
+    """Both answers step by step."""
+    apart = parting(one, other)
+    rows = []
+    for place in range(max(len(one.steps), len(other.steps))):
+        steps = [trace.steps[place] if place < len(trace.steps) else None for trace in (one, other)]
+        a, b = steps
+        same = a is not None and b is not None and a.token_ids == b.token_ids and _impulse(a) == _impulse(b)
+        shared = None
+        if apart is not None and apart.m == place:
+            pairs = zip(a.text if a else "", b.text if b else "", strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        cells = tuple(_cell(step, shared) if step is not None else None for step in steps)
+        rows.append(PairRow(place, same, (cells[0], cells[1])))
+    return rows
+
+
+def whole(trace: Trace, m: int) -> list[Segment]:
+    """The answer with its control points numbered; what lies before control point ``m`` is muted, and ``m`` itself is marked."""
+    pieces: list[Segment] = []
+    for step in trace.steps:
+        here = step.m == m
+        name = f"⟦{'control point ' if here else ''}{step.m} · {_told(step)}⟧ "
+        pieces.append(segment(name, "mark" if here else "past"))
+        body = text_segments(step.text, "steered" if step.decision.chosen else "plain")
+        pieces += [segment(piece["text"], "past") for piece in body] if step.m < m else body
+        pieces.append(segment("\n"))
+    return pieces
+
+
+def _cell(step: StepTrace, shared: int | None) -> Cell:
+    role = "steered" if step.decision.chosen else "plain"
+    head = f"m {step.m} · {len(step.token_ids)} tokens · {_told(step)}"
+    if shared is None:
+        return Cell(head, text_segments(step.text, role))
+    return Cell(head, [segment(step.text[:shared], "past"), segment(FIRST, "mark"), *text_segments(step.text[shared:], role)])
+
+
+def _told(step: StepTrace) -> str:
+    by = " (forced)" if was_forced(step) else ""
+    return (f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "null") + by
+
+
+def _impulse(step: StepTrace) -> tuple[str | None, float]:
+    return step.decision.chosen, round(step.decision.alpha, 5)

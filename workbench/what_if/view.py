@@ -1,79 +1,84 @@
 """The What-if page's pieces: branches while they are decoded, the tree, two answers side by side, the one-step table, and the exits."""
 
 import json
-from contextlib import closing
-from typing import Any
+from contextlib import ExitStack, closing
 
 import streamlit as st
+from streamlit import column_config as cc
+from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.records import StepTrace, TraceEvent
 from workbench import bootstrap, live, session
 from workbench.shared.command_lines import whatif_command
-from workbench.shared.run_facts import RunFacts
+from workbench.shared.facts import RunFacts
+from workbench.shared.text import one_line, plain
 from workbench.shared.trace_comparison import changed_settings
-from workbench.shared.view_columns import BRANCH_COLUMNS
-from workbench.shared.view_command import command_line
+from workbench.shared.view_gate import why_not
+from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
-from workbench.shared.view_why_not import why_not
-from workbench.shared.visible_text import one_line, plain
 from workbench.what_if import charts as figures
-from workbench.what_if import data as trees
-from workbench.what_if import pairs
-from workbench.what_if.data import Growing, Node, Origin, Tree
-from workbench.what_if.view_form import Request
+from workbench.what_if import data as pairs
+from workbench.what_if.data import BranchOrigin, Forest, Growing, Node, Tree
+from workbench.what_if.view_form import BranchRequest
 
 _NOTE, _FIGURE = "what_if_note", "what_if_tree"
 
 
-def tree_of(origin: Origin) -> Tree:
+def _forest() -> Forest:
+    """The trees of this browser tab."""
+    return session.first_state("what_if_forest", Forest())
+
+
+def tree_of(origin: BranchOrigin) -> Tree:
     """The origin's tree in this tab."""
-    return session.forest().tree(origin)
+    return _forest().tree(origin)
 
 
-def decode(facts: RunFacts, tree: Tree, node: Node, request: Request, area: Any) -> None:
+def decode_branches(facts: RunFacts, tree: Tree, node: Node, request: BranchRequest, area: DeltaGenerator) -> None:
     """Decode the asked branches of a node, showing every token; each that ends stands in the tree at once."""
     origin, notes = tree.origin, []
-    with area.container(border=True):
+    with area.container(border=True), ExitStack() as held:
         st.button("Stop decoding", key="what_if_stop", on_click=_stopped, help="Branches that have ended are kept.")
         with st.spinner("Loading the model (the first time takes a few seconds)"):
-            steering = bootstrap.steering(facts)
+            steering = held.enter_context(bootstrap.steering(facts))
         growing, places, first = Growing(), {}, None
         for row, change in enumerate(request.changes):
-            st.caption(plain(trees.describe(change)))
+            st.caption(plain(pairs.change_text(change)))
             places[row] = st.empty()
         asked = live.branches(steering, node.trace, request.changes, origin.gate, origin.decode, origin.problem)
         with closing(asked) as events:
             for event in events:
                 if isinstance(event, TraceEvent):
-                    made, note = session.forest().add(tree, node.number, request.changes[event.row], event.trace)
+                    made, note = _forest().add(tree, node.number, request.changes[event.row], event.trace)
                     first = made.number if event.row == 0 else first
                     notes += [note] if note else []
                 elif growing.take(event) is not None:
                     steps = growing.rows[event.row].values()
                     places[event.row].text("".join(step.text for step in steps)[-1200 if len(places) == 1 else -160 :])
     if first is not None:
-        st.session_state[_with(tree)] = first
-    st.session_state[_NOTE] = notes
+        session.set_state(_with(tree), first)
+    session.set_state(_NOTE, notes)
     st.rerun()
 
 
 def _stopped() -> None:
-    st.session_state[_NOTE] = ["Stopped: branches that had not ended are not kept; decoding them again gives the same tokens."]
+    session.set_state(_NOTE, ["Stopped: branches that had not ended are not kept; decoding them again gives the same tokens."])
 
 
 def _with(tree: Tree) -> str:
     return f"what_if_with_{tree.origin.key}"
 
 
-def notes() -> None:
+def branch_notes() -> None:
     """What happened on the way: a stop, a leaf that was dropped."""
-    for note in st.session_state.pop(_NOTE, []):
+    for note in session.take_state(_NOTE, []):
         st.warning(plain(note))
 
 
-def where(node: Node, step: StepTrace, origin: Origin) -> None:
+def where(node: Node, step: StepTrace, origin: BranchOrigin) -> None:
     """The answer with its decisions, and the evidence at the chosen control point."""
-    head = f"{trees.label(node)}: {trees.verdict_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
+    head = f"{pairs.label(node)}: {pairs.grade_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
     text_strip(pairs.whole(node.trace, step.evidence.m), key="what_if_answer", head=head, height=300)
     with st.expander(plain(f"What the gate saw at control point {step.m}: {one_line(str(step.decision.reason), 100)}")):
         why_not(step.evidence, step.decision, origin.gate)
@@ -85,42 +90,40 @@ def tree_view(tree: Tree) -> None:
     def choose() -> None:
         cells = session.selected_cells(_FIGURE, figures.NODE)
         if cells and cells[0].get("branch") in tree.nodes:
-            st.session_state[_with(tree)] = cells[0]["branch"]
+            session.set_state(_with(tree), cells[0]["branch"])
 
-    chart = figures.branch_tree(trees.tree_lines(tree))
+    chart = figures.branch_tree(pairs.tree_lines(tree))
     st.altair_chart(chart, key=_FIGURE, on_select=choose, alt="Tree of branches by control point, coloured by verdict")
     st.caption(
         plain("A lane an answer; it leaves its parent's lane at the changed decision. Filled: steered. Click one to compare it below.")
     )
-    st.dataframe(
-        trees.tree_table(tree), hide_index=True, placeholder="", column_config=BRANCH_COLUMNS, alt="Branches with verdict and tokens"
-    )
+    data_table(pairs.tree_table(tree), BRANCH_COLUMNS, "Branches with verdict and tokens")
 
 
 def one_step(tree: Tree, node: Node, step: StepTrace) -> None:
     """Every change tried at this control point of this answer, side by side."""
-    table = trees.counterfactuals(tree, node.number, step.evidence.m)
+    table = pairs.counterfactuals(tree, node.number, step.evidence.m)
     if len(table) < 2:
         return
     st.markdown(plain(f"Everything tried at control point {step.m} of #{node.number}"))
-    st.dataframe(table, hide_index=True, placeholder="", column_config=BRANCH_COLUMNS, alt="Outcome of every change tried at this step")
+    data_table(table, BRANCH_COLUMNS, "Outcome of every change tried at this step")
 
 
 def compare(tree: Tree) -> Node:
     """Two answers of the tree side by side; the first one is the other's parent unless chosen otherwise."""
-    numbers = [node.number for node in trees.ordered(tree)]
+    numbers = [node.number for node in pairs.nodes_in_order(tree)]
     key = _with(tree)
-    if st.session_state.get(key) not in numbers:
-        st.session_state[key] = numbers[-1]
+    if session.state_of(key) not in numbers:
+        session.set_state(key, numbers[-1])
     left, right = st.columns(2, gap="medium")
-    names = {number: trees.label(tree.nodes[number]) for number in numbers}
+    names = {number: pairs.label(tree.nodes[number]) for number in numbers}
     with right:
         number = st.selectbox("Branch", numbers, key=key, format_func=lambda n: names.get(n, str(n)))
     node = tree.nodes[number if number in numbers else 0]
     with left:
         other_key = f"{key}_other_{node.number}"
-        if st.session_state.get(other_key) not in numbers:
-            st.session_state[other_key] = node.parent if node.parent is not None else 0
+        if session.state_of(other_key) not in numbers:
+            session.set_state(other_key, node.parent if node.parent is not None else 0)
         other = tree.nodes[st.selectbox("compared with", numbers, key=other_key, format_func=lambda n: names.get(n, str(n)))]
     _verdict_line(tree, node, other)
     rows = pairs.aligned(other.trace, node.trace)
@@ -140,7 +143,7 @@ def compare(tree: Tree) -> Node:
 
 def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
     name = "the recorded trace" if other.number == 0 else f"#{other.number}"
-    equal, line = trees.parting_line(node.trace, other.trace, name)
+    equal, line = pairs.parting_line(node.trace, other.trace, name)
     kept = node.change is not None and node.change.to == "keep" and node.change.then == "gate"
     if node.number == other.number:
         return
@@ -150,10 +153,10 @@ def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
         else:
             st.badge(line, color="gray" if equal else "orange")
         for shown in (other, node):
-            st.badge(f"#{shown.number} {trees.verdict_of(shown.trace)}, {shown.trace.tokens_used} tokens", color="gray")
+            st.badge(f"#{shown.number} {pairs.grade_of(shown.trace)}, {shown.trace.tokens_used} tokens", color="gray")
 
 
-def exits(facts: RunFacts, tree: Tree, node: Node) -> None:
+def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:
     """The command that makes the compared branch, and the tree as a file."""
     origin = tree.origin
     defaults = {"gate": facts.config.gate.model_dump(mode="json"), "decode": facts.config.decode.model_dump(mode="json")}
@@ -163,9 +166,28 @@ def exits(facts: RunFacts, tree: Tree, node: Node) -> None:
     def command(number: int) -> str:
         changes = [link.change for link in tree.path(number) if link.change is not None]
         prompt = origin.problem.id if origin.problem else origin.question
-        return whatif_command(facts.run, prompt, changes or [trees.Change(m=0)], raw=origin.raw, changed=changed)
+        return whatif_command(facts.run, prompt, changes or [pairs.Change(m=0)], raw=origin.raw, changed=changed)
 
     command_line(command(node.number))
-    data = json.dumps(trees.download(tree, command), indent=1, ensure_ascii=False)
+    data = json.dumps(pairs.tree_json(tree, command), indent=1, ensure_ascii=False)
     name = f"what_if_{facts.name}_{origin.key}.json"
     st.download_button("Download the tree (JSON)", data, name, "application/json", key="what_if_download", on_click="ignore")
+
+
+BRANCH_COLUMNS: Columns = {
+    "branch": number_column("branch", "#%d", "Number of the answer in the tree; #0 is the recorded one.", width=62),
+    "of": number_column("of", "#%d", "The answer that it is a branch of.", width=46),
+    "at this step": cc.TextColumn("at this step", help="What was done before this step.", pinned=True, width=200),
+    "change": cc.TextColumn("change", width=200),
+    "verdict": cc.TextColumn("verdict", width=84),
+    "extracted": cc.TextColumn("extracted", help="What grading found in the answer.", width=84),
+    "tokens": number_column("tokens", "%d", "Tokens of the whole answer.", width=62),
+    "differs_at": number_column("differs at", "%d", "First token that differs from its parent; empty: equal token for token.", width=76),
+    "m": number_column("after m", "%d", "The control point before the first difference.", width=62),
+    "repeats": number_column("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer.", width=84),
+    "degenerated": cc.CheckboxColumn("degenerated", help="At least half of its token triples stood before.", width=92),
+    "commits": number_column("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),
+    "ran": number_column(
+        "forward", "%d", "Token positions run through the model for it: the given ones once, previews included.", width=68
+    ),
+}

@@ -10,18 +10,18 @@ from stir_core.errors import StoreError
 from stir_core.intervene.changes import DENY, KEEP, Change
 from stir_core.records import StepTrace
 from workbench import session
-from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.text import plain
 from workbench.shared.trace_comparison import STEERED
-from workbench.shared.visible_text import plain
 from workbench.what_if import data as trees
-from workbench.what_if.data import Candidate, Node, Origin, Tree
+from workbench.what_if.data import BranchOrigin, Node, OfferedAction, Tree
 
 RECORDED, LAST = "Recorded held-out answer", "Last comparison of Trace"
 WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
 THEN: dict[str, Literal["gate", "null"]] = {"the gate decides on": "gate", "null from here on": "null"}
 
 
-class Request(NamedTuple):
+class BranchRequest(NamedTuple):
     """The form as it stands."""
 
     changes: list[Change]
@@ -29,7 +29,7 @@ class Request(NamedTuple):
     step: StepTrace
 
 
-def choose_origin(facts: RunFacts) -> Origin:
+def choose_origin(facts: RunFacts) -> BranchOrigin:
     """A held-out answer of the run, or the steered answer that the Trace page decoded last in this tab."""
     last = _last(facts)
     kinds = ([RECORDED] if facts.steered else []) + ([LAST] if last else [])
@@ -41,10 +41,10 @@ def choose_origin(facts: RunFacts) -> Origin:
     if kind == LAST and last:
         origin = last
     else:
-        chosen = session.choose(session.PROBLEM, "Held-out problem", list(facts.steered))
+        chosen = session.choose_one(session.PROBLEM, "Held-out problem", list(facts.steered))
         trace, problem, config = facts.steered[chosen], facts.held_out.get(chosen), facts.config
         question = problem.question if problem else chosen
-        origin = trees.origin_of(fingerprint(facts.run), chosen, trace, config.gate, config.decode, problem, question)
+        origin = trees.origin_of(run_fingerprint(facts.run), chosen, trace, config.gate, config.decode, problem, question)
     st.text(origin.question)
     verdict = origin.trace.verdict
     told = f"recorded answer: {verdict.reason}" if verdict else "a free prompt: answers are not graded"
@@ -53,24 +53,26 @@ def choose_origin(facts: RunFacts) -> Origin:
     return origin
 
 
-def _last(facts: RunFacts) -> Origin | None:
+def _last(facts: RunFacts) -> BranchOrigin | None:
     recording = session.recording()
     trace = recording.traces[STEERED] if recording is not None else None
-    if recording is None or trace is None or recording.settings["run"] != fingerprint(facts.run):
+    if recording is None or trace is None or recording.settings["run"] != run_fingerprint(facts.run):
         return None
     kept: Mapping[str, Any] = recording.settings
     gate, decode = GateConfig.model_validate(kept["gate"]), DecodeConfig.model_validate(kept["decode"])
     problem = facts.held_out.get(kept["problem"] or "") if "steered" in facts.stages else None
     name = kept["problem"] or "free prompt"
-    return trees.origin_of(fingerprint(facts.run), name, trace, gate, decode, problem, kept["question"], raw=kept["raw"], recorded=False)
+    return trees.origin_of(
+        run_fingerprint(facts.run), name, trace, gate, decode, problem, kept["question"], raw=kept["raw"], recorded=False
+    )
 
 
 def choose_node(tree: Tree) -> Node:
     """Which answer of the tree is changed."""
-    numbers = [node.number for node in trees.ordered(tree)]
+    numbers = [node.number for node in trees.nodes_in_order(tree)]
     key = f"what_if_from_{tree.origin.key}"
-    if st.session_state.get(key) not in numbers:
-        st.session_state[key] = 0
+    if session.state_of(key) not in numbers:
+        session.set_state(key, 0)
     names = {number: trees.label(tree.nodes[number]) for number in numbers}
     number = st.selectbox(
         "Branch from",
@@ -83,7 +85,7 @@ def choose_node(tree: Tree) -> Node:
     return tree.nodes[number if number in numbers else 0]
 
 
-def choose_step(node: Node) -> StepTrace:
+def choose_branch_step(node: Node) -> StepTrace:
     """The step whose decision is changed; the arrow keys go back and forth."""
     numbers = [str(step.m) for step in node.trace.steps]
     if not numbers:
@@ -105,26 +107,28 @@ def choose_step(node: Node) -> StepTrace:
     return node.trace.steps[at]
 
 
-def change_form(facts: RunFacts, origin: Origin, step: StepTrace) -> Request:
+def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> BranchRequest:
     """What is changed at the step, and the two buttons that decode it."""
     entries = [facts.entries[entry_id] for entry_id in facts.picks]
     seen, others = trees.candidates(step, entries, origin.gate)
     ways = [way for way in WAYS if WAYS[way] != "" or seen or others]
     way = st.segmented_control("What is done there", ways, default=ways[0], required=True, key="what_if_way", persist_state="session")
-    chosen: Candidate | None = None
+    chosen: OfferedAction | None = None
     own, alpha = False, 1.0
     if way in ways and WAYS[way] == "":
         chosen = _choose_candidate([*seen, *others], step)
         own, alpha = _strength(chosen, step)
     then = THEN.get(
-        st.segmented_control("Behind it", list(THEN), default=next(iter(THEN)), required=True, key="what_if_then", persist_state="session"),
+        st.segmented_control(
+            "Afterwards", list(THEN), default=next(iter(THEN)), required=True, key="what_if_then", persist_state="session"
+        ),
         "gate",
     )
     to = chosen.entry_id if chosen else WAYS.get(way, KEEP)
     change = Change(m=step.evidence.m, to=to, alpha=(chosen.own if own else alpha) if chosen else None, then=then)
     everything = trees.all_changes(step, origin.gate, alpha, then, same=chosen is not None and not own)
     with st.container(horizontal=True):
-        one = st.button(f"Branch: {trees.describe(change)}", type="primary", key="what_if_branch")
+        one = st.button(f"Branch: {trees.change_text(change)}", type="primary", key="what_if_branch")
         all_ = st.button(
             f"All {len(everything) - 1} candidates at once",
             key="what_if_all",
@@ -132,14 +136,14 @@ def change_form(facts: RunFacts, origin: Origin, step: StepTrace) -> Request:
             help="Nothing and every retrieved action, decoded in one batch: at the gate's own strength where it measured one, else at the "
             "slider's. With another strength set, all at that one.",
         )
-    return Request([change] if one else everything if all_ else [], step)
+    return BranchRequest([change] if one else everything if all_ else [], step)
 
 
-def _choose_candidate(found: list[Candidate], step: StepTrace) -> Candidate:
+def _choose_candidate(found: list[OfferedAction], step: StepTrace) -> OfferedAction:
     by_id = {candidate.entry_id: candidate for candidate in found}
     key = f"what_if_entry_{step.evidence.m}"
-    if st.session_state.get(key) not in by_id:
-        st.session_state[key] = found[0].entry_id
+    if session.state_of(key) not in by_id:
+        session.set_state(key, found[0].entry_id)
     chosen = st.selectbox(
         "Action",
         list(by_id),
@@ -151,7 +155,7 @@ def _choose_candidate(found: list[Candidate], step: StepTrace) -> Candidate:
     return by_id.get(chosen, found[0])
 
 
-def _strength(chosen: Candidate, step: StepTrace) -> tuple[bool, float]:
+def _strength(chosen: OfferedAction, step: StepTrace) -> tuple[bool, float]:
     with st.container(horizontal=True, vertical_alignment="center"):
         own = chosen.own is not None and st.toggle(
             f"The gate's own strength ({chosen.own:.3f})",

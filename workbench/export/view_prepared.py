@@ -18,8 +18,8 @@ from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from workbench.bootstrap import runs_root
 from workbench.export.data import refused_name
-from workbench.shared import evaluation_facts
-from workbench.shared.run_facts import RunFacts, fingerprint
+from workbench.shared import facts as evaluation_facts
+from workbench.shared.facts import RunFacts, run_fingerprint
 
 FOLDER = "exports"
 """Below the folder of runs; holds no run of its own."""
@@ -41,8 +41,8 @@ def prepared(facts: RunFacts, curation: Curation, library: str, only: str | None
     Raises:
         StirError: the choice holds nothing, or the run is damaged.
     """
-    found = [evaluation_facts.fingerprint(folder) for folder in evaluation_facts.evaluations_of(facts.run).values()]
-    made_from = (fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), *found)
+    found = [evaluation_facts.evaluation_fingerprint(folder) for folder in evaluation_facts.evaluations_of(facts.run).values()]
+    made_from = (run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), *found)
     return _prepared(made_from, library, only, facts.run)
 
 

@@ -1,14 +1,30 @@
-"""Model text cut into pieces with a role, ready to be drawn as text: nothing is dropped or escaped.
-
-Line ends that close a step (its delimiter) are drawn as ``↵``, since they are tokens in their own right: an impulse is injected at them.
-"""
+"""Model text made visible on one line: white space drawn, length bounded. Never produces markup."""
 
 from typing import Literal, TypedDict
 
 from stir_core.records import Trace
-from workbench.shared.action_card import Side
-from workbench.shared.trace_comparison import StepRow
-from workbench.shared.visible_text import visible_token
+
+_SIGNS = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
+
+
+def visible_token(text: str) -> str:
+    """A token's text with its white space drawn: ``" the"`` becomes ``"␣the"``."""
+    return text.translate(_SIGNS) if text else "∅"
+
+
+def one_line(text: str, limit: int = 120) -> str:
+    """The first ``limit`` characters with runs of white space folded into one space."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= limit else folded[: limit - 1].rstrip() + "…"
+
+
+def plain(text: str) -> str:
+    """``text`` with every markdown sign escaped, for the few Streamlit elements that cannot be told to take plain text."""
+    return "".join(f"\\{sign}" if sign in _MARKDOWN else sign for sign in text)
+
+
+_MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~$:@^=\"'&")
+
 
 Role = Literal["plain", "past", "steered", "mark"]
 """``past``: before the control point; ``steered``: decoded while an impulse was live; ``mark``: ours, not the model's."""
@@ -21,23 +37,6 @@ class Segment(TypedDict):
     role: Role
     tip: str
     shade: float
-
-
-def side_segments(side: Side, m: int) -> list[Segment]:
-    """A rollout with its control point marked: muted prefix, a mark, then what followed."""
-    mark = f"⟦control point {m}⟧ "
-    tip = "" if side.tokens_before is None else f"state taken at generated token {side.tokens_before}, the last of the prefix"
-    return [segment(side.before, "past"), segment(mark, "mark", tip), segment(side.after)]
-
-
-def drawn_tokens(row: StepRow) -> list[str]:
-    """The tokens of one step as they are drawn; empty for a token that adds no text (half a character, the end of the text)."""
-    body = max((i for i, token in enumerate(row.tokens) if token.text.strip("\n")), default=-1)
-    found = []
-    for i, token in enumerate(row.tokens):
-        words = token.text.rstrip("\n") if i >= body else token.text
-        found.append(words + "↵" * (len(token.text) - len(words)))
-    return found
 
 
 def text_segments(text: str, role: Role = "plain") -> list[Segment]:

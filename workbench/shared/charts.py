@@ -1,0 +1,298 @@
+"""What charts of several pages share: colours, forest plots, the gate's axes and lens bars.
+
+Colours stay apart for colour-blind eyes and on light and dark ground.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from stir_core.records import Lens
+from workbench.shared.text import visible_token
+
+CORRECTIVE, NULL = "#d55e00", "#3a87c8"
+"""The two kinds of entry (vermilion and blue of Okabe and Ito, the blue a little lighter for dark ground)."""
+CHOSEN = "#e6007e"
+"""Rings and frames: apart from every scale used here, on both grounds."""
+GREY = "#8a8f98"
+"""Lines and marks that say nothing by their colour; readable on both grounds."""
+VERDICTS = {
+    "helps": ("#d55e00", "triangle-up"),
+    "no effect seen": (GREY, "circle"),
+    "harms": ("#3a87c8", "triangle-down"),
+    "": (GREY, "circle"),
+}
+"""Colour and shape of what an interval says: warm above 0 and cold below, as in the diverging scale; the shape says it again."""
+VANILLA, STEERED = "#8a8f98", "#d55e00"
+CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
+DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
+"""Blue below 0, red above (ColorBrewer RdBu); always used with a domain that is symmetric about 0."""
+SEQUENTIAL = "cividis"
+
+
+def ordered_colours(n: int) -> list[str]:
+    """``n`` colours in an order that reads as more and more (viridis without its dark and its pale end)."""
+    return [str(colour) for colour in sample_colorscale("Viridis", [0.18 + 0.67 * i / max(1, n - 1) for i in range(n)])]
+
+
+def categorical(n: int) -> list[str]:
+    """``n`` colours for unordered categories; they repeat after ten, so a legend must not rely on colour alone then."""
+    return [CATEGORIES[i % len(CATEGORIES)] for i in range(n)]
+
+
+def symmetric(values: Sequence[float], floor: float = 1e-6) -> tuple[float, float]:
+    """A domain centred on 0 that holds all values."""
+    reach = max([abs(value) for value in values] + [floor])
+    return -reach, reach
+
+
+def reach(values: Iterable[float], lows: Iterable[float], highs: Iterable[float], **style: Any) -> dict[str, Any]:
+    """Error bars from ``low`` to ``high`` around each value, for plotly's ``error_x`` and ``error_y``."""
+    values, lows, highs = list(values), list(lows), list(highs)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value for high, value in zip(highs, values, strict=True)],
+        "arrayminus": [value - low for low, value in zip(lows, values, strict=True)],
+        **style,
+    }
+
+
+def gate_axes() -> go.Figure:
+    """An empty map: the gate commits above the dashed line, and previews beat doing nothing to the right of the dotted one."""
+    figure = go.Figure()
+    figure.add_hline(
+        0, line_color=GREY, line_width=1.5, line_dash="dash", annotation_text="null score: commit above", annotation_font_color=GREY
+    )
+    figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot")
+    figure.update_layout(
+        xaxis_title="preview gain (P_i − P_null, nats a token)",
+        yaxis_title="margin (score minus null score)",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 0},
+        height=430,
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
+        clickmode="event+select",
+        dragmode="pan",
+    )
+    figure.update_xaxes(zeroline=False)
+    figure.update_yaxes(zeroline=False)
+    return figure
+
+
+def key_mark(name: str, **marker: Any) -> go.Scatter:
+    """A line of the legend that stands for no point."""
+    return go.Scatter(x=[None], y=[None], mode="markers", name=name, marker={"size": 10, "color": GREY} | marker)
+
+
+ROW = 26
+"""Pixels a row: enough for a name and a finger."""
+_LONGEST = 46
+
+
+def forest(table: pd.DataFrame, title: str, chosen: str | None = None) -> go.Figure:
+    """Columns ``name``, ``value``, ``low``, ``high``, ``verdict`` and ``hover``; the first row on top.
+
+    ``customdata[0]`` of a point is its name; the row of ``chosen`` is ringed.
+    """
+    figure = go.Figure()
+    names = table["name"].tolist()
+    if chosen in names:
+        here = table[table["name"] == chosen]
+        ring = {"size": 18, "symbol": "circle-open", "color": CHOSEN, "line": {"width": 2.5}}
+        figure.add_trace(go.Scatter(x=here["value"], y=here["name"], mode="markers", marker=ring, hoverinfo="skip", showlegend=False))
+    for verdict in VERDICTS:
+        part = pd.DataFrame(table[table["verdict"] == verdict])
+        if len(part):
+            figure.add_trace(_marks(part, verdict, named=verdict != ""))
+    figure.update_layout(
+        xaxis_title=title,
+        height=90 + ROW * len(names),
+        margin={"l": 10, "r": 10, "t": 30, "b": 40},
+        clickmode="event+select",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 0},
+    )
+    _rows(figure, names)
+    figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot")
+    return figure
+
+
+def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline: str) -> go.Figure:
+    """Accuracies of all methods beside their paired differences from the baseline, both in percent, one row a method."""
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, column_widths=[0.5, 0.5])
+    names = accuracies["name"].tolist()
+    figure.add_trace(_marks(accuracies, "accuracy", named=False), row=1, col=1)
+    for verdict in VERDICTS:
+        part = pd.DataFrame(differences[differences["verdict"] == verdict])
+        if len(part):
+            figure.add_trace(_marks(part, verdict, named=True), row=1, col=2)
+    at = dict(zip(names, accuracies["value"], strict=True)).get(baseline)
+    if at is not None:
+        figure.add_vline(at, line_color=GREY, line_width=1, line_dash="dot", row=1, col=1)  # type: ignore[arg-type]
+    figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot", row=1, col=2)  # type: ignore[arg-type]
+    figure.update_xaxes(title_text="accuracy (%)", range=[-2, 102], row=1, col=1)
+    figure.update_xaxes(title_text=f"accuracy minus {baseline}'s (percentage points)", row=1, col=2)
+    figure.update_layout(
+        height=110 + ROW * len(names),
+        margin={"l": 10, "r": 10, "t": 30, "b": 40},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 1, "xanchor": "right"},
+    )
+    _rows(figure, names)
+    return figure
+
+
+def _rows(figure: go.Figure, names: list[str]) -> None:
+    short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names]
+    figure.update_yaxes(
+        categoryorder="array",
+        categoryarray=names[::-1],
+        range=[-0.7, len(names) - 0.3],
+        tickmode="array",
+        tickvals=names,
+        ticktext=short,
+        automargin=True,
+        showgrid=False,
+    )
+
+
+def _marks(part: pd.DataFrame, name: str, *, named: bool) -> go.Scatter:
+    colour, shape = VERDICTS.get(name, VERDICTS[""])
+    bars = reach(part["value"], part["low"], part["high"], thickness=1.6, width=3, color=colour)
+    return go.Scatter(
+        x=part["value"],
+        y=part["name"],
+        error_x=bars,
+        mode="markers",
+        name=name,
+        showlegend=named,
+        customdata=part[["name", "hover"]].values.tolist(),
+        hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
+        marker={"size": 10, "color": colour, "symbol": shape},
+    )
+
+
+def lens_table(lens: Lens, n: int = 10) -> pd.DataFrame:
+    """The ``n`` most promoted and most suppressed tokens; a text that two tokens share is told apart by its id."""
+    tokens = [*lens.promoted[:n], *reversed(lens.suppressed[:n])]
+    return pd.DataFrame(
+        {
+            "token": [f"{visible_token(token.text)}  {token.token_id}" for token in tokens],
+            "text": [visible_token(token.text) for token in tokens],
+            "id": [token.token_id for token in tokens],
+            "logit": [token.logit for token in tokens],
+            "sign": ["promoted" if token.logit >= 0 else "suppressed" for token in tokens],
+        }
+    )
+
+
+def lens_bars(lens: Lens, n: int = 10) -> alt.Chart:
+    """Horizontal bars around 0; the scale is the change of the logit that a unit multiple of the action makes directly."""
+    table = lens_table(lens, n)
+    return (
+        alt.Chart(table)
+        .mark_bar(height={"band": 0.75})
+        .encode(
+            x=alt.X("logit:Q", title="direct logit effect (per unit α)"),
+            y=alt.Y(
+                "token:N",
+                sort=list(table["token"]),
+                title="token and its id",
+                axis=alt.Axis(
+                    labelFont="monospace", labelLimit=150, labelOverlap=False, labelBound=False, labelFlush=False, labelFontSize=10
+                ),
+            ),
+            color=alt.Color("sign:N", scale=alt.Scale(domain=["promoted", "suppressed"], range=[DIVERGING[-1], DIVERGING[1]]), legend=None),
+            tooltip=[alt.Tooltip("text:N", title="token"), alt.Tooltip("id:Q", format="d"), alt.Tooltip("logit:Q", format="+.3f")],
+        )
+        .properties(height=15 * len(table) + 50)
+    )
+
+
+def funnel_bars(table: pd.DataFrame) -> alt.LayerChart:
+    """Bars of :func:`workbench.gates.data.funnel_rows`: recorded in grey, with the settings that are tried in colour."""
+    stages, whens = (list(dict.fromkeys(table[name])) for name in ("stage", "when"))
+    most = max(1, *table["entries"].tolist())
+    base = alt.Chart(table).encode(
+        y=alt.Y("stage:N", sort=stages, title="", axis=alt.Axis(labelLimit=130, labelOverlap=False)),
+        yOffset=alt.YOffset("when:N", sort=whens),
+        tooltip=["stage:N", "when:N", "entries:Q"],
+    )
+    x = alt.X(
+        "entries:Q", title="entries left (number)", scale=alt.Scale(domain=[0, 1.08 * most]), axis=alt.Axis(format="d", tickMinStep=1)
+    )
+    colour = alt.Color(
+        "when:N", sort=whens, scale=alt.Scale(domain=whens, range=[GREY, STEERED]), legend=alt.Legend(title="", orient="top")
+    )
+    bars = base.mark_bar().encode(x=x, color=colour)
+    counts = base.mark_text(align="left", dx=4, fontSize=11, color=GREY).encode(x=x, text="entries:Q")
+    return alt.LayerChart(layer=[bars, counts]).properties(height=140 + 75 * len(whens))
+
+
+GATE_CELL = "gate_cell"
+"""Name of the point selection: fields ``m`` and ``entry``."""
+
+
+def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
+    """Control point by candidate, of :func:`workbench.shared.gate_evidence.margin_table`; committed framed, after a flip pale."""
+    low, high = symmetric(list(table["margin"]), floor=0.01)
+    entries = list(dict.fromkeys(table.sort_values("m")["entry"]))
+    tooltip = [
+        "m:O",
+        "entry:N",
+        *[alt.Tooltip(f"{name}:Q", format=".3f") for name in ("cosine", "value", "gain", "score", "margin")],
+        "committed:N",
+    ]
+    cell = alt.selection_point(name=GATE_CELL, fields=["m", "entry"])
+    steps = alt.Scale(domain=list(range(n_steps)), paddingInner=0.01)
+    return (
+        alt.Chart(table)
+        .mark_rect(stroke=CHOSEN)
+        .encode(
+            x=alt.X("m:O", title="control point m", scale=steps, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("entry:N", sort=entries, title="entry", scale=alt.Scale(paddingInner=0.15), axis=alt.Axis(labelOverlap=False)),
+            color=alt.Color(
+                "margin:Q",
+                scale=alt.Scale(domain=[low, high], domainMid=0, range=list(DIVERGING)),
+                legend=alt.Legend(title="score - null", format=".2f"),
+            ),
+            strokeWidth=alt.condition("datum.committed", alt.value(2.5), alt.value(0)),
+            opacity=alt.condition("datum.behind", alt.value(0.35), alt.value(1)),
+            tooltip=tooltip,
+        )
+        .add_params(cell)
+        .properties(height=max(140, 22 * len(entries) + 50))
+    )
+
+
+_TERM_COLOURS = (CORRECTIVE, NULL)
+
+
+def margin_terms(table: pd.DataFrame, least: float = 0.0) -> alt.LayerChart:
+    """Stacked terms of :func:`workbench.gates.data.term_rows` about 0, a tick at their sum; dashed: the margin to be exceeded.
+
+    Args:
+        least: what a margin must exceed to be committed; above 0 where ``tau_null`` lies above the null score.
+    """
+    names, terms = (list(dict.fromkeys(table[name])) for name in ("candidate", "term"))
+    y = alt.Y("candidate:N", sort=names, title="entry", axis=alt.Axis(labelOverlap=False))
+    numbers = ["amount", "margin", "beta value", "rho gain", "null score", "score"]
+    tooltip = ["candidate:N", "fate:N", "term:N", *(alt.Tooltip(f"{name}:Q", format="+.3f") for name in numbers)]
+    base = alt.Chart(table).encode(y=y, tooltip=tooltip)
+    bars = base.mark_bar(size=13).encode(
+        x=alt.X("amount:Q", stack="zero", title="margin (score minus null score)"),
+        color=alt.Color(
+            "term:N", scale=alt.Scale(domain=terms, range=list(_TERM_COLOURS[: len(terms)])), legend=alt.Legend(title="", orient="top")
+        ),
+    )
+    sums = base.mark_tick(color=CHOSEN, thickness=4, size=22).encode(x="margin:Q")
+    line = pd.DataFrame({"at": [least]})
+    rule = (
+        alt.Chart(line)
+        .mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=GREY)
+        .encode(x="at:Q", tooltip=[alt.Tooltip("at:Q", title="to exceed")])
+    )
+    return alt.LayerChart(layer=[bars, sums, rule]).properties(height=130 + 34 * len(names))

@@ -1,0 +1,229 @@
+"""The library's entries: one entry's card (source rollouts cut at the control point, neighbours, held-out firings) and the table of all.
+
+Text is cut at the run's delimiter, tokens are counted from the recorded boundaries; nothing is tokenised here.
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stir_core.errors import DataError
+from stir_core.findings import Advantage
+from stir_core.records import Entry, Lens, Rollout, Verdict
+from stir_core.tasks.segment import split_steps
+from workbench.shared import confounds
+from workbench.shared.facts import RunFacts
+from workbench.shared.intervals import interval
+from workbench.shared.text import one_line, visible_token
+
+
+class SourceAnswer(NamedTuple):
+    """One answer that an action was averaged from, cut at its control point."""
+
+    label: str
+    before: str
+    """The prefix whose last token's state was averaged: the first ``m`` steps."""
+    after: str
+    tokens_before: int | None
+    """Generated tokens up to the control point; ``None`` for a gold solution."""
+    n_tokens: int | None
+    reward: float | None
+    verdict: Verdict | None
+    exact: bool
+    """False when text and tokens disagree about the number of steps (a token that holds two delimiters), so the cut may be early."""
+
+
+def entry_of(facts: RunFacts, entry_id: str) -> Entry:
+    """The entry of that id.
+
+    Raises:
+        DataError: the run has no such entry.
+    """
+    if entry_id not in facts.entries:
+        raise DataError(f'run {facts.name} has no entry "{entry_id}": choose one from the table')
+    return facts.entries[entry_id]
+
+
+def source_answers(facts: RunFacts, entry: Entry) -> tuple[list[SourceAnswer], list[SourceAnswer]]:
+    """The right answers and the wrong answers that an entry was mined from, in the order they were chosen."""
+    right = [_side(facts, entry, k, "right") for k in entry.positives]
+    if entry.pos_source == "gold":
+        right = [_gold_side(facts, entry)]
+    return right, [_side(facts, entry, k, "wrong") for k in entry.negatives]
+
+
+def cut_at(text: str, delimiter: str, m: int) -> tuple[str, str]:
+    """Text up to control point ``m`` (the first ``m`` steps, delimiter included) and the text after it."""
+    steps = split_steps(text, delimiter)
+    return "".join(steps[:m]), "".join(steps[m:])
+
+
+def neighbours(facts: RunFacts, entry_id: str, by: str, n: int = 8) -> pd.DataFrame:
+    """Nearest entries in the original space, by cosine of ``"keys"`` or of ``"actions"`` (corrective entries only).
+
+    Retrieval compares keys of one control point only; ``m`` says which neighbours could ever compete with this entry.
+    """
+    ids, rows = space(facts, by)
+    if entry_id not in ids:
+        return pd.DataFrame(columns=["entry", "cosine", "m", "kind", "same problem", "in basis"])
+    here = ids.index(entry_id)
+    cosines = rows @ rows[here]
+    order = [i for i in np.argsort(-cosines, kind="stable") if i != here][:n]
+    me = facts.entries[entry_id]
+    found = [(facts.entries[ids[i]], float(cosines[i])) for i in order]
+    return pd.DataFrame(
+        {
+            "entry": [other.id for other, _ in found],
+            "cosine": [cosine for _, cosine in found],
+            "m": [other.m for other, _ in found],
+            "kind": [other.kind for other, _ in found],
+            "same problem": [other.problem_id == me.problem_id for other, _ in found],
+            "in basis": [other.id in facts.picks for other, _ in found],
+        }
+    )
+
+
+def space(facts: RunFacts, by: str) -> tuple[tuple[str, ...], Float[np.ndarray, "n d_model"]]:
+    """Ids and unit rows of one space: ``"keys"`` of all entries or ``"actions"`` of the corrective ones."""
+    if by == "keys":
+        return tuple(facts.entries), facts.unit_keys
+    return facts.action_ids, facts.unit_actions
+
+
+def firings(facts: RunFacts, entry_id: str) -> pd.DataFrame:
+    """Held-out steps that retrieved this entry, committed ones first, then by cosine."""
+    rows = []
+    for trace in facts.steered.values():
+        for step in trace.steps:
+            seen = next((c for c in step.evidence.retrieved if c.entry_id == entry_id), None)
+            if seen is None:
+                continue
+            score = next((s.score for s in step.decision.scored if s.entry_id == entry_id), None)
+            fired = step.decision.chosen == entry_id
+            null = step.decision.score_null
+            margin = score - null if score is not None and null is not None else None
+            alpha = step.decision.alpha if fired else None
+            right = trace.verdict.correct if trace.verdict else None
+            rows.append((trace.id, step.m, fired, seen.sim, seen.value, score, margin, alpha, right))
+    columns = ["problem", "m", "committed", "cosine", "value", "score", "margin", "alpha", "answer right"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.sort_values(["committed", "cosine"], ascending=False, kind="stable", ignore_index=True)
+
+
+def _side(facts: RunFacts, entry: Entry, k: int, label: str) -> SourceAnswer:
+    rollout = facts.rollouts.get((entry.problem_id, k))
+    if rollout is None:
+        raise DataError(f"rollout {k} of {entry.problem_id} is not in run {facts.name}: make the rollouts again")
+    before, after = cut_at(rollout.text, facts.config.delimiter, entry.m)
+    exact = rollout.text.count(facts.config.delimiter) == len(rollout.boundaries)
+    tokens = _tokens_before(rollout, entry.m)
+    return SourceAnswer(f"{label} · rollout {k}", before, after, tokens, rollout.n_tokens, rollout.reward, rollout.verdict, exact)
+
+
+def _tokens_before(rollout: Rollout, m: int) -> int | None:
+    return rollout.boundaries[m - 1] if 1 <= m <= len(rollout.boundaries) else None
+
+
+def _gold_side(facts: RunFacts, entry: Entry) -> SourceAnswer:
+    problem = facts.problems.get(entry.problem_id)
+    before, after = cut_at(problem.solution or "" if problem else "", facts.config.delimiter, entry.m)
+    return SourceAnswer("right · the data set's own solution", before, after, None, None, None, None, True)
+
+
+def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame:
+    """Corrective entries (and null ones if asked), best pair first.
+
+    ``retrieved`` and ``committed`` count held-out steps; they are empty when the run has no held-out traces. Norms are raw L2
+    norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at. The columns of the controls
+    (see ``confounds``) and of the measured advantages are only there when the run has them.
+    """
+    retrieved, committed = _use(facts)
+    measured = bool(facts.steered)
+    wanted = [entry for entry in facts.entries.values() if null_entries or entry.kind == "corrective"]
+    advantages = facts.advantages
+    rows = [_row(facts, entry) | _used(entry.id, retrieved, committed, measured) | _measured(advantages.get(entry.id)) for entry in wanted]
+    left_out = (() if facts.controls else CONTROL_COLUMNS) + (() if advantages else ADVANTAGE_COLUMNS)
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in left_out])
+
+
+CONTROL_FIELDS = {
+    "length cos": "length_cosine",
+    "matched cos": "length_matched_cosine",
+    "length gap": "length_gap",
+    "gap matched": "length_gap_matched",
+    "perm. p": "permutation_p",
+    "shuffled cos": "shuffled_cosine",
+    "stable+": "stability_pos",
+    "stable-": "stability_neg",
+    "leave-one-out": "leave_one_out",
+    "others cos": "others_cosine",
+}
+"""Columns that show a field of :class:`~stir_core.records.Control` as it is."""
+CONTROL_COLUMNS = ("controls", "flags", *CONTROL_FIELDS)
+"""The same after two columns that read them: passes / flagged / cannot tell, and the flags in words."""
+
+ADVANTAGE_COLUMNS = ("advantage", "advantage 95 %", "verdict")
+"""Right answers with the action minus without it, as a causal study measured it; empty for actions that it did not try."""
+
+COLUMNS = [
+    "entry", "kind", "m", "layer", "quality", "reward+", "reward-", "n+", "n-", "|v|", "|key|", "|v|/|key|",
+    "pick", "gain", "retrieved", "committed", *ADVANTAGE_COLUMNS, *CONTROL_COLUMNS, "promotes", "problem", "question",
+]  # fmt: skip
+
+
+def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
+    pick = facts.picks.get(entry.id)
+    problem = facts.problems.get(entry.problem_id)
+    norm = entry.action_norm
+    control = facts.controls.get(entry.id)
+    return {
+        "entry": entry.id,
+        "kind": entry.kind,
+        "m": entry.m,
+        "layer": entry.layer,
+        "quality": entry.quality,
+        "reward+": entry.reward_pos,
+        "reward-": entry.reward_neg,
+        "n+": len(entry.positives) or (1 if entry.pos_source == "gold" else 0),
+        "n-": len(entry.negatives),
+        "|v|": norm,
+        "|key|": entry.key_norm,
+        "|v|/|key|": norm / entry.key_norm if norm is not None and entry.key_norm else None,
+        "pick": pick.rank + 1 if pick else None,
+        "gain": pick.gain if pick else None,
+        "controls": confounds.verdict(control) if control else None,
+        "flags": ", ".join(confounds.flags(control)) if control else None,
+        **{name: getattr(control, field) if control else None for name, field in CONTROL_FIELDS.items()},
+        "promotes": top_tokens(facts.lenses.get(entry.id)),
+        "problem": entry.problem_id,
+        "question": one_line(problem.question, 90) if problem else None,
+    }
+
+
+def _measured(found: Advantage | None) -> dict[str, object]:
+    if found is None:
+        return {name: None for name in ADVANTAGE_COLUMNS}
+    return {"advantage": found.value, "advantage 95 %": interval(found, "{:+.3f}"), "verdict": found.verdict}
+
+
+def top_tokens(lens: Lens | None, n: int = 4) -> str | None:
+    """The first tokens that an action promotes, white space drawn; ``None`` for a null entry."""
+    return "  ".join(visible_token(token.text) for token in lens.promoted[:n]) if lens else None
+
+
+def _use(facts: RunFacts) -> tuple[Counter[str], Counter[str]]:
+    retrieved: Counter[str] = Counter()
+    committed: Counter[str] = Counter()
+    for trace in facts.steered.values():
+        for step in trace.steps:
+            retrieved.update(candidate.entry_id for candidate in step.evidence.retrieved)
+            if step.decision.chosen:
+                committed[step.decision.chosen] += 1
+    return retrieved, committed
+
+
+def _used(entry_id: str, retrieved: Counter[str], committed: Counter[str], measured: bool) -> dict[str, object]:
+    return {"retrieved": retrieved[entry_id] if measured else None, "committed": committed[entry_id] if measured else None}

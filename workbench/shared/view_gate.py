@@ -1,0 +1,235 @@
+"""One gate decision taken apart: the funnel, the reason, and the why-not table. Shared by Gates and Trace."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+from streamlit import column_config as cc
+
+from stir_core.config import GateConfig
+from stir_core.intervene.replay import Again
+from stir_core.records import Decision, StepEvidence, StepTrace, Trace
+from workbench import session
+from workbench.shared import gate_evidence as evidence
+from workbench.shared import gate_replay as replay
+from workbench.shared.charts import GATE_CELL, funnel_bars, margin_heatmap, margin_terms
+from workbench.shared.facts import RunFacts
+from workbench.shared.gate_evidence import candidate_table, funnel
+from workbench.shared.gate_replay import RECORDED, AnswerReplay, StepReplay, funnel_rows, margin_rows, term_rows, why_not_rows
+from workbench.shared.text import plain, segment, text_segments
+from workbench.shared.view_tables import Columns, data_table, number_column
+from workbench.shared.view_text import text_strip
+
+
+def why_not(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
+    """Draw a decision in full."""
+    sieve_line(evidence, decision)
+    st.text(str(decision.reason))
+    if evidence.retrieved:
+        _candidates(candidate_table(evidence, decision))
+        _score_formula(evidence, decision, gate)
+
+
+def why_not_again(evidence: StepEvidence, decision: Decision, again: Again, gate: GateConfig) -> None:
+    """Draw a recorded decision beside the one that ``gate``, which is being tried, takes at the same step."""
+    sieve_line(evidence, decision)
+    now = again.missing if again.decision is None else again.decision.reason
+    st.text(f"recorded: {decision.reason}\nnow: {now if again.decision else f'not in the recording, needs the model: {now}'}")
+    if evidence.retrieved:
+        _candidates(why_not_rows(evidence, decision, again))
+        _score_formula(evidence, again.decision or decision, gate)
+
+
+def sieve_line(evidence: StepEvidence, decision: Decision) -> None:
+    """The funnel in one line, as recorded."""
+    sieve = funnel(evidence, decision)
+    st.markdown(
+        f"library at m = {evidence.m}: **{sieve.library}** → retrieved **{sieve.retrieved}** → candidates **{sieve.candidates}** "
+        f"→ committed **{sieve.committed}**"
+    )
+
+
+def _candidates(table: pd.DataFrame) -> None:
+    columns = {name: CANDIDATE_COLUMNS[name] for name in table.columns}
+    data_table(table, columns, "Candidates of this step")
+
+
+def _score_formula(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
+    null_score = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
+    null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
+    formula = f"score = {gate.beta:g} A + {gate.rho:g} gain"
+    st.caption(plain(f"{formula}; null score {null_score}; unsteered preview {null_preview}; strength {gate.k_scale:g}."))
+
+
+def funnel_view(steps: list[replay.StepReplay], what: str, *, changed: bool) -> None:
+    """The four sieves as bars, recorded and (where settings changed) now."""
+    table = funnel_rows(steps)
+    n = sum(step.change not in ("not asked", "needs the model") for step in steps)
+    if not n:
+        st.caption("The gate decided nothing here that the recording knows.")
+        return
+    shown = table if changed else pd.DataFrame(table[table["when"] == RECORDED])
+    st.altair_chart(funnel_bars(shown), alt=f"Entries left after each sieve, {what}")
+    if len(steps) > 1:
+        left_out = sum(step.change == "needs the model" for step in steps)
+        more = f"; {left_out} that need the model are left out" if left_out else ""
+        st.caption(f"Sums over {n} steps at which the gate had something to decide{more}. Each step by itself, with its recorded text.")
+
+
+_GATE_HEATMAP = "gates_heatmap"
+
+
+def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, changed: bool = False) -> None:
+    """Step by candidate margins and the step table of one answer; ``changed`` when it was decided again with other settings."""
+    st.markdown("**Score minus null score, control point by candidate**")
+    table = margin_rows(answer)
+    ids = {str(step.m) for step in trace.steps}
+    if table.empty:
+        st.caption("No candidate was scored in this answer.")
+    else:
+
+        def choose_cell() -> None:
+            cells = session.selected_cells(_GATE_HEATMAP, GATE_CELL)
+            if cells and str(cells[0].get("m")) in ids:
+                session.point_at(session.CONTROL_POINT, str(cells[0]["m"]))
+            if cells and cells[0].get("entry") in facts.entries:
+                session.point_at(session.ACTION, str(cells[0]["entry"]))
+
+        chart = margin_heatmap(table, len(trace.steps))
+        st.altair_chart(chart, key=_GATE_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by control point")
+        pale = " Pale: after a flip, as recorded up to here only." if any(table["behind"].tolist()) else ""
+        st.caption(
+            f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed.{pale} "
+            "Click a cell to take its step apart."
+        )
+    if changed:
+        _steps_again(answer)
+    with st.expander("Recorded steps as a table", expanded=not changed):
+        data_table(evidence.step_table(trace), STEP_COLUMNS, "Steps of the answer")
+
+
+def _steps_again(answer: AnswerReplay) -> None:
+    rows = replay.step_rows(answer)
+    behind = [step.behind for step in answer.steps]
+    grey = rows.style.apply(lambda row: ["color: #8a8f98" if behind[int(row.name)] else ""] * len(row), axis=1).format(
+        "{:+.3f}", subset=["margin"], na_rep=""
+    )
+    columns = {name: FLIPPED_COLUMNS[name] for name in rows.columns}
+    st.dataframe(grey, hide_index=True, placeholder="", column_config=columns, alt="Steps of the answer, decided again")
+
+
+def choose_gate_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:
+    """The step to take apart; arrow keys go through steps, and with Shift through the answers ``ids``."""
+    numbers = [str(step.m) for step in trace.steps]
+    if not numbers:
+        st.caption("This answer has no steps.")
+        return None
+    looked = next((str(step.m) for step in trace.steps if step.decision.chosen), None)
+    looked = looked or next((str(step.m) for step in trace.steps if step.evidence.retrieved), None)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = session.choose_short(session.CONTROL_POINT, "Control point m", numbers, first=looked)
+        _arrow("Previous step", session.CONTROL_POINT, numbers, chosen, -1)
+        _arrow("Next step", session.CONTROL_POINT, numbers, chosen, +1)
+        if trace.id in ids:
+            _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
+            _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
+    return evidence.step_from(trace, int(chosen))
+
+
+def _arrow(label: str, key: str, options: Sequence[str], now: str, by: int) -> None:
+    """A button that goes to a neighbour; its key is drawn on it."""
+    place = options.index(now) + by
+    arrow = "Left" if by < 0 else "Right"
+    st.button(
+        label,
+        key=f"gates_{label.lower().replace(' ', '_')}",
+        shortcut=arrow if key == session.CONTROL_POINT else f"Shift+{arrow}",
+        disabled=not 0 <= place < len(options),
+        on_click=session.point_at,
+        args=(key, options[min(max(place, 0), len(options) - 1)]),
+    )
+
+
+def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = False) -> None:
+    """One step: the funnel, the reason, every candidate's numbers and fate, and what its score is made of."""
+    if step is None:
+        return
+    recorded, again = step.step, step.again
+    if changed:
+        colour = "red" if step.flips else "gray"
+        st.badge(f"control point {recorded.m}: {step.change} · {step.standing}", color=colour)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        funnel_view([step], f"control point {recorded.m}", changed=changed)
+    with right:
+        _terms(again, gate)
+    if changed:
+        why_not_again(recorded.evidence, recorded.decision, again, gate)
+    else:
+        why_not(recorded.evidence, recorded.decision, gate)
+    fired = recorded.decision.chosen
+    mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
+    head = f"step after control point {recorded.m}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
+    text_strip([*mark, *text_segments(recorded.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
+
+
+def _terms(again: Again, gate: GateConfig) -> None:
+    """Which of its terms decides."""
+    terms = term_rows(again.decision, gate)
+    if again.decision is None or terms.empty:
+        st.caption("No candidate was scored here, so there is no margin to take apart." if again.decision else plain(f"{again.missing}."))
+        return
+    least = max(0.0, gate.tau_null - (again.decision.score_null or 0.0))
+    st.altair_chart(margin_terms(terms, least), alt="What every candidate's margin is made of")
+    st.caption(
+        "Bars add up to the margin (tick): the best tick must lie right of the dashed line. Point at a bar for β A, ρ gain and null."
+    )
+
+
+STEP_COLUMNS: Columns = {
+    "m": number_column("m", "%d", "Control point: finished steps.", width=40),
+    "library": number_column("library", "%d", "Entries at this control point.", width=58),
+    "retrieved": number_column("retr.", "%d", "Nearest entries retrieved.", width=50),
+    "candidates": number_column("cand.", "%d", "Corrective candidates scored: the L best by value.", width=50),
+    "chosen": cc.TextColumn("decision", width=76),
+    "best score": number_column("best", "%.3f", "Best candidate's score.", width=60),
+    "null score": number_column("null", "%.3f", "Score of null: no impulse.", width=60),
+    "margin": number_column("margin", "%+.3f", "Best score minus null score.", width=66),
+    "alpha": number_column("alpha", "%.2f", "Injected multiple of the action; 0 when null won.", width=56),
+    "tokens": number_column("tokens", "%d", "Committed tokens of this step.", width=58),
+    "probe": number_column("probe", "%d", "Preview tokens before this step.", width=54),
+    "reason": cc.TextColumn("reason", width="large"),
+}
+
+
+CANDIDATE_COLUMNS: Columns = {
+    "entry": cc.TextColumn("entry", width=72, pinned=True),
+    "kind": cc.TextColumn("kind", width=80),
+    "layer": number_column("layer", "%d", "Block whose output is compared and changed.", width=50),
+    "cosine": number_column("cosine", "%.3f", "Cosine of state and key: the retrieval similarity s.", width=64),
+    "quality": number_column("quality", "%.3f", "Reward gap q of the entry.", width=64),
+    "value": number_column("A = s·q", "%.3f", "Retrieval value.", width=66),
+    "logprob": number_column(
+        "preview", "%.3f", "Mean log-probability of the preview tokens (nats a token); empty when not previewed.", width=70
+    ),
+    "gain": number_column("gain", "%+.3f", "Preview log-probability minus that of the unsteered preview (nats a token).", width=66),
+    "score": number_column("score", "%.3f", "beta * A + rho * gain.", width=62),
+    "margin": number_column("margin", "%+.3f", "Score minus null score; committed only if positive.", width=66),
+    "fate": cc.TextColumn("fate", width="medium"),
+    "score now": number_column("score now", "%.3f", "With the settings that are tried.", width=72),
+    "margin now": number_column("margin now", "%+.3f", "With the settings that are tried.", width=80),
+    "fate now": cc.TextColumn("fate now", width="medium", help="With the settings that are tried."),
+}
+
+
+FLIPPED_COLUMNS: Columns = {
+    "problem": cc.TextColumn("problem", width=150, pinned=True),
+    "m": number_column("m", "%d", "The first control point at which it comes out otherwise, or needs the model.", width=40),
+    "change": cc.TextColumn("change", width=110, help="alpha only: the same action at another strength."),
+    "recorded": cc.TextColumn("recorded", width=106),
+    "now": cc.TextColumn("now", width=106, help="With the settings that are tried; ?: not in the recording."),
+    "behind": number_column("behind", "%d", "Gate decisions after it: known for the recorded text only.", width=56),
+    "standing": cc.TextColumn("standing", width=170, help="How far the new decision may be believed."),
+    "margin": number_column("margin", "%+.3f", "Best score minus null score, with the settings that are tried.", width=66),
+    "why now": cc.TextColumn("why now", width="large"),
+}

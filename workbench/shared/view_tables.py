@@ -1,0 +1,161 @@
+"""Tables that several pages draw: column styles, a table with one row an entry, and the table of all entries."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import pandas as pd
+import streamlit as st
+from streamlit import column_config as cc
+from streamlit.elements.lib.column_types import ColumnConfig
+
+from workbench import session
+from workbench.shared.confounds import HELP
+from workbench.shared.entries import action_table
+from workbench.shared.facts import RunFacts, run_fingerprint
+
+Columns = dict[str, ColumnConfig]
+"""Styles of a table's columns by name."""
+
+
+def number_column(label: str, form: str, text: str, width: int | None = None) -> ColumnConfig:
+    """A column of numbers: heading, format, what the numbers are."""
+    return cc.NumberColumn(label, format=form, help=text, width=width)
+
+
+ADVANTAGE_HELP = (
+    "Measured causal value: share of right answers with the action minus without it, from the same states and random streams. "
+    "Empty: no causal study tried it."
+)
+
+ACTION_COLUMNS: Columns = {
+    "entry": cc.TextColumn("entry", help="Pair number and c (corrective) or n (null).", pinned=True, width=72),
+    "kind": cc.TextColumn("kind", help="A corrective entry carries an action; a null entry only competes against it."),
+    "m": number_column("m", "%d", "Control point: finished steps at the state that was mined.", width=44),
+    "layer": number_column("layer", "%d", "0-based block whose output (blocks.L.hook_out) key and action live in.", width=54),
+    "quality": number_column("quality", "%.3f", "Mean reward of the positives minus mean reward of the negatives.", width=70),
+    "reward+": number_column("R+", "%.3f", "Mean reward of the positives: correct minus the length penalty.", width=66),
+    "reward-": number_column("R−", "%.3f", "Mean reward of the negatives.", width=66),
+    "n+": number_column("n+", "%d", "Right answers averaged.", width=44),
+    "n-": number_column("n−", "%d", "Wrong answers averaged.", width=44),
+    "|v|": number_column("‖v‖", "%.2f", "L2 norm of the raw action vector (residual-stream units).", width=62),
+    "|key|": number_column("‖key‖", "%.2f", "L2 norm of the raw key (residual-stream units).", width=66),
+    "|v|/|key|": cc.ProgressColumn(
+        "‖v‖/‖key‖", format="%.2f", min_value=0, max_value=1, help="Norm of the action against the state.", width=110
+    ),
+    "pick": number_column("pick", "%d", "Rank in the control basis; empty: dropped.", width=52),
+    "gain": number_column("gain", "%.3f", "Marginal gain of the selection objective when it was picked.", width=62),
+    "retrieved": number_column("retr.", "%d", "Held-out steps that retrieved it.", width=56),
+    "committed": number_column("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
+    "advantage": number_column("advantage", "%+.3f", ADVANTAGE_HELP, width=78),
+    "advantage 95 %": cc.TextColumn("95 %", help="Its interval: bootstrap over states, then continuations.", width=120),
+    "verdict": cc.TextColumn("effect", help='By whether the interval holds 0; "no effect seen" is not "none".', width=104),
+    "controls": cc.TextColumn("controls", help="Whether length or chance explain it: passes, flagged, or too little to tell.", width=84),
+    "flags": cc.TextColumn("flags", help="What the controls point at.", width=220),
+    "length cos": number_column("length cos", "%+.2f", HELP["length cos"], width=76),
+    "matched cos": number_column("matched cos", "%+.2f", HELP["matched cos"], width=86),
+    "length gap": number_column("gap", "%+.0f", HELP["length gap"], width=52),
+    "gap matched": number_column("gap matched", "%+.0f", HELP["gap matched"], width=88),
+    "perm. p": number_column("perm. p", "%.3f", HELP["perm. p"], width=62),
+    "shuffled cos": number_column("shuffled cos", "%+.2f", HELP["shuffled cos"], width=84),
+    "stable+": cc.NumberColumn("stable+", format="percent", help=HELP["stable+"], width=62),
+    "stable-": cc.NumberColumn("stable−", format="percent", help=HELP["stable-"], width=62),
+    "leave-one-out": number_column("leave one out", "%+.2f", HELP["leave-one-out"], width=94),
+    "others cos": number_column("others cos", "%+.2f", HELP["others cos"], width=76),
+    "promotes": cc.TextColumn("promotes", help="Tokens with the largest direct logit effect, white space drawn.", width=190),
+    "problem": cc.TextColumn("problem", help="Mined problem."),
+    "question": cc.TextColumn("question", width=320),
+}
+
+JUDGED_COLUMNS: Columns = {
+    "star": cc.TextColumn("★", help="Starred on the Curate page.", width=32),
+    "tags": cc.ListColumn("tags", help="Tags, for filters and for export.", width=130),
+    "name": cc.TextColumn("name", help="Display name.", width=100),
+    "library": cc.TextColumn("library", help="Whether it is in the curated library, and why.", width=104),
+    "note": cc.TextColumn("note", help="Its first words; the whole note stands with the entry.", width=160),
+}
+"""What was judged of an entry."""
+
+
+def data_table(
+    table: pd.DataFrame,
+    styles: Columns,
+    alt: str,
+    *,
+    key: str | None = None,
+    height: int | Literal["auto", "content"] = "auto",
+    clicked: Callable[[int], None] | None = None,
+) -> None:
+    """Draw a table; empty cells stay empty.
+
+    Args:
+        clicked: called with the number of a row that was clicked, before the page is drawn again; needs a ``key``.
+    """
+
+    def look() -> None:
+        rows = session.selected_rows(key or "")
+        if clicked and rows and rows[0] < len(table.index):
+            clicked(rows[0])
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config=styles,
+        key=key,
+        on_select=look if clicked else "ignore",
+        selection_mode="single-row",
+        height=height,
+        alt=alt,
+    )
+
+
+def entry_table(
+    table: pd.DataFrame,
+    styles: Columns,
+    *,
+    key: str,
+    alt: str,
+    height: int | Literal["auto"] = "auto",
+    chooses: bool = True,
+    ticked: Callable[[list[str]], None] | None = None,
+    ticks: Sequence[str] = (),
+) -> None:
+    """Draw ``table``, which has a column ``entry``.
+
+    Args:
+        styles: column styles by name; those of columns that the table lacks are left out.
+        chooses: False for entries of another run, which cannot be chosen here.
+        ticked: rows are ticked, any number; called with their entries before the page is drawn again.
+        ticks: entries that are ticked at first. Rows are known by number: another table needs another ``key``.
+    """
+    names = [str(name) for name in table["entry"]]
+
+    def selected() -> None:
+        found = [names[row] for row in session.selected_rows(key) if row < len(names)]
+        if ticked is not None:
+            ticked(found)
+        elif found:
+            session.point_at(session.ACTION, found[0])
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config={name: style for name, style in styles.items() if name in table.columns},
+        key=key,
+        on_select=selected if chooses else "ignore",
+        selection_mode="single-row" if ticked is None else "multi-row",
+        selection_default={"selection": {"rows": [names.index(name) for name in ticks if name in names]}} if ticks else None,
+        height=height,
+        alt=alt,
+    )
+
+
+def all_entries(facts: RunFacts) -> pd.DataFrame:
+    """Every entry, null ones included, with what was mined and measured; a copy of one's own."""
+    return _all_entries(run_fingerprint(facts.run), facts.run.advantages_digest(), facts)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _all_entries(print_of_run: str, advantages: str | None, _facts: RunFacts) -> pd.DataFrame:
+    return action_table(_facts, null_entries=True)
