@@ -12,23 +12,24 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.harness import interleaved, machine, measured, ratio, read_bandwidth
 from stir_core.models.catalogue import resolve
-from stir_core.models.generation import Sampling, Strand, decode
+from stir_core.models.generation import Strand
 from stir_core.models.loading import DTYPES, LoadedModel, load_model, prepare
-from stir_core.models.passes import Feed, forward
+from stir_core.models.scheduler import Listed, Seat, Steps, decode, schedule
 
 QUESTION = "Tom has 5 apples, buys 3 more and gives 2 to each of his 2 friends. How many are left? Explain every step before you answer."
 
 
 def ours(model: LoadedModel, ids: list[int], rows: int, tokens: int) -> list[list[int]]:
-    """The prompt read once, forked, and decoded."""
-    store = model.new_store()
-    first, *others = [store.open() for _ in range(rows)]
-    logits = forward(model, [Feed(first, ids)]).logits
-    for other in others:
-        store.copy(first, other, len(ids))
-    strands = [Strand(str(i), tokens, row=row) for i, row in enumerate([first, *others])]
-    for _ in decode(model, strands, logits.expand(rows, -1).contiguous(), Sampling()):
-        pass
+    """As many answers to one prompt, which is read once for all of them."""
+    strands = [Strand(str(i), tokens) for i in range(rows)]
+
+    def answer(seat: Seat, strand: Strand) -> Steps[None]:
+        strand.row = seat.open()
+        here = yield from seat.read(strand.row, ids)
+        yield from decode([strand], here.logits)
+
+    for _ in schedule(model, Listed(strands, None), answer):
+        pass  # these answers have nothing to tell
     return [strand.ids for strand in strands]
 
 

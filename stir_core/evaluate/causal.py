@@ -33,12 +33,13 @@ from stir_core.intervene.gate import dose
 from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
+from stir_core.models.prompting import prompt_ids
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
 from stir_core.requests import CausalRequest
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, load_problems, render
+from stir_core.tasks import Grader, load_problems
 from stir_core.tasks.overlap import find_overlaps
 
 NULL_ARM, RANDOM_ARM = "null", "random"
@@ -132,10 +133,8 @@ def _traces(
     known = {trace.id: trace for trace in folder.traces()}
     missing = [problem for problem in problems if problem.id not in known]
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
-    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, spec.rows)
-    room = spec.max_new_tokens
-    prompts = [model.chat_ids(render(problem, config.task.template), config.task.system, room=room) for problem in missing]
-    jobs = [Job(problem.id, prompt, gate, memory) for problem, prompt in zip(missing, prompts, strict=True)]
+    settings = Settings.of(config, decode, spec.rows)
+    jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=spec.max_new_tokens), gate, memory) for problem in missing]
     for event in steer(model, jobs, settings):
         if isinstance(event, TraceEvent):
             folder.add_trace(event.trace)
@@ -303,7 +302,7 @@ def _roll(trace: Trace, state: Logged, arm: str, rep: int, grader: Grader) -> Ro
 
 def _settings(config: RunConfig, spec: CausalSpec) -> Settings:
     decode = with_changes(config.decode, temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
-    return Settings(decode, config.mining.control_points, config.delimiter, spec.seed, config.compat, spec.rows)
+    return Settings.of(config, decode, spec.rows)._replace(seed=spec.seed)
 
 
 def sum_up(spec: CausalSpec, states: list[Logged], rolls: list[Roll]) -> CausalReport:

@@ -61,7 +61,7 @@ def _continued(
     model: LoadedModel, config: RunConfig, problem: Problem, trace: Trace, asked: list[tuple[int, int]], rows: int, grader: Grader
 ) -> Iterator[CriticalRoll]:
     decode = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
-    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
+    settings = Settings.of(config, decode, rows)
     prompt = list(trace.prompt_ids)
     jobs = [Job(f"{problem.id}^{position}~{rep}", prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in asked]
     for event in steer(model, jobs, settings):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stir_core.config import digest_of, with_changes
+from stir_core.config import TaskConfig, digest_of, with_changes
 from stir_core.errors import DataError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS, Method, method, methods
@@ -15,13 +15,14 @@ from stir_core.evaluate.report import evaluation_report, markdown
 from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
+from stir_core.models.prompting import prompt_ids
 from stir_core.records import ModelIdentity, OnProgress, Problem, Progress
 from stir_core.requests import EvaluationRequest
 from stir_core.store.curated import curated_library, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, asks_for_box, load_problems, render, task_spec
+from stir_core.tasks import Grader, asks_for_box, load_problems, task_spec
 from stir_core.tasks.overlap import find_overlaps
 
 CHUNK = 4
@@ -106,7 +107,8 @@ def evaluate(
     if not spec.fresh and (folder.path / "evaluation.json").is_file():
         spec = _joined(folder.spec(), spec)
     folder.begin(spec, problems)
-    prompts = {p.id: model.chat_ids(render(p, spec.template), spec.system, room=spec.max_new_tokens) for p in problems}
+    task = TaskConfig(name=spec.task, template=spec.template, system=spec.system)
+    prompts = {problem.id: prompt_ids(model, problem, task, room=spec.max_new_tokens) for problem in problems}
     asked = {name: _questions(method(name), problems, prompts, spec.seeds, spec.template) for name in spec.methods}
     known = {name: {(answer.problem_id, answer.seed) for answer in folder.answers(name)} for name in spec.methods}
     total, tokens = sum(map(len, asked.values())), 0
@@ -162,7 +164,7 @@ def bench_for(run: Run, model: LoadedModel, spec: EvaluationSpec) -> Bench:
     """What the decoders of an evaluation share."""
     config = run.config
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
-    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, spec.rows)
+    settings = Settings.of(config, decode, spec.rows)
     return Bench(model, settings, config.gate, libraries_of(run), (config.rollouts.temperature, config.rollouts.top_p))
 
 

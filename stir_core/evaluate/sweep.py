@@ -26,7 +26,7 @@ from stir_core.models.loading import LoadedModel
 from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, render
+from stir_core.tasks import Grader
 
 SWEPT = ("mining", "basis", "gate")
 """Sections whose keys can be swept; a change in another one is another experiment, with rollouts of its own."""
@@ -201,7 +201,7 @@ def _answers(
     library = point.run.library()
     memory = None if vanilla or not library.entries else Memory(*library, point.run.key_space())
     decode = with_changes(config.decode, temperature=0.0)
-    settings = Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
+    settings = Settings.of(config, decode, rows)
     jobs: list[Job] = []
     begun: list[tuple[Trace, Replay] | None] = []
     for problem in (problem for problem in problems if problem.id not in known):
@@ -210,7 +210,7 @@ def _answers(
             trace, held = longest
             yield _with_steps(trace, held.steps), 0
             continue
-        prompt = model.chat_ids(render(problem, config.task.template), config.task.system, room=decode.max_new_tokens)
+        prompt = prompt_ids(model, problem, config.task, room=decode.max_new_tokens)
         jobs.append(Job(problem.id, prompt, config.gate, memory, longest[1].given if longest else ()))
         begun.append(longest)
     for event in steer(model, jobs, settings):

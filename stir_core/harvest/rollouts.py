@@ -1,8 +1,8 @@
 """Sampling K answers to each problem, verified and cut into steps, their states at control points captured as they are decoded.
 
-Rows that finish leave the batch and waiting ones enter; a prompt is read once and forked for its rollouts. When the live sequences need
-more memory than allowed, the youngest half waits, and is read again when there is room. :func:`sample` is the loop itself, for anything
-that samples many endings behind a few beginnings.
+Rows that finish leave the batch and waiting ones enter; a prompt is read once for all its rollouts that are live together. A state at a
+control point is captured when the token there is fed, which it is anyway. :func:`sample` does this for anything that samples many endings
+after a few beginnings.
 """
 
 from collections import deque
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.config import RunConfig
-from stir_core.models.cache import Store
-from stir_core.models.generation import Sampling, Strand, draw
+from stir_core.config import RolloutConfig, RunConfig
+from stir_core.models.generation import Sampling, Strand
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, forward
+from stir_core.models.passes import Feed
+from stir_core.models.scheduler import Batch, Draws, Intake, Seat, Steps, schedule
 from stir_core.records import Problem, Rollout, Verdict
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.segment import StepScanner
@@ -37,21 +37,57 @@ class Sampled(NamedTuple):
 
 @dataclass(eq=False)
 class Ending:
-    """What is sampled behind a given beginning; endings of equal beginnings that enter together share its prefill."""
+    """What is sampled after a given beginning."""
 
     before: list[int]
     """Ids of the beginning: the prompt, and whatever of the answer is there already."""
     strand: Strand
     scanner: StepScanner | None = None
     """Finds the control points of a whole answer; ``None``: they are not wanted."""
-    fresh: bool = True
-    """Nothing of it has been read yet, or it was read and put back."""
-    at_boundary: bool = False
-    """Its last token finished a step, and the state there is still to come."""
     ends: list[int] = field(default_factory=list)
     """Numbers of tokens after which a step is finished."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
     """``[d_model]`` by layer, one dict a captured control point."""
+
+
+class Waiting(Intake[Ending]):
+    """Endings that wait for a row, in their order; those of one beginning stand side by side, enter together and share its reading.
+
+    Never more than ``config.batch_rows`` are live. When keys and values would need more than ``config.cache_tokens`` places, the youngest
+    half of the batch waits again; what it has sampled is kept, and is read again when there is room.
+    """
+
+    def __init__(self, endings: Iterable[Ending], config: RolloutConfig):
+        self._endings = list(endings)
+        self._numbers = deque(range(len(self._endings)))
+        self._config = config
+        self._halved = False
+
+    def take(self, batch: Batch) -> list[tuple[int, Ending]]:
+        """As many as fit; one alone may always go on."""
+        if self._halved:
+            batch.store.shrink()
+        entering: list[tuple[int, Ending]] = []
+        while self._numbers and (live := len(batch.seats) + len(entering)) < self._config.batch_rows:
+            ending = self._endings[self._numbers[0]]
+            columns = max(batch.store.columns, len(ending.before) + len(ending.strand.ids) + 1)
+            if live and (live + 1) * columns > self._config.cache_tokens:
+                break
+            entering.append((self._numbers.popleft(), ending))
+        return entering
+
+    def gone(self, batch: Batch) -> list[int]:
+        """The youngest, halving the batch until the next token needs no more places than allowed."""
+        live = [seat.number for seat in batch.seats]
+        longest = max(row.length for row in batch.store.rows) + 1
+        left: list[int] = []
+        while len(live) > 1 and longest > batch.store.columns and len(live) * longest > self._config.cache_tokens:
+            left = live[len(live) - len(live) // 2 :] + left
+            live = live[: len(live) - len(live) // 2]
+            longest = max(seat.rows[0].length for seat in batch.seats[: len(live)]) + 1
+        self._numbers.extendleft(reversed(left))
+        self._halved = bool(left)
+        return left
 
 
 def sample_rollouts(
@@ -91,97 +127,35 @@ def sample(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, lay
         endings: put those of one beginning side by side, so that it is read once.
         layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries of endings with a scanner.
     """
-    waiting = deque(endings)
-    store = model.new_store()
-    live: list[Ending] = []
     sampling = Sampling(config.rollouts.temperature, config.rollouts.top_p)
-    limit = config.rollouts.cache_tokens
-    while waiting or live:
-        _make_room(store, live, waiting, limit)
-        live += _enter(store, live, waiting, config)
-        logits = _pass(model, store, live, layers)
-        for ending in [ending for ending in live if ending.strand.finish is not None]:  # only its last state was still wanted
-            live.remove(ending)
-            _leave(store, ending)
-            yield ending
-        going = [ending for ending in live if ending.strand.finish is None]
-        if going:
-            draw(model, [ending.strand for ending in going], torch.stack([logits[id(ending)] for ending in going]), sampling)
-        for ending in going:
-            if ending.scanner is not None and ending.scanner.push(ending.strand.ids[-1]):
-                ending.ends.append(len(ending.strand.ids))
-                ending.at_boundary = bool(layers) and len(ending.ends) <= config.mining.control_points
-        for ending in [e for e in going if e.strand.finish is not None and not e.at_boundary]:
-            live.remove(ending)
-            _leave(store, ending)
-            yield ending
+    most = config.mining.control_points if layers else 0
+
+    def begin(seat: Seat, ending: Ending) -> Steps[None]:
+        seat.layers = layers
+        return _sample(seat, ending, sampling, most)
+
+    yield from schedule(model, Waiting(endings, config.rollouts), begin)
 
 
-def _enter(store: Store, live: list[Ending], waiting: deque[Ending], config: RunConfig) -> list[Ending]:
-    """Rows for waiting endings, as many as fit; siblings on the same prompt enter together, so that it is read once."""
-    entering: list[Ending] = []
-    while waiting and len(live) + len(entering) < config.rollouts.batch_rows:
-        need = len(waiting[0].before) + len(waiting[0].strand.ids) + 1
-        if (live or entering) and (len(store.rows) + 1) * max(store.columns, need) > config.rollouts.cache_tokens:
+def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[None]:
+    """One ending from its beginning, or from where it had to wait, to its end; ``most`` control points are captured."""
+    strand = ending.strand
+    row = strand.row = seat.open()
+    here = yield from seat.read(row, ending.before)
+    new = strand.ids[:]
+    while True:
+        at_boundary = ending.ends[-1:] == [len(strand.ids)] and len(ending.states) < len(ending.ends) <= most
+        if new and (strand.finish is None or at_boundary):  # after the last token only a state may still be wanted
+            here = yield [Feed(row, new, logits=strand.finish is None, capture=(len(new) - 1,) if at_boundary else ())]
+        if at_boundary:
+            ending.states.append({layer: here.states[0][layer][0].float().cpu() for layer in seat.layers})
+        if strand.finish is not None:
             break
-        ending = waiting.popleft()
-        ending.strand.row = store.open()
-        entering.append(ending)
-    return entering
-
-
-def _make_room(store: Store, live: list[Ending], waiting: deque[Ending], limit: int) -> None:
-    """Put the youngest half of the batch back while the next token would need more than ``limit`` token places."""
-    while len(live) > 1:
-        longest = max(ending.strand.row.length for ending in live if ending.strand.row is not None) + 1
-        if longest <= store.columns or len(live) * longest <= limit:
-            return
-        for ending in reversed(live[-(len(live) // 2) :]):
-            live.remove(ending)
-            _leave(store, ending)
-            waiting.appendleft(ending)
-        store.shrink()
-
-
-def _leave(store: Store, ending: Ending) -> None:
-    if ending.strand.row is not None:
-        store.close(ending.strand.row)
-    ending.strand.row, ending.fresh = None, True
-
-
-def _pass(model: LoadedModel, store: Store, live: list[Ending], layers: tuple[int, ...]) -> dict[int, Tensor]:
-    """One token of every ending, and whole prompts of those that enter; gives the next logits by ending."""
-    feeds: list[Feed] = []
-    fed: list[Ending] = []
-    siblings: dict[tuple[int, ...], list[Ending]] = {}
-    for ending in live:
-        row, ids = ending.strand.row, ending.strand.ids
-        assert row is not None  # live endings have one
-        if ending.fresh and not ids:
-            same = siblings.setdefault(tuple(ending.before), [])
-            same.append(ending)
-            if len(same) > 1:
-                continue
-        new = [*ending.before, *ids] if ending.fresh else [ids[-1]]
-        capture = (len(new) - 1,) if ending.at_boundary else ()
-        feeds.append(Feed(row, new, logits=ending.strand.finish is None, capture=capture))
-        fed.append(ending)
-    result = forward(model, feeds, layers)
-    logits: dict[int, Tensor] = {}
-    rows = iter(result.logits)
-    for ending, feed, states in zip(fed, feeds, result.states, strict=True):
-        if feed.logits:
-            logits[id(ending)] = next(rows)
-        if states:
-            ending.states.append({layer: state[0].float().cpu() for layer, state in states.items()})
-        ending.at_boundary = ending.fresh = False
-    for first, *others in siblings.values():
-        for other in others:
-            assert first.strand.row is not None and other.strand.row is not None
-            store.copy(first.strand.row, other.strand.row, len(other.before))
-            logits[id(other)] = logits[id(first)]
-            other.fresh = False
-    return logits
+        yield Draws([strand], here.logits, sampling)
+        new = strand.ids[-1:]
+        if ending.scanner is not None and ending.scanner.push(new[0]):
+            ending.ends.append(len(strand.ids))
+    yield ending
 
 
 def _sampled(model: LoadedModel, ending: Ending, problem: Problem, k: int, config: RunConfig, grade: Grade) -> Sampled:

@@ -1,69 +1,50 @@
-"""The step loop of Stage III: at each control point retrieve, preview, decide, inject one impulse, decode to the delimiter.
+"""The step loop of Stage III: at each control point retrieve, preview, decide, commit one impulse, and read the step clean.
 
-Many answers go through it side by side (a single prompt is a batch of one), each at its own place: one may preview while another
-commits and a third reads, all in the same forward pass, so no answer waits for another's step. Each has its own gate, so a vanilla answer
-is simply a row whose gate always says null. The loop measures, ``gate.decide`` decides; ``answering`` is one answer's way through a step.
+:func:`answer` is the algorithm, one answer from its prompt to its trace, in the paper's order and words. Many answers go through it side by
+side (a single prompt is a batch of one): one may preview while another commits and a third reads, all in the same pass
+(``models.scheduler``). Each has its own gate; a vanilla answer is one without a library.
 
-No prefix is ever run again. Previews are branches that read the prefix where it lies. One clean pass over a steered step gives
-both the unsteered context (``ephemeral``) and the state at the next control point. Under greedy decoding a preview that is committed as
-it stands (null, or any with ``preview_scale = "committed"``) simply goes on.
+What holds at every control point, and is what the tests compare with one full prefill a token:
+
+- ``row`` holds keys and values of ``read``: the prompt and all committed tokens. Under ``ephemeral`` they are those of the unsteered model
+  reading the text: a step is decoded with its impulse and then read once more without it (*read clean*), which also gives the state and
+  the logits at the next control point. Under ``persistent`` a step's own keys and values stay.
+- An impulse is added at the last token of the prefix, by reading that token again. Only its column of keys and values changes, in the
+  layers above the impulse; ``ephemeral`` keeps the clean column and puts it back after the step.
+- A preview is a branch that reads the row up to that last token where it lies, so a fork copies nothing. Under greedy decoding a preview
+  that is committed as it stands (null, or any with ``preview_scale = "committed"``) is appended to the row and goes on: nothing is
+  decoded twice. A sampled step draws from a stream of its own, so that choosing a preview does not bias it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 
-import torch
 from torch import Tensor
 
-from stir_core.intervene.answering import Batch, LiveAnswer
-from stir_core.intervene.jobs import Intake, Job, Listed, Settings
-from stir_core.models.generation import Sampling, Strand, draw
+from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
+from stir_core.intervene.jobs import NULL, Forced, Job, Settings
+from stir_core.intervene.memory import action_of
+from stir_core.models.cache import Row, graft
+from stir_core.models.cost import flops
+from stir_core.models.generation import Sampling, Strand, TextStream
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import forward, scratch
-from stir_core.records import Event, Trace, TraceEvent
+from stir_core.models.passes import Feed, Pass
+from stir_core.models.scheduler import Draws, Intake, Listed, Seat, Steps, decode, next_token, schedule
+from stir_core.models.steering import Impulse
+from stir_core.records import Decision, Event, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
+from stir_core.seeding import generator_for
+from stir_core.tasks.segment import StepScanner, boundaries
 
 
-def steer(model: LoadedModel, jobs: list[Job] | Intake, settings: Settings) -> Iterator[Event]:
+def steer(model: LoadedModel, jobs: list[Job] | Intake[Job], settings: Settings) -> Generator[Event, None, None]:
     """Decode every job step by step, side by side, yielding each decision, token and finished trace as it happens.
 
-    Source: arXiv 2602.04925, Stage III. Rows never touch each other: a job's events do not depend on its neighbours.
+    Source: arXiv 2602.04925, Stage III. A job's events do not depend on its neighbours. Closing the iterator drops all answers.
 
     Args:
         jobs: all of them, or where they come from while others are decoded; new ones begin between two passes.
     """
     intake = jobs if isinstance(jobs, Intake) else Listed(jobs, settings.rows)
-    batch = Batch(model, settings, model.new_store(), scratch(model))
-    live: list[LiveAnswer] = []
-    while True:
-        live = _stayed(live, intake)
-        if not live:
-            batch = Batch(model, settings, model.new_store(), scratch(model))  # what was held for those that ended is given back
-        for number, job in intake.take(len(live)):
-            live.append(LiveAnswer(job, number, batch))
-            live[-1].begin(live[:-1])
-        if not live:
-            return
-        feeds = [answer.feeds() for answer in live]
-        arriving = [answer.job.memory for answer in live if answer.phase == "read" and answer.job.memory is not None]
-        layers = tuple(sorted({layer for memory in arriving for layer in memory.layers}))
-        result = forward(model, [feed for own in feeds for feed in own], layers)
-        logits, states = iter(result.logits), iter(result.states)
-        fed = [(answer, own) for answer, own in zip(live, feeds, strict=True) if own]
-        for answer, own in fed:
-            answer.take([next(logits) for feed in own if feed.logits], [next(states) for _ in own])
-        for answer in live:  # now, while the neighbours' rows still hold the clean prefix
-            if answer.twin is not None:
-                answer.copy_twin()
-        for answer, _ in fed:
-            if answer.phase == "read":
-                yield from answer.arrive()
-        # more than once: an answer that draws its last preview token may decide, and then has the first logits of its step already
-        while pending := [(answer, strand) for answer in live for strand in answer.undrawn]:
-            _draw_all(model, pending)
-            for answer in live:
-                if answer.undrawn:
-                    answer.undrawn.clear()
-                    yield from answer.drawn()
-        live = [answer for answer in live if answer.finish is None]
+    return schedule(model, intake, lambda seat, job: answer(seat, job, settings))
 
 
 def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Trace]:
@@ -72,20 +53,284 @@ def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Tra
     return [traces[row] for row in range(len(jobs))]
 
 
-def _stayed(live: list[LiveAnswer], intake: Intake) -> list[LiveAnswer]:
-    """The answers that somebody still waits for; the others leave, whatever they were doing."""
-    gone = intake.gone() if live else ()
-    left = [answer for answer in live if answer.number in gone]
-    stayed = [answer for answer in live if answer.number not in gone]
-    for answer in left:
-        answer.leave(stayed)
-    return stayed
+def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
+    """One answer from its prompt to its trace, as a generator for the scheduler; see the head of this file."""
+    model, gate, decoding = seat.model, job.gate, job.decode or settings.decode
+    sampling = Sampling(decoding.temperature, decoding.top_p)
+    seat.layers = job.memory.layers if job.memory is not None else ()
+    capture = job.memory is not None
+    ids, steps = list(job.given), list[StepTrace]()
+    texts = [model.text(ids)] if ids else []
+    ends = [0, *boundaries(ids, model.text, settings.delimiter)[: settings.control_points]]
+    m, tail = len(ends) - 1, ids[ends[-1] :]  # a tail: the answer begins inside a step, whose rest is decoded unsteered
+
+    row, read = seat.open(), _prefix(model, job, ids, texts, settings)
+    here = yield from seat.read(row, read, capture=capture, past=_past(job, ends, tail), share=_share(job, settings))
+    while True:
+        # retrieve
+        forced = NULL if tail else job.force(m) if job.force is not None else None
+        evidence = _retrieve(job, settings, m, len(read) - 1, here, forced, inside=bool(tail))
+        # preview
+        candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
+        previews: list[Strand] = []
+        if candidates:
+            previews = yield from _preview(seat, job, settings, evidence, candidates, row, read[-1], here.logits, sampling)
+            evidence = _with_previews(evidence, candidates, previews, job)
+        probed = sum(len(preview.ids) for preview in previews)
+        # decide
+        decision = decide(evidence, gate, seed=settings.seed, name=job.id) if forced is None else _forced_decision(evidence, forced)
+        # commit
+        impulse = _impulse(job, evidence, decision, forced, settings.seed)
+        ephemeral = impulse is not None and gate.persistence == "ephemeral"
+        clean = seat.batch.store.column(row, row.length - 1) if ephemeral else None
+        budget = decoding.max_new_tokens - len(ids)
+        strand = _preview_to_keep(candidates, previews, decision, job) if sampling.temperature == 0 else None
+        if strand is not None:
+            _go_on_with(seat, strand, row, budget, skip=0 if impulse is not None else 1)
+        else:
+            strand = _strand(model, job, settings, m, budget, f"step{m + 1}", tail=tail, to_delimiter=m < settings.control_points)
+            strand.row = row
+        for preview in previews:
+            if preview is not strand and preview.row is not None:
+                seat.close(preview.row)
+        reused = len(strand.ids) if previews else 0
+        counts = {"step": m + 1, "evidence": evidence, "decision": decision, "probe_tokens": probed, "reused_tokens": reused}
+        yield StepEvent(row=seat.number, **counts)
+        stream = TextStream(model.text)
+        for token_id, logprob in zip(strand.ids, strand.logprobs, strict=True):
+            yield TokenEvent(row=seat.number, step=m + 1, token_id=token_id, text=stream.push(token_id), logprob=logprob)
+        if strand.finish is None and reused:
+            here = yield [next_token(strand)]
+        elif impulse is not None and not reused:
+            row.length -= 1  # the last token of the prefix is read again, with the impulse
+            here = yield [Feed(row, read[-1:], impulse)]
+        while strand.finish is None:
+            yield Draws([strand], here.logits, sampling)
+            text = stream.push(strand.ids[-1])
+            yield TokenEvent(row=seat.number, step=m + 1, token_id=strand.ids[-1], text=text, logprob=strand.logprobs[-1])
+            if strand.finish is None:
+                here = yield [next_token(strand)]
+        text = model.text(strand.ids)
+        steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=tuple(strand.logprobs)))
+        ids += strand.ids
+        texts.append(text)
+        if strand.finish != "delimiter" or len(ids) >= decoding.max_new_tokens:
+            break
+        # read clean
+        if clean is not None:
+            seat.batch.store.put(row, len(read) - 1, clean)
+        else:
+            read = read + strand.ids[:-1]  # the step's own keys and values are those to go on from: nothing has to be read again
+        wanted = _prefix(model, job, ids, texts, settings)
+        row.length = _common(read, wanted)
+        here = yield [Feed(row, wanted[row.length :], capture=(len(wanted) - row.length - 1,) if capture else ())]
+        read, m, tail = wanted, m + 1, []
+    trace = Trace(
+        id=job.id,
+        variant=gate.variant if job.memory is not None else "no_memory",
+        prompt_ids=tuple(job.prompt_ids),
+        steps=tuple(steps),
+        token_ids=tuple(ids),
+        text="".join(texts) if settings.compat else model.text(ids),
+        finish="stop" if strand.finish == "stop" else "length",
+        tokens_used=len(ids),
+        probe_tokens=sum(step.probe_tokens for step in steps),
+        reused_tokens=sum(step.reused_tokens for step in steps),
+        forward_tokens=seat.cost.tokens,
+        flops=flops(model.shape, seat.cost),
+        given=len(job.given),
+    )
+    yield TraceEvent(row=seat.number, trace=trace)
 
 
-def _draw_all(model: LoadedModel, pending: list[tuple[LiveAnswer, Strand]]) -> None:
-    """The next token of every strand, each as its own answer samples."""
-    groups: dict[Sampling, list[tuple[Strand, Tensor]]] = {}
-    for answer, strand in pending:
-        groups.setdefault(answer.sampling, []).append((strand, answer.undrawn[strand]))
-    for sampling, group in groups.items():
-        draw(model, [strand for strand, _ in group], torch.stack([logits for _, logits in group]), sampling)
+# -- the prefix --------------------------------------------------------------------------------------------------------------------------
+
+
+def _prefix(model: LoadedModel, job: Job, ids: list[int], texts: list[str], settings: Settings) -> list[int]:
+    """Prompt and committed tokens; under ``compat`` their text tokenised again, step by step joined, as the published code does."""
+    if settings.compat and texts:
+        return model.tokens(model.prompt_text(job.prompt_ids) + "".join(texts))
+    return [*job.prompt_ids, *ids]
+
+
+def _common(read: list[int], wanted: list[int]) -> int:
+    """Tokens that two prefixes share; at least the last one of ``wanted`` is to be read for its logits and states."""
+    limit = min(len(read), len(wanted) - 1)
+    return next((i for i in range(limit) if read[i] != wanted[i]), limit)
+
+
+def _past(job: Job, ends: list[int], tail: list[int]) -> list[tuple[int, Impulse]]:
+    """Impulses that the given tokens are read with: those that their control points left in the cache.
+
+    The last control point's is decided now, unless its step had begun.
+    """
+    left: list[tuple[int, Impulse]] = []
+    if job.past is not None and job.gate.persistence == "persistent":
+        for m, end in enumerate(ends if tail else ends[:-1]):
+            was = job.past(m)
+            if was is not None and was.label is not None and was.alpha:
+                assert was.vector is not None  # a label comes with a vector
+                left.append((len(job.prompt_ids) + end, Impulse(was.layer, was.alpha * was.vector)))
+    return left
+
+
+def _share(job: Job, settings: Settings) -> tuple[object, ...] | None:
+    """Answers for which this is equal leave equal keys and values when they read equal prefixes. Under ``compat`` a prefix may change."""
+    return None if settings.compat else (job.past, job.past is not None and job.gate.persistence)
+
+
+# -- retrieve ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _retrieve(job: Job, settings: Settings, m: int, position: int, here: Pass, forced: Forced | None, *, inside: bool) -> StepEvidence:
+    """The evidence before any preview; nothing is looked up where a decision is forced or the gate may not steer."""
+    if forced is not None:
+        return StepEvidence(m=m, position=position, not_retrieved=Reason(kind="inside_step" if inside else "forced"))
+    if job.memory is None:
+        reason = steerable(m, job.gate, settings.control_points) or Reason(kind="no_library")
+        return StepEvidence(m=m, position=position, not_retrieved=reason)
+    retrieved: tuple[Retrieved, ...] = ()
+    reason = steerable(m, job.gate, settings.control_points)
+    if reason is None:
+        states = {layer: state[-1] for layer, state in here.states[-1].items()}
+        retrieved, reason = job.memory.retrieve(m, states, job.gate)
+    return StepEvidence(m=m, position=position, retrieved=retrieved, n_entries=job.memory.count(m), not_retrieved=reason)
+
+
+# -- preview -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _preview(
+    seat: Seat,
+    job: Job,
+    settings: Settings,
+    evidence: StepEvidence,
+    candidates: tuple[Retrieved, ...],
+    row: Row,
+    last: int,
+    logits: Tensor,
+    sampling: Sampling,
+) -> Steps[list[Strand]]:
+    """The first tokens after null, and after each candidate, decoded side by side on branches after all but the last token.
+
+    Args:
+        last: the last token of the prefix, which each candidate's branch reads with its impulse.
+        logits: after it, unsteered, ``[1, d_vocab]``: null has its first draw already.
+
+    Returns:
+        Null first, then the candidates in their order.
+    """
+    before = row.length - 1
+    previews = [_strand(seat.model, job, settings, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
+    for preview in previews:
+        preview.row = seat.branch(row, before)
+    null, *others = previews
+    assert null.row is not None
+    null.row.store.put(null.row, 0, seat.batch.store.column(row, before))
+    null.row.length = 1
+    yield Draws([null], logits, sampling)
+    feeds = [next_token(null)] if null.finish is None else []
+    for entry, preview in zip(candidates, others, strict=True):
+        assert preview.row is not None
+        feeds.append(
+            Feed(preview.row, [last], Impulse(entry.layer, preview_scale(entry, job.gate) * _action(job, entry.entry_id, settings.seed)))
+        )
+    result = yield feeds
+    yield from decode([preview for preview in previews if preview.finish is None], result.logits, sampling)
+    return previews
+
+
+def _with_previews(evidence: StepEvidence, candidates: tuple[Retrieved, ...], previews: list[Strand], job: Job) -> StepEvidence:
+    """The evidence with what the previews measured."""
+    null, *others = previews
+    measured = {
+        entry.entry_id: entry.replaced(
+            preview_logprob=preview.mean_logprob, preview_ids=tuple(preview.ids), preview_scale=preview_scale(entry, job.gate)
+        )
+        for entry, preview in zip(candidates, others, strict=True)
+    }
+    return evidence.replaced(
+        retrieved=tuple(measured.get(entry.entry_id, entry) for entry in evidence.retrieved),
+        null_logprob=null.mean_logprob,
+        null_preview_ids=tuple(null.ids),
+    )
+
+
+# -- decide and commit -------------------------------------------------------------------------------------------------------------------
+
+
+def _forced_decision(evidence: StepEvidence, forced: Forced) -> Decision:
+    alpha = forced.alpha if forced.label is not None else 0.0
+    assert evidence.not_retrieved is not None  # what is forced is decided without looking
+    return Decision(chosen=forced.label if alpha else None, alpha=alpha, score_null=None, reason=evidence.not_retrieved)
+
+
+def _impulse(job: Job, evidence: StepEvidence, decision: Decision, forced: Forced | None, seed: int) -> Impulse | None:
+    """What the decision injects: ``alpha`` times the chosen action, or times the forced vector; ``None`` for null."""
+    if decision.chosen is None:
+        return None
+    if forced is not None:
+        assert forced.vector is not None  # a label comes with a vector
+        return Impulse(forced.layer, decision.alpha * forced.vector)
+    entry = next(entry for entry in evidence.retrieved if entry.entry_id == decision.chosen)
+    return Impulse(entry.layer, decision.alpha * _action(job, entry.entry_id, seed))
+
+
+def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, job: Job) -> Strand | None:
+    """The preview that is itself the beginning of a greedily decoded step, if there is one."""
+    if not previews:
+        return None
+    if decision.chosen is None:
+        return previews[0]
+    if job.gate.preview_scale == "committed":
+        return next(preview for entry, preview in zip(candidates, previews[1:], strict=True) if entry.entry_id == decision.chosen)
+    return None
+
+
+def _go_on_with(seat: Seat, preview: Strand, row: Row, budget: int, *, skip: int) -> None:
+    """Append a preview to the answer's own row: the step begins with it. ``skip`` is 1 for null, which starts with the row's own column."""
+    branch, prefix = preview.row, row.length
+    assert branch is not None
+    graft(branch, skip=skip)
+    seat.close(branch)
+    preview.row, preview.budget = row, budget
+    if len(preview.ids) >= budget:
+        whole = len(preview.ids) == budget
+        del preview.ids[budget:], preview.logprobs[budget:]
+        row.length = min(row.length, prefix + budget - 1)
+        preview.finish = preview.finish if whole and preview.finish is not None else "length"
+    elif preview.finish == "length":
+        preview.finish = None
+
+
+def _strand(
+    model: LoadedModel,
+    job: Job,
+    settings: Settings,
+    m: int,
+    budget: int,
+    stream: str,
+    *,
+    tail: Sequence[int] = (),
+    to_delimiter: bool = True,
+) -> Strand:
+    """A strand of the step after control point ``m``, which draws from the stream of its name.
+
+    All previews draw from one stream, so that they differ by their impulse alone.
+
+    Args:
+        tail: tokens of this step that are given: a delimiter may have begun in them.
+        to_delimiter: whether a delimiter ends it; after the last control point the rest of the answer is one strand.
+    """
+    decoding = job.decode or settings.decode
+    rng = generator_for(settings.seed, stream, job.id, m) if decoding.temperature > 0 else None
+    scanner = StepScanner(model.text, settings.delimiter) if to_delimiter else None
+    if scanner is not None:
+        for token in tail:
+            scanner.push(token)
+    return Strand(f"{job.id}/{stream}", budget, rng, scanner.push if scanner is not None else None)
+
+
+def _action(job: Job, entry_id: str, seed: int) -> Tensor:
+    assert job.memory is not None  # candidates only come from a memory
+    return action_of(job.memory, job.gate, entry_id, seed)

@@ -117,7 +117,7 @@ def _tokens(model: LoadedModel, window: list[int], unsteered: Look) -> tuple[Rea
     unsteered_logprobs = unsteered.logits.log_softmax(-1)
     logprobs = [None, *(float(unsteered_logprobs[i, token]) for i, token in enumerate(window[1:]))]
     return tuple(
-        ReadToken(token_id=token, text=_text(model, token), logprob=logprob) for token, logprob in zip(window, logprobs, strict=True)
+        ReadToken(token_id=token, text=model.token_text(token), logprob=logprob) for token, logprob in zip(window, logprobs, strict=True)
     )
 
 
@@ -135,7 +135,7 @@ def _layers(
             ()
             if best is None
             else tuple(
-                TokenWeight(token_id=int(t), text=_text(model, int(t)), logit=float(v))
+                TokenWeight(token_id=int(t), text=model.token_text(int(t)), logit=float(v))
                 for v, t in zip(best.values, best.indices, strict=True)
             )
             for best in (high, low)
@@ -149,7 +149,7 @@ def _shifts(model: LoadedModel, unsteered: Tensor, steered: Tensor, top: int = 1
     before, after = unsteered.softmax(-1), steered.softmax(-1)
     ids = dict.fromkeys([*before.topk(top).indices.tolist(), *after.topk(top).indices.tolist()])
     ordered = sorted(ids, key=lambda token: -float(before[token]))
-    return tuple(TokenShift(token_id=t, text=_text(model, t), before=float(before[t]), after=float(after[t])) for t in ordered)
+    return tuple(TokenShift(token_id=t, text=model.token_text(t), before=float(before[t]), after=float(after[t])) for t in ordered)
 
 
 def _back(seen: Look, column: int) -> tuple[tuple[float, ...], ...]:
@@ -227,7 +227,7 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
     if room < 1:
         raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded behind it")
     decode = with_changes(config.decode, temperature=0.0, max_new_tokens=len(spot.given) + room)
-    settings = Settings(decode, max(config.mining.control_points, spot.m), config.delimiter, config.seed, config.compat)
+    settings = Settings.of(config, decode)._replace(control_points=max(config.mining.control_points, spot.m))
     jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NULL, str(dose)) for dose in tried]
     traces = run_all(model, jobs, settings)
     for trace, dose in zip(traces, tried, strict=True):
@@ -255,7 +255,3 @@ def _close(store: Store, copies: list[Row]) -> None:
 
 def _rows(table: Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in table.float().cpu().tolist())
-
-
-def _text(model: LoadedModel, token: int) -> str:
-    return str(model.tokenizer.decode([token]))

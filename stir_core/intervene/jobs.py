@@ -1,14 +1,12 @@
 """What the step loop is given: answers to decode, decisions made for the gate, and what a batch shares."""
 
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, RunConfig
 from stir_core.intervene.memory import Memory
 
 
@@ -43,8 +41,8 @@ class Job:
     memory: Memory | None = None
     """``None`` decodes unsteered, whatever the gate says."""
     given: tuple[int, ...] = ()
-    """The first tokens of the answer, there already: decoding goes on behind them. They count as committed. Where they end inside a step,
-    its rest is decoded unsteered."""
+    """The first tokens of the answer: decoding goes on after them. They count as committed. Where they end inside a step, its rest is
+    decoded unsteered."""
     force: Force | None = None
     """Overrules the gate where it says something."""
     past: Force | None = None
@@ -60,7 +58,7 @@ class Settings(NamedTuple):
     decode: DecodeConfig
     """Token budget and sampling of the jobs that bring none of their own."""
     control_points: int = 8
-    """M of the paper: behind the M-th step the rest of the answer is decoded unsteered."""
+    """M of the paper: after the M-th step the rest of the answer is decoded unsteered."""
     delimiter: str = "\n\n"
     """Text that ends a step."""
     seed: int = 0
@@ -70,29 +68,7 @@ class Settings(NamedTuple):
     rows: int | None = None
     """Most answers decoded side by side; the others wait. ``None``: all."""
 
-
-class Intake(ABC):
-    """Where jobs come from while others are decoded. The step loop asks before every pass."""
-
-    @abstractmethod
-    def take(self, live: int) -> list[tuple[int, Job]]:
-        """Jobs that begin now, each with the number that its events carry; ``live`` are being decoded.
-
-        With none live it may wait for one; what it gives then being empty, the loop ends.
-        """
-
-    def gone(self) -> Collection[int]:
-        """Numbers of answers that nobody waits for any more; they are dropped before the next pass, without a trace."""
-        return ()
-
-
-class Listed(Intake):
-    """Jobs that are all known from the beginning, numbered in their order, at most ``rows`` at a time."""
-
-    def __init__(self, jobs: list[Job], rows: int | None):
-        self._waiting = deque(enumerate(jobs))
-        self._rows = rows or len(jobs)
-
-    def take(self, live: int) -> list[tuple[int, Job]]:
-        """See :class:`Intake`."""
-        return [self._waiting.popleft() for _ in range(min(self._rows - live, len(self._waiting)))]
+    @classmethod
+    def of(cls, config: RunConfig, decode: DecodeConfig | None = None, rows: int | None = None) -> "Settings":
+        """A run's own settings; with another token budget, temperature or batch where they are given."""
+        return cls(decode or config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)

@@ -186,10 +186,10 @@ def _read(
                 m=stretch.steps[i],
                 position=position + i,
                 token_id=token,
-                text=_text(model, token),
+                text=model.token_text(token),
                 live=steered is not None,
                 alternatives=tuple(
-                    Alternative(token_id=at, text=_text(model, at), logprob=own, unsteered_logprob=other) for at, own, other in near
+                    Alternative(token_id=at, text=model.token_text(at), logprob=own, unsteered_logprob=other) for at, own, other in near
                 ),
                 **scalars,
             )
@@ -217,7 +217,3 @@ def _look(logits: Float[Tensor, "n d_vocab"], tokens: list[int]) -> Iterator[tup
         pairs = zip(ids, own[i, ids].tolist(), unsteered[i, ids].tolist(), strict=True)
         rows.append(({name: values[i] for name, values in columns.items()}, sorted(pairs, key=lambda row: -row[1])))
     return iter(rows)
-
-
-def _text(model: LoadedModel, token: int) -> str:
-    return str(model.tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -13,9 +13,9 @@ from stir_core.intervene.controller import steer
 from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
-from stir_core.intervene.prompting import user_message
 from stir_core.intervene.readings import RecordedAnswer, impulses_of, reread
 from stir_core.models.loading import LoadedModel
+from stir_core.models.prompting import prompt_ids
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, TraceEvent
 from stir_core.responses import ImpulseResponse, Spot
@@ -46,8 +46,7 @@ class Session:
 
     def settings(self, decode: DecodeConfig) -> Settings:
         """The run's own step settings with another token budget or temperature."""
-        config = self.config
-        return Settings(decode, config.mining.control_points, config.delimiter, config.seed, config.compat)
+        return Settings.of(self.config, decode)
 
     def prompt_ids(self, prompt: str | Problem, decode: DecodeConfig, *, raw: bool = False) -> list[int]:
         """Prompt ids: a problem or question in the task's template (``raw``: as typed), inside the chat template.
@@ -55,8 +54,7 @@ class Session:
         Raises:
             PromptError: empty, or too long for the context.
         """
-        question = user_message(prompt, self.config.task, raw=raw)
-        return self.model.chat_ids(question, self.config.task.system, room=decode.max_new_tokens)
+        return prompt_ids(self.model, prompt, self.config.task, room=decode.max_new_tokens, raw=raw)
 
     def compare(
         self, prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False

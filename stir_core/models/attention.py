@@ -1,8 +1,22 @@
 """Attention over packed tokens of many sequences: every token reads its own sequence where it lies, nothing is padded or gathered.
 
-Registered with transformers under :data:`NAME`; the model's own attention modules call it with a :class:`Packed` in the place of keys and
-values. Three kinds of tokens stand side by side in one pass: single next tokens (one call for all rows of a stretch of the store), branches
-(the trunk is read once for all of them) and whole segments (prompts, clean passes).
+A pass runs over ``[1, tokens, d_model]``: the new tokens of all sequences, one after the other. Everything but attention treats tokens
+one by one and does not notice. Attention is registered with transformers under :data:`NAME`, and the model's own attention modules call it
+with a :class:`Packed` in the place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
+``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``.
+
+Why it is ours: the kernels of transformers want a padded batch in which every row has the same number of new tokens. Here a prompt of 200
+tokens, a clean pass over 30, single next tokens and previews share one pass, and previews share their trunk. Packed order puts tokens of a
+kind side by side, so that each kind is few calls:
+
+- *single* next tokens of neighbouring slots: one fused call on views of the buffer (``_Stretch``);
+- *branches* of one trunk, one token each: the trunk's keys meet the queries of all branches in one product, each branch's own few columns
+  are added, and one softmax runs over both (``_Forks``);
+- *segments* of several tokens (prompts, clean passes): one causal call each (``_Segment``).
+
+Invariants: new keys and values are written before anything is read, at the columns after a row's length; a row's length grows only when
+the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row as it was; masks and places are made once a pass and
+serve all layers. What a token's attention gives does not depend on its neighbours but for the rounding of the kernel that is chosen.
 
 Changes of shape are written with einops in whole segments alone. Single tokens and branches are attended to in every layer of every
 decoding step; there a call of einops (ten microseconds and more) costs ten times the view that it makes, so plain views stand there.

@@ -1,8 +1,16 @@
 """Keys and values of many sequences, each of its own length, written in place and read as views.
 
-A :class:`Store` holds one buffer a layer; a :class:`Row` is one sequence in it, its tokens side by side from column 0, so nothing is ever
-padded or shifted. A *branch* is a row of another store that reads the first tokens of its trunk where they lie and keeps only its own:
-forking copies nothing. What lies behind a row's length is scratch: cutting a row short is one assignment.
+A :class:`Store` holds two buffers a layer, keys and values, each ``[slots, kv_heads, columns, d_head]``. A :class:`Row` is one sequence in
+a slot, its tokens side by side from column 0, so nothing is ever padded or shifted. A *branch* is a row of another store that reads the
+first ``trunk_length`` tokens of its trunk where they lie and keeps its own from column 0: forking copies nothing.
+
+Invariants:
+
+- Columns from a row's length on are scratch. Cutting a row short is one assignment, and a token is read again by cutting and feeding it.
+- Live rows fill the first slots without a gap, so that a batch is a view of the buffer. Closing a row moves the last one into its slot;
+  a slot number is therefore good until the next ``close``, a ``Row`` for as long as its sequence lives.
+- While a row has branches its first ``trunk_length`` columns must stay as they are; those after them may be written.
+- Keys hold their position (rotary), so a column may be copied between rows at its own position only.
 """
 
 import torch

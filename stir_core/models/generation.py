@@ -4,7 +4,7 @@ A row's tokens do not depend on which rows decode beside it: sampling draws from
 matrix products.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -68,15 +68,28 @@ def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows 
         strand.finish = _ending(model, strand, token_id)
 
 
-def decode(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows d_vocab"], sampling: Sampling) -> Iterator[Strand]:
-    """Decode strands until all have ended, yielding each as it gets a token; ``logits`` are those of their first."""
-    live = strands
-    while live:
-        draw(model, live, logits, sampling)
-        yield from live
-        live = [strand for strand in live if strand.finish is None]
-        if live:
-            logits = forward(model, [Feed(strand.row, [strand.ids[-1]]) for strand in live if strand.row is not None]).logits
+class TextStream:
+    """The text that each new token adds to those before it.
+
+    Half a character waits for the rest of its bytes. Only the tokens since the text before last are decoded, so the cost of a token does
+    not grow with the length of the text; they are decoded together, since some tokenizers write a token differently at a text's start.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str]):
+        self._decode = decode
+        self._ids: list[int] = []
+        self._told = 0
+        """How many of ``_ids`` have had their text told."""
+
+    def push(self, token_id: int) -> str:
+        """Take the next token; gives the text that it completes, which may be empty."""
+        self._ids.append(token_id)
+        before, now = self._decode(self._ids[: self._told]), self._decode(self._ids)
+        if now.endswith("\ufffd"):
+            return ""
+        del self._ids[: self._told]
+        self._told = len(self._ids)
+        return now[len(before) :]
 
 
 @torch.inference_mode()

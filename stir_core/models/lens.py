@@ -39,4 +39,4 @@ def lens_of(model: LoadedModel, entry_ids: list[str], actions: Float[Tensor, "n 
 
 
 def _weight(model: LoadedModel, token_id: int, logit: float) -> TokenWeight:
-    return TokenWeight(token_id=token_id, text=str(model.tokenizer.decode([token_id])), logit=round(logit, 4))
+    return TokenWeight(token_id=token_id, text=model.token_text(token_id), logit=round(logit, 4))

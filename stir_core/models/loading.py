@@ -76,6 +76,10 @@ class LoadedModel:
         """Decode ids to text, special tokens left out, spaces as they are."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def token_text(self, token_id: int) -> str:
+        """Decode one token alone, special tokens and spaces as they are."""
+        return self.prompt_text([token_id])
+
     def prompt_text(self, ids: list[int]) -> str:
         """Decode prompt ids with their special tokens: the text that the chat template wrote."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

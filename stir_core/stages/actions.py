@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig
 from stir_core.records import Continuation, OnProgress, Progress, StateRow
-from stir_core.stages.stage import Made, Stage, prompt_ids
+from stir_core.stages.stage import Made, Stage
 from stir_core.stages.states import planned_pairs, steps_in
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
@@ -28,6 +28,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     from stir_core.harvest.stability import plan_prefixes, shares
     from stir_core.harvest.states import plan_readings
     from stir_core.models.lens import lens_of
+    from stir_core.models.prompting import prompt_ids
 
     config, problems, rollouts = run.config, run.problems(), run.rollouts()
     layers = run.manifest("states").layers
@@ -44,7 +45,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     rolled: list[Continuation] = []
     tokens = 0
     if config.mining.stability_rolls:
-        prompts = {problem.id: prompt_ids(model, problem, config, 1) for problem in problems}
+        prompts = {problem.id: prompt_ids(model, problem, config.task) for problem in problems}
         readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
         prefixes = plan_prefixes(mined.entries, readings, {problem.id: problem for problem in problems}, prompts)
         rolled, tokens = _rolled_again(model, config, prefixes, part, report)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig, resolve_layers
 from stir_core.records import OnProgress, Progress, Rollout
-from stir_core.stages.stage import Made, Stage, prompt_ids, take_up
+from stir_core.stages.stage import Made, Stage, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write problems.jsonl and rollouts.jsonl; states at control points are captured on the way, for the next stage."""
     from stir_core.harvest.rollouts import sample_rollouts
+    from stir_core.models.prompting import prompt_ids
 
     config = run.config
     problems = load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)
@@ -30,7 +31,7 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     total, tokens = len(problems) * config.rollouts.k, 0
     report(Progress("rollouts", len(done), total, "rollouts"))
     with Grader() as grader:
-        prompts = [(problem, prompt_ids(model, problem, config, config.rollouts.max_new_tokens)) for problem in problems]
+        prompts = [(problem, prompt_ids(model, problem, config.task, room=config.rollouts.max_new_tokens)) for problem in problems]
         try:
             for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
                 append_records(file, [rollout])

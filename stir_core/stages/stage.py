@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stir_core.config import STAGES, RunConfig, digest_of
 from stir_core.errors import StoreError
-from stir_core.records import Manifest, OnProgress, Problem
+from stir_core.records import Manifest, OnProgress
 from stir_core.store.runs import Run
-from stir_core.tasks import render
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
@@ -119,8 +118,3 @@ def seal(run: Run, name: str, model: "LoadedModel", made: Made) -> None:
     )
     with run.writing(name, lambda: manifest) as folder:
         (folder / "marker").unlink()
-
-
-def prompt_ids(model: "LoadedModel", problem: Problem, config: RunConfig, room: int) -> list[int]:
-    """Prompt ids of a problem as the run's template writes it; ``room`` tokens must still fit after them."""
-    return model.chat_ids(render(problem, config.task.template), config.task.system, room=room)

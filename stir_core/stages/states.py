@@ -10,7 +10,7 @@ import numpy as np
 
 from stir_core.config import RunConfig, resolve_layers
 from stir_core.records import OnProgress, Pair, Problem, Progress, Rollout, StateRow
-from stir_core.stages.stage import Made, Stage, prompt_ids
+from stir_core.stages.stage import Made, Stage
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write pairs.jsonl, rows.jsonl and states.safetensors (``layer_17: [n, d_model]``, float32; row i is ``rows[i]``)."""
     from stir_core.harvest.states import capture_states, plan_readings
+    from stir_core.models.prompting import prompt_ids
 
     config, problems, rollouts = run.config, run.problems(), run.rollouts()
     layers = resolve_layers(config.mining.layers, model.n_layers)
     pairs = planned_pairs(model, config, problems, rollouts, len(layers))
-    prompts = {problem.id: prompt_ids(model, problem, config, 1) for problem in problems}
+    prompts = {problem.id: prompt_ids(model, problem, config.task) for problem in problems}
     readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
     captured = Captured(part, () if config.compat else layers, model.d_model)
     rows: list[StateRow] = []

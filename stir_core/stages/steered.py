@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig, with_changes
 from stir_core.records import OnProgress, Problem, Progress, Trace, TraceEvent
-from stir_core.stages.stage import Made, Stage, prompt_ids
+from stir_core.stages.stage import Made, Stage
 from stir_core.store.jsonl import append_records, read_records, write_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
@@ -34,9 +34,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     known = {kind: read_records(file, Trace, torn="drop") if file.exists() else [] for kind, file in files.items()}
     by_id = {problem.id: problem for problem in problems}
     jobs, kinds = _held_out_jobs(model, config, problems, memory, {kind: {trace.id for trace in traces} for kind, traces in known.items()})
-    settings = Settings(
-        config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat, 2 * config.decode.batch_problems
-    )
+    settings = Settings.of(config, rows=2 * config.decode.batch_problems)
     tokens, total = 0, 2 * len(problems)
     report(Progress("steered", total - len(jobs), total, "answers"))
     with Grader() as grader:
@@ -66,6 +64,7 @@ def _held_out_jobs(
 ) -> "tuple[list[Job], list[str]]":
     """A vanilla and a steered answer to every problem, those that are there already left out; with their kinds."""
     from stir_core.intervene.jobs import Job
+    from stir_core.models.prompting import prompt_ids
 
     gates = {"vanilla": with_changes(config.gate, variant="no_memory"), "steered": config.gate}
     jobs: list[Job] = []
@@ -73,7 +72,7 @@ def _held_out_jobs(
     for problem in problems:
         for kind, gate in gates.items():
             if problem.id not in done[kind]:
-                ids = prompt_ids(model, problem, config, config.decode.max_new_tokens)
+                ids = prompt_ids(model, problem, config.task, room=config.decode.max_new_tokens)
                 jobs.append(Job(problem.id, ids, gate, memory if kind == "steered" else None))
                 kinds.append(kind)
     return jobs, kinds

@@ -22,6 +22,7 @@ from stir_core.intervene.jobs import Settings
 from stir_core.tasks import ROLES, Grader
 from stir_core.tasks.catalogue import ORIGINS, TASKS
 from stir_core.tasks.segment import boundaries
+from tests.intervene.test_controller import make_memory
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
 
@@ -92,6 +93,16 @@ def test_a_decoder_answers_beside_the_others(tiny) -> None:
         stepped += len(ends) >= 2
         assert len(answer.token_ids) == (ends[1] if len(ends) >= 2 else len(plain[name].token_ids))
     assert stepped and len(brief) == 3
+
+
+def test_a_step_wise_method_injects_at_the_control_points_that_it_names(tiny) -> None:
+    done("decoder")
+    problem = stir.Problem(id="a", task="t", split="s", question="?", answer="1", kind="number")
+    bench = Bench(tiny, Settings(DecodeConfig(max_new_tokens=40), 4, "e"), GateConfig(), lambda name: make_memory())
+    (answer,) = method("alternate:strength=0.5").answer(bench, [Question(problem, [5, 9, 40, 7, 100])])
+    assert answer.trace is not None
+    injected = {step.evidence.m: step.decision.chosen for step in answer.trace.steps}
+    assert len(injected) >= 3 and all((chosen == "mean") == bool(m % 2) for m, chosen in injected.items())
 
 
 def test_a_selector_makes_a_basis(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_preview_that_goes_on_changes_nothing(tiny, monkeypatch, change, max_n
     gate = GATE.model_copy(update=change)
     jobs = [Job(n, i, gate, make_memory()) for n, i in PROMPTS.items()]
     reusing = run_all(tiny, jobs, settings(max_new_tokens))
-    monkeypatch.setattr("stir_core.intervene.answering.LiveAnswer._preview_to_keep", lambda self: None)
+    monkeypatch.setattr("stir_core.intervene.controller._preview_to_keep", lambda *arguments: None)
     afresh = run_all(tiny, jobs, settings(max_new_tokens))
     assert sum(trace.reused_tokens for trace in reusing) > 0 == sum(trace.reused_tokens for trace in afresh)
     for one, two in zip(reusing, afresh, strict=True):

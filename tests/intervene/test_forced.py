@@ -116,7 +116,8 @@ def test_neighbours_share_a_prefix_and_nothing_else(tiny, persistence, rows):
     assert len({t.token_ids for t in together}) > 2
 
 
-def test_a_shared_prefix_is_run_once(tiny, monkeypatch):
+def count_fed(monkeypatch) -> list[int]:
+    """Tokens of every feed that the scheduler runs, as they come."""
     fed: list[int] = []
     forward = passes.forward
 
@@ -124,7 +125,12 @@ def test_a_shared_prefix_is_run_once(tiny, monkeypatch):
         fed.extend(len(feed.ids) for feed in feeds)
         return forward(model, feeds, layers)
 
-    monkeypatch.setattr("stir_core.intervene.controller.forward", counted)
+    monkeypatch.setattr("stir_core.models.scheduler.forward", counted)
+    return fed
+
+
+def test_a_shared_prefix_is_run_once(tiny, monkeypatch):
+    fed = count_fed(monkeypatch)
     prompt = list(range(3, 63))
     run_all(tiny, [Job(str(i), prompt, GATE) for i in range(4)], settings(2))
     assert sum(n for n in fed if n > 1) == len(prompt)

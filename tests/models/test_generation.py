@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from stir_core.models.generation import Sampling, Strand, decode, draw, nucleus, score
-from stir_core.models.passes import Feed, forward, read
+from stir_core.models.generation import Sampling, Strand, TextStream, draw, nucleus, score
+from stir_core.models.passes import read
+from stir_core.models.scheduler import Listed, decode, next_token, schedule
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
 
@@ -12,14 +13,25 @@ PROMPTS = [[5, 9, 40, 7, 100], [17, 3, 250, 61, 62, 63, 64, 65, 66], [200, 201],
 HOT = Sampling(1.0, 0.9)
 
 
+after: dict[str, torch.Tensor] = {}
+"""Logits after the last token of each strand that was decoded last."""
+
+
 def decoded(model, prompts, sampling, *, budget: int = 20, scanner: bool = False) -> list[Strand]:
     """Strands named by their place in PROMPTS, decoded side by side."""
-    rows, result = read(model, [PROMPTS[i % len(PROMPTS)] for i in prompts])
     strands = [
-        Strand(str(i), budget + i, generator_for(0, "t", i), StepScanner(model.text, "e").push if scanner else None, row)
-        for i, row in zip(prompts, rows, strict=True)
+        Strand(str(i), budget + i, generator_for(0, "t", i), StepScanner(model.text, "e").push if scanner else None) for i in prompts
     ]
-    for _ in decode(model, strands, result.logits, sampling):
+
+    def one(seat, strand):
+        strand.row = seat.open()
+        here = yield from seat.read(strand.row, PROMPTS[int(strand.name) % len(PROMPTS)])
+        yield from decode([strand], here.logits, sampling)
+        # after the end too, the row holds everything but the last token
+        assert strand.row.total == len(PROMPTS[int(strand.name) % len(PROMPTS)]) + len(strand.ids) - 1
+        after[strand.name] = (yield [next_token(strand)]).logits[0].clone()
+
+    for _ in schedule(model, Listed(strands, None), one):
         pass
     return strands
 
@@ -55,17 +67,15 @@ def test_a_batch_of_32_equals_32_batches_of_one(tiny, sampling):
 
 def test_how_a_strand_ends(tiny):
     strands = decoded(tiny, [0, 1, 2, 3], HOT, budget=30, scanner=True)
-    for i, strand in enumerate(strands):
+    for strand in strands:
         if strand.finish == "delimiter":
             assert "e" in tiny.text(strand.ids) and "e" not in tiny.text(strand.ids[:-1])
         elif strand.finish == "length":
             assert len(strand.ids) == strand.budget
         else:
             assert strand.ids[-1] in tiny.stop_ids
-        assert strand.row is not None and strand.row.total == len(PROMPTS[i]) + len(strand.ids) - 1
-    found = forward(tiny, [Feed(strand.row, [strand.ids[-1]]) for strand in strands if strand.row is not None]).logits
-    for logits, strand, prompt in zip(found, strands, PROMPTS, strict=True):
-        torch.testing.assert_close(logits, read(tiny, [prompt + strand.ids])[1].logits[0], atol=1e-4, rtol=1e-4)
+    for strand, prompt in zip(strands, PROMPTS, strict=True):
+        torch.testing.assert_close(after[strand.name], read(tiny, [prompt + strand.ids])[1].logits[0], atol=1e-4, rtol=1e-4)
 
 
 def test_scores_are_the_plain_models_log_probabilities(llama_pair):
@@ -109,3 +119,20 @@ def test_a_nucleus_wider_than_the_likeliest_tokens_is_whole():
 def test_sampling_without_a_stream_is_a_bug(tiny):
     with pytest.raises(ValueError, match="has no random stream"):
         draw(tiny, [Strand("a", 5)], torch.zeros(1, 300), HOT)
+
+
+@pytest.mark.model
+def test_a_text_stream_tells_the_text_piece_by_piece(smollm2):
+    """Characters of several tokens, blanks, special tokens: the pieces joined are the text; few tokens are decoded each time."""
+    text = "Wait: 3 × 4 = 12 😀👩‍🔬, naïve?  \n\nSo\tthe  answer — 漢字 — is <|im_end|> \\boxed{12}." * 3
+    ids, longest = smollm2.tokens(text), 0
+
+    def decode(part):
+        nonlocal longest
+        longest = max(longest, len(part))
+        return smollm2.text(part)
+
+    stream = TextStream(decode)
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) == smollm2.text(ids) and sum(map(bool, pieces)) > len(ids) / 2
+    assert "\ufffd" not in "".join(pieces) and longest < 24 < len(ids)

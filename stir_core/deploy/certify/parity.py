@@ -25,7 +25,6 @@ from stir_core.deploy.serving.process import serving
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import KEY
 from stir_core.errors import DeployError
-from stir_core.intervene.prompting import user_message
 from stir_core.intervene.session import STEERED, VANILLA, Session
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward

@@ -27,7 +27,6 @@ from stir_core.deploy.certify.parity import software_versions
 from stir_core.deploy.export import export_files
 from stir_core.deploy.targets import INDEX
 from stir_core.deploy.targets.gguf import MEAN
-from stir_core.intervene.prompting import user_message
 from stir_core.models.loading import LoadedModel
 from stir_core.records import OnProgress, Problem, Progress
 

@@ -21,10 +21,11 @@ from stir_core.config import DecodeConfig, GateConfig, with_changes
 from stir_core.deploy.bundle.reading import Bundle, read_bundle
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.controller import steer
-from stir_core.intervene.jobs import Intake, Job, Settings
-from stir_core.intervene.prompting import user_message
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.catalogue import folder_source, weights_digest
 from stir_core.models.loading import LoadedModel, boot, load_model
+from stir_core.models.prompting import prompt_ids
+from stir_core.models.scheduler import Intake
 from stir_core.records import Decision, Event, Finish, ModelIdentity, Record, Trace, TraceEvent, Variant
 from stir_core.tasks.segment import segmenter
 
@@ -269,7 +270,7 @@ class SteeredModel:
         """
         task = self.bundle.manifest.stage3.task
         if isinstance(prompt, str):
-            return self.model.chat_ids(user_message(prompt, task, raw=raw), task.system, room=room)
+            return prompt_ids(self.model, prompt, task, room=room, raw=raw)
         messages = [_message(each) for each in prompt]
         if not any(message["content"].strip() for message in messages):
             raise PromptError("the conversation is empty: write a message")
@@ -277,7 +278,7 @@ class SteeredModel:
             messages = [{"role": "system", "content": task.system}, *messages]
         return self.model.fitting(self.model.tokens(self.model.dialogue_text(messages)), room=room)
 
-    def serve(self, intake: Intake, decode: DecodeConfig | None = None) -> Iterator[Event]:
+    def serve(self, intake: Intake[Job], decode: DecodeConfig | None = None) -> Iterator[Event]:
         """Events of the answers that an intake hands out, for as long as it does."""
         return steer(self.model, intake, self.settings(decode or self.bundle.manifest.stage3.decode))
 

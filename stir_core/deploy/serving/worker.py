@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from stir_core.config import DecodeConfig
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import DeployError, StirError, first_line
-from stir_core.intervene.jobs import Intake, Job
+from stir_core.intervene.jobs import Job
+from stir_core.models.scheduler import Batch, Intake
 from stir_core.records import Event, TraceEvent
 
 
@@ -54,7 +55,7 @@ class Ticket:
     given_up: threading.Event = field(default_factory=threading.Event)
 
 
-class Worker(Intake):
+class Worker(Intake[Job]):
     """Decodes what is submitted, ``rows`` side by side and ``waiting`` more in a queue, on a thread of its own."""
 
     def __init__(self, steered: SteeredModel, *, rows: int, waiting: int):
@@ -130,11 +131,11 @@ class Worker(Intake):
 
     # -- for the step loop, on the worker's thread --------------------------------------------------------------------
 
-    def take(self, live: int) -> list[tuple[int, Job]]:
+    def take(self, batch: Batch) -> list[tuple[int, Job]]:
         """See :class:`Intake`; waits when nothing is live, and ends the loop when the worker is closing."""
         self.passes += 1
         with self._wake:
-            while not live and not self._queue and not self._closing:
+            while not batch.seats and not self._queue and not self._closing:
                 self._wake.wait()
             found: list[tuple[int, Job]] = []
             while self._queue and len(self._live) < self.rows:
@@ -144,7 +145,7 @@ class Worker(Intake):
                 found.append((ticket.number, ticket.job))
             return found
 
-    def gone(self) -> Collection[int]:
+    def gone(self, batch: Batch) -> Collection[int]:
         """See :class:`Intake`: given up by their readers, or past their deadline."""
         now = time.monotonic()
         with self._wake:

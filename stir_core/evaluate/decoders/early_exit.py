@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.inducer import Induced, answer_tokens, induce
-from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, Steps, answers, decode_on, number
+from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, answers, number
 from stir_core.findings import Answer
 from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed
+from stir_core.models.scheduler import Steps, decode, next_token
 from stir_core.records import AnswerKind, Finish
 from stir_core.tasks.segment import StepScanner
 
@@ -29,17 +29,16 @@ def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
     threshold, trial_tokens = number(parameters, "threshold"), int(number(parameters, "trial_tokens", least=1))
 
     def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        model, row = desk.model, desk.store.open()
+        model, row = desk.model, desk.seat.open()
         strand = Strand("answer", desk.budget, ends_step=StepScanner(model.text, bench.settings.delimiter).push, row=row)
         step = trials = probed = 0
-        (logits,) = yield [Feed(row, question.prompt_ids)]
+        here = yield from desk.seat.read(row, question.prompt_ids)
         while True:
-            yield from decode_on(model, strand, logits)
+            yield from decode([strand], here.logits)
             if strand.finish != "delimiter" or len(strand.ids) >= desk.budget:
-                desk.store.close(row)
                 return Outcome(strand.ids, "stop" if strand.finish == "stop" else "length", probed, {"trials": trials})
             strand.finish, step = None, step + 1
-            (logits,) = yield [Feed(row, [strand.ids[-1]])]
+            here = yield [next_token(strand)]
             read = row.length
             trial = yield from induce(desk, question, row, strand.ids, trial_tokens)
             if trial is None:
@@ -47,12 +46,11 @@ def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
             trials += 1
             sure = confidence(model, question.form, trial.strand)
             if sure >= threshold:
-                finish = yield from _complete(desk, trial)
-                desk.store.close(row)
+                finish = yield from _complete(trial)
                 facts: Facts = {"trials": trials, "exit_step": step, "confidence": sure}
                 return Outcome([*strand.ids, *trial.inducer, *trial.strand.ids], finish, probed, facts)
             probed += len(trial.strand.ids)
-            row.length = read  # the logits behind the step are still at hand: nothing is read again
+            row.length = read  # the logits after the step are still at hand: nothing is read again
 
     return answers(bench, questions, one)
 
@@ -63,14 +61,13 @@ def confidence(model: LoadedModel, kind: AnswerKind, trial: Strand) -> float:
     return math.exp(sum(trial.logprobs[i] for i in said) / len(said)) if said else 0.0
 
 
-def _complete(desk: Desk, trial: Induced) -> Steps[Finish]:
+def _complete(trial: Induced) -> Steps[Finish]:
     """Decode on, where the trial answer was cut off, as far as the budget goes."""
-    strand, row = trial.strand, trial.strand.row
+    strand = trial.strand
     if strand.finish == "length" and len(strand.ids) < trial.room:
-        assert row is not None  # induce gave it one
         strand.finish, strand.budget = None, trial.room
-        (logits,) = yield [Feed(row, [strand.ids[-1]])]
-        yield from decode_on(desk.model, strand, logits)
+        here = yield [next_token(strand)]
+        yield from decode([strand], here.logits)
     return "length" if strand.finish == "length" else "stop"
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from stir_core.evaluate.decoders.base import Question
-from stir_core.evaluate.decoders.loop import Desk, Steps, decode_on
+from stir_core.evaluate.decoders.loop import Desk
 from stir_core.models.cache import Row
 from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
+from stir_core.models.scheduler import Steps, decode
 from stir_core.records import AnswerKind
 from stir_core.tasks.extract import boxes
 
@@ -47,8 +48,8 @@ def induce(desk: Desk, question: Question, row: Row, ids: list[int], most: int |
     if room < 1:
         return None
     strand = Strand("answer", room if most is None else min(most, room), ends_step=answer_ends(model, kind), row=row)
-    (logits,) = yield [Feed(row, inducer)]
-    yield from decode_on(model, strand, logits)
+    here = yield [Feed(row, inducer)]
+    yield from decode([strand], here.logits)
     return Induced(inducer, strand, room)
 
 

@@ -1,39 +1,29 @@
-"""The loop that the comparison decoders share: many answers side by side, one forward pass a round, each at its own place.
+"""What the comparison decoders share: from a generator that says what one answer does to graded-to-be answers of all questions.
 
-A decoder writes what one answer does as a generator, in the order in which it happens: it yields the feeds of its next pass and is sent
-their logits, until it returns its outcome. The loop puts the feeds of all live answers into one pass, counts what each answer's own feeds
-cost, and lets waiting answers enter as others end. Nothing of an answer depends on its neighbours.
+A decoder writes one answer as the scheduler's generator (``models.scheduler``), in the order in which it happens, and returns its outcome.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
-
-from torch import Tensor
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Parameters, Question
 from stir_core.findings import Answer
-from stir_core.models.cache import Store
-from stir_core.models.cost import Cost, cost_of, flops
-from stir_core.models.generation import Sampling, Strand, draw
+from stir_core.models.cost import flops
+from stir_core.models.generation import Sampling
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, forward
+from stir_core.models.scheduler import Listed, Seat, Steps, schedule
 from stir_core.records import Finish
 
-GREEDY = Sampling()
 Facts = dict[str, float | int | str]
-T = TypeVar("T")
-Steps = Generator[list[Feed], list[Tensor], T]
-"""What one answer does: yields feeds, is sent the logits ``[d_vocab]`` of those that ask for them, in order, and returns a ``T``."""
 
 
 class Desk(NamedTuple):
-    """What the answers of one evaluation work with."""
+    """What one answer works with."""
 
     bench: Bench
-    store: Store
+    seat: Seat
     rows: int
     """Most sequences decoded side by side."""
 
@@ -70,46 +60,25 @@ def answers(bench: Bench, questions: list[Question], begin: Begin, *, width: int
         width: rows that one answer keeps busy; as many answers are live as fit into ``bench.settings.rows``.
     """
     rows = bench.settings.rows or max(1, len(questions) * width)
-    desk = Desk(bench, bench.model.new_store(), rows)
-    ended: deque[Answer] = deque()
-    batch = side_by_side((_accounted(desk, question, begin) for question in questions), max(1, rows // width), ended.append)
-    feeds = _going_on(batch, None)
-    while feeds is not None:
-        feeds = _going_on(batch, list(forward(bench.model, feeds).logits))
-        while ended:
-            yield ended.popleft()
 
+    def one(seat: Seat, question: Question) -> Steps[None]:
+        outcome = yield from begin(Desk(bench, seat, rows), question)
+        yield Answer(
+            method="",
+            problem_id=question.problem.id,
+            seed=question.seed,
+            token_ids=tuple(outcome.ids),
+            text=bench.model.text(outcome.ids),
+            finish=outcome.finish,
+            tokens_used=len(outcome.ids),
+            probe_tokens=outcome.probe_tokens,
+            prompt_tokens=len(question.prompt_ids),  # every method here reads its prompt once
+            forward_tokens=seat.cost.tokens,
+            flops=flops(bench.model.shape, seat.cost),
+            facts=outcome.facts,
+        )
 
-def side_by_side(parts: Iterable[Steps[T]], most: int, done: Callable[[T], Any]) -> Steps[None]:
-    """Run many generators as one: the feeds of ``most`` of them at a time share a pass; ``done`` is called with each result."""
-    waiting = iter(parts)
-    live: list[tuple[Steps[T], list[Feed]]] = []
-
-    def go_on(part: Steps[T], logits: list[Tensor] | None) -> None:
-        try:
-            live.append((part, next(part) if logits is None else part.send(logits)))
-        except StopIteration as end:
-            done(end.value)
-
-    while True:
-        while len(live) < most and (part := next(waiting, None)) is not None:
-            go_on(part, None)
-        if not live:
-            return
-        logits = iter((yield [feed for _, feeds in live for feed in feeds]))
-        asked, live[:] = live[:], []
-        for part, feeds in asked:
-            go_on(part, [next(logits) for feed in feeds if feed.logits])
-
-
-def decode_on(model: LoadedModel, strand: Strand, logits: Tensor, sampling: Sampling = GREEDY) -> Steps[None]:
-    """Draw tokens until the strand ends; its last token is not read. ``logits`` are those of its next token, ``[d_vocab]``."""
-    assert strand.row is not None  # the caller opened it
-    while True:
-        draw(model, [strand], logits[None], sampling)
-        if strand.finish is not None:
-            return
-        (logits,) = yield [Feed(strand.row, [strand.ids[-1]])]
+    yield from schedule(bench.model, Listed(questions, max(1, rows // width)), one)
 
 
 def number(parameters: Parameters, key: str, *, least: int = 0, most: float = math.inf) -> float:
@@ -136,41 +105,3 @@ def sampling_of(bench: Bench, parameters: Parameters) -> Sampling:
     own = dict(zip(("temperature", "top_p"), bench.sampling, strict=True))
     given = {key: own[key] if parameters[key] == "auto" else parameters[key] for key in own}
     return Sampling(number(given, "temperature"), number(given, "top_p", most=1.0))
-
-
-def _going_on(batch: Steps[None], logits: list[Tensor] | None) -> list[Feed] | None:
-    """The next feeds, or ``None`` when all have ended."""
-    try:
-        return next(batch) if logits is None else batch.send(logits)
-    except StopIteration:
-        return None
-
-
-def _accounted(desk: Desk, question: Question, begin: Begin) -> Steps[Answer]:
-    """One answer, what it costs counted pass by pass."""
-    cost = Cost()
-    steps = begin(desk, question)
-    try:
-        feeds = next(steps)
-        while True:
-            cost += cost_of(feeds)  # before the pass, while the rows still have their old lengths
-            feeds = steps.send((yield feeds))
-    except StopIteration as end:
-        return _answer(desk, question, end.value, cost)
-
-
-def _answer(desk: Desk, question: Question, outcome: Outcome, cost: Cost) -> Answer:
-    return Answer(
-        method="",
-        problem_id=question.problem.id,
-        seed=question.seed,
-        token_ids=tuple(outcome.ids),
-        text=desk.model.text(outcome.ids),
-        finish=outcome.finish,
-        tokens_used=len(outcome.ids),
-        probe_tokens=outcome.probe_tokens,
-        prompt_tokens=len(question.prompt_ids),  # every method here reads its prompt once
-        forward_tokens=cost.tokens,
-        flops=flops(desk.model.shape, cost),
-        facts=outcome.facts,
-    )

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.inducer import induce
-from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, Steps, answers, number, sampling_of
+from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, answers, number, sampling_of
 from stir_core.findings import Answer
 from stir_core.models.cache import Row
 from stir_core.models.generation import Sampling, nucleus
 from stir_core.models.passes import Feed
+from stir_core.models.scheduler import Steps
 from stir_core.models.steering import Mixture
 from stir_core.records import Finish
 from stir_core.seeding import generator_for
@@ -69,14 +70,13 @@ def soft_thinking(bench: Bench, questions: list[Question], parameters: Parameter
     thinker = _thinker(parameters)
 
     def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        row = desk.store.open()
+        row = desk.seat.open()
         ids, mixed, finish = yield from _think(desk, question, row, thinker())
         facts: Facts = {"thinking_tokens": len(ids), "mixed_tokens": mixed, "cold_stop": int(finish is None)}
         if finish is None:
             answer = yield from induce(desk, question, row, ids)
             finish = "length" if answer is None or answer.strand.finish == "length" else "stop"
             ids = ids if answer is None else [*ids, *answer.inducer, *answer.strand.ids]
-        desk.store.close(row)
         return Outcome(ids, finish, 0, facts)
 
     return answers(bench, questions, one)
@@ -91,10 +91,9 @@ def multiplex_thinking(bench: Bench, questions: list[Question], parameters: Para
     sampling, k = sampling_of(bench, parameters), int(number(parameters, "k", least=1))
 
     def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        row = desk.store.open()
+        row = desk.seat.open()
         rng = generator_for(bench.settings.seed, "multiplex", question.name)
         thought = yield from _think(desk, question, row, lambda logits: _multiplexed(logits, k, sampling, rng))
-        desk.store.close(row)
         return Outcome(thought.ids, thought.finish or "length", 0, {"mixed_tokens": thought.mixed})
 
     return answers(bench, questions, one)
@@ -111,19 +110,18 @@ class _Thought(NamedTuple):
 def _think(desk: Desk, question: Question, row: Row, choose: Callable[[Tensor], Read]) -> Steps[_Thought]:
     ids: list[int] = []
     mixed = 0
-    (logits,) = yield [Feed(row, question.prompt_ids)]
+    here = yield from desk.seat.read(row, question.prompt_ids)
     while True:
-        token, mixture, enough = choose(logits)
+        token, mixture, enough = choose(here.logits[0])
         ids.append(token)
         if token in desk.model.stop_ids:
             return _Thought(ids, mixed, "stop")
         if len(ids) >= desk.budget:
             return _Thought(ids, mixed, "length")
         mixed += mixture is not None
-        found = yield [Feed(row, [token], mixture=mixture, logits=not enough)]
+        here = yield [Feed(row, [token], mixture=mixture, logits=not enough)]
         if enough:
             return _Thought(ids, mixed, None)
-        (logits,) = found
 
 
 def _thinker(parameters: Parameters) -> Callable[[], Callable[[Tensor], Read]]:

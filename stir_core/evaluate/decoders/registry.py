@@ -1,22 +1,28 @@
 """Decoders by name, and methods as users write them: ``stir:k_scale=0.3,library=shuffled``."""
 
 import difflib
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 
 from stir_core.config import GateConfig
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Question, Value
-from stir_core.evaluate.decoders.early_exit import DEER
-from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING
-from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY
-from stir_core.evaluate.decoders.stepwise import NOISE, STATIC, STIR, VANILLA
+from stir_core.evaluate.decoders.stepwise import STIR
 from stir_core.findings import Answer
 from stir_core.store.libraries import LIBRARIES
 
-DECODERS: dict[str, Decoder] = {
-    decoder.name: decoder for decoder in (VANILLA, SAMPLING, SELF_CONSISTENCY, STATIC, DEER, SOFT_THINKING, MULTIPLEX, NOISE, STIR)
-}
+
+def _defined() -> dict[str, Decoder]:
+    """Every decoder that a file of this folder defines at its top level; the baseline first, the others by name."""
+    package = __name__.rpartition(".")[0]
+    names = [info.name for info in pkgutil.iter_modules(import_module(package).__path__) if info.name != "registry"]
+    found = {each.name: each for name in names for each in vars(import_module(f"{package}.{name}")).values() if isinstance(each, Decoder)}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "vanilla", item[0])))
+
+
+DECODERS: dict[str, Decoder] = _defined()
 ABLATIONS: dict[str, str] = {
     "stir": "stir",
     "no memory": "stir:variant=no_memory",

@@ -6,15 +6,11 @@ Self-consistency's first sample is the answer of :data:`SAMPLING` at the same se
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-from torch import Tensor
-
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
-from stir_core.evaluate.decoders.loop import Desk, Outcome, Steps, answers, decode_on, number, sampling_of, side_by_side
+from stir_core.evaluate.decoders.loop import Desk, Outcome, answers, number, sampling_of
 from stir_core.findings import Answer
-from stir_core.models.cache import Row
 from stir_core.models.generation import Sampling, Strand
-from stir_core.models.passes import Feed
+from stir_core.models.scheduler import Steps, decode
 from stir_core.records import AnswerKind
 from stir_core.seeding import generator_for
 from stir_core.tasks.extract import extract
@@ -27,10 +23,7 @@ def sample(bench: Bench, questions: list[Question], parameters: Parameters) -> I
     sampling = sampling_of(bench, parameters)
 
     def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        trunk = desk.store.open()
-        (logits,) = yield [Feed(trunk, question.prompt_ids)]
-        strand = yield from _sampled(desk, question, 0, trunk, logits, sampling)
-        desk.store.close(trunk)
+        (strand,) = yield from _sampled(desk, question, 1, sampling)
         return Outcome(strand.ids, strand.finish or "length", 0, {})
 
     return answers(bench, questions, one)
@@ -45,12 +38,7 @@ def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
     sampling, k = sampling_of(bench, parameters), int(number(parameters, "k", least=1))
 
     def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        trunk = desk.store.open()
-        (logits,) = yield [Feed(trunk, question.prompt_ids)]
-        strands: list[Strand] = []
-        yield from side_by_side((_sampled(desk, question, j, trunk, logits, sampling) for j in range(k)), desk.rows, strands.append)
-        desk.store.close(trunk)
-        strands.sort(key=lambda strand: int(strand.name))
+        strands = yield from _sampled(desk, question, k, sampling)
         texts = [desk.model.text(strand.ids) for strand in strands]
         ballot = majority(question.problem.kind, [stated(question, text) for text in texts])
         kept = strands[ballot.winner]
@@ -106,21 +94,24 @@ def same_answer(kind: AnswerKind, one: str, other: str) -> bool:
     return values[0] == values[1] if None not in values else normal[0] == normal[1]
 
 
-def _sampled(desk: Desk, question: Question, j: int, trunk: Row, logits: Tensor, sampling: Sampling) -> Steps[Strand]:
-    """Sample number ``j``: the first one goes on in the prompt's own row, the others behind a copy of it."""
-    row = trunk
-    if j > 0:
-        row = desk.store.open()
-        desk.store.copy(trunk, row, len(question.prompt_ids))
-    strand = Strand(str(j), desk.budget, _stream(desk, question, j), row=row)
-    yield from decode_on(desk.model, strand, logits, sampling)
-    if j > 0:
-        desk.store.close(row)
-    return strand
-
-
-def _stream(desk: Desk, question: Question, j: int) -> np.random.Generator:
-    return generator_for(desk.bench.settings.seed, "sampling", question.name, *([j] if j else []))
+def _sampled(desk: Desk, question: Question, k: int, sampling: Sampling) -> Steps[list[Strand]]:
+    """``k`` samples, as many side by side as there are rows: the first goes on in the prompt's own row, the others after a copy of it."""
+    seat, seed = desk.seat, desk.bench.settings.seed
+    trunk = seat.open()
+    logits = (yield from seat.read(trunk, question.prompt_ids)).logits
+    strands: list[Strand] = []
+    for start in range(0, k, desk.rows):
+        beside = range(start, min(k, start + desk.rows))
+        for j in beside:
+            row = trunk
+            if j:
+                row = seat.open()
+                seat.batch.store.copy(trunk, row, len(question.prompt_ids))
+            strands.append(Strand(str(j), desk.budget, generator_for(seed, "sampling", question.name, *([j] if j else [])), row=row))
+        yield from decode(strands[start:], logits.expand(len(beside), -1), sampling)
+        for row in seat.rows[1:]:
+            seat.close(row)
+    return strands
 
 
 SAMPLING = Decoder(

@@ -24,30 +24,30 @@ _GATE: dict[str, Value] = {
 
 def vanilla(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Greedy decoding, nothing added."""
-    return _answers(bench, questions, [Job(q.name, q.prompt_ids, bench.gate) for q in questions])
+    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, bench.gate) for q in questions])
 
 
 def stir(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Retrieve, preview, commit; see :func:`stir_core.intervene.controller.steer`."""
     gate = _gate(bench.gate, {key: value for key, value in parameters.items() if key not in ("library", "layer")})
-    memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
-    return _answers(bench, questions, [Job(q.name, q.prompt_ids, gate, memory) for q in questions])
+    memory = library_of(bench, str(parameters["library"]), int(parameters["layer"]))
+    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, memory) for q in questions])
 
 
 def static(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """One vector, the mean of all mined actions of a layer, added at every step's end that the gate could steer."""
-    memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
+    memory = library_of(bench, str(parameters["library"]), int(parameters["layer"]))
     gate, layer = _forcing_gate(bench, parameters), _dominant_layer(memory)
     mean = mean_action(memory, layer)
     dose = nominal_dose(memory, gate, layer) * float(parameters["strength"])
     forced = Forced("mean", layer, mean / mean.norm().clamp(min=1e-12), dose)
     force = _where_steerable(bench, lambda m: forced)
-    return _answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force) for q in questions])
+    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force) for q in questions])
 
 
 def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """A fresh Gaussian direction at every step's end that the gate could steer, as long as the actions that STIR injects."""
-    memory = _library(bench, str(parameters["library"]), int(parameters["layer"]))
+    memory = library_of(bench, str(parameters["library"]), int(parameters["layer"]))
     gate, layer = _forcing_gate(bench, parameters), _dominant_layer(memory)
     dose = nominal_dose(memory, gate, layer) * float(parameters["strength"])
 
@@ -59,7 +59,7 @@ def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> It
 
         return _where_steerable(bench, force)
 
-    return _answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force_for(q)) for q in questions])
+    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force_for(q)) for q in questions])
 
 
 def has_library(bench: Bench, parameters: Parameters) -> None:
@@ -69,7 +69,7 @@ def has_library(bench: Bench, parameters: Parameters) -> None:
         StoreError: the run does not hold it, or it has no action.
         ConfigError: it has no entry at the layer that is asked for.
     """
-    _library(bench, str(parameters["library"]), int(parameters["layer"]))
+    library_of(bench, str(parameters["library"]), int(parameters["layer"]))
 
 
 def nominal_dose(memory: Memory, gate: GateConfig, layer: int) -> float:
@@ -104,7 +104,13 @@ def _dominant_layer(memory: Memory) -> int:
     return max(set(layers), key=lambda layer: (layers.count(layer), layer))
 
 
-def _library(bench: Bench, name: str, layer: int) -> Memory:
+def library_of(bench: Bench, name: str, layer: int = -1) -> Memory:
+    """A library by name, or its entries at one layer (-1: all).
+
+    Raises:
+        StoreError: the run does not hold it, or it has no action.
+        ConfigError: it has no entry at the layer that is asked for.
+    """
     memory = bench.libraries(name)
     if memory is None or not any(entry.kind == "corrective" for entry in memory.entries):
         raise StoreError(f"library {name} has no action: there is nothing to steer with")
@@ -121,7 +127,8 @@ def _gate(base: GateConfig, changes: Mapping[str, Value]) -> GateConfig:
     return GateConfig.model_validate(base.model_dump() | dict(changes))
 
 
-def _answers(bench: Bench, questions: list[Question], jobs: list[Job]) -> Iterator[Answer]:
+def job_answers(bench: Bench, questions: list[Question], jobs: list[Job]) -> Iterator[Answer]:
+    """The answers of one job a question, decoded by the step loop, each as it ends."""
     for event in steer(bench.model, jobs, bench.settings):
         if isinstance(event, TraceEvent):
             yield answer_of(event.trace, questions[event.row].problem, questions[event.row].seed)

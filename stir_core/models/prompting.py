@@ -1,6 +1,7 @@
-"""What is sent to the model for a question: the task's template around it, or the question as typed."""
+"""What is sent to the model for a question: the task's template around it, or the question as typed; and its token ids."""
 
 from stir_core.config import TaskConfig
+from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem
 from stir_core.tasks import render, task_spec
 
@@ -21,3 +22,17 @@ def user_message(prompt: str | Problem, task: TaskConfig, *, raw: bool = False) 
         spec = task_spec(task.name)
         prompt = Problem(id="prompt", task=spec.name, split="free", question=prompt, answer="", kind=spec.kind)
     return render(prompt, task.template)
+
+
+def prompt_ids(model: LoadedModel, prompt: str | Problem, task: TaskConfig, *, room: int = 1, raw: bool = False) -> list[int]:
+    """Prompt ids: a problem or question in the task's template, with the task's system prompt, inside the chat template.
+
+    Args:
+        room: tokens that must still fit after the prompt.
+        raw: send a question as typed, without the task's template.
+
+    Raises:
+        PromptError: empty, or too long for the context.
+        DataError: the task or its template is not known.
+    """
+    return model.chat_ids(user_message(prompt, task, raw=raw), task.system, room=room)
