@@ -77,11 +77,10 @@ def test_what_is_there_is_not_rolled_again(tiny, prefixes, plain):
 
 
 def test_a_prefix_is_read_once_for_its_continuations(tiny, prefixes, monkeypatch):
-    from stir_core.harvest import rollouts as module
-
     fed = []
     monkeypatch.setattr(
-        module, "forward", lambda model, feeds, layers: (fed.append([f.ids for f in feeds]), passes.forward(model, feeds, layers))[1]
+        "stir_core.models.scheduler.forward",
+        lambda model, feeds, layers: (fed.append([f.ids for f in feeds]), passes.forward(model, feeds, layers))[1],
     )
     rolled(tiny, prefixes)
     assert sorted(fed[0]) == sorted([*PROMPT, *prefix.given] for prefix in prefixes)
