@@ -23,6 +23,7 @@ from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.intervene.replay import ANSWERABLE, decide_again
 from stir_core.models.loading import LoadedModel
+from stir_core.models.prompting import prompt_ids
 from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
 from stir_core.store.jsonl import append_records, read_records
 from stir_core.store.runs import Run

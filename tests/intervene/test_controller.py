@@ -9,7 +9,7 @@ import torch
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.intervene.controller import run_all, steer
 from stir_core.intervene.jobs import Job, Settings
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import Memory, action_of
 from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
 from tests.builders import make_entry
 
@@ -301,14 +301,12 @@ def test_variants(tiny, variant):
 
 
 def test_matched_noise_has_the_actions_own_norm(tiny):
-    from stir_core.intervene.answering import _action
-
     memory = make_memory()
     entry = next(entry for entry in memory.entries if entry.kind == "corrective")
     for noise in ("unit", "matched"):
         gate = GATE.model_copy(update={"variant": "random_vector", "noise": noise})
-        drawn = _action(Job("a", [1], gate, memory), entry.id, 0)
-        assert torch.equal(drawn, _action(Job("b", [2], gate, memory), entry.id, 0))
+        drawn = action_of(memory, gate, entry.id, 0)
+        assert torch.equal(drawn, action_of(make_memory(), gate, entry.id, 0))
         true = memory.action(entry.id)
         assert abs(float(torch.cosine_similarity(drawn, true, dim=0))) < 0.6
         if noise == "matched":

@@ -60,7 +60,8 @@ def test_inside_a_step_nothing_is_steered_and_the_next_control_point_is(tiny):
     trace = full(tiny)
     first = len(trace.steps[0].token_ids)
     (rest,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, make_memory(), trace.token_ids[: first - 1])], settings())
-    assert rest.steps[0].evidence.not_retrieved.kind == "inside_step"
+    reason = rest.steps[0].evidence.not_retrieved
+    assert reason is not None and reason.kind == "inside_step"
     assert rest.steps[0].decision.chosen is None
     assert rest.token_ids == trace.token_ids  # the first step is never steered, so its rest is the same
 

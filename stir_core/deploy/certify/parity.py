@@ -28,6 +28,7 @@ from stir_core.errors import DeployError
 from stir_core.intervene.session import STEERED, VANILLA, Session
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
+from stir_core.models.prompting import user_message
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
 
 _SECONDS = 3600.0

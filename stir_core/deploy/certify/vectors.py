@@ -28,6 +28,7 @@ from stir_core.deploy.export import export_files
 from stir_core.deploy.targets import INDEX
 from stir_core.deploy.targets.gguf import MEAN
 from stir_core.models.loading import LoadedModel
+from stir_core.models.prompting import user_message
 from stir_core.records import OnProgress, Problem, Progress
 
 

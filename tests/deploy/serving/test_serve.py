@@ -12,6 +12,7 @@ import pytest
 
 from stir_core.deploy.serving.process import serving
 from stir_core.deploy.serving.service import Limits
+from stir_core.models import scheduler
 from stir_core.records import Trace
 from tests.deploy.tiny_run import QUESTIONS
 
@@ -197,10 +198,8 @@ def live(url):
 @pytest.fixture
 def slowed(steered, monkeypatch):
     """Every pass waits a little, so that one can look while answers are being decoded."""
-    from stir_core.intervene import controller
-
-    whole = controller.forward
-    monkeypatch.setattr(controller, "forward", lambda *args: time.sleep(0.03) or whole(*args))
+    whole = scheduler.forward
+    monkeypatch.setattr(scheduler, "forward", lambda *args: time.sleep(0.03) or whole(*args))
     return steered
 
 
@@ -240,9 +239,7 @@ def test_stopping_cuts_what_runs_and_says_so(slowed):
 
 
 def test_a_pass_that_fails_is_told_to_those_in_it_and_the_server_goes_on(steered, monkeypatch):
-    from stir_core.intervene import controller
-
-    whole, broken = controller.forward, threading.Event()
+    whole, broken = scheduler.forward, threading.Event()
 
     def forward(*args):
         if broken.is_set():
@@ -250,7 +247,7 @@ def test_a_pass_that_fails_is_told_to_those_in_it_and_the_server_goes_on(steered
             raise RuntimeError("out of memory\nsecond line")
         return whole(*args)
 
-    monkeypatch.setattr(controller, "forward", forward)
+    monkeypatch.setattr(scheduler, "forward", forward)
     with serving(steered, NAME) as url:
         broken.set()
         response = raw(url)
