@@ -281,8 +281,7 @@ UNDERSCORED = {"_replace", "_actions", "_SubParsersAction", "_forward_hooks"}
 """Named tuples', argparse's and torch's own, which offer them in no other way."""
 REACHED = {
     "tests/evaluate/test_causal.py": {"_force", "_roll"},  # arms are silenced where their impulses are made
-    "tests/harvest/test_rollouts.py": {"_leave"},  # who had to wait shows in no result
-    "tests/intervene/test_controller.py": {"_action", "_preview_to_keep"},  # reuse is switched off, to compare with
+    "tests/intervene/test_controller.py": {"_preview_to_keep"},  # reuse is switched off, to compare with
 }
 """Private names that a test may take: what it shows can be seen in no other way."""
 

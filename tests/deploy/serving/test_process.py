@@ -16,9 +16,9 @@ from stir_core.cli import main
 SLOW = """
 import sys, time
 from stir_core.cli import main
-from stir_core.intervene import controller
-whole = controller.forward
-controller.forward = lambda *args: time.sleep(0.02) or whole(*args)
+from stir_core.models import scheduler
+whole = scheduler.forward
+scheduler.forward = lambda *args: time.sleep(0.02) or whole(*args)
 raise SystemExit(main(sys.argv[1:]))
 """
 """The command itself; only every pass waits a little, so that signals meet answers half-way."""
