@@ -47,7 +47,7 @@ class Draws(NamedTuple):
 
 
 @dataclass(eq=False)
-class Prefix:
+class SharedPrefix:
     """Tokens that one answer has read, or is reading, and another may copy."""
 
     row: Row
@@ -64,7 +64,7 @@ class Batch:
         """Rows of whole answers."""
         self.branches = scratch(model)
         """Rows that read their answer's row as their trunk."""
-        self.prefixes: dict[Hashable, Prefix] = {}
+        self.prefixes: dict[Hashable, SharedPrefix] = {}
         self.seats: list[Seat] = []
         """The live answers, oldest first."""
 
@@ -131,7 +131,7 @@ class Seat:
             self.batch.store.copy(held.row, row, copied)
             held.row = row  # the newest holder is likely to stay longest
             return (yield [Feed(row, ids[-1:], capture=(0,) if capture else ())]) if result is None else result
-        prefix, start = Prefix(row), 0
+        prefix, start = SharedPrefix(row), 0
         if share is not None:
             self.batch.prefixes[key] = prefix
         for stop, impulse in past:
