@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from stir_core.models.threads import settle_threads
 from stir_core.records import Entry
 
 Times = dict[str, list[float]]
@@ -94,7 +95,8 @@ def corrective(name: str, m: int, layer: int, quality: float, row: int) -> Entry
 
 
 def parser(module: str, about: str | None, *, model: bool = True) -> argparse.ArgumentParser:
-    """The options that all benchmarks know."""
+    """The options that all benchmarks know. The process is the benchmark's own from here on, and computes as ``stir`` does."""
+    settle_threads()
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=about)
     if model:
         made.add_argument("--model", default="smollm2", help="catalogue name, folder, GGUF file or hub name")

@@ -21,6 +21,7 @@ from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel, load_model
+from stir_core.models.threads import settle_threads
 from stir_core.records import Entry, Problem, Rollout, StateRow, Trace, Verdict
 from stir_core.store.tensors import read_tensors
 
@@ -181,6 +182,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Compare everything; print a table or JSON."""
+    settle_threads()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
     parser.add_argument("golden", type=Path, help="folder with library.safetensors, entries.jsonl and traces.jsonl, or the one above it")
     parser.add_argument("--model", default="smollm2")

@@ -20,6 +20,7 @@ from stir_core.intervene.jobs import Job
 from stir_core.intervene.session import open_session
 from stir_core.models.generation import score
 from stir_core.models.loading import load_model
+from stir_core.models.threads import settle_threads
 from stir_core.records import Trace
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
@@ -96,6 +97,7 @@ def chosen(rows: list[dict[str, object]], slack: float) -> str | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print a table or JSON, and name the strength that the rule chooses."""
+    settle_threads()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.strength", description=__doc__)
     parser.add_argument("run", help='run folder with a finished basis, or "demo"')
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))

@@ -14,6 +14,8 @@ looked up when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stir_core.version import VERSION
+
 if TYPE_CHECKING:
     from stir_core.api import (
         CausalStudy,
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from stir_core.tasks.registry import load_problems
     from stir_core.tasks.segment import register_segmenter, split_steps
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "CausalStudy",

@@ -10,17 +10,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stir_core import __version__
 from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, serve, sweep, whatif
 from stir_core.commands.console import print_stages, print_traces, reporting, stoppable, table
 from stir_core.commands.flags import add_answering, add_fields, answering, asked
 from stir_core.commands.overrides import overridden
 from stir_core.config import STAGES, BasisConfig
 from stir_core.errors import DataError, PromptError, StirError
+from stir_core.models.threads import settle_threads
+from stir_core.version import VERSION
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; refusals become one line on stderr and exit code 2."""
+    """Run one command; refusals become one line on stderr and exit code 2.
+
+    Args:
+        argv: the command's words; ``None`` takes those of the process, which is then the command's own.
+    """
+    if argv is None:
+        settle_threads()
     arguments = command_parser().parse_args(argv)
     try:
         with stoppable():
@@ -39,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 def command_parser() -> argparse.ArgumentParser:
     """The parser of every command with its options and their help."""
     parser = argparse.ArgumentParser(prog="stir", description="STIR on TransformerLens: discover, select and replay latent actions.")
-    parser.add_argument("--version", action="version", version=f"stir {__version__}")
+    parser.add_argument("--version", action="version", version=f"stir {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from stir_core.errors import StirError, StoreError
+from stir_core.errors import StoreError
 from stir_core.models.catalogue import catalogue
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
@@ -36,20 +36,14 @@ class KnownRuns(NamedTuple):
 def known_runs() -> KnownRuns:
     """Every run by name, the embedded ``demo`` first; a second run of the same name is told apart by its folder."""
     found: dict[str, RunFacts] = {}
-    broken: dict[str, str] = {}
-    listed = list_runs(runs_root())
+    listed, unreadable = list_runs(runs_root())
+    broken = {str(path): line for path, line in unreadable.items()}
     for run in listed:
         name = run.name if run.name not in found else f"{run.name} ({run.path.parent.name})"
         try:
             found[name] = _facts(run_fingerprint(run), run)
         except StoreError as error:
             broken[str(run.path)] = str(error)
-    for file in sorted(runs_root().glob("*/run.json")):
-        if file.parent not in [run.path for run in listed]:
-            try:
-                Run.open(file.parent)
-            except StirError as error:
-                broken[str(file.parent)] = str(error)
     return KnownRuns(found, broken)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
 from stir_core.errors import ModelError
 from stir_core.intervene.changes import Change
+from stir_core.models.threads import settle_threads
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace
 from stir_core.responses import ImpulseResponse, Spot
@@ -124,6 +125,7 @@ class ModelShelf:
 
 def load_core_model(config: ModelConfig) -> "LoadedModel":
     """Load a model through the core (imports torch)."""
+    settle_threads()
     from stir_core.models.loading import model_of
 
     return model_of(config)

@@ -18,7 +18,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
-from stir_core import __version__
 from stir_core.config import digest_of
 from stir_core.deploy import targets
 from stir_core.deploy.bundle.card import measured_effect
@@ -33,6 +32,7 @@ from stir_core.store.curated import Curated, Origin, curated, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.libraries import LIBRARY_KINDS, LibraryKind, library_named
 from stir_core.store.runs import Run
+from stir_core.version import VERSION
 
 _BUNDLE = Recipe(
     "Bundle",
@@ -198,7 +198,7 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
             curation_digest=curation.digest or None if library == "curated" else None,
             versions={
                 **{str(k): str(v) for k, v in dict(run.facts.get("versions") or {}).items()},
-                "writer": f"stir-workbench {__version__}",
+                "writer": f"stir-workbench {VERSION}",
             },
         ),
         notes=_notes(made_with.name, base),

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from stir_core.config import STAGES, RunConfig, resolve_layers
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.models.catalogue import file_digest, resolve
-from stir_core.models.cost import Cost, Shape, flops
-from stir_core.models.sizes import Sizes, sizes_of
+from stir_core.models.cost import Cost, flops
+from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Record
 from stir_core.store.runs import DEMO, Run, list_runs
 from stir_core.tasks import task_spec
@@ -253,7 +253,7 @@ def _alike(config: RunConfig, runs: Path) -> list[Run]:
     source = resolve(config.model.name)
     digest = file_digest(source.path) if source.kind == "gguf" and source.path is not None else None
     found: list[tuple[tuple[bool, bool, float], Run]] = []
-    for run in list_runs(runs):
+    for run in list_runs(runs)[0]:
         if run.config.task.name != config.task.name or not run.finished("rollouts"):
             continue
         identity = run.manifest("rollouts").model

@@ -157,16 +157,20 @@ def twin(hf_model: Any) -> nn.Module:
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a Hugging Face model.
+    """The decoder layers of a Hugging Face model: the list of blocks in the module that holds the token embeddings, too.
+
+    A vision or audio tower has blocks of its own, perhaps as many, but no token embeddings.
 
     Raises:
-        ModelError: there is no list of as many modules as the config has layers.
+        ModelError: there is no list of as many modules as the text model's config has layers.
     """
     n = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n:
-            return module
-    raise ModelError(f"{type(model).__name__} has no list of {n} blocks: it cannot be hooked at block outputs")
+    tokens = model.get_input_embeddings()  # type: ignore[operator]
+    for owner in model.modules():
+        lists = [child for child in owner.children() if isinstance(child, nn.ModuleList) and len(child) == n]
+        if lists and any(module is tokens for module in owner.modules()):
+            return lists[0]
+    raise ModelError(f"{type(model).__name__} has no list of {n} blocks beside its token embeddings: it cannot be hooked at block outputs")
 
 
 def row_cache(row: Row) -> DynamicCache:
@@ -174,7 +178,7 @@ def row_cache(row: Row) -> DynamicCache:
     cache = DynamicCache()
     if row.total == 0:
         return cache
-    for layer in range(len(row.store._keys)):
+    for layer in range(row.store.n_layers):
         parts: list[tuple[Tensor, Tensor]] = []
         if row.trunk is not None:
             parts.append(_view(row.trunk, layer, row.trunk_length))

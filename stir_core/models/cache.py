@@ -46,6 +46,7 @@ class Store:
     """
 
     def __init__(self, n_layers: int, *, columns: int = GRAIN):
+        self.n_layers = n_layers
         self._keys: list[Tensor | None] = [None] * n_layers
         self._values: list[Tensor | None] = [None] * n_layers
         self.rows: list[Row] = []
@@ -100,9 +101,7 @@ class Store:
     @torch.inference_mode()
     def column(self, row: Row, position: int) -> Column:
         """A copy of one token's keys and values."""
-        return [
-            (self.keys(i)[row.slot, :, position].clone(), self.values(i)[row.slot, :, position].clone()) for i in range(len(self._keys))
-        ]
+        return [(self.keys(i)[row.slot, :, position].clone(), self.values(i)[row.slot, :, position].clone()) for i in range(self.n_layers)]
 
     @torch.inference_mode()
     def put(self, row: Row, position: int, column: Column) -> None:
@@ -149,7 +148,7 @@ def graft(branch: Row, *, skip: int = 0) -> None:
         raise ValueError("only a branch can be grafted")
     start, stop = branch.trunk_length + skip, branch.trunk_length + branch.length
     trunk.store.reserve(stop)
-    for layer in range(len(branch.store._keys)):
+    for layer in range(branch.store.n_layers):
         for of in (Store.keys, Store.values):
             own = of(branch.store, layer)
             of(trunk.store, layer, own)[trunk.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]

@@ -5,7 +5,9 @@ Counts and a formula, not a measurement: they are the same on every machine.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from stir_core.models.sizes import Shape
 
 if TYPE_CHECKING:
     from stir_core.models.passes import Feed
@@ -24,17 +26,6 @@ class Cost:
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.tokens + other.tokens, self.attended + other.attended, self.logits + other.logits)
-
-
-class Shape(NamedTuple):
-    """What of a model's size the FLOPs of a pass depend on."""
-
-    block_parameters: int
-    """Weights of all blocks' matrices."""
-    head_parameters: int
-    """``d_model * d_vocab``."""
-    attention_width: int
-    """``n_layers * n_heads * d_head``."""
 
 
 def cost_of(feeds: "Sequence[Feed]") -> Cost:

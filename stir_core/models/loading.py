@@ -25,11 +25,10 @@ from stir_core.errors import ModelError, PromptError, first_line
 from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import Store
 from stir_core.models.catalogue import ModelSource, converted, converted_folder, file_digest, resolve, weights_digest
-from stir_core.models.cost import Shape
+from stir_core.models.sizes import Shape
 from stir_core.records import ModelIdentity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_THREADS_SET = threading.Event()
 
 BackendName = Literal["hooked", "bridge", "plain"]
 """What forward passes go through: the lean decoder with TransformerLens hook points (with a bridge beside it), the raw bridge, or the lean
@@ -157,7 +156,6 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
     """
     if dtype not in DTYPES:
         raise ModelError(f'dtype "{dtype}" is not offered: choose {" or ".join(DTYPES)}')
-    _settle_threads()
     hf_logging.disable_progress_bar()  # one bar a tensor on stderr; our callers show their own progress
     source = resolve(name)
     folder = prepare(source)
@@ -251,19 +249,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(f"{body}\x1f{tokenizer.chat_template or ''}".encode()).hexdigest()
-
-
-def _settle_threads() -> None:
-    """Half the cores, once a process, unless the user says otherwise (OMP_NUM_THREADS, STIR_THREADS).
-
-    OpenMP threads wait for each other: on a two-core machine with other busy processes (load 4 to 5) two threads decoded 9 tokens/s
-    and, a minute later, one decoded 67; idle, two gave 85 and one 75 (32 rows, float32, the embedded model).
-    """
-    if _THREADS_SET.is_set() or "OMP_NUM_THREADS" in os.environ:
-        return
-    _THREADS_SET.set()
-    asked = os.environ.get("STIR_THREADS", "")
-    torch.set_num_threads(int(asked) if asked.isdigit() and int(asked) > 0 else max(1, (os.cpu_count() or 2) // 2))
 
 
 def _convert(file: Path, folder: Path) -> Path:

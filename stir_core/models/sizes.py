@@ -10,9 +10,19 @@ import safetensors
 
 from stir_core.errors import ModelError
 from stir_core.models.catalogue import converted, resolve
-from stir_core.models.cost import Shape
 
 _IN_A_BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
+
+
+class Shape(NamedTuple):
+    """What of a model's size the FLOPs of a pass depend on."""
+
+    block_parameters: int
+    """Weights of all blocks' matrices."""
+    head_parameters: int
+    """``d_model * d_vocab``."""
+    attention_width: int
+    """``n_layers * n_heads * d_head``."""
 
 
 class Sizes(NamedTuple):

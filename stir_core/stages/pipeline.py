@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from stir_core import __version__
 from stir_core.config import STAGES, RunConfig, resolve_layers
 from stir_core.errors import StoreError
 from stir_core.models.loading import LoadedModel, model_of
@@ -25,6 +24,7 @@ from stir_core.store.captured import Captured
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import read_tensors
+from stir_core.version import VERSION
 
 
 def run_stages(
@@ -93,7 +93,7 @@ def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> N
 
 def environment() -> dict[str, Any]:
     """Versions, source revision and machine: what a reader needs to make the run again. Not part of any digest."""
-    packages: dict[str, str] = {"stir-workbench": __version__, "python": platform.python_version()}
+    packages: dict[str, str] = {"stir-workbench": VERSION, "python": platform.python_version()}
     for name in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
         try:
             packages[name] = version(name)

@@ -47,21 +47,22 @@ class Stage(NamedTuple):
     """Raises a ``StirError`` where the stage cannot be made, before any stage is."""
 
 
-_DECLARED: dict[str, Stage] = {}
+DECLARED: dict[str, Stage] = {}
+"""Stages by name, as far as they were asked for or registered in this process."""
 
 
 def register_stage(stage: Stage) -> None:
     """Add a stage after the others, for as long as the process lasts; one of the same name is replaced."""
-    _DECLARED[stage.name] = stage
+    DECLARED[stage.name] = stage
     if stage.name not in STAGES:
         STAGES.append(stage.name)
 
 
 def declared(name: str) -> Stage:
     """The declaration of a stage: ``STAGE`` in ``stir_core/stages/<name>.py``, or what :func:`register_stage` was given."""
-    if name not in _DECLARED:
-        _DECLARED[name] = import_module(f"stir_core.stages.{name}").STAGE
-    return _DECLARED[name]
+    if name not in DECLARED:
+        DECLARED[name] = import_module(f"stir_core.stages.{name}").STAGE
+    return DECLARED[name]
 
 
 def sources(name: str) -> tuple[str, ...]:

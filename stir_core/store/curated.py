@@ -70,7 +70,8 @@ def curated(run: Run, standing: Judgement, only: str | None = None) -> Curated:
         key, action = _mean(mined.keys[at], weights), _mean(mined.actions[at], weights)
         entry = members[0] if len(members) == 1 else _merged(id_, members, weights, key, action, len(mined.keys) + len(rows))
         rows.append((entry, key, action, members))
-    kept = [row for row in rows if row[0].id in _chosen(rows, standing, only)]
+    chosen = _chosen(rows, standing, only)
+    kept = [row for row in rows if row[0].id in chosen]
     width = mined.keys.shape[1]
     keys, actions = (np.array([row[i] for row in kept], np.float32).reshape(-1, width) for i in (1, 2))
     origins = tuple(_origin(entry, members, standing) for entry, _, _, members in kept)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from pydantic import ValidationError
 
 from stir_core.config import STAGES, RunConfig, config_from, digest_of
-from stir_core.errors import MismatchError, StoreError
+from stir_core.errors import MismatchError, StirError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
 from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, Trace
@@ -336,18 +336,16 @@ class Run:
         return read_tensors(self.folder(stage) / name, columns=self.manifest(stage).model.d_model)
 
 
-def list_runs(root: Path) -> list[Run]:
-    """The embedded run, then every run folder below ``root``, by name. Malformed folders are left out (``Run.open`` says why)."""
-    found = [DEMO] if (DEMO / "run.json").is_file() else []
-    if root.is_dir():
-        found += sorted(file.parent for file in root.glob("*/run.json"))
+def list_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
+    """The embedded run, then every run folder below ``root``, by name; and one line for every folder that cannot be opened."""
     runs: list[Run] = []
-    for path in found:
+    broken: dict[Path, str] = {}
+    for path in [DEMO, *sorted(file.parent for file in root.glob("*/run.json"))]:
         try:
             runs.append(Run.open(path))
-        except StoreError:
-            continue
-    return runs
+        except StirError as error:
+            broken[path] = str(error)
+    return runs, broken
 
 
 def file_sha256(path: Path) -> str:

@@ -1,10 +1,13 @@
 """Contributing, done as its pages say: their code is run as it stands, and what it adds is then used like what was there before."""
 
 import csv
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,17 @@ import pytest
 
 import stir_core as stir
 from stir_core.basis import selection
-from stir_core.config import DecodeConfig, GateConfig, config_from
+from stir_core.cli import main
+from stir_core.config import STAGES, DecodeConfig, GateConfig, config_from, with_changes
 from stir_core.deploy.export import TARGETS
 from stir_core.errors import DataError, DeployError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS, method
 from stir_core.intervene.jobs import Settings
+from stir_core.records import Progress
+from stir_core.stages.pipeline import run_stages
+from stir_core.stages.stage import DECLARED, Stage, register_stage, stage_digest
+from stir_core.store.runs import DEMO
 from stir_core.tasks import ROLES, Grader
 from stir_core.tasks.catalogue import ORIGINS, TASKS
 from stir_core.tasks.segment import boundaries
@@ -30,12 +38,13 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
     """What a page registers is gone when its test has ended."""
-    tables: list[dict[str, Any]] = [TASKS, ORIGINS, DECODERS, selection.SELECTORS, TARGETS]
-    before = [dict(table) for table in tables]
+    tables: list[dict[str, Any]] = [DECLARED, TASKS, ORIGINS, DECODERS, selection.SELECTORS, TARGETS]
+    before, names = [dict(table) for table in tables], [*STAGES]
     yield
     for table, saved in zip(tables, before, strict=True):
         table.clear()
         table.update(saved)
+    STAGES[:] = names
 
 
 def blocks(page: str) -> list[str]:
@@ -121,6 +130,31 @@ def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
     assert closest(selector="farthest") < min(closest(selector="top"), closest(selector="random"))
     picks = stir.select_basis(run, selector="farthest", budget=40).picks
     assert len({pick.entry_id for pick in picks}) == 40 and any(pick.forced for pick in picks)
+
+
+def test_a_stage_is_made_after_those_that_it_reads(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(DEMO, tmp_path / "run")
+    run = stir.open_run(tmp_path / "run")
+    model = replace(tiny, identity=run.model_identity())  # this stage asks nothing else of a model
+    make = done("stage")["make_strengths"]
+    reports: list[Progress] = []
+    run_stages(run.config, run.path, until="strengths", model=model, report=reports.append)
+    assert run.stages() == ("rollouts", "states", "actions", "basis", "steered", "strengths")
+    assert [(each.stage, each.done) for each in reports] == [("strengths", run.manifest("strengths").counts["actions"])]
+    assert list(run.manifest("strengths").inputs) == ["rollouts", "states", "actions"]
+    norms = {entry.id: (entry.action_norm, entry.key_norm) for entry in run.entries() if entry.kind == "corrective"}
+    rows = [json.loads(line) for line in (run.folder("strengths") / "strengths.jsonl").read_text("utf-8").splitlines()]
+    ratios = {id_: action / key for id_, (action, key) in norms.items() if action is not None}
+    assert {row["entry_id"]: row["ratio"] for row in rows} == ratios
+    assert main(["status", str(run.path)]) == 0 and "strengths" in capsys.readouterr().out
+    other = with_changes(run.config, gate={"k_scale": 9.0}), with_changes(run.config, mining={"top_pairs": 9})
+    assert [stage_digest(config, "strengths") == stage_digest(run.config, "strengths") for config in other] == [True, False]
+    register_stage(Stage("strengths", reads=("actions",), settings=lambda config: {"seed twice": 2 * config.seed + 1}, make=make))
+    with pytest.raises(stir.StirError, match=r'stage "strengths" .* was made with other settings: add --redo strengths'):
+        run_stages(run.config, run.path, until="strengths", model=model)
+    before = run.digest("strengths")
+    run_stages(run.config, run.path, until="strengths", model=model, redo="strengths")
+    assert run.digest("strengths") == before and run.finished("steered")
 
 
 def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from stir_core.cli import main
 from stir_core.config import config_from
 from stir_core.errors import ConfigError, DataError, ModelError
 from stir_core.evaluate.estimate import Lengths, estimate, in_words, mean_tokens, rollout_flops
-from stir_core.models.cost import Cost, Shape, flops
+from stir_core.models.cost import Cost, flops
 from stir_core.models.loading import load_model
-from stir_core.models.sizes import sizes_of
+from stir_core.models.sizes import Shape, sizes_of
 from stir_core.records import Continuation
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import DEMO, Run

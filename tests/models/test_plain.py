@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
 
-from stir_core.errors import SteeringError
-from stir_core.models.backends import PlainDecoder
+from stir_core.errors import ModelError, SteeringError
+from stir_core.models.backends import PlainDecoder, block_list
 from stir_core.models.loading import boot
 from stir_core.models.passes import Feed, forward
 from stir_core.models.steering import Impulse, captured
@@ -60,6 +62,19 @@ def test_no_hook_is_left_and_the_given_model_is_untouched(plain, llama_pair):
 def test_a_block_that_is_not_there_is_refused(plain, layer):
     with pytest.raises(SteeringError, match="the model has blocks 0 to 3"):
         plain.backend.hook_point(layer)
+
+
+def test_blocks_are_those_of_the_text_model_and_not_of_a_vision_tower_of_as_many(tokenizer):
+    sizes: Any = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    vision = SiglipVisionConfig(**sizes, image_size=28, patch_size=14)
+    text = Gemma3TextConfig(**sizes, num_key_value_heads=1, head_dim=16, vocab_size=len(tokenizer))
+    seeing = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)).eval()
+    lists = [module for module in seeing.modules() if isinstance(module, torch.nn.ModuleList)]
+    assert [len(each) for each in lists] == [2, 2] and lists[0] in list(seeing.model.vision_tower.modules())
+    assert block_list(seeing) is lists[1] is seeing.model.language_model.layers
+    with pytest.raises(ModelError, match="has no list of 2 blocks beside its token embeddings"):
+        seeing.model.language_model.layers = torch.nn.ModuleList()
+        block_list(seeing)
 
 
 def test_the_step_loop_does_without_the_library():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stir_core.curation import make_edit, merged_id
+from stir_core.curation import Judgement, make_edit, merged_id
 from stir_core.errors import CurationError
 from stir_core.findings import Advantage, Estimate
 from stir_core.store.curated import curated, curated_library, library_digest
@@ -90,6 +90,13 @@ def test_only_starred_or_tagged_actions_come_with_the_null_entries_of_their_pair
         curated_library(run, curation, "tag:none")
     with pytest.raises(CurationError, match="say starred, tag:NAME, or ids:A,B"):
         curated_library(run, curation, "best")
+
+
+def test_a_choice_is_looked_up_once_however_many_entries_there_are(run, monkeypatch):
+    curation = done(run, ("star", ["p0000c", "p0003c"]))
+    asked, starred = [], Judgement.starred
+    monkeypatch.setattr(Judgement, "starred", lambda standing: asked.append(1) or starred(standing))
+    assert len(curated_library(run, curation, "starred").entries) == 4 and asked == [1]
 
 
 def test_everything_can_be_excluded(run):

@@ -17,7 +17,6 @@ import numpy
 import torch
 import transformers
 
-from stir_core import __version__
 from stir_core.config import DecodeConfig, with_changes
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, Deployment, Tolerances, Worst
@@ -30,6 +29,7 @@ from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.models.prompting import user_message
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
+from stir_core.version import VERSION
 
 _SECONDS = 3600.0
 """Longest that an answer of a server is waited for."""
@@ -191,7 +191,7 @@ class Differences:
 
 def software_versions() -> dict[str, str]:
     """Software that numbers depend on."""
-    own = {"stir-workbench": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "numpy": numpy.__version__}
+    own = {"stir-workbench": VERSION, "torch": torch.__version__, "transformers": transformers.__version__, "numpy": numpy.__version__}
     return own | {"python": platform.python_version(), "machine": platform.machine()}
 
 

@@ -20,12 +20,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from stir_core import __version__
 from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, steering_facts, usage_chunk
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.worker import Busy, Ended, Ticket, Worker
 from stir_core.errors import DeployError, PromptError, SteeringError
 from stir_core.records import Event, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.version import VERSION
 
 KEY = "STIR_API_KEY"
 """Environment variable with the bearer token that requests must carry; without it none is asked for."""
@@ -147,7 +147,7 @@ class Service:
         """``GET /health``: 200 while it decodes, 503 when it does not."""
         live, waiting = self.worker.load
         alive = self.worker.alive
-        facts = {"status": "ok" if alive else "stopped", "live": live, "waiting": waiting, "version": __version__}
+        facts = {"status": "ok" if alive else "stopped", "live": live, "waiting": waiting, "version": VERSION}
         return JSONResponse(facts | {"bundle": self.steered.bundle.manifest.digest}, status_code=200 if alive else 503)
 
     async def metrics(self, request: Request) -> Response:

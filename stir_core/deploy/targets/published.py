@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stir_core import __version__
 from stir_core.deploy.bundle.manifest import MAX_ENTRIES, MAX_WIDTH, EvaluationSummary, Provenance
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.bundle.untrusted import read_plain
@@ -33,6 +32,7 @@ from stir_core.keyspace import KeySpace
 from stir_core.records import Entry
 from stir_core.store.curated import Curated, Origin
 from stir_core.store.runs import Library
+from stir_core.version import VERSION
 
 MAX_KEYS, MAX_ROWS, MAX_VECTOR = 1 << 30, 64 << 20, 2 << 20
 """Most bytes of keys.npy, of entries.jsonl, and of one vector."""
@@ -193,7 +193,7 @@ def bundled(found: Published, folder: Path, like: Bundle) -> Bundle:
             only=None,
             curation_version=0,
             curation_digest=None,
-            versions={"writer": f"stir-workbench {__version__}"},
+            versions={"writer": f"stir-workbench {VERSION}"},
         ),
         notes=(
             *like.manifest.notes,
