@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks import naive
 from benchmarks.harness import corrective, machine, measured
 from stir_core.config import DecodeConfig, GateConfig, with_changes
+from stir_core.intervene import controller
 from stir_core.intervene.controller import run_all, steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
@@ -92,7 +93,7 @@ def measure(name: str, dtype: str, *, quick: bool, sweeps: bool = True) -> dict[
         "committed": GateConfig(k_scale=0.3, preview_scale="committed"),
         "null": GateConfig(k_scale=0.3, tau_null=100.0),
     }
-    with mock.patch("stir_core.intervene.answering.StepScanner", EveryThirty):
+    with mock.patch.object(controller, "StepScanner", EveryThirty):
         ids = prompts(model, rows, length)
         memory = library(model, ids, layer, steps + 1, settings)
 
