@@ -1,6 +1,6 @@
 """One frozen, strict configuration for a whole run. The string that documents a field is also its help and tooltip.
 
-Defaults are the published ones (arXiv 2602.04925) wherever the paper has one. No clock and no disk in here: a config is a
+Defaults are the published ones (arXiv 2602.04925) wherever the paper has one. No clock and no user files in here: a config is a
 value, its digest is a function of it, and reading a file is the store's business.
 """
 
@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -17,8 +18,15 @@ from stir_core.errors import ConfigError
 from stir_core.keyspace import Similarity
 from stir_core.records import Variant
 
-SELECTORS: dict[str, Callable[..., Any] | None] = dict.fromkeys(("dpp", "top", "random"))
-"""The selectors that a config may name. ``basis.selection`` puts the functions in as it is loaded, and ``register_selector`` adds one."""
+
+def _modules(folder: str) -> list[str]:
+    """Names of the modules in a folder of this package, without importing them."""
+    return sorted(path.stem for path in (Path(__file__).parent / folder).glob("[a-z]*.py"))
+
+
+SELECTORS: dict[str, Callable[..., Any] | None] = dict.fromkeys(("dpp", "top", "random", *_modules("basis/selectors")))
+"""The selectors that a config may name; ``basis.selection`` fills in the functions. A file in ``basis/selectors`` or ``register_selector``
+adds one."""
 
 LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
@@ -271,7 +279,9 @@ def digest_of(*parts: Any) -> str:
 
 
 STAGES = ["rollouts", "states", "actions", "basis", "steered"]
-"""The stages of a run, in order; ``stages/<name>.py`` declares each, and ``stages.stage.register_stage`` adds one."""
+STAGES += [name for name in _modules("stages") if name not in (*STAGES, "pipeline", "stage")]
+"""The stages of a run, in order; ``stages/<name>.py`` declares each. A new file there, or ``stages.stage.register_stage``, adds one at the
+end."""
 
 
 def resolve_layers(specs: tuple[LayerSpec, ...] | None, n_layers: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ memory, never an n x n kernel.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import NamedTuple
 
 import numpy as np
@@ -130,9 +131,9 @@ def select(
         raise SelectionError(
             "no entry can be selected: nothing was mined at a reachable control point; mine more problems or more rollouts"
         )
-    selector = SELECTORS.get(config.selector)
-    if selector is None:
+    if config.selector not in SELECTORS:
         raise SelectionError(f'unknown selector "{config.selector}": choose {", ".join(SELECTORS)}')
+    selector = SELECTORS[config.selector] or import_module(f"stir_core.basis.selectors.{config.selector}").select
     chosen = [entries[i] for i in candidates]
     picks = selector(chosen, unit_rows(keys[candidates]), config, forced_picks(chosen, config), seed, compat)
     return [pick._replace(index=candidates[pick.index]) for pick in picks]

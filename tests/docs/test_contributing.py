@@ -1,4 +1,4 @@
-"""Contributing, done as its pages say: their code is run as it stands, and what it adds is then used like what was there before."""
+"""The contributing pages: their code runs as printed, and what it adds works like the built-in parts, registered or as a file."""
 
 import csv
 import json
@@ -36,8 +36,8 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
-    """What a page registers is gone when its test has ended."""
+def tables_are_restored() -> Iterator[None]:
+    """Undo what a page registers when its test has ended."""
     tables: list[dict[str, Any]] = [DECLARED, TASKS, ORIGINS, DECODERS, selection.SELECTORS, TARGETS]
     before, names = [dict(table) for table in tables], [*STAGES]
     yield
@@ -55,7 +55,7 @@ def blocks(page: str) -> list[str]:
 
 
 def done(page: str) -> dict[str, Any]:
-    """Run a page's code blocks, top to bottom, and return what they define."""
+    """Run a page's code blocks from top to bottom and return the names they define."""
     namespace: dict[str, Any] = {"__name__": page}
     for block in blocks(page):
         exec(compile(block, f"{page}.md", "exec"), namespace)
@@ -85,7 +85,7 @@ def test_a_benchmark_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.M
     assert [problem.answer for problem in stir.load_problems("riddles", "train")] == ["1080"]
 
 
-def test_a_decoder_answers_beside_the_others(tiny) -> None:
+def test_a_token_wise_decoder_answers_like_vanilla_up_to_its_last_step(tiny) -> None:
     done("decoder")
     questions = [
         Question(stir.Problem(id=name, task="t", split="s", question="?", answer="1", kind="number"), ids)
@@ -171,19 +171,38 @@ def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
     assert np.array_equal(np.array([line[3:] for line in lines], dtype=np.float32), np.array([action for _, action in kept]))
 
 
-def test_a_file_beside_the_other_targets_is_a_target(tmp_path: Path) -> None:
-    """In a process of its own: targets are found as the program starts."""
-    (tmp_path / "csv.py").write_text(blocks("export-target")[0])
+FILES = {
+    "evaluate/decoders/alternate.py": ("decoder", 0),
+    "evaluate/decoders/brief.py": ("decoder", 2),
+    "basis/selectors/farthest.py": ("selector", 0),
+    "stages/strengths.py": ("stage", 0),
+    "deploy/targets/csv.py": ("export-target", 0),
+}
+"""The one file that each page adds: its path in the package, and the page's block that is the whole file."""
+
+
+def test_one_file_adds_a_decoder_a_selector_a_stage_and_a_target(tmp_path: Path) -> None:
+    """In a copy of the package and a process of its own: files are found as the program starts."""
+    package = Path(stir.__file__).parent
+    shutil.copytree(package, tmp_path / "stir_core", ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    (tmp_path / "stir_core" / "assets").symlink_to(package / "assets")
+    for name, (page, block) in FILES.items():
+        assert not (package / name).exists()
+        (tmp_path / "stir_core" / name).write_text(blocks(page)[block])
     program = f"""
 import sys
-from stir_core.deploy import targets
-targets.__path__.append({str(tmp_path)!r})
 from stir_core.cli import main
-assert "stir_core.deploy.export" not in sys.modules, "listing commands loads none of what writes targets"
-code = main(["export", "demo", "--to", "csv", "--out", {str(tmp_path / "out")!r}])
+assert "stir_core.deploy.export" not in sys.modules and "stir_core.stages.strengths" not in sys.modules, "listing commands loads neither"
+assert main(["export", "demo", "--to", "csv", "--out", {str(tmp_path / "out")!r}]) == 0
+assert main(["methods"]) == main(["status", "demo"]) == 0
+import stir_core as stir
+print("picked", [pick.forced for pick in stir.select_basis(stir.open_run("demo"), selector="farthest", budget=3).picks])
 from stir_core.deploy.export import TARGETS
-assert (code, list(TARGETS)[-3:]) == (0, ["csv", "easysteer", "gguf"])
+assert list(TARGETS)[-3:] == ["csv", "easysteer", "gguf"]
+from stir_core.stages.stage import stage_digest
+assert stage_digest(stir.RunConfig(), "strengths") == stage_digest(stir.RunConfig(), "actions")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "lost: keys, retrieval" in ended.stdout and (tmp_path / "out" / "actions.csv").is_file()
+    assert all(name in ended.stdout for name in ("alternate", "brief", "strengths", "picked [True, True, True]"))
