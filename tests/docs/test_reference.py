@@ -163,7 +163,8 @@ def test_every_file_of_a_run_is_told_and_every_file_told_is_there() -> None:
         "curation/edits.jsonl",
         "curation/head.json",
         "rollouts/manifest.json",
-    }  # the embedded run keeps none
+        "states/pairs.jsonl",
+    }  # the embedded run has none of these
     assert told - there - elsewhere == set()
 
 
