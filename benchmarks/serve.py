@@ -266,7 +266,7 @@ def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
         *_short(found["rows"]),
         f"{ROWS} clients for {sizes.soak:g} s, one in {EVERY} of them unsteered: {soaked['answers']} answers, {soaked['tokens']} tokens "
         f"and {soaked['injected']} impulses in {soaked['seconds']:.0f} s. Memory of the process: {began} MiB when it began, {warm} before "
-        f"these two minutes, at most {most} in them, {ended} behind them.",
+        f"these two minutes, at most {most} in them, {ended} after them.",
         "",
         f"Of all {found['answers']} answers that came to their end, {len(found['wrong'])} are not what their prompt gets alone; "
         f"{len(found['errors'])} errors.",

@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 01 From rollouts to actions
 #
-# STIR ([arXiv 2602.04925](https://arxiv.org/abs/2602.04925)) begins with an observation that costs nothing to make: a model that is asked the same question eight
+# STIR ([arXiv 2602.04925](https://arxiv.org/abs/2602.04925)) starts from a simple observation. A model that is asked the same question eight
 # times is sometimes right and sometimes wrong, and after the same number of finished steps the residual stream of the right answers differs from that of the wrong ones.
-# That difference is a *latent action*. Nobody labels steps and nothing is trained; a verifier of final answers is all that is needed.
+# That difference is a *latent action*. It needs no step labels and no training, only a verifier of final answers.
 #
-# This notebook follows one action from the rollouts to the vector in the library, checks the vector by hand with plain TransformerLens hooks, and then asks what else could
-# have made it. It reads the embedded run: SmolLM2-135M-Instruct on a seeded arithmetic task.
+# This notebook follows one action from the rollouts to the vector in the library, recomputes the vector with plain TransformerLens hooks, and then checks other explanations
+# of the vector. It reads the embedded run: SmolLM2-135M-Instruct on a seeded arithmetic task.
 
 # %%
 import altair as alt
@@ -26,7 +26,7 @@ import torch
 
 import stir_core as stir
 
-alt.renderers.enable("png", scale_factor=1.5)  # images: they show everywhere, and no page asks the network for a library
+alt.renderers.enable("png", scale_factor=1.5)  # images are shown everywhere, without loading a library from the network
 run = stir.open_run("demo")
 rollouts = run.rollouts()
 print(f"{len(run.problems())} problems, {run.config.rollouts.k} rollouts each at temperature {run.config.rollouts.temperature}")
@@ -34,8 +34,8 @@ print(f"{len(run.problems())} problems, {run.config.rollouts.k} rollouts each at
 # %% [markdown]
 # ## Verified answers
 #
-# Each rollout keeps its token ids, the text, and a verdict: what was extracted, how it was compared, and why. Only problems on which the model is *sometimes* right can give
-# actions, so the task's levels were chosen for that. The reward is correctness minus a small length penalty (`eta0`), which is what "the best right answers" means below.
+# Each rollout keeps its token ids, its text, and a verdict: what was extracted, how it was compared, and why. Only problems on which the model is *sometimes* right can give
+# actions, so the task's levels were chosen for that. The reward is correctness minus a small length penalty (`eta0`).
 
 # %%
 table = stir.to_frame(rollouts)
@@ -59,8 +59,8 @@ for name, ks in (("right", action.positives), ("wrong", action.negatives)):
 # %% [markdown]
 # ## Pairs at the same step
 #
-# A step ends at a blank line, and a *control point* `m` is the place behind `m` finished steps: the last token of the delimiter. Right and wrong rollouts are only ever compared at
-# the same control point and layer, because a residual stream one step later is another distribution altogether. Up to `k_pos` right rollouts of highest reward stand against up to
+# A step ends at a blank line, and a *control point* `m` is the position after `m` finished steps: the last token of the delimiter. Right and wrong rollouts are only compared at
+# the same control point and layer, because the residual stream has another distribution one step later. A pair has up to `k_pos` right rollouts of highest reward and up to
 # `k_neg` wrong ones of lowest reward:
 
 # %%
@@ -71,7 +71,7 @@ print(f"reward of the right {action.reward_pos:.4f}, of the wrong {action.reward
 # %% [markdown]
 # ## The difference, by hand
 #
-# Now the vector itself, without any of this project's machinery: feed prompt and rollout up to the control point through the raw `TransformerBridge`, read `blocks.{layer}.hook_out` at
+# Now compute the vector without any of this project's code: feed prompt and rollout up to the control point through the raw `TransformerBridge`, read `blocks.{layer}.hook_out` at
 # the last token, average, subtract. Weights are neither folded nor centred, so this is the residual stream in Hugging Face coordinates.
 
 # %%
@@ -101,13 +101,13 @@ assert np.allclose(right - wrong, stored, atol=1e-3)
 assert np.allclose(wrong, run.key_rows()[action.key_row], atol=1e-3)
 
 # %% [markdown]
-# The action is `mean(right) - mean(wrong)`; its key, which retrieval compares the current state with, is `mean(wrong)`: *where the model was when it went wrong*. Each pair also leaves a
-# *null* entry, whose key is `mean(right)` and which has no action: a state near it is one that should be left alone.
+# The action is `mean(right) - mean(wrong)`. Its key, which retrieval compares with the current state, is `mean(wrong)`: the mean state of rollouts that ended wrong. Each pair also gives a
+# *null* entry with key `mean(right)` and no action: near such a state, nothing should be injected.
 #
 # ## Norms
 #
-# Both are raw, so their sizes say something: an action is a third or more of the state it was mined at. It is smallest where most rollouts were averaged (two right, three wrong), which is
-# what noise would do, too: the difference of two single states holds everything in which two texts differ, and not only what made one of them right.
+# Both are raw, so their norms are informative: an action's norm is a third or more of the norm of the state it was mined at. It is smallest where most rollouts were averaged (two right, three wrong). Noise
+# would behave in the same way: the difference of two single states contains all differences between two texts, not only those that made one of them right.
 
 # %%
 library = stir.to_frame(run)
@@ -130,10 +130,10 @@ px.scatter(
 actions.groupby("rollouts")[["action_norm", "share"]].agg(["count", "median"]).round(3)
 
 # %% [markdown]
-# ## What it says through the unembedding
+# ## Logit lens
 #
-# Read through the final norm's gain and the unembedding, a direction promotes some tokens and suppresses others. With a 135M model these lists are rarely a story; they are shown because they
-# are quickly over-read when they happen to be one.
+# Multiplied by the final norm's gain and the unembedding, a direction promotes some tokens and suppresses others. For a 135M model these lists are rarely interpretable, and
+# it is easy to read too much into them.
 
 # %%
 for entry in library[library["kind"] == "corrective"].head(4).itertuples():
@@ -143,11 +143,11 @@ for entry in library[library["kind"] == "corrective"].head(4).itertuples():
     )
 
 # %% [markdown]
-# ## What else could have made it: confounds
+# ## Confounds
 #
-# Right rollouts are shorter than wrong ones, and pairs are few. So every action is measured against what else would give such a vector: its cosine with the *length direction* (shorter minus
-# longer right rollouts of the *other* problems at the same place), with itself *re-estimated from rollouts matched in length*, and with itself *under shuffled labels*; and a
-# permutation test asks how often a random labelling of the same rollouts gives an action at least as long.
+# Right rollouts are shorter than wrong ones, and there are few pairs. Every action is therefore compared with other sources of such a vector: its cosine with the *length direction* (shorter minus
+# longer right rollouts of the *other* problems at the same control point), with itself *re-estimated from rollouts matched in length*, and with itself *under shuffled labels*. A
+# permutation test counts how often a random labelling of the same rollouts gives an action at least as long.
 
 # %%
 names = {
@@ -168,8 +168,8 @@ print(f"permutation p: median {tested['permutation_p'].median():.2f}, at most 0.
 print(f"smallest p that their rollouts could give: median {tested['permutation_floor'].median():.3f}")
 
 # %% [markdown]
-# Read the figure row by row. Cosines with the length direction lie around 0, with a few actions that are to a good part "be shorter" (or longer). Matching lengths leaves most actions much as they
-# were. Shuffled labels give anything between the reverse and the action itself (a cosine of 1 or -1 means that the shuffle drew the true labels, or exactly swapped ones, which happens with so few rollouts).
+# Read the figure row by row. Cosines with the length direction lie around 0; a few actions largely encode "be shorter" (or longer). Matching lengths changes most actions little.
+# Shuffled labels give anything between the reverse and the action itself (a cosine of 1 or -1 means that the shuffle drew the true labels, or exactly swapped ones, which is likely with so few rollouts).
 #
-# The permutation test is sobering: with eight rollouts a problem its smallest possible p is often above 0.05, and by its *length alone* hardly an action is told from a random labelling of the same
-# rollouts. That does not say that an action does nothing. Whether it *does* something is a causal question, and notebook 04 asks it. Which actions go into the library is the next one.
+# The permutation test has little power: with eight rollouts a problem its smallest possible p is often above 0.05, and by *norm alone* hardly any action differs from a random labelling of the same
+# rollouts. This does not mean that actions have no effect. That is a causal question, for notebook 04. Notebook 02 shows which actions go into the library.

@@ -12,8 +12,8 @@
 # # 03 Inside the gate, step by step
 #
 # Before every step of an answer, STIR's gate ([arXiv 2602.04925](https://arxiv.org/abs/2602.04925), Stage III) asks four questions: which library entries were mined in a state like this one (*retrieve*)? What is each
-# worth here (*value*)? What would the model write with it (*preview*)? Is the best of them better than doing nothing (*commit*, or *null*)? The embedded run kept the evidence of every such decision. Here one of them is taken
-# apart and made again by hand on the raw model, then all of them are made again with other parameters, without a model.
+# worth here (*value*)? What would the model write with it (*preview*)? Is the best of them better than no impulse (*commit*, or *null*)? The embedded run stores the evidence of every such decision. This notebook recomputes one
+# decision on the raw model, and then all of them with other parameters, without a model.
 
 # %%
 import copy
@@ -52,12 +52,12 @@ gate_evidence.step_table(answer)[
 ].round(4)
 
 # %% [markdown]
-# Look at the margins before anything else: at $m = 1, 2, 3$ the gate decides by a few *thousandths* of a score of about 2. What those thousandths consist of is the subject of this notebook.
+# Look at the margins first: at $m = 1, 2, 3$ the gate decides by a few *thousandths* of a score of about 2. This notebook shows what those thousandths consist of.
 #
 # ## Retrieve, by hand
 #
-# The state is the residual stream at the last token before the step, behind the entry's own block. Every entry of this control point is ranked by the cosine of its key with it. All it takes is one pass of the plain
-# `TransformerBridge`; what is left for later is the cache of everything *before* that token.
+# The state is the residual stream at the last token before the step, after the entry's own block. Every entry of this control point is ranked by the cosine of its key with the state. This takes one pass of the plain
+# `TransformerBridge`; we keep the cache of everything *before* that token for later.
 
 # %%
 model = stir.load_model(run.config.model.name)
@@ -84,22 +84,22 @@ assert all(abs(row.cosine - recorded[row.entry].sim) < 1e-4 for row in nearest.i
 nearest[["entry", "kind", "problem_id", "cosine", "quality", "value"]].round(4)
 
 # %% [markdown]
-# Two things to notice. All cosines lie within a few percent, as keys of one control point do (notebook 02). And the qualities are within a percent of 1, because all right rollouts earn about the same reward: so the
-# value $A = s \cdot q$ is hardly more than the cosine.
+# Two observations. All cosines lie within a few percent of each other, as the keys of one control point are similar (notebook 02). And the qualities are within one percent of 1, because all right rollouts earn about the same reward. So the
+# value $A = s \cdot q$ is almost the cosine.
 #
-# The null entries among the retrieved are *right* rollouts of the mined problems. Their best value, $A_\mathrm{null}$, is what an action has to beat: **"this looks even more like an answer that went well"**.
+# The null entries among the retrieved ones come from *right* rollouts of the mined problems. An action has to beat their best value, $A_\mathrm{null}$: **this state may look even more like that of a right answer**.
 #
 # ## Preview, by hand
 #
-# The best few corrective entries are tried: from this prefix a few tokens are decoded with the raw action added at the control point's token, and as many without. $P$ is their mean log-probability *under the model that wrote them*.
-# The recorded tokens are read again here, behind the same cache, with a plain hook.
+# The best corrective entries are previewed: from this prefix a few tokens are decoded with the raw action added at the control point's token, and as many without it. $P$ is their mean log-probability *under the model that wrote them*, steered or not.
+# Here the recorded tokens are read again with the same cache and a plain hook.
 
 
 # %%
 def preview(ids: tuple[int, ...], vector: np.ndarray | None = None) -> tuple[float, list[int]]:
-    """Mean log-probability (nats a token) of ids behind the prefix, and what greedy decoding would write in their place."""
+    """Mean log-probability (nats a token) of ids after the prefix, and the ids that greedy decoding would choose."""
 
-    def add(stream: torch.Tensor, hook) -> torch.Tensor:  # the impulse: at the first token of this pass, and at no other
+    def add(stream: torch.Tensor, hook) -> torch.Tensor:  # the impulse, only at the first token of this pass
         if vector is not None:
             stream[0, 0] += torch.tensor(vector)
         return stream
@@ -107,8 +107,8 @@ def preview(ids: tuple[int, ...], vector: np.ndarray | None = None) -> tuple[flo
     with torch.inference_mode():
         window = torch.tensor([[prefix[-1], *ids[:-1]]])
         logits = model.bridge.run_with_hooks(window, past_key_values=copy.deepcopy(before), fwd_hooks=[(hook, add)])[0]
-    chances = logits.log_softmax(-1)
-    return float(chances[range(len(ids)), list(ids)].mean()), chances.argmax(-1).tolist()
+    logprobs = logits.log_softmax(-1)
+    return float(logprobs[range(len(ids)), list(ids)].mean()), logprobs.argmax(-1).tolist()
 
 
 actions = library.set_index("entry")["action"]
@@ -124,13 +124,13 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The preview compares the confidence of *different* texts under *different* models. It rewards an action that leads to something the steered model is sure of, and has no idea whether that is right.
+# The preview compares the log-probabilities of *different* texts under *different* models. It favours an action after which the steered model is confident; whether the text is right does not enter.
 #
 # ## Score, and commit or not
 #
 # $$\mathrm{score}_i = \beta A_i + \rho\,(P_i - P_\mathrm{null}), \qquad \mathrm{score}_\mathrm{null} = \beta A_\mathrm{null}$$
 #
-# The best action is committed only if it is strictly above null (and not below $\tau_\mathrm{null}$), at strength $\alpha = k\,\cdot$ score.
+# The best action is committed only if its score is strictly above null's (and not below $\tau_\mathrm{null}$), at strength $\alpha = k\,\cdot$ score.
 
 # %%
 P_null = evidence.null_logprob
@@ -148,8 +148,8 @@ assert (best if committed else None, alpha) == (step.decision.chosen, step.decis
 margin_terms(term_rows(step.decision, gate)).properties(width=480)
 
 # %% [markdown]
-# The orange term is what retrieval says, the blue one what the preview adds. Here retrieval says *leave it alone* (a right rollout is nearer), the preview says *do it*, and they nearly cancel. The same picture for all
-# steps of this answer; framed: committed.
+# The orange term comes from retrieval, the blue one from the preview. Here retrieval favours null (a right rollout is nearer), the preview favours the action, and they nearly cancel. The next figure shows all
+# steps of this answer; committed actions are framed.
 
 # %%
 margin_heatmap(gate_evidence.margin_table(answer), len(answer.steps)).properties(width=420)
@@ -157,11 +157,11 @@ margin_heatmap(gate_evidence.margin_table(answer), len(answer.steps)).properties
 # %% [markdown]
 # ## What null means
 #
-# "Null" has three faces, and they are easily confused:
+# "Null" has three meanings that are easily confused:
 #
 # 1. a **null entry**: a key without an action, the mean state of right rollouts;
-# 2. the **null candidate**: doing nothing, with its preview $P_\mathrm{null}$ and its score $\beta A_\mathrm{null}$;
-# 3. a **null decision**: nothing was injected, for whichever reason.
+# 2. the **null candidate**: no impulse, with its preview $P_\mathrm{null}$ and its score $\beta A_\mathrm{null}$;
+# 3. a **null decision**: nothing was injected, for any reason.
 
 # %%
 steps = [step for trace in answers.values() for step in trace.steps]
@@ -169,7 +169,7 @@ asked = [step for step in steps if step.evidence.retrieved]
 
 
 def why(step) -> str:
-    """A decision in one of four words."""
+    """The kind of a decision."""
     if step.evidence.not_retrieved is not None:
         return f"null: {step.evidence.not_retrieved}"
     if step.decision.chosen is not None:
@@ -180,7 +180,7 @@ def why(step) -> str:
 print("\n".join(f"{count:3d}  {reason}" for reason, count in Counter(why(step) for step in steps).most_common()))
 
 # %% [markdown]
-# How much of the gate's restraint is owed to null entries? Without them $A_\mathrm{null}$ would be 0, and a score of about 2 clears that always:
+# How often do null entries prevent a commit? Without them $A_\mathrm{null}$ would be 0, and a score of about 2 is always above that:
 
 # %%
 previewed = [step for step in asked if step.decision.scored]
@@ -193,7 +193,7 @@ print(f"steps where no null entry was retrieved at all: {no_null_near}")
 assert without_null == len(previewed)
 
 # %% [markdown]
-# So in this library the null *entries* are the whole gate: $\tau_\mathrm{null} = 0$ is far below every score, and no preview ever outweighs 2. All recorded steps on the gate's two axes (one mark: the best candidate of a step).
+# So in this library only the null *entries* make the gate choose null: $\tau_\mathrm{null} = 0$ is far below every score, and no preview difference outweighs 2. The next figure shows all recorded steps on the gate's two axes (one mark: the best candidate of a step).
 
 # %%
 own = gate_replay.replay_all(answers, gate, gate, seed=seed)
@@ -203,32 +203,35 @@ step_map(gate_tables.map_rows(own, {id_: gate_tables.outcome(trace, vanilla[id_]
 # %% [markdown]
 # ## Deciding again, without the model
 #
-# The gate is a pure function of the evidence, so a recorded answer can be decided again under other parameters. With its own it must come out the same:
+# The gate is a pure function of the evidence, so a recorded answer can be decided again with other parameters. With its own parameters the result must be the same:
 
 # %%
 for trace in answers.values():
     assert [again.decision for again in stir.redecide(trace, gate, gate, seed=seed)] == [step.decision for step in trace.steps]
 
 
+def flip(step, again) -> str:
+    """How a decision changes."""
+    if again.decision is None:
+        return "not in the recording"
+    old, new = step.decision.chosen, again.decision.chosen
+    if old == new:
+        return "same"
+    if new is None:
+        return "to null"
+    return "to an action" if old is None else "to another action"
+
+
 def flips(**changes) -> dict:
-    """How many recorded decisions come out otherwise; None stands for 'not in the recording'."""
-    other, found = stir.with_changes(gate, **changes), Counter()
-    for trace in answers.values():
-        for again, step in zip(stir.redecide(trace, gate, other, seed=seed), trace.steps, strict=True):
-            if step.evidence.retrieved:
-                old, new = step.decision.chosen, again.decision and again.decision.chosen
-                found[
-                    "not in the recording"
-                    if again.decision is None
-                    else "same"
-                    if old == new
-                    else "to null"
-                    if new is None
-                    else "to an action"
-                    if old is None
-                    else "to another action"
-                ] += 1
-    return {"changed": ", ".join(f"{key} = {value}" for key, value in changes.items()), **found}
+    """Counts of changed decisions under other gate parameters."""
+    other = stir.with_changes(gate, **changes)
+    counts = Counter(
+        flip(step, again)
+        for trace in answers.values()
+        for step, again in zip(trace.steps, stir.redecide(trace, gate, other, seed=seed), strict=True)
+        if step.evidence.retrieved
+    )
+    return {"changed": ", ".join(f"{key} = {value}" for key, value in changes.items()), **counts}
 
 
 tried = [
@@ -244,8 +247,8 @@ tried = [
 pd.DataFrame([flips(**changes) for changes in tried]).set_index("changed").fillna(0).astype(int)
 
 # %% [markdown]
-# Without previews ($\rho = 0$) decisions flip *both ways*: some commits rested on their preview, and some previews held an action back. Where other parameters would have measured something that was not measured (more entries, longer previews), the answer is *not in the
-# recording*, and no guess. One parameter at a time, with Wilson 95 % intervals (they take steps for independent, which those of one answer are not); line: the run's own value.
+# Without previews ($\rho = 0$) decisions flip in *both* directions: some commits depended on their preview, and some previews prevented a commit. Other parameters may need evidence that was not recorded (more entries, longer previews); such decisions count as *not in the
+# recording*. The next figure varies one parameter, with Wilson 95 % intervals (they treat steps as independent, which those of one answer are not). The line marks the run's own value.
 
 # %%
 rhos = np.linspace(0, 0.5, 26)
@@ -254,9 +257,9 @@ steered_share(gate_replay.curve(answers, gate, gate, "rho", rhos, seed=seed), "r
 )
 
 # %% [markdown]
-# ## How far may this be believed?
+# ## How far is this valid?
 #
-# Up to and including the first decision that comes out otherwise. Behind it the answer would have gone on with other words. To see it, the same prompt is decoded live under $\rho = 0$ and compared with what was decided
+# Up to and including the first decision that changes. After it, the answer would have continued with other text. To see this, the same prompt is decoded live with $\rho = 0$ and compared with the decisions
 # from the recording.
 
 # %%
@@ -268,7 +271,7 @@ session = stir.open_session(run, model)
 problem = next(problem for problem in run.problems("steered") if problem.id == answer.id)
 live = stir.steer(session, problem, quiet, stir.with_changes(run.config.decode, max_new_tokens=64)).steered
 print(
-    f"first decision that comes out otherwise: control point {turn}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}"
+    f"first changed decision: control point {answer.steps[turn].m}, {answer.steps[turn].decision.reason}  ->  {again[turn].decision.reason}"
 )
 assert live.steps[turn].decision.chosen == again[turn].decision.chosen
 assert all(a.token_ids == b.token_ids for a, b in zip(live.steps[:turn], answer.steps[:turn], strict=True))
@@ -277,13 +280,13 @@ for name, trace in (("vanilla", vanilla[answer.id]), ("steered, as recorded", an
     print(f"{name}: {'right' if trace.verdict.correct else 'wrong'}, {trace.tokens_used} tokens")
 
 rows = [(s.m, s.text.strip()[:60], s.decision.chosen or "null") for s in answer.steps[: len(live.steps)]]
-found = pd.DataFrame(rows, columns=["m", "recorded text", "recorded"])
-found["decided again"] = [a.decision.chosen or "null" for a in again[: len(live.steps)]]
-found["live text"] = [s.text.strip()[:60] for s in live.steps]
-found["live"] = [s.decision.chosen or "null" for s in live.steps]
-found
+table = pd.DataFrame(rows, columns=["m", "recorded text", "recorded"])
+table["decided again"] = [a.decision.chosen or "null" for a in again[: len(live.steps)]]
+table["live text"] = [s.text.strip()[:60] for s in live.steps]
+table["live"] = [s.decision.chosen or "null" for s in live.steps]
+table
 
 # %% [markdown]
-# Up to the turn both agree word for word and decision for decision; behind it the recording speaks about a text that would not have been written. It is a telling case, too: plain decoding answers and stops, and a margin of two
-# thousandths talked the model out of it. One answer proves nothing about the gate; it shows where to look. `stir.what_if` changes a single decision and decodes on, with the model; notebook 04 asks whether any of
-# these decisions does any good.
+# Up to the first changed decision both agree, token for token and decision for decision; after it the recording is about a text that would not have been written. In this case vanilla decoding answers and stops, and a margin of two
+# thousandths prevented that. One answer proves nothing about the gate. `stir.what_if` changes a single decision and decodes from there, with the model; notebook 04 tests whether
+# these decisions help.

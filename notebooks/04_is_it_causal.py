@@ -11,10 +11,10 @@
 # %% [markdown]
 # # 04 Is it causal?
 #
-# A direction that tells right rollouts from wrong ones need not *make* an answer right. The test is an intervention: take the state at which the gate had to decide, continue from it with the action, continue from it
-# without, and let nothing else differ. Two controls belong to it: doing **nothing**, and a **random direction of the same norm at the same token**, because any kick of that size does something.
+# A direction that separates right rollouts from wrong ones need not *make* an answer right. The test is an intervention: take the state at which the gate had to decide, continue from it with the action and
+# without it, and change nothing else. It needs two controls: **null** (no impulse), and a **random direction of the same norm at the same token**, because any impulse of that norm has some effect.
 #
-# Three questions, in this order: does an action change what the model says more than noise does? Does it change how often the answer is right? Did the gate know which actions would?
+# Three questions: does an action change how often the answer is right? Does the gate's evidence predict which actions help? Does an action change the model's predictions more than noise does?
 
 # %%
 import math
@@ -35,13 +35,13 @@ from workbench.shared.charts import forest
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
 thrown_away = tempfile.TemporaryDirectory()
-os.environ["STIR_RUNS"] = thrown_away.name  # what is measured below leaves your own studies alone
+os.environ["STIR_RUNS"] = thrown_away.name  # the study below does not touch your own runs
 run = stir.open_run("demo")
 
 # %% [markdown]
 # ## A stored study
 #
-# The embedded run brings a small study, made by `stir causal` (or `stir.measure_causal`). States are control points of held-out answers at which the gate had candidates. Every arm of a state continues the same prefix on the
+# The embedded run contains a small study, made by `stir causal` (or `stir.measure_causal`). States are control points of held-out answers at which the gate had candidates. Every arm of a state continues the same prefix with the
 # *same random streams* (common random numbers), so continuations come in pairs.
 
 # %%
@@ -53,10 +53,10 @@ frame.groupby("arm")["correct"].agg(["size", "mean"]).rename(columns={"size": "c
 ).head(4).round(3)
 
 # %% [markdown]
-# Do not compare the shares in this table: arms were tried at different states. Only pairs may be compared. And note the floor: a 135M model is hardly ever right from these states, so an action has almost nothing to break here; it could still mend.
+# Do not compare the shares in this table: arms were tried at different states, and only pairs may be compared. Also note the floor: a 135M model is rarely right from these states, so an action can hardly do harm here, but it could help.
 #
-# An advantage is the mean over pairs of *right with* minus *right without*; here it is by hand, with a bootstrap that
-# resamples states first and continuations within them second, because continuations of one state are alike.
+# An advantage is the mean over pairs of *right with* minus *right without*. The next cell computes it by hand, with a bootstrap that
+# resamples first states and then continuations within them, because continuations of one state are correlated.
 
 # %%
 pairs = frame.pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
@@ -76,7 +76,7 @@ def advantage(arm: str, against: str, draws: int = 1000) -> tuple[float, float, 
     return float(gaps.mean()), *np.quantile(means, [0.025, 0.975]).tolist()
 
 
-names = {"random direction": "random"}  # as the report calls it, and as the continuations do
+names = {"random direction": "random"}  # the report's name: the name in the continuations
 for effect in report.effects:
     value, low, high = advantage(names.get(effect.arm, effect.arm), effect.against)
     print(f"{effect.arm} against {effect.against}: {value:+.3f} [{low:+.3f}, {high:+.3f}], {effect.pairs} pairs at {effect.states} states")
@@ -88,15 +88,15 @@ for effect in report.effects:
 forest(causal_evidence.arm_table(report), "advantage (share of right answers, first minus second)")
 
 # %% [markdown]
-# ## What such an interval can and cannot say
+# ## Power
 #
-# An interval that holds 0 says *not seen*, never *none*. How large would an effect have to be to be seen at all? McNemar's exact test looks at the pairs that differ. If all of them go one way, it needs this many:
+# An interval that contains 0 means that no effect was *detected*, not that there is none. How large would an effect have to be to be detected? McNemar's exact test uses the pairs that differ. If all of them go one way, it needs this many:
 
 # %%
 needed = next(n for n in range(1, 50) if 2 * 0.5**n <= 0.05)
 own = next(effect for effect in report.effects if (effect.arm, effect.against) == ("chosen action", "null"))
 print(f"{needed} pairs, all one way: an advantage of at least {needed / own.pairs:+.3f} with the {own.pairs} pairs at hand")
-print(f"seen: {own.won} won, {own.lost} lost")
+print(f"observed: {own.won} won, {own.lost} lost")
 assert 2 * 0.5**needed <= 0.05 < 2 * 0.5 ** (needed - 1)
 
 noise = next(effect for effect in report.effects if effect.arm == "random direction")
@@ -104,10 +104,10 @@ rate = (noise.won + noise.lost) / noise.pairs
 for delta in (0.05, 0.1):
     spread = max(rate, delta)
     n = (1.96 * math.sqrt(spread) + 0.84 * math.sqrt(spread - delta**2)) ** 2 / delta**2
-    print(f"to see {delta:+.2f} in four studies of five, if {spread:.0%} of pairs differ: about {n:.0f} independent pairs")
+    print(f"to detect {delta:+.2f} with 80 % power, if {spread:.0%} of pairs differ: about {n:.0f} independent pairs")
 
 # %% [markdown]
-# So this study could have seen a large *gain* from what the gate commits and did not see one; it says nothing about small ones, and from the floor little about harm. Per action it is thinner still (a mark without a bar: no pair differed):
+# So this study could have detected a large *gain* from the committed actions and did not. It says nothing about small gains and, because of the floor, little about harm. Per action there is even less data (a mark without a bar: no pair differed):
 
 # %%
 table = causal_evidence.advantage_table(report)
@@ -118,9 +118,9 @@ forest(table, "advantage (share of right answers with the action minus without)"
 print("\n".join(f"- {line}" for line in causal_evidence.bias_lines(report)))
 
 # %% [markdown]
-# ## Did the gate know?
+# ## Does the gate's evidence predict which actions help?
 #
-# Each mark is a candidate at a state, on the gate's own axes (notebook 03), coloured by what it really did: red better than nothing, blue worse. If the gate knew, red would lie above the dashed line.
+# Each mark is a candidate at a state, on the gate's own axes (notebook 03), coloured by its measured effect: red better than null, blue worse. If the evidence were predictive, red would lie above the dashed line.
 
 # %%
 advantage_map(causal_evidence.point_table(report).dropna(subset=["gain"]))
@@ -133,8 +133,8 @@ causal_evidence.predictor_table(report).round(3)
 # %% [markdown]
 # ## Does an action do more than noise?
 #
-# Whether an answer comes out right is a coin seen once a continuation. The next-token distribution is seen whole, so a few states suffice to ask a smaller question: does the committed impulse move it more than a random direction
-# *of the same norm*? Measured on the raw bridge: the cache of the prefix, then one pass of the control point's token, one row an arm. The third arm is the action mined again with the labels *right* and *wrong*
+# A continuation gives one bit, right or wrong. The next-token distribution can be measured completely, so a few states are enough for a weaker question: does the committed impulse move it more than a random direction
+# *of the same norm*? We measure on the raw bridge: the cache of the prefix, then one pass of the control point's token, one row per arm. The third arm is the action mined again with the labels *right* and *wrong*
 # shuffled, at the same norm.
 
 # %%
@@ -146,12 +146,12 @@ rng = np.random.default_rng(0)
 
 
 def divergences(trace, step) -> dict[str, list[float]]:
-    """KL(steered || clean) in nats at a control point, by arm, all impulses of one norm."""
+    """KL(steered || unsteered) in nats at a control point, by arm, all impulses of one norm."""
     entry, prefix = entries[step.decision.chosen], [*trace.prompt_ids, *trace.token_ids][: step.evidence.position + 1]
     action = step.decision.alpha * actions[entry.action_row]
     others = [shuffled[entry.action_row], *rng.standard_normal((N_RANDOM, len(action)))]
-    kicks = [0 * action, action, *(other * np.linalg.norm(action) / max(np.linalg.norm(other), 1e-9) for other in others)]
-    rows = torch.tensor(np.stack(kicks), dtype=torch.float32)[:, None]
+    impulses = [0 * action, action, *(other * np.linalg.norm(action) / max(np.linalg.norm(other), 1e-9) for other in others)]
+    rows = torch.tensor(np.stack(impulses), dtype=torch.float32)[:, None]
     with torch.inference_mode():
         _, cache = model.bridge(torch.tensor([prefix[:-1]]), use_cache=True, return_type="logits_and_cache")
         cache.batch_repeat_interleave(len(rows))
@@ -172,35 +172,35 @@ first = [
     for trace in run.traces()
     if any(s.decision.chosen for s in trace.steps)
 ]
-seen = [(f"{trace.id.split('/')[-1]} m={step.evidence.m}", divergences(trace, step)) for trace, step in first[:6]]
+measured = [(f"{trace.id.split('/')[-1]} m={step.evidence.m}", divergences(trace, step)) for trace, step in first[:6]]
 order = ["random direction", "shuffled labels", "action"]  # the last is drawn on top
-marks = pd.DataFrame([(state, arm, kl) for state, found in seen for arm in order for kl in found[arm]], columns=["state", "arm", "kl"])
+marks = pd.DataFrame([(state, arm, kl) for state, kls in measured for arm in order for kl in kls[arm]], columns=["state", "arm", "kl"])
 alt.Chart(marks).mark_point(filled=True, size=60, opacity=0.8).encode(
-    x=alt.X("kl", title="KL(steered || clean) at the control point, nats", scale=alt.Scale(type="log")),
+    x=alt.X("kl", title="KL(steered || unsteered) at the control point, nats", scale=alt.Scale(type="log")),
     y=alt.Y("state", title="held-out answer, control point", sort=None, axis=alt.Axis(labelLimit=220)),
     color=alt.Color("arm", scale=alt.Scale(domain=order, range=["#8a8f98", "#3a87c8", "#d55e00"])),
     shape=alt.Shape("arm", scale=alt.Scale(domain=order, range=["circle", "square", "diamond"])),
 ).properties(width=420, height=200)
 
 # %%
-draws = rng.integers(1, N_RANDOM + 2, (100_000, len(seen))).mean(axis=1)  # ranks if the arm were one more random direction
+draws = rng.integers(1, N_RANDOM + 2, (100_000, len(measured))).mean(axis=1)  # ranks if the arm were one more random direction
 for arm in ("action", "shuffled labels"):
-    ranks = [1 + sum(kl < kls[arm][0] for kl in kls["random direction"]) for _, kls in seen if kls[arm]]
-    p = (draws >= np.mean(ranks)).mean() if len(ranks) == len(seen) else math.nan
+    ranks = [1 + sum(kl < kls[arm][0] for kl in kls["random direction"]) for _, kls in measured if kls[arm]]
+    p = (draws >= np.mean(ranks)).mean() if len(ranks) == len(measured) else math.nan
     print(
         f"{arm}: rank {ranks} of {N_RANDOM + 1}, mean {np.mean(ranks):.1f}; {(N_RANDOM + 2) / 2:.1f} expected of one more random direction (p = {p:.3f})"
     )
 controls = run.controls()
-again = [controls[step.decision.chosen].shuffled_cosine for _, step in first[: len(seen)]]
-print("cosine of the shuffled-label action with the true one:", [None if cosine is None else round(cosine, 2) for cosine in again])
+cosines = [controls[step.decision.chosen].shuffled_cosine for _, step in first[: len(measured)]]
+print("cosine of the shuffled-label action with the true one:", [None if cosine is None else round(cosine, 2) for cosine in cosines])
 
 # %% [markdown]
-# A random direction of the action's norm is a serious control: in 576 dimensions it moves the prediction, too, and at some states more than the action does. Actions lean to the upper end of that range over these few states; none of this says
-# *right minus wrong*, for which the shuffled labels are the control: they are differences of real states as well (and where their cosine is near 1, the shuffle drew nearly the true labels: no control there). Moving the prediction is necessary for a causal effect, and far from sufficient.
+# A random direction of the action's norm is a strong control: in 576 dimensions it also moves the prediction, at some states more than the action does. Over these few states, actions tend towards the upper end of that range. This is not yet evidence for
+# *right minus wrong*. The control for that is the shuffled labels, which give differences of real states too (but where their cosine is near 1, the shuffle nearly drew the true labels and is no control). Moving the prediction is necessary for a causal effect, but far from sufficient.
 #
 # ## A tiny study of your own
 #
-# The same call as on the command line, at a size that fits in a notebook: a single state, all its arms, a few continuations each. It shows the mechanics; its interval is honest about the rest.
+# The same call as on the command line, at a size that fits in a notebook: a single state, all its arms, a few continuations each. It shows how a study works; it is too small to show an effect.
 
 # %%
 live = stir.measure_causal(run, model, n=1, states=1, rolls=4, halving=False, max_new_tokens=64, fresh=True)
@@ -215,5 +215,5 @@ print(
 )
 
 # %% [markdown]
-# Where the gate committed nothing there is no chosen action, and noise has the size of the first candidate's impulse. With one state an interval over states knows nothing of other states, and it may even shrink to a point. A study that could tell needs hundreds of pairs: `stir causal RUN --states 200 --rolls 8`, on a model that is right about
+# Where the gate chose null there is no chosen action, and the noise has the norm of the first candidate's impulse. With one state the interval cannot account for variation between states, and may even shrink to a point. An informative study needs hundreds of pairs: `stir causal RUN --states 200 --rolls 8`, on a model that is right about
 # half of the time. Its advantages can then replace mined qualities in retrieval and selection (`quality = "measured"`, notebook 02).

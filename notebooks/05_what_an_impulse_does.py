@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 05 What an impulse does to the network
 #
-# STIR adds a vector to the residual stream *once*: behind one block, at one token. Everything that follows is the network's own doing. This notebook follows the disturbance with **plain TransformerLens hooks** (`run_with_hooks`,
-# `run_with_cache`) on the raw bridge: down the layers of its own token, into the next-token distribution, and through attention into the tokens behind. Each measurement is checked against the library's own, `stir.measure_impulse`, so
-# that you can trust the one and change the other.
+# STIR adds a vector to the residual stream *once*: after one block, at one token. Everything else is computed by the network. This notebook follows the disturbance with **plain TransformerLens hooks** (`run_with_hooks`,
+# `run_with_cache`) on the raw bridge: through the layers at its own token, into the next-token distribution, and through attention into later tokens. Each measurement is checked against `stir.measure_impulse`, so
+# you can trust the library's version and modify the notebook's.
 
 # %%
 import copy
@@ -32,25 +32,25 @@ run = stir.open_run("demo")
 model = stir.load_model(run.config.model.name)
 
 # %% [markdown]
-# ## The library's measure
+# ## The library's measurement
 #
-# The action that fired most often on held-out answers, at the place where its key was nearest: the recorded answer up to the control point, then the tokens that were recorded behind it, read clean and read with the impulse.
+# We take the action that was committed most often on held-out answers, at the control point where its key was nearest. The recorded answer up to the control point is the prefix; the tokens recorded after it are read without and with the impulse.
 
 # %%
 committed = [step.decision.chosen for trace in run.traces() for step in trace.steps if step.decision.chosen]
 name = max(dict.fromkeys(committed), key=committed.count)
-found = stir.measure_impulse(run, model, name, doses=[0.25, 0.5, 1.0, 2.0, 4.0])
-spot, layer = found.spot, found.layer
+response = stir.measure_impulse(run, model, name, doses=[0.25, 0.5, 1.0, 2.0, 4.0])
+spot, layer = response.spot, response.layer
 print(f"{name}, committed {committed.count(name)} times; here {impulse.spot_label(spot)}, layer {layer}")
 print(
-    f"|alpha v| = {found.alpha * found.action_norm:.1f}, |h| = {found.unsteered_norm:.1f}: {found.alpha * found.action_norm / found.unsteered_norm:.0%} of the state"
+    f"|alpha v| = {response.alpha * response.action_norm:.1f}, |h| = {response.unsteered_norm:.1f}: {response.alpha * response.action_norm / response.unsteered_norm:.0%} of the state"
 )
 print(repr(model.text(spot.given)[-60:]), "->", repr(model.text(spot.following)))
 
 # %% [markdown]
 # ## The same by hand
 #
-# First the logit lens: the action times the final norm's gain times the unembedding. It is the action's *direct* path to the logits and ignores the twelve blocks in between.
+# First the logit lens: the action times the final norm's gain times the unembedding. This is the action's *direct* path to the logits and ignores the twelve blocks in between.
 
 # %%
 entry = next(entry for entry in run.entries() if entry.id == name)
@@ -65,77 +65,77 @@ assert np.allclose([token.logit for token in lens.promoted], logits.topk(len(len
 lens_bars(lens, 8)
 
 # %% [markdown]
-# Then the passes. The cache of everything before the control point is computed once; the window (control point and the recorded tokens behind it) is read behind it: clean, and with a three-line hook.
+# Then the passes. The cache of everything before the control point is computed once. The window (the control point and the recorded tokens after it) is read with this cache twice: unsteered, and with a three-line hook.
 
 # %%
-read = [*spot.prompt_ids, *spot.given]
-window = torch.tensor([[read[-1], *spot.following[:32]]])
+prefix = [*spot.prompt_ids, *spot.given]
+window = torch.tensor([[prefix[-1], *spot.following[:32]]])
 streams = [f"blocks.{i}.hook_out" for i in range(model.n_layers)]
 patterns = [f"blocks.{i}.attn.hook_pattern" for i in range(model.n_layers)]
 with torch.inference_mode():
-    _, before = bridge(torch.tensor([read[:-1]]), use_cache=True, return_type="logits_and_cache")
+    _, before = bridge(torch.tensor([prefix[:-1]]), use_cache=True, return_type="logits_and_cache")
 
 
-def kick(stream: torch.Tensor, hook) -> torch.Tensor:
-    """The impulse: at the window's first token, which is the control point, and at no other."""
-    stream[:, 0] += found.alpha * action
+def add_impulse(stream: torch.Tensor, hook) -> torch.Tensor:
+    """Add the impulse at the window's first token, the control point, and nowhere else."""
+    stream[:, 0] += response.alpha * action
     return stream
 
 
-def look(*hooks) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def read_window(*hooks) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits [tokens, vocab], block outputs [layers, tokens, d_model] and patterns [layers, heads, tokens, columns] of the window."""
     with torch.inference_mode(), bridge.hooks(fwd_hooks=list(hooks)):
         logits, cache = bridge.run_with_cache(window, past_key_values=copy.deepcopy(before), names_filter=streams + patterns)
     return logits[0], torch.stack([cache[key][0] for key in streams]), torch.stack([cache[key][0] for key in patterns])
 
 
-clean = look()
-steered = look((f"blocks.{layer}.hook_out", kick))
+unsteered = read_window()
+steered = read_window((f"blocks.{layer}.hook_out", add_impulse))
 
 # %% [markdown]
-# ## Down the layers
+# ## Through the layers
 #
-# The disturbance is steered minus clean. Below the layer and before the token it must be nothing at all, not merely small:
+# The disturbance is steered minus unsteered. Below the impulse's layer it must be exactly zero, not merely small:
 
 # %%
-moved = steered[1] - clean[1]
+moved = steered[1] - unsteered[1]
 assert torch.count_nonzero(moved[:layer]) == 0
-assert torch.allclose(moved[layer, 0], found.alpha * action, atol=1e-3)
-assert torch.count_nonzero(moved[layer, 1:]) == 0  # later tokens feel nothing in this block: they see it from the next one on
+assert torch.allclose(moved[layer, 0], response.alpha * action, atol=1e-3)
+assert torch.count_nonzero(moved[layer, 1:]) == 0  # later tokens are affected from the next block on, through attention
 
-relative = (moved.norm(dim=-1) / clean[1].norm(dim=-1))[layer:]
+relative = (moved.norm(dim=-1) / unsteered[1].norm(dim=-1))[layer:]
 cosine = torch.nn.functional.cosine_similarity(moved[layer:, 0], action[None])
-assert np.allclose(relative, found.relative, rtol=1e-2, atol=1e-4)
-assert np.allclose(cosine, [each.cosine for each in found.layers], atol=1e-3)
-disturbance_curves(impulse.layer_table(found))
+assert np.allclose(relative, response.relative, rtol=1e-2, atol=1e-4)
+assert np.allclose(cosine, [each.cosine for each in response.layers], atol=1e-3)
+disturbance_curves(impulse.layer_table(response))
 
 # %%
 print(
     f"at the last layer the disturbance is {relative[-1, 0]:.0%} of the residual, and its cosine with what was injected {cosine[-1]:+.2f}"
 )
-travel_heatmap(impulse.travel_table(found)).properties(width=520)
+travel_heatmap(impulse.travel_table(response)).properties(width=520)
 
 # %% [markdown]
-# The column at 0 is the token that was kicked; the rest arrived there by attention alone. The layers turn the vector while they carry it, which is why the logit lens of the *action* says little about what is said *next*: compare the bars above with
-# the probabilities that really change.
+# The column at 0 is the steered token; attention alone carries the disturbance to the others. The layers rotate the vector, which is why the logit lens of the *action* says little about the *next* token: compare the bars above with
+# the probabilities that actually change.
 
 # %%
-shift_dumbbells(impulse.shift_table(found, 10)).properties(width=420)
+shift_dumbbells(impulse.shift_table(response, 10)).properties(width=420)
 
 # %%
-before_top, after_top = (each[0][0].softmax(-1) for each in (clean, steered))
+before_top, after_top = (each[0][0].softmax(-1) for each in (unsteered, steered))
 assert all(
-    abs(float(before_top[s.token_id]) - s.before) < 1e-4 and abs(float(after_top[s.token_id]) - s.after) < 1e-4 for s in found.shifts
+    abs(float(before_top[s.token_id]) - s.before) < 1e-4 and abs(float(after_top[s.token_id]) - s.after) < 1e-4 for s in response.shifts
 )
-direct = found.alpha * logits - (found.alpha * logits).mean()
-real = steered[0][0] - clean[0][0]
+direct = response.alpha * logits - (response.alpha * logits).mean()
+real = steered[0][0] - unsteered[0][0]
 print(f"change of all {len(real):,} logits, direct path against the real one: correlation {np.corrcoef(direct, real)[0, 1]:+.2f}")
 
 # %% [markdown]
-# ## Behind the token: what attention carries
+# ## After the token: what attention carries
 #
-# KL(steered || clean) at the control point and behind every recorded token after it. The second curve holds every attention pattern at its clean value, by a hook on `attn.hook_pattern` of every block: no head may look elsewhere,
-# only *values* may differ. What is left of the effect travelled without any head changing its mind.
+# KL(steered || unsteered) at the control point and after every recorded token. The second curve holds every attention pattern at its unsteered value, by a hook on `attn.hook_pattern` of every block: no head attends elsewhere,
+# only *values* differ. The remaining effect does not depend on changes of attention patterns.
 
 # %%
 
@@ -147,27 +147,27 @@ def kl(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 
 def hold(i: int):
-    """A hook that puts the clean pattern of block i in the place of its own."""
-    return lambda pattern, hook: clean[2][i][None]
+    """A hook that replaces the pattern of block i by the unsteered one."""
+    return lambda pattern, hook: unsteered[2][i][None]
 
 
-frozen = look((f"blocks.{layer}.hook_out", kick), *((key, hold(i)) for i, key in enumerate(patterns)))
-free = kl(steered[0], clean[0])
-assert np.allclose(free, found.kl, rtol=1e-2, atol=1e-5)
-assert np.allclose(kl(frozen[0], clean[0]), found.kl_frozen, rtol=1e-2, atol=1e-5)
-divergence_curves(impulse.divergence_table(found)).properties(width=520, height=240)
+frozen = read_window((f"blocks.{layer}.hook_out", add_impulse), *((key, hold(i)) for i, key in enumerate(patterns)))
+free = kl(steered[0], unsteered[0])
+assert np.allclose(free, response.kl, rtol=1e-2, atol=1e-5)
+assert np.allclose(kl(frozen[0], unsteered[0]), response.kl_frozen, rtol=1e-2, atol=1e-5)
+divergence_curves(impulse.divergence_table(response)).properties(width=520, height=240)
 
 # %% [markdown]
 # ## Attention back to the control point
 #
-# Mean attention of the tokens behind to the control point, head by layer. Below the line (blocks up to the injected one) nothing may change.
+# Mean attention of later tokens to the control point, head by layer. Below the line (blocks up to the injected one) nothing changes.
 
 # %%
-back = [each[2][:, :, 1:, len(read) - 1].mean(-1) for each in (clean, steered)]
-assert np.allclose(back[0], found.attention_unsteered, atol=1e-4)
-assert np.allclose(back[1], found.attention_steered, atol=1e-4)
+back = [each[2][:, :, 1:, len(prefix) - 1].mean(-1) for each in (unsteered, steered)]
+assert np.allclose(back[0], response.attention_unsteered, atol=1e-4)
+assert np.allclose(back[1], response.attention_steered, atol=1e-4)
 assert torch.equal(back[0][: layer + 1], back[1][: layer + 1])
-attention_maps(impulse.attention_table(found), layer)
+attention_maps(impulse.attention_table(response), layer)
 
 # %%
 change = back[1] - back[0]
@@ -177,19 +177,19 @@ print(
 )
 
 # %% [markdown]
-# ## How much is much?
+# ## Dose-response
 #
-# The same vector at other strengths, on the same tokens, and what the model then writes by itself (greedy). A cross marks a text that repeats itself or that the clean model would find very unlikely; dashed: the strength that the gate committed.
+# The same vector at other strengths, on the same tokens, and the model's own greedy continuation. A cross marks a text that repeats itself or is very unlikely under the unsteered model; dashed: the strength that the gate committed.
 
 # %%
-dose_curve(impulse.dose_table(found), found.alpha, stir.degenerates_at(found.doses), found.action_norm / found.unsteered_norm).properties(
-    width=480
-)
+dose_curve(
+    impulse.dose_table(response), response.alpha, stir.degenerates_at(response.doses), response.action_norm / response.unsteered_norm
+).properties(width=480)
 
 # %%
-for dose in found.doses:
+for dose in response.doses:
     print(f"alpha {dose.alpha:5.2f}  KL {dose.kl:6.3f}  {dose.text[:90]!r}")
-print("strength for 0.1 nats at the control point:", stir.strength_for(found.doses, 0.1))
+print("strength for 0.1 nats at the control point:", stir.strength_for(response.doses, 0.1))
 
 # %% [markdown]
-# This is one action at one place; `stir impulse demo p0032c --at PROBLEM:M` and the Actions page show any other. What it does *not* show is whether the change is for the better (notebook 04), nor what becomes of it in later steps (notebook 08).
+# This is one action at one control point; `stir impulse demo p0032c --at PROBLEM:M` and the Actions page show any other. It does *not* show whether the change helps (notebook 04), or what happens in later steps (notebook 08).

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 06 Bring your own model, task and step segmenter
 #
-# STIR needs three things from you: a causal language model, questions with answers that can be checked, and a rule for where a reasoning step ends. At the end of this notebook all three are ours, and a small harvest has made actions from
-# them. Each part also says what would be *refused*, because a library mined under one of the three means nothing under another.
+# STIR needs three things: a causal language model, questions with answers that can be checked, and a rule for where a reasoning step ends. This notebook replaces all three and makes actions from them in a small harvest. Each part also shows
+# what is *refused*, because a library mined with one model, task or segmenter is not valid for another.
 
 # %%
 import re
@@ -29,12 +29,12 @@ import stir_core as stir
 
 alt.renderers.enable("png", scale_factor=1.5)
 folder = tempfile.TemporaryDirectory()
-place = Path(folder.name)
+root = Path(folder.name)
 
 # %% [markdown]
 # ## A model: any folder in Hugging Face layout
 #
-# Config, tokenizer and safetensors weights. To see what loading does to a model, take one whose numbers nobody has tuned: a random Llama of four blocks, written to a folder as `save_pretrained` writes it.
+# The folder contains config, tokenizer and safetensors weights. To check what loading does to a model, take a random Llama of four blocks, written to a folder with `save_pretrained`.
 
 # %%
 tokenizer = AutoTokenizer.from_pretrained(stir.model_folder("smollm2"))
@@ -42,13 +42,13 @@ torch.manual_seed(0)
 shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
 random_llama = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.25, max_position_embeddings=512, **shape)).eval()
 for part in (random_llama, tokenizer):
-    part.save_pretrained(place / "llama")
+    part.save_pretrained(root / "llama")
 
-own = stir.load_model(str(place / "llama"))
+own = stir.load_model(str(root / "llama"))
 print(own.identity.architecture, own.n_layers, "blocks of width", own.d_model, own.identity.dtype)
 
 # %% [markdown]
-# Loading neither folds nor centres weights, so an activation here *is* one of the Hugging Face model: `blocks.{l}.hook_out` is `hidden_states[l + 1]`, and a vector mined on either side can be added on the other. That is worth a line on
+# Loading neither folds nor centres weights, so activations are those of the Hugging Face model: `blocks.{l}.hook_out` is `hidden_states[l + 1]`, and a vector mined on either side can be added on the other. Check this on
 # every new architecture:
 
 # %%
@@ -56,13 +56,13 @@ ids = torch.tensor([own.chat_ids("What is 3 + 4?")])
 with torch.inference_mode():
     states = random_llama(ids, output_hidden_states=True).hidden_states
     _, cache = own.bridge.run_with_cache(ids)
-for layer in range(own.n_layers - 1):  # the last of Hugging Face's states has the final norm in it
+for layer in range(own.n_layers - 1):  # Hugging Face's last hidden state includes the final norm
     here, there = cache[f"blocks.{layer}.hook_out"], states[layer + 1]
     assert torch.allclose(here, there, rtol=0, atol=float(1e-5 * there.abs().max()))
 print("blocks 0 to", own.n_layers - 2, "agree with Hugging Face within 1e-5 of the largest component")
 
 # %% [markdown]
-# A library belongs to its model, by the hashes of weights and tokenizer. The embedded run's library on this Llama:
+# A library belongs to its model, identified by the hashes of weights and tokenizer. The embedded run's library is refused on this Llama:
 
 # %%
 try:
@@ -71,7 +71,7 @@ except stir.StirError as error:
     print(type(error).__name__, "... was made", str(error).partition(" was made ")[2].partition(", not")[0])
 
 # %% [markdown]
-# A random model is never right, so it has no actions to give. For the rest the model is the embedded one, named by its *folder* as yours would be.
+# A random model is never right, so it gives no actions. The rest of the notebook uses the embedded model, named by its *folder* as yours would be.
 
 # %%
 model = stir.load_model(str(stir.model_folder("smollm2")))
@@ -79,7 +79,7 @@ model = stir.load_model(str(stir.model_folder("smollm2")))
 # %% [markdown]
 # ## A task: problems with answers
 #
-# A task is a row in a table: a name, the kind of its answers (`number`, `math`, `choice`, `yesno`), its splits, and a function that makes a split's problems (or reads them from your file).
+# A task is a row in a table: a name, the kind of its answers (`number`, `math`, `choice`, `yesno`), its splits, and a function that returns a split's problems, generated or read from your file.
 
 # %%
 ROWS = {"train": range(2, 9), "eval": range(9, 14)}
@@ -108,18 +108,18 @@ assert not set(roles["mine"]) & set(roles["eval"]) and not set(roles["mine"]) & 
 roles
 
 # %% [markdown]
-# There is no validation split, so about a tenth of the mined problems was set apart, by a hash of the question; of so few that may be none, or two. Held-out questions that are repeated in the mined split are left out of it. The table lasts as long as the
+# There is no validation split, so about a tenth of the mined problems is set aside by a hash of the question; with so few problems that may be none, or two. Mined problems that repeat a held-out question are removed. The table lasts as long as the
 # process.
 #
 # ## A segmenter: where a step ends
 #
-# The default delimiter is a blank line; any other text can stand in its place (`delimiter="\n"`). Where no fixed text will do, a function decides: it is handed the text of the step so far, behind every token, and says whether the step is
-# finished. This one ends a step behind each sentence or line that holds a letter, so that the `1.` of a list is none.
+# The default delimiter is a blank line; it can be any other text (`delimiter="\n"`). If no fixed text works, use a function: after every token it receives the text of the step so far and returns whether the step is
+# finished. This one ends a step after each sentence or line that contains a letter, so that the `1.` of a list is not a step.
 
 
 # %%
 def sentence(step: str) -> bool:
-    """A letter, and behind it the end of a line or of a sentence. What follows the full stop must be there: `3.` may go on as `3.5`."""
+    """True after a letter followed by the end of a line or sentence. A space must follow the full stop, since `3.` may continue as `3.5`."""
     return re.search(r"[^\W\d].*(\n|[.!?]\s)", step, re.DOTALL) is not None
 
 
@@ -130,12 +130,12 @@ for delimiter in ("\n\n", "\n", by_sentence):
 assert all("".join(stir.split_steps(text, delimiter)) == text for delimiter in ("\n\n", "\n", by_sentence))
 
 # %% [markdown]
-# The segmenter's *name* is a setting of the run like any other delimiter, and belongs to its first stage: other steps are another run. A bundle carries the name along, and a process in which it is not registered refuses it, rather than
-# looking for that text.
+# The segmenter's *name* is a setting of the run like any other delimiter, and the first stage depends on it: another segmenter needs another run. A bundle stores the name, and a process that has not registered it refuses the bundle instead of
+# searching for that text.
 #
 # ## A very small harvest
 #
-# Five problems, six answers each, at most 56 tokens: enough to see every stage, and far too little to believe anything. `until="actions"` stops behind Stage I; the same call goes on from there.
+# Five problems, six answers each, at most 56 tokens: enough to run Stage I, and far too little for conclusions. `until="actions"` stops after Stage I; the same call without it continues from there.
 
 # %%
 config = stir.RunConfig(
@@ -145,7 +145,7 @@ config = stir.RunConfig(
     rollouts={"k": 6, "max_new_tokens": 56},
     mining={"control_points": 6},
 )
-run = stir.harvest_run(config, place / "run", until="actions", model=model)
+run = stir.harvest_run(config, root / "run", until="actions", model=model)
 rollouts = run.rollouts()
 table = stir.to_frame(rollouts).assign(
     correct=[rollout.verdict.correct for rollout in rollouts], steps=[len(r.boundaries) for r in rollouts]
@@ -153,7 +153,7 @@ table = stir.to_frame(rollouts).assign(
 table.groupby("problem_id").agg(rollouts=("k", "count"), right=("correct", "sum"), finished_steps=("steps", "mean")).round(1)
 
 # %% [markdown]
-# Look at verdicts before anything else: a wrong verdict is a wrong label, and every action rests on labels. One right answer and one wrong, with the grader's reason:
+# Check the verdicts first: a wrong verdict is a wrong label, and every action depends on labels. One right answer and one wrong, with the grader's reason:
 
 # %%
 for correct in (True, False):
@@ -162,7 +162,7 @@ for correct in (True, False):
     print(" | ".join(step.strip() for step in stir.split_steps(rollout.text, by_sentence)), "\n")
 
 # %% [markdown]
-# "No final answer was stated" deserves a second look: is the answer wrong, or was it merely cut off?
+# "No final answer was stated" needs a second look: is the answer wrong, or was it only cut off?
 
 # %%
 wrong = table[~table["correct"]]
@@ -174,10 +174,10 @@ print(
 )
 
 # %% [markdown]
-# With so tight a budget most wrong answers are unfinished ones, and an action from such pairs says *come to the point* at least as much as *be right*. That is what the length controls of notebook 01 are for; in a harvest that is meant, give
-# answers room to end.
+# With this small budget most wrong answers are unfinished, and an action from such pairs encodes *be brief* at least as much as *be right*. The length controls of notebook 01 measure this. In a real harvest, give
+# answers enough tokens to end.
 #
-# What the segmenter changed: steps of the *same* answers under three rules (the last one of an answer is mostly unfinished). An answer without a finished step has no control point and can give no action; a rule that finds few of them in what your model writes starves Stage I.
+# The next figure counts the steps of the *same* answers under three rules (the last step of an answer is usually unfinished). An answer without a finished step has no control point and gives no action, so a rule that finds few steps in your model's answers leaves little data for Stage I.
 
 # %%
 rules = {"blank line": "\n\n", "line": "\n", "sentence": by_sentence}
@@ -195,7 +195,7 @@ alt.Chart(counts).mark_bar().encode(
 # %% [markdown]
 # ## The actions
 #
-# One row an entry, vectors included. A *corrective* entry holds `mean(right) - mean(wrong)` at the same control point; its *null* twin has the key of the right ones and no action.
+# One row per entry, with its vectors. A *corrective* entry holds `mean(right) - mean(wrong)` at the same control point; the *null* entry of its pair has the key of the right rollouts and no action.
 
 # %%
 frame = stir.to_frame(run)
@@ -213,8 +213,8 @@ assert np.allclose(np.linalg.norm(vectors, axis=1), actions["action_norm"], rtol
 print(first["entry"], "promotes", [token.text for token in lens.promoted], "and suppresses", [token.text for token in lens.suppressed])
 
 # %% [markdown]
-# From here on it is a run like the embedded one: `stir.harvest_run(config, ...)` goes on to a basis and to steered answers, `stir.evaluate_methods(run, model, ["stir"])` asks whether it helps on the held-out `eval` split. Before a larger
-# harvest, choose questions that the model gets right *sometimes*: a problem that is always or never solved gives nothing, however many rollouts it has.
+# From here on it is a run like the embedded one: `stir.harvest_run(config, ...)` continues to a basis and to steered answers, and `stir.evaluate_methods(run, model, ["stir"])` tests whether it helps on the held-out `eval` split. Before a larger
+# harvest, choose questions that the model answers right *sometimes*: a problem that is always or never solved gives no actions, however many rollouts it has.
 
 # %%
 folder.cleanup()

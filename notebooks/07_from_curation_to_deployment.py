@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 07 From curation to deployment
 #
-# A library that somebody else is to steer with should carry more than vectors: who dropped which action and why, the model that it belongs to, the gate, and evidence that the place where it runs decides as the place where it was
-# studied. Here the embedded run's library is judged, exported, run on a plain Hugging Face model without TransformerLens, asked through an OpenAI-compatible server, and certified.
+# A library for others needs more than vectors: the history of its edits, the identity of its model, the gate, and evidence that the deployed runtime makes the same decisions as the workbench.
+# This notebook curates the embedded run's library, exports it, runs it on a plain Hugging Face model without TransformerLens, certifies it, and queries it through an OpenAI-compatible server.
 
 # %%
 import os
@@ -35,16 +35,16 @@ from workbench.shared.curation_table import steps_table
 alt.renderers.enable("png", scale_factor=1.5)
 pd.set_option("display.max_colwidth", None)
 folder = tempfile.TemporaryDirectory()
-place = Path(folder.name)
+root = Path(folder.name)
 os.environ.setdefault("STIR_USER", "a reader")  # edits are signed
 run = stir.open_run(
-    shutil.copytree(stir.open_run("demo").path, place / "run")
-)  # a copy: your own judgement of the embedded run stays as it is
+    shutil.copytree(stir.open_run("demo").path, root / "run")
+)  # a copy, so that your own edits of the embedded run do not change
 
 # %% [markdown]
-# ## What is known of each action
+# ## Evidence about each action
 #
-# Four things to judge by: how often the gate committed it on held-out problems, how much of it is the length direction, whether it survives a test against shuffled labels, and what it was measured to do (`stir.measure_causal`; 95 %
+# Four criteria: how often the gate committed it on held-out problems, its cosine with the length direction, the permutation test against shuffled labels, and its measured effect (`stir.measure_causal`; 95 %
 # bootstrap interval of the difference in the share of right answers).
 
 # %%
@@ -58,15 +58,15 @@ actions[known].head(10).round(2)
 # %%
 measured = actions.dropna(subset=["advantage"])
 helps, harms = (measured["advantage_low"] > 0).sum(), (measured["advantage_high"] < 0).sum()
-print(f"{len(actions)} actions, {len(measured)} of them measured: {helps} surely help, {harms} surely harm")
+print(f"{len(actions)} actions, {len(measured)} of them measured: {helps} with an interval above 0, {harms} below")
 assert helps == harms == 0
 
 # %% [markdown]
-# With so few continuations no interval excludes 0 (one of width 0: every continuation came out alike), so nothing here can be called good or bad. What one *can* do is drop what has a plainer explanation and mark what matters in use.
+# With so few continuations no interval excludes 0 (an interval of width 0 means that all continuations had the same outcome), so no action can be called good or bad. What one *can* do is exclude actions with a simpler explanation and mark those that are used most.
 #
-# ## Judge, with reasons
+# ## Curate, with reasons
 #
-# Every edit is appended to a history with who, when and why; each line carries the hash of the one before. Nothing is deleted, so any earlier version can be shown again. A rule, and not taste: exclude what is mostly length.
+# Every edit is appended to a history with author, time and reason; each line contains the hash of the one before. Nothing is deleted, so any earlier version can be restored. We apply a fixed rule: exclude actions that are mostly length.
 
 # %%
 lengthy = actions.index[actions["length_cosine"].abs() > 0.5].tolist()
@@ -75,26 +75,26 @@ used = [entry for entry in actions.index[:4] if entry not in lengthy]
 curation = stir.Curation.open(run)
 curation = curation.edit("exclude", lengthy, why="|cosine with the length direction| above 0.5")
 curation = curation.edit("star", used, why="committed most often on held-out problems")
-curation = curation.edit("tag", actions.index[actions["m"] == 1].tolist(), "first step", why="mined behind the first finished step")
-curation = curation.edit("note", used[0], "What does it do where the answer is right already?")
+curation = curation.edit("tag", actions.index[actions["m"] == 1].tolist(), "first step", why="mined after the first finished step")
+curation = curation.edit("note", used[0], "What does it do if the answer is already right?")
 stir.to_frame(line.edit for line in curation.lines)[["kind", "entries", "value", "why"]].fillna("")
 
 # %%
 basis, curated = stir.open_library(run), stir.open_library(run, "curated")
 assert {entry.id for entry in basis.entries} - {entry.id for entry in curated.entries} == set(lengthy)
-assert not curation.version(0).entries  # as it was before anybody judged
+assert not curation.version(0).entries  # version 0: before any edit
 library_steps(steps_table({"basis": basis, "curated": curated})).properties(width=420)
 
 # %% [markdown]
-# An excluded action leaves its null entry behind: that right rollouts look like this stays true. Name both ids to drop both.
+# Excluding an action keeps its null entry, because right rollouts still have that mean state. Exclude both ids to drop both.
 #
 # ## Export
 #
-# A bundle is a folder: vectors and keys, one row an entry with its marks and lineage, the gate and the delimiter, hashes of the model's weights and tokenizer, a card, and what was measured. Whoever reads it checks every file against
-# the manifest first, and nothing is unpickled.
+# A bundle is a folder with vectors and keys, one row per entry with its marks and lineage, the gate and the delimiter, hashes of the model's weights and tokenizer, a model card, and a summary of the measurements. Reading it first checks every file against
+# the manifest; nothing is unpickled.
 
 # %%
-bundle = stir.read_bundle(stir.export_library(run, place / "bundle"))
+bundle = stir.read_bundle(stir.export_library(run, root / "bundle"))
 manifest = bundle.manifest
 print(f"{manifest.n_actions} actions and {manifest.n_entries - manifest.n_actions} null entries at layers {manifest.layers}")
 print(f"model {manifest.model.name}, weights {manifest.model.weights_sha256[:12]}, {manifest.model.dtype}")
@@ -102,11 +102,11 @@ print(f"gate {manifest.stage3.gate.variant}, strength {manifest.stage3.gate.k_sc
 print(
     f"library {manifest.provenance.library!r} after {manifest.provenance.curation_version} edits, measured: {bundle.evaluation.evaluated}"
 )
-print("was this very library measured?", [each.same_library for each in bundle.evaluation.evaluations])
+print("measured with exactly this library:", [each.same_library for each in bundle.evaluation.evaluations])
 print("files, each with size and SHA-256 in the manifest:", ", ".join(sorted(manifest.files)))
 
 # %% [markdown]
-# *Measured, but not this very library*: the card quotes the run's evaluations, and says that they were made with *another* library, the uncurated one. Curating changes what steers, so it asks for a new `stir.evaluate_methods`.
+# The card quotes the run's evaluations, and says that they were made with *another* library, the uncurated one. Curation changes the library, so it should be followed by a new `stir.evaluate_methods`.
 #
 # ## The same decisions in plain transformers
 #
@@ -137,8 +137,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## A certificate
 #
-# The same comparison as a document: problems go through both, vanilla and steered; retrieved entries, decisions, tokens and texts must be equal, and numbers within its tolerances. A failing certificate is written, too, with the first
-# difference in words. It says that *this software on this machine* agreed with itself on these prompts, and nothing about whether steering helps.
+# A certificate records the same comparison: both answer the problems, vanilla and steered; retrieved entries, decisions, tokens and texts must be equal, and numbers within the tolerances. A failing certificate is written too, with the first
+# difference in words. It certifies that *this software on this machine* agreed with itself on these prompts, and says nothing about whether steering helps.
 
 # %%
 certificate = stir.certify_bundle(steered, session, problems, max_new_tokens=tokens)
@@ -150,13 +150,13 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# ## A server, asked by the official client
+# ## A server, queried with the official client
 #
-# `stir serve` puts a bundle behind an OpenAI-compatible address; `stir.serving` does it inside this process, on a free port of 127.0.0.1. What is beyond the protocol stands under `stir`: in a request `strength`, `off`, `variant` and
-# `decisions`, in an answer what the gate did. The prompt template is the client's to write; the certificate holds the messages as they were sent.
+# `stir serve` serves a bundle at an OpenAI-compatible address; `stir.serving` does so inside this process, on a free port of 127.0.0.1. Extensions of the protocol are under `stir`: `strength`, `off`, `variant` and
+# `decisions` in a request, the gate's decisions in an answer. The client writes the prompt template; the certificate stores the messages as they were sent.
 
 # %%
-open_here = ExitStack()  # a `with` over several cells
+open_here = ExitStack()  # a `with` statement over several cells
 url = open_here.enter_context(stir.serving(steered, "library"))
 client = open_here.enter_context(openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0))
 question = {"model": "library", "messages": [{"role": "user", "content": certificate.prompts[0].question}], "max_tokens": tokens}
@@ -172,7 +172,7 @@ assert tuple(decided) == certificate.prompts[0].decisions
 print(said)
 
 # %% [markdown]
-# The decisions are those of the certificate, one for one. What the options do, on the same question:
+# The decisions equal those of the certificate. The options, on the same question:
 
 # %%
 rows, texts = [], {}
@@ -180,12 +180,12 @@ for options in ({}, {"strength": 0.0}, {"off": True}):
     answer = client.chat.completions.create(**question, extra_body={"stir": options})
     facts = answer.model_extra["stir"]
     texts[str(options)] = answer.choices[0].message.content
-    rows.append((options or "as it is", facts["injected"], facts["probe_tokens"], answer.usage.completion_tokens))
-assert texts[str({"strength": 0.0})] == texts[str({"off": True})]  # an impulse of length 0 is plain decoding
+    rows.append((options or "none", facts["injected"], facts["probe_tokens"], answer.usage.completion_tokens))
+assert texts[str({"strength": 0.0})] == texts[str({"off": True})]  # an impulse of norm 0 gives the vanilla answer
 pd.DataFrame(rows, columns=["stir", "steps steered", "tokens of previews", "tokens of the answer"])
 
 # %% [markdown]
-# At strength 0 the gate still retrieves and previews, and pays for it; the *text* is plain decoding's. `off` asks nothing and costs nothing. A field that the server does not know is refused by name, and never ignored:
+# At strength 0 the gate still retrieves and previews, at the usual cost, but the *text* is the vanilla one. `off` skips the gate and its cost. Unknown fields are refused by name, never ignored:
 
 # %%
 try:
@@ -195,15 +195,15 @@ except openai.BadRequestError as error:
 open_here.close()
 
 # %% [markdown]
-# ## What other targets keep, and lose
+# ## What other targets keep and lose
 #
-# Elsewhere there is mostly room for a vector, and none for a gate. The table says what remains of the method; a target that cannot hold a library refuses it.
+# Most other formats hold vectors, but no gate. The table lists what remains of the method; a target that cannot hold a library refuses it.
 
 # %%
 targets = stir.export_targets(bundle)
 sizes = {}
 for target in targets:
-    out = bundle.folder if target.name == "bundle" else stir.export_library(bundle, place / target.name, to=target.name)
+    out = bundle.folder if target.name == "bundle" else stir.export_library(bundle, root / target.name, to=target.name)
     sizes[target.name] = sum(1 for file in out.rglob("*") if file.is_file())
 pd.DataFrame(
     [(target.name, sizes[target.name], "; ".join(target.kept), "; ".join(target.lost)) for target in targets],
@@ -211,8 +211,8 @@ pd.DataFrame(
 ).set_index("target")
 
 # %% [markdown]
-# A llama.cpp control vector is added at *every* token, prompt included, and at a strength that you give it; STIR adds an action at one token of a step, and only when the gate says so. A result of notebooks 03 to 05 does not carry over
-# to it. `stir certify --target llamacpp` measures the one thing that can be the same, the change in the logits. `stir push` and `stir pull` carry a bundle over a hub, with the same checks at both ends.
+# A llama.cpp control vector is added at *every* token, prompt included, with a strength that you choose; STIR adds an action at one token of a step, and only when the gate commits it. The results of notebooks 03 to 05 therefore do not
+# transfer. `stir certify --target llamacpp` compares what can be equal, the change in the logits. `stir push` and `stir pull` transfer a bundle through a hub, with the same checks at both ends.
 
 # %%
 folder.cleanup()

@@ -9,15 +9,15 @@
 # ---
 
 # %% [markdown]
-# # 08 Ephemeral or persistent? What the KV cache remembers, and what the published code does
+# # 08 Ephemeral or persistent? Impulses in the KV cache, and the published code
 #
-# An impulse is added at one token, once. But that token's keys and values in the blocks above are computed *from* the changed state, and every later token attends to them: as long as that column stands in the cache, the
-# impulse is still there. Whether it stands there in the *next* step is a decision that an implementation can make without noticing. There are two algorithms here:
+# An impulse is added once, at one token. But that token's keys and values in the blocks above are computed *from* the changed state, and every later token attends to them: as long as that column is in the cache, the
+# impulse has an effect. Whether the column is still there in the *next* step is a choice that an implementation can make without noticing. There are two algorithms:
 #
-# - **ephemeral**: every step starts from keys and values computed without any earlier impulse; what stays of an impulse is the text that it led to;
-# - **persistent**: the decoder keeps its cache, and impulses pile up in it.
+# - **ephemeral**: every step starts from keys and values computed without any earlier impulse; only the text remains of an impulse;
+# - **persistent**: the decoder keeps its cache, and impulses accumulate in it.
 #
-# Below: what stays in the cache, in numbers; which part of it the next step feels; what becomes of answers; and what the published code does.
+# This notebook measures what remains in the cache, how it affects the next step and whole answers, and shows what the published code does.
 
 # %%
 import copy
@@ -35,9 +35,9 @@ model = stir.load_model(run.config.model.name)
 bridge, gate = model.bridge, run.config.gate
 
 # %% [markdown]
-# ## What an impulse leaves behind
+# ## What remains of an impulse
 #
-# A recorded answer, its first committed action, and the plain bridge: the cache of everything before the control point, then one pass of the control point's token, clean and kicked.
+# Take a recorded answer, its first committed action, and the plain bridge: the cache of everything before the control point, then one pass of the control point's token, unsteered and steered.
 
 # %%
 answer = next(trace for trace in run.traces() if trace.id == "arithmetic/eval/sum_small:11+15")
@@ -48,7 +48,7 @@ p, layer = step.evidence.position, entry.layer
 impulse = step.decision.alpha * torch.tensor(run.action_rows()[entry.action_row])
 ids = [*answer.prompt_ids, *answer.token_ids]
 print(
-    f"control point {step.m}: {entry.id} x {step.decision.alpha:.3f} behind block {layer}, at token {p}: {step.text!r}, then {following.text!r}"
+    f"control point {step.m}: {entry.id} x {step.decision.alpha:.3f} after block {layer}, at token {p}: {step.text!r}, then {following.text!r}"
 )
 
 
@@ -58,9 +58,9 @@ def add(stream: torch.Tensor, hook) -> torch.Tensor:
     return stream
 
 
-def read(tokens: list[int], cache=None, kicked: bool = False):
-    """Logits [tokens, vocab] of a pass behind a cache (which is left as it is), and the cache with these tokens in it."""
-    hooks = [(f"blocks.{layer}.hook_out", add)] if kicked else []
+def read(tokens: list[int], cache=None, steer: bool = False):
+    """Logits [tokens, vocab] of a pass after a cache (not modified), and the cache extended by these tokens."""
+    hooks = [(f"blocks.{layer}.hook_out", add)] if steer else []
     with torch.inference_mode(), bridge.hooks(fwd_hooks=hooks):
         logits, grown = bridge(torch.tensor([tokens]), past_key_values=copy.deepcopy(cache), use_cache=True, return_type="logits_and_cache")
     return logits[0], grown
@@ -72,50 +72,50 @@ with torch.inference_mode():
     keep = (f"blocks.{layer}.hook_out", lambda stream, hook: seen.update(h=stream[0, 0]))
     bridge.run_with_hooks(torch.tensor([[ids[p]]]), past_key_values=copy.deepcopy(before), fwd_hooks=[keep])
 print(f"the impulse is {impulse.norm() / seen['h'].norm():.0%} of the state that it is added to")
-(first_clean, clean), (first_kicked, kicked) = read([ids[p]], before), read([ids[p]], before, kicked=True)
+(first_unsteered, unsteered), (first_steered, steered) = read([ids[p]], before), read([ids[p]], before, steer=True)
 
 
-def change(ours, theirs, what: str, columns: slice) -> np.ndarray:
-    """Norm of the difference of keys or values over the norm of the clean ones, [layers, tokens]."""
-    found = []
-    for one, other in zip(ours.layers, theirs.layers, strict=True):
-        a, b = (getattr(each, what)[0, :, columns].transpose(0, 1).flatten(1) for each in (one, other))
-        found.append(((a - b).norm(dim=-1) / b.norm(dim=-1)).numpy())
-    return np.stack(found)
+def change(ours, theirs, part: str) -> np.ndarray:
+    """Norm of the difference of keys or values relative to the norm of the unsteered ones, [layers, tokens]."""
+    ratios = []
+    for our_layer, their_layer in zip(ours.layers, theirs.layers, strict=True):
+        a, b = (getattr(each, part)[0].transpose(0, 1).flatten(1) for each in (our_layer, their_layer))
+        ratios.append(((a - b).norm(dim=-1) / b.norm(dim=-1)).numpy())
+    return np.stack(ratios)
 
 
-left = {what: change(kicked, clean, what, slice(None)) for what in ("keys", "values")}
-for what in left:
-    assert not left[what][:, :p].any()  # no earlier token is touched
-    assert not left[what][: layer + 1].any()  # nor any block up to the injected one
-rows = [(what, i, size) for what, sizes in left.items() for i, size in enumerate(sizes[:, p])]
+changes = {part: change(steered, unsteered, part) for part in ("keys", "values")}
+for ratios in changes.values():
+    assert not ratios[:, :p].any()  # earlier tokens do not change
+    assert not ratios[: layer + 1].any()  # nor do blocks up to the injected one
+rows = [(part, i, ratio) for part, ratios in changes.items() for i, ratio in enumerate(ratios[:, p])]
 alt.Chart(pd.DataFrame(rows, columns=["cache", "block", "change"])).mark_line(point=True).encode(
     x=alt.X("block:Q", title="block"),
-    y=alt.Y("change", title="|steered - clean| / |clean|, at the control point", axis=alt.Axis(format="%")),
+    y=alt.Y("change", title="|steered - unsteered| / |unsteered|, at the control point", axis=alt.Axis(format="%")),
     color="cache",
     strokeDash="cache",
 ).properties(width=440, height=200)
 
 # %% [markdown]
-# One column of the cache, in the blocks above the injected one, and nothing else. *This column is the impulse*, as far as later tokens are concerned.
+# One column of the cache changes, in the blocks above the injected one, and nothing else. For later tokens, *this column is the impulse*.
 #
-# ## What the next step feels
+# ## The effect on the next step
 #
-# While the step is decoded, its own tokens attend to that column, so their keys and values differ a little as well. At the end of the step the cache therefore holds two traces of the impulse: the control point's column, and
-# the columns of the step's tokens. The next step's tokens (recorded, the same for all) are now read behind the clean cache, the persistent one, and operations on the persistent one.
+# While the step is decoded, its own tokens attend to that column, so their keys and values differ a little as well. At the end of the step the cache therefore holds two effects of the impulse: the control point's column, and
+# the columns of the step's tokens. The next step's tokens (recorded, the same for all) are now read after the unsteered cache, the persistent one, and modifications of the persistent one.
 
 # %%
 *own, last = step.token_ids
-own_clean, clean_after = read(own, clean)
-own_kicked, kicked_after = read(own, kicked)
+own_unsteered, unsteered_after = read(own, unsteered)
+own_steered, steered_after = read(own, steered)
 
 
-def with_clean(columns: slice, parts: tuple[str, ...] = ("keys", "values")):
-    """The persistent cache with some columns put back as the clean pass computed them."""
-    cache = copy.deepcopy(kicked_after)
-    for one, other in zip(cache.layers, clean_after.layers, strict=True):
+def restored(columns: slice, parts: tuple[str, ...] = ("keys", "values")):
+    """The persistent cache with some columns restored from the unsteered pass."""
+    cache = copy.deepcopy(steered_after)
+    for ours, theirs in zip(cache.layers, unsteered_after.layers, strict=True):
         for part in parts:
-            getattr(one, part)[:, :, columns] = getattr(other, part)[:, :, columns]
+            getattr(ours, part)[:, :, columns] = getattr(theirs, part)[:, :, columns]
     return cache
 
 
@@ -127,53 +127,51 @@ def kl(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 point, rest = slice(p, p + 1), slice(p + 1, None)
 caches = {
-    "persistent": kicked_after,
-    "only the step's tokens remember": with_clean(point),
-    "only the control point remembers": with_clean(rest),
-    "only its keys": with_clean(slice(p, None), ("values",)),
-    "only its values": with_clean(slice(p, None), ("keys",)),
-    "ephemeral (all put back)": with_clean(slice(p, None)),
+    "persistent": steered_after,
+    "control point restored": restored(point),
+    "step's tokens restored": restored(rest),
+    "all values restored": restored(slice(p, None), ("values",)),
+    "all keys restored": restored(slice(p, None), ("keys",)),
+    "ephemeral (all restored)": restored(slice(p, None)),
 }
-nextly = [last, *following.token_ids]  # from the next control point to the one after it, read unsteered
-base, _ = read(nextly, clean_after)
-felt = {name: kl(read(nextly, cache)[0], base) for name, cache in caches.items()}
-assert felt["ephemeral (all put back)"].max() < 1e-9
+next_step = [last, *following.token_ids]  # from the next control point to the one after it, read unsteered
+base, _ = read(next_step, unsteered_after)
+effects = {name: kl(read(next_step, cache)[0], base) for name, cache in caches.items()}
+assert effects["ephemeral (all restored)"].max() < 1e-9
 
-within = kl(torch.cat([first_kicked, own_kicked]), torch.cat([first_clean, own_clean]))
+within = kl(torch.cat([first_steered, own_steered]), torch.cat([first_unsteered, own_unsteered]))
 print(
-    f"the impulse's own step: KL {within[0]:.4f} nats at its control point, mean {within[1:].mean():.4f} over the {len(own)} tokens behind it"
+    f"the impulse's own step: KL {within[0]:.4f} nats at its control point, mean {within[1:].mean():.4f} over the {len(own)} tokens after it"
 )
 pd.DataFrame(
     {
         name: {"at the next control point": float(k[0]), "mean over the next step": float(k[1:-1].mean()), "at the one after": float(k[-1])}
-        for name, k in felt.items()
+        for name, k in effects.items()
     }
 ).T.round(5)
 
 # %%
-labels = [f"{i} {model.tokenizer.decode([token])!r}" for i, token in enumerate(nextly)]
-shown = [(name, label, float(k)) for name in list(caches)[:3] for label, k in zip(labels, felt[name], strict=True)]
+labels = [f"{i} {model.tokenizer.decode([token])!r}" for i, token in enumerate(next_step)]
+shown = [(name, label, float(k)) for name in list(caches)[:3] for label, k in zip(labels, effects[name], strict=True)]
 alt.Chart(pd.DataFrame(shown, columns=["cache", "token", "kl"])).mark_line(point=True).encode(
-    x=alt.X(
-        "token", sort=None, title="behind this token (0: the next control point)", axis=alt.Axis(labelAngle=-60, labelFont="monospace")
-    ),
-    y=alt.Y("kl", title="KL(with that cache || clean), nats"),
+    x=alt.X("token", sort=None, title="after this token (0: the next control point)", axis=alt.Axis(labelAngle=-60, labelFont="monospace")),
+    y=alt.Y("kl", title="KL(with this cache || unsteered), nats"),
     color=alt.Color("cache", sort=None, legend=alt.Legend(orient="top", labelLimit=220)),
     strokeDash=alt.StrokeDash("cache", sort=None),
 ).properties(width=480, height=200)
 
 # %% [markdown]
-# Two things to read off. The impulse acts where the text is *open*: at its own control point, and at the delimiters behind, where a step ends and anything may begin; inside a step, where the next word is all but settled, there is little for it to
-# move. And both traces count: cleaning the control point's column alone is not *ephemeral*.
+# Two observations. The impulse matters where the next token is uncertain: at its own control point and at later delimiters, where a new step begins. Inside a step the next token is nearly determined, and the effect is small.
+# And both effects matter: restoring the control point's column alone is not *ephemeral*.
 #
-# ## Putting it back costs one pass
+# ## Restoring the cache costs one pass
 #
-# Ephemeral needs no second run of the prefix: keep the control point's clean column, and read the step's tokens once more behind it, all in parallel. That it is the same as sending the whole text again is checkable:
+# Ephemeral needs no second run of the prefix: restore the control point's unsteered column, and read the step's tokens once more after it, all in parallel. We check that this equals sending the whole text again:
 
 # %%
 whole, _ = read(ids[: p + 1 + len(own)])
-print(f"largest difference of the logits: {float((whole[-len(own) :] - own_clean).abs().max()):.1e}")
-assert torch.allclose(whole[-len(own) :], own_clean, atol=2e-3)
+print(f"largest difference of the logits: {float((whole[-len(own) :] - own_unsteered).abs().max()):.1e}")
+assert torch.allclose(whole[-len(own) :], own_unsteered, atol=2e-3)
 
 sent = sum(
     (len(s.decision.scored) + 1 if s.decision.scored else 0) * (s.evidence.position + 1)
@@ -188,19 +186,19 @@ print(
 )
 
 # %% [markdown]
-# ## A whole answer, read both ways
+# ## A whole answer, read in both modes
 #
-# `stir.read_tokens` reads a recorded answer again under either persistence: at every token, the divergence of the steered model from the plain one behind the same text. The words are the recorded ones in both, so this is
-# what *would be felt* at each place.
+# `stir.read_tokens` reads a recorded answer again in either mode: at every token, the divergence of the steered model from the unsteered one after the same text. Both use the recorded tokens, so the figure shows
+# the effect at each position for the same text.
 
 # %%
 session = stir.open_session(run, model)
 persistent = stir.with_changes(gate, persistence="persistent")
 readings = {"ephemeral": stir.read_tokens(session, answer, gate), "persistent": stir.read_tokens(session, answer, persistent)}
-frame = pd.concat([stir.to_frame(found).assign(persistence=name) for name, found in readings.items()])
+frame = pd.concat([stir.to_frame(tokens).assign(persistence=name) for name, tokens in readings.items()])
 live = {step.m for step in answer.steps if step.decision.chosen}
 ephemeral = frame[frame["persistence"] == "ephemeral"]
-assert (ephemeral.loc[~ephemeral["m"].isin(live), "kl"] == 0).all()  # nothing is left outside a steered step
+assert (ephemeral.loc[~ephemeral["m"].isin(live), "kl"] == 0).all()  # no effect outside steered steps
 starts = ephemeral.groupby("m")["position"].min()
 rules = pd.DataFrame([(at, "steered" if number in live else "not steered") for number, at in starts.items()], columns=["position", "step"])
 lines = (
@@ -231,20 +229,20 @@ alt.layer(marks, lines).properties(width=560, height=220)
 # %%
 outside = frame[~frame["m"].isin(live) & (frame["m"] > min(live))]
 print(
-    f"steps that were not steered themselves, behind the first impulse ({outside['position'].nunique()} tokens): mean KL",
+    f"unsteered steps after the first impulse ({outside['position'].nunique()} tokens): mean KL",
     outside.groupby("persistence")["kl"].mean().round(4).to_dict(),
 )
 later = frame[frame["m"].isin(live) & (frame["m"] > min(live))]
 print(
-    f"steered steps behind the first ({later['position'].nunique()} tokens): mean KL",
+    f"steered steps after the first ({later['position'].nunique()} tokens): mean KL",
     later.groupby("persistence")["kl"].mean().round(4).to_dict(),
 )
 
 # %% [markdown]
 # ## Two algorithms, two answers
 #
-# Does it matter for what is written? The recorded answers are ephemeral; a few are taken up again at their first committed action, which is kept, under a gate that differs in nothing but `persistence` (`stir.what_if`; decoding the whole
-# answer with `stir.steer` gives the same). Both are the same, word for word and decision for decision, up to the end of the first steered step: only then is there something to remember.
+# Does this change answers? The recorded answers are ephemeral. A few of them are resumed at their first committed action, which is kept, under a gate that differs only in `persistence` (`stir.what_if`; decoding the whole
+# answer with `stir.steer` gives the same). Both are equal, token for token and decision for decision, up to the end of the first steered step; the modes differ only after that.
 
 # %%
 budget = stir.with_changes(run.config.decode, max_new_tokens=80)
@@ -279,14 +277,14 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# So little is left in the cache, and yet texts can part: decisions of the gate hang on thousandths (notebook 03), and greedy decoding needs only one. A handful of answers of a small model shows that the two are different programs, not which is better. That is an evaluation: `stir eval RUN --methods stir stir:persistence=persistent`.
+# The effect in the cache is small, and yet texts can diverge: decisions of the gate depend on thousandths (notebook 03), and one changed token is enough under greedy decoding. A few answers of a small model show that the two modes are different algorithms, not which is better. To compare them, run `stir eval RUN --methods stir stir:persistence=persistent`.
 #
 # ## What the published code does
 #
-# It sends **the whole text again for every preview and every step**. So each step starts from keys and values without any earlier impulse: the published algorithm is *ephemeral*, not by a line that says so, but because there is no cache to remember
-# anything. Parity is therefore measured on `ephemeral`, which is the default here.
+# It sends **the whole text again for every preview and every step**. Each step therefore starts from keys and values without any earlier impulse: the published algorithm is *ephemeral*, because no cache is kept between
+# steps. Parity is measured on `ephemeral`, which is the default here.
 #
-# Sending text instead of tokens has a second consequence. Text that the model *wrote* as some tokens may be *read* back as others:
+# Sending text instead of tokens has a second consequence. Text that the model *generated* as some tokens may be *tokenised* again as others:
 
 # %%
 text = model.prompt_text(list(answer.prompt_ids)) + model.text(answer.token_ids[: p + 1 - len(answer.prompt_ids)])
@@ -313,5 +311,5 @@ assert all(abs(row["as generated"] - recorded[row["entry"]]) < 1e-3 for _, row i
 here[["entry", "kind", "as generated", "tokenised again"]].sort_values("as generated", ascending=False).head(6).round(3)
 
 # %% [markdown]
-# The state at the control point, which is compared with the keys and which the impulse is added to, is then the state of *another token*. This project keeps the generated ids, so that the state is the one the model was in; `compat = true` in a run's config
-# reproduces the published round trip, in mining as in steering. Use one or the other for both: as the last column shows, keys mined from one kind of state lie far from states of the other kind.
+# The state at the control point, which is compared with the keys and changed by the impulse, is then the state of *another token*. This project keeps the generated ids, so that the state is the one the model was in; `compat = true` in a run's config
+# reproduces the published round trip, in mining and in steering. Use the same setting for both: as the last column shows, keys mined from one kind of state are far from states of the other kind.
