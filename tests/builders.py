@@ -1,4 +1,4 @@
-"""Tiny random models, made on the spot, whose every number can be checked against the plain Hugging Face model."""
+"""Tiny random models and records for tests; every number can be checked against the plain Hugging Face model."""
 
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,11 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     inner.train_from_iterator(CORPUS, trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=CHAT)
     made.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)  # the bridge reads it again from where it lies
+    return AutoTokenizer.from_pretrained(folder)  # the bridge reads it again from this folder
 
 
 def make_hf(kind: str, vocab: int, layers: int = 4) -> Any:
-    """A random causal language model, wide enough initialised that its tokens vary."""
+    """A random causal language model, initialised with a scale at which its tokens vary."""
     shape: dict[str, Any] = {
         "vocab_size": vocab,
         "hidden_size": 32,
@@ -72,7 +72,7 @@ def make_pair(
 
 
 def make_entry(name: str, m: int, layer: int = 0, quality: float = 1.0, kind: EntryKind = "corrective", **more: Any) -> Entry:
-    """A library entry with the given facts and harmless others."""
+    """A library entry with the given fields and defaults for the others."""
     facts: dict[str, Any] = {"pair": 0, "problem_id": "p", "reward_pos": quality, "reward_neg": 0.0, "positives": (0,), "negatives": (1,)}
     facts |= {"key_row": 0, "action_row": None, "key_norm": 1.0, "action_norm": None, "reachable": True}
     return Entry(id=name, kind=kind, m=m, layer=layer, quality=quality, **(facts | more))

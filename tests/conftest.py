@@ -1,4 +1,4 @@
-"""What all tests share: places of their own, a tokenizer, a tiny random Llama and its Hugging Face twin."""
+"""Fixtures of all tests: private folders, a tokenizer, a tiny random Llama and the same model in plain Hugging Face."""
 
 import copy
 import itertools
@@ -15,12 +15,12 @@ from tests.builders import make_hf, make_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("STIR_CACHE", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
-"""Settings that say what the tests may use; all others of the user's are taken away."""
+"""Settings of the user that tests may read; all others are removed."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The user's home, caches and settings are out of reach; models are converted once, into ``STIR_CACHE`` or ``build/test-models``."""
+    """Hide the user's home, caches and settings. Models are converted once, into ``STIR_CACHE`` or ``build/test-models``."""
     home = tmp_path_factory.mktemp("home")
     browsers = Path.home() / ".cache" / "ms-playwright"
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +31,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("STIR_CACHE", os.environ.get("STIR_CACHE") or str(ROOT / "build" / "test-models"))
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
-        patch.setenv("STIR_RUNS", str(home / "shared-runs"))  # of fixtures that several tests share
+        patch.setenv("STIR_RUNS", str(home / "shared-runs"))  # for fixtures that several tests share
         yield home
 
 
@@ -40,7 +40,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(autouse=True)
 def own_runs(own_home: Path) -> Iterator[None]:
-    """Each test has a folder of runs of its own, where edits of the embedded run go too."""
+    """Give each test its own folder of runs, which also receives edits of the embedded run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STIR_RUNS", str(own_home / "runs" / str(next(NUMBERS))))
         yield
@@ -53,7 +53,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFa
 
 @pytest.fixture(scope="session")
 def llama_pair(tokenizer: PreTrainedTokenizerFast) -> tuple[LoadedModel, Any]:
-    """The loaded tiny model and its Hugging Face twin with the same weights; a test that leaves something on the twin takes a copy."""
+    """The loaded tiny model and a plain Hugging Face model with the same weights; a test that modifies the latter must copy it."""
     hf = make_hf("llama", len(tokenizer))
     return boot("tiny/llama", copy.deepcopy(hf), tokenizer, weights_sha256="0" * 64), hf
 

@@ -1,4 +1,4 @@
-"""The public surface: which names there are, what stands in them, and what looking at them costs."""
+"""The public interface: its names, their documentation, and the cost of importing them."""
 
 import importlib
 import inspect
@@ -25,11 +25,11 @@ read_tokens redecide register_segmenter register_selector register_task report_t
 to_frame what_if with_changes
 """
 STABLE = NAMES.split()
-"""Names that people's notebooks use: adding one adds it here, and none is ever taken away or renamed."""
+"""Names that users depend on: new names are added here, and none is removed or renamed."""
 FUNCTIONS = [name for name in STABLE if name[0].islower()]
 CLASSES = [name for name in STABLE if name[0].isupper()]
 PAPER = {"harvest_run", "select_basis", "redecide", "logit_lens"}
-"""Functions that do what somebody has published, and say who."""
+"""Functions that implement published methods and must cite them."""
 
 
 def test_the_names_are_the_stable_ones() -> None:
@@ -39,8 +39,8 @@ def test_the_names_are_the_stable_ones() -> None:
         assert getattr(stir, name).__name__ == name
 
 
-def test_no_name_is_a_modules_own() -> None:
-    """Importing ``stir_core.harvest.states`` binds ``harvest`` in the package, over any function of that name."""
+def test_no_public_name_is_also_a_module() -> None:
+    """Importing ``stir_core.harvest.states`` binds ``harvest`` in the package and would replace a function of that name."""
     assert {module.name for module in pkgutil.iter_modules(stir.__path__)} & set(STABLE) == set()
 
 
@@ -51,7 +51,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_is_typed_and_says_what_it_gives_and_refuses(name: str) -> None:
+def test_a_function_is_typed_and_documents_returns_and_errors(name: str) -> None:
     function = inspect.unwrap(getattr(stir, name))
     signature, doc = inspect.signature(function), inspect.getdoc(function) or ""
     assert signature.return_annotation is not inspect.Signature.empty
@@ -65,7 +65,7 @@ def test_a_function_is_typed_and_says_what_it_gives_and_refuses(name: str) -> No
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_class_documents_what_one_can_ask_it(name: str) -> None:
+def test_a_class_documents_its_public_members(name: str) -> None:
     cls = getattr(stir, name)
     assert inspect.getdoc(cls)
     own = {key: value for key, value in vars(cls).items() if not key.startswith("_") and key not in ("model_config", "model_post_init")}
@@ -74,7 +74,7 @@ def test_a_class_documents_what_one_can_ask_it(name: str) -> None:
     assert [key for key, function in asked.items() if "return" not in function.__annotations__] == []
 
 
-def test_looking_at_a_run_loads_no_model_library() -> None:
+def test_opening_a_run_loads_no_model_library() -> None:
     code = (
         "import sys, time; import stir_core as stir\n"
         "heavy = ('torch', 'transformers', 'transformer' + '_lens', 'pandas', 'numpy', 'scipy', 'pydantic')\n"
@@ -118,7 +118,7 @@ def test_the_runs_own_settings_select_its_own_basis() -> None:
         stir.open_library(run, "best")
 
 
-def test_a_causal_study_is_read_with_the_continuations_that_it_sums_up(tmp_path) -> None:
+def test_a_causal_study_is_read_with_its_continuations(tmp_path) -> None:
     report, rolls = stir.read_causal(stir.open_run("demo"))
     assert (len(rolls), sum(roll.decoded for roll in rolls)) == (report.rolls, report.tokens)
     frame = stir.to_frame(rolls).pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
@@ -138,7 +138,7 @@ def test_redeciding_with_the_same_gate_gives_the_recorded_decisions() -> None:
     assert all(step.decision and step.decision.chosen is None for step in stir.redecide(run.traces()[0], run.config.gate, closed))
 
 
-def test_changes_are_checked_and_leave_everything_else_as_it_is() -> None:
+def test_changes_are_validated_and_keep_other_settings() -> None:
     config = stir.RunConfig(seed=3, gate=GateConfig(rho=0.7))
     changed = stir.with_changes(config, gate={"beta": 5.0})
     assert changed == config.model_copy(update={"gate": GateConfig(rho=0.7, beta=5.0)})
@@ -152,7 +152,7 @@ def test_changes_are_checked_and_leave_everything_else_as_it_is() -> None:
             stir.with_changes(config, gate=wrong)
 
 
-def test_a_stage_that_is_none_is_refused_before_anything_is_made(tmp_path) -> None:
+def test_an_unknown_stage_is_refused_before_anything_is_made(tmp_path) -> None:
     with pytest.raises(ConfigError, match="no stage 'bases': take one of rollouts, states, actions, basis, steered"):
         stir.harvest_run(stir.RunConfig(), tmp_path / "run", until="bases")
     assert not (tmp_path / "run").exists()
@@ -172,14 +172,14 @@ def test_the_readmes_example_runs(tmp_path) -> None:
 
 
 def _function(value: Any) -> Any:
-    """The function behind a method or property; ``None`` for a field."""
+    """The function of a method or property; ``None`` for a field."""
     if isinstance(value, property):
         return value.fget
     value = getattr(value, "__func__", value)
     return value if inspect.isfunction(value) else None
 
 
-def test_targets_say_what_they_keep_and_whether_they_can_hold_a_library(tmp_path) -> None:
+def test_targets_list_what_they_keep_and_refuse_libraries(tmp_path) -> None:
     found = {target.name: target for target in stir.export_targets("demo")}
     assert list(found) == ["bundle", "published", "easysteer", "gguf"]
     assert all(target.kept and target.lost for target in found.values())

@@ -1,4 +1,4 @@
-"""The command line: exit codes, one-line refusals, and the JSON that others build on."""
+"""The command line: exit codes, one-line refusals, and JSON output."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from stir_core.store.tensors import write_tensors
 
 
 def refused(capsys, argv: list[str]) -> str:
-    """The one line on stderr of a command that must exit with 2."""
+    """Run a command that must exit with 2 and return its one line on stderr."""
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -101,7 +101,7 @@ def test_an_unknown_model(capsys, tmp_path, name, message):
     assert message in refused(capsys, ["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")])
 
 
-def test_a_folder_that_is_no_model(capsys, tmp_path):
+def test_a_folder_without_a_model(capsys, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "c.toml").write_text(f'[model]\nname = "{tmp_path}"\n')
     assert "holds no .safetensors weights" in refused(capsys, ["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")])
@@ -122,7 +122,7 @@ def test_no_such_run_or_config(capsys, tmp_path):
 
 
 def test_run_status_show_and_trace_on_a_tiny_model(capsys, tmp_path, tiny_folder):
-    """The commands in a user's order, on a random model that is never right: an empty library, reported as one."""
+    """The commands in the usual order, on a random model that is never right: the library is empty and reported as such."""
     (tmp_path / "tiny.toml").write_text(
         f'delimiter = "e"\n[model]\nname = "{tiny_folder}"\n[task]\nn_train = 2\nn_eval = 1\ntemplate = "plain"\n'
         "[rollouts]\nk = 2\nmax_new_tokens = 12\n[mining]\nlayers = [1]\n[decode]\nmax_new_tokens = 12\n"

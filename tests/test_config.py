@@ -1,4 +1,4 @@
-"""Configs: strict, answered with the right word, and digests that follow exactly what a stage depends on."""
+"""Configs: validation with helpful messages, and digests that cover exactly the settings of a stage."""
 
 import tomllib
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_layers_of_a_thirty_block_model(specs, layers):
 
 
 @pytest.mark.parametrize("spec", [30, -31, 1.5, "x", "1/0", "a/b"])
-def test_a_layer_that_is_not_there(spec):
+def test_a_layer_outside_the_model(spec):
     with pytest.raises(ConfigError, match="layer"):
         resolve_layers((spec,), 30)
 

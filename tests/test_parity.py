@@ -1,4 +1,4 @@
-"""``compat`` mode against the published code's own outputs, where they are at hand (CI sets STIR_GOLDEN_ROOT)."""
+"""``compat`` mode against outputs of the published code, if STIR_GOLDEN_ROOT names them (CI does)."""
 
 import os
 from pathlib import Path

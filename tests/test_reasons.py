@@ -1,8 +1,7 @@
-"""Why the gate decided as it did: a value with its numbers, worded in one place, and read from the sentences that schema 1 stored."""
+"""Reasons of gate decisions: values with numbers, worded in one place, and parsed from the sentences that schema 1 stored."""
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +12,7 @@ from stir_core.records import Decision, Manifest, Reason, ReasonKind, Scored, St
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Run
 
-STORED = {  # what schema 1 wrote -> what is read
+STORED = {  # sentence of schema 1 -> parsed reason
     "variant no_memory: always null": Reason(kind="vanilla"),
     "control point 0 is never steered": Reason(kind="start"),
     "control point 1 lies outside 3..6": Reason(kind="before_window", value=1, limit=3),
@@ -35,26 +34,26 @@ REWORDED = {"vanilla", "before_window", "after_window", "too_few_entries", "no_s
 
 
 @pytest.mark.parametrize("sentence", STORED)
-def test_a_stored_sentence_is_read_as_its_rule_and_numbers(sentence):
+def test_a_stored_sentence_is_parsed_into_its_kind_and_numbers(sentence):
     reason = Reason.model_validate(sentence)
     assert reason == STORED[sentence]
     assert (str(reason) == sentence) is (reason.kind not in REWORDED)
     assert Reason.model_validate_json(reason.model_dump_json()) == reason
 
 
-def test_every_kind_was_stored_and_is_worded():
+def test_every_kind_has_a_stored_sentence_and_wording():
     assert {reason.kind for reason in STORED.values()} == set(get_args(ReasonKind))
     assert len({str(reason) for reason in STORED.values()}) == len(STORED)
 
 
 @pytest.mark.parametrize("sentence", ["", "Forced", "forced ", "best p1 high <= null 0.5", "it felt right", "no library\n"])
-def test_what_schema_1_never_wrote_is_refused(sentence):
+def test_other_sentences_are_refused(sentence):
     with pytest.raises(ValidationError):
         Reason.model_validate(sentence)
 
 
 @pytest.mark.parametrize("given", [{"kind": "above_null", "entry_id": "a", "value": 1.0}, {"kind": "below_min_sim", "value": 0.5}])
-def test_a_reason_has_the_numbers_that_it_is_worded_with(given):
+def test_a_reason_needs_the_numbers_of_its_wording(given):
     with pytest.raises(ValidationError, match="needs limit"):
         Reason.model_validate(given)
 
@@ -79,7 +78,7 @@ def sides(data: Any) -> list[tuple[str, StepEvidence | Decision]]:
     return [*below, (data["reason"], Decision.model_validate(data))] if "score_null" in data else below
 
 
-def test_every_stored_reason_of_the_embedded_run_is_read(demo):
+def test_every_stored_reason_of_the_embedded_run_is_parsed(demo):
     lines = [line for path in sorted(demo.path.rglob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
     stored = [side for line in lines if "score_null" in line for side in sides(json.loads(line))]
     kinds: Counter[str] = Counter()
@@ -97,7 +96,7 @@ def test_every_stored_reason_of_the_embedded_run_is_read(demo):
     assert sum(kinds.values()) == len(stored) > 1000
 
 
-def test_the_embedded_run_is_of_schema_1_and_its_decisions_are_those_of_todays_gate(demo):
+def test_the_embedded_run_has_schema_1_and_todays_gate_reproduces_its_decisions(demo):
     assert {demo.manifest(stage).schema_version for stage in demo.stages()} == {1}
     traces = read_records(demo.folder("steered") / "steered.jsonl", Trace)
     steps = [(trace.id, step) for trace in traces for step in trace.steps]
@@ -115,7 +114,4 @@ def test_a_new_manifest_is_of_schema_2_and_a_later_one_is_refused(demo):
 
 @pytest.fixture(scope="module")
 def demo() -> Run:
-    folder = Path(__file__).parents[1] / "stir_core" / "assets" / "demo"
-    if not (folder / "run.json").is_file():
-        pytest.skip("no embedded run in this checkout")
     return Run.open("demo")

@@ -1,4 +1,4 @@
-"""Requests: declared once, refused in one line, and the same from the command line, from Python and on disk."""
+"""Requests: declared once, refused in one line, and equal from the command line, from Python and on disk."""
 
 import argparse
 import shlex
@@ -31,7 +31,7 @@ def parsed(kind, words: list[str]):
 
 @pytest.mark.parametrize("kind", REQUESTS)
 @pytest.mark.parametrize("full", [False, True])
-def test_a_request_comes_back_from_its_flags(kind, full):
+def test_a_request_round_trips_through_its_flags(kind, full):
     request = kind(**FULL[kind]) if full else kind()
     words = flags_of(request)
     assert parsed(kind, words) == request and bool(words) == full
@@ -44,7 +44,7 @@ def test_every_setting_has_its_help(kind):
 
 
 @pytest.mark.parametrize("command", ["eval", "causal", "critical", "sweep", "trace", "whatif", "run", "estimate"])
-def test_every_command_says_how_it_is_used(command, capsys):
+def test_every_command_has_a_usage_line(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and "--" in capsys.readouterr().out
@@ -66,14 +66,14 @@ def test_every_command_says_how_it_is_used(command, capsys):
         ("whatif demo hi --at 1 --strength=-1", "config key gate.k_scale = -1.0: input should be"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(words, said, capsys):
+def test_invalid_values_are_refused_in_one_line(words, said, capsys):
     assert main(words.split()) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"stir: {said}") and line.count("\n") == 1
 
 
 @pytest.mark.parametrize("measure", [stir.measure_causal, stir.evaluate_methods])
-def test_python_refuses_the_same_before_it_looks_at_the_model(measure):
+def test_python_refuses_the_same_before_it_uses_the_model(measure):
     run = stir.open_run("demo")
     with pytest.raises(ConfigError, match="unknown setting rowz: did you mean rows"):
         measure(run, None, rowz=3)
@@ -81,7 +81,7 @@ def test_python_refuses_the_same_before_it_looks_at_the_model(measure):
         measure(run, None, max_new_tokens=0)
 
 
-def test_what_lies_on_disk_is_a_request_that_was_settled():
+def test_specs_on_disk_are_resolved_requests():
     run = stir.open_run("demo")
     for spec in (CausalFolder(run).spec(), *(folder.spec() for folder in evaluations(run))):
         again = type(spec).model_validate_json(spec.model_dump_json())
@@ -90,7 +90,7 @@ def test_what_lies_on_disk_is_a_request_that_was_settled():
         assert kind.model_fields.keys() <= spec.model_fields.keys()
 
 
-def test_settings_of_an_answer_that_are_not_given_leave_the_config_itself():
+def test_omitted_decode_settings_return_the_config_itself():
     parser, config = argparse.ArgumentParser(), RunConfig()
     add_answering(parser)
     assert answering(parser.parse_args([]), config) is config

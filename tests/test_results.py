@@ -1,4 +1,4 @@
-"""The page of results is put together from the reports that lie beside the data, and what is written by hand stays."""
+"""The results page is assembled from the reports beside the data, and hand-written text is kept."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def run_main(runs, *more) -> int:
     return main(["--runs", str(runs / "runs"), "--file", str(runs / "results.toml"), "--page", str(runs / "page.md"), *more])
 
 
-def test_reports_are_put_in_and_hand_written_text_stays(runs):
+def test_reports_are_inserted_and_hand_written_text_is_kept(runs):
     assert run_main(runs) == 0
     page = (runs / "page.md").read_text()
     assert "### x: t eval" in page and "### Sweep" in page and "| a table |" in page
@@ -64,7 +64,7 @@ def test_reports_are_put_in_and_hand_written_text_stays(runs):
     assert "By hand." in again and "stale" not in again and again.count("### Sweep") == 1
 
 
-def test_the_commands_name_no_folder_of_this_machine(runs):
+def test_commands_contain_no_local_folders(runs):
     experiment = {"run": "small", "commands": ["stir run configs/small.toml"]}
     assert commands(experiment, runs / "runs") == ["stir run configs/small.toml", "stir eval runs/small --n 5"]
     run_main(runs)
@@ -77,7 +77,7 @@ def test_a_missing_run_is_one_line(runs, capsys):
     assert capsys.readouterr().err.startswith("results: no run at")
 
 
-def test_the_readmes_table_is_the_page_of_results():
+def test_the_readmes_table_agrees_with_the_results_page():
     readme, page = README.read_text(encoding="utf-8"), PAGE.read_text(encoding="utf-8")
     assert with_table(readme, page) == readme, "copy it again with `python -m benchmarks.results --readme`"
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme_table(page).splitlines()[2:]]

@@ -1,9 +1,9 @@
-"""Seeds are functions of names: fixed for ever, different for different names."""
+"""Seeds are functions of names: stable over versions, different for different names."""
 
 from stir_core.seeding import generator_for, seed_for
 
 
-def test_seeds_are_fixed_for_ever():
+def test_seeds_never_change():
     assert seed_for(0, "rollout", "gsm8k/train/1", 3) == 7834596194448354844
 
 

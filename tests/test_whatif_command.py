@@ -1,4 +1,4 @@
-"""``stir whatif``: changes in the order in which they are written, refusals before a model is loaded."""
+"""``stir whatif``: changes in the order given, and refusals before a model is loaded."""
 
 import argparse
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def parse(*words: str) -> argparse.Namespace:
     return parser.parse_args(["demo", "p", *words])
 
 
-def test_every_at_begins_a_change_and_what_stands_behind_belongs_to_it() -> None:
+def test_options_after_each_at_belong_to_its_change() -> None:
     found = parse("--at", "2", "--force", "p1c", "--alpha", "-0.5", "--at", "3", "--deny", "--then", "null", "--at", "4").chain
     assert found == [{"m": 2, "to": "p1c", "alpha": -0.5}, {"m": 3, "to": "null", "then": "null"}, {"m": 4}]
 
@@ -34,7 +34,7 @@ def test_every_at_begins_a_change_and_what_stands_behind_belongs_to_it() -> None
         ([], "--at"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+def test_invalid_options_are_refused(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
     with pytest.raises(SystemExit):
         parse(*words)
     assert said in capsys.readouterr().err

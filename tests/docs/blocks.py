@@ -1,4 +1,4 @@
-"""What a documentation page asks its reader to run: its code blocks, and the command lines in them."""
+"""Parse a documentation page: its code blocks, and the command lines in them."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 
 NOT_RUN = re.compile(r"<!-- not run: (\S.*?) -->")
-"""Stands right before a Python block that is not run, with the reason."""
+"""Marks the next Python block as not run, with the reason."""
 FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([\w+-]*)(.*)$")
 INDENTED = re.compile(r"^(?: {4,}|\t)(?:\$ )?(stir .*)$")
 INLINE = re.compile(r"(?<!`)`(stir [^`]+)`(?!`)")
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One command line of a page, as words; what is piped or chained is several of them."""
+    """One command line of a page, as words; piped or chained commands are separate lines."""
 
     page: str
     line: int
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """Every page whose code is held to: those of the repository's root that people follow, and all of docs/."""
+    """Every page whose code is checked: README.md, CONTRIBUTING.md and all of docs/."""
     named = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
     return [path for path in named if path.exists()] + sorted((ROOT / "docs").rglob("*.md"))
 
@@ -52,7 +52,7 @@ def blocks(page: Path) -> list[Block]:
         ValueError: a fence that never ends.
     """
     shown = page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
-    found: list[Block] = []
+    parsed: list[Block] = []
     opened: tuple[str, str, str, int, str | None] | None = None
     body: list[str] = []
     reason: str | None = None
@@ -63,7 +63,7 @@ def blocks(page: Path) -> list[Block]:
         elif opened is not None and mark and mark[2].startswith(opened[1]) and not mark[3] and not mark[4].strip():
             indent, _, language, first, why = opened
             text = "\n".join(each.removeprefix(indent) for each in body) + "\n"
-            found.append(Block(shown, first, language, text, why))
+            parsed.append(Block(shown, first, language, text, why))
             opened = None
         elif opened is not None:
             body.append(line)
@@ -72,11 +72,11 @@ def blocks(page: Path) -> list[Block]:
             reason = said[1] if said else None
     if opened is not None:
         raise ValueError(f"{shown}:{opened[3] - 1} opens a block that never ends")
-    return found
+    return parsed
 
 
 def command_lines(page: Path) -> Iterator[Line]:
-    """Every command line of a page: in shell blocks, and the indented ``stir ...`` lines outside of all blocks."""
+    """Every command line of a page: in shell blocks, and indented ``stir ...`` lines outside blocks."""
     inside: set[int] = set()
     shown = page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
     for block in blocks(page):
@@ -88,7 +88,7 @@ def command_lines(page: Path) -> Iterator[Line]:
         waiting, first = "", block.line
         for number, row in enumerate(rows, start=block.line):
             if prompted and not waiting and not row.startswith("$ "):
-                continue  # what the command printed
+                continue  # output of the command
             first = first if waiting else number
             waiting += row.removeprefix("$ ")
             if waiting.endswith("\\"):
@@ -97,21 +97,21 @@ def command_lines(page: Path) -> Iterator[Line]:
             yield from chained(shown, first, waiting)
             waiting = ""
     for number, row in enumerate(page.read_text("utf-8").splitlines(), start=1):
-        if number not in inside and (found := INDENTED.match(row)):
-            yield from chained(shown, number, found[1])
+        if number not in inside and (match := INDENTED.match(row)):
+            yield from chained(shown, number, match[1])
 
 
 def inline_commands(page: Path) -> Iterator[Line]:
-    """Every ``stir ...`` that stands in a sentence, outside of all blocks."""
+    """Every inline ``stir ...`` in the text, outside blocks."""
     inside = {number for block in blocks(page) for number in range(block.line, block.line + block.text.count("\n"))}
     shown = page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
     for number, row in enumerate(page.read_text("utf-8").splitlines(), start=1):
         if number not in inside:
-            yield from (Line(shown, number, tuple(found[1].split())) for found in INLINE.finditer(row))
+            yield from (Line(shown, number, tuple(match[1].split())) for match in INLINE.finditer(row))
 
 
 def chained(page: str, number: int, text: str) -> Iterator[Line]:
-    """One line of a shell as its single commands, without comments, redirections and what is set before them."""
+    """Split a shell line into its commands, without comments, redirections and variable assignments."""
     words: list[str] = []
     for word in [*shlex.split(without_comment(text)), ";"]:
         if word not in ENDS and not word.endswith(";"):
@@ -127,7 +127,7 @@ def chained(page: str, number: int, text: str) -> Iterator[Line]:
 
 
 def without_comment(text: str) -> str:
-    """A shell line up to its comment; a # inside quotes begins none."""
+    """A shell line without its comment; a # inside quotes does not start one."""
     for mark in COMMENT.finditer(text):
         before = text[: mark.start()]
         if before.count('"') % 2 == 0 and before.count("'") % 2 == 0:
@@ -137,7 +137,7 @@ def without_comment(text: str) -> str:
 
 def without_redirections(words: list[str]) -> list[str]:
     """Words without ``> file``, ``2>&1``, ``< file`` and a closing ``&``."""
-    found: list[str] = []
+    kept: list[str] = []
     skip = False
     for word in words:
         if skip or re.fullmatch(r"\d?>&\d|&", word):
@@ -145,5 +145,5 @@ def without_redirections(words: list[str]) -> list[str]:
         elif re.fullmatch(r"\d?>{1,2}|<", word):
             skip = True
         else:
-            found.append(word)
-    return found
+            kept.append(word)
+    return kept

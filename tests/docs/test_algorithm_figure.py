@@ -1,11 +1,11 @@
-"""The drawing of Stage III is what its script draws, and it stands in the page that explains it."""
+"""The committed drawing of Stage III equals the output of its script, and its page shows it."""
 
 from xml.etree import ElementTree
 
 from scripts.algorithm_figure import DRAWING, drawn
 
 
-def test_the_drawing_is_the_scripts_own() -> None:
+def test_the_committed_drawing_is_current() -> None:
     assert DRAWING.read_text("utf-8") == drawn(), "draw it again with `python -m scripts.algorithm_figure`"
     assert ElementTree.fromstring(drawn()).get("viewBox")
     page = DRAWING.parents[2] / "explanation" / "algorithm.md"

@@ -1,4 +1,4 @@
-"""What is taken out of a page is what stands in it."""
+"""The parser of documentation pages."""
 
 from pathlib import Path
 
@@ -55,17 +55,16 @@ def page(tmp_path: Path) -> Path:
 
 
 def test_blocks_have_their_language_place_and_reason(page: Path) -> None:
-    found = blocks(page)
-    assert [block.language for block in found] == ["python", "python", "sh", "console", "text"]
-    assert [block.not_run for block in found] == [None, "needs a GPU", None, None, None]
+    parsed = blocks(page)
+    assert [block.language for block in parsed] == ["python", "python", "sh", "console", "text"]
+    assert [block.not_run for block in parsed] == [None, "needs a GPU", None, None, None]
     lines = PAGE.splitlines()
-    assert all(lines[block.line - 1].strip() == block.text.splitlines()[0].strip() for block in found)
-    assert found[2].text.startswith("stir run")  # the list's indent is gone
+    assert all(lines[block.line - 1].strip() == block.text.splitlines()[0].strip() for block in parsed)
+    assert parsed[2].text.startswith("stir run")  # the list's indent is removed
 
 
 def test_command_lines_are_split_as_a_shell_would(page: Path) -> None:
-    found = [line.words for line in command_lines(page)]
-    assert found == [
+    assert [line.words for line in command_lines(page)] == [
         ("stir", "run", "configs/demo.toml", "--out", "runs/again"),
         ("make", "workbench"),
         ("cd", "x"),

@@ -1,6 +1,6 @@
-"""What the documentation tells its reader to run, runs: command lines go through the real parser, settings through the real schema.
+"""The documentation's code: command lines pass the real parser, settings the real schema, and Python blocks run.
 
-The Python blocks of a page are one script, run in a process of its own in an empty folder (marker ``notebooks``: `make test` leaves
+The Python blocks of a page are one script, run in its own process in an empty folder (marker ``notebooks``: `make test` leaves
 it out). A block right below ``<!-- not run: REASON -->`` is only compiled.
 """
 
@@ -32,9 +32,9 @@ PYTHON = ("python", "py")
 OTHERS = ("", "text", "html", "yaml", "diff", "bibtex", "ini", "dockerfile", "svg")
 FOREIGN = {"cd", "mkdir", "cat", "ls", "head", "echo", "export", "source", "open", "unzip", "git", "pip", "python", "python3", "curl"}
 FOREIGN |= {"streamlit", "jupyter", "vllm", "llama-cli", "nvidia-smi"}
-"""Programs of others that a page may name; of ours, every word is checked."""
+"""External programs that a page may name; the arguments of our own commands are checked."""
 MOST_NOT_RUN = 8
-"""Blocks that may be left out in all, each with its reason."""
+"""Limit on the number of blocks that are not run."""
 
 
 def shown(block: Block | Line) -> str:
@@ -47,7 +47,7 @@ def test_there_is_something_to_check() -> None:
     assert any(block.language in PYTHON for block in ALL)
 
 
-def test_every_block_says_what_it_is() -> None:
+def test_every_block_names_its_language() -> None:
     known = {*PYTHON, *SHELL, *OTHERS, "toml", "json"}
     assert [f"{shown(block)} {block.language}" for block in ALL if block.language not in known] == []
 
@@ -55,18 +55,18 @@ def test_every_block_says_what_it_is() -> None:
 # ---- command lines --------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_command_line_is_understood() -> None:
+def test_every_command_line_is_accepted() -> None:
     parser = cli.command_parser()
     assert [f"{shown(line)} {why}" for line in LINES if (why := refused(line.words, parser))] == []
 
 
-def test_every_command_in_a_sentence_is_there() -> None:
+def test_every_inline_command_exists() -> None:
     known = {each.words: options_of(each.parser) for each in reference.commands(cli.command_parser())}
     assert [f"{shown(line)} {why}" for page in PAGES for line in inline_commands(page) if (why := unknown(line.words, known))] == []
 
 
 def refused(words: tuple[str, ...], parser) -> str | None:
-    """Why a command line could not be what a reader should type, or None."""
+    """Why a command line is wrong, or None."""
     program, *rest = words
     if program == "stir":
         return refused_by_stir(rest, parser)
@@ -82,7 +82,7 @@ def refused(words: tuple[str, ...], parser) -> str | None:
 
 
 def refused_by_stir(words: list[str], parser) -> str | None:
-    """What the real parser, and the disk, have to say of ``stir ...``."""
+    """Why the real parser refuses ``stir ...``, or a config file that does not exist; else None."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -95,7 +95,7 @@ def refused_by_stir(words: list[str], parser) -> str | None:
 
 
 def refused_module(words: list[str], parser) -> str | None:
-    """Why ``python -m ...`` names nothing of ours that is there."""
+    """Why ``python -m ...`` names a module of ours that does not exist, or None."""
     if words[0] in ("stir_core", "stir_core.cli"):
         return refused_by_stir(words[1:], parser)
     if words[0].split(".")[0] not in ("scripts", "benchmarks", "workbench", "stir_core", "tests"):
@@ -109,7 +109,7 @@ def options_of(parser) -> set[str]:
 
 
 def unknown(words: tuple[str, ...], known: dict[tuple[str, ...], set[str]]) -> str | None:
-    """Why ``stir NAME ... --option`` in a sentence names a command or an option that is not there; the rest may be shortened."""
+    """Why an inline ``stir NAME ... --option`` names an unknown command or option, or None; the rest may be abbreviated."""
     if words[1] in ("...", "COMMAND", "…", "--help", "--version"):
         return None
     if (words[1],) not in known:
@@ -134,13 +134,13 @@ def unknown(words: tuple[str, ...], known: dict[tuple[str, ...], set[str]]) -> s
         ("streamlit run workbench/main.py", "is not there"),
     ],
 )
-def test_a_line_that_is_wrong_is_seen(line: str, why: str) -> None:
+def test_a_wrong_line_is_detected(line: str, why: str) -> None:
     said = refused(tuple(line.split()), cli.command_parser())
     assert said is not None and why in said
 
 
 @pytest.mark.parametrize(("words", "why"), [("stir evaluate demo", "no stir evaluate"), ("stir run C --onto X", "has no --onto")])
-def test_a_wrong_command_in_a_sentence_is_seen(words: str, why: str) -> None:
+def test_a_wrong_inline_command_is_detected(words: str, why: str) -> None:
     said = unknown(tuple(words.split()), {each.words: options_of(each.parser) for each in reference.commands(cli.command_parser())})
     assert said is not None and why in said
 
@@ -148,13 +148,13 @@ def test_a_wrong_command_in_a_sentence_is_seen(words: str, why: str) -> None:
 # ---- settings and data ----------------------------------------------------------------------------------------------------------------
 
 
-def test_settings_are_taken_and_data_is_read() -> None:
+def test_settings_and_data_blocks_are_valid() -> None:
     wrong = [f"{shown(block)} {why}" for block in ALL if block.language in ("toml", "json") and (why := unreadable(block))]
     assert wrong == []
 
 
 def unreadable(block: Block) -> str | None:
-    """Why a block of settings or JSON would be refused, or None. A sweep's file (with ``base``) is only read as TOML."""
+    """Why a block of settings or JSON is refused, or None. A sweep file (with ``base``) is only parsed as TOML."""
     try:
         if block.language == "json":
             json.loads(block.text)
@@ -169,7 +169,7 @@ def unreadable(block: Block) -> str | None:
     return None
 
 
-def test_settings_that_are_wrong_are_seen() -> None:
+def test_wrong_settings_are_detected() -> None:
     def told(language: str, text: str) -> str | None:
         return unreadable(Block("page.md", 1, language, text, None))
 
@@ -181,13 +181,13 @@ def test_settings_that_are_wrong_are_seen() -> None:
 # ---- Python ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_python_compiles_and_names_what_is_there() -> None:
+def test_python_compiles_and_its_names_exist() -> None:
     wrong = [f"{shown(block)} {why}" for block in ALL if block.language in PYTHON for why in strangers(block.text)]
     assert wrong == []
 
 
 def strangers(source: str) -> Iterator[str]:
-    """Names of ours that a block uses and that are not there; nothing is imported."""
+    """Names of this project that a block uses and that do not exist; the block is not executed."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "stir":
@@ -209,20 +209,20 @@ def strangers(source: str) -> Iterator[str]:
             )
 
 
-def test_a_name_that_is_not_there_is_seen() -> None:
+def test_an_unknown_name_is_detected() -> None:
     assert list(strangers("import stir_core as stir\nstir.steeer(1)")) == ["stir.steeer is no public name"]
     assert list(strangers("from stir_core.gate import decide")) == ["there is no module stir_core.gate"]
     assert list(strangers("from stir_core.config import RunConfg")) == ["stir_core.config has no RunConfg"]
     assert list(strangers("import stir_core as stir\nfrom stir_core.models import lens\nstir.steer(1)")) == []
 
 
-def test_few_blocks_are_left_out_and_each_says_why() -> None:
+def test_few_blocks_are_not_run() -> None:
     left_out = [f"{shown(block)} {block.not_run}" for block in ALL if block.language in PYTHON and block.not_run]
     assert len(left_out) <= MOST_NOT_RUN, left_out
 
 
 def scripts_of_pages() -> dict[str, list[Block]]:
-    """The blocks to run, by page; the README's one example has a test of its own in tests/test_api.py."""
+    """The blocks to run, by page; tests/test_api.py runs the README's example."""
     found: dict[str, list[Block]] = {}
     for block in ALL:
         if block.language in PYTHON and not block.not_run and block.page != "README.md":
@@ -256,7 +256,7 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_block_that_fails_is_found_by_its_line(tmp_path: Path) -> None:
+def test_a_failing_block_is_reported_with_its_line(tmp_path: Path) -> None:
     first = Block("docs/tour.md", 7, "python", "a = 1\n", None)
     done = run_blocks([first, Block("docs/tour.md", 20, "python", "a += 1\nassert a == 3\n", None)], tmp_path)
     assert done.returncode != 0

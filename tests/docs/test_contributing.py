@@ -135,7 +135,7 @@ def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
 def test_a_stage_is_made_after_those_that_it_reads(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(DEMO, tmp_path / "run")
     run = stir.open_run(tmp_path / "run")
-    model = replace(tiny, identity=run.model_identity())  # this stage asks nothing else of a model
+    model = replace(tiny, identity=run.model_identity())  # the only part of the model that the stage uses
     make = done("stage")["make_strengths"]
     reports: list[Progress] = []
     run_stages(run.config, run.path, until="strengths", model=model, report=reports.append)
@@ -162,7 +162,7 @@ def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
         stir.export_library("demo", tmp_path / "it", to="csv")
     done("export-target")
     out = stir.export_library("demo", tmp_path / "it", to="csv")
-    assert stir.export_library("demo", tmp_path / "it", to="csv") == out  # an older one is replaced
+    assert stir.export_library("demo", tmp_path / "it", to="csv") == out  # an older export is replaced
     with (out / "actions.csv").open() as file:
         lines = list(csv.reader(file))[1:]
     library = stir.open_library(stir.open_run("demo"))

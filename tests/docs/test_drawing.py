@@ -1,4 +1,4 @@
-"""The drawn house is the house: its floors, rooms and pages are those of the rules and of the disk."""
+"""The drawing of the import rules matches the rules' floors and rooms, and the pages on disk."""
 
 import re
 from xml.etree import ElementTree
@@ -17,7 +17,7 @@ def drawing() -> ElementTree.Element:
     return ElementTree.fromstring(house.DRAWING.read_text("utf-8"))
 
 
-def test_the_committed_drawing_is_the_one_that_is_drawn() -> None:
+def test_the_committed_drawing_is_current() -> None:
     assert list(house.unsaid()) == []
     assert house.DRAWING.read_text("utf-8") == house.drawn(), AGAIN
 
@@ -47,7 +47,7 @@ def test_higher_floors_are_drawn_higher_and_nothing_overlaps(drawing: ElementTre
     assert tops == sorted(tops) and len(set(tops)) == len(FLOORS)  # the highest floor comes first in the file
 
 
-def test_pages_and_their_neighbours_are_there(drawing: ElementTree.Element) -> None:
+def test_pages_and_the_workbench_are_drawn(drawing: ElementTree.Element) -> None:
     (pages,) = [each.attrib["data-pages"].split() for each in drawing.iter() if "data-pages" in each.attrib]
     assert set(pages) == {path.stem for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__"}
     beside = {each.attrib["data-beside"] for each in drawing.iter() if "data-beside" in each.attrib}
@@ -57,13 +57,13 @@ def test_pages_and_their_neighbours_are_there(drawing: ElementTree.Element) -> N
     assert "shared" in beside and beside - {"shared"} <= parts
 
 
-def test_a_moved_room_would_be_seen() -> None:
+def test_a_moved_room_changes_the_drawing() -> None:
     moved = house.house((("errors",), ("store", "basis")), ("home",))
     assert 'data-floor="1"' in moved and moved != house.drawn()
     assert house.floors("FLOORS = (('a',), ('b', 'c'))") == (("a",), ("b", "c"))
 
 
-def test_the_table_of_floors_says_the_same() -> None:
+def test_the_table_of_floors_in_the_page_agrees() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     rows = re.findall(r"^\| (ground|\d+) \| (.*?) \| [^|]* \|$", text, re.MULTILINE)
     told = {0 if level == "ground" else int(level): cell for level, cell in rows}

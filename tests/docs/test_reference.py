@@ -1,4 +1,4 @@
-"""The generated reference leaves nothing out and says what the code does."""
+"""The generated reference is complete and agrees with the code."""
 
 import argparse
 import json
@@ -45,7 +45,7 @@ def test_every_command_and_option_is_shown() -> None:
                 assert option in section, f"stir {' '.join(words)} {option}"
 
 
-def test_every_argument_says_what_it_is() -> None:
+def test_every_argument_has_help() -> None:
     found = [
         f"stir {' '.join(words)}: {action.option_strings or action.dest}"
         for words, parser in reference.commands(reference.stir_parser())
@@ -62,7 +62,7 @@ def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -
     assert reference.cli_page() == before
 
 
-def test_a_command_s_verbs_follow_it() -> None:
+def test_subcommands_follow_their_command() -> None:
     parser = argparse.ArgumentParser(prog="stir")
     verbs = parser.add_subparsers().add_parser("curate").add_subparsers()
     verbs.add_parser("star")
@@ -99,7 +99,7 @@ def test_defaults_are_written_as_the_file_takes_them() -> None:
         ("delimiter", "at least 1 character", ""),
     ],
 )
-def test_bounds_are_those_that_refuse(path: str, bounds: str, value: object) -> None:
+def test_bounds_are_those_of_validation(path: str, bounds: str, value: object) -> None:
     (key,) = [key for _, _, keys in reference.sections() for key in keys if key.path == path]
     assert key.bounds == bounds
     section, _, name = path.rpartition(".")
@@ -118,7 +118,7 @@ def test_the_stage_is_the_first_whose_results_change(path: str, stage: str | Non
     assert reference.first_stage(path) == stage
 
 
-def test_every_key_is_really_changed() -> None:
+def test_with_other_value_changes_every_key() -> None:
     for _, _, keys in reference.sections():
         for key in keys:
             changed = reference.with_other_value(RunConfig(), key.path.split("."))
@@ -141,7 +141,7 @@ def test_every_method_and_parameter_is_shown() -> None:
 # ---- files ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_file_of_a_run_is_told_and_every_file_told_is_there() -> None:
+def test_the_documented_files_of_a_run_are_those_on_disk() -> None:
     told = set(re.findall(r"`([\w<>./-]+\.(?:jsonl?|safetensors|md))`", FORMATS.split("## A bundle")[0]))
     digest = re.compile(r"[0-9a-f]{8,16}")
     there: set[str] = set()
@@ -168,7 +168,7 @@ def test_every_file_of_a_run_is_told_and_every_file_told_is_there() -> None:
     assert told - there - elsewhere == set()
 
 
-def test_tensors_are_told_with_their_names() -> None:
+def test_tensors_are_documented_with_their_names() -> None:
     for path in DEMO.rglob("*.safetensors"):
         raw = path.read_bytes()
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
@@ -177,13 +177,13 @@ def test_tensors_are_told_with_their_names() -> None:
             assert f"`{re.sub(r'_[0-9]+$', '_L', name)}`" in row
 
 
-def test_every_part_of_a_bundle_is_told() -> None:
+def test_every_part_of_a_bundle_is_documented() -> None:
     section = FORMATS.split("## A bundle")[1].split("## A job")[0]
     assert all(f"| `{name}` |" in section for name in (MANIFEST, *PARTS))
-    assert deploy.__doc__  # the package that the section is about
+    assert deploy.__doc__  # the section describes this package
 
 
-def test_every_record_told_of_is_one_and_has_its_section() -> None:
+def test_every_documented_record_exists_and_has_a_section() -> None:
     asked = reference.RECORD.findall(FORMATS)
     linked = {name for _, name in re.findall(r"\[(\w+)\]\(#(\w+)\)", FORMATS)}
     assert linked <= {name.lower() for _, name in asked}
@@ -213,7 +213,7 @@ class Child(Parent):
     lines."""
 
 
-def test_a_field_s_words_are_those_of_the_class() -> None:
+def test_field_descriptions_come_from_the_class() -> None:
     said = reference.field_docs(Child)
     assert said == {"a": ("int", "What a is."), "b": ("tuple[int, ...]", ""), "c": ("float | None", "In two\nlines.")}
     assert "| <code>c</code> | <code>float &#124; None</code> | In two lines. Default <code>null</code>. |" in reference.record_table(Child)

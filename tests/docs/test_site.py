@@ -1,4 +1,4 @@
-"""The documentation's site: what the build adds, what the checker sees, and the site itself in a browser (marker ``notebooks``)."""
+"""The documentation site: the build hooks, the checker, and the site itself in a browser (marker ``notebooks``)."""
 
 import json
 import os
@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # ---- what the build adds --------------------------------------------------------------------------------------------------------------
 
 
-def test_every_page_is_placed_once_and_new_ones_by_folder() -> None:
+def test_every_page_is_in_the_navigation_once() -> None:
     there = ["index.md", "howto/index.md", "howto/a.md", "howto/b.md", "reference/cli.md", "reference/new.md", "evaluation.md", "odd.md"]
     found = {title: pages for section in docs_hooks.navigation(there) for title, pages in section.items()}
     assert found["Home"] == "index.md"
     assert found["How-to"] == ["howto/index.md", "howto/a.md", "howto/b.md"]
     assert found["Reference"] == ["reference/cli.md", "reference/new.md"]
-    assert found["Explanation"] == "evaluation.md"  # in the folder above, named by its section
+    assert found["Explanation"] == "evaluation.md"  # in the parent folder, named by its section
     assert found["About"] == "odd.md"
     assert "Notebooks" not in found
     placed = [page for pages in found.values() for page in ([pages] if isinstance(pages, str) else pages)]
@@ -46,26 +46,26 @@ def test_every_page_is_placed_once_and_new_ones_by_folder() -> None:
         ("[`cli.py`](../stir_core/cli.py)", "docs/architecture.md", "architecture.md", "`cli.py`"),
         ("[a](https://arxiv.org/abs/2602.04925)", "README.md", "index.md", "[a](https://arxiv.org/abs/2602.04925)"),
         ("[a](#here)", "README.md", "index.md", "[a](#here)"),
-        ("[a](docs/no-such.md)", "README.md", "index.md", "[a](no-such.md)"),  # left for the build to refuse
+        ("[a](docs/no-such.md)", "README.md", "index.md", "[a](no-such.md)"),  # the build refuses it
     ],
 )  # fmt: skip
 def test_links_of_the_repository_become_links_of_the_site(link: str, source: str, uri: str, made: str) -> None:
     assert docs_hooks.with_links(f"See {link}.", source, uri) == f"See {made}."
 
 
-def test_code_keeps_what_looks_like_a_link() -> None:
+def test_links_in_code_are_not_changed() -> None:
     code = "```python\nx[0](docs/tour.md)\n```\n[a](docs/tour.md)"
     assert docs_hooks.with_links(code, "README.md", "index.md") == "```python\nx[0](docs/tour.md)\n```\n[a](tour.md)"
 
 
-def test_a_drawing_is_put_into_its_page_and_keeps_its_words() -> None:
+def test_a_drawing_is_inlined_with_its_text() -> None:
     image = '<p><img alt="The house" src="img/drawings/house.svg" /></p>'
     page = docs_hooks.DRAWING.sub(lambda found: docs_hooks.drawing(found[1], ROOT / "docs" / "img" / found[2]), image)
     assert page.startswith('<p><svg role="img" aria-label="The house" class="drawing"')
     assert "<img" not in page and "data-room" in page
 
 
-def test_roles_of_docstrings_are_taken_away() -> None:
+def test_docstring_roles_are_removed() -> None:
     assert docs_hooks.ROLE.sub(r"\1", "what :func:<code>~export_library</code> wrote") == "what <code>export_library</code> wrote"
 
 
@@ -88,7 +88,7 @@ def test_a_notebook_becomes_a_page(tmp_path: Path) -> None:
     )
     assert page.startswith("# 01 X\nwords\n\n*This page is [`01_x.ipynb`](01_x.ipynb)")
     assert "```python\nprint(1)\n```" in page
-    assert "````{.text .output}\na\n```\n````" in page  # a longer fence than what was printed
+    assert "````{.text .output}\na\n```\n````" in page  # a longer fence than the one printed
     assert '<div class="output"><table><td>1</td></table></div>' in page
     assert 'src="data:image/png;base64,aGk="' in page and 'alt="&lt;Figure&gt;"' in page
 
@@ -101,12 +101,12 @@ def test_a_notebook_becomes_a_page(tmp_path: Path) -> None:
         ({"output_type": "display_data", "data": {"application/vnd.plotly.v1+json": {}}}, "cannot show"),
     ],
 )
-def test_an_output_that_a_page_cannot_show_is_refused(tmp_path: Path, output: dict, why: str) -> None:
+def test_an_output_that_cannot_be_shown_is_refused(tmp_path: Path, output: dict, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         notebook_pages.page_of(notebook(tmp_path, code_cell("1", output)))
 
 
-# ---- what the checker sees ------------------------------------------------------------------------------------------------------------
+# ---- the checker ------------------------------------------------------------------------------------------------------------
 
 GOOD = '<html><head><link rel="stylesheet" href="a.css"><link rel="canonical" href="https://x.org/"></head><body id="top">{}</body></html>'
 
@@ -141,7 +141,7 @@ def site(tmp_path: Path) -> Path:
         ('<span class="arithmatex">x</span>', "an equation that was not set"),
     ],
 )
-def test_the_checker_sees_it(site: Path, body: str, what: str | None) -> None:
+def test_the_checker_reports_problems(site: Path, body: str, what: str | None) -> None:
     (site / "index.html").write_text(GOOD.format(body), "utf-8")
     found = list(check_site.problems(site))
     assert found == [] if what is None else (len(found) == 1 and what in found[0]), found
@@ -165,7 +165,7 @@ def test_the_checker_reads_style_sheets(site: Path) -> None:
     ],
 )
 def test_mkdocs_refuses_a_link_that_leads_nowhere(tmp_path: Path, link: str, why: str) -> None:
-    """The site's own settings of ``validation``, on a site of two pages."""
+    """Uses the site's own ``validation`` settings on a site of two pages."""
     pytest.importorskip("mkdocs", reason="the docs extra is not installed: run make docs")
     rules = re.search(r"^validation:\n(?: .*\n)+", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
     assert rules
@@ -193,7 +193,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files without a word."""
+    """Serves files without logging."""
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -208,7 +208,7 @@ def address(built: Path) -> Iterator[str]:
 
 
 @pytest.mark.notebooks
-def test_the_site_is_whole(built: Path) -> None:
+def test_the_site_has_no_problems(built: Path) -> None:
     assert list(check_site.problems(built)) == []
     api = (built / "reference" / "api.html").read_text("utf-8")
     assert 'id="stir_core.steer"' in api and "log-probabilities are in nats" in api
@@ -218,7 +218,7 @@ def test_the_site_is_whole(built: Path) -> None:
 
 @pytest.mark.notebooks
 @pytest.mark.timeout(300)
-def test_a_browser_asks_for_nothing_from_elsewhere_and_finds_what_is_searched(address: str, built: Path) -> None:
+def test_a_browser_loads_nothing_from_other_hosts_and_search_works(address: str, built: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     pages = [
         "index.html",
@@ -242,7 +242,7 @@ def test_a_browser_asks_for_nothing_from_elsewhere_and_finds_what_is_searched(ad
             page.goto(address + name)
             playwright.expect(page.locator("h1").first).to_be_visible()
         search(page)
-        page.goto((built / "reference" / "cli.html").as_uri())  # from a folder, where no worker may be started
+        page.goto((built / "reference" / "cli.html").as_uri())  # opened as a file, where workers cannot start
         search(page)
         browser.close()
     assert [url for url in asked if not url.startswith((address, built.as_uri(), "data:", "blob:"))] == []
@@ -250,7 +250,7 @@ def test_a_browser_asks_for_nothing_from_elsewhere_and_finds_what_is_searched(ad
 
 
 def search(page: Any) -> None:
-    """Search until something is found: what is typed before the index is read is not looked for."""
+    """Search until there is a result: text typed before the index is loaded is not searched."""
     from playwright.sync_api import TimeoutError, expect
 
     box, found = page.locator("input[name=query]"), page.locator(".md-search-result__link").first

@@ -1,4 +1,4 @@
-"""The served workbench, once for all browser tests: the embedded run where there is one, beside a fake run."""
+"""The served workbench, started once for all browser tests, with the embedded run and a fake run."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "workbench")]  # tests are no package: this is how test files share their helpers
+sys.path[:0] = [str(HERE), str(HERE.parent / "workbench")]  # tests/e2e is not a package; this lets test files import shared helpers
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install -e '.[e2e]'")
 
 from fake_evaluation import make_fake_causal, make_fake_evaluation  # noqa: E402  # pyright: ignore[reportMissingImports]

@@ -1,7 +1,7 @@
-"""The moving picture of the README: `python tests/e2e/make_gif.py docs/img/session.gif [--keep FOLDER]`.
+"""Record the README's animation: `python tests/e2e/make_gif.py docs/img/session.gif [--keep FOLDER]`.
 
-Serves the workbench on the embedded run, walks through one session in a headless browser as docs/tour.md does, and puts what was seen,
-each with a line that says what is done, into one GIF of fewer than three million bytes.
+Serves the workbench on the embedded run, performs one session in a headless browser as docs/tour.md does, and writes the captioned
+screenshots into one GIF of fewer than three million bytes.
 """
 
 import argparse
@@ -18,20 +18,20 @@ from playwright.sync_api import Page
 from served_app import browser, served, settle
 
 PROBLEM = "arithmetic/eval/two_step:9*9+3"
-"""Of the embedded run; its fifth step was steered."""
+"""A held-out problem of the embedded run whose fifth step was steered."""
 ACTION = "p0032c"
 VIEW = {"width": 1120, "height": 680}
 HEADER = 110
-"""Pixels that the top bar covers."""
+"""Height of the top bar, in pixels."""
 WIDTH = 900
 BAR = 40
 MOST_BYTES = 3_000_000
 PATIENT = 600
-"""Seconds that a page may take: a busy machine is slow."""
+"""Seconds to wait for a page; large, because a busy machine is slow."""
 
 
 class Shot(NamedTuple):
-    """One picture, what is said below it, and for how long it stands."""
+    """One picture, its caption, and its duration."""
 
     image: Image.Image
     said: str
@@ -98,7 +98,7 @@ def session(page: Page, url: str) -> Iterator[Shot]:
 
 
 def frame(shot: Shot) -> Image.Image:
-    """A picture in its final size with the line below it."""
+    """A picture in its final size with its caption."""
     height = round(shot.image.height * WIDTH / shot.image.width)
     whole = Image.new("RGB", (WIDTH, height + BAR), (24, 27, 35))
     whole.paste(shot.image.resize((WIDTH, height), Image.Resampling.LANCZOS), (0, 0))
@@ -107,7 +107,7 @@ def frame(shot: Shot) -> Image.Image:
 
 
 def assembled(shots: list[Shot]) -> bytes:
-    """The GIF, with as many colours as fit into ``MOST_BYTES``; a picture equal to the one before it only lengthens that one."""
+    """The GIF, with as many colours as fit into ``MOST_BYTES``; a repeated picture extends the one before it."""
     frames = [frame(shot) for shot in shots]
     for colours in (128, 96, 64, 48):
         palette = [each.quantize(colours, dither=Image.Dither.NONE) for each in frames]
@@ -120,7 +120,7 @@ def assembled(shots: list[Shot]) -> bytes:
 
 
 def main() -> None:
-    """Walk, look, write."""
+    """Perform the session and write the GIF."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--keep", type=Path, help="write the single pictures here, too")

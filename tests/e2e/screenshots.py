@@ -1,6 +1,6 @@
 """Pictures of the pages for the README: `python tests/e2e/screenshots.py OUTDIR [--run NAME] [--dark] [--full] [--entry APP]`.
 
-Serves the workbench on the embedded demo run (or the runs of STIR_RUNS) and looks at it with a headless browser.
+Serves the workbench on the embedded demo run (or the runs of STIR_RUNS) and opens it in a headless browser.
 """
 
 import argparse
@@ -16,7 +16,7 @@ PAGES = {path.stem: path.stem for path in sorted((ROOT / "pages").glob("*.py"))}
 
 
 def shoot(page: Page, url: str, name: str, chosen: dict[str, str], out: Path, full: bool) -> None:
-    """Open one page, on Trace decode an answer, and write the picture."""
+    """Open one page (on Trace, decode an answer first) and write its picture."""
     page.goto(f"{url}/{PAGES[name]}?{urlencode(chosen)}")
     settle(page)
     if name == "trace":

@@ -1,6 +1,6 @@
-"""The real workbench in its own process and a real browser on it, for the browser tests and the screenshots.
+"""The workbench in its own process and a real browser, for the browser tests and the screenshots.
 
-Ends only what it started. Refuses nothing about content: the callers look.
+Ends only the processes it started. Callers check the content.
 """
 
 import os
@@ -18,9 +18,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = 600
-"""Milliseconds without a running script after which a page has settled; a click's run has begun within them."""
+"""Milliseconds without a running script after which a page has settled; a click starts its script within this time."""
 PATIENCE = 20_000
-"""Milliseconds that an expectation waits before it fails: a busy machine is slow, not wrong."""
+"""Milliseconds before an expectation fails; large, because a busy machine is slow."""
 expect.set_options(timeout=PATIENCE)
 
 
@@ -80,7 +80,7 @@ def browser() -> Iterator[Browser]:
 
 
 def settle(page: Page, *, seconds: float = 120) -> None:
-    """Wait until no script has run, and nothing was being drawn, for ``QUIET`` in a row."""
+    """Wait until no script ran and nothing was drawn for ``QUIET`` milliseconds."""
     page.wait_for_selector('[data-testid="stApp"]', timeout=seconds * 1000)
     page.wait_for_selector("h3", timeout=seconds * 1000)
     page.evaluate("() => { window.quietSince = null }")
@@ -98,7 +98,7 @@ def settle(page: Page, *, seconds: float = 120) -> None:
 
 
 class Watched:
-    """A page whose console and requests are watched from the first moment on."""
+    """A page whose console and requests are recorded from the start."""
 
     def __init__(self, page: Page, url: str):
         self.page, self.url = page, url
@@ -120,7 +120,7 @@ class Watched:
         return not address.startswith((self.url, self.url.replace("http", "ws"), "data:", "blob:"))
 
     def check(self) -> None:
-        """No error on the page, none in the console, no request to anybody else."""
+        """Assert no error on the page, none in the console, and no request to another host."""
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.page.locator('[data-testid="stException"]').inner_text()
         errors = self.page.locator('[data-testid="stAlertContentError"]')
         assert errors.count() == 0, errors.first.inner_text()

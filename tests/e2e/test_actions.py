@@ -1,4 +1,4 @@
-"""The Actions page in a real browser on the embedded model: a row opens its card, a firing chooses its step, the button measures."""
+"""The Actions page in a browser, on the embedded model: a row opens its card, a commit selects its step, the button measures."""
 
 from urllib.parse import parse_qs, urlparse
 
@@ -10,11 +10,11 @@ from stir_core.store.runs import DEMO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 FIGURES = {"Layers": 2, "Next tokens": 2, "Attention": 1, "Dose-response": 1}
-"""Charts behind each tab."""
+"""Number of charts of each tab."""
 
 
 def chosen(watched: Watched, key: str) -> str | None:
-    """What the address says is chosen."""
+    """The selection in the address."""
     return parse_qs(urlparse(watched.page.url).query).get(key, [None])[0]
 
 
@@ -28,7 +28,7 @@ def click_row(watched: Watched, table: str, row: int) -> None:
 
 
 def wait_for(watched: Watched, key: str, other_than: str | None) -> str:
-    """Wait until the address names another choice."""
+    """Wait until the address has this selection."""
     watched.page.wait_for_function(
         "([key, old]) => { const now = new URLSearchParams(location.search).get(key); return now && now !== old }", arg=[key, other_than]
     )
@@ -63,7 +63,7 @@ def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:
     page.reload()
     settle(page)
     assert (chosen(watched, "action"), chosen(watched, "at")) == (entry, place)
-    assert page.locator("[data-testid=stMetricValue]").all_inner_texts() == measured  # kept, not measured again
+    assert page.locator("[data-testid=stMetricValue]").all_inner_texts() == measured  # stored, not measured again
     page.get_by_role("link", name="Open the chosen step in Gates").click()
     page.locator("h3", has_text="Gates").wait_for()
     settle(page)
@@ -72,7 +72,7 @@ def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:
 
 
 def look_at_figures(watched: Watched) -> None:
-    """Every tab draws its figures."""
+    """Check that every tab draws its figures."""
     page = watched.page
     for tab, n in FIGURES.items():
         page.get_by_role("tab", name=tab, exact=True).click()

@@ -1,4 +1,4 @@
-"""The Basis page in a real browser: click, lasso, cell, sliders, keys, and a link that restores."""
+"""The Basis page in a browser: click, lasso, heatmap cell, sliders, keys, and a link that restores the state."""
 
 import re
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def ring(watched: Watched, what: str = "chosen") -> tuple[float, float]:
-    """Where a ring of the overlay is on the screen."""
+    """Screen position of a ring of the overlay."""
     place = watched.page.locator(f"svg.map-marks circle.{what}")
     place.wait_for(state="attached")
     box = place.bounding_box()
@@ -20,7 +20,7 @@ def ring(watched: Watched, what: str = "chosen") -> tuple[float, float]:
 
 
 def lasso(watched: Watched, corners: list[tuple[float, float]]) -> None:
-    """Drag a lasso through corners given as shares of the plot."""
+    """Drag a lasso through corners given as fractions of the plot."""
     page = watched.page
     box = page.locator(".st-key-basis_map .nsewdrag").first.bounding_box()
     assert box is not None
@@ -63,7 +63,7 @@ def test_a_lasso_makes_a_table_and_a_cell_a_pair_on_the_map(watched: Watched) ->
     assert 1 < n < 24
     expect(watched.page.locator("svg.map-marks .lassoed")).to_have_count(n)
     cells = watched.page.locator(".st-key-basis_heatmap .role-mark.mark-rect path")
-    assert cells.count() >= n * n  # the legend may have one of its own
+    assert cells.count() >= n * n  # the legend may have one too
     expect(watched.page.get_by_text(f"n = {n} keys in the lasso")).to_be_visible()
     cells.nth(n + 2).click()
     watched.page.wait_for_function("() => new URLSearchParams(location.search).get('other')")

@@ -1,6 +1,6 @@
-"""A real browser on the real server: every page opens, clicks choose, links restore, model text stays text, a prompt runs.
+"""A browser on the served workbench: pages open, clicks select, links restore, model text stays text, a prompt runs.
 
-What only a browser can show; numbers are tested without one.
+Tests what needs a browser; numbers are tested without one.
 """
 
 import json
@@ -33,7 +33,7 @@ RUNS = [
 
 
 def go(watched: Watched, page: str, **query: str) -> None:
-    """Open a page by its address and wait until it stands."""
+    """Open a page by its address and wait until it has settled."""
     path = "" if page == "home" else page
     pairs = "&".join(f"{key}={value}" for key, value in query.items())
     watched.page.goto(f"{watched.url}/{path}?{pairs}")
@@ -41,12 +41,12 @@ def go(watched: Watched, page: str, **query: str) -> None:
 
 
 def chosen(watched: Watched, key: str) -> str | None:
-    """What the address says is chosen."""
+    """The selection in the address."""
     return parse_qs(urlparse(watched.page.url).query).get(key, [None])[0]
 
 
 def wait_for_choice(watched: Watched, key: str, *, other_than: str | None) -> str:
-    """Wait until the address names another choice."""
+    """Wait until the address has this selection."""
     watched.page.wait_for_function(
         "([key, old]) => { const now = new URLSearchParams(location.search).get(key); return now && now !== old }", arg=[key, other_than]
     )
@@ -65,7 +65,7 @@ def test_every_page_opens(watched: Watched, page: str, run: str) -> None:
     watched.check()
 
 
-def test_a_row_of_actions_opens_its_card_and_the_choice_travels(watched: Watched) -> None:
+def test_a_row_of_actions_opens_its_card_and_other_pages_keep_the_selection(watched: Watched) -> None:
     go(watched, "actions", run="fake")
     before = chosen(watched, "action")
     box = watched.page.locator(".st-key-actions_table canvas").first.bounding_box()
@@ -89,7 +89,7 @@ def test_a_row_of_actions_opens_its_card_and_the_choice_travels(watched: Watched
 @pytest.mark.parametrize("run", RUNS)
 def test_a_point_of_the_map_is_clicked(watched: Watched, run: str) -> None:
     go(watched, "basis", run=run)
-    for turn in (5, 9):  # twice: the first click must not wear the map out
+    for turn in (5, 9):  # twice: the map must stay clickable
         before = chosen(watched, "action")
         points = watched.page.locator(".st-key-basis_map .scatterlayer .points path")
         box = points.nth(turn).bounding_box()
@@ -110,7 +110,7 @@ def test_a_cell_of_the_cosines_is_clicked(watched: Watched) -> None:
 
 def test_a_cell_of_the_margins_opens_its_step(watched: Watched) -> None:
     go(watched, "gates", run="fake", problem="arithmetic/eval/0")
-    expect(watched.page.get_by_text("library at m = 1")).to_be_visible()  # the first step that fired
+    expect(watched.page.get_by_text("library at m = 1")).to_be_visible()  # the first steered step
     watched.page.locator(".st-key-gates_heatmap .mark-rect path").nth(3).click()
     assert wait_for_choice(watched, "m", other_than=None) in {"2", "3"}
     watched.check()
@@ -180,7 +180,7 @@ def test_strength_zero_equals_vanilla_on_the_real_model(watched: Watched) -> Non
     watched.check()
 
 
-def test_stop_keeps_what_had_come(watched: Watched) -> None:
+def test_stop_keeps_the_text_so_far(watched: Watched) -> None:
     _needs_demo()
     go(watched, "trace", run="demo")
     watched.page.get_by_role("button", name="Decode both answers").click()
@@ -190,7 +190,7 @@ def test_stop_keeps_what_had_come(watched: Watched) -> None:
     stop.click()
     watched.page.get_by_text("Stopped before both answers had ended").wait_for(timeout=60_000)
     settle(watched.page)
-    decode(watched)  # and the model is free again
+    decode(watched)  # and the model is available again
     watched.check()
 
 

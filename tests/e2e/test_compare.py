@@ -1,4 +1,4 @@
-"""The Compare page in a browser: the embedded run beside a copy of itself, chosen by click and kept in the address."""
+"""The Compare page in a browser: the embedded run beside a copy of itself, selected by click and kept in the address."""
 
 import shutil
 from collections.abc import Iterator

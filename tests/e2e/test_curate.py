@@ -1,4 +1,4 @@
-"""The Curate page in a browser: star, tag and exclude with a reason; after a reload the history says so."""
+"""The Curate page in a browser: star, tag and exclude with a reason; the history shows them after a reload."""
 
 import pytest
 from playwright.sync_api import expect
@@ -19,7 +19,7 @@ def tick(watched: Watched, *rows: int) -> None:
 
 
 def edit(watched: Watched, what: str, *, why: str, value: str | None = None) -> None:
-    """One edit of what is ticked; the button is clicked right behind the last key, as people do."""
+    """Edit the ticked rows; the button is clicked right after the last key, without waiting."""
     page = watched.page
     page.get_by_test_id("stButtonGroup").filter(has_text="leave to selection").get_by_role("radio", name=what, exact=True).click()
     settle(page)

@@ -1,4 +1,4 @@
-"""The Export page in a browser: starred actions for two targets, the warnings, and an archive that is what the core reads."""
+"""The Export page in a browser: starred actions for two targets, the warnings, and an archive that stir_core reads."""
 
 import re
 import zipfile
@@ -23,7 +23,7 @@ ROW = 31
 
 @pytest.fixture
 def starred(chrome: Browser, tmp_path: Path) -> Iterator[tuple[Watched, Run]]:
-    """A server whose one run has two starred actions; its store is written to."""
+    """A server with one run that has two starred actions; tests write to its store."""
     run = make_fake_run(tmp_path / "runs")
     Curation.open(run).add(make_edit("star", ["p0001c", "p0002c"], who="a", when="2026-11-21T17:33:14Z"))
     with served(tmp_path / "runs", tmp_path / "server.log") as url:
@@ -33,7 +33,7 @@ def starred(chrome: Browser, tmp_path: Path) -> Iterator[tuple[Watched, Run]]:
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
-def test_starred_actions_leave_as_an_archive_that_the_core_reads(starred: tuple[Watched, Run], tmp_path: Path) -> None:
+def test_starred_actions_are_exported_as_a_readable_archive(starred: tuple[Watched, Run], tmp_path: Path) -> None:
     watched, run = starred
     page = watched.page
     page.goto(f"{watched.url}/export?run=fake")

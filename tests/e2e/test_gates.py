@@ -1,4 +1,4 @@
-"""Gates in a real browser: arrow keys step, a slider decides again, the address restores all of it, a point of the map opens its step."""
+"""Gates in a browser: arrow keys step, sliders recompute decisions, the address restores both, map points open their steps."""
 
 import re
 from urllib.parse import parse_qs, urlparse
@@ -11,12 +11,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def chosen(watched: Watched, key: str) -> str | None:
-    """What the address says is chosen."""
+    """The selection in the address."""
     return parse_qs(urlparse(watched.page.url).query).get(key, [None])[0]
 
 
 def wait_until(watched: Watched, key: str, value: str) -> None:
-    """Wait until the address says so and the page stands."""
+    """Wait until the address has this selection and the page has settled."""
     watched.page.wait_for_function("([key, value]) => new URLSearchParams(location.search).get(key) === value", arg=[key, value])
     settle(watched.page)
 
@@ -62,7 +62,7 @@ def test_a_slider_flips_decisions_and_the_address_keeps_it(watched: Watched) -> 
     expect(badge).to_have_text(said)
     expect(slider).to_have_value("0")
     slider.focus()
-    slider.press("ArrowRight")  # a key for the slider is none for the steps
+    slider.press("ArrowRight")  # a key press on the slider does not change the step
     page.wait_for_function("() => new URLSearchParams(location.search).get('gates_k_scale') !== '0'")
     settle(page)
     assert chosen(watched, "m") == "1"
@@ -76,7 +76,7 @@ def test_a_point_of_the_margin_map_opens_its_step(watched: Watched) -> None:
     page = watched.page
     points = page.locator(".st-key-gates_map .scatterlayer .points path")
     points.last.scroll_into_view_if_needed()
-    for turn in range(points.count() - 1, 0, -1):  # the ring and points of this answer's own step change nothing
+    for turn in range(points.count() - 1, 0, -1):  # clicking the ring or this step's own points has no effect
         before = (chosen(watched, "problem"), chosen(watched, "m"))
         box = points.nth(turn).bounding_box()
         assert box is not None

@@ -1,4 +1,4 @@
-"""A run started from the page on the real embedded model: seen, cancelled, resumed, found again by another server, opened."""
+"""A run started from the Harvest page: followed, cancelled, resumed, found by another server, opened."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Path]:
-    """A store of its own; what a failed test leaves running is ended."""
+    """A private store; jobs that a failed test leaves running are ended."""
     folder = tmp_path / "runs"
     yield folder
     for each in JobStore(folder).running():
@@ -24,7 +24,7 @@ def runs(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(page: Page, label: str, text: str) -> None:
-    """Type into a field and wait until the page has taken it."""
+    """Type into a field and wait until the page has accepted it."""
     field = page.get_by_label(label, exact=True).first
     field.fill(text)
     field.press("Enter")
@@ -53,7 +53,7 @@ def test_a_small_run_from_the_form_to_its_pages(chrome: Browser, runs: Path, tmp
         job.get_by_text("running", exact=True).wait_for(timeout=20_000)
         tab.check()
         tab.page.close()
-    assert [each.state for each in JobStore(runs).all()[0]] in (["running"], ["finished"])  # the server is gone, the run is not
+    assert [each.state for each in JobStore(runs).all()[0]] in (["running"], ["finished"])  # the server has ended, the run has not
     with served(runs, tmp_path / "two.log") as url:
         tab = Watched(chrome.new_page(), url)
         tab.page.goto(f"{url}/harvest")

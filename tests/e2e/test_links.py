@@ -1,4 +1,4 @@
-"""Links in a real browser: the address holds what was chosen, on every page; reload, back and a copied link bring it back."""
+"""Links in a browser: the address of every page contains the selection; reload, back and a copied link restore it."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +17,7 @@ def open_page(watched: Watched, page: str, **query: str) -> None:
 
 
 def held(watched: Watched) -> dict[str, str]:
-    """What the address says now."""
+    """The current selection in the address."""
     return {key: values[-1] for key, values in parse_qs(urlsplit(watched.page.url).query).items()}
 
 
@@ -28,13 +28,13 @@ def visit(watched: Watched, name: str) -> None:
     settle(watched.page)
 
 
-def test_every_choice_stays_in_the_address_on_pages_that_do_not_draw_it(watched: Watched) -> None:
+def test_pages_keep_selections_that_they_do_not_show(watched: Watched) -> None:
     asked = {"run": "fake", "action": "p0003c", "problem": "arithmetic/eval/1", "m": "1"}
     open_page(watched, "gates", **asked)
     assert held(watched).items() >= asked.items()  # the Gates page draws no widget for the action
     visit(watched, "Actions")
-    assert held(watched).items() >= asked.items()  # and the Actions page none for problem and step
-    watched.page.reload()  # a new session: only the address remembers
+    assert held(watched).items() >= asked.items()  # and the Actions page has none for problem and step
+    watched.page.reload()  # a new session: only the address has the selection
     settle(watched.page)
     assert held(watched).items() >= asked.items()
     visit(watched, "Gates")
@@ -42,7 +42,7 @@ def test_every_choice_stays_in_the_address_on_pages_that_do_not_draw_it(watched:
     watched.check()
 
 
-def test_back_returns_to_the_page_and_to_what_was_chosen_there(watched: Watched) -> None:
+def test_back_restores_the_page_and_its_selection(watched: Watched) -> None:
     open_page(watched, "actions", action="p0003c")
     visit(watched, "Causal")
     assert held(watched)["action"] == "p0003c"
@@ -54,7 +54,7 @@ def test_back_returns_to_the_page_and_to_what_was_chosen_there(watched: Watched)
     watched.check()
 
 
-def test_back_undoes_a_choice_made_on_the_page(watched: Watched) -> None:
+def test_back_undoes_a_selection_on_the_page(watched: Watched) -> None:
     open_page(watched, "actions", action="p0003c")
     box = watched.page.get_by_role("combobox", name="Entry")
     box.click()

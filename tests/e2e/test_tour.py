@@ -1,4 +1,4 @@
-"""The guided tour, walked as it is written: every numbered line of docs/tour.md is done in a real browser on the embedded run."""
+"""Performs every numbered line of docs/tour.md in a browser on the embedded run."""
 
 import re
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ def moves() -> list[Move]:
 
 @pytest.fixture
 def alone(chrome: Browser, tmp_path: Path) -> Iterator[Watched]:
-    """A tab on a server of its own with an empty store: what `make workbench` opens. Its edits stay in the store."""
+    """A tab on a separate server with an empty store, as `make workbench` opens it. Edits stay in that store."""
     with served(tmp_path / "runs", tmp_path / "server.log") as url:
         context = chrome.new_context(viewport={"width": 1440, "height": 1400})
         yield Watched(context.new_page(), url)
         context.close()
 
 
-def test_the_tour_can_be_walked(alone: Watched) -> None:
+def test_the_tour_works(alone: Watched) -> None:
     planned = moves()
     assert [move.number for move in planned] == list(range(1, len(planned) + 1)) and len(planned) > 20
     alone.page.goto(alone.url)
@@ -54,7 +54,7 @@ def test_the_tour_can_be_walked(alone: Watched) -> None:
 
 
 def make(page: Page, move: Move) -> None:
-    """Do what the line says, as a newcomer would: by what stands on the screen."""
+    """Perform a line by the visible labels."""
     if move.verb == "Open":
         page.get_by_role("link", name=move.what, exact=True).click()
         page.locator("h3", has_text=HEADINGS.get(move.what, move.what)).wait_for()

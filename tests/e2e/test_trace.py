@@ -1,4 +1,4 @@
-"""Trace in a real browser, on the embedded model: tokens answer to mouse and keyboard, and the downloaded file does so offline."""
+"""Trace in a browser, on the embedded model: tokens respond to mouse and keyboard, also in the downloaded file, offline."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from served_app import Watched, settle
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PROBLEM = "arithmetic/eval/sum_tiny:9+9"
-"""Steered at its 25th token, with a margin that no rounding can turn."""
+"""A problem steered at its 25th token, with a margin far larger than rounding errors."""
 
 
 @pytest.fixture
 def decoded(watched: Watched) -> Watched:
-    """The page with both answers of a held-out problem, cut at 48 tokens and read again."""
+    """The page with both answers of a held-out problem, limited to 48 tokens and read again."""
     page = watched.page
     page.goto(f"{watched.url}/trace?run=demo&problem={quote(PROBLEM)}")
     settle(page)
@@ -31,7 +31,7 @@ def decoded(watched: Watched) -> Watched:
 
 
 def point_hold_release(page: Page) -> None:
-    """What both the page and the file must do."""
+    """Check the behaviour that the page and the file share."""
     panel, tokens = page.locator(".tv-panel"), page.locator(".tv-token")
     expect(panel).to_contain_text("Point at a token")
     tokens.nth(0).hover()
@@ -57,12 +57,12 @@ def point_hold_release(page: Page) -> None:
 
 
 def colours(page: Page) -> list[str]:
-    """Every token's tint."""
+    """The background colour of every token."""
     return page.locator(".tv-token").evaluate_all("spans => spans.map((span) => span.style.background)")
 
 
 def jump(page: Page, saved: dict[str, Any]) -> None:
-    """To where the answers part: both tokens, and how far the impulse moved the distribution there."""
+    """Jump to the first divergence; check both tokens and the KL shown there."""
     ids = [[token for step in saved[name]["steps"] for token in step["token_ids"]] for name in ("vanilla", "steered")]
     at = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
     page.get_by_role("button", name="Jump to first divergence").click()
@@ -78,7 +78,7 @@ def jump(page: Page, saved: dict[str, Any]) -> None:
     page.keyboard.press("Escape")
 
 
-def test_tokens_answer_on_the_page_and_in_the_file(decoded: Watched, chrome: Browser, tmp_path: Path) -> None:
+def test_tokens_respond_on_the_page_and_in_the_file(decoded: Watched, chrome: Browser, tmp_path: Path) -> None:
     page = decoded.page
     page.set_viewport_size({"width": 1280, "height": 640})
     point_hold_release(page)
@@ -133,7 +133,7 @@ def test_a_hostile_file_runs_nothing(chrome: Browser, tmp_path: Path) -> None:
     expect(page.locator(".tv-token", has_text="</script><img src=x")).to_have_count(1)
     assert HOSTILE.split("&")[0].strip() in page.locator(".question").inner_text()
     assert page.evaluate("() => [window.hacked, document.images.length]") == [None, 0] and complaints == []
-    # and if something did break out, the policy would not run it
+    # even injected markup could not run under this policy
     page.evaluate("() => { const s = document.createElement('script'); s.textContent = 'window.hacked = 2'; document.body.append(s) }")
     page.evaluate("() => { const i = new Image(); i.src = 'http://tracker.invalid/x.png'; document.body.append(i) }")
     page.wait_for_timeout(200)

@@ -1,4 +1,4 @@
-"""Two browser tabs that decode at the same time on one server: each gets the answer that it would get alone."""
+"""Two browser tabs that decode at the same time on one server: each gets the same answer as alone."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 def opened(chrome: Browser, url: str, problem: str) -> Watched:
-    """A tab with a session of its own, on one held-out problem of the embedded run."""
+    """A tab with its own session, on one held-out problem of the embedded run."""
     tab = Watched(chrome.new_context(viewport={"width": 1440, "height": 1200}).new_page(), url)
     tab.page.goto(f"{url}/trace?run=demo&problem={quote(problem)}")
     settle(tab.page)
@@ -29,7 +29,7 @@ def start(page: Page) -> None:
 
 
 def ids(page: Page, folder: Path) -> dict[str, Any]:
-    """Token ids of both answers, as the page hands them out."""
+    """Token ids of both answers, as downloaded from the page."""
     button = page.get_by_role("button", name="Download both traces (JSON)")
     button.wait_for(timeout=300_000)
     settle(page)

@@ -1,4 +1,4 @@
-"""What-if on the embedded model in a real browser: nothing changed is the recorded trace, a denial is told, the tree shows both."""
+"""What-if in a browser: keeping the decision gives the recorded trace, a denial is reported, the tree shows both."""
 
 import pytest
 from playwright.sync_api import expect
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def branch(watched: Watched) -> None:
-    """Press the button and wait until the branch stands in the tree."""
+    """Press the button and wait until the tree shows the branch."""
     watched.page.locator(".st-key-what_if_branch button").click()
     watched.page.get_by_role("button", name="Stop decoding").wait_for(timeout=120_000)
     watched.page.get_by_role("button", name="Stop decoding").wait_for(state="detached", timeout=300_000)
@@ -38,8 +38,8 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     lanes = page.locator(".st-key-what_if_tree .mark-text.role-mark text")
     expect(lanes).to_have_text(["#0 recorded", f"#1 m {step.evidence.m}: keep", f"#2 m {step.evidence.m}: deny"])
     signs = page.locator(".st-key-what_if_tree .mark-symbol.role-mark path")
-    assert signs.count() >= len(trace.steps) + 2  # the legend has others
-    signs.nth(len(trace.steps)).click()  # the kept branch's only sign: it is compared again
+    assert signs.count() >= len(trace.steps) + 2  # the legend has more
+    signs.nth(len(trace.steps)).click()  # the only visible change for the kept branch: the comparison is shown again
     page.get_by_text(equal).wait_for(timeout=60_000)
     settle(page)
     page.keyboard.press("ArrowLeft")

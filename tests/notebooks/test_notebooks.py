@@ -1,4 +1,4 @@
-"""Every notebook is executed from a clean kernel (``-m notebooks``); what is stored of it is what its script says, and clean."""
+"""Every notebook runs in a clean kernel (``-m notebooks``), and the stored version matches its script and has clean outputs."""
 
 import re
 
@@ -19,8 +19,8 @@ def test_there_are_notebooks_and_each_is_stored() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_what_is_stored_is_the_script_with_clean_outputs(script) -> None:
-    """A script that was edited is executed and stored again with `make notebooks`."""
+def test_the_stored_notebook_matches_its_script_and_has_clean_outputs(script) -> None:
+    """If this fails after an edit of the script, run `make notebooks`."""
     file = script.with_suffix(".ipynb")
     stored, written = nbformat.read(file, as_version=4), notebooks.read(script)
     nbformat.validate(stored)
@@ -36,14 +36,14 @@ def test_what_is_stored_is_the_script_with_clean_outputs(script) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_a_notebook_asks_for_nothing_private(script) -> None:
-    """What users will want stands in the public API; figures and their tables come from the workbench."""
+def test_a_notebook_uses_the_public_api(script) -> None:
+    """Notebooks use the public API; figures and their tables come from the workbench."""
     source = script.read_text("utf-8")
     assert re.findall(r"^\s*(?:from|import) stir_core\.\S+.*", source, re.MULTILINE) == []
     assert not notebooks.PATHS.search(source)
 
 
-def test_what_must_not_be_stored_is_seen() -> None:
+def test_unwanted_outputs_are_detected() -> None:
     outputs = [
         new_output("stream", name="stdout", text="wrote /home/me/run.json"),
         new_output("stream", name="stderr", text="careful"),
@@ -73,6 +73,6 @@ def test_what_must_not_be_stored_is_seen() -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_notebook_runs_from_a_clean_kernel(script) -> None:
     notebook, seconds = notebooks.execute(script)
-    # figures become images when a notebook is stored, which needs a browser; nothing else may be amiss
+    # figures become images only when a notebook is stored, which needs a browser
     assert [problem for problem in notebooks.problems(notebook) if "no image" not in problem] == []
     assert seconds < notebooks.LIMIT
