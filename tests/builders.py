@@ -38,8 +38,8 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     inner.train_from_iterator(CORPUS, trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=CHAT)
-    made.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=CHAT)
+    tokenizer.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)  # the bridge reads it again from this folder
 
 

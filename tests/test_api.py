@@ -163,10 +163,10 @@ def test_an_unknown_stage_is_refused_before_anything_is_made(tmp_path) -> None:
 @pytest.mark.timeout(900)
 def test_the_readmes_example_runs(tmp_path) -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
-    found = re.search(r"## In Python\n.*?```python\n(.*?)```", readme, re.DOTALL)
-    assert found is not None
-    assert len(found[1].splitlines()) <= 15
-    told = subprocess.run([sys.executable, "-c", found[1]], cwd=tmp_path, check=True, capture_output=True, text=True)
+    example = re.search(r"## In Python\n.*?```python\n(.*?)```", readme, re.DOTALL)
+    assert example is not None
+    assert len(example[1].splitlines()) <= 15
+    told = subprocess.run([sys.executable, "-c", example[1]], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert re.search(r"^2 .*null", told.stdout, re.MULTILINE)
     assert (tmp_path / "kl.html").stat().st_size > 10_000
 
@@ -180,13 +180,13 @@ def _function(value: Any) -> Any:
 
 
 def test_targets_list_what_they_keep_and_refuse_libraries(tmp_path) -> None:
-    found = {target.name: target for target in stir.export_targets("demo")}
-    assert list(found) == ["bundle", "published", "easysteer", "gguf"]
-    assert all(target.kept and target.lost for target in found.values())
-    for name, target in found.items():
+    targets = {target.name: target for target in stir.export_targets("demo")}
+    assert list(targets) == ["bundle", "published", "easysteer", "gguf"]
+    assert all(target.kept and target.lost for target in targets.values())
+    for name, target in targets.items():
         if target.refusal is None:
             assert stir.export_library("demo", tmp_path / name, to=name).is_dir()
-    assert stir.export_targets(tmp_path / "bundle") == list(found.values())
+    assert stir.export_targets(tmp_path / "bundle") == list(targets.values())
 
 
 def test_a_library_without_entries_is_a_frame_without_rows() -> None:

@@ -134,8 +134,8 @@ some_edits = st.lists(st.tuples(st.one_of(simple, valued), st.sets(st.sampled_fr
 
 @settings(max_examples=60, deadline=None)
 @given(some_edits)
-def test_undoing_the_last_edit_gives_the_previous_version(made):
-    edits = [make_edit(kind, sorted(ids), value, **BY) for (kind, value), ids in made]
+def test_undoing_the_last_edit_gives_the_previous_version(drawn):
+    edits = [make_edit(kind, sorted(ids), value, **BY) for (kind, value), ids in drawn]
     before, after = fold(edits[:-1]), fold(edits)
     assert fold(edits[-1:], before) == after, "folding in one go and step by step agree"
     if changes(before, after):

@@ -79,7 +79,7 @@ def test_its_causal_study_belongs_to_its_basis(run):
     report = folder.report()
     assert report is not None and report.spec.basis == run.digest("basis")
     assert report.rolls == len(folder.rolls()) and report.tokens == sum(roll.decoded for roll in folder.rolls())
-    assert run.advantages() == {found.entry_id: found for found in report.actions}
+    assert run.advantages() == {advantage.entry_id: advantage for advantage in report.actions}
 
 
 def test_every_action_has_its_controls(run):

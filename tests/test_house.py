@@ -82,19 +82,19 @@ def never(path: str) -> tuple[str, ...]:
 
 
 def test_benchmarks_alter_settings_with_validation() -> None:
-    found = [
+    refusals = [
         refused_node(path.name, node) for path in (ROOT / "benchmarks").glob("*.py") for node in ast.walk(parsed(path.read_text("utf-8")))
     ]
-    assert [why for why in found if why and "with_changes" in why] == []
+    assert [why for why in refusals if why and "with_changes" in why] == []
 
 
 def violations(path: str, source: str) -> list[str]:
     """Violations of one file, each as ``path:line what``."""
     tree = parsed(source)
     early = set(imports(path, tree, eager=True))
-    found = [(line, why) for line, name in imports(path, tree) if (why := refused_import(path, name, early=(line, name) in early))]
-    found += [(getattr(node, "lineno", 0), why) for node in ast.walk(tree) if (why := refused_node(path, node))]
-    return [f"{path}:{line} {why}" for line, why in sorted(found)]
+    refusals = [(line, why) for line, name in imports(path, tree) if (why := refused_import(path, name, early=(line, name) in early))]
+    refusals += [(getattr(node, "lineno", 0), why) for node in ast.walk(tree) if (why := refused_node(path, node))]
+    return [f"{path}:{line} {why}" for line, why in sorted(refusals)]
 
 
 def refused_import(path: str, name: str, *, early: bool) -> str | None:
@@ -166,18 +166,18 @@ def refused_node(path: str, node: ast.AST) -> str | None:
 def carried_in(path: str, files: Mapping[str, str]) -> list[str]:
     """Forbidden modules that a file loads through the module-level imports of other files of the product."""
     banned = never(path)
-    seen, queue, found = {path}, [path], []
+    seen, queue, carried = {path}, [path], []
     while banned and queue:
         place = queue.pop()
         for _, name in imports(place, parsed(files[place]), eager=True):
             if within(name, *banned) and place != path:
-                found.append(f"{path} loads {name} through {place}")
+                carried.append(f"{path} loads {name} through {place}")
             parts = name.split(".")
             prefixes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]  # importing a module also loads its package's __init__
             fresh = {file for prefix in prefixes for file in (f"{prefix}.py", f"{prefix}/__init__.py") if file in files} - seen
             seen |= fresh
             queue += sorted(fresh)
-    return found
+    return carried
 
 
 def imports(path: str, tree: ast.AST, *, eager: bool = False) -> Iterator[tuple[int, str]]:

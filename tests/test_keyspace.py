@@ -53,10 +53,10 @@ def test_retrieval_uses_the_key_space(kind):
     space = fit_space(kind, KEYS, LAYERS)
     memory = Memory(entries, KEYS, np.zeros_like(KEYS), space)
     state = COMMON + RNG.standard_normal(6)
-    found, _ = memory.retrieve(1, {3: torch.tensor(state), 7: torch.tensor(state)}, GateConfig(k_retrieve=5))
+    retrieved, _ = memory.retrieve(1, {3: torch.tensor(state), 7: torch.tensor(state)}, GateConfig(k_retrieve=5))
     expected = []
     for i, layer in enumerate(LAYERS):
         a, b = space.apply(layer, state[None])[0], space.apply(layer, KEYS[i : i + 1].astype(np.float64))[0]
         expected.append((-float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), f"e{i:02}"))
-    assert [e.entry_id for e in found] == [name for _, name in sorted(expected)[:5]]
-    assert [e.sim for e in found] == pytest.approx([-value for value, _ in sorted(expected)[:5]], abs=1e-4)
+    assert [e.entry_id for e in retrieved] == [name for _, name in sorted(expected)[:5]]
+    assert [e.sim for e in retrieved] == pytest.approx([-value for value, _ in sorted(expected)[:5]], abs=1e-4)

@@ -315,9 +315,9 @@ def test_a_taken_port_is_one_line_with_the_remedy(
         port = holder.getsockname()[1]
         monkeypatch.setenv("STIR_PORT", str(port))
         assert launcher.dev.main(["workbench"]) == 2
-        found = re.fullmatch(rf"error: port {port} is taken: run STIR_PORT=(\d+) make workbench, or stop what holds it", one_error(capsys))
-    assert found is not None
-    assert int(found.group(1)) != port
+        match = re.fullmatch(rf"error: port {port} is taken: run STIR_PORT=(\d+) make workbench, or stop what holds it", one_error(capsys))
+    assert match is not None
+    assert int(match.group(1)) != port
     assert becomes == []
     assert launcher.dev.why_not_free(port) == ""
 

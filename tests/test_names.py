@@ -48,11 +48,11 @@ def test_a_public_name_stands_for_one_concept() -> None:
 
 def defined_twice(files: Mapping[str, str]) -> dict[str, list[str]]:
     """Every public name that more than one definition has, with the files that define it."""
-    found: dict[str, list[str]] = defaultdict(list)
+    definitions: dict[str, list[str]] = defaultdict(list)
     for path, source in files.items():
         for name in public_names(source):
-            found[name].append(path)
-    return {name: sorted(paths) for name, paths in sorted(found.items()) if len(paths) > 1}
+            definitions[name].append(path)
+    return {name: sorted(paths) for name, paths in sorted(definitions.items()) if len(paths) > 1}
 
 
 def public_names(source: str) -> Iterator[str]:

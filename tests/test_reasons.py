@@ -52,10 +52,10 @@ def test_other_sentences_are_refused(sentence):
         Reason.model_validate(sentence)
 
 
-@pytest.mark.parametrize("given", [{"kind": "above_null", "entry_id": "a", "value": 1.0}, {"kind": "below_min_sim", "value": 0.5}])
-def test_a_reason_needs_the_numbers_of_its_wording(given):
+@pytest.mark.parametrize("fields", [{"kind": "above_null", "entry_id": "a", "value": 1.0}, {"kind": "below_min_sim", "value": 0.5}])
+def test_a_reason_needs_the_numbers_of_its_wording(fields):
     with pytest.raises(ValidationError, match="needs limit"):
-        Reason.model_validate(given)
+        Reason.model_validate(fields)
 
 
 def test_the_scores_of_a_stored_decision_are_exact():

@@ -20,8 +20,8 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_options_after_each_at_belong_to_its_change() -> None:
-    found = parse("--at", "2", "--force", "p1c", "--alpha", "-0.5", "--at", "3", "--deny", "--then", "null", "--at", "4").chain
-    assert found == [{"m": 2, "to": "p1c", "alpha": -0.5}, {"m": 3, "to": "null", "then": "null"}, {"m": 4}]
+    chain = parse("--at", "2", "--force", "p1c", "--alpha", "-0.5", "--at", "3", "--deny", "--then", "null", "--at", "4").chain
+    assert chain == [{"m": 2, "to": "p1c", "alpha": -0.5}, {"m": 3, "to": "null", "then": "null"}, {"m": 4}]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def unknown(words: tuple[str, ...], known: dict[tuple[str, ...], set[str]]) -> s
         return None
     if (words[1],) not in known:
         return f"there is no stir {words[1]}"
-    options = set().union(*(found for name, found in known.items() if name[0] == words[1]))
+    options = set().union(*(names for name, names in known.items() if name[0] == words[1]))
     asked = (word.split("=")[0].rstrip(".,;)") for word in words if re.match(r"--\w", word))
     return next((f"stir {words[1]} has no {option}" for option in asked if option not in options), None)
 
@@ -159,11 +159,11 @@ def unreadable(block: Block) -> str | None:
         if block.language == "json":
             json.loads(block.text)
             return None
-        found = tomllib.loads(block.text)
-        if set(found) <= set(RunConfig.model_fields):
-            config_from(found)
-        elif "base" not in found:
-            return f"knows keys that no settings have: {sorted(set(found) - set(RunConfig.model_fields))}"
+        settings = tomllib.loads(block.text)
+        if set(settings) <= set(RunConfig.model_fields):
+            config_from(settings)
+        elif "base" not in settings:
+            return f"knows keys that no settings have: {sorted(set(settings) - set(RunConfig.model_fields))}"
     except (ValueError, StirError) as error:
         return str(error)
     return None
@@ -223,11 +223,11 @@ def test_few_blocks_are_not_run() -> None:
 
 def scripts_of_pages() -> dict[str, list[Block]]:
     """The blocks to run, by page; tests/test_api.py runs the README's example."""
-    found: dict[str, list[Block]] = {}
+    scripts: dict[str, list[Block]] = {}
     for block in ALL:
         if block.language in PYTHON and not block.not_run and block.page != "README.md":
-            found.setdefault(block.page, []).append(block)
-    return found
+            scripts.setdefault(block.page, []).append(block)
+    return scripts
 
 
 RUNNER = """

@@ -49,9 +49,9 @@ def tables_are_restored() -> Iterator[None]:
 
 def blocks(page: str) -> list[str]:
     """A page's code."""
-    found = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{page}.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert found
-    return found
+    code = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{page}.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert code
+    return code
 
 
 def done(page: str) -> dict[str, Any]:

@@ -36,9 +36,9 @@ def test_every_public_name_is_shown_once() -> None:
 
 def test_every_command_and_option_is_shown() -> None:
     page = reference.cli_page()
-    found = list(reference.commands(reference.stir_parser()))
-    assert {"run", "trace", "eval", "serve"} <= {each.words[0] for each in found}
-    for words, parser in found:
+    commands = list(reference.commands(reference.stir_parser()))
+    assert {"run", "trace", "eval", "serve"} <= {each.words[0] for each in commands}
+    for words, parser in commands:
         section = page.split(f"{{#{'-'.join(('stir', *words))}}}", 1)[1].split("\n```\n", 1)[0]
         for action in parser._actions:
             for option in action.option_strings:
@@ -46,13 +46,13 @@ def test_every_command_and_option_is_shown() -> None:
 
 
 def test_every_argument_has_help() -> None:
-    found = [
+    undocumented = [
         f"stir {' '.join(words)}: {action.option_strings or action.dest}"
         for words, parser in reference.commands(reference.stir_parser())
         for action in parser._actions
         if not action.help and not isinstance(action, argparse._SubParsersAction)
     ]
-    assert found == []
+    assert undocumented == []
 
 
 def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

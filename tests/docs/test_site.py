@@ -24,19 +24,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_page_is_in_the_navigation_once() -> None:
     there = ["index.md", "howto/index.md", "howto/a.md", "howto/b.md", "reference/cli.md", "reference/new.md", "evaluation.md", "odd.md"]
-    found = {title: pages for section in docs_hooks.navigation(there) for title, pages in section.items()}
-    assert found["Home"] == "index.md"
-    assert found["How-to"] == ["howto/index.md", "howto/a.md", "howto/b.md"]
-    assert found["Reference"] == ["reference/cli.md", "reference/new.md"]
-    assert found["Explanation"] == "evaluation.md"  # in the parent folder, named by its section
-    assert found["About"] == "odd.md"
-    assert "Notebooks" not in found
-    placed = [page for pages in found.values() for page in ([pages] if isinstance(pages, str) else pages)]
+    sections = {title: pages for section in docs_hooks.navigation(there) for title, pages in section.items()}
+    assert sections["Home"] == "index.md"
+    assert sections["How-to"] == ["howto/index.md", "howto/a.md", "howto/b.md"]
+    assert sections["Reference"] == ["reference/cli.md", "reference/new.md"]
+    assert sections["Explanation"] == "evaluation.md"  # in the parent folder, named by its section
+    assert sections["About"] == "odd.md"
+    assert "Notebooks" not in sections
+    placed = [page for pages in sections.values() for page in ([pages] if isinstance(pages, str) else pages)]
     assert sorted(placed) == sorted(there)
 
 
 @pytest.mark.parametrize(
-    ("link", "source", "uri", "made"),
+    ("link", "source", "uri", "link_of_site"),
     [
         ("[a](docs/tour.md)", "README.md", "index.md", "[a](tour.md)"),
         ("[a](docs/evaluation.md#columns)", "README.md", "index.md", "[a](evaluation.md#columns)"),
@@ -49,8 +49,8 @@ def test_every_page_is_in_the_navigation_once() -> None:
         ("[a](docs/no-such.md)", "README.md", "index.md", "[a](no-such.md)"),  # the build refuses it
     ],
 )  # fmt: skip
-def test_links_of_the_repository_become_links_of_the_site(link: str, source: str, uri: str, made: str) -> None:
-    assert docs_hooks.with_links(f"See {link}.", source, uri) == f"See {made}."
+def test_links_of_the_repository_become_links_of_the_site(link: str, source: str, uri: str, link_of_site: str) -> None:
+    assert docs_hooks.with_links(f"See {link}.", source, uri) == f"See {link_of_site}."
 
 
 def test_links_in_code_are_not_changed() -> None:
@@ -60,7 +60,7 @@ def test_links_in_code_are_not_changed() -> None:
 
 def test_a_drawing_is_inlined_with_its_text() -> None:
     image = '<p><img alt="The house" src="img/drawings/house.svg" /></p>'
-    page = docs_hooks.DRAWING.sub(lambda found: docs_hooks.drawing(found[1], ROOT / "docs" / "img" / found[2]), image)
+    page = docs_hooks.DRAWING.sub(lambda match: docs_hooks.drawing(match[1], ROOT / "docs" / "img" / match[2]), image)
     assert page.startswith('<p><svg role="img" aria-label="The house" class="drawing"')
     assert "<img" not in page and "data-room" in page
 
@@ -143,8 +143,8 @@ def site(tmp_path: Path) -> Path:
 )
 def test_the_checker_reports_problems(site: Path, body: str, what: str | None) -> None:
     (site / "index.html").write_text(GOOD.format(body), "utf-8")
-    found = list(check_site.problems(site))
-    assert found == [] if what is None else (len(found) == 1 and what in found[0]), found
+    problems = list(check_site.problems(site))
+    assert problems == [] if what is None else (len(problems) == 1 and what in problems[0]), problems
 
 
 def test_the_checker_reads_style_sheets(site: Path) -> None:
@@ -253,13 +253,13 @@ def search(page: Any) -> None:
     """Search until there is a result: text typed before the index is loaded is not searched."""
     from playwright.sync_api import TimeoutError, expect
 
-    box, found = page.locator("input[name=query]"), page.locator(".md-search-result__link").first
+    box, result = page.locator("input[name=query]"), page.locator(".md-search-result__link").first
     for _ in range(8):
         box.fill("")
         box.press_sequentially("logit lens", delay=30)
         try:
-            found.wait_for(timeout=5_000)
+            result.wait_for(timeout=5_000)
             break
         except TimeoutError:
             continue
-    expect(found).to_be_visible()
+    expect(result).to_be_visible()

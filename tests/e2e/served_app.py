@@ -27,7 +27,7 @@ expect.set_options(timeout=PATIENCE)
 def chromium() -> str | None:
     """Path of the browser: ``STIR_CHROMIUM``, else the first one on the path."""
     named = os.environ.get("STIR_CHROMIUM")
-    return named or next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    return named or next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
 @contextmanager

@@ -33,9 +33,9 @@ def wait_for(watched: Watched, key: str, other_than: str | None) -> str:
         "([key, old]) => { const now = new URLSearchParams(location.search).get(key); return now && now !== old }", arg=[key, other_than]
     )
     settle(watched.page)
-    found = chosen(watched, key)
-    assert found is not None
-    return found
+    selection = chosen(watched, key)
+    assert selection is not None
+    return selection
 
 
 def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:

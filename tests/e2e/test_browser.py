@@ -51,9 +51,9 @@ def wait_for_choice(watched: Watched, key: str, *, other_than: str | None) -> st
         "([key, old]) => { const now = new URLSearchParams(location.search).get(key); return now && now !== old }", arg=[key, other_than]
     )
     settle(watched.page)
-    found = chosen(watched, key)
-    assert found is not None
-    return found
+    selection = chosen(watched, key)
+    assert selection is not None
+    return selection
 
 
 @pytest.mark.parametrize("run", RUNS)

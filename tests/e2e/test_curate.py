@@ -32,9 +32,9 @@ def edit(watched: Watched, what: str, *, why: str, value: str | None = None) -> 
 
 def cells(watched: Watched) -> set[str]:
     """Texts in the cells of all tables on the page."""
-    found = watched.page.locator('[role="gridcell"]')
-    found.first.wait_for(state="attached")
-    return {text for text in found.all_text_contents() if text}
+    grid_cells = watched.page.locator('[role="gridcell"]')
+    grid_cells.first.wait_for(state="attached")
+    return {text for text in grid_cells.all_text_contents() if text}
 
 
 def test_star_tag_and_exclude_with_a_reason_are_there_after_a_reload(watched: Watched) -> None:

@@ -53,8 +53,8 @@ def test_starred_actions_are_exported_as_a_readable_archive(starred: tuple[Watch
     assert waiting.value.suggested_filename == "fake-curated-starred-bundle.zip"
     with zipfile.ZipFile(waiting.value.path()) as packed:
         packed.extractall(tmp_path / "there")
-    found, wanted = read_bundle(tmp_path / "there" / "fake-curated-starred-bundle"), make_bundle(run, only="starred")
-    assert found.manifest == wanted.manifest and [entry.id for entry in found.entries] == ["p0001c", "p0001n", "p0002c", "p0002n"]
+    exported, wanted = read_bundle(tmp_path / "there" / "fake-curated-starred-bundle"), make_bundle(run, only="starred")
+    assert exported.manifest == wanted.manifest and [entry.id for entry in exported.entries] == ["p0001c", "p0001n", "p0002c", "p0002n"]
     table = page.locator('[class*="st-key-export_table"] canvas').first.bounding_box()
     assert table is not None
     page.mouse.click(table["x"] + 18, table["y"] + ROW * 3.5)

@@ -29,9 +29,9 @@ class Move(NamedTuple):
 def moves() -> list[Move]:
     """The numbered lines, in order."""
     numbered = [line for line in TOUR.read_text("utf-8").splitlines() if re.match(r"^\d+\. ", line)]
-    found = [match for line in numbered if (match := LINE.match(line))]
-    assert len(found) == len(numbered), [line for line in numbered if not LINE.match(line)]
-    return [Move(int(match[1]), match[2], match[3], match[4]) for match in found]
+    matches = [match for line in numbered if (match := LINE.match(line))]
+    assert len(matches) == len(numbered), [line for line in numbered if not LINE.match(line)]
+    return [Move(int(match[1]), match[2], match[3], match[4]) for match in matches]
 
 
 @pytest.fixture
