@@ -107,7 +107,7 @@ def refused_import(path: str, name: str, *, early: bool) -> str | None:
     if within(name, *UNSAFE_IMPORTS):
         return f"imports {name}: no pickle anywhere"
     if top == "pages" and not within(name, "streamlit", "workbench"):
-        return f"imports {name}: a page knows streamlit and workbench only"
+        return f"imports {name}: a page imports streamlit and workbench only"
     if within(name, *never(path)):
         return f"imports {name}"
     if fnmatch(path, "workbench/*/view*") and within(name, *CHARTS):
@@ -119,10 +119,10 @@ def refused_import(path: str, name: str, *, early: bool) -> str | None:
         return f"imports {name}: importing the package costs nothing" if early and there != "version" else None
     for room in (here, there):
         if room not in HEIGHT:
-            return f"meets {room}, which stands on no floor yet"
+            return f"meets {room}, which is on no floor of FLOORS"
     if here == there or HEIGHT[there] < HEIGHT[here] or HEIGHT[there] == HEIGHT[here] == 0:
         return None
-    return f"imports {name}: {here} may not know {there}"
+    return f"imports {name}: {here} may not import {there}"
 
 
 def refused_room(path: str, name: str) -> str | None:
@@ -132,7 +132,7 @@ def refused_room(path: str, name: str) -> str | None:
     parts = name.split(".")
     if len(parts) < 2 or parts[0] != "workbench" or not (ROOT / "workbench" / parts[1]).is_dir() or parts[1] in (own, "shared"):
         return None
-    return f"imports {name}: what several pages need lies in workbench/shared"
+    return f"imports {name}: shared code belongs in workbench/shared"
 
 
 def refused_node(path: str, node: ast.AST) -> str | None:
@@ -145,7 +145,7 @@ def refused_node(path: str, node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and not path.startswith("stir_core/models/"):
         return "names the module transformer_lens in a string" if within(node.value, "transformer_lens") else None
     if isinstance(node, ast.Attribute) and node.attr in COPIES and path != "stir_core/records.py":
-        return f"uses {node.attr}, which checks nothing: with_changes for settings, replaced for records"
+        return f"uses {node.attr}, which skips validation: use with_changes for settings, replaced for records"
     if not isinstance(node, ast.Call):
         return None
     called = ast.unparse(node.func)
@@ -238,16 +238,16 @@ def within(name: str, *modules: str) -> bool:
 @pytest.mark.parametrize(
     ("path", "source", "what"),
     [
-        ("stir_core/store/runs.py", "from stir_core.models.loading import load", "store may not know models"),
-        ("stir_core/store/runs.py", "from stir_core import models", "store may not know models"),
-        ("stir_core/store/runs.py", "from ..tasks import registry", "store may not know tasks"),
-        ("stir_core/harvest/states.py", "def f():\n    import stir_core.basis.selection", "harvest may not know basis"),
-        ("stir_core/evaluate/paired.py", "from stir_core.stages.pipeline import run_stages", "evaluate may not know stages"),
-        ("stir_core/config.py", "from stir_core.store import runs", "config may not know store"),
-        ("stir_core/store/runs.py", "from stir_core import __version__", "__version__, which stands on no floor"),
-        ("stir_core/attic.py", "from stir_core.errors import StirError", "attic, which stands on no floor"),
+        ("stir_core/store/runs.py", "from stir_core.models.loading import load", "store may not import models"),
+        ("stir_core/store/runs.py", "from stir_core import models", "store may not import models"),
+        ("stir_core/store/runs.py", "from ..tasks import registry", "store may not import tasks"),
+        ("stir_core/harvest/states.py", "def f():\n    import stir_core.basis.selection", "harvest may not import basis"),
+        ("stir_core/evaluate/paired.py", "from stir_core.stages.pipeline import run_stages", "evaluate may not import stages"),
+        ("stir_core/config.py", "from stir_core.store import runs", "config may not import store"),
+        ("stir_core/store/runs.py", "from stir_core import __version__", "__version__, which is on no floor"),
+        ("stir_core/attic.py", "from stir_core.errors import StirError", "attic, which is on no floor"),
         ("stir_core/__init__.py", "from stir_core.records import Trace", "costs nothing"),
-        ("stir_core/api.py", "from stir_core.commands.console import table", "api may not know commands"),
+        ("stir_core/api.py", "from stir_core.commands.console import table", "api may not import commands"),
         ("stir_core/cli.py", "import workbench.app", "imports workbench.app"),
         ("stir_core/harvest/states.py", "import transformer_lens", "only stir_core/models may"),
         ("stir_core/harvest/states.py", "from importlib import import_module\nimport_module('transformer_lens.tools')", "transformer_lens"),
@@ -256,14 +256,14 @@ def within(name: str, *modules: str) -> bool:
         ("stir_core/intervene/gate.py", "from stir_core.models import steering", "imports stir_core.models"),
         ("workbench/gates/data.py", "def f():\n    import torch", "imports torch"),
         ("workbench/gates/data.py", "import altair as alt", "imports altair"),
-        ("workbench/gates/view.py", "from workbench.trace.data import document", "lies in workbench/shared"),
-        ("workbench/shared/view_gate.py", "from workbench.gates import data", "lies in workbench/shared"),
-        ("workbench/session.py", "from workbench.gates import data", "lies in workbench/shared"),
-        ("pages/gates.py", "from workbench.trace import view", "lies in workbench/shared"),
+        ("workbench/gates/view.py", "from workbench.trace.data import document", "belongs in workbench/shared"),
+        ("workbench/shared/view_gate.py", "from workbench.gates import data", "belongs in workbench/shared"),
+        ("workbench/session.py", "from workbench.gates import data", "belongs in workbench/shared"),
+        ("pages/gates.py", "from workbench.trace import view", "belongs in workbench/shared"),
         ("workbench/gates/view.py", "import streamlit as st\nst.session_state['a'] = 1", "only workbench/session.py may"),
         ("workbench/gates/charts.py", "import streamlit as st", "imports streamlit"),
         ("workbench/gates/view_map.py", "import plotly.graph_objects as go", "charts are drawn in charts*"),
-        ("pages/home.py", "from stir_core.errors import StirError", "a page knows"),
+        ("pages/home.py", "from stir_core.errors import StirError", "a page imports"),
         ("stir_core/store/runs.py", "import pickle", "no pickle"),
         ("stir_core/store/runs.py", "import torch\ntorch.load('x')", "calls torch.load"),
         ("stir_core/store/runs.py", "torch.load('x', weights_only=False)", "calls torch.load"),

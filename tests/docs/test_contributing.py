@@ -92,15 +92,15 @@ def test_a_token_wise_decoder_answers_like_vanilla_up_to_its_last_step(tiny) -> 
         for name, ids in (("a", [5, 9, 40, 7, 100]), ("b", [17, 3, 250]), ("c", [200, 201]))
     ]
     bench = Bench(tiny, Settings(DecodeConfig(max_new_tokens=30), 4, "e"), GateConfig(), lambda name: None)
-    brief, plain = (
+    brief, vanilla = (
         {answer.problem_id: answer for answer in method(text).answer(bench, questions)} for text in ("brief:steps=2", "vanilla")
     )
     stepped = 0
     for name, answer in brief.items():
-        assert answer.method == "brief:steps=2" and answer.token_ids == plain[name].token_ids[: len(answer.token_ids)]
-        ends = boundaries(plain[name].token_ids, tiny.text, "e")
+        assert answer.method == "brief:steps=2" and answer.token_ids == vanilla[name].token_ids[: len(answer.token_ids)]
+        ends = boundaries(vanilla[name].token_ids, tiny.text, "e")
         stepped += len(ends) >= 2
-        assert len(answer.token_ids) == (ends[1] if len(ends) >= 2 else len(plain[name].token_ids))
+        assert len(answer.token_ids) == (ends[1] if len(ends) >= 2 else len(vanilla[name].token_ids))
     assert stepped and len(brief) == 3
 
 
