@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from stir_core.models.loading import LoadedModel, boot, load_model
-from tests.builders import make_hf, make_tokenizer
+from tests import checked
+
+checked.install()
+
+from stir_core.models.loading import LoadedModel, boot, load_model  # noqa: E402  # after the checks are in place
+from tests.builders import make_hf, make_tokenizer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("STIR_CACHE", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
