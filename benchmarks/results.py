@@ -45,7 +45,7 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
     for folder in evaluations(run):
         parts.append(_lowered((folder.path / "report.md").read_text(encoding="utf-8")))
     causal = CausalFolder(run)
-    if causal.report() is not None:
+    if causal.reported:
         parts.append(_lowered((causal.path / "report.md").read_text(encoding="utf-8")))
     return _portable("\n".join(parts), run.name)
 
@@ -56,8 +56,8 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
     run = Run.open(runs / experiment["run"]) if (runs / experiment["run"] / "run.json").is_file() else None
     if run is not None:
         found += [spec.command for folder in evaluations(run) if (spec := folder.spec()).command]
-        report = CausalFolder(run).report()
-        found += [report.spec.command] if report is not None and report.spec.command else []
+        causal = CausalFolder(run)
+        found += [command] if causal.reported and (command := causal.report().spec.command) else []
     return list(dict.fromkeys(line for command in found for line in _portable(command, experiment["run"]).splitlines()))
 
 

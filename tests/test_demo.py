@@ -77,7 +77,7 @@ def test_its_reports_agree_with_its_answers(run):
 def test_its_causal_study_belongs_to_its_basis(run):
     folder = CausalFolder(run)
     report = folder.report()
-    assert report is not None and report.spec.basis == run.digest("basis")
+    assert report.spec.basis == run.digest("basis")
     assert report.rolls == len(folder.rolls()) and report.tokens == sum(roll.decoded for roll in folder.rolls())
     assert run.advantages() == {advantage.entry_id: advantage for advantage in report.actions}
 

@@ -39,7 +39,7 @@ def runs(tmp_path):
     spec = EvaluationSpec(**facts, command=f"stir eval {tmp_path}/runs/small --n 5")
     folder = EvaluationFolder(run, "x")
     folder.begin(spec, [])
-    folder.write_report(EvaluationReport(spec=spec, complete=True, problems=0, methods=()), "# x: t eval\n\n| a table |\n")
+    folder.write_report(EvaluationReport(spec=spec, complete=True, problems=0, methods=()), "# x: t eval\n\n| a table |\n", complete=True)
     (tmp_path / "runs" / "sweep-small").mkdir()
     (tmp_path / "runs" / "sweep-small" / "sweep.md").write_text("# Sweep\n")
     (tmp_path / "results.toml").write_text(FILE)

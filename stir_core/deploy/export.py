@@ -215,7 +215,7 @@ def _chosen(run: Run, curation: Curation, library: str, only: str | None) -> Cur
         chosen = curated(run, curation.state, only)
     else:
         plain = library_named(run, library)
-        chosen = Curated(plain, tuple(_marks(curation, entry.id) for entry in plain.entries))
+        chosen = Curated(plain, tuple(Origin.of(entry.id, curation.state) for entry in plain.entries))
     if not any(entry.kind == "corrective" for entry in chosen.library.entries):
         raise DeployError(f"the {library} library{f' ({only})' if only else ''} of {run.path} holds no action: star, tag or include one")
     return chosen
@@ -228,8 +228,3 @@ def _notes(name: str, base: str | None) -> tuple[str, ...]:
             "that repository's own weights differ and are refused by hash",
         )
     return () if base else ("the language model has no hub name: it is known by its hashes alone",)
-
-
-def _marks(curation: Curation, entry_id: str) -> Origin:
-    judged = curation.state.of(entry_id)
-    return Origin(entry_id=entry_id, name=judged.name, starred=judged.starred, tags=judged.tags, note=judged.note)

@@ -219,7 +219,7 @@ def study(
         ended = True
     finally:  # an interrupted study leaves a report of what is there
         found = sum_up(spec, states, known)
-        folder.write_report(found, markdown(found), ended=ended)
+        folder.write_report(found, markdown(found), complete=ended)
     return found
 
 

@@ -104,7 +104,7 @@ def evaluate(
     folder, bench = EvaluationFolder(run, spec.label), bench_for(run, model, spec)
     for made in methods(list(spec.methods)):
         made.decoder.check(bench, made.parameters)
-    if not spec.fresh and (folder.path / "evaluation.json").is_file():
+    if not spec.fresh and folder.begun:
         spec = _joined(folder.spec(), spec)
     folder.begin(spec, problems)
     task = TaskConfig(name=spec.task, template=spec.template, system=spec.system)
@@ -127,7 +127,7 @@ def evaluate(
                     report(Progress("eval", done, total, unit, tokens))
     finally:  # an interrupted evaluation leaves a report of what is whole
         found = summarise(folder, spec, problems)
-        folder.write_report(found, markdown(found))
+        folder.write_report(found, markdown(found), complete=found.complete)
     return found, folder.path
 
 

@@ -25,7 +25,7 @@ from stir_core.intervene.replay import ANSWERABLE, decide_again
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
 from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
-from stir_core.store.jsonl import append_records, read_records
+from stir_core.store.jsonl import append_records, read_appended
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader
 
@@ -171,7 +171,7 @@ def sweep_points(
         for point in (vanilla, *points):
             library = "vanilla" if point is vanilla else point.run.digest("basis")
             file = out / f"{digest_of(point.config.gate, point.config.decode, library)}.jsonl"
-            known = {trace.id: trace for trace in (read_records(file, Trace, torn="drop") if file.exists() else [])}
+            known = {trace.id: trace for trace in read_appended(file, Trace)}
             reused = decoded = 0
             for trace, own in _answers(model, point, problems, known, recorded.get(library, []), rows, vanilla=point is vanilla):
                 reused, decoded = reused + (own == 0), decoded + own

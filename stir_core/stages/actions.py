@@ -7,7 +7,7 @@ from stir_core.config import RunConfig
 from stir_core.records import Continuation, OnProgress, Progress, StateRow
 from stir_core.stages.stage import Made, Stage
 from stir_core.stages.states import planned_pairs, steps_in
-from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.jsonl import append_records, read_appended, read_records, write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import read_tensors, write_tensors
 from stir_core.tasks import Grader
@@ -73,7 +73,7 @@ def _rolled_again(
     from stir_core.harvest.stability import continuations, place_of
 
     file = part / "continuations.jsonl"
-    known = read_records(file, Continuation, torn="drop") if file.exists() else []
+    known = read_appended(file, Continuation)
     done = frozenset((place_of(each), each.roll) for each in known)
     total, tokens = len(prefixes) * config.mining.stability_rolls, 0
     report(Progress("actions", len(known), total, "continuations"))

@@ -7,7 +7,7 @@ from stir_core.config import RunConfig, resolve_layers
 from stir_core.records import OnProgress, Progress, Rollout
 from stir_core.stages.stage import Made, Stage, take_up
 from stir_core.store.captured import Captured
-from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
 
@@ -24,7 +24,7 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     problems = load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)
     write_records(part / "problems.jsonl", problems)
     file = part / "rollouts.jsonl"
-    known = read_records(file, Rollout, torn="drop") if file.exists() else []
+    known = read_appended(file, Rollout)
     done = {(rollout.problem_id, rollout.k) for rollout in known}
     layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
     captured = Captured(take_up(run, "states", model), layers, model.d_model)

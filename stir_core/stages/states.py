@@ -42,10 +42,13 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
             for layer in layers:
                 tensors[layer].append(by_layer[layer][i])
 
-    missing = [reading for reading in readings if not captured.holds(reading)]
+    missing: list[Reading] = []
     for reading in readings:
-        if captured.holds(reading):
-            keep(reading, captured.states(reading))
+        prefixes = reading.problem_id, reading.k, reading.ms
+        if reading.source == "rollout" and captured.holds(*prefixes):
+            keep(reading, captured.states(*prefixes))
+        else:
+            missing.append(reading)
     tokens = 0
     for done, (reading, by_layer) in enumerate(capture_states(model, missing, layers), start=1):
         keep(reading, {layer: states.numpy() for layer, states in by_layer.items()})

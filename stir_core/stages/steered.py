@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stir_core.config import RunConfig, with_changes
 from stir_core.records import OnProgress, Problem, Progress, Trace, TraceEvent
 from stir_core.stages.stage import Made, Stage
-from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
 
@@ -31,7 +31,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     memory = Memory(*library, run.key_space()) if library.entries else None
     write_records(part / "problems.jsonl", problems)
     files = {"vanilla": part / "vanilla.jsonl", "steered": part / "steered.jsonl"}
-    known = {kind: read_records(file, Trace, torn="drop") if file.exists() else [] for kind, file in files.items()}
+    known = {kind: read_appended(file, Trace) for kind, file in files.items()}
     by_id = {problem.id: problem for problem in problems}
     jobs, kinds = _held_out_jobs(model, config, problems, memory, {kind: {trace.id for trace in traces} for kind, traces in known.items()})
     settings = Settings.of(config, rows=2 * config.decode.batch_problems)

@@ -1,34 +1,20 @@
-"""States captured while rollouts are decoded, waiting in the unfinished states folder until that stage takes what it needs.
+"""States captured while rollouts are decoded, kept in the unfinished states folder until the states stage reads them.
 
-Written in shards beside an index, the shard first: what the index names is there. A rollout that is not in the index (its process was
-killed before the next shard) is simply read by the model again.
+They are written in shards beside an index, each shard before its lines of the index, so that everything in the index exists. A rollout that
+is missing from the index (its process was killed before the next shard) is read by the model again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from stir_core.records import Rollout, StateRow
-from stir_core.store.jsonl import append_records, read_records
+from stir_core.store.jsonl import append_records, read_appended
 from stir_core.store.tensors import read_tensors, write_tensors
 
 SHARD = 64
 """Rollouts a shard."""
-
-
-@runtime_checkable
-class _Wanted(Protocol):
-    """As much of ``harvest.states.Reading`` as is asked for here: the store does not know the harvest."""
-
-    @property
-    def problem_id(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def k(self) -> int: ...
-    @property
-    def ms(self) -> tuple[int, ...]: ...
 
 
 class Captured:
@@ -37,13 +23,13 @@ class Captured:
     def __init__(self, folder: Path, layers: tuple[int, ...], d_model: int):
         self._folder, self._layers, self._d_model = folder, layers, d_model
         self._index = folder / "captured.jsonl"
-        self._rows: list[StateRow] = read_records(self._index, StateRow, torn="drop") if self._index.exists() and layers else []
+        self._rows: list[StateRow] = read_appended(self._index, StateRow) if layers else []
         self._place = {(row.problem_id, row.k, row.m): row.row for row in self._rows}
         self._tensors: dict[int, np.ndarray] | None = None
         self._waiting: list[tuple[StateRow, dict[int, np.ndarray]]] = []
 
     def add(self, rollout: Rollout, states: dict) -> None:
-        """Keep a rollout's states (float32 arrays or tensors ``[boundaries, d_model]`` by layer); written in shards."""
+        """Keep a rollout's states: arrays or tensors ``[boundaries, d_model]`` by layer. A full shard is written."""
         if not states:
             return
         arrays = {layer: np.asarray(states[layer], np.float32) for layer in self._layers}
@@ -55,14 +41,14 @@ class Captured:
             self.flush()
 
     def adopt(self, rows: list[StateRow], states: dict[int, np.ndarray]) -> None:
-        """Keep rollouts' states that another run holds, ``[rows, d_model]`` by layer; layers that are not wanted are ignored."""
+        """Keep another run's states of rollouts, ``[rows, d_model]`` by layer; layers that this run does not mine are ignored."""
         for row in rows:
             if row.source == "rollout" and (row.problem_id, row.k, row.m) not in self._place:
                 self._waiting.append((row, {layer: states[layer][row.row] for layer in self._layers}))
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the states that are not in a shard yet."""
         if not self._waiting:
             return
         number = len(list(self._folder.glob("captured-*.safetensors")))
@@ -75,25 +61,25 @@ class Captured:
         self._place |= {(row.problem_id, row.k, row.m): row.row for row in rows}
         self._waiting, self._tensors = [], None
 
-    def holds(self, wanted: _Wanted) -> bool:
-        """Whether every control point of a reading is there."""
-        return wanted.source == "rollout" and all((wanted.problem_id, wanted.k, m) in self._place for m in wanted.ms)
+    def holds(self, problem_id: str, k: int, ms: Sequence[int]) -> bool:
+        """True when the states at all these control points of a rollout were captured."""
+        return all((problem_id, k, m) in self._place for m in ms)
 
-    def states(self, wanted: _Wanted) -> dict[int, np.ndarray]:
-        """``[control points, d_model]`` by layer."""
+    def states(self, problem_id: str, k: int, ms: Sequence[int]) -> dict[int, np.ndarray]:
+        """A rollout's states at these control points, float32 ``[len(ms), d_model]`` by layer."""
         if self._tensors is None:
             shards = [read_tensors(file, columns=self._d_model) for file in sorted(self._folder.glob("captured-*.safetensors"))]
             self._tensors = {layer: np.concatenate([shard[f"layer_{layer}"] for shard in shards]) for layer in self._layers}
-        at = [self._place[wanted.problem_id, wanted.k, m] for m in wanted.ms]
+        at = [self._place[problem_id, k, m] for m in ms]
         return {layer: self._tensors[layer][at] for layer in self._layers}
 
     def clear(self) -> None:
-        """Remove the shards: the stage has taken what it needs."""
+        """Remove the shards and their index."""
         self._index.unlink(missing_ok=True)
         for file in self._folder.glob("captured-*.safetensors"):
             file.unlink()
 
     def _written(self, count: int) -> int:
-        """Rows in the first ``count`` shards, whether or not the index came to name them."""
+        """Number of rows in the first ``count`` shards, including rows that are missing from the index."""
         shards = [read_tensors(self._folder / f"captured-{i:05}.safetensors", columns=self._d_model) for i in range(count)]
         return sum(len(next(iter(shard.values()))) for shard in shards)

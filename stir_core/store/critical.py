@@ -1,4 +1,4 @@
-"""Critical tokens of answers on disk: continuations appended as they end, the summary beside them."""
+"""Critical tokens of answers on disk: continuations appended as they arrive, with the summary beside them."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from stir_core.config import digest_of
 from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.records import Trace
-from stir_core.store.jsonl import append_records, read_record, read_records
+from stir_core.store.jsonl import append_records, read_appended, read_record
 from stir_core.store.runs import Run
 
 Of = Literal["vanilla", "steered"]
@@ -17,37 +17,36 @@ class CriticalFile:
 
     def __init__(self, run: Run, of: Of, trace: Trace):
         self.of: Of = of
-        name = digest_of([of, trace.id, list(trace.prompt_ids), list(trace.token_ids), run.config.seed])
-        self._run, self._name = run, name
+        self._run = run
+        self._name = digest_of([of, trace.id, list(trace.prompt_ids), list(trace.token_ids), run.config.seed])
 
     def rolls(self) -> list[CriticalRoll]:
-        """Continuations so far."""
-        file = self._place("rolls.jsonl")
-        return read_records(file, CriticalRoll, torn="drop") if file.is_file() else []
+        """The continuations so far."""
+        return read_appended(self._run.found("critical", f"{self._name}.rolls.jsonl"), CriticalRoll)
 
     def append(self, roll: CriticalRoll) -> None:
-        """Keep one continuation."""
-        file = self._run.work / "critical" / f"{self._name}.rolls.jsonl"
-        if not file.is_file():  # what came with the run is not written to
-            file.parent.mkdir(parents=True, exist_ok=True)
+        """Append one continuation."""
+        file = self._written("rolls.jsonl")
+        if not file.is_file():  # what came with the run is never written to: begin with a copy of it
             append_records(file, self.rolls())
         append_records(file, [roll])
 
-    def write(self, found: CriticalTrace) -> Path:
+    def write(self, summary: CriticalTrace) -> Path:
         """Write the summary."""
-        file = self._run.work / "critical" / f"{self._name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found.model_dump_json() + "\n", encoding="utf-8")
+        file = self._written("json")
+        file.write_text(summary.model_dump_json() + "\n", encoding="utf-8")
         return file
 
     def read(self) -> CriticalTrace | None:
-        """The summary; ``None`` where none was made.
+        """The summary; ``None`` when there is none.
 
         Raises:
             StoreError: it is malformed.
         """
-        file = self._place("json")
+        file = self._run.found("critical", f"{self._name}.json")
         return read_record(file, CriticalTrace, "remove it and measure again with `stir critical`") if file.is_file() else None
 
-    def _place(self, suffix: str) -> Path:
-        return self._run.found("critical", f"{self._name}.{suffix}")
+    def _written(self, suffix: str) -> Path:
+        folder = self._run.work / "critical"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self._name}.{suffix}"

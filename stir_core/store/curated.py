@@ -1,7 +1,7 @@
-"""The curated library of a run: its control basis after what was excluded, kept and merged by hand, with where every entry comes from."""
+"""The curated library of a run: its control basis with the manual exclusions, inclusions and merges, and the origin of every entry."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,18 +16,27 @@ from stir_core.store.runs import Library, Run
 
 
 class Origin(Record):
-    """Where a curated entry comes from, and what was said about it."""
+    """Where a library entry comes from, with the reader's marks on it."""
 
     entry_id: str
-    name: str | None
+    name: str | None = None
     """Display name; ``None``: its id."""
-    starred: bool
-    tags: tuple[str, ...]
-    note: str | None
+    starred: bool = False
+    tags: tuple[str, ...] = ()
+    note: str | None = None
     members: tuple[str, ...] = ()
-    """Ids of the entries that it was merged from; empty for a mined one."""
+    """Ids of the entries that it was merged from; empty for a mined entry."""
     weights: tuple[float, ...] = ()
     """Share of each member in the mean, in the same order."""
+
+    @classmethod
+    def of(cls, entry_id: str, standing: Judgement, members: Sequence[Entry] = ()) -> "Origin":
+        """The origin of an entry with its marks; ``members``: the entries that it was merged from."""
+        judged, ids = standing.of(entry_id), tuple(member.id for member in members)
+        weights = merge_weights(members) if members else ()
+        return cls(
+            entry_id=entry_id, name=judged.name, starred=judged.starred, tags=judged.tags, note=judged.note, members=ids, weights=weights
+        )
 
 
 class Curated(NamedTuple):
@@ -38,21 +47,21 @@ class Curated(NamedTuple):
 
 
 def curated_library(run: Run, curation: Curation, only: str | None = None) -> Library:
-    """The library as it is curated now; see :func:`curated`."""
+    """The curated library in its present state; see :func:`curated`."""
     return curated(run, curation.state, only).library
 
 
 def curated(run: Run, standing: Judgement, only: str | None = None) -> Curated:
-    """The control basis with ``standing``: kept entries added, excluded ones gone, members replaced by their merged entry.
+    """The control basis with a judgement applied: included entries added, excluded ones removed, members replaced by their merged entry.
 
-    A merged entry is the quality-weighted mean of its members' keys and of their actions, and stands where its first member stood; its
-    pair and problem are those of its best member. Its row numbers lie behind the run's own, since no file of the run holds it.
+    A merged entry is the quality-weighted mean of its members' keys and of their actions, at the position of its first member. Its pair and
+    problem are those of its best member. Its row numbers come after the run's own, since no file of the run holds it.
 
     Args:
         only: ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
 
     Raises:
-        CurationError: nothing is starred or tagged so, an id is none of the library's, or an entry has no quality to be ranked by.
+        CurationError: the choice is empty or names an unknown id, or an entry has no quality to be ranked by.
         StoreError: the run has no finished basis.
     """
     mined, basis = run.library(selected=False), run.library()
@@ -74,26 +83,26 @@ def curated(run: Run, standing: Judgement, only: str | None = None) -> Curated:
     kept = [row for row in rows if row[0].id in chosen]
     width = mined.keys.shape[1]
     keys, actions = (np.array([row[i] for row in kept], np.float32).reshape(-1, width) for i in (1, 2))
-    origins = tuple(_origin(entry, members, standing) for entry, _, _, members in kept)
+    origins = tuple(Origin.of(entry.id, standing, members if len(members) > 1 else ()) for entry, _, _, members in kept)
     return Curated(Library(tuple(row[0] for row in kept), keys, actions), origins)
 
 
 def library_digest(library: Library) -> str:
-    """16 hex digits; equal ones mean the same entries with the same vectors."""
+    """16 hex digits; equal digests mean the same entries with the same vectors."""
     tensors = [hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest() for rows in (library.keys, library.actions)]
     return digest_of([entry.model_dump(mode="json") for entry in library.entries], tensors)
 
 
 def _by_quality(run: Run, mined: Library, basis: Library) -> Callable[[str], Entry]:
-    """Entry by id, those of the basis with the quality that they were picked by.
+    """A function from an id to its entry, with the quality that the basis was picked by.
 
-    Where that was a measured one, the others come with theirs, or not at all.
+    If the basis was picked by measured quality, an entry outside it gets its measured advantage as quality, or is refused.
     """
     entries = {entry.id: entry for entry in (*mined.entries, *basis.entries)}
     picked = {entry.id for entry in basis.entries}
     gained: dict[int, float] | None = None
     if any(pick.quality is not None for pick in run.picks()):
-        gained = {entries[id_].pair: found.value for id_, found in run.advantages().items() if id_ in entries}
+        gained = {entries[id_].pair: advantage.value for id_, advantage in run.advantages().items() if id_ in entries}
 
     def named(id_: str) -> Entry:
         entry = entries[id_]
@@ -140,11 +149,11 @@ def _chosen(rows: list, standing: Judgement, only: str | None) -> set[str]:
         return there
     ids = _named(only, standing, there)
     pairs = {member.pair for entry, _, _, members in rows if entry.id in ids for member in members}
-    found = {entry.id for entry, *_ in rows if entry.id in ids or (entry.kind == "null" and entry.pair in pairs)}
-    if not found:
+    chosen = {entry.id for entry, *_ in rows if entry.id in ids or (entry.kind == "null" and entry.pair in pairs)}
+    if not chosen:
         known = ", ".join(standing.tags()) or "none"
         raise CurationError(f"no entry of the library is {'starred' if only == 'starred' else f'tagged so ({only})'}; tags in use: {known}")
-    return found
+    return chosen
 
 
 def _named(only: str, standing: Judgement, there: set[str]) -> set[str]:
@@ -162,20 +171,7 @@ def _named(only: str, standing: Judgement, there: set[str]) -> set[str]:
 
 
 def choice_in_words(only: str) -> str:
-    """What a choice of entries says, short: the ids of a long one are only counted."""
+    """A choice of entries for a reader; more than six ids are only counted."""
     kind, _, named = only.partition(":")
     n = named.count(",") + 1
     return only if kind != "ids" or n <= 6 else f"{n} entries by id"
-
-
-def _origin(entry: Entry, members: tuple[Entry, ...], standing: Judgement) -> Origin:
-    judged, several = standing.of(entry.id), len(members) > 1
-    return Origin(
-        entry_id=entry.id,
-        name=judged.name,
-        starred=judged.starred,
-        tags=judged.tags,
-        note=judged.note,
-        members=tuple(member.id for member in members) if several else (),
-        weights=merge_weights(members) if several else (),
-    )

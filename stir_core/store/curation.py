@@ -1,11 +1,11 @@
-"""The history of a run's curation on disk: one line an edit, appended under a lock, each line carrying the digest of the one before.
+"""The history of a run's curation on disk: one line for each edit, appended under a lock, with the digest of the line before it.
 
-    curation/edits.jsonl     ``Recorded``, one a line; never rewritten
-    curation/head.json       number of lines and digest of the last: a history that lost its end is noticed too
-    curation/lock            held while somebody writes
+    curation/edits.jsonl     one ``Recorded`` a line; never rewritten
+    curation/head.json       number of lines and digest of the last one, so that a lost end is noticed too
+    curation/lock            held during a write
 
-Written below ``Run.work``, so that the embedded run's own folder stays as it is. Edits belong to the entries that they were made on: after
-the actions stage was made again with another result they are kept and reported, and do not apply.
+It is written below ``Run.work``, so that the embedded run's own folder stays as it is. Edits belong to the entries that they were made on:
+if the actions stage is made again with another result, they are kept and reported, and do not apply.
 """
 
 import getpass
@@ -25,27 +25,28 @@ from pydantic import ValidationError
 from stir_core.curation import Difference, Edit, EditKind, Judgement, Recorded, changes, check, fold, make_edit, taken_back
 from stir_core.errors import CurationError
 from stir_core.records import Entry
+from stir_core.store.files import write_whole
 from stir_core.store.jsonl import cut_torn_line
 from stir_core.store.runs import Run
 
 PATIENCE = 20.0
-"""Seconds that a writer waits for another one."""
+"""Seconds that a writer waits for the lock."""
 
 
 class Curation:
-    """A run's history of edits as it was when read; adding gives a new one."""
+    """A run's history of edits as it was when read. Adding an edit gives a new history."""
 
     def __init__(self, run: Run, lines: tuple[Recorded, ...], digest: str):
         self.run = run
         self.lines = lines
-        """Every edit, those that do not apply included."""
+        """Every edit, including those that do not apply."""
         self.digest = digest
         """SHA-256 of the last line; ``""`` for an empty history. Equal digests mean equal histories."""
         self.actions = run.digest("actions")
 
     @classmethod
     def open(cls, run: Run) -> "Curation":
-        """Read the history; an empty one where nobody has curated yet.
+        """Read the history; an empty one if the run was not curated yet.
 
         Raises:
             CurationError: a line was changed or lost.
@@ -63,33 +64,33 @@ class Curation:
 
     @property
     def strangers(self) -> tuple[Recorded, ...]:
-        """Edits of entries that the run no longer has: kept, never applied."""
+        """Edits of entries that the run no longer has. They are kept, and never applied."""
         return tuple(line for line in self.lines if not self.applies(line))
 
     @cached_property
     def state(self) -> Judgement:
-        """What stands now."""
+        """The judgement after all edits."""
         return self.version(len(self.lines))
 
     def version(self, n: int) -> Judgement:
-        """What stood after the first ``n`` edits.
+        """The judgement after the first ``n`` edits.
 
         Raises:
-            CurationError: there are fewer.
+            CurationError: there are fewer edits.
         """
         if not 0 <= n <= len(self.lines):
             raise CurationError(f"there is no version {n}: the history has versions 0 to {len(self.lines)}")
         return fold(line.edit for line in self.lines[:n] if self.applies(line))
 
     def diff(self, a: int, b: int) -> tuple[Difference, ...]:
-        """What version ``b`` says differently from version ``a``."""
+        """The differences of version ``b`` from version ``a``."""
         return changes(self.version(a), self.version(b))
 
     def add(self, *edits: Edit) -> "Curation":
-        """Append edits, all or none; what another writer appended meanwhile is kept and comes first.
+        """Append edits, all or none, after the edits that another writer appended in the meantime.
 
         Raises:
-            CurationError: an edit that cannot be made on what stands then, or the folder cannot be written.
+            CurationError: an edit that is not possible after those, or the folder cannot be written.
         """
         return _append(self.run, lambda fresh: edits)
 
@@ -100,7 +101,7 @@ class Curation:
             kind: ``"star"``, ``"tag"``, ``"note"``, ``"exclude"``, ``"include"``, ``"reselect"``, ``"rename"``, ``"merge"``, ``"unstar"``,
                 ``"untag"`` or ``"split"``.
             entries: ids of entries, or one of them.
-            value: the tag, the note or the name, where the kind takes one.
+            value: the tag, the note or the name, for the kinds that take one.
             why: the reason, kept with the edit.
 
         Raises:
@@ -114,7 +115,7 @@ class Curation:
         """Take an edit back, by further edits.
 
         Raises:
-            CurationError: no such edit, it does not apply here, or nothing of it stands any more.
+            CurationError: no such edit, it does not apply here, or later edits have replaced all of it.
         """
 
         def inverse(fresh: "Curation") -> tuple[Edit, ...]:
@@ -124,7 +125,7 @@ class Curation:
 
 
 class Signature(NamedTuple):
-    """Who edits, and when; what a border hands to the pure core."""
+    """Author and time of an edit; asked for here, since ``curation`` knows no clock."""
 
     who: str
     when: str
@@ -135,7 +136,7 @@ def signature() -> Signature:
     try:
         who = os.environ.get("STIR_USER") or getpass.getuser()
     except (OSError, KeyError):  # no such user on this machine, as in some containers
-        raise CurationError("nobody is known to be editing: set STIR_USER to your name") from None
+        raise CurationError("the author of the edit is not known: set STIR_USER to your name") from None
     return Signature(who, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
@@ -155,16 +156,17 @@ def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curat
                 file.write("".join(lines).encode("utf-8"))
                 file.flush()
                 os.fsync(file.fileno())
-            _write_head(folder / "head.json", len(fresh.lines) + len(lines), digest)
+            head = {"edits": len(fresh.lines) + len(lines), "digest": digest}
+            write_whole(folder / "head.json", (json.dumps(head) + "\n").encode("utf-8"))
             return Curation(run, *_read(folder))
     except Timeout:
         raise CurationError(f"{folder / 'lock'} has been held for {PATIENCE:g} s: end the other writer, then edit again") from None
     except OSError as error:
-        raise CurationError(f"{folder} cannot be written ({error.strerror}): give the folder back its rights, or free the disk") from None
+        raise CurationError(f"{folder} cannot be written ({error.strerror}): allow writing to the folder, or free the disk") from None
 
 
 def _lines_of(fresh: Curation, edits: tuple[Edit, ...]) -> tuple[list[str], str]:
-    """The lines to append, checked one after the other on what stands by then, and the last one's digest."""
+    """The lines to append, each edit checked after those before it, and the digest of the last line."""
     entries: dict[str, Entry] = {entry.id: entry for entry in fresh.run.entries()}
     standing, digest, lines = fresh.state, fresh.digest, []
     for edit in edits:
@@ -181,28 +183,28 @@ def _read(folder: Path) -> tuple[tuple[Recorded, ...], str]:
     """Every whole line, each checked against the one before, and the digest of the last."""
     file = folder / "edits.jsonl"
     count, wanted = _head(folder / "head.json")  # first: a writer may append while the lines are read
-    found: list[Recorded] = []
+    records: list[Recorded] = []
     digest, marked = "", ""
     for number, line in enumerate(file.read_bytes().splitlines(keepends=True) if file.is_file() else (), start=1):
         if not line.endswith(b"\n"):
-            break  # torn: its writer died before it was kept
+            break  # torn: the writer died before it ended the line
         try:
             record = Recorded.model_validate_json(line)
         except ValidationError as error:
             raise CurationError(f"{file} line {number} is not an edit ({error.errors()[0]['msg']}): {_REMEDY}") from None
         if record.number != number or record.before != digest:
             raise CurationError(f"{file} line {number} does not follow line {number - 1}, which was changed or lost: {_REMEDY}")
-        found.append(record)
+        records.append(record)
         digest = _sha256(line)
         marked = digest if number == count else marked
-    if len(found) < count:
-        raise CurationError(f"{file} has {len(found)} edits where {count} were made: {_REMEDY}")
+    if len(records) < count:
+        raise CurationError(f"{file} has {len(records)} edits where {count} were made: {_REMEDY}")
     if marked != wanted:
         raise CurationError(f"{file} line {count} is not the line that was written, it was changed: {_REMEDY}")
-    return tuple(found), digest
+    return tuple(records), digest
 
 
-_REMEDY = "put the curation folder back from a copy, or move it away to begin a new history"
+_REMEDY = "restore the curation folder from a copy, or move it away to begin a new history"
 
 
 def _head(file: Path) -> tuple[int, str]:
@@ -212,13 +214,7 @@ def _head(file: Path) -> tuple[int, str]:
         head = json.loads(file.read_text(encoding="utf-8"))
         return int(head["edits"]), str(head["digest"])
     except (ValueError, KeyError, TypeError):
-        raise CurationError(f"{file} is not the head of a history: {_REMEDY}") from None
-
-
-def _write_head(file: Path, count: int, digest: str) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps({"edits": count, "digest": digest}) + "\n", encoding="utf-8")
-    part.replace(file)
+        raise CurationError(f"{file} does not hold a number of edits and a digest: {_REMEDY}") from None
 
 
 def _sha256(line: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Libraries and records as pandas frames, for looking at them in a notebook. Numbers as they are stored, nothing rounded."""
+"""Libraries and records as pandas frames, for notebooks. Numbers are not rounded."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 _OUT = {"id", "key_row", "action_row"}
-"""Fields of an entry that a frame leaves out: it has the rows themselves."""
+"""Fields of an entry that a frame leaves out: it holds the vectors themselves."""
 
 
 def run_frame(run: Run) -> "pd.DataFrame":
-    """Every mined entry of a run with its raw vectors, its place in the basis, its controls and measured advantage.
+    """Every mined entry of a run with its raw vectors, its rank in the basis, its controls and its measured advantage.
 
     Raises:
         StoreError: the run has no finished actions.
@@ -36,10 +36,10 @@ def run_frame(run: Run) -> "pd.DataFrame":
 
 
 def library_frame(library: Library) -> "pd.DataFrame":
-    """One row an entry, in library order; ``key`` and ``action`` hold raw float32 ``[d_model]`` (a null has no action)."""
+    """One row for each entry, in library order; ``key`` and ``action`` are raw float32 ``[d_model]`` (a null entry has no action)."""
     import pandas as pd
 
-    rows = [_row(entry) for entry in library.entries]
+    rows = [{"entry": entry.id, **entry.model_dump(exclude=_OUT)} for entry in library.entries]
     frame = pd.DataFrame(rows, columns=["entry", *(name for name in Entry.model_fields if name not in _OUT)])
     frame["key"] = list(library.keys)
     actions = zip(library.entries, library.actions, strict=True)
@@ -48,23 +48,19 @@ def library_frame(library: Library) -> "pd.DataFrame":
 
 
 def records_frame(records: Iterable[Record]) -> "pd.DataFrame":
-    """One row a record, one column a field; nested records become mappings."""
+    """One row for each record, one column for each field; nested records become mappings."""
     import pandas as pd
 
     return pd.DataFrame([record.model_dump() for record in records])
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    return {"entry": entry.id, **entry.model_dump(exclude=_OUT)}
-
-
 def _measured(ids: list[str], controls: "dict[str, Control]", advantages: "dict[str, Advantage]") -> dict[str, list[Any]]:
-    """Columns of what was measured of actions; none where the run holds no such measurement."""
-    found: dict[str, list[Any]] = {}
+    """The columns of controls and advantages; no column for what was not measured in this run."""
+    columns: dict[str, list[Any]] = {}
     if controls:
         names = [name for name in type(next(iter(controls.values()))).model_fields if name != "entry_id"]
-        found |= {name: [getattr(controls.get(id_), name, None) for id_ in ids] for name in names}
+        columns |= {name: [getattr(controls.get(id_), name, None) for id_ in ids] for name in names}
     if advantages:
-        columns = {"advantage": "value", "advantage_low": "low", "advantage_high": "high"}
-        found |= {name: [getattr(advantages.get(id_), field, None) for id_ in ids] for name, field in columns.items()}
-    return found
+        fields = {"advantage": "value", "advantage_low": "low", "advantage_high": "high"}
+        columns |= {name: [getattr(advantages.get(id_), field, None) for id_ in ids] for name, field in fields.items()}
+    return columns

@@ -1,7 +1,7 @@
-"""JSON lines that survive being cut off: appended as results happen, read back whole.
+"""JSON lines that survive an interruption: appended as results arrive, read back whole.
 
-A process that dies in the middle of a line leaves a torn last line; :func:`read_records` with ``torn="drop"`` forgets it
-(a resumed stage redoes that one result), everything else refuses it with the line number.
+A process that dies while it writes leaves a torn last line. :func:`read_appended` ignores it, so a resumed stage computes that one result
+again; :func:`read_records` refuses it with its line number.
 """
 
 import os
@@ -13,34 +13,35 @@ from pydantic import ValidationError
 
 from stir_core.errors import StoreError
 from stir_core.records import Record
+from stir_core.store.files import write_whole
 
 R = TypeVar("R", bound=Record)
 
 
-def read_records(path: Path, kind: type[R], *, torn: Literal["error", "drop"] = "error") -> list[R]:
+def read_records(path: Path, kind: type[R]) -> list[R]:
     """All records of a JSON-lines file, in order.
 
     Raises:
-        StoreError: the file is missing, or a line is not a valid record (named by its number).
+        StoreError: the file is missing, or a line is not a valid record (the message gives its number).
     """
-    records: list[R] = []
-    for number, line in enumerate(_lines(path), start=1):
-        if torn == "drop" and not line.endswith("\n"):
-            break
-        try:
-            records.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "line"
-            raise StoreError(f"{path} line {number} is not a {kind.__name__}: {field}: {first['msg']}; make the stage again") from None
-    return records
+    return [_record(path, number, line, kind) for number, line in enumerate(_lines(path), start=1)]
+
+
+def read_appended(path: Path, kind: type[R]) -> list[R]:
+    """The records appended so far, without a torn last line; an empty list when there is no file.
+
+    Raises:
+        StoreError: a whole line is not a valid record.
+    """
+    lines = enumerate(_lines(path) if path.is_file() else (), start=1)
+    return [_record(path, number, line, kind) for number, line in lines if line.endswith("\n")]
 
 
 def read_record(path: Path, kind: type[R], remedy: str) -> R:
     """The one record that a JSON file holds.
 
     Args:
-        remedy: what to do when it is missing or malformed, for the refusal.
+        remedy: what to do when the file is missing or malformed, for the message.
 
     Raises:
         StoreError: missing or malformed.
@@ -50,30 +51,24 @@ def read_record(path: Path, kind: type[R], remedy: str) -> R:
     except FileNotFoundError:
         raise StoreError(f"{path} is missing: {remedy}") from None
     except (ValidationError, UnicodeDecodeError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.reason
-        raise StoreError(f"{path} is not a {kind.__name__} ({what}): {remedy}") from None
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.reason
+        raise StoreError(f"{path} is not a {kind.__name__} ({reason}): {remedy}") from None
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write one record as indented JSON."""
-    path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write one record as indented JSON, whole or not at all."""
+    write_whole(path, (record.model_dump_json(indent=2) + "\n").encode("utf-8"))
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write records to a new file, flushed to the disk before returning."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(record.model_dump_json() + "\n" for record in records)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(path, "w", records)
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Append records; a torn last line left by a killed process is cut off first."""
+    """Append records, flushed to the disk before returning; a torn last line left by a killed process is cut off first."""
     cut_torn_line(path)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.writelines(record.model_dump_json() + "\n" for record in records)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(path, "a", records)
 
 
 def cut_torn_line(path: Path) -> None:
@@ -89,6 +84,22 @@ def cut_torn_line(path: Path) -> None:
             return
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _record(path: Path, number: int, line: str, kind: type[R]) -> R:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "line"
+        raise StoreError(f"{path} line {number} is not a {kind.__name__}: {field}: {first['msg']}; make the stage again") from None
+
+
+def _write(path: Path, mode: Literal["w", "a"], records: Iterable[Record]) -> None:
+    with path.open(mode, encoding="utf-8", newline="\n") as file:
+        file.writelines(record.model_dump_json() + "\n" for record in records)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _lines(path: Path) -> list[str]:

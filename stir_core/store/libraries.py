@@ -1,4 +1,4 @@
-"""The libraries of a run, by name: one table and one function for evaluations, exports, comparisons, the Python call and the pages."""
+"""The libraries of a run, by name: one table and one function for evaluations, exports, comparisons, the Python API and the pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
@@ -21,24 +21,24 @@ LIBRARIES = {
     "shuffled": "Shuffled labels",
     "length_matched": "Lengths matched",
 }
-"""Every library that can be named, with its title; :func:`library_named` says what they are."""
+"""The title of every library that has a name; :func:`library_named` describes them."""
 LibraryKind = Literal["curated", "basis", "all"]
-"""Those that a run is looked at, compared and shipped as; the others are for evaluations."""
+"""The libraries that can be compared and exported; the others are for evaluations."""
 LIBRARY_KINDS: tuple[str, ...] = get_args(LibraryKind)
 
 
 def library_named(run: Run, name: str) -> Library:
     """Entries and tensors of one of :data:`LIBRARIES`.
 
-    ``basis`` and ``all`` are the selected and all mined entries; ``curated`` is the basis as it was excluded, kept and merged by hand (see
-    ``store.curated``); ``measured`` are the mined entries whose action has a measured advantage above 0, with that advantage for their
-    quality; ``zero`` is the basis with zero vectors; ``shuffled`` and ``length_matched`` are the basis with its actions re-estimated (see
-    ``harvest.controls``), pairs without an estimate left out.
+    ``basis`` and ``all`` are the selected and all mined entries. ``curated`` is the basis with the manual exclusions, inclusions and merges
+    (see ``store.curated``). ``measured`` holds the mined entries whose action has a measured advantage above 0, with that advantage as their
+    quality. ``zero`` is the basis with zero vectors. ``shuffled`` and ``length_matched`` are the basis with its actions re-estimated (see
+    ``harvest.controls``), without the pairs that have no estimate.
 
     Raises:
         ConfigError: no such library.
         CurationError: see :func:`stir_core.store.curated.curated`.
-        StoreError: the run lacks what it is made of.
+        StoreError: the run lacks the files that it is made of.
     """
     if name in ("basis", "all"):
         return run.library(selected=name == "basis")
@@ -55,9 +55,9 @@ def library_named(run: Run, name: str) -> Library:
 
 
 def measured_quality(entries: Sequence[Entry], advantages: Mapping[str, Advantage]) -> dict[int, float]:
-    """Measured advantage by index of entry, for both entries of every pair whose action has one above 0; no others.
+    """Measured advantage by index of entry, for both entries of every pair whose action has an advantage above 0.
 
-    An action that was never tried has no measured quality and is left out like one that harms: nothing is known for it.
+    An action that was never tried is left out like one that harms: there is no evidence for it.
     """
     gained = {entry.pair: advantages[entry.id].value for entry in entries if entry.id in advantages}
     return {i: gained[entry.pair] for i, entry in enumerate(entries) if gained.get(entry.pair, 0.0) > 0}
@@ -71,7 +71,7 @@ def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Li
         if entry.action_row is not None:
             actions[i] = rows[entry.action_row]
     estimated = {entry.pair for i, entry in enumerate(library.entries) if actions[i].any()}
-    keep = [i for i, entry in enumerate(library.entries) if entry.pair in estimated]  # null entries would win more often if theirs stayed
+    keep = [i for i, entry in enumerate(library.entries) if entry.pair in estimated]  # null entries of dropped pairs would make null win more often
     return Library(tuple(library.entries[i] for i in keep), library.keys[keep], actions[keep])
 
 

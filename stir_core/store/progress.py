@@ -1,6 +1,6 @@
-"""How far a process has come, as lines that another process can read while it works: ``stir run ... --progress FILE``.
+"""The progress of a process, as lines that another process can read while it runs: ``stir run ... --progress FILE``.
 
-Appended whole and flushed at once; a process that is killed leaves no last word: readers must then ask the process table.
+Each line is appended whole and flushed at once. A killed process writes no final line: readers must then ask the process table.
 """
 
 import time
@@ -10,21 +10,21 @@ from typing import Literal, TextIO
 
 from stir_core.errors import StoreError
 from stir_core.records import Progress, Record
-from stir_core.store.jsonl import cut_torn_line, read_records
+from stir_core.store.jsonl import cut_torn_line, read_appended
 
 State = Literal["starting", "running", "finished", "stopped", "failed"]
 EVERY = 0.2
-"""Seconds between two lines of one stage; its first and its last one are always written."""
+"""Least seconds between two lines of one stage; its first and last lines are always written."""
 
 
 class ProgressLine(Record):
-    """Where a process stood at one moment."""
+    """The progress of a process at one moment."""
 
     at: float
     """Seconds since the epoch."""
     state: State
     stage: str | None = None
-    """``None`` before the first stage has anything to count, e.g. while the model loads."""
+    """``None`` before the first stage reports, e.g. while the model loads."""
     done: int = 0
     total: int = 0
     unit: str = ""
@@ -37,12 +37,12 @@ class ProgressLine(Record):
 
     @property
     def last(self) -> bool:
-        """True when the process has nothing more to say."""
+        """True when no line follows this one."""
         return self.state in ("finished", "stopped", "failed")
 
 
 class ProgressFile:
-    """Writes the lines. Inside ``with`` an exception becomes the last line and goes on its way.
+    """Writes the lines. In a ``with`` block an exception is written as the last line, and raised again.
 
     Raises:
         StoreError: the file cannot be written.
@@ -61,7 +61,7 @@ class ProgressFile:
         self._write(self._line)
 
     def report(self, progress: Progress) -> None:
-        """Say how far a stage is; too soon after the line before, only its beginning and its end are written."""
+        """Write a stage's progress. Within :data:`EVERY` seconds of the last line only a stage's first and last lines are written."""
         now = time.time()
         first = progress.stage not in self._began
         seconds = now - self._began.setdefault(progress.stage, now)
@@ -73,9 +73,11 @@ class ProgressFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        state: State = "finished" if kind is None else "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
-        said = None if error is None or state == "stopped" else " ".join(f"{error}".split()) or type(error).__name__
-        self._write(self._line.replaced(at=time.time(), state=state, error=said))
+        state: State = "finished"
+        if kind is not None:
+            state = "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
+        reason = " ".join(f"{error}".split()) or type(error).__name__ if state == "failed" else None
+        self._write(self._line.replaced(at=time.time(), state=state, error=reason))
         self._file.close()
 
     def _write(self, line: ProgressLine) -> None:
@@ -85,11 +87,9 @@ class ProgressFile:
 
 
 def read_progress(path: Path, since: float = 0.0) -> list[ProgressLine]:
-    """The lines written at or after ``since`` (seconds since the epoch); none where there is no file yet.
+    """The lines written at or after ``since`` (seconds since the epoch); an empty list when there is no file yet.
 
     Raises:
-        StoreError: a line is not one of ours.
+        StoreError: a line is not a progress line.
     """
-    if not path.is_file():
-        return []
-    return [line for line in read_records(path, ProgressLine, torn="drop") if line.at >= since]
+    return [line for line in read_appended(path, ProgressLine) if line.at >= since]

@@ -1,13 +1,12 @@
-"""A run on disk: one folder a stage, whose final name exists exactly when the stage finished.
+"""A run on disk: one folder for each stage. A stage's final folder name exists exactly when the stage has finished.
 
     run = Run.open("runs/demo")                       # or the embedded one: Run.open("demo")
     with run.writing("actions", manifest) as folder:  # writes to actions.part, renamed when the block ends well
         ...
 
-A stage that appends as it goes keeps its ``.part`` folder between attempts, so a resumed run redoes nothing that is whole.
+A stage that appends as it goes keeps its ``.part`` folder between attempts, so a resumed run computes nothing twice.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,14 +17,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import ValidationError
 
 from stir_core.config import STAGES, RunConfig, config_from, digest_of
 from stir_core.errors import MismatchError, StirError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
 from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, Trace
-from stir_core.store.jsonl import read_records
+from stir_core.store.files import file_sha256, write_whole
+from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
 from stir_core.store.tensors import read_tensors
 
 DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
@@ -36,7 +35,7 @@ CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", 
 
 
 class Library(NamedTuple):
-    """The entries that retrieval may use, with their tensors: what a run hands to Stage III."""
+    """The entries that retrieval may use, with their tensors."""
 
     entries: tuple[Entry, ...]
     keys: Float[np.ndarray, "n_entries d_model"]
@@ -46,17 +45,17 @@ class Library(NamedTuple):
 
 
 class StageTook(Record):
-    """One line of ``log.jsonl``: what making a stage took."""
+    """One line of ``log.jsonl``: time and tokens that a stage took."""
 
     stage: str
     seconds: float
     tokens: int
-    """Run by the process that finished the stage; those of processes before it are not in it."""
+    """Tokens of the process that finished the stage; those of interrupted processes before it are not counted."""
     tokens_per_second: float | None
 
 
 class StageStatus(NamedTuple):
-    """How far one stage of a run is."""
+    """The state of one stage of a run."""
 
     stage: str
     state: Literal["finished", "unfinished", "not started"]
@@ -99,22 +98,13 @@ class Run:
 
     @classmethod
     def at(cls, path: Path, config: RunConfig, environment: dict[str, Any]) -> "Run":
-        """The run of ``config`` at ``path``, new or taken up again; nothing is written before :meth:`save`."""
+        """The run of ``config`` at ``path``, new or resumed; nothing is written before :meth:`save`."""
         return cls(path, {"config": config.model_dump(mode="json"), "config_digest": digest_of(config), **environment})
-
-    @classmethod
-    def create(cls, path: Path, config: RunConfig, environment: dict[str, Any]) -> "Run":
-        """Make (or take up again) the run folder at ``path`` for ``config``; finished stages are left as they are."""
-        run = cls.at(path, config, environment)
-        run.save()
-        return run
 
     def save(self) -> None:
         """Write run.json, whole or not at all."""
         self.path.mkdir(parents=True, exist_ok=True)
-        part = self.path / "run.json.part"
-        part.write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
-        part.replace(self.path / "run.json")
+        write_whole(self.path / "run.json", (json.dumps(self.facts, indent=2) + "\n").encode("utf-8"))
 
     @property
     def work(self) -> Path:
@@ -122,11 +112,11 @@ class Run:
         return self.path if self.path != DEMO else Path(os.environ.get("STIR_RUNS") or "runs") / "embedded"
 
     def found(self, *parts: str) -> Path:
-        """A file or folder that was made from this run later: in :attr:`work` where it is there, else in the run's own folder."""
+        """A file or folder that was made from this run later: in :attr:`work` if it exists there, else in the run's own folder."""
         return place if (place := self.work.joinpath(*parts)).exists() else self.path.joinpath(*parts)
 
     def finished(self, stage: str) -> bool:
-        """True when the stage is whole."""
+        """True when the stage has finished."""
         return (self.path / stage / "manifest.json").is_file()
 
     def stages(self) -> tuple[str, ...]:
@@ -155,14 +145,10 @@ class Run:
         Raises:
             StoreError: missing or malformed.
         """
-        file = self.folder(stage) / "manifest.json"
-        try:
-            return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            raise StoreError(f"{file} is not a manifest ({error.errors()[0]['msg']}): make the stage again") from None
+        return read_record(self.folder(stage) / "manifest.json", Manifest, "make the stage again")
 
     def digest(self, stage: str) -> str:
-        """Digest of what a finished stage holds: equal digests mean equal files."""
+        """Digest of a finished stage's files: equal digests mean equal files."""
         return digest_of(self.manifest(stage).files)
 
     @contextmanager
@@ -176,21 +162,16 @@ class Run:
         yield part
         files = {file.name: file_sha256(file) for file in sorted(part.iterdir()) if file.name != "manifest.json"}
         manifest = describe().replaced(files=files)
-        file = part / "manifest.json"
-        with file.open("w", encoding="utf-8") as out:
-            out.write(manifest.model_dump_json(indent=2) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
+        write_record(part / "manifest.json", manifest)
         if final.exists():
             shutil.rmtree(final)
         part.rename(final)
 
     def discard(self, stage: str) -> None:
-        """Remove a stage and every later one that was made from it."""
+        """Remove a stage and every later one."""
         for name in STAGES[STAGES.index(stage) :]:
             for folder in (self.path / name, self.part(name)):
-                if folder.exists():
-                    shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def check_model(self, model: ModelIdentity, stages: Sequence[str] | None = None) -> None:
         """Refuse a model that this run's artefacts (those of ``stages``, or all) were not made with.
@@ -199,17 +180,11 @@ class Run:
             MismatchError: naming the field, both values and the remedy.
         """
         for stage in self.stages() if stages is None else stages:
-            made_with = self.manifest(stage).model
-            for field in CHECKED:
-                theirs, ours = getattr(made_with, field), getattr(model, field)
-                if theirs != ours:
-                    raise MismatchError(
-                        f"{self.path}/{stage} was made with {made_with.name} ({field} {_short(theirs)}), not with {model.name} "
-                        f"({field} {_short(ours)}): load the model it was made with, or harvest a run with this one"
-                    )
+            remedy = "load the model it was made with, or harvest a run with this one"
+            check_identity(f"{self.path}/{stage}", self.manifest(stage).model, model, remedy)
 
     def check_files(self, stage: str) -> None:
-        """Refuse a stage whose files are not the ones that its manifest names.
+        """Refuse a stage with a missing or changed file.
 
         Raises:
             StoreError: naming the file.
@@ -244,18 +219,18 @@ class Run:
         return read_records(self.folder("actions") / "entries.jsonl", Entry)
 
     def lenses(self) -> dict[str, Lens]:
-        """What each action promotes and suppresses through the unembedding, by entry id."""
+        """The tokens that each action promotes and suppresses through the unembedding, by entry id."""
         return {lens.entry_id: lens for lens in read_records(self.folder("actions") / "lens.jsonl", Lens)}
 
     def controls(self) -> dict[str, Control]:
-        """What tells each action's signal from its confounds, by entry id; empty for a run made before they were measured."""
+        """The controls of each action, by entry id; empty for a run made before they were measured."""
         file = self.folder("actions") / "controls.jsonl"
         return {control.entry_id: control for control in read_records(file, Control)} if file.is_file() else {}
 
     def advantages(self) -> dict[str, Advantage]:
         """Measured causal value of actions, by entry id; empty where none was measured."""
         file = self.found("causal", "advantages.jsonl")
-        return {found.entry_id: found for found in read_records(file, Advantage)} if file.is_file() else {}
+        return {advantage.entry_id: advantage for advantage in read_records(file, Advantage)} if file.is_file() else {}
 
     def advantages_digest(self) -> str | None:
         """SHA-256 of the measured advantages; ``None`` where none were measured."""
@@ -286,14 +261,13 @@ class Run:
         return rows
 
     def log(self) -> list[StageTook]:
-        """What making the stages took, in the order they were made; empty where the log was not kept (the embedded run)."""
-        file = self.path / "log.jsonl"
-        return read_records(file, StageTook, torn="drop") if file.is_file() else []
+        """Time and tokens of each stage, in the order they were made; empty when no log was kept (the embedded run)."""
+        return read_appended(self.path / "log.jsonl", StageTook)
 
     def key_space(self) -> KeySpace:
         """The space that keys and states are compared in: ``basis.similarity``, fitted to all mined keys."""
         if self.config.basis.similarity == "cosine":
-            return fit_space("cosine", np.empty((0, 0)), [])
+            return KeySpace("cosine", {}, {})
         layers = [entry.layer for entry in sorted(self.entries(), key=lambda entry: entry.key_row)]
         return fit_space(self.config.basis.similarity, self.key_rows(), layers)
 
@@ -302,7 +276,7 @@ class Run:
         return self._tensors("actions", "actions.safetensors")["actions"]
 
     def control_rows(self, name: Literal["length_matched", "shuffled"]) -> Float[np.ndarray, "n_actions d_model"]:
-        """Actions re-estimated under a control; ``Entry.action_row`` indexes them, zero where that could not be done.
+        """Actions re-estimated under a control, indexed by ``Entry.action_row``; a row of zeros where there is no estimate.
 
         Raises:
             StoreError: the run was made before controls were measured.
@@ -348,10 +322,17 @@ def list_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
     return runs, broken
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_identity(artefact: str, made_with: ModelIdentity, model: ModelIdentity, remedy: str, fields: Sequence[str] = CHECKED) -> None:
+    """Refuse a model that differs in one of ``fields`` from the model that an artefact was made with.
+
+    Raises:
+        MismatchError: naming the artefact, the field, both values and the remedy.
+    """
+    for field in fields:
+        theirs, ours = getattr(made_with, field), getattr(model, field)
+        if theirs != ours:
+            was, given = f"{made_with.name} ({field} {_short(theirs)})", f"{model.name} ({field} {_short(ours)})"
+            raise MismatchError(f"{artefact} was made with {was}, not with {given}: {remedy}")
 
 
 def _short(value: object) -> str:

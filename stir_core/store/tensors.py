@@ -1,6 +1,5 @@
-"""Tensors in safetensors files, checked before they are believed: names, shapes, dtypes, finite values."""
+"""Tensors in safetensors files. Names, shapes, dtypes and finite values are checked when a file is read."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import safetensors
 import safetensors.numpy as st
 
 from stir_core.errors import StoreError
+from stir_core.store.files import write_whole
 
 MAX_BYTES = 8 << 30
 """A file larger than this is refused rather than read into memory."""
@@ -44,10 +44,7 @@ def read_tensors(path: Path, names: tuple[str, ...] = (), *, columns: int | None
     return tensors
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to ``path``, flushed to the disk before returning. The same tensors give the same bytes."""
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write tensors to ``path``, whole or not at all. The same tensors give the same bytes."""
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    with path.open("wb") as file:
-        file.write(st.save(ordered, dict(metadata) if metadata else None))
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(path, st.save(ordered))

@@ -26,14 +26,7 @@ def measured(run, model, **asked):
 
 def states_of(run, **more):
     folder = CausalFolder(run)
-    return logged_states(folder.traces(), folder_problems(folder), run.config.gate, seed=0, **more)
-
-
-def folder_problems(folder):
-    from stir_core.records import Problem
-    from stir_core.store.jsonl import read_records
-
-    return read_records(folder.path / "problems.jsonl", Problem)
+    return logged_states(folder.traces(), folder.problems(), run.config.gate, seed=0, **more)
 
 
 def test_without_halving_every_arm_has_every_repetition(run, tiny_loaded):

@@ -64,6 +64,6 @@ def test_answers_of_two_curated_libraries_are_not_mixed(run, tiny_loaded):
     report, _ = evaluated(run, tiny_loaded, "static")
     assert report.spec.curated is not None, "a later method does not make the evaluation forget its library"
     curation.add(make_edit("exclude", [first], **BY))
-    with pytest.raises(StoreError, match="as it was curated then"):
+    with pytest.raises(StoreError, match="an earlier version of the curated library"):
         evaluated(run, tiny_loaded, CURATED)
     evaluated(run, tiny_loaded, CURATED, label="curated-again")

@@ -142,7 +142,7 @@ def test_damage_is_found(run):
     with pytest.raises(StoreError, match="not a whole safetensors file"):
         run.key_rows()
     (run.folder("basis") / "manifest.json").write_text("{}")
-    with pytest.raises(StoreError, match="is not a manifest"):
+    with pytest.raises(StoreError, match="is not a Manifest"):
         run.manifest("basis")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from stir_core.errors import StoreError
 from stir_core.records import Pick
-from stir_core.store.jsonl import append_records, read_records, write_records
+from stir_core.store.jsonl import append_records, read_appended, read_records, write_records
 
 PICKS = [Pick(rank=i, entry_id=f"e{i}", forced=False, gain=0.5) for i in range(3)]
 
@@ -15,11 +15,11 @@ def test_round_trip(tmp_path):
     assert read_records(tmp_path / "a", Pick) == [*PICKS, PICKS[0]]
 
 
-def test_a_torn_line_is_dropped_on_request_and_cut_before_appending(tmp_path):
+def test_a_torn_line_is_left_out_of_what_was_appended_and_cut_before_appending(tmp_path):
     file = tmp_path / "a"
     write_records(file, PICKS)
     file.write_bytes(file.read_bytes()[:-5])
-    assert read_records(file, Pick, torn="drop") == PICKS[:2]
+    assert read_appended(file, Pick) == PICKS[:2]
     with pytest.raises(StoreError, match="line 3 is not a Pick"):
         read_records(file, Pick)
     append_records(file, PICKS[2:])
@@ -30,7 +30,7 @@ def test_a_torn_line_is_dropped_on_request_and_cut_before_appending(tmp_path):
 def test_a_bad_line_is_named(tmp_path, line):
     (tmp_path / "a").write_text(PICKS[0].model_dump_json() + "\n" + line + "\n")
     with pytest.raises(StoreError, match="line 2 is not a Pick"):
-        read_records(tmp_path / "a", Pick, torn="drop")
+        read_appended(tmp_path / "a", Pick)
 
 
 def test_a_missing_or_binary_file(tmp_path):

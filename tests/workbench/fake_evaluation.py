@@ -87,7 +87,7 @@ def make_fake_evaluation(
                 folder.append(fake_answer(run, method, problem, i, seed))
     found = {method: folder.answers(method) for method in methods}
     report = evaluation_report(spec, [p.id for p in asked], found, lambda name: (f"what {name} is", "a source"))
-    folder.write_report(report, markdown(report))
+    folder.write_report(report, markdown(report), complete=report.complete)
     return report
 
 
@@ -163,7 +163,7 @@ def make_fake_causal(run: Run, *, margin: tuple[float, float, float] | None = (0
     )
     folder = CausalFolder(run)
     folder.begin(spec, problems("eval", 6))
-    folder.write_report(report, causal_markdown(report), ended=ended)
+    folder.write_report(report, causal_markdown(report), complete=ended)
     return report
 
 

@@ -159,7 +159,7 @@ def test_an_empty_study_is_a_page_too(open_page: OpenPage, store: Path) -> None:
     run = make_fake_run(store)
     report = make_fake_causal(run)
     empty = report.model_copy(update={"states": 0, "effects": (), "actions": (), "calibration": (), "points": (), "predictors": ()})
-    CausalFolder(run).write_report(empty, "", ended=True)
+    CausalFolder(run).write_report(empty, "", complete=True)
     assert "No action has been measured yet." in texts(clean(open_page("causal")))
 
 

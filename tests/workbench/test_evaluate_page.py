@@ -187,7 +187,7 @@ def test_an_evaluation_of_another_basis_says_so(open_page: OpenPage, store: Path
     make_fake_evaluation(run)
     folder = EvaluationFolder(run, "small")
     report = folder.report()
-    folder.write_report(report.model_copy(update={"spec": report.spec.model_copy(update={"basis": "0123"})}), "")
+    folder.write_report(report.model_copy(update={"spec": report.spec.model_copy(update={"basis": "0123"})}), "", complete=True)
     assert "Made with another control basis (0123)" in texts(clean(open_page("evaluate")))
 
 

@@ -114,7 +114,7 @@ def test_unreadable_folders_are_named(open_page: OpenPage, store: Path) -> None:
     app = clean(open_page("home"))
     named = " ".join(warning.value for warning in app.warning).replace("\\", "")
     assert "torn/run.json is not a run description" in named
-    assert "broken/rollouts/manifest.json is not a manifest" in named
+    assert "broken/rollouts/manifest.json is not a Manifest" in named
     assert app.selectbox(key="run").options == ["fake"]
 
 

@@ -25,8 +25,7 @@ class Study(NamedTuple):
 def study_of(run: Run) -> Study | None:
     """A run's causal study; ``None`` where there is no report yet."""
     folder = CausalFolder(run)
-    report = folder.report()
-    return None if report is None else Study(report, folder.path != folder.part)
+    return Study(folder.report(), folder.finished) if folder.reported else None
 
 
 def study_line(report: CausalReport) -> str:

@@ -178,7 +178,7 @@ def bundled(found: Published, folder: Path, like: Bundle) -> Bundle:
         raise DeployError(f"{folder} holds no action to steer with")
     return bundle_of(
         folder,
-        Curated(library, tuple(_unmarked(entry.id) for entry in library.entries)),
+        Curated(library, tuple(Origin(entry_id=entry.id) for entry in library.entries)),
         KeySpace("cosine", {}, {}),
         EvaluationSummary(evaluated=False, reason="imported from the published layout, which holds no evaluation"),
         base_model=like.manifest.base_model,
@@ -376,10 +376,6 @@ def _notes(rows: list[PublishedEntry], root: Path) -> tuple[str, ...]:
     if not (root / "library" / "keys").is_dir():
         notes.append("imported from the published layout without raw keys: keys have norm 1")
     return tuple(notes)
-
-
-def _unmarked(entry_id: str) -> Origin:
-    return Origin(entry_id=entry_id, name=None, starred=False, tags=(), note=None)
 
 
 RECIPE = Recipe(

@@ -1,0 +1,110 @@
+"""A study of a run on disk: a folder that is made from a finished basis, grows as answers arrive, and can be continued.
+
+It is written to ``<name>.part`` below ``Run.work`` and renamed when it is complete. A study that came with the run is read in place, and
+copied before it is extended.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec
+from stir_core.records import Problem
+from stir_core.store.jsonl import read_record, read_records, write_record, write_records
+from stir_core.store.runs import Run
+
+SpecT = TypeVar("SpecT", EvaluationSpec, CausalSpec)
+ReportT = TypeVar("ReportT", EvaluationReport, CausalReport)
+
+
+class StudyFolder(Generic[SpecT, ReportT]):
+    """What evaluations and causal studies have in common: a spec, problems, a report, and a final name.
+
+    Args:
+        place: path of the folder below the run's, e.g. ``"evaluation/arithmetic-eval"``.
+        spec_file: name of the file that holds the spec.
+        kinds: record types of the spec and of the report.
+        remedy: what to do when a file is missing or malformed, for the message.
+    """
+
+    def __init__(self, run: Run, place: str, spec_file: str, kinds: tuple[type[SpecT], type[ReportT]], remedy: str):
+        self.part, self.final = run.work / f"{place}.part", run.work / place
+        self._shipped, self._spec_file, self._remedy = run.path / place, spec_file, remedy
+        self._spec_kind, self._report_kind = kinds
+
+    @property
+    def path(self) -> Path:
+        """The folder as it is now."""
+        written = self.part if self.part.is_dir() else self.final
+        return written if written.is_dir() else self._shipped
+
+    @property
+    def finished(self) -> bool:
+        """True when the study is complete."""
+        return self.path.is_dir() and self.path != self.part
+
+    @property
+    def begun(self) -> bool:
+        """True when the folder holds a spec."""
+        return (self.path / self._spec_file).is_file()
+
+    @property
+    def reported(self) -> bool:
+        """True when a report was written."""
+        return (self.path / "report.json").is_file()
+
+    def begin(self, spec: SpecT, problems: Sequence[Problem]) -> None:
+        """Make the folder, or continue the study in it.
+
+        Raises:
+            StoreError: the folder holds a study with other settings.
+        """
+        if spec.fresh:
+            for folder in (self.part, self.final):
+                shutil.rmtree(folder, ignore_errors=True)
+        elif self.begun:
+            self.check(self.spec(), spec)
+            if self.path == self.final:
+                self.final.rename(self.part)
+            elif self.path != self.part:  # it came with the run, which is never written to
+                shutil.copytree(self.path, self.part)
+        self.part.mkdir(parents=True, exist_ok=True)
+        write_record(self.part / self._spec_file, spec)
+        write_records(self.part / "problems.jsonl", problems)
+
+    def check(self, known: SpecT, spec: SpecT) -> None:
+        """Refuse to continue the study on disk (``known``) with the settings of ``spec``.
+
+        Raises:
+            StoreError: naming the setting and both values.
+        """
+        raise NotImplementedError
+
+    def spec(self) -> SpecT:
+        """The settings of the study.
+
+        Raises:
+            StoreError: missing or malformed.
+        """
+        return read_record(self.path / self._spec_file, self._spec_kind, self._remedy)
+
+    def problems(self) -> list[Problem]:
+        """The study's problems, in order."""
+        return read_records(self.path / "problems.jsonl", Problem)
+
+    def write_report(self, report: ReportT, text: str, *, complete: bool) -> None:
+        """Write the report and its text; a complete study gets its final name."""
+        write_record(self.path / "report.json", report)
+        (self.path / "report.md").write_text(text, encoding="utf-8")
+        if complete and self.part.is_dir():
+            shutil.rmtree(self.final, ignore_errors=True)
+            self.part.rename(self.final)
+
+    def report(self) -> ReportT:
+        """The last report.
+
+        Raises:
+            StoreError: none was written yet, or it is malformed.
+        """
+        return read_record(self.path / "report.json", self._report_kind, self._remedy)
