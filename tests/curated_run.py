@@ -23,7 +23,8 @@ def curated_run(root: Path, name: str = "run", *, pairs: int = 8, picked: int = 
 
     The basis is the first ``picked`` entries; entries come corrective, null, corrective, null.
     """
-    run = Run.create(root / name, config_from({"seed": 7}), {"versions": {}, "device": "cpu"})
+    run = Run.at(root / name, config_from({"seed": 7}), {"versions": {}, "device": "cpu"})
+    run.save()
     rng = np.random.default_rng(seed)
     keys, actions = rng.normal(size=(2 * pairs, WIDTH)).astype(np.float32), rng.normal(size=(pairs, WIDTH)).astype(np.float32)
     entries = [_entry(pair, kind, pairs, keys, actions) for pair in range(pairs) for kind in ("corrective", "null")]

@@ -31,9 +31,9 @@ def library_named(run: Run, name: str) -> Library:
     """Entries and tensors of one of :data:`LIBRARIES`.
 
     ``basis`` and ``all`` are the selected and all mined entries. ``curated`` is the basis with the manual exclusions, inclusions and merges
-    (see ``store.curated``). ``measured`` holds the mined entries whose action has a measured advantage above 0, with that advantage as their
-    quality. ``zero`` is the basis with zero vectors. ``shuffled`` and ``length_matched`` are the basis with its actions re-estimated (see
-    ``harvest.controls``), without the pairs that have no estimate.
+    (see ``store.curated``). ``measured`` holds the mined entries whose action has a measured advantage above 0, with that advantage as
+    their quality. ``zero`` is the basis with zero vectors. ``shuffled`` and ``length_matched`` are the basis with its actions re-estimated
+    (see ``harvest.controls``), without the pairs that have no estimate.
 
     Raises:
         ConfigError: no such library.
@@ -71,7 +71,8 @@ def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Li
         if entry.action_row is not None:
             actions[i] = rows[entry.action_row]
     estimated = {entry.pair for i, entry in enumerate(library.entries) if actions[i].any()}
-    keep = [i for i, entry in enumerate(library.entries) if entry.pair in estimated]  # null entries of dropped pairs would make null win more often
+    # whole pairs are dropped: null entries that stayed without their actions would make null win more often
+    keep = [i for i, entry in enumerate(library.entries) if entry.pair in estimated]
     return Library(tuple(library.entries[i] for i in keep), library.keys[keep], actions[keep])
 
 

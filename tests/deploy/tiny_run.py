@@ -26,7 +26,8 @@ def tiny_run(root: Path, model: ModelIdentity, name: str = "run", *, scale: floa
         "gate": {"k_retrieve": 6, "candidates": 3, "probe_tokens": 3, "k_scale": 0.7} | gate,
         "decode": {"max_new_tokens": 40},
     }
-    run = Run.create(root / name, config_from(settings), {"versions": {}, "device": "cpu"})
+    run = Run.at(root / name, config_from(settings), {"versions": {}, "device": "cpu"})
+    run.save()
     rng = np.random.default_rng(0)
     entries, keys, actions = [], [], []
     for m in range(1, M + 1):

@@ -85,7 +85,8 @@ def test_what_was_not_measured_is_not_there(tmp_path):
 
 def test_time_comes_from_logs_of_the_same_machine_and_dtype(demo, tmp_path):
     for name, rate, device in (("a", 20.0, "x86_64"), ("b", 50.0, "x86_64"), ("c", 900.0, "A GPU")):
-        run = Run.create(tmp_path / name, demo.config, {"device": device})
+        run = Run.at(tmp_path / name, demo.config, {"device": device})
+        run.save()
         os.symlink(demo.folder("rollouts"), run.path / "rollouts")
         line = {"stage": "rollouts", "seconds": 1.0, "tokens": 5, "tokens_per_second": rate}
         (run.path / "log.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"tokens": 0, "tokens_per_second": None}) + "\n")

@@ -40,7 +40,8 @@ def big_config(n: int, budget: int) -> RunConfig:
 
 def make_big_run(root: Path, n: int = 5000, *, width: int = 576, budget: int = 256, name: str = "big") -> Run:
     """Write a run of ``n`` entries (an even number: pairs of a corrective and a null one) with every stage finished."""
-    run = Run.create(root / name, big_config(n, budget), {"versions": {"python": "3.11"}, "device": "cpu"})
+    run = Run.at(root / name, big_config(n, budget), {"versions": {"python": "3.11"}, "device": "cpu"})
+    run.save()
     mined = problems("train", _n_problems(n))
     rollouts = [_rollout(problem, i, k) for i, problem in enumerate(mined) for k in range(ROLLOUTS)]
     _seal(run, "rollouts", width, {"rollouts": len(rollouts)}, {"problems.jsonl": mined, "rollouts.jsonl": rollouts})

@@ -68,7 +68,8 @@ def fake_config() -> RunConfig:
 def make_fake_run(root: Path, name: str = "fake", upto: str = "steered", *, nasty: bool = True) -> Run:
     """Write a run with every stage up to ``upto``."""
     config = fake_config()
-    run = Run.create(root / name, config, {"versions": {"python": "3.11"}, "device": "cpu"})
+    run = Run.at(root / name, config, {"versions": {"python": "3.11"}, "device": "cpu"})
+    run.save()
     stages = ("rollouts", "states", "actions", "basis", "steered")
     for stage in stages[: stages.index(upto) + 1]:
         _WRITERS[stage](run, nasty)
