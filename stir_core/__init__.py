@@ -6,9 +6,8 @@
     session = stir.open_session(run)                # the run's library on the model it was harvested from
     answer = stir.steer(session, "Tom has 5 pens and buys 3 more. How many pens does he have?")
 
-``__all__`` is the whole public surface, and its names are stable. Everything else is private by convention: it may move between
-versions, though it is written to be read. Importing this package costs nothing (no torch, no language model library): a name is
-looked up when it is first used.
+``__all__`` is the whole public surface, and its names are stable. Everything else is private by convention and may move between versions.
+Importing this package costs nothing (no torch, no language model library): a name is looked up when it is first used.
 """
 
 from importlib import import_module
@@ -19,7 +18,6 @@ from stir_core.version import VERSION
 if TYPE_CHECKING:
     from stir_core.api import (
         CausalStudy,
-        Steered,
         certify_bundle,
         evaluate_methods,
         export_library,
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from stir_core.evaluate.dose import degenerates_at, strength_for
     from stir_core.intervene.changes import Change
     from stir_core.intervene.replay import redecide
-    from stir_core.intervene.session import Session
+    from stir_core.intervene.session import Session, Steered
     from stir_core.models.loading import LoadedModel, load_model
     from stir_core.records import Problem, StepEvent, TokenEvent, Trace, TraceEvent
     from stir_core.store.curation import Curation
@@ -124,6 +122,7 @@ _ELSEWHERE = {
     "Run": "store.runs",
     "RunConfig": "config",
     "Session": "intervene.session",
+    "Steered": "intervene.session",
     "SteeredModel": "deploy.serving.runtime",
     "StepEvent": "records",
     "StirError": "errors",
@@ -144,15 +143,15 @@ _ELSEWHERE = {
     "strength_for": "evaluate.dose",
     "with_changes": "config",
 }
-"""Where the public names live that are no functions of ``api``."""
+"""The module of every public name that is not defined in ``api``."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no public name {name!r}")
-    found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
-    globals()[name] = found  # the next look-up does not come here
-    return found
+    value = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
 
 
 def __dir__() -> list[str]:

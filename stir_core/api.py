@@ -1,7 +1,7 @@
-"""What ``import stir_core as stir`` offers beyond re-exports: one call each for what a notebook does in a line.
+"""The functions of ``import stir_core as stir``: each does in one call what a notebook needs in one line.
 
-Thin on purpose: every function here opens what it is given by name and calls the stage that does the work. Light to import; torch is
-loaded by the calls that need a model.
+Thin on purpose: every function opens its arguments and calls the code that does the work. Importing this module is cheap; torch is loaded
+by the calls that need a model.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from stir_core.basis.making import Basis, choose_basis
 from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, section_from, with_changes
-from stir_core.deploy.bundle.reading import Bundle, is_bundle, read_bundle
+from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.findings import CausalReport, EvaluationReport, Roll
@@ -33,30 +33,21 @@ if TYPE_CHECKING:
     from stir_core.deploy.export import ExportTarget
     from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.intervene.changes import Change
-    from stir_core.intervene.session import Session
+    from stir_core.intervene.session import Session, Steered
     from stir_core.models.loading import LoadedModel
 
 
-class Steered(NamedTuple):
-    """One prompt answered twice by one model, in one batch."""
-
-    vanilla: Trace
-    """Nothing retrieved, nothing injected."""
-    steered: Trace
-    """The gate asked before each step; ``steps`` holds its evidence and decisions."""
-
-
 class CausalStudy(NamedTuple):
-    """What :func:`measure_causal` kept of a run."""
+    """A run's causal study on disk."""
 
     report: CausalReport
-    """Effects, advantages of single actions and what the gate knew, with their intervals."""
+    """Effects, advantages of single actions, and how well the gate predicts them, with their intervals."""
     rolls: list[Roll]
-    """Every continuation: state, arm, repetition (those of equal ``rep`` share their random stream), and whether it came out right."""
+    """Every continuation: state, arm, repetition (equal ``rep`` means the same random stream), and whether its answer is right."""
 
 
 def open_run(where: str | Path = "demo") -> Run:
-    """Open a finished or half-finished run. Needs no model and no torch.
+    """Open a finished or unfinished run. Needs no model and no torch.
 
     Args:
         where: its folder, or ``"demo"`` for the embedded one (a folder of that name comes first).
@@ -81,27 +72,26 @@ def harvest_run(
 ) -> Run:
     """Make a run from a config: rollouts, states, actions (Stage I), basis (II), steered held-out answers (III).
 
-    Whatever is whole at ``out`` is kept, so calling it again resumes. Source: arXiv 2602.04925; `stir run` is this call.
+    Finished results at ``out`` are kept, so calling it again resumes. Source: arXiv 2602.04925; `stir run` is this call.
 
     Args:
         config: a config, or the TOML file of one.
-        out: run folder, new or taken up again.
+        out: run folder, new or to be resumed.
         until: last stage to make, one of rollouts, states, actions, basis, steered.
-        model: the config's model, when it is loaded already.
-        report: called with how far each stage has come (items, and tokens decoded).
+        model: the config's model, if it is loaded already.
+        report: called with the progress of each stage (items, and tokens decoded).
 
     Raises:
         ConfigError: an unusable config, or no such stage.
         StoreError: the folder holds stages made with other settings.
-        ModelError, DataError: the model or the task's problems cannot be had.
+        ModelError, DataError: the model or the task's problems cannot be loaded.
     """
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}: take one of {', '.join(STAGES)}")
     from stir_core.stages.pipeline import run_stages
 
-    settled = config if isinstance(config, RunConfig) else read_config(Path(config))
-    told: dict[str, Any] = {} if report is None else {"report": report}
-    return run_stages(settled, Path(out), until=until, model=model, **told)
+    config = config if isinstance(config, RunConfig) else read_config(Path(config))
+    return run_stages(config, Path(out), until=until, model=model, report=report or (lambda progress: None))
 
 
 def to_frame(source: Run | Bundle | Library | Iterable[Record]) -> "pd.DataFrame":
@@ -109,7 +99,7 @@ def to_frame(source: Run | Bundle | Library | Iterable[Record]) -> "pd.DataFrame
 
     Args:
         source: a run gives every mined entry with its rank in the basis, controls and measured advantage; a bundle or a
-            library its own entries; an iterable of records one row each.
+            library its own entries; an iterable of records gives one row for each.
 
     Returns:
         For entries, columns ``entry``, ``kind``, ``m``, ``layer``, ``quality`` (reward gap), ``key_norm``, ``action_norm`` (residual-stream
@@ -126,7 +116,7 @@ def to_frame(source: Run | Bundle | Library | Iterable[Record]) -> "pd.DataFrame
 
 
 def select_basis(run: Run, **changes: Any) -> Basis:
-    """Choose a control basis among a run's mined entries, as Stage II would under other settings. Writes nothing, needs no model.
+    """Select a control basis from a run's mined entries, as Stage II would under other settings. Writes nothing, needs no model.
 
     The objective is ``sum_i log(1 + q_i) + diversity * logdet(K + epsilon I)`` over cosines ``K`` of the keys, maximised greedily
     (arXiv 2602.04925, Stage II; Chen, Zhang and Zhou 2018, arXiv 1709.05135).
@@ -134,14 +124,14 @@ def select_basis(run: Run, **changes: Any) -> Basis:
     Args:
         run: with finished actions.
         changes: keys of the config's ``[basis]`` section: ``budget`` (B, entries), ``diversity`` (lambda), ``selector`` (``"dpp"``,
-            ``"top"``, ``"random"``), ``min_per_control_point``, ``similarity``, ``quality``, ...; the run's own where not given.
+            ``"top"``, ``"random"``), ``min_per_control_point``, ``similarity``, ``quality``, ...; the default is the run's own value.
 
     Returns:
-        ``picks`` in pick order with marginal gains, the ``keys`` ``[n, d]`` that were compared, and ``notes`` that a reader must see.
+        ``picks`` in pick order with marginal gains, the compared ``keys`` ``[n, d]``, and ``notes``: warnings to read.
 
     Raises:
         ConfigError: an unusable key or value.
-        SelectionError: there is no entry to choose from.
+        SelectionError: the run has no entry.
     """
     config = with_changes(run.config, basis=changes)
     tried = Run.at(run.path, config, {})  # the same folder read under other settings
@@ -156,14 +146,14 @@ def open_library(run: Run, which: str | Basis = "basis") -> Library:
 
     Args:
         which: ``"basis"``, ``"all"`` (every mined entry), ``"curated"``, ``"measured"``; a control: ``"zero"``, ``"shuffled"``,
-            ``"length_matched"``; or what :func:`select_basis` chose.
+            ``"length_matched"``; or the result of :func:`select_basis`.
 
     Returns:
         ``entries``, ``keys`` and ``actions``, both float32 ``[n_entries, d_model]`` in residual-stream units; null entries' actions are 0.
 
     Raises:
         ConfigError: no such library.
-        StoreError: the run lacks what it is made of.
+        StoreError: the run lacks the files that the library is made of.
     """
     if isinstance(which, Basis):
         return run.library_of(which.picks)
@@ -177,33 +167,33 @@ def open_session(source: Run | Bundle | str | Path, model: "LoadedModel | None" 
 
     Args:
         source: a run, a bundle, or the folder of one (``"demo"``: the embedded run).
-        model: loaded already; else the one that the library was harvested from is loaded (the embedded one takes about 3 s).
-        library: entries of the run in the place of its control basis, from :func:`open_library`.
+        model: a loaded model; by default the model that the library was harvested from is loaded (about 3 s for the embedded one).
+        library: entries of the run to steer with instead of its control basis, from :func:`open_library`.
 
     Raises:
         StoreError: no such run, or one without a finished basis.
-        MismatchError: the model is not the one that the library was made with.
+        MismatchError: the library was made with another model.
         DataError: another library for a bundle, which has its own.
     """
-    found = _opened(source)
-    config = found.config if isinstance(found, Run) else found.manifest.run_config()
-    if isinstance(found, Bundle) and library is not None:
-        raise DataError(f"{found.folder} is a bundle and steers with its own library: give the run to steer with another one")
-    if isinstance(found, Run) and library is None:
-        found.folder("basis")  # said before a model is loaded
-    loaded = _loaded(config, model)
-    from stir_core.intervene.session import open_session as on_run
+    source = open_source(source)
+    if isinstance(source, Bundle) and library is not None:
+        raise DataError(f"{source.folder} is a bundle and steers with its own library: give the run to steer with another one")
+    if isinstance(source, Run) and library is None:
+        source.folder("basis")  # refused before a model is loaded
+    if model is None:
+        from stir_core.models.loading import model_of
 
-    return on_run(found, loaded, library) if isinstance(found, Run) else found.session(loaded)
+        model = model_of(source.config.model)
+    return session_on(source, model, library)
 
 
 def steer(
     session: "Session", prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False
-) -> Steered:
+) -> "Steered":
     """Answer one prompt vanilla and steered. To follow it token by token, iterate ``session.compare(...)``, which takes the same arguments.
 
     Args:
-        prompt: a question, put into the task's template, or a problem, which is graded.
+        prompt: a question, which is put into the task's template, or a problem, whose answers are graded.
         gate, decode: instead of the run's own, e.g. ``with_changes(session.config.gate, k_scale=0.1)``.
         raw: send a question as typed, without the template.
 
@@ -213,11 +203,7 @@ def steer(
     Raises:
         PromptError: an empty prompt, or one too long for the context.
     """
-    from stir_core.intervene.session import STEERED, VANILLA
-
-    events = session.compare(prompt, gate, decode, raw=raw)
-    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-    return Steered(traces[VANILLA], traces[STEERED])
+    return session.answer(prompt, gate, decode, raw=raw)
 
 
 def what_if(
@@ -229,15 +215,15 @@ def what_if(
     *,
     problem: Problem | None = None,
 ) -> list[Trace]:
-    """Take a recorded answer up again with one decision changed and decode on, a branch for each change, side by side.
+    """Continue a recorded answer with one decision changed: a branch for each change, decoded side by side.
 
     Args:
         trace: recorded by this session with ``gate`` and ``decode``.
         changes: e.g. ``Change(m=4, to="null")`` or ``Change(m=4, to="p0032c", alpha=0.5)``; ``m`` is a control point (finished steps).
-        problem: what was asked, so that branches are graded.
+        problem: the problem of the answer, so that branches are graded.
 
     Returns:
-        Whole answers in the order of the changes; nothing changed gives the recorded answer, token for token.
+        Whole answers in the order of the changes. A change that changes nothing gives the recorded answer, token for token.
 
     Raises:
         DataError: no such control point, or an entry that cannot be injected there.
@@ -246,20 +232,20 @@ def what_if(
 
     asked = [changes] if isinstance(changes, Change) else list(changes)
     events = session.branch(trace, asked, gate, decode, problem=problem)
-    found = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-    return [found[row] for row in sorted(found)]
+    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
+    return [traces[row] for row in sorted(traces)]
 
 
 def read_tokens(session: "Session", trace: Trace, gate: GateConfig | None = None) -> list[TokenReading]:
-    """Read an answer again: what the steered and the unsteered model had to say at every token, after the same prefix. Decodes nothing.
+    """Run the steered and the unsteered model over an answer again and compare their predictions of every token. Decodes nothing.
 
     Args:
         trace: an answer of this session.
-        gate: what it was steered with; the run's own where it is not given.
+        gate: the gate that it was steered with; the run's own by default.
 
     Returns:
-        One reading a token: log-probabilities, ``kl`` = KL(steered || unsteered) over the vocabulary and entropies in nats, ranks from 1,
-        and the likeliest tokens under both (``alternatives``).
+        One reading for each token: log-probabilities, ``kl`` = KL(steered || unsteered) over the vocabulary and entropies in nats, ranks
+        from 1, and the likeliest tokens under both (``alternatives``).
 
     Raises:
         DataError: the answer was steered by an entry that this library does not hold.
@@ -276,12 +262,12 @@ def measure_impulse(
     alpha: float | None = None,
     doses: Sequence[float] | None = None,
 ) -> ImpulseResponse:
-    """What one action does to the network at one recorded control point: layers, next tokens, attention back, doses. `stir impulse`.
+    """The effect of one action at one recorded control point: layers, next tokens, attention to that point, doses. `stir impulse`.
 
     Args:
         entry_id: a corrective entry, e.g. ``"p0032c"``.
         at: ``"PROBLEM:M"`` (held out), ``"PROBLEM#K:M"`` (rollout K), or a spot; ``None``: where it fired, else where it was mined.
-        alpha: multiple of the raw action; ``None``: what the gate committed there, else 1.
+        alpha: multiple of the raw action; ``None``: the multiple that the gate committed there, else 1.
         doses: multiples to compare beside 0 and ``alpha``; ``None``: powers of two from 1/16 to 4 of the residual's norm.
 
     Returns:
@@ -302,7 +288,7 @@ def measure_impulse(
 
     from stir_core.intervene.impulse import respond
 
-    strength = alpha if alpha is not None else spot.alpha if spot.alpha is not None else 1.0
+    strength = next(value for value in (alpha, spot.alpha, 1.0) if value is not None)
     return respond(model, run.config, spot, entry, torch.tensor(run.action_rows()[entry.action_row]), strength, doses=doses)
 
 
@@ -313,17 +299,17 @@ def logit_lens(
     names: Sequence[str] | None = None,
     top: int = 10,
 ) -> list[Lens]:
-    """Which tokens directions push up and down, through the final norm's gain and the unembedding (Belrose et al. 2023, section 2).
+    """The tokens that directions promote and suppress through the final norm's gain and the unembedding (Belrose et al. 2023, section 2).
 
     Args:
         vectors: raw directions of the residual stream, ``[n, d_model]``.
-        names: one a direction; numbers where not given.
+        names: one for each direction; numbers by default.
 
     Returns:
-        One lens a direction with its ``top`` promoted and suppressed tokens; logits up to the final norm's data-dependent scale.
+        One lens for each direction with its ``top`` promoted and suppressed tokens; logits up to the final norm's data-dependent scale.
 
     Raises:
-        DataError: directions of another width, or names that do not fit.
+        DataError: directions of another width, or another number of names.
     """
     import torch
 
@@ -332,16 +318,16 @@ def logit_lens(
     rows = torch.as_tensor(vectors, dtype=torch.float32)
     if rows.ndim != 2 or rows.shape[1] != model.d_model:
         raise DataError(f"directions have shape {list(rows.shape)}, this model reads [n, {model.d_model}]")
-    called = [str(i) for i in range(len(rows))] if names is None else list(names)
-    if len(called) != len(rows):
-        raise DataError(f"{len(called)} names for {len(rows)} directions: give one each")
-    return lens_of(model, called, rows, top=top)
+    names = [str(i) for i in range(len(rows))] if names is None else list(names)
+    if len(names) != len(rows):
+        raise DataError(f"{len(names)} names for {len(rows)} directions: give one each")
+    return lens_of(model, names, rows, top=top)
 
 
 def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalReport:
-    """Does an action do anything, and does the gate know? Continuations from logged states with it, without it, and with noise of its size.
+    """Measure the causal effect of actions: continuations from logged states with an action, without it, and with noise of its size.
 
-    Kept below ``run.work / "causal"`` as it goes; the same call goes on where it stopped. `stir causal`, docs/evaluation.md.
+    Results are written below ``run.work / "causal"`` as they arrive; the same call resumes. `stir causal`, docs/evaluation.md.
 
     Args:
         settings: fields of ``stir_core.requests.CausalRequest``, the flags of `stir causal` with underscores: ``n`` held-out problems of
@@ -352,9 +338,9 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
         Effects as differences of shares of right answers with 95 % bootstrap intervals and exact McNemar p-values.
 
     Raises:
-        ConfigError: a setting that there is not, or a value that it cannot take.
+        ConfigError: an unknown setting, or a value out of range.
         DataError: problems that were mined, or too few of them.
-        StoreError: an empty library, or a study with other settings lies there.
+        StoreError: an empty library, or the folder holds a study with other settings.
         MismatchError: the run was made with another model.
     """
     request = section_from(CausalRequest, settings)
@@ -365,19 +351,18 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
 
 
 def read_causal(run: Run) -> CausalStudy:
-    """The causal study of a run as it is on disk, finished or not; the embedded run has one. Needs no model.
+    """The causal study of a run on disk, finished or not; the embedded run has one. Needs no model.
 
     Returns:
-        The report, and the continuations that it sums up: ``stir.to_frame(stir.read_causal(run).rolls)`` is one row each.
+        The report and its continuations: ``stir.to_frame(stir.read_causal(run).rolls)`` gives one row for each.
 
     Raises:
         StoreError: the run has no study, or its files are damaged.
     """
     folder = CausalFolder(run)
-    report = folder.report()
-    if report is None:
+    if not folder.reported:
         raise StoreError(f"the actions of run {run.name} have not been measured yet: `stir causal {run.name}` does it")
-    return CausalStudy(report, folder.rolls())
+    return CausalStudy(folder.report(), folder.rolls())
 
 
 def evaluate_methods(
@@ -386,9 +371,9 @@ def evaluate_methods(
     methods: Sequence[str] = ("stir",),
     **settings: Any,
 ) -> EvaluationReport:
-    """Compare ways to answer on the same problems and budget, paired by problem, with intervals, tests and costs. `stir eval`.
+    """Compare methods on the same problems and budget, paired by problem, with intervals, tests and costs. `stir eval`.
 
-    Kept below ``run.work / "evaluation" / label`` answer by answer; the same call goes on where it stopped.
+    Answers are written below ``run.work / "evaluation" / label`` as they arrive; the same call resumes.
 
     Args:
         methods: e.g. ``"stir"``, ``"stir:k_scale=0.5"``, ``"stir:library=shuffled"``, ``"deer"``; `stir methods` lists them.
@@ -398,10 +383,10 @@ def evaluate_methods(
 
     Returns:
         Accuracies with Wilson 95 % intervals; differences with percentile bootstrap intervals, exact McNemar p-values, Holm-corrected;
-        tokens and FLOPs an answer.
+        tokens and FLOPs for each answer.
 
     Raises:
-        ConfigError: an unknown method or setting, or a value that it cannot take.
+        ConfigError: an unknown method or setting, or a value out of range.
         DataError: an unknown task or split, too few problems, or problems that were mined.
         StoreError: no finished basis, or the label holds an evaluation with other settings.
         MismatchError: the run was made with another model.
@@ -415,7 +400,7 @@ def evaluate_methods(
 
 
 def report_text(report: EvaluationReport | CausalReport) -> str:
-    """An evaluation or a causal study as Markdown: what was compared, its tables with intervals, and what to mind. Raises nothing."""
+    """An evaluation or a causal study as Markdown: its settings, its tables with intervals, and its caveats. Raises nothing."""
     from stir_core.evaluate import causal_text
     from stir_core.evaluate import report as evaluation_text
 
@@ -430,11 +415,11 @@ def export_library(
     library: Literal["curated", "basis", "all"] | None = None,
     only: str | None = None,
 ) -> Path:
-    """Write a library for somewhere else, whole or not at all. `stir export`; docs/deployment.md says what each target keeps and loses.
+    """Write a library for another program, whole or not at all. `stir export`; docs/deployment.md lists what each target keeps and loses.
 
     Args:
         source: a run or a bundle, or the folder of one.
-        out: folder to write; an older export of the same kind is replaced, anything else is not.
+        out: folder to write; an older export of the same kind is replaced, other files are not.
         to: ``"bundle"`` (for :class:`SteeredModel`), ``"gguf"`` (llama.cpp control vectors), ``"easysteer"``, ``"published"``.
         library: which of the run's libraries (``None``: the curated one); ``only``: ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"`` of it.
 
@@ -442,30 +427,30 @@ def export_library(
         The folder.
 
     Raises:
-        DeployError: no such target, nothing to steer with, or a folder in use for something else.
-        CurationError: nothing is starred or tagged so.
+        DeployError: no such target, no action to steer with, or a folder that holds other files.
+        CurationError: no entry has that star or tag.
         StoreError: the run has no finished basis, or its files are damaged.
     """
     from stir_core.deploy.export import export
 
-    export(_opened(source), Path(out), to=to, library=library, only=only)
+    export(open_source(source), Path(out), to=to, library=library, only=only)
     return Path(out)
 
 
 def export_targets(source: Run | Bundle | str | Path) -> "list[ExportTarget]":
-    """What every target of :func:`export_library` keeps and loses of a library, the one that keeps most first. Writes nothing.
+    """The parts of a library that each target of :func:`export_library` keeps and loses, beginning with the target that keeps most.
 
     Args:
         source: a run (its curated library) or a bundle, or the folder of one.
 
     Raises:
-        DeployError: nothing to steer with.
+        DeployError: no action to steer with.
         StoreError: the run has no finished basis.
     """
     from stir_core.deploy.export import make_bundle, targets_for
 
-    found = _opened(source)
-    return targets_for(make_bundle(found) if isinstance(found, Run) else found)
+    source = open_source(source)
+    return targets_for(make_bundle(source) if isinstance(source, Run) else source)
 
 
 def certify_bundle(
@@ -476,19 +461,19 @@ def certify_bundle(
     target: Literal["runtime", "server"] = "runtime",
     max_new_tokens: int | None = None,
 ) -> Certificate:
-    """Send problems through a session and through what a bundle is deployed with, compare, and put the certificate into the bundle.
+    """Answer problems with a session and with a deployed bundle, compare, and write the certificate into the bundle. `stir certify`.
 
-    `stir certify` is this call. Vanilla and steered; decisions, tokens and texts must be equal, numbers within its ``tolerances``.
+    Both answer vanilla and steered. Decisions, tokens and texts must be equal, and numbers within the ``tolerances``.
 
     Args:
         steered: the bundle on a model.
-        session: what it is compared with, of the run or of the bundle itself.
-        problems: what both answer.
-        target: ``"server"`` asks ``steered`` through a server of this process.
-        max_new_tokens: budget of an answer; the bundle's own where not given.
+        session: the reference, a session of the run or of the bundle itself.
+        problems: problems for both to answer.
+        target: ``"server"`` asks ``steered`` through a server in this process.
+        max_new_tokens: budget of an answer; the bundle's own by default.
 
     Returns:
-        ``passed``, ``first_difference`` in words, ``worst`` differences (logits, nats, score, cosine), one row a problem in ``prompts``.
+        ``passed``, ``first_difference``, ``worst`` differences (logits, nats, score, cosine), and one row for each problem in ``prompts``.
 
     Raises:
         DeployError: the bundle's folder is not whole, or the server did not answer.
@@ -498,16 +483,16 @@ def certify_bundle(
     from stir_core.deploy.certify.parity import certify_decisions
 
     reference = "a session of the workbench's engine"
-    made = certify_decisions(steered, session, problems, target, reference=reference, max_new_tokens=max_new_tokens)
-    put(steered.bundle.folder, made)
-    return made
+    certificate = certify_decisions(steered, session, problems, target, reference=reference, max_new_tokens=max_new_tokens)
+    put(steered.bundle.folder, certificate)
+    return certificate
 
 
 def model_folder(name: str = "smollm2") -> Path:
-    """Folder in Hugging Face layout that a model is loaded from, for plain transformers; a GGUF file is converted first, once.
+    """A model's folder in Hugging Face layout, for plain transformers. A GGUF file is converted once.
 
     Args:
-        name: as :func:`load_model` takes it.
+        name: a model as for :func:`load_model`.
 
     Raises:
         ModelError: unknown name, or unreadable files.
@@ -516,17 +501,3 @@ def model_folder(name: str = "smollm2") -> Path:
     from stir_core.models.loading import prepare
 
     return prepare(resolve(name))
-
-
-def _opened(source: Run | Bundle | str | Path) -> Run | Bundle:
-    if isinstance(source, Run | Bundle):
-        return source
-    return read_bundle(Path(source)) if is_bundle(Path(source)) else Run.open(source)
-
-
-def _loaded(config: RunConfig, model: "LoadedModel | None") -> "LoadedModel":
-    if model is not None:
-        return model
-    from stir_core.models.loading import model_of
-
-    return model_of(config.model)

@@ -1,21 +1,29 @@
 """``stir ...``: the command line. ``main(argv)`` returns an exit code: 0 done, 1 interrupted, 2 a refusal (one line on stderr).
 
-Every command imports what it needs when it runs, so that listing tasks does not wait for torch.
+Every command imports its own dependencies when it runs, so that listing tasks does not wait for torch.
 """
 
 import argparse
-import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, serve, sweep, whatif
-from stir_core.commands.console import print_stages, print_traces, reporting, stoppable, table
+from stir_core.commands.console import (
+    Handler,
+    asked_prompt,
+    print_json,
+    print_stages,
+    print_traces,
+    reporting,
+    stoppable,
+    table,
+    with_common,
+)
 from stir_core.commands.flags import add_answering, add_fields, answering, asked
-from stir_core.commands.overrides import overridden
+from stir_core.commands.overrides import add_experiment, overridden
 from stir_core.config import STAGES, BasisConfig
-from stir_core.errors import DataError, PromptError, StirError
+from stir_core.errors import DataError, StirError
 from stir_core.models.threads import settle_threads
 from stir_core.version import VERSION
 
@@ -24,95 +32,82 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; refusals become one line on stderr and exit code 2.
 
     Args:
-        argv: the command's words; ``None`` takes those of the process, which is then the command's own.
+        argv: the command's words; ``None``: those of the process, whose thread count is then settled too.
     """
     if argv is None:
         settle_threads()
     arguments = command_parser().parse_args(argv)
     try:
         with stoppable():
-            return arguments.command(arguments)
+            return arguments.command(arguments) or 0
     except StirError as error:
         print(f"stir: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stir: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print("stir: interrupted; finished results are kept, the same command continues from them", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader (head, less) has gone: nobody is left to tell
+    except BrokenPipeError:  # the reader (head, less) has closed the pipe: print nothing more
         sys.stderr.close()
         return 1
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """The parser of every command with its options and their help."""
+    """The parser of all commands with their options and help."""
     parser = argparse.ArgumentParser(prog="stir", description="STIR on TransformerLens: discover, select and replay latent actions.")
     parser.add_argument("--version", action="version", version=f"stir {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(command=run)
-        return sub
+        return with_common(sub, *common)
 
-    run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; goes on where it stopped.")
-    run.add_argument("config", type=Path, help="experiment file (TOML)")
+    run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")
+    add_experiment(run)
     run.add_argument("--out", type=Path, help="run folder (default: runs/<config's name>)")
-    run.add_argument("--until", choices=STAGES, default=STAGES[-1], help="last stage to make")
     run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key, e.g. --set task.n_train=8")
-    run.add_argument("--progress", type=Path, metavar="FILE", help="append JSON lines that say how far it has come, for other programs")
+    run.add_argument("--progress", type=Path, metavar="FILE", help="append the progress to a file as JSON lines, for other programs")
 
-    status = command("status", _status, "What a run holds, stage by stage.")
-    status.add_argument("run", help='run folder, or "demo"')
-    status.add_argument("--json", action="store_true", help="print JSON")
+    command("status", _status, "The state of a run, stage by stage.", "run", "--json")
 
-    trace = command("trace", _trace, "Decode a prompt vanilla and steered, side by side, with the gate's decisions.")
-    trace.add_argument("run", help='run folder, "demo", or the folder of a bundle')
+    trace = command(
+        "trace", _trace, "Decode a prompt vanilla and steered, side by side, with the gate's decisions.", "source", "--model", "--json"
+    )
     trace.add_argument("prompt", help="a question, or the id of one of the run's held-out problems")
     trace.add_argument("--raw", action="store_true", help="send the prompt as typed, without the task's template")
     add_answering(trace)
-    trace.add_argument("--model", help="another place where the run's own model lies")
-    trace.add_argument("--json", action="store_true", help="print JSON")
 
-    models = command("models", _models, "The models that can be named.")
+    models = command("models", _models, "The models of the catalogue.", "--json")
     models.add_argument("--prepare", metavar="NAME", help="convert or download a model now rather than at first use")
-    models.add_argument(
-        "--check", metavar="NAME", help="load a model and compare its decoding with float32; exit code 1 when it is too far off"
-    )
+    models.add_argument("--check", metavar="NAME", help="compare a model's decoding with float32; exit code 1 if it differs too much")
     models.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="numeric type for --check")
-    models.add_argument("--json", action="store_true", help="print JSON")
 
-    tasks = command("tasks", _tasks, "The tasks, or some problems of one.")
+    tasks = command("tasks", _tasks, "The tasks, or some problems of one.", "--json")
     tasks.add_argument("name", nargs="?", help="show this task's first problems")
     tasks.add_argument("--split", default="mine", help="mine, validation, eval, or a split of the data set's own")
     tasks.add_argument("-n", type=int, default=3, help="how many problems to show")
-    tasks.add_argument("--json", action="store_true", help="print JSON")
 
-    show = command("show", _show, "A run's actions as a table.")
-    show.add_argument("run", help='run folder, or "demo"')
+    show = command("show", _show, "A run's actions as a table.", "run", "--json")
     show.add_argument("--all", action="store_true", help="all mined entries rather than the selected basis")
-    show.add_argument("--json", action="store_true", help="print JSON")
 
-    select = command("select", _select, "Select a diverse basis from any keys: greedy MAP of a quality-weighted DPP.")
+    select = command("select", _select, "Select a diverse basis from any keys: greedy MAP of a quality-weighted DPP.", "--json")
     select.add_argument("keys", type=Path, help="safetensors file with `keys` [n, d] and `quality` [n]")
     select.add_argument("--budget", type=int, required=True, help="most picks")
     add_fields(select, BasisConfig, ("diversity", "epsilon"))
     select.add_argument("--compat", action="store_true", help="as the published code; without forced picks both agree")
-    select.add_argument("--json", action="store_true", help="print JSON")
 
-    grade = command("grade", _grade, "Settle one answer against its gold answer.")
-    grade.add_argument("--kind", required=True, choices=("math", "number", "choice", "yesno"), help="what the answer is")
+    grade = command("grade", _grade, "Grade one answer against its gold answer.", "--json")
+    grade.add_argument("--kind", required=True, choices=("math", "number", "choice", "yesno"), help="form of the answer")
     grade.add_argument("--gold", required=True, help="the right answer: LaTeX, a number, a letter, or yes / no")
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
-    grade.add_argument("--json", action="store_true", help="print JSON")
 
     for module in (estimate, evaluate, causal, critical, impulse, sweep, curate, whatif, compare, export, certify, serve):
         module.add(command)
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    with reporting(arguments.progress) as report:  # before torch is imported, which takes seconds in which one may want to stop
+def _run(arguments: argparse.Namespace) -> None:
+    with reporting(arguments.progress) as report:  # before torch is imported, so that the seconds of the import can be interrupted
         from stir_core.stages.pipeline import run_stages
         from stir_core.store.configs import read_config
 
@@ -121,12 +116,11 @@ def _run(arguments: argparse.Namespace) -> int:
         changes = [word for change in arguments.set for word in ("--set", change)]
         command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
         run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
-    print(f"{run.path}")
+    print(run.path)
     print_stages(run.status())
-    return 0
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> None:
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
@@ -135,48 +129,32 @@ def _status(arguments: argparse.Namespace) -> int:
         run.check_files(stage)
     model = run.model_identity()
     if arguments.json:
-        print(
-            json.dumps(
-                {"run": str(run.path), "model": model.model_dump() if model else None, "stages": [row._asdict() for row in rows]}, indent=2
-            )
-        )
-        return 0
+        print_json({"run": run.path, "model": model, "stages": [row._asdict() for row in rows]})
+        return
     name = model.name if model else run.config.model.name
     print(f"{run.path}: task {run.config.task.name}, model {name}, seed {run.config.seed}")
     print_stages(rows)
-    return 0
 
 
-def _trace(arguments: argparse.Namespace) -> int:
-    from stir_core.deploy.bundle.reading import is_bundle, read_bundle
-    from stir_core.intervene.session import STEERED, VANILLA, open_session
+def _trace(arguments: argparse.Namespace) -> None:
+    from stir_core.deploy.bundle.reading import open_source, session_on
     from stir_core.models.loading import model_of
-    from stir_core.records import Problem, TraceEvent
     from stir_core.store.runs import Run
 
-    source = read_bundle(Path(arguments.run)) if is_bundle(Path(arguments.run)) else Run.open(arguments.run)
-    run = source if isinstance(source, Run) else None
-    config = source.config if isinstance(source, Run) else source.manifest.run_config()
-    changed = answering(arguments, config)
-    held_out = {problem.id: problem for problem in run.problems("steered")} if run and run.finished("steered") else {}
-    prompt: str | Problem = held_out.get(arguments.prompt) or str(arguments.prompt)
-    if run:
-        run.folder("basis")
-    if isinstance(prompt, str) and not prompt.strip():  # said before a model is loaded
-        raise PromptError("the prompt is empty: write a question")
-    model = model_of(config.model, arguments.model)
-    session = open_session(source, model) if isinstance(source, Run) else source.session(model)
-    events = session.compare(prompt, changed.gate, changed.decode, raw=arguments.raw)
-    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-    vanilla, steered = traces[VANILLA], traces[STEERED]
+    source = open_source(arguments.source)
+    changed = answering(arguments, source.config)
+    if isinstance(source, Run):
+        source.folder("basis")
+    prompt, _ = asked_prompt(source, arguments.prompt)  # an empty one is refused before a model is loaded
+    session = session_on(source, model_of(source.config.model, arguments.model))
+    answers = session.answer(prompt, changed.gate, changed.decode, raw=arguments.raw)
     if arguments.json:
-        print(json.dumps({"vanilla": vanilla.model_dump(mode="json"), "steered": steered.model_dump(mode="json")}, ensure_ascii=False))
-        return 0
-    print_traces(vanilla, steered)
-    return 0
+        print_json(answers._asdict())
+    else:
+        print_traces(*answers)
 
 
-def _models(arguments: argparse.Namespace) -> int:
+def _models(arguments: argparse.Namespace) -> int | None:
     from stir_core.models.catalogue import catalogue, converted, resolve
 
     if arguments.prepare:
@@ -187,15 +165,13 @@ def _models(arguments: argparse.Namespace) -> int:
 
             folder = prepare(source)
         print(folder)
-        return 0
-    if arguments.check:
+    elif arguments.check:
         return _check_model(arguments)
-    rows = catalogue()
-    if arguments.json:
-        print(json.dumps([row._asdict() for row in rows], indent=2))
-        return 0
-    table(["name", "kind", "where", "state"], [list(row) for row in rows])
-    return 0
+    elif arguments.json:
+        print_json([row._asdict() for row in catalogue()])
+    else:
+        table(["name", "kind", "where", "state"], [list(row) for row in catalogue()])
+    return None
 
 
 def _check_model(arguments: argparse.Namespace) -> int:
@@ -205,7 +181,7 @@ def _check_model(arguments: argparse.Namespace) -> int:
     found = agreement(load_model(arguments.check, dtype=arguments.dtype))
     most, least = TOLERANCE[arguments.dtype]
     if arguments.json:
-        print(json.dumps(found._asdict() | {"tolerance": {"mean_kl": most, "same_token": least}}, indent=2))
+        print_json(found._asdict() | {"tolerance": {"mean_kl": most, "same_token": least}})
     else:
         print(f"{arguments.check} in {arguments.dtype} against float32 at {found.positions} positions:")
         print(f"  mean KL {found.mean_kl:.2e} nats (at most {most:g}), same likeliest token {found.same_token:.0%} (at least {least:.0%})")
@@ -214,30 +190,25 @@ def _check_model(arguments: argparse.Namespace) -> int:
     return 0 if found.within else 1
 
 
-def _tasks(arguments: argparse.Namespace) -> int:
+def _tasks(arguments: argparse.Namespace) -> None:
     from stir_core.tasks import load_problems, render, task_names, task_spec
 
     if arguments.name is None:
         specs = [task_spec(name) for name in task_names()]
         if arguments.json:
-            print(
-                json.dumps(
-                    [{"name": s.name, "kind": s.kind, "splits": list(s.splits), "description": s.description} for s in specs], indent=2
-                )
-            )
-            return 0
-        table(["task", "answers", "splits", "what"], [[s.name, s.kind, ", ".join(s.splits), s.description] for s in specs])
-        return 0
+            print_json([{"name": s.name, "kind": s.kind, "splits": list(s.splits), "description": s.description} for s in specs])
+        else:
+            table(["task", "answers", "splits", "what"], [[s.name, s.kind, ", ".join(s.splits), s.description] for s in specs])
+        return
     problems = load_problems(arguments.name, arguments.split, n=arguments.n)
     if arguments.json:
-        print(json.dumps([problem.model_dump(mode="json") for problem in problems], indent=2, ensure_ascii=False))
-        return 0
+        print_json(problems)
+        return
     for problem in problems:
         print(f"--- {problem.id}  level {problem.level}  gold {problem.answer}\n{render(problem)}\n")
-    return 0
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _show(arguments: argparse.Namespace) -> None:
     from stir_core.commands.library import library_table
     from stir_core.store.runs import Run
 
@@ -248,21 +219,15 @@ def _show(arguments: argparse.Namespace) -> int:
         entries = sorted((entry for entry in entries if entry.id in ranks), key=lambda entry: ranks[entry.id])
     controls, advantages = run.controls(), run.advantages()
     if arguments.json:
-        measured = {
-            entry.id: {
-                "rank": ranks.get(entry.id),
-                "controls": controls[entry.id].model_dump() if entry.id in controls else None,
-                "advantage": advantages[entry.id].model_dump() if entry.id in advantages else None,
-            }
-            for entry in entries
-        }
-        print(json.dumps([entry.model_dump(mode="json") | measured[entry.id] for entry in entries], indent=2))
-        return 0
-    table(*library_table(entries, ranks, run.lenses(), controls, advantages))
-    return 0
+        measured = (
+            {"rank": ranks.get(entry.id), "controls": controls.get(entry.id), "advantage": advantages.get(entry.id)} for entry in entries
+        )
+        print_json([entry.model_dump() | more for entry, more in zip(entries, measured, strict=True)])
+    else:
+        table(*library_table(entries, ranks, run.lenses(), controls, advantages))
 
 
-def _select(arguments: argparse.Namespace) -> int:
+def _select(arguments: argparse.Namespace) -> None:
     from stir_core.basis.selection import greedy_map, unit_rows
     from stir_core.store.tensors import read_tensors
 
@@ -270,13 +235,12 @@ def _select(arguments: argparse.Namespace) -> int:
     tensors = read_tensors(arguments.keys, ("keys", "quality"))
     picks = greedy_map(unit_rows(tensors["keys"]), tensors["quality"], basis.budget, diversity=basis.diversity, epsilon=basis.epsilon)
     if arguments.json:
-        print(json.dumps({"picks": [pick.index for pick in picks]}))
-        return 0
-    table(["rank", "index", "gain"], [[str(rank), str(pick.index), f"{pick.gain:.4f}"] for rank, pick in enumerate(picks)])
-    return 0
+        print_json({"picks": [pick.index for pick in picks]})
+    else:
+        table(["rank", "index", "gain"], [[str(rank), str(pick.index), f"{pick.gain:.4f}"] for rank, pick in enumerate(picks)])
 
 
-def _grade(arguments: argparse.Namespace) -> int:
+def _grade(arguments: argparse.Namespace) -> None:
     from stir_core.tasks import Grader
 
     if arguments.answer == "-":
@@ -289,10 +253,9 @@ def _grade(arguments: argparse.Namespace) -> int:
     with Grader() as grader:
         verdict = grader.grade(arguments.kind, arguments.gold, text)
     if arguments.json:
-        print(json.dumps({"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}, ensure_ascii=False))
+        print_json({"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason})
     else:
         print(f"{'right' if verdict.correct else 'wrong'}: {verdict.reason}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -467,6 +467,11 @@ class Trace(Record):
     verdict: Verdict | None = None
 
     @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The gate's decision before each step."""
+        return tuple(step.decision for step in self.steps)
+
+    @property
     def total_tokens(self) -> int:
         """Committed plus probe tokens."""
         return self.tokens_used + self.probe_tokens

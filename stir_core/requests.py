@@ -1,7 +1,7 @@
-"""What a user asks to be measured: each setting is declared once, here, with its help.
+"""The settings of measurements and of the server, each declared once, here, with its help.
 
-The command line makes its flags of these sections (``commands/flags.py``), the Python API its keywords, the pages their commands, and
-what a study keeps on disk (``findings.EvaluationSpec``, ``CausalSpec``) is the request as it was settled.
+The command line derives its flags from these sections (``commands/flags.py``), the Python API its keywords, and the pages their commands.
+The specs on disk (``findings.EvaluationSpec``, ``CausalSpec``) extend them with the values that were settled at the start.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -11,6 +11,7 @@ from pydantic import Field
 from stir_core.config import Section
 
 Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class MeasurementRequest(Section):
@@ -23,10 +24,10 @@ class MeasurementRequest(Section):
 
 
 class EvaluationRequest(MeasurementRequest):
-    """Which methods are compared, on which problems: ``stir eval``, :func:`stir_core.evaluate_methods`."""
+    """Which methods are compared, and on which problems: ``stir eval``, :func:`stir_core.evaluate_methods`."""
 
     methods: tuple[str, ...] = ("stir",)
-    """Ways to answer, e.g. stir "stir:k_scale=0.5" deer; `stir methods` lists them."""
+    """Methods to compare, e.g. stir "stir:k_scale=0.5" deer; `stir methods` lists them."""
     task: str | None = None
     """Task to evaluate on; none is the run's own."""
     split: str = "eval"
@@ -46,43 +47,62 @@ class EvaluationRequest(MeasurementRequest):
     label: str | None = None
     """Name of the evaluation on disk; none is TASK-SPLIT."""
     fresh: Annotated[bool, Field(exclude=True)] = False
-    """Forget what is there under this label."""
+    """Delete the evaluation with this label first."""
     allow_leak: Annotated[bool, Field(exclude=True)] = False
-    """Go on although evaluation problems were mined; marks the report."""
+    """Evaluate even if evaluation problems were mined; the report is marked."""
 
 
 class CausalRequest(MeasurementRequest):
-    """What is measured of a run's actions: ``stir causal``, :func:`stir_core.measure_causal`."""
+    """How a run's actions are measured: ``stir causal``, :func:`stir_core.measure_causal`."""
 
     split: str = "validation"
-    """Split whose problems give the states; validation leaves eval unseen."""
+    """Split whose problems give the states; with validation, eval stays unseen."""
     n: Count = 24
-    """Held-out problems that are decoded for their states."""
+    """Held-out problems that are decoded to get states."""
     states: Count | None = None
     """Most states; none takes all."""
     rolls: Count = 8
-    """Continuations of an arm that is never dropped."""
+    """Continuations of each arm that is not dropped."""
     halving: bool = True
-    """Drop the worse half of the candidates at each state after every round; without it there is no bias from dropping."""
+    """Drop the worse half of the candidates at each state after every round; without dropping there is no bias from it."""
     budget_tokens: Count | None = None
-    """Stop once this many tokens were decoded in continuations."""
+    """Stop after this many tokens decoded in continuations."""
     strength: Annotated[float, Field(ge=0)] | None = None
     """The gate's k_scale; none is the run's own."""
     max_new_tokens: Count | None = None
     """Budget of an answer; none is the run's own."""
     fresh: Annotated[bool, Field(exclude=True)] = False
-    """Forget what is there."""
+    """Delete the study on disk first."""
 
 
 class CriticalRequest(MeasurementRequest):
-    """How a wrong answer is searched for the token that lost it: ``stir critical``."""
+    """How a wrong answer is searched for the token at which it was lost: ``stir critical``."""
 
     of: Literal["vanilla", "steered"] = "steered"
-    """Which of the two answers."""
+    """Which of the two recorded answers."""
     every: Count = 8
     """Tokens between two points."""
     rolls: Count = 8
     """Continuations from each point."""
+
+
+class Limits(Section):
+    """What a server accepts: ``stir serve``, :func:`stir_core.serving`."""
+
+    noun: ClassVar[str] = "setting"
+
+    rows: Count = 8
+    """Answers decoded side by side."""
+    queue: Annotated[int, Field(ge=0)] = 32
+    """Answers that may wait; more are refused with 429."""
+    timeout: Seconds = 600.0
+    """Seconds that an answer may take, including the time it waits."""
+    max_body: Count = 1 << 20
+    """Most bytes of a request."""
+    max_new_tokens: Count = 4096
+    """Most tokens of an answer."""
+    grace: Seconds = 20.0
+    """Seconds that running answers have to end at SIGTERM or Ctrl-C."""
 
 
 ANSWERING = {
@@ -93,11 +113,11 @@ ANSWERING = {
     "probe_tokens": "gate.probe_tokens",
     "max_new_tokens": "decode.max_new_tokens",
 }
-"""Settings of ``stir trace`` and ``stir whatif``, and the keys of the config that they stand for."""
+"""Settings of ``stir trace`` and ``stir whatif``, with the config keys that they change."""
 
 
 def flags_of(request: MeasurementRequest) -> list[str]:
-    """The flags that say what a request asks for beyond the defaults."""
+    """The command-line flags of every setting that differs from its default."""
     words: list[str] = []
     for name, field in type(request).model_fields.items():
         value, flag = getattr(request, name), f"--{name.replace('_', '-')}"

@@ -33,7 +33,7 @@ def test_edits_are_stored_with_author_and_reason_and_can_be_undone(run, capsys):
     assert "Mara" in printed and "both drop the carry" in printed and "tag carry: p0000c, p0001c" in printed
     assert stir(run, "undo") == 0 and "reselect: p0000c (takes back 4)" in capsys.readouterr().out
     assert stir(run, "diff", "0", "2") == 0 and "carry" in capsys.readouterr().out
-    assert stir(run, "diff", "5", "5") == 0 and "say the same" in capsys.readouterr().out
+    assert stir(run, "diff", "5", "5") == 0 and "are the same" in capsys.readouterr().out
 
 
 def test_show_gives_the_curated_library_with_its_lineage(run, capsys):

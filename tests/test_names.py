@@ -24,7 +24,6 @@ TO_GO = frozenset(
         "Place",
         "Point",
         "Row",
-        "in_words",
         "markdown",
         "measure",
         "number",

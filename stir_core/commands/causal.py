@@ -1,28 +1,21 @@
-"""``stir causal``: does an action do anything, and does the gate know?"""
+"""``stir causal``: measure the causal effect of actions, and whether the gate predicts it."""
 
 import argparse
-import json
 import shlex
 
-from stir_core.commands.console import Command, progress
+from stir_core.commands.console import Command, print_json, progress
 from stir_core.commands.flags import add_fields, asked
 from stir_core.requests import CausalRequest, flags_of
 
 
 def add(command: Command) -> None:
     """Make the parser."""
-    causal = command(
-        "causal",
-        _causal,
-        "Measure actions causally: continuations from logged states with an action, without it, and with noise; goes on where it stopped.",
-    )
-    causal.add_argument("run", help='run folder, or "demo"')
+    description = "Measure actions causally: continuations from logged states with an action, without it, and with noise; resumes."
+    causal = command("causal", _causal, description, "run", "--model", "--json")
     add_fields(causal, CausalRequest)
-    causal.add_argument("--model", help="another place where the run's own model lies")
-    causal.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
-def _causal(arguments: argparse.Namespace) -> int:
+def _causal(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.causal import measure
     from stir_core.evaluate.causal_text import markdown
     from stir_core.models.loading import model_of
@@ -31,14 +24,13 @@ def _causal(arguments: argparse.Namespace) -> int:
 
     request = asked(arguments, CausalRequest)
     run = Run.open(arguments.run)
-    run.folder("basis")
+    run.folder("basis")  # refused before a model is loaded
     model = model_of(run.config.model, arguments.model)
     command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
     with progress() as report:
-        found, path = measure(run, model, request, command=command, environment=short_environment(), report=report)
+        study, path = measure(run, model, request, command=command, environment=short_environment(), report=report)
     if arguments.json:
-        print(json.dumps(found.model_dump(mode="json"), indent=2))
-        return 0
-    print(markdown(found))
-    print(path)
-    return 0
+        print_json(study)
+    else:
+        print(markdown(study))
+        print(path)

@@ -1,35 +1,29 @@
-"""``stir certify``: the same prompts through the workbench and through what a bundle is deployed with; differs anything?"""
+"""``stir certify``: the same prompts through the workbench and through a deployed bundle, and their differences."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, progress
+from stir_core.commands.console import Command, print_json, progress
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
     from stir_core.deploy.bundle.reading import Bundle
     from stir_core.deploy.certify.certificate import Certificate
-    from stir_core.intervene.session import Session
-    from stir_core.models.loading import LoadedModel
     from stir_core.records import OnProgress, Problem
 
 
 def add(command: Command) -> None:
     """Make the parser."""
-    certify = command("certify", _certify, "Send the same prompts through the workbench and a target, compare, and put the certificate in.")
+    description = "Send the same prompts through the workbench and a target, compare, and add the certificate to the bundle."
+    certify = command("certify", _certify, description, "--model", "--json")
     certify.add_argument("bundle", type=Path, help="bundle folder")
-    certify.add_argument("--target", choices=("runtime", "server", "llamacpp"), required=True, help="what to compare with")
-    certify.add_argument(
-        "--run", help="compare with this run's own library and settings; without it, with the bundle's in the workbench's engine"
-    )
+    certify.add_argument("--target", choices=("runtime", "server", "llamacpp"), required=True, help="deployment to certify")
+    certify.add_argument("--run", help="compare with this run's library and settings (default: the bundle's, in the workbench's engine)")
     certify.add_argument("--n", type=int, default=20, help="prompts: held-out problems of the run, or of the bundle's task (default 20)")
     certify.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the bundle's own)")
-    certify.add_argument("--gguf", type=Path, help="llamacpp: the GGUF file to run (default: the bundle's model, where it is one)")
-    certify.add_argument("--actions", type=int, help="llamacpp: actions to look at beside the mean (default 4)")
-    certify.add_argument("--model", help="another place where the bundle's own model lies")
-    certify.add_argument("--json", action="store_true", help="print the certificate")
+    certify.add_argument("--gguf", type=Path, help="llamacpp: the GGUF file to run (default: the bundle's model, if that is one)")
+    certify.add_argument("--actions", type=int, help="llamacpp: actions to certify beside the mean (default 4)")
 
 
 def _certify(arguments: argparse.Namespace) -> int:
@@ -42,33 +36,35 @@ def _certify(arguments: argparse.Namespace) -> int:
     unread = {"--max-new-tokens": arguments.max_new_tokens} if vectors else {"--gguf": arguments.gguf, "--actions": arguments.actions}
     for option, value in unread.items():
         if value is not None:
-            raise DeployError(f"{option} is {value}, which --target {arguments.target} does not read: leave it out")
+            raise DeployError(f"{option} is {value}, which --target {arguments.target} does not use: leave it out")
     if arguments.actions is not None and arguments.actions < 0:
-        raise DeployError(f"--actions is {arguments.actions}: look at no action or more")
+        raise DeployError(f"--actions is {arguments.actions}: give 0 or more")
     bundle = read_bundle(arguments.bundle)
-    made_with = bundle.manifest.model
-    name = arguments.model or made_with.name
+    name = arguments.model or bundle.manifest.model.name
     problems = _problems(bundle, arguments.run, arguments.n)
-    compared = _vectors if vectors else _decisions
+    measure = _vectors if vectors else _decisions
     with progress() as report:
-        made = compared(arguments, bundle, name, problems, report)
-    file = put(arguments.bundle, made)
+        certificate = measure(arguments, bundle, name, problems, report)
+    file = put(arguments.bundle, certificate)
     if arguments.json:
-        print(json.dumps(made.model_dump(mode="json"), indent=2))
+        print_json(certificate)
     else:
-        _print(made, file)
-    return 0 if made.passed else 1
+        _print(certificate, file)
+    return 0 if certificate.passed else 1
 
 
 def _decisions(
     arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]", report: "OnProgress"
 ) -> "Certificate":
-    """Decisions, tokens and numbers of a target that decodes by itself."""
+    """Certify the decisions, tokens and numbers of a target that decodes by itself."""
+    from stir_core.deploy.bundle.reading import session_on
     from stir_core.deploy.certify.parity import certify_decisions
     from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.models.loading import load_model
+    from stir_core.store.runs import Run
 
-    session = _session(bundle, arguments.run, load_model(name, dtype=bundle.manifest.model.dtype))
+    source = Run.open(arguments.run) if arguments.run else bundle
+    session = session_on(source, load_model(name, dtype=bundle.manifest.model.dtype))
     reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
     return certify_decisions(
         SteeredModel.load(bundle, name),
@@ -82,7 +78,7 @@ def _decisions(
 
 
 def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problems: "list[Problem]", report: "OnProgress") -> "Certificate":
-    """What control vectors do to the logits."""
+    """Certify the effect of control vectors on the logits."""
     from stir_core.deploy.certify.vectors import certify_vectors
     from stir_core.models.catalogue import resolve
     from stir_core.models.loading import load_model
@@ -94,15 +90,6 @@ def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problem
     bundle.manifest.check_model(model.identity)
     actions = {} if arguments.actions is None else {"actions": arguments.actions}
     return certify_vectors(bundle, model, source.path, problems, report=report, **actions)
-
-
-def _session(bundle: "Bundle", run: str | None, model: "LoadedModel") -> "Session":
-    from stir_core.intervene.session import open_session
-    from stir_core.store.runs import Run
-
-    if run is not None:
-        return open_session(Run.open(run), model)
-    return bundle.session(model)
 
 
 def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":
@@ -119,19 +106,20 @@ def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":
     return held_out[:n]
 
 
-def _print(made: "Certificate", file: Path) -> None:
-    print(f"{made.target} against {made.reference}: {'PASSED' if made.passed else 'FAILED'}")
-    same = sum(prompt.same for prompt in made.prompts)
-    if made.vectors:
-        print(f"  changes in logits behind {len(made.prompts)} prompts; {same} correlate at {made.tolerances.correlation:g} or more")
-        for vector in made.vectors:
+def _print(certificate: "Certificate", file: Path) -> None:
+    print(f"{certificate.target} against {certificate.reference}: {'PASSED' if certificate.passed else 'FAILED'}")
+    same = sum(prompt.same for prompt in certificate.prompts)
+    if certificate.vectors:
+        least = certificate.tolerances.correlation
+        print(f"  changes in logits after {len(certificate.prompts)} prompts; {same} correlate at {least:g} or more")
+        for vector in certificate.vectors:
             packed = "" if vector.as_it_is is None else f"; as the quantised file computes: {vector.as_it_is:.4f}"
             print(f"  {vector.file} × {vector.scale:.3f}: correlation at least {vector.correlation:.5f}{packed}")
     else:
-        worst = ", ".join(f"{name} {gap:.1e}" for name, gap in made.worst.model_dump().items() if gap is not None)
-        steps = sum(len(prompt.decisions) for prompt in made.prompts)
-        print(f"  {same} of {len(made.prompts)} prompts the same; {steps} decisions, {made.injected} of them injections")
+        worst = ", ".join(f"{name} {gap:.1e}" for name, gap in certificate.worst.model_dump().items() if gap is not None)
+        steps = sum(len(prompt.decisions) for prompt in certificate.prompts)
+        print(f"  {same} of {len(certificate.prompts)} prompts the same; {steps} decisions, {certificate.injected} of them injections")
         print(f"  largest differences: {worst or 'none could be measured'}")
-    if made.first_difference:
-        print(f"  first difference: {made.first_difference}")
-    print(f"  {file}  sha256 {made.sha256[:16]}")
+    if certificate.first_difference:
+        print(f"  first difference: {certificate.first_difference}")
+    print(f"  {file}  sha256 {certificate.sha256[:16]}")

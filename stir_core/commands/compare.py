@@ -1,26 +1,23 @@
-"""``stir compare``: which actions two libraries of one model share."""
+"""``stir compare``: the actions that two libraries of one model share."""
 
 import argparse
-import json
 
-from stir_core.commands.console import Command, table
+from stir_core.commands.console import Command, print_json, table
 from stir_core.errors import ConfigError
 from stir_core.store.libraries import LIBRARY_KINDS
 
 
 def add(command: Command) -> None:
     """Make the parser."""
-    compare = command("compare", _compare, "Actions that two libraries of one model share, by cosine at the same control point and layer.")
-    compare.add_argument("run", help='run folder, or "demo"')
+    description = "Actions that two libraries of one model share, by cosine at the same control point and layer."
+    compare = command("compare", _compare, description, "run", "--json")
     compare.add_argument("other", help="another run of the same model, or the same one")
-    for name in ("--library", "--other-library"):
-        whose = "the other run's" if name == "--other-library" else "the run's"
-        compare.add_argument(name, choices=LIBRARY_KINDS, default="basis", help=f"which of {whose} libraries")
-    compare.add_argument("--min-cosine", type=float, default=0.7, help="two actions are the same from here on")
-    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.add_argument("--library", choices=LIBRARY_KINDS, default="basis", help="which of the run's libraries")
+    compare.add_argument("--other-library", choices=LIBRARY_KINDS, default="basis", help="which of the other run's libraries")
+    compare.add_argument("--min-cosine", type=float, default=0.7, help="least cosine of two actions that count as the same")
 
 
-def _compare(arguments: argparse.Namespace) -> int:
+def _compare(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from stir_core.basis.alignment import matches, spans
@@ -40,25 +37,15 @@ def _compare(arguments: argparse.Namespace) -> int:
         entries = [library.entries[i] for i in keep]
         sides.append((entries, library.actions[keep], [(entry.m, entry.layer) for entry in entries]))
     (one, rows, places), (other, other_rows, other_places) = sides
-    found = matches(rows, places, other_rows, other_places, at_least=arguments.min_cosine)
+    matched = matches(rows, places, other_rows, other_places, at_least=arguments.min_cosine)
     overlap = spans(np.asarray(rows), np.asarray(other_rows))
-    pairs = [{"entry": one[m.one].id, "other": other[m.other].id, "cosine": m.cosine, "m": one[m.one].m} for m in found]
+    shared = [{"entry": one[m.one].id, "other": other[m.other].id, "cosine": m.cosine, "m": one[m.one].m} for m in matched]
+    lost, gained = len(one) - len(matched), len(other) - len(matched)
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "shared": pairs,
-                    "lost": len(one) - len(found),
-                    "gained": len(other) - len(found),
-                    "spans": overlap._asdict() if overlap else None,
-                },
-                indent=2,
-            )
-        )
-        return 0
-    table(["entry", "other", "m", "cosine"], [[str(p["entry"]), str(p["other"]), str(p["m"]), f"{p['cosine']:.3f}"] for p in pairs])
-    print(f"{len(found)} shared of {len(one)} and {len(other)} actions; {len(one) - len(found)} lost, {len(other) - len(found)} gained")
+        print_json({"shared": shared, "lost": lost, "gained": gained, "spans": overlap._asdict() if overlap else None})
+        return
+    table(["entry", "other", "m", "cosine"], [[str(p["entry"]), str(p["other"]), str(p["m"]), f"{p['cosine']:.3f}"] for p in shared])
+    print(f"{len(matched)} shared of {len(one)} and {len(other)} actions; {lost} lost, {gained} gained")
     if overlap is not None:
         a, b = overlap.dimensions
         print(f"spans of {a} and {b} directions overlap {overlap.overlap:.2f} (by chance {overlap.by_chance:.2f})")
-    return 0

@@ -1,4 +1,4 @@
-"""What the commands print, on the console: progress bars, tables, traces side by side."""
+"""What all commands share: common arguments, progress bars, tables, JSON, and traces side by side."""
 
 import argparse
 import signal
@@ -7,22 +7,48 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic_core import to_json
+
+from stir_core.errors import PromptError
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
-    from stir_core.records import OnProgress, Progress, StepTrace, Trace
+    from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace
     from stir_core.store.runs import StageStatus
 
-Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-"""``(name, what runs it and gives the exit code, help) -> its parser``: what every command's ``add`` is given."""
+COMMON: dict[str, dict[str, Any]] = {
+    "run": {"help": 'run folder, or "demo"'},
+    "source": {"metavar": "RUN", "help": 'run folder, "demo", or the folder of a bundle'},
+    "--model": {"help": "another place where the run's or the bundle's own model lies"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+}
+"""Arguments that several commands take, each with its one help text."""
+Handler = Callable[[argparse.Namespace], int | None]
+"""Runs a command and returns its exit code; ``None`` is 0."""
+
+
+class Command(Protocol):
+    """Makes the parser of a command; passed to the ``add`` function of every command module."""
+
+    def __call__(self, name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
+        """A parser with the arguments of :data:`COMMON` that are named."""
+        ...
+
+
+def with_common(parser: argparse.ArgumentParser, *common: str) -> argparse.ArgumentParser:
+    """The parser with some arguments of :data:`COMMON` added."""
+    for name in common:
+        parser.add_argument(name, **COMMON[name])
+    return parser
+
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def print_stages(rows: "list[StageStatus]") -> None:
-    """One line a stage, its notes below it."""
+    """Print one line for each stage, with its notes below it."""
     for stage, state, digest, counts, notes in rows:
         print(f"  {stage:9} {state:12} {digest or '-':16} {counted(counts)}")
         for note in notes:
@@ -31,7 +57,7 @@ def print_stages(rows: "list[StageStatus]") -> None:
 
 @contextmanager
 def progress() -> "Iterator[OnProgress]":
-    """Progress bars with rate and time left, one a stage, on stderr."""
+    """Progress bars with rate and time left, one for each stage, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -42,7 +68,7 @@ def progress() -> "Iterator[OnProgress]":
 
     def report(progress: "Progress") -> None:
         if progress.stage not in tasks:
-            bars.start()  # not before there is something to show: a refusal is one line on stderr, and nothing else
+            bars.start()  # only now: a refusal before any progress must be one line on stderr and nothing else
             tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate=progress.unit)
         task = bars.tasks[bars.task_ids.index(tasks[progress.stage])]
         elapsed = task.elapsed or 0.0
@@ -58,7 +84,7 @@ def progress() -> "Iterator[OnProgress]":
 
 @contextmanager
 def reporting(file: Path | None) -> "Iterator[OnProgress]":
-    """Progress on the console and, where a file is named, in it as JSON lines; the last one says how it ended."""
+    """Progress on the console and, if a file is given, as JSON lines in it; the last line says how the command ended."""
     if file is None:
         with progress() as report:
             yield report
@@ -74,9 +100,9 @@ def reporting(file: Path | None) -> "Iterator[OnProgress]":
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the command as Ctrl-C does: what is whole is kept. A second one waits until that is done.
+    """Let SIGTERM and SIGINT end the command like Ctrl-C, so that whole results are kept. Further signals are ignored.
 
-    A process in the background of a shell inherits a SIGINT that is ignored, hence both. Outside the main thread nothing is changed.
+    SIGINT is set too, since a background process of a shell inherits an ignored SIGINT. Outside the main thread nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -96,7 +122,7 @@ def stoppable() -> Iterator[None]:
 
 
 def print_traces(vanilla: "Trace", steered: "Trace") -> None:
-    """Two answers step by step, side by side, then the gate's scores and the costs."""
+    """Print two answers step by step, side by side, then the gate's scores and the costs."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -125,13 +151,33 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
                 gate.add_row(row.entry_id + mark, f"{by_id[row.entry_id].sim:.4f}", f"{row.value:.4f}", gain, score)
             console.print(gate)
     for name, trace in (("vanilla", vanilla), ("steered", steered)):
-        verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
         counts = f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}"
         cost = f"{trace.reused_tokens} of them decoded once for both, {trace.forward_tokens} run through the model"
-        print(f"{name}: {counts}; {cost}; {trace.finish}{verdict}")
+        print(f"{name}: {counts}; {cost}; {ending(trace)}")
     same = vanilla.token_ids == steered.token_ids
     commits = sum(step.decision.chosen is not None for step in steered.steps)
     print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")
+
+
+def ending(trace: "Trace") -> str:
+    """How an answer ended, and its verdict."""
+    verdict = trace.verdict
+    return trace.finish if verdict is None else f"{trace.finish}, {'right' if verdict.correct else 'wrong'} ({verdict.reason})"
+
+
+def asked_prompt(source: object, text: str) -> "tuple[str | Problem, Problem | None]":
+    """The prompt that a command's argument stands for: a held-out problem of the run, by its id, or a question; and the problem, if any.
+
+    Raises:
+        PromptError: the question is empty.
+    """
+    from stir_core.store.runs import Run
+
+    known = source.problems("steered") if isinstance(source, Run) and source.finished("steered") else []
+    problem = next((problem for problem in known if problem.id == text), None)
+    if problem is None and not text.strip():
+        raise PromptError("the prompt is empty: write a question")
+    return problem or text, problem
 
 
 def _gate_line(step: "StepTrace") -> str:
@@ -140,7 +186,7 @@ def _gate_line(step: "StepTrace") -> str:
 
 
 def table(heads: list[str], rows: list[list[str]]) -> None:
-    """Print rows under their heads; cells are plain text."""
+    """Print rows of plain text under their heads."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -154,6 +200,11 @@ def table(heads: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
+def print_json(data: Any) -> None:
+    """Print data as indented JSON; records and models in it are written as their fields."""
+    print(to_json(data, indent=2).decode("utf-8"))
+
+
 def counted(counts: dict[str, int]) -> str:
-    """Counts as a phrase."""
+    """Counts as text, e.g. ``"8 problems, 64 rollouts"``."""
     return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counts.items())

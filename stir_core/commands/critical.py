@@ -1,8 +1,8 @@
-"""``stir critical``: where was a wrong answer lost?"""
+"""``stir critical``: at which token was a wrong answer lost?"""
 
 import argparse
 
-from stir_core.commands.console import Command, progress, table
+from stir_core.commands.console import Command, print_json, progress, table
 from stir_core.commands.flags import add_fields, asked
 from stir_core.errors import DataError
 from stir_core.requests import CriticalRequest
@@ -10,17 +10,13 @@ from stir_core.requests import CriticalRequest
 
 def add(command: Command) -> None:
     """Make the parser."""
-    critical = command(
-        "critical", _critical, "Success rate of continuing a wrong held-out answer from every k-th token; goes on where it stopped."
-    )
-    critical.add_argument("run", help='run folder, or "demo"')
-    critical.add_argument("problem", nargs="?", help="id of a held-out problem (default: the first that was answered wrongly)")
+    description = "Success rate of continuing a wrong held-out answer from every k-th token; resumes."
+    critical = command("critical", _critical, description, "run", "--model", "--json")
+    critical.add_argument("problem", nargs="?", help="id of a held-out problem (default: the first with a wrong answer)")
     add_fields(critical, CriticalRequest)
-    critical.add_argument("--model", help="another place where the run's own model lies")
-    critical.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _critical(arguments: argparse.Namespace) -> int:
+def _critical(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.critical import critical_tokens
     from stir_core.models.loading import model_of
     from stir_core.store.critical import CriticalFile
@@ -32,32 +28,23 @@ def _critical(arguments: argparse.Namespace) -> int:
     wrong = [id_ for id_, trace in traces.items() if trace.verdict is not None and not trace.verdict.correct]
     name = arguments.problem or next(iter(wrong), None)
     if name not in traces:
-        known = f"wrong ones: {', '.join(wrong[:4])}" if wrong else "none was answered wrongly"
+        known = f"wrong ones: {', '.join(wrong[:4])}" if wrong else "no answer was wrong"
         raise DataError(f"{name!r} is no held-out problem of {run.path}; {known}")
     problem = next(problem for problem in run.problems("steered") if problem.id == name)
     model = model_of(run.config.model, arguments.model)
     run.check_model(model.identity)
     file = CriticalFile(run, request.of, traces[name])
     with progress() as report:
-        found = critical_tokens(
-            model,
-            run.config,
-            problem,
-            traces[name],
-            file,
-            request,
-            report=report,
-        )
+        critical = critical_tokens(model, run.config, problem, traces[name], file, request, report=report)
     if arguments.json:
-        print(found.model_dump_json(indent=2))
-        return 0
+        print_json(critical)
+        return
     rows = []
-    for point, behind in zip(found.points, found.pieces, strict=True):
-        mark = "lost here" if point.position == found.lost_at else ""
+    for point, text in zip(critical.points, critical.pieces, strict=True):
+        mark = "lost here" if point.position == critical.lost_at else ""
         interval = f"{point.rate.value:.2f} [{point.rate.low:.2f}, {point.rate.high:.2f}]"
-        rows.append([str(point.position), f"{point.right}/{point.rolls}", interval, mark, repr(behind)])
-    print(f"{found.problem_id}, {found.of} answer: success rate of continuing from each token")
-    table(["token", "right", "rate [95 %]", "", "tokens behind it"], rows)
-    ends, steered = (", ".join(map(str, at)) or "none" for at in (found.control_points, found.steered_at))
+        rows.append([str(point.position), f"{point.right}/{point.rolls}", interval, mark, repr(text)])
+    print(f"{critical.problem_id}, {critical.of} answer: success rate of continuing from each token")
+    table(["token", "right", "rate [95 %]", "", "text after it"], rows)
+    ends, steered = (", ".join(map(str, at)) or "none" for at in (critical.control_points, critical.steered_at))
     print(f"control points at {ends}; steered at {steered}")
-    return 0

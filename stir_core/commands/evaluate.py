@@ -1,30 +1,23 @@
-"""``stir eval`` and ``stir methods``: paired comparisons on disk, and the ways to answer that can be compared."""
+"""``stir eval`` and ``stir methods``: paired comparisons on disk, and the methods that can be compared."""
 
 import argparse
-import json
 import shlex
 
-from stir_core.commands.console import Command, progress, table
+from stir_core.commands.console import Command, print_json, progress, table
 from stir_core.commands.flags import add_fields, asked
 from stir_core.requests import EvaluationRequest, flags_of
 
 
 def add(command: Command) -> None:
     """Make the parsers."""
-    evaluate = command(
-        "eval", _eval, "Compare methods on the same held-out problems: answers, intervals, tests and costs; goes on where it stopped."
-    )
-    evaluate.add_argument("run", help='run folder, or "demo"')
+    description = "Compare methods on the same held-out problems: answers, intervals, tests and costs; resumes."
+    evaluate = command("eval", _eval, description, "run", "--model", "--json")
     add_fields(evaluate, EvaluationRequest)
-    evaluate.add_argument("--resume", action="store_true", help="go on where it stopped; this is what happens anyway")
-    evaluate.add_argument("--model", help="another place where the run's own model lies")
-    evaluate.add_argument("--json", action="store_true", help="print the report as JSON")
-
-    listed = command("methods", _methods, "The ways to answer that `stir eval` compares, with their parameters and sources.")
-    listed.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--resume", action="store_true", help="continue an interrupted evaluation; this is the default")
+    command("methods", _methods, "The methods that `stir eval` compares, with their parameters and sources.", "--json")
 
 
-def _eval(arguments: argparse.Namespace) -> int:
+def _eval(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.decoders.registry import methods
     from stir_core.evaluate.report import markdown
     from stir_core.evaluate.runner import evaluate, settle
@@ -35,21 +28,20 @@ def _eval(arguments: argparse.Namespace) -> int:
     request = asked(arguments, EvaluationRequest)
     run = Run.open(arguments.run)
     run.folder("basis")
-    methods([request.baseline, *request.methods])  # said before a model is loaded
+    methods([request.baseline, *request.methods])  # refused before a model is loaded
     model = model_of(run.config.model, arguments.model)
     command = shlex.join(["stir", "eval", str(arguments.run), *flags_of(request)])
     spec, problems = settle(run, model.identity, request, command=command, environment=short_environment())
     with progress() as report:
-        found, path = evaluate(run, model, spec, problems, report=report)
+        evaluation, path = evaluate(run, model, spec, problems, report=report)
     if arguments.json:
-        print(found.model_dump_json(indent=2))
-        return 0
-    print(markdown(found))
-    print(f"{path}")
-    return 0
+        print_json(evaluation)
+    else:
+        print(markdown(evaluation))
+        print(path)
 
 
-def _methods(arguments: argparse.Namespace) -> int:
+def _methods(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.decoders.registry import ABLATIONS, DECODERS
 
     if arguments.json:
@@ -57,12 +49,11 @@ def _methods(arguments: argparse.Namespace) -> int:
             d.name: {"about": d.about, "source": d.source, "parameters": dict(d.parameters), "by_chance": d.by_chance}
             for d in DECODERS.values()
         }
-        print(json.dumps({"decoders": rows, "ablations": ABLATIONS}, indent=2))
-        return 0
+        print_json({"decoders": rows, "ablations": ABLATIONS})
+        return
     table(
         ["method", "what", "parameters", "source"],
         [[d.name, d.about, " ".join(f"{k}={v}" for k, v in d.parameters.items()), d.source] for d in DECODERS.values()],
     )
     print("\nablations of stir:")
     table(["ablation", "method"], [[name, text] for name, text in ABLATIONS.items()])
-    return 0

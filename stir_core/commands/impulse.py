@@ -1,10 +1,10 @@
-"""``stir impulse``: what does one action do, at one control point, at which strength?"""
+"""``stir impulse``: the effect of one action at one control point, at several strengths."""
 
 import argparse
 import math
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, table
+from stir_core.commands.console import Command, print_json, table
 
 if TYPE_CHECKING:
     from stir_core.responses import ImpulseResponse
@@ -12,24 +12,20 @@ if TYPE_CHECKING:
 
 def add(command: Command) -> None:
     """Make the parser."""
-    impulse = command(
-        "impulse", _impulse, "What one action does at one control point: layers, next tokens, attention with and without, and doses."
-    )
-    impulse.add_argument("run", help='run folder, or "demo"')
+    description = "The effect of one action at one control point: layers, next tokens, attention with and without, and doses."
+    impulse = command("impulse", _impulse, description, "run", "--model", "--json")
     impulse.add_argument("entry", help="id of a corrective entry, e.g. p0003c")
     impulse.add_argument(
         "--at",
         metavar="PROBLEM:M",
         help="held-out problem and control point, or PROBLEM#K:M in rollout K of its source (default: where it fired most)",
     )
-    impulse.add_argument("--alpha", type=strength, help="multiple of the action (default: what the gate committed there, else 1)")
+    impulse.add_argument("--alpha", type=strength, help="multiple of the action (default: the one that the gate committed there, else 1)")
     impulse.add_argument("--doses", type=strength, nargs="+", metavar="ALPHA", help="other strengths to compare (default: powers of two)")
-    impulse.add_argument("--model", help="another place where the run's own model lies")
-    impulse.add_argument("--json", action="store_true", help="print JSON")
 
 
 def strength(text: str) -> float:
-    """A multiple of an action, for argparse: said before a model is loaded."""
+    """A multiple of an action, for argparse, so that a wrong one is refused before a model is loaded."""
     try:
         value = float(text)
     except ValueError:
@@ -39,7 +35,7 @@ def strength(text: str) -> float:
     return value
 
 
-def _impulse(arguments: argparse.Namespace) -> int:
+def _impulse(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.spots import places_of, spot_named
     from stir_core.store.runs import Run
 
@@ -54,20 +50,19 @@ def _impulse(arguments: argparse.Namespace) -> int:
 
     model = model_of(run.config.model, arguments.model)
     run.check_model(model.identity)
-    alpha = arguments.alpha if arguments.alpha is not None else spot.alpha if spot.alpha is not None else 1.0
-    found = respond(model, run.config, spot, entry, torch.tensor(run.action_rows()[entry.action_row]), alpha, doses=arguments.doses)
+    alpha = next(value for value in (arguments.alpha, spot.alpha, 1.0) if value is not None)
+    response = respond(model, run.config, spot, entry, torch.tensor(run.action_rows()[entry.action_row]), alpha, doses=arguments.doses)
     if arguments.json:
-        print(found.model_dump_json(indent=2))
-        return 0
-    _print(found)
-    return 0
+        print_json(response)
+    else:
+        _print(response)
 
 
-def _print(found: "ImpulseResponse") -> None:
+def _print(response: "ImpulseResponse") -> None:
     from stir_core.evaluate.dose import degenerates_at, meters, strength_for
 
-    size = found.layers[0].relative
-    print(f"{found.entry_id} x {found.alpha:g} at {found.spot.name}, layer {found.layer}: {size:.0%} of the residual's norm\n")
+    size = response.layers[0].relative
+    print(f"{response.entry_id} x {response.alpha:g} at {response.spot.name}, layer {response.layer}: {size:.0%} of the residual's norm\n")
     rows = [
         [
             str(each.layer),
@@ -77,13 +72,14 @@ def _print(found: "ImpulseResponse") -> None:
             " ".join(repr(token.text) for token in each.promoted),
             " ".join(repr(token.text) for token in each.suppressed),
         ]
-        for each in found.layers
+        for each in response.layers
     ]
     table(["layer", "norm", "cosine", "of residual", "promotes", "suppresses"], rows)
     print()
-    table(["next token", "before", "after"], [[repr(each.text), f"{each.before:.4f}", f"{each.after:.4f}"] for each in found.shifts[:12]])
+    shifts = [[repr(shift.text), f"{shift.before:.4f}", f"{shift.after:.4f}"] for shift in response.shifts[:12]]
+    table(["next token", "before", "after"], shifts)
     print()
-    kls = zip(found.tokens, found.kl, found.kl_frozen, strict=True)
+    kls = zip(response.tokens, response.kl, response.kl_frozen, strict=True)
     table(["after token", "KL (nats)", "attention frozen"], [[repr(token.text), f"{kl:.5f}", f"{held:.5f}"] for token, kl, held in kls])
     print()
     doses = [
@@ -92,14 +88,14 @@ def _print(found: "ImpulseResponse") -> None:
             f"{dose.fraction:.3f}",
             f"{dose.kl:.4f}",
             "-" if dose.kl_following is None else f"{dose.kl_following:.4f}",
-            meters(dose, found.doses[0]).why or "",
+            meters(dose, response.doses[0]).why or "",
             repr(dose.text),
         ]
-        for dose in found.doses
+        for dose in response.doses
     ]
-    table(["alpha", "of residual", "KL (nats)", "KL behind", "degenerate", "continuation"], doses)
+    table(["alpha", "of residual", "KL (nats)", "KL after", "degenerate", "continuation"], doses)
     for nats in (0.1, 0.5):
-        strength = strength_for(found.doses, nats)
-        print(f"{nats} nats at alpha {'outside of what was tried' if strength is None else f'{strength:.3g}'}")
-    first = degenerates_at(found.doses)
+        strength = strength_for(response.doses, nats)
+        print(f"{nats} nats at alpha {'outside the strengths that were tried' if strength is None else f'{strength:.3g}'}")
+    first = degenerates_at(response.doses)
     print("text degenerates: " + ("at no strength tried" if first is None else f"from alpha {first:g} on"))

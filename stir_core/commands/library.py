@@ -1,4 +1,4 @@
-"""A library as a table: what was mined, what its controls say, and what was measured."""
+"""A library as a table: its entries, their controls, and their measured advantages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,7 @@ def library_table(
     controls: Mapping[str, Control],
     advantages: Mapping[str, Advantage],
 ) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows; "-" is what was not measured.
+    """Heads and rows; "-" means not measured.
 
     ``length`` is the cosine with the length direction, ``p`` the permutation p-value over labels, ``stable`` the share of right
     continuations from the positives' prefixes and from the negatives'.

@@ -1,19 +1,32 @@
-"""Changing a config key by key, as ``--set section.key=value`` does, and writing down which keys two configs differ in."""
+"""Changing a config key by key, as ``--set section.key=value`` does, and writing the difference of two configs in that form."""
 
+import argparse
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from stir_core.config import RunConfig, config_from
+from stir_core.config import STAGES, RunConfig, config_from
 from stir_core.errors import ConfigError
 
 NONE = "none"
-"""The bare word for a value that is left out (TOML has no word for it); the text "none" is written with quotes."""
+"""The bare word for no value, which TOML cannot express; the text "none" is written with quotes."""
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name an experiment: its file, the last stage, and :func:`overridden` keys."""
+    parser.add_argument("config", type=Path, help="experiment file (TOML)")
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="last stage to make")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a config key, e.g. --set task.n_train=8")
 
 
 def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
-    """The config with ``section.key=value`` changes; values are written as in TOML, bare words are text, ``none`` is no value."""
+    """The config with ``section.key=value`` changes. Values are written as in TOML; bare words are text, ``none`` is no value.
+
+    Raises:
+        ConfigError: a change that is not KEY=VALUE, or an unusable key or value.
+    """
     if not changes:
         return config
     data = config.model_dump(mode="json")
@@ -36,7 +49,7 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
 
 
 def changes_between(base: RunConfig, config: RunConfig) -> list[str]:
-    """What ``--set`` must say to make ``config`` of ``base``; ``overridden(base, changes_between(base, config)) == config``."""
+    """The ``--set`` changes from ``base`` to ``config``: ``overridden(base, changes_between(base, config)) == config``."""
     before, after = base.model_dump(mode="json"), config.model_dump(mode="json")
     changes: list[str] = []
     for name, value in after.items():
@@ -49,7 +62,7 @@ def changes_between(base: RunConfig, config: RunConfig) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """One value as ``--set`` reads it: TOML, or the bare word ``none``."""
+    """One value in the form that ``--set`` reads: TOML, or the bare word ``none``."""
     if value is None:
         return NONE
     if isinstance(value, list | tuple):
@@ -58,10 +71,10 @@ def as_text(value: Any) -> str:
 
 
 def as_toml(config: RunConfig) -> str:
-    """The whole config as a TOML file. A value that is ``None`` is left out, so it comes back as its default: see :func:`left_out`."""
+    """The whole config as a TOML file. ``None`` values are left out, so they come back as their defaults: see :func:`left_out`."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def left_out(config: RunConfig) -> list[str]:
-    """What :func:`as_toml` cannot say, as ``--set`` changes: values that are ``None`` where the default is not."""
+    """The ``--set`` changes that :func:`as_toml` cannot express: values that are ``None`` where the default is not."""
     return changes_between(config_from(tomllib.loads(as_toml(config))), config)

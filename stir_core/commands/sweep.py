@@ -1,14 +1,13 @@
-"""``stir sweep``: try settings on the validation split, and the chosen ones once on the test split."""
+"""``stir sweep``: try settings on the validation split, and evaluate the chosen point once on the test split."""
 
 import argparse
-import json
 import shlex
 import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, progress
+from stir_core.commands.console import Command, print_json, progress
 from stir_core.commands.flags import add_fields, asked
 from stir_core.config import section_from, with_changes
 from stir_core.errors import ConfigError, DataError
@@ -23,17 +22,16 @@ if TYPE_CHECKING:
 
 def add(command: Command) -> None:
     """Make the parser."""
-    sweep = command("sweep", _sweep, "Try a grid of settings on the validation split; then, with --test, the chosen point once on eval.")
+    description = "Try a grid of settings on the validation split; with --test, evaluate the chosen point once on eval."
+    sweep = command("sweep", _sweep, description, "--model", "--json")
     sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")
     sweep.add_argument("--out", type=Path, help="folder (default: runs/<sweep's name>)")
     sweep.add_argument("--run", help='take rollouts and states from this run of the base experiment (folder, or "demo")')
     add_fields(sweep, MeasurementRequest)
     sweep.add_argument("--test", type=int, metavar="N", help="evaluate the chosen point on N eval problems")
-    sweep.add_argument("--model", help="another place where the base experiment's model lies")
-    sweep.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _sweep(arguments: argparse.Namespace) -> int:
+def _sweep(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
     from stir_core.models.loading import model_of
     from stir_core.store.configs import read_config
@@ -44,7 +42,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     test = section_from(EvaluationRequest, {"n": arguments.test, "rows": rows, "label": "sweep-test"})
     sweep = _read(arguments.sweep)
     base = read_config(arguments.sweep.parent / sweep.base)
-    configs = [(point, changed(base, point)) for point in points_of(sweep)]  # a wrong key is said before a model is loaded
+    configs = [(point, changed(base, point)) for point in points_of(sweep)]  # a wrong key is refused before a model is loaded
     if arguments.model:
         base = with_changes(base, model={"name": arguments.model})
         configs = [(point, with_changes(config, model=base.model)) for point, config in configs]
@@ -55,16 +53,18 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
         raise DataError(f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split")
     with progress() as report:
-        found = sweep_points(model, points, problems, out / "points", rows=rows, report=report)
-    chosen = choose([point for point, _ in found], sweep.objective)
+        measured = sweep_points(model, points, problems, out / "points", rows=rows, report=report)
+    chosen = choose([point for point, _ in measured], sweep.objective)
     result = SweepReport(base=sweep.base, split="validation", n=sweep.n, objective=sweep.objective, points=tuple(chosen))
     write_record(out / "sweep.json", result)
     (out / "sweep.md").write_text(markdown(result), encoding="utf-8")
-    print(json.dumps(result.model_dump(mode="json"), indent=2) if arguments.json else markdown(result))
+    if arguments.json:
+        print_json(result)
+    else:
+        print(markdown(result))
     if test.n is not None:
         best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
         _test(arguments, best, model, test)
-    return 0
 
 
 def _read(file: Path) -> "SweepConfig":
@@ -81,7 +81,7 @@ def _read(file: Path) -> "SweepConfig":
 def _prepared(
     arguments: argparse.Namespace, base: "RunConfig", configs: "list[tuple[dict, RunConfig]]", out: Path, model: "LoadedModel"
 ) -> "list[Point]":
-    """Every point with a run whose basis is finished; points that only differ in the gate share one."""
+    """Every point with a run whose basis is finished; points that differ in the gate alone share a run."""
     from stir_core.config import digest_of
     from stir_core.evaluate.sweep import Point
     from stir_core.stages.pipeline import begin_from, run_stages
@@ -100,7 +100,7 @@ def _prepared(
 
 
 def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel", request: EvaluationRequest) -> None:
-    """Evaluate the chosen point on held-out problems, its gate being the run's own; says on stderr where the report lies."""
+    """Evaluate the chosen point on held-out problems with its own gate, and print the path of the report on stderr."""
     from stir_core.evaluate.runner import evaluate, settle
     from stir_core.stages.pipeline import environment, short_environment
     from stir_core.store.runs import Run

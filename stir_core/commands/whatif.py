@@ -1,62 +1,53 @@
-"""``stir whatif``: a recorded answer with one decision changed, decoded on from there. Changes may follow each other."""
+"""``stir whatif``: a recorded answer with one decision changed, decoded from there. Changes may follow each other."""
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from stir_core.commands.console import Command, table
+from stir_core.commands.console import Command, asked_prompt, ending, print_json, table
 from stir_core.commands.flags import add_answering, answering
-from stir_core.errors import DataError, PromptError
+from stir_core.errors import DataError
 
 if TYPE_CHECKING:
-    from stir_core.intervene.session import Session
-    from stir_core.records import Problem, Trace
+    from stir_core.records import Trace
 
 
 class _Link(argparse.Action):
-    """``--at`` begins a change; the flags behind it say what it is."""
+    """``--at`` begins a change; the flags after it complete it."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         chain: list[dict[str, Any]] = list(getattr(namespace, "chain", None) or [])
         if option_string == "--at":
             chain.append({"m": values})
         elif not chain:
-            parser.error(f"{option_string} says what is changed at a control point: write --at M before it")
+            parser.error(f"{option_string} changes the decision at a control point: write --at M before it")
         else:
             key, value = {"--deny": ("to", "null"), "--force": ("to", values)}.get(option_string, (self.dest, values))
             if key in chain[-1]:
-                parser.error(f"{option_string}: this change says already what is done: begin another one with --at")
+                parser.error(f"{option_string}: this change is complete already: begin another one with --at")
             chain[-1] |= {key: value}
         namespace.chain = chain
 
 
 def add(command: Command) -> None:
     """Make the parser."""
-    whatif = command("whatif", _whatif, "Take a recorded answer up again at a control point with the decision changed, and decode on.")
-    whatif.add_argument("run", help='run folder, or "demo"')
-    whatif.add_argument("problem", help="a held-out problem, whose recorded steered answer is taken up, or a question, answered first")
+    description = "Continue a recorded answer from a control point with the decision there changed."
+    whatif = command("whatif", _whatif, description, "run", "--model", "--json")
+    whatif.add_argument("problem", help="a held-out problem, whose recorded steered answer is continued, or a question, answered first")
     add_link = whatif.add_argument
-    add_link(
-        "--at",
-        type=_count,
-        action=_Link,
-        required=True,
-        metavar="M",
-        help="control point: the number of steps before it; another --at goes on from there",
-    )
+    at = "control point: the number of steps before it; another --at continues from the changed answer"
+    add_link("--at", type=_count, action=_Link, required=True, metavar="M", help=at)
     add_link("--force", action=_Link, metavar="ENTRY", help="inject this entry's action; without it and --deny the decision is kept")
     add_link("--deny", action=_Link, nargs=0, help="choose null: no impulse")
-    add_link("--alpha", type=_finite, action=_Link, help="multiple of the action vector; default: what the gate would inject")
-    add_link("--then", choices=("gate", "null"), action=_Link, help="who decides behind the change (default: the gate)")
+    add_link("--alpha", type=_finite, action=_Link, help="multiple of the action vector (default: the multiple that the gate would inject)")
+    add_link("--then", choices=("gate", "null"), action=_Link, help="what decides after the change (default: the gate)")
     whatif.add_argument("--raw", action="store_true", help="send a question as typed, without the task's template")
     add_answering(whatif)
-    whatif.add_argument("--model", help="another place where the run's own model lies")
-    whatif.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _whatif(arguments: argparse.Namespace) -> int:
+def _whatif(arguments: argparse.Namespace) -> None:
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import open_session
     from stir_core.models.loading import model_of
@@ -69,53 +60,35 @@ def _whatif(arguments: argparse.Namespace) -> int:
         if change.alpha is not None and not change.forces:
             raise DataError(f"--alpha {change.alpha:g} is the strength of an action: name one with --force")
     changed = answering(arguments, run.config)
-    held_out = {problem.id: problem for problem in run.problems("steered")} if run.finished("steered") else {}
-    problem = held_out.get(arguments.problem)
-    prompt = problem or str(arguments.problem)
-    if isinstance(prompt, str) and not prompt.strip():
-        raise PromptError("the prompt is empty: write a question")
+    prompt, problem = asked_prompt(run, arguments.problem)
     run.folder("basis")
-    model = model_of(run.config.model, arguments.model)
-    session = open_session(run, model)
-    recorded = {trace.id: trace for trace in run.traces("steered")} if problem and changed is run.config else {}
-    origin = recorded[problem.id] if problem and recorded else _answered(session, prompt, changed, raw=arguments.raw)
+    session = open_session(run, model_of(run.config.model, arguments.model))
+    if problem and changed is run.config:
+        origin = next(trace for trace in run.traces("steered") if trace.id == problem.id)
+    else:
+        origin = session.answer(prompt, changed.gate, changed.decode, raw=arguments.raw).steered
     answers = [origin]
     for change in changes:
         events = session.branch(answers[-1], [change], changed.gate, changed.decode, problem=problem)
         answers += [event.trace for event in events if isinstance(event, TraceEvent)]
     if arguments.json:
-        told = {"origin": origin.model_dump(mode="json")}
-        branches = [
-            {"change": change.model_dump(mode="json"), "trace": trace.model_dump(mode="json")}
-            for change, trace in zip(changes, answers[1:], strict=True)
-        ]
-        print(json.dumps(told | {"branches": branches}, ensure_ascii=False))
-        return 0
-    _print(answers)
-    return 0
-
-
-def _answered(session: "Session", prompt: "str | Problem", config: Any, *, raw: bool) -> "Trace":
-    from stir_core.intervene.session import STEERED
-    from stir_core.records import TraceEvent
-
-    events = session.compare(prompt, config.gate, config.decode, raw=raw)
-    return next(event.trace for event in events if isinstance(event, TraceEvent) and event.row == STEERED)
+        branches = [{"change": change, "trace": trace} for change, trace in zip(changes, answers[1:], strict=True)]
+        print_json({"origin": origin, "branches": branches})
+    else:
+        _print(answers)
 
 
 def _print(answers: "Sequence[Trace]") -> None:
     first, last = answers[0], answers[-1]
     rows = []
-    for place in range(max(len(first.steps), len(last.steps))):
-        cells = [trace.steps[place] if place < len(trace.steps) else None for trace in (first, last)]
-        told = [f"[{step.decision.chosen} x {step.decision.alpha:.3f}] " if step and step.decision.chosen else "" for step in cells]
-        same = cells[0] is not None and cells[1] is not None and cells[0].token_ids == cells[1].token_ids
-        texts = [mark + (repr(step.text) if step else "-") for mark, step in zip(told, cells, strict=True)]
-        rows.append([str(place + 1), "=" if same else "", *texts])
+    for m, steps in enumerate(zip_longest(first.steps, last.steps)):
+        impulses = [f"[{step.decision.chosen} x {step.decision.alpha:.3f}] " if step and step.decision.chosen else "" for step in steps]
+        same = all(steps) and steps[0].token_ids == steps[1].token_ids
+        texts = [impulse + (repr(step.text) if step else "-") for impulse, step in zip(impulses, steps, strict=True)]
+        rows.append([str(m), "=" if same else "", *texts])
     table(["m", "", "recorded", "branch"], rows)
     for name, trace in zip(["recorded", *(f"branch {n}" for n in range(1, len(answers)))], answers, strict=True):
-        verdict = f", {'right' if trace.verdict.correct else 'wrong'} ({trace.verdict.reason})" if trace.verdict else ""
-        print(f"{name}: {trace.tokens_used} tokens, {trace.forward_tokens} run through the model; {trace.finish}{verdict}")
+        print(f"{name}: {trace.tokens_used} tokens, {trace.forward_tokens} run through the model; {ending(trace)}")
     pairs = zip(first.token_ids, last.token_ids, strict=False)
     at = next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(first.token_ids), len(last.token_ids)))
     equal = first.token_ids == last.token_ids

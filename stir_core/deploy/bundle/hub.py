@@ -1,6 +1,6 @@
-"""A bundle on a hub: pushed whole after every check, pulled from one commit and checked again before it gets its name.
+"""Bundles on a hub: pushed whole after every check, pulled from one commit and checked again before the folder gets its name.
 
-The token comes from ``HF_TOKEN`` and is never written; the hub is the one that ``HF_ENDPOINT`` names.
+The token comes from ``HF_TOKEN`` and is never written; ``HF_ENDPOINT`` names the hub.
 """
 
 import os
@@ -22,49 +22,47 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_PULLED = MAX_LIBRARY + (256 << 20)
-"""Most bytes that are fetched for one bundle."""
+"""Most bytes to fetch for one bundle."""
 
 
 class HubPlace(NamedTuple):
-    """Where a bundle lies on a hub."""
+    """A bundle's place on a hub."""
 
     repo: str
     commit: str
 
 
 def push(folder: Path, repo: str, *, private: bool = True) -> HubPlace:
-    """Upload a whole bundle to a repository of yours, which is made where there is none (private, unless you say otherwise).
+    """Upload a whole bundle to a repository, which is created if it does not exist.
 
     Raises:
-        DeployError: the bundle is not whole, no token, or the hub refuses.
+        DeployError: the bundle is not whole, there is no token, or the hub refuses.
     """
     from huggingface_hub import CommitOperationAdd
 
     bundle = read_bundle(folder)
     if not os.environ.get("HF_TOKEN"):
-        raise DeployError("pushing needs a token: set HF_TOKEN to one that may write; it is not kept")
+        raise DeployError("pushing needs a token: set HF_TOKEN to one with write access; it is not stored")
 
     def upload(api: "HfApi") -> str:
         api.create_repo(repo, exist_ok=True, private=private)
         names = [*bundle.manifest.files, MANIFEST]
         changes = [CommitOperationAdd(name, folder / name) for name in names]
-        with warnings.catch_warnings():  # a table beside a model is no mistake here
+        with warnings.catch_warnings():  # a data file in a model repository is intended here
             warnings.filterwarnings("ignore", message=".*you are about to commit a data file")
-            # one commit, so that nobody pulls a half
-            done = api.create_commit(repo, changes, commit_message=f"STIR library {bundle.manifest.digest}")
-        return str(done.oid)
+            # one commit, so that no pull gets half a bundle
+            commit = api.create_commit(repo, changes, commit_message=f"STIR library {bundle.manifest.digest}")
+        return str(commit.oid)
 
     return HubPlace(repo, _asked(repo, upload))
 
 
 def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, HubPlace]:
-    """Fetch a bundle, check it, and put it at ``folder``.
+    """Fetch a bundle, check it, and write it to ``folder``.
 
     Raises:
-        DeployError: no such repository, one without a bundle, a bundle that is not whole, or a folder in use.
+        DeployError: no such repository, no bundle in it, a bundle that is not whole, or a folder with other files.
     """
-    from huggingface_hub import hf_hub_download
-
     check_place(folder)
 
     def fetch(api: "HfApi") -> tuple[Bundle, str]:
@@ -73,21 +71,23 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Hu
         sizes = {each.rfilename: each.size or 0 for each in facts.siblings or []}
         if MANIFEST not in sizes:
             raise DeployError(f"{repo} holds no bundle ({MANIFEST} is missing): name a repository that `stir push` made")
-        with tempfile.TemporaryDirectory(dir=_parent(folder), prefix=f".{folder.name}.") as place:
+        parent = folder.resolve().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{folder.name}.") as place:
             part = Path(place) / "bundle"
 
-            def one(name: str, limit: int) -> None:
+            def download(name: str, limit: int) -> None:
                 check_name(name, Path(repo))
                 if sizes.get(name, 0) > limit:
                     raise DeployError(f"{repo}/{name} has {sizes[name]:,} bytes, more than the {limit:,} that are fetched")
-                hf_hub_download(repo, name, revision=commit, local_dir=part, token=_token(), endpoint=_endpoint())
+                api.hf_hub_download(repo, name, revision=commit, local_dir=part)
 
-            one(MANIFEST, MAX_MANIFEST)
+            download(MANIFEST, MAX_MANIFEST)
             manifest = read_manifest(part)
             if sum(fact.size for fact in manifest.files.values()) > MAX_PULLED:
-                raise DeployError(f"{repo} would fetch more than {MAX_PULLED >> 20:,} MB: that is no bundle")
+                raise DeployError(f"{repo} holds more than {MAX_PULLED >> 20:,} MB, which no bundle has: name another repository")
             for name, fact in manifest.files.items():
-                one(name, fact.size)
+                download(name, fact.size)
             bundle = read_bundle(part)
             shutil.rmtree(part / ".cache", ignore_errors=True)
             if folder.exists():
@@ -104,27 +104,13 @@ def _asked(repo: str, do: "Callable[[HfApi], T]") -> T:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return do(HfApi(endpoint=_endpoint(), token=_token()))
+        # token False: without HF_TOKEN, not even a token from a file in the user's home is sent
+        return do(HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=os.environ.get("HF_TOKEN") or False))
     except HFValidationError as error:
-        raise DeployError(f"{repo!r} is not a repository's name (NAME/REPO): {str(error).splitlines()[0][:120]}") from None
+        raise DeployError(f"{repo!r} is not the name of a repository (NAME/REPO): {first_line(error, 120)}") from None
     except OfflineModeIsEnabled:
         raise DeployError("the hub is switched off (HF_HUB_OFFLINE): unset it to push or pull") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise DeployError(
             f"{repo} cannot be reached or refuses ({first_line(error, 160)}): check the name, the network and HF_TOKEN"
         ) from None
-
-
-def _token() -> str | bool:
-    """The token of the environment, or none at all: not one that lies in a file of the user's."""
-    return os.environ.get("HF_TOKEN") or False
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-def _parent(folder: Path) -> Path:
-    parent = folder.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    return parent

@@ -1,36 +1,29 @@
-"""What a bundle says of itself: frozen records, of which ``manifest.json`` is one. Knows no file, no model and no torch."""
+"""The records of a bundle's JSON files, ``manifest.json`` among them. Knows no file, no model and no torch."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from stir_core.config import (
-    BasisConfig,
-    DecodeConfig,
-    GateConfig,
-    MiningConfig,
-    ModelConfig,
-    RunConfig,
-    TaskConfig,
-    digest_of,
-)
+from stir_core.config import DecodeConfig, GateConfig, TaskConfig, digest_of
 from stir_core.errors import MismatchError
 from stir_core.findings import Estimate
 from stir_core.keyspace import Similarity
 from stir_core.records import ModelIdentity, Record
 from stir_core.store.libraries import LibraryKind
-from stir_core.store.runs import CHECKED
+from stir_core.store.runs import check_identity
 
 SCHEMA = 1
-"""Version of the bundle's layout; a reader takes its own only."""
+"""Version of the bundle's layout; other versions are refused."""
 MANIFEST, LIBRARY, ACTIONS, EVALUATION, CARD = "manifest.json", "library.safetensors", "actions.parquet", "evaluation.json", "README.md"
 PARTS = (LIBRARY, ACTIONS, EVALUATION, CARD)
-"""Files that every bundle has beside its manifest."""
+"""The files that every bundle has beside its manifest."""
+ModelCheck = Literal["exact", "shape"]
+"""How well a model must fit its bundle: the same weights, tokenizer and dtype, or only the same width and depth."""
 MAX_ENTRIES, MAX_WIDTH, MAX_LAYERS = 100_000, 65_536, 1_000
 
 
 class FileFact(Record):
-    """What a file of the bundle must be."""
+    """The hash and size that a file of the bundle must have."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
@@ -38,7 +31,7 @@ class FileFact(Record):
 
 
 class TensorFact(Record):
-    """What a tensor of ``library.safetensors`` must be."""
+    """The dtype and shape that a tensor of ``library.safetensors`` must have."""
 
     dtype: Literal["F32", "F64"]
     shape: tuple[int, ...]
@@ -55,7 +48,7 @@ class Spread(Record):
 
 
 class Norms(Record):
-    """How long keys and actions are; both are stored raw and never normalised."""
+    """Norms of keys and actions; both are stored raw and never normalised."""
 
     keys: Spread
     actions: Spread
@@ -63,7 +56,7 @@ class Norms(Record):
 
 
 class StageThree(Record):
-    """All that steering needs beside the library: with it and the same model, every decision comes out the same."""
+    """The settings that steering needs beside the library: with them and the same model, every decision is the same."""
 
     gate: GateConfig
     decode: DecodeConfig
@@ -88,28 +81,28 @@ class Provenance(Record):
     inputs: dict[str, str]
     """Digests of the run's stages that the library was read from."""
     library: LibraryKind | Literal["published"]
-    """``"published"``: imported from the published layout, on the word of whoever named the run or bundle that it is like."""
+    """``"published"``: imported from the published layout, with the model and settings of a run or bundle that the importer named."""
     only: str | None
-    """``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"`` where a part of the library was chosen."""
+    """``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: the part of the library that was chosen; ``None``: all of it."""
     curation_version: int
-    """Edits made by then; 0 where nobody curated."""
+    """Number of edits in the curated library; 0 for other libraries."""
     curation_digest: str | None
-    """Digest of the history of edits; ``None`` where nobody curated, or where the library is not the curated one."""
+    """Digest of the history of edits; ``None`` without edits, and for other libraries."""
     versions: dict[str, str]
-    """Software that the run was made with, and ``writer``: the version that wrote the bundle."""
+    """Software that the run was made with, and ``writer``: the software that wrote the bundle."""
 
 
 class BundleManifest(Record):
-    """``manifest.json``: what the bundle is, what it was made with, and what each of its files must be."""
+    """``manifest.json``: the bundle's model, settings and origin, and the hash of each of its files."""
 
     format: Literal["stir-bundle"] = "stir-bundle"
     schema_version: int = SCHEMA
     base_model: str | None
-    """Hub name of the language model, where it has one."""
+    """Hub name of the language model, if it has one."""
     base_revision: str | None
-    """Commit of that hub repository, where it is known."""
+    """Commit of that hub repository, if it is known."""
     model: ModelIdentity
-    """Hashes of weights and tokenizer, hook name, processing, width: what a model must share to be steered."""
+    """Hashes of weights and tokenizer, hook name, processing and width, which a steered model must share."""
     layers: tuple[int, ...]
     """0-based blocks at whose outputs keys are compared and actions injected."""
     n_entries: int = Field(ge=1, le=MAX_ENTRIES)
@@ -126,40 +119,26 @@ class BundleManifest(Record):
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all that steers: equal ones decide equally. Card, evaluation and certificates are not in it."""
+        """16 hex digits over model, settings and library: bundles with equal digests decide equally."""
         return digest_of(self.model, self.stage3, *(self.files[name].sha256 for name in (LIBRARY, ACTIONS)))
 
-    def run_config(self) -> RunConfig:
-        """The settings of Stage III as a run's config, for code that steers with one; how the library was mined is not in it."""
-        return RunConfig(
-            seed=self.stage3.seed,
-            delimiter=self.stage3.delimiter,
-            compat=self.stage3.compat,
-            model=ModelConfig.model_validate({"name": self.model.name, "dtype": self.model.dtype}),
-            task=self.stage3.task,
-            mining=MiningConfig(control_points=self.stage3.control_points, layers=self.layers),
-            basis=BasisConfig(similarity=self.stage3.similarity),
-            gate=self.stage3.gate,
-            decode=self.stage3.decode,
-        )
-
-    def check_model(self, model: ModelIdentity) -> None:
+    def check_model(self, model: ModelIdentity, check: ModelCheck = "exact") -> None:
         """Refuse a model that the bundle was not made with; its name may differ.
 
         Raises:
             MismatchError: naming the field, both values and the remedy.
         """
-        for field in CHECKED:
-            theirs, ours = str(getattr(self.model, field)), str(getattr(model, field))
-            if theirs != ours:
-                raise MismatchError(
-                    f"the bundle was made with {self.base_model or self.model.name} ({field} {theirs[:16]}), not with {model.name} "
-                    f"({field} {ours[:16]}): load the model it was made with"
-                )
+        made_with = self.model.replaced(name=self.base_model or self.model.name)
+        if check == "exact":
+            check_identity("the bundle", made_with, model, "load the model it was made with")
+        elif check == "shape":
+            check_identity("the bundle", made_with, model, "its vectors do not fit", ("d_model", "n_layers"))
+        else:
+            raise MismatchError(f'check is "exact" or "shape", not {check!r}')
 
 
 class MeasuredMethod(Record):
-    """One method of an evaluation, as the bundle tells it."""
+    """One method of an evaluation, in short."""
 
     name: str
     accuracy: Estimate
@@ -183,14 +162,14 @@ class MeasuredEvaluation(Record):
     leaks: int
     """Evaluation problems that were mined too."""
     same_library: bool
-    """True when it measured the very library that is in the bundle (some method of it did)."""
+    """True when one of its methods used the library that is in the bundle."""
     methods: tuple[MeasuredMethod, ...]
 
 
 class EvaluationSummary(Record):
-    """``evaluation.json``: what was measured, with intervals; empty where nothing was."""
+    """``evaluation.json``: the finished evaluations of the run, with intervals."""
 
     evaluated: bool
     reason: str | None = None
-    """Why there is nothing, where there is nothing."""
+    """Why there is no evaluation; ``None`` if there is one."""
     evaluations: tuple[MeasuredEvaluation, ...] = ()

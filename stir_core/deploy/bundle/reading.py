@@ -1,4 +1,4 @@
-"""The bundle: one folder that holds a curated library and all that is needed to steer with it, and nothing that runs.
+"""The bundle: one folder with a library and everything needed to steer with it. It holds data only, no code.
 
     manifest.json         ``BundleManifest``: model identity, Stage III settings, provenance, SHA-256 and size of every file
     library.safetensors   keys, actions (float32, raw, row by row), and means and maps of the key space where it has any (float64)
@@ -7,17 +7,17 @@
     README.md             model card
     certificate-*.json    parity certificates, attached later
 
-    bundle = read_bundle(folder)            # everything is checked before anything is used
+    bundle = read_bundle(folder)            # every file is checked before it is used
     memory = bundle.memory()                # retrieves exactly as the run does
-    session = bundle.session(model)         # steers exactly as the run does, on the model that it was made with
+    session = bundle.session(model)         # steers exactly as the run does, on the same model
 
-What a bundle promises: with its library, its ``StageThree`` and the model whose hashes it names, every decision of the gate comes out
-as in the run. What is checked, and when:
+The invariant: with the bundle's library, its ``StageThree`` and the model with its hashes, every decision of the gate is the same as in the
+run. The checks, in order:
 
 - the manifest by itself (version, bounds, counts, names), before any other file is opened;
-- the folder: nothing in it but the files that the manifest names, no links, no pickles;
-- each file's size and SHA-256, on the very bytes that are then parsed: a file is read once;
-- the safetensors and Parquet headers, against what the manifest says, before anything is allocated;
+- the folder: only files that the manifest names, no links, no pickles;
+- each file's size and SHA-256, on the same bytes that are then parsed: a file is read once;
+- the safetensors and Parquet headers, against the manifest, before anything is allocated;
 - each entry against its tensors (norms, rows, layer, control point), and that all numbers are finite;
 - the model, by hash, when a session or a runtime is made (``BundleManifest.check_model``).
 
@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ValidationError
 
+from stir_core.config import BasisConfig, MiningConfig, ModelConfig, RunConfig
 from stir_core.deploy.bundle.manifest import (
     ACTIONS,
     EVALUATION,
@@ -52,7 +53,7 @@ from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace
 from stir_core.records import Entry
 from stir_core.store.curated import Origin
-from stir_core.store.runs import Library
+from stir_core.store.runs import Library, Run
 
 if TYPE_CHECKING:
     from stir_core.intervene.memory import Memory
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
 
 MAX_MANIFEST, MAX_LIBRARY, MAX_TEXT = 4 << 20, 2 << 30, 4 << 20
-"""Most bytes of the manifest, of the library, and of every other file."""
+"""Most bytes of the manifest, of the library, and of each text file."""
 CERTIFICATE = re.compile(r"certificate-[a-z0-9-]{1,40}\.json")
 
 
@@ -68,7 +69,7 @@ class Bundle(NamedTuple):
     """A whole bundle: read from its folder, or made in memory (:func:`stir_core.deploy.bundle.writing.bundle_of`)."""
 
     folder: Path
-    """Where it lies; of one that was only made, what it was made from."""
+    """The bundle's folder; of a bundle in memory, the folder that it was made from."""
     manifest: BundleManifest
     library: Library
     origins: tuple[Origin, ...]
@@ -81,6 +82,10 @@ class Bundle(NamedTuple):
         """Entries in library order; ``key_row`` and ``action_row`` are rows of this bundle's tensors."""
         return self.library.entries
 
+    def corrective(self) -> list[tuple[int, Entry]]:
+        """The corrective entries, each with its row."""
+        return [(i, entry) for i, entry in enumerate(self.entries) if entry.kind == "corrective"]
+
     @property
     def keys(self) -> Float[np.ndarray, "n_entries d_model"]:
         """Raw keys."""
@@ -91,14 +96,30 @@ class Bundle(NamedTuple):
         """Raw actions; zero for null entries."""
         return self.library.actions
 
+    @property
+    def config(self) -> RunConfig:
+        """The settings of Stage III as a run's config. Settings of mining and selection are not known and have their defaults."""
+        manifest, stage3 = self.manifest, self.manifest.stage3
+        return RunConfig(
+            seed=stage3.seed,
+            delimiter=stage3.delimiter,
+            compat=stage3.compat,
+            model=ModelConfig.model_validate({"name": manifest.model.name, "dtype": manifest.model.dtype}),
+            task=stage3.task,
+            mining=MiningConfig(control_points=stage3.control_points, layers=manifest.layers),
+            basis=BasisConfig(similarity=stage3.similarity),
+            gate=stage3.gate,
+            decode=stage3.decode,
+        )
+
     def memory(self) -> "Memory":
-        """Retrieval over the library, in the key space that the run fitted (imports torch)."""
+        """Retrieval over the library, in the run's key space (imports torch)."""
         from stir_core.intervene.memory import Memory
 
         return Memory(*self.library, self.space)
 
     def session(self, model: "LoadedModel") -> "Session":
-        """The session that its run would give, without the run (imports torch).
+        """A session that steers as its run's session does (imports torch).
 
         Raises:
             MismatchError: the bundle was made with another model.
@@ -106,38 +127,64 @@ class Bundle(NamedTuple):
         from stir_core.intervene.session import Session
 
         self.manifest.check_model(model.identity)
-        return Session(self.manifest.run_config(), model, self.memory())
+        return Session(self.config, model, self.memory())
 
 
 class _Version(BaseModel):
-    """The two fields that are read before all others."""
+    """The fields that are read first, since other versions may have other fields."""
 
     format: str
     schema_version: int
 
 
 def is_bundle(folder: Path) -> bool:
-    """True where a bundle's manifest lies; whether it is whole is for :func:`read_bundle` to say."""
+    """True for a folder with a bundle's manifest and library; :func:`read_bundle` checks whether it is whole."""
     return (folder / MANIFEST).is_file() and (folder / LIBRARY).exists() and not (folder / "run.json").exists()
 
 
-def read_manifest(folder: Path) -> BundleManifest:
-    """Read ``manifest.json`` and check that it makes sense by itself.
+def open_source(where: "Run | Bundle | str | Path") -> "Run | Bundle":
+    """The run or the bundle in a folder (``"demo"``: the embedded run). A run or bundle that is open already is returned as it is.
 
     Raises:
-        DeployError: missing, malformed, of another schema version, or with counts that cannot be.
+        DeployError, StoreError: neither a whole bundle nor a run.
+    """
+    if isinstance(where, Run | Bundle):
+        return where
+    return read_bundle(where) if is_bundle(Path(where)) else Run.open(where)
+
+
+def session_on(source: "Run | Bundle", model: "LoadedModel", library: Library | None = None) -> "Session":
+    """A session with the library of a run or a bundle (imports torch).
+
+    Args:
+        library: entries of a run to steer with instead of its control basis.
+
+    Raises:
+        MismatchError: the run or bundle was made with another model.
+        StoreError: the run has no finished basis, or its files are damaged.
+    """
+    from stir_core.intervene.session import open_session
+
+    return open_session(source, model, library) if isinstance(source, Run) else source.session(model)
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """Read ``manifest.json`` and check that it does not contradict itself.
+
+    Raises:
+        DeployError: missing, malformed, of another schema version, or with impossible counts.
     """
     if not folder.is_dir():
         raise DeployError(f"there is no bundle at {folder}: make one with `stir export RUN --to bundle --out {folder}`")
     file = folder / MANIFEST
     data = read_plain(file, MAX_MANIFEST)
     try:
-        said = _Version.model_validate_json(data)
-        if said.format != "stir-bundle":
-            raise DeployError(f"{file} says format {said.format[:40]!r}, not 'stir-bundle': this folder is something else")
-        if said.schema_version != SCHEMA:
-            newer = "update stir-workbench" if said.schema_version > SCHEMA else "export the run again"
-            raise DeployError(f"{file} has schema version {said.schema_version}, this reads version {SCHEMA}: {newer}")
+        version = _Version.model_validate_json(data)
+        if version.format != "stir-bundle":
+            raise DeployError(f"{file} has format {version.format[:40]!r}, not 'stir-bundle': this folder is something else")
+        if version.schema_version != SCHEMA:
+            remedy = "update stir-workbench" if version.schema_version > SCHEMA else "export the run again"
+            raise DeployError(f"{file} has schema version {version.schema_version}, this program reads version {SCHEMA}: {remedy}")
         manifest = BundleManifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
@@ -148,12 +195,10 @@ def read_manifest(folder: Path) -> BundleManifest:
 
 
 def read_bundle(folder: str | Path) -> Bundle:
-    """Read an exported bundle; every file is checked against its manifest, and every entry against its tensors, before anything is used.
-
-    Needs no model.
+    """Read an exported bundle. Every file is checked against the manifest, and every entry against its tensors. Needs no model.
 
     Args:
-        folder: what :func:`stir_core.export_library` or `stir export` wrote.
+        folder: a folder written by :func:`stir_core.export_library` or `stir export`.
 
     Returns:
         The bundle: ``entries``, raw ``keys`` and ``actions`` ``[n_entries, d_model]``, manifest, lineage and measured effect.
@@ -189,7 +234,7 @@ def check_library(place: Path, manifest: BundleManifest, library: Library) -> No
         corrective = entry.kind == "corrective"
         numbers = (entry.quality, entry.reward_pos, entry.reward_neg, entry.key_norm, entry.action_norm or 0.0)
         wrong = {
-            "its id is there twice": entry.id in seen,
+            "its id occurs twice": entry.id in seen,
             "its id is no name": not re.fullmatch(r"[\w.:+-]{1,100}", entry.id),
             f"layer {entry.layer} is none of the manifest's": entry.layer not in manifest.layers,
             f"control point {entry.m} is none of the manifest's": not 1 <= entry.m <= manifest.stage3.control_points,
@@ -199,8 +244,8 @@ def check_library(place: Path, manifest: BundleManifest, library: Library) -> No
             "its action has another norm": not np.isclose(action_norms[i], entry.action_norm or 0.0, rtol=1e-3),
             "it is corrective without an action": corrective and not action_norms[i],
         }
-        if said := next((what for what, found in wrong.items() if found), None):
-            raise DeployError(f"{place}: entry {entry.id[:40]!r} (row {i}) contradicts itself, {said}: {AGAIN}")
+        if reason := next((what for what, is_wrong in wrong.items() if is_wrong), None):
+            raise DeployError(f"{place}: entry {entry.id[:40]!r} (row {i}) contradicts itself, {reason}: {AGAIN}")
         seen.add(entry.id)
     n_actions = sum(entry.kind == "corrective" for entry in library.entries)
     if n_actions != manifest.n_actions:
@@ -208,8 +253,7 @@ def check_library(place: Path, manifest: BundleManifest, library: Library) -> No
 
 
 def _promised(path: Path, fact: FileFact) -> bytes:
-    limit = MAX_LIBRARY if path.name == LIBRARY else MAX_TEXT if path.name != ACTIONS else 64 << 20
-    data = read_plain(path, limit)
+    data = read_plain(path, {LIBRARY: MAX_LIBRARY, ACTIONS: 64 << 20}.get(path.name, MAX_TEXT))
     check_bytes(path, data, fact.sha256, fact.size)
     return data
 
@@ -223,19 +267,19 @@ def _check_manifest(file: Path, manifest: BundleManifest) -> None:
     wrong = {
         f"no bundle has a file {odd[:1]}": bool(odd),
         f"it names no {gone[:1]}": bool(gone),
-        f"d_model {model.d_model} cannot be": not 1 <= model.d_model <= MAX_WIDTH,
-        f"n_layers {model.n_layers} cannot be": not 1 <= model.n_layers <= MAX_LAYERS,
-        f"hook {model.hook[:40]!r} is none that is steered at": model.hook != "blocks.{layer}.hook_out",
+        f"d_model {model.d_model} is out of range": not 1 <= model.d_model <= MAX_WIDTH,
+        f"n_layers {model.n_layers} is out of range": not 1 <= model.n_layers <= MAX_LAYERS,
+        f"hook {model.hook[:40]!r} cannot be steered": model.hook != "blocks.{layer}.hook_out",
         f"layers {layers[:8]} are not in a model of {model.n_layers} blocks": not layers or not inside,
         f"{manifest.n_actions} of {n} entries cannot be corrective": manifest.n_actions > n,
         "its tensors are not those of its counts and key space": tensors != _expected(manifest),
     }
-    if said := next((what for what, found in wrong.items() if found), None):
-        raise DeployError(f"{file} contradicts itself, {said}: {AGAIN}")
+    if reason := next((what for what, is_wrong in wrong.items() if is_wrong), None):
+        raise DeployError(f"{file} contradicts itself, {reason}: {AGAIN}")
 
 
 def _expected(manifest: BundleManifest) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The tensors that such a bundle has; a layer that the key space was not fitted to has no mean (see ``keyspace``)."""
+    """The tensors of a bundle with this manifest. A layer that the key space was not fitted to has no mean (see ``keyspace``)."""
     width, kind = manifest.model.d_model, manifest.stage3.similarity
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {name: ("F32", (manifest.n_entries, width)) for name in ("actions", "keys")}
     for layer in manifest.layers:

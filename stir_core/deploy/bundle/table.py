@@ -1,4 +1,4 @@
-"""``actions.parquet``: one row an entry, with where it comes from and what a reader said of it. Row i belongs to row i of the tensors."""
+"""``actions.parquet``: one row for each entry, with its origin and the reader's marks. Row i belongs to row i of the tensors."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stir_core.deploy.bundle.manifest import MAX_ENTRIES
 from stir_core.deploy.bundle.untrusted import AGAIN
-from stir_core.errors import DeployError
+from stir_core.errors import DeployError, first_line
 from stir_core.records import Entry
 from stir_core.store.curated import Origin
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_TABLE = 256 << 20
-"""Bytes of the table when it is unpacked; a packed one can be far smaller."""
-_SAID = tuple(field for field in Origin.model_fields if field != "entry_id")
+"""Most bytes of the unpacked table; a packed one can be far smaller."""
+_MARKS = tuple(field for field in Origin.model_fields if field != "entry_id")
 
 
 def table_bytes(entries: Sequence[Entry], origins: Sequence[Origin]) -> bytes:
@@ -27,7 +27,7 @@ def table_bytes(entries: Sequence[Entry], origins: Sequence[Origin]) -> bytes:
     import pyarrow.parquet as pq
 
     rows = zip(entries, origins, strict=True)
-    plain = [entry.model_dump() | {field: getattr(origin, field) for field in _SAID} for entry, origin in rows]
+    plain = [entry.model_dump() | {field: getattr(origin, field) for field in _MARKS} for entry, origin in rows]
     listed = [{key: list(value) if isinstance(value, tuple) else value for key, value in row.items()} for row in plain]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(listed, schema=_schema()), out, compression="zstd")
@@ -35,7 +35,7 @@ def table_bytes(entries: Sequence[Entry], origins: Sequence[Origin]) -> bytes:
 
 
 def table_rows(path: Path, data: bytes, n: int) -> tuple[tuple[Entry, ...], tuple[Origin, ...]]:
-    """Read a table of ``n`` rows that somebody else wrote: its columns and sizes are checked before it is unpacked.
+    """Read an untrusted table of ``n`` rows: its columns and sizes are checked before it is unpacked.
 
     Raises:
         DeployError: not a Parquet file, other columns or counts, or a row that is no entry.
@@ -56,16 +56,16 @@ def table_rows(path: Path, data: bytes, n: int) -> tuple[tuple[Entry, ...], tupl
             raise DeployError(f"{path} would unpack to {unpacked >> 20:,} MB, more than {MAX_TABLE >> 20}: {AGAIN}")
         rows = file.read(use_threads=False).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DeployError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0][:120]}): {AGAIN}") from None
+        raise DeployError(f"{path} is not a whole Parquet file ({first_line(error, 120)}): {AGAIN}") from None
     entries, origins = zip(*(_row(path, i, row) for i, row in enumerate(rows)), strict=True)
     return entries, origins
 
 
 def _row(path: Path, i: int, row: dict) -> tuple[Entry, Origin]:
-    said = {field: row.pop(field) for field in _SAID}
+    marks = {field: row.pop(field) for field in _MARKS}
     try:
         entry = Entry.model_validate(row)
-        return entry, Origin.model_validate({"entry_id": entry.id, **said})
+        return entry, Origin.model_validate({"entry_id": entry.id, **marks})
     except ValidationError as error:
         first = error.errors()[0]
         raise DeployError(f"{path} row {i} is not an entry ({first['loc'][0]}: {first['msg']}): {AGAIN}") from None

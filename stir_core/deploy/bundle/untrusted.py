@@ -1,6 +1,6 @@
-"""Reading a folder that somebody else wrote: names, kinds, sizes and headers are checked before anything is believed or allocated.
+"""Reading an untrusted folder: names, kinds, sizes and headers are checked before a file is used or memory is allocated.
 
-Nothing here unpickles. A file is read once, whole, and what was hashed is what is parsed.
+Nothing here unpickles. A file is read once, and the bytes that were hashed are the bytes that are parsed.
 """
 
 import hashlib
@@ -19,30 +19,30 @@ from safetensors import SafetensorError
 from stir_core.errors import DeployError
 
 NAME = re.compile(r"[\w-][\w.-]{0,120}", re.ASCII)
-"""What a file of a bundle may be called: no folder, no leading dot, nothing that a shell or an URL reads otherwise."""
+"""File names that a bundle may have: no folder, no leading dot, no character that is special in a shell or a URL."""
 IGNORED = (".git", ".gitattributes", ".cache")
-"""What hubs and version control leave beside files; never opened."""
+"""Files of hubs and version control; never opened."""
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill", ".npz")
 MAX_HEADER = 1 << 20
-"""Bytes of a safetensors header; ours have a few hundred."""
+"""Most bytes of a safetensors header; a bundle's has a few hundred."""
 AGAIN = "get the bundle again from where it came"
 
 
 def check_name(name: str, folder: Path) -> str:
-    """The name, when it is a plain file name.
+    """The name, if it is a plain file name.
 
     Raises:
-        DeployError: it leads out of the folder, or holds what a file name should not.
+        DeployError: it leads out of the folder, has special characters, or may be a pickle.
     """
     if not NAME.fullmatch(name):
         raise DeployError(f"{folder}: {name[:80]!r} is not a plain file name (letters, digits, dot, dash, underscore): {AGAIN}")
     if name.lower().endswith(PICKLES):
-        raise DeployError(f"{folder / name} may hold a pickle, which runs code when it is read: {AGAIN}, without that file")
+        raise DeployError(f"{folder / name} may hold a pickle, which can run code when it is read: {AGAIN}, without that file")
     return name
 
 
 def check_folder(folder: Path, known: Collection[str]) -> None:
-    """Refuse a folder that holds anything else than the known files, or a known one that is no plain file.
+    """Refuse a folder with missing or unknown files, with symbolic links, or with unsafe names.
 
     Raises:
         DeployError: naming the file.
@@ -53,7 +53,7 @@ def check_folder(folder: Path, known: Collection[str]) -> None:
         if place.name in IGNORED:
             continue
         if place.is_symlink():
-            raise DeployError(f"{place} is a symbolic link, which may lead anywhere: put the file itself there, or {AGAIN}")
+            raise DeployError(f"{place} is a symbolic link, which may lead anywhere: replace it with the file, or {AGAIN}")
         check_name(place.name, folder)
         if place.name not in known:
             raise DeployError(f"{place} is not named in the manifest: remove it, or {AGAIN}")
@@ -66,7 +66,7 @@ def read_plain(path: Path, limit: int) -> bytes:
     """All bytes of a plain file, at most ``limit`` of them; links are not followed.
 
     Raises:
-        DeployError: no plain file, or too large.
+        DeployError: missing, not a plain file, or too large.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -77,10 +77,8 @@ def read_plain(path: Path, limit: int) -> bytes:
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode) or facts.st_size > limit:
         os.close(handle)
-        what = (
-            f"has {facts.st_size:,} bytes, more than the {limit:,} that are read" if stat.S_ISREG(facts.st_mode) else "is not a plain file"
-        )
-        raise DeployError(f"{path} {what}: {AGAIN}")
+        too_large = f"has {facts.st_size:,} bytes, more than the {limit:,} that are read"
+        raise DeployError(f"{path} {too_large if stat.S_ISREG(facts.st_mode) else 'is not a plain file'}: {AGAIN}")
     with os.fdopen(handle, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -89,7 +87,7 @@ def read_plain(path: Path, limit: int) -> bytes:
 
 
 def check_bytes(path: Path, data: bytes, sha256: str, size: int) -> None:
-    """Refuse bytes that are not the ones that were promised.
+    """Refuse bytes with another size or hash.
 
     Raises:
         DeployError: naming the file.
@@ -101,10 +99,10 @@ def check_bytes(path: Path, data: bytes, sha256: str, size: int) -> None:
 
 
 def tensors_of(path: Path, data: bytes, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
-    """Tensors of a safetensors file whose header says exactly what is wanted: (dtype, shape) by name, all values finite.
+    """Tensors of a safetensors file whose header must list exactly the ``wanted`` (dtype, shape) by name; all values must be finite.
 
     Raises:
-        DeployError: the header is oversized or malformed, says something else, or a value is not finite.
+        DeployError: the header is oversized, malformed or different, or a value is not finite.
     """
     header = _header(path, data)
     _check_header(path, header, wanted)

@@ -1,12 +1,11 @@
-"""Making a bundle in memory, and writing it: whole or not at all, and never over anything else.
+"""Making a bundle in memory, and writing it whole or not at all, never over other files.
 
-A bundle is made once, as one object: :func:`bundle_of` settles its manifest, the hashes of its files among it, and every target writes
-from that object. Its own files are a pure function of it (:func:`bundle_files`), so equal bundles are equal bytes.
-Files are written beside, flushed, and renamed together; what lies at the place before is replaced only where it is of the same kind.
+:func:`bundle_of` makes the bundle with its manifest and the hashes of its files, and every target is written from that object. Its files
+are a pure function of it (:func:`bundle_files`), so equal bundles give equal bytes. A folder is written beside its final place, flushed,
+and renamed; it replaces only a folder of the same kind.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,20 +33,21 @@ from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace
 from stir_core.store.curated import Curated
+from stir_core.store.files import write_whole
 from stir_core.store.runs import Library
 
 T = TypeVar("T")
 _KINDS: dict[str, Literal["F32", "F64"]] = {"float32": "F32", "float64": "F64"}
 
 
-def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: EvaluationSummary, **told: Any) -> Bundle:
-    """A bundle that lies nowhere yet, as whole as one that was read.
+def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: EvaluationSummary, **facts: Any) -> Bundle:
+    """A bundle in memory, checked like one that was read.
 
     Args:
-        folder: what it was made from.
-        chosen: its entries and vectors with their lineage; row numbers are made its own.
-        space: the run's key space; layers that no entry has are left out.
-        told: the facts of its manifest that do not follow from these: model, settings, provenance, notes.
+        folder: the folder that it is made from.
+        chosen: entries and vectors with their lineage; entries are renumbered.
+        space: the run's key space; layers without entries are left out.
+        facts: the other fields of the manifest: model, settings, provenance, notes.
 
     Raises:
         DeployError: entries that contradict each other, their vectors or the manifest.
@@ -67,7 +67,7 @@ def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: Evalua
         norms=Norms(keys=_spread(library.keys), actions=_spread(library.actions[corrective])),
         tensors={name: TensorFact(dtype=_KINDS[str(rows.dtype)], shape=rows.shape) for name, rows in _tensors(library, space).items()},
         files={},
-        **told,
+        **facts,
     )
     check_library(folder / ACTIONS, manifest, library)
     bundle = Bundle(folder, manifest, library, chosen.origins, space, evaluation)
@@ -76,46 +76,46 @@ def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: Evalua
 
 
 def bundle_files(bundle: Bundle) -> dict[str, bytes]:
-    """Every file of a bundle that was made, by name; certificates are attached to a folder. Equal bundles give equal bytes."""
+    """Every file of a bundle by name, without certificates, which are attached to a folder. Equal bundles give equal bytes."""
     return _parts(bundle) | {MANIFEST: manifest_bytes(bundle.manifest)}
 
 
 def save_bundle(folder: Path, files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle's files whole or not at all; a bundle that lies there is replaced, anything else is not.
+    """Write a bundle's files whole or not at all. An older bundle is replaced, other files are not.
 
     Returns:
-        The bundle as it was read from what was written.
+        The bundle as read from the written files.
 
     Raises:
-        DeployError: the folder is in use for something else, or cannot be written.
+        DeployError: the folder holds other files, or cannot be written.
     """
-    # The one place where written bytes are read again, on purpose: they get their name only once the reader that everybody has takes them.
-    return write_folder(folder, files, "a bundle", is_bundle, read_bundle)._replace(folder=Path(folder))
+    # Written bytes are read again here on purpose: the folder gets its name only if the ordinary reader accepts it.
+    return write_folder(folder, files, "a bundle", is_bundle, read_bundle)._replace(folder=folder)
 
 
 def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
-    """Put a certificate into a whole bundle, in place of one of the same name; the library stays as it is.
+    """Add a certificate to a whole bundle, or replace the one of the same name; the library stays as it is.
 
     Raises:
         DeployError: not a certificate's name, or the bundle is not whole.
     """
     if not CERTIFICATE.fullmatch(name):
-        raise DeployError(f"{name[:80]!r} is not a certificate's name: call it certificate-TARGET.json")
+        raise DeployError(f"{name[:80]!r} is not a certificate's name: use certificate-TARGET.json")
     if len(data) > MAX_TEXT:
         raise DeployError(f"{name} has {len(data):,} bytes, more than the {MAX_TEXT:,} that are read: certify fewer prompts")
-    bundle = read_bundle(folder)  # again, since certifying takes minutes in which the folder may have changed
+    bundle = read_bundle(folder)  # read again, since the folder may have changed during the minutes of certifying
     manifest = bundle.manifest.replaced(files={**bundle.manifest.files, name: fact_of(data)})
-    # first the file, then the manifest: a reader between the two refuses, and never believes
-    _write_file(folder / name, data)
-    _write_file(folder / MANIFEST, manifest_bytes(manifest))
+    # the file before the manifest: a reader in between refuses the bundle, and never accepts an unlisted file
+    write_whole(folder / name, data)
+    write_whole(folder / MANIFEST, manifest_bytes(manifest))
     return manifest
 
 
 def check_place(folder: Path, kind: str = "a bundle", ours: Callable[[Path], bool] = is_bundle) -> None:
-    """Refuse to write over anything but an empty folder, or one of the same kind.
+    """Refuse a place that is neither free, nor an empty folder, nor a folder of the same kind.
 
     Raises:
-        DeployError: naming what lies there.
+        DeployError: naming the folder and the remedy.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DeployError(f"{folder} is not a folder: choose another --out")
@@ -127,31 +127,30 @@ def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Call
     """Write files (names may have folders) whole or not at all.
 
     Args:
-        kind, ours: what a folder that may be replaced is called, and whether one is such.
-        check: looks at what was written before it gets its name; its result is given back.
+        kind, ours: the name of the kind of folder that may be replaced, and a test for it.
+        check: reads the written folder before it gets its name; its result is returned.
 
     Raises:
-        DeployError: the folder is in use for something else, or cannot be written.
+        DeployError: the folder holds other files, or cannot be written.
     """
-    folder = Path(folder)
     check_place(folder, kind, ours)
     part = folder.with_name(f"{folder.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         for name, data in files.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
-            _write_file(part / name, data)
-        found = check(part)
+            write_whole(part / name, data)
+        checked = check(part)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
     except OSError as error:
         raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
-    return found
+    return checked
 
 
 def fact_of(data: bytes) -> FileFact:
-    """What a file with these bytes must be."""
+    """The hash and size of a file."""
     return FileFact(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
@@ -171,7 +170,7 @@ def _parts(bundle: Bundle) -> dict[str, bytes]:
 
 
 def _tensors(library: Library, space: KeySpace) -> dict[str, np.ndarray]:
-    """What ``library.safetensors`` holds, in the order in which it is written."""
+    """The tensors of ``library.safetensors``, in the order in which they are written."""
     tensors = {"keys": library.keys, "actions": library.actions}
     tensors |= {f"mean.{layer}": mean for layer, mean in space.means.items()}
     tensors |= {f"map.{layer}": matrix for layer, matrix in space.maps.items()}
@@ -181,13 +180,3 @@ def _tensors(library: Library, space: KeySpace) -> dict[str, np.ndarray]:
 def _spread(rows: np.ndarray) -> Spread:
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     return Spread(n=len(norms), mean=float(norms.mean()), sd=float(norms.std()), low=float(norms.min()), high=float(norms.max()))
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """Write bytes beside, flush them to the disk, then give them their name."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

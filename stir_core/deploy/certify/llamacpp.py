@@ -1,8 +1,8 @@
-"""What a llama.cpp control vector does to the logits, in llama.cpp itself and in our engine: one number, their correlation.
+"""The effect of a llama.cpp control vector on the logits, in llama.cpp and in our engine: one number, their correlation.
 
-llama.cpp computes a quantised model with activations rounded to 8 bits, which moves every logit. A control vector's own effect may be
-smaller than that, so parity is judged on the same weights without that rounding (:func:`float32_copy`), and what the quantised file itself
-gives is measured beside it and reported.
+llama.cpp computes a quantised model with activations rounded to 8 bits, which moves every logit. The effect of a control vector may be
+smaller than that. So parity is judged on the same weights without that rounding (:func:`float32_copy`); the correlation of the quantised
+file is measured and reported too.
 
 Needs the package ``llama-cpp-python``, which compiles llama.cpp when it is installed.
 """
@@ -19,51 +19,52 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from stir_core.deploy.targets.gguf import write_gguf
 from stir_core.errors import DeployError
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.models.steering import Impulse, impulses
 
 Directions = dict[int, Float[np.ndarray, "d_model"]]
-"""What a control vector adds at every token, by the block after which it adds it."""
+"""The vectors that a control vector file adds at every token, by block."""
 
 Changes = dict[str, Float[np.ndarray, "d_vocab"]]
-"""Change of the logits behind a prompt, by control vector file."""
+"""Change of the logits after a prompt, by control vector file."""
 
 
 class VectorEffect(NamedTuple):
-    """One control vector behind one prompt."""
+    """One control vector on one prompt."""
 
     file: str
     prompt: int
     correlation: float
-    """Pearson's, over the vocabulary, of the two changes in logits behind the prompt."""
+    """Pearson's, over the vocabulary, between the two changes in logits after the prompt."""
     spread: float
-    """Standard deviation of our change: an effect that is small beside rounding says little."""
+    """Standard deviation of our change over the vocabulary; an effect below rounding is no evidence."""
 
 
 def read_directions(data: bytes) -> Directions:
     """The vectors of a control vector file, as llama.cpp reads them.
 
     Raises:
-        DeployError: a tensor that is no direction.
+        DeployError: a tensor that is not a direction.
     """
     import gguf
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vector.gguf"
         file.write_bytes(data)
-        found: Directions = {}
+        directions: Directions = {}
         for tensor in gguf.GGUFReader(file).tensors:
             name, _, number = tensor.name.partition(".")
             if name != "direction" or not number.isdigit() or int(number) < 1:
                 raise DeployError(f"the control vector holds a tensor {tensor.name!r}, and llama.cpp reads direction.1, direction.2, …")
-            found[int(number)] = np.array(tensor.data, dtype=np.float32)
-    return found
+            directions[int(number)] = np.array(tensor.data, dtype=np.float32)
+    return directions
 
 
 class LlamaCpp:
-    """A GGUF model in llama.cpp, read for its logits. Close it, or use it in a ``with`` block."""
+    """A GGUF model in llama.cpp, for its logits. Close it, or use it in a ``with`` block."""
 
     def __init__(self, gguf: Path, *, n_ctx: int):
         """Load the file.
@@ -114,7 +115,7 @@ class LlamaCpp:
             raise DeployError("llama.cpp refuses the control vector")
 
     def logits(self, ids: Sequence[int]) -> Float[np.ndarray, "d_vocab"]:
-        """Logits behind a prompt."""
+        """Logits after a prompt."""
         self._model.reset()
         self._model.eval(list(ids))
         row = self._api.llama_get_logits_ith(self._model.ctx, -1)
@@ -122,7 +123,7 @@ class LlamaCpp:
 
 
 def our_logits(model: LoadedModel, ids: Sequence[int], directions: Directions, scale: float) -> Float[np.ndarray, "d_vocab"]:
-    """The same in our engine: the vectors added to ``blocks.N.hook_out`` at every token of the prompt."""
+    """Logits after a prompt in our engine, with the vectors added to ``blocks.N.hook_out`` at every token."""
     vectors = {layer: torch.tensor(scale * vector, device=model.device) for layer, vector in directions.items()}
     plan = [(at, Impulse(layer, vector)) for layer, vector in vectors.items() for at in range(len(ids))]
     with model.lock, impulses(model.backend, plan, tokens=len(ids), d_model=model.d_model):
@@ -132,18 +133,18 @@ def our_logits(model: LoadedModel, ids: Sequence[int], directions: Directions, s
 def our_changes(
     model: LoadedModel, prompts: Sequence[Sequence[int]], vectors: Mapping[str, Directions], scales: Mapping[str, float]
 ) -> list[Changes]:
-    """What each vector at its strength adds to our logits behind each prompt (token ids)."""
-    found = []
+    """The change of our logits after each prompt (token ids) under each vector at its strength."""
+    changes: list[Changes] = []
     for ids in prompts:
         base = our_logits(model, ids, {}, 0.0)
-        found.append({name: our_logits(model, ids, vectors[name], scale) - base for name, scale in scales.items()})
-    return found
+        changes.append({name: our_logits(model, ids, vectors[name], scale) - base for name, scale in scales.items()})
+    return changes
 
 
 def effects(
     other: LlamaCpp, prompts: Sequence[Sequence[int]], vectors: Mapping[str, Directions], scales: Mapping[str, float], ours: list[Changes]
 ) -> Iterator[VectorEffect]:
-    """The same in llama.cpp, beside ours: prompt by prompt, vector by vector."""
+    """The changes in llama.cpp compared with ours: prompt by prompt, vector by vector."""
     for i, ids in enumerate(prompts):
         other.steer({}, 0.0)
         base = other.logits(ids)
@@ -155,7 +156,7 @@ def effects(
 
 
 def quantised(path: Path) -> bool:
-    """Whether any weight of the file is packed in fewer than 16 bits."""
+    """True when a weight of the file has fewer than 16 bits."""
     import gguf
 
     plain = (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.BF16)
@@ -164,12 +165,12 @@ def quantised(path: Path) -> bool:
 
 @contextmanager
 def float32_copy(source: Path) -> Iterator[Path]:
-    """The same model with its weights unpacked to float32: what the file says, without a quantised kernel's rounding.
+    """A copy of the model with its weights unpacked to float32, so that no kernel rounds activations.
 
-    Four bytes a weight in a temporary folder, for as long as the block lasts.
+    It takes four bytes for each weight in a temporary folder, which is removed at the end of the block.
 
     Raises:
-        DeployError: no room for it.
+        DeployError: not enough room.
     """
     import gguf
 
@@ -192,10 +193,7 @@ def float32_copy(source: Path) -> Iterator[Path]:
             writer.add_key_value(key, value, field.types[0], sub_type=sub)
         for tensor in reader.tensors:
             writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        write_gguf(writer)
         yield target
 
 

@@ -1,14 +1,15 @@
-"""The parity certificate: the same prompts through the workbench's engine and through a target, and whether anything differs.
+"""The parity certificate: the same prompts through the workbench's engine and through a target, and their differences.
 
-A certificate is one JSON file in the bundle, ``certificate-TARGET.json``. It carries a hash over all of itself, and the digest of what
-steers in the bundle, so one that was edited, or that belongs to another bundle, is noticed. The manifest lists it among the files, with
-SHA-256 and size, but it is not in the manifest's digest: certifying does not change what a bundle is. A failing one is written too.
+A certificate is one JSON file in the bundle, ``certificate-TARGET.json``. It has a hash over its own content and the digest of the bundle,
+so an edited certificate, or one of another bundle, is noticed. The manifest lists its SHA-256 and size, but the manifest's digest does not
+depend on it: certifying does not change a bundle. A failing certificate is written too.
 """
 
 import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
@@ -17,41 +18,34 @@ import numpy
 import torch
 import transformers
 
-from stir_core.config import DecodeConfig, with_changes
+from stir_core.config import with_changes
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, Deployment, Tolerances, Worst
+from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, Deployment, Tolerances, Worst, sealed
 from stir_core.deploy.serving.process import serving
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import KEY
 from stir_core.errors import DeployError
-from stir_core.intervene.session import STEERED, VANILLA, Session
+from stir_core.intervene.session import Session, Steered
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.models.prompting import user_message
-from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, TraceEvent
+from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace
 from stir_core.version import VERSION
 
 _SECONDS = 3600.0
-"""Longest that an answer of a server is waited for."""
-
-
-class AnswerPair(NamedTuple):
-    """The two answers that one prompt is given."""
-
-    vanilla: Trace
-    steered: Trace
+"""Longest time to wait for an answer of a server."""
 
 
 class ParityPrompt(NamedTuple):
-    """What a target is asked for: a rendered user message, and the system prompt."""
+    """A request to a target: a rendered user message, and the system prompt."""
 
     message: str
     system: str | None
     max_new_tokens: int
 
 
-Answering = Callable[[Sequence[ParityPrompt]], list[AnswerPair]]
-"""A target: asks -> answers, in their order."""
+Answering = Callable[[Sequence[ParityPrompt]], list[Steered]]
+"""A target: answers prompts, vanilla and steered, in their order."""
 
 
 def certify(
@@ -67,61 +61,59 @@ def certify(
     tolerances: Tolerances | None = None,
     report: OnProgress = lambda progress: None,
 ) -> Certificate:
-    """Ask both and compare.
+    """Let both answer, and compare.
 
     Args:
         session: the workbench's engine, with the run's library or the bundle's.
-        plain: the target's model, where its logits can be seen.
-        reference: what ``session`` was made from, for the reader.
+        plain: the target's model, if its logits are accessible.
+        reference: the source of ``session``, for the reader.
     """
     tolerances = tolerances or Tolerances()
-    decode = with_changes(session.config.decode, max_new_tokens=max_new_tokens, temperature=0.0)
-    asks = [_ask(session, problem, max_new_tokens) for problem in problems]
-    theirs: list[AnswerPair] = []
-    for i, ask in enumerate(asks):
-        theirs.append(_reference(session, ask, decode))
+    config = session.config
+    decode = with_changes(config.decode, max_new_tokens=max_new_tokens, temperature=0.0)
+    prompts = [ParityPrompt(user_message(problem, config.task), config.task.system, max_new_tokens) for problem in problems]
+    references: list[Steered] = []
+    for i, prompt in enumerate(prompts):
+        references.append(session.answer(prompt.message, config.gate, decode, raw=True))  # raw: the message is rendered already
         report(Progress("workbench", i + 1, len(problems), "answers"))
-    ours = answering(asks)
-    report(Progress(target, len(ours), len(problems), "answers"))
-    found = Differences(tolerances)
+    answers = answering(prompts)
+    report(Progress(target, len(answers), len(problems), "answers"))
+    differences = Differences(tolerances)
     rows: list[CertifiedPrompt] = []
-    for problem, ask, want, have in zip(problems, asks, theirs, ours, strict=True):
-        before = len(found.lines)
-        for name, one, two in (("vanilla", want.vanilla, have.vanilla), ("steered", want.steered, have.steered)):
-            found.traces(f"{problem.id}, {name}", one, two, target)
+    for problem, prompt, expected, answer in zip(problems, prompts, references, answers, strict=True):
+        before = len(differences.lines)
+        for name, one, two in zip(Steered._fields, expected, answer, strict=True):
+            differences.traces(f"{problem.id}, {name}", one, two, target)
         if plain is not None:
-            found.logits(problem.id, session.model, plain, list(want.steered.prompt_ids))
-        chosen = tuple(step.decision.chosen for step in want.steered.steps)
+            differences.logits(problem.id, session.model, plain, list(expected.steered.prompt_ids))
         rows.append(
             CertifiedPrompt(
                 id=problem.id,
-                question=ask.message,
-                prompt_tokens=len(want.steered.prompt_ids),
-                tokens=want.steered.tokens_used,
-                decisions=chosen,
-                same=len(found.lines) == before,
+                question=prompt.message,
+                prompt_tokens=len(expected.steered.prompt_ids),
+                tokens=expected.steered.tokens_used,
+                decisions=tuple(decision.chosen for decision in expected.steered.decisions),
+                same=len(differences.lines) == before,
             )
         )
-    made = Certificate(
+    return sealed(
+        bundle,
         target=target,
-        passed=not found.lines,
-        first_difference=found.lines[0] if found.lines else None,
-        bundle=bundle.manifest.digest,
+        passed=not differences.lines,
+        first_difference=next(iter(differences.lines), None),
         reference=reference,
-        model=bundle.manifest.model,
         device=str(session.model.device),
         max_new_tokens=max_new_tokens,
         tolerances=tolerances,
-        worst=Worst.model_validate(found.worst),
+        worst=Worst.model_validate(differences.worst),
         prompts=tuple(rows),
         injected=sum(chosen is not None for row in rows for chosen in row.decisions),
         versions=software_versions(),
     )
-    return made.replaced(sha256=made.digest)
 
 
 class Differences:
-    """Collects what differs between two answers, the first in words, the largest in numbers."""
+    """The differences between answers: a line for each, and the largest of each kind in numbers."""
 
     def __init__(self, tolerances: Tolerances):
         self.tolerances = tolerances
@@ -129,33 +121,34 @@ class Differences:
         self.worst: dict[str, float | None] = dict.fromkeys(Worst.model_fields)
 
     def traces(self, name: str, one: Trace, two: Trace, target: str) -> None:
-        """Compare what the workbench (``one``) and the target (``two``) made of a prompt."""
+        """Compare the answers of the workbench (``one``) and the target (``two``) to a prompt."""
         if one.prompt_ids != two.prompt_ids:
-            self._say(f"{name}: the workbench reads {len(one.prompt_ids)} prompt tokens, the {target} other ones ({len(two.prompt_ids)})")
+            self.lines.append(
+                f"{name}: the workbench reads {len(one.prompt_ids)} prompt tokens, the {target} other ones ({len(two.prompt_ids)})"
+            )
             return
         for a, b in zip_longest(one.steps, two.steps):
             if a is None or b is None:
-                self._say(f"{name}: the workbench has {len(one.steps)} steps, the {target} {len(two.steps)}")
+                self.lines.append(f"{name}: the workbench has {len(one.steps)} steps, the {target} {len(two.steps)}")
                 return
             if not self._step(f"{name}, control point {a.m}", a, b, target):
                 return
         if (one.text, one.finish) != (two.text, two.finish):
-            self._say(f"{name}: the tokens are the same, but the texts or endings differ")
+            self.lines.append(f"{name}: the tokens are the same, but the texts or endings differ")
 
     def logits(self, name: str, one: LoadedModel, two: LoadedModel, ids: list[int]) -> None:
-        """Compare all logits behind a prompt."""
+        """Compare all logits after a prompt."""
         a, b = (forward(model, [Feed(model.new_store().open(), ids)]).logits[0].cpu() for model in (one, two))
         if a.shape != b.shape:
-            self._say(f"{name}: the workbench has {a.shape[0]} logits behind the prompt, the target {b.shape[0]}")
+            self.lines.append(f"{name}: the workbench has {a.shape[0]} logits after the prompt, the target {b.shape[0]}")
             return
-        self._near(f"{name}: a logit behind the prompt", "logits", float((a - b).abs().max()), 0.0)
+        self._near(f"{name}: a logit after the prompt", "logits", float((a - b).abs().max()), 0.0)
 
     def _step(self, name: str, a: StepTrace, b: StepTrace, target: str) -> bool:
-        """Compare a step; False when what follows cannot be the same."""
-        pairs = list(zip(a.evidence.retrieved, b.evidence.retrieved, strict=False))
+        """Compare a step; False when the following steps cannot be the same."""
         if [e.entry_id for e in a.evidence.retrieved] != [e.entry_id for e in b.evidence.retrieved]:
-            self._say(f"{name}: the workbench and the {target} retrieve different entries")
-        for mine, yours in pairs:
+            self.lines.append(f"{name}: the workbench and the {target} retrieve different entries")
+        for mine, yours in zip(a.evidence.retrieved, b.evidence.retrieved, strict=False):
             if mine.entry_id == yours.entry_id:
                 self._near(f"{name}: the cosine of {mine.entry_id}", "cosine", mine.sim, yours.sim)
                 self._near(f"{name}: the preview of {mine.entry_id}", "logprob", mine.preview_logprob, yours.preview_logprob)
@@ -163,12 +156,12 @@ class Differences:
         for mine, yours in zip(a.decision.scored, b.decision.scored, strict=False):
             self._near(f"{name}: the score of {mine.entry_id}", "score", mine.score, yours.score)
         if a.decision.chosen != b.decision.chosen:
-            self._say(f"{name}: the workbench chose {a.decision.chosen or 'null'}, the {target} {b.decision.chosen or 'null'}")
+            self.lines.append(f"{name}: the workbench chose {a.decision.chosen or 'null'}, the {target} {b.decision.chosen or 'null'}")
             return False
         self._near(f"{name}: the injected multiple", "score", a.decision.alpha, b.decision.alpha)
         for i, (mine, yours) in enumerate(zip_longest(a.token_ids, b.token_ids)):
             if mine != yours:
-                self._say(f"{name}: token {i + 1} is {mine} in the workbench and {yours} in the {target}")
+                self.lines.append(f"{name}: token {i + 1} is {mine} in the workbench and {yours} in the {target}")
                 return False
         for mine, yours in zip(a.logprobs, b.logprobs, strict=True):
             self._near(f"{name}: a token's log-probability", "logprob", mine, yours)
@@ -178,31 +171,18 @@ class Differences:
         if one is None and two is None:
             return
         if one is None or two is None:
-            self._say(f"{name} was measured in one of the two only")
+            self.lines.append(f"{name} was measured by one of the two only")
             return
         gap, known = abs(one - two), self.worst[what]
         self.worst[what] = gap if known is None else max(known, gap)
         if not gap <= getattr(self.tolerances, what):
-            self._say(f"{name} differs by {gap:.2e}, more than {getattr(self.tolerances, what):g}")
-
-    def _say(self, line: str) -> None:
-        self.lines.append(line)
+            self.lines.append(f"{name} differs by {gap:.2e}, more than {getattr(self.tolerances, what):g}")
 
 
 def software_versions() -> dict[str, str]:
-    """Software that numbers depend on."""
+    """Versions of the software that numbers depend on."""
     own = {"stir-workbench": VERSION, "torch": torch.__version__, "transformers": transformers.__version__, "numpy": numpy.__version__}
     return own | {"python": platform.python_version(), "machine": platform.machine()}
-
-
-def _ask(session: Session, problem: Problem, max_new_tokens: int) -> ParityPrompt:
-    return ParityPrompt(user_message(problem, session.config.task), session.config.task.system, max_new_tokens)
-
-
-def _reference(session: Session, ask: ParityPrompt, decode: DecodeConfig) -> AnswerPair:
-    events = session.compare(ask.message, session.config.gate, decode, raw=True)  # rendered already
-    traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-    return AnswerPair(traces[VANILLA], traces[STEERED])
 
 
 def certify_decisions(
@@ -215,34 +195,29 @@ def certify_decisions(
     max_new_tokens: int | None = None,
     report: OnProgress = lambda progress: None,
 ) -> Certificate:
-    """Certify one of the two that decode by themselves.
+    """Certify a target that decodes by itself.
 
     Args:
-        steered: the bundle on a model; for ``"server"`` it is asked through a server of this process.
+        steered: the bundle on a model; for ``"server"`` it answers through a server in this process.
         session: the workbench's engine, with the run's library or the bundle's.
-        reference: what ``session`` was made from, for the reader.
-        max_new_tokens: budget of an answer; the bundle's own where not given.
+        reference: the source of ``session``, for the reader.
+        max_new_tokens: budget of an answer; the bundle's own by default.
     """
     budget = steered.bundle.manifest.stage3.decode.max_new_tokens if max_new_tokens is None else max_new_tokens
-
-    def by(answering: Answering, plain: LoadedModel | None) -> Certificate:
-        facts: dict[str, Any] = {"reference": reference, "max_new_tokens": budget, "report": report}
-        return certify(steered.bundle, session, problems, target, answering, plain=plain, **facts)
-
+    certified = partial(certify, steered.bundle, session, problems, target, reference=reference, max_new_tokens=budget, report=report)
     if target == "runtime":
-        return by(by_runtime(steered), steered.model)
+        return certified(by_runtime(steered), plain=steered.model)
     with serving(steered, "certified") as url:
-        return by(by_server(url, "certified"), None)
+        return certified(by_server(url, "certified"))
 
 
 def by_runtime(steered: SteeredModel) -> Answering:
     """Answers of the runtime, all prompts in one batch."""
 
-    def answering(asks: Sequence[ParityPrompt]) -> list[AnswerPair]:
-        options: dict[str, Any] = {"max_new_tokens": asks[0].max_new_tokens, "temperature": 0.0, "raw": True}
-        messages = [ask.message for ask in asks]
-        plain, moved = (steered.generate(messages, off=off, **options) for off in (True, False))
-        return [AnswerPair(one.trace, two.trace) for one, two in zip(plain, moved, strict=True)]
+    def answering(prompts: Sequence[ParityPrompt]) -> list[Steered]:
+        options: dict[str, Any] = {"max_new_tokens": prompts[0].max_new_tokens, "temperature": 0.0, "raw": True}
+        messages = [prompt.message for prompt in prompts]
+        return list(map(Steered, *(steered.generate(messages, off=off, **options) for off in (True, False))))
 
     return answering
 
@@ -250,22 +225,22 @@ def by_runtime(steered: SteeredModel) -> Answering:
 def by_server(url: str, model: str) -> Answering:
     """Answers of a server at ``url`` (without ``/v1``), all prompts at once."""
 
-    def answering(asks: Sequence[ParityPrompt]) -> list[AnswerPair]:
+    def answering(prompts: Sequence[ParityPrompt]) -> list[Steered]:
         headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
         with httpx.Client(base_url=url, timeout=_SECONDS, headers=headers, trust_env=False) as client, ThreadPoolExecutor(8) as pool:
-            jobs = [pool.submit(_posted, client, model, ask, off) for ask in asks for off in (True, False)]
+            jobs = [pool.submit(_posted, client, model, prompt, off) for prompt in prompts for off in (True, False)]
             traces = [job.result() for job in jobs]
-        return [AnswerPair(one, two) for one, two in zip(traces[::2], traces[1::2], strict=True)]
+        return list(map(Steered, traces[::2], traces[1::2]))
 
     return answering
 
 
-def _posted(client: httpx.Client, model: str, ask: ParityPrompt, off: bool) -> Trace:
-    first = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+def _posted(client: httpx.Client, model: str, prompt: ParityPrompt, off: bool) -> Trace:
+    first = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
     body = {
         "model": model,
-        "messages": [*first, {"role": "user", "content": ask.message}],
-        "max_tokens": ask.max_new_tokens,
+        "messages": [*first, {"role": "user", "content": prompt.message}],
+        "max_tokens": prompt.max_new_tokens,
         "temperature": 0,
         "stir": {"decisions": True, "off": off},
     }

@@ -1,6 +1,6 @@
-"""The certificate of the control vectors: each exported file changes llama.cpp's logits as it changes ours.
+"""The certificate of the control vectors: each exported file must change llama.cpp's logits as it changes ours.
 
-It says nothing about STIR's decisions, which a control vector does not have.
+It does not cover STIR's decisions, which a control vector does not make.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stir_core.deploy.bundle.reading import Bundle
-from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, CertifiedVector, Tolerances, Worst
+from stir_core.deploy.certify.certificate import Certificate, CertifiedPrompt, CertifiedVector, Tolerances, Worst, sealed
 from stir_core.deploy.certify.llamacpp import (
     LlamaCpp,
     VectorEffect,
@@ -42,17 +42,17 @@ def certify_vectors(
     tolerances: Tolerances | None = None,
     report: OnProgress = lambda progress: None,
 ) -> Certificate:
-    """Export, load into llama.cpp, and compare the changes in logits behind each prompt, each file at the strength that it names.
+    """Export, load into llama.cpp, and compare the changes in logits after each prompt, each file at its nominal strength.
 
     Args:
         model: the bundle's model in our engine.
         gguf: the file that llama.cpp runs.
-        actions: how many actions to look at, spread over the library, beside the mean.
+        actions: number of actions to compare, spread over the library, beside the mean.
 
     Raises:
-        DeployError: an action of block 0, llama-cpp-python is not installed, or the file is another model's.
+        DeployError: an action of block 0, llama-cpp-python is not installed, or the file is of another model.
     """
-    package()  # said before anything is computed
+    package()  # a missing package is refused before anything is computed
     tolerances = tolerances or Tolerances()
     files = export_files(bundle, "gguf")
     scales = _scales(json.loads(files[INDEX]), actions)
@@ -64,13 +64,13 @@ def certify_vectors(
     ours = our_changes(model, prompts, vectors, scales)
     report(Progress("workbench", len(prompts), len(prompts), "prompts"))
 
-    def measured(path: Path, what: str) -> list[VectorEffect]:
-        found = []
+    def measured(path: Path, weights: str) -> list[VectorEffect]:
+        done: list[VectorEffect] = []
         with LlamaCpp(path, n_ctx=max(map(len, prompts)) + 1) as other:
             for effect in effects(other, prompts, vectors, scales, ours):
-                found.append(effect)
-                report(Progress(f"llamacpp, {what}", len(found), len(prompts) * len(scales), "changes"))
-        return found
+                done.append(effect)
+                report(Progress(f"llamacpp, {weights}", len(done), len(prompts) * len(scales), "changes"))
+        return done
 
     packed = quantised(gguf)
     with float32_copy(gguf) as unpacked:
@@ -79,13 +79,13 @@ def certify_vectors(
     rows = tuple(_compared(file, scale, exact, as_it_is) for file, scale in scales.items())
     worst = min(exact, key=lambda effect: effect.correlation)
     passed = worst.correlation >= tolerances.correlation
-    made = Certificate(
+    difference = f"the changes in logits under {worst.file} correlate at {worst.correlation:.4f}, less than {tolerances.correlation:g}"
+    return sealed(
+        bundle,
         target="llamacpp",
         passed=passed,
-        first_difference=None if passed else _told(worst, problems[worst.prompt], tolerances),
-        bundle=bundle.manifest.digest,
+        first_difference=None if passed else f"{problems[worst.prompt].id}: {difference}",
         reference="the exported vectors in the workbench's engine, at every token of the prompt",
-        model=bundle.manifest.model,
         device=str(model.device),
         max_new_tokens=0,
         tolerances=tolerances,
@@ -105,11 +105,10 @@ def certify_vectors(
         vectors=rows,
         versions=software_versions() | {"llama-cpp-python": version("llama_cpp_python")},
     )
-    return made.replaced(sha256=made.digest)
 
 
 def _scales(index: Mapping[str, Any], most: int) -> dict[str, float]:
-    """The mean and ``most`` actions, spread over the library, each with the strength that the export names for it."""
+    """The files of the mean and of at most ``most`` actions, spread over the library, with their nominal strengths."""
     listed = index["actions"]
     rows = sorted({round(i) for i in np.linspace(0, len(listed) - 1, min(most, len(listed)))})
     return {MEAN: index["mean"]["scale"]} | {listed[i]["file"]: listed[i]["scale"] for i in rows}
@@ -123,10 +122,4 @@ def _compared(file: str, scale: float, exact: Sequence[VectorEffect], as_it_is: 
         correlation=min(effect.correlation for effect in own),
         spread=min(effect.spread for effect in own),
         as_it_is=min((effect.correlation for effect in as_it_is if effect.file == file), default=None),
-    )
-
-
-def _told(worst: VectorEffect, problem: Problem, tolerances: Tolerances) -> str:
-    return (
-        f"{problem.id}: the changes in logits under {worst.file} correlate at {worst.correlation:.4f}, less than {tolerances.correlation:g}"
     )

@@ -13,9 +13,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from stir_core.deploy.serving.runtime import SteeredModel
-from stir_core.deploy.serving.service import Limits, build_app
+from stir_core.deploy.serving.service import build_app
 from stir_core.deploy.serving.worker import Worker
 from stir_core.errors import DeployError
+from stir_core.requests import Limits
 
 _LAST = 2.0
 """Seconds that readers have to take the end of their answer, once it is written, before their connections are dropped."""

@@ -1,21 +1,18 @@
-"""Steering on the plain Hugging Face model: the workbench's own step loop, gate and retrieval, without TransformerLens.
+"""Steering a plain Hugging Face model with the workbench's own step loop, gate and retrieval, without TransformerLens.
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     steered = SteeredModel(model, AutoTokenizer.from_pretrained(folder), "bundle")
     (answer,) = steered.generate("A farmer has 12 cows and sells 5. How many are left?", max_new_tokens=200)
     print(answer.text, [decision.chosen for decision in answer.decisions])
 
-The model that is given is not changed: what decodes is a second module tree over the same parameters. The workbench, this and the server
-go through one loop (``intervene.controller``), so decisions are the same by construction; certificates measure that they are.
+The given model is not changed: decoding goes through a second module tree over the same parameters. The workbench, this class and the
+server use one step loop (``intervene.controller``), so decisions are the same by construction; certificates measure that they are.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
-
-import torch
+from typing import Any, Literal, overload
 
 from stir_core.config import DecodeConfig, GateConfig, with_changes
 from stir_core.deploy.bundle.reading import Bundle, read_bundle
@@ -26,73 +23,15 @@ from stir_core.models.catalogue import folder_source, weights_digest
 from stir_core.models.loading import LoadedModel, boot, load_model
 from stir_core.models.prompting import prompt_ids
 from stir_core.models.scheduler import Intake
-from stir_core.records import Decision, Event, Finish, ModelIdentity, Record, Trace, TraceEvent, Variant
+from stir_core.records import Event, Trace, TraceEvent
 from stir_core.tasks.segment import segmenter
 
-ModelCheck = Literal["exact", "shape"]
-"""How well a model must fit its bundle: the very weights, tokenizer and dtype, or only its width and depth."""
 Prompt = str | Sequence[Mapping[str, str]]
 """A question, or a conversation: messages with ``role`` and ``content``."""
 
 _UNKNOWN = "0" * 64
 COLDEST = 1e-6
-"""Least temperature above 0: logits divided by less leave float32."""
-
-
-class Costs(Record):
-    """What an answer took."""
-
-    prompt_tokens: int
-    tokens: int
-    """Committed: the answer itself."""
-    probe_tokens: int
-    """Decoded in previews."""
-    reused_tokens: int
-    """Of these, committed as they stood."""
-    forward_tokens: int
-    """Token positions run through the model, prompt included."""
-    flops: float | None
-
-
-@dataclass(frozen=True)
-class SteeredAnswer:
-    """One finished answer."""
-
-    trace: Trace
-    """Everything: evidence, decisions and log-probabilities, step by step."""
-
-    @property
-    def text(self) -> str:
-        """The answer, special tokens left out."""
-        return self.trace.text
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        """The answer's tokens, the end-of-text token included when there is one."""
-        return self.trace.token_ids
-
-    @property
-    def finish(self) -> Finish:
-        """``"stop"``: the model ended; ``"length"``: the budget was used up."""
-        return self.trace.finish
-
-    @property
-    def decisions(self) -> tuple[Decision, ...]:
-        """The gate's decision before each step."""
-        return tuple(step.decision for step in self.trace.steps)
-
-    @property
-    def costs(self) -> Costs:
-        """What it took."""
-        trace = self.trace
-        return Costs(
-            prompt_tokens=len(trace.prompt_ids),
-            tokens=trace.tokens_used,
-            probe_tokens=trace.probe_tokens,
-            reused_tokens=trace.reused_tokens,
-            forward_tokens=trace.forward_tokens,
-            flops=trace.flops,
-        )
+"""Least temperature above 0: logits divided by a smaller number overflow float32."""
 
 
 class SteeredModel:
@@ -100,9 +39,9 @@ class SteeredModel:
 
     Args:
         hf_model: a Hugging Face causal language model; it is set to evaluation mode and otherwise left as it is.
-        bundle: read already, or its folder.
-        check: ``"shape"`` takes any model of the same width and depth; what it does then was never measured.
-        weights_sha256: identity of the weights, for a model whose folder transformers does not remember.
+        bundle: a bundle, or its folder.
+        check: ``"shape"`` accepts any model of the same width and depth; the effect on another model was never measured.
+        weights_sha256: identity of the weights, for a model that was not loaded from a local folder.
 
     Raises:
         MismatchError: the model is not the one that the bundle was made with.
@@ -112,16 +51,16 @@ class SteeredModel:
     def __init__(
         self, hf_model: Any, tokenizer: Any, bundle: Bundle | Path | str, *, check: ModelCheck = "exact", weights_sha256: str | None = None
     ):
-        found = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
+        bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         name = str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
         digest = weights_sha256 or _weights_of(name)
         if digest is None and check == "exact":
             raise MismatchError(
-                f"where the weights of {name} come from is not known, so they cannot be checked: load them from a local folder, "
+                f"the folder of {name} is not known, so its weights cannot be checked: load them from a local folder, "
                 'give weights_sha256=, or check="shape"'
             )
         device = next(hf_model.parameters()).device
-        self._adopt(boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain"), found, check)
+        self._adopt(boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain"), bundle, check)
 
     @classmethod
     def load(
@@ -133,109 +72,82 @@ class SteeredModel:
         dtype: str | None = None,
         check: ModelCheck = "exact",
     ) -> "SteeredModel":
-        """The bundle on its own model, found by name; the model loads as everywhere else (folder, GGUF file, hub name).
+        """The bundle on its own model, or on the same model from another place (folder, GGUF file or hub name).
 
         Raises:
             ModelError: the model cannot be found or loaded.
-            MismatchError: it is not the one that the bundle was made with.
+            MismatchError: the bundle was made with another model.
         """
-        found = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
-        made_with = found.manifest.model
+        bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        made_with = bundle.manifest.model
         loaded = load_model(model or made_with.name, dtype=dtype or made_with.dtype, device=device, backend="plain")
-        return cls.on(loaded, found, check=check)
+        return cls.on(loaded, bundle, check=check)
 
     @classmethod
     def on(cls, model: LoadedModel, bundle: Bundle, *, check: ModelCheck = "exact") -> "SteeredModel":
-        """The bundle on a model that is loaded already.
+        """The bundle on a loaded model.
 
         Raises:
-            MismatchError: it is not the one that the bundle was made with.
+            MismatchError: the bundle was made with another model.
         """
-        made = cls.__new__(cls)
-        made._adopt(model, bundle, check)
-        return made
+        steered = cls.__new__(cls)
+        steered._adopt(model, bundle, check)
+        return steered
 
     def _adopt(self, model: LoadedModel, bundle: Bundle, check: ModelCheck) -> None:
-        if check == "exact":
-            bundle.manifest.check_model(model.identity)
-        elif check == "shape":
-            _check_shape(bundle.manifest.model, model.identity)
-        else:
-            raise MismatchError(f'check is "exact" or "shape", not {check!r}')
-        segmenter(bundle.manifest.stage3.delimiter)  # one that is not registered here is said now, not at the first answer
+        bundle.manifest.check_model(model.identity, check)
+        segmenter(bundle.manifest.stage3.delimiter)  # refuse an unregistered segmenter now, not at the first answer
         self.model, self.bundle = model, bundle
         self.memory = bundle.memory()
 
     @overload
-    def generate(self, prompts: Prompt | Sequence[Prompt], *, stream: Literal[False] = False, **options: Any) -> list[SteeredAnswer]: ...
+    def generate(self, prompts: Prompt | Sequence[Prompt], *, stream: Literal[False] = False, **options: Any) -> list[Trace]: ...
     @overload
     def generate(self, prompts: Prompt | Sequence[Prompt], *, stream: Literal[True], **options: Any) -> Iterator[Event]: ...
-    def generate(self, prompts: Any, *, stream: bool = False, **options: Any) -> list[SteeredAnswer] | Iterator[Event]:
-        """Answer a prompt, or many side by side; rows do not touch each other.
+    def generate(
+        self, prompts: Any, *, stream: bool = False, seed: int | None = None, raw: bool = False, **options: Any
+    ) -> list[Trace] | Iterator[Event]:
+        """Answer one prompt, or many side by side; an answer does not depend on the others.
 
         Args:
-            prompts: a question, a conversation, or a list of either. A question goes into the template of the bundle's task, as in the
-                workbench; a conversation goes as it is.
-            stream: give events as they happen (``TokenEvent``, ``StepEvent``, at last a ``TraceEvent`` a row), not answers at the end.
-            max_new_tokens, temperature, top_p: instead of the bundle's own.
-            strength: multiple of the bundle's strength; 0 injects nothing.
-            off: decode unsteered, without retrieval and previews.
-            variant: an ablation instead of the method: ``"no_probing"``, ``"random_vector"``, ``"random_choice"``, ``"no_memory"``.
+            prompts: a question, a conversation, or a list of either. A question is put into the template of the bundle's task, as in the
+                workbench; a conversation is sent as it is.
+            stream: yield events as they happen (``TokenEvent``, ``StepEvent``, and one final ``TraceEvent`` for each prompt).
             seed: of sampling and of ablations, instead of the run's.
             raw: send questions as typed, without the template.
+            options: ``max_new_tokens``, ``temperature``, ``top_p`` instead of the bundle's own; ``strength``, a multiple of the bundle's
+                strength (0 injects nothing); ``off``, to decode unsteered, without retrieval and previews; ``variant``, an ablation instead
+                of the method (``"no_probing"``, ``"random_vector"``, ``"random_choice"``, ``"no_memory"``).
+
+        Returns:
+            One trace for each prompt, in order, with its text, tokens, decisions, evidence and costs; or the events, if ``stream``.
 
         Raises:
             PromptError: an empty prompt, or one too long for the context.
-            SteeringError: a strength below 0 or not finite, or an unknown variant.
+            SteeringError: a strength or temperature out of range.
+            ConfigError: another option out of range.
         """
-        events = self._events(_listed(prompts), **options)
+        how = {name: options.pop(name) for name in ("strength", "off", "variant") if name in options}
+        decode = self.decoding(**options)
+        settings = Settings.of(self.bundle.config if seed is None else with_changes(self.bundle.config, seed=seed), decode)
+        ids = [self.prompt_ids(prompt, room=decode.max_new_tokens, raw=raw) for prompt in _listed(prompts)]
+        events = steer(self.model, [self.job("prompt", each, **how) for each in ids], settings)
         if stream:
             return events
         traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
-        return [SteeredAnswer(traces[row]) for row in sorted(traces)]
-
-    def _events(
-        self,
-        prompts: list[Prompt],
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        strength: float | int = 1.0,
-        off: bool = False,
-        variant: str | None = None,
-        seed: int | None = None,
-        raw: bool = False,
-    ) -> Iterator[Event]:
-        decode = self.decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-        jobs = [
-            self.job("prompt", self.prompt_ids(prompt, room=decode.max_new_tokens, raw=raw), strength=strength, off=off, variant=variant)
-            for prompt in prompts
-        ]
-        return steer(self.model, jobs, self.settings(decode, seed))
+        return [traces[row] for row in sorted(traces)]
 
     def decoding(self, *, max_new_tokens: int | None = None, temperature: float | None = None, top_p: float | None = None) -> DecodeConfig:
-        """The bundle's own decoding with what is given in its place.
+        """The bundle's own decoding with other values.
 
         Raises:
-            SteeringError: a value that cannot be.
+            SteeringError: a temperature that is neither 0 nor at least :data:`COLDEST`.
+            ConfigError: another value out of range.
         """
-        own = self.bundle.manifest.stage3.decode
-        most = own.max_new_tokens if max_new_tokens is None else max_new_tokens
-        heat = own.temperature if temperature is None else temperature
-        mass = own.top_p if top_p is None else top_p
-        if most < 1:
-            raise SteeringError(f"max_new_tokens is {most}: at least 1")
-        if not (math.isfinite(heat) and (heat == 0 or heat >= COLDEST)):
-            raise SteeringError(f"temperature is {heat}: 0, which is greedy, or a number of at least {COLDEST:g}")
-        if not 0 < mass <= 1:
-            raise SteeringError(f"top_p is {mass}: above 0, at most 1")
-        return with_changes(own, max_new_tokens=most, temperature=heat, top_p=mass)
-
-    def settings(self, decode: DecodeConfig, seed: int | None = None, rows: int | None = None) -> Settings:
-        """What a batch shares."""
-        own = self.bundle.manifest.stage3
-        return Settings(decode, own.control_points, own.delimiter, own.seed if seed is None else seed, own.compat, rows)
+        given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        if temperature is not None and not (math.isfinite(temperature) and (temperature == 0 or temperature >= COLDEST)):
+            raise SteeringError(f"temperature is {temperature}: give 0, which is greedy, or a number of at least {COLDEST:g}")
+        return with_changes(self.bundle.manifest.stage3.decode, **{key: value for key, value in given.items() if value is not None})
 
     def job(
         self,
@@ -250,20 +162,19 @@ class SteeredModel:
         """One answer to decode; see :meth:`generate`.
 
         Raises:
-            SteeringError: a strength below 0 or not finite, or an unknown variant.
+            SteeringError: a strength below 0 or not finite.
+            ConfigError: an unknown variant.
         """
         if not (math.isfinite(strength) and strength >= 0):
-            raise SteeringError(f"strength is {strength}: a number of at least 0; 1 is the bundle's own, 0 injects nothing")
-        if variant is not None and variant not in get_args(Variant):
-            raise SteeringError(f"variant {variant!r} is not known: take one of {', '.join(get_args(Variant))}")
+            raise SteeringError(f"strength is {strength}: give a number of at least 0; 1 is the bundle's own, 0 injects nothing")
         own: GateConfig = self.bundle.manifest.stage3.gate
         gate = with_changes(own, k_scale=own.k_scale * strength, variant=variant or own.variant)
         return Job(name, prompt_ids, gate, None if off else self.memory, decode=decode)
 
     def prompt_ids(self, prompt: Prompt, *, room: int, raw: bool = False) -> list[int]:
-        """Prompt ids of a question (in the task's template, unless ``raw``) or a conversation; ``room`` tokens must fit behind them.
+        """Prompt ids of a question (in the task's template, unless ``raw``) or a conversation; ``room`` more tokens must fit after them.
 
-        A conversation without a system message gets the one that the library was mined with, if there was one.
+        A conversation without a system message gets the one that the library was mined with, if there is one.
 
         Raises:
             PromptError: empty, too long for the context, or refused by the chat template.
@@ -278,23 +189,18 @@ class SteeredModel:
             messages = [{"role": "system", "content": task.system}, *messages]
         return self.model.fitting(self.model.tokens(self.model.dialogue_text(messages)), room=room)
 
-    def serve(self, intake: Intake[Job], decode: DecodeConfig | None = None) -> Iterator[Event]:
-        """Events of the answers that an intake hands out, for as long as it does."""
-        return steer(self.model, intake, self.settings(decode or self.bundle.manifest.stage3.decode))
-
-    @property
-    def device(self) -> torch.device:
-        """Where it decodes."""
-        return self.model.device
+    def serve(self, intake: Intake[Job]) -> Iterator[Event]:
+        """Events of the jobs that an intake supplies, until it ends. Every job has its own decode settings."""
+        return steer(self.model, intake, Settings.of(self.bundle.config))
 
 
 def _listed(prompts: Any) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    found = list(prompts)
-    if not found:
+    prompts = list(prompts)
+    if not prompts:
         raise PromptError("there is no prompt: give at least one")
-    return [found] if all(isinstance(each, Mapping) for each in found) else found
+    return [prompts] if all(isinstance(each, Mapping) for each in prompts) else prompts
 
 
 def _message(message: Mapping[str, str]) -> dict[str, str]:
@@ -309,12 +215,3 @@ def _weights_of(name: str) -> str | None:
     if not folder.is_dir() or not any(folder.glob("*.safetensors")):
         return None
     return weights_digest(folder_source(folder), folder)
-
-
-def _check_shape(made_with: ModelIdentity, model: ModelIdentity) -> None:
-    for field in ("d_model", "n_layers"):
-        theirs, ours = getattr(made_with, field), getattr(model, field)
-        if theirs != ours:
-            raise MismatchError(
-                f"the bundle was made with {made_with.name} ({field} {theirs}), {model.name} has {field} {ours}: its vectors do not fit"
-            )

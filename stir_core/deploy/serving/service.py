@@ -23,8 +23,9 @@ from starlette.routing import Route
 from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, steering_facts, usage_chunk
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.worker import Busy, Ended, Ticket, Worker
-from stir_core.errors import DeployError, PromptError, SteeringError
+from stir_core.errors import ConfigError, DeployError, PromptError, SteeringError
 from stir_core.records import Event, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.requests import Limits
 from stir_core.version import VERSION
 
 KEY = "STIR_API_KEY"
@@ -35,24 +36,6 @@ _LOOK = 0.25
 BODY_SECONDS = 30.0
 """Seconds in which a request's body must arrive."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server lets through."""
-
-    rows: int = 8
-    """Answers decoded side by side."""
-    waiting: int = 32
-    """Answers that may wait for a row; more are refused with 429."""
-    seconds: float = 600.0
-    """Longest that an answer may take, waiting included."""
-    body: int = 1 << 20
-    """Most bytes of a request."""
-    tokens: int = 4096
-    """Most tokens of an answer."""
-    grace: float = 20.0
-    """Seconds that running answers have to end when the server stops."""
 
 
 class ServerMetrics:
@@ -114,7 +97,7 @@ class Service:
 
     def __init__(self, steered: SteeredModel, name: str, limits: Limits, key: str | None):
         self.steered, self.name, self.limits, self._key = steered, name, limits, key
-        self.worker = Worker(steered, rows=limits.rows, waiting=limits.waiting)
+        self.worker = Worker(steered, rows=limits.rows, waiting=limits.queue)
         self.meters = ServerMetrics(lambda: self.worker.load)
         self._mean_seconds = 1.0
 
@@ -167,16 +150,16 @@ class Service:
     async def _body(self, request: Request) -> bytes:
         if not request.headers.get("content-type", "").split(";")[0].strip().lower().endswith("json"):
             raise Refused(415, "the body must be JSON: send Content-Type: application/json")
-        too_large = Refused(413, f"the body has more than the {self.limits.body:,} bytes that are read: send less")
+        too_large = Refused(413, f"the body has more than the {self.limits.max_body:,} bytes that are read: send less")
         said = request.headers.get("content-length", "")
-        if said.isdigit() and (len(said) > 18 or int(said) > self.limits.body):
+        if said.isdigit() and (len(said) > 18 or int(said) > self.limits.max_body):
             raise too_large
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for part in request.stream():
                     body += part
-                    if len(body) > self.limits.body:
+                    if len(body) > self.limits.max_body:
                         raise too_large
         except ClientDisconnect:
             raise Refused(400, "the request ended before its body did") from None
@@ -196,16 +179,16 @@ class Service:
 
         try:
             decode = self.steered.decoding(max_new_tokens=asked.budget, temperature=asked.temperature, top_p=asked.top_p)
-            if decode.max_new_tokens > self.limits.tokens:
+            if decode.max_new_tokens > self.limits.max_new_tokens:
                 raise Refused(
-                    400, f"{decode.max_new_tokens} tokens are asked for, this server gives {self.limits.tokens}", param="max_tokens"
+                    400, f"{decode.max_new_tokens} tokens are asked for, this server gives {self.limits.max_new_tokens}", param="max_tokens"
                 )
             ids = self.steered.prompt_ids([message.plain() for message in asked.messages], room=decode.max_new_tokens)
             stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
             options = asked.stir
             job = self.steered.job(stream, ids, strength=options.strength, off=options.off, variant=options.variant, decode=decode)
-            call.ticket = self.worker.submit(job, sink, timeout=self.limits.seconds)
-        except (PromptError, SteeringError) as error:
+            call.ticket = self.worker.submit(job, sink, timeout=self.limits.timeout)
+        except (PromptError, SteeringError, ConfigError) as error:
             line = str(error).replace(self.steered.model.identity.name, self.name)  # which may be a folder of this machine
             raise Refused(400, line, param="messages" if isinstance(error, PromptError) else None) from None
         except Busy as error:

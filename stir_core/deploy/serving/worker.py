@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from stir_core.config import DecodeConfig
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.errors import DeployError, StirError, first_line
 from stir_core.intervene.jobs import Job
@@ -163,11 +162,10 @@ class Worker(Intake[Job]):
         return left
 
     def _run(self) -> None:
-        decode = DecodeConfig()  # every job brings its own
         try:
             while not (self._closing and not self._queue and not self._live):
                 try:
-                    for event in self.steered.serve(self, decode):
+                    for event in self.steered.serve(self):
                         self._pass_on(event)
                 except (StirError, RuntimeError, ValueError, ArithmeticError) as error:
                     # out of memory, or a pass that went wrong: those who were in it are told, those who wait go on

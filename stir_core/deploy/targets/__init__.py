@@ -1,12 +1,12 @@
-"""What a library can be written as, beside a bundle: one module a target, and a new module is all that a new target needs.
+"""The export targets beside the bundle: one module for each, and a new target is a new module.
 
-``targets/NAME.py`` has a ``RECIPE``; ``stir export --to NAME``, the Python call and the Export page find it by the name of its file.
-Nothing is imported here, so that `stir --help` loads none of what writes them.
+``targets/NAME.py`` has a ``RECIPE``; ``stir export --to NAME``, the Python API and the Export page find it by the name of its file. No
+target is imported here, so that `stir --help` stays fast.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -14,37 +14,38 @@ if TYPE_CHECKING:
     from stir_core.deploy.bundle.reading import Bundle
 
 INDEX = "stir-export.json"
-"""Says of an export what it is, what it was made from and what it lost; also the mark by which an older one may be replaced."""
+"""Describes an export: its target, its bundle, its losses. A folder with this file is an older export, which may be replaced."""
 
 
 class Recipe(NamedTuple):
-    """How a target is made of a bundle, and what a reader must know of it."""
+    """How a target is made from a bundle, and what it keeps."""
 
     title: str
-    """What the Export page calls it."""
+    """Title on the Export page."""
     files: Callable[["Bundle"], dict[str, bytes]]
     """Its files by path, :data:`INDEX` among them: a pure function, so that equal bundles give equal files."""
     holds: Literal["all that steers", "keys and vectors", "vectors"]
-    """The most that it keeps; lists begin with the target that keeps most."""
+    """The most that it can keep; lists begin with the target that keeps most."""
     kept: tuple[str, ...]
-    """What a library keeps of itself in this form, and what it loses: one phrase each."""
+    """The parts of a library that this target keeps, and those that it loses: one phrase each."""
     lost: tuple[str, ...]
     check: Callable[["Bundle"], None] | None = None
-    """Raises ``DeployError`` for a library that it cannot hold; makes no file."""
+    """Raises ``DeployError`` for a library that the target cannot hold; makes no file."""
 
 
 def target_names() -> tuple[str, ...]:
-    """Every target that there is a module for, and the bundle."""
+    """The bundle, and every target with a module."""
     return ("bundle", *sorted(module.name for module in iter_modules(__path__)))
 
 
-def index_bytes(target: str, facts: Mapping[str, Any]) -> bytes:
-    """The index of an export."""
-    return (json.dumps({"target": target, **facts}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+def index_bytes(target: str, bundle: "Bundle", facts: Mapping[str, Any]) -> bytes:
+    """The index of an export: its target and bundle, then the target's own facts."""
+    made_from = {"target": target, "base_model": bundle.manifest.base_model, "bundle": bundle.manifest.digest}
+    return (json.dumps({**made_from, **facts}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def file_names(ids: tuple[str, ...]) -> dict[str, str]:
-    """A file name's stem for each id, without characters that a path, a shell or an URL reads otherwise; all different."""
+def file_names(ids: Iterable[str]) -> dict[str, str]:
+    """A stem of a file name for each id, all different, without characters that are special in a path, a shell or a URL."""
     stems: dict[str, str] = {}
     for id_ in ids:
         plain = re.sub(r"[^\w-]", "_", id_, flags=re.ASCII)

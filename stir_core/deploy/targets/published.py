@@ -1,14 +1,14 @@
-"""The published layout, there and back: a memory folder as the published controller reads it, and the library that it indexes.
+"""Writing and reading the published layout: the memory folder of the published controller, and the library that it indexes.
 
     memory/keys.npy        [n, d] float32, rows of norm 1
     memory/entries.jsonl   one line a row: tool_name, entry_type ("wrong" steers, "right" is null), layer, control_point_m, quality,
-                           vector_path, key_path, rewards and counts; ours add ``workbench``, which the controller passes over
+                           vector_path, key_path, rewards and counts; ours add ``workbench``, which the controller ignores
     memory/meta.txt
     library/vectors/*.pt   raw actions      library/keys/*.pt   raw keys
 
-Paths are relative to the folder, from inside which the controller is run. The layout knows no model identity, no gate and no key space
-but the cosine.
-Files that others wrote are read without unpickling anything but numbers: ``weights_only``, uncompressed archives, small sizes.
+Paths are relative to the folder, which must be the controller's working directory. The layout has no model identity, no gate, and no key
+space but the cosine. Untrusted files are read without unpickling anything but numbers: ``weights_only``, uncompressed archives, small
+sizes.
 """
 
 import io
@@ -46,7 +46,7 @@ _VECTOR = re.compile(r"[\w-][\w.-]{0,120}\.pt", re.ASCII)
 
 
 class Rest(BaseModel):
-    """What an entry of ours says that the published row does not."""
+    """The fields of our entries that the published row lacks."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class Rest(BaseModel):
 
 
 class PublishedEntry(BaseModel):
-    """One line of ``memory/entries.jsonl``; what the controller does not read is left alone."""
+    """One line of ``memory/entries.jsonl``; fields that the controller does not read are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -82,12 +82,12 @@ class Published(NamedTuple):
 
     library: Library
     notes: tuple[str, ...]
-    """What is not known about it."""
+    """Warnings: facts that the layout does not hold."""
 
 
 def published_files(bundle: Bundle) -> dict[str, bytes]:
     """The files of the export, by path."""
-    stems = file_names(tuple(entry.id for entry in bundle.entries))
+    stems = file_names(entry.id for entry in bundle.entries)
     files: dict[str, bytes] = {}
     lines = []
     for i, entry in enumerate(bundle.entries):
@@ -99,41 +99,33 @@ def published_files(bundle: Bundle) -> dict[str, bytes]:
         if vector_path:
             files[vector_path] = _saved(bundle.actions[i])
         lines.append(json.dumps(_row(i, entry, key_path, vector_path), ensure_ascii=False) + "\n")
-    facts = {
-        "base_model": bundle.manifest.base_model,
-        "bundle": bundle.manifest.digest,
-        "use": "run the controller from here",
-        "lost": LOST,
-    }
     return {
         "memory/keys.npy": _npy(unit_keys(bundle.keys)),
         "memory/entries.jsonl": "".join(lines).encode("utf-8"),
         "memory/meta.txt": f"N={len(bundle.entries)} H={bundle.keys.shape[1]}\n".encode(),
         **files,
-        INDEX: index_bytes("published layout", facts),
+        INDEX: index_bytes("published layout", bundle, {"use": "run the controller from here", "lost": LOST}),
     }
 
 
 def check_space(bundle: Bundle) -> None:
-    """Refuse a key space that the layout cannot say.
+    """Refuse a key space that the layout cannot express.
 
     Raises:
         DeployError: keys are not compared by their plain cosine.
     """
     kind = bundle.manifest.stage3.similarity
     if kind != "cosine":
-        raise DeployError(
-            f"keys of this library are compared {kind}, the published controller knows the plain cosine only: export a bundle"
-        )
+        raise DeployError(f"this library compares keys {kind}, the published controller knows the plain cosine only: export a bundle")
 
 
 def is_published(folder: Path) -> bool:
-    """True where a memory folder in the published layout lies."""
+    """True for a folder with a memory in the published layout."""
     return (folder / "memory" / "keys.npy").exists() or (folder / "keys.npy").exists()
 
 
 def read_published(folder: Path) -> Published:
-    """Read a library in the published layout that somebody else wrote; raw keys where they are there, unit ones where not.
+    """Read an untrusted library in the published layout, with raw keys if the folder has them, else with keys of norm 1.
 
     Raises:
         DeployError: one line naming the file and the remedy.
@@ -155,25 +147,23 @@ def read_published(folder: Path) -> Published:
     return Published(Library(entries, raw, actions), _notes(rows, root))
 
 
-def bundled(found: Published, folder: Path, like: Bundle) -> Bundle:
-    """The library that was found, with the model and the Stage III settings of ``like``, on the word of whoever names it.
+def bundled(published: Published, folder: Path, like: Bundle) -> Bundle:
+    """A published library as a bundle with the model and the Stage III settings of ``like``, which the user must choose rightly.
 
     Raises:
-        DeployError: it does not fit that model or those control points.
+        DeployError: the library does not fit that model or those control points.
     """
-    library, model, stage3 = found.library, like.manifest.model, like.manifest.stage3
+    library, model, stage3 = published.library, like.manifest.model, like.manifest.stage3
     if library.keys.shape[1] != model.d_model:
         raise DeployError(
-            f"{folder} has vectors of width {library.keys.shape[1]}, {model.name} has {model.d_model}: name what it was made with"
+            f"{folder} has vectors of width {library.keys.shape[1]}, {model.name} has {model.d_model}: give --like its own model"
         )
     last = max(entry.layer for entry in library.entries)
     if last >= model.n_layers:
-        raise DeployError(f"{folder} has actions of block {last}, {model.name} has {model.n_layers} blocks: name what it was made with")
+        raise DeployError(f"{folder} has actions of block {last}, {model.name} has {model.n_layers} blocks: give --like its own model")
     latest = max(entry.m for entry in library.entries)
     if latest > stage3.control_points:
-        raise DeployError(
-            f"{folder} has entries at control point {latest}, --like knows {stage3.control_points}: name what it was made with"
-        )
+        raise DeployError(f"{folder} has entries at control point {latest}, --like has {stage3.control_points}: name a run with as many")
     if not any(entry.kind == "corrective" for entry in library.entries):
         raise DeployError(f"{folder} holds no action to steer with")
     return bundle_of(
@@ -197,8 +187,8 @@ def bundled(found: Published, folder: Path, like: Bundle) -> Bundle:
         ),
         notes=(
             *like.manifest.notes,
-            *found.notes,
-            f"model and settings are those of {like.manifest.provenance.run}, on the word of whoever imported it",
+            *published.notes,
+            f"model and settings are those of {like.manifest.provenance.run}, as named at the import and not checked",
         ),
     )
 
@@ -225,20 +215,12 @@ def _row(i: int, entry: Entry, key_path: str, vector_path: str | None) -> dict[s
         "n_pos": len(entry.positives),
         "n_neg": len(entry.negatives),
         "pair_id": entry.pair,
-        "workbench": {
-            "problem_id": entry.problem_id,
-            "positives": list(entry.positives),
-            "negatives": list(entry.negatives),
-            "pos_source": entry.pos_source,
-            "reachable": entry.reachable,
-            "key_norm": entry.key_norm,
-            "action_norm": entry.action_norm,
-        },
+        "workbench": {field: getattr(entry, field) for field in Rest.model_fields},
     }
 
 
 def _saved(row: Float[np.ndarray, "d"]) -> bytes:
-    """A vector as a tensor file; a tensor, not an array, so that it can be read with ``weights_only``."""
+    """A vector as a tensor file: a tensor, since ``weights_only`` refuses arrays."""
     import torch
 
     out = io.BytesIO()
@@ -307,20 +289,20 @@ def _raw_key(root: Path, row: PublishedEntry, unit: Float[np.ndarray, "d"]) -> F
 
 
 def _vector(folder: Path, named: str, width: int) -> Float[np.ndarray, "d"]:
-    """A vector file of the folder, whatever folder its row names: paths are never followed."""
+    """A vector file of the folder. Only the file name of ``named`` is used: paths are never followed."""
     name = re.split(r"[/\\]", named)[-1]
     if not _VECTOR.fullmatch(name):
         raise DeployError(f"{folder}: {named[-80:]!r} is not the name of a vector file (NAME.pt): {_AGAIN}")
     path = folder / name
-    found = _numbers(path, read_plain(path, MAX_VECTOR))
-    if found.shape != (width,) or not np.isfinite(found).all():
-        raise DeployError(f"{path} holds {list(found.shape)} numbers or some that are not finite, expected {width}: {_AGAIN}")
-    return found
+    vector = _numbers(path, read_plain(path, MAX_VECTOR))
+    if vector.shape != (width,) or not np.isfinite(vector).all():
+        raise DeployError(f"{path} holds {list(vector.shape)} numbers or some that are not finite, expected {width}: {_AGAIN}")
+    return vector
 
 
 def _numbers(path: Path, data: bytes) -> np.ndarray:
     import torch
-    from numpy._core.multiarray import _reconstruct  # what a saved array names; the published code saves arrays
+    from numpy._core.multiarray import _reconstruct  # a saved array names it, and the published code saves arrays
     from torch._weights_only_unpickler import UnpicklingError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
@@ -335,12 +317,12 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
     arrays += [np.ndarray, np.dtype, type(np.dtype(np.float32))]
     try:
         with torch.serialization.safe_globals(arrays):
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
         raise DeployError(f"{path} is no plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
-    rows = found.detach().numpy() if isinstance(found, torch.Tensor) else found
+    rows = loaded.detach().numpy() if isinstance(loaded, torch.Tensor) else loaded
     if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
-        raise DeployError(f"{path} holds {type(found).__name__}, not numbers: {_AGAIN}")
+        raise DeployError(f"{path} holds {type(loaded).__name__}, not numbers: {_AGAIN}")
     return rows.astype(np.float32).reshape(-1)
 
 
@@ -372,7 +354,7 @@ def _entry(i: int, row: PublishedEntry, key: Float[np.ndarray, "d"], action: Flo
 def _notes(rows: list[PublishedEntry], root: Path) -> tuple[str, ...]:
     notes = []
     if any(row.workbench is None for row in rows):
-        notes.append("imported from the published layout: problems and rollouts behind the entries are not known")
+        notes.append("imported from the published layout: problems and rollouts of the entries are not known")
     if not (root / "library" / "keys").is_dir():
         notes.append("imported from the published layout without raw keys: keys have norm 1")
     return tuple(notes)

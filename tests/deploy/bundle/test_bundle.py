@@ -64,7 +64,7 @@ def test_what_is_read_is_what_the_run_holds(run: Run, folder: Path) -> None:
     np.testing.assert_array_equal(bundle.actions, library.actions)
     apart = {"key_row", "action_row"}
     assert [entry.model_dump(exclude=apart) for entry in bundle.entries] == [entry.model_dump(exclude=apart) for entry in library.entries]
-    assert bundle.manifest.stage3.gate == run.config.gate and bundle.manifest.run_config().decode == run.config.decode
+    assert bundle.manifest.stage3.gate == run.config.gate and bundle.config.decode == run.config.decode
     assert bundle.manifest.layers == (3, 5) and bundle.manifest.n_actions == 6
     norms = np.linalg.norm(library.actions[[entry.kind == "corrective" for entry in library.entries]], axis=1)
     assert bundle.manifest.norms.actions.mean == pytest.approx(norms.mean()) and bundle.manifest.norms.actions.n == 6
@@ -268,7 +268,7 @@ def test_manifests_that_cannot_be(folder: Path) -> None:
     whole = (folder / "manifest.json").read_bytes()
     model = json.loads(whole)["model"]
     for changes, what in (
-        ({"schema_version": 2}, "schema version 2, this reads version 1: update stir-workbench"),
+        ({"schema_version": 2}, "schema version 2, this program reads version 1: update stir-workbench"),
         ({"schema_version": 0}, "export the run again"),
         ({"format": "pt"}, "something else"),
         ({"n_entries": 10**12}, "n_entries"),
@@ -276,8 +276,8 @@ def test_manifests_that_cannot_be(folder: Path) -> None:
         ({"n_actions": 13}, "contradicts itself"),
         ({"layers": [3, 7]}, "6 blocks"),
         ({"layers": []}, "6 blocks"),
-        ({"model": {**model, "d_model": 10**9}}, "d_model 1000000000 cannot be"),
-        ({"model": {**model, "hook": "blocks.{layer}.attn"}}, "none that is steered at"),
+        ({"model": {**model, "d_model": 10**9}}, "d_model 1000000000 is out of range"),
+        ({"model": {**model, "hook": "blocks.{layer}.attn"}}, "cannot be steered"),
         ({"model": {**model, "processing": "folded"}}, "model.processing"),
         ({"surprise": 1}, "surprise"),
     ):

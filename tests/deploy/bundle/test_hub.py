@@ -155,7 +155,7 @@ def test_refusals_are_one_line(hub: Hub, folder: Path, tmp_path: Path, monkeypat
     with pytest.raises(DeployError, match="cannot be reached or refuses") as error:
         pull("mara/other", tmp_path / "pulled")
     assert "\n" not in str(error.value) and TOKEN not in str(error.value)
-    with pytest.raises(DeployError, match="not a repository's name"):
+    with pytest.raises(DeployError, match="not the name of a repository"):
         pull("a b/c/d", tmp_path / "pulled")
     (folder / "README.md").write_text("changed")
     with pytest.raises(DeployError, match=r"README\.md"):

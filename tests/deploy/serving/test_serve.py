@@ -11,9 +11,9 @@ import openai
 import pytest
 
 from stir_core.deploy.serving.process import serving
-from stir_core.deploy.serving.service import Limits
 from stir_core.models import scheduler
 from stir_core.records import Trace
+from stir_core.requests import Limits
 from tests.deploy.tiny_run import QUESTIONS
 
 NAME = "tiny-steered"
@@ -22,7 +22,7 @@ TOKENS = 24
 
 @pytest.fixture(scope="module")
 def url(steered):
-    with serving(steered, NAME, Limits(rows=4, waiting=64, body=20_000, tokens=400)) as address:
+    with serving(steered, NAME, Limits(rows=4, queue=64, max_body=20_000, max_new_tokens=400)) as address:
         yield address
 
 
@@ -75,7 +75,7 @@ def test_a_whole_answer_with_its_trace(client, steered):
     response = ask(client, QUESTIONS[1], stir={"decisions": True, "strength": 0.5})
     answer = alone(steered, QUESTIONS[1], strength=0.5)
     assert response.choices[0].message.content == answer.text
-    assert response.usage.prompt_tokens == len(answer.trace.prompt_ids)
+    assert response.usage.prompt_tokens == len(answer.prompt_ids)
     trace = Trace.model_validate(response.model_extra["stir"]["trace"])
     assert (trace.token_ids, [s.decision.chosen for s in trace.steps]) == (answer.token_ids, [d.chosen for d in answer.decisions])
     assert "trace" not in ask(client, QUESTIONS[1]).model_extra["stir"]
@@ -204,7 +204,7 @@ def slowed(steered, monkeypatch):
 
 
 def test_a_full_queue_is_told_when_to_come_again_and_a_reader_who_leaves_frees_the_row(slowed):
-    with serving(slowed, NAME, Limits(rows=1, waiting=0, tokens=400)) as url:
+    with serving(slowed, NAME, Limits(rows=1, queue=0, max_new_tokens=400)) as url:
         body = {"model": NAME, "messages": said("one"), "max_tokens": 400, "stream": True, "stir": {"off": True}}
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False) as first:
             lines = first.iter_lines()
@@ -220,7 +220,7 @@ def test_a_full_queue_is_told_when_to_come_again_and_a_reader_who_leaves_frees_t
 
 
 def test_an_answer_that_takes_too_long_is_cut(slowed):
-    with serving(slowed, NAME, Limits(rows=2, seconds=0.4, tokens=400)) as url:
+    with serving(slowed, NAME, Limits(rows=2, timeout=0.4, max_new_tokens=400)) as url:
         response = raw(url, max_tokens=400, stir={"off": True})
         assert response.status_code == 504 and response.json()["error"]["code"] == "timeout"
         streamed = raw(url, max_tokens=400, stream=True, stir={"off": True}).text
@@ -231,7 +231,7 @@ def test_an_answer_that_takes_too_long_is_cut(slowed):
 def test_stopping_cuts_what_runs_and_says_so(slowed):
     """The grace is spent: the reader is told, and the server comes down."""
     with ThreadPoolExecutor(1) as pool:
-        with serving(slowed, NAME, Limits(rows=2, tokens=400, grace=0.1)) as url:
+        with serving(slowed, NAME, Limits(rows=2, max_new_tokens=400, grace=0.1)) as url:
             running = pool.submit(raw, url, max_tokens=400, stir={"off": True})
             until(lambda: live(url) == 1)
         response = running.result(30)
