@@ -1,19 +1,19 @@
 """``stir whatif``: changes in the order given, and refusals before a model is loaded."""
 
 import argparse
-from collections.abc import Callable
 
 import pytest
 
 from stir_core.cli import main
 from stir_core.commands import whatif
+from stir_core.commands.console import Handler, with_common
 
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        return parser
+    def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
+        return with_common(parser, *common)
 
     whatif.add(command)
     return parser.parse_args(["demo", "p", *words])

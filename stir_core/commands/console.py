@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
@@ -29,12 +29,8 @@ Handler = Callable[[argparse.Namespace], int | None]
 """Runs a command and returns its exit code; ``None`` is 0."""
 
 
-class Command(Protocol):
-    """Makes the parser of a command; passed to the ``add`` function of every command module."""
-
-    def __call__(self, name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
-        """A parser with the arguments of :data:`COMMON` that are named."""
-        ...
+Command = Callable[..., argparse.ArgumentParser]
+"""``(name, handler, help, *common) -> parser`` with the named arguments of :data:`COMMON`: passed to every command module's ``add``."""
 
 
 def with_common(parser: argparse.ArgumentParser, *common: str) -> argparse.ArgumentParser:

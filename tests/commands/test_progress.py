@@ -34,7 +34,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(capsys, tmp_path, a
     monkeypatch.setattr(rollouts, "append_records", kill_after_three)
     assert main(argv) == 1
     assert signal.getsignal(number) is before
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     last = read_progress(tmp_path / "p.jsonl")[-1]
     assert (last.state, last.stage, last.total) == ("stopped", "rollouts", 6)
     kept = read_records(tmp_path / "run" / "rollouts.part" / "rollouts.jsonl", Rollout)

@@ -1,4 +1,4 @@
-"""The server as a process: where it listens, and how it stops."""
+"""The server as a process: its socket, and its shutdown."""
 
 import asyncio
 import os
@@ -19,16 +19,16 @@ from stir_core.errors import DeployError
 from stir_core.requests import Limits
 
 _LAST = 2.0
-"""Seconds that readers have to take the end of their answer, once it is written, before their connections are dropped."""
+"""Seconds for clients to receive the end of their answers before their connections are dropped."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, except for its end: answers are told to end, and what they say then is sent, before any connection is dropped.
+    """uvicorn with another shutdown: running answers are ended, and their last events sent, before any connection is dropped.
 
-    uvicorn alone would cancel the tasks that wait for the decode loop, and their readers would get nothing.
+    uvicorn alone would cancel the tasks that wait for the decode loop, and their clients would get nothing.
 
     Args:
-        grace: seconds that running answers have; a second signal ends them at once.
+        grace: seconds for running answers to end; a second signal ends them at once.
     """
 
     def __init__(self, app: Starlette, worker: Worker, grace: float):
@@ -36,12 +36,12 @@ class Server(uvicorn.Server):
         self._worker, self._grace, self._hurried = worker, grace, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or Ctrl-C. It is dealt with here, so uvicorn does not raise it once more: the process ends with 0."""
+        """Handle SIGTERM or Ctrl-C here, so that uvicorn does not raise it again and the process ends with 0."""
         self._hurried = self.should_exit
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no more, let answers end or cut them, then go."""
+        """Stop listening, let answers end or cut them off, then exit."""
         ending = asyncio.ensure_future(self._end())
         await super().shutdown(sockets)
         await ending
@@ -57,14 +57,14 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.05)
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
-                connection.transport.abort()  # nobody reads there
+                connection.transport.abort()  # the client has stopped reading
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at an address (port 0: any free one), which does not listen yet.
+    """A bound socket that does not listen yet; port 0 takes any free port.
 
     Raises:
-        DeployError: the address is taken, or none of this machine's.
+        DeployError: the address is taken, or not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -72,7 +72,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise DeployError(f"--host {host} is no address of this machine ({error.strerror})") from None
     try:
-        if os.name == "posix":  # elsewhere it would let two servers share the port
+        if os.name == "posix":  # on Windows the option would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
@@ -83,13 +83,13 @@ def bound(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def serving(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Iterator[str]:
-    """A server in this process on a free port of 127.0.0.1, for as long as the block lasts; yields its address. For good: `stir serve`.
+    """A server in this process on a free port of 127.0.0.1 until the block ends; yields its address. `stir serve` is the permanent one.
 
     Args:
-        steered: what answers.
+        steered: the model that answers.
         name: the model's name in the protocol.
-        limits: rows decoded side by side, waiting requests, sizes and times; its own where not given.
-        key: a token that requests must carry.
+        limits: answers side by side, waiting requests, sizes and times.
+        key: bearer token that requests must send.
 
     Raises:
         DeployError: it did not start.
@@ -103,7 +103,7 @@ def serving(steered: SteeredModel, name: str, limits: Limits | None = None, *, k
     try:
         while not server.started:
             if not thread.is_alive():
-                raise DeployError("the server did not start: look at what it printed")
+                raise DeployError("the server did not start: see its output")
             time.sleep(0.01)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

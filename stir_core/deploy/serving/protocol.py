@@ -1,4 +1,4 @@
-"""The chat-completions protocol as far as it is spoken here: strict requests, responses, chunks, and errors of one line."""
+"""The supported part of the chat-completions protocol: strict requests, responses, chunks, and errors of one line."""
 
 import json
 import time
@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stir_core.errors import StirError
-from stir_core.records import Decision, StepEvent, Trace, Variant
+from stir_core.records import StepEvent, Trace, Variant
 
 MAX_MESSAGES = 1000
 _FINISH = {"stop": "stop", "length": "length", "delimiter": "length"}
 
 
 class Refused(StirError):
-    """A request that is not served: one line, an HTTP status, and what the protocol calls it."""
+    """A request that is refused: one line, an HTTP status, and the protocol's error fields."""
 
     def __init__(self, status: int, line: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None):
         super().__init__(line)
@@ -22,7 +22,7 @@ class Refused(StirError):
         self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
-        """The error as the protocol writes it."""
+        """The error in the protocol's form."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
@@ -44,13 +44,13 @@ class Message(_Strict):
     content: str | list[TextPart]
 
     def plain(self) -> dict[str, str]:
-        """As a chat template takes it."""
+        """The message in a chat template's form."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class StirOptions(_Strict):
-    """What a request may say about steering."""
+    """The steering options of a request."""
 
     strength: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Multiple of the bundle's strength; 0 injects nothing."""
@@ -59,22 +59,22 @@ class StirOptions(_Strict):
     variant: Variant | None = None
     """An ablation instead of the method."""
     decisions: bool = False
-    """Send the gate's decisions and their evidence back."""
+    """Return the gate's decisions and their evidence."""
 
 
 class StreamOptions(_Strict):
-    """What a streamed answer ends with."""
+    """The options of a streamed answer."""
 
     include_usage: bool = False
 
 
 class ChatRequest(_Strict):
-    """A request for one answer. A field that is not here is refused, never ignored."""
+    """A request for one answer. Unknown fields are refused, never ignored."""
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """``None``: the bundle's own, mostly 0."""
+    """``None``: the bundle's own."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -83,7 +83,7 @@ class ChatRequest(_Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
-    """Taken and not used."""
+    """Accepted and ignored."""
     stir: StirOptions = StirOptions()
 
     @property
@@ -93,32 +93,32 @@ class ChatRequest(_Strict):
 
 
 def parse(body: bytes) -> ChatRequest:
-    """Read a request.
+    """Validate a request.
 
     Raises:
-        Refused: 400, naming the first field that is wrong.
+        Refused: 400, naming the first wrong field.
     """
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     param = "".join(each if each.isprintable() else "?" for each in ".".join(str(part) for part in first["loc"])[:100])
-    said = first["msg"].splitlines()[0][:200]
+    reason = first["msg"].splitlines()[0][:200]
     if first["type"] == "extra_forbidden":
-        said = "is not a field that is known here"
+        reason = "is not a known field"
         if len(first["loc"]) == 1:
-            said += f": fields are {', '.join(ChatRequest.model_fields)}"
-    raise Refused(400, f"{param or 'the body'}: {said}", param=param or None)
+            reason += f": fields are {', '.join(ChatRequest.model_fields)}"
+    raise Refused(400, f"{param or 'the body'}: {reason}", param=param or None)
 
 
 def usage(trace: Trace) -> dict[str, Any]:
-    """Tokens of an answer. Previews are not completion tokens; they stand in ``stir``."""
+    """Token counts of an answer. Previews are not completion tokens; their count is in ``stir``."""
     prompt, answer = len(trace.prompt_ids), trace.tokens_used
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
 def steering_facts(trace: Trace, digest: str, *, whole: bool) -> dict[str, Any]:
-    """What the gate did: counts, and with ``whole`` the trace, evidence and decisions step by step."""
+    """Counts of steps, impulses and tokens; with ``whole`` also the trace, with evidence and decisions step by step."""
     facts: dict[str, Any] = {
         "bundle": digest,
         "variant": trace.variant,
@@ -144,14 +144,13 @@ def chunk(name: str, model: str, delta: dict[str, Any], *, finish: str | None = 
 
 
 def usage_chunk(name: str, model: str, trace: Trace) -> dict[str, Any]:
-    """The last chunk, where the usage was asked for."""
+    """The last chunk, if the request asks for usage."""
     return {**_head(name, model, "chat.completion.chunk"), "choices": [], "usage": usage(trace)}
 
 
 def decided(event: StepEvent) -> dict[str, Any]:
-    """A decision, as a streamed answer tells it."""
-    decision: Decision = event.decision
-    return {"step": event.step, "m": event.m, "decision": decision.model_dump(mode="json")}
+    """A decision in a streamed answer."""
+    return {"step": event.step, "m": event.m, "decision": event.decision.model_dump(mode="json")}
 
 
 def sse(data: dict[str, Any] | str) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from stir_core.config import DecodeConfig, GateConfig, with_changes
+from stir_core.deploy.bundle.manifest import ModelCheck
 from stir_core.deploy.bundle.reading import Bundle, read_bundle
 from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.controller import steer

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server over a bundle: one decode loop for all who ask, each answer as it would be alone.
+"""An OpenAI-compatible server over a bundle: one decode loop for all requests, and no answer depends on the others.
 
-``POST /v1/chat/completions`` (streamed or whole), ``GET /v1/models``, ``/health``, ``/metrics``. A request may say
-``"stir": {"strength": 0.5, "off": false, "variant": null, "decisions": true}``; a field that is not known is refused.
+``POST /v1/chat/completions`` (streamed or whole), ``GET /v1/models``, ``/health``, ``/metrics``. A request may contain
+``"stir": {"strength": 0.5, "off": false, "variant": null, "decisions": true}``; unknown fields are refused.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from stir_core.requests import Limits
 from stir_core.version import VERSION
 
 KEY = "STIR_API_KEY"
-"""Environment variable with the bearer token that requests must carry; without it none is asked for."""
+"""Environment variable with the bearer token that requests must send; without it no token is needed."""
 _ENDED = {"timeout": 504, "stopping": 503, "failed": 500}
 _LOOK = 0.25
-"""Seconds between two looks at whether a reader is still there."""
+"""Seconds between two checks whether the client is still connected."""
 BODY_SECONDS = 30.0
-"""Seconds in which a request's body must arrive."""
+"""Most seconds for a request's body to arrive."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class ServerMetrics:
-    """What the server counts, for Prometheus, in a registry of its own."""
+    """The server's metrics for Prometheus, in a registry of their own."""
 
     def __init__(self, load: Callable[[], tuple[int, int]]):
         self.registry = CollectorRegistry()
@@ -54,36 +54,36 @@ class ServerMetrics:
         Gauge("stir_rows_waiting", "Answers waiting for a row.", **own).set_function(lambda: load()[1])
 
     def asked(self, status: int) -> None:
-        """A request was answered, or refused, with this status."""
+        """Count a request that was answered or refused with this status."""
         self._requests.labels(str(status)).inc()
 
     def first(self, seconds: float) -> None:
-        """An answer has its first token."""
+        """Record the time to an answer's first token."""
         self._first.observe(seconds)
 
     def decided(self, event: StepEvent) -> None:
-        """The gate decided."""
+        """Count a decision of the gate."""
         self._decisions.labels("null" if event.decision.chosen is None else "injected").inc()
 
     def finished(self, trace: Trace, seconds: float) -> None:
-        """An answer came to its end."""
+        """Count a finished answer."""
         self._ended.labels(trace.finish).inc()
         self._seconds.observe(seconds)
         for kind, count in (("prompt", len(trace.prompt_ids)), ("committed", trace.tokens_used), ("probe", trace.probe_tokens)):
             self._tokens.labels(kind).inc(count)
 
     def cut(self, how: str) -> None:
-        """An answer did not come to its end: its reader left, time ran out, or decoding failed."""
+        """Count an unfinished answer: its client left, its time ran out, or decoding failed."""
         self._ended.labels(how).inc()
 
     def text(self) -> bytes:
-        """What Prometheus reads."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 @dataclass
 class _Call:
-    """One request on its way."""
+    """One request that is being answered."""
 
     name: str
     asked: ChatRequest
@@ -93,7 +93,7 @@ class _Call:
 
 
 class Service:
-    """The endpoints, and what they share."""
+    """The endpoints and their shared state."""
 
     def __init__(self, steered: SteeredModel, name: str, limits: Limits, key: str | None):
         self.steered, self.name, self.limits, self._key = steered, name, limits, key
@@ -127,7 +127,7 @@ class Service:
         return JSONResponse(self._described())
 
     async def health(self, request: Request) -> Response:
-        """``GET /health``: 200 while it decodes, 503 when it does not."""
+        """``GET /health``: 200 while the decode loop runs, else 503."""
         live, waiting = self.worker.load
         alive = self.worker.alive
         facts = {"status": "ok" if alive else "stopped", "live": live, "waiting": waiting, "version": VERSION}
@@ -138,7 +138,7 @@ class Service:
         self._let_in(request)
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    # -- letting in ----------------------------------------------------------------------------------------------------
+    # -- admission -----------------------------------------------------------------------------------------------------
 
     def _let_in(self, request: Request) -> None:
         given = request.headers.get("authorization", "")
@@ -162,9 +162,9 @@ class Service:
                     if len(body) > self.limits.max_body:
                         raise too_large
         except ClientDisconnect:
-            raise Refused(400, "the request ended before its body did") from None
+            raise Refused(400, "the request ended before its body was complete") from None
         except TimeoutError:
-            raise Refused(408, f"the body was not whole after {BODY_SECONDS:g} seconds") from None
+            raise Refused(408, f"the body was not complete after {BODY_SECONDS:g} seconds") from None
         return bytes(body)
 
     def _begin(self, asked: ChatRequest) -> _Call:
@@ -180,16 +180,15 @@ class Service:
         try:
             decode = self.steered.decoding(max_new_tokens=asked.budget, temperature=asked.temperature, top_p=asked.top_p)
             if decode.max_new_tokens > self.limits.max_new_tokens:
-                raise Refused(
-                    400, f"{decode.max_new_tokens} tokens are asked for, this server gives {self.limits.max_new_tokens}", param="max_tokens"
-                )
+                most = f"this server gives {self.limits.max_new_tokens}"
+                raise Refused(400, f"{decode.max_new_tokens} tokens are asked for, {most}", param="max_tokens")
             ids = self.steered.prompt_ids([message.plain() for message in asked.messages], room=decode.max_new_tokens)
             stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
             options = asked.stir
             job = self.steered.job(stream, ids, strength=options.strength, off=options.off, variant=options.variant, decode=decode)
             call.ticket = self.worker.submit(job, sink, timeout=self.limits.timeout)
         except (PromptError, SteeringError, ConfigError) as error:
-            line = str(error).replace(self.steered.model.identity.name, self.name)  # which may be a folder of this machine
+            line = str(error).replace(self.steered.model.identity.name, self.name)  # the model's own name may be a folder of this machine
             raise Refused(400, line, param="messages" if isinstance(error, PromptError) else None) from None
         except Busy as error:
             refused = Refused(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
@@ -201,7 +200,7 @@ class Service:
 
     def _check_name(self, name: str) -> None:
         if name != self.name:
-            raise Refused(404, f"there is no model {name[:80]!r} here: it is {self.name!r}", param="model", code="model_not_found")
+            raise Refused(404, f"there is no model {name[:80]!r} here: use {self.name!r}", param="model", code="model_not_found")
 
     def _described(self) -> dict[str, Any]:
         manifest = self.steered.bundle.manifest
@@ -222,11 +221,11 @@ class Service:
         finally:
             waiting.cancel()
             self.worker.cancel(call.ticket)
-        found = waiting.result()
-        if isinstance(found, Ended):
-            raise Refused(_ENDED[found.kind], found.why, kind="server_error", code=found.kind)
-        stir = steering_facts(found, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
-        return JSONResponse(completion(call.name, self.name, found, stir))
+        outcome = waiting.result()
+        if isinstance(outcome, Ended):
+            raise Refused(_ENDED[outcome.kind], outcome.why, kind="server_error", code=outcome.kind)
+        stir = steering_facts(outcome, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
+        return JSONResponse(completion(call.name, self.name, outcome, stir))
 
     async def _last(self, call: _Call) -> Trace | Ended:
         first = True
@@ -269,7 +268,7 @@ class Service:
                 self.meters.cut("reader left")
 
     def _ending(self, call: _Call, trace: Trace, sent: str) -> list[bytes]:
-        rest = trace.text[len(sent) :] if trace.text.startswith(sent) else ""  # half a character that was waited for
+        rest = trace.text[len(sent) :] if trace.text.startswith(sent) else ""  # text held back until a character was complete
         stir = steering_facts(trace, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
         pieces = [sse(chunk(call.name, self.name, {"content": rest}))] if rest else []
         pieces.append(sse(chunk(call.name, self.name, {}, finish=trace.finish, stir=stir)))
@@ -293,11 +292,11 @@ class Service:
 
 
 def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Starlette:
-    """The server as an ASGI application; its decode loop runs while its lifespan does.
+    """The server as an ASGI application; its decode loop runs during the application's lifespan.
 
     Args:
-        name: what requests call the model.
-        key: bearer token that requests must carry.
+        name: the model's name in requests.
+        key: bearer token that requests must send.
     """
     limits = limits or Limits()
     service = Service(steered, name, limits, key)
@@ -321,13 +320,11 @@ def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *,
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # registered for these alone
+    assert isinstance(error, Refused)  # registered for this class alone
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 
 async def _no_such_thing(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # registered for these alone
-    line = (
-        f"{request.method} {request.url.path[:80]}: {error.detail}; there is POST /v1/chat/completions, GET /v1/models, /health, /metrics"
-    )
+    assert isinstance(error, HTTPException)  # registered for this class alone
+    line = f"{request.method} {request.url.path[:80]}: {error.detail}; use POST /v1/chat/completions, GET /v1/models, /health, /metrics"
     return JSONResponse(Refused(error.status_code, line).body(), status_code=error.status_code)

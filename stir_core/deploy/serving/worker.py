@@ -1,15 +1,15 @@
-"""The one thread that owns the model: answers join its decode loop between two passes, and leave it when no reader waits for them.
+"""The one thread that owns the model: answers join its decode loop between two passes, and leave it when they end or are cancelled.
 
 Requests are handled on the server's event loop, decoding runs on a thread of its own, and the two meet here under one lock:
 
-- *In.* ``submit`` puts a ticket into the queue, or refuses it when the queue is full. Between two passes the step loop calls ``take``,
-  which hands out waiting tickets in their order while fewer than ``rows`` are live; it blocks only when nothing at all is live.
-- *Out.* A ticket leaves when its answer is whole, when its reader gave it up (``cancel``), or when its deadline has passed (counted
-  from ``submit``, waiting included). The step loop asks ``gone`` between two passes and drops what it names, so a cancelled answer costs
-  at most the pass that was running.
-- *Events* go to each ticket's sink, on the worker's thread and outside the lock: a sink must not wait.
-- *Failure.* A pass that fails ends the answers that were in it, each with a line that says so; those that wait go on.
-- *Stopping.* ``close`` takes nothing more, ``cut`` tells those who still wait that their answer ends here, and the thread ends.
+- *Joining.* ``submit`` puts a ticket into the queue, or refuses it if the queue is full. Between two passes the step loop calls ``take``,
+  which returns queued tickets in order while fewer than ``rows`` are live; it blocks only if no ticket is live.
+- *Leaving.* A ticket leaves when its answer is complete, when it was cancelled (``cancel``), or when its deadline has passed (counted from
+  ``submit``, so the time in the queue is included). Between two passes the step loop calls ``gone`` and drops those tickets, so a cancelled
+  answer costs at most the pass that is running.
+- *Events* go to each ticket's sink, on the worker's thread and outside the lock: a sink must not block.
+- *Failure.* A failed pass ends the answers in it, each with an error line; queued answers are decoded afterwards.
+- *Stopping.* ``close`` refuses new tickets, ``cut`` ends the remaining answers with an error line, and the thread ends.
 """
 
 import threading
@@ -31,7 +31,7 @@ class Busy(DeployError):
 
 @dataclass(frozen=True)
 class Ended:
-    """An answer that did not come to its end, and why."""
+    """An answer that was not finished, and the reason."""
 
     why: str
     kind: str
@@ -39,12 +39,12 @@ class Ended:
 
 
 Sink = Callable[[Event | Ended], None]
-"""Takes the events of one answer; called on the worker's thread, so it must not wait."""
+"""Receives the events of one answer; called on the worker's thread, so it must not block."""
 
 
 @dataclass(eq=False)
 class Ticket:
-    """One answer that somebody waits for."""
+    """One answer that was requested."""
 
     number: int
     job: Job
@@ -55,7 +55,7 @@ class Ticket:
 
 
 class Worker(Intake[Job]):
-    """Decodes what is submitted, ``rows`` side by side and ``waiting`` more in a queue, on a thread of its own."""
+    """Decodes submitted jobs on a thread of its own, ``rows`` side by side and ``waiting`` more in a queue."""
 
     def __init__(self, steered: SteeredModel, *, rows: int, waiting: int):
         self.steered, self.rows, self.limit = steered, rows, waiting
@@ -64,29 +64,29 @@ class Worker(Intake[Job]):
         self._queue: deque[Ticket] = deque()
         self._live: dict[int, Ticket] = {}
         self._handed: set[int] = set()
-        """Numbers that the step loop has; those that are not live any more are to be dropped."""
+        """Numbers of the tickets in the step loop; those that are no longer live must be dropped from it."""
         self._closing = False
         self._count = 0
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
 
-    # -- for those who ask --------------------------------------------------------------------------------------------
+    # -- for the event loop -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to decode."""
+        """Start the thread."""
         self._thread.start()
 
     def submit(self, job: Job, sink: Sink, *, timeout: float) -> Ticket:
         """Queue an answer.
 
         Raises:
-            Busy: as many are waiting as may.
+            Busy: the queue is full.
             DeployError: the worker is stopping, or has stopped.
         """
         with self._wake:
             if self._closing or not self._thread.is_alive():
-                raise DeployError("the server is stopping: ask again when it is up")
+                raise DeployError("the server is stopping: try again when it is up")
             if len(self._queue) >= self.limit and len(self._live) + len(self._queue) >= self.rows:
-                raise Busy(f"{len(self._live)} answers are being decoded and {len(self._queue)} wait: ask again in a moment")
+                raise Busy(f"{len(self._live)} answers are being decoded and {len(self._queue)} wait: try again in a moment")
             self._count += 1
             ticket = Ticket(self._count, job, sink, time.monotonic() + timeout)
             self._queue.append(ticket)
@@ -94,24 +94,24 @@ class Worker(Intake[Job]):
             return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Nobody waits for this answer any more: its row is free before the next pass."""
+        """Drop an answer that is no longer needed; its row is free before the next pass."""
         ticket.given_up.set()
         with self._wake:
             if ticket in self._queue:
                 self._queue.remove(ticket)
 
     def close(self) -> None:
-        """Take nothing more; what was taken goes on."""
+        """Refuse new tickets; submitted ones are still decoded."""
         with self._wake:
             self._closing = True
             self._wake.notify()
 
     def cut(self) -> None:
-        """Tell those who still wait that their answer ends here."""
-        self._end_all(Ended("the server stopped before the answer was finished: ask again when it is up", "stopping"))
+        """End all remaining answers with an error line."""
+        self._end_all(Ended("the server stopped before the answer was finished: try again when it is up", "stopping"))
 
     def stop(self, seconds: float) -> None:
-        """Take nothing more; what runs has ``seconds`` to end, then it is cut."""
+        """Refuse new tickets, and cut the running answers after ``seconds``."""
         self.close()
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -120,32 +120,32 @@ class Worker(Intake[Job]):
 
     @property
     def alive(self) -> bool:
-        """True while it decodes, or would."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     @property
     def load(self) -> tuple[int, int]:
-        """Answers being decoded, and waiting."""
+        """Number of answers that are being decoded, and in the queue."""
         return len(self._live), len(self._queue)
 
     # -- for the step loop, on the worker's thread --------------------------------------------------------------------
 
     def take(self, batch: Batch) -> list[tuple[int, Job]]:
-        """See :class:`Intake`; waits when nothing is live, and ends the loop when the worker is closing."""
+        """See :class:`Intake`; blocks while no ticket is live or queued, and ends the loop when the worker is closing."""
         self.passes += 1
         with self._wake:
             while not batch.seats and not self._queue and not self._closing:
                 self._wake.wait()
-            found: list[tuple[int, Job]] = []
+            jobs: list[tuple[int, Job]] = []
             while self._queue and len(self._live) < self.rows:
                 ticket = self._queue.popleft()
                 self._live[ticket.number] = ticket
                 self._handed.add(ticket.number)
-                found.append((ticket.number, ticket.job))
-            return found
+                jobs.append((ticket.number, ticket.job))
+            return jobs
 
     def gone(self, batch: Batch) -> Collection[int]:
-        """See :class:`Intake`: given up by their readers, or past their deadline."""
+        """See :class:`Intake`: the tickets that were cancelled or have passed their deadline."""
         now = time.monotonic()
         with self._wake:
             late = [ticket for ticket in (*self._live.values(), *self._queue) if ticket.deadline < now]
@@ -168,7 +168,7 @@ class Worker(Intake[Job]):
                     for event in self.steered.serve(self):
                         self._pass_on(event)
                 except (StirError, RuntimeError, ValueError, ArithmeticError) as error:
-                    # out of memory, or a pass that went wrong: those who were in it are told, those who wait go on
+                    # out of memory, or another failed pass: its answers end with an error, queued answers are decoded next
                     self._end_all(Ended(f"decoding failed: {first_line(error)}", "failed"), waiting=False)
                     self._handed.clear()
         finally:
