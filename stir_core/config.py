@@ -1,7 +1,7 @@
-"""One frozen, strict configuration for a whole run. The string that documents a field is also its help and tooltip.
+"""The configuration of a run: frozen and strict. The docstring of a field is also its help on the command line and its tooltip.
 
-Defaults are the published ones (arXiv 2602.04925) wherever the paper has one. No clock and no user files in here: a config is a
-value, its digest is a function of it, and reading a file is the store's business.
+Defaults are the published ones (arXiv 2602.04925) wherever the paper gives one. This module uses no clock and no user files: a config is a
+value, and its digest is a function of it. ``store.configs`` reads files.
 """
 
 import difflib
@@ -25,19 +25,19 @@ def _modules(folder: str) -> list[str]:
 
 
 SELECTORS: dict[str, Callable[..., Any] | None] = dict.fromkeys(("dpp", "top", "random", *_modules("basis/selectors")))
-"""The selectors that a config may name; ``basis.selection`` fills in the functions. A file in ``basis/selectors`` or ``register_selector``
-adds one."""
+"""The selectors that a config may name. ``basis.selection`` adds their functions; a file in ``basis/selectors`` or ``register_selector``
+adds another."""
 
 LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, numbers are finite, and a misspelt key is an error. :func:`with_changes` is the way to alter one."""
+    """Base of all sections: immutable, with finite numbers and no unknown keys. :func:`with_changes` makes a changed copy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=())
     noun: ClassVar[str] = "config key"
-    """What a refusal calls one of its fields."""
+    """The word for one of its fields in an error message."""
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -49,11 +49,11 @@ class ModelConfig(Section):
     name: str = "smollm2"
     """Catalogue name, local folder, local GGUF file or hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that the model computes in; float32 is exact and reproducible."""
+    """Numeric type of the model; float32 is exact and reproducible."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes a CUDA device when there is one."""
+    """Device of the model; auto takes a CUDA device when there is one."""
     backend: Literal["hooked", "bridge"] = "hooked"
-    """What forward passes go through: the lean decoder, or the raw bridge (slow, one sequence a pass, the reference)."""
+    """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence a pass, the reference)."""
 
 
 class TaskConfig(Section):
@@ -64,15 +64,15 @@ class TaskConfig(Section):
     n_train: Annotated[int, Field(ge=1)] = 100
     """Problems that rollouts are sampled for."""
     n_eval: Annotated[int, Field(ge=0)] = 24
-    """Held-out problems that the last stage decodes, vanilla and steered."""
+    """Held-out problems that the last stage answers, vanilla and steered."""
     held_out: Literal["eval", "validation"] = "eval"
-    """Split that the held-out problems come from: validation for choosing settings, eval for reporting."""
+    """Split of the held-out problems: validation for choosing settings, eval for reporting."""
     levels: tuple[str, ...] = ()
     """Difficulty levels to draw from; empty takes all."""
     template: str = "auto"
     """Prompt template; auto takes the one for the task's answer kind."""
     system: str | None = None
-    """System prompt put before the question; none leaves the chat template's own default."""
+    """System prompt before the question; none keeps the chat template's default."""
 
 
 class RolloutConfig(Section):
@@ -83,7 +83,7 @@ class RolloutConfig(Section):
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Nucleus mass that is sampled from."""
+    """Nucleus sampling: the probability mass to sample from."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Token budget of one rollout; also T_max of the reward's length penalty."""
     eta0: Annotated[float, Field(ge=0)] = 0.01
@@ -91,7 +91,7 @@ class RolloutConfig(Section):
     batch_rows: Annotated[int, Field(ge=1)] = 32
     """Sequences decoded side by side; results do not depend on it."""
     cache_tokens: Annotated[int, Field(ge=1)] = 65536
-    """Most token places that keys and values are held for; when more are needed, the youngest half of the batch waits."""
+    """Most tokens in the key-value cache; if more are needed, the youngest half of the batch waits."""
 
 
 class MiningConfig(Section):
@@ -112,11 +112,11 @@ class MiningConfig(Section):
     top_pairs: Annotated[int, Field(ge=1)] = 128
     """Pairs kept, best quality first (published C); each makes a corrective and a null entry."""
     pos_source: Literal["rollout", "gold", "rollout_or_gold"] = "rollout"
-    """Where positive states come from: correct rollouts, the data set's worked solution, or the latter where no rollout is correct."""
+    """Source of positive states: correct rollouts, the data set's worked solution, or the solution only if no rollout is correct."""
     mining: Literal["reward", "random"] = "reward"
-    """How positives and negatives are drawn: by reward, or at random among the valid rollouts (ablation)."""
+    """Choice of positives and negatives: by reward, or at random among the valid rollouts (ablation)."""
     stability_rolls: Annotated[int, Field(ge=0)] = 0
-    """Continuations sampled again from each mined prefix, to see whether its outcome comes back; 0: not measured."""
+    """Continuations sampled again from each mined prefix, to see whether its outcome repeats; 0: not measured."""
 
 
 def _known_selector(name: str) -> str:
@@ -141,11 +141,11 @@ class BasisConfig(Section):
     min_per_control_point: Annotated[int, Field(ge=0)] = 8
     """Entries forced in at every control point, best quality first."""
     similarity: Similarity = "cosine"
-    """Where keys and states are compared, in selection and retrieval alike: as they are (published), centred, or whitened."""
+    """Space in which selection and retrieval compare keys and states: as they are (published), centred, or whitened."""
     quality: Literal["mined", "measured"] = "mined"
-    """What counts as quality: the reward gap of the rollouts, or the measured causal advantage (`stir causal`); actions not above 0 go."""
+    """Quality of an action: the rollouts' reward gap, or the measured causal advantage (`stir causal`), if above 0."""
     keep_unreachable: bool = False
-    """Keep entries at the last control point, which retrieval never asks for (the published code does)."""
+    """Keep entries at the last control point, which are never retrieved (the published code keeps them)."""
 
 
 class GateConfig(Section):
@@ -172,11 +172,11 @@ class GateConfig(Section):
     min_entries: Annotated[int, Field(ge=1)] = 1
     """Nothing is retrieved at a control point with fewer entries."""
     min_tool_m: Annotated[int, Field(ge=1)] | None = None
-    """First control point that may be steered; none means 1."""
+    """First control point that may be steered; none is 1."""
     max_tool_m: Annotated[int, Field(ge=1)] | None = None
-    """Last control point that may be steered; none means M - 1."""
+    """Last control point that may be steered; none is M - 1."""
     preview_scale: Literal["unit", "committed"] = "unit"
-    """Preview at scale 1 as published, or at k_scale * beta * A, which is then also what is committed."""
+    """Preview at scale 1 as published, or at k_scale * beta * A, which is then also the committed scale."""
     persistence: Literal["ephemeral", "persistent"] = "ephemeral"
     """Whether an impulse's keys and values last for its own step (published) or stay in the cache."""
     noise: Literal["unit", "matched"] = "unit"
@@ -187,17 +187,17 @@ class DecodeConfig(Section):
     """How held-out answers are decoded."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Budget of committed tokens; probe tokens are counted apart."""
+    """Budget of committed tokens; probe tokens are counted separately."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus mass that is sampled from."""
+    """Nucleus sampling: the probability mass to sample from."""
     batch_problems: Annotated[int, Field(ge=1)] = 8
     """Problems decoded side by side; results do not depend on it."""
 
 
 class RunConfig(Section):
-    """One reproducible experiment: everything that its results depend on."""
+    """One reproducible experiment: all settings that its results depend on."""
 
     seed: int = 0
     """Seed of the run; every random choice derives from it by name."""
@@ -215,7 +215,7 @@ class RunConfig(Section):
 
 
 def config_from(data: dict[str, Any]) -> RunConfig:
-    """Validate a plain mapping (from TOML or JSON); a misspelt key is answered with the right word.
+    """Validate a plain mapping (from TOML or JSON); for a misspelt key the error suggests the right one.
 
     Raises:
         ConfigError: one line that names the key or value and the remedy.
@@ -224,7 +224,7 @@ def config_from(data: dict[str, Any]) -> RunConfig:
 
 
 def section_from(section: type[SectionT], data: Mapping[str, Any]) -> SectionT:
-    """The same for any section.
+    """Validate a plain mapping as a section.
 
     Raises:
         ConfigError: one line that names the key or value and the remedy.
@@ -242,7 +242,7 @@ def with_changes(config: SectionT, **values: Any) -> SectionT:
         with_changes(run.config, seed=1, gate={"rho": 0.0})    # a RunConfig; the gate's other keys stay
 
     Args:
-        values: new values by key; for a section, a mapping of the keys that change, or a whole section.
+        values: new values by key; for a section, a mapping of the changed keys, or a whole section.
 
     Raises:
         ConfigError: one line that names the key or value and the remedy.
@@ -259,16 +259,16 @@ def _merged(config: Section, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
-    """Every unusable key or value of a mapping, by section (``""``: keys outside all sections), one line each; empty when all is well."""
+    """A line for every unusable key or value of a mapping, by section (``""``: keys outside all sections); empty if all are usable."""
     try:
         RunConfig.model_validate(data)
     except ValidationError as error:
-        found: dict[str, list[str]] = {}
+        lines: dict[str, list[str]] = {}
         for each in error.errors():
             first = str(each["loc"][0])
             section = first if first in RunConfig.model_fields and _keys_at((first,)) else ""
-            found.setdefault(section, []).append(_line(each))
-        return found
+            lines.setdefault(section, []).append(_line(each))
+        return lines
     return {}
 
 
@@ -280,8 +280,8 @@ def digest_of(*parts: Any) -> str:
 
 STAGES = ["rollouts", "states", "actions", "basis", "steered"]
 STAGES += [name for name in _modules("stages") if name not in (*STAGES, "pipeline", "stage")]
-"""The stages of a run, in order; ``stages/<name>.py`` declares each. A new file there, or ``stages.stage.register_stage``, adds one at the
-end."""
+"""The stages of a run, in order; ``stages/<name>.py`` defines each. A new file there, or ``stages.stage.register_stage``, adds another at
+the end."""
 
 
 def resolve_layers(specs: tuple[LayerSpec, ...] | None, n_layers: int) -> tuple[int, ...]:

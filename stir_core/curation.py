@@ -1,8 +1,7 @@
 """A reader's judgement of a library, as a history of edits: star, tag, note, exclude, rename, merge.
 
-The history is the only truth: what stands is a pure fold of its edits, so that any version can be shown again and nothing is ever
-deleted (taking back is an edit too). Knows no file and no clock; ``store.curation`` keeps the history, ``store.curated`` makes a
-library of it.
+The judgement is a pure fold over the history of edits, so every version can be shown again and nothing is ever deleted (an undo is an edit
+too). This module uses no file and no clock; ``store.curation`` stores the history, ``store.curated`` makes a library from it.
 """
 
 import hashlib
@@ -17,9 +16,9 @@ from stir_core.errors import CurationError
 from stir_core.records import Entry, Record
 
 EditKind = Literal["star", "unstar", "tag", "untag", "note", "exclude", "include", "reselect", "rename", "merge", "split"]
-"""``include`` keeps an entry that selection dropped, ``exclude`` drops one that it kept, ``reselect`` leaves it to selection again."""
+"""``include`` keeps an entry that selection dropped, ``exclude`` drops one that it kept, ``reselect`` follows selection again."""
 NAME = re.compile(r"[\w.:+-](?:[\w .:+-]{0,46}[\w.:+-])?")
-"""What tags and display names look like."""
+"""Tags and display names that are allowed."""
 MAX_NOTE, MAX_WHY, MAX_WHO = 4000, 1000, 64
 _WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z")
 _NEEDS_NAME = ("tag", "untag", "merge")
@@ -28,11 +27,11 @@ _TAKES_NOTHING = ("star", "unstar", *_FATES, "split")
 
 
 class Edit(Record):
-    """One thing that somebody did to some entries, and why."""
+    """One edit of some entries, with its author, time and reason."""
 
     kind: EditKind
     entries: tuple[str, ...]
-    """Ids of entries (or of merged ones); for ``merge`` the members, for ``split`` the merged entries that end."""
+    """Ids of entries, mined or merged; for ``merge`` the members, for ``split`` the merged entries."""
     value: str | None = None
     """The tag, the note (``None`` clears it), the display name (``None``: the id again), or the id of a merged entry."""
     who: str
@@ -40,7 +39,7 @@ class Edit(Record):
     """ISO 8601 in UTC, e.g. ``"2026-11-21T17:33:14Z"``."""
     why: str = ""
     undoes: int | None = None
-    """Number of the edit that this one takes back, wholly or in part."""
+    """Number of the edit that this one undoes, wholly or in part."""
 
     @field_validator("when")
     @classmethod
@@ -51,9 +50,9 @@ class Edit(Record):
 
     @field_validator("who")
     @classmethod
-    def _somebody(cls, who: str) -> str:
+    def _printable(cls, who: str) -> str:
         if not who.strip() or len(who) > MAX_WHO or not who.isprintable():
-            raise ValueError(f"the name {who[:MAX_WHO]!r} of who edits must be 1 to {MAX_WHO} printable characters: set STIR_USER")
+            raise ValueError(f"the name {who[:MAX_WHO]!r} of the author must be 1 to {MAX_WHO} printable characters: set STIR_USER")
         return who
 
     @field_validator("why")
@@ -84,32 +83,32 @@ class Edit(Record):
 
 
 class Recorded(Record):
-    """A line of the history: an edit, and what it was made on."""
+    """A line of the history: an edit, and the entries that it applies to."""
 
     number: int
     """1 for the first."""
     actions: str
-    """Digest of the actions stage whose entries the edit names; edits of another one never apply."""
+    """Digest of the actions stage whose entries the edit names; it applies to no other."""
     before: str
-    """SHA-256 of the line before, ``""`` for the first: a changed or lost line is noticed."""
+    """SHA-256 of the line before it (``""`` for the first), so that a changed or lost line is noticed."""
     edit: Edit
 
 
 class Judged(NamedTuple):
-    """What stands for one entry."""
+    """The judgement of one entry."""
 
     starred: bool = False
     tags: tuple[str, ...] = ()
     note: str | None = None
     fate: Literal["in", "out"] | None = None
-    """Kept by hand, excluded by hand; ``None``: as selection had it."""
+    """Included or excluded by hand; ``None``: as selected."""
     name: str | None = None
     """Display name; ``None``: its id."""
     merged_into: str | None = None
 
     @property
     def excluded(self) -> bool:
-        """Taken out of the library by hand."""
+        """True when the entry was excluded by hand."""
         return self.fate == "out"
 
 
@@ -117,15 +116,15 @@ UNTOUCHED = Judged()
 
 
 class Judgement(NamedTuple):
-    """What stands after some edits."""
+    """The state after some edits."""
 
     entries: Mapping[str, Judged]
-    """Entries that an edit has touched; all others are :data:`UNTOUCHED`."""
+    """The edited entries; all others are :data:`UNTOUCHED`."""
     merges: Mapping[str, tuple[str, ...]]
     """Members of every merged entry, by its id."""
 
     def of(self, entry_id: str) -> Judged:
-        """What stands for an entry, touched or not."""
+        """The judgement of an entry, edited or not."""
         return self.entries.get(entry_id, UNTOUCHED)
 
     def tags(self) -> tuple[str, ...]:
@@ -142,23 +141,23 @@ class Judgement(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What two versions say differently about an entry."""
+    """One difference of an entry between two versions."""
 
     entry_id: str
     field: str
     """``"star"``, ``"tags"``, ``"note"``, ``"library"``, ``"name"`` or ``"merged into"``."""
     before: str
-    """In words; ``""``: nothing."""
+    """The field as text; ``""``: empty."""
     after: str
 
 
 def make_edit(
     kind: EditKind, entries: Iterable[str], value: str | None = None, *, who: str, when: str, why: str = "", undoes: int | None = None
 ) -> Edit:
-    """An edit, checked; a merge gets the id that its members give.
+    """A checked edit; the id of a merge is derived from its members.
 
     Raises:
-        CurationError: a tag, name, note or list of entries that cannot stand, in one line.
+        CurationError: an unusable tag, name, note or list of entries, in one line.
     """
     ids = tuple(dict.fromkeys(entries))
     if kind == "merge":
@@ -174,15 +173,15 @@ def make_edit(
 
 
 def merged_id(members: Iterable[str]) -> str:
-    """The id of a merged entry: the same members give the same id, in whatever order."""
+    """The id of a merged entry; the order of its members does not matter."""
     return "x" + hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()[:8] + "c"
 
 
 def fold(edits: Iterable[Edit], since: Judgement | None = None) -> Judgement:
-    """What stands after ``edits``, in order, on nothing or on what stood before them.
+    """The judgement after ``edits``, in order, beginning with ``since``.
 
     Raises:
-        CurationError: an edit splits what was never merged.
+        CurationError: an edit splits an entry that is not merged.
     """
     entries: dict[str, Judged] = dict(since.entries) if since else {}
     merges: dict[str, tuple[str, ...]] = dict(since.merges) if since else {}
@@ -193,7 +192,7 @@ def fold(edits: Iterable[Edit], since: Judgement | None = None) -> Judgement:
             if edit.kind != "split":
                 entries[id_] = _judged(entries.get(id_, UNTOUCHED), edit)
             elif id_ not in merges:
-                raise CurationError(f"{id_} is no merged entry: it cannot be split")
+                raise CurationError(f"{id_} is not a merged entry: it cannot be split")
             else:
                 for member in merges.pop(id_):
                     entries[member] = entries[member]._replace(merged_into=None)
@@ -217,11 +216,11 @@ def _judged(now: Judged, edit: Edit) -> Judged:
             return now._replace(name=value)
         case "merge":
             return now._replace(merged_into=value)
-    raise CurationError(f"{edit.kind} cannot be done to {edit.entries[0]}")
+    raise CurationError(f"{edit.kind} is not possible for {edit.entries[0]}")
 
 
 def check(edit: Edit, standing: Judgement, entries: Mapping[str, Entry]) -> None:
-    """Refuse an edit that cannot be made where ``standing`` stands on a run's ``entries``.
+    """Refuse an edit that is not possible after the judgement ``standing`` of a run's ``entries``.
 
     Raises:
         CurationError: an unknown entry, a merge across control points or layers or of null entries, a name that is taken.
@@ -235,7 +234,7 @@ def check(edit: Edit, standing: Judgement, entries: Mapping[str, Entry]) -> None
         if edit.kind in _FATES and (whole := standing.of(id_).merged_into):
             raise CurationError(f"{id_} is part of {whole}: split that first, or {edit.kind} all of it")
         if edit.kind == "split" and id_ not in standing.merges:
-            raise CurationError(f"{id_} is no merged entry: it cannot be split")
+            raise CurationError(f"{id_} is not a merged entry: it cannot be split")
     if edit.kind == "rename" and edit.value is not None:
         taken = {judged.name: id_ for id_, judged in standing.entries.items() if judged.name and id_ not in edit.entries}
         owner = edit.value if edit.value in known - set(edit.entries) else taken.get(edit.value)
@@ -260,7 +259,9 @@ def _check_merge(edit: Edit, standing: Judgement, entries: Mapping[str, Entry]) 
             ("kind", first.kind, other.kind),
         ):
             if one != two:
-                raise CurationError(f"{first.id} and {other.id} cannot be merged: {what} {one} and {two}; merge entries of one place only")
+                raise CurationError(
+                    f"{first.id} and {other.id} cannot be merged: {what} {one} and {two}; merge entries of one control point and layer"
+                )
     if first.kind == "null":
         raise CurationError(f"{first.id} and {others[0].id} are null entries, which carry no action: merge corrective ones")
     if bad := [entry for entry in (first, *others) if entry.quality <= 0]:
@@ -274,33 +275,33 @@ def merge_weights(members: Sequence[Entry]) -> tuple[float, ...]:
 
 
 def taken_back(number: int, history: Sequence[Recorded], *, who: str, when: str, why: str = "") -> tuple[Edit, ...]:
-    """The edits that take edit ``number`` back: for every entry where what it left still stands, what was there before.
+    """The edits that undo edit ``number``: for every entry on which its result is still in force, the state before it.
 
     Raises:
-        CurationError: no such edit in ``history``, or nothing of it stands any more.
+        CurationError: no such edit in ``history``, or later edits have replaced all of its results.
     """
     at = next((i for i, line in enumerate(history) if line.number == number), None)
     if at is None:
         raise CurationError(f"there is no edit {number} that applies to this library: `stir curate RUN history` lists them")
     edits = [line.edit for line in history]
     edit, before, after, now = edits[at], fold(edits[:at]), fold(edits[: at + 1]), fold(edits)
-    found: dict[tuple[EditKind, str | None], list[str]] = {}
+    inverses: dict[tuple[EditKind, str | None], list[str]] = {}
     if edit.kind == "merge":
-        found = {("split", None): [edit.value]} if edit.value is not None and edit.value in now.merges else {}
+        inverses = {("split", None): [edit.value]} if edit.value is not None and edit.value in now.merges else {}
     elif edit.kind == "split":
-        found = {("merge", id_): list(before.merges[id_]) for id_ in edit.entries if id_ not in now.merges}
+        inverses = {("merge", id_): list(before.merges[id_]) for id_ in edit.entries if id_ not in now.merges}
     else:
         for id_ in edit.entries:
             was, made, stands = before.of(id_), after.of(id_), now.of(id_)
             if was != made and (inverse := _inverse(edit, was, made, stands)):
-                found.setdefault(inverse, []).append(id_)
-    if not found:
+                inverses.setdefault(inverse, []).append(id_)
+    if not inverses:
         raise CurationError(f"nothing of edit {number} ({edit.kind}) is left to take back: later edits changed it, or it changed nothing")
-    return tuple(make_edit(kind, ids, value, who=who, when=when, why=why, undoes=number) for (kind, value), ids in found.items())
+    return tuple(make_edit(kind, ids, value, who=who, when=when, why=why, undoes=number) for (kind, value), ids in inverses.items())
 
 
 def _inverse(edit: Edit, was: Judged, made: Judged, stands: Judged) -> tuple[EditKind, str | None] | None:
-    """What brings one entry back; ``None`` where a later edit has the last word."""
+    """Kind and value of the edit that undoes ``edit`` for one entry; ``None`` if a later edit replaced its result."""
     if edit.kind in ("star", "unstar"):
         return ("star" if was.starred else "unstar", None) if stands.starred == made.starred else None
     if edit.kind in ("tag", "untag"):
@@ -315,14 +316,14 @@ def _inverse(edit: Edit, was: Judged, made: Judged, stands: Judged) -> tuple[Edi
 
 
 def changes(before: Judgement, after: Judgement) -> tuple[Difference, ...]:
-    """Where two versions differ, entry by entry; ``""`` is "nothing"."""
-    found: list[Difference] = []
+    """The differences of two versions, entry by entry."""
+    differences: list[Difference] = []
     for id_ in sorted(before.entries.keys() | after.entries.keys()):
         one, two = before.of(id_), after.of(id_)
         if one != two:
             pairs = zip(_FIELDS, _told(one), _told(two), strict=True)
-            found += [Difference(id_, field, old, new) for field, old, new in pairs if old != new]
-    return tuple(found)
+            differences += [Difference(id_, field, old, new) for field, old, new in pairs if old != new]
+    return tuple(differences)
 
 
 _FIELDS = ("star", "tags", "note", "library", "name", "merged into")
@@ -340,5 +341,5 @@ def _text(text: str, limit: int, what: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"{what} holds half a character at {error.start}: write it again") from None
+        raise ValueError(f"{what} holds an incomplete character at {error.start}: write it again") from None
     return text

@@ -1,12 +1,12 @@
 """The error family: every refusal names the value that was wrong and the remedy, in one line.
 
-Raised anywhere, caught at two borders only: the command line (one line, exit code 2) and a workbench page
-(``st.error``). An exception that is not a :class:`StirError` is a bug and keeps its traceback.
+They are caught in two places only: the command line (one line, exit code 2) and a workbench page (``st.error``). An exception that is not a
+:class:`StirError` is a bug and keeps its traceback.
 """
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of what another library's error says, cut to ``most`` characters: for a refusal of ours that passes it on."""
+    """The first line of another library's error, cut to ``most`` characters, to be quoted in a refusal."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:most]
 
 
@@ -31,15 +31,15 @@ class StoreError(StirError):
 
 
 class MismatchError(StoreError):
-    """An artefact belongs to another model, hook or processing than the one at hand."""
+    """An artefact was made with another model, hook or processing than the present one."""
 
 
 class PromptError(StirError):
-    """A prompt is empty, or longer than the model's context leaves room for."""
+    """A prompt is empty, or too long for the model's context."""
 
 
 class SteeringError(StirError):
-    """An intervention did not do what it promised (never fired, unknown hook, wrong shape)."""
+    """An intervention failed (never fired, unknown hook, wrong shape), or its strength is out of range."""
 
 
 class SelectionError(StirError):

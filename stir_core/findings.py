@@ -1,10 +1,10 @@
-"""Frozen facts of evaluations: answers of methods, comparisons, continuations, and what was concluded from them.
+"""The frozen records of evaluations: answers of methods, comparisons, continuations, and reports.
 
-Records like those of ``records``, which they are made of: strict, immutable, one line of JSON. ``None`` means "not measured".
+Like the records of ``records``, they are strict, immutable, and one line of JSON each. ``None`` means "not measured".
 """
 
 # pyright: reportGeneralTypeIssues=false
-# (a settled request has what a request may leave out: such a field has no default here)
+# (fields that are optional in a request are required in a spec: there they have no default)
 
 from typing import Literal
 
@@ -15,13 +15,13 @@ from stir_core.requests import CausalRequest, EvaluationRequest
 
 
 class Answer(Record):
-    """One problem answered by one method, settled, with all that it cost."""
+    """One problem answered by one method, graded, with its costs."""
 
     method: str
     """Name with its parameters, e.g. ``"self_consistency:k=5"``."""
     problem_id: str
     seed: int
-    """Which repetition; 0 is the first, and the only one of a method without chance."""
+    """Number of the repetition; a deterministic method has 0 only."""
     token_ids: tuple[int, ...]
     """The committed answer."""
     text: str
@@ -29,26 +29,26 @@ class Answer(Record):
     tokens_used: int
     """Committed tokens."""
     probe_tokens: int
-    """Tokens decoded beside the answer: previews, trial answers, the votes that were not kept."""
+    """Tokens decoded beside the answer: previews, trial answers, discarded votes."""
     reused_tokens: int = 0
-    """Tokens that count as committed and as probe tokens, but were decoded once."""
+    """Tokens that are included in both counts, but were decoded once."""
     prompt_tokens: int
-    """Tokens of the prompt, counted once for each time that it was read."""
+    """Tokens of the prompt, counted each time that it was read."""
     forward_tokens: int
-    """Token positions run through the model, all of the above included."""
+    """Token positions run through the model, including all of the above."""
     flops: float
     """Floating-point operations of those passes, by formula."""
     seconds: float | None = None
-    """Share of the batch's wall-clock time; the shares of a method add up to what it took."""
+    """Share of the batch's wall-clock time; the shares of a method add up to its time."""
     verdict: Verdict | None = None
     trace: Trace | None = None
     """Steps and decisions, for methods that go step by step."""
     facts: dict[str, float | int | str] = Field(default_factory=dict)
-    """What the method itself has to say, e.g. the confidence at which it stopped."""
+    """The method's own measurements, e.g. the confidence at which it stopped."""
 
     @property
     def decoded(self) -> int:
-        """Tokens decoded for this answer: committed and probe, those that were both counted once."""
+        """Tokens decoded for this answer: committed and probe, reused ones counted once."""
         return self.tokens_used + self.probe_tokens - self.reused_tokens
 
 
@@ -61,7 +61,7 @@ class Estimate(Record):
 
 
 class Leak(Record):
-    """An evaluation problem that was mined, word for word or nearly so."""
+    """An evaluation problem that was also mined, exactly or nearly."""
 
     problem_id: str
     mined_id: str
@@ -70,7 +70,7 @@ class Leak(Record):
 
 
 class EvaluationSpec(Record, EvaluationRequest):
-    """What an evaluation compares: the request as it was settled before the first token, and what it was asked of."""
+    """The settings of an evaluation: the request with all values settled before the first token, and its run, library and model."""
 
     label: str
     task: str
@@ -80,21 +80,21 @@ class EvaluationSpec(Record, EvaluationRequest):
     template: str
     system: str | None = None
     gate: dict[str, float | int | str | None]
-    """The run's own gate, which ``stir`` without parameters uses."""
+    """The run's own gate, which the method ``stir`` without parameters uses."""
     run: str
     config_digest: str
     """Digest of the run's config."""
     basis: str
     """Digest of the run's control basis."""
     advantages: str | None = None
-    """SHA-256 of the measured advantages that ``library=measured`` is made of; ``None``: no method uses them."""
+    """SHA-256 of the measured advantages that ``library=measured`` is made from; ``None``: no method uses them."""
     curated: str | None = None
-    """Digest of the library that ``library=curated`` was; ``None``: no method uses it."""
+    """Digest of the library ``library=curated``; ``None``: no method uses it."""
     model: ModelIdentity
     seed: int
     leaks: tuple[Leak, ...] = ()
     same_words: int = 0
-    """Problems that repeat a mined one but for its numbers."""
+    """Problems that differ from a mined one in numbers only."""
     command: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class Comparison(Record):
 
     against: str
     won: tuple[str, ...]
-    """Problems that the method got right and the baseline did not (for several seeds: more often right)."""
+    """Problems that the method answered right and the baseline wrong (with several seeds: right more often)."""
     lost: tuple[str, ...]
     tied: int
     difference: Estimate
@@ -115,7 +115,7 @@ class Comparison(Record):
     p_holm: float
     """Holm-corrected over the methods of the report."""
     tokens: Estimate
-    """Decoded tokens (committed and probe, once where they were both) minus the baseline's, a problem; bootstrap over problems."""
+    """Decoded tokens per problem (committed and probe, reused ones once) minus the baseline's; bootstrap over problems."""
     committed: Estimate
     """Committed tokens minus the baseline's."""
 
@@ -135,7 +135,7 @@ class Advantage(Record):
     pairs: int
     """Pairs of continuations, one with and one without it."""
     won: int
-    """Pairs that were right with the action alone; ``lost``: without it alone."""
+    """Pairs that were right only with the action; ``lost``: only without it."""
     lost: int
     p: float
     """Exact McNemar over pairs of continuations (see :class:`ArmEffect`)."""
@@ -152,17 +152,17 @@ class Roll(Record):
     alpha: float
     """Multiple of the arm's vector that was injected; 0 for ``"null"``."""
     rep: int
-    """Continuations with equal ``rep`` draw from the same random stream, whatever their arm."""
+    """Continuations with equal ``rep`` use the same random stream in every arm."""
     correct: bool
     finished: bool
     tokens: int
-    """Tokens of the whole answer, those before the state included."""
+    """Tokens of the whole answer, including those before the state."""
     decoded: int
     """Tokens decoded for this continuation."""
 
 
 class CausalSpec(Record, CausalRequest):
-    """What a causal study measures: the request as it was settled before the first continuation, and what it was asked of."""
+    """The settings of a causal study: the request with all values settled before the first continuation, and its run and model."""
 
     task: str
     levels: tuple[str, ...] = ()
@@ -191,29 +191,29 @@ class ArmEffect(Record):
     won: int
     lost: int
     p: float
-    """Exact McNemar over pairs of continuations (which ignores that those of one state are alike)."""
+    """Exact McNemar over pairs of continuations (which ignores that pairs of one state are correlated)."""
 
 
 class Predictor(Record):
-    """How well something that the gate sees ranks the candidates by what they really do."""
+    """How well a quantity of the gate ranks the candidates by their measured effect."""
 
     name: str
     points: int
     """(state, candidate) pairs."""
     spearman: float | None
-    """Rank correlation with the measured advantage; ``None`` where it is not defined."""
+    """Rank correlation with the measured advantage; ``None``: not defined."""
     low: float | None
     high: float | None
     """Ends of its 95 % interval, bootstrap over states."""
     auc: float | None
-    """Area under the ROC curve for "advantage above 0" against "below 0"; ``None`` when one of the two is missing."""
+    """Area under the ROC curve for "advantage above 0" against "below 0"; ``None``: one of the two classes is empty."""
     positives: int
     negatives: int
     """Points with an advantage above 0, and below."""
 
 
 class Bin(Record):
-    """Candidates of similar predicted margin, and what they really did."""
+    """Candidates of similar predicted margin, and their measured effect."""
 
     low: float
     high: float
@@ -245,12 +245,12 @@ class CausalPoint(Record):
 
 
 class CausalReport(Record):
-    """What a causal study found."""
+    """The results of a causal study."""
 
     spec: CausalSpec
     states: int
     planned: int
-    """States that would be measured with enough budget."""
+    """States that would be measured without the budget's limit."""
     rolls: int
     tokens: int
     """Decoded in all continuations."""
@@ -265,7 +265,7 @@ class CriticalRoll(Record):
     """One continuation of a wrong answer, from one of its tokens."""
 
     position: int
-    """Tokens of the answer that were kept."""
+    """Number of the answer's tokens before the continuation."""
     rep: int
     correct: bool
     finished: bool
@@ -284,7 +284,7 @@ class CriticalPoint(Record):
 
 
 class CriticalTrace(Record):
-    """Where a wrong answer was lost."""
+    """The token at which a wrong answer was lost."""
 
     problem_id: str
     of: str
@@ -293,18 +293,18 @@ class CriticalTrace(Record):
     token_ids: tuple[int, ...]
     points: tuple[CriticalPoint, ...]
     lost_at: int | None
-    """Position behind the largest fall of the rate; ``None`` where it never falls."""
+    """Position after the largest fall of the rate; ``None``: it never falls."""
     fall: float
     control_points: tuple[int, ...]
-    """Tokens after which a step was finished."""
+    """Positions at which a step ends."""
     steered_at: tuple[int, ...]
-    """Those of them at which an action was committed."""
+    """The control points at which an action was committed."""
     pieces: tuple[str, ...] = ()
-    """Text of the tokens from each point to the next; empty in files made before it was kept."""
+    """Text of the tokens from each point to the next; empty in files made before it was stored."""
 
 
 class MethodReport(Record):
-    """One method of an evaluation: how often it was right, and what that cost."""
+    """One method of an evaluation: its accuracy and its costs."""
 
     name: str
     about: str
@@ -320,31 +320,31 @@ class MethodReport(Record):
     """Mean tokens an answer; likewise below."""
     probe: float
     reused: float = 0.0
-    """Counted in both of the above, decoded once."""
+    """Included in both of the above, decoded once."""
     prompt: float
     forward: float
     flops: float
     seconds: float | None
     repeated_2: float
-    """Mean share of token 2-grams (3-grams below) that stood before in the same answer."""
+    """Mean share of token 2-grams (below: 3-grams) that occur earlier in the same answer."""
     repeated_3: float
     zlib_ratio: float
     """Mean compressed size over plain size: low is repetitive."""
     commits: float | None = None
-    """Mean impulses an answer; ``None`` for methods that have none."""
+    """Mean impulses an answer; ``None`` for methods without impulses."""
     versus: Comparison | None = None
 
     @property
     def total(self) -> float:
-        """Mean decoded tokens: committed and probe, those that were both counted once."""
+        """Mean decoded tokens: committed and probe, reused ones counted once."""
         return self.committed + self.probe - self.reused
 
 
 class EvaluationReport(Record):
-    """Everything that an evaluation found, ready to be shown."""
+    """The results of an evaluation."""
 
     spec: EvaluationSpec
     complete: bool
     problems: int
-    """Problems that every method has answered; all figures are over these."""
+    """Number of problems that every method has answered; all figures are over these."""
     methods: tuple[MethodReport, ...]

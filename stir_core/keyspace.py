@@ -1,8 +1,8 @@
 """The space in which keys and states are compared: as they are, centred, or whitened.
 
-Residual states are strongly anisotropic (two states of unrelated texts have a cosine far above 0), so the plain cosine ranks them by what
-they all share. Centring takes the mean key of a layer away; whitening also gives every direction the same variance. Plain is
-the published choice and the default. Knows arrays only, no files and no model.
+Residual states are strongly anisotropic (two states of unrelated texts have a cosine far above 0), so the plain cosine ranks them mainly by
+their common mean. Centring subtracts the mean key of a layer; whitening also gives every direction the same variance. The plain cosine is
+the published choice and the default. This module knows arrays only, no files and no model.
 """
 
 from typing import Literal, NamedTuple
@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 Similarity = Literal["cosine", "centred", "whitened"]
-"""How keys and states are mapped before their cosine is taken."""
+"""The map of keys and states before their cosine is computed."""
 
 
 class KeySpace(NamedTuple):
-    """A linear map for each layer, fitted to a run's keys; cosines are taken behind it."""
+    """An affine map for each layer, fitted to a run's keys; cosines are computed after it."""
 
     kind: Similarity
     means: dict[int, Float[np.ndarray, "d"]]
@@ -23,7 +23,7 @@ class KeySpace(NamedTuple):
     """Inverse square roots of the covariances; empty unless whitened."""
 
     def apply(self, layer: int, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        """Rows of a layer in this space; a layer that it was not fitted to stays as it is."""
+        """Rows of a layer in this space; rows of a layer without a fit are returned unchanged."""
         if layer not in self.means:
             return rows
         moved = rows - self.means[layer]
@@ -34,7 +34,7 @@ def fit_space(kind: Similarity, keys: Float[np.ndarray, "n d"], layers: list[int
     """Fit the space to raw keys; ``layers[i]`` is the layer of key i.
 
     The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), since there are mostly fewer keys than
-    dimensions. With fewer than two keys a layer has no mean worth taking away, and stays as it is.
+    dimensions. A layer with fewer than two keys is not fitted.
     """
     means: dict[int, np.ndarray] = {}
     maps: dict[int, np.ndarray] = {}
@@ -54,7 +54,7 @@ def fit_space(kind: Similarity, keys: Float[np.ndarray, "n d"], layers: list[int
 
 
 def apply_space(space: KeySpace, keys: Float[np.ndarray, "n d"], layers: list[int]) -> Float[np.ndarray, "n d"]:
-    """Keys of several layers in the space, each by its own layer's map; the plain space gives them back unchanged."""
+    """Keys of several layers in the space, each mapped by its own layer; the plain space returns them unchanged."""
     if space.kind == "cosine":
         return keys
     moved = np.asarray(keys, np.float64).copy()

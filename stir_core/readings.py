@@ -1,28 +1,28 @@
-"""What a model had to say at each token of an answer that is already there: with the impulses that were live, and without any.
+"""A model's predictions at each token of a recorded answer: with the impulses of that answer, and without any.
 
-No tensors, and nothing of the size of a vocabulary: scalars and a handful of alternatives a token. All log-probabilities and entropies are
-in nats, at temperature 1, over the whole vocabulary.
+These records hold scalars and a few alternatives for each token, no tensors. All log-probabilities and entropies are in nats, at
+temperature 1, over the whole vocabulary.
 """
 
 from stir_core.records import Record
 
 TOP = 5
-"""Likeliest tokens that are kept of each distribution."""
+"""Number of likeliest tokens to keep of each distribution."""
 
 
 class Alternative(Record):
-    """One token that could have stood here, under both distributions."""
+    """One candidate for a token, under both distributions."""
 
     token_id: int
     text: str
     logprob: float
     """Under the model that decoded the answer."""
     unsteered_logprob: float
-    """Under the unsteered model behind the same prefix."""
+    """Under the unsteered model after the same prefix."""
 
 
 class TokenReading(Record):
-    """One committed token, read again behind the prefix that it was decoded behind."""
+    """One committed token, with its predictions after the same prefix."""
 
     m: int
     """The control point that its step begins at."""
@@ -30,15 +30,15 @@ class TokenReading(Record):
     """0-based place in the answer's ``token_ids``."""
     token_id: int
     text: str
-    """The token by itself, special tokens included; half a character is drawn as U+FFFD."""
+    """The token's own text, also for special tokens; an incomplete character is U+FFFD."""
     live: bool
     """Whether an impulse acted on its distribution."""
     logprob: float
     """Of the committed token, under the model that decoded it (steered where an impulse was live)."""
     unsteered_logprob: float
-    """Of the committed token, under the unsteered model behind the same prefix."""
+    """Of the committed token, under the unsteered model after the same prefix."""
     rank: int
-    """1 + the number of tokens that were likelier, under the model that decoded it."""
+    """1 + the number of likelier tokens, under the model that decoded it."""
     unsteered_rank: int
     entropy: float
     unsteered_entropy: float
@@ -49,5 +49,5 @@ class TokenReading(Record):
 
     @property
     def change(self) -> float:
-        """What the impulses did to the committed token's log-probability: steered minus unsteered."""
+        """Effect of the impulses on the committed token's log-probability: steered minus unsteered."""
         return self.logprob - self.unsteered_logprob

@@ -1,4 +1,4 @@
-"""Frozen facts that the stages hand to each other. No tensors: those lie beside them in safetensors files.
+"""The frozen records that the stages exchange. They hold no tensors: those are in safetensors files beside them.
 
 Every record is strict (unknown fields are refused) and round-trips through one line of JSON. ``None`` always means
 "not measured" or "does not apply"; it never stands for a number.
@@ -17,7 +17,7 @@ Finish = Literal["stop", "length", "delimiter"]
 
 Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_choice"]
 """The method or an ablation of it; an answer with ``"no_memory"``, the paper's ablation, is a vanilla answer."""
-# The word "no_memory" stays, although we say vanilla elsewhere: digests of settings are made of it, and runs are found again by them.
+# The word "no_memory" stays, although it is called vanilla elsewhere: digests of settings contain it, and runs are found by their digests.
 
 
 def null_word(word: Any) -> Any:
@@ -26,7 +26,7 @@ def null_word(word: Any) -> Any:
 
 
 Arm = Annotated[str, BeforeValidator(null_word)]
-"""What is injected: an entry's id, or a word such as ``"null"`` for no impulse."""
+"""The injected vector: an entry's id, or a word such as ``"null"`` for no impulse."""
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
@@ -37,7 +37,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     def replaced(self: RecordT, **values: Any) -> RecordT:
-        """A copy with other values, which are not validated again: for facts that our own code made; settings go through ``with_changes``.
+        """A copy with other values, which are not validated again. Settings are changed by ``with_changes``, which validates.
 
         Raises:
             TypeError: the record has no such field.
@@ -48,20 +48,20 @@ class Record(BaseModel):
 
 
 class Progress(NamedTuple):
-    """How far a command has come with one kind of work."""
+    """The progress of one kind of work."""
 
     stage: str
-    """What is being made, e.g. ``"rollouts"`` or ``"eval"``."""
+    """Name of the work, e.g. ``"rollouts"`` or ``"eval"``."""
     done: int
     total: int
     unit: str
-    """What is counted, e.g. ``"answers"``."""
+    """Name of the counted items, e.g. ``"answers"``."""
     tokens: int = 0
-    """Tokens decoded for it so far."""
+    """Tokens decoded so far."""
 
 
 OnProgress = Callable[[Progress], None]
-"""What every long command calls as it goes."""
+"""Callback that every long command calls during its work."""
 
 
 class Problem(Record):
@@ -73,33 +73,33 @@ class Problem(Record):
     split: str
     question: str
     answer: str
-    """The gold answer in the form that grading expects: LaTeX, a number, a letter, or yes / no."""
+    """The gold answer in the form for grading: LaTeX, a number, a letter, or yes / no."""
     kind: AnswerKind
     choices: tuple[str, ...] = ()
     """For ``kind="choice"``: the texts of A, B, C, ... in order."""
     solution: str | None = None
-    """The data set's own worked solution, where there is one (needed by ``pos_source = "gold"``)."""
+    """The data set's worked solution, if it has one (needed by ``pos_source = "gold"``)."""
     level: str | None = None
-    """A difficulty or subject label of the data set's own, for tables."""
+    """The data set's label of difficulty or subject, for tables."""
 
 
 class Verdict(Record):
-    """What a grader saw in an answer, and what it made of it."""
+    """A grader's result for one answer."""
 
     correct: bool
     extracted: str | None
-    """The answer that was found, as text; ``None`` when there was none."""
+    """The final answer as text; ``None``: the text states none."""
     gold: str
     method: str
-    """How it was found and compared, e.g. ``"boxed, math-verify"`` or ``"letter, equality"``."""
+    """How it was extracted and compared, e.g. ``"boxed, math-verify"`` or ``"letter, equality"``."""
     reason: str
-    """One line for a reader: why it is right, wrong or not there."""
+    """One line for a reader: why the answer is right, wrong or missing."""
     finished: bool
-    """False when no final answer was stated (cut off, or still trying)."""
+    """False when no final answer was stated (cut off, or unfinished)."""
 
 
 class Rollout(Record):
-    """One sampled answer to one problem, with its boundaries as token positions."""
+    """One sampled answer to one problem, with its step boundaries as token positions."""
 
     problem_id: str
     k: int
@@ -107,7 +107,7 @@ class Rollout(Record):
     seed: int
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
-    """Generated ids, the end-of-text token included when there is one."""
+    """Generated ids, including the end-of-text token if there is one."""
     text: str
     finish: Finish
     boundaries: tuple[int, ...]
@@ -124,7 +124,7 @@ class Rollout(Record):
 
 
 class Pair(Record):
-    """Right and wrong rollouts of one problem that are set against each other at one control point, before any state is looked at."""
+    """Right and wrong rollouts of one problem to contrast at one control point; chosen before states are read."""
 
     problem_id: str
     m: int
@@ -144,7 +144,7 @@ class Pair(Record):
 
 
 class StateRow(Record):
-    """Where a row of ``states.safetensors`` comes from: the residual stream at one control point of one rollout."""
+    """The origin of a row of ``states.safetensors``: the residual stream at one control point of one rollout."""
 
     row: int
     problem_id: str
@@ -157,18 +157,18 @@ class StateRow(Record):
 
 
 class Entry(Record):
-    """One library entry: a key, and for a corrective entry the latent action that it retrieves."""
+    """One library entry: a key and, for a corrective entry, the latent action that it retrieves."""
 
     id: str
     """E.g. ``"p0007c"``: pair 7, corrective. Stable within a run."""
     kind: EntryKind
     pair: int
-    """The mined pair that both its entries share."""
+    """Number of the mined pair; its corrective and its null entry share it."""
     problem_id: str
     m: int
     """Control point: number of finished steps."""
     layer: int
-    """0-based block whose output (``blocks.{layer}.hook_out``) key and action live in."""
+    """0-based block whose output (``blocks.{layer}.hook_out``) is the space of key and action."""
     quality: float
     """Reward gap between the positives and the negatives."""
     reward_pos: float
@@ -185,11 +185,11 @@ class Entry(Record):
     """Euclidean, in residual-stream units; likewise for the action."""
     action_norm: float | None
     reachable: bool
-    """False at m = M: retrieval only ever asks for control points 1..M-1."""
+    """False at m = M: retrieval uses control points 1..M-1 only."""
 
 
 class Continuation(Record):
-    """One answer sampled again from a mined prefix: does its outcome come back?"""
+    """One answer sampled again from a mined prefix, to see whether its outcome repeats."""
 
     problem_id: str
     source: Literal["rollout", "gold"]
@@ -200,15 +200,15 @@ class Continuation(Record):
     roll: int
     """Which continuation of this prefix, from 0."""
     n_tokens: int
-    """Tokens sampled behind the prefix; 0 when the prefix had used the budget up."""
+    """Tokens sampled after the prefix; 0 when the prefix had used up the budget."""
     finish: Finish
     text: str
-    """The whole answer, prefix included."""
+    """The whole answer, including the prefix."""
     verdict: Verdict
 
 
 class Control(Record):
-    """What tells an action's signal from the confounds of how it was mined (``v``: the action, right minus wrong)."""
+    """Controls for the confounds of an action's mining (``v``: the action, right minus wrong)."""
 
     entry_id: str
     length_cosine: float | None
@@ -222,9 +222,9 @@ class Control(Record):
     shuffled_cosine: float | None
     """Cosine of ``v`` with itself re-estimated under shuffled labels (1: the shuffle drew the true labels); ``None``: its row is zero."""
     permutation_p: float | None
-    """Share of labellings of the same rollouts, the true one included, whose action is at least as long as ``v``."""
+    """Share of labellings of the same rollouts, including the true one, whose action is at least as long as ``v``."""
     permutation_floor: float | None
-    """Smallest p that these rollouts can give: with few of them it is coarse."""
+    """Smallest p that these rollouts can give; with few rollouts it is large."""
     stability_pos: float | None
     """Share of right answers among continuations sampled from the positives' prefixes."""
     stability_neg: float | None
@@ -241,15 +241,15 @@ class Pick(Record):
     rank: int
     entry_id: str
     forced: bool
-    """True when it entered through ``min_per_control_point`` rather than by gain."""
+    """True when it was picked to satisfy ``min_per_control_point``, not by gain."""
     gain: float | None
-    """Marginal gain of the objective when picked; ``None`` where the selector has no such thing."""
+    """Marginal gain of the objective when picked; ``None`` for a selector without gains."""
     quality: float | None = None
-    """Measured quality that it was picked by and that retrieval uses; ``None``: the mined one."""
+    """Measured quality that selection and retrieval use for it; ``None``: the mined quality."""
 
 
 class Retrieved(Record):
-    """One entry that retrieval returned for a step, with its value and, where previewed, its preview."""
+    """One entry that was retrieved for a step, with its value and its preview, if it was previewed."""
 
     entry_id: str
     kind: EntryKind
@@ -263,7 +263,7 @@ class Retrieved(Record):
     """Mean log-probability of the preview tokens under the steered model; ``None`` when not previewed."""
     preview_ids: tuple[int, ...] = ()
     preview_scale: float | None = None
-    """Multiple of the action that the preview injected."""
+    """Multiple of the action that was injected in the preview."""
 
 
 ReasonKind = Literal[
@@ -322,22 +322,22 @@ _SENTENCES: dict[ReasonKind, str] = {
     "no_strength": r"strength is \S+: (?P<entry_id>.+) won at (?P<value>\S+), nothing to inject",
     "above_null": r"(?P<entry_id>.+) (?P<value>\S+) > null (?P<limit>\S+)",
 }
-"""How schema 1 wrote each reason: a sentence. Never changed, since runs on disk hold them."""
+"""The sentences by which schema 1 stored reasons. Never changed, since runs on disk contain them."""
 
 
 class Reason(Record):
-    """Why the gate steered a step or left it alone: the rule that settled it, and the numbers that the rule compared.
+    """Why the gate injected an action at a step or chose null: the deciding rule, and the numbers that it compared.
 
-    ``str(reason)`` words it, and nothing else does: the same words on the command line, in pages, exports and documents.
+    ``str(reason)`` is the only wording: the same text on the command line, in pages, exports and documents.
     """
 
     kind: ReasonKind
     entry_id: str | None = None
-    """The candidate that the rule was about; ``None``: it was about none."""
+    """The candidate of the rule; ``None``: the rule concerns no single candidate."""
     value: float | None = None
-    """What was compared: the candidate's score, the best cosine, the number of entries, or the control point."""
+    """The compared number: the candidate's score, the best cosine, the number of entries, or the control point."""
     limit: float | None = None
-    """What it was compared with: the score of null, or a setting of the gate."""
+    """Its limit: the score of null, or a setting of the gate."""
 
     def __str__(self) -> str:
         return _WORDS[self.kind].format(entry_id=self.entry_id, value=self.value, limit=self.limit)
@@ -345,7 +345,7 @@ class Reason(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_sentence(cls, data: Any) -> Any:
-        """Read what schema 1 stored: the reason in words."""
+        """Read the sentences of schema 1."""
         if not isinstance(data, str):
             return data
         for kind, pattern in _SENTENCES.items():
@@ -364,19 +364,19 @@ class Reason(Record):
 
 
 class StepEvidence(Record):
-    """All that was measured before one step: enough to decide again with other gate parameters, without a model."""
+    """The measurements before one step: enough to decide again with other gate parameters, without a model."""
 
     m: int
-    """Control point: the step about to be decoded is number m + 1."""
+    """Control point: the next step is number m + 1."""
     position: int
-    """Token position (prompt included) of the control point, where an impulse is injected."""
+    """Token position (prompt included) of the control point, at which an impulse is injected."""
     retrieved: tuple[Retrieved, ...] = ()
     n_entries: int = 0
     """Library entries at this control point."""
     null_logprob: float | None = None
     null_preview_ids: tuple[int, ...] = ()
     not_retrieved: Reason | None = None
-    """Why nothing was retrieved; ``None`` when something was."""
+    """Why nothing was retrieved; ``None``: entries were retrieved."""
 
 
 class Scored(Record):
@@ -392,7 +392,7 @@ class Scored(Record):
 
 
 class Decision(Record):
-    """What the gate did at one step, and why."""
+    """The gate's decision at one step, and the reason."""
 
     chosen: str | None
     """Entry id of the committed action; ``None`` when null won."""
@@ -402,7 +402,7 @@ class Decision(Record):
     scored: tuple[Scored, ...] = ()
     """Candidates in preview order (best value first)."""
     reason: Reason
-    """In words, e.g. ``p0003c 1.944 > null 1.871`` or ``best p0003c 0.412 <= null 0.523``."""
+    """Its text is e.g. ``p0003c 1.944 > null 1.871`` or ``best p0003c 0.412 <= null 0.523``."""
 
     @field_validator("reason", mode="before")
     @classmethod
@@ -431,11 +431,11 @@ class StepTrace(Record):
     """Log-probability of each committed token under the model that decoded it (steered where an impulse was live)."""
     probe_tokens: int
     reused_tokens: int = 0
-    """Preview tokens that became the step's first tokens instead of being decoded again; counted among both."""
+    """Preview tokens that became the step's first tokens without being decoded again; included in both counts."""
 
     @property
     def m(self) -> int:
-        """The control point that it begins at: the number of steps before it."""
+        """The control point at which it begins: the number of steps before it."""
         return self.evidence.m
 
 
@@ -452,17 +452,17 @@ class Trace(Record):
     text: str
     finish: Finish
     tokens_used: int
-    """Committed tokens; this is what ``max_new_tokens`` bounds."""
+    """Committed tokens, which ``max_new_tokens`` bounds."""
     probe_tokens: int
     """Tokens decoded in previews."""
     reused_tokens: int = 0
-    """Probe tokens that were committed as they stood; they count as committed and as probe tokens."""
+    """Probe tokens that were committed unchanged; they are included in both counts."""
     forward_tokens: int
-    """Token positions run through the model for this answer, prompt, previews and unsteered passes included."""
+    """Token positions run through the model for this answer, including prompt, previews and unsteered passes."""
     flops: float | None = None
     """Floating-point operations of those passes, by formula (see ``models.cost``)."""
     given: int = 0
-    """Tokens that the answer began with, before anything was decoded; they are counted as committed."""
+    """Tokens that were given as the beginning of the answer; they are counted as committed."""
     seconds: float | None = None
     verdict: Verdict | None = None
 
@@ -478,18 +478,18 @@ class Trace(Record):
 
 
 class ModelIdentity(Record):
-    """What an artefact was made with; two identities that differ in a checked field do not share artefacts."""
+    """The model that an artefact was made with. Artefacts cannot be used with a model that differs in a checked field."""
 
     name: str
-    """What it was loaded by; never checked, since one model has many."""
+    """The name that it was loaded by; never checked, since one model has many names."""
     weights_sha256: str
     """Of the GGUF file, or over the safetensors files (``models.catalogue.weights_digest``)."""
     tokenizer_sha256: str
     """Over vocabulary, merges, special tokens and chat template."""
     processing: Literal["raw"] = "raw"
-    """Always raw: weights neither folded nor centred, so vectors live in Hugging Face coordinates."""
+    """Always raw: weights are neither folded nor centred, so vectors are in Hugging Face coordinates."""
     dtype: str
-    """Numbers that it computes in, e.g. ``"float32"``."""
+    """Its numeric type, e.g. ``"float32"``."""
     architecture: str
     """Class of the Hugging Face model."""
     n_layers: int
@@ -498,7 +498,7 @@ class ModelIdentity(Record):
 
 
 class Manifest(Record):
-    """What a stage folder holds, what it was made from, and with which model."""
+    """The contents of a stage folder, its inputs, and its model."""
 
     schema_version: Literal[1, 2] = 2
     """1: reasons were sentences."""
@@ -508,16 +508,16 @@ class Manifest(Record):
     config_digest: str
     """Digest of the part of the config that this stage and those before it depend on."""
     inputs: dict[str, str] = {}
-    """Digests of the stages that were read, by stage."""
+    """Digests of the stages that it was made from, by stage."""
     files: dict[str, str] = {}
     """SHA-256 of every file in the folder, by name."""
     counts: dict[str, int] = {}
     notes: tuple[str, ...] = ()
-    """Warnings that a reader must see, e.g. that a selection selected nothing."""
+    """Warnings for the reader, e.g. that a selection is empty."""
 
 
 class TokenWeight(Record):
-    """A vocabulary token and how far a direction pushes its logit."""
+    """A vocabulary token, and the change that a direction makes to its logit."""
 
     token_id: int
     text: str
@@ -525,7 +525,7 @@ class TokenWeight(Record):
 
 
 class Lens(Record):
-    """What an action promotes and suppresses when read through the final norm's gain and the unembedding."""
+    """The tokens that an action promotes and suppresses through the final norm's gain and the unembedding."""
 
     entry_id: str
     promoted: tuple[TokenWeight, ...]
@@ -540,13 +540,13 @@ class TokenEvent(Record):
     step: int
     token_id: int
     text: str
-    """Text that this token adds (may be empty while a character is incomplete)."""
+    """Text that this token adds (empty while a character is incomplete)."""
     logprob: float
     """Under the model that decoded it, temperature 1, in nats."""
 
     @property
     def m(self) -> int:
-        """The control point that its step begins at."""
+        """The control point at which its step begins."""
         return self.step - 1
 
 
@@ -562,7 +562,7 @@ class StepEvent(Record):
 
     @property
     def m(self) -> int:
-        """The control point that the step begins at."""
+        """The control point at which the step begins."""
         return self.evidence.m
 
 

@@ -1,4 +1,4 @@
-"""What one impulse does to the model at one place, as frozen records: its impulse response.
+"""The effect of one impulse on the model at one control point, as frozen records: its impulse response.
 
 Sizes are in the residual stream's own units, divergences in nats, ``KL(steered || unsteered)``. ``None``: not measured, or not defined.
 """
@@ -23,11 +23,11 @@ class Spot(Record):
     given: tuple[int, ...]
     """The answer's tokens up to the control point; the impulse is added at the last of them."""
     following: tuple[int, ...] = ()
-    """The recorded tokens of the step behind it; they are read, not decoded again."""
+    """The recorded tokens of the next step; they are read, not decoded again."""
     sim: float | None = None
-    """Recorded cosine of the state with the entry's key, where it was retrieved."""
+    """Recorded cosine of the state with the entry's key; ``None``: it was not retrieved."""
     alpha: float | None = None
-    """Multiple of the action that the gate injected here; ``None``: not this one, or none."""
+    """Multiple of the action that the gate injected here; ``None``: it injected another action, or none."""
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Spot(Record):
 
 
 class ReadToken(Record):
-    """One token of the recorded answer, read again."""
+    """One token of the recorded answer."""
 
     token_id: int
     text: str
@@ -45,16 +45,16 @@ class ReadToken(Record):
 
 
 class LayerResponse(Record):
-    """The disturbance (steered minus unsteered residual) behind one block, at the control point."""
+    """The disturbance (steered minus unsteered residual) after one block, at the control point."""
 
     layer: int
     norm: float
     cosine: float | None
-    """With the injected vector; ``None`` where there is no disturbance."""
+    """With the injected vector; ``None``: no disturbance."""
     relative: float
     """Norm over the norm of the unsteered residual."""
     promoted: tuple[TokenWeight, ...]
-    """Read through the final norm's gain and the unembedding: the direct path from this layer."""
+    """Through the final norm's gain and the unembedding: the direct path from this layer."""
     suppressed: tuple[TokenWeight, ...]
 
 
@@ -69,25 +69,25 @@ class TokenShift(Record):
 
 
 class Dose(Record):
-    """What one strength does: divergence on recorded tokens, and what the model writes by itself."""
+    """The effect of one strength: divergence on recorded tokens, and the model's own continuation."""
 
     alpha: float
     """Multiple of the action."""
     fraction: float
-    """Norm of the impulse over the norm of the unsteered residual where it is added."""
+    """Norm of the impulse over the norm of the unsteered residual at the same point."""
     kl: float
     """At the control point, in nats."""
     kl_following: float | None
-    """Mean over the recorded tokens behind it; ``None`` when there are none."""
+    """Mean over the recorded tokens after the control point; ``None`` when there are none."""
     token_ids: tuple[int, ...]
     """Greedy continuation under the run's own persistence."""
     text: str
     unsteered_logprob: float | None
-    """Mean log-probability of that continuation under the model without an impulse, in nats a token."""
+    """Mean log-probability of that continuation under the unsteered model, in nats a token."""
 
 
 class ImpulseResponse(Record):
-    """One action at one place and strength, measured on the model."""
+    """One action at one control point and strength, measured on the model."""
 
     entry_id: str
     layer: int
@@ -98,7 +98,7 @@ class ImpulseResponse(Record):
     """Norm of the unsteered residual at the control point, at :attr:`layer`."""
     spot: Spot
     tokens: tuple[ReadToken, ...]
-    """The control point's token, then the recorded ones behind it."""
+    """The control point's token, then the recorded tokens after it."""
     layers: tuple[LayerResponse, ...]
     """From the injected layer to the last."""
     relative: tuple[tuple[float, ...], ...]
@@ -108,9 +108,9 @@ class ImpulseResponse(Record):
     kl: tuple[float, ...]
     """At each of :attr:`tokens`."""
     kl_frozen: tuple[float, ...]
-    """The same with every attention pattern held at its unsteered value: what travels without any head looking elsewhere."""
+    """The same with every attention pattern fixed at its unsteered value: the effect without any change of attention."""
     attention_unsteered: tuple[tuple[float, ...], ...]
-    """Attention of the tokens behind the control point to it, block by head, their mean; empty when there are none."""
+    """Mean attention of the tokens after the control point to it, block by head; empty when there are none."""
     attention_steered: tuple[tuple[float, ...], ...]
     doses: tuple[Dose, ...]
     """Weakest first; the first is 0."""

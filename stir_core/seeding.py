@@ -1,4 +1,4 @@
-"""Random choices have names, not positions: a result never depends on batch size, order or neighbours.
+"""Random choices are seeded by name, so that a result never depends on batch size, order or the other answers of a batch.
 
 ``seed_for(7, "rollout", problem_id, k)`` is the same number on every machine and in every batch.
 """
