@@ -1,1 +1,1 @@
-"""What the figures in README.md and RESULTS.md come from. Run as ``python -m benchmarks.NAME``; nothing here is imported by the product."""
+"""The benchmarks of README.md and RESULTS.md: ``python -m benchmarks.NAME``. The product imports nothing from here."""

@@ -16,7 +16,7 @@ BEGIN, END = "<!-- figures: written by python -m benchmarks.all --write -->", "<
 
 
 def reports(name: str, only: list[str], *, quick: bool) -> dict[str, dict[str, Any]]:
-    """All reports by title, each printed to stderr as it comes."""
+    """All reports by title; each result is printed to stderr when it is ready."""
     parts = {
         "decode, float32": lambda: decode.measure(name, "float32", quick=quick),
         "decode, bfloat16": lambda: decode.measure(name, "bfloat16", quick=quick),
@@ -36,7 +36,7 @@ def reports(name: str, only: list[str], *, quick: bool) -> dict[str, dict[str, A
 
 
 def write(path: Path, found: dict[str, dict[str, Any]]) -> None:
-    """Replace what stands between the marks, section by section; sections that were not measured stay."""
+    """Replace the text between the marks, section by section; sections that were not measured stay."""
     text = path.read_text(encoding="utf-8")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
     held = text.split(BEGIN)[1].split(END)[0].split("### ")[1:]
@@ -53,7 +53,7 @@ def write(path: Path, found: dict[str, dict[str, Any]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run everything; exit code 1 when anything that must be equal is not."""
+    """Run everything; exit code 1 if an equality check fails."""
     options = parser("all", __doc__)
     options.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only reports whose title begins so, e.g. steer select")
     options.add_argument("--write", type=Path, help="file with marks to write the tables into")

@@ -1,6 +1,7 @@
 """Plain decoding against Hugging Face ``generate`` and ``bridge.generate``: ``python -m benchmarks.decode [--dtype ...] [--json]``.
 
-All ways decode one prompt greedily to one number of tokens. The Hugging Face peer runs with the faster of its two attention kernels.
+All implementations decode one prompt greedily to the same number of tokens.
+The Hugging Face peer runs with the faster of its two attention kernels.
 """
 
 import sys
@@ -20,7 +21,7 @@ QUESTION = "Tom has 5 apples, buys 3 more and gives 2 to each of his 2 friends. 
 
 
 def ours(model: LoadedModel, ids: list[int], rows: int, tokens: int) -> list[list[int]]:
-    """As many answers to one prompt, which is read once for all of them."""
+    """Several answers to one prompt, which is read once for all of them."""
     strands = [Strand(str(i), tokens) for i in range(rows)]
 
     def answer(seat: Seat, strand: Strand) -> Steps[None]:

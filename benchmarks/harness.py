@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, ratios pair by pair, the machine, and tables.
+"""Shared code of the benchmarks: interleaved timing, paired ratios, the machine, and tables.
 
 Machines are shared and their speed drifts, so every figure is a ratio against a peer that was measured in turn, A B A B, in the same run.
 """
@@ -23,7 +23,7 @@ Times = dict[str, list[float]]
 
 
 def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, *, warmup: int = 1) -> Times:
-    """Seconds of every way, by name, measured in turn ``rounds`` times."""
+    """Seconds of every implementation, by name, measured in turn ``rounds`` times."""
     times: Times = {name: [] for name in ways}
     for i in range(warmup + rounds):
         for name, run in ways.items():
@@ -41,7 +41,7 @@ def ratio(times: Times, a: str, b: str) -> dict[str, float]:
 
 
 def read_bandwidth() -> float:
-    """Bytes a second that this process reads from memory now, with as many threads as it computes with."""
+    """Bytes per second that this process reads from memory now, with its own number of threads."""
     block = torch.ones(32 << 20, dtype=torch.float32)
     found = []
     for _ in range(5):
@@ -52,7 +52,7 @@ def read_bandwidth() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where and what was measured."""
+    """The machine and the software versions of the measurement."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -73,7 +73,7 @@ def machine() -> dict[str, Any]:
 
 
 def corrective(name: str, m: int, layer: int, quality: float, row: int) -> Entry:
-    """A library entry with the given facts and harmless others; its key and action are row ``row``."""
+    """A corrective library entry with default values for all other fields; its key and action are row ``row``."""
     return Entry(
         id=name,
         kind="corrective",
@@ -95,7 +95,7 @@ def corrective(name: str, m: int, layer: int, quality: float, row: int) -> Entry
 
 
 def parser(module: str, about: str | None, *, model: bool = True) -> argparse.ArgumentParser:
-    """The options that all benchmarks know. The process is the benchmark's own from here on, and computes as ``stir`` does."""
+    """A parser with the common options. Also settles the process's thread count, as ``stir`` does."""
     settle_threads()
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=about)
     if model:
@@ -107,7 +107,7 @@ def parser(module: str, about: str | None, *, model: bool = True) -> argparse.Ar
 
 
 def measured(module: str, about: str | None, measure: Callable[..., dict[str, Any]], argv: list[str] | None, *, model: bool = True) -> int:
-    """Parse, measure and print; exit code 1 when something that must be equal is not."""
+    """Parse, measure and print; exit code 1 if an equality check fails."""
     arguments = parser(module, about, model=model).parse_args(argv)
     which = (arguments.model, arguments.dtype) if model else ()
     report = measure(*which, quick=arguments.quick)
@@ -129,7 +129,7 @@ def show(report: dict[str, Any], as_json: bool) -> None:
 
 
 def flat(report: dict[str, Any]) -> dict[str, Any]:
-    """A report for programs: every figure a plain value under its name, spreads apart."""
+    """A report for programs: every figure is a plain value under its name, and spreads are separate."""
     figures = report["figures"]
     values = {name: value["median"] if isinstance(value, dict) else value for name, value in figures.items()}
     spread = {name: [value["min"], value["max"]] for name, value in figures.items() if isinstance(value, dict)}
@@ -137,7 +137,7 @@ def flat(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Figures as a Markdown table: median with its spread where there is one."""
+    """Figures as a Markdown table: the median, with its spread if there is one."""
     rows = [
         (f"`{name}`", plain(value["median"]), f"{plain(value['min'])} to {plain(value['max'])}")
         if isinstance(value, dict)
@@ -148,5 +148,5 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A number with three significant digits; everything else as it is."""
+    """A number with three significant digits; other values unchanged."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What capturing states adds to rollouts, and what reading them again would: ``python -m benchmarks.harvest [--dtype ...] [--json]``.
+"""The cost of capturing states during rollouts, or of reading them afterwards: ``python -m benchmarks.harvest [--dtype ...] [--json]``.
 
 Real arithmetic problems, every boundary, eight layers. The peer is one prefill for each rollout and boundary, as published.
 """
@@ -18,11 +18,11 @@ from stir_core.tasks import load_problems, render
 
 UNGRADED = Verdict(correct=False, extracted=None, gold="", method="none", reason="not graded", finished=False)
 LEAST_SHARE = 0.002
-"""An extra time below this share of the rollouts' own is not told apart from noise; it counts as this."""
+"""Least extra time as a share of the rollouts' own: a smaller one cannot be distinguished from noise and counts as this."""
 
 
 def ungraded(problem: Problem, text: str) -> Verdict:
-    """Grading is no part of what is measured."""
+    """A grader that does nothing, since grading is not measured."""
     return UNGRADED
 
 
@@ -75,7 +75,7 @@ def reprefill(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...
 
 
 def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...]) -> tuple[bool, float]:
-    """Whether every boundary was captured, and how far its state is at most from a full prefill's, relative to its norm."""
+    """True if every boundary was captured, and the largest distance of a state from a full prefill's, relative to its norm."""
     worst, whole = 0.0, True
     for each in sampled:
         ends = each.rollout.boundaries
@@ -90,7 +90,7 @@ def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and print; exit code 1 when a state is missing or differs from a full prefill's, or when there was none to compare."""
+    """Measure and print; exit code 1 if a state is missing or differs from a full prefill's, or if there is none to compare."""
     return measured("harvest", __doc__, measure, argv)
 
 

@@ -1,6 +1,6 @@
-"""STIR the plain way, as the oracle: one full prefill for every state, every preview and every committed step.
+"""A naive implementation of STIR as the oracle: one full prefill for every state, every preview and every committed step.
 
-Runs on the plain Hugging Face model and shares no code with the decode loop: what it decides and writes is what the fast one must.
+It runs on the plain Hugging Face model and shares no code with the decode loop, whose decisions and tokens must be the same.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Spike = tuple[int, Tensor] | None
 
 @dataclass
 class NaiveAnswer:
-    """What the plain scheme wrote and decided."""
+    """The tokens and decisions of the naive scheme."""
 
     ids: list[int] = field(default_factory=list)
     chosen: list[str | None] = field(default_factory=list)
@@ -28,7 +28,7 @@ class NaiveAnswer:
 
 
 def prefill(hf: Any, ids: list[int], spike: Spike, watch: int) -> tuple[Tensor, Tensor, Any]:
-    """Logits after the last token, the state of layer ``watch`` there, and the cache, of one pass over everything."""
+    """One pass over all tokens: logits after the last token, the state of layer ``watch`` there, and the cache."""
     seen: dict[str, Tensor] = {}
     handles = []
 
@@ -79,7 +79,7 @@ def answer(
     budget: int,
     ends: Callable[[list[int]], bool],
 ) -> NaiveAnswer:
-    """One greedy, steered answer whose steps end where ``ends`` says. Source: spec, Stage III; ephemeral, previews at scale 1."""
+    """One greedy, steered answer; ``ends`` decides where steps end. Source: arXiv 2602.04925, Stage III; ephemeral, previews at scale 1."""
     found = NaiveAnswer()
     m = 0
     while len(found.ids) < budget:

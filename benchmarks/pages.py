@@ -1,4 +1,4 @@
-"""How long a page switch takes on a warm server: ``python -m benchmarks.pages [--rounds N] [--write benchmarks/RESULTS.md]``.
+"""The time of a page switch on a warm server: ``python -m benchmarks.pages [--rounds N] [--write benchmarks/RESULTS.md]``.
 
 Seconds from the click in the navigation until the script has run and nothing is being drawn, in a headless browser, on the embedded
 run and on a synthetic one of 5,000 entries. Needs playwright and a chromium (STIR_CHROMIUM).
@@ -20,7 +20,7 @@ BEGIN, END = "<!-- pages: written by python -m benchmarks.pages --write -->", "<
 
 
 def measure(rounds: int, only: list[str] | None = None) -> dict[str, dict[str, float]]:
-    """Median, least and most seconds of every page on both runs, the first visit left out."""
+    """Median, least and most seconds of every page on both runs, without the first visit."""
     from big_run import make_big_run  # pyright: ignore[reportMissingImports]
     from served_app import browser, served, settle  # pyright: ignore[reportMissingImports]
 

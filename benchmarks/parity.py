@@ -1,4 +1,4 @@
-"""Our ``compat`` mode against what the published code outputs: ``python -m benchmarks.parity GOLDEN_DIR [--json]``.
+"""Our ``compat`` mode against the outputs of the published code: ``python -m benchmarks.parity GOLDEN_DIR [--json]``.
 
 Compares selection order, the harvested library, retrieval values, gate decisions, strengths, token counts and texts. Exit code 0 when all
 that must be equal is equal and every score lies within 1e-3, else 1.
@@ -46,7 +46,7 @@ def selection(root: Path) -> dict[str, Any]:
 
 
 def harvest(case: Path, model: LoadedModel) -> dict[str, Any]:
-    """The published rollouts mined by us: the same pairs, qualities, keys and actions."""
+    """Mine the published rollouts: pairs, qualities, keys and actions must be the same."""
     entries = lines(case / "entries.jsonl")
     tensors = read_tensors(case / "library.safetensors", ("keys", "vectors"))
     mined = mined_from(case, model)
@@ -92,7 +92,7 @@ def mined_from(case: Path, model: LoadedModel) -> Mined:
 
 
 def rollout_from(row: dict[str, Any], model: LoadedModel, prompt_ids: list[int]) -> Rollout:
-    """A published rollout as a record; its own reward and verdict are kept, since the published checker errs."""
+    """A published rollout as a record, with its own reward and verdict, since the published checker makes errors."""
     verdict = Verdict(
         correct=row["correct"], extracted=row["pred"], gold=row["gold"], method="published", reason="published", finished=True
     )
@@ -157,7 +157,7 @@ def traces(case: Path, model: LoadedModel) -> dict[str, Any]:
 
 
 def compare(published: dict[str, Any], greedy: Trace, ours: Trace) -> dict[str, Any]:
-    """One problem: what is equal, and how far scores differ at most."""
+    """The comparison of one problem: equalities, and the largest difference of scores."""
     theirs = published["stir"]
     names = [step["chosen"] for step in theirs["steps"]]
     worst = 0.0

@@ -1,7 +1,7 @@
 """Put the reports of finished experiments into docs/results.md: ``python -m benchmarks.results [--runs runs] [--commands | --readme]``
 
-Runs nothing and computes nothing: every table is the one that `stir sweep`, `stir eval` or `stir causal` wrote beside its data. What stands
-outside the marks is written by hand and left alone. ``--readme`` copies the rows that matter most from there into README.md.
+Runs nothing and computes nothing: every table was written by `stir sweep`, `stir eval` or `stir causal` beside its data. Text outside the
+marks is written by hand and stays. ``--readme`` copies the most important rows into README.md.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WORDS = {
 
 
 def section(experiment: dict[str, Any], runs: Path) -> str:
-    """The reports of one experiment, their headings two levels down."""
+    """The reports of one experiment, with headings two levels lower."""
     parts = ["Made with:", "", *(f"    {command}" for command in commands(experiment, runs)), ""]
     sweep = runs / experiment.get("sweep", "") / "sweep.md"
     if sweep.is_file():
@@ -51,18 +51,18 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
 
 
 def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
-    """Every command of an experiment, in order: those of the file, then those that its reports name."""
-    found = list(experiment["commands"])
+    """Every command of an experiment, in order: those of the file, then those of its reports."""
+    lines = list(experiment["commands"])
     run = Run.open(runs / experiment["run"]) if (runs / experiment["run"] / "run.json").is_file() else None
     if run is not None:
-        found += [spec.command for folder in evaluations(run) if (spec := folder.spec()).command]
+        lines += [spec.command for folder in evaluations(run) if (spec := folder.spec()).command]
         causal = CausalFolder(run)
-        found += [command] if causal.reported and (command := causal.report().spec.command) else []
-    return list(dict.fromkeys(line for command in found for line in _portable(command, experiment["run"]).splitlines()))
+        lines += [command] if causal.reported and (command := causal.report().spec.command) else []
+    return list(dict.fromkeys(line for command in lines for line in _portable(command, experiment["run"]).splitlines()))
 
 
 def _portable(text: str, run: str) -> str:
-    """No folder of the machine that it was made on: where the run lay becomes ``runs/``, and of a model file only its name is left."""
+    """Text without folders of this machine: the run's place becomes ``runs/``, and a model file keeps its name only."""
     text = re.sub(r"(?<= )/\S*/(?=" + re.escape(run) + r"\b)", "runs/", text)
     return re.sub(r"(?<= )/\S*/(?=[\w.-]+\.gguf\b)", "", text)
 
@@ -94,13 +94,13 @@ def readme_table(page: str) -> str:
 
 
 def with_table(readme: str, page: str) -> str:
-    """The README with its table as the page has it."""
+    """The README with the table of the results page."""
     before, rest = readme.split(README_START, 1)
     return f"{before}{README_START}\n\n{readme_table(page)}\n\n{README_END}{rest.split(README_END, 1)[1]}"
 
 
 def _in_words(method: str) -> str | None:
-    """A method for readers who have not met its name; ``None`` where the README leaves it out."""
+    """A method described for new readers; ``None``: the README omits it."""
     name, _, rest = method.partition(":")
     if name in ("vanilla", "static"):
         return None if rest else {"vanilla": "vanilla", "static": "the mean action at every step"}[name]

@@ -43,7 +43,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and print; exit code 1 when other entries are found."""
+    """Measure and print; exit code 1 if other entries are retrieved."""
     return measured("retrieve", __doc__, measure, argv, model=False)
 
 

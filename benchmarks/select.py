@@ -20,7 +20,7 @@ DIVERSITY, EPSILON = 0.5, 1e-4
 
 
 def candidates(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seeded keys with a common direction, as residual states have, and qualities."""
+    """Seeded keys with a common direction, like residual states, and qualities."""
     rng = np.random.default_rng(0)
     return (rng.standard_normal((n, WIDTH)) + 1.2).astype(np.float32), rng.uniform(0.5, 1.0, n)
 
@@ -56,7 +56,7 @@ def ours(keys: np.ndarray, quality: np.ndarray, budget: int) -> list[int]:
 
 
 def large(n: int, budget: int) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a selection in a process of its own, its input included."""
+    """Seconds and peak memory in MB of a selection in a process of its own, including its input."""
     code = (
         f"import time; from benchmarks.select import *; keys, quality = candidates({n}); start = time.perf_counter(); "
         f"ours(keys, quality, {budget}); print(time.perf_counter() - start, peak_mb())"
@@ -66,7 +66,7 @@ def large(n: int, budget: int) -> tuple[float, float]:
 
 
 def peak_mb() -> float:
-    """Most memory that this process has held; not getrusage, which counts what its parent held when it was started."""
+    """Peak memory of this process; not by getrusage, which includes the parent's memory at the start."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 

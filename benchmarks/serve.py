@@ -1,15 +1,15 @@
 """``stir serve`` under load, steered and with steering off: ``python -m benchmarks.serve BUNDLE [--quick]``.
 
-The server is a process of its own, started by its command; the clients stream. Three measurements, each answer compared with the one
-that its prompt gets while nothing else is asked for:
+The server is a process of its own, started by its command; the clients stream. Three measurements, in which each answer is compared with
+the answer to the same prompt on an otherwise idle server:
 
-- one client, every prompt in turn, steered and unsteered (what all others are compared with);
-- 8 and 32 clients, steered and unsteered in turn. Tokens are counted as they arrive, from when all clients have begun (one after another)
-  to the end of the turn; what is under way then is abandoned;
-- 32 clients for two minutes, every fourth unsteered, and what the process holds in memory meanwhile.
+- one client, every prompt in turn, steered and unsteered (the reference of the others);
+- 8 and 32 clients, steered and unsteered in turn. Tokens are counted as they arrive, from the time when all clients have begun (one after
+  another) to the end of the turn; unfinished answers are then abandoned;
+- 32 clients for two minutes, every fourth unsteered, with the memory of the server process.
 
-*Committed* tokens are what clients get. *Decoded* are those of previews too, tokens taken over from a preview counted once. Writes
-benchmarks/serve.md, the bundle's certificates included.
+*Committed* tokens are those that clients receive. *Decoded* tokens include previews; tokens reused from a preview are counted once. Writes
+benchmarks/serve.md with the bundle's certificates.
 """
 
 import argparse
@@ -39,7 +39,7 @@ OUT = Path(__file__).with_name("serve.md")
 
 
 class Sizes(NamedTuple):
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     prompts: int = 12
     budget: int = 128
@@ -53,7 +53,7 @@ QUICK = Sizes(prompts=3, budget=24, rounds=1, ramp=0.5, window=3.0, soak=5.0)
 
 
 class Answer(NamedTuple):
-    """One streamed answer that came to its end."""
+    """One finished streamed answer."""
 
     text: str
     tokens: int
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
 
 
 class Asker:
-    """Streams answers, and keeps what all of them gave."""
+    """Streams answers, and collects their results."""
 
     def __init__(self, url: str, budget: int):
         self.url, self.budget = url, budget
@@ -78,7 +78,7 @@ class Asker:
         self.errors: list[str] = []
 
     def ask(self, client: httpx.Client, message: str, off: bool, arrived: Callable[[], bool] = lambda: True) -> Answer | None:
-        """One answer; ``None`` when it was abandoned, which is when ``arrived``, called for each token, says so."""
+        """One answer; ``None`` if it was abandoned because ``arrived``, called for each token, returned false."""
         began, first, text, end = time.perf_counter(), 0.0, "", {}
         body = {"model": NAME, "messages": [{"role": "user", "content": message}], "max_tokens": self.budget, "stream": True}
         body |= {"stream_options": {"include_usage": True}, "stir": {"off": off}}
@@ -102,7 +102,7 @@ class Asker:
         return Answer(text, used, decoded, gate.get("injected", 0), first, time.perf_counter() - began, said)
 
     def keep(self, answer: Answer, message: str, off: bool) -> None:
-        """Compare with the answer alone, which the first one for a prompt is."""
+        """Compare with the answer on an idle server, which is the first answer to each prompt."""
         if answer.error is not None:
             self.errors.append(answer.error)
         elif answer.text != self.alone.setdefault((message, off), answer.text):
@@ -111,7 +111,7 @@ class Asker:
 
 
 def single(asker: Asker, messages: list[str]) -> list[dict[bool, Answer]]:
-    """Every prompt alone, both ways in turn."""
+    """Every prompt alone, steered and unsteered in turn."""
     pairs = []
     with httpx.Client(timeout=600, trust_env=False) as client:
         asker.ask(client, messages[0], False)  # the first pass of a process is slow
@@ -127,7 +127,7 @@ def single(asker: Asker, messages: list[str]) -> list[dict[bool, Answer]]:
 
 
 def turn(asker: Asker, messages: list[str], clients: int, off: bool, sizes: Sizes) -> float:
-    """Committed tokens a second of so many clients."""
+    """Committed tokens per second with a number of clients."""
     begin = time.perf_counter() + sizes.ramp
     end, lock, counted = begin + sizes.window, threading.Lock(), [0]
 
@@ -153,7 +153,7 @@ def turn(asker: Asker, messages: list[str], clients: int, off: bool, sizes: Size
 
 
 def soak(asker: Asker, messages: list[str], seconds: float, memory: Callable[[], int]) -> list[tuple[float, int]]:
-    """32 clients for so long, each answer waited for; what the server holds in memory (MiB) every ten seconds."""
+    """32 clients that finish all their answers; the server's memory (MiB) every ten seconds."""
     begin, lock, held = time.perf_counter(), threading.Lock(), []
     done = threading.Event()
 
@@ -181,7 +181,7 @@ def soak(asker: Asker, messages: list[str], seconds: float, memory: Callable[[],
 
 @contextmanager
 def served(bundle: str, model: str | None) -> Iterator[tuple[str, psutil.Process]]:
-    """The server as its own process: where it is, and the process."""
+    """The server as a process of its own: its address, and the process."""
     command = [sys.executable, "-m", "stir_core", "serve", bundle, "--name", NAME, "--port", "0", "--rows", str(ROWS), "--queue", "64"]
     process = subprocess.Popen([*command, *(["--model", model] if model else [])], stdout=subprocess.PIPE, text=True)
     try:
@@ -196,7 +196,7 @@ def served(bundle: str, model: str | None) -> Iterator[tuple[str, psutil.Process
 
 
 def measure(bundle: str, model: str | None, messages: list[str], sizes: Sizes) -> dict[str, Any]:
-    """All three."""
+    """All three measurements."""
     rows: list[dict[str, Any]] = []
     with served(bundle, model) as (url, process):
 
@@ -277,7 +277,7 @@ def report(found: dict[str, Any], bundle: Bundle, sizes: Sizes) -> str:
 
 
 def _short(rows: list[dict[str, Any]]) -> list[str]:
-    """What to make of a ratio below the goal."""
+    """The explanation of a ratio below the goal."""
     short = [row for row in rows if row["ratio"] < GOAL]
     if not short:
         return []
@@ -333,7 +333,7 @@ def _together(one: Callable[[int], None], clients: int) -> None:
 
 
 def main() -> int:
-    """Measure, print and write; exit code 1 when an answer is not what it is alone, or did not come."""
+    """Measure, print and write; exit code 1 if an answer differs from the one on an idle server, or is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
     parser.add_argument("bundle")
     parser.add_argument("--model", help="another place where the bundle's own model lies")

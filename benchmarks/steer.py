@@ -1,7 +1,7 @@
-"""What steering costs beside plain decoding, and beside the naive scheme: ``python -m benchmarks.steer [--dtype ...] [--json]``.
+"""The cost of steering relative to plain decoding and to the naive scheme: ``python -m benchmarks.steer [--dtype ...] [--json]``.
 
 Every step is 30 tokens long (so that vanilla and steered answers are equally long), four candidates are previewed for four tokens, and at
-every control point an action is committed: the dearest case there is. Time counts from the end of the first step, which is never steered.
+every control point an action is committed: the most expensive case. Time counts from the end of the first step, which is never steered.
 The naive scheme (``benchmarks.naive``) runs in the same rounds; decisions, tokens and log-probabilities must be equal to its.
 """
 
@@ -44,14 +44,14 @@ class EveryThirty:
 
 
 def prompts(model: LoadedModel, rows: int, length: int) -> list[list[int]]:
-    """Prompts of about one length, none a copy of another."""
+    """Different prompts of about the same length."""
     return [
         model.chat_ids(f"Story {i}. " + FILLER * max(1, length // 25) + f"How many birds could there be in year {i}?") for i in range(rows)
     ]
 
 
 def library(model: LoadedModel, ids: list[list[int]], layer: int, control_points: int, settings: Settings) -> Memory:
-    """Keys around the states that the vanilla answers pass through, small random actions: always retrieved, always committed."""
+    """Keys near the states of the vanilla answers, with small random actions: always retrieved, always committed."""
     rng = np.random.default_rng(0)
     entries: list[Entry] = []
     keys: list[np.ndarray] = []
@@ -145,7 +145,7 @@ def _over(times: dict[str, list[float]], arm: str) -> dict[str, float]:
 def _oracle(
     hf: Any, prompt: list[int], memory: Memory, gate: GateConfig, layer: int, settings: Settings, trace: Trace, rounds: int
 ) -> tuple[list[float], bool, float]:
-    """Times of the naive scheme without its first step, whether it wrote and decided the same, and how far log-probabilities differ."""
+    """Times of the naive scheme without its first step, whether tokens and decisions are equal, and the largest log-probability gap."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -182,7 +182,7 @@ def _lengths(model: LoadedModel, settings: Settings, gate: GateConfig, layer: in
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and print; exit code 1 when the naive scheme decides or writes something else."""
+    """Measure and print; exit code 1 if the naive scheme's decisions or tokens differ."""
     return measured("steer", __doc__, measure, argv)
 
 

@@ -1,9 +1,9 @@
-"""How strong may an action be before text degenerates? ``python -m benchmarks.strength RUN --strengths 0.05 0.1 ... [--n N] [--json]``
+"""The largest strength of actions before text degenerates: ``python -m benchmarks.strength RUN --strengths 0.05 0.1 ... [--n N] [--json]``
 
-Decodes validation problems (never mined, never evaluated on) vanilla and at each strength, side by side in one batch, and reports
-accuracy with a Wilson interval, length, two degeneration measures, and how likely the unsteered model finds the text. The rule for a demo:
-the largest strength whose text the unsteered model finds no more than ``--slack`` nats a token less likely than its own, with repetition
-and compression within 0.03 of vanilla's; accuracy is reported, not optimised, for a few dozen problems cannot tell it apart.
+Decodes validation problems (neither mined nor used for evaluation) vanilla and at each strength, side by side in one batch, and reports
+accuracy with a Wilson interval, length, two degeneration measures, and the text's likelihood under the unsteered model. The rule for a
+demo: the largest strength whose text is at most ``--slack`` nats a token less likely under the unsteered model than its own, with
+repetition and compression within 0.03 of vanilla's. Accuracy is reported, not optimised, since a few dozen problems cannot resolve it.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple[dict[str, list[Trace]], dict[str, float]]:
-    """Graded traces by arm, ``"vanilla"`` first, and the mean log-probability a token that the unsteered model gives each arm's texts."""
+    """Graded traces by arm, ``"vanilla"`` first, and the mean log-probability a token of each arm's texts under the unsteered model."""
     config = run.config
     model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device)
     session = open_session(run, model)

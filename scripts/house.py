@@ -1,9 +1,9 @@
-"""Draws the house: docs/img/drawings/house.svg, from the very table that the import rules are tested against.
+"""Draws the house: docs/img/drawings/house.svg, from the table of the import rules.
 
     python -m scripts.house
 
-Floors and rooms are those of ``FLOORS`` in tests/test_house.py, pages are the files in pages/. A room without a word in ``ROOMS`` is an
-error. tests/docs/test_drawing.py holds that the committed file is what this draws.
+Floors and rooms are those of ``FLOORS`` in tests/test_house.py, pages are the files in pages/. A room that is missing from ``ROOMS`` is an
+error. tests/docs/test_drawing.py checks that the committed file is up to date.
 """
 
 import ast
@@ -20,8 +20,8 @@ DRAWING = ROOT / "docs" / "img" / "drawings" / "house.svg"
 ROOMS = {
     "errors": "one small family",
     "records": "frozen facts",
-    "findings": "what was measured",
-    "requests": "what is to be measured",
+    "findings": "results of measurements",
+    "requests": "settings of measurements",
     "responses": "what an impulse did",
     "seeding": "streams by name",
     "keyspace": "where keys compare",
@@ -38,12 +38,12 @@ ROOMS = {
     "evaluate": "paired runs, comparison decoders, causal value, sweeps",
     "deploy": "bundle and its targets, certificates, runtime, server",
     "stages": "one file each; pipeline makes them in order: run, resume, status",
-    "commands": "what a command does and prints",
+    "commands": "the commands and their output",
     "api": "what import stir_core as stir offers",
     "cli": "main(argv) -> exit code",
     "__main__": "python -m stir_core",
 }
-"""What each room is for."""
+"""The purpose of each room."""
 
 BESIDE = {
     "view": "draws a page, one a room; knows streamlit",
@@ -79,7 +79,7 @@ svg.drawing .arrow { fill: none; stroke: var(--soft); stroke-width: 1.5; }
 
 
 def floors(source: str) -> tuple[tuple[str, ...], ...]:
-    """The rooms of every floor, the ground floor first, as the rules name them."""
+    """The rooms of every floor, beginning with the ground floor."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and any(isinstance(name, ast.Name) and name.id == "FLOORS" for name in node.targets):
             return ast.literal_eval(node.value)
@@ -108,7 +108,7 @@ def house(levels: tuple[tuple[str, ...], ...], pages: tuple[str, ...]) -> str:
 
 
 def floor(height: int, rooms: tuple[str, ...], y: float) -> tuple[list[str], float]:
-    """The rooms of one floor side by side; the ground floor's in rows of five. Returns the elements and how tall the floor is."""
+    """The rooms of one floor side by side; the ground floor's in rows of five. Returns the elements and the floor's height."""
     rows = [rooms[i : i + 5] for i in range(0, len(rooms), 5)]
     found, top = [f'<g class="floor{" ground" if height == 0 else ""}" data-floor="{height}">'], y
     found.append(text(14, y + 18, str(height), "head"))
@@ -123,7 +123,7 @@ def floor(height: int, rooms: tuple[str, ...], y: float) -> tuple[list[str], flo
 
 
 def roof(bottom: float) -> list[str]:
-    """The house's outline, and which way one may look."""
+    """The house's outline, and the direction of imports."""
     ridge = (HOUSE - 8) / 2 + 4
     return [
         f'<path class="frame" d="M4 {bottom + 8:g} V38 L{ridge:g} 6 L{HOUSE - 4} 38 V{bottom + 8:g} Z"/>',
@@ -137,7 +137,7 @@ def roof(bottom: float) -> list[str]:
 
 
 def workbench(pages: tuple[str, ...], bottom: float) -> list[str]:
-    """What stands beside the house: the pages and the parts they are made of."""
+    """The workbench beside the house: the pages and their parts."""
     x, wide = HOUSE + 40, WIDTH - HOUSE - 50
     found = ['<g class="beside">', f'<path class="frame" d="M{x - 10} 38 H{WIDTH - 4} V{bottom + 8:g} H{x - 10} Z"/>']
     found.append(text(x, 30, "pages and workbench", "name"))
@@ -158,7 +158,7 @@ def workbench(pages: tuple[str, ...], bottom: float) -> list[str]:
 
 
 def box(mark: str, x: float, y: float, wide: float, tall: float, name: str, lines: list[str]) -> list[str]:
-    """One room with its name and what it is for."""
+    """One room with its name and purpose."""
     found = [f"<g {mark}>", f'<rect x="{x:g}" y="{y:g}" width="{wide:g}" height="{tall:g}" rx="4"/>']
     found.append(text(x + PAD, y + PAD + 10, name, "name"))
     found += [text(x + PAD, y + PAD + 10 + TITLE + i * LINE, line) for i, line in enumerate(lines)]
@@ -166,7 +166,7 @@ def box(mark: str, x: float, y: float, wide: float, tall: float, name: str, line
 
 
 def wrap(words: str, wide: float) -> list[str]:
-    """Words in lines that fit into a room."""
+    """A text in lines that fit into a room."""
     return textwrap.wrap(words, int((wide - 2 * PAD) / TEXT))
 
 
@@ -177,19 +177,19 @@ def text(x: float, y: float, words: str, kind: str = "", *, middle: bool = False
 
 
 def drawn() -> str:
-    """The drawing of the house as it stands."""
+    """The drawing of the present house."""
     return house(floors(RULES.read_text("utf-8")), page_names())
 
 
-def unsaid() -> Iterator[str]:
-    """Rooms that nothing is said about, and words about rooms that are gone."""
+def mismatches() -> Iterator[str]:
+    """Rooms that are missing from ``ROOMS``, and entries of rooms that do not exist."""
     rooms = {room for level in floors(RULES.read_text("utf-8")) for room in level}
-    yield from (f"{room} stands on a floor, but ROOMS does not say what it is for" for room in sorted(rooms - set(ROOMS)))
-    yield from (f"ROOMS speaks of {room}, which stands on no floor" for room in sorted(set(ROOMS) - rooms))
+    yield from (f"{room} is on a floor, but missing from ROOMS" for room in sorted(rooms - set(ROOMS)))
+    yield from (f"ROOMS has {room}, which is on no floor" for room in sorted(set(ROOMS) - rooms))
 
 
 if __name__ == "__main__":
-    if wrong := list(unsaid()):
+    if wrong := list(mismatches()):
         sys.exit("\n".join(wrong))
     DRAWING.parent.mkdir(parents=True, exist_ok=True)
     DRAWING.write_text(drawn(), encoding="utf-8")

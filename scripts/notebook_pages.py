@@ -1,4 +1,4 @@
-"""A stored notebook as a page of the documentation: its cells and the outputs that are kept in it, figures as the images they are."""
+"""A stored notebook as a page of the documentation: its cells and stored outputs, with figures as images."""
 
 import html
 import json
@@ -15,7 +15,7 @@ def page_of(notebook: Path) -> str:
     """The Markdown of a notebook's page.
 
     Raises:
-        ValueError: it holds an error, or an output that a page cannot show without a script.
+        ValueError: the notebook holds an error, or an output that needs a script.
     """
     found: list[str] = []
     for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
@@ -25,8 +25,8 @@ def page_of(notebook: Path) -> str:
         elif cell["cell_type"] == "code" and source.strip():
             found.append(f"{fence(source)}python\n{source}\n{fence(source)}")
             found += [shown(output, notebook) for output in cell.get("outputs", [])]
-    told = f"*This page is [`{notebook.name}`]({notebook.name}) of the repository with the outputs stored in it.*"
-    return "\n\n".join([*found[:1], told, *found[1:]]) + "\n"
+    note = f"*This page is [`{notebook.name}`]({notebook.name}) of the repository with the outputs stored in it.*"
+    return "\n\n".join([*found[:1], note, *found[1:]]) + "\n"
 
 
 def shown(output: dict[str, Any], notebook: Path) -> str:
@@ -51,7 +51,7 @@ def shown(output: dict[str, Any], notebook: Path) -> str:
 
 
 def printed(text: str) -> str:
-    """What a cell wrote, as it is."""
+    """A cell's printed output, unchanged."""
     return f"{fence(text)}{{.text .output}}\n{text.rstrip()}\n{fence(text)}"
 
 

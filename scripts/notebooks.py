@@ -1,8 +1,8 @@
-"""Executes the notebooks from a clean kernel and writes what they gave: ``make notebooks``, or ``make notebooks ARGS="01 02"``.
+"""Executes the notebooks from a clean kernel and stores their outputs: ``make notebooks``, or ``make notebooks ARGS="01 02"``.
 
 A notebook is written as ``notebooks/NN_name.py`` (jupytext percent script) and stored beside it as ``.ipynb`` with its outputs. The kernel
-reaches no network and works in a folder that is thrown away, as is the one that evaluations and the like are written to. What is stored
-does not depend on when or where it was executed: no times, no machine paths, numbered cells, figures as images.
+has no network, and its working folder and the folder of its runs are temporary. The stored notebook does not depend on the time or place of
+its execution: no times, no machine paths, numbered cells, figures as images.
 """
 
 import argparse
@@ -42,9 +42,9 @@ METADATA = {
 }
 PLOTLY, PNG, TEXT = "application/vnd.plotly.v1+json", "image/png", "text/plain"
 PATHS = re.compile(r"(?<![\w.])(/(home|root|tmp|work|Users|var|opt|mnt|srv)/|[A-Z]:\\\\)[^\s'\"]*")
-"""What a path of somebody's machine looks like."""
+"""Matches paths of a machine."""
 _HOPELESS = "http://127.0.0.1:9"
-"""A proxy that answers nothing: what asks for the network fails at once."""
+"""A proxy that does not answer, so that network access fails at once."""
 
 
 class NotebookError(Exception):
@@ -69,7 +69,7 @@ def execute(script: Path, *, limit: float = 5 * LIMIT) -> tuple[NotebookNode, fl
     """Execute a script from a clean kernel; the notebook with its outputs, and the seconds that it took.
 
     Args:
-        limit: seconds after which a single cell is given up.
+        limit: most seconds for one cell.
 
     Raises:
         NotebookError: a cell raised, or took too long.
@@ -104,7 +104,7 @@ def execute(script: Path, *, limit: float = 5 * LIMIT) -> tuple[NotebookNode, fl
 
 
 def problems(notebook: NotebookNode) -> list[str]:
-    """What must not be stored: errors, words on stderr, machine paths, addresses, endless text; each in one line."""
+    """Outputs that must not be stored: errors, text on stderr, machine paths, addresses, very long text; one line each."""
     found: list[str] = []
     for number, cell in enumerate(notebook.cells):
         where = f"cell {number}"
@@ -131,7 +131,7 @@ def write(script: Path, notebook: NotebookNode) -> Path:
     """Store an executed notebook beside its script, figures as images.
 
     Raises:
-        NotebookError: something in it must not be stored, or it is too large.
+        NotebookError: an output must not be stored, or the file is too large.
     """
     as_images(notebook)
     if wrong := problems(notebook):
@@ -145,7 +145,7 @@ def write(script: Path, notebook: NotebookNode) -> Path:
 
 
 def as_images(notebook: NotebookNode) -> None:
-    """Put an image in the place of every plotly figure, drawn by a headless browser with the plotly.js that the package brings.
+    """Replace every plotly figure by an image, drawn by a headless browser with the package's own plotly.js.
 
     Raises:
         NotebookError: there is no browser.
@@ -164,7 +164,7 @@ def as_images(notebook: NotebookNode) -> None:
 
 
 def _children() -> float:
-    """Processor seconds of the processes that this one started and that have ended; 0 where the system does not count them."""
+    """Processor seconds of finished child processes; 0 if the system does not count them."""
     spent = os.times()
     return spent.children_user + spent.children_system
 
@@ -196,7 +196,7 @@ def _drawing() -> Iterator[Any]:
 
 
 def _smaller(image: str) -> str:
-    """A PNG with at most 256 colours: charts lose nothing that one sees, and a third to a tenth of the bytes are left."""
+    """A PNG with at most 256 colours: no visible change in charts, at a third to a tenth of the bytes."""
     from PIL import Image
 
     drawn, out = Image.open(io.BytesIO(base64.b64decode(image))).convert("RGBA"), io.BytesIO()
@@ -208,7 +208,7 @@ def _smaller(image: str) -> str:
 
 
 def _clean(folder: Path) -> dict[str, str | None]:
-    """The environment of a clean kernel: no network, no settings of the user's, and places to write to."""
+    """The environment of a clean kernel: no network, no user settings, and temporary folders for output."""
     proxies: dict[str, str | None] = {f"{kind}_proxy": _HOPELESS for kind in ("http", "https")}
     proxies |= {name.upper(): value for name, value in proxies.items()} | {
         "no_proxy": "127.0.0.1,localhost",
@@ -231,7 +231,7 @@ def _clean(folder: Path) -> dict[str, str | None]:
 
 @contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """The process's environment with these changes; ``None`` takes a name away."""
+    """The process's environment with these changes; ``None`` removes a name."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:
@@ -249,7 +249,7 @@ def _set(changes: Mapping[str, str | None]) -> None:
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Neighbouring pieces of one stream as one: how they were cut depends on the clock."""
+    """Merge neighbouring pieces of one stream, since their division depends on timing."""
     found: list[NotebookNode] = []
     for output in outputs:
         last = found[-1] if found else None
@@ -261,7 +261,7 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _texts(output: NotebookNode) -> Iterator[str]:
-    """Every text of an output; what becomes an image is none."""
+    """All texts of an output, without figures, which become images."""
     if output.output_type == "stream":
         yield output.text
     if output.output_type == "error":
@@ -272,7 +272,7 @@ def _texts(output: NotebookNode) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Execute and store the notebooks that are named (``01``, or a part of a name), or all."""
+    """Execute and store the named notebooks (``01``, or a part of a name), or all."""
     parser = argparse.ArgumentParser(prog="notebooks", description="Execute the notebooks from a clean kernel and store them.")
     parser.add_argument("names", nargs="*", help="e.g. 01 geometry; all where none is named")
     names = parser.parse_args(argv).names

@@ -1,7 +1,7 @@
 """Pages of the documentation that are made from the code: the Python interface, commands, settings and methods.
 
-Each function returns a page as Markdown. scripts/docs_hooks.py puts them into the site as it is built, so they are nowhere stored and
-cannot fall behind; tests/docs/test_reference.py holds that nothing is left out.
+Each function returns a page as Markdown. scripts/docs_hooks.py adds them to the site during the build, so they are never out of date;
+tests/docs/test_reference.py checks that they are complete.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from stir_core.stages.stage import stage_digest
 
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
-        "Open what is there",
+        "Open runs and libraries",
         "None of these needs a model; a run's records and raw arrays are read from its folder.",
         ("open_run", "Run", "read_bundle", "to_frame", "open_library", "Curation"),
     ),
     (
         "Make a run",
-        "Stages I and II; what is whole is kept.",
+        "Stages I and II; finished results are kept.",
         ("RunConfig", "with_changes", "harvest_run", "select_basis", "load_problems", "Problem"),
     ),
     (
@@ -62,7 +62,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Decide again", "What another gate, or another decision, would have done.", ("redecide", "what_if", "Change")),
     (
         "Measure",
-        "Effects with intervals, doses, and what a direction says.",
+        "Effects with intervals, doses, and the tokens of a direction.",
         (
             "evaluate_methods",
             "measure_causal",
@@ -82,7 +82,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("Errors", "One family; every message is one line with the value and the remedy.", ("StirError",)),
 )
-"""Public names by what they are for; one that stands in no group is shown last."""
+"""Public names by purpose; names without a group are shown last."""
 
 WIDTH = 100
 
@@ -98,8 +98,8 @@ written to be read. Importing costs nothing: torch and the model libraries are l
 ABOUT_COMMANDS = """\
 # Commands
 
-As `stir COMMAND --help` prints them. A command ends with 0 when it is done, with 1 when it was interrupted (what is whole is kept, and the
-same command goes on from there), and with 2 when it refuses: one line on the error output that names the value and the remedy.
+As `stir COMMAND --help` prints them. A command exits with 0 when it is done, with 1 when it was interrupted (finished results are kept, and
+the same command continues from them), and with 2 when it refuses: one line on the error output names the value and the remedy.
 
 | command | |
 |---|---|"""
@@ -117,7 +117,7 @@ One TOML file is one reproducible experiment. A key that is left out has its def
 ABOUT_METHODS = """\
 # Methods
 
-What `stir eval --methods` compares, on the same problems and budget; [Does an action do what it says?](../evaluation.md) says how.
+The methods of `stir eval --methods`, compared on the same problems and budget; see [Does an action do what it says?](../evaluation.md).
 A method is written `name` or `name:key=value,key=value`.
 """
 
@@ -191,7 +191,7 @@ def stir_parser() -> argparse.ArgumentParser:
 
 
 def help_of(parser: argparse.ArgumentParser) -> str:
-    """What ``--help`` prints on a terminal of 100 columns without colours."""
+    """The output of ``--help`` on a terminal of 100 columns without colours."""
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=WIDTH)
     vars(parser)["color"] = False  # Python 3.14 colours it otherwise
     return parser.format_help().rstrip()
@@ -227,7 +227,7 @@ def config_page() -> str:
 
 
 def sections() -> Iterator[tuple[str, str, list[Key]]]:
-    """(title, what it is, keys) of the top level and of every section, in the file's order."""
+    """(title, description, keys) of the top level and of every section, in the file's order."""
     top = {name: field for name, field in RunConfig.model_fields.items() if section_of(field) is None}
     yield "top level", "Before the first section of the file.", [key_of(name, name, field) for name, field in top.items()]
     for name, field in RunConfig.model_fields.items():
@@ -244,20 +244,20 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def key_of(path: str, name: str, field: FieldInfo) -> Key:
-    """What the schema says of one key."""
+    """One key with its facts from the schema."""
     about = " ".join((field.description or "").split())
     return Key(path, type_text(field.annotation), toml_text(field.default), bounds_text(field), about, first_stage(path))
 
 
 def first_stage(path: str) -> str | None:
-    """The first stage whose digest changes with a key: asked of the digests themselves."""
+    """The first stage whose digest changes with a key, found by computing the digests."""
     base = RunConfig()
     changed = with_other_value(base, path.split("."))
     return next((stage for stage in STAGES if stage_digest(base, stage) != stage_digest(changed, stage)), None)
 
 
 def with_other_value(config: Any, path: list[str]) -> Any:
-    """A copy of a config that differs in one key; the value need only be another one."""
+    """A copy of a config with any other value of one key."""
     head, *rest = path
     if rest:
         return config.model_copy(update={head: with_other_value(getattr(config, head), rest)})
@@ -284,7 +284,7 @@ def other_value(value: Any, kind: Any) -> Any:
 
 
 def type_text(kind: Any) -> str:
-    """A type as a reader of the TOML file thinks of it: choices are listed, bounds stand elsewhere."""
+    """A type in the terms of the TOML file: choices are listed, bounds are in another column."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return type_text(arguments[0])
@@ -301,14 +301,14 @@ def type_text(kind: Any) -> str:
 
 
 def toml_text(value: Any) -> str:
-    """A value as the file, or ``--set``, writes it."""
+    """A value in the form of the file and of ``--set``."""
     from stir_core.commands.overrides import as_text
 
     return as_text(value)
 
 
 def bounds_text(field: FieldInfo) -> str:
-    """What a number must lie within, in symbols; also for ``number | none``."""
+    """The bounds of a number in symbols; also for ``number | none``."""
     metadata = list(field.metadata)
     for kind in typing.get_args(field.annotation):
         for extra in typing.get_args(kind)[1:] if typing.get_origin(kind) is typing.Annotated else ():
@@ -323,7 +323,7 @@ def bounds_text(field: FieldInfo) -> str:
 
 
 def methods_page() -> str:
-    """The ways to answer that ``stir eval`` compares."""
+    """The methods that ``stir eval`` compares."""
     from stir_core.evaluate.decoders.registry import ABLATIONS, DECODERS
 
     lines = [ABOUT_METHODS]
@@ -345,24 +345,24 @@ RECORD = re.compile(r"<!-- record: ([\w.]+)\.(\w+) -->")
 
 
 def with_records(markdown: str) -> str:
-    """A page with a table of fields wherever it asks for a record's."""
+    """A page with a table of fields in place of every reference to a record."""
     return RECORD.sub(lambda found: record_table(getattr(import_module(found[1]), found[2])), markdown)
 
 
 def record_table(record: type[BaseModel]) -> str:
-    """The fields of a record with types, defaults and what the class says of each."""
+    """The fields of a record with types, defaults and docstrings."""
     about = " ".join((record.__doc__ or "").split("\n\n")[0].split())
     lines = [about, "", "| field | type | what |", "|---|---|---|"]
-    said = field_docs(record)
+    docs = field_docs(record)
     for name, field in record.model_fields.items():
-        kind, text = said[name]
+        kind, text = docs[name]
         default = "" if field.is_required() or field.default_factory else f"Default {code(json_text(field.default))}."
         lines.append(f"| {code(name)} | {code(kind)} | {' '.join(filter(None, (cell(text).replace('``', '`'), default)))} |")
     return "\n".join(lines)
 
 
 def field_docs(record: type[BaseModel]) -> dict[str, tuple[str, str]]:
-    """Type as it is written and docstring ("" where there is none) of each field of a class, read from its source."""
+    """Type and docstring ("" if there is none) of each field of a class, read from its source."""
     found: dict[str, tuple[str, str]] = {}
     for base in reversed(record.__mro__):
         if not issubclass(base, BaseModel) or base is BaseModel:
@@ -371,14 +371,14 @@ def field_docs(record: type[BaseModel]) -> dict[str, tuple[str, str]]:
         assert isinstance(body, ast.ClassDef)
         for node, after in itertools.zip_longest(body.body, body.body[1:]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                said = after.value if isinstance(after, ast.Expr) else None
-                text = said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ""
+                doc = after.value if isinstance(after, ast.Expr) else None
+                text = doc.value if isinstance(doc, ast.Constant) and isinstance(doc.value, str) else ""
                 found[node.target.id] = (ast.unparse(node.annotation), inspect.cleandoc(text))
     return found
 
 
 def json_text(value: Any) -> str:
-    """A default as the file would hold it."""
+    """A default in JSON."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return json.dumps(plain)
 
@@ -387,12 +387,12 @@ def json_text(value: Any) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code inside a table's cell; a bar would end the cell, so it is written as its entity."""
+    """Text as code inside a table's cell; a bar would end the cell, so it becomes an entity."""
     return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>" if text else ""
 
 
 def cell(text: str) -> str:
-    """Prose inside a table's cell: bars escaped, the rest left as Markdown."""
+    """Prose inside a table's cell: Markdown with bars escaped."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -402,9 +402,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/config.md": config_page,
     "reference/methods.md": methods_page,
 }
-"""Page of the site -> what makes it."""
+"""Functions by the page of the site that they make."""
 
 
 def every_name(lines: Iterable[str]) -> list[str]:
-    """Names that an interface page asks mkdocstrings for."""
+    """The names on an interface page, for mkdocstrings."""
     return [line.removeprefix("::: stir_core.") for line in lines if line.startswith("::: ")]

@@ -18,7 +18,7 @@ def drawing() -> ElementTree.Element:
 
 
 def test_the_committed_drawing_is_current() -> None:
-    assert list(house.unsaid()) == []
+    assert list(house.mismatches()) == []
     assert house.DRAWING.read_text("utf-8") == house.drawn(), AGAIN
 
 
