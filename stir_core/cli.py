@@ -178,16 +178,16 @@ def _check_model(arguments: argparse.Namespace) -> int:
     from stir_core.models.agreement import TOLERANCE, agreement
     from stir_core.models.loading import load_model
 
-    found = agreement(load_model(arguments.check, dtype=arguments.dtype))
+    drift = agreement(load_model(arguments.check, dtype=arguments.dtype))
     most, least = TOLERANCE[arguments.dtype]
     if arguments.json:
-        print_json(found._asdict() | {"tolerance": {"mean_kl": most, "same_token": least}})
+        print_json(drift._asdict() | {"tolerance": {"mean_kl": most, "same_token": least}})
     else:
-        print(f"{arguments.check} in {arguments.dtype} against float32 at {found.positions} positions:")
-        print(f"  mean KL {found.mean_kl:.2e} nats (at most {most:g}), same likeliest token {found.same_token:.0%} (at least {least:.0%})")
-        print(f"  largest difference of that token's log-probability {found.largest_logprob_difference:.2e} nats")
-        print("  within tolerance" if found.within else "  NOT within tolerance")
-    return 0 if found.within else 1
+        print(f"{arguments.check} in {arguments.dtype} against float32 at {drift.positions} positions:")
+        print(f"  mean KL {drift.mean_kl:.2e} nats (at most {most:g}), same likeliest token {drift.same_token:.0%} (at least {least:.0%})")
+        print(f"  largest difference of that token's log-probability {drift.largest_logprob_difference:.2e} nats")
+        print("  within tolerance" if drift.within else "  NOT within tolerance")
+    return 0 if drift.within else 1
 
 
 def _tasks(arguments: argparse.Namespace) -> None:

@@ -308,7 +308,7 @@ def _resolve_layer(spec: LayerSpec, n_layers: int) -> int:
             raise ConfigError(f'layer "{spec}" is not a layer: give an index, a ratio such as 0.6 or a fraction such as "3/5"') from None
     if isinstance(spec, float):
         if not 0 <= spec <= 1:
-            raise ConfigError(f"layer ratio {spec} lies outside [0, 1]: write a whole number for an index")
+            raise ConfigError(f"layer ratio {spec} is outside [0, 1]: write a whole number for an index")
         return round(spec * (n_layers - 1))
     if not -n_layers <= spec < n_layers:
         raise ConfigError(f"layer {spec} is not in this model: it has blocks 0 to {n_layers - 1}")

@@ -292,27 +292,27 @@ def taken_back(number: int, history: Sequence[Recorded], *, who: str, when: str,
         inverses = {("merge", id_): list(before.merges[id_]) for id_ in edit.entries if id_ not in now.merges}
     else:
         for id_ in edit.entries:
-            was, made, stands = before.of(id_), after.of(id_), now.of(id_)
-            if was != made and (inverse := _inverse(edit, was, made, stands)):
+            was, became, current = before.of(id_), after.of(id_), now.of(id_)
+            if was != became and (inverse := _inverse(edit, was, became, current)):
                 inverses.setdefault(inverse, []).append(id_)
     if not inverses:
         raise CurationError(f"nothing of edit {number} ({edit.kind}) is left to take back: later edits changed it, or it changed nothing")
     return tuple(make_edit(kind, ids, value, who=who, when=when, why=why, undoes=number) for (kind, value), ids in inverses.items())
 
 
-def _inverse(edit: Edit, was: Judged, made: Judged, stands: Judged) -> tuple[EditKind, str | None] | None:
+def _inverse(edit: Edit, was: Judged, became: Judged, now: Judged) -> tuple[EditKind, str | None] | None:
     """Kind and value of the edit that undoes ``edit`` for one entry; ``None`` if a later edit replaced its result."""
     if edit.kind in ("star", "unstar"):
-        return ("star" if was.starred else "unstar", None) if stands.starred == made.starred else None
+        return ("star" if was.starred else "unstar", None) if now.starred == became.starred else None
     if edit.kind in ("tag", "untag"):
         had = edit.value in was.tags
-        return ("tag" if had else "untag", edit.value) if (edit.value in stands.tags) != had else None
+        return ("tag" if had else "untag", edit.value) if (edit.value in now.tags) != had else None
     if edit.kind in _FATES:
         again: dict[str | None, EditKind] = {"in": "include", "out": "exclude", None: "reselect"}
-        return (again[was.fate], None) if stands.fate == made.fate else None
+        return (again[was.fate], None) if now.fate == became.fate else None
     if edit.kind == "note":
-        return ("note", was.note) if stands.note == made.note else None
-    return ("rename", was.name) if stands.name == made.name else None
+        return ("note", was.note) if now.note == became.note else None
+    return ("rename", was.name) if now.name == became.name else None
 
 
 def changes(before: Judgement, after: Judgement) -> tuple[Difference, ...]:

@@ -1,1 +1,1 @@
-"""The commands of ``stir`` that have more than a few lines, and what they print."""
+"""The commands of ``stir`` that have more than a few lines, and their output."""

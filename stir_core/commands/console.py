@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COMMON: dict[str, dict[str, Any]] = {
     "run": {"help": 'run folder, or "demo"'},
     "source": {"metavar": "RUN", "help": 'run folder, "demo", or the folder of a bundle'},
-    "--model": {"help": "another place where the run's or the bundle's own model lies"},
+    "--model": {"help": "another place of the run's or the bundle's own model"},
     "--json": {"action": "store_true", "help": "print JSON"},
 }
 """Arguments that several commands take, each with its one help text."""

@@ -26,7 +26,7 @@ VERBS = {
 }
 """The help of every edit, by its name."""
 WITH_VALUE = {"tag": "tag", "untag": "tag", "note": "text", "rename": "name"}
-"""What the value of an edit is called, for the edits that take one."""
+"""The name of an edit's value, for the edits that take one."""
 
 
 def add(command: Command) -> None:

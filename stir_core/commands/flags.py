@@ -1,4 +1,4 @@
-"""Flags of the command line, made of the fields of a section: type, choices and help stand there and nowhere else."""
+"""Flags of the command line, derived from the fields of a section, which declare type, choices and help."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from stir_core.requests import ANSWERING
 
 
 def add_fields(parser: argparse.ArgumentParser, section: type[Section], only: Sequence[str] = ()) -> None:
-    """A flag for each field of a section, or for some of them; :func:`asked` reads them back."""
+    """Add a flag for each field of a section, or for some of them; :func:`asked` reads them."""
     for name in only or section.model_fields:
         add_field(parser, name, section.model_fields[name])
 
 
 def add_answering(parser: argparse.ArgumentParser) -> None:
-    """Flags for the settings that an answer is steered with; :func:`answering` reads them back."""
+    """Add flags for the settings of a steered answer; :func:`answering` reads them."""
     for name, key in ANSWERING.items():
         section, field = key.split(".")
         part: Any = getattr(RunConfig(), section)
@@ -26,15 +26,14 @@ def add_answering(parser: argparse.ArgumentParser) -> None:
 
 
 def add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, *, default: Any = None) -> None:
-    """One flag. Where it is not given, the parsed arguments lack it, so that the section's own default stands."""
+    """Add one flag. Without it the parsed arguments have no such value, so that the section's default applies."""
     kind, flag = _plain(field.annotation), f"--{name.replace('_', '-')}"
     default = field.default if default is None else default
     text = f"{field.description or ''}".removesuffix(".").replace("%", "%%")
     if isinstance(field.default, bool):
-        told, action = (f"--no-{name}", "store_false") if field.default else (flag, "store_true")
-        parser.add_argument(
-            told, dest=name, action=action, default=argparse.SUPPRESS, help=f"do not {text[0].lower()}{text[1:]}" if field.default else text
-        )
+        switch, action = (f"--no-{name}", "store_false") if field.default else (flag, "store_true")
+        text = f"do not {text[0].lower()}{text[1:]}" if field.default else text
+        parser.add_argument(switch, dest=name, action=action, default=argparse.SUPPRESS, help=text)
         return
     shown = " ".join(default) if isinstance(default, tuple) else default
     more: dict[str, Any] = {"help": text if default is None else f"{text} (default: {shown})", "default": argparse.SUPPRESS}
@@ -48,19 +47,19 @@ def add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, *, d
 
 
 def asked(arguments: argparse.Namespace, section: type[SectionT]) -> SectionT:
-    """What was asked for on the command line.
+    """The section with the values of the command line.
 
     Raises:
-        ConfigError: a value that cannot be, in one line.
+        ConfigError: a value out of range, in one line.
     """
     return section_from(section, {name: value for name, value in vars(arguments).items() if name in section.model_fields})
 
 
 def answering(arguments: argparse.Namespace, config: RunConfig) -> RunConfig:
-    """The config with the settings that an answer was asked to be steered with; the config itself where none was.
+    """The config with the answer settings of the command line; without such settings, the same object.
 
     Raises:
-        ConfigError: a value that cannot be, in one line.
+        ConfigError: a value out of range, in one line.
     """
     changes: dict[str, dict[str, Any]] = {}
     for name in ANSWERING.keys() & vars(arguments).keys():

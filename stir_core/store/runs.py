@@ -171,7 +171,8 @@ class Run:
         """Remove a stage and every later one."""
         for name in STAGES[STAGES.index(stage) :]:
             for folder in (self.path / name, self.part(name)):
-                shutil.rmtree(folder, ignore_errors=True)
+                if folder.exists():
+                    shutil.rmtree(folder)
 
     def check_model(self, model: ModelIdentity, stages: Sequence[str] | None = None) -> None:
         """Refuse a model that this run's artefacts (those of ``stages``, or all) were not made with.

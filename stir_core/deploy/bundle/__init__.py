@@ -1,1 +1,1 @@
-"""The bundle: the one folder that a library is shipped in, what it says of itself, and reading one that somebody else wrote."""
+"""The bundle: the folder in which a library is exported, its records, and reading untrusted ones."""

@@ -3,7 +3,7 @@
     manifest.json         ``BundleManifest``: model identity, Stage III settings, provenance, SHA-256 and size of every file
     library.safetensors   keys, actions (float32, raw, row by row), and means and maps of the key space where it has any (float64)
     actions.parquet       entries in library order, with lineage and marks
-    evaluation.json       what the run's evaluations measured, with intervals
+    evaluation.json       the results of the run's evaluations, with intervals
     README.md             model card
     certificate-*.json    parity certificates, attached later
 

@@ -136,7 +136,7 @@ def _check_header(path: Path, header: dict[str, Any], wanted: Mapping[str, tuple
         odd = sorted(set(header) ^ set(wanted))[0]
         raise DeployError(f'{path}: tensor "{odd[:40]}" is {"not expected" if odd in header else "missing"}: {AGAIN}')
     for name, (dtype, shape) in wanted.items():
-        said = header[name] if isinstance(header[name], dict) else {}
-        if said.get("dtype") != dtype or said.get("shape") != list(shape):
-            found = f"{said.get('dtype')} {said.get('shape')}"
-            raise DeployError(f'{path}: tensor "{name}" is {found[:80]}, expected {dtype} {list(shape)}: {AGAIN}')
+        entry = header[name] if isinstance(header[name], dict) else {}
+        if entry.get("dtype") != dtype or entry.get("shape") != list(shape):
+            actual = f"{entry.get('dtype')} {entry.get('shape')}"
+            raise DeployError(f'{path}: tensor "{name}" is {actual[:80]}, expected {dtype} {list(shape)}: {AGAIN}')

@@ -1,1 +1,1 @@
-"""Certificates: the workbench and what a bundle is deployed with, given the same prompts, and whether anything differs."""
+"""Certificates: the workbench and a deployed bundle on the same prompts, and their differences."""
