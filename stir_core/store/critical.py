@@ -22,7 +22,7 @@ class CriticalFile:
 
     def rolls(self) -> list[CriticalRoll]:
         """The continuations so far."""
-        return read_appended(self._run.found("critical", f"{self._name}.rolls.jsonl"), CriticalRoll)
+        return read_appended(self._run.derived("critical", f"{self._name}.rolls.jsonl"), CriticalRoll)
 
     def append(self, roll: CriticalRoll) -> None:
         """Append one continuation."""
@@ -43,7 +43,7 @@ class CriticalFile:
         Raises:
             StoreError: it is malformed.
         """
-        file = self._run.found("critical", f"{self._name}.json")
+        file = self._run.derived("critical", f"{self._name}.json")
         return read_record(file, CriticalTrace, "remove it and measure again with `stir critical`") if file.is_file() else None
 
     def _written(self, suffix: str) -> Path:

@@ -53,7 +53,7 @@ class Curation:
             StoreError: the run has no finished actions.
         """
         run.folder("actions")
-        return cls(run, *_read(run.found("curation")))
+        return cls(run, *_read(run.derived("curation")))
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -143,7 +143,7 @@ def signature() -> Signature:
 def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curation:
     folder = run.work / "curation"
     try:
-        if not folder.exists() and (shipped := run.found("curation")).is_dir():
+        if not folder.exists() and (shipped := run.derived("curation")).is_dir():
             shutil.copytree(shipped, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock", timeout=PATIENCE):  # the system releases it when its holder dies

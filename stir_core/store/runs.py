@@ -111,7 +111,7 @@ class Run:
         """Where evaluations and measurements of this run are written: its folder, or for the embedded run ``runs/embedded``."""
         return self.path if self.path != DEMO else Path(os.environ.get("STIR_RUNS") or "runs") / "embedded"
 
-    def found(self, *parts: str) -> Path:
+    def derived(self, *parts: str) -> Path:
         """A file or folder that was made from this run later: in :attr:`work` if it exists there, else in the run's own folder."""
         return place if (place := self.work.joinpath(*parts)).exists() else self.path.joinpath(*parts)
 
@@ -230,12 +230,12 @@ class Run:
 
     def advantages(self) -> dict[str, Advantage]:
         """Measured causal value of actions, by entry id; empty where none was measured."""
-        file = self.found("causal", "advantages.jsonl")
+        file = self.derived("causal", "advantages.jsonl")
         return {advantage.entry_id: advantage for advantage in read_records(file, Advantage)} if file.is_file() else {}
 
     def advantages_digest(self) -> str | None:
         """SHA-256 of the measured advantages; ``None`` where none were measured."""
-        file = self.found("causal", "advantages.jsonl")
+        file = self.derived("causal", "advantages.jsonl")
         return file_sha256(file) if file.is_file() else None
 
     def picks(self) -> list[Pick]:
