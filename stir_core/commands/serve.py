@@ -12,12 +12,8 @@ from stir_core.requests import Limits
 
 def add(command: Command) -> None:
     """Make the parser."""
-    serve = command(
-        "serve",
-        _serve,
-        "Serve a bundle at an OpenAI-compatible address; with STIR_API_KEY set, requests need that bearer token.",
-        "--model",
-    )
+    description = "Serve a bundle at an OpenAI-compatible address; with STIR_API_KEY set, requests need that bearer token."
+    serve = command("serve", _serve, description, "--model")
     serve.add_argument("bundle", type=Path, help="bundle folder")
     serve.add_argument("--name", help="the model's name in requests (default: the bundle folder's name)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
