@@ -3,6 +3,8 @@
 # pyright: reportOptionalMemberAccess=false
 # (what is None where a test expects something raises there, and the test fails as it should)
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from stir_core.evaluate import causal
 from stir_core.evaluate.causal import NULL_ARM, RANDOM_ARM, logged_states, measure
 from stir_core.evaluate.effects import by_arm
 from stir_core.evaluate.libraries import libraries_of
+from stir_core.records import TraceEvent
 from stir_core.requests import CausalRequest
 from stir_core.stages.pipeline import run_stages
 from stir_core.stages.stage import check_fresh
@@ -74,22 +77,19 @@ def test_arms_differ_by_their_impulse_alone(run, tiny_loaded, monkeypatch):
 
 
 def test_arms_share_their_random_numbers(run, tiny_loaded, monkeypatch):
-    """With zero vectors in the place of every impulse, all arms of a repetition write the same answer."""
-    forced = causal._force
+    """With zero vectors in place of every impulse, all arms of a repetition give the same answer."""
+    steer, texts = causal.steer, {}
 
-    def silent(state, arm, rep, memory, seed):
-        inner = forced(state, arm, rep, memory, seed)
-        return lambda m: (found := inner(m))._replace(vector=None if found.vector is None else torch.zeros_like(found.vector))
+    def silent(force):
+        return lambda m: (forced := force(m))._replace(vector=None if forced.vector is None else torch.zeros_like(forced.vector))
 
-    monkeypatch.setattr(causal, "_force", silent)
-    texts: dict[tuple, set] = {}
-    make = causal._roll
+    def steer_silently(model, jobs, settings):
+        for event in steer(model, [job if job.force is None else replace(job, force=silent(job.force)) for job in jobs], settings):
+            if isinstance(event, TraceEvent) and jobs[event.row].force is not None:
+                texts.setdefault(event.trace.id, set()).add(event.trace.token_ids)  # the id names state and repetition, but not the arm
+            yield event
 
-    def keep(trace, state, arm, rep, grader):
-        texts.setdefault((state.id, rep), set()).add(trace.token_ids)
-        return make(trace, state, arm, rep, grader)
-
-    monkeypatch.setattr(causal, "_roll", keep)
+    monkeypatch.setattr(causal, "steer", steer_silently)
     report, _ = measured(run, tiny_loaded, halving=False, rolls=2)
     assert texts and all(len(own) == 1 for own in texts.values())
     assert len({next(iter(own)) for own in texts.values()}) > len(texts) / 2
