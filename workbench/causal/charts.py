@@ -3,9 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import CHOSEN, DIVERGING, GREY, STEERED, categorical, gate_axes, key_mark, reach, symmetric
+from workbench.shared.charts import CHOSEN, DIVERGING, GREY, STEERED, categorical, gate_axes, key_mark, reach, set_axes, symmetric
 
-_MARGINS = {"l": 10, "r": 10, "t": 10, "b": 10}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -30,14 +29,7 @@ def calibration_chart(table: pd.DataFrame) -> go.Figure:
             showlegend=False,
         )
     )
-    figure.update_layout(
-        xaxis_title="predicted margin (score minus null score)",
-        yaxis_title="measured advantage (share of right answers)",
-        height=360,
-        margin=_MARGINS,
-    )
-    figure.update_xaxes(zeroline=False)
-    figure.update_yaxes(zeroline=False)
+    set_axes(figure, "predicted margin (score minus null score)", "measured advantage (share of right answers)", height=360)
     return figure
 
 
@@ -59,15 +51,8 @@ def roc(table: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"{name}<br>harms taken %{{x:.0%}}, helps taken %{{y:.0%}}<extra></extra>",
             )
         )
-    figure.update_layout(
-        xaxis_title="harmful candidates above threshold (share)",
-        yaxis_title="helpful candidates above threshold (share)",
-        legend_title_text="predictor (area)",
-        height=360,
-        margin=_MARGINS,
-    )
-    figure.update_xaxes(range=[-0.02, 1.02], zeroline=False)
-    figure.update_yaxes(range=[-0.02, 1.02], zeroline=False)
+    x, y = "harmful candidates above threshold (share)", "helpful candidates above threshold (share)"
+    set_axes(figure, x, y, legend_title_text="predictor (area)", height=360, xaxis_range=[-0.02, 1.02], yaxis_range=[-0.02, 1.02])
     return figure
 
 

@@ -1,5 +1,9 @@
 """The Causal page's pieces: what was measured, arms, actions, and what the gate knew of it."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
@@ -16,12 +20,10 @@ from workbench.shared.command_lines import causal_command
 from workbench.shared.entries import entry_of
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_page import command_line
+from workbench.shared.view_charts import PLAIN, gate_map, points_chart
+from workbench.shared.view_page import command_line, report_downloads
 from workbench.shared.view_tables import ADVANTAGE_HELP, Columns, data_table, number_column
 
-pass
-
-_ACTIONS, _MAP = "causal_actions", "causal_map"
 _ADVANTAGE = "advantage (share of right answers, first minus second)"
 _TALLEST = 560
 
@@ -59,9 +61,7 @@ def arms(study: Study) -> None:
     if table.empty:
         st.caption("No state has been measured under two arms yet.")
         return
-    st.plotly_chart(
-        forest(table, _ADVANTAGE), key="causal_arms", config={"displayModeBar": False}, alt="Advantage of each arm, with 95 % intervals"
-    )
+    st.plotly_chart(forest(table, _ADVANTAGE), key="causal_arms", config=PLAIN, alt="Advantage of each arm, with 95 % intervals")
     _effects(table, "Arms against each other")
 
 
@@ -73,21 +73,10 @@ def actions(facts: RunFacts, study: Study) -> None:
         st.caption("No action has been measured yet.")
         return
     entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries), width=220))
-
-    def choose_point() -> None:
-        _point_at(facts, _ACTIONS)
-
     figure = forest(table, "advantage (share of right answers with the action minus without)", entry.id)
     tall = ROW * len(table) > _TALLEST
     with st.container(height=_TALLEST if tall else "content", border=tall):
-        st.plotly_chart(
-            figure,
-            key=_ACTIONS,
-            on_select=choose_point,
-            selection_mode="points",
-            config={"displayModeBar": False},
-            alt="Advantage of each action, with 95 % intervals",
-        )
+        points_chart(figure, _chooses(facts), key="causal_actions", alt="Advantage of each action, with 95 % intervals")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
     st.caption(f"n = {len(table)} actions: {counts}. Click a mark to choose its action; ring: chosen. Verdicts are by the interval alone.")
     with st.expander("As a table"):
@@ -108,45 +97,24 @@ def gate(facts: RunFacts, study: Study) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         bins = evidence.calibration_table(report)
-        st.plotly_chart(
-            figures.calibration_chart(bins),
-            key="causal_bins",
-            config={"displayModeBar": False},
-            alt="Measured advantage by predicted margin",
-        )
+        st.plotly_chart(figures.calibration_chart(bins), key="causal_bins", config=PLAIN, alt="Measured advantage by predicted margin")
         st.caption(f"n = {len(report.points)} candidates in {len(bins)} bins of similar margin. If the gate knows something, they rise.")
     with right:
         curves = evidence.roc_table(report)
         if curves.empty:
             st.caption("No ROC curve: no candidate did better than null, or none did worse.")
         else:
-            st.plotly_chart(figures.roc(curves), key="causal_roc", config={"displayModeBar": False}, alt="ROC curve of each predictor")
+            st.plotly_chart(figures.roc(curves), key="causal_roc", config=PLAIN, alt="ROC curve of each predictor")
             st.caption("Helpful (better than null) told from harmful (worse); candidates that tied are left out. Areas in the legend.")
     data_table(evidence.predictor_table(report), PREDICTOR_COLUMNS, "Predictors of the advantage")
-    _margin_map(facts, evidence.point_table(report))
-
-
-def _margin_map(facts: RunFacts, table: pd.DataFrame) -> None:
-    shown = table.dropna(subset=["gain"])
-    if shown.empty:
-        st.caption("No preview was measured, so candidates cannot be drawn on the gate's axes.")
-        return
-
-    def choose_point() -> None:
-        _point_at(facts, _MAP)
-
-    st.plotly_chart(
-        figures.advantage_map(shown, session.chosen(session.ACTION)),
-        key=_MAP,
-        on_select=choose_point,
-        selection_mode="points",
-        config={"scrollZoom": True, "displaylogo": False},
+    gate_map(
+        evidence.point_table(report),
+        partial(figures.advantage_map, chosen=session.chosen(session.ACTION)),
+        _chooses(facts),
+        what="candidates",
+        text="Red did better than null, blue worse, pale the same. Diamonds: chosen by the gate. Click to choose an action.",
+        key="causal_map",
         alt="Candidates by preview gain and margin, coloured by measured advantage",
-    )
-    left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
-    st.caption(
-        f"n = {len(shown)} candidates. Red did better than null, blue worse, pale the same. Diamonds: chosen by the gate. "
-        f"Click to choose an action.{left_out}"
     )
 
 
@@ -154,17 +122,17 @@ def study_downloads(facts: RunFacts, study: Study) -> None:
     """The command, and the report as files."""
     report = study.report
     command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (what is there is kept)")
-    with st.container(horizontal=True):
-        text, name = markdown(report), f"{facts.name}_causal"
-        st.download_button("Report (Markdown)", text, f"{name}.md", "text/markdown", key="causal_md", on_click="ignore")
-        data = report.model_dump_json(indent=2)
-        st.download_button("Report (JSON)", data, f"{name}.json", "application/json", key="causal_json", on_click="ignore")
+    report_downloads(markdown(report), report, f"{facts.name}_causal", "causal")
 
 
-def _point_at(facts: RunFacts, chart: str) -> None:
-    found = [str(data[0]) for data in session.selected_points(chart) if data]
-    if found and found[0] in facts.entries:
-        session.point_at(session.ACTION, found[0])
+def _chooses(facts: RunFacts) -> Callable[[list[Any]], None]:
+    """Chooses the entry whose id is a clicked point's first datum, on every page."""
+
+    def choose(data: list[Any]) -> None:
+        if data[0] in facts.entries:
+            session.point_at(session.ACTION, data[0])
+
+    return choose
 
 
 def _effects(table: pd.DataFrame, alt: str) -> None:

@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import DIVERGING, GREY, categorical, reach, symmetric
+from workbench.shared.charts import DIVERGING, GREY, categorical, reach, set_axes, symmetric
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon", "x", "pentagon", "bowtie")
 """A shape a method beside its colour; of another number than the colours, so that both repeat together only after a hundred methods."""
@@ -40,14 +40,7 @@ def pareto(table: pd.DataFrame, title: str) -> go.Figure:
                 marker={"size": 12, "color": colour, "symbol": SYMBOLS[i % len(SYMBOLS)], "line": {"width": 0}},
             )
         )
-    figure.update_layout(
-        xaxis_title=title,
-        yaxis_title="accuracy (%, with 95 % interval)",
-        height=400,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-    )
-    figure.update_xaxes(rangemode="tozero", zeroline=False)
-    figure.update_yaxes(range=[-3, 103], zeroline=False)
+    set_axes(figure, title, "accuracy (%, with 95 % interval)", height=400, xaxis_rangemode="tozero", yaxis_range=[-3, 103])
     return figure
 
 

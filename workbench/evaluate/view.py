@@ -15,10 +15,8 @@ from workbench.shared.charts import method_forest
 from workbench.shared.command_lines import eval_command
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_page import command_line
+from workbench.shared.view_page import command_line, report_downloads
 from workbench.shared.view_tables import Columns, data_table, number_column
-
-pass
 
 _COST_TITLES = {
     "decoded tokens": "decoded tokens an answer (committed and probe)",
@@ -103,8 +101,7 @@ def _front(evaluation: EvaluationFacts, table: pd.DataFrame, cost: str) -> None:
 
 
 def _half(report: EvaluationReport, columns: list[str], alt: str) -> None:
-    config = {name: METHOD_COLUMNS[name] for name in columns}
-    data_table(tables.method_table(report).reindex(columns=columns), config, alt)
+    data_table(tables.method_table(report).reindex(columns=columns), METHOD_COLUMNS, alt)
 
 
 def transfer() -> None:
@@ -131,12 +128,7 @@ def transfer() -> None:
 def evaluation_downloads(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """The command, and the report as files."""
     _reproduce(facts, evaluation)
-    name, report = f"{facts.name}_{evaluation.spec.label}", evaluation.report
-    with st.container(horizontal=True):
-        st.download_button("Report (Markdown)", markdown(report), f"{name}.md", "text/markdown", key="evaluate_md", on_click="ignore")
-        st.download_button(
-            "Report (JSON)", report.model_dump_json(indent=2), f"{name}.json", "application/json", key="evaluate_json", on_click="ignore"
-        )
+    report_downloads(markdown(evaluation.report), evaluation.report, f"{facts.name}_{evaluation.spec.label}", "evaluate")
 
 
 def _reproduce(facts: RunFacts, evaluation: EvaluationFacts) -> None:

@@ -93,9 +93,8 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
             step = choose_gate_step(trace)
             step_detail(gate, answer.at(step.m) if step else None)
             return
-        columns = ["m", "chosen", "alpha", "tokens", "reason"]
-        config = {name: STEP_COLUMNS[name] for name in columns}
-        data_table(step_table(trace).reindex(columns=columns), config, "Steps of the answer")
+        steps = step_table(trace)[["m", "chosen", "alpha", "tokens", "reason"]]
+        data_table(steps, STEP_COLUMNS, "Steps of the answer")
         st.caption("Nothing was retrieved: this method does not ask the gate, or its library is empty.")
 
 

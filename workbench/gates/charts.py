@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import CHOSEN, CORRECTIVE, GREY, NULL, STEERED, gate_axes, key_mark
+from workbench.shared.charts import CHOSEN, CORRECTIVE, GREY, NULL, STEERED, gate_axes, key_mark, vertical_rule
 
 
 def steered_share(table: pd.DataFrame, label: str, own: float, tried: float) -> alt.LayerChart:
@@ -21,10 +21,7 @@ def steered_share(table: pd.DataFrame, label: str, own: float, tried: float) -> 
     base = alt.Chart(table).encode(x=x, tooltip=tooltip)
     band = base.mark_area(color=STEERED, opacity=0.22).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     line = base.mark_line(color=STEERED, point=alt.OverlayMarkDef(color=STEERED, size=22)).encode(y=y)
-    rules = [
-        alt.Chart(pd.DataFrame({"value": [value]})).mark_rule(color=colour, strokeDash=dash, strokeWidth=1.5).encode(x="value:Q")
-        for value, colour, dash in ((own, GREY, [5, 4]), (tried, CHOSEN, [1, 0]))
-    ]
+    rules = [vertical_rule("value", own, GREY, [5, 4]), vertical_rule("value", tried, CHOSEN)]
     return alt.LayerChart(layer=[band, line, *rules]).properties(height=200)
 
 
@@ -91,8 +88,8 @@ def firing_chart(table: pd.DataFrame) -> alt.LayerChart:
     bars = base.mark_bar(color=STEERED, opacity=0.75).encode(
         y=alt.Y("rate:Q", scale=scale, axis=alt.Axis(format="%"), title="answers with a commit (%)")
     )
-    spans = base.mark_rule(color="#8a8f98", strokeWidth=2).encode(y=alt.Y("low:Q", scale=scale, title=""), y2="high:Q")
-    counts = base.mark_text(dy=-7, align="center", fontSize=10, color="#8a8f98").encode(
+    spans = base.mark_rule(color=GREY, strokeWidth=2).encode(y=alt.Y("low:Q", scale=scale, title=""), y2="high:Q")
+    counts = base.mark_text(dy=-7, align="center", fontSize=10, color=GREY).encode(
         y=alt.Y("high:Q", title=""), text=alt.Text("n:Q", format="d")
     )
     return alt.LayerChart(layer=[bars, spans, counts]).properties(height=230)

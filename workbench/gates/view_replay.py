@@ -1,6 +1,7 @@
 """The Gates page's pieces that speak of all held-out answers: the badge, the funnel, one setting's curve, the flips and the margin map."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -16,11 +17,11 @@ from workbench.shared import gate_replay as replay
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.gate_replay import AnswerReplay
 from workbench.shared.text import plain
+from workbench.shared.view_charts import gate_map
 from workbench.shared.view_gate import FLIPPED_COLUMNS, funnel_view
 from workbench.shared.view_tables import data_table
 
 Answers = Mapping[str, AnswerReplay]
-_FLIPS, _MAP = "gates_flips", "gates_map"
 
 
 def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
@@ -95,29 +96,15 @@ def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | No
     """Every step of every answer on the gate's axes; a click opens it."""
     st.markdown("**Margin map: best candidate of every step, all answers**")
     outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
-    table = tables.map_rows(answers, outcomes)
-    shown = table.dropna(subset=["gain"])
-    if shown.empty:
-        st.caption("No preview was measured, so steps cannot be drawn on the gate's axes.")
-        return
-
-    def choose_point() -> None:
-        for data in session.selected_points(_MAP):
-            if data:
-                _open(answers, str(data[0]), str(data[1]))
-
-    st.plotly_chart(
-        step_map(shown, problem, m),
-        key=_MAP,
-        on_select=choose_point,
-        selection_mode="points",
-        config={"scrollZoom": True, "displaylogo": False},
+    gate_map(
+        tables.map_rows(answers, outcomes),
+        partial(step_map, problem=problem, m=m),
+        lambda data: _open(answers, str(data[0]), str(data[1])),
+        what="steps",
+        text="Decided with the settings above. Colour: the recorded answer against the vanilla one. Diamond: committed. "
+        "Ring: flips. Pale: after a flip. Click a point to open its step.",
+        key="gates_map",
         alt="Steps of all held-out answers by preview gain and margin of their best candidate",
-    )
-    left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
-    st.caption(
-        f"n = {len(shown)} steps of {shown['problem'].nunique()} answers, with the settings above. Colour: the recorded answer against "
-        f"vanilla. Diamonds: committed. Ringed: flips. Pale: after a flip. Click to open a step.{left_out}"
     )
 
 
@@ -133,7 +120,7 @@ def flips(answers: Answers, *, changed: bool) -> None:
         _open(answers, str(table["problem"].iloc[row]), str(table["m"].iloc[row]))
 
     height = min(400, 38 + 35 * len(table))
-    data_table(table, FLIPPED_COLUMNS, "Answers that turn under these settings", key=_FLIPS, height=height, clicked=choose_row)
+    data_table(table, FLIPPED_COLUMNS, "Answers that turn under these settings", key="gates_flips", height=height, clicked=choose_row)
     st.caption(
         f"{len(table)} of {len(answers)} answers turn, each at its first flip or at a step that needs the model. Click a row to open it."
     )

@@ -63,6 +63,18 @@ def reach(values: Iterable[float], lows: Iterable[float], highs: Iterable[float]
     }
 
 
+def set_axes(figure: go.Figure, x: str, y: str, **layout: Any) -> None:
+    """Titles of both axes, narrow margins and no zero lines; ``layout`` goes to plotly's ``update_layout``."""
+    figure.update_layout({"margin": {"l": 10, "r": 10, "t": 10, "b": 10}} | layout, xaxis_title=x, yaxis_title=y)
+    figure.update_xaxes(zeroline=False)
+    figure.update_yaxes(zeroline=False)
+
+
+def vertical_rule(field: str, at: float, colour: str, dash: Sequence[int] = (1, 0)) -> alt.Chart:
+    """A line across an Altair chart at one value of the quantitative ``field`` on its x axis."""
+    return alt.Chart(pd.DataFrame({field: [at]})).mark_rule(color=colour, strokeDash=dash, strokeWidth=2).encode(x=f"{field}:Q")
+
+
 def gate_axes() -> go.Figure:
     """An empty map: the gate commits above the dashed line, and previews beat doing nothing to the right of the dotted one."""
     figure = go.Figure()
@@ -70,17 +82,16 @@ def gate_axes() -> go.Figure:
         0, line_color=GREY, line_width=1.5, line_dash="dash", annotation_text="null score: commit above", annotation_font_color=GREY
     )
     figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot")
-    figure.update_layout(
-        xaxis_title="preview gain (P_i − P_null, nats a token)",
-        yaxis_title="margin (score minus null score)",
+    set_axes(
+        figure,
+        "preview gain (P_i − P_null, nats a token)",
+        "margin (score minus null score)",
         legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 0},
         height=430,
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
         clickmode="event+select",
         dragmode="pan",
     )
-    figure.update_xaxes(zeroline=False)
-    figure.update_yaxes(zeroline=False)
     return figure
 
 
@@ -289,10 +300,5 @@ def margin_terms(table: pd.DataFrame, least: float = 0.0) -> alt.LayerChart:
         ),
     )
     sums = base.mark_tick(color=CHOSEN, thickness=4, size=22).encode(x="margin:Q")
-    line = pd.DataFrame({"at": [least]})
-    rule = (
-        alt.Chart(line)
-        .mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=GREY)
-        .encode(x="at:Q", tooltip=[alt.Tooltip("at:Q", title="to exceed")])
-    )
+    rule = vertical_rule("at", least, GREY, [5, 4]).encode(tooltip=[alt.Tooltip("at:Q", title="to exceed")])
     return alt.LayerChart(layer=[bars, sums, rule]).properties(height=130 + 34 * len(names))

@@ -50,8 +50,7 @@ def sieve_line(evidence: StepEvidence, decision: Decision) -> None:
 
 
 def _candidates(table: pd.DataFrame) -> None:
-    columns = {name: CANDIDATE_COLUMNS[name] for name in table.columns}
-    data_table(table, columns, "Candidates of this step")
+    data_table(table, CANDIDATE_COLUMNS, "Candidates of this step")
 
 
 def _score_formula(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
@@ -114,8 +113,7 @@ def _steps_again(answer: AnswerReplay) -> None:
     grey = rows.style.apply(lambda row: ["color: #8a8f98" if behind[int(row.name)] else ""] * len(row), axis=1).format(
         "{:+.3f}", subset=["margin"], na_rep=""
     )
-    columns = {name: FLIPPED_COLUMNS[name] for name in rows.columns}
-    st.dataframe(grey, hide_index=True, placeholder="", column_config=columns, alt="Steps of the answer, decided again")
+    st.dataframe(grey, hide_index=True, placeholder="", column_config=FLIPPED_COLUMNS, alt="Steps of the answer, decided again")
 
 
 def choose_gate_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import streamlit as st
+from pydantic import BaseModel
 from streamlit.components.v2 import component
 
 from stir_core.errors import StirError
@@ -18,6 +19,14 @@ def command_line(command: str, label: str = "Reproduce on the command line") -> 
     """A caption and the command below it."""
     st.caption(label)
     st.code(command, language="bash", wrap_lines=True)
+
+
+def report_downloads(text: str, report: BaseModel, name: str, key: str) -> None:
+    """Buttons that save a report as Markdown (``text``) and as JSON, in files called ``name``; ``key`` begins the widgets' keys."""
+    with st.container(horizontal=True):
+        st.download_button("Report (Markdown)", text, f"{name}.md", "text/markdown", key=f"{key}_md", on_click="ignore")
+        data = report.model_dump_json(indent=2)
+        st.download_button("Report (JSON)", data, f"{name}.json", "application/json", key=f"{key}_json", on_click="ignore")
 
 
 def run_picker() -> None:

@@ -88,6 +88,7 @@ def data_table(
     """Draw a table; empty cells stay empty.
 
     Args:
+        styles: column styles by name; names that the table lacks have no effect.
         clicked: called with the number of a row that was clicked, before the page is drawn again; needs a ``key``.
     """
 
@@ -123,7 +124,7 @@ def entry_table(
     """Draw ``table``, which has a column ``entry``.
 
     Args:
-        styles: column styles by name; those of columns that the table lacks are left out.
+        styles: column styles by name; names that the table lacks have no effect.
         chooses: False for entries of another run, which cannot be chosen here.
         ticked: rows are ticked, any number; called with their entries before the page is drawn again.
         ticks: entries that are ticked at first. Rows are known by number: another table needs another ``key``.
@@ -141,7 +142,7 @@ def entry_table(
         table,
         hide_index=True,
         placeholder="",
-        column_config={name: style for name, style in styles.items() if name in table.columns},
+        column_config=styles,
         key=key,
         on_select=selected if chooses else "ignore",
         selection_mode="single-row" if ticked is None else "multi-row",
