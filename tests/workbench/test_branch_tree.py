@@ -26,7 +26,7 @@ def trace(run: Run) -> Trace:
 
 
 def origin(run: Run, trace: Trace) -> BranchOrigin:
-    return pairs.origin_of("d", trace.id, trace, run.config.gate, run.config.decode, None, "how many?")
+    return BranchOrigin("d", trace.id, trace, run.config.gate, run.config.decode, None, "how many?")
 
 
 def other_from(trace: Trace, place: int, *, text: str | None = None, ids: tuple[int, ...] | None = None) -> Trace:
@@ -67,7 +67,7 @@ def test_over_the_limit_the_oldest_leaf_goes_and_is_named(run: Run, trace: Trace
     notes = [forest.add(tree, 0, Change(m=1, to="p0000c", alpha=n / 100), trace)[1] for n in range(pairs.LIMIT - 1)]
     assert [note for note in notes if note] == [notes[-1]] and "#2 m 2: keep" in str(notes[-1])
     assert len(forest.order) == pairs.LIMIT == len(tree.nodes) - 1
-    other = forest.tree(pairs.origin_of("e", "another", trace, run.config.gate, run.config.decode, None, "?"))
+    other = forest.tree(BranchOrigin("e", "another", trace, run.config.gate, run.config.decode, None, "?"))
     _, note = forest.add(other, 0, Change(m=1), trace)
     assert "#1 m 1: keep" in str(note) and 1 in other.nodes
 

@@ -19,7 +19,7 @@ from workbench.shared.confounds import VERDICTS
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table, entry_table
 
 _REFUSED, _DONE = "curate_refused", "curate_done"
 _EDITS: dict[EditKind, str] = {
@@ -61,22 +61,11 @@ def library(facts: RunFacts, curation: Curation) -> list[str]:
     # another table has another key: rows are selected by number, and a number must never mean another entry
     key = f"curate_table_{hashlib.sha256('|'.join([*ids, curation.digest]).encode()).hexdigest()[:12]}"
 
-    def point() -> None:
-        rows = [row for row in session.selected_rows(key) if row < len(ids)]
-        if rows and ids[rows[-1]] in facts.entries:
-            session.point_at(session.ACTION, ids[rows[-1]])
+    def ticked(selected: list[str]) -> None:
+        if selected and selected[-1] in facts.entries:
+            session.point_at(session.ACTION, selected[-1])
 
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config={name: style for name, style in _COLUMNS.items() if name in table.columns},
-        key=key,
-        on_select=point,
-        selection_mode="multi-row",
-        height=320,
-        alt="Entries of the library with what was judged",
-    )
+    entry_table(table, _COLUMNS, key=key, alt="Entries of the library and their judgements", height=320, ticked=ticked)
     stars, tags = len(standing.starred()), len(standing.tags())
     out = sum(judged.excluded for judged in standing.entries.values())
     st.caption(

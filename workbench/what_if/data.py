@@ -1,11 +1,13 @@
-"""What-if trees: recorded answers and what became of them when a decision was changed. Nodes, what tells two of them apart, and tables.
+"""What-if trees: a recorded answer and its branches, each decoded with one decision changed; comparisons of two answers, and tables.
 
-Pure bookkeeping over traces that others decoded. A forest is kept for one browser tab; it is bounded, and what is dropped for that is said.
+Works on traces that are decoded already. A forest belongs to one browser tab. It is bounded, and a line reports each branch that it drops.
 """
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from functools import cached_property
+from itertools import accumulate, takewhile
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -13,22 +15,22 @@ import pandas as pd
 from stir_core.config import DecodeConfig, GateConfig, digest_of
 from stir_core.evaluate.degeneration import repeated
 from stir_core.intervene.changes import DENY, KEEP, Change, own_alpha, was_forced
-from stir_core.records import Entry, Event, Problem, StepEvent, StepTrace, TokenEvent, Trace
+from stir_core.records import Entry, Problem, StepTrace, Trace
 from workbench.shared.text import Segment, segment, text_segments
-from workbench.shared.trace_comparison import StepRow, Token, first_divergence
+from workbench.shared.trace_comparison import first_divergence
 
 LIMIT = 64
-"""Most branches that a tab holds, all origins together. One takes about 8 kB a new step with 8 retrieved entries: a few MB in all."""
+"""Most branches that a tab holds, over all origins. A branch takes about 8 kB a new step with 8 retrieved entries: a few MB in all."""
 LOOPS = 0.5
-"""An answer counts as degenerated when at least this share of its token triples stood before in it."""
+"""An answer counts as degenerate when at least this share of its token triples occurred earlier in it."""
 
 
 @dataclass(frozen=True)
 class BranchOrigin:
-    """A recorded answer to begin from, with all that decoding on from it depends on."""
+    """A recorded answer to branch from, with the settings that its branches are decoded with."""
 
-    key: str
-    """Digest of the answer and its settings: equal origins share a tree."""
+    run: str
+    """Digest of the run."""
     name: str
     trace: Trace
     gate: GateConfig
@@ -39,22 +41,10 @@ class BranchOrigin:
     recorded: bool = True
     """True for a held-out answer of the run itself."""
 
-
-def origin_of(
-    run_digest: str,
-    name: str,
-    trace: Trace,
-    gate: GateConfig,
-    decode: DecodeConfig,
-    problem: Problem | None,
-    question: str,
-    *,
-    raw: bool = False,
-    recorded: bool = True,
-) -> BranchOrigin:
-    """An origin with its key."""
-    key = digest_of(run_digest, name, gate, decode, list(trace.prompt_ids), list(trace.token_ids))
-    return BranchOrigin(key, name, trace, gate, decode, problem, question, raw, recorded)
+    @cached_property
+    def key(self) -> str:
+        """Digest of the answer and its settings: equal origins share a tree."""
+        return digest_of(self.run, self.name, self.gate, self.decode, list(self.trace.prompt_ids), list(self.trace.token_ids))
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class Node:
     """One answer of a tree: its origin, or a branch of another node."""
 
     number: int
-    """0 for the origin; counted up in the order in which branches ended."""
+    """0 for the origin; branches are numbered in the order in which they ended."""
     parent: int | None
     change: Change | None
     trace: Trace
@@ -75,7 +65,7 @@ class Tree:
     origin: BranchOrigin
     nodes: dict[int, Node]
     counted: int = 0
-    """Branches ever made here: numbers are never given twice."""
+    """Branches added so far, dropped ones included, so that no number is used twice."""
 
     def children(self, number: int) -> list[Node]:
         """Branches of a node, oldest first."""
@@ -96,11 +86,15 @@ class Forest:
     """Every branch, oldest first."""
 
     def tree(self, origin: BranchOrigin) -> Tree:
-        """The tree of an origin, planted where there is none."""
+        """The tree of an origin; a new one if there is none yet."""
         return self.trees.setdefault(origin.key, Tree(origin, {0: Node(0, None, None, origin.trace)}))
 
     def add(self, tree: Tree, parent: int, change: Change, trace: Trace) -> tuple[Node, str | None]:
-        """Take a finished branch in; an equal one is replaced in its place. Over the limit the oldest leaf goes, and a line says which."""
+        """Add a finished branch. It replaces a branch of the same node with the same change.
+
+        Returns:
+            The node, and a line about the leaf that was dropped to stay within :data:`LIMIT`, if one was.
+        """
         twin = next((node for node in tree.children(parent) if node.change == change), None)
         if twin is not None:
             tree.nodes[twin.number] = Node(twin.number, parent, change, trace)
@@ -122,24 +116,6 @@ class Forest:
         return None
 
 
-@dataclass
-class Growing:
-    """Branches while they are decoded: their new steps, by row."""
-
-    rows: dict[int, dict[int, StepRow]] = field(default_factory=dict)
-
-    def take(self, event: Event) -> StepRow | None:
-        """Fold one event in; the step that it belongs to."""
-        if not isinstance(event, StepEvent | TokenEvent):
-            return None
-        row = self.rows.setdefault(event.row, {}).setdefault(event.m, StepRow(event.m))
-        if isinstance(event, StepEvent):
-            row.evidence, row.decision = event.evidence, event.decision
-        else:
-            row.tokens.append(Token(event.token_id, event.text, event.logprob))
-        return row
-
-
 def change_text(change: Change) -> str:
     """A change in a few words: ``"m 2: p0003c × 0.58"``."""
     what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
@@ -153,7 +129,7 @@ def label(node: Node) -> str:
 
 
 class Parting(NamedTuple):
-    """Where two answers part."""
+    """Where two answers differ first."""
 
     position: int
     """0-based token."""
@@ -167,25 +143,23 @@ def parting(one: Trace, other: Trace) -> Parting | None:
     if at is None:
         return None
     longer = one if len(one.token_ids) > at else other
-    end = 0
-    for step in longer.steps:
-        end += len(step.token_ids)
-        if at < end:
-            return Parting(at, step.m)
-    return Parting(at, longer.steps[-1].m)
+    ends = list(accumulate(len(step.token_ids) for step in longer.steps))
+    return Parting(at, longer.steps[bisect(ends, at)].m)
 
 
 def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
     """Whether an answer equals another, and one line that says so."""
-    found = parting(one, other)
-    if found is None:
+    difference = parting(one, other)
+    if difference is None:
         return True, f"equals {name} token for token ({len(one.token_ids)} of {len(other.token_ids)} ids)"
-    return False, f"differs from {name} from token {found.position + 1} on (after control point {found.m})"
+    return False, f"differs from {name} from token {difference.position + 1} on (after control point {difference.m})"
 
 
 def grade_of(trace: Trace) -> str:
     """``right``, ``wrong`` or ``not graded``."""
-    return "not graded" if trace.verdict is None else "right" if trace.verdict.correct else "wrong"
+    if trace.verdict is None:
+        return "not graded"
+    return "right" if trace.verdict.correct else "wrong"
 
 
 TREE_COLUMNS = [
@@ -225,20 +199,19 @@ def nodes_in_order(tree: Tree, number: int = 0) -> list[Node]:
 
 
 def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
-    """What became of a node under every change that was tried at one control point, its own decision first."""
-    table, node = tree_table(tree), tree.nodes[number]
-    here = {child.number for child in tree.children(number) if child.change is not None and child.change.m == m}
-    step = next((step for step in node.trace.steps if step.m == m), None)
-    own = step.decision.chosen if step is not None else None
-    found = pd.DataFrame(table[[row == number or row in here for row in table["branch"]]])
-    names = {child.number: change_text(child.change).partition(": ")[2] for child in tree.children(number) if child.change is not None}
-    mine = f"as it stands ({own} × {step.decision.alpha:.2f})" if step is not None and own else "as it stands (null)"
-    found.insert(0, "at this step", [mine if row == number else names[row] for row in found["branch"]])
-    return pd.DataFrame(found, columns=["at this step", *TREE_COLUMNS[3:10], "branch"])
+    """Outcomes of a node and of its branches that change the decision at control point ``m``, one row each; the node comes first."""
+    step = next(step for step in tree.nodes[number].trace.steps if step.m == m)
+    names = {number: f"as it stands: {_decision(step)}"}
+    for child in tree.children(number):
+        if child.change is not None and child.change.m == m:
+            names[child.number] = change_text(child.change).partition(": ")[2]
+    table = tree_table(tree)
+    rows = table[table["branch"].isin(list(names))]
+    return rows.assign(**{"at this step": rows["branch"].map(names)})[["at this step", *TREE_COLUMNS[3:10], "branch"]]
 
 
 def tree_lines(tree: Tree) -> pd.DataFrame:
-    """What the figure draws: one row a step of every node that is not its parent's, on the node's own lane."""
+    """One row a step of every node, on the node's own lane; steps before the change are drawn on the parent's lane only."""
     rows: list[dict[str, object]] = []
     lanes = {node.number: lane for lane, node in enumerate(nodes_in_order(tree))}
     for node in nodes_in_order(tree):
@@ -269,41 +242,45 @@ def _decision(step: StepTrace) -> str:
 
 
 class OfferedAction(NamedTuple):
-    """Something that could be injected at a control point."""
+    """An action that can be injected at a control point."""
 
     entry_id: str
     own: float | None
-    """What the gate would inject; ``None`` where it measured nothing above 0."""
+    """Multiple that the gate would inject; ``None`` if it measured none above 0."""
     text: str
-    """For a menu."""
+    """Its line in the menu."""
 
 
 def candidates(step: StepTrace, entries: Sequence[Entry], gate: GateConfig) -> tuple[list[OfferedAction], list[OfferedAction]]:
-    """Corrective entries of the step's control point: those that were retrieved there, best score first, and the others of the library."""
+    """Corrective entries of the step's control point: those retrieved there, best score first, and the rest of the library."""
     scores = {scored.entry_id: scored.score for scored in step.decision.scored}
     seen = {entry.entry_id: entry for entry in step.evidence.retrieved if entry.kind == "corrective"}
     ranked = sorted(seen.values(), key=lambda e: (e.entry_id not in scores, -(scores.get(e.entry_id) or 0.0), -e.value))
     first = []
     for entry in ranked:
         score = scores.get(entry.entry_id)
-        told = f"score {score:.3f}" if score is not None else "not previewed"
+        preview = f"score {score:.3f}" if score is not None else "not previewed"
         mark = " · chosen" if entry.entry_id == step.decision.chosen else ""
         own = own_alpha(step, entry.entry_id, gate)
-        first.append(OfferedAction(entry.entry_id, own, f"{entry.entry_id} · cosine {entry.sim:.3f} · {told}{mark}"))
+        first.append(OfferedAction(entry.entry_id, own, f"{entry.entry_id} · cosine {entry.sim:.3f} · {preview}{mark}"))
     here = [entry for entry in entries if entry.m == step.evidence.m and entry.kind == "corrective" and entry.id not in seen]
     return first, [OfferedAction(entry.id, None, f"{entry.id} · not retrieved · quality {entry.quality:.3f}") for entry in here]
 
 
 def all_changes(step: StepTrace, gate: GateConfig, alpha: float, then: Literal["gate", "null"], *, same: bool) -> list[Change]:
-    """Deny, and every retrieved candidate: at the gate's own strength where it has one (``same``: never), else at ``alpha``."""
+    """Denying, and forcing each retrieved candidate.
+
+    Args:
+        alpha: multiple for candidates without a strength of the gate's own; with ``same`` for all of them.
+    """
     m = step.evidence.m
-    found, _ = candidates(step, (), gate)
-    forced = [Change(m=m, to=c.entry_id, alpha=alpha if same or c.own is None else c.own, then=then) for c in found]
+    retrieved, _ = candidates(step, (), gate)
+    forced = [Change(m=m, to=c.entry_id, alpha=alpha if same or c.own is None else c.own, then=then) for c in retrieved]
     return [Change(m=m, to=DENY, then=then), *forced]
 
 
 def tree_json(tree: Tree, command_of: Callable[[int], str]) -> dict[str, Any]:
-    """The whole tree as plain JSON: settings, changes, commands and answers."""
+    """The whole tree as JSON: settings, changes, commands and answers. ``command_of`` gives the command that makes a node."""
     origin = tree.origin
     return {
         "origin": origin.name,
@@ -360,11 +337,11 @@ def aligned(one: Trace, other: Trace) -> list[PairRow]:
 
 
 def whole(trace: Trace, m: int) -> list[Segment]:
-    """The answer with its control points numbered; what lies before control point ``m`` is muted, and ``m`` itself is marked."""
+    """The answer with its control points numbered; text before control point ``m`` is muted, and ``m`` itself is marked."""
     pieces: list[Segment] = []
     for step in trace.steps:
         here = step.m == m
-        name = f"⟦{'control point ' if here else ''}{step.m} · {_told(step)}⟧ "
+        name = f"⟦{'control point ' if here else ''}{step.m} · {_decision(step)}⟧ "
         pieces.append(segment(name, "mark" if here else "past"))
         body = text_segments(step.text, "steered" if step.decision.chosen else "plain")
         pieces += [segment(piece["text"], "past") for piece in body] if step.m < m else body
@@ -374,15 +351,10 @@ def whole(trace: Trace, m: int) -> list[Segment]:
 
 def _cell(step: StepTrace, shared: int | None) -> Cell:
     role = "steered" if step.decision.chosen else "plain"
-    head = f"m {step.m} · {len(step.token_ids)} tokens · {_told(step)}"
+    head = f"m {step.m} · {len(step.token_ids)} tokens · {_decision(step)}"
     if shared is None:
         return Cell(head, text_segments(step.text, role))
     return Cell(head, [segment(step.text[:shared], "past"), segment(FIRST, "mark"), *text_segments(step.text[shared:], role)])
-
-
-def _told(step: StepTrace) -> str:
-    by = " (forced)" if was_forced(step) else ""
-    return (f"{step.decision.chosen} × {step.decision.alpha:.2f}" if step.decision.chosen else "null") + by
 
 
 def _impulse(step: StepTrace) -> tuple[str | None, float]:

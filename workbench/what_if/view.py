@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit import column_config as cc
 from streamlit.delta_generator import DeltaGenerator
 
-from stir_core.records import StepTrace, TraceEvent
+from stir_core.records import StepTrace, TokenEvent, TraceEvent
 from workbench import bootstrap, live, session
 from workbench.shared.command_lines import whatif_command
 from workbench.shared.facts import RunFacts
@@ -19,8 +19,8 @@ from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 from workbench.what_if import charts as figures
 from workbench.what_if import data as pairs
-from workbench.what_if.data import BranchOrigin, Forest, Growing, Node, Tree
-from workbench.what_if.view_form import BranchRequest
+from workbench.what_if.data import BranchOrigin, Forest, Node, Tree
+from workbench.what_if.view_form import BranchRequest, pick_node
 
 _NOTE, _FIGURE = "what_if_note", "what_if_tree"
 
@@ -36,26 +36,26 @@ def tree_of(origin: BranchOrigin) -> Tree:
 
 
 def decode_branches(facts: RunFacts, tree: Tree, node: Node, request: BranchRequest, area: DeltaGenerator) -> None:
-    """Decode the asked branches of a node, showing every token; each that ends stands in the tree at once."""
+    """Decode the requested branches of a node, showing every token; each is added to the tree as it ends."""
     origin, notes = tree.origin, []
     with area.container(border=True), ExitStack() as held:
         st.button("Stop decoding", key="what_if_stop", on_click=_stopped, help="Branches that have ended are kept.")
         with st.spinner("Loading the model (the first time takes a few seconds)"):
             steering = held.enter_context(bootstrap.steering(facts))
-        growing, places, first = Growing(), {}, None
-        for row, change in enumerate(request.changes):
+        texts, places, first = [""] * len(request.changes), [], None
+        for change in request.changes:
             st.caption(plain(pairs.change_text(change)))
-            places[row] = st.empty()
-        asked = live.branches(steering, node.trace, request.changes, origin.gate, origin.decode, origin.problem)
-        with closing(asked) as events:
+            places.append(st.empty())
+        decoding = live.branches(steering, node.trace, request.changes, origin.gate, origin.decode, origin.problem)
+        with closing(decoding) as events:
             for event in events:
                 if isinstance(event, TraceEvent):
-                    made, note = _forest().add(tree, node.number, request.changes[event.row], event.trace)
-                    first = made.number if event.row == 0 else first
+                    branch, note = _forest().add(tree, node.number, request.changes[event.row], event.trace)
+                    first = branch.number if event.row == 0 else first
                     notes += [note] if note else []
-                elif growing.take(event) is not None:
-                    steps = growing.rows[event.row].values()
-                    places[event.row].text("".join(step.text for step in steps)[-1200 if len(places) == 1 else -160 :])
+                elif isinstance(event, TokenEvent):
+                    texts[event.row] += event.text
+                    places[event.row].text(texts[event.row][-1200 if len(places) == 1 else -160 :])
     if first is not None:
         session.set_state(_with(tree), first)
     session.set_state(_NOTE, notes)
@@ -111,20 +111,11 @@ def one_step(tree: Tree, node: Node, step: StepTrace) -> None:
 
 def compare(tree: Tree) -> Node:
     """Two answers of the tree side by side; the first one is the other's parent unless chosen otherwise."""
-    numbers = [node.number for node in pairs.nodes_in_order(tree)]
-    key = _with(tree)
-    if session.state_of(key) not in numbers:
-        session.set_state(key, numbers[-1])
     left, right = st.columns(2, gap="medium")
-    names = {number: pairs.label(tree.nodes[number]) for number in numbers}
     with right:
-        number = st.selectbox("Branch", numbers, key=key, format_func=lambda n: names.get(n, str(n)))
-    node = tree.nodes[number if number in numbers else 0]
+        node = pick_node(tree, "Branch", _with(tree), pairs.nodes_in_order(tree)[-1].number)
     with left:
-        other_key = f"{key}_other_{node.number}"
-        if session.state_of(other_key) not in numbers:
-            session.set_state(other_key, node.parent if node.parent is not None else 0)
-        other = tree.nodes[st.selectbox("compared with", numbers, key=other_key, format_func=lambda n: names.get(n, str(n)))]
+        other = pick_node(tree, "Compared with", f"{_with(tree)}_other_{node.number}", node.parent or 0)
     _verdict_line(tree, node, other)
     rows = pairs.aligned(other.trace, node.trace)
     same = [row for row in rows if row.same]

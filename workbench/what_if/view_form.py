@@ -44,12 +44,12 @@ def choose_origin(facts: RunFacts) -> BranchOrigin:
         chosen = session.choose_one(session.PROBLEM, "Held-out problem", list(facts.steered))
         trace, problem, config = facts.steered[chosen], facts.held_out.get(chosen), facts.config
         question = problem.question if problem else chosen
-        origin = trees.origin_of(run_fingerprint(facts.run), chosen, trace, config.gate, config.decode, problem, question)
+        origin = BranchOrigin(run_fingerprint(facts.run), chosen, trace, config.gate, config.decode, problem, question)
     st.text(origin.question)
     verdict = origin.trace.verdict
-    told = f"recorded answer: {verdict.reason}" if verdict else "a free prompt: answers are not graded"
-    how = "greedy" if origin.decode.temperature == 0 else f"temperature {origin.decode.temperature:g}, seed {facts.config.seed}"
-    st.caption(plain(f"{told} · {origin.trace.tokens_used} tokens · {how} · {origin.gate.persistence}"))
+    grade = f"recorded answer: {verdict.reason}" if verdict else "a free prompt: answers are not graded"
+    sampling = "greedy" if origin.decode.temperature == 0 else f"temperature {origin.decode.temperature:g}, seed {facts.config.seed}"
+    st.caption(plain(f"{grade} · {origin.trace.tokens_used} tokens · {sampling} · {origin.gate.persistence}"))
     return origin
 
 
@@ -62,27 +62,22 @@ def _last(facts: RunFacts) -> BranchOrigin | None:
     gate, decode = GateConfig.model_validate(kept["gate"]), DecodeConfig.model_validate(kept["decode"])
     problem = facts.held_out.get(kept["problem"] or "") if "steered" in facts.stages else None
     name = kept["problem"] or "free prompt"
-    return trees.origin_of(
-        run_fingerprint(facts.run), name, trace, gate, decode, problem, kept["question"], raw=kept["raw"], recorded=False
-    )
+    return BranchOrigin(run_fingerprint(facts.run), name, trace, gate, decode, problem, kept["question"], kept["raw"], recorded=False)
 
 
 def choose_node(tree: Tree) -> Node:
-    """Which answer of the tree is changed."""
-    numbers = [node.number for node in trees.nodes_in_order(tree)]
+    """The answer of the tree that is branched from."""
     key = f"what_if_from_{tree.origin.key}"
-    if session.state_of(key) not in numbers:
-        session.set_state(key, 0)
-    names = {number: trees.label(tree.nodes[number]) for number in numbers}
-    number = st.selectbox(
-        "Branch from",
-        numbers,
-        key=key,
-        format_func=lambda n: names.get(n, str(n)),
-        persist_state="session",
-        disabled=len(numbers) == 1,
-    )
-    return tree.nodes[number if number in numbers else 0]
+    return pick_node(tree, "Branch from", key, 0, persist_state="session", disabled=len(tree.nodes) == 1)
+
+
+def pick_node(tree: Tree, label: str, key: str, first: int, **widget: Any) -> Node:
+    """A selectbox of the tree's answers; it stands at ``first`` until another one is chosen, or when that one is gone."""
+    names = {node.number: trees.label(node) for node in trees.nodes_in_order(tree)}
+    if session.state_of(key) not in names:
+        session.set_state(key, first)
+    number = st.selectbox(label, list(names), key=key, format_func=lambda n: names.get(n, str(n)), **widget)
+    return tree.nodes[number if number in names else first]
 
 
 def choose_branch_step(node: Node) -> StepTrace:
