@@ -52,9 +52,9 @@ def test_the_runs_own_settings_give_every_recorded_decision(which: str, demo: Ru
     steps = sieved(again(run))
     assert len(steps) > 20
     assert [step.again.decision for step in steps] == [step.step.decision for step in steps]
-    assert {step.change for step in steps} == {"same", "not asked"} and not any(step.behind for step in steps)
+    assert {step.change for step in steps} == {"same", "not asked"} and not any(step.diverged for step in steps)
     counted = replay.tally(again(run).values())
-    assert counted.flipped == counted.behind == counted.unknown == 0
+    assert counted.flipped == counted.diverged == counted.unknown == 0
     assert counted.known == counted.asked == sum(step.step.evidence.not_retrieved is None for step in steps)
 
 
@@ -74,7 +74,7 @@ def test_it_is_a_plain_loop_over_the_recording(facts: RunFacts, **changes: float
     for id_, answer in again(facts, **changes).items():
         turned = False
         for step, recorded in zip(answer.steps, facts.steered[id_].steps, strict=True):
-            assert step.behind == turned
+            assert step.diverged == turned
             evidence = recorded.evidence
             if evidence.retrieved and evidence.retrieved[0].sim < gate.min_sim:
                 assert step.again.decision.chosen is None
@@ -104,12 +104,12 @@ def test_strength_0_leaves_nothing_steered_and_counts_one_flip_an_answer(facts: 
     counted = replay.tally(answers.values())
     steered = [trace for trace in facts.steered.values() if any(step.decision.chosen for step in trace.steps)]
     assert counted.flipped == counted.flips["action → null"] == len(steered) == len(replay.flip_table(answers.values()))
-    assert counted.known + counted.behind == counted.asked
+    assert counted.known + counted.diverged == counted.asked
     for id_, answer in answers.items():
         first = next((step.m for step in facts.steered[id_].steps if step.decision.chosen), None)
         assert (answer.turn.step.m if answer.turn else None) == first
     assert f"{counted.flipped} of {counted.known} decisions flip" in replay.flips_line(counted)
-    assert f"{counted.behind} steps lie after" in replay.reach_line(counted)
+    assert f"{counted.diverged} steps lie after" in replay.reach_line(counted)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_the_map_holds_every_scored_step(facts: RunFacts) -> None:
     answers = again(facts, k_scale=0.0)
     table = tables.map_rows(answers, outcomes)
     assert len(table) == sum(bool(s.decision.scored) for t in facts.steered.values() for s in t.steps)
-    assert set(table["decision"]) == {"null"} and table["flips"].any() and table["behind"].any()
+    assert set(table["decision"]) == {"null"} and table["flips"].any() and table["diverged"].any()
     own = tables.map_rows(again(facts), outcomes)
     assert (own[own["decision"] == "committed"]["margin"] > 0).all()
     figure = gate_funnel.step_map(own, "arithmetic/eval/0", 1)

@@ -49,7 +49,7 @@ def test_a_slider_decides_again_and_reset_puts_it_back(open_page: OpenPage, stor
     assert f"{expected.flipped} of {expected.known} decisions flip ({expected.flipped} action → null)" in badge(clean(app))
     assert "k_scale 0.5 → 0" in texts(app)
     assert "stir:k_scale=0 " in app.code[0].value
-    flips = next(frame.value for frame in app.dataframe if "behind" in frame.value.columns)
+    flips = next(frame.value for frame in app.dataframe if "later" in frame.value.columns)
     assert len(flips) == expected.flipped
     app.button(key="gates_reset").click().run()
     assert "come out as recorded" in badge(clean(app))

@@ -13,8 +13,6 @@ from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_tables import Columns, data_table, number_column
 
-pass
-
 _STRETCH = "Keys of one model share a large common part, so their cosines crowd below 1; stretched starts at the smallest one."
 _HEATMAP = "basis_heatmap"
 

@@ -18,8 +18,6 @@ from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 
-pass
-
 _HELP = {name: field.description for name, field in BasisConfig.model_fields.items()}
 _PICK, _GAINS = "basis_pick", "basis_gains"
 

@@ -44,12 +44,12 @@ def step_map(table: pd.DataFrame, problem: str | None = None, m: int | None = No
         part = pd.DataFrame(table[table["outcome"] == outcome])
         if part.empty:
             continue
-        ringed = part["flips"] & ~part["behind"]
+        ringed = part["flips"] & ~part["diverged"]
         marker = {
             "size": [12 if did == "committed" else 9 for did in part["decision"]],
             "symbol": [SHAPES[did] for did in part["decision"]],
             "color": colour,
-            "opacity": [0.3 if behind else 0.95 for behind in part["behind"]],
+            "opacity": [0.3 if diverged else 0.95 for diverged in part["diverged"]],
             "line": {"width": [2.5 if ring else 0 for ring in ringed], "color": CHOSEN},
         }
         figure.add_trace(_points(part, outcome, marker))

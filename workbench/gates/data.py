@@ -35,8 +35,8 @@ def map_rows(answers: Mapping[str, AnswerReplay], outcomes: Mapping[str, str]) -
             best = max(usable, key=lambda scored: scored.score or 0.0)
             margin = (best.score or 0.0) - decision.score_null
             did = "committed" if decision.chosen else "null"
-            rows.append((id_, step.step.m, best.entry_id, best.gain, margin, did, outcomes[id_], step.change, step.flips, step.behind))
-    return pd.DataFrame(rows, columns=["problem", "m", "entry", "gain", "margin", "decision", "outcome", "change", "flips", "behind"])
+            rows.append((id_, step.step.m, best.entry_id, best.gain, margin, did, outcomes[id_], step.change, step.flips, step.diverged))
+    return pd.DataFrame(rows, columns=["problem", "m", "entry", "gain", "margin", "decision", "outcome", "change", "flips", "diverged"])
 
 
 POINTS = 25

@@ -12,8 +12,6 @@ from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 
-pass
-
 
 def runs() -> None:
     """The table of runs; a click on a row chooses the run everywhere. Unreadable folders are named, not hidden."""

@@ -271,7 +271,7 @@ def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
                 legend=alt.Legend(title="score - null", format=".2f"),
             ),
             strokeWidth=alt.condition("datum.committed", alt.value(2.5), alt.value(0)),
-            opacity=alt.condition("datum.behind", alt.value(0.35), alt.value(1)),
+            opacity=alt.condition("datum.diverged", alt.value(0.35), alt.value(1)),
             tooltip=tooltip,
         )
         .add_params(cell)

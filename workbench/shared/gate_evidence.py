@@ -96,15 +96,15 @@ def margin_table(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=MARGIN_COLUMNS)
 
 
-def margins_at(m: int, evidence: StepEvidence, decision: Decision, *, behind: bool = False) -> list[dict[str, object]]:
-    """The rows of one step in a margin table; ``behind``: what is decided here holds for the recorded text only."""
+def margins_at(m: int, evidence: StepEvidence, decision: Decision, *, diverged: bool = False) -> list[dict[str, object]]:
+    """The rows of one step in a margin table; ``diverged``: an earlier step was decided otherwise (see ``StepReplay``)."""
     scored = candidate_table(evidence, decision).dropna(subset=["margin"])
-    marks = {"m": m, "behind": behind}
+    marks = {"m": m, "diverged": diverged}
     return [{**marks, **{n: row[n] for n in _NUMBERS}, "committed": row["entry"] == decision.chosen} for row in scored.to_dict("records")]
 
 
 _NUMBERS = ["entry", "cosine", "value", "gain", "score", "margin"]
-MARGIN_COLUMNS = ["m", *_NUMBERS, "committed", "behind"]
+MARGIN_COLUMNS = ["m", *_NUMBERS, "committed", "diverged"]
 
 
 def firing_rates(traces: Iterable[Trace]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Recorded answers decided again under other gate settings: no model, and no guess where the recording does not reach.
 
 After the first step that is decided otherwise, an answer would have gone on with other text. What is decided there still uses the
-recorded evidence, so it holds for the recorded text only: such steps are marked ``behind`` and counted apart.
+recorded evidence, so it holds for the recorded text only: such steps are marked ``diverged`` and counted apart.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ class StepReplay(NamedTuple):
     step: StepTrace
     again: Again
     change: FlipKind
-    behind: bool
+    diverged: bool
     """An earlier step of the answer came out otherwise, or is not known."""
 
     @property
@@ -41,7 +41,7 @@ class StepReplay(NamedTuple):
             return "never asked"
         if self.again.decision is None:
             return "not in the recording"
-        return "as recorded up to here only" if self.behind else "decided"
+        return "as recorded up to here only" if self.diverged else "decided"
 
 
 class AnswerReplay(NamedTuple):
@@ -68,11 +68,11 @@ def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, float]:
 def replay_answer(trace: Trace, own: GateConfig, gate: GateConfig, *, seed: int) -> AnswerReplay:
     """Decide every step of an answer again."""
     found: list[StepReplay] = []
-    behind = False
+    diverged = False
     for step in trace.steps:
         again = decide_again(step, own, gate, seed=seed, name=trace.id)
-        found.append(StepReplay(step, again, _change(step, again), behind))
-        behind = behind or found[-1].flips or again.decision is None
+        found.append(StepReplay(step, again, _change(step, again), diverged))
+        diverged = diverged or found[-1].flips or again.decision is None
     return AnswerReplay(trace.id, tuple(found))
 
 
@@ -104,9 +104,9 @@ class Tally(NamedTuple):
     """Of the known ones, those that come out otherwise, by kind: at most one an answer."""
     unknown: int
     """First steps of an answer that need the model."""
-    behind: int
+    diverged: int
     """Steps after a flip or an unknown step."""
-    behind_flips: int
+    diverged_flips: int
     """Of them, those that would come out otherwise if their text had stayed as recorded."""
 
     @property
@@ -119,11 +119,11 @@ def tally(answers: Iterable[AnswerReplay]) -> Tally:
     """Count what changes."""
     answers = list(answers)
     asked = [step for answer in answers for step in answer.steps if step.change != "not asked"]
-    front, behind = [s for s in asked if not s.behind], [s for s in asked if s.behind]
+    front, diverged = [s for s in asked if not s.diverged], [s for s in asked if s.diverged]
     known = [step for step in front if step.again.decision is not None]
     kinds: dict[FlipKind, int] = {kind: sum(step.change == kind for step in known) for kind in FLIPS}
     lost = len(front) - len(known)
-    return Tally(len(answers), len(asked), len(known), kinds, lost, len(behind), sum(step.flips for step in behind))
+    return Tally(len(answers), len(asked), len(known), kinds, lost, len(diverged), sum(step.flips for step in diverged))
 
 
 def flips_line(found: Tally) -> str:
@@ -136,10 +136,10 @@ def flips_line(found: Tally) -> str:
 def reach_line(found: Tally) -> str:
     """What the counts leave out, and why."""
     parts = []
-    if found.behind:
+    if found.diverged:
         parts.append(
-            f"{found.behind} steps lie after a flip or an unknown step: their evidence is that of the recorded text "
-            f"({found.behind_flips} of them would flip if it had stayed)"
+            f"{found.diverged} steps lie after a flip or an unknown step: their evidence is that of the recorded text "
+            f"({found.diverged_flips} of them would flip if it had stayed)"
         )
     if found.unknown:
         who = "1 answer reaches" if found.unknown == 1 else f"{found.unknown} answers reach"
@@ -154,10 +154,10 @@ def flip_table(answers: Iterable[AnswerReplay]) -> pd.DataFrame:
         turn = answer.turn
         if turn is not None:
             old, new = turn.step.decision, turn.again.decision
-            after = sum(step.change != "not asked" for step in answer.steps if step.behind)
+            after = sum(step.change != "not asked" for step in answer.steps if step.diverged)
             now = turn.again.missing if new is None else str(new.reason)
             rows.append((answer.id, turn.step.m, turn.change, _said(old), _said(new), after, now))
-    return pd.DataFrame(rows, columns=["problem", "m", "change", "recorded", "now", "behind", "why now"])
+    return pd.DataFrame(rows, columns=["problem", "m", "change", "recorded", "now", "later", "why now"])
 
 
 def _said(decision: Decision | None) -> str:
@@ -264,5 +264,5 @@ def margin_rows(answer: AnswerReplay) -> pd.DataFrame:
     rows = []
     for step in answer.steps:
         if step.again.decision is not None:
-            rows += margins_at(step.step.m, step.again.evidence, step.again.decision, behind=step.behind)
+            rows += margins_at(step.step.m, step.again.evidence, step.again.decision, diverged=step.diverged)
     return pd.DataFrame(rows, columns=MARGIN_COLUMNS)

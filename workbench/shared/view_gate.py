@@ -96,7 +96,7 @@ def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, chang
 
         chart = margin_heatmap(table, len(trace.steps))
         st.altair_chart(chart, key=_GATE_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by control point")
-        pale = " Pale: after a flip, as recorded up to here only." if any(table["behind"].tolist()) else ""
+        pale = " Pale: after a flip, as recorded up to here only." if any(table["diverged"].tolist()) else ""
         st.caption(
             f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed.{pale} "
             "Click a cell to take its step apart."
@@ -109,8 +109,8 @@ def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, chang
 
 def _steps_again(answer: AnswerReplay) -> None:
     rows = replay.step_rows(answer)
-    behind = [step.behind for step in answer.steps]
-    grey = rows.style.apply(lambda row: ["color: #8a8f98" if behind[int(row.name)] else ""] * len(row), axis=1).format(
+    diverged = [step.diverged for step in answer.steps]
+    grey = rows.style.apply(lambda row: ["color: #8a8f98" if diverged[int(row.name)] else ""] * len(row), axis=1).format(
         "{:+.3f}", subset=["margin"], na_rep=""
     )
     st.dataframe(grey, hide_index=True, placeholder="", column_config=FLIPPED_COLUMNS, alt="Steps of the answer, decided again")
@@ -226,7 +226,7 @@ FLIPPED_COLUMNS: Columns = {
     "change": cc.TextColumn("change", width=110, help="alpha only: the same action at another strength."),
     "recorded": cc.TextColumn("recorded", width=106),
     "now": cc.TextColumn("now", width=106, help="With the settings that are tried; ?: not in the recording."),
-    "behind": number_column("behind", "%d", "Gate decisions after it: known for the recorded text only.", width=56),
+    "later": number_column("later", "%d", "Gate decisions after it; they hold for the recorded text only.", width=50),
     "standing": cc.TextColumn("standing", width=170, help="How far the new decision may be believed."),
     "margin": number_column("margin", "%+.3f", "Best score minus null score, with the settings that are tried.", width=66),
     "why now": cc.TextColumn("why now", width="large"),
