@@ -77,16 +77,24 @@ def choose_one(key: str, label: str, options: Sequence[str], **widget: Any) -> s
 
     ``options`` must not be empty. A value in the URL that is not an option is ignored.
     """
-    _seed(key, options)
-    value = st.selectbox(label, options, index=None, key=key, **widget)
-    return remember(key, value if value is not None and value in options else options[0])
+    _seed(key, options, options[0])
+    return remember(key, st.selectbox(label, options, key=key, **widget))
 
 
 def choose_short(key: str, label: str, options: Sequence[str], first: str | None = None, **widget: Any) -> str:
-    """Like :func:`choose_one`, drawn as a row of buttons; for a dozen options at most. ``first`` is taken where nothing was chosen yet."""
-    _seed(key, options if first is None else [first, *options])
-    value = st.segmented_control(label, options, default=None, key=key, **widget)
-    return remember(key, value if value is not None and value in options else options[0])
+    """Like :func:`choose_one`, drawn as a row of buttons; for a dozen options at most.
+
+    Args:
+        first: the option that is chosen where nothing was chosen yet; the first one by default.
+
+    Raises:
+        ValueError: ``first`` is not an option.
+    """
+    first = options[0] if first is None else first
+    if first not in options:
+        raise ValueError(f"{label}: {first!r} is not one of {', '.join(options)}")
+    _seed(key, options, first)
+    return remember(key, st.segmented_control(label, options, required=True, key=key, **widget))
 
 
 def choose_several(key: str, label: str, options: Sequence[str], first: Sequence[str], **widget: Any) -> tuple[str, ...]:
@@ -105,8 +113,8 @@ def choose_several(key: str, label: str, options: Sequence[str], first: Sequence
     return found
 
 
-def _seed(key: str, options: Sequence[str]) -> None:
-    """Seed a linked widget: what came with the address, else its current value, else memory, else the first option."""
+def _seed(key: str, options: Sequence[str], first: str) -> None:
+    """Seed a linked widget: the value in the address, else its current value, else the remembered one, else ``first``."""
     state = st.session_state
     arrived = _arrived(key)
     if arrived is not None and arrived in options:
@@ -115,7 +123,7 @@ def _seed(key: str, options: Sequence[str]) -> None:
     elif state.get(_ENTERED) or state.get(key) not in options:
         # a page that is entered has new widgets: Streamlit shows them the old page's value and then forgets it
         remembered = state.get(_MEMORY.format(key))
-        state[key] = remembered if remembered in options else options[0]
+        state[key] = remembered if remembered in options else first
 
 
 def remember(key: str, value: str) -> str:

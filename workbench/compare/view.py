@@ -5,7 +5,6 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
-from streamlit.elements.lib.column_types import ColumnConfig
 
 from stir_core.store.curation import Curation
 from stir_core.store.libraries import LIBRARY_KINDS
@@ -18,7 +17,7 @@ from workbench.shared.command_lines import compare_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
-from workbench.shared.view_tables import Columns, data_table, entry_table
+from workbench.shared.view_tables import Columns, data_table, entry_table, number_column
 
 
 class Chosen(NamedTuple):
@@ -135,25 +134,22 @@ def _table(table: pd.DataFrame, name: str, empty: str, *, chooses: bool = True) 
         st.caption(empty)
         return
     measured, height = table.dropna(axis="columns", how="all"), min(300, 38 + 35 * len(table))
-    entry_table(measured, _COLUMNS, key=f"compare_{name}", alt=name.capitalize(), height=height, chooses=chooses)
+    draw = entry_table if chooses else data_table
+    draw(measured, _COLUMNS, key=f"compare_{name}", alt=name.capitalize(), height=height)
     st.caption(f"n = {len(table)}")
-
-
-def _numbers(label: str, form: str, help: str) -> ColumnConfig:
-    return cc.NumberColumn(label, format=form, help=help)
 
 
 _COLUMNS: Columns = {
     "entry": cc.TextColumn("entry", pinned=True, width=76),
     "other": cc.TextColumn("entry ′", width=76, help="Its counterpart in the other library."),
-    "cosine": _numbers("cosine", "%.3f", "Cosine of the raw vectors."),
-    "quality": _numbers("quality", "%.3f", "Reward gap, or the measured value that retrieval uses."),
-    "quality '": _numbers("quality ′", "%.3f", "The counterpart's."),
+    "cosine": number_column("cosine", "%.3f", "Cosine of the raw vectors."),
+    "quality": number_column("quality", "%.3f", "Reward gap, or the measured value that retrieval uses."),
+    "quality '": number_column("quality ′", "%.3f", "The counterpart's."),
     "controls '": cc.TextColumn("controls ′"),
-    "advantage": _numbers("advantage", "%+.3f", "Measured causal value; empty: not measured."),
-    "advantage '": _numbers("advantage ′", "%+.3f", "The counterpart's."),
+    "advantage": number_column("advantage", "%+.3f", "Measured causal value; empty: not measured."),
+    "advantage '": number_column("advantage ′", "%+.3f", "The counterpart's."),
     "problem '": cc.TextColumn("problem ′"),
-    "nearest there": _numbers(
+    "nearest there": number_column(
         "nearest there", "%.3f", "Largest cosine with an entry of the other library at its place; empty: it has none there."
     ),
 }
@@ -195,12 +191,12 @@ def evaluated(chosen: Chosen) -> None:
 
 
 _EVALUATION_COLUMNS: Columns = {
-    "n": _numbers("n", "%d", "Problems that both answered."),
-    "this run": _numbers("this run", "%.1f", "Right answers in percent."),
-    "other run": _numbers("other run", "%.1f", "Right answers in percent."),
-    "difference": _numbers("difference", "%+.1f", "Other run minus this run, in percentage points."),
-    "p": _numbers("p", "%.3f", "Exact McNemar; empty where answers were repeated."),
-    "p holm": _numbers("p (Holm)", "%.3f", "The same, corrected for having compared several methods."),
+    "n": number_column("n", "%d", "Problems that both answered."),
+    "this run": number_column("this run", "%.1f", "Right answers in percent."),
+    "other run": number_column("other run", "%.1f", "Right answers in percent."),
+    "difference": number_column("difference", "%+.1f", "Other run minus this run, in percentage points."),
+    "p": number_column("p", "%.3f", "Exact McNemar; empty where answers were repeated."),
+    "p holm": number_column("p (Holm)", "%.3f", "The same, corrected for having compared several methods."),
     "method": cc.TextColumn("method", width=220),
     "difference 95 %": cc.TextColumn("95 %"),
 }

@@ -17,7 +17,7 @@ from workbench.export import view_prepared as shipping
 from workbench.shared.curation_table import curation_table
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, entry_table
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
 
 _TICKED = "export_ticked"
 """The choice that ticking made, and the table that it was made in: that table stays, every other choice gets a fresh one."""
@@ -68,24 +68,27 @@ def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
     made = shipping.prepared(facts, choice.curation, choice.library, choice.only)
     judged = curation_table(all_entries(facts), facts, choice.curation.state)
     table = plan.actions_leaving(judged, choice.whole, made)
-    key = _key(choice, [str(id_) for id_ in table["entry"]])
+    ids = [str(id_) for id_ in table["entry"]]
+    key = _key(choice, ids)
 
-    def ticked(ids: list[str]) -> None:
-        value = plan.choice_of(ids[: plan.MOST_TICKED])
+    def choose_rows(rows: list[int]) -> None:
+        value = plan.choice_of([ids[row] for row in rows[: plan.MOST_TICKED]])
         session.set_state(_TICKED, (value, key))
         session.point_at(session.ONLY, value)
 
-    entry_table(
+    chosen = plan.ids_of(choice.only or "")
+    data_table(
         table,
         _COLUMNS,
+        "Actions of the library, and which of them leave",
         key=key,
-        alt="Actions of the library, and which of them leave",
         height=300 if len(table) > 8 else "auto",
-        ticked=ticked if choice.library == "curated" else None,
-        ticks=plan.ids_of(choice.only or ""),
+        clicked=lambda row: session.point_at(session.ACTION, ids[row]),
+        ticked=choose_rows if choice.library == "curated" else None,
+        ticks=[ids.index(id_) for id_ in chosen if id_ in ids],
     )
     hint = " Tick rows to send these alone." if choice.library == "curated" else ""
-    if len(plan.ids_of(choice.only or "")) == plan.MOST_TICKED:
+    if len(chosen) == plan.MOST_TICKED:
         hint = f" No more than {plan.MOST_TICKED} rows are taken: give the others a tag on the Curate page."
     manifest = made.manifest
     st.caption(f"{manifest.n_actions} of {len(table)} actions leave, {manifest.n_entries} entries with their null entries.{hint}")

@@ -248,7 +248,7 @@ GATE_CELL = "gate_cell"
 
 
 def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
-    """Control point by candidate, of :func:`workbench.shared.gate_evidence.margin_table`; committed framed, after a flip pale."""
+    """Control point by candidate, of :func:`workbench.shared.gate_replay.margin_rows`; committed framed, after a flip pale."""
     low, high = symmetric(list(table["margin"]), floor=0.01)
     entries = list(dict.fromkeys(table.sort_values("m")["entry"]))
     tooltip = [

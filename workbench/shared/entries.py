@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from stir_core.errors import DataError
 from stir_core.findings import Advantage
-from stir_core.records import Entry, Lens, Rollout, Verdict
+from stir_core.records import Entry, Lens, Verdict
 from stir_core.tasks.segment import split_steps
 from workbench.shared import confounds
 from workbench.shared.facts import RunFacts
+from workbench.shared.gate_evidence import margin_of
 from workbench.shared.intervals import interval
 from workbench.shared.text import one_line, visible_token
 
@@ -67,22 +68,15 @@ def neighbours(facts: RunFacts, entry_id: str, by: str, n: int = 8) -> pd.DataFr
     Retrieval compares keys of one control point only; ``m`` says which neighbours could ever compete with this entry.
     """
     ids, rows = space(facts, by)
+    columns = ["entry", "cosine", "m", "kind", "same problem", "in basis"]
     if entry_id not in ids:
-        return pd.DataFrame(columns=["entry", "cosine", "m", "kind", "same problem", "in basis"])
-    here = ids.index(entry_id)
+        return pd.DataFrame(columns=columns)
+    here, own = ids.index(entry_id), facts.entries[entry_id].problem_id
     cosines = rows @ rows[here]
-    order = [i for i in np.argsort(-cosines, kind="stable") if i != here][:n]
-    me = facts.entries[entry_id]
-    found = [(facts.entries[ids[i]], float(cosines[i])) for i in order]
+    near = [(facts.entries[ids[i]], float(cosines[i])) for i in np.argsort(-cosines, kind="stable") if i != here][:n]
     return pd.DataFrame(
-        {
-            "entry": [other.id for other, _ in found],
-            "cosine": [cosine for _, cosine in found],
-            "m": [other.m for other, _ in found],
-            "kind": [other.kind for other, _ in found],
-            "same problem": [other.problem_id == me.problem_id for other, _ in found],
-            "in basis": [other.id in facts.picks for other, _ in found],
-        }
+        [(other.id, cosine, other.m, other.kind, other.problem_id == own, other.id in facts.picks) for other, cosine in near],
+        columns=columns,
     )
 
 
@@ -103,11 +97,9 @@ def firings(facts: RunFacts, entry_id: str) -> pd.DataFrame:
                 continue
             score = next((s.score for s in step.decision.scored if s.entry_id == entry_id), None)
             fired = step.decision.chosen == entry_id
-            null = step.decision.score_null
-            margin = score - null if score is not None and null is not None else None
             alpha = step.decision.alpha if fired else None
             right = trace.verdict.correct if trace.verdict else None
-            rows.append((trace.id, step.m, fired, seen.sim, seen.value, score, margin, alpha, right))
+            rows.append((trace.id, step.m, fired, seen.sim, seen.value, score, margin_of(step.decision, score), alpha, right))
     columns = ["problem", "m", "committed", "cosine", "value", "score", "margin", "alpha", "answer right"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.sort_values(["committed", "cosine"], ascending=False, kind="stable", ignore_index=True)
@@ -119,12 +111,8 @@ def _side(facts: RunFacts, entry: Entry, k: int, label: str) -> SourceAnswer:
         raise DataError(f"rollout {k} of {entry.problem_id} is not in run {facts.name}: make the rollouts again")
     before, after = cut_at(rollout.text, facts.config.delimiter, entry.m)
     exact = rollout.text.count(facts.config.delimiter) == len(rollout.boundaries)
-    tokens = _tokens_before(rollout, entry.m)
+    tokens = rollout.boundaries[entry.m - 1] if 1 <= entry.m <= len(rollout.boundaries) else None
     return SourceAnswer(f"{label} · rollout {k}", before, after, tokens, rollout.n_tokens, rollout.reward, rollout.verdict, exact)
-
-
-def _tokens_before(rollout: Rollout, m: int) -> int | None:
-    return rollout.boundaries[m - 1] if 1 <= m <= len(rollout.boundaries) else None
 
 
 def _gold_side(facts: RunFacts, entry: Entry) -> SourceAnswer:
@@ -140,11 +128,17 @@ def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame
     norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at. The columns of the controls
     (see ``confounds``) and of the measured advantages are only there when the run has them.
     """
-    retrieved, committed = _use(facts)
-    measured = bool(facts.steered)
-    wanted = [entry for entry in facts.entries.values() if null_entries or entry.kind == "corrective"]
+    steps = [step for trace in facts.steered.values() for step in trace.steps]
+    uses = {
+        "retrieved": Counter(candidate.entry_id for step in steps for candidate in step.evidence.retrieved),
+        "committed": Counter(step.decision.chosen for step in steps),
+    }
     advantages = facts.advantages
-    rows = [_row(facts, entry) | _used(entry.id, retrieved, committed, measured) | _measured(advantages.get(entry.id)) for entry in wanted]
+    rows = [
+        _row(facts, entry, advantages.get(entry.id)) | {name: counts[entry.id] if steps else None for name, counts in uses.items()}
+        for entry in facts.entries.values()
+        if null_entries or entry.kind == "corrective"
+    ]
     left_out = (() if facts.controls else CONTROL_COLUMNS) + (() if advantages else ADVANTAGE_COLUMNS)
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in left_out])
 
@@ -174,7 +168,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
+def _row(facts: RunFacts, entry: Entry, advantage: Advantage | None) -> dict[str, object]:
     pick = facts.picks.get(entry.id)
     problem = facts.problems.get(entry.problem_id)
     norm = entry.action_norm
@@ -194,6 +188,9 @@ def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
         "|v|/|key|": norm / entry.key_norm if norm is not None and entry.key_norm else None,
         "pick": pick.rank + 1 if pick else None,
         "gain": pick.gain if pick else None,
+        "advantage": advantage.value if advantage else None,
+        "advantage 95 %": interval(advantage, "{:+.3f}") if advantage else None,
+        "verdict": advantage.verdict if advantage else None,
         "controls": confounds.verdict(control) if control else None,
         "flags": ", ".join(confounds.flags(control)) if control else None,
         **{name: getattr(control, field) if control else None for name, field in CONTROL_FIELDS.items()},
@@ -203,27 +200,6 @@ def _row(facts: RunFacts, entry: Entry) -> dict[str, object]:
     }
 
 
-def _measured(found: Advantage | None) -> dict[str, object]:
-    if found is None:
-        return {name: None for name in ADVANTAGE_COLUMNS}
-    return {"advantage": found.value, "advantage 95 %": interval(found, "{:+.3f}"), "verdict": found.verdict}
-
-
 def top_tokens(lens: Lens | None, n: int = 4) -> str | None:
     """The first tokens that an action promotes, white space drawn; ``None`` for a null entry."""
     return "  ".join(visible_token(token.text) for token in lens.promoted[:n]) if lens else None
-
-
-def _use(facts: RunFacts) -> tuple[Counter[str], Counter[str]]:
-    retrieved: Counter[str] = Counter()
-    committed: Counter[str] = Counter()
-    for trace in facts.steered.values():
-        for step in trace.steps:
-            retrieved.update(candidate.entry_id for candidate in step.evidence.retrieved)
-            if step.decision.chosen:
-                committed[step.decision.chosen] += 1
-    return retrieved, committed
-
-
-def _used(entry_id: str, retrieved: Counter[str], committed: Counter[str], measured: bool) -> dict[str, object]:
-    return {"retrieved": retrieved[entry_id] if measured else None, "committed": committed[entry_id] if measured else None}

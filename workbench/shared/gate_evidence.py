@@ -1,11 +1,13 @@
 """What the gate saw and did, as tables: recorded evidence only, no model and no second decision."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
 
-from stir_core.records import Decision, Retrieved, Scored, StepEvidence, StepTrace, Trace
+from stir_core.config import GateConfig
+from stir_core.records import Decision, Retrieved, Scored, StepEvidence, Trace
 from workbench.shared.intervals import proportion
 
 
@@ -23,24 +25,47 @@ def funnel(evidence: StepEvidence, decision: Decision) -> Funnel:
     return Funnel(evidence.n_entries, len(evidence.retrieved), len(decision.scored), int(decision.chosen is not None))
 
 
+def margin_of(decision: Decision, score: float | None) -> float | None:
+    """A candidate's score minus the null score; ``None`` where either was not measured."""
+    return None if score is None or decision.score_null is None else score - decision.score_null
+
+
+def best_score(decision: Decision) -> float | None:
+    """The best candidate's score; ``None`` where none was scored."""
+    return max((scored.score for scored in decision.scored if scored.score is not None), default=None)
+
+
+def funnel_line(evidence: StepEvidence, decision: Decision, *, mark: str = "") -> str:
+    """The funnel of one step in words; ``mark`` is set around each number."""
+    words = (f"library at m = {evidence.m}:", "→ retrieved", "→ candidates", "→ committed")
+    return " ".join(f"{word} {mark}{n}{mark}" for word, n in zip(words, funnel(evidence, decision), strict=True))
+
+
+def score_line(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> str:
+    """How a candidate's score is made, with the numbers that all candidates of the step share."""
+    null_score = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
+    null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
+    formula = f"score = {gate.beta:g} A + {gate.rho:g} gain"
+    return f"{formula}; null score {null_score}; unsteered preview {null_preview}; strength {gate.k_scale:g}"
+
+
 def candidate_table(evidence: StepEvidence, decision: Decision) -> pd.DataFrame:
     """Every retrieved entry with its numbers and its fate: the why-not table. Corrective candidates in preview order come first."""
     scores = {scored.entry_id: scored for scored in decision.scored}
     order = {entry_id: rank for rank, entry_id in enumerate(scores)}
     ranked = sorted(evidence.retrieved, key=lambda c: (order.get(c.entry_id, len(order)), -c.value))
-    return pd.DataFrame([_candidate_row(c, scores.get(c.entry_id), evidence, decision) for c in ranked], columns=CANDIDATE_COLUMNS)
+    rows = []
+    for seen in ranked:
+        scored = scores.get(seen.entry_id)
+        score, gain = (scored.score, scored.gain) if scored else (None, None)
+        margin = margin_of(decision, score)
+        fate = _fate(seen, scored, margin, evidence, decision)
+        found = (seen.entry_id, seen.kind, seen.layer, seen.sim, seen.quality, seen.value, seen.preview_logprob)
+        rows.append((*found, gain, score, margin, fate))
+    return pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
 
 
 CANDIDATE_COLUMNS = ["entry", "kind", "layer", "cosine", "quality", "value", "logprob", "gain", "score", "margin", "fate"]
-
-
-def _candidate_row(seen: Retrieved, scored: Scored | None, evidence: StepEvidence, decision: Decision) -> tuple[object, ...]:
-    score = scored.score if scored else None
-    null = decision.score_null
-    margin = score - null if score is not None and null is not None else None
-    gain = scored.gain if scored else None
-    fate = _fate(seen, scored, margin, evidence, decision)
-    return (seen.entry_id, seen.kind, seen.layer, seen.sim, seen.quality, seen.value, seen.preview_logprob, gain, score, margin, fate)
 
 
 def _fate(seen: Retrieved, scored: Scored | None, margin: float | None, evidence: StepEvidence, decision: Decision) -> str:
@@ -69,8 +94,7 @@ def step_table(trace: Trace) -> pd.DataFrame:
     rows = []
     for step in trace.steps:
         sieve = funnel(step.evidence, step.decision)
-        best = max((s.score for s in step.decision.scored if s.score is not None), default=None)
-        null = step.decision.score_null
+        best = best_score(step.decision)
         rows.append(
             {
                 "m": step.m,
@@ -79,8 +103,8 @@ def step_table(trace: Trace) -> pd.DataFrame:
                 "candidates": sieve.candidates,
                 "chosen": step.decision.chosen or "null",
                 "best score": best,
-                "null score": null,
-                "margin": best - null if best is not None and null is not None else None,
+                "null score": step.decision.score_null,
+                "margin": margin_of(step.decision, best),
                 "alpha": step.decision.alpha,
                 "tokens": len(step.token_ids),
                 "probe": step.probe_tokens,
@@ -90,43 +114,16 @@ def step_table(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def margin_table(trace: Trace) -> pd.DataFrame:
-    """Control point by candidate: score minus null score, positive where the candidate beats null. Unscored candidates are left out."""
-    rows = [row for step in trace.steps for row in margins_at(step.m, step.evidence, step.decision)]
-    return pd.DataFrame(rows, columns=MARGIN_COLUMNS)
-
-
-def margins_at(m: int, evidence: StepEvidence, decision: Decision, *, diverged: bool = False) -> list[dict[str, object]]:
-    """The rows of one step in a margin table; ``diverged``: an earlier step was decided otherwise (see ``StepReplay``)."""
-    scored = candidate_table(evidence, decision).dropna(subset=["margin"])
-    marks = {"m": m, "diverged": diverged}
-    return [{**marks, **{n: row[n] for n in _NUMBERS}, "committed": row["entry"] == decision.chosen} for row in scored.to_dict("records")]
-
-
-_NUMBERS = ["entry", "cosine", "value", "gain", "score", "margin"]
-MARGIN_COLUMNS = ["m", *_NUMBERS, "committed", "diverged"]
-
-
 def firing_rates(traces: Iterable[Trace]) -> pd.DataFrame:
     """Over all answers: how often the gate committed at each control point, with a Wilson 95 % interval.
 
     Control point 0 is never steered and is left out; an answer counts only where it got that far.
     """
-    reached: dict[int, int] = {}
-    fired: dict[int, int] = {}
-    for trace in traces:
-        for step in trace.steps:
-            if step.m == 0:
-                continue
-            reached[step.m] = reached.get(step.m, 0) + 1
-            fired[step.m] = fired.get(step.m, 0) + (step.decision.chosen is not None)
+    steps = [step for trace in traces for step in trace.steps if step.m > 0]
+    reached = Counter(step.m for step in steps)
+    fired = Counter(step.m for step in steps if step.decision.chosen is not None)
     rows = [(m, *proportion(fired[m], n)) for m, n in sorted(reached.items())]
     return pd.DataFrame(rows, columns=["m", "fired", "n", "rate", "low", "high"])
-
-
-def step_from(trace: Trace, m: int) -> StepTrace | None:
-    """The step that begins at control point ``m``, or ``None`` when the answer ended before it."""
-    return next((step for step in trace.steps if step.m == m), None)
 
 
 def problem_table(steered: dict[str, Trace], vanilla: dict[str, Trace]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from stir_core.config import GateConfig, with_changes
 from stir_core.intervene.replay import Again, decide_again, gate_was_asked
 from stir_core.records import Decision, StepEvidence, StepTrace, Trace
-from workbench.shared.gate_evidence import MARGIN_COLUMNS, candidate_table, funnel, margins_at
+from workbench.shared.gate_evidence import best_score, candidate_table, funnel, margin_of
 from workbench.shared.intervals import proportion
 
 FlipKind = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
@@ -172,15 +172,9 @@ def step_rows(answer: AnswerReplay) -> pd.DataFrame:
     for step in answer.steps:
         new = step.again.decision
         now = step.again.missing if new is None else str(new.reason)
-        rows.append((step.step.m, _said(step.step.decision), _said(new), step.change, step.standing, _margin(new), now))
+        margin = margin_of(new, best_score(new)) if new else None
+        rows.append((step.step.m, _said(step.step.decision), _said(new), step.change, step.standing, margin, now))
     return pd.DataFrame(rows, columns=["m", "recorded", "now", "change", "standing", "margin", "why now"])
-
-
-def _margin(decision: Decision | None) -> float | None:
-    if decision is None or decision.score_null is None:
-        return None
-    best = max((scored.score for scored in decision.scored if scored.score is not None), default=None)
-    return None if best is None else best - decision.score_null
 
 
 def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: str, values: Iterable[float], *, seed: int) -> pd.DataFrame:
@@ -234,35 +228,36 @@ def why_not_rows(evidence: StepEvidence, decision: Decision, again: Again) -> pd
     """Every retrieved entry with its recorded fate and its fate under the settings that are tried."""
     table = candidate_table(evidence, decision)
     if again.decision is None:
-        now = pd.DataFrame({"entry": table["entry"], "score": None, "margin": None, "fate": "not in the recording: needs the model"})
-    else:
-        now = candidate_table(again.evidence, again.decision)
-    shut = again.evidence.not_retrieved
-    gone = {"score": None, "margin": None, "fate": f"not retrieved: {shut}" if shut else "not retrieved: outside the k nearest"}
-    found = {row["entry"]: row for row in now.to_dict("records")}
-    return table.assign(**{f"{n} now": [found.get(id_, gone)[n] for id_ in table["entry"]] for n in ("score", "margin", "fate")})
+        return table.assign(**{"score now": None, "margin now": None, "fate now": "not in the recording: needs the model"})
+    now = candidate_table(again.evidence, again.decision).set_index("entry")[["score", "margin", "fate"]].add_suffix(" now")
+    reason = again.evidence.not_retrieved or "outside the k nearest"
+    return table.join(now, on="entry").fillna({"fate now": f"not retrieved: {reason}"})
 
 
 def term_rows(decision: Decision | None, gate: GateConfig) -> pd.DataFrame:
     """Every scored candidate's margin over null, taken apart: one row a term, and the terms of a candidate add up to its margin."""
     rows = []
-    null = decision.score_null if decision is not None else None
-    if decision is not None and null is not None:
-        for scored in decision.scored:
-            if scored.score is None:
-                continue
-            gain = None if scored.gain is None else gate.rho * scored.gain
-            terms = [(TERMS[0], gate.beta * scored.value - null), *([] if gain is None else [(TERMS[1], gain)])]
-            numbers = (scored.score - null, gate.beta * scored.value, gain, null, scored.score)
-            fate = "committed" if scored.entry_id == decision.chosen else "not committed"
-            rows += [(scored.entry_id, term, amount, *numbers, fate) for term, amount in terms]
+    null = decision.score_null if decision else None
+    for scored in decision.scored if decision else ():
+        if scored.score is None or null is None:
+            continue
+        value, gain = gate.beta * scored.value, None if scored.gain is None else gate.rho * scored.gain
+        numbers = (scored.score - null, value, gain, null, scored.score)
+        fate = "committed" if decision and scored.entry_id == decision.chosen else "not committed"
+        terms = zip(TERMS, (value - null, gain), strict=True)
+        rows += [(scored.entry_id, term, amount, *numbers, fate) for term, amount in terms if amount is not None]
     return pd.DataFrame(rows, columns=["candidate", "term", "amount", "margin", "beta value", "rho gain", "null score", "score", "fate"])
 
 
 def margin_rows(answer: AnswerReplay) -> pd.DataFrame:
-    """Step by candidate of one answer under the settings that are tried; steps that the recording cannot answer are left out."""
+    """One row a step and scored candidate of one answer, under the settings that are tried; positive margins beat null.
+
+    Steps that the recording cannot answer are left out.
+    """
     rows = []
     for step in answer.steps:
-        if step.again.decision is not None:
-            rows += margins_at(step.step.m, step.again.evidence, step.again.decision, diverged=step.diverged)
-    return pd.DataFrame(rows, columns=MARGIN_COLUMNS)
+        if (decision := step.again.decision) is not None:
+            scored = candidate_table(step.again.evidence, decision).dropna(subset=["margin"])
+            marks = {"m": step.step.m, "committed": scored["entry"] == decision.chosen, "diverged": step.diverged}
+            rows += scored.assign(**marks).to_dict("records")
+    return pd.DataFrame(rows, columns=["m", "entry", "cosine", "value", "gain", "score", "margin", "committed", "diverged"])

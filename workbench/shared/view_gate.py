@@ -14,50 +14,30 @@ from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
 from workbench.shared.charts import GATE_CELL, funnel_bars, margin_heatmap, margin_terms
 from workbench.shared.facts import RunFacts
-from workbench.shared.gate_evidence import candidate_table, funnel
 from workbench.shared.gate_replay import RECORDED, AnswerReplay, StepReplay, funnel_rows, margin_rows, term_rows, why_not_rows
 from workbench.shared.text import plain, segment, text_segments
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 
 
-def why_not(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
-    """Draw a decision in full."""
-    sieve_line(evidence, decision)
-    st.text(str(decision.reason))
-    if evidence.retrieved:
-        _candidates(candidate_table(evidence, decision))
-        _score_formula(evidence, decision, gate)
+def why_not(step_evidence: StepEvidence, decision: Decision, gate: GateConfig, again: Again | None = None) -> None:
+    """Draw a recorded decision in full.
 
-
-def why_not_again(evidence: StepEvidence, decision: Decision, again: Again, gate: GateConfig) -> None:
-    """Draw a recorded decision beside the one that ``gate``, which is being tried, takes at the same step."""
-    sieve_line(evidence, decision)
-    now = again.missing if again.decision is None else again.decision.reason
-    st.text(f"recorded: {decision.reason}\nnow: {now if again.decision else f'not in the recording, needs the model: {now}'}")
-    if evidence.retrieved:
-        _candidates(why_not_rows(evidence, decision, again))
-        _score_formula(evidence, again.decision or decision, gate)
-
-
-def sieve_line(evidence: StepEvidence, decision: Decision) -> None:
-    """The funnel in one line, as recorded."""
-    sieve = funnel(evidence, decision)
-    st.markdown(
-        f"library at m = {evidence.m}: **{sieve.library}** → retrieved **{sieve.retrieved}** → candidates **{sieve.candidates}** "
-        f"→ committed **{sieve.committed}**"
-    )
-
-
-def _candidates(table: pd.DataFrame) -> None:
-    data_table(table, CANDIDATE_COLUMNS, "Candidates of this step")
-
-
-def _score_formula(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
-    null_score = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
-    null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
-    formula = f"score = {gate.beta:g} A + {gate.rho:g} gain"
-    st.caption(plain(f"{formula}; null score {null_score}; unsteered preview {null_preview}; strength {gate.k_scale:g}."))
+    Args:
+        gate: the gate that decided; with ``again``, the one that is tried.
+        again: what ``gate`` decides at the same step; drawn beside the recorded decision.
+    """
+    st.markdown(evidence.funnel_line(step_evidence, decision, mark="**"))
+    if again is None:
+        st.text(str(decision.reason))
+    else:
+        now = again.decision.reason if again.decision else f"not in the recording, needs the model: {again.missing}"
+        st.text(f"recorded: {decision.reason}\nnow: {now}")
+    if step_evidence.retrieved:
+        table = why_not_rows(step_evidence, decision, again) if again else evidence.candidate_table(step_evidence, decision)
+        data_table(table, CANDIDATE_COLUMNS, "Candidates of this step")
+        shown = again.decision if again and again.decision else decision
+        st.caption(plain(f"{evidence.score_line(step_evidence, shown, gate)}."))
 
 
 def funnel_view(steps: list[replay.StepReplay], what: str, *, changed: bool) -> None:
@@ -131,7 +111,7 @@ def choose_gate_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:
         if trace.id in ids:
             _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
             _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
-    return evidence.step_from(trace, int(chosen))
+    return next(step for step in trace.steps if step.m == int(chosen))
 
 
 def _arrow(label: str, key: str, options: Sequence[str], now: str, by: int) -> None:
@@ -161,10 +141,7 @@ def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = Fa
         funnel_view([step], f"control point {recorded.m}", changed=changed)
     with right:
         _terms(again, gate)
-    if changed:
-        why_not_again(recorded.evidence, recorded.decision, again, gate)
-    else:
-        why_not(recorded.evidence, recorded.decision, gate)
+    why_not(recorded.evidence, recorded.decision, gate, again if changed else None)
     fired = recorded.decision.chosen
     mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
     head = f"step after control point {recorded.m}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"

@@ -84,17 +84,23 @@ def data_table(
     key: str | None = None,
     height: int | Literal["auto", "content"] = "auto",
     clicked: Callable[[int], None] | None = None,
+    ticked: Callable[[list[int]], None] | None = None,
+    ticks: Sequence[int] = (),
 ) -> None:
     """Draw a table; empty cells stay empty.
 
     Args:
         styles: column styles by name; names that the table lacks have no effect.
-        clicked: called with the number of a row that was clicked, before the page is drawn again; needs a ``key``.
+        clicked: called with the number of a clicked row before the page is drawn again; needs a ``key``.
+        ticked: lets any number of rows be ticked instead; called with their numbers. Another table needs another ``key``.
+        ticks: rows that are ticked at first.
     """
 
-    def look() -> None:
-        rows = session.selected_rows(key or "")
-        if clicked and rows and rows[0] < len(table.index):
+    def choose_rows() -> None:
+        rows = [row for row in session.selected_rows(key or "") if row < len(table.index)]
+        if ticked:
+            ticked(rows)
+        elif clicked and rows:
             clicked(rows[0])
 
     st.dataframe(
@@ -103,57 +109,22 @@ def data_table(
         placeholder="",
         column_config=styles,
         key=key,
-        on_select=look if clicked else "ignore",
-        selection_mode="single-row",
+        on_select=choose_rows if clicked or ticked else "ignore",
+        selection_mode="multi-row" if ticked else "single-row",
+        selection_default={"selection": {"rows": list(ticks)}} if ticks else None,
         height=height,
         alt=alt,
     )
 
 
-def entry_table(
-    table: pd.DataFrame,
-    styles: Columns,
-    *,
-    key: str,
-    alt: str,
-    height: int | Literal["auto"] = "auto",
-    chooses: bool = True,
-    ticked: Callable[[list[str]], None] | None = None,
-    ticks: Sequence[str] = (),
-) -> None:
-    """Draw ``table``, which has a column ``entry``.
-
-    Args:
-        styles: column styles by name; names that the table lacks have no effect.
-        chooses: False for entries of another run, which cannot be chosen here.
-        ticked: rows are ticked, any number; called with their entries before the page is drawn again.
-        ticks: entries that are ticked at first. Rows are known by number: another table needs another ``key``.
-    """
+def entry_table(table: pd.DataFrame, styles: Columns, *, key: str, alt: str, height: int | Literal["auto"] = "auto") -> None:
+    """Draw ``table``, which has a column ``entry``; a click on a row chooses its entry on every page."""
     names = [str(name) for name in table["entry"]]
-
-    def selected() -> None:
-        found = [names[row] for row in session.selected_rows(key) if row < len(names)]
-        if ticked is not None:
-            ticked(found)
-        elif found:
-            session.point_at(session.ACTION, found[0])
-
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="",
-        column_config=styles,
-        key=key,
-        on_select=selected if chooses else "ignore",
-        selection_mode="single-row" if ticked is None else "multi-row",
-        selection_default={"selection": {"rows": [names.index(name) for name in ticks if name in names]}} if ticks else None,
-        height=height,
-        alt=alt,
-    )
+    data_table(table, styles, alt, key=key, height=height, clicked=lambda row: session.point_at(session.ACTION, names[row]))
 
 
 def all_entries(facts: RunFacts) -> pd.DataFrame:
-    """Every entry, null ones included, with what was mined and measured; a copy of one's own."""
+    """Every entry, null ones included, with what was mined and measured; each call gets its own copy."""
     return _all_entries(run_fingerprint(facts.run), facts.run.advantages_digest(), facts)
 
 

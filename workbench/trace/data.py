@@ -14,7 +14,7 @@ import pandas as pd
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.readings import TokenReading
 from stir_core.records import Problem
-from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel
+from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel_line, score_line
 from workbench.shared.text import one_line, visible_token
 from workbench.shared.trace_comparison import (
     STEERED,
@@ -166,18 +166,14 @@ def _gate(row: StepRow | None, gate: GateConfig) -> dict[str, Any] | None:
     if row is None or row.evidence is None or row.decision is None:
         return None
     evidence, decision = row.evidence, row.decision
-    sieve, why = funnel(evidence, decision), str(decision.reason)
-    measured = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
-    preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
-    formula = f"score = {gate.beta:g} A + {gate.rho:g} gain; null score {measured}; unsteered preview {preview}; strength {gate.k_scale:g}"
+    reason = str(decision.reason)
     return {
-        "summary": f"gate at control point {row.m}: {one_line(why, 140)}",
-        "funnel": f"library at m = {evidence.m}: {sieve.library} → retrieved {sieve.retrieved} → candidates {sieve.candidates} "
-        f"→ committed {sieve.committed}",
-        "reason": why,
+        "summary": f"gate at control point {row.m}: {one_line(reason, 140)}",
+        "funnel": funnel_line(evidence, decision),
+        "reason": reason,
         "columns": CANDIDATE_COLUMNS,
         "rows": words_of(candidate_table(evidence, decision)),
-        "note": formula if evidence.retrieved else "",
+        "note": score_line(evidence, decision, gate) if evidence.retrieved else "",
     }
 
 
@@ -244,7 +240,10 @@ drawTrace(document.getElementById("answers"), file.document)
 def html(recording: Recording, command: str, *, seed: int, title: str) -> str:
     """The whole comparison as one HTML document."""
     gate = GateConfig.model_validate(recording.settings["gate"])
-    tables = [{"columns": [str(name) for name in table.columns], "rows": words_of(table)} for table in _tables(recording)]
+    tables = [
+        {"columns": [str(name) for name in table.columns], "rows": words_of(table)}
+        for table in (cost_table(recording), degeneration_table(recording))
+    ]
     held = {
         "question": recording.settings["question"],
         "equality": equality_line(recording)[1],
@@ -268,10 +267,6 @@ def html(recording: Recording, command: str, *, seed: int, title: str) -> str:
     )
 
 
-def _tables(recording: Recording) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return cost_table(recording), degeneration_table(recording)
-
-
 def _facts(recording: Recording, seed: int) -> Sequence[tuple[str, str]]:
     settings = recording.settings
     identity = recording.identity.model_dump(mode="json") if recording.identity else {}
@@ -284,14 +279,10 @@ def _facts(recording: Recording, seed: int) -> Sequence[tuple[str, str]]:
 
 def _inert(value: object) -> str:
     """JSON that no HTML parser can read as anything else: no tag, comment or entity can begin or end in it."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return (
-        text.replace("&", "\\u0026")
-        .replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_ESCAPES)
+
+
+_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "&<>\u2028\u2029"}
 
 
 def _hash(text: str) -> str:
