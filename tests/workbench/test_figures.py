@@ -5,15 +5,17 @@
 
 import altair as alt
 import numpy as np
+import pandas as pd
 import pytest
 
+from stir_core.records import Trace
 from workbench.basis import charts as action_map
 from workbench.basis import data as basis_geometry
 from workbench.basis import reselection
 from workbench.gates import charts as gate_margins
 from workbench.shared import charts as colours
-from workbench.shared import gate_evidence
-from workbench.shared.charts import margin_heatmap
+from workbench.shared import gate_evidence, gate_replay
+from workbench.shared.charts import margin_heatmap, step_bars
 from workbench.shared.facts import RunFacts
 
 
@@ -66,9 +68,15 @@ def test_heatmap_keeps_cluster_order_and_centres_on_zero(facts: RunFacts) -> Non
     assert stretched["domain"] == [pytest.approx(table["cosine"].min()), 1.0]
 
 
+def _margins(facts: RunFacts, trace: Trace) -> pd.DataFrame:
+    """Margins of an answer as it was recorded."""
+    own = facts.config.gate
+    return gate_replay.margin_rows(gate_replay.replay_answer(trace, own, own, seed=facts.config.seed))
+
+
 def test_margins_are_centred_on_zero(facts: RunFacts) -> None:
     trace = facts.steered["arithmetic/eval/0"]
-    chart = margin_heatmap(gate_evidence.margin_table(trace), len(trace.steps))
+    chart = margin_heatmap(_margins(facts, trace), len(trace.steps))
     cells = encodings(chart)[0]
     low, high = cells["color"]["scale"]["domain"]
     assert low == -high and cells["color"]["scale"]["domainMid"] == 0
@@ -83,8 +91,8 @@ def test_every_axis_has_a_title(facts: RunFacts) -> None:
         action_map.cosine_heatmap(basis_geometry.heatmap_table(facts, "actions", list(facts.action_ids))),
         action_map.coverage_chart(basis_geometry.counts_by_step(facts)),
         action_map.gain_chart(replay, 3),
-        action_map.counts_of_two(reselection.counts(facts, stored, stored)),
-        margin_heatmap(gate_evidence.margin_table(trace), 5),
+        step_bars(reselection.counts(facts, stored, stored), "picks", "selection"),
+        margin_heatmap(_margins(facts, trace), 5),
         gate_margins.firing_chart(gate_evidence.firing_rates(facts.steered.values())),
         colours.lens_bars(facts.lenses["p0000c"]),
     ]

@@ -6,7 +6,20 @@ import altair as alt
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import CHOSEN, CORRECTIVE, DIVERGING, GREY, NULL, SEQUENTIAL, categorical, ordered_colours, symmetric
+from workbench.shared.charts import (
+    CHOSEN,
+    CONTROL_POINTS,
+    CORRECTIVE,
+    DIVERGING,
+    GREY,
+    KINDS,
+    NULL,
+    SEQUENTIAL,
+    categorical,
+    ordered_colours,
+    set_axes,
+    symmetric,
+)
 
 _LEGEND_LIMIT = 12
 _MANY = 1000
@@ -40,18 +53,16 @@ def action_map(table: pd.DataFrame, projection: str, column: str, scale: str) ->
 
 def _dress(figure: go.Figure, projection: str, column: str, *, legend: bool) -> None:
     unit = "arbitrary unit" if projection == "umap" else "along a principal axis of the keys"
-    figure.update_layout(
-        xaxis_title=f"{projection.upper()} 1 ({unit})",
-        yaxis_title=f"{projection.upper()} 2 ({unit})",
+    set_axes(
+        figure,
+        f"{projection.upper()} 1 ({unit})",
+        f"{projection.upper()} 2 ({unit})",
         legend_title_text="control point m" if column == "m" else column,
         showlegend=legend,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
         height=470,
         dragmode="pan",
         clickmode="event+select",
     )
-    figure.update_xaxes(zeroline=False)
-    figure.update_yaxes(zeroline=False)
 
 
 def _points(
@@ -163,9 +174,9 @@ def coverage_chart(table: pd.DataFrame) -> alt.Chart:
         alt.Chart(table)
         .mark_bar()
         .encode(
-            x=alt.X("m:O", title="control point m (finished steps)", axis=alt.Axis(labelAngle=0)),
+            x=CONTROL_POINTS,
             y=alt.Y("sum(entries):Q", title="entries (count)", axis=alt.Axis(tickMinStep=1)),
-            color=alt.Color("kind:N", scale=alt.Scale(domain=["corrective", "null"], range=[CORRECTIVE, NULL]), title="kind"),
+            color=KINDS,
             opacity=alt.Opacity("fate:N", scale=alt.Scale(domain=["selected", "dropped"], range=[1.0, 0.35]), title="fate"),
             order=alt.Order("fate:N", sort="descending"),
             tooltip=["m:O", "kind:N", "fate:N", alt.Tooltip("entries:Q", title="entries")],
@@ -235,26 +246,4 @@ def gain_chart(table: pd.DataFrame, now: int) -> alt.Chart:
         )
         .add_params(go_there)
         .properties(height=330)
-    )
-
-
-def counts_of_two(table: pd.DataFrame) -> alt.Chart:
-    """Picks at every control point, stored and re-selected side by side; columns ``m, kind, selection, picks``."""
-    return (
-        alt.Chart(table)
-        .mark_bar()
-        .encode(
-            x=alt.X("m:O", title="control point m (finished steps)", axis=alt.Axis(labelAngle=0)),
-            xOffset=alt.XOffset("selection:N", sort=["stored", "re-selected"]),
-            y=alt.Y("sum(picks):Q", title="picks (count)", axis=alt.Axis(tickMinStep=1)),
-            color=alt.Color("kind:N", scale=alt.Scale(domain=["corrective", "null"], range=[CORRECTIVE, NULL]), title="kind"),
-            opacity=alt.Opacity(
-                "selection:N",
-                scale=alt.Scale(domain=["stored", "re-selected"], range=[0.45, 1.0]),
-                title="selection",
-                sort=["stored", "re-selected"],
-            ),
-            tooltip=["selection:N", "m:O", "kind:N", alt.Tooltip("picks:Q", title="picks")],
-        )
-        .properties(height=240)
     )

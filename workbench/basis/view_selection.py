@@ -11,12 +11,13 @@ from workbench import session
 from workbench.basis import data as geometry
 from workbench.basis import reselection
 from workbench.basis import view_cache as cache
-from workbench.basis.charts import PICKED, counts_of_two, gain_chart, picks_map
+from workbench.basis.charts import PICKED, gain_chart, picks_map
+from workbench.shared.charts import step_bars
 from workbench.shared.command_lines import reselect_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
-from workbench.shared.view_tables import Columns, data_table, number_column
+from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, number_column
 
 _HELP = {name: field.description for name, field in BasisConfig.model_fields.items()}
 _PICK, _GAINS = "basis_pick", "basis_gains"
@@ -105,7 +106,8 @@ def reselect_view(facts: RunFacts) -> None:
     with left:
         data_table(table, COMPARISON_COLUMNS, "Stored basis and re-selection", height=600)
     with right:
-        st.altair_chart(counts_of_two(reselection.counts(facts, before, after)), alt="Picks at every control point, stored and re-selected")
+        bars = step_bars(reselection.counts(facts, before, after), "picks", "selection")
+        st.altair_chart(bars, alt="Picks at every control point, stored and re-selected")
         moved = reselection.pick_changes(facts, before, after)
         data_table(moved, CHANGE_COLUMNS, "Gained, lost and kept", key="basis_changes", height=290)
     for note in after.notes:
@@ -183,12 +185,9 @@ COMPARISON_COLUMNS: Columns = {
 }
 
 
-CHANGE_COLUMNS: Columns = {
+CHANGE_COLUMNS: Columns = ACTION_COLUMNS | {
     "fate": cc.TextColumn("fate", width=64),
-    "entry": cc.TextColumn("entry", width=72),
-    "m": number_column("m", "%d", "Control point.", width=36),
     "kind": cc.TextColumn("kind", width=80),
-    "quality": number_column("quality", "%.3f", "Mined reward gap.", width=66),
     "pick before": number_column("pick before", "%d", "Rank in the stored basis; empty: not in it.", width=82),
     "pick now": number_column("pick now", "%d", "Rank in the re-selection; empty: not in it.", width=74),
 }

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from workbench.shared.charts import CORRECTIVE, GREY
+from workbench.shared.charts import CORRECTIVE, GREY, vertical_rule
 
 
 def match_histogram(table: pd.DataFrame, at_least: float, by_chance: float | None) -> alt.LayerChart | alt.FacetChart:
@@ -19,15 +19,11 @@ def match_histogram(table: pd.DataFrame, at_least: float, by_chance: float | Non
             tooltip=[alt.Tooltip("against:N", title="nearest at"), alt.Tooltip("count():Q", title="entries")],
         )
     )
-    layers: list[alt.Chart] = [bars, _rule(at_least, f"a match begins at {at_least:.2f}", [1, 0])]
+    layers = [bars, vertical_rule("at", at_least, GREY).encode(tooltip=alt.value(f"a match begins at {at_least:.2f}"))]
     if by_chance is not None:
-        layers.append(_rule(by_chance, f"random directions: {by_chance:.2f} expected", [5, 4]))
+        expected = alt.value(f"random directions: {by_chance:.2f} expected")
+        layers.append(vertical_rule("at", by_chance, GREY, [5, 4]).encode(tooltip=expected))
     return alt.layer(*layers).properties(height=240)
-
-
-def _rule(at: float, text: str, dash: list[int]) -> alt.Chart:
-    table = pd.DataFrame({"at": [at], "what": [text]})
-    return alt.Chart(table).mark_rule(strokeDash=dash, strokeWidth=2, color=GREY).encode(x="at:Q", tooltip="what:N")
 
 
 def principal_angles(table: pd.DataFrame, by_chance: float) -> alt.LayerChart | alt.FacetChart:

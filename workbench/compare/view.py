@@ -17,7 +17,7 @@ from workbench.shared.command_lines import compare_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
-from workbench.shared.view_tables import Columns, data_table, entry_table, number_column
+from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
 
 
 class Chosen(NamedTuple):
@@ -139,14 +139,12 @@ def _table(table: pd.DataFrame, name: str, empty: str, *, chooses: bool = True) 
     st.caption(f"n = {len(table)}")
 
 
-_COLUMNS: Columns = {
-    "entry": cc.TextColumn("entry", pinned=True, width=76),
+_COLUMNS: Columns = ACTION_COLUMNS | {
     "other": cc.TextColumn("entry ′", width=76, help="Its counterpart in the other library."),
     "cosine": number_column("cosine", "%.3f", "Cosine of the raw vectors."),
     "quality": number_column("quality", "%.3f", "Reward gap, or the measured value that retrieval uses."),
     "quality '": number_column("quality ′", "%.3f", "The counterpart's."),
     "controls '": cc.TextColumn("controls ′"),
-    "advantage": number_column("advantage", "%+.3f", "Measured causal value; empty: not measured."),
     "advantage '": number_column("advantage ′", "%+.3f", "The counterpart's."),
     "problem '": cc.TextColumn("problem ′"),
     "nearest there": number_column(

@@ -12,8 +12,8 @@ from stir_core.errors import StirError
 from stir_core.store.curated import Curated, curated, library_digest
 from stir_core.store.curation import Curation, signature
 from workbench import session
-from workbench.curate.charts import library_steps
 from workbench.shared import curation_table as tables
+from workbench.shared.charts import step_bars
 from workbench.shared.command_lines import curate_command, curated_eval_command
 from workbench.shared.confounds import VERDICTS
 from workbench.shared.facts import RunFacts, run_fingerprint
@@ -236,9 +236,8 @@ def library_now(facts: RunFacts, curation: Curation) -> None:
     data_table(tables.libraries_table(libraries), _LIBRARY_COLUMNS, "The control basis and the curated library in numbers")
     left, right = st.columns([1, 1])
     with left:
-        st.altair_chart(
-            library_steps(tables.steps_table(libraries)), key="curate_steps", alt="Entries at every control point, basis and curated"
-        )
+        bars = step_bars(tables.steps_table(libraries), "entries", "library")
+        st.altair_chart(bars, key="curate_steps", alt="Entries at every control point, basis and curated")
     with right:
         if not (merged := tables.lineage_table(made)).empty:
             data_table(merged, {}, "Merged entries and what they are the mean of")

@@ -21,18 +21,45 @@ CHOSEN = "#e6007e"
 """Rings and frames: apart from every scale used here, on both grounds."""
 GREY = "#8a8f98"
 """Lines and marks that say nothing by their colour; readable on both grounds."""
+CONTROL_POINTS = alt.X("m:O", title="control point m (finished steps)", axis=alt.Axis(labelAngle=0))
+KINDS = alt.Color("kind:N", scale=alt.Scale(domain=["corrective", "null"], range=[CORRECTIVE, NULL]), title="kind")
 VERDICTS = {
-    "helps": ("#d55e00", "triangle-up"),
+    "helps": (CORRECTIVE, "triangle-up"),
     "no effect seen": (GREY, "circle"),
-    "harms": ("#3a87c8", "triangle-down"),
+    "harms": (NULL, "triangle-down"),
     "": (GREY, "circle"),
 }
 """Colour and shape of what an interval says: warm above 0 and cold below, as in the diverging scale; the shape says it again."""
-VANILLA, STEERED = "#8a8f98", "#d55e00"
+VANILLA, STEERED = GREY, CORRECTIVE
 CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
 """Blue below 0, red above (ColorBrewer RdBu); always used with a domain that is symmetric about 0."""
 SEQUENTIAL = "cividis"
+
+
+def step_bars(table: pd.DataFrame, count: str, versions: str) -> alt.Chart:
+    """Entries at every control point by kind, one group of bars a control point.
+
+    Args:
+        table: columns ``m``, ``kind`` and these two.
+        count: column with the number of entries.
+        versions: column that names up to three versions of a library; the last one is solid.
+    """
+    names = list(dict.fromkeys(table[versions]))
+    opacity = alt.Scale(domain=names, range=[0.4, 0.7, 1.0] if len(names) == 3 else [0.4, 1.0][-len(names) :])
+    return (
+        alt.Chart(table)
+        .mark_bar()
+        .encode(
+            x=CONTROL_POINTS,
+            xOffset=alt.XOffset(f"{versions}:N", sort=names),
+            y=alt.Y(f"sum({count}):Q", title=f"{count} (count)", axis=alt.Axis(tickMinStep=1)),
+            color=KINDS,
+            opacity=alt.Opacity(f"{versions}:N", scale=opacity, title=versions, sort=names),
+            tooltip=[f"{versions}:N", "m:O", "kind:N", alt.Tooltip(f"{count}:Q", title=count)],
+        )
+        .properties(height=230)
+    )
 
 
 def ordered_colours(n: int) -> list[str]:
@@ -116,10 +143,7 @@ def forest(table: pd.DataFrame, title: str, chosen: str | None = None) -> go.Fig
         here = table[table["name"] == chosen]
         ring = {"size": 18, "symbol": "circle-open", "color": CHOSEN, "line": {"width": 2.5}}
         figure.add_trace(go.Scatter(x=here["value"], y=here["name"], mode="markers", marker=ring, hoverinfo="skip", showlegend=False))
-    for verdict in VERDICTS:
-        part = pd.DataFrame(table[table["verdict"] == verdict])
-        if len(part):
-            figure.add_trace(_marks(part, verdict, named=verdict != ""))
+    figure.add_traces(_verdict_marks(table))
     figure.update_layout(
         xaxis_title=title,
         height=90 + ROW * len(names),
@@ -137,10 +161,8 @@ def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline:
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, column_widths=[0.5, 0.5])
     names = accuracies["name"].tolist()
     figure.add_trace(_marks(accuracies, "accuracy", named=False), row=1, col=1)
-    for verdict in VERDICTS:
-        part = pd.DataFrame(differences[differences["verdict"] == verdict])
-        if len(part):
-            figure.add_trace(_marks(part, verdict, named=True), row=1, col=2)
+    marks = _verdict_marks(differences)
+    figure.add_traces(marks, rows=[1] * len(marks), cols=[2] * len(marks))
     at = dict(zip(names, accuracies["value"], strict=True)).get(baseline)
     if at is not None:
         figure.add_vline(at, line_color=GREY, line_width=1, line_dash="dot", row=1, col=1)  # type: ignore[arg-type]
@@ -168,6 +190,12 @@ def _rows(figure: go.Figure, names: list[str]) -> None:
         automargin=True,
         showgrid=False,
     )
+
+
+def _verdict_marks(table: pd.DataFrame) -> list[go.Scatter]:
+    """One trace a verdict that occurs in the table."""
+    parts = {verdict: pd.DataFrame(table[table["verdict"] == verdict]) for verdict in VERDICTS}
+    return [_marks(part, verdict, named=verdict != "") for verdict, part in parts.items() if len(part)]
 
 
 def _marks(part: pd.DataFrame, name: str, *, named: bool) -> go.Scatter:
@@ -279,9 +307,6 @@ def margin_heatmap(table: pd.DataFrame, n_steps: int) -> alt.Chart:
     )
 
 
-_TERM_COLOURS = (CORRECTIVE, NULL)
-
-
 def margin_terms(table: pd.DataFrame, least: float = 0.0) -> alt.LayerChart:
     """Stacked terms of :func:`workbench.gates.data.term_rows` about 0, a tick at their sum; dashed: the margin to be exceeded.
 
@@ -296,7 +321,7 @@ def margin_terms(table: pd.DataFrame, least: float = 0.0) -> alt.LayerChart:
     bars = base.mark_bar(size=13).encode(
         x=alt.X("amount:Q", stack="zero", title="margin (score minus null score)"),
         color=alt.Color(
-            "term:N", scale=alt.Scale(domain=terms, range=list(_TERM_COLOURS[: len(terms)])), legend=alt.Legend(title="", orient="top")
+            "term:N", scale=alt.Scale(domain=terms, range=[CORRECTIVE, NULL][: len(terms)]), legend=alt.Legend(title="", orient="top")
         ),
     )
     sums = base.mark_tick(color=CHOSEN, thickness=4, size=22).encode(x="margin:Q")

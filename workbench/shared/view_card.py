@@ -15,7 +15,8 @@ from workbench.shared.charts import lens_bars
 from workbench.shared.facts import RunFacts
 from workbench.shared.intervals import advantage_text, measured_line
 from workbench.shared.text import plain
-from workbench.shared.view_tables import ADVANTAGE_HELP, Columns, data_table, entry_table, number_column
+from workbench.shared.view_gate import CANDIDATE_COLUMNS
+from workbench.shared.view_tables import ACTION_COLUMNS, ADVANTAGE_HELP, Columns, data_table, entry_table, number_column
 
 
 def entry_head(facts: RunFacts, entry: Entry) -> None:
@@ -119,22 +120,16 @@ def firings_view(facts: RunFacts, entry: Entry) -> None:
         st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")
 
 
-NEIGHBOUR_COLUMNS: Columns = {
-    "entry": cc.TextColumn("entry", width=68),
+NEIGHBOUR_COLUMNS: Columns = ACTION_COLUMNS | {
     "cosine": cc.NumberColumn("cosine", format="%.3f", width=60, help="Cosine of raw vectors in the original space."),
-    "m": number_column("m", "%d", "Control point.", width=36),
     "kind": cc.TextColumn("kind", width=76),
     "same problem": cc.CheckboxColumn("same source", help="Mined from the same problem.", width=84),
     "in basis": cc.CheckboxColumn("basis", help="In the control basis.", width=50),
 }
 
 
-FIRING_COLUMNS: Columns = {
+FIRING_COLUMNS: Columns = CANDIDATE_COLUMNS | {
     "committed": cc.CheckboxColumn("committed"),
-    "cosine": number_column("cosine", "%.3f", "Cosine between the state and this entry's key."),
-    "value": number_column("A = s·q", "%.3f", "Retrieval value: cosine times the entry's quality."),
-    "score": number_column("score", "%.3f", "beta * A + rho * preview gain; empty when not previewed."),
-    "margin": number_column("margin", "%+.3f", "Score minus null score: positive beats null."),
     "alpha": number_column("alpha", "%.2f", "Injected multiple of the action; empty when not committed."),
     "answer right": cc.CheckboxColumn("answer right", help="Verdict of the whole steered answer."),
 }

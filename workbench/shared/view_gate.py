@@ -188,8 +188,8 @@ CANDIDATE_COLUMNS: Columns = {
         "preview", "%.3f", "Mean log-probability of the preview tokens (nats a token); empty when not previewed.", width=70
     ),
     "gain": number_column("gain", "%+.3f", "Preview log-probability minus that of the unsteered preview (nats a token).", width=66),
-    "score": number_column("score", "%.3f", "beta * A + rho * gain.", width=62),
-    "margin": number_column("margin", "%+.3f", "Score minus null score; committed only if positive.", width=66),
+    "score": number_column("score", "%.3f", "beta * A + rho * gain; empty when not previewed.", width=62),
+    "margin": number_column("margin", "%+.3f", "Score minus null score: positive beats null.", width=66),
     "fate": cc.TextColumn("fate", width="medium"),
     "score now": number_column("score now", "%.3f", "With the settings that are tried.", width=72),
     "margin now": number_column("margin now", "%+.3f", "With the settings that are tried.", width=80),
