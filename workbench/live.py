@@ -34,17 +34,17 @@ class Steering(Protocol):
         """The model that answers."""
         ...
 
-    def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
-        """Decode vanilla (row 0) and steered (row 1) in lock-step, step by step. Closing the iterator early is safe."""
+    def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Generator[Event, None, None]:
+        """Decode vanilla (row 0) and steered (row 1) in lock-step, step by step. Closing it early ends decoding."""
         ...
 
-    def read(self, traces: Sequence[Trace], gate: GateConfig) -> Iterator[tuple[int, TokenReading]]:
-        """Read finished answers again, as (number of the answer, reading of its next token). Closing the iterator early is safe."""
+    def read(self, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
+        """Read finished answers again, as (number of the answer, reading of its next token). Closing it early ends decoding."""
         ...
 
     def branch(
         self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Take an answer that was recorded with these settings up again, a branch for each change, side by side: a row a change."""
         ...
 
@@ -136,22 +136,3 @@ def open_steering(run: Run, model: "LoadedModel") -> Steering:
     from stir_core.intervene.session import open_session as open_core_session
 
     return open_core_session(run, model)
-
-
-def events(
-    steering: Steering, question: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False
-) -> Generator[Event, None, None]:
-    """The comparison's events. Close it (``contextlib.closing``) and its decoder is closed as well."""
-    yield from steering.compare(question, gate, decode, raw=raw)
-
-
-def read_again(steering: Steering, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
-    """Finished answers read again, token by token. Close it as :func:`events`."""
-    yield from steering.read(traces, gate)
-
-
-def branches(
-    steering: Steering, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, problem: Problem | None
-) -> Generator[Event, None, None]:
-    """The events of branches. Close it as :func:`events`."""
-    yield from steering.branch(trace, changes, gate, decode, problem=problem)

@@ -1,6 +1,6 @@
 """One run, one model, any prompt: vanilla and steered answers decoded side by side, event by event."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ class Session:
 
     def compare(
         self, prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Decode the prompt twice in one batch, row 0 vanilla and row 1 steered, step by step in lock-step.
 
         A problem's answers are graded when they end. Closing the iterator early is safe.
@@ -101,7 +101,7 @@ class Session:
         decode: DecodeConfig | None = None,
         *,
         problem: Problem | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Take a recorded answer up again with one decision changed, a branch for each change, side by side; see :func:`branches.branch`.
 
         Args:
@@ -115,7 +115,7 @@ class Session:
         settings = self.settings(decode or self.config.decode)
         yield from _graded(branch(self.model, trace, changes, gate or self.config.gate, self.memory, settings), problem)
 
-    def read(self, traces: Sequence[Trace], gate: GateConfig | None = None) -> Iterator[tuple[int, TokenReading]]:
+    def read(self, traces: Sequence[Trace], gate: GateConfig | None = None) -> Generator[tuple[int, TokenReading], None, None]:
         """Read answers of this session again, token by token, as (number of the answer, reading): see :func:`readings.reread`.
 
         Args:

@@ -119,11 +119,11 @@ def test_a_hostile_file_runs_nothing(chrome: Browser, tmp_path: Path) -> None:
     from test_trace_export import HOSTILE  # pyright: ignore[reportMissingImports]
 
     from workbench.shared.facts import RunFacts
-    from workbench.shared.trace_comparison import Token
     from workbench.trace.data import html
 
     recording = recorded(RunFacts(make_fake_run(tmp_path)), 0.5)
-    recording.steps[1][1].tokens[0] = Token(5, HOSTILE, -1.0)
+    tokens = recording.steps[1][1].tokens
+    tokens[0] = tokens[0].replaced(token_id=5, text=HOSTILE, logprob=-1.0)
     recording.settings["question"] = HOSTILE
     (tmp_path / "hostile.html").write_text(html(recording, HOSTILE, seed=0, title=HOSTILE))
     context = chrome.new_context(offline=True)

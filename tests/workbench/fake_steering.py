@@ -1,7 +1,7 @@
 """A steering session without a model: plausible events in lock-step, closed when told to, quick."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ class FakeSteering:
         self.asked: list[tuple[str | Problem, GateConfig, DecodeConfig]] = []
         self.branched: list[tuple[Trace, tuple[Change, ...], GateConfig, DecodeConfig]] = []
 
-    def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Iterator[Event]:
+    def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Generator[Event, None, None]:
         """Vanilla is row 0, steered row 1."""
         self.asked.append((prompt, gate, decode))
         problem = prompt if isinstance(prompt, Problem) else problems("eval", 1)[0]
@@ -47,7 +47,7 @@ class FakeSteering:
         finally:
             self.closed += 1
 
-    def read(self, traces: Sequence[Trace], gate: GateConfig) -> Iterator[tuple[int, TokenReading]]:
+    def read(self, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
         """Every token likeliest of two, its neighbour an alternative; an impulse makes it 0.25 nats likelier."""
         for number, trace in enumerate(traces):
             position = 0
@@ -81,8 +81,8 @@ class FakeSteering:
 
     def branch(
         self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
-    ) -> Iterator[Event]:
-        """Keeping gives the answer itself; anything else a wrong answer behind the change, its decision forced."""
+    ) -> Generator[Event, None, None]:
+        """Keeping gives the answer itself; anything else a wrong answer after the change, its decision forced."""
         self.branched.append((trace, tuple(changes), gate, decode))
         try:
             for row, change in enumerate(changes):
@@ -109,9 +109,9 @@ class FakeSteering:
         chosen = change.to if change.forces else None
         alpha = (0.5 if change.alpha is None else change.alpha) if chosen else 0.0
         decision = here.decision.model_copy(update={"chosen": chosen, "alpha": alpha, "reason": Reason(kind="forced")})
-        behind = other.steps[change.m :] or other.steps[-1:]
-        first = behind[0].model_copy(update={"step": here.step, "evidence": here.evidence, "decision": decision})
-        steps = (*trace.steps[: change.m], first, *behind[1:])
+        rest = other.steps[change.m :] or other.steps[-1:]
+        first = rest[0].model_copy(update={"step": here.step, "evidence": here.evidence, "decision": decision})
+        steps = (*trace.steps[: change.m], first, *rest[1:])
         ids = tuple(token for step in steps for token in step.token_ids)
         return other.model_copy(update={"id": trace.id, "steps": steps, "token_ids": ids, "tokens_used": len(ids)})
 

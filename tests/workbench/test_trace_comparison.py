@@ -11,8 +11,8 @@ import pytest
 from fake_run import NASTY, problems
 from fake_steering import FakeSteering
 
+from stir_core.config import digest_of
 from stir_core.store.runs import DEMO, Run
-from workbench import live
 from workbench.shared import trace_comparison as tc
 from workbench.shared.command_lines import name_of, run_command, trace_command
 from workbench.shared.facts import RunFacts
@@ -24,13 +24,13 @@ def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *,
     gate = facts.config.gate.model_copy(update={"k_scale": strength})
     problem = problems("eval", 1)[0]
     settings = tc.settings_of("digest", problem.question, problem.id, gate, facts.config.decode)
-    recording = tc.Recording(tc.digest_settings(settings), settings)
-    for number, event in enumerate(live.events(FakeSteering(facts.run), problem, gate, facts.config.decode)):
+    recording = tc.Recording(digest_of(settings), settings)
+    for number, event in enumerate(FakeSteering(facts.run).compare(problem, gate, facts.config.decode)):
         if number == stop_after:
             break
         recording.take(event)
     if recording.complete and read:
-        for row, reading in live.read_again(FakeSteering(facts.run), [t for t in recording.traces if t is not None], gate):
+        for row, reading in FakeSteering(facts.run).read([t for t in recording.traces if t is not None], gate):
             recording.readings[row].append(reading)
     return recording
 
@@ -86,18 +86,16 @@ def test_first_divergence(one: tuple[int, ...], other: tuple[int, ...], at: int 
 def test_settings_digest_and_stale_fields(facts: RunFacts) -> None:
     gate, decode = facts.config.gate, facts.config.decode
     old = tc.settings_of("d", "q", None, gate, decode)
-    assert tc.digest_settings(old) == tc.digest_settings(
-        tc.settings_of("d", "q", None, gate, decode.model_copy(update={"batch_problems": 3}))
-    )
+    assert digest_of(old) == digest_of(tc.settings_of("d", "q", None, gate, decode.model_copy(update={"batch_problems": 3})))
     new = tc.settings_of("d", "other", None, gate.model_copy(update={"k_scale": 2.0}), decode)
-    assert tc.digest_settings(old) != tc.digest_settings(new)
+    assert digest_of(old) != digest_of(new)
     assert tc.stale_fields(old, new) == ["question", "gate.k_scale"]
     assert tc.stale_fields(old, old) == []
 
 
 def test_closing_the_events_closes_the_decoder(facts: RunFacts) -> None:
     steering = FakeSteering(facts.run)
-    events = live.events(steering, "question", facts.config.gate, facts.config.decode)
+    events = steering.compare("question", facts.config.gate, facts.config.decode)
     next(events)
     assert steering.closed == 0
     events.close()

@@ -13,7 +13,7 @@ from test_trace_comparison import recorded
 
 from stir_core.config import GateConfig
 from workbench.shared.facts import RunFacts
-from workbench.shared.trace_comparison import Recording, Token, first_divergence
+from workbench.shared.trace_comparison import Recording, first_divergence
 from workbench.trace import data as trace_presets
 from workbench.trace.data import document, html, reading_line
 
@@ -68,7 +68,7 @@ def test_every_token_is_drawn_once_with_its_numbers(facts: RunFacts) -> None:
 def test_scales_hold_most_and_say_the_largest(facts: RunFacts) -> None:
     recording = recorded(facts, 0.5)
     first = recording.steps[0][1].tokens[0]
-    recording.steps[0][1].tokens[0] = Token(first.id, first.text, -50.0)
+    recording.steps[0][1].tokens[0] = first.replaced(logprob=-50.0)
     scales = {scale["key"]: scale for scale in drawn(recording)["quantities"]}
     assert scales["surprise"]["top"] == 50 and scales["surprise"]["end"] < 10
     assert scales["change"]["signed"] and scales["change"]["end"] == pytest.approx(0.25)
@@ -115,7 +115,7 @@ def test_the_file_holds_everything_and_loads_nothing(facts: RunFacts) -> None:
 def test_hostile_text_stays_text(facts: RunFacts) -> None:
     recording = recorded(facts, 0.5)
     step = recording.steps[1][0]
-    step.tokens[0] = Token(step.tokens[0].id, HOSTILE, -1.0)
+    step.tokens[0] = step.tokens[0].replaced(text=HOSTILE, logprob=-1.0)
     recording.settings["question"] = HOSTILE
     seen = Seen(html(recording, HOSTILE, seed=0, title=HOSTILE))
     held = json.loads(seen.bodies["script"][0])

@@ -19,26 +19,32 @@ def name_of(run: Run) -> str:
     return "demo" if run.path == DEMO else str(run.path)
 
 
+def _stir(command: str, *words: str, **flags: str | int | None) -> str:
+    """``stir COMMAND WORDS`` and ``--flag value`` for each flag that is set; ``True`` is a flag without a value."""
+    line = ["stir", command, *words]
+    for name, value in flags.items():
+        if value:
+            line += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return shlex.join(line)
+
+
 def run_command(run: Run, until: str | None = None) -> str:
     """Makes (or resumes) the run, up to a stage."""
     made_by = run.facts.get("command")
     if isinstance(made_by, str) and until is None:
         return made_by
-    config = str(run.facts.get("config_file") or "CONFIG.toml")
-    parts = ["stir", "run", config, "--out", str(run.path)]
-    return shlex.join(parts + (["--until", until] if until else []))
+    return _stir("run", str(run.facts.get("config_file") or "CONFIG.toml"), out=str(run.path), until=until)
 
 
 def reselect_command(run: Run, changed: Mapping[str, object]) -> str:
     """Copies the run and makes the copy's basis again under other ``basis`` settings; the original is left as it is."""
-    made_by = run.facts.get("command")
-    words = shlex.split(made_by) if isinstance(made_by, str) else ["stir", "run", str(run.facts.get("config_file") or "CONFIG.toml")]
+    words = iter(shlex.split(run_command(run)))
     kept: list[str] = []
-    skip = False
     for word in words:
-        if not skip and word not in ("--out", "--redo", "--until"):
+        if word in ("--out", "--redo", "--until"):
+            next(words)  # its value
+        else:
             kept.append(word)
-        skip = not skip and word in ("--out", "--redo", "--until")
     copy = f"runs/{run.name}-{digest_of(dict(changed))[:6]}"
     sets = [word for key, value in changed.items() for word in ("--set", f"basis.{key}={value}")]
     again = [*kept, "--out", copy, *sets, "--redo", "basis", "--until", "basis"]
@@ -46,7 +52,7 @@ def reselect_command(run: Run, changed: Mapping[str, object]) -> str:
 
 
 def eval_command(run: Run) -> str:
-    """Compares the run's actions with doing nothing, with one fixed vector and with noise."""
+    """Compares the run's actions with vanilla, with one fixed vector and with noise."""
     return _eval(run, methods=("vanilla", "stir", "static", "noise"))
 
 
@@ -58,29 +64,27 @@ def gate_command(run: Run, changed: Mapping[str, object], n: int) -> str:
 
 def causal_command(run: Run) -> str:
     """Measures the run's actions one by one."""
-    return shlex.join(["stir", "causal", name_of(run)])
+    return _stir("causal", name_of(run))
 
 
 def impulse_command(run: Run, entry_id: str, at: str, alpha: float) -> str:
     """Measures what one action does at one control point."""
-    return shlex.join(["stir", "impulse", name_of(run), entry_id, "--at", at, "--alpha", f"{alpha:.10g}"])
+    return _stir("impulse", name_of(run), entry_id, at=at, alpha=f"{alpha:.10g}")
 
 
 def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = None, rolls: int | None = None) -> str:
     """Measures where a wrong held-out answer was lost."""
-    flags = [part for flag, value in (("--every", every), ("--rolls", rolls)) if value for part in (flag, str(value))]
-    return shlex.join(["stir", "critical", name_of(run), problem_id, "--of", of, *flags])
+    return _stir("critical", name_of(run), problem_id, of=of, every=every, rolls=rolls)
 
 
 def curate_command(run: Run, *words: str) -> str:
-    """Edits or shows what was judged of the run's library."""
-    return shlex.join(["stir", "curate", name_of(run), *words])
+    """Edits or prints the judgements on the run's library."""
+    return _stir("curate", name_of(run), *words)
 
 
 def export_command(run: Run, target: str, folder: Path, library: str, only: str | None) -> str:
     """Writes the run's library for a target."""
-    chosen = [*(["--library", library] if library != "curated" else []), *(["--only", only] if only else [])]
-    return shlex.join(["stir", "export", name_of(run), "--to", target, "--out", str(folder), *chosen])
+    return _stir("export", name_of(run), to=target, out=str(folder), library=None if library == "curated" else library, only=only)
 
 
 def certify_command(folder: Path, target: str, like: Run | None) -> str:
@@ -89,15 +93,13 @@ def certify_command(folder: Path, target: str, like: Run | None) -> str:
     Args:
         like: the run, where the bundle holds its very basis: then the run's own library is what the target is compared with.
     """
-    return shlex.join(["stir", "certify", str(folder), "--target", target, *(["--run", name_of(like)] if like else [])])
+    return _stir("certify", str(folder), target=target, run=name_of(like) if like else None)
 
 
 def compare_command(run: Run, version: str, other: Run, other_version: str, at_least: float) -> str:
-    """Lists what two libraries share."""
-    versions = [
-        part for flag, name in (("--library", version), ("--other-library", other_version)) if name != "basis" for part in (flag, name)
-    ]
-    return shlex.join(["stir", "compare", name_of(run), name_of(other), *versions, "--min-cosine", f"{at_least:g}"])
+    """Lists the actions that two libraries share."""
+    library, other_library = (None if name == "basis" else name for name in (version, other_version))
+    return _stir("compare", name_of(run), name_of(other), library=library, other_library=other_library, min_cosine=f"{at_least:g}")
 
 
 def curated_eval_command(run: Run) -> str:
@@ -106,16 +108,18 @@ def curated_eval_command(run: Run) -> str:
 
 
 def _eval(run: Run, **settings: Any) -> str:
-    return shlex.join(["stir", "eval", name_of(run), *flags_of(EvaluationRequest(**settings))])
-
-
-_FLAGS = {key: f"--{name.replace('_', '-')}" for name, key in ANSWERING.items()}
+    return _stir("eval", name_of(run), *flags_of(EvaluationRequest(**settings)))
 
 
 def trace_command(run: Run, prompt: str, *, raw: bool = False, changed: Mapping[str, object] | None = None) -> str:
     """Reproduces a comparison: the prompt (or a held-out problem's id), and every setting that differs from the run's own."""
-    flags = [part for key, value in (changed or {}).items() for part in (_FLAGS[key], str(value))]
-    return shlex.join(["stir", "trace", name_of(run), prompt, *(["--raw"] if raw else []), *flags])
+    return _stir("trace", name_of(run), prompt, raw=raw, **_answering(changed))
+
+
+def _answering(changed: Mapping[str, object] | None) -> dict[str, str]:
+    """Changed settings (keys of the config) as flags."""
+    names = {key: name for name, key in ANSWERING.items()}
+    return {names[key]: str(value) for key, value in (changed or {}).items()}
 
 
 def whatif_command(
@@ -128,5 +132,4 @@ def whatif_command(
         links += {KEEP: [], DENY: ["--deny"]}.get(change.to, ["--force", change.to])
         links += ["--alpha", repr(change.alpha)] if change.forces and change.alpha is not None else []
         links += ["--then", change.then] if change.then != "gate" else []
-    flags = [part for key, value in (changed or {}).items() for part in (_FLAGS[key], str(value))]
-    return shlex.join(["stir", "whatif", name_of(run), prompt, *links, *(["--raw"] if raw else []), *flags])
+    return _stir("whatif", name_of(run), prompt, *links, raw=raw, **_answering(changed))

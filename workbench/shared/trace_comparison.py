@@ -4,25 +4,17 @@ Equality is checked on token ids, never assumed: strength 0 earns its badge or l
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from stir_core.config import DecodeConfig, GateConfig, digest_of
+from stir_core.config import DecodeConfig, GateConfig
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.readings import TokenReading
 from stir_core.records import Decision, Event, ModelIdentity, StepEvent, StepEvidence, TokenEvent, Trace, TraceEvent
 
 VANILLA, STEERED = 0, 1
 ROWS = ("vanilla", "steered")
-
-
-class Token(NamedTuple):
-    """One committed token as it is drawn."""
-
-    id: int
-    text: str
-    logprob: float
 
 
 @dataclass
@@ -32,7 +24,7 @@ class StepRow:
     m: int
     evidence: StepEvidence | None = None
     decision: Decision | None = None
-    tokens: list[Token] = field(default_factory=list)
+    tokens: list[TokenEvent] = field(default_factory=list)
 
     @property
     def steered(self) -> bool:
@@ -50,7 +42,7 @@ class Recording:
     """Everything that one comparison has produced so far; complete once both rows have their whole trace."""
 
     digest: str
-    """Digest of the settings that it was started with."""
+    """Digest of the settings that it was started with; where it differs from the form's, the result is stale."""
     settings: dict[str, Any]
     steps: tuple[dict[int, StepRow], dict[int, StepRow]] = field(default_factory=lambda: ({}, {}))
     traces: list[Trace | None] = field(default_factory=lambda: [None, None])
@@ -71,7 +63,7 @@ class Recording:
         if isinstance(event, StepEvent):
             row.evidence, row.decision = event.evidence, event.decision
         elif isinstance(event, TokenEvent):
-            row.tokens.append(Token(event.token_id, event.text, event.logprob))
+            row.tokens.append(event)
 
     @property
     def complete(self) -> bool:
@@ -93,7 +85,7 @@ class Recording:
         trace = self.traces[row]
         if trace is not None:
             return trace.token_ids
-        return tuple(token.id for m in sorted(self.steps[row]) for token in self.steps[row][m].tokens)
+        return tuple(token.token_id for m in sorted(self.steps[row]) for token in self.steps[row][m].tokens)
 
 
 def settings_of(
@@ -108,11 +100,6 @@ def settings_of(
         "gate": gate.model_dump(mode="json"),
         "decode": decode.model_dump(mode="json", exclude={"batch_problems"}),
     }
-
-
-def digest_settings(settings: dict[str, Any]) -> str:
-    """Short digest of a comparison's settings; a result whose digest differs from the form's is stale."""
-    return digest_of(settings)
 
 
 def changed_settings(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

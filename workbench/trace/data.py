@@ -91,7 +91,7 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
     steps = []
     for m in range(recording.last_m + 1):
         rows = [recording.steps[row].get(m) for row in (VANILLA, STEERED)]
-        same = rows[0] is not None and rows[1] is not None and [t.id for t in rows[0].tokens] == [t.id for t in rows[1].tokens]
+        same = rows[0] is not None and rows[1] is not None and [t.token_id for t in rows[0].tokens] == [t.token_id for t in rows[1].tokens]
         drawn = []
         for row, step in enumerate(rows):
             drawn.append(_drawn_step(recording, row, m, step, firsts[row], same))
@@ -128,7 +128,7 @@ def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, 
                 "row": number,
                 "at": first + place,
                 "m": m,
-                "id": token.id,
+                "id": token.token_id,
                 "text": text or name or "◌",
                 "made": not text,
                 "name": visible_token(name),

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, get_args
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, digest_of, with_changes
 from stir_core.errors import StirError
 from stir_core.records import Problem, StepEvent, TokenEvent, Variant
-from workbench import bootstrap, live, session
+from workbench import bootstrap, session
 from workbench.live import Steering
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import one_line, plain
-from workbench.shared.trace_comparison import ROWS, Recording, digest_settings, settings_of
+from workbench.shared.trace_comparison import ROWS, Recording, settings_of
 from workbench.trace.data import drawing, examples, preset_of, presets, step_head
 
 HELD_OUT, FREE = "Held-out problem", "Free prompt"
@@ -48,7 +48,7 @@ def trace_form(facts: RunFacts) -> TraceRequest:
     problem_id = question.id if isinstance(question, Problem) else None
     text = question.question if isinstance(question, Problem) else question
     settings = settings_of(run_fingerprint(facts.run), text, problem_id, gate, decode, raw=raw)
-    return TraceRequest(start, question, raw, gate, decode, settings, digest_settings(settings))
+    return TraceRequest(start, question, raw, gate, decode, settings, digest_of(settings))
 
 
 def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
@@ -101,19 +101,14 @@ def _settings(facts: RunFacts) -> tuple[GateConfig, DecodeConfig]:
     with three:
         persistence = _choice(facts, "persistence", "Persistence", ("ephemeral", "persistent"))
         tokens = _number(facts, decode, "max_new_tokens", "Max tokens", (1, 16384, 16))
-    changed = {
-        "k_scale": float(k_scale),
-        "candidates": int(candidates),
-        "probe_tokens": int(probe),
-        "variant": variant,
-        "persistence": persistence,
-    }
-    shown = GateConfig.model_validate(gate.model_dump() | changed)
+    shown = with_changes(
+        gate, k_scale=k_scale, candidates=int(candidates), probe_tokens=int(probe), variant=variant, persistence=persistence
+    )
     rest = (
         f"β {gate.beta:g}, ρ {gate.rho:g}, k {gate.k_retrieve}, τ {gate.tau_null:g}, min sim {gate.min_sim:g}, preview {gate.preview_scale}"
     )
     st.caption(plain(f"Preset: {preset_of(gate, shown) or 'none'}. Of the run: {rest}; {drawing(decode, facts.config.seed)}."))
-    return shown, DecodeConfig.model_validate(decode.model_dump() | {"max_new_tokens": int(tokens)})
+    return shown, with_changes(decode, max_new_tokens=int(tokens))
 
 
 def _key(facts: RunFacts, field: str) -> str:
@@ -122,24 +117,23 @@ def _key(facts: RunFacts, field: str) -> str:
 
 def _number(facts: RunFacts, own: GateConfig | DecodeConfig, field: str, label: str, span: tuple[float, float, float]) -> float:
     """A number of the run's own settings; ``span``: least, most (twice the run's own value where that is more), step."""
-    value, (low, high, step) = getattr(own, field), span
-    key, text = _seed(facts, field, value), type(own).model_fields[field].description
+    low, high, step = span
+    key, text = _seed(facts, own, field)
     form = "%.2f" if isinstance(step, float) else None
-    return st.number_input(label, low, max(high, 2 * value), step=step, format=form, key=key, help=text, persist_state="session")
+    most = max(high, 2 * getattr(own, field))
+    return st.number_input(label, low, most, step=step, format=form, key=key, help=text, persist_state="session")
 
 
 def _choice(facts: RunFacts, field: str, label: str, options: tuple[str, ...]) -> str:
-    own = str(getattr(facts.config.gate, field))
-    key = _seed(facts, field, own)
-    chosen = st.selectbox(label, options, key=key, help=GateConfig.model_fields[field].description, persist_state="session")
-    return chosen if chosen in options else own
+    key, text = _seed(facts, facts.config.gate, field)
+    return st.selectbox(label, options, key=key, help=text, persist_state="session")
 
 
-def _seed(facts: RunFacts, field: str, value: float | str) -> str:
-    """The widget's key, at the run's own value first; presets write to it, so the widget must not be given a value of its own."""
+def _seed(facts: RunFacts, own: GateConfig | DecodeConfig, field: str) -> tuple[str, str | None]:
+    """The widget's key and its help. The key starts at the run's own value; presets write to it, so the widget has no default."""
     key = _key(facts, field)
-    session.first_state(key, value)
-    return key
+    session.first_state(key, getattr(own, field))
+    return key, type(own).model_fields[field].description
 
 
 _EVERY = 16
@@ -178,7 +172,7 @@ def _decode(facts: RunFacts, request: TraceRequest, recording: Recording) -> Non
 def _answers(steering: Steering, request: TraceRequest, recording: Recording) -> None:
     """Decode both answers; each token is drawn as it comes."""
     places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]] = {}
-    with closing(live.events(steering, request.question, request.gate, request.decode, raw=request.raw)) as events:
+    with closing(steering.compare(request.question, request.gate, request.decode, raw=request.raw)) as events:
         started = time.monotonic()
         for event in events:
             recording.take(event)
@@ -192,7 +186,7 @@ def _read(steering: Steering, request: TraceRequest, recording: Recording, progr
     traces = [trace for trace in recording.traces if trace is not None]
     total = sum(len(trace.token_ids) for trace in traces)
     started = time.monotonic()
-    with closing(live.read_again(steering, traces, request.gate)) as readings:
+    with closing(steering.read(traces, request.gate)) as readings:
         for number, (row, reading) in enumerate(readings):
             recording.readings[row].append(reading)
             recording.reading_seconds = time.monotonic() - started

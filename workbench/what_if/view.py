@@ -8,7 +8,7 @@ from streamlit import column_config as cc
 from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.records import StepTrace, TokenEvent, TraceEvent
-from workbench import bootstrap, live, session
+from workbench import bootstrap, session
 from workbench.shared.command_lines import whatif_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import one_line, plain
@@ -46,7 +46,7 @@ def decode_branches(facts: RunFacts, tree: Tree, node: Node, request: BranchRequ
         for change in request.changes:
             st.caption(plain(pairs.change_text(change)))
             places.append(st.empty())
-        decoding = live.branches(steering, node.trace, request.changes, origin.gate, origin.decode, origin.problem)
+        decoding = steering.branch(node.trace, request.changes, origin.gate, origin.decode, problem=origin.problem)
         with closing(decoding) as events:
             for event in events:
                 if isinstance(event, TraceEvent):
