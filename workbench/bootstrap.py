@@ -9,7 +9,6 @@ import streamlit as st
 
 from stir_core.errors import StoreError
 from stir_core.models.catalogue import catalogue
-from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
 from workbench.jobs import JobStore
@@ -68,11 +67,6 @@ def _evaluation(print_of_folder: str, _folder: EvaluationFolder) -> EvaluationFa
 def shelf() -> ModelShelf:
     """The one model of this server, shared by all browser tabs."""
     return ModelShelf()
-
-
-def loaded_model() -> ModelIdentity | None:
-    """Identity of the model in memory; never loads one."""
-    return shelf().identity
 
 
 def steering(facts: RunFacts) -> AbstractContextManager[Steering]:

@@ -148,14 +148,9 @@ def recording() -> Recording | None:
     return st.session_state.get(_RECORDING)
 
 
-def keep_recording(value: Recording) -> None:
-    """Make ``value`` the last comparison of this browser tab."""
+def keep_recording(value: Recording | None) -> None:
+    """Make ``value`` the last comparison of this browser tab; ``None`` forgets it."""
     st.session_state[_RECORDING] = value
-
-
-def drop_recording() -> None:
-    """Forget the last comparison."""
-    st.session_state.pop(_RECORDING, None)
 
 
 def state_of(key: str, otherwise: Any = None) -> Any:

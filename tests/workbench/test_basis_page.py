@@ -150,7 +150,7 @@ def test_sliders_select_again(open_page: OpenPage, store: Path) -> None:
     assert "own settings: 72 picks, 72 kept, 0 gained, 0 lost" in texts(app)
     assert not app.code and not app.warning
     app.slider(key="basis_budget_big").set_value(64)
-    app.slider(key="basis_forced_big").set_value(1).run()
+    app.slider(key="basis_min_per_control_point_big").set_value(1).run()
     table = frame_with(clean(app), "re-selected").set_index("what")
     assert list(table.loc["picks", ["stored", "re-selected", "change"]]) == [72, 64, -8]
     assert table.loc["forced in", "re-selected"] == 7

@@ -21,7 +21,7 @@ from workbench.home import data as run_overview
 from workbench.shared import entries as action_card
 from workbench.shared import gate_evidence, gate_replay
 from workbench.shared import text as visible_text
-from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.facts import RunFacts, differing_identity, run_fingerprint
 from workbench.shared.intervals import Z95, proportion
 from workbench.shared.text import text_segments
 
@@ -79,8 +79,8 @@ def test_identity_disagreement_is_named() -> None:
     assert not table.loc["weights_sha256", "agrees"]
     assert table.loc["dtype", "agrees"]
     assert not table.loc["name", "checked"]
-    assert not run_overview.compatible(IDENTITY, other)
-    assert run_overview.compatible(IDENTITY, IDENTITY.model_copy(update={"name": "same weights elsewhere"}))
+    assert differing_identity(IDENTITY, other)
+    assert not differing_identity(IDENTITY, IDENTITY.model_copy(update={"name": "same weights elsewhere"}))
     assert run_overview.identity_table(IDENTITY, None)["agrees"].isna().all()
 
 

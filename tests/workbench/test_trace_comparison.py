@@ -62,7 +62,7 @@ def test_strength_zero_is_checked_not_assumed(facts: RunFacts) -> None:
     recording.traces[1] = trace.model_copy(update={"token_ids": changed})
     equal, line = tc.equality_line(recording)
     assert not equal and line.startswith("ids differ from token 4 on")
-    assert tc.m_of(recording, 1, 3) == 0
+    assert recording.tokens(1)[3].m == 0
 
 
 def test_a_stopped_comparison_keeps_what_came(facts: RunFacts) -> None:

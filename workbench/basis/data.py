@@ -40,10 +40,8 @@ def heatmap_ids(
         i for i in ids if (m is None or facts.entries[i].m == m) and (not only_selected or i in facts.picks) and (not inside or i in inside)
     ]
     picked = {id_: rank for rank, id_ in enumerate(facts.picks)}
-    if len(wanted) > HEATMAP_LIMIT:
-        wanted.sort(key=lambda i: (i not in first, picked.get(i, len(picked)), -facts.entries[i].quality))
-    else:  # nothing is cut: the same entries in the same order whatever is chosen
-        wanted.sort(key=lambda i: (picked.get(i, len(picked)), -facts.entries[i].quality))
+    cut = len(wanted) > HEATMAP_LIMIT  # else the same entries in the same order whatever is chosen
+    wanted.sort(key=lambda i: (cut and i not in first, picked.get(i, len(picked)), -facts.entries[i].quality))
     return wanted[:HEATMAP_LIMIT], len(wanted)
 
 
@@ -104,9 +102,7 @@ def set_row(facts: RunFacts, members: list[str]) -> dict[str, float | None]:
     inside = set(members)
     keys = facts.unit_keys[[i for i, id_ in enumerate(facts.entries) if id_ in inside]]
     actions = facts.unit_actions[[i for i, id_ in enumerate(facts.action_ids) if id_ in inside]]
-    pairs: dict[int, int] = {}
-    for entry in entries:
-        pairs[entry.pair] = pairs.get(entry.pair, 0) + 1
+    pairs = Counter(entry.pair for entry in entries)
     return {
         "entries": len(entries),
         "corrective": sum(entry.kind == "corrective" for entry in entries),
@@ -129,12 +125,8 @@ def counts_by_step(facts: RunFacts) -> pd.DataFrame:
 
 def pair_cosines(facts: RunFacts, one: str, other: str) -> dict[str, float | None]:
     """Cosine of the keys and of the actions of two entries; ``None`` where one of them has no action."""
-    found: dict[str, float | None] = {}
-    for by in ("keys", "actions"):
-        ids, rows = space(facts, by)
-        both = one in ids and other in ids
-        found[by] = float(rows[ids.index(one)] @ rows[ids.index(other)]) if both else None
-    return found
+    row = cosines_to(facts, one).iloc[list(facts.entries).index(other)].tolist()
+    return {by: None if np.isnan(value) else value for by, value in zip(("keys", "actions"), row, strict=True)}
 
 
 ColourScale = Literal["ordered", "sequential", "signed", "category"]
@@ -189,10 +181,9 @@ def colourings(table: pd.DataFrame) -> list[str]:
 
 def scale_of(values: Sequence[object]) -> ColourScale:
     """How to colour a column; what is empty does not count."""
-    known = pd.Series(list(values)).dropna().infer_objects()
-    if known.empty or pd.api.types.is_bool_dtype(known) or not pd.api.types.is_numeric_dtype(known):
+    numbers = _numbers(values)
+    if numbers is None:
         return "category"
-    numbers = known.to_numpy(dtype=float)
     if len(np.unique(numbers)) <= _FEW and bool((numbers == np.round(numbers)).all()):
         return "ordered"
     return "signed" if numbers.min() < 0 < numbers.max() else "sequential"
@@ -203,7 +194,7 @@ def column_summary(table: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     inside = np.isin(np.array(table["entry"].tolist()), list(ids))
     rows = []
     for name in table.columns:
-        if name in ("pair", "m", "layer") or name.split(" ")[0] in ("pca", "umap") or not _numeric(table[name].tolist()):
+        if name in ("pair", "m", "layer") or name.split(" ")[0] in ("pca", "umap") or _numbers(table[name].tolist()) is None:
             continue
         every = table[name].to_numpy(dtype=float, na_value=np.nan)
         values = every[inside & ~np.isnan(every)]
@@ -212,6 +203,8 @@ def column_summary(table: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["column", "n", "mean", "median", "mean of all"])
 
 
-def _numeric(values: Sequence[object]) -> bool:
+def _numbers(values: Sequence[object]) -> Float[np.ndarray, "n"] | None:
+    """The known values as numbers; ``None`` where there are none, or any is no number."""
     known = pd.Series(list(values)).dropna().infer_objects()
-    return not known.empty and not pd.api.types.is_bool_dtype(known) and pd.api.types.is_numeric_dtype(known)
+    numeric = len(known) and pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
+    return known.to_numpy(dtype=float) if numeric else None

@@ -4,7 +4,6 @@ Nothing is written. Two selections are compared by yardsticks that neither was c
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from stir_core.basis import geometry
 from stir_core.basis.gains import GainParts, gain_parts
 from stir_core.basis.making import choose_basis
 from stir_core.basis.selection import unit_rows
-from stir_core.config import RunConfig, config_from, digest_of
+from stir_core.config import RunConfig, digest_of
 from stir_core.keyspace import apply_space
 from stir_core.records import Pick
 from stir_core.store.runs import Run
@@ -40,21 +39,9 @@ class Selection(NamedTuple):
         return [pick.entry_id for pick in self.picks]
 
 
-def changed_config(facts: RunFacts, changes: Mapping[str, object]) -> RunConfig:
-    """The run's config with other ``basis`` settings.
-
-    Raises:
-        ConfigError: a value that the config refuses, in one line.
-    """
-    data = facts.config.model_dump(mode="json")
-    data["basis"] = data["basis"] | dict(changes)
-    return config_from(data)
-
-
 def differing(facts: RunFacts, config: RunConfig) -> dict[str, object]:
     """The ``basis`` settings in which a config differs from the run's own."""
-    ours, theirs = facts.config.basis.model_dump(mode="json"), config.basis.model_dump(mode="json")
-    return {key: value for key, value in theirs.items() if value != ours[key]}
+    return {key: value for key, value in config.basis if value != getattr(facts.config.basis, key)}
 
 
 def digest(config: RunConfig) -> str:
@@ -80,11 +67,6 @@ def reselect(facts: RunFacts, config: RunConfig) -> Selection:
     advantages = facts.advantages if config.basis.quality == "measured" else {}
     made = choose_basis(list(facts.entries.values()), _raw_keys(facts, run), config, run.key_space(), advantages)
     return _selection(facts, config, made.keys, tuple(made.picks), tuple(made.notes))
-
-
-def same_picks(one: Selection, other: Selection) -> bool:
-    """True when both picked the same entries in the same order."""
-    return one.ids == other.ids
 
 
 def replay_table(facts: RunFacts, selection: Selection) -> pd.DataFrame:
@@ -141,12 +123,8 @@ def metrics(facts: RunFacts, selection: Selection) -> dict[str, float | None]:
 
 def comparison(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
     """Both selections' numbers side by side, and the change."""
-    old, new = metrics(facts, before), metrics(facts, after)
-    rows = []
-    for name, was in old.items():
-        now = new[name]
-        rows.append((name, was, now, None if was is None or now is None else now - was))
-    return pd.DataFrame(rows, columns=["what", "stored", "re-selected", "change"])
+    table = pd.DataFrame({"stored": metrics(facts, before), "re-selected": metrics(facts, after)}, dtype=float)
+    return table.assign(change=table["re-selected"] - table["stored"]).rename_axis("what").reset_index()
 
 
 def pick_changes(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:

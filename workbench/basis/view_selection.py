@@ -1,12 +1,13 @@
 """Selection, replayed pick by pick and made again under other settings, with no model call and nothing written."""
 
-from typing import Any
+from typing import Any, get_args
 
 import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.basis.selection import SELECTORS
-from stir_core.config import BasisConfig
+from stir_core.config import BasisConfig, with_changes
+from stir_core.keyspace import Similarity
 from workbench import session
 from workbench.basis import data as geometry
 from workbench.basis import reselection
@@ -97,7 +98,7 @@ def _why_picked(facts: RunFacts, selection: reselection.Selection, row: dict[str
 @st.fragment
 def reselect_view(facts: RunFacts) -> None:
     """Sliders for what selection depends on; both selections side by side, and the command that would make the new one."""
-    config = reselection.changed_config(facts, _settings(facts))
+    config = with_changes(facts.config, basis=_settings(facts))
     before, after = cache.stored_selection(facts), cache.selection_of(facts, config)
     changed = reselection.differing(facts, config)
     _standing(facts, before, after, changed)
@@ -121,46 +122,25 @@ def reselect_view(facts: RunFacts) -> None:
 
 def _settings(facts: RunFacts) -> dict[str, object]:
     """What the sliders say, starting from the run's own settings; the config's rules have the last word on it."""
-    own, name = facts.config.basis, facts.name
-    n = len(facts.entries)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        budget = st.slider(
-            "Budget B", 1, max(n, own.budget, 2), own.budget, key=f"basis_budget_{name}", help=_HELP["budget"], persist_state="session"
-        )
-        diversity = st.slider(
-            "Diversity λ",
-            0.0,
-            max(5.0, own.diversity),
-            own.diversity,
-            0.05,
-            key=f"basis_diversity_{name}",
-            help=_HELP["diversity"],
-            persist_state="session",
-        )
-        forced = st.slider(
-            "Forced a control point",
-            0,
-            max(32, own.min_per_control_point),
-            own.min_per_control_point,
-            key=f"basis_forced_{name}",
-            help=_HELP["min_per_control_point"],
-            persist_state="session",
-        )
+        sliders = {
+            "budget": _slider(facts, "budget", "Budget B", 1, max(2, len(facts.entries)), 1),
+            "diversity": _slider(facts, "diversity", "Diversity λ", 0.0, 5.0, 0.05),
+            "min_per_control_point": _slider(facts, "min_per_control_point", "Forced a control point", 0, 32, 1),
+        }
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        selector = st.segmented_control(
-            "Selector", list(SELECTORS), default=own.selector, required=True, key=f"basis_selector_{name}", help=_HELP["selector"]
-        )
-        spaces = ["cosine", "centred", "whitened"]
-        similarity = st.segmented_control(
-            "Similarity", spaces, default=own.similarity, required=True, key=f"basis_similarity_{name}", help=_HELP["similarity"]
-        )
-    return {
-        "budget": budget,
-        "diversity": diversity,
-        "min_per_control_point": forced,
-        "selector": selector or own.selector,
-        "similarity": similarity or own.similarity,
-    }
+        selector = _buttons(facts, "selector", "Selector", list(SELECTORS))
+        return sliders | {"selector": selector, "similarity": _buttons(facts, "similarity", "Similarity", list(get_args(Similarity)))}
+
+
+def _slider(facts: RunFacts, field: str, label: str, low: float, high: float, step: float) -> float:
+    own, key = getattr(facts.config.basis, field), f"basis_{field}_{facts.name}"
+    return st.slider(label, low, max(high, own), own, step, key=key, help=_HELP[field], persist_state="session")
+
+
+def _buttons(facts: RunFacts, field: str, label: str, options: list[str]) -> str:
+    own, key = getattr(facts.config.basis, field), f"basis_{field}_{facts.name}"
+    return st.segmented_control(label, options, default=own, required=True, key=key, help=_HELP[field])
 
 
 def _standing(facts: RunFacts, before: reselection.Selection, after: reselection.Selection, changed: dict[str, object]) -> None:
@@ -169,7 +149,7 @@ def _standing(facts: RunFacts, before: reselection.Selection, after: reselection
     st.markdown(
         plain(f"With {said}: {len(after.picks)} picks, {kept} kept, {len(after.picks) - kept} gained, {len(before.picks) - kept} lost.")
     )
-    if not changed and not reselection.same_picks(before, after):
+    if not changed and before.ids != after.ids:
         st.warning(
             "The run's own settings choose other picks today than those stored: the basis is stale. Make it again with --redo basis."
         )

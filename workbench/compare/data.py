@@ -11,11 +11,11 @@ from stir_core.basis.alignment import Match, Place, Spans, best_by_chance, best_
 from stir_core.config import RunConfig
 from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar
 from stir_core.findings import Answer
-from stir_core.records import Control, Entry, ModelIdentity
+from stir_core.records import Control, Entry
 from stir_core.store.libraries import library_named
-from stir_core.store.runs import CHECKED, Library
+from stir_core.store.runs import Library
 from workbench.shared import confounds
-from workbench.shared.facts import EvaluationFacts, RunFacts
+from workbench.shared.facts import EvaluationFacts, RunFacts, differing_identity
 
 BY = ("actions", "keys")
 
@@ -46,11 +46,6 @@ class LibraryComparison(NamedTuple):
     by_chance: float | None
     """Expected largest cosine with as many random directions as an entry has counterparts, averaged over entries."""
     spans: Spans | None
-
-
-def differing_identity(one: ModelIdentity, other: ModelIdentity) -> list[str]:
-    """Checked fields in which two models differ."""
-    return [field for field in CHECKED if getattr(one, field) != getattr(other, field)]
 
 
 def comparison_refusal(one: RunFacts, other: RunFacts) -> str | None:
@@ -156,16 +151,9 @@ def angle_table(found: Spans) -> pd.DataFrame:
 
 def settings_table(one: RunConfig, other: RunConfig) -> pd.DataFrame:
     """Settings in which two runs differ."""
-    mine, theirs = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-    rows = [(key, str(mine.get(key)), str(theirs.get(key))) for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-    return pd.DataFrame(rows, columns=["setting", "this run", "other run"])
-
-
-def _flat(value: Mapping[str, object], before: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, inner in value.items():
-        found |= _flat(inner, f"{before}{key}.") if isinstance(inner, Mapping) else {f"{before}{key}": inner}
-    return found
+    mine, theirs = (pd.json_normalize(config.model_dump(mode="json")).iloc[0].map(str) for config in (one, other))
+    table = pd.DataFrame({"this run": mine, "other run": theirs})
+    return table[mine != theirs].rename_axis("setting").reset_index()
 
 
 def same_questions(one: EvaluationFacts, other: EvaluationFacts) -> list[str]:

@@ -103,29 +103,16 @@ def stage_table(facts: RunFacts) -> pd.DataFrame:
 def identity_table(made_with: ModelIdentity, loaded: ModelIdentity | None) -> pd.DataFrame:
     """The run's model beside the loaded one, field by field; ``agrees`` is empty where nothing is loaded or the field is not checked."""
     rows = []
-    for field in type(made_with).model_fields:
-        theirs, ours = getattr(made_with, field), getattr(loaded, field) if loaded else None
-        checked = field in CHECKED
-        rows.append(
-            {
-                "field": field,
-                "run": _short(theirs),
-                "loaded model": _short(ours) if loaded else None,
-                "checked": checked,
-                "agrees": (theirs == ours) if loaded and checked else None,
-            }
-        )
-    return pd.DataFrame(rows)
+    for field, recorded in made_with:
+        checked, ours = field in CHECKED, getattr(loaded, field, None)
+        agrees = recorded == ours if loaded and checked else None
+        rows.append((field, _short(recorded), _short(ours) if loaded else None, checked, agrees))
+    return pd.DataFrame(rows, columns=["field", "run", "loaded model", "checked", "agrees"])
 
 
 def _short(value: object) -> str:
     text = str(value)
     return f"{text[:16]}…" if len(text) == 64 else text
-
-
-def compatible(made_with: ModelIdentity, loaded: ModelIdentity) -> bool:
-    """True when the loaded model may use the run's artefacts."""
-    return all(getattr(made_with, field) == getattr(loaded, field) for field in CHECKED)
 
 
 def _mean(values: list[float] | list[int]) -> float | None:

@@ -4,10 +4,10 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from workbench import session
-from workbench.bootstrap import known_runs, loaded_model, shelf
+from workbench.bootstrap import known_runs, shelf
 from workbench.home import data as overview
 from workbench.shared.command_lines import run_command
-from workbench.shared.facts import RunFacts
+from workbench.shared.facts import RunFacts, differing_identity
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
@@ -71,7 +71,7 @@ def stages_and_model(facts: RunFacts) -> None:
 
 
 def _model(facts: RunFacts) -> None:
-    made_with, loaded = facts.run.model_identity(), loaded_model()
+    made_with, loaded = facts.run.model_identity(), shelf().identity
     if made_with is None:
         st.caption("No stage has finished, so no model has been used yet.")
         return
@@ -81,7 +81,7 @@ def _model(facts: RunFacts) -> None:
             with st.spinner("Loading the model"):
                 loaded = shelf().load(facts.config.model)
     if loaded is not None:
-        agrees = overview.compatible(made_with, loaded)
+        agrees = not differing_identity(made_with, loaded)
         st.badge(
             "the model in memory may use this run" if agrees else "refused: made with another model", color="green" if agrees else "red"
         )

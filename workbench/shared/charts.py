@@ -217,15 +217,9 @@ def _marks(part: pd.DataFrame, name: str, *, named: bool) -> go.Scatter:
 def lens_table(lens: Lens, n: int = 10) -> pd.DataFrame:
     """The ``n`` most promoted and most suppressed tokens; a text that two tokens share is told apart by its id."""
     tokens = [*lens.promoted[:n], *reversed(lens.suppressed[:n])]
-    return pd.DataFrame(
-        {
-            "token": [f"{visible_token(token.text)}  {token.token_id}" for token in tokens],
-            "text": [visible_token(token.text) for token in tokens],
-            "id": [token.token_id for token in tokens],
-            "logit": [token.logit for token in tokens],
-            "sign": ["promoted" if token.logit >= 0 else "suppressed" for token in tokens],
-        }
-    )
+    rows = [(visible_token(t.text), t.token_id, t.logit, "promoted" if t.logit >= 0 else "suppressed") for t in tokens]
+    table = pd.DataFrame(rows, columns=["text", "id", "logit", "sign"])
+    return table.assign(token=[f"{text}  {id_}" for text, id_, *_ in rows])
 
 
 def lens_bars(lens: Lens, n: int = 10) -> alt.Chart:

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from stir_core.basis.selection import unit_rows
 from stir_core.config import GateConfig, RunConfig, digest_of
 from stir_core.findings import Advantage, Answer, EvaluationReport, EvaluationSpec, MethodReport
-from stir_core.records import Control, Entry, Lens, Pick, Problem, Rollout, Trace
+from stir_core.records import Control, Entry, Lens, ModelIdentity, Pick, Problem, Rollout, Trace
 from stir_core.store.evaluations import EvaluationFolder, evaluations
-from stir_core.store.runs import Run
+from stir_core.store.runs import CHECKED, Run
 
 
 class RunFacts:
@@ -109,6 +109,11 @@ class RunFacts:
 def run_fingerprint(run: Run) -> str:
     """Digest of everything a run holds on disk: changes as soon as a stage is made again."""
     return digest_of(str(run.path), run.facts, {stage: run.digest(stage) for stage in run.stages()})
+
+
+def differing_identity(one: ModelIdentity, other: ModelIdentity) -> list[str]:
+    """Checked fields in which two models differ; with none, either may use the other's artefacts."""
+    return [field for field in CHECKED if getattr(one, field) != getattr(other, field)]
 
 
 class EvaluationFacts:

@@ -4,6 +4,7 @@ Equality is checked on token ids, never assumed: strength 0 earns its badge or l
 """
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
@@ -80,12 +81,14 @@ class Recording:
         """Last control point that either answer has reached; -1 before the first."""
         return max((m for row in self.steps for m in row), default=-1)
 
+    def tokens(self, row: int) -> list[TokenEvent]:
+        """All committed tokens of one answer so far."""
+        return [token for m in sorted(self.steps[row]) for token in self.steps[row][m].tokens]
+
     def ids(self, row: int) -> tuple[int, ...]:
         """All committed ids of one answer so far."""
         trace = self.traces[row]
-        if trace is not None:
-            return trace.token_ids
-        return tuple(token.token_id for m in sorted(self.steps[row]) for token in self.steps[row][m].tokens)
+        return tuple(token.token_id for token in self.tokens(row)) if trace is None else trace.token_ids
 
 
 def settings_of(
@@ -118,22 +121,9 @@ def stale_fields(made_with: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return plain + list(changed_settings(made_with, now))
 
 
-def m_of(recording: Recording, row: int, position: int) -> int | None:
-    """The control point before the token at 0-based ``position`` of one answer."""
-    end = 0
-    for m in sorted(recording.steps[row]):
-        end += len(recording.steps[row][m].tokens)
-        if position < end:
-            return m
-    return None
-
-
 def first_divergence(one: tuple[int, ...], other: tuple[int, ...]) -> int | None:
     """0-based position of the first differing token; ``None`` when the ids are equal. A prefix diverges at its end."""
-    for position, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return position
-    return None if len(one) == len(other) else min(len(one), len(other))
+    return next((position for position, (a, b) in enumerate(zip_longest(one, other)) if a != b), None)
 
 
 def equality_line(recording: Recording) -> tuple[bool, str]:
@@ -175,8 +165,7 @@ def degeneration_table(recording: Recording) -> pd.DataFrame:
     """One row an answer: how repetitive it is so far, by token ids and by text; ``None`` before its first token."""
     rows = []
     for number, name in enumerate(ROWS):
-        ids, steps = recording.ids(number), recording.steps[number]
-        text = "".join(steps[step].text for step in sorted(steps))
+        ids, text = recording.ids(number), "".join(token.text for token in recording.tokens(number))
         rows.append(
             {
                 "answer": name,
@@ -191,11 +180,10 @@ def degeneration_table(recording: Recording) -> pd.DataFrame:
 def comparison_json(recording: Recording, command: str) -> dict[str, Any]:
     """The whole comparison as plain JSON: settings, model, command, both traces, and both read again."""
     traces = {name: trace.model_dump(mode="json") if trace else None for name, trace in zip(ROWS, recording.traces, strict=True)}
-    identity = recording.identity.model_dump(mode="json") if recording.identity else None
     return {
         "digest": recording.digest,
         "command": command,
-        "model": identity,
+        "model": recording.identity.model_dump(mode="json") if recording.identity else None,
         "seconds": recording.seconds,
         "settings": recording.settings,
         **traces,

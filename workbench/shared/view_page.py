@@ -1,6 +1,6 @@
 """What every page shares: its heading, the border where refusals become one line, and the states with nothing to show."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
@@ -27,23 +27,6 @@ def report_downloads(text: str, report: BaseModel, name: str, key: str) -> None:
         st.download_button("Report (Markdown)", text, f"{name}.md", "text/markdown", key=f"{key}_md", on_click="ignore")
         data = report.model_dump_json(indent=2)
         st.download_button("Report (JSON)", data, f"{name}.json", "application/json", key=f"{key}_json", on_click="ignore")
-
-
-def run_picker() -> None:
-    """Draw the picker, or say where runs would be found."""
-    runs = known_runs().runs
-    if not runs:
-        st.caption(plain(f"No runs in {runs_root()}"))
-        return
-    session.choose_one(session.RUN, "Run", list(runs), help="Folders below STIR_RUNS (or ./runs), and the embedded demo run.")
-
-
-def current_run() -> RunFacts | None:
-    """The chosen run, the first one before any choice, ``None`` when there is none."""
-    runs = known_runs().runs
-    if not runs:
-        return None
-    return runs.get(session.chosen(session.RUN) or "") or next(iter(runs.values()))
 
 
 _HTML = """<button type="button" class="copy" title="Copies this page's address with everything that is chosen">Copy link</button>"""
@@ -93,16 +76,7 @@ export default function (component) {
 _BUTTON = component("stir_copy_link", html=_HTML, css=_CSS, js=_JS)
 
 _COMPLETE = component("stir_complete_address", html="<span hidden></span>", js=_COMPLETE_JS)
-
-
-def complete_address(choices: Mapping[str, str]) -> None:
-    """Add ``choices`` to the address as query parameters, without a request and without a step in the history."""
-    _COMPLETE(key="complete_address", data=dict(choices), height=1)
-
-
-def copy_link() -> None:
-    """Draw the button."""
-    _BUTTON(key="copy_link")
+"""Adds its ``data`` to the address as query parameters, without a request and without a step in the history."""
 
 
 @contextmanager
@@ -115,9 +89,12 @@ def page(title: str, caption: str) -> Iterator[None]:
         st.caption(caption)
     with middle:
         address = st.empty()
-        copy_link()
+        _BUTTON(key="copy_link")
     with right:
-        run_picker()
+        if runs := known_runs().runs:
+            session.choose_one(session.RUN, "Run", list(runs), help="Folders below STIR_RUNS (or ./runs), and the embedded demo run.")
+        else:
+            st.caption(plain(f"No runs in {runs_root()}"))
     try:
         with st.container(gap="small"):
             yield
@@ -125,7 +102,7 @@ def page(title: str, caption: str) -> Iterator[None]:
         st.error(plain(str(error)))
     if entered_with := session.end_page():
         with address:
-            complete_address(entered_with)
+            _COMPLETE(key="complete_address", data=entered_with, height=1)
 
 
 def need_entries(facts: RunFacts) -> None:
@@ -139,12 +116,16 @@ def need_entries(facts: RunFacts) -> None:
 
 
 def need_run(*stages: str) -> RunFacts:
-    """The chosen run with all of ``stages`` finished; otherwise prints the command that makes what is missing, and stops the page."""
-    facts = current_run()
-    if facts is None:
+    """The chosen run (before any choice the first), with all of ``stages`` finished.
+
+    Where there is none, or a stage is missing, the page shows the command that makes it and stops.
+    """
+    runs = known_runs().runs
+    if not runs:
         st.info("There is no run here yet. Make one; it appears as soon as its first stage has finished.")
         command_line(FIRST_RUN, "Make a first run")
         st.stop()
+    facts = runs.get(session.chosen(session.RUN) or "") or next(iter(runs.values()))
     missing = [stage for stage in stages if stage not in facts.stages]
     if missing:
         st.info(plain(f'Run {facts.name} has no finished stage "{missing[0]}" yet, which this page shows.'))

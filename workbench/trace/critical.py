@@ -4,6 +4,7 @@ Refuses to name a place on the strength of a few continuations: where the interv
 """
 
 from html import escape
+from itertools import accumulate
 from typing import NamedTuple
 
 import pandas as pd
@@ -48,12 +49,8 @@ def summaries(facts: RunFacts, wrong: dict[Of, Trace]) -> dict[Of, CriticalTrace
     Raises:
         StoreError: a summary is malformed.
     """
-    found: dict[Of, CriticalTrace] = {}
-    for of, trace in wrong.items():
-        summary = CriticalFile(facts.run, of, trace).read()
-        if summary is not None:
-            found[of] = summary
-    return found
+    summaries = {of: CriticalFile(facts.run, of, trace).read() for of, trace in wrong.items()}
+    return {of: summary for of, summary in summaries.items() if summary is not None}
 
 
 def loss_of(found: CriticalTrace) -> Loss | None:
@@ -149,9 +146,10 @@ def rate_table(found: CriticalTrace) -> pd.DataFrame:
 def control_table(found: CriticalTrace, trace: Trace) -> pd.DataFrame:
     """One row a control point of the answer: what the gate did there, and why."""
     decisions = {end: step.decision for end, step in zip(_step_ends(trace), trace.steps[1:], strict=True)}
-    rows = []
-    for number, position in enumerate(found.control_points, start=1):
-        rows.append((position, _fate(found, position), f"control point {number}<br>{escape(_why(found, decisions.get(position)))}"))
+    rows = [
+        (position, _fate(found, position), f"control point {number}<br>{escape(_why(found, decisions.get(position)))}")
+        for number, position in enumerate(found.control_points, start=1)
+    ]
     return pd.DataFrame(rows, columns=["position", "fate", "hover"])
 
 
@@ -193,11 +191,7 @@ def _marks_in_text(found: CriticalTrace, trace: Trace) -> dict[int, Segment]:
 
 def _step_ends(trace: Trace) -> list[int]:
     """Tokens after which each step but the last was finished."""
-    ends, end = [], 0
-    for step in trace.steps[:-1]:
-        end += len(step.token_ids)
-        ends.append(end)
-    return ends
+    return list(accumulate(len(step.token_ids) for step in trace.steps[:-1]))
 
 
 def _fate(found: CriticalTrace, position: int) -> str:

@@ -88,7 +88,8 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
         else:
             at = comparison.first_divergence(recording.ids(VANILLA), recording.ids(STEERED)) or 0
             longer = STEERED if len(recording.ids(STEERED)) > at else VANILLA
-            st.badge(f"first difference: token {at + 1}, after control point {comparison.m_of(recording, longer, at)}", color="orange")
+            m = recording.tokens(longer)[at].m
+            st.badge(f"first difference: token {at + 1}, after control point {m}", color="orange")
         st.badge(f"settings {recording.digest}", color="gray")
         st.badge(drawing(decode, facts.config.seed), color="gray", help="Equal seeds and settings give equal answers.")
         st.badge(f"{recording.seconds:.1f} s for both", color="gray", help="Wall-clock time; both answers share every forward pass.")

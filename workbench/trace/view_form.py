@@ -150,7 +150,7 @@ def stream(facts: RunFacts, request: TraceRequest, area: DeltaGenerator) -> None
         with area.container():
             _decode(facts, request, recording)
     except StirError:
-        session.drop_recording()
+        session.keep_recording(None)
         area.empty()
         raise
 
