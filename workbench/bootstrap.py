@@ -13,8 +13,7 @@ from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
 from workbench.jobs import JobStore
 from workbench.live import ModelShelf, Steering
-from workbench.shared import facts as evaluation_facts
-from workbench.shared.facts import EvaluationFacts, RunFacts, evaluations_of, run_fingerprint
+from workbench.shared.facts import EvaluationFacts, RunFacts, evaluation_fingerprint, evaluations_of, run_fingerprint
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
 """Folder of the pages, absolute: string paths would resolve against the entry point's folder."""
@@ -34,16 +33,16 @@ class KnownRuns(NamedTuple):
 
 def known_runs() -> KnownRuns:
     """Every run by name, the embedded ``demo`` first; a second run of the same name is told apart by its folder."""
-    found: dict[str, RunFacts] = {}
+    runs: dict[str, RunFacts] = {}
     listed, unreadable = list_runs(runs_root())
     broken = {str(path): line for path, line in unreadable.items()}
     for run in listed:
-        name = run.name if run.name not in found else f"{run.name} ({run.path.parent.name})"
+        name = run.name if run.name not in runs else f"{run.name} ({run.path.parent.name})"
         try:
-            found[name] = _facts(run_fingerprint(run), run)
+            runs[name] = _facts(run_fingerprint(run), run)
         except StoreError as error:
             broken[str(run.path)] = str(error)
-    return KnownRuns(found, broken)
+    return KnownRuns(runs, broken)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -53,9 +52,7 @@ def _facts(print_of_run: str, _run: Run) -> RunFacts:
 
 def known_evaluations(facts: RunFacts) -> dict[str, EvaluationFacts]:
     """A run's evaluations by label, read again as soon as one was written to."""
-    return {
-        label: _evaluation(evaluation_facts.evaluation_fingerprint(folder), folder) for label, folder in evaluations_of(facts.run).items()
-    }
+    return {label: _evaluation(evaluation_fingerprint(folder), folder) for label, folder in evaluations_of(facts.run).items()}
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

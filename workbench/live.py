@@ -1,8 +1,8 @@
-"""The live model as a Protocol: one model in memory for all browser tabs, and nothing of torch until it is asked for.
+"""The model in memory: one for all browser tabs.
 
-Pages know :class:`Steering`; the core is imported inside functions only, so that opening a page never loads torch. Answers of several
-tabs share the model pass by pass. Two models are never held: asking for another one lets go of the first, and is refused while the
-first is answering.
+Pages know the protocol :class:`Steering`; the core is imported inside functions only, so that opening a page never loads torch.
+Answers of several tabs share the model pass by pass. At most one model is held: asking for another releases the first, and is refused
+while the first is answering.
 """
 
 import threading
@@ -81,22 +81,12 @@ class ModelShelf:
 
     @contextmanager
     def lent(self, run: Run, fingerprint: str) -> Iterator[Steering]:
-        """A session as :meth:`session` gives it, for as long as the block lasts; meanwhile no other model is taken."""
-        session = self.session(run, fingerprint, lend=True)
-        try:
-            yield session
-        finally:
-            with self._lock:
-                self._answering -= 1
+        """A session of this run on its own model, for the length of the block; meanwhile no other model is taken.
 
-    def session(self, run: Run, fingerprint: str, *, lend: bool = False) -> Steering:
-        """A session of this run on its own model; the same one as long as neither the run nor the model changes.
-
-        Args:
-            lend: counted as answering until :meth:`lent` takes it back.
+        It is the same session as long as neither the run (by its ``fingerprint``) nor the model changes.
 
         Raises:
-            ModelError: the model cannot be found or loaded, or another model is answering.
+            ModelError: on entering: the model cannot be found or loaded, or another model is answering.
             MismatchError: the run was made with another model than the one of that name.
             StoreError: a stage that steering needs has not finished.
         """
@@ -104,10 +94,14 @@ class ModelShelf:
             model = self._take(run.config.model)
             key = (fingerprint, self._model_key)
             if self._session is None or key != self._session_key:
-                self._session = open_steering(run, model)
-                self._session_key = key
-            self._answering += lend
-            return self._session
+                self._session, self._session_key = open_steering(run, model), key
+            session = self._session
+            self._answering += 1
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._answering -= 1
 
     def _take(self, config: ModelConfig) -> "LoadedModel":
         key = (config.name, config.dtype, config.device, config.backend)

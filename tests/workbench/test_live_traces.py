@@ -12,7 +12,7 @@ import pytest
 from stir_core.config import DecodeConfig
 from stir_core.records import Problem, Trace, TraceEvent
 from stir_core.store.runs import DEMO, Run
-from workbench.live import ModelShelf, Steering, events
+from workbench.live import ModelShelf, Steering
 from workbench.shared.facts import run_fingerprint
 
 pytestmark = pytest.mark.model
@@ -31,12 +31,13 @@ def shelf() -> Iterator[tuple[ModelShelf, Run]]:
 
 def steering(shelf: tuple[ModelShelf, Run]) -> Steering:
     """The session that every tab gets."""
-    return shelf[0].session(shelf[1], run_fingerprint(shelf[1]))
+    with shelf[0].lent(shelf[1], run_fingerprint(shelf[1])) as session:
+        return session
 
 
 def compared(session: Steering, run: Run, problem: Problem, tokens: int) -> list[Trace]:
     """Vanilla and steered answer."""
-    found = events(session, problem, run.config.gate, DecodeConfig(max_new_tokens=tokens))
+    found = session.compare(problem, run.config.gate, DecodeConfig(max_new_tokens=tokens))
     return [event.trace for event in found if isinstance(event, TraceEvent)]
 
 
@@ -72,7 +73,7 @@ def test_both_tabs_go_forward(shelf: tuple[ModelShelf, Run]) -> None:
 
     def tab(number: int) -> None:
         ready.wait(60)
-        for _ in events(steering(shelf), problems[number], run.config.gate, DecodeConfig(max_new_tokens=48)):
+        for _ in steering(shelf).compare(problems[number], run.config.gate, DecodeConfig(max_new_tokens=48)):
             order.append(number)
 
     tabs = [threading.Thread(target=tab, args=(number,)) for number in range(2)]

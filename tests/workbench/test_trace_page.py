@@ -134,9 +134,10 @@ def test_the_shelf_lets_go_of_a_model_before_it_takes_another(fake_run: Run, mon
 
     monkeypatch.setattr(live, "load_core_model", load)
     monkeypatch.setattr(live, "open_steering", lambda run, model: FakeSteering(run))
-    first = shelf.session(fake_run, run_fingerprint(fake_run))
-    assert shelf.session(fake_run, run_fingerprint(fake_run)) is first
-    assert shelf.session(fake_run, "the run was made again") is not first
+    with shelf.lent(fake_run, run_fingerprint(fake_run)) as first, shelf.lent(fake_run, run_fingerprint(fake_run)) as second:
+        assert second is first
+    with shelf.lent(fake_run, "the run was made again") as third:
+        assert third is not first
     shelf.load(ModelConfig(name="another"))
     assert held_while_loading == [None, None]
 
@@ -150,11 +151,13 @@ def test_another_model_is_refused_while_one_answers(fake_run: Run, monkeypatch: 
         assert first is second  # tabs share a model
         with pytest.raises(ModelError, match=r"is answering in another tab.*then ask for another again"):
             shelf.load(other)
-        assert shelf.session(fake_run, print_of_run) is first
+        with shelf.lent(fake_run, print_of_run) as third:
+            assert third is first
     with pytest.raises(RuntimeError), shelf.lent(fake_run, print_of_run):
         raise RuntimeError("a page that is left in the middle gives the model back")
     shelf.load(other)
-    assert shelf.session(fake_run, print_of_run) is not first
+    with shelf.lent(fake_run, print_of_run) as fourth:
+        assert fourth is not first
 
 
 def test_the_result_is_kept_while_other_pages_are_open(open_page: OpenPage, sessions: list[FakeSteering]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -47,22 +48,18 @@ def action_map(table: pd.DataFrame, projection: str, column: str, scale: str) ->
     else:
         for label, part, colour in _groups(known, scale):
             figure.add_trace(_points(kind, part, label, column, marker={"color": colour}))
-    _dress(figure, projection, column, legend=scale in ("ordered", "category") and len(set(known["value"].tolist())) <= _LEGEND_LIMIT)
-    return figure
-
-
-def _dress(figure: go.Figure, projection: str, column: str, *, legend: bool) -> None:
     unit = "arbitrary unit" if projection == "umap" else "along a principal axis of the keys"
     set_axes(
         figure,
         f"{projection.upper()} 1 ({unit})",
         f"{projection.upper()} 2 ({unit})",
         legend_title_text="control point m" if column == "m" else column,
-        showlegend=legend,
+        showlegend=scale in ("ordered", "category") and len(set(known["value"].tolist())) <= _LEGEND_LIMIT,
         height=470,
         dragmode="pan",
         clickmode="event+select",
     )
+    return figure
 
 
 def _points(
@@ -88,6 +85,8 @@ def _points(
 def _said(value: object) -> str:
     if value is None or value != value:  # not a number
         return "not measured"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
     if not isinstance(value, float):
         return str(value)
     return f"{value:g}" if value == round(value) else f"{value:.3f}"
@@ -118,11 +117,7 @@ def _groups(table: pd.DataFrame, scale: str) -> list[tuple[str, pd.DataFrame, st
     else:
         colours = categorical(len(values))
     parts = {value: pd.DataFrame(table[table["value"] == value]) for value in values}
-    return [(_name(value), parts[value], colour) for value, colour in zip(values, colours, strict=True)]
-
-
-def _name(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else _said(value)
+    return [(_said(value), parts[value], colour) for value, colour in zip(values, colours, strict=True)]
 
 
 CELL = "cell"

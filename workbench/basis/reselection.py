@@ -74,21 +74,8 @@ def replay_table(facts: RunFacts, selection: Selection) -> pd.DataFrame:
     rows = []
     for pick, part, near in zip(selection.picks, selection.parts, selection.nearest, strict=True):
         entry = facts.entries[pick.entry_id]
-        rows.append(
-            {
-                "pick": pick.rank + 1,
-                "entry": entry.id,
-                "m": entry.m,
-                "kind": entry.kind,
-                "quality": entry.quality if pick.quality is None else pick.quality,
-                "forced": pick.forced,
-                "gain": part.total,
-                "quality gain": part.quality,
-                "log-det gain": part.diversity,
-                "nearest": near[0] if near else None,
-                "nearest cosine": near[1] if near else None,
-            }
-        )
+        gains = (part.total, part.quality, part.diversity)
+        rows.append((pick.rank + 1, entry.id, entry.m, entry.kind, _quality(facts, pick), pick.forced, *gains, *(near or (None, None))))
     columns = ["pick", "entry", "m", "kind", "quality", "forced", "gain", "quality gain", "log-det gain", "nearest", "nearest cosine"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(objective=table["gain"].astype(float).cumsum())
@@ -161,17 +148,21 @@ def _raw_keys(facts: RunFacts, run: Run) -> Float[np.ndarray, "n d_model"]:
 def _selection(facts: RunFacts, config: RunConfig, keys: np.ndarray, picks: tuple[Pick, ...], notes: tuple[str, ...]) -> Selection:
     place = {id_: i for i, id_ in enumerate(facts.entries)}
     rows = keys[[place[pick.entry_id] for pick in picks]]
-    quality = [facts.entries[pick.entry_id].quality if pick.quality is None else pick.quality for pick in picks]
     basis = config.basis
     parts = gain_parts(
         rows,
-        quality,
+        [_quality(facts, pick) for pick in picks],
         [pick.forced for pick in picks],
         diversity=basis.diversity,
         epsilon=basis.epsilon,
         conditioned=not config.compat,
     )
     return Selection(config, picks, tuple(parts), _nearest(rows, [pick.entry_id for pick in picks]), notes)
+
+
+def _quality(facts: RunFacts, pick: Pick) -> float:
+    """The quality that selection used; the mined one for a run that did not record it."""
+    return facts.entries[pick.entry_id].quality if pick.quality is None else pick.quality
 
 
 def _nearest(rows: np.ndarray, ids: list[str]) -> tuple[tuple[str, float] | None, ...]:

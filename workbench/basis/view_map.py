@@ -6,7 +6,6 @@ and its selection.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -24,8 +23,6 @@ from workbench.shared.entries import neighbours
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
-
-MapPoint = tuple[float, float]
 
 _JS = """
 const SVG = "http://www.w3.org/2000/svg"
@@ -96,20 +93,6 @@ export default function (component) {
 _MARKS = component("stir_map_marks", html="<span></span>", css=":host { display: none }", js=_JS)
 
 
-class Marks(NamedTuple):
-    """Places on a map, in its own coordinates."""
-
-    chosen: MapPoint | None
-    other: MapPoint | None = None
-    near: Sequence[MapPoint] = ()
-    lasso: Sequence[MapPoint] = ()
-
-
-def map_marks(chart_key: str, marks: Marks, *, key: str) -> None:
-    """Draw marks over the plotly chart of that key."""
-    _MARKS(data={"chart": f"st-key-{chart_key}", "colour": CHOSEN, "ink": GREY, **marks._asdict()}, key=key)
-
-
 _MAP, _LASSO, _BY_REGION = "basis_map", "basis_lasso", "basis_by_region"
 _HELP = (
     "Any column of the entries. Numbers on one side of 0 run on one scale, numbers around 0 on a scale centred there, names get colours of "
@@ -138,7 +121,8 @@ def action_map_view(facts: RunFacts, chosen: str) -> None:
         config={"scrollZoom": True, "displaylogo": False},
         alt=f"{projection} map of {len(facts.entries)} entries by {column}",
     )
-    map_marks(_MAP, _marks(facts, table, projection, chosen), key="basis_marks")
+    places = _marks(facts, table, projection, chosen)
+    _MARKS(data={"chart": f"st-key-{_MAP}", "colour": CHOSEN, "ink": GREY, **places}, key="basis_marks")
     fallback = "" if "umap" in names else " This run stores no UMAP map (too few entries for one), so PCA is shown."
     st.caption(
         f"n = {len(facts.entries)} entries by key. Filled: in the basis; open: dropped. Ring: chosen; broken ring: its pair; hairlines: "
@@ -171,16 +155,18 @@ def take_selection() -> None:
     session.set_state(_BY_REGION, region)
 
 
-def _marks(facts: RunFacts, table: pd.DataFrame, projection: str, chosen: str) -> Marks:
+def _marks(facts: RunFacts, table: pd.DataFrame, projection: str, chosen: str) -> dict[str, object]:
+    """What is marked, in the map's own coordinates."""
     places = table.set_index("entry")[[f"{projection} 1", f"{projection} 2"]]
 
-    def of(ids: Sequence[str]) -> list[MapPoint]:
+    def of(ids: Sequence[str]) -> list[tuple[float, float]]:
         return [(float(x), float(y)) for x, y in places.reindex(list(ids)).itertuples(index=False)]
 
     other = session.chosen(session.OTHER)
     other = other if other in facts.entries and other != chosen else None
     near = neighbours(facts, chosen, "keys")["entry"].tolist()
-    return Marks(of([chosen])[0], of([other])[0] if other else None, of(near), of(lassoed(facts)))
+    pair = of([other])[0] if other else None
+    return {"chosen": of([chosen])[0], "other": pair, "near": of(near), "lasso": of(lassoed(facts))}
 
 
 _TABLE, _TAG, _WHY = "basis_lasso_table", "basis_tag", "basis_tag_why"

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import CHOSEN, GREY, NULL, STEERED
+from workbench.shared.charts import CHOSEN, GREY, NULL, STEERED, set_axes
 
 LEGEND = {"gate acted": (STEERED, "solid", "diamond"), "gate chose null": (GREY, "dot", "diamond-open")}
 """Colour, dash and sign of what stands at a control point; anything else is drawn as where nothing was done."""
@@ -33,16 +33,16 @@ def critical_strip(rates: pd.DataFrame, controls: pd.DataFrame, tokens: int, los
     figure.add_traces([_lines(part, fate) for part, fate in parts])
     figure.add_traces(_band(rates, tokens))
     figure.add_traces([_signs(part, fate) for part, fate in parts])
-    figure.update_layout(
-        xaxis_title="continued from token (number of tokens kept)",
-        yaxis_title="came out right (%)",
+    set_axes(
+        figure,
+        "continued from token (number of tokens kept)",
+        "came out right (%)",
         height=340,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="closest",
     )
-    figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False, zeroline=False)
-    figure.update_yaxes(range=[-3, _TOP + 18], tickvals=[0, 25, 50, 75, 100], zeroline=False)
+    figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False)
+    figure.update_yaxes(range=[-3, _TOP + 18], tickvals=[0, 25, 50, 75, 100])
     return figure
 
 

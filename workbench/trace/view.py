@@ -47,13 +47,6 @@ export default function (component) {
 _STRIP = component("stir_token_strip", html='<div class="trace-root"></div>', css=VIEW_CSS, js=_JS)
 
 
-def token_strip(document: dict[str, Any], *, key: str) -> None:
-    """Draw a comparison (:func:`workbench.trace.data.document`); it is drawn anew only when it has changed."""
-    tokens = [token for step in document["steps"] for row in step["rows"] for token in row["tokens"]]
-    version = [len(tokens), sum(token["reading"] is not None for token in tokens)]
-    _STRIP(data=document | {"version": version}, key=key)
-
-
 def result(facts: RunFacts, request: TraceRequest) -> None:
     """The last comparison of this tab: counts, equality check, and every step with the gate's decision under it."""
     recording = session.recording()
@@ -71,8 +64,14 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
     elif not recording.read:
         st.warning("Stopped before both answers had been read again: some tokens have no alternatives and no KL.")
     _summary(facts, recording)
-    _tables(recording)
-    token_strip(document(recording, GateConfig.model_validate(recording.settings["gate"])), key="trace_tokens")
+    left, right = st.columns([2, 1], gap="medium")
+    with left:
+        data_table(comparison.cost_table(recording), COST_COLUMNS, "Verdicts and token counts of both answers")
+    with right:
+        data_table(comparison.degeneration_table(recording), DEGENERATION_COLUMNS, "How repetitive both answers are")
+    version = [len(recording.tokens(row)) for row in (VANILLA, STEERED)] + [len(readings) for readings in recording.readings]
+    drawn = document(recording, GateConfig.model_validate(recording.settings["gate"]))
+    _STRIP(data=drawn | {"version": version}, key="trace_tokens")  # drawn anew only where digest or version differ
     _exits(facts, recording)
 
 
@@ -95,14 +94,6 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
         st.badge(f"{recording.seconds:.1f} s for both", color="gray", help="Wall-clock time; both answers share every forward pass.")
         text = "After decoding, every token is read once more, under the model that decoded it and under the unsteered model."
         st.badge(plain(reading_line(recording)), color="gray", help=text)
-
-
-def _tables(recording: Recording) -> None:
-    left, right = st.columns([2, 1], gap="medium")
-    with left:
-        data_table(comparison.cost_table(recording), COST_COLUMNS, "Verdicts and token counts of both answers")
-    with right:
-        data_table(comparison.degeneration_table(recording), DEGENERATION_COLUMNS, "How repetitive both answers are")
 
 
 def _exits(facts: RunFacts, recording: Recording) -> None:
