@@ -59,7 +59,7 @@ def stir_command(app: AppTest) -> str:
 def test_an_empty_store(open_page: OpenPage) -> None:
     app = clean(open_page("harvest"))
     assert stir_command(app).startswith("stir run ") and "configs/demo.toml --out " in stir_command(app)
-    assert "no measurement yet" in texts(app) and "None was started from here yet" in texts(app)
+    assert "no measurement yet" in texts(app) and "No job was started from this page yet" in texts(app)
     assert not app.button(key="harvest_start").disabled
 
 

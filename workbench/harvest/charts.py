@@ -6,15 +6,11 @@ import pandas as pd
 from workbench.shared.charts import CORRECTIVE, NULL
 
 ROW = 24
-"""Pixels a stage."""
+"""Pixels for each stage."""
 
 
 def stage_timeline(table: pd.DataFrame) -> alt.Chart:
-    """Bars from start to end (seconds since the job began), the stage that is still going in the warm colour.
-
-    Args:
-        table: rows of :func:`workbench.harvest.data.timeline`.
-    """
+    """One bar for each stage of :func:`workbench.harvest.data.timeline`, from its start to its end; the stage still going is vermilion."""
     order = list(table["stage"])
     state = ["going" if going else "done" for going in table["going"]]
     tips = [alt.Tooltip("stage:N"), alt.Tooltip("made:N"), alt.Tooltip("seconds:Q", format=".1f"), alt.Tooltip("tokens:Q")]

@@ -1,23 +1,19 @@
-"""What the Harvest page offers and says: settings as form fields, what a run can start from, model names, and how a job stands.
+"""The Harvest page's data: settings as form fields, what a new run can start from, model names, and the progress of a job.
 
-Kinds, bounds, choices and help of a field come from ``stir_core.config``; what a user types is a
-plain mapping, which the config's own rules judge.
+Kinds, bounds, options and help of a field come from the JSON schema of ``stir_core.config``. The form gives a plain mapping, which the
+config's own rules check.
 """
 
 import re
-import shlex
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple
 
-import annotated_types as bounds
 import pandas as pd
-from pydantic import BaseModel
 
 from stir_core.commands.overrides import as_text, as_toml, changes_between, left_out
-from stir_core.config import SELECTORS, STAGES, RunConfig
+from stir_core.config import STAGES, RunConfig
 from stir_core.errors import ConfigError
 from stir_core.store.configs import read_config
 from stir_core.store.progress import ProgressLine
@@ -26,10 +22,10 @@ from stir_core.tasks import task_names, task_spec
 from stir_core.tasks.prompts import TEMPLATES
 
 Kind = Literal["int", "float", "choice", "choices", "bool", "line", "prose", "list"]
-"""What a field is drawn as; ``line`` is text in one line with ``\\n`` for a line break, ``prose`` is text as it is."""
+"""Widget of a field. ``line``: one line of text, line breaks as ``\\n``; ``prose``: several lines; ``choices``: several options."""
 
 GENERAL = ""
-"""The section of keys that stand outside all sections."""
+"""Section of the settings that belong to none."""
 FIRST = (
     "model.name",
     "task.name",
@@ -42,18 +38,18 @@ FIRST = (
     "basis.budget",
     "gate.k_scale",
 )
-"""The fields that are changed most often; all others are folded away by section."""
+"""The settings that are changed most often: shown on top. All others are folded away by section."""
 
 
 class Field(NamedTuple):
     """One setting as a form shows it."""
 
     key: str
-    """Dotted, as ``--set`` takes it."""
+    """Dotted key, as ``--set`` takes it."""
     kind: Kind
     help: str
     optional: bool
-    """Empty means none."""
+    """Empty means ``None``."""
     low: float | None
     high: float | None
     options: tuple[str, ...]
@@ -66,46 +62,41 @@ class Field(NamedTuple):
 
 def fields() -> list[Field]:
     """Every setting, in the order of the schema."""
-    found: list[Field] = []
-    for name, info in RunConfig.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            found += [_field(f"{name}.{key}", inner) for key, inner in info.annotation.model_fields.items()]
+    schema = RunConfig.model_json_schema()
+    settings: list[Field] = []
+    for name, rule in schema["properties"].items():
+        if "$ref" in rule:
+            section = schema["$defs"][rule["$ref"].rpartition("/")[2]]
+            settings += [_field(f"{name}.{key}", inner) for key, inner in section["properties"].items()]
         else:
-            found.append(_field(name, info))
-    return found
+            settings.append(_field(name, rule))
+    return settings
 
 
-def _field(key: str, info: Any) -> Field:
-    annotation, rules, optional = info.annotation, list(info.metadata), False
-    if get_origin(annotation) in (Union, types.UnionType):
-        inner = [each for each in get_args(annotation) if each is not type(None)]
-        optional = len(inner) < len(get_args(annotation))
-        annotation = inner[0] if len(inner) == 1 else annotation
-    if hasattr(annotation, "__metadata__"):  # Annotated inside a union keeps its own rules
-        for rule in annotation.__metadata__:
-            rules += getattr(rule, "metadata", [rule])
-        annotation = get_args(annotation)[0]
-    low = next((float(rule.ge) for rule in rules if isinstance(rule, bounds.Ge)), None)  # pyright: ignore[reportArgumentType]
-    low = next((float(rule.gt) for rule in rules if isinstance(rule, bounds.Gt)), low)  # pyright: ignore[reportArgumentType]
-    high = next((float(rule.le) for rule in rules if isinstance(rule, bounds.Le)), None)  # pyright: ignore[reportArgumentType]
-    options = tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else _named(key)
-    return Field(key, _kind(key, annotation, options, optional), info.description or "", optional, low, high, options)
+def _field(key: str, rule: dict[str, Any]) -> Field:
+    """A setting from its JSON schema; one that may be none is ``{"anyOf": [TYPE, {"type": "null"}]}`` there."""
+    optional = "anyOf" in rule
+    if optional:
+        rule = rule | rule["anyOf"][0]
+    options = tuple(rule.get("enum", _open_options(key)))
+    low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum")
+    return Field(key, _kind(key, rule["type"], options, optional), rule.get("description", ""), optional, low, high, options)
 
 
-def _kind(key: str, annotation: Any, options: tuple[str, ...], optional: bool) -> Kind:
-    if get_origin(annotation) is tuple:
-        return "choices" if key == "task.levels" else "list"
+def _kind(key: str, type_: str, options: tuple[str, ...], optional: bool) -> Kind:
+    if key == "task.levels":
+        return "choices"
     if options:
         return "choice"
-    plain: dict[Any, Kind] = {bool: "bool", int: "int", float: "float"}
-    return plain.get(annotation, "prose" if optional else "line")
+    kinds: dict[str, Kind] = {"array": "list", "boolean": "bool", "integer": "int", "number": "float"}
+    return kinds.get(type_, "prose" if optional else "line")
 
 
-def _named(key: str) -> tuple[str, ...]:
-    """Choices that the schema leaves open because other rooms know them."""
+def _open_options(key: str) -> tuple[str, ...]:
+    """Options of a text setting that are registered elsewhere, so that the schema does not list them."""
     if key == "task.name":
         return tuple(name for name in task_names() if task_spec(name).mine_split)
-    return {"task.template": ("auto", *TEMPLATES), "basis.selector": tuple(SELECTORS)}.get(key, ())
+    return ("auto", *TEMPLATES) if key == "task.template" else ()
 
 
 def levels_of(task: str) -> tuple[str, ...]:
@@ -122,7 +113,7 @@ def value_of(config: RunConfig, key: str) -> Any:
 
 
 def shown(field: Field, value: Any) -> Any:
-    """A value as its widget holds it."""
+    """The value of a setting as its widget shows it; the inverse of :func:`parsed_value`."""
     if field.kind == "list":
         return "" if value is None else ", ".join(each if isinstance(each, str) else as_text(each) for each in value)
     if field.kind == "line":
@@ -131,7 +122,7 @@ def shown(field: Field, value: Any) -> Any:
 
 
 def parsed_value(field: Field, value: Any) -> Any:
-    """What a widget holds as a value of the config; the config judges it."""
+    """A widget's value as the config takes it; not checked yet."""
     if field.kind == "list":
         parts = [part.strip() for part in str(value or "").split(",") if part.strip()]
         return [_item(part) for part in parts] or (None if field.optional else [])
@@ -155,7 +146,7 @@ def _item(text: str) -> int | float | str:
 
 
 def as_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted key as the nested mapping that the config is made of."""
+    """Values by dotted key as a nested mapping, for ``config_from``."""
     data: dict[str, Any] = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
@@ -164,32 +155,28 @@ def as_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed_fields(base: RunConfig, config: RunConfig) -> list[tuple[str, str, str]]:
-    """What differs, as (key, before, now)."""
+    """Settings that differ, as (key, before, now)."""
     keys = [field.key for field in fields()]
     before, now = ({key: as_text(value_of(each, key)) for key in keys} for each in (base, config))
     return [(key, before[key], now[key]) for key in keys if before[key] != now[key]]
 
 
 class Base(NamedTuple):
-    """Settings to start from."""
+    """Settings that a new run can start from."""
 
     label: str
     file: Path | None
-    """The experiment file; ``None``: they are a run's, and a new run gets a file of its own."""
+    """The experiment file; ``None`` for the settings of a run, which are written to a new file."""
     config: RunConfig
     name: str
-    """What a run of it is called unless another name is given."""
+    """Default name of the new run."""
 
 
-class Bases(NamedTuple):
-    """Everything to start from by label, and one line for every file that cannot be read."""
+def bases(folder: Path, runs: list[Run]) -> tuple[dict[str, Base], list[str]]:
+    """Experiment files in ``folder``, then the runs, by label; and one line for each file that cannot be read.
 
-    found: dict[str, Base]
-    broken: list[str]
-
-
-def bases(folder: Path, runs: list[Run]) -> Bases:
-    """Experiment files in ``folder``, then the runs. Files of other kinds (sweeps) have no key in common with a config and are left out."""
+    Other TOML files (sweeps), which have no key in common with a config, are left out.
+    """
     found: dict[str, Base] = {}
     broken: list[str] = []
     for file in sorted(folder.glob("*.toml")):
@@ -201,14 +188,14 @@ def bases(folder: Path, runs: list[Run]) -> Bases:
     for run in runs:
         label = f"run {run.name}" if f"run {run.name}" not in found else f"run {run.name} ({run.path.parent.name})"
         found[label] = Base(label, None, run.config, f"{run.name}-again")
-    return Bases(found, broken)
+    return found, broken
 
 
 def arguments(base: Base, config: RunConfig, own_file: Path, out: Path, until: str) -> list[str]:
-    """What follows ``stir`` on the command line to make a run of ``config`` at ``out``.
+    """Arguments of ``stir`` that make a run of ``config`` at ``out``.
 
     Args:
-        own_file: where the config will lie if the base has no file.
+        own_file: where the config is written if the base has no file.
     """
     changes = changes_between(base.config, config) if base.file else left_out(config)
     sets = [word for change in changes for word in ("--set", change)]
@@ -216,19 +203,14 @@ def arguments(base: Base, config: RunConfig, own_file: Path, out: Path, until: s
     return ["run", near(base.file or own_file), *sets, "--out", near(out), *ends]
 
 
-def typed_command(words: list[str]) -> str:
-    """A command of these arguments as one would type it."""
-    return shlex.join(["stir", *words])
-
-
 def near(path: Path) -> str:
-    """A path as one would type it here."""
+    """A path relative to the working directory if it lies below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def toml_of(base: Base, config: RunConfig) -> str:
-    """The config as a file, with a first line that says what the file cannot."""
+    """The config as a file. A comment on top gives the ``--set`` options for values that TOML cannot hold (none)."""
     missing = "".join(f" --set {change}" for change in left_out(config))
     return (f"# stir run FILE{missing}\n" if missing else "") + f"# from {base.label}\n" + as_toml(config)
 
@@ -237,7 +219,7 @@ HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def model_refusal(name: str, offered: Sequence[str]) -> str | None:
-    """Why a model of that name is not taken from a page, in one line; ``None`` when it is."""
+    """Why a page refuses a model of that name, in one line; ``None`` if it is accepted."""
     if name in offered:
         return None
     if not HUB.fullmatch(name) or ".." in name or name.lower().endswith(".gguf"):
@@ -249,11 +231,11 @@ def model_refusal(name: str, offered: Sequence[str]) -> str | None:
 
 _TIMELINE = ("stage", "start", "end", "seconds", "made", "tokens", "going")
 LOADING = "loading"
-"""Before the first stage counts anything: imports and the model."""
+"""Name of the time before the first stage: imports and loading of the model."""
 
 
 class Pace(NamedTuple):
-    """How the current stage goes."""
+    """Progress of the current stage."""
 
     share: float
     """In [0, 1]."""
@@ -261,7 +243,7 @@ class Pace(NamedTuple):
 
 
 def pace(lines: list[ProgressLine]) -> Pace | None:
-    """The current stage in words; ``None`` before there is anything to count."""
+    """Progress and speed of the current stage; ``None`` before the first stage."""
     last = lines[-1] if lines else None
     if last is None or last.stage is None:
         return None
@@ -276,44 +258,32 @@ def pace(lines: list[ProgressLine]) -> Pace | None:
 
 
 def words(seconds: float) -> str:
-    """A duration in two figures or so."""
+    """A duration, rounded to seconds, minutes or tenths of an hour."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def timeline(lines: list[ProgressLine], started: float, now: float) -> pd.DataFrame:
-    """One row a stage of this attempt: when it began and ended, in seconds since the start, and how far it came.
+    """One row a stage of this attempt: start and end in seconds since the start of the attempt, and what was done.
 
-    A stage ends where the next one begins, the last one with the job's last word, or now.
+    A stage ends when the next one begins; the last one ends with the last line of a job that has ended, else ``now``.
     """
     if not lines:
         return pd.DataFrame(columns=list(_TIMELINE))
-    begun: dict[str, ProgressLine] = {}
-    latest: dict[str, ProgressLine] = {}
-    for line in lines:
-        stage = line.stage or LOADING
-        begun.setdefault(stage, line)
-        latest[stage] = line
-    ended = lines[-1].at if lines[-1].last else now
-    starts = [started if stage == LOADING else line.at for stage, line in begun.items()]
-    ends = [*starts[1:], ended]
-    rows: list[dict[str, object]] = [
-        {
-            "stage": stage,
-            "start": max(0.0, start - started),
-            "end": max(0.0, end - started),
-            "seconds": max(0.0, end - start),
-            "made": f"{latest[stage].done} of {latest[stage].total} {latest[stage].unit}" if stage != LOADING else "imports and the model",
-            "tokens": latest[stage].tokens or None,
-            "going": stage == list(begun)[-1] and not lines[-1].last,
-        }
-        for stage, start, end in zip(begun, starts, ends, strict=True)
-    ]
+    latest = {line.stage or LOADING: line for line in lines}
+    begun = {line.stage or LOADING: line.at for line in reversed(lines)} | {LOADING: started}
+    starts = [begun[stage] for stage in latest]
+    ends = [*starts[1:], lines[-1].at if lines[-1].last else now]
+    rows: list[tuple[object, ...]] = []
+    for (stage, line), start, end in zip(latest.items(), starts, ends, strict=True):
+        made = "imports and the model" if stage == LOADING else f"{line.done} of {line.total} {line.unit}"
+        times = (max(0.0, start - started), max(0.0, end - started), max(0.0, end - start))
+        rows.append((stage, *times, made, line.tokens or None, line is lines[-1] and not line.last))
     return pd.DataFrame(rows, columns=list(_TIMELINE))
 
 
 def kept_stages(finished: tuple[str, ...], lines: list[ProgressLine]) -> list[str]:
-    """Stages that were there before this attempt and that it had nothing to do for."""
+    """Stages that were finished before this attempt."""
     made = {line.stage for line in lines}
     return [stage for stage in STAGES if stage in finished and stage not in made]

@@ -1,5 +1,6 @@
-"""The Harvest page's form: what a run starts from, one widget for each setting, what it will cost, the command, and the start."""
+"""The Harvest page's form: the settings to start from, a widget for each setting, the estimated cost, the command, and the start button."""
 
+import shlex
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -11,19 +12,7 @@ from stir_core.evaluate.estimate import CostEstimate, estimate, in_words
 from workbench import session
 from workbench.bootstrap import PAGES, jobs, known_runs, offered_models, runs_root
 from workbench.harvest import data as form
-from workbench.harvest.data import (
-    Base,
-    Field,
-    arguments,
-    bases,
-    levels_of,
-    model_refusal,
-    parsed_value,
-    shown,
-    toml_of,
-    typed_command,
-    value_of,
-)
+from workbench.harvest.data import Base, Field
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import data_table
@@ -36,20 +25,20 @@ def setting_widget(field: Field, base: RunConfig, prefix: str, task: str, *, dot
     """Draw a setting's widget and return its value as the config takes it.
 
     Args:
-        dotted: label it with its section, where it does not stand in one.
-        prefix: of the widget keys; another prefix is another form.
-        task: the task chosen in this form, which the levels hang on.
+        prefix: of the widget keys; another prefix gives another form.
+        task: the task chosen in this form, which decides the levels.
+        dotted: label the widget with the dotted key, for a setting shown outside its section.
     """
-    value, key = value_of(base, field.key), f"{prefix}_{field.key}"
+    value, key = form.value_of(base, field.key), f"{prefix}_{field.key}"
     if field.key == "model.name":
         return _model(field, str(value), key)
     if field.kind == "choices":
         return _levels(field, list(value), f"{key}_{task}", task, changed_task=task != base.task.name)
-    start = shown(field, value)
+    start = form.shown(field, value)
     now = session.state_of(key, start)
     common: dict[str, Any] = {"key": key, "help": field.help, "persist_state": "session"}
     label = (field.key if dotted else field.key.rpartition(".")[2]) + (MARK if now != start else "")
-    return parsed_value(field, _widget(field, label, start, common))
+    return form.parsed_value(field, _widget(field, label, start, common))
 
 
 def _widget(field: Field, label: str, start: Any, common: dict[str, Any]) -> Any:
@@ -62,16 +51,15 @@ def _widget(field: Field, label: str, start: Any, common: dict[str, Any]) -> Any
         return st.text_area(label, start, height=68, placeholder="none", **common)
     if field.kind in ("line", "list"):
         return st.text_input(label, start, placeholder="none" if field.optional else None, **common)
-    whole = field.kind == "int"
-    number = int if whole else float
-    low, high = (None if each is None else number(each) for each in (field.low, field.high))
-    step = 1 if whole else start if start and abs(start) < 0.05 else 0.05
-    value = None if start is None else number(start)
-    return st.number_input(label, low, high, value, step, format="%d" if whole else "%g", placeholder="none", **common)
+    number, step, form_ = (int, 1, "%d") if field.kind == "int" else (float, 0.05, "%g")
+    if field.kind == "float" and start and abs(start) < step:
+        step = start
+    low, high, value = (None if each is None else number(each) for each in (field.low, field.high, start))
+    return st.number_input(label, low, high, value, step, format=form_, placeholder="none", **common)
 
 
 def _levels(field: Field, value: list[str], key: str, task: str, *, changed_task: bool) -> list[str]:
-    options = list(levels_of(task))
+    options = list(form.levels_of(task))
     start = [] if changed_task else value
     options += [level for level in start if level not in options]
     now = session.state_of(key, start)
@@ -105,51 +93,52 @@ _TITLES |= {"basis": "Basis (Stage II)", "gate": "Gate (Stage III)", "decode": "
 _COLUMNS = 5
 
 
-class Asked(NamedTuple):
-    """The form as it stands."""
+class RunForm(NamedTuple):
+    """The values of the form."""
 
     base: Base
     name: str
-    """Of the run."""
+    """Name of the run."""
     until: str
+    """Last stage to make."""
     config: RunConfig | None
-    """``None``: it is refused."""
+    """``None`` if a setting is refused."""
 
 
-def run_form() -> Asked | None:
-    """Draw the form; ``None`` where there is nothing to start from."""
-    found, broken = bases(PAGES.parent / "configs", [facts.run for facts in known_runs().runs.values()])
+def run_form() -> RunForm | None:
+    """Draw the form; ``None`` if there is nothing to start from."""
+    bases, broken = form.bases(PAGES.parent / "configs", [facts.run for facts in known_runs().runs.values()])
     for line in broken:
         st.warning(plain(line))
-    if not found:
-        st.info("There are no experiment files beside the workbench and no runs: write one, and use `stir run FILE`.")
+    if not bases:
+        st.info(
+            "No experiment file lies in the folder `configs` and there is no run yet: write a file, and make a run with `stir run FILE`."
+        )
         return None
-    base, name, until, prefix = _what(found)
+    base, name, until, prefix = _choose_base(bases)
     values, slots = _fields(base, prefix)
     refused = refusals(form.as_mapping(values))
-    if line := model_refusal(str(values["model.name"]), offered_models(base.config.model.name)):
+    if line := form.model_refusal(str(values["model.name"]), offered_models(base.config.model.name)):
         refused.setdefault("model", []).append(line)
     for section, lines in refused.items():
         for line in lines:
             slots[section].error(plain(line))
-    return Asked(base, name, until, None if refused else config_from(form.as_mapping(values)))
+    return RunForm(base, name, until, None if refused else config_from(form.as_mapping(values)))
 
 
-def _what(found: dict[str, Base]) -> tuple[Base, str, str, str]:
+def _choose_base(bases: dict[str, Base]) -> tuple[Base, str, str, str]:
+    """Base, name of the run, last stage, and the prefix of the widget keys: another base, or a reset, gives fresh widgets."""
     left, middle, right, last = st.columns([1.4, 1.2, 1, 0.7], vertical_alignment="bottom")
-    with left:
-        label = st.selectbox("Start from", list(found), key="harvest_base", help="Fields start at its values.", persist_state="session")
-        base = found[label if label in found else next(iter(found))]
+    help_ = "An experiment file or a run; the fields below start at its values."
+    label = left.selectbox("Start from", list(bases), key="harvest_base", help=help_, persist_state="session")
+    base = bases[label if label in bases else next(iter(bases))]
     round_ = session.first_state("harvest_round", 0)
     prefix = f"harvest_{round_}_{base.label}"
-    with middle:
-        session.first_state(f"{prefix}_name", _free_name(base.name))
-        name = st.text_input("Run name", key=f"{prefix}_name", help="Folder below the folder of runs.", persist_state="session")
-    with right:
-        help_ = "Last stage to make; the others can be made later with the same settings."
-        until = st.selectbox("Until", STAGES, len(STAGES) - 1, key="harvest_until", help=help_, persist_state="session")
-    with last:
-        st.button("Reset fields", key="harvest_reset", on_click=_next_round, width="stretch", help="Back to the values of the base.")
+    session.first_state(f"{prefix}_name", _free_name(base.name))
+    name = middle.text_input("Run name", key=f"{prefix}_name", help="Name of the run's folder.", persist_state="session")
+    help_ = "Last stage to make; the others can be made later with the same settings."
+    until = right.selectbox("Until", STAGES, len(STAGES) - 1, key="harvest_until", help=help_, persist_state="session")
+    last.button("Reset fields", key="harvest_reset", on_click=_next_round, width="stretch", help="Back to the values of the base.")
     return base, (name or "").strip(), until if until in STAGES else STAGES[-1], prefix
 
 
@@ -164,7 +153,11 @@ def _free_name(name: str) -> str:
 
 
 def _fields(base: Base, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All widgets, the frequent ones on top; gives the values by key, and a place for refusals beside each section."""
+    """Draw all widgets, the frequent ones on top.
+
+    Returns:
+        The values by key, and for each section a container for its refusals.
+    """
     schema = form.fields()
     by_key = {field.key: field for field in schema}
     task = session.state_of(f"{prefix}_task.name", base.config.task.name)
@@ -188,29 +181,29 @@ def _fields(base: Base, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, slots
 
 
-def plan(asked: Asked) -> None:
-    """What is changed, what it will cost, and the command; then the button that starts it."""
+def plan(asked: RunForm) -> None:
+    """The estimated cost, the changed settings and the command, and the button that starts the run."""
     own, config = jobs(), asked.config
     if config is None:
-        st.caption("Nothing can be started until the fields above are right.")
+        st.caption("The run can be started once the settings marked above are corrected.")
         st.button("Start", key="harvest_start", disabled=True)
         return
     try:
-        folder, toml = own.run_folder(asked.name), toml_of(asked.base, config)
-        words = arguments(asked.base, config, own.config_file(asked.name, toml), folder, asked.until)
-        found = estimate(config, runs_root(), until=asked.until)
+        folder, toml = own.run_folder(asked.name), form.toml_of(asked.base, config)
+        words = form.arguments(asked.base, config, own.config_file(asked.name, toml), folder, asked.until)
+        cost = estimate(config, runs_root(), until=asked.until)
     except StirError as error:
         st.error(plain(str(error)))
         st.button("Start", key="harvest_start", disabled=True)
         return
     left, right = st.columns([1.7, 1], gap="medium")
     with left:
-        cost(found)
+        _cost(cost)
     with right:
         _changes(asked.base, config)
-        command_line(typed_command(words), "The command (the page adds `--progress FILE`)")
+        command_line(shlex.join(["stir", *words]), "The command (the page adds `--progress FILE`)")
         if folder.exists():
-            st.caption(plain(f"{folder} is there already: its finished stages are kept, and one made with other settings is refused."))
+            st.caption(plain(f"{folder} exists: its finished stages are kept; a stage made with other settings is refused."))
         with st.container(horizontal=True):
             pressed = st.button("Start", type="primary", key="harvest_start")
             st.download_button("Config (TOML)", toml, f"{asked.name}.toml", "application/toml", key="harvest_toml", on_click="ignore")
@@ -224,25 +217,25 @@ def plan(asked: Asked) -> None:
 def _changes(base: Base, config: RunConfig) -> None:
     changed = form.changed_fields(base.config, config)
     if not changed:
-        st.caption(plain(f"Every setting is that of {base.label}."))
+        st.caption(plain(f"No setting differs from {base.label}."))
         return
     listed = ", ".join(f"{key} {before} → {now}" for key, before, now in changed)
-    st.caption(plain(f"{len(changed)} changed from {base.label}: {listed}"))
+    differ = "setting differs" if len(changed) == 1 else "settings differ"
+    st.caption(plain(f"{len(changed)} {differ} from {base.label}: {listed}"))
 
 
-def cost(found: CostEstimate) -> None:
-    """The estimate: bounds apart from what was measured."""
-    st.markdown("**What it will cost**")
-    rows = [(each.name, *in_words(each), each.note) for each in found.quantities]
+def _cost(cost: CostEstimate) -> None:
+    """The estimate: upper bounds, and expectations measured on an earlier run."""
+    st.markdown("**Estimated cost**")
+    rows = [(each.name, *in_words(each), each.note) for each in cost.quantities]
     table = pd.DataFrame(rows, columns=["what", "at most", "expected", "how"])
     widths = {"what": 105, "at most": 85, "expected": 150}
     columns = {name: st.column_config.TextColumn(width=width) for name, width in widths.items()}
     data_table(table, columns, "Estimated cost of the run", key="harvest_cost")
-    measured = found.measured
-    if measured:
+    expected = "not measured."
+    if measured := cost.measured:
         mean = f"{measured.rollouts} rollouts of {measured.tokens_per_rollout:.0f} tokens on average, {measured.device}"
-        st.caption(plain(f"At most: cannot be exceeded. Expected: from run {measured.run} ({mean}). Empty: not measured."))
-    else:
-        st.caption("At most: cannot be exceeded. Expected: not measured.")
-    for note in found.notes:
+        expected = f"from run {measured.run} ({mean}). Empty: not measured."
+    st.caption(plain(f"At most: an upper bound. Expected: {expected}"))
+    for note in cost.notes:
         st.caption(plain(note))

@@ -1,4 +1,4 @@
-"""The Harvest page's jobs: live progress, stages on a time axis, log, cancel, resume. Polls only while something runs."""
+"""The Harvest page's jobs: live progress, stages on a time axis, log, cancel, resume. Polls only while a job runs."""
 
 import time
 
@@ -16,12 +16,13 @@ from workbench.shared.view_page import command_line
 
 _COLOURS = {"running": "blue", "stopping": "orange", "finished": "green", "stopped": "gray", "failed": "red", "lost": "red"}
 _EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 _SHOWN = 20
+"""Most jobs that are listed."""
 
 
 def jobs_view() -> None:
-    """All jobs, the latest in full."""
+    """All jobs; the latest one is shown in full."""
     st.markdown("**Jobs**")
     running = jobs().running()
     seen = [(each.job.id, each.state, _finished(jobs(), each)) for each in running]
@@ -32,12 +33,12 @@ def _jobs(seen: list[tuple[str, str, tuple[str, ...]]]) -> None:
     own = jobs()
     found, broken = own.all()
     if seen and [(each.job.id, each.state, _finished(own, each)) for each in found if each.running] != seen:
-        st.rerun()  # something ended, or a stage did: the rest of the page, and every other page, has news
+        st.rerun()  # a job or a stage has ended: the rest of the page must show it too, so redraw more than this fragment
     for line in broken:
         st.warning(plain(line))
     if not found:
         st.caption(
-            "None was started from here yet. Runs started on a command line appear on Home as soon as their first stage has finished."
+            "No job was started from this page yet. Runs started on the command line appear on Home once their first stage has finished."
         )
         return
     _job(own, found[0])
@@ -46,7 +47,7 @@ def _jobs(seen: list[tuple[str, str, tuple[str, ...]]]) -> None:
             for each in found[1:_SHOWN]:
                 _job(own, each)
             if len(found) > _SHOWN:
-                st.caption(plain(f"{len(found) - _SHOWN} older ones are not shown; their files lie beside the runs."))
+                st.caption(plain(f"{len(found) - _SHOWN} older jobs are not shown; their files lie in the folder jobs beside the runs."))
 
 
 def _job(own: JobStore, status: Status) -> None:
@@ -61,19 +62,22 @@ def _job(own: JobStore, status: Status) -> None:
         if pace := view.pace(status.lines):
             st.progress(pace.share, plain(pace.text))
         elif status.running:
-            st.caption("Loading: imports and the model.")
+            st.caption("Loading: imports and model.")
         if last is not None and last.error:
             st.error(plain(last.error))
         if status.state == "lost":
-            st.warning("It ended without a word: killed, out of memory, or the machine went down. What was whole is kept; Resume goes on.")
+            st.warning(
+                "The process ended without a last message: it was killed, ran out of memory, or the machine went down. "
+                "Finished work is kept; Resume continues it."
+            )
         table = view.timeline(status.lines, job.started, time.time())
         if not table.empty:
             st.altair_chart(stage_timeline(table), alt="Stages on a time axis", key=f"harvest_time_{job.id}")
         if kept := view.kept_stages(finished, status.lines):
-            st.caption(plain(f"finished before this attempt: {', '.join(kept)}"))
+            st.caption(plain(f"Finished before this attempt: {', '.join(kept)}"))
         with st.expander("Log and command"):
             st.code(own.tail(job) or "nothing printed yet", language=None, height=220)
-            command_line(job.shown, "As it was started")
+            command_line(job.shown, "The command that was started")
 
 
 def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
@@ -83,11 +87,11 @@ def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
         st.switch_page(PAGES / "home.py")
     try:
         if status.running:
-            if st.button("Cancel", key=f"harvest_cancel_{job.id}", disabled=status.state == "stopping", help="What is whole is kept."):
+            if st.button("Cancel", key=f"harvest_cancel_{job.id}", disabled=status.state == "stopping", help="Finished work is kept."):
                 own.cancel(job.id)
                 st.rerun()
         elif status.state != "finished" and st.button(
-            "Resume", key=f"harvest_resume_{job.id}", help="The same command again; what is whole is kept."
+            "Resume", key=f"harvest_resume_{job.id}", help="Starts the same command again; finished work is kept."
         ):
             own.resume(job.id)
             st.rerun()
@@ -96,7 +100,7 @@ def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
 
 
 def _shown_as(own: JobStore, run: str) -> str | None:
-    """What the run picker calls a run."""
+    """Name of a run in the run picker."""
     folder = own.run_folder(run)
     return next((name for name, facts in known_runs().runs.items() if facts.run.path == folder), None)
 
@@ -110,7 +114,7 @@ def _when(status: Status) -> str:
 
 
 def _finished(own: JobStore, status: Status) -> tuple[str, ...]:
-    """Finished stages of the run that a job makes; none before its folder is one."""
+    """Finished stages of the run that a job makes; none while its folder is no run yet."""
     try:
         return Run.open(own.run_folder(status.job.run)).stages()
     except StoreError:  # no run.json yet: the model is still being loaded, or the command was refused
