@@ -7,11 +7,11 @@ import plotly.graph_objects as go
 from workbench.shared.charts import DIVERGING, GREY, categorical, reach, set_axes, symmetric
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon", "x", "pentagon", "bowtie")
-"""A shape a method beside its colour; of another number than the colours, so that both repeat together only after a hundred methods."""
+"""Marker of each method. Eleven shapes and ten colours: a pair of both repeats only after 110 methods."""
 
 
 def pareto(table: pd.DataFrame, title: str) -> go.Figure:
-    """Scatter of :func:`workbench.evaluate.data.pareto_table`; ``title`` names the cost and its unit."""
+    """Accuracy against cost, from :func:`workbench.evaluate.data.pareto_table`; ``title`` names the cost and its unit."""
     figure = go.Figure()
     front = pd.DataFrame(table[table["front"]]).sort_values("cost")
     figure.add_trace(
@@ -20,7 +20,7 @@ def pareto(table: pd.DataFrame, title: str) -> go.Figure:
             y=front["accuracy"],
             mode="lines",
             line={"shape": "hv", "color": GREY, "dash": "dot", "width": 1.5},
-            name="not beaten at both",
+            name="Pareto front",
             hoverinfo="skip",
         )
     )
@@ -45,7 +45,7 @@ def pareto(table: pd.DataFrame, title: str) -> go.Figure:
 
 
 def transfer_heatmap(table: pd.DataFrame) -> alt.LayerChart:
-    """Heatmap of :func:`workbench.evaluate.data.transfer_table`; framed where run and evaluation share their task."""
+    """Heatmap of :func:`workbench.evaluate.data.transfer_table`; a cell is framed if the run was mined on the task."""
     low, high = symmetric(list(table["difference"]), floor=1.0)
     runs = list(dict.fromkeys(table["run"]))
     tooltip = [
@@ -60,7 +60,7 @@ def transfer_heatmap(table: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("interval:N", title="95 % interval"),
         alt.Tooltip("p:Q", format=".3f"),
         alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3f"),
-        alt.Tooltip("note:N", title="mind"),
+        alt.Tooltip("note:N", title="caution"),
     ]
     base = alt.Chart(table).encode(
         x=alt.X("task:N", title="evaluated on (task)", axis=alt.Axis(labelAngle=0, orient="top"), scale=alt.Scale(paddingInner=0.04)),

@@ -1,23 +1,26 @@
-"""An evaluation as tables: methods, costs, the problems on which two methods differ, and actions mined on one task used on another."""
+"""An evaluation as tables: methods, costs, problems on which two methods differ, and transfer from the mined task to others."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from stir_core.errors import StoreError
 from stir_core.findings import Answer, Estimate, EvaluationReport, MethodReport
-from stir_core.records import Trace
 from workbench.shared.facts import EvaluationFacts
 from workbench.shared.intervals import interval, verdict_of, with_interval
 from workbench.shared.text import Segment, one_line, segment, trace_segments
 
-COSTS = {"decoded tokens": "decoded", "seconds": "seconds", "GFLOPs": "gflops"}
-"""What accuracy is set against, and the column that holds it."""
+COSTS: dict[str, Callable[[MethodReport], float | None]] = {
+    "decoded tokens": lambda method: method.total,
+    "seconds": lambda method: method.seconds,
+    "GFLOPs": lambda method: method.flops / 1e9,
+}
+"""Costs of an answer that accuracy is plotted against; ``None`` if not measured."""
 
 
 def method_table(report: EvaluationReport) -> pd.DataFrame:
-    """One row a method, baseline first as in the report. What does not apply, or was not measured, is empty."""
+    """One row a method, in the order of the report: the baseline first. Cells that do not apply or were not measured are empty."""
     return pd.DataFrame([_row(method) for method in report.methods], columns=[*RESULTS, *COSTS_AND_TEXT[1:]])
 
 
@@ -28,7 +31,7 @@ RESULTS = [
 COSTS_AND_TEXT = [
     "method", "committed", "probe", "decoded", "decoded vs", "forward", "gflops", "seconds", "rep 2", "rep 3", "zlib", "commits", "source",
 ]  # fmt: skip
-"""The table's two halves: what was right, and what it cost and how its text reads."""
+"""The columns of :func:`method_table`, as two tables: results; costs and text statistics."""
 
 
 def _row(method: MethodReport) -> dict[str, object]:
@@ -62,55 +65,45 @@ def _row(method: MethodReport) -> dict[str, object]:
     }
 
 
-class ForestRow(NamedTuple):
-    """One row of a forest plot."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    verdict: str
-    """``"helps"``, ``"harms"`` or ``"no effect seen"``, by whether the interval holds 0; ``""`` where there is nothing to compare with."""
-    hover: str
-    """What pointing at it shows below its name."""
+_FOREST = ["name", "value", "low", "high", "verdict", "hover"]
 
 
 def forest_tables(report: EvaluationReport) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracies of all methods, and paired differences of those that are compared, both in percent."""
+    """Accuracies of all methods, and paired differences of those that are compared, both in percent; see ``charts.method_forest``.
+
+    ``verdict`` says whether the interval of a difference holds 0 (empty for accuracies); ``hover`` is the tooltip below the name.
+    """
     accuracies, differences = [], []
     for method in report.methods:
         right = f"{with_interval(method.accuracy, '{:.1f}', 100)} %<br>{method.right} of {method.answers} right ({method.interval})"
-        accuracies.append(ForestRow(method.name, *_times(method.accuracy), "", right))
+        accuracies.append((method.name, *_percent(method.accuracy), "", right))
         if versus := method.versus:
             counts = f"{len(versus.won)} won, {len(versus.lost)} lost, {versus.tied} tied<br>p {versus.p:.3f} (Holm {versus.p_holm:.3f})"
             gap = f"{with_interval(versus.difference, '{:+.1f}', 100)} points<br>{counts}"
-            differences.append(ForestRow(method.name, *_times(versus.difference), verdict_of(versus.difference), gap))
-    return pd.DataFrame(accuracies, columns=ForestRow._fields), pd.DataFrame(differences, columns=ForestRow._fields)
+            differences.append((method.name, *_percent(versus.difference), verdict_of(versus.difference), gap))
+    return pd.DataFrame(accuracies, columns=_FOREST), pd.DataFrame(differences, columns=_FOREST)
 
 
-def _times(estimate: Estimate, factor: float = 100) -> tuple[float, float, float]:
-    return factor * estimate.value, factor * estimate.low, factor * estimate.high
+def _percent(estimate: Estimate) -> tuple[float, float, float]:
+    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
 
 
 def pareto_table(report: EvaluationReport, cost: str) -> pd.DataFrame:
-    """Accuracy (percent, with its interval) and cost a method; ``front``: no other one is as right for less, or more right for as much.
+    """Accuracy (percent, with its interval) and mean cost of each method.
+
+    ``front``: on the Pareto front, so that no other method is at least as accurate at no higher cost, and better in one of the two.
 
     Args:
-        cost: a value of :data:`COSTS`. Methods whose cost was not measured are left out.
+        cost: a key of :data:`COSTS`. Methods whose cost was not measured are left out.
     """
-    of = {"decoded": lambda m: m.total, "seconds": lambda m: m.seconds, "gflops": lambda m: m.flops / 1e9}[cost]
-    rows = [(m.name, of(m), *_times(m.accuracy)) for m in report.methods if of(m) is not None]
-    table = pd.DataFrame(rows, columns=["method", "cost", "accuracy", "low", "high"])
-    points = [(float(row[1]), float(row[2])) for row in rows]
-    return table.assign(front=[not any(_beats(other, point) for other in points) for point in points])
-
-
-def _beats(other: tuple[float, float], point: tuple[float, float]) -> bool:
-    return other != point and other[0] <= point[0] and other[1] >= point[1]
+    rows = [(method.name, COSTS[cost](method), *_percent(method.accuracy)) for method in report.methods]
+    table = pd.DataFrame(rows, columns=["method", "cost", "accuracy", "low", "high"]).dropna(subset=["cost"]).reset_index(drop=True)
+    points = list(zip(table["cost"], -table["accuracy"], strict=True))
+    return table.assign(front=[not any(o != p and o[0] <= p[0] and o[1] <= p[1] for o in points) for p in points])
 
 
 def evaluation_line(report: EvaluationReport) -> str:
-    """What was compared, in one line."""
+    """The evaluation's settings in one line."""
     spec = report.spec
     levels = f" ({', '.join(spec.levels)})" if spec.levels else ""
     seeds = f" · {spec.seeds} seeds" if spec.seeds > 1 else ""
@@ -121,23 +114,23 @@ def evaluation_line(report: EvaluationReport) -> str:
 
 
 def warnings_of(report: EvaluationReport, basis: str | None) -> list[str]:
-    """What a reader must know before trusting a figure; ``basis``: digest of the run's control basis as it is now."""
+    """Reasons to read the figures with care; ``basis``: digest of the run's present control basis."""
     spec = report.spec
-    found = []
+    warnings = []
     if not report.complete:
         missing = [name for name in spec.methods if name not in {method.name for method in report.methods}]
-        found.append(
+        warnings.append(
             f"Not finished: {report.problems} of {spec.n} problems have been answered by every method; all figures are over those."
             + (f" Not there yet: {', '.join(missing)}." if missing else "")
-            + " Call the command again to go on."
+            + " Call the command again to continue."
         )
     if basis is not None and basis != spec.basis:
-        found.append(f"Made with another control basis ({spec.basis}) than the run has now ({basis}).")
-    return found
+        warnings.append(f"Made with another control basis ({spec.basis}) than the run has now ({basis}).")
+    return warnings
 
 
 def leak_line(report: EvaluationReport) -> str | None:
-    """Which evaluation problems were mined; ``None`` when none was."""
+    """The evaluation problems that were also mined, in one line; ``None`` if there is none."""
     leaks = report.spec.leaks
     if not leaks:
         return None
@@ -151,20 +144,20 @@ OUTCOMES = ("won", "lost", "tied")
 
 def answered(facts: EvaluationFacts) -> list[str]:
     """Problems that every method of the report has answered, in order."""
-    have = [(facts.answers(name), facts.seeds(name)) for name in facts.methods]
-    return [problem for problem in facts.problems if all((problem, seed) in found for found, seeds in have for seed in range(seeds))]
+    methods = [(facts.answers(name), facts.seeds(name)) for name in facts.methods]
+    return [id_ for id_ in facts.problems if all((id_, seed) in answers for answers, seeds in methods for seed in range(seeds))]
 
 
 def outcome_table(facts: EvaluationFacts, method: str) -> pd.DataFrame:
-    """One row a problem, won before lost before tied: how often each was right, what the first answers said, and their tokens."""
+    """One row a problem, won before lost before tied: how often each method was right, its first answer, and its mean tokens."""
     versus, base = facts.methods[method].versus, facts.spec.baseline
-    won, lost = (set(versus.won), set(versus.lost)) if versus else (set(), set())
+    outcomes = dict.fromkeys(versus.won, "won") | dict.fromkeys(versus.lost, "lost") if versus else {}
     rows: list[dict[str, object]] = []
     for id_ in answered(facts):
         ours, theirs = _all(facts, method, id_), _all(facts, base, id_)
         rows.append(
             {
-                "outcome": "won" if id_ in won else "lost" if id_ in lost else "tied",
+                "outcome": outcomes.get(id_, "tied"),
                 "problem": id_,
                 "baseline right": _right(theirs),
                 "method right": _right(ours),
@@ -193,44 +186,39 @@ class BothAnswers(NamedTuple):
 
 
 def pair_of(facts: EvaluationFacts, method: str, problem: str, seed: int = 0) -> BothAnswers | None:
-    """Both answers of a repetition (a method without chance has the same one for all); ``None`` when one is missing."""
-    found = [facts.answers(name).get((problem, min(seed, facts.seeds(name) - 1))) for name in (facts.spec.baseline, method)]
-    return BothAnswers(found[0], found[1]) if found[0] and found[1] else None
+    """Both answers under one seed (a deterministic method has one answer for all seeds); ``None`` if one is missing."""
+    ours, theirs = (facts.answers(name).get((problem, min(seed, facts.seeds(name) - 1))) for name in (method, facts.spec.baseline))
+    return BothAnswers(theirs, ours) if theirs and ours else None
 
 
 def answer_facts(answer: Answer) -> str:
-    """Counts of an answer in one line. Its seconds are left out: they are a share of a batch's, and only their mean says anything."""
+    """Counts of an answer in one line. Its seconds are left out: they are a share of a batch's time, so only their mean is meaningful."""
     probe = f" + {answer.probe_tokens} probe" if answer.probe_tokens else ""
-    said = "".join(f" · {name} {_short(value)}" for name, value in answer.facts.items())
+    others = "".join(f" · {name} {_short(value)}" for name, value in answer.facts.items())
     return (
         f"{answer.tokens_used} committed{probe} tokens · {answer.forward_tokens} forward · {answer.flops / 1e9:.1f} GFLOPs"
-        f" · ended by {answer.finish}{said}"
+        f" · ended by {answer.finish}{others}"
     )
 
 
 def verdict_line(answer: Answer) -> str:
-    """What grading made of an answer."""
+    """The verdict on an answer in one line."""
     verdict = answer.verdict
     if verdict is None:
         return "not graded"
-    found = "nothing extracted" if verdict.extracted is None else f"extracted {one_line(verdict.extracted, 60)}"
+    extracted = "nothing extracted" if verdict.extracted is None else f"extracted {one_line(verdict.extracted, 60)}"
     unfinished = "" if verdict.finished else " · no final answer stated"
-    return f"{'right' if verdict.correct else 'wrong'} · {found} · {one_line(verdict.reason, 120)}{unfinished}"
+    return f"{'right' if verdict.correct else 'wrong'} · {extracted} · {one_line(verdict.reason, 120)}{unfinished}"
 
 
 def answer_segments(answer: Answer) -> list[Segment]:
-    """The answer as text: with its steps numbered and its impulses marked where it was decoded step by step."""
+    """The text of an answer; if it was decoded step by step, with steps numbered and impulses marked."""
     return trace_segments(answer.trace) if answer.trace else [segment(answer.text)]
 
 
-def has_gate(trace: Trace) -> bool:
-    """True when something was retrieved at one of its steps, so that there was a decision to make."""
-    return any(step.evidence.retrieved for step in trace.steps)
-
-
 def _all(facts: EvaluationFacts, method: str, problem: str) -> list[Answer]:
-    found = facts.answers(method)
-    return [found[problem, seed] for seed in range(facts.seeds(method))]
+    """A method's answers to a problem, one for each seed."""
+    return [facts.answers(method)[problem, seed] for seed in range(facts.seeds(method))]
 
 
 def _right(answers: list[Answer]) -> str:
@@ -251,16 +239,19 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def transfer_table(found: Mapping[str, tuple[str, Iterable[EvaluationFacts]]]) -> tuple[pd.DataFrame, list[str]]:
-    """Paired difference of ``stir`` against the baseline, and one line for every evaluation that could not be read.
+def transfer_table(runs: Mapping[str, tuple[str, Iterable[EvaluationFacts]]]) -> tuple[pd.DataFrame, list[str]]:
+    """Paired difference of ``stir`` from the baseline, one row for each run and evaluated task.
 
-    Of several evaluations of one task by one run the finished one without mined problems comes first, then the one with most problems.
+    Of several evaluations of one task by one run, one without mined problems is preferred, then a finished one, then the largest.
 
     Args:
-        found: run name -> task that it was mined on, and its evaluations.
+        runs: run name -> task that it was mined on, and its evaluations.
+
+    Returns:
+        The table, and one line for each evaluation that cannot be read.
     """
     rows, broken = [], []
-    for run, (mined, evaluations) in found.items():
+    for run, (mined, evaluations) in runs.items():
         best: dict[str, tuple[EvaluationReport, MethodReport]] = {}
         for evaluation in evaluations:
             try:
@@ -276,7 +267,7 @@ def transfer_table(found: Mapping[str, tuple[str, Iterable[EvaluationFacts]]]) -
 
 
 def stir_of(report: EvaluationReport) -> MethodReport | None:
-    """The method named ``stir``, else the first one with parameters, where it is compared with a baseline."""
+    """The method ``stir``, or else the first ``stir:PARAMETERS``, if it is compared with a baseline."""
     compared = {method.name: method for method in report.methods if method.versus}
     return compared.get("stir") or next((method for name, method in compared.items() if name.startswith("stir:")), None)
 
@@ -287,6 +278,7 @@ def _rank(report: EvaluationReport) -> tuple[bool, bool, int]:
 
 def _transfer_row(run: str, mined: str, report: EvaluationReport, method: MethodReport) -> dict[str, object]:
     spec, versus = report.spec, method.versus
+    assert versus is not None  # stir_of takes compared methods only
     notes = ["evaluation problems were mined"] * bool(spec.leaks) + ["not finished"] * (not report.complete)
     return {
         "run": f"{run} ({mined})",
@@ -296,12 +288,12 @@ def _transfer_row(run: str, mined: str, report: EvaluationReport, method: Method
         "label": spec.label,
         "split": spec.split,
         "method": method.name,
-        "against": versus.against if versus else None,
+        "against": versus.against,
         "n": report.problems,
-        "difference": 100 * versus.difference.value if versus else None,
-        "interval": interval(versus.difference, "{:+.1f}", 100) if versus else None,
-        "p": versus.p if versus else None,
-        "p_holm": versus.p_holm if versus else None,
+        "difference": 100 * versus.difference.value,
+        "interval": interval(versus.difference, "{:+.1f}", 100),
+        "p": versus.p,
+        "p_holm": versus.p_holm,
         "note": ", ".join(notes) or "none",
-        "shown": f"{100 * versus.difference.value:+.1f}{' !' if notes else ''}".replace("-", "−") if versus else None,
+        "shown": f"{100 * versus.difference.value:+.1f}{' !' if notes else ''}".replace("-", "−"),
     }

@@ -1,4 +1,4 @@
-"""Where a method and the baseline part: the list of problems, two answers side by side, and the gate's decisions in one of them."""
+"""Problems on which a method and the baseline differ: the list, two answers side by side, and the gate's decisions in one of them."""
 
 import streamlit as st
 from streamlit import column_config as cc
@@ -19,7 +19,7 @@ _TABLE = "evaluate_flips"
 
 
 def flip_views(facts: RunFacts, evaluation: EvaluationFacts) -> None:
-    """Choose a method, then a problem, then look at both answers."""
+    """Choices of a method and a problem, and both answers to it."""
     st.markdown("**Flips**")
     names = [name for name, method in evaluation.methods.items() if method.versus]
     if not names:
@@ -42,7 +42,7 @@ def _outcome(evaluation: EvaluationFacts, method: str) -> list[str]:
         selection_mode="multi",
         format_func=lambda name: f"{name} {counts.get(name, 0)}",
         key="evaluate_outcomes",
-        help="Problems that the method turned right, turned wrong, or left as they were. None chosen shows all.",
+        help="Won: the method was right and the baseline wrong; lost: the reverse; tied: neither. None chosen shows all.",
     )
 
 
@@ -56,7 +56,9 @@ def _choose_problem(evaluation: EvaluationFacts, method: str, outcome: list[str]
     alt, height = f"Problems that {method} won, lost and tied", "content" if len(table) < 8 else 300
     data_table(table, FLIP_COLUMNS, alt, key=_TABLE, height=height, clicked=choose_row)
     stale = (
-        "" if len(whole) == evaluation.report.problems else " The report is of other answers than are there now: call the command again."
+        ""
+        if len(whole) == evaluation.report.problems
+        else " The answers have changed since the report was written: call the command again."
     )
     st.caption(f"n = {len(table)} of {len(whole)} problems. Click a row for its two answers.{stale}")
     return session.choose_one(session.ANSWERED, "Problem", list(whole["problem"]), width=420) if len(whole) else None
@@ -83,10 +85,10 @@ def _answers(facts: RunFacts, evaluation: EvaluationFacts, method: str, problem:
 
 def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace: Trace | None) -> None:
     if trace is None:
-        st.caption(plain(f"{method} does not go step by step: there are no decisions to show."))
+        st.caption(plain(f"{method} does not decode step by step, so there are no decisions to show."))
         return
-    with st.expander(plain(f"What {method} did at every step of this answer"), expanded=True):
-        if flips.has_gate(trace):
+    with st.expander(plain(f"Decisions of {method} at each step of this answer"), expanded=True):
+        if any(step.evidence.retrieved for step in trace.steps):
             gate = gate_of(evaluation.spec, method)
             answer = replay_answer(trace, gate, gate, seed=facts.config.seed)
             answer_margins(facts, trace, answer)
@@ -95,26 +97,26 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
             return
         steps = step_table(trace)[["m", "chosen", "alpha", "tokens", "reason"]]
         data_table(steps, STEP_COLUMNS, "Steps of the answer")
-        st.caption("Nothing was retrieved: this method does not ask the gate, or its library is empty.")
+        st.caption("Nothing was retrieved: this method does not use the gate, or its library is empty.")
 
 
 def _answer(answer: Answer) -> None:
-    right = answer.verdict is not None and answer.verdict.correct
+    grade = {None: "not graded", True: "right", False: "wrong"}[answer.verdict and answer.verdict.correct]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(answer.method)}**")
-        st.badge("right" if right else "wrong" if answer.verdict else "not graded", color="green" if right else "gray")
+        st.badge(grade, color="green" if grade == "right" else "gray")
     text_strip(flips.answer_segments(answer), key=f"flip_{answer.method}_{answer.problem_id}_{answer.seed}", height=340)
     st.caption(plain(flips.verdict_line(answer)))
     st.caption(plain(flips.answer_facts(answer)))
 
 
 FLIP_COLUMNS: Columns = {
-    "outcome": cc.TextColumn("outcome", help="Of the method, against the baseline.", width=66),
+    "outcome": cc.TextColumn("outcome", help="Of the method against the baseline.", width=66),
     "problem": cc.TextColumn("problem", width=220),
     "baseline right": cc.TextColumn("base right", help="Whether the baseline was right (several seeds: how often).", width=76),
     "method right": cc.TextColumn("method right", help="Whether the method was right (several seeds: how often).", width=88),
-    "baseline answer": cc.TextColumn("base answer", help="What grading extracted from its first answer.", width=86),
-    "method answer": cc.TextColumn("method answer", help="What grading extracted from its first answer.", width=98),
+    "baseline answer": cc.TextColumn("base answer", help="Final answer extracted from its first answer text.", width=86),
+    "method answer": cc.TextColumn("method answer", help="Final answer extracted from its first answer text.", width=98),
     "gold": cc.TextColumn("gold", width=60),
     "baseline tokens": number_column("base tokens", "%.0f", "Committed and probe tokens.", width=84),
     "method tokens": number_column("method tokens", "%.0f", "Committed and probe tokens.", width=98),
