@@ -42,7 +42,7 @@ def test_starred_actions_are_exported_as_a_readable_archive(starred: tuple[Watch
     box.click()
     box.fill("Starred")
     box.press("Enter")
-    expect(page.get_by_text("2 of 7 actions leave, 4 entries")).to_be_visible()
+    expect(page.get_by_text("2 of 7 actions are exported, 4 entries")).to_be_visible()
     page.get_by_role("button", name="llama.cpp", exact=True).click()
     page.get_by_role("tab", name="llama.cpp").click()
     expect(page.get_by_text("the vector is added at every token, prompt included")).to_be_visible()
@@ -58,7 +58,7 @@ def test_starred_actions_are_exported_as_a_readable_archive(starred: tuple[Watch
     table = page.locator('[class*="st-key-export_table"] canvas').first.bounding_box()
     assert table is not None
     page.mouse.click(table["x"] + 18, table["y"] + ROW * 3.5)
-    expect(page.get_by_text("1 of 7 actions leave, 2 entries")).to_be_visible()
+    expect(page.get_by_text("1 of 7 actions are exported, 2 entries")).to_be_visible()
     expect(page).to_have_url(re.compile(r"[?&]only=ids%3Ap0002c(&|$)"))
     expect(page).to_have_url(re.compile(r"[?&]targets=bundle%2Cgguf(&|$)"))
     watched.check()

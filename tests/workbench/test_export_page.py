@@ -43,14 +43,14 @@ def said(run: Run, library: str = "curated", only: str | None = None) -> dict[st
     return {caution.text: caution.grave for caution in plan.cautions(bundle, RunFacts(run), Curation.open(run))}
 
 
-def leaving(app) -> list[str]:
+def exported(app) -> list[str]:
     table = app.dataframe[0].value
-    return list(table["entry"][table["leaves"]])
+    return list(table["entry"][table["exported"]])
 
 
 def test_what_is_written_is_what_the_command_writes(run, store, open_page, tmp_path):
     app = clean(open_page("export", only="starred", targets=EVERY))
-    assert leaving(app) == ["p0001c", "p0002c"] and "2 of 7 actions leave, 4 entries" in texts(app)
+    assert exported(app) == ["p0001c", "p0002c"] and "2 of 7 actions are exported, 4 entries" in texts(app)
     commands = [code.value for code in app.code if code.value.startswith("stir export ")]
     assert len(commands) == 4 and all(command.endswith("--only starred") for command in commands)
     app.button(key="export_write_bundle").click().run()
@@ -79,7 +79,7 @@ def test_a_folder_of_somebody_elses_is_never_written_over(run, store, open_page)
     assert not app.exception and "holds other files" in app.error[0].value and (folder / "mine.txt").read_text() == "kept"
     name = next(field for field in app.text_input if field.label == "Name")
     name.set_value("../../etc").run()
-    assert len(app.error) == 1 and "no name for a folder" in app.error[0].value and not app.exception
+    assert len(app.error) == 1 and "no folder name" in app.error[0].value and not app.exception
     assert not any("../" in code.value for code in app.code)
 
 
@@ -95,15 +95,15 @@ def test_block_0_is_refused_for_llama_cpp_and_for_nothing_else(store, open_page,
 
 def test_links_hold_library_actions_and_targets(run, open_page):
     app = clean(open_page("export", library="basis", targets="gguf"))
-    assert "--library basis" in app.code[1].value and "--to gguf" in app.code[1].value and len(leaving(app)) == 7
-    assert "choose within the curated library only" in texts(app)
+    assert "--library basis" in app.code[1].value and "--to gguf" in app.code[1].value and len(exported(app)) == 7
+    assert "Only the curated library can be narrowed" in texts(app)
     app = clean(open_page("export", only="ids:p0004c,p0002c", targets="easysteer,nonsense"))
-    assert leaving(app) == ["p0002c", "p0004c"] and app.code[1].value.endswith("--only ids:p0004c,p0002c")
+    assert exported(app) == ["p0002c", "p0004c"] and app.code[1].value.endswith("--only ids:p0004c,p0002c")
     assert app.selectbox(key="only").value == "ids:p0004c,p0002c" and app.session_state["targets"] == ["easysteer"]
-    table = next(element for element in app.main.dataframe if "leaves" in element.value)
+    table = next(element for element in app.main.dataframe if "exported" in element.value)
     assert app.session_state[table.proto.id.split("-")[-1]]["selection"]["rows"] == [3, 2]  # ticked again, though nobody clicked
     app = clean(open_page("export", only="tag:no such", targets="none"))
-    assert "asks for tag:no such" in texts(app) and len(leaving(app)) == 7 and "No target is chosen" in texts(app)
+    assert "asks for tag:no such" in texts(app) and len(exported(app)) == 7 and "No target is chosen" in texts(app)
     assert open_page("export", only="ids:p9999c,p0002c").selectbox(key="only").value == "all"
 
 
@@ -144,7 +144,7 @@ def test_certificates_of_a_written_bundle_are_shown_and_edited_ones_refused(run,
     app = clean(open_page("export"))
     assert "was changed after it was made" in texts(app) and not any("injected" in frame.value for frame in app.dataframe)
     Curation.open(run).add(make_edit("exclude", ["p0005c"], who="a", when=WHEN))
-    assert "is another one" in texts(clean(open_page("export"))), "the bundle of before the exclusion still lies there"
+    assert "is another one" in texts(clean(open_page("export"))), "the bundle from before the exclusion is still there"
 
 
 def test_a_table_of_certificates_says_what_was_not_compared(run, tmp_path):
@@ -171,14 +171,14 @@ def test_cautions_are_those_of_this_library(run):
     found = said(run)
     assert (
         any(text.startswith("No measured effect: ") for text in found)
-        and found["No causal study measured what single actions do."] is False
+        and found["No causal study measured the effect of single actions."] is False
     )
     assert found["2 actions flagged by the controls, mostly length: p0001c, p0004c."] is True
     assert any(text.startswith("Made with a quantised copy") for text in found)
     only = said(run, only="ids:p0000c")
     assert not any("mostly length" in text for text in only)
     assert "3 edits of the Curate page are not in it: the basis library is as it was made." in said(run, "basis")
-    assert said(run, "all")["6 entries at the last control point, which retrieval never asks for."] is False
+    assert said(run, "all")["6 entries at the last control point, where nothing is ever retrieved."] is False
     report = make_fake_causal(run)
     verdicts = {found.entry_id: found.verdict for found in report.actions}
     (run.work / "causal" / "advantages.jsonl").write_text("".join(found.model_dump_json() + "\n" for found in report.actions))
@@ -215,7 +215,7 @@ def test_names_are_plain_whatever_the_run_and_the_tag_are_called(run_name, only,
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-rf", "a b", "x" * 61, "ü"])
 def test_other_names_are_refused(name):
-    assert "no name for a folder" in (plan.refused_name(name) or "")
+    assert "no folder name" in (plan.refused_name(name) or "")
 
 
 def test_ticked_rows_are_a_choice_and_no_row_is_all_of_them():

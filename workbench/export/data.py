@@ -1,9 +1,9 @@
-"""The Export page's data: what leaves and what to beware of, certificates, and how a target is served."""
+"""The Export page's data: choice of actions, cautions, file names, certificates, and the code that uses an export."""
 
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,118 +21,106 @@ from workbench.shared import confounds
 from workbench.shared.facts import RunFacts
 
 ALL, STARRED, TAG, IDS = "all", "starred", "tag:", "ids:"
-"""How a choice of actions is written in an address; but for ``all``, also how ``stir export --only`` takes it."""
+"""How a choice of actions is written in the address and, except for ``all``, in ``stir export --only``."""
 MOST_TICKED = 200
-"""An address holds no more ids than that with comfort; tags hold any number."""
+"""Most ids in an address, which would get too long with more; a tag holds any number."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 _FLAGGED = {confounds.MOSTLY_LENGTH: "mostly length", confounds.LABELS_DO_NOT_MATTER: "as long an action with shuffled labels"}
 
 
 class Caution(NamedTuple):
-    """One thing to know before a library leaves."""
+    """One thing to know before a library is exported."""
 
     grave: bool
-    """It may make the export useless or misleading, rather than being good to know."""
+    """The export may be useless or misleading; otherwise this is only good to know."""
     text: str
 
 
 def choices(curation: Curation, ticked: str | None, known: Sequence[str]) -> dict[str, str]:
-    """Choices of actions with their words. ``ticked`` is one of single ids, offered where all of them are known."""
-    standing = curation.state
-    found = {ALL: "All actions", STARRED: f"Starred only ({len(standing.starred())})"}
-    found |= {f"{TAG}{tag}": f"Tag {tag} ({len(standing.tagged(tag))})" for tag in standing.tags()}
+    """Labels of the choices of actions. ``ticked``, a choice of single ids, is offered if all of them are ``known``."""
+    state = curation.state
+    labels = {ALL: "All actions", STARRED: f"Starred only ({len(state.starred())})"}
+    labels |= {f"{TAG}{tag}": f"Tag {tag} ({len(state.tagged(tag))})" for tag in state.tags()}
     if ticked and (ids := ids_of(ticked)) and set(ids) <= set(known):
-        found[ticked] = f"Ticked rows ({len(ids)})"
-    return found
+        labels[ticked] = f"Ticked rows ({len(ids)})"
+    return labels
 
 
 def ids_of(choice: str) -> tuple[str, ...]:
-    """The single ids that a choice names; none where it names a star or a tag."""
+    """The ids that a choice lists; empty for all, starred or a tag."""
     return tuple(choice.removeprefix(IDS).split(",")) if choice.startswith(IDS) and choice != IDS else ()
 
 
 def choice_of(ids: Sequence[str]) -> str:
-    """The choice of these rows; no row is all of them."""
+    """The choice of these ids; no id means all actions."""
     return IDS + ",".join(ids) if ids else ALL
 
 
 def cautions(bundle: Bundle, facts: RunFacts, curation: Curation) -> list[Caution]:
-    """Everything to know about this library before it leaves, the grave first. What single targets lose is not in it."""
-    found = [*_stale(facts), *(Caution(True, _sentence(note)) for note in bundle.manifest.notes), *_measured(bundle)]
-    found += [*_causal(bundle, facts), *_controls(bundle, facts), *_judged(bundle, curation)]
-    return sorted(found, key=lambda caution: not caution.grave)
+    """Everything to know about this library before it is exported, grave cautions first; the losses of single targets are not included."""
+    every = [*_stale(facts), *(Caution(True, _sentence(note)) for note in bundle.manifest.notes), *_measured(bundle)]
+    every += [*_causal(bundle, facts), *_controls(bundle, facts), *_judged(bundle, curation)]
+    return sorted(every, key=lambda caution: not caution.grave)
 
 
-def _stale(facts: RunFacts) -> list[Caution]:
-    found = []
+def _stale(facts: RunFacts) -> Iterator[Caution]:
     for stage in ("actions", "basis"):
         if facts.run.finished(stage):
             try:
                 check_fresh(facts.run, stage)
             except StoreError as error:
-                found.append(Caution(True, _sentence(str(error))))
-    return found
+                yield Caution(True, _sentence(str(error)))
 
 
-def _measured(bundle: Bundle) -> list[Caution]:
+def _measured(bundle: Bundle) -> Iterator[Caution]:
     summary = bundle.evaluation
     if not summary.evaluated:
-        return [Caution(True, f"No measured effect: {summary.reason}.")]
-    own = [each.label for each in summary.evaluations if each.same_library]
-    if own:
-        return []
-    named = ", ".join(each.label for each in summary.evaluations)
-    return [Caution(True, f"The effect of this very library was not measured: {named} evaluated another library of the run.")]
+        yield Caution(True, f"No measured effect: {summary.reason}.")
+    elif not any(each.same_library for each in summary.evaluations):
+        named = ", ".join(each.label for each in summary.evaluations)
+        yield Caution(True, f"The effect of this very library was not measured: {named} evaluated another library of the run.")
 
 
-def _causal(bundle: Bundle, facts: RunFacts) -> list[Caution]:
+def _causal(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
     ids = [entry.id for entry in bundle.entries if entry.kind == "corrective"]
     measured = facts.advantages
     if not measured:
-        return [Caution(False, "No causal study measured what single actions do.")]
-    by = {word: [id_ for id_ in ids if id_ in measured and measured[id_].verdict == word] for word in ("harms", "no effect seen")}
-    found = []
-    if harms := by["harms"]:
-        found.append(Caution(True, f"{_count(harms)} measured to harm: {_named(harms)}."))
-    if nothing := by["no effect seen"]:
-        found.append(Caution(True, f"{_count(nothing)} measured without an effect that can be told from 0: {_named(nothing)}."))
+        yield Caution(False, "No causal study measured the effect of single actions.")
+        return
+    texts = {"harms": "measured to harm", "no effect seen": "measured without an effect distinguishable from 0"}
+    for verdict, text in texts.items():
+        if hit := [id_ for id_ in ids if id_ in measured and measured[id_].verdict == verdict]:
+            yield Caution(True, f"{_count(hit)} {text}: {_named(hit)}.")
     if untried := [id_ for id_ in ids if id_ not in measured]:
-        found.append(Caution(False, f"{_count(untried)} not tried in the causal study."))
-    return found
+        yield Caution(False, f"{_count(untried)} not tried in the causal study.")
 
 
-def _controls(bundle: Bundle, facts: RunFacts) -> list[Caution]:
+def _controls(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
     mined = {origin.entry_id: origin.members or (origin.entry_id,) for origin in bundle.origins}
     ids = [entry.id for entry in bundle.entries if entry.kind == "corrective"]
     if not facts.controls:
-        return [Caution(False, "This run was made before controls were measured: length and chance are not excluded for any action.")]
-    found = []
-    for flag, words in _FLAGGED.items():
+        yield Caution(False, "This run was made before controls were measured: length and chance are not excluded for any action.")
+        return
+    for flag, text in _FLAGGED.items():
         hit = [id_ for id_ in ids if any(flag in confounds.flags(facts.controls[m]) for m in mined[id_] if m in facts.controls)]
         if hit:
-            found.append(Caution(True, f"{_count(hit)} flagged by the controls, {words}: {_named(hit)}."))
-    unknown = [id_ for id_ in ids if all(confounds.verdict(facts.controls.get(m)) == "cannot tell" for m in mined[id_])]
-    if unknown:
-        found.append(Caution(False, f"{_count(unknown)} with too few rollouts for the controls to tell anything."))
-    return found
+            yield Caution(True, f"{_count(hit)} flagged by the controls, {text}: {_named(hit)}.")
+    if unknown := [id_ for id_ in ids if all(confounds.verdict(facts.controls.get(m)) == "cannot tell" for m in mined[id_])]:
+        yield Caution(False, f"{_count(unknown)} with too few rollouts for the controls to tell anything.")
 
 
-def _judged(bundle: Bundle, curation: Curation) -> list[Caution]:
-    found = []
-    origin, standing = bundle.manifest.provenance, curation.state
+def _judged(bundle: Bundle, curation: Curation) -> Iterator[Caution]:
+    library = bundle.manifest.provenance.library
     if curation.strangers:
-        found.append(Caution(True, f"{len(curation.strangers)} edits were made on other entries than the run has now and do not apply."))
-    if origin.library == "curated" and not len(curation):
-        found.append(Caution(False, "Nothing is curated in this run yet: its curated library is the control basis as selection left it."))
-    if origin.library != "curated" and len(curation):
-        found.append(
-            Caution(True, f"{len(curation)} edits of the Curate page are not in it: the {origin.library} library is as it was made.")
-        )
-    if len(curation) and not standing.starred():
-        found.append(Caution(False, "Nothing is starred."))
-    if deaf := [entry.id for entry in bundle.entries if not entry.reachable]:
-        found.append(Caution(False, f"{_count(deaf, 'entry', 'entries')} at the last control point, which retrieval never asks for."))
-    return found
+        yield Caution(True, f"{len(curation.strangers)} edits were made on other entries than the run has now and do not apply.")
+    if library == "curated" and not len(curation):
+        yield Caution(False, "Nothing is curated in this run yet: its curated library is the control basis as selection left it.")
+    if library != "curated" and len(curation):
+        yield Caution(True, f"{len(curation)} edits of the Curate page are not in it: the {library} library is as it was made.")
+    if len(curation) and not curation.state.starred():
+        yield Caution(False, "Nothing is starred.")
+    if unreachable := [entry.id for entry in bundle.entries if not entry.reachable]:
+        yield Caution(False, f"{_count(unreachable, 'entry', 'entries')} at the last control point, where nothing is ever retrieved.")
 
 
 def _count(ids: Sequence[str], one: str = "action", many: str = "actions") -> str:
@@ -147,78 +135,67 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def actions_leaving(actions: pd.DataFrame, library: Bundle, leaving: Bundle) -> pd.DataFrame:
-    """The actions of a library with a column ``leaves``: whether they are among those that go out.
+def exported_actions(actions: pd.DataFrame, library: Bundle, bundle: Bundle) -> pd.DataFrame:
+    """The actions of a library, with a column ``exported``: whether they are exported.
 
     Args:
-        actions: entries with what was judged of them (see ``curation_table``).
+        actions: entries with their judgements (see ``curation_table``).
     """
-    rank = {entry.id: i for i, entry in enumerate(library.entries) if entry.kind == "corrective"}
-    out = {entry.id for entry in leaving.entries}
-    table = actions.drop(columns=["kind", "library"]).set_index("entry").loc[list(rank)].reset_index()
+    ids = [entry.id for entry in library.entries if entry.kind == "corrective"]
+    table = actions.drop(columns=["kind", "library"]).set_index("entry").loc[ids].reset_index()
     table = table.drop(columns=[name for name in ("star", "tags", "name", "note") if not table[name].astype(bool).any()])
-    table.insert(1, "leaves", table["entry"].isin(list(out)))
+    table.insert(1, "exported", table["entry"].isin([entry.id for entry in bundle.entries]))
     return table
 
 
 def file_table(files: Mapping[str, FileFact]) -> pd.DataFrame:
-    """Every file with its size in bytes and its hash."""
+    """One row a file: name, size in bytes, SHA-256."""
     return pd.DataFrame([(name, fact.size, fact.sha256) for name, fact in sorted(files.items())], columns=["file", "bytes", "sha256"])
 
 
 def default_name(run: str, library: str, only: str | None) -> str:
-    """A folder's name for the choice, of plain characters."""
-    part = {None: "", STARRED: "-starred"}.get(only, "")
-    if only is not None and only.startswith(TAG):
-        part = f"-{only.removeprefix(TAG)}"
-    elif only is not None and only.startswith(IDS):
+    """A folder name for the choice, of plain characters and at most 60."""
+    part = f"-{only.removeprefix(TAG)}" if only else ""
+    if ids_of(only or ""):
         part = "-picked"
     name = re.sub(r"-*[^A-Za-z0-9_-]+-*", "-", f"{run}-{library}{part}").strip("-")
     return name[:60]
 
 
 def refused_name(name: str) -> str | None:
-    """Why a folder cannot have this name; ``None`` where it can. A page takes no paths."""
+    """Why a folder name is refused, in one line; ``None`` if it is accepted. A page takes no paths."""
     if _NAME.fullmatch(name):
         return None
-    return f"{name[:80]!r} is no name for a folder: 1 to 60 letters, digits, dots, dashes and underscores, not beginning with a dot or dash"
+    return f"{name[:80]!r} is no folder name: take 1 to 60 letters, digits, dots, dashes and underscores, beginning with no dot or dash"
 
 
 def certificate_table(certificates: Iterable[tuple[Certificate, float]]) -> pd.DataFrame:
-    """One row a certificate; each comes with when its file was written (seconds since 1970). What was not compared is empty."""
-    return pd.DataFrame([_row(each, when) for each, when in certificates], columns=list(COLUMNS))
-
-
-COLUMNS = (
-    *("target", "passed", "written", "prompts", "same", "decisions", "injected"),
-    *("logits", "logprob", "score", "cosine", "correlation", "against"),
-)
-
-
-def _row(found: Certificate, when: float) -> tuple[object, ...]:
-    worst = found.worst
-    return (
-        found.target,
-        found.passed,
-        datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M"),
-        len(found.prompts),
-        sum(prompt.same for prompt in found.prompts),
-        sum(len(prompt.decisions) for prompt in found.prompts),
-        found.injected,
-        worst.logits,
-        worst.logprob,
-        worst.score,
-        worst.cosine,
-        min((vector.correlation for vector in found.vectors), default=None),
-        found.reference,
+    """One row a certificate; each comes with the time at which its file was written (seconds since 1970). Empty: was not compared."""
+    return pd.DataFrame(
+        {
+            "target": certificate.target,
+            "passed": certificate.passed,
+            "written": datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M"),
+            "prompts": len(certificate.prompts),
+            "same": sum(prompt.same for prompt in certificate.prompts),
+            "decisions": sum(len(prompt.decisions) for prompt in certificate.prompts),
+            "injected": certificate.injected,
+            **{name: getattr(certificate.worst, name) for name in DIFFERENCES},
+            "correlation": min((vector.correlation for vector in certificate.vectors), default=None),
+            "against": certificate.reference,
+        }
+        for certificate, written in certificates
     )
 
+
+DIFFERENCES = ("logits", "logprob", "score", "cosine")
+"""Numbers of which a certificate keeps the largest difference."""
 
 QUESTION = "A farmer has 12 cows and sells 5. How many are left?"
 
 
 class Snippet(NamedTuple):
-    """Something to copy."""
+    """Code to copy."""
 
     title: str
     text: str
@@ -226,7 +203,7 @@ class Snippet(NamedTuple):
 
 
 def snippets(target: str, bundle: Bundle, folder: Path) -> list[Snippet]:
-    """What a target's user types, for the export at ``folder``; nothing is known of a target that was added."""
+    """Commands and code that use the export at ``folder``; empty for a target that was registered by a plugin."""
     known = {"bundle": _bundle, "published": _published, "easysteer": _easysteer, "gguf": _gguf}
     return known[target](bundle, folder) if target in known else []
 
@@ -249,8 +226,8 @@ steered = SteeredModel.load({json.dumps(str(folder))})
 print(answer.text, [decision.chosen for decision in answer.decisions])"""
     return [
         Snippet("Check it, then serve it at an OpenAI-compatible address", f"stir import {where}\nstir serve {where}"),
-        Snippet("Ask the server; messages go as they are, without the task's template", client, "python"),
-        Snippet("Or steer in your own process; a question goes into the task's template", runtime, "python"),
+        Snippet("Ask the server; messages are sent as they are, without the task's template", client, "python"),
+        Snippet("Or steer in your own process; the question is put into the task's template", runtime, "python"),
         Snippet("Upload it (HF_TOKEN; private unless you add --public)", f"stir push {where} NAME/REPO"),
     ]
 
@@ -259,8 +236,8 @@ def _published(bundle: Bundle, folder: Path) -> list[Snippet]:
     where = shlex.quote(str(folder))
     back = f"stir import {where}\nstir import {where} --like RUN --out BUNDLE"
     return [
-        Snippet("The controller reads paths relative to the folder: run it from inside", f"cd {where} && head -n 1 memory/entries.jsonl"),
-        Snippet("And back: check it, or make a bundle of it on your word that the model is that of RUN", back),
+        Snippet("The controller reads relative paths: run it inside the folder", f"cd {where} && head -n 1 memory/entries.jsonl"),
+        Snippet("Import it again: check it, or make a bundle of it (you vouch that its model is that of RUN)", back),
     ]
 
 
@@ -281,7 +258,7 @@ reply = client.chat.completions.create(
 print(reply.choices[0].message.content)"""
     return [
         Snippet("Serve the model", f"vllm serve {shlex.quote(base)} --enable-steer-vector --steer-algorithms direct"),
-        Snippet("Send a spec with a request: mean.json acts at every token, an action-*.json at the prompt's last", client, "python"),
+        Snippet("Send a spec with a request: mean.json acts at every token, action-*.json at the prompt's last token", client, "python"),
     ]
 
 
@@ -289,6 +266,4 @@ def _gguf(bundle: Bundle, folder: Path) -> list[Snippet]:
     file = shlex.quote(str(folder / MEAN))
     nominal = mean_scale(bundle)
     line = f"llama-cli -m MODEL.gguf --control-vector-scaled {file} {nominal / 4:.2g} -p {shlex.quote(QUESTION)}"
-    return [
-        Snippet(f"The mean of the actions, at every token; begin low: the gate's own strength is {nominal:.2g}, for one token a step", line)
-    ]
+    return [Snippet(f"Mean of the actions at every token; start low: the gate injects {nominal:.2g}, at one token a step", line)]

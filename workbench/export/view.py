@@ -1,4 +1,4 @@
-"""The Export page's upper half: which library and actions leave, what to know before, and what the bundle says of itself."""
+"""The Export page's choice of library and actions, the cautions, and the bundle's manifest and card."""
 
 import hashlib
 from typing import NamedTuple
@@ -20,54 +20,58 @@ from workbench.shared.text import plain
 from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
 
 _TICKED = "export_ticked"
-"""The choice that ticking made, and the table that it was made in: that table stays, every other choice gets a fresh one."""
+"""Session key of the choice made by ticking rows, and of its table: that table keeps its widget; any other choice gets a new one."""
 _COLUMNS: Columns = {
     **ACTION_COLUMNS,
     "entry": cc.TextColumn("entry", help="Pair number and c; x and a digest: a merged one.", pinned=True, width=92),
-    "leaves": cc.CheckboxColumn("leaves", help="Among the actions that go out, with the null entry of its pair.", width=56),
+    "exported": cc.CheckboxColumn("exported", help="Whether the action is exported, together with the null entry of its pair.", width=66),
     **JUDGED_COLUMNS,
 }
 
 
 class Choice(NamedTuple):
-    """What is to leave, and for what."""
+    """The library, actions and targets that are chosen."""
 
     library: str
     only: str | None
-    """Of the curated library: ``starred``, ``tag:NAME`` or ``ids:A,B``; ``None``: all of it."""
+    """``starred``, ``tag:NAME`` or ``ids:A,B`` of the curated library; ``None``: all actions."""
     targets: tuple[str, ...]
     whole: Bundle
-    """The library that is chosen from."""
+    """The whole library that the actions are chosen from."""
     curation: Curation
 
 
 def choose_library(facts: RunFacts) -> Choice:
-    """Library, actions and targets; the address holds all three."""
+    """The choices of library, actions and targets; the address holds all three."""
     curation = Curation.open(facts.run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offered = [name for name in LIBRARY_KINDS if name == "all" or "basis" in facts.stages]
         library = session.choose_short(session.LIBRARY, "Library", offered, format_func=LIBRARIES.__getitem__)
         whole = shipping.prepared(facts, curation, library, None)
-        words = {plan.ALL: "All actions"}
+        labels = {plan.ALL: "All actions"}
+        linked = session.chosen(session.ONLY)
         if library == "curated":
-            words = plan.choices(curation, session.chosen(session.ONLY), [entry.id for entry in whole.entries])
-        asked = session.chosen(session.ONLY)
-        only = session.choose_one(session.ONLY, "Actions", list(words), format_func=lambda each: words.get(each, each), width=240)
-        named = session.choose_several(
+            labels = plan.choices(curation, linked, [entry.id for entry in whole.entries])
+        only = session.choose_one(session.ONLY, "Actions", list(labels), format_func=lambda each: labels.get(each, each), width=240)
+        targets = session.choose_several(
             session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: TARGETS[each].title
         )
-    if library == "curated" and asked and asked not in words:
-        st.warning(plain(f"The link asks for {asked[:80]}, which this library does not have: all of its actions are shown."))
+    if library == "curated" and linked and linked not in labels:
+        st.warning(plain(f"The link asks for {linked[:80]}, which this library does not have: all of its actions are shown."))
     if library != "curated":
-        st.caption("Stars, tags and single rows choose within the curated library only.")
-    return Choice(library, None if only == plan.ALL else only, named, whole, curation)
+        st.caption("Only the curated library can be narrowed by stars, tags or single rows.")
+    return Choice(library, None if only == plan.ALL else only, targets, whole, curation)
 
 
 def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
-    """The library's actions, to be ticked where it is the curated one; gives what leaves. A choice of nothing ends the page."""
-    made = shipping.prepared(facts, choice.curation, choice.library, choice.only)
+    """Show the library's actions (with boxes to tick for the curated one) and return the bundle of the chosen ones.
+
+    Raises:
+        StirError: the choice holds no action.
+    """
+    bundle = shipping.prepared(facts, choice.curation, choice.library, choice.only)
     judged = curation_table(all_entries(facts), facts, choice.curation.state)
-    table = plan.actions_leaving(judged, choice.whole, made)
+    table = plan.exported_actions(judged, choice.whole, bundle)
     ids = [str(id_) for id_ in table["entry"]]
     key = _key(choice, ids)
 
@@ -80,19 +84,19 @@ def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
     data_table(
         table,
         _COLUMNS,
-        "Actions of the library, and which of them leave",
+        "Actions of the library, and which of them are exported",
         key=key,
         height=300 if len(table) > 8 else "auto",
         clicked=lambda row: session.point_at(session.ACTION, ids[row]),
         ticked=choose_rows if choice.library == "curated" else None,
         ticks=[ids.index(id_) for id_ in chosen if id_ in ids],
     )
-    hint = " Tick rows to send these alone." if choice.library == "curated" else ""
+    hint = " Tick rows to export these alone." if choice.library == "curated" else ""
     if len(chosen) == plan.MOST_TICKED:
-        hint = f" No more than {plan.MOST_TICKED} rows are taken: give the others a tag on the Curate page."
-    manifest = made.manifest
-    st.caption(f"{manifest.n_actions} of {len(table)} actions leave, {manifest.n_entries} entries with their null entries.{hint}")
-    return made
+        hint = f" At most {plan.MOST_TICKED} rows can be ticked: for more, give them a tag on the Curate page."
+    manifest = bundle.manifest
+    st.caption(f"{manifest.n_actions} of {len(table)} actions are exported, {manifest.n_entries} entries with their null entries.{hint}")
+    return bundle
 
 
 def _key(choice: Choice, ids: list[str]) -> str:
@@ -103,24 +107,22 @@ def _key(choice: Choice, ids: list[str]) -> str:
     return f"export_table_{rows}_{hashlib.sha256((choice.only or '').encode()).hexdigest()[:8]}"
 
 
-def cautions_view(facts: RunFacts, choice: Choice, made: Bundle) -> None:
-    """What to know before it leaves, whatever the target."""
-    found = plan.cautions(made, facts, choice.curation)
-    if grave := [caution.text for caution in found if caution.grave]:
-        st.warning("**Before it leaves**\n\n" + "\n".join(f"- {plain(text)}" for text in grave))
-    if others := [caution.text for caution in found if not caution.grave]:
+def cautions_view(facts: RunFacts, choice: Choice, bundle: Bundle) -> None:
+    """Cautions that hold for every target."""
+    cautions = plan.cautions(bundle, facts, choice.curation)
+    if grave := [caution.text for caution in cautions if caution.grave]:
+        st.warning("**Before you export**\n\n" + "\n".join(f"- {plain(text)}" for text in grave))
+    if others := [caution.text for caution in cautions if not caution.grave]:
         st.caption(plain(" · ".join(text.removesuffix(".") for text in others)))
 
 
-def contents(made: Bundle) -> None:
-    """Manifest and card, as they will stand in the bundle."""
-    manifest = made.manifest
+def contents(bundle: Bundle) -> None:
+    """Manifest and model card of the bundle."""
+    manifest = bundle.manifest
     where = f"{manifest.base_model or manifest.model.name}, block {', '.join(map(str, manifest.layers))}"
-    st.markdown(
-        f"**What the bundle says of itself** · {plain(f'{manifest.digest} · {where} · weights {manifest.model.weights_sha256[:12]}')}"
-    )
+    st.markdown(f"**Contents of the bundle** · {plain(f'{manifest.digest} · {where} · weights {manifest.model.weights_sha256[:12]}')}")
     left, right = st.columns([1, 1])
     with left, st.expander("manifest.json"):
         st.json(manifest.model_dump_json(), expanded=1)
     with right, st.expander("Model card (README.md)"):
-        st.code(card_text(made.manifest, made.evaluation), language="markdown", wrap_lines=True, height=420)
+        st.code(card_text(bundle.manifest, bundle.evaluation), language="markdown", wrap_lines=True, height=420)

@@ -1,8 +1,7 @@
-"""What the Export page makes through the core, kept in memory by what it was made from; writes below the folder of runs only."""
+"""Bundles, files and archives that the Export page makes, cached by the digests of their sources. Writes below the folder of runs only."""
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,27 +21,28 @@ from workbench.shared import facts as evaluation_facts
 from workbench.shared.facts import RunFacts, run_fingerprint
 
 FOLDER = "exports"
-"""Below the folder of runs; holds no run of its own."""
+"""Folder of exports, below the folder of runs."""
 
 
 class Written(NamedTuple):
-    """A bundle that lies in the folder already."""
+    """A bundle that was written earlier."""
 
     digest: str
+    """Empty if the bundle cannot be read."""
     certificates: tuple[tuple[Certificate, float], ...]
-    """Each with when its file was written (seconds since 1970)."""
+    """Valid certificates, each with the time at which its file was written (seconds since 1970)."""
     refused: tuple[str, ...]
-    """Why others, or the bundle itself, are not believed."""
+    """Why other certificates, or the bundle itself, are refused."""
 
 
 def prepared(facts: RunFacts, curation: Curation, library: str, only: str | None) -> Bundle:
-    """The bundle of a choice, not written anywhere.
+    """The bundle of a choice, in memory only.
 
     Raises:
-        StirError: the choice holds nothing, or the run is damaged.
+        StirError: the choice holds no action, or the run is damaged.
     """
-    found = [evaluation_facts.evaluation_fingerprint(folder) for folder in evaluation_facts.evaluations_of(facts.run).values()]
-    made_from = (run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), *found)
+    evaluations = [evaluation_facts.evaluation_fingerprint(folder) for folder in evaluation_facts.evaluations_of(facts.run).values()]
+    made_from = (run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), *evaluations)
     return _prepared(made_from, library, only, facts.run)
 
 
@@ -51,27 +51,23 @@ def _prepared(made_from: tuple, library: str, only: str | None, _run: Run) -> Bu
     return make_bundle(_run, library, only)
 
 
-def listed(made: Bundle, target: str) -> dict[str, FileFact]:
-    """Sizes and hashes of a target's files; makes the files for it, once, and keeps none."""
-    return _listed(hashlib.sha256(manifest_bytes(made.manifest)).hexdigest(), target, made)
+def listed(bundle: Bundle, target: str) -> dict[str, FileFact]:
+    """Sizes and hashes of a target's files. The files are made once for this and are not kept."""
+    return _listed(hashlib.sha256(manifest_bytes(bundle.manifest)).hexdigest(), target, bundle)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Making the files to measure them ...")
-def _listed(digest: str, target: str, _made: Bundle) -> dict[str, FileFact]:
-    return {name: fact_of(data) for name, data in export_files(_made, target).items()}
+def _listed(digest: str, target: str, _bundle: Bundle) -> dict[str, FileFact]:
+    return {name: fact_of(data) for name, data in export_files(_bundle, target).items()}
 
 
-def archiver(made: Bundle, target: str, folder: Path) -> Callable[[], bytes]:
-    """Makes the target's zip when it is called, in whatever thread; reads nothing but what was shown."""
-    return partial(_archive, made, target, folder.name)
+def archiver(bundle: Bundle, target: str, folder: Path) -> Callable[[], bytes]:
+    """A function that makes the target's zip from the bundle alone, in any thread: the run may have changed by then."""
+    return lambda: archive(folder.name, export_files(bundle, target))
 
 
-def _archive(made: Bundle, target: str, name: str) -> bytes:
-    return archive(name, export_files(made, target))
-
-
-def place(name: str, target: str) -> Path:
-    """Where an export of that name is written.
+def export_folder(name: str, target: str) -> Path:
+    """The folder that an export of that name is written to.
 
     Raises:
         DeployError: not a plain name.
@@ -82,7 +78,7 @@ def place(name: str, target: str) -> Path:
 
 
 def written(folder: Path) -> Written | None:
-    """The bundle that lies at ``folder`` with its certificates; ``None`` where there is none."""
+    """The bundle at ``folder`` with its certificates; ``None`` if there is none."""
     if not is_bundle(folder):
         return None
     stamps = tuple(sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir()))
@@ -95,11 +91,11 @@ def _written(folder: str, stamps: tuple) -> Written:
         bundle = read_bundle(Path(folder))
     except DeployError as error:
         return Written("", (), (str(error),))
-    found, refused = [], []
+    certificates, refused = [], []
     for target in certified_targets(bundle):
         try:
             file = bundle.folder / f"certificate-{target}.json"
-            found.append((read_certificate(bundle, target), file.stat().st_mtime))
+            certificates.append((read_certificate(bundle, target), file.stat().st_mtime))
         except DeployError as error:
             refused.append(str(error))
-    return Written(bundle.manifest.digest, tuple(found), tuple(refused))
+    return Written(bundle.manifest.digest, tuple(certificates), tuple(refused))

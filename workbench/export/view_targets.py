@@ -1,4 +1,4 @@
-"""The Export page's lower half, target by target: what it keeps and loses, its files, download, folder, commands, certificates."""
+"""The Export page's targets: what each keeps and loses, its files, download, folder, commands and certificates."""
 
 import hashlib
 from pathlib import Path
@@ -29,20 +29,22 @@ _FILES: Columns = {
     "sha256": cc.TextColumn("sha256", width=520),
 }
 _CERTIFICATES: Columns = {
-    "written": cc.TextColumn("written (UTC)", help="When its file was written."),
-    "same": cc.NumberColumn("same", help="Prompts on which nothing differed."),
-    "injected": cc.NumberColumn("injected", help="Decisions that injected an action: with none, little was compared."),
+    "written": cc.TextColumn("written (UTC)", help="Time at which its file was written."),
+    "same": cc.NumberColumn("same", help="Prompts without any difference."),
+    "injected": cc.NumberColumn("injected", help="Decisions that injected an action; if there is none, little was compared."),
     **{
-        name: cc.NumberColumn(f"worst {name}", format="%.1e", help="Largest difference seen; empty: could not be compared.")
-        for name in ("logits", "logprob", "score", "cosine")
+        name: cc.NumberColumn(f"worst {name}", format="%.1e", help="Largest difference; empty: could not be compared.")
+        for name in plan.DIFFERENCES
     },
     "correlation": cc.NumberColumn(
-        "least correlation", format="%.4f", help="Of the changes in logits that control vectors make, in the target and here; empty: none."
+        "least correlation",
+        format="%.4f",
+        help="Between the changes in logits that a control vector makes in the target and here; empty: no control vector.",
     ),
 }
 
 
-def targets_view(facts: RunFacts, choice: Choice, made: Bundle) -> None:
+def targets_view(facts: RunFacts, choice: Choice, bundle: Bundle) -> None:
     """A tab for each chosen target."""
     if refused := session.take_state(_REFUSED):
         st.error(plain(refused))
@@ -51,21 +53,22 @@ def targets_view(facts: RunFacts, choice: Choice, made: Bundle) -> None:
     if not choice.targets:
         st.caption("No target is chosen.")
         return
-    stem = _stem(facts, choice)
-    chosen = [target for target in targets_for(made) if target.name in choice.targets]
+    stem = _folder_name(facts, choice)
+    chosen = [target for target in targets_for(bundle) if target.name in choice.targets]
     for tab, target in zip(st.tabs([each.title + (" (refused)" if each.refusal else "") for each in chosen]), chosen, strict=True):
         with tab:
             _kept_and_lost(target)
             if target.refusal:
                 st.warning(plain(target.refusal[:1].upper() + target.refusal[1:] + "."))
                 continue
-            _target(facts, choice, made, target.name, shipping.place(stem, target.name))
+            _target(facts, choice, bundle, target.name, shipping.export_folder(stem, target.name))
 
 
-def _stem(facts: RunFacts, choice: Choice) -> str:
+def _folder_name(facts: RunFacts, choice: Choice) -> str:
+    """The typed name; the default one if it is refused."""
     default = plan.default_name(facts.run.path.name, choice.library, choice.only)
     key = f"export_name_{hashlib.sha256(f'{facts.run.path}|{default}'.encode()).hexdigest()[:12]}"
-    help_ = "Folder and archive are called so, with the target at the end. Folders lie in exports, beside the runs."
+    help_ = "Name of the folder and the archive, to which the target is added. Folders are written to exports, beside the runs."
     typed = (st.text_input("Name", default, key=key, width=360, max_chars=60, help=help_) or "").strip()
     if refused := plan.refused_name(typed):
         st.error(plain(refused))
@@ -79,13 +82,13 @@ def _kept_and_lost(target: ExportTarget) -> None:
     right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in target.lost))
 
 
-def _target(facts: RunFacts, choice: Choice, made: Bundle, target: str, folder: Path) -> None:
-    _files(made, target)
-    there = shipping.written(folder) if target == "bundle" else None
+def _target(facts: RunFacts, choice: Choice, bundle: Bundle, target: str, folder: Path) -> None:
+    _files(bundle, target)
+    earlier = shipping.written(folder) if target == "bundle" else None
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Download (.zip)",
-            shipping.archiver(made, target, folder),
+            shipping.archiver(bundle, target, folder),
             f"{folder.name}.zip",
             "application/zip",
             key=f"export_download_{target}",
@@ -93,62 +96,62 @@ def _target(facts: RunFacts, choice: Choice, made: Bundle, target: str, folder: 
             type="primary",
         )
         st.button(
-            "Write again" if there or (folder / "stir-export.json").is_file() else "Write to a folder",
+            "Write again" if earlier or (folder / "stir-export.json").is_file() else "Write to a folder",
             key=f"export_write_{target}",
             on_click=_write,
-            args=(made, target, folder),
+            args=(bundle, target, folder),
             help=str(folder).replace("_", "\\_"),
         )
-        if there and there.certificates:
-            st.caption("Writing again makes a bundle without the certificates that lie there.", width="content")
-    if there is not None:
-        _certificates(made, folder, there)
+        if earlier and earlier.certificates:
+            st.caption("Writing again makes a bundle without the certificates of the present one.", width="content")
+    if earlier is not None:
+        _certificates(bundle, folder, earlier)
     left, right = st.columns([1, 1])
     with left:
         command_line(export_command(facts.run, target, folder, choice.library, choice.only), "The same on the command line")
         if target == "bundle":
-            _how_to_certify(facts, choice, folder, there)
+            _how_to_certify(facts, choice, folder, earlier)
     with right:
-        for snippet in snippets(target, made, folder):
+        for snippet in snippets(target, bundle, folder):
             st.caption(plain(snippet.title))
             st.code(snippet.text, language=snippet.language, wrap_lines=True)
 
 
-def _files(made: Bundle, target: str) -> None:
-    """Made only when they are looked at: a large library is thousands of files."""
-    held = st.expander("Files with sizes and SHA-256", key=f"export_files_{target}", on_change="rerun")
-    if not held.open:
+def _files(bundle: Bundle, target: str) -> None:
+    """The list of files, made only while it is open: a large library has thousands of files."""
+    section = st.expander("Files with sizes and SHA-256", key=f"export_files_{target}", on_change="rerun")
+    if not section.open:
         return
-    table = plan.file_table(shipping.listed(made, target))
-    with held:
+    table = plan.file_table(shipping.listed(bundle, target))
+    with section:
         data_table(table, _FILES, "Files of the export", height=320 if len(table) > 8 else "auto")
         st.caption(f"{len(table)} files, {table['bytes'].sum() / 1e6:.2f} MB. The zip stores them as they are: equal files, equal bytes.")
 
 
-def _write(made: Bundle, target: str, folder: Path) -> None:
-    """In a callback: a refusal is one line on the page that is drawn after it."""
+def _write(bundle: Bundle, target: str, folder: Path) -> None:
+    """Callback: the outcome is shown on the page that is drawn next."""
     try:
-        export(made, folder, to=target)
+        export(bundle, folder, to=target)
         session.set_state(_DONE, f"Written: {folder}")
     except StirError as error:
         session.set_state(_REFUSED, str(error))
 
 
-def _certificates(made: Bundle, folder: Path, there: shipping.Written) -> None:
-    for line in there.refused:
+def _certificates(bundle: Bundle, folder: Path, earlier: shipping.Written) -> None:
+    for line in earlier.refused:
         st.warning(plain(line))
-    if there.digest not in ("", made.manifest.digest):
-        st.warning(plain(f"The bundle at {folder} is another one ({there.digest}, here {made.manifest.digest}): write it again."))
-    if there.certificates:
-        st.markdown("**Parity certificates of the bundle that lies there**")
-        data_table(certificate_table(there.certificates), _CERTIFICATES, "Parity certificates")
-        if failed := [each.first_difference for each, _ in there.certificates if each.first_difference]:
+    if earlier.digest not in ("", bundle.manifest.digest):
+        st.warning(plain(f"The bundle at {folder} is another one ({earlier.digest}, here {bundle.manifest.digest}): write it again."))
+    if earlier.certificates:
+        st.markdown("**Parity certificates of the written bundle**")
+        data_table(certificate_table(earlier.certificates), _CERTIFICATES, "Parity certificates")
+        if failed := [each.first_difference for each, _ in earlier.certificates if each.first_difference]:
             st.caption(plain(f"First difference: {failed[0]}"))
 
 
-def _how_to_certify(facts: RunFacts, choice: Choice, folder: Path, there: shipping.Written | None) -> None:
-    held = {each.target for each, _ in there.certificates} if there else set()
-    if wanted := [target for target in get_args(Deployment) if target not in held]:
+def _how_to_certify(facts: RunFacts, choice: Choice, folder: Path, earlier: shipping.Written | None) -> None:
+    certified = {each.target for each, _ in earlier.certificates} if earlier else set()
+    if missing := [target for target in get_args(Deployment) if target not in certified]:
         own = facts.run if choice.library == "basis" else None
-        commands = "\n".join(certify_command(folder, target, own) for target in wanted)
-        command_line(commands, "Parity certificate: 20 prompts through the workbench and through what the written bundle is deployed with")
+        commands = "\n".join(certify_command(folder, target, own) for target in missing)
+        command_line(commands, "Parity certificate: 20 prompts, answered by the workbench and by the deployed bundle, compared")
