@@ -18,7 +18,7 @@ from stir_core.errors import DataError
 from workbench.actions import data as impulse
 from workbench.actions.charts import attention_maps, disturbance_curves, divergence_curves, dose_curve, shift_dumbbells, travel_heatmap
 from workbench.actions.data import marked_segments, state_table
-from workbench.actions.view_impulse import Kept
+from workbench.actions.view_impulse import ResponseMemory
 from workbench.shared import entries as action_card
 from workbench.shared.facts import RunFacts
 
@@ -76,7 +76,7 @@ def test_the_button_measures_what_is_chosen_and_the_figures_stay(open_page: Open
     assert opened.sessions[0].responded == [(ENTRY, place, 0.5)]
     assert metrics(app)["KL at the control point"] == "0.050 nats"  # 0.2 * 0.5 ** 2
     assert metrics(app)["with attention frozen"] == "25%"
-    assert metrics(app)["degenerates from"].startswith("α 4 ")
+    assert metrics(app)["degenerate from"].startswith("α 4 ")
     assert "Not measured yet" not in texts(app)
     clean(app.run())
     assert opened.sessions[0].responded == [(ENTRY, place, 0.5)]  # a rerun measures nothing again
@@ -182,7 +182,7 @@ def test_tables_and_figures_show_what_was_measured(response) -> None:
 
 
 def test_kept_responses_are_bounded(response) -> None:
-    kept = Kept(most=2)
+    kept = ResponseMemory(most=2)
     keys = [("run", ENTRY, "p:1", float(i)) for i in range(3)]
     kept.put(keys[0], response)
     kept.put(keys[1], response)

@@ -1,9 +1,14 @@
-"""Charts of what an impulse did: by layer, by token, in attention, and by strength."""
+"""Charts of an impulse's effects: by layer, by token, in attention, and by strength."""
 
 import altair as alt
 import pandas as pd
 
-from workbench.shared.charts import CHOSEN, CORRECTIVE, DIVERGING, GREY, NULL, SEQUENTIAL, STEERED, VANILLA, symmetric
+from workbench.shared.charts import CHOSEN, CORRECTIVE, DIVERGING, GREY, NULL, SEQUENTIAL, STEERED, VANILLA, symmetric, vertical_rule
+
+_TOP = alt.Legend(orient="top", title=None)
+_FINE_NATS = alt.Axis(format="~g", values=[0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10])
+_NATS = alt.Axis(format="~g", values=[0, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20])
+_TOKENS = alt.Axis(labelFont="monospace", labelAngle=-60, labelOverlap=False)
 
 
 def disturbance_curves(table: pd.DataFrame) -> alt.HConcatChart:
@@ -16,33 +21,26 @@ def disturbance_curves(table: pd.DataFrame) -> alt.HConcatChart:
         alt.Tooltip("promotes:N"),
     ]
     base = alt.Chart(table).encode(x=alt.X("layer:O", title="layer (block output)", axis=alt.Axis(labelAngle=0)), tooltip=tooltip)
-    size = base.mark_line(point=alt.OverlayMarkDef(size=45, filled=True, color=CORRECTIVE), color=CORRECTIVE).encode(
-        y=alt.Y("relative:Q", title="‖disturbance‖ / ‖unsteered residual‖", scale=alt.Scale(zero=True))
-    )
-    turn = base.mark_line(point=alt.OverlayMarkDef(size=45, filled=True, color=NULL), color=NULL).encode(
-        y=alt.Y("cosine:Q", title="cosine with the injected vector", scale=alt.Scale(domain=_unit(table)))
-    )
-    return alt.hconcat(size.properties(height=230, width=235), turn.properties(height=230, width=235))
 
+    def curve(y: alt.Y, colour: str) -> alt.Chart:
+        line = base.mark_line(point=alt.OverlayMarkDef(size=45, filled=True, color=colour), color=colour)
+        return line.encode(y=y).properties(height=230, width=235)
 
-def _unit(table: pd.DataFrame) -> list[float]:
-    return [min([0.0, *table["cosine"].dropna().tolist()]), 1.0]
+    lowest = min([0.0, *table["cosine"].dropna().tolist()])
+    size = alt.Y("relative:Q", title="‖disturbance‖ / ‖unsteered residual‖", scale=alt.Scale(zero=True))
+    direction = alt.Y("cosine:Q", title="cosine with the injected vector", scale=alt.Scale(domain=[lowest, 1.0]))
+    return alt.hconcat(curve(size, CORRECTIVE), curve(direction, NULL))
 
 
 def travel_heatmap(table: pd.DataFrame) -> alt.Chart:
-    """Layer by token heatmap of :func:`workbench.actions.data.travel_table`; square-root colour scale, so that small ones show."""
+    """Layer by token heatmap of :func:`workbench.actions.data.travel_table`; square-root colours, so that small values show."""
     tokens = list(dict.fromkeys(table["token"]))
     most = max([*table["relative"].tolist(), 1e-6])
     return (
         alt.Chart(table)
         .mark_rect()
         .encode(
-            x=alt.X(
-                "token:N",
-                sort=tokens,
-                title="token (0 is the control point)",
-                axis=alt.Axis(labelFont="monospace", labelAngle=-60, labelOverlap=False),
-            ),
+            x=alt.X("token:N", sort=tokens, title="token (0 is the control point)", axis=_TOKENS),
             y=alt.Y("layer:O", sort="descending", title="layer (block output)"),
             color=alt.Color(
                 "relative:Q",
@@ -58,13 +56,8 @@ def travel_heatmap(table: pd.DataFrame) -> alt.Chart:
 WAYS = ("attention free", "attention frozen")
 
 
-_TOP = alt.Legend(orient="top", title=None)
-_FINE_NATS = alt.Axis(format="~g", values=[0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10])
-_TOKENS = alt.Axis(labelFont="monospace", labelAngle=-60, labelOverlap=False)
-
-
 def shift_dumbbells(table: pd.DataFrame) -> alt.LayerChart:
-    """One line a next token from :func:`workbench.actions.data.shift_table`: probability unsteered (grey) and steered (vermilion)."""
+    """Probability of each next token of :func:`workbench.actions.data.shift_table`, unsteered (grey) and steered (vermilion)."""
     order = list(table["token"])
     y = alt.Y(
         "token:N",
@@ -96,7 +89,7 @@ def shift_dumbbells(table: pd.DataFrame) -> alt.LayerChart:
 
 
 def divergence_curves(table: pd.DataFrame) -> alt.Chart:
-    """KL after each token with attention free and frozen, from :func:`workbench.actions.data.divergence_table`; symlog scale."""
+    """KL after each token with attention free and frozen, from :func:`workbench.actions.data.divergence_table`, on a symlog scale."""
     tokens = list(dict.fromkeys(table["token"]))
     return (
         alt.Chart(table)
@@ -113,20 +106,17 @@ def divergence_curves(table: pd.DataFrame) -> alt.Chart:
 
 
 def attention_maps(table: pd.DataFrame, layer: int) -> alt.HConcatChart:
-    """Three heatmaps of :func:`workbench.actions.data.attention_table`; ``layer``: where the impulse was added, marked by a line.
+    """Three heatmaps of :func:`workbench.actions.data.attention_table`: unsteered and steered on one scale, and their difference around 0.
 
-    Clean and steered share a scale; the difference has its own, centred on 0.
+    Args:
+        layer: block whose output the impulse was added to, marked by a line.
     """
     most = max([*table["unsteered"].tolist(), *table["steered"].tolist(), 1e-6])
-    share = alt.Scale(type="sqrt", domain=[0, most], scheme=SEQUENTIAL)
-    low, high = symmetric(list(table["difference"]))
-    apart = alt.Scale(domain=[low, high], domainMid=0, range=list(DIVERGING))
-    charts = [
-        _map(table, layer, "unsteered", share, alt.Legend(title="attention", format=".2f")),
-        _map(table, layer, "steered", share, alt.Legend(title="attention", format=".2f")),
-        _map(table, layer, "difference", apart, alt.Legend(title=["steered", "- unsteered"], format="+.3f")),
-    ]
-    return alt.hconcat(*charts).resolve_scale(color="independent")
+    share = (alt.Scale(type="sqrt", domain=[0, most], scheme=SEQUENTIAL), alt.Legend(title="attention", format=".2f"))
+    change = alt.Scale(domain=list(symmetric(list(table["difference"]))), domainMid=0, range=list(DIVERGING))
+    difference = _map(table, layer, "difference", change, alt.Legend(title=["steered", "- unsteered"], format="+.3f"))
+    maps = (_map(table, layer, "unsteered", *share), _map(table, layer, "steered", *share), difference)
+    return alt.hconcat(*maps).resolve_scale(color="independent")
 
 
 def _map(table: pd.DataFrame, layer: int, field: str, scale: alt.Scale, legend: alt.Legend) -> alt.LayerChart:
@@ -142,10 +132,8 @@ def _map(table: pd.DataFrame, layer: int, field: str, scale: alt.Scale, legend: 
             tooltip=[
                 "layer:O",
                 "head:O",
-                *[
-                    alt.Tooltip(f"{name}:Q", format=form)
-                    for name, form in (("unsteered", ".4f"), ("steered", ".4f"), ("difference", "+.4f"))
-                ],
+                *(alt.Tooltip(f"{name}:Q", format=".4f") for name in ("unsteered", "steered")),
+                alt.Tooltip("difference:Q", format="+.4f"),
             ],
         )
     )
@@ -155,19 +143,16 @@ def _map(table: pd.DataFrame, layer: int, field: str, scale: alt.Scale, legend: 
     return alt.LayerChart(layer=[cells, line]).properties(title=field, height=height, width=width)
 
 
-SERIES = {"kl": "at the control point", "kl behind": "mean over the step's tokens"}
-
-
-_NATS = alt.Axis(format="~g", values=[0, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20])
+SERIES = {"kl": "at the control point", "kl after": "mean over the step's tokens"}
 
 
 def dose_curve(table: pd.DataFrame, alpha: float, degenerate: float | None, unit: float) -> alt.LayerChart:
-    """Curves of :func:`workbench.actions.data.dose_table`, strength 0 left out (its divergence is 0).
+    """KL against strength, from :func:`workbench.actions.data.dose_table`; strength 0, whose KL is 0, is left out.
 
     Args:
-        alpha: the strength of the other figures, marked.
-        degenerate: first strength of degenerate text, marked; ``None``: none was.
-        unit: the impulse of strength 1, as a fraction of the residual's norm, for the axis title.
+        alpha: the strength of the other figures, marked by a dashed line.
+        degenerate: lowest strength of degenerate text, marked by a solid line; ``None`` if there is none.
+        unit: norm of the impulse at strength 1 over the residual's norm, for the axis title.
     """
     shown = table[table["alpha"] > 0]
     long = shown.melt(["alpha", "fraction", "degenerate", "text"], list(SERIES), "series", "nats").dropna(subset=["nats"])
@@ -195,11 +180,7 @@ def dose_curve(table: pd.DataFrame, alpha: float, degenerate: float | None, unit
             alt.Tooltip("text:N"),
         ],
     )
-    layers: list[alt.Chart] = [_rule(alpha, GREY, [4, 3])] if low <= alpha <= high else []
+    rules = [vertical_rule("alpha", alpha, GREY, [4, 3])] if low <= alpha <= high else []
     if degenerate is not None:
-        layers.append(_rule(degenerate, CHOSEN, [1, 0]))
-    return alt.LayerChart(layer=[*layers, base.mark_line(), dots]).properties(height=300)
-
-
-def _rule(alpha: float, colour: str, dash: list[int]) -> alt.Chart:
-    return alt.Chart(pd.DataFrame({"alpha": [alpha]})).mark_rule(color=colour, strokeDash=dash, strokeWidth=2).encode(x="alpha:Q")
+        rules.append(vertical_rule("alpha", degenerate, CHOSEN))
+    return alt.LayerChart(layer=[*rules, base.mark_line(), dots]).properties(height=300)

@@ -1,4 +1,4 @@
-"""The Actions page's library and source: the sortable table, and the right and wrong answers that an action was averaged from."""
+"""The Actions page's library and sources: the sortable table, and the right and wrong answers that an action was averaged from."""
 
 import streamlit as st
 
@@ -14,17 +14,17 @@ from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, data_ta
 from workbench.shared.view_text import text_strip
 
 _TABLE = "actions_table"
-_CONTROLS_HELP = "What tells an action from length and chance; see the card. None chosen shows all; null entries have none."
+_CONTROLS_HELP = "Whether length or chance could explain the action; see its card. None chosen shows all; null entries have no controls."
 
 
 def action_list(facts: RunFacts) -> None:
-    """Table with filters for control point, null entries, basis and controls, and a line of counts."""
+    """The table of actions with its filters, and a line of counts."""
     points = sorted({entry.m for entry in facts.entries.values()})
     with st.container(horizontal=True, vertical_alignment="bottom"):
         only = st.segmented_control("Control point m", points, selection_mode="multi", key="actions_m", help="None chosen shows all.")
-        nulls = st.toggle("Null entries", key="actions_null", help="They carry no action; they only compete.")
+        nulls = st.toggle("Null entries", key="actions_null", help="They carry no action; they only compete with actions.")
         basis_only = st.toggle("Only the basis", key="actions_basis", disabled=not facts.picks)
-        found = st.segmented_control(
+        verdicts = st.segmented_control(
             "Controls", VERDICTS, selection_mode="multi", key="actions_controls", disabled=not facts.controls, help=_CONTROLS_HELP
         )
     table = action_table(facts, null_entries=nulls)
@@ -32,16 +32,17 @@ def action_list(facts: RunFacts) -> None:
         table = table.query("m in @only")
     if basis_only and facts.picks:
         table = table.dropna(subset=["pick"])
-    if found and facts.controls:
-        table = table.query("controls in @found")
+    if verdicts and facts.controls:
+        table = table.query("controls in @verdicts")
     table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)
     entry_table(table, ACTION_COLUMNS | JUDGED_COLUMNS, key=_TABLE, alt="Latent actions of the run", height=300)
-    measured = f", use counted over {sum(len(t.steps) for t in facts.steered.values())} held-out steps" if facts.steered else ""
-    st.caption(f"n = {len(table)} of {len(facts.entries)} entries{measured}. Click a row for its card; sort by clicking a column.")
+    steps = sum(len(trace.steps) for trace in facts.steered.values())
+    counted = f"; retrievals and commits are counted over {steps} held-out steps" if facts.steered else ""
+    st.caption(f"n = {len(table)} of {len(facts.entries)} entries{counted}. Click a row for its card; click a column to sort.")
 
 
 def source(facts: RunFacts, entry: Entry) -> None:
-    """The source problem, both sides, and the table of states."""
+    """The source problem, the right and wrong answers, and the table of averaged states."""
     problem = facts.problems.get(entry.problem_id)
     if problem:
         level = f" · level {problem.level}" if problem.level else ""
@@ -56,8 +57,8 @@ def source(facts: RunFacts, entry: Entry) -> None:
         data_table(states, _COLUMNS, "Tokens whose states were averaged", height="content")
         st.caption(
             plain(
-                f"v is the mean of the + states minus the mean of the − states, read after block {entry.layer} at exactly these tokens: "
-                "the last of each delimiter."
+                f"v is the mean of the + states minus the mean of the − states, read after block {entry.layer} at these tokens, each the "
+                "last one of its delimiter."
             )
         )
 
@@ -80,7 +81,7 @@ def _side(facts: RunFacts, members: list[cards.SourceAnswer], entry: Entry, name
         st.caption(plain(f"{'right' if side.verdict.correct else 'wrong'}: {side.verdict.reason}"))
     if not side.exact:
         st.caption(
-            "Text and tokens disagree about the number of steps here (one token holds two delimiters): the mark may sit a step early."
+            "Text and tokens disagree about the number of steps here (one token holds two delimiters): the mark may be one step early."
         )
 
 
@@ -99,7 +100,7 @@ _COLUMNS = {
     "side": st.column_config.TextColumn("side", help="+ right, − wrong.", width=50),
     "rollout": _number("rollout", format="%d", width=70),
     "token": _number("token", format="%d", help="Number of the token in the answer, from 1.", width=70),
-    "position": _number("position", format="%d", help="In the whole sequence, prompt included, from 0.", width=76),
+    "position": _number("position", format="%d", help="Position in the whole sequence with the prompt, from 0.", width=76),
     "id": _number("id", format="%d", help="The token's id.", width=70),
     "tokens": _number("of tokens", format="%d", help="Tokens of the whole answer.", width=80),
     "reward": _number("reward", format="%.3f", width=70),
