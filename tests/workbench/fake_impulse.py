@@ -55,7 +55,13 @@ def fake_response(entry: Entry, action: np.ndarray, spot: Spot, alpha: float) ->
 
 def _dose(alpha: float, norm: float, n: int) -> Dose:
     ids = (7, 8, 9) * 8 if alpha >= 4 else tuple(range(24))
-    behind = 0.01 * alpha if n > 1 else None
+    following = 0.01 * alpha if n > 1 else None
     return Dose(
-        alpha=alpha, fraction=alpha * norm / 10, kl=0.2 * alpha**2, kl_following=behind, token_ids=ids, text=NASTY, unsteered_logprob=-0.5
+        alpha=alpha,
+        fraction=alpha * norm / 10,
+        kl=0.2 * alpha**2,
+        kl_following=following,
+        token_ids=ids,
+        text=NASTY,
+        unsteered_logprob=-0.5,
     )

@@ -45,8 +45,8 @@ def report(run: Run) -> CausalReport:
 @pytest.mark.parametrize(
     ("margin", "answer", "words"),
     [
-        ((0.05, -0.2, 0.3), "Nothing seen.", "+0.05 [−0.20, +0.30]"),
-        ((0.4, 0.1, 0.6), "Something.", "tended to do better"),
+        ((0.05, -0.2, 0.3), "Not seen.", "+0.05 [−0.20, +0.30]"),
+        ((0.4, 0.1, 0.6), "Yes.", "tended to do better"),
         ((-0.4, -0.6, -0.1), "It points the wrong way.", "tended to do worse"),
         ((0.05, None, None), "Cannot tell.", "too few for an interval"),
         (None, "Cannot tell.", "do not vary enough"),
@@ -64,7 +64,7 @@ def test_what_is_committed_is_read_carefully(report: CausalReport) -> None:
     assert causal_evidence.choice_reading(report.model_copy(update={"effects": ()})).answer == "Cannot tell."
     few = report.effects[0].model_copy(update={"advantage": Estimate(value=0.2, low=0.1, high=0.3), "states": 1})
     found = causal_evidence.choice_reading(report.model_copy(update={"effects": (few,)}))
-    assert found.answer == "It helped." and "at 1 state (few" in found.figures
+    assert found.answer == "They helped." and "at 1 state (few" in found.figures
     assert [verdict_of(Estimate(value=v, low=v - 1, high=v + 1)) for v in (2, 0, -2)] == ["helps", "no effect seen", "harms"]
     assert with_interval(Estimate(value=-0.5, low=-1, high=0.25), "{:+.2f}") == "−0.50 [−1.00, +0.25]"
 
@@ -102,7 +102,7 @@ def test_the_curves_have_the_reports_areas(report: CausalReport) -> None:
 
 def test_notes_say_what_leans(report: CausalReport) -> None:
     lines = " ".join(causal_evidence.bias_lines(report))
-    assert "their advantages lean down" in lines and "1 of 7 actions were tried at one state only" in lines
+    assert "their advantages are biased down" in lines and "1 of 7 actions were tried at one state only" in lines
     whole = report.model_copy(update={"spec": report.spec.model_copy(update={"halving": False})})
     assert "halving" not in " ".join(causal_evidence.bias_lines(whole))
     assert causal_evidence.study_warnings(report, report.spec.basis, ended=True) == []
@@ -141,7 +141,7 @@ def test_no_runs_and_no_study_say_what_to_type(open_page: OpenPage, store: Path)
 def test_a_study_is_shown(open_page: OpenPage, store: Path) -> None:
     make_fake_causal(make_fake_run(store))
     app = clean(open_page("causal", action="p0001c"))
-    assert "Does the gate know anything? Nothing seen." in texts(app)
+    assert "Does the gate's margin predict the effect? Not seen." in texts(app)
     assert "measured at 3 states, 24 pairs" in texts(app) and not app.warning
     assert "stir causal fake" in [code.value for code in app.code]
     app.selectbox(key="action").select("p0003n").run()
@@ -151,7 +151,7 @@ def test_a_study_is_shown(open_page: OpenPage, store: Path) -> None:
 def test_an_interrupted_study_says_so(open_page: OpenPage, store: Path) -> None:
     make_fake_causal(make_fake_run(store), ended=False, margin=None)
     app = clean(open_page("causal"))
-    assert "Not ended: 18 of 21 states were measured so far" in texts(app) and "Cannot tell." in texts(app)
+    assert "Not finished: 18 of 21 states were measured so far" in texts(app) and "Cannot tell." in texts(app)
     assert "Advantage +0.250 [+0.100, +0.400]" in texts(app)  # of p0000c, the first entry
 
 

@@ -125,7 +125,7 @@ def test_taking_back_is_an_edit_and_versions_can_be_compared(run, open_page):
     assert (
         [line.edit.kind for line in lines] == ["exclude", "reselect"] and lines[1].edit.undoes == 1 and lines[1].edit.why == "looked again"
     )
-    assert "Versions 0 and 2 say the same." in texts(app)
+    assert "Versions 0 and 2 are equal." in texts(app)
     app.number_input(key="curate_to_2").set_value(1).run()
     difference = next(frame.value for frame in app.dataframe if "version 1" in frame.value)
     assert set(difference["entry"]) == {"p0001c", "p0001n"} and set(difference["version 1"]) == {"excluded"}

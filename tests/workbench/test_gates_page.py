@@ -36,7 +36,7 @@ def test_sliders_stand_at_the_runs_own_values(open_page: OpenPage, store: Path) 
     app = clean(open_page("gates"))
     assert {name: app.slider(key=f"gates_{name}").value for name in SETTINGS} == {name: getattr(gate, name) for name in SETTINGS}
     assert f"all {counted(store).known} decisions come out as recorded" in badge(app)
-    assert "Nothing is changed" in texts(app)
+    assert "No setting is changed" in texts(app)
     assert app.code[0].value.startswith("stir trace ")
 
 

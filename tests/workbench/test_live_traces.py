@@ -1,4 +1,4 @@
-"""The one model of a server under several tabs: comparisons at once equal comparisons alone, and traces leave nothing behind."""
+"""The one model of a server under several tabs: simultaneous comparisons equal single ones, and traces leave no hooks and no memory."""
 
 import gc
 import resource

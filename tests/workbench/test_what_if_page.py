@@ -83,7 +83,7 @@ def test_another_action_at_another_strength_and_a_branch_of_a_branch(open_page: 
     key = next(box.key for box in app.selectbox if str(box.key).startswith("what_if_from"))
     app.selectbox(key=key).set_value(1).run()
     app.button_group(key="what_if_way").set_value("Keep").run()
-    app.button_group(key="what_if_then").set_value("the gate decides on").run()
+    app.button_group(key="what_if_then").set_value("the gate decides").run()
     app.button(key="what_if_branch").click().run()
     assert sessions[0].branched[1][0].steps[2].decision.chosen == entry.value
     assert "nothing changed: equals #1 token for token" in badges(clean(app))

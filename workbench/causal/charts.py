@@ -1,4 +1,4 @@
-"""What the gate predicted against what candidates really did: bins, ROC curves, and every candidate on the gate's own two axes."""
+"""The gate's predictions against measured effects: bins, ROC curves, and all candidates on the gate's axes."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -34,7 +34,7 @@ def calibration_chart(table: pd.DataFrame) -> go.Figure:
 
 
 def roc(table: pd.DataFrame) -> go.Figure:
-    """Curves of :func:`workbench.causal.data.roc_table`, their areas in the legend, and the diagonal of chance."""
+    """Curves of :func:`workbench.causal.data.roc_table` with their areas in the legend, and the diagonal of chance."""
     figure = go.Figure()
     chance = {"color": GREY, "width": 1, "dash": "dot"}
     figure.add_trace(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=chance, name="chance (0.50)", hoverinfo="skip"))
@@ -66,7 +66,7 @@ def advantage_map(table: pd.DataFrame, chosen: str | None = None) -> go.Figure:
     figure = gate_axes()
     for fate, shape, size in (("not chosen", "circle", 9), ("chosen", "diamond", 13)):
         part = pd.DataFrame(table[table["fate"] == fate])
-        figure.add_trace(key_mark(f"{fate} by the gate", symbol=shape))  # those of the points have many colours
+        figure.add_trace(key_mark(f"{fate} by the gate", symbol=shape))  # the points have many colours, so the legend gets a grey mark
         frames = [CHOSEN if entry == chosen else GREY for entry in part["entry"]]
         widths = [2.5 if entry == chosen else 1 for entry in part["entry"]]
         figure.add_trace(

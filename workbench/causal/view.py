@@ -1,4 +1,4 @@
-"""The Causal page's pieces: what was measured, arms, actions, and what the gate knew of it."""
+"""The Causal page's sections: the two answers, effects of arms and of actions, and the gate's predictions against them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,33 +29,35 @@ _TALLEST = 560
 
 
 def need_study(facts: RunFacts) -> Study:
-    """The run's causal study; where there is none, the command that makes it, and the page stops."""
+    """The run's causal study. If there is none, shows the command that makes one and stops the page."""
     study = evidence.study_of(facts.run)
     if study is None:
         st.info(plain(f"The actions of run {facts.name} have not been measured causally yet."))
-        command_line(causal_command(facts.run), "Measure them: continuations with an action, without it, and with noise (resumes)")
+        command_line(
+            causal_command(facts.run), "Measure them: continuations with an action, without it, and with noise (resumes if interrupted)"
+        )
         st.stop()
     return study
 
 
 def study_head(facts: RunFacts, study: Study) -> None:
-    """The two answers, what they rest on, and how to read them."""
+    """The two main answers, the settings, warnings, and notes on the statistics."""
     report = study.report
     for question, reading in (
-        ("Does the gate know anything?", evidence.gate_reading(report)),
-        ("Does what it commits help?", evidence.choice_reading(report)),
+        ("Does the gate's margin predict the effect?", evidence.gate_reading(report)),
+        ("Do the committed actions help?", evidence.choice_reading(report)),
     ):
         st.markdown(f"**{question} {plain(reading.answer)}** {plain(reading.figures)}")
     st.caption(plain(evidence.study_line(report)))
     for line in evidence.study_warnings(report, facts.run.digest("basis"), ended=study.ended):
         st.warning(plain(line))
-    with st.expander("How to read this"):
+    with st.expander("Notes on the statistics"):
         for line in evidence.bias_lines(report):
             st.markdown(plain(line))
 
 
 def arms(study: Study) -> None:
-    """Whole arms against each other."""
+    """Effects of whole arms against each other."""
     st.markdown("**Arms against each other**")
     table = evidence.arm_table(study.report)
     if table.empty:
@@ -66,7 +68,7 @@ def arms(study: Study) -> None:
 
 
 def actions(facts: RunFacts, study: Study) -> None:
-    """One row an action; a click chooses it everywhere."""
+    """The effect of each action against null; a click chooses the action on every page."""
     st.markdown("**Actions against null**")
     table = evidence.advantage_table(study.report)
     if table.empty:
@@ -78,18 +80,18 @@ def actions(facts: RunFacts, study: Study) -> None:
     with st.container(height=_TALLEST if tall else "content", border=tall):
         points_chart(figure, _chooses(facts), key="causal_actions", alt="Advantage of each action, with 95 % intervals")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
-    st.caption(f"n = {len(table)} actions: {counts}. Click a mark to choose its action; ring: chosen. Verdicts are by the interval alone.")
+    st.caption(f"n = {len(table)} actions: {counts}, by the interval alone. Ring: the chosen action. Click a mark to choose its action.")
     with st.expander("As a table"):
         _effects(table, "Measured actions")
-    found = next((action for action in study.report.actions if action.entry_id == entry.id), None)
-    st.markdown(f"**{plain(entry.id)}**" + ("" if found else " was not tried in this study."))
-    action_card.advantage(found)
-    st.page_link(PAGES / "actions.py", label="Open the whole card")
+    measured = next((action for action in study.report.actions if action.entry_id == entry.id), None)
+    st.markdown(f"**{plain(entry.id)}**" + ("" if measured else " was not tried in this study."))
+    action_card.advantage(measured)
+    st.page_link(PAGES / "actions.py", label="Open its card")
 
 
 def gate(facts: RunFacts, study: Study) -> None:
-    """What the gate sees of a candidate, against what the candidate really did."""
-    st.markdown("**What the gate sees, against what happens**")
+    """The gate's predictors of a candidate against its measured effect."""
+    st.markdown("**Predictions of the gate against measured effects**")
     report = study.report
     if not report.points:
         st.caption("No candidate has been measured yet.")
@@ -98,14 +100,16 @@ def gate(facts: RunFacts, study: Study) -> None:
     with left:
         bins = evidence.calibration_table(report)
         st.plotly_chart(figures.calibration_chart(bins), key="causal_bins", config=PLAIN, alt="Measured advantage by predicted margin")
-        st.caption(f"n = {len(report.points)} candidates in {len(bins)} bins of similar margin. If the gate knows something, they rise.")
+        st.caption(
+            f"n = {len(report.points)} candidates in {len(bins)} bins of similar margin. They rise if the margin predicts the effect."
+        )
     with right:
         curves = evidence.roc_table(report)
         if curves.empty:
             st.caption("No ROC curve: no candidate did better than null, or none did worse.")
         else:
             st.plotly_chart(figures.roc(curves), key="causal_roc", config=PLAIN, alt="ROC curve of each predictor")
-            st.caption("Helpful (better than null) told from harmful (worse); candidates that tied are left out. Areas in the legend.")
+            st.caption("Helpful (better than null) against harmful (worse) candidates; ties are left out. Legend: area under the curve.")
     data_table(evidence.predictor_table(report), PREDICTOR_COLUMNS, "Predictors of the advantage")
     gate_map(
         evidence.point_table(report),
@@ -119,14 +123,14 @@ def gate(facts: RunFacts, study: Study) -> None:
 
 
 def study_downloads(facts: RunFacts, study: Study) -> None:
-    """The command, and the report as files."""
+    """The command that makes the study, and its report as files."""
     report = study.report
-    command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (what is there is kept)")
+    command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (existing continuations are kept)")
     report_downloads(markdown(report), report, f"{facts.name}_causal", "causal")
 
 
 def _chooses(facts: RunFacts) -> Callable[[list[Any]], None]:
-    """Chooses the entry whose id is a clicked point's first datum, on every page."""
+    """A callback that chooses the entry of a clicked point on every page."""
 
     def choose(data: list[Any]) -> None:
         if data[0] in facts.entries:
@@ -140,24 +144,24 @@ def _effects(table: pd.DataFrame, alt: str) -> None:
 
 
 EFFECT_COLUMNS: Columns = {
-    "name": cc.TextColumn("what", pinned=True, width=210),
+    "name": cc.TextColumn("comparison", pinned=True, width=210),
     "advantage": cc.TextColumn("advantage [95 %]", help=ADVANTAGE_HELP, width=170),
-    "verdict": cc.TextColumn("reading", help='By whether the interval holds 0; "no effect seen" is not "none".', width=104),
+    "verdict": cc.TextColumn("effect", help='By whether the interval holds 0; "no effect seen" does not mean "no effect".', width=104),
     "won": number_column("won", "%d", "Pairs of continuations in which only the first arm was right.", width=44),
     "lost": number_column("lost", "%d", "Pairs in which only the second arm was right.", width=44),
-    "p": number_column("p", "%.3f", "Exact McNemar over pairs, which takes pairs of one state for independent.", width=52),
+    "p": number_column("p", "%.3f", "Exact McNemar test over pairs; it treats pairs of one state as independent.", width=52),
     "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=150),
     "states": number_column("states", "%d", "Control points of held-out answers that have both arms.", width=52),
-    "pairs": number_column("pairs", "%d", "Continuations that drew from the same random stream, one in each arm.", width=48),
+    "pairs": number_column("pairs", "%d", "Pairs of continuations from the same random stream, one in each arm.", width=48),
 }
 
 
 PREDICTOR_COLUMNS: Columns = {
-    "predictor": cc.TextColumn("predictor", help="Something that the gate sees of a candidate before it decides.", width=110),
+    "predictor": cc.TextColumn("predictor", help="A quantity that the gate has of a candidate before it decides.", width=110),
     "spearman": number_column("rank corr.", "%+.2f", "Spearman's correlation with the measured advantage.", width=78),
     "95 %": cc.TextColumn("95 %", help="Bootstrap over states.", width=106),
-    "auc": number_column("ROC area", "%.2f", "Chance that a helpful candidate is ranked above a harmful one; 0.5 is guessing.", width=72),
-    "helps": number_column("helps", "%d", "Candidates that did better than nothing.", width=52),
-    "harms": number_column("harms", "%d", "Candidates that did worse than nothing; those that tied are in neither count.", width=52),
+    "auc": number_column("ROC area", "%.2f", "Probability that a helpful candidate ranks above a harmful one; 0.5 is chance.", width=72),
+    "helps": number_column("helps", "%d", "Candidates that did better than null.", width=52),
+    "harms": number_column("harms", "%d", "Candidates that did worse than null; ties are in neither count.", width=52),
     "points": number_column("points", "%d", "Candidates at a state.", width=52),
 }

@@ -1,4 +1,4 @@
-"""The Curate page's pieces: the library with its judgements, edits of a selection, notes, history, versions, the library by now."""
+"""The Curate page's sections: the library with its judgements, edits of a selection, notes, history, versions, the curated library."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from workbench.shared.confounds import VERDICTS
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table, entry_table
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
 
 _REFUSED, _DONE = "curate_refused", "curate_done"
 _EDITS: dict[EditKind, str] = {
@@ -37,61 +37,59 @@ _COLUMNS: Columns = {
 
 
 def need_history(facts: RunFacts) -> Curation:
-    """The run's history as it is on disk; says what the last click did, and which edits do not apply."""
+    """The run's history on disk. Shows the outcome of the last click, and which edits do not apply."""
     curation = Curation.open(facts.run)
     if refused := session.take_state(_REFUSED):
         st.error(plain(refused))
     if done := session.take_state(_DONE):
         st.toast(plain(done))
     if strangers := curation.strangers:
-        numbers = (
-            f"{strangers[0].number}" if len(strangers) == 1 else f"{len(strangers)} edits, {strangers[0].number} to {strangers[-1].number},"
-        )
+        numbers = ", ".join(str(line.number) for line in strangers[:8]) + (" and others" if len(strangers) > 8 else "")
         st.warning(
-            plain(f"Made on other entries than the run has now, kept and not applied: edit {numbers} (the actions were made again).")
+            plain(f"Kept but not applied: edit {numbers}. The actions stage was made again since then and its entries have changed.")
         )
     return curation
 
 
 def library(facts: RunFacts, curation: Curation) -> list[str]:
-    """The library with its judgements and filters; gives the ids of the selected rows."""
-    standing = curation.state
-    table = _narrowed(tables.curation_table(all_entries(facts), facts, standing), curation)
+    """The library with its judgements and filters; returns the ids of the ticked rows."""
+    state = curation.state
+    table = _narrowed(tables.curation_table(all_entries(facts), facts, state), curation)
     ids = [str(id_) for id_ in table["entry"]]
-    # another table has another key: rows are selected by number, and a number must never mean another entry
+    # rows are selected by number, so a table with other rows needs another key
     key = f"curate_table_{hashlib.sha256('|'.join([*ids, curation.digest]).encode()).hexdigest()[:12]}"
 
-    def ticked(selected: list[str]) -> None:
-        if selected and selected[-1] in facts.entries:
-            session.point_at(session.ACTION, selected[-1])
+    def ticked(rows: list[int]) -> None:
+        if rows and ids[rows[-1]] in facts.entries:
+            session.point_at(session.ACTION, ids[rows[-1]])
 
-    entry_table(table, _COLUMNS, key=key, alt="Entries of the library and their judgements", height=320, ticked=ticked)
-    stars, tags = len(standing.starred()), len(standing.tags())
-    out = sum(judged.excluded for judged in standing.entries.values())
+    data_table(table, _COLUMNS, "Entries of the library and their judgements", key=key, height=320, ticked=ticked)
+    stars, tags = len(state.starred()), len(state.tags())
+    excluded = sum(judged.excluded for judged in state.entries.values())
     st.caption(
-        f"n = {len(table)} of {len(facts.entries)} entries · version {len(curation)} · {stars} starred, {tags} tags, {out} excluded, "
-        f"{len(standing.merges)} merged. Tick rows to edit them together."
+        f"n = {len(table)} of {len(facts.entries)} entries · version {len(curation)} · {stars} starred, {tags} tags, {excluded} excluded, "
+        f"{len(state.merges)} merged. Tick rows to edit them together."
     )
     return [ids[row] for row in session.selected_rows(key) if row < len(ids)]
 
 
 def _narrowed(table: pd.DataFrame, curation: Curation) -> pd.DataFrame:
-    standing = curation.state
+    state = curation.state
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control("Show", list(tables.LISTS), default="all", format_func=tables.LISTS.__getitem__, key="curate_list")
-        tag = st.selectbox("Tag", standing.tags(), index=None, placeholder="any", key="curate_tag", width=160)
-        found = st.segmented_control(
+        tag = st.selectbox("Tag", state.tags(), index=None, placeholder="any", key="curate_tag", width=160)
+        verdicts = st.segmented_control(
             "Controls", VERDICTS, selection_mode="multi", key="curate_controls", disabled="controls" not in table.columns
         )
-        nulls = st.toggle("Null entries", key="curate_null", help="They carry no action; they only compete.")
-    table = tables.narrowed(table, kind or "all", tag, standing)
-    if found and "controls" in table.columns:
-        table = table.query("controls in @found")
+        nulls = st.toggle("Null entries", key="curate_null", help="They carry no action; they only compete with actions.")
+    table = tables.narrowed(table, kind or "all", tag, state)
+    if verdicts and "controls" in table.columns:
+        table = table.query("controls in @verdicts")
     return (table if nulls else table.query("kind != 'null'").drop(columns="kind")).reset_index(drop=True)
 
 
 def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> None:
-    """One edit of all selected rows, or of the chosen entry where none is."""
+    """One edit of all ticked rows, or of the chosen entry if no row is ticked."""
     ids = selected or [chosen_entry(facts)]
     named = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
     st.markdown("**Edit** " + plain(f"{len(ids)} selected: {named}" if selected else f"{named} (no row is ticked)"))
@@ -104,7 +102,7 @@ def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> 
             st.text_input(_VALUES[kind], key=f"curate_value_{kind}", width=220)
         st.text_input("Why", key="curate_why", max_chars=MAX_WHY, width=320, help="Kept in the history.")
         twins = kind in ("exclude", "include", "reselect") and st.toggle(
-            "and their null entries", value=True, key="curate_twins", help="A null left without its action wins more often."
+            "and their null entries", value=True, key="curate_twins", help="A null entry without its action wins more often."
         )
         targets = tables.with_twins(ids, facts.entries) if twins else ids
         st.button(
@@ -116,12 +114,13 @@ def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> 
         )
     if kind == "merge":
         st.caption(
-            "Quality-weighted mean of keys and of actions; one control point and layer; the members are hidden. Splitting takes it back."
+            "Mean of the keys and of the actions, weighted by quality; all of one control point and layer. It replaces its members; "
+            "splitting brings them back."
         )
 
 
 def _edited(facts: RunFacts, kind: EditKind, ids: list[str], value_in: str | None, why_in: str | None = "curate_why") -> None:
-    """In a callback: what was typed is read from its widgets now, not as it was when the button was drawn."""
+    """Callback: reads the typed values now, since they may have changed after the button was drawn."""
 
     def add() -> Curation:
         who, when = signature()
@@ -135,7 +134,7 @@ def _typed(widget: str | None) -> str | None:
 
 
 def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
-    """The page is drawn after it: a refusal is one line there, and what was typed stays."""
+    """Make an edit in a callback. The page that is drawn next shows the outcome; after a refusal the typed text stays."""
     try:
         after = edit()
     except StirError as error:
@@ -147,13 +146,13 @@ def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
 
 
 def chosen_entry(facts: RunFacts) -> str:
-    """The entry that all pages look at; the first one where none was chosen yet."""
+    """The entry that is chosen on all pages; the first one if none was chosen yet."""
     name = session.chosen(session.ACTION)
     return name if name in facts.entries else next(iter(facts.entries))
 
 
 def note(facts: RunFacts, curation: Curation, entry_id: str) -> None:
-    """What was said about an entry, and its note to write on."""
+    """The judgements of an entry, and its note to edit."""
     judged = curation.state.of(entry_id)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(tables.fate_of(entry_id, curation.state, entry_id in facts.picks), color="orange" if judged.excluded else "gray")
@@ -165,17 +164,17 @@ def note(facts: RunFacts, curation: Curation, entry_id: str) -> None:
             st.caption(plain(judged.name))
     key = f"curate_note_{entry_id}_{hashlib.sha256((judged.note or '').encode()).hexdigest()[:8]}"
     text = st.text_area(
-        "Note", judged.note or "", max_chars=MAX_NOTE, height=120, key=key, placeholder="What was seen, and what it rests on"
+        "Note", judged.note or "", max_chars=MAX_NOTE, height=120, key=key, placeholder="What you saw, and the evidence for it"
     )
     changed = text.strip() != (judged.note or "").strip()
     st.button("Save note", key="curate_save_note", disabled=not changed, on_click=_edited, args=(facts, "note", [entry_id], key, None))
 
 
 def history(facts: RunFacts, curation: Curation) -> None:
-    """Who did what, when and why; and a way to take it back."""
+    """All edits, and a button that undoes one."""
     st.markdown("**History**")
     if not len(curation):
-        st.caption("Nothing has been judged yet. Every edit is kept with who, when and why; nothing is ever deleted.")
+        st.caption("No edit yet. Each edit is kept with its author, time and reason; nothing is ever deleted.")
         return
     table = tables.history_table(curation)
     table = table if curation.strangers else table.drop(columns="applies")
@@ -194,7 +193,7 @@ _HISTORY_COLUMNS: Columns = {
     "who": cc.TextColumn("who", width=84),
     "what": cc.TextColumn("what", width=340),
     "why": cc.TextColumn("why", width=240),
-    "applies": cc.TextColumn("applies", help="Empty: yes. No: made on entries that the run no longer has.", width=60),
+    "applies": cc.TextColumn("applies", help="Empty: yes; no: made on entries that the run no longer has.", width=60),
 }
 
 
@@ -208,45 +207,41 @@ def _undone(facts: RunFacts, number_in: str) -> None:
 
 
 def versions_view(curation: Curation) -> None:
-    """Two versions side by side; version n is what stood after n edits."""
+    """The differences between two versions; version n is the state after n edits."""
     st.markdown("**Between two versions**")
     n = len(curation)
     if not n:
-        st.caption("There is only version 0, in which nothing was judged.")
+        st.caption("There is only version 0, without any edit.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         a = int(st.number_input("From version", 0, n, 0, key="curate_from", width=130))
         b = int(st.number_input("to version", 0, n, n, key=f"curate_to_{n}", width=130))
     table = tables.diff_table(curation, a, b)
     if table.empty:
-        st.caption(f"Versions {a} and {b} say the same.")
+        st.caption(f"Versions {a} and {b} are equal.")
         return
-    data_table(table, {}, f"What version {b} says differently from version {a}", height=min(300, 38 + 35 * len(table)))
-    st.caption(f"n = {len(table)} differences in {table['entry'].nunique()} entries; empty: nothing.")
+    data_table(table, {}, f"Differences between versions {a} and {b}", height=min(300, 38 + 35 * len(table)))
+    st.caption(f"n = {len(table)} differences in {table['entry'].nunique()} entries. Empty: no value.")
 
 
 def library_now(facts: RunFacts, curation: Curation) -> None:
-    """What the curated library is beside the control basis, and the commands that use it."""
+    """The curated library next to the control basis, and the commands that use it."""
     st.markdown("**The curated library**")
     if "basis" not in facts.stages:
         st.caption("It is made from the control basis, which this run has not finished yet.")
         return
-    made = _curated(run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), facts, curation)
-    libraries = {"basis": facts.run.library(), "curated": made.library}
+    result = _curated(run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), facts, curation)
+    libraries = {"basis": facts.run.library(), "curated": result.library}
     data_table(tables.libraries_table(libraries), _LIBRARY_COLUMNS, "The control basis and the curated library in numbers")
     left, right = st.columns([1, 1])
-    with left:
-        bars = step_bars(tables.steps_table(libraries), "entries", "library")
-        st.altair_chart(bars, key="curate_steps", alt="Entries at every control point, basis and curated")
+    bars = step_bars(tables.steps_table(libraries), "entries", "library")
+    left.altair_chart(bars, key="curate_steps", alt="Entries at every control point, basis and curated")
     with right:
-        if not (merged := tables.lineage_table(made)).empty:
-            data_table(merged, {}, "Merged entries and what they are the mean of")
-        same = (
-            " It holds the same entries and vectors as the basis."
-            if library_digest(made.library) == library_digest(libraries["basis"])
-            else ""
-        )
-        st.caption(f"Library {library_digest(made.library)}, version {len(curation)} of the history.{same}")
+        if not (merged := tables.lineage_table(result)).empty:
+            data_table(merged, {}, "Merged entries with their members and weights")
+        basis, digest = (library_digest(library) for library in libraries.values())
+        same = " It holds the same entries and vectors as the basis." if digest == basis else ""
+        st.caption(f"Library {digest}, version {len(curation)} of the history.{same}")
         command_line(curate_command(facts.run, "show"), "Print it with its lineage")
         command_line(curated_eval_command(facts.run), "Evaluate it against the basis on held-out problems")
 
@@ -260,7 +255,7 @@ _LIBRARY_COLUMNS: Columns = {
     "orphaned": cc.NumberColumn(
         "half pairs", help="Pairs with one of their two entries only: an action without its null, or a null without its action."
     ),
-    "unreachable": cc.NumberColumn("unreachable", help="Entries at the last control point, which retrieval never asks for."),
+    "unreachable": cc.NumberColumn("unreachable", help="Entries at the last control point, where nothing is ever retrieved."),
     "key_rank": cc.NumberColumn("key rank", format="%.1f", help="Effective rank of the unit keys: exp of the spectral entropy."),
     "action_rank": cc.NumberColumn("action rank", format="%.1f", help="Effective rank of the unit actions."),
     "mean_quality": cc.NumberColumn("mean quality", format="%.3f"),
@@ -268,5 +263,5 @@ _LIBRARY_COLUMNS: Columns = {
 
 
 def as_commands(facts: RunFacts) -> None:
-    """The same on the command line."""
+    """The equivalent commands."""
     command_line(curate_command(facts.run, "history"), "Print the history; every edit above is a command too (`stir curate RUN --help`)")

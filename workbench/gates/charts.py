@@ -1,4 +1,4 @@
-"""Charts of the gate: the funnel, the share of steered steps, the margin map, margins by step, and what a margin is made of."""
+"""Charts of the gate: the share of steered steps, the margin map, and the share of answers with a commit at each control point."""
 
 import altair as alt
 import pandas as pd
@@ -8,7 +8,12 @@ from workbench.shared.charts import CHOSEN, CORRECTIVE, GREY, NULL, STEERED, gat
 
 
 def steered_share(table: pd.DataFrame, label: str, own: float, tried: float) -> alt.LayerChart:
-    """Line of :func:`workbench.shared.gate_replay.curve` with its Wilson band; dashed: the run's own value, solid: the one tried."""
+    """Share of steered steps, from :func:`workbench.shared.gate_replay.curve`, with its Wilson band.
+
+    Args:
+        own: the run's own value, marked by a dashed line.
+        tried: the value that is tried, marked by a solid line.
+    """
     x = alt.X("value:Q", title=label, scale=alt.Scale(nice=False, zero=False))
     y = alt.Y("rate:Q", title="steps steered (%)", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
     tooltip = [
@@ -26,18 +31,18 @@ def steered_share(table: pd.DataFrame, label: str, own: float, tried: float) -> 
 
 
 COLOURS = {"gained": CORRECTIVE, "both right": "#009e73", "both wrong": GREY, "lost": NULL, "not graded": "#b8bcc4"}
-"""Outcome of the answer -> colour: warm where steering gained, cold where it lost."""
+"""Colour of an answer's outcome: warm if steering gained it, cold if steering lost it."""
 SHAPES = {"committed": "diamond", "null": "circle"}
 
 
 def step_map(table: pd.DataFrame, problem: str | None = None, m: int | None = None) -> go.Figure:
-    """Scatter of :func:`workbench.gates.data.map_rows`; ``customdata`` of a point is its problem and step.
+    """Scatter of :func:`workbench.gates.data.map_rows`; the ``customdata`` of a point begins with its problem and control point.
 
-    Ringed: the decision flips. Pale: after a flip. Crossed out in the open ring: the step that is looked at.
+    Ring: the decision flips. Pale: after a flip. Large ring: the step that is chosen (``problem``, ``m``).
     """
     figure = gate_axes()
-    for did, shape in SHAPES.items():
-        figure.add_trace(key_mark(did, symbol=shape))
+    for decision, shape in SHAPES.items():
+        figure.add_trace(key_mark(decision, symbol=shape))
     if any(table["flips"].tolist()):
         figure.add_trace(key_mark("flips", symbol="circle-open", color=CHOSEN, line={"width": 2.5}))
     for outcome, colour in COLOURS.items():
@@ -46,8 +51,8 @@ def step_map(table: pd.DataFrame, problem: str | None = None, m: int | None = No
             continue
         ringed = part["flips"] & ~part["diverged"]
         marker = {
-            "size": [12 if did == "committed" else 9 for did in part["decision"]],
-            "symbol": [SHAPES[did] for did in part["decision"]],
+            "size": [12 if decision == "committed" else 9 for decision in part["decision"]],
+            "symbol": [SHAPES[decision] for decision in part["decision"]],
             "color": colour,
             "opacity": [0.3 if diverged else 0.95 for diverged in part["diverged"]],
             "line": {"width": [2.5 if ring else 0 for ring in ringed], "color": CHOSEN},
@@ -75,7 +80,7 @@ def _points(part: pd.DataFrame, outcome: str, marker: dict[str, object]) -> go.S
 
 
 def firing_chart(table: pd.DataFrame) -> alt.LayerChart:
-    """Share of answers in which the gate committed at each control point, with Wilson 95 % intervals."""
+    """Share of answers with a commit at each control point, with Wilson 95 % intervals; table of ``gate_evidence.firing_rates``."""
     x = alt.X("m:O", title="control point m", axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(domain=[0, 1])
     tooltip = [

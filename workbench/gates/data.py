@@ -1,4 +1,4 @@
-"""Recorded and tried decisions side by side, as tables, and the range of every setting that can be tried."""
+"""The Gates page's data: outcomes of answers, the rows of the margin map, and the range of every setting that can be tried."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
@@ -11,7 +11,7 @@ from stir_core.records import Trace
 from workbench.shared.gate_replay import AnswerReplay
 
 OUTCOMES = ("gained", "both right", "both wrong", "lost", "not graded")
-"""What became of an answer, vanilla against steered as recorded."""
+"""Outcomes of a recorded answer: steered against vanilla."""
 
 
 def outcome(steered: Trace, vanilla: Trace | None) -> str:
@@ -24,25 +24,27 @@ def outcome(steered: Trace, vanilla: Trace | None) -> str:
 
 
 def map_rows(answers: Mapping[str, AnswerReplay], outcomes: Mapping[str, str]) -> pd.DataFrame:
-    """One row a step with a scored candidate: its best candidate's preview gain and margin, the decision and the answer's outcome."""
+    """One row a step with a scored candidate: preview gain and margin of its best candidate, the decision and the answer's outcome."""
     rows = []
     for id_, answer in answers.items():
         for step in answer.steps:
             decision = step.again.decision
-            usable = [scored for scored in decision.scored if scored.score is not None] if decision else []
-            if decision is None or decision.score_null is None or not usable:
+            if decision is None or decision.score_null is None:
                 continue
-            best = max(usable, key=lambda scored: scored.score or 0.0)
-            margin = (best.score or 0.0) - decision.score_null
-            did = "committed" if decision.chosen else "null"
-            rows.append((id_, step.step.m, best.entry_id, best.gain, margin, did, outcomes[id_], step.change, step.flips, step.diverged))
+            scores = [(scored.score, scored) for scored in decision.scored if scored.score is not None]
+            if scores:
+                score, best = max(scores, key=lambda pair: pair[0])
+                margin, fate = score - decision.score_null, "committed" if decision.chosen else "null"
+                rows.append(
+                    (id_, step.step.m, best.entry_id, best.gain, margin, fate, outcomes[id_], step.change, step.flips, step.diverged)
+                )
     return pd.DataFrame(rows, columns=["problem", "m", "entry", "gain", "margin", "decision", "outcome", "change", "flips", "diverged"])
 
 
 POINTS = 25
-"""Values of a setting that the curve goes through."""
+"""Most values of a setting on the curve."""
 FEWEST, DECISIONS = 7, 4000
-"""At least so many, and at most about so many decisions in all: a slider must answer at once on large runs too."""
+"""Fewest values on the curve, and about the most decisions in all, so that a slider reacts at once on large runs too."""
 
 
 class Scale(NamedTuple):
@@ -57,15 +59,15 @@ class Scale(NamedTuple):
     """The run's own value."""
     help: str
     span: tuple[float, float]
-    """Where decisions can change: what the curve goes through."""
+    """Range in which decisions can change, which the curve covers."""
 
     @property
     def whole(self) -> bool:
-        """Whole numbers only."""
+        """True if the setting takes whole numbers only."""
         return self.step == 1
 
     def points(self, steps: int = 0) -> list[float]:
-        """About :data:`POINTS` values across the span, fewer where many ``steps`` are decided at each, the run's own among them."""
+        """Values across the span, the run's own among them: fewer if many ``steps`` are decided at each value."""
         if self.whole:
             return [float(value) for value in range(int(self.low), int(self.high) + 1)]
         low, high = self.span

@@ -1,10 +1,11 @@
-"""The Gates page's pieces: the settings that are tried, which answer is looked at, its text, and the command.
+"""The Gates page's sections on settings and one answer: sliders, choice of the answer, its text, and the command.
 
-The sliders are bound to the address, and each says the run's own value.
+The sliders are bound to the address, and each shows the run's own value.
 """
 
 import streamlit as st
 from streamlit import column_config as cc
+from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.config import GateConfig, with_changes
 from stir_core.records import Trace
@@ -23,28 +24,24 @@ _RUN, _PUT_BACK = "gates_settings_of", "gates_put_back"
 
 
 def tried(facts: RunFacts) -> GateConfig:
-    """Draw the sliders; the gate that they stand at, checked by the config's own rules."""
-    found = scales(facts.config.gate, facts.steered.values())
+    """Draw the sliders and return the gate with their values, checked by the config's own rules."""
+    offered = scales(facts.config.gate, facts.steered.values())
     if session.first_state(_RUN, facts.name) != facts.name:  # another run has settings of its own
         session.set_state(_RUN, facts.name)
-        _put_back(found)
+        _put_back(offered)
     fresh = session.take_state(_PUT_BACK, False)
     with st.container(border=True, gap="xsmall"):
-        columns = st.columns([*(1 for _ in found), 0.8], vertical_alignment="center", gap="medium")
-        values = {}
-        for scale, column in zip(found, columns, strict=False):
-            with column:
-                values[scale.name] = _slider(scale, seeded=fresh)
-        with columns[-1]:
-            st.button("Reset", key="gates_reset", help="Back to the run's own settings.", on_click=_put_back, args=(found,))
+        *columns, last = st.columns([*(1 for _ in offered), 0.8], vertical_alignment="center", gap="medium")
+        values = {scale.name: _slider(column, scale, seeded=fresh) for scale, column in zip(offered, columns, strict=True)}
+        last.button("Reset", key="gates_reset", help="Back to the run's own settings.", on_click=_put_back, args=(offered,))
     return with_changes(facts.config.gate, **values)
 
 
-def _slider(scale: Scale, *, seeded: bool) -> float | int:
-    """One slider; ``seeded``: its state was just written, so it must not be given a default as well."""
+def _slider(column: DeltaGenerator, scale: Scale, *, seeded: bool) -> float | int:
+    """One slider. ``seeded``: its session state was just written; Streamlit warns if it is given a default as well."""
     kind = int if scale.whole else float
     label = plain(f"{scale.label} · run {scale.own:g}")
-    value = st.slider(
+    value = column.slider(
         label,
         kind(scale.low),
         kind(scale.high),
@@ -62,14 +59,14 @@ def _key(scale: Scale) -> str:
     return f"gates_{scale.name}"
 
 
-def _put_back(found: list[Scale]) -> None:
-    for scale in found:
+def _put_back(offered: list[Scale]) -> None:
+    for scale in offered:
         session.set_state(_key(scale), int(scale.own) if scale.whole else float(scale.own))
     session.set_state(_PUT_BACK, True)
 
 
 def choose_answer(facts: RunFacts) -> Trace:
-    """The held-out problems; a click on a row or the selectbox chooses one."""
+    """The held-out answer to look at; a click on a row or the selectbox chooses it."""
     ids = list(facts.steered)
 
     def choose_row(row: int) -> None:
@@ -87,14 +84,14 @@ def choose_answer(facts: RunFacts) -> Trace:
 
 
 def answer_text(trace: Trace) -> None:
-    """The whole steered answer with its steps numbered and its impulses marked."""
-    with st.expander("The whole answer, control points numbered, impulses marked"):
+    """The whole steered answer with its control points numbered and its impulses marked."""
+    with st.expander("The whole answer, with control points numbered and impulses marked"):
         text_strip(trace_segments(trace), key="gates_answer", height=520)
-        st.caption(f"{trace.tokens_used} tokens, ended by {trace.finish}. Underlined: decoded while an impulse was live.")
+        st.caption(f"{trace.tokens_used} tokens, ended by {trace.finish}. Underlined: steps with an impulse.")
 
 
 def reproduce(facts: RunFacts, gate: GateConfig, trace: Trace) -> None:
-    """The command that decodes this answer again, or all answers with the settings that are tried."""
+    """The command that decodes this answer again; with changed settings, the one that decodes all answers with them."""
     changed = replay.changes_of(facts.config.gate, gate)
     if changed:
         command_line(gate_command(facts.run, changed, len(facts.steered)), "Decode all held-out answers with these settings")

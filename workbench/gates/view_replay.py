@@ -1,4 +1,4 @@
-"""The Gates page's pieces that speak of all held-out answers: the badge, the funnel, one setting's curve, the flips and the margin map."""
+"""The Gates page's sections on all held-out answers: the badge, the funnel, one setting's curve, the flips and the margin map."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,9 +8,8 @@ import streamlit as st
 
 from stir_core.config import GateConfig, digest_of
 from workbench import session
-from workbench.gates import charts as gate_funnel
+from workbench.gates import charts
 from workbench.gates import data as tables
-from workbench.gates.charts import step_map
 from workbench.gates.data import scales
 from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
@@ -25,12 +24,12 @@ Answers = Mapping[str, AnswerReplay]
 
 
 def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
-    """All held-out answers under the settings that are tried, and a badge that says what flips."""
+    """Decide all held-out answers again with the settings that are tried; a badge counts the decisions that flip."""
     own = facts.config.gate
     answers = replay.replay_all(facts.steered, own, gate, seed=facts.config.seed)
     counted = replay.tally(answers.values())
     if gate == own and counted.flipped:
-        st.warning(f"The recording does not follow from the run's own settings: {counted.flipped} decisions come out otherwise.")
+        st.warning(f"With the run's own settings, {counted.flipped} decisions differ from the recording: it was made with other settings.")
     elif gate == own:
         st.badge(f"the run's own settings: all {counted.known} decisions come out as recorded", color="gray")
     else:
@@ -41,8 +40,8 @@ def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
 
 
 def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
-    """All answers at once: the funnel, the share of steered steps as one setting moves, and where the gate fired."""
-    one, two, three = st.tabs(["Funnel, all answers", "As one setting moves", "Fired, by control point"], key="gates_overview")
+    """All answers: the funnel, the share of steered steps against one setting, and the commits by control point."""
+    one, two, three = st.tabs(["Funnel, all answers", "Against one setting", "Commits by control point"], key="gates_overview")
     with one:
         steps = [step for answer in answers.values() for step in answer.steps]
         funnel_view(steps, "all held-out answers", changed=gate != facts.config.gate)
@@ -53,26 +52,23 @@ def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
 
 
 def _curve(facts: RunFacts, gate: GateConfig) -> None:
-    found = {scale.name: scale for scale in scales(facts.config.gate, facts.steered.values())}
-    labels = {name: scale.label for name, scale in found.items()}
-    chosen = st.segmented_control(
-        "Setting", list(found), default="beta", required=True, format_func=labels.__getitem__, key="gates_curve", persist_state="session"
-    )
-    scale = found[chosen or "beta"]
-    print_of_run = digest_of(run_fingerprint(facts.run), gate, scale.name)
-    table = _points(print_of_run, facts, gate, scale.name, scale.points(sum(len(trace.steps) for trace in facts.steered.values())))
+    offered = {scale.label: scale for scale in scales(facts.config.gate, facts.steered.values())}
+    label = st.segmented_control("Setting", list(offered), default="β", required=True, key="gates_curve", persist_state="session")
+    scale = offered[label or "β"]
+    steps = sum(len(trace.steps) for trace in facts.steered.values())
+    table = _points(digest_of(run_fingerprint(facts.run), gate, scale.name), facts, gate, scale.name, scale.points(steps))
     if not any(table["n"].tolist()):
-        st.caption("The gate decided nothing that the recording knows.")
+        st.caption("The recording holds no decision of the gate.")
         return
-    chart = gate_funnel.steered_share(table, f"{scale.label} ({scale.name})", scale.own, float(getattr(gate, scale.name)))
-    st.altair_chart(chart, alt=f"Share of steered steps as {scale.name} moves")
+    chart = charts.steered_share(table, f"{scale.label} ({scale.name})", scale.own, float(getattr(gate, scale.name)))
+    st.altair_chart(chart, alt=f"Share of steered steps against {scale.name}")
     least, most = min(table["n"].tolist()), max(table["n"].tolist())
-    lost = max(table["unknown"].tolist())
-    known = (f"{most}" if least == most else f"{least} to {most}") + (f" (up to {lost} need the model)" if lost else "")
+    unknown = max(table["unknown"].tolist())
+    known = (f"{most}" if least == most else f"{least} to {most}") + (f" (up to {unknown} need the model)" if unknown else "")
     st.caption(
         plain(
-            f"n = {known} steps, each decided by itself with its recorded text. Band: Wilson 95 %, as if steps were independent. "
-            f"Dashed: the run's {scale.own:g}; solid: the slider."
+            f"n = {known} steps, each decided by itself with its recorded text. Band: Wilson 95 % interval, which treats steps as "
+            f"independent. Dashed: the run's own value, {scale.own:g}; solid: the slider."
         )
     )
 
@@ -85,20 +81,23 @@ def _points(print_of_settings: str, _facts: RunFacts, _gate: GateConfig, name: s
 def _firing(facts: RunFacts) -> None:
     table = evidence.firing_rates(facts.steered.values())
     if table.empty:
-        st.caption("No held-out answer got past its first step, which is never steered.")
+        st.caption("Every held-out answer ended after its first step, which is never steered.")
         return
-    st.altair_chart(gate_funnel.firing_chart(table), alt="Share of held-out answers with a commit at each control point, as recorded")
+    st.altair_chart(charts.firing_chart(table), alt="Share of held-out answers with a commit at each control point, as recorded")
     total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
-    st.caption(f"As recorded. n = {len(facts.steered)} answers; {total} fired. Above a bar: answers that got there. Spans: Wilson 95 %.")
+    st.caption(
+        f"As recorded. n = {len(facts.steered)} answers; a commit at {total}. Above a bar: answers that reached the control point. "
+        "Vertical lines: Wilson 95 % intervals."
+    )
 
 
 def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | None) -> None:
-    """Every step of every answer on the gate's axes; a click opens it."""
-    st.markdown("**Margin map: best candidate of every step, all answers**")
+    """Every step of every answer on the gate's axes; a click opens the step."""
+    st.markdown("**Margin map: best candidate of each step, all answers**")
     outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
     gate_map(
         tables.map_rows(answers, outcomes),
-        partial(step_map, problem=problem, m=m),
+        partial(charts.step_map, problem=problem, m=m),
         lambda data: _open(answers, str(data[0]), str(data[1])),
         what="steps",
         text="Decided with the settings above. Colour: the recorded answer against the vanilla one. Diamond: committed. "
@@ -109,21 +108,26 @@ def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | No
 
 
 def flips(answers: Answers, *, changed: bool) -> None:
-    """The answers that turn and where; a click opens the step."""
-    st.markdown("**Where answers turn**")
+    """The answers in which a decision flips, and the first such step; a click opens it."""
+    st.markdown("**First flips**")
     table = replay.flip_table(answers.values())
     if table.empty:
-        st.caption("No decision flips." if changed else "Nothing is changed: move a slider above to see where decisions would flip.")
+        st.caption("No decision flips." if changed else "No setting is changed: move a slider above to see which decisions flip.")
         return
 
     def choose_row(row: int) -> None:
         _open(answers, str(table["problem"].iloc[row]), str(table["m"].iloc[row]))
 
     height = min(400, 38 + 35 * len(table))
-    data_table(table, FLIPPED_COLUMNS, "Answers that turn under these settings", key="gates_flips", height=height, clicked=choose_row)
-    st.caption(
-        f"{len(table)} of {len(answers)} answers turn, each at its first flip or at a step that needs the model. Click a row to open it."
+    data_table(
+        table,
+        FLIPPED_COLUMNS,
+        "Answers in which a decision flips with these settings",
+        key="gates_flips",
+        height=height,
+        clicked=choose_row,
     )
+    st.caption(f"{len(table)} of {len(answers)} answers: the first step of each that flips or needs the model. Click a row to open it.")
 
 
 def _open(answers: Answers, problem: str, m: str) -> None:

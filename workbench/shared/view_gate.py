@@ -106,21 +106,27 @@ def choose_gate_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:
     looked = looked or next((str(step.m) for step in trace.steps if step.evidence.retrieved), None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = session.choose_short(session.CONTROL_POINT, "Control point m", numbers, first=looked)
-        _arrow("Previous step", session.CONTROL_POINT, numbers, chosen, -1)
-        _arrow("Next step", session.CONTROL_POINT, numbers, chosen, +1)
+        arrow_button("Previous step", session.CONTROL_POINT, numbers, chosen, -1, name="gates_previous_step")
+        arrow_button("Next step", session.CONTROL_POINT, numbers, chosen, +1, name="gates_next_step")
         if trace.id in ids:
-            _arrow("Previous answer", session.PROBLEM, ids, trace.id, -1)
-            _arrow("Next answer", session.PROBLEM, ids, trace.id, +1)
+            arrow_button("Previous answer", session.PROBLEM, ids, trace.id, -1, name="gates_previous_answer")
+            arrow_button("Next answer", session.PROBLEM, ids, trace.id, +1, name="gates_next_answer")
     return next(step for step in trace.steps if step.m == int(chosen))
 
 
-def _arrow(label: str, key: str, options: Sequence[str], now: str, by: int) -> None:
-    """A button that goes to a neighbour; its key is drawn on it."""
+def arrow_button(label: str, key: str, options: Sequence[str], now: str, by: int, *, name: str) -> None:
+    """A button, and an arrow key, that chooses a neighbour of the option ``now``.
+
+    Args:
+        key: session key of the choice.
+        by: -1 for the option before, 1 for the one after.
+        name: key of the button's widget.
+    """
     place = options.index(now) + by
     arrow = "Left" if by < 0 else "Right"
     st.button(
         label,
-        key=f"gates_{label.lower().replace(' ', '_')}",
+        key=name,
         shortcut=arrow if key == session.CONTROL_POINT else f"Shift+{arrow}",
         disabled=not 0 <= place < len(options),
         on_click=session.point_at,

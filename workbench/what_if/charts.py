@@ -1,4 +1,4 @@
-"""A tree of what-if branches on the answer's own steps: a lane a node, leaving its parent's lane at the step that was changed."""
+"""A tree of what-if branches over the answer's steps: a lane for each node, which leaves its parent's lane at the changed step."""
 
 import altair as alt
 import pandas as pd
@@ -8,11 +8,11 @@ from workbench.shared.charts import GREY
 NODE = "branch"
 """Name of the point selection: field ``branch``."""
 VERDICTS = {"right": ("#009e73", "circle"), "wrong": ("#d55e00", "square"), "not graded": (GREY, "diamond")}
-"""Colour and shape of an answer: the shape says it without colour."""
+"""Colour and shape of an answer's verdict; the shape alone tells it too."""
 
 
 def branch_tree(lines: pd.DataFrame) -> alt.LayerChart:
-    """Table of :func:`workbench.what_if.data.tree_lines`; a filled sign is a step that was steered."""
+    """The tree of :func:`workbench.what_if.data.tree_lines`; a filled mark is a steered step."""
     nodes = lines.drop_duplicates("branch").assign(before=lambda rows: rows["begin"] - 0.7)
     names = list(VERDICTS)
     colours = alt.Scale(domain=names, range=[VERDICTS[name][0] for name in names])

@@ -1,4 +1,4 @@
-"""The What-if page's pieces: branches while they are decoded, the tree, two answers side by side, the one-step table, and the exits."""
+"""The What-if page's sections: decoding of branches, the tree, two answers side by side, the table of one step, and downloads."""
 
 import json
 from contextlib import ExitStack, closing
@@ -39,7 +39,7 @@ def decode_branches(facts: RunFacts, tree: Tree, node: Node, request: BranchRequ
     """Decode the requested branches of a node, showing every token; each is added to the tree as it ends."""
     origin, notes = tree.origin, []
     with area.container(border=True), ExitStack() as held:
-        st.button("Stop decoding", key="what_if_stop", on_click=_stopped, help="Branches that have ended are kept.")
+        st.button("Stop decoding", key="what_if_stop", on_click=_stopped, help="Finished branches are kept.")
         with st.spinner("Loading the model (the first time takes a few seconds)"):
             steering = held.enter_context(bootstrap.steering(facts))
         texts, places, first = [""] * len(request.changes), [], None
@@ -63,29 +63,30 @@ def decode_branches(facts: RunFacts, tree: Tree, node: Node, request: BranchRequ
 
 
 def _stopped() -> None:
-    session.set_state(_NOTE, ["Stopped: branches that had not ended are not kept; decoding them again gives the same tokens."])
+    session.set_state(_NOTE, ["Stopped: unfinished branches are not kept; decoding them again gives the same tokens."])
 
 
 def _with(tree: Tree) -> str:
+    """Session key of the branch that is compared."""
     return f"what_if_with_{tree.origin.key}"
 
 
 def branch_notes() -> None:
-    """What happened on the way: a stop, a leaf that was dropped."""
+    """Notes of the last decoding: that it was stopped, or that a branch was dropped."""
     for note in session.take_state(_NOTE, []):
         st.warning(plain(note))
 
 
 def where(node: Node, step: StepTrace, origin: BranchOrigin) -> None:
-    """The answer with its decisions, and the evidence at the chosen control point."""
+    """The answer with its decisions, and the gate's evidence at the chosen control point."""
     head = f"{pairs.label(node)}: {pairs.grade_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
     text_strip(pairs.whole(node.trace, step.evidence.m), key="what_if_answer", head=head, height=300)
-    with st.expander(plain(f"What the gate saw at control point {step.m}: {one_line(str(step.decision.reason), 100)}")):
+    with st.expander(plain(f"Evidence of the gate at control point {step.m}: {one_line(str(step.decision.reason), 100)}")):
         why_not(step.evidence, step.decision, origin.gate)
 
 
 def tree_view(tree: Tree) -> None:
-    """The tree as a figure and a table; a click chooses what is compared."""
+    """The tree as a figure and a table; a click chooses the branch that is compared below."""
 
     def choose() -> None:
         cells = session.selected_cells(_FIGURE, figures.NODE)
@@ -95,7 +96,9 @@ def tree_view(tree: Tree) -> None:
     chart = figures.branch_tree(pairs.tree_lines(tree))
     st.altair_chart(chart, key=_FIGURE, on_select=choose, alt="Tree of branches by control point, coloured by verdict")
     st.caption(
-        plain("A lane an answer; it leaves its parent's lane at the changed decision. Filled: steered. Click one to compare it below.")
+        plain(
+            "One lane for each answer; it leaves its parent's lane at the changed decision. Filled: steered. Click one to compare it below."
+        )
     )
     data_table(pairs.tree_table(tree), BRANCH_COLUMNS, "Branches with verdict and tokens")
 
@@ -105,12 +108,12 @@ def one_step(tree: Tree, node: Node, step: StepTrace) -> None:
     table = pairs.counterfactuals(tree, node.number, step.evidence.m)
     if len(table) < 2:
         return
-    st.markdown(plain(f"Everything tried at control point {step.m} of #{node.number}"))
+    st.markdown(plain(f"All changes tried at control point {step.m} of #{node.number}"))
     data_table(table, BRANCH_COLUMNS, "Outcome of every change tried at this step")
 
 
 def compare(tree: Tree) -> Node:
-    """Two answers of the tree side by side; the first one is the other's parent unless chosen otherwise."""
+    """Two answers of the tree side by side: a branch, and its parent unless another answer is chosen. Returns the branch."""
     left, right = st.columns(2, gap="medium")
     with right:
         node = pick_node(tree, "Branch", _with(tree), pairs.nodes_in_order(tree)[-1].number)
@@ -126,7 +129,7 @@ def compare(tree: Tree) -> Node:
         for side, (column, cell) in enumerate(zip(st.columns(2, gap="medium"), row.cells, strict=True)):
             with column:
                 if cell is None:
-                    st.caption(f"m {row.m} · the answer had ended")
+                    st.caption(f"m {row.m} · the answer ended earlier")
                 else:
                     text_strip(cell.segments, key=f"what_if_{side}_{row.m}", head=cell.head)
     return node
@@ -135,12 +138,12 @@ def compare(tree: Tree) -> Node:
 def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
     name = "the recorded trace" if other.number == 0 else f"#{other.number}"
     equal, line = pairs.parting_line(node.trace, other.trace, name)
-    kept = node.change is not None and node.change.to == "keep" and node.change.then == "gate"
+    unchanged = node.change is not None and node.change.to == "keep" and node.change.then == "gate"
     if node.number == other.number:
         return
     with st.container(horizontal=True):
-        if kept and node.parent == other.number:
-            st.badge(f"nothing changed: {line}" if equal else f"NOTHING CHANGED, and yet it {line}", color="green" if equal else "red")
+        if unchanged and node.parent == other.number:
+            st.badge(f"nothing changed: {line}" if equal else f"NOTHING CHANGED, yet it {line}", color="green" if equal else "red")
         else:
             st.badge(line, color="gray" if equal else "orange")
         for shown in (other, node):
@@ -148,7 +151,7 @@ def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
 
 
 def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:
-    """The command that makes the compared branch, and the tree as a file."""
+    """The command that decodes the compared branch, and the tree as a file."""
     origin = tree.origin
     defaults = {"gate": facts.config.gate.model_dump(mode="json"), "decode": facts.config.decode.model_dump(mode="json")}
     decode = origin.decode.model_dump(mode="json", exclude={"batch_problems"})
@@ -168,17 +171,17 @@ def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:
 BRANCH_COLUMNS: Columns = {
     "branch": number_column("branch", "#%d", "Number of the answer in the tree; #0 is the recorded one.", width=62),
     "of": number_column("of", "#%d", "The answer that it is a branch of.", width=46),
-    "at this step": cc.TextColumn("at this step", help="What was done before this step.", pinned=True, width=200),
+    "at this step": cc.TextColumn("at this step", help="Decision at this control point.", pinned=True, width=200),
     "change": cc.TextColumn("change", width=200),
     "verdict": cc.TextColumn("verdict", width=84),
-    "extracted": cc.TextColumn("extracted", help="What grading found in the answer.", width=84),
+    "extracted": cc.TextColumn("extracted", help="Final answer that grading extracted.", width=84),
     "tokens": number_column("tokens", "%d", "Tokens of the whole answer.", width=62),
-    "differs_at": number_column("differs at", "%d", "First token that differs from its parent; empty: equal token for token.", width=76),
+    "differs_at": number_column("differs at", "%d", "First token that differs from its parent; empty: the two are equal.", width=76),
     "m": number_column("after m", "%d", "The control point before the first difference.", width=62),
-    "repeats": number_column("3-gram rep.", "%.3f", "Share of token triples that stood before in the same answer.", width=84),
-    "degenerated": cc.CheckboxColumn("degenerated", help="At least half of its token triples stood before.", width=92),
+    "repeats": number_column("3-gram rep.", "%.3f", "Share of token triples that occurred earlier in the same answer.", width=84),
+    "degenerated": cc.CheckboxColumn("degenerate", help="At least half of its token triples occurred earlier.", width=92),
     "commits": number_column("impulses", "%d", "Steps with an impulse, forced ones included.", width=70),
     "ran": number_column(
-        "forward", "%d", "Token positions run through the model for it: the given ones once, previews included.", width=68
+        "forward", "%d", "Token positions run through the model to decode it: the given tokens once, and its previews.", width=68
     ),
 }

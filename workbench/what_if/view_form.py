@@ -1,4 +1,4 @@
-"""The What-if page's choices: which answer, which branch of it, which control point, and what is changed there."""
+"""The What-if page's form: the answer, the branch, the control point, and the change there."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -13,24 +13,29 @@ from workbench import session
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.trace_comparison import STEERED
+from workbench.shared.view_gate import arrow_button
 from workbench.what_if import data as trees
 from workbench.what_if.data import BranchOrigin, Node, OfferedAction, Tree
 
 RECORDED, LAST = "Recorded held-out answer", "Last comparison of Trace"
 WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
-THEN: dict[str, Literal["gate", "null"]] = {"the gate decides on": "gate", "null from here on": "null"}
+THEN: dict[str, Literal["gate", "null"]] = {"the gate decides": "gate", "null from here on": "null"}
 
 
 class BranchRequest(NamedTuple):
-    """The form as it stands."""
+    """The values of the form."""
 
     changes: list[Change]
-    """What to decode now: empty unless a button was pressed."""
+    """The branches to decode now, one for each change: empty unless a button was pressed."""
     step: StepTrace
 
 
 def choose_origin(facts: RunFacts) -> BranchOrigin:
-    """A held-out answer of the run, or the steered answer that the Trace page decoded last in this tab."""
+    """A held-out answer of the run, or the steered answer of the Trace page's last comparison in this tab.
+
+    Raises:
+        StoreError: there is neither.
+    """
     last = _last(facts)
     kinds = ([RECORDED] if facts.steered else []) + ([LAST] if last else [])
     if not kinds:
@@ -58,11 +63,11 @@ def _last(facts: RunFacts) -> BranchOrigin | None:
     trace = recording.traces[STEERED] if recording is not None else None
     if recording is None or trace is None or recording.settings["run"] != run_fingerprint(facts.run):
         return None
-    kept: Mapping[str, Any] = recording.settings
-    gate, decode = GateConfig.model_validate(kept["gate"]), DecodeConfig.model_validate(kept["decode"])
-    problem = facts.held_out.get(kept["problem"] or "") if "steered" in facts.stages else None
-    name = kept["problem"] or "free prompt"
-    return BranchOrigin(run_fingerprint(facts.run), name, trace, gate, decode, problem, kept["question"], kept["raw"], recorded=False)
+    settings: Mapping[str, Any] = recording.settings
+    gate, decode = GateConfig.model_validate(settings["gate"]), DecodeConfig.model_validate(settings["decode"])
+    problem = facts.held_out.get(settings["problem"] or "") if "steered" in facts.stages else None
+    name, question, raw = settings["problem"] or "free prompt", settings["question"], settings["raw"]
+    return BranchOrigin(run_fingerprint(facts.run), name, trace, gate, decode, problem, question, raw, recorded=False)
 
 
 def choose_node(tree: Tree) -> Node:
@@ -81,44 +86,37 @@ def pick_node(tree: Tree, label: str, key: str, first: int, **widget: Any) -> No
 
 
 def choose_branch_step(node: Node) -> StepTrace:
-    """The step whose decision is changed; the arrow keys go back and forth."""
+    """The step whose decision is changed; the arrow keys go to the previous and the next one.
+
+    Raises:
+        StoreError: the answer has no steps.
+    """
     numbers = [str(step.m) for step in node.trace.steps]
     if not numbers:
         raise StoreError(f"the answer to {node.trace.id} has no steps: choose another one")
     first = next((str(step.m) for step in node.trace.steps if step.decision.chosen), numbers[min(1, len(numbers) - 1)])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = session.choose_short(session.CONTROL_POINT, "Control point m whose decision is changed", numbers, first=first)
-        at = numbers.index(chosen)
-        for name, key, to in (("Back", "left", at - 1), ("On", "right", at + 1)):
-            inside = 0 <= to < len(numbers)
-            st.button(
-                name,
-                key=f"what_if_{key}",
-                shortcut=key,
-                disabled=not inside,
-                on_click=session.point_at,
-                args=(session.CONTROL_POINT, numbers[to] if inside else chosen),
-            )
-    return node.trace.steps[at]
+        arrow_button("Previous step", session.CONTROL_POINT, numbers, chosen, -1, name="what_if_left")
+        arrow_button("Next step", session.CONTROL_POINT, numbers, chosen, +1, name="what_if_right")
+    return node.trace.steps[numbers.index(chosen)]
 
 
 def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> BranchRequest:
-    """What is changed at the step, and the two buttons that decode it."""
+    """The change at the step, and the two buttons that decode branches."""
     entries = [facts.entries[entry_id] for entry_id in facts.picks]
     seen, others = trees.candidates(step, entries, origin.gate)
     ways = [way for way in WAYS if WAYS[way] != "" or seen or others]
-    way = st.segmented_control("What is done there", ways, default=ways[0], required=True, key="what_if_way", persist_state="session")
+    way = st.segmented_control("Decision there", ways, default=ways[0], required=True, key="what_if_way", persist_state="session")
     chosen: OfferedAction | None = None
     own, alpha = False, 1.0
     if way in ways and WAYS[way] == "":
         chosen = _choose_candidate([*seen, *others], step)
         own, alpha = _strength(chosen, step)
-    then = THEN.get(
-        st.segmented_control(
-            "Afterwards", list(THEN), default=next(iter(THEN)), required=True, key="what_if_then", persist_state="session"
-        ),
-        "gate",
+    afterwards = st.segmented_control(
+        "Afterwards", list(THEN), default=next(iter(THEN)), required=True, key="what_if_then", persist_state="session"
     )
+    then = THEN.get(afterwards, "gate")
     to = chosen.entry_id if chosen else WAYS.get(way, KEEP)
     change = Change(m=step.evidence.m, to=to, alpha=(chosen.own if own else alpha) if chosen else None, then=then)
     everything = trees.all_changes(step, origin.gate, alpha, then, same=chosen is not None and not own)
@@ -128,17 +126,17 @@ def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> Branc
             f"All {len(everything) - 1} candidates at once",
             key="what_if_all",
             disabled=len(everything) < 2,
-            help="Nothing and every retrieved action, decoded in one batch: at the gate's own strength where it measured one, else at the "
-            "slider's. With another strength set, all at that one.",
+            help="Decodes null and every retrieved action in one batch: each at the gate's own strength if it measured one, else at the "
+            "slider's. With the gate's own strength switched off, all at the slider's.",
         )
     return BranchRequest([change] if one else everything if all_ else [], step)
 
 
-def _choose_candidate(found: list[OfferedAction], step: StepTrace) -> OfferedAction:
-    by_id = {candidate.entry_id: candidate for candidate in found}
+def _choose_candidate(offered: list[OfferedAction], step: StepTrace) -> OfferedAction:
+    by_id = {action.entry_id: action for action in offered}
     key = f"what_if_entry_{step.evidence.m}"
     if session.state_of(key) not in by_id:
-        session.set_state(key, found[0].entry_id)
+        session.set_state(key, offered[0].entry_id)
     chosen = st.selectbox(
         "Action",
         list(by_id),
@@ -147,16 +145,17 @@ def _choose_candidate(found: list[OfferedAction], step: StepTrace) -> OfferedAct
         persist_state="session",
         help="Retrieved candidates first, best score first; then every other action of the library at this control point.",
     )
-    return by_id.get(chosen, found[0])
+    return by_id.get(chosen, offered[0])
 
 
 def _strength(chosen: OfferedAction, step: StepTrace) -> tuple[bool, float]:
+    """Whether the gate's own strength is used, and the slider's value."""
     with st.container(horizontal=True, vertical_alignment="center"):
         own = chosen.own is not None and st.toggle(
             f"The gate's own strength ({chosen.own:.3f})",
             value=True,
             key=f"what_if_own_{chosen.entry_id}_{step.m}",
-            help="What it would inject if it chose this action.",
+            help="The strength that the gate would inject if it chose this action.",
         )
         if chosen.own is None:
             st.caption("The gate measured no strength for this action here.")
@@ -169,6 +168,6 @@ def _strength(chosen: OfferedAction, step: StepTrace) -> tuple[bool, float]:
         key="what_if_alpha",
         disabled=own,
         persist_state="session",
-        help="0 injects nothing; a negative strength pushes the other way.",
+        help="0 injects nothing; a negative strength pushes in the opposite direction.",
     )
-    return own, min(4.0, max(-2.0, float(value)))
+    return own, float(value)
