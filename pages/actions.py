@@ -1,4 +1,4 @@
-"""Actions: the library as a sortable table, and one entry's card: source, unembedding, neighbours, what its impulse does, firings."""
+"""Actions: the library as a sortable table, and one entry's card: source, unembedding, neighbours, effect of its impulse, firings."""
 
 import streamlit as st
 
@@ -9,7 +9,10 @@ from workbench.shared import view_card as card
 from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
-with page("Actions", "One row a latent action: the mean state of right answers minus that of wrong ones, at one control point and layer."):
+with page(
+    "Actions",
+    "One row a latent action: mean state of right answers minus that of wrong ones, at one control point and layer.",
+):
     facts = need_run("rollouts", "actions")
     need_entries(facts)
     action_list(facts)

@@ -1,4 +1,4 @@
-"""Basis: the library's map, its cosines in cluster order, what selection kept, why, and what it would keep instead."""
+"""Basis: the library's map, its cosines in cluster order, the selected entries, and selections under other settings."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from workbench.shared import view_card as card
 from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
-with page("Basis", "How the mined entries lie in the model's residual space, and which of them selection kept."):
+with page("Basis", "Geometry of the mined entries in the model's residual space, and the entries that selection kept."):
     facts = need_run("rollouts", "actions", "basis")
     need_entries(facts)
     left, right = st.columns([1.7, 1], gap="medium")

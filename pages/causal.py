@@ -1,10 +1,11 @@
-"""Causal: what actions do when nothing else differs, and whether the gate knew."""
+"""Causal: effects of actions with everything else held equal, and how well the gate predicts them."""
 
 from workbench.causal import view as views
 from workbench.shared.view_page import need_run, page
 
 with page(
-    "Causal", "Answers continued from the same states with the same random streams: with an action, without it, and with noise of its size."
+    "Causal",
+    "Answers continued from the same states and random streams: with an action, without it, and with noise of the same norm.",
 ):
     facts = need_run("actions", "basis")
     study = views.need_study(facts)

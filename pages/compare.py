@@ -1,4 +1,4 @@
-"""Compare: two runs or two versions of a library, of one model: shared, gained and lost actions, spans, settings, evaluations."""
+"""Compare: two runs or two versions of a library of one model: shared, gained and lost actions, spans, settings, evaluations."""
 
 from workbench.compare import view as views
 from workbench.shared.view_page import need_entries, need_run, page

@@ -1,4 +1,4 @@
-"""Curate: star, tag, note, exclude, rename and merge entries; every edit is kept with who, when and why."""
+"""Curate: star, tag, note, exclude, rename and merge entries; every edit is kept with author, time and reason."""
 
 import streamlit as st
 
@@ -9,7 +9,7 @@ from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
-    "Curate", "Judge the library entry by entry. Nothing is deleted: every edit is kept with who, when and why, and can be taken back."
+    "Curate", "Judge the library entry by entry. Nothing is deleted: every edit is kept with author, time and reason, and can be undone."
 ):
     facts = need_run("rollouts", "actions")
     need_entries(facts)

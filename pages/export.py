@@ -1,11 +1,11 @@
-"""Export: a library for somewhere else: what leaves, what every target keeps and loses, and how it is served; before a byte is written."""
+"""Export: a library for another system: its content, what every target keeps and loses, and how to serve it."""
 
 from workbench.export import view as views
 from workbench.export import view_targets as targets
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
-    "Export", "Take a library elsewhere. Everything is shown before a byte is written: what leaves, what is lost, and how to serve it."
+    "Export", "A library for another system. Before anything is written, the page shows its content, its losses, and how to serve it."
 ):
     facts = need_run("rollouts", "actions")
     need_entries(facts)

@@ -1,4 +1,4 @@
-"""Gates: what the gate retrieved, previewed, scored and did at every recorded step, and what it would do with other settings."""
+"""Gates: the gate's retrieval, previews, scores and decision at every recorded step, and its decisions under other settings."""
 
 import streamlit as st
 
@@ -7,7 +7,7 @@ from workbench.gates import view_replay as whole
 from workbench.shared.view_gate import answer_margins, choose_gate_step, step_detail
 from workbench.shared.view_page import need_run, page
 
-with page("Gates", "Recorded evidence of held-out answers, decided again with the settings that you try: no model is called."):
+with page("Gates", "Recorded evidence of held-out answers, decided again under the settings that you try. No model is called."):
     facts = need_run("actions", "steered")
     gate = settings.tried(facts)
     answers = whole.decided_again(facts, gate)

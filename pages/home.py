@@ -1,9 +1,9 @@
-"""Home: which runs there are, what they measured on held-out problems, and whether the model in memory may use them."""
+"""Home: all runs, their held-out results, and whether the model in memory may use them."""
 
 from workbench.home import view as views
 from workbench.shared.view_page import need_run, page
 
-with page("Runs", "One row a run folder. Accuracy is on held-out problems, both arms on the same ones; empty means not measured."):
+with page("Runs", "One row a run. Accuracy is on held-out problems, the same ones for both arms; empty: not measured."):
     views.runs()
     facts = need_run()
     views.held_out_line(facts)

@@ -1,4 +1,4 @@
-"""What-if: a recorded answer taken up again at one of its steps, with the gate's decision there kept, denied or made otherwise."""
+"""What-if: a recorded answer decoded again from one of its steps, with the gate's decision there kept, denied or replaced."""
 
 import streamlit as st
 
@@ -6,9 +6,7 @@ from workbench.shared.view_page import need_entries, need_run, page
 from workbench.what_if import view as views
 from workbench.what_if import view_form as form
 
-with page(
-    "What-if", "One decision of a recorded answer is changed, and the answer decoded on from there: a tree of branches, side by side."
-):
+with page("What-if", "Change one decision of a recorded answer and decode on from there: a tree of branches, side by side."):
     facts = need_run("actions", "basis", "steered")
     need_entries(facts)
     views.branch_notes()

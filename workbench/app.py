@@ -17,13 +17,13 @@ NAMES = (
     ("actions", "Actions", "The library of latent actions, one card each."),
     ("basis", "Basis", "Map, cosines and coverage of the control basis."),
     ("curate", "Curate", "Star, tag, note, exclude, rename, merge; with history."),
-    ("gates", "Gates", "What the gate saw and did on held-out problems."),
+    ("gates", "Gates", "The gate's evidence and decisions on held-out problems."),
     ("evaluate", "Evaluate", "Methods compared on the same held-out problems."),
-    ("causal", "Causal", "What actions do when nothing else differs."),
+    ("causal", "Causal", "Effects of actions with everything else held equal."),
     ("compare", "Compare", "Two runs or libraries of one model."),
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
     ("what_if", "What-if", "A recorded answer with one decision changed, decoded on from there."),
-    ("export", "Export", "A library for somewhere else: what leaves, what is lost, how it is served."),
+    ("export", "Export", "A library for another system: its content, its losses, and how to serve it."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
 st.navigation(pages, position="top").run()

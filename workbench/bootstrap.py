@@ -1,4 +1,4 @@
-"""The composition root: where runs are looked for, what is cached, and the one model of this server. Draws nothing."""
+"""The composition root: the folder of runs, cached facts, and the one model of this server. Draws nothing."""
 
 import os
 from contextlib import AbstractContextManager
@@ -32,7 +32,7 @@ class KnownRuns(NamedTuple):
 
 
 def known_runs() -> KnownRuns:
-    """Every run by name, the embedded ``demo`` first; a second run of the same name is told apart by its folder."""
+    """Every run by name, the embedded ``demo`` first; a second run of the same name gets its folder's name added."""
     runs: dict[str, RunFacts] = {}
     listed, unreadable = list_runs(runs_root())
     broken = {str(path): line for path, line in unreadable.items()}
@@ -51,7 +51,7 @@ def _facts(print_of_run: str, _run: Run) -> RunFacts:
 
 
 def known_evaluations(facts: RunFacts) -> dict[str, EvaluationFacts]:
-    """A run's evaluations by label, read again as soon as one was written to."""
+    """A run's evaluations by label, read again as soon as its files change."""
     return {label: _evaluation(evaluation_fingerprint(folder), folder) for label, folder in evaluations_of(facts.run).items()}
 
 
@@ -76,7 +76,7 @@ def steering(facts: RunFacts) -> AbstractContextManager[Steering]:
 
 
 def jobs() -> JobStore:
-    """Runs that were started from a page, by this server or one before it."""
+    """Jobs that were started from a page, by this server or an earlier one."""
     return JobStore(runs_root())
 
 

@@ -1,9 +1,9 @@
-"""Stages as subprocesses: started, found again, cancelled and resumed. Nothing is kept in memory but children to be reaped.
+"""Runs as subprocesses: started, listed, cancelled and resumed.
 
-A job is the command line in a session of its own, and files in ``jobs/`` below the folder of runs: ``<id>.json`` (what was started),
-``<id>.progress.jsonl`` (how far it says it is), ``<id>.log`` (what it printed). How a job stands follows from these and the process
-table alone, so a server that is started again finds its jobs. Refuses names that lead out of the folder of runs, and a second job
-while one is running.
+A job is a ``stir`` command in a process session of its own, and files in ``jobs/`` below the folder of runs: ``<id>.json`` (the command),
+``<id>.progress.jsonl`` (its progress), ``<id>.log`` (its output). A job's state follows from these files and the process table alone, so a
+restarted server finds its jobs; only child processes to be reaped are kept in memory. Names that lead out of the folder of runs are
+refused, and so is a second job while one is running.
 """
 
 import os
@@ -28,59 +28,58 @@ from stir_core.store.jsonl import read_record, write_record
 from stir_core.store.progress import ProgressLine, read_progress
 
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
-"""What a run or a job may be called: no separators, and nothing that starts like an option or a hidden file."""
+"""Names of runs and jobs: no separators, and no start of an option or a hidden file."""
 _ID = re.compile(r"\w[\w.-]{0,139}", re.ASCII)
 FOLDER = "jobs"
 PROGRAM = (sys.executable, "-m", "stir_core")
 _ROOT = str(Path(__file__).resolve().parents[1])
 _TOLD = re.compile(r"(STIR|OMP|MKL)_\w+|HF_HUB_OFFLINE|CUDA_VISIBLE_DEVICES|PYTHONPATH")
-"""Environment variables that the log names; of all others not even the name."""
+"""Environment variables that the log records; no others, not even by name."""
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
 CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
-"""The processes that this server started itself, by number; those of an earlier server are known from their files alone."""
+"""Processes started by this server, by process number; those of an earlier server are known from their files alone."""
 _STARTING = threading.Lock()
 
 JobState = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
 
 
 class RunJob(Record):
-    """What was started."""
+    """A started command, as ``<id>.json`` records it."""
 
     id: str
     run: str
     """Name of the run, a folder below the folder of runs."""
     command: tuple[str, ...]
     shown: str
-    """The same command as one would type it."""
+    """The same command as typed in a shell."""
     host: str
     pid: int
     created: float
-    """When the process table says that the process began, seconds since the epoch: tells it from another one with its number."""
+    """Start of the process in the process table, seconds since the epoch: tells it from a later process with the same number."""
     started: float
-    """This attempt, seconds since the epoch."""
+    """Start of this attempt, seconds since the epoch."""
     attempts: int = 1
     cancelled: float | None = None
-    """When this attempt was told to stop."""
+    """Time at which this attempt was asked to stop."""
     progress: str
     log: str
 
 
 class Status(NamedTuple):
-    """How a job stands."""
+    """A job, its state, and the progress of this attempt."""
 
     job: RunJob
     state: JobState
     lines: list[ProgressLine]
-    """Of this attempt."""
 
     @property
     def running(self) -> bool:
-        """True while its process is there."""
+        """True while its process exists."""
         return self.state in ("running", "stopping")
 
     @property
     def last(self) -> ProgressLine | None:
-        """The last thing that it said."""
+        """The last progress line, if any."""
         return self.lines[-1] if self.lines else None
 
 
@@ -92,7 +91,7 @@ class JobStore:
         self._folder = self._runs / FOLDER
 
     def run_folder(self, name: str) -> Path:
-        """Where a run of that name lies.
+        """Folder of the run of that name.
 
         Raises:
             StoreError: the name is not usable, or leads out of the folder of runs.
@@ -105,7 +104,7 @@ class JobStore:
         return folder
 
     def config_file(self, name: str, toml: str) -> Path:
-        """Where :meth:`start` will write a config; the name holds its digest, so what a job was started with stays as it was."""
+        """File that :meth:`start` writes a config to; its name holds the digest, so that a later start does not overwrite it."""
         return self._folder / f"{self.run_folder(name).name}-{digest_of(toml)[:8]}.toml"
 
     def start(self, name: str, arguments: Sequence[str], *, toml: str | None = None) -> RunJob:
@@ -142,7 +141,7 @@ class JobStore:
             return self._launch(job)
 
     def resume(self, id_: str) -> RunJob:
-        """Run the same command again; what is whole is kept.
+        """Run the same command again; finished work is kept.
 
         Raises:
             StoreError: no such job, or a job is running.
@@ -155,11 +154,11 @@ class JobStore:
     def cancel(self, id_: str, *, grace: float = 20.0) -> threading.Thread:
         """Ask a running job to stop (SIGTERM), and after ``grace`` seconds end its whole process group.
 
-        Only the command itself is asked: it lets its helpers go when it has put everything away, and a helper that
-        died before it would look like a failure of its own.
+        Only the command itself is asked: it ends its helpers once its results are saved, and a helper that
+        ended earlier would look like a failure.
 
         Returns:
-            The thread that sees to it.
+            The thread that waits and ends the group.
 
         Raises:
             StoreError: no such job, or it is not running here.
@@ -175,7 +174,7 @@ class JobStore:
         return thread
 
     def status(self, id_: str) -> Status:
-        """How one job stands.
+        """The state of one job.
 
         Raises:
             StoreError: no such job, or its files are malformed.
@@ -183,22 +182,22 @@ class JobStore:
         return self._status(self._read(id_))
 
     def all(self) -> tuple[list[Status], list[str]]:
-        """Every job, the latest first, and one line for every file that is not one."""
-        found: list[Status] = []
+        """Every job, the latest first, and one line for every unreadable file."""
+        jobs: list[Status] = []
         broken: list[str] = []
         for file in sorted(self._folder.glob("*.json")):
             try:
-                found.append(self.status(file.stem))
+                jobs.append(self.status(file.stem))
             except StoreError as error:
                 broken.append(str(error))
-        return sorted(found, key=lambda each: each.job.started, reverse=True), broken
+        return sorted(jobs, key=lambda each: each.job.started, reverse=True), broken
 
     def running(self) -> list[Status]:
-        """Jobs whose process is there."""
+        """Jobs whose process exists."""
         return [each for each in self.all()[0] if each.running]
 
     def tail(self, job: RunJob, lines: int = 40) -> str:
-        """The end of what the job printed; text, to be shown as text."""
+        """The last lines of the job's log."""
         file = self._folder / job.log
         if not file.is_file():
             return ""
@@ -211,7 +210,7 @@ class JobStore:
         running = self.running()
         if len(running) >= self._limit:
             busy = running[0].job.run
-            raise StoreError(f"run {busy} is being made already, and one at a time is what this machine is given: wait for it or cancel it")
+            raise StoreError(f"run {busy} is being made, and this machine makes one at a time: wait for it or cancel it")
 
     def _free_id(self, name: str) -> str:
         stamp = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -239,13 +238,13 @@ class JobStore:
         CHILDREN[child.pid] = child
         try:
             created = psutil.Process(child.pid).create_time()
-        except psutil.NoSuchProcess:  # it is over already; its last line says how
+        except psutil.NoSuchProcess:  # it has ended already; its last progress line gives its state
             created = started
         update = {"pid": child.pid, "created": created, "started": started, "attempts": job.attempts + 1, "cancelled": None}
         return self._write(job.replaced(**update))
 
     def _status(self, job: RunJob) -> Status:
-        alive = _process(job) is not None  # before reading: a process that ends in between has said its last word
+        alive = _process(job) is not None  # checked before reading, so that the last line of a process that ends in between is not missed
         lines = read_progress(self._folder / job.progress, since=job.started)
         last = lines[-1].state if lines else "starting"
         if last in ("finished", "stopped", "failed"):
@@ -270,7 +269,7 @@ class JobStore:
 
 
 def _process(job: RunJob) -> psutil.Process | None:
-    """The job's own process; ``None`` when it is gone, or its number now belongs to another."""
+    """The job's process; ``None`` when it has ended, or its number belongs to another process."""
     child = CHILDREN.get(job.pid)
     if child is not None and child.poll() is not None:
         del CHILDREN[job.pid]
@@ -280,13 +279,13 @@ def _process(job: RunJob) -> psutil.Process | None:
     try:
         process = psutil.Process(job.pid)
         same = abs(process.create_time() - job.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # whatever we may not look at is not ours
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # a process that we cannot inspect is not ours
         return None
     return process if same else None
 
 
 def _end(process: psutil.Process, job: RunJob, grace: float) -> None:
-    """Wait for the process to stop; then end whatever is left of its group."""
+    """Wait for the process to stop; after ``grace`` seconds kill its group."""
     end = time.monotonic() + grace
     while time.monotonic() < end:
         if _process(job) is None:
@@ -296,9 +295,9 @@ def _end(process: psutil.Process, job: RunJob, grace: float) -> None:
         return
     try:
         if hasattr(os, "killpg"):
-            os.killpg(job.pid, signal.SIGKILL)  # it leads its session, so the group has its number
+            os.killpg(job.pid, signal.SIGKILL)  # the job leads its session, so its group has the same number
         else:
             for each in (*process.children(recursive=True), process):
                 each.kill()
-    except (ProcessLookupError, psutil.NoSuchProcess):  # it went by itself in the last moment
+    except (ProcessLookupError, psutil.NoSuchProcess):  # it ended by itself in the meantime
         return

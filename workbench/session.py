@@ -1,9 +1,9 @@
-"""What the user has chosen, in one place: the only module that names session keys and URL parameters.
+"""The user's choices: the only module that names session keys and URL parameters.
 
-Run, action, problem and control point are selectboxes shared by every page under one key each. The address of every page holds all of them,
-also those that it draws no widget for, so a link, a reload and the back button bring the same thing back.
+Run, action, problem and control point are selectboxes that all pages share under one key each. The address of every page holds all
+choices, also those without a widget on the page, so a link, a reload and the back button restore them.
 (``bind="query-params"`` cannot do that: it drops the parameters of a page's widgets as soon as another page is opened.) Charts and
-tables point at things through :func:`point_at` in their callbacks. A fragment that lets the user choose calls :func:`end_page` at its end.
+tables choose through :func:`point_at` in their callbacks. A fragment with linked widgets calls :func:`end_page` at its end.
 """
 
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ EVALUATION, METHOD, ANSWERED = "evaluation", "method", "answered"
 OTHER = "other"
 """The second entry of a pair, chosen in the cosine heatmap."""
 AT, ALPHA = "at", "alpha"
-"""Where an action is tried on the Actions page, and how strongly."""
+"""The control point and the strength at which the Actions page tries an action."""
 COMPARED, VERSION, COMPARED_VERSION = "compared", "version", "compared_version"
-"""The other run that libraries are compared with, and which version of the library is looked at on either side."""
+"""The other run of a comparison, and the version of the library on either side."""
 LIBRARY, ONLY, TARGETS = "library", "only", "targets"
-"""What is exported: which library, which of its actions, and for what (several, with commas between)."""
+"""The library to export, which of its actions, and the targets (separated by commas)."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS),
 )
-"""What a link holds, on every page, whether or not the page draws a widget for it."""
+"""Choices that the address of every page holds, also without a widget on the page."""
 _RECORDING = "trace_recording"
 _MEMORY = "chosen_{}"
 _PAGE, _ENTERED = "page_shown", "page_entered"
 _ADDRESS = "address"
-"""What we last wrote into the address, or took from it: where it differs, the user came by a link or went back."""
+"""Parameters last written to the address or taken from it; where the address differs, the user followed a link or went back."""
 
 
 def begin_page(name: str) -> None:
-    """Call before anything is drawn: takes over what a link, a reload or the back button says, for pages that draw no widget for it too."""
+    """Take over choices from the address (a link, a reload, the back button). Call before anything is drawn."""
     st.session_state[_ENTERED] = st.session_state.get(_PAGE) != name
     st.session_state[_PAGE] = name
     for key in LINKED:
@@ -48,10 +48,12 @@ def begin_page(name: str) -> None:
 
 
 def end_page() -> dict[str, str]:
-    """Call after everything is drawn: the address then holds every choice; what was chosen here is a step that the back button undoes.
+    """Write every choice to the address. Call after everything is drawn.
+
+    A choice on this page becomes a step in the browser's history, which the back button undoes.
 
     Returns:
-        What the address still has to be told where the page was only entered: that is no step of its own.
+        On entering a page: the parameters that are still missing in the address, to be added without a step in the history.
     """
     held = {key: value for key in LINKED if (value := chosen(key))}
     changed = {key: value for key, value in held.items() if st.query_params.get(key) != value}
@@ -101,16 +103,16 @@ def choose_several(key: str, label: str, options: Sequence[str], first: Sequence
     """Like :func:`choose_short` for any number of options; the address holds them with commas between, or ``none``."""
     state = st.session_state
     arrived = _arrived(key)
-    held = arrived if arrived is not None else state.get(_MEMORY.format(key)) if state.get(_ENTERED) or key not in state else None
+    held = state.get(_MEMORY.format(key)) if state.get(_ENTERED) or key not in state else None
     if arrived is not None:
-        _written()[key] = arrived
+        _written()[key] = held = arrived
     if held is not None or key not in state:
         named = [option for option in options if option in (held or "").split(",")]
         state[key] = named if named or held == "none" else list(first)
     taken = st.pills(label, options, selection_mode="multi", key=key, **widget)
-    found = tuple(option for option in options if option in taken)
-    remember(key, ",".join(found) or "none")
-    return found
+    chosen_options = tuple(option for option in options if option in taken)
+    remember(key, ",".join(chosen_options) or "none")
+    return chosen_options
 
 
 def _seed(key: str, options: Sequence[str], first: str) -> None:
@@ -121,7 +123,7 @@ def _seed(key: str, options: Sequence[str], first: str) -> None:
         state[key] = arrived
         _written()[key] = arrived
     elif state.get(_ENTERED) or state.get(key) not in options:
-        # a page that is entered has new widgets: Streamlit shows them the old page's value and then forgets it
+        # on entering a page Streamlit shows new widgets the old page's value once, and then forgets it
         remembered = state.get(_MEMORY.format(key))
         state[key] = remembered if remembered in options else first
 
@@ -133,7 +135,7 @@ def remember(key: str, value: str) -> str:
 
 
 def point_at(key: str, value: str) -> None:
-    """Choose from a callback, before the widget of that key is drawn."""
+    """Choose in a callback, before the widget of that key is drawn."""
     st.session_state[key] = value
     remember(key, value)
 
@@ -154,22 +156,22 @@ def keep_recording(value: Recording | None) -> None:
 
 
 def state_of(key: str, otherwise: Any = None) -> Any:
-    """What this browser tab holds under a widget's or a view's key; ``otherwise`` where it holds nothing."""
+    """The value under a widget's or a view's key in this browser tab; ``otherwise`` where there is none."""
     return st.session_state.get(key, otherwise)
 
 
 def set_state(key: str, value: object) -> None:
-    """Hold a value under a key, in a callback or before the widget of that key is drawn."""
+    """Set the value of a key, in a callback or before the widget of that key is drawn."""
     st.session_state[key] = value
 
 
 def first_state(key: str, value: T) -> T:
-    """What is held under a key; ``value`` from now on where nothing is."""
+    """The value under a key; sets it to ``value`` where there is none."""
     return st.session_state.setdefault(key, value)
 
 
 def take_state(key: str, otherwise: Any = None) -> Any:
-    """What is held under a key, which holds nothing afterwards."""
+    """Remove and return the value under a key."""
     return st.session_state.pop(key, otherwise)
 
 

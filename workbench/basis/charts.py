@@ -24,7 +24,7 @@ from workbench.shared.charts import (
 
 _LEGEND_LIMIT = 12
 _MANY = 1000
-"""From here on points are drawn by WebGL, which keeps panning smooth."""
+"""With more points the map is drawn by WebGL, which keeps panning smooth."""
 _KNOWN = {"corrective": CORRECTIVE, "null": NULL, "passes": "#009e73", "flagged": CORRECTIVE, "cannot tell": GREY}
 
 
@@ -34,7 +34,7 @@ def action_map(table: pd.DataFrame, projection: str, column: str, scale: str) ->
     Args:
         table: columns ``entry, x, y, m, layer, kind, in the basis`` and ``value``, the column to colour by.
         projection: name of the map, for the axes.
-        column: what ``value`` is, for the legend.
+        column: name of the column in ``value``, for the legend.
         scale: see :data:`workbench.basis.data.Scale`.
     """
     figure = go.Figure()
@@ -66,8 +66,8 @@ def _points(
     kind: type[go.Scatter | go.Scattergl], part: pd.DataFrame, name: str, column: str, *, marker: dict[str, object], opacity: float = 1.0
 ) -> go.Scatter | go.Scattergl:
     shape = ["circle" if selected else "circle-open" for selected in part["in the basis"]]
-    said = [_said(value) for value in part["value"]]
-    rows = [[*row, value] for row, value in zip(part[["entry", "m", "layer", "kind"]].values.tolist(), said, strict=True)]
+    texts = [_value_text(value) for value in part["value"]]
+    rows = [[*row, value] for row, value in zip(part[["entry", "m", "layer", "kind"]].values.tolist(), texts, strict=True)]
     last = "" if column in ("m", "layer", "kind") else f"<br>{column} %{{customdata[4]}}"
     return kind(
         x=part["x"].tolist(),
@@ -78,11 +78,11 @@ def _points(
         hovertemplate=f"<b>%{{customdata[0]}}</b>  m %{{customdata[1]}}, layer %{{customdata[2]}}, %{{customdata[3]}}{last}<extra></extra>",
         marker={"size": 10 if kind is go.Scatter else 6, "symbol": shape, "line": {"width": 1.5}, "opacity": opacity, **marker},
         selected={"marker": {"opacity": opacity}},
-        unselected={"marker": {"opacity": opacity}},  # what is chosen or lassoed is said by rings, not by fading all others for good
+        unselected={"marker": {"opacity": opacity}},  # rings mark the chosen and lassoed points; others do not fade
     )
 
 
-def _said(value: object) -> str:
+def _value_text(value: object) -> str:
     if value is None or value != value:  # not a number
         return "not measured"
     if isinstance(value, bool | np.bool_):
@@ -117,7 +117,7 @@ def _groups(table: pd.DataFrame, scale: str) -> list[tuple[str, pd.DataFrame, st
     else:
         colours = categorical(len(values))
     parts = {value: pd.DataFrame(table[table["value"] == value]) for value in values}
-    return [(_said(value), parts[value], colour) for value, colour in zip(values, colours, strict=True)]
+    return [(_value_text(value), parts[value], colour) for value, colour in zip(values, colours, strict=True)]
 
 
 CELL = "cell"
@@ -184,14 +184,14 @@ PICKED = "picked"
 """Name of the point selection of both charts: field ``pick``, counted from 1."""
 PARTS = ("quality gain", "log-det gain")
 _GROUND = 1500
-"""Most entries drawn as ground: beyond that every second, third, ... one."""
+"""Most entries drawn in the background: beyond that every second, third, ... one."""
 
 
 def picks_map(table: pd.DataFrame, now: int) -> alt.LayerChart:
     """The picks up to ``now`` over all entries: early ones dark, the last one ringed.
 
     Args:
-        table: one row an entry, columns ``entry, x, y`` and ``pick`` (empty for what was not picked).
+        table: one row an entry, columns ``entry, x, y`` and ``pick`` (empty where not picked).
         now: number of picks shown.
     """
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False)
@@ -216,7 +216,7 @@ def picks_map(table: pd.DataFrame, now: int) -> alt.LayerChart:
 
 
 def gain_chart(table: pd.DataFrame, now: int) -> alt.Chart:
-    """Both parts of every pick's gain as points over its number, those still to come faint; a click on one goes there."""
+    """Both parts of every pick's gain as points over its number, later picks faint; a click on one chooses it."""
     columns = ["pick", "entry", "gain", "forced", *PARTS]
     long = table[columns].melt(["pick", "entry", "gain", "forced"], list(PARTS), "part", "value")
     go_there: Any = alt.selection_point(name=PICKED, fields=["pick"])

@@ -1,7 +1,4 @@
-"""How the library lies in space: map, cosines in cluster order, coverage, and every entry with all that is known of it.
-
-Cosines are always of raw vectors.
-"""
+"""Geometry of the library: map, cosines in cluster order, coverage, and the table of all entries. Cosines are of raw vectors."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -17,7 +14,7 @@ from workbench.shared.entries import action_table, space
 from workbench.shared.facts import RunFacts
 
 HEATMAP_LIMIT = 64
-"""Most entries drawn in one heatmap: beyond that a cell is smaller than a finger and a pixel."""
+"""Most entries drawn in one heatmap: beyond that its cells are too small to click."""
 
 
 def projections(facts: RunFacts) -> list[str]:
@@ -32,7 +29,7 @@ def heatmap_ids(
 
     Args:
         among: show only these; empty shows all.
-        first: come before all others where they are shown at all, so that the limit never cuts them.
+        first: these come before all others where they are shown, so that the limit never cuts them.
     """
     ids, _ = space(facts, by)
     inside = frozenset(among)
@@ -40,7 +37,7 @@ def heatmap_ids(
         i for i in ids if (m is None or facts.entries[i].m == m) and (not only_selected or i in facts.picks) and (not inside or i in inside)
     ]
     picked = {id_: rank for rank, id_ in enumerate(facts.picks)}
-    cut = len(wanted) > HEATMAP_LIMIT  # else the same entries in the same order whatever is chosen
+    cut = len(wanted) > HEATMAP_LIMIT  # otherwise the order must not depend on the choice
     wanted.sort(key=lambda i: (cut and i not in first, picked.get(i, len(picked)), -facts.entries[i].quality))
     return wanted[:HEATMAP_LIMIT], len(wanted)
 
@@ -97,7 +94,7 @@ def coverage_table(facts: RunFacts) -> pd.DataFrame:
 
 
 def set_row(facts: RunFacts, members: list[str]) -> dict[str, float | None]:
-    """What a set of entries holds: counts, quality, ranks and mean cosines; ``None`` where there is nothing to measure."""
+    """Counts, quality, ranks and mean cosines of a set of entries; ``None`` where there is nothing to measure."""
     entries = [facts.entries[i] for i in members]
     inside = set(members)
     keys = facts.unit_keys[[i for i, id_ in enumerate(facts.entries) if id_ in inside]]
@@ -138,10 +135,10 @@ _FEW = 12
 
 
 def entry_columns(facts: RunFacts, judged: Judgement | None = None) -> pd.DataFrame:
-    """The table of all entries, null ones included, with their places on every stored map (``umap 1``, ``umap 2``, ...).
+    """The table of all entries, null ones included, with their coordinates on every stored map (``umap 1``, ``umap 2``, ...).
 
     Args:
-        judged: what readers said of the entries; adds their tags and stars.
+        judged: the judgements on the entries; adds their tags and stars.
     """
     table = action_table(facts, null_entries=True)
     entries = list(facts.entries.values())
@@ -152,8 +149,8 @@ def entry_columns(facts: RunFacts, judged: Judgement | None = None) -> pd.DataFr
         "reachable": [entry.reachable for entry in entries],
     }
     if judged is not None:
-        said = [judged.of(entry.id) for entry in entries]
-        more |= {"tags": [", ".join(each.tags) or None for each in said], "starred": [each.starred or None for each in said]}
+        judgements = [judged.of(entry.id) for entry in entries]
+        more |= {"tags": [", ".join(each.tags) or None for each in judgements], "starred": [each.starred or None for each in judgements]}
     for name, places in sorted(facts.run.map_coordinates().items(), reverse=True):
         more |= {f"{name} {axis + 1}": places[:, axis] for axis in (0, 1)}
     return table.assign(**more)
@@ -161,16 +158,16 @@ def entry_columns(facts: RunFacts, judged: Judgement | None = None) -> pd.DataFr
 
 def cosines_to(facts: RunFacts, entry_id: str) -> pd.DataFrame:
     """Cosines of every entry's key and action with those of one entry, in the original space; empty where one has no action."""
-    found = {}
+    cosines = {}
     for by, name in (("keys", CHOSEN_KEY), ("actions", CHOSEN_ACTION)):
         ids, rows = space(facts, by)
         by_id = dict(zip(ids, rows @ rows[ids.index(entry_id)], strict=True)) if entry_id in ids else {}
-        found[name] = [by_id.get(i, np.nan) for i in facts.entries]
-    return pd.DataFrame(found)
+        cosines[name] = [by_id.get(i, np.nan) for i in facts.entries]
+    return pd.DataFrame(cosines)
 
 
 def colourings(table: pd.DataFrame) -> list[str]:
-    """Columns that a map can be coloured by: all with at least one value, save plain text and places on a map."""
+    """Columns that a map can be coloured by: all with at least one value, except plain text and coordinates."""
     own = [
         name
         for name in table.columns
@@ -180,7 +177,7 @@ def colourings(table: pd.DataFrame) -> list[str]:
 
 
 def scale_of(values: Sequence[object]) -> ColourScale:
-    """How to colour a column; what is empty does not count."""
+    """How to colour a column; empty values do not count."""
     numbers = _numbers(values)
     if numbers is None:
         return "category"

@@ -1,6 +1,6 @@
-"""What other settings would have selected, from the run's stored keys and entries, by the function that made its basis.
+"""Selection repeated under other settings, from the run's stored keys and entries. Nothing is written.
 
-Nothing is written. Two selections are compared by yardsticks that neither was chosen by: raw cosines, ranks, split pairs.
+Two selections are compared by measures that neither of them optimised: raw cosines, ranks, split pairs.
 """
 
 from collections import Counter
@@ -23,12 +23,12 @@ from workbench.shared.facts import RunFacts
 
 
 class Selection(NamedTuple):
-    """A basis, stored or chosen anew, with what every pick was worth."""
+    """A basis, stored or selected again, with the gain of every pick."""
 
     config: RunConfig
     picks: tuple[Pick, ...]
     parts: tuple[GainParts, ...]
-    """In pick order; by the objective of ``config``, also for selectors that do not look at it."""
+    """In pick order; by the objective of ``config``, also for selectors that do not use it."""
     nearest: tuple[tuple[str, float] | None, ...]
     """The earlier pick with the highest cosine (in the space of ``basis.similarity``), and that cosine; none for the first."""
     notes: tuple[str, ...]
@@ -50,7 +50,7 @@ def digest(config: RunConfig) -> str:
 
 
 def stored(facts: RunFacts) -> Selection:
-    """The run's basis as it lies on disk."""
+    """The run's basis on disk."""
     entries = list(facts.entries.values())
     run = _as(facts, facts.config)
     keys = apply_space(run.key_space(), _raw_keys(facts, run), [entry.layer for entry in entries])
@@ -58,7 +58,7 @@ def stored(facts: RunFacts) -> Selection:
 
 
 def reselect(facts: RunFacts, config: RunConfig) -> Selection:
-    """The basis that ``config`` would make of the run's entries.
+    """The basis that ``config`` selects from the run's entries.
 
     Raises:
         SelectionError: there is no entry to choose from.
@@ -70,7 +70,7 @@ def reselect(facts: RunFacts, config: RunConfig) -> Selection:
 
 
 def replay_table(facts: RunFacts, selection: Selection) -> pd.DataFrame:
-    """One row a pick (counted from 1): its gain in both parts, what it is nearest to, and the objective so far."""
+    """One row a pick (counted from 1): both parts of its gain, its nearest earlier pick, and the objective so far."""
     rows = []
     for pick, part, near in zip(selection.picks, selection.parts, selection.nearest, strict=True):
         entry = facts.entries[pick.entry_id]
@@ -117,11 +117,11 @@ def comparison(facts: RunFacts, before: Selection, after: Selection) -> pd.DataF
 def pick_changes(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame:
     """Every entry that either picked: kept, gained or lost, with its place in both (counted from 1)."""
     old, new = ({pick.entry_id: pick.rank + 1 for pick in each.picks} for each in (before, after))
-    fates = {id_: "kept" if id_ in old and id_ in new else "gained" if id_ in new else "lost" for id_ in [*new, *old]}
-    order = {"gained": 0, "lost": 1, "kept": 2}
+    gained, lost, kept = ([i for i in new if i not in old], [i for i in old if i not in new], [i for i in new if i in old])
     rows = [
         (fate, id_, facts.entries[id_].m, facts.entries[id_].kind, facts.entries[id_].quality, old.get(id_), new.get(id_))
-        for id_, fate in sorted(fates.items(), key=lambda pair: order[pair[1]])
+        for fate, ids in (("gained", gained), ("lost", lost), ("kept", kept))
+        for id_ in ids
     ]
     return pd.DataFrame(rows, columns=["fate", "entry", "m", "kind", "quality", "pick before", "pick now"])
 
@@ -131,8 +131,8 @@ def counts(facts: RunFacts, before: Selection, after: Selection) -> pd.DataFrame
     rows = []
     points = sorted({entry.m for entry in facts.entries.values()})
     for name, selection in (("stored", before), ("re-selected", after)):
-        found = Counter((facts.entries[i].m, facts.entries[i].kind) for i in selection.ids)
-        rows += [(m, kind, name, found[m, kind]) for m in points for kind in ("corrective", "null")]
+        counted = Counter((facts.entries[i].m, facts.entries[i].kind) for i in selection.ids)
+        rows += [(m, kind, name, counted[m, kind]) for m in points for kind in ("corrective", "null")]
     return pd.DataFrame(rows, columns=["m", "kind", "selection", "picks"])
 
 
@@ -170,14 +170,14 @@ def _nearest(rows: np.ndarray, ids: list[str]) -> tuple[tuple[str, float] | None
         return ()
     units = unit_rows(rows)
     cosines = units @ units.T
-    found: list[tuple[str, float] | None] = [None]
+    neighbours: list[tuple[str, float] | None] = [None]
     for k in range(1, len(ids)):
         nearest = int(cosines[k, :k].argmax())
-        found.append((ids[nearest], float(cosines[k, nearest])))
-    return tuple(found)
+        neighbours.append((ids[nearest], float(cosines[k, nearest])))
+    return tuple(neighbours)
 
 
 def _orphans(facts: RunFacts, ids: list[str]) -> Counter[str]:
-    """Entries by kind whose other half of the pair was not picked."""
+    """Number of picks by kind whose partner in the pair was not picked."""
     chosen = Counter(facts.entries[i].pair for i in ids)
     return Counter(facts.entries[i].kind for i in ids if chosen[facts.entries[i].pair] == 1)

@@ -13,7 +13,7 @@ from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_tables import Columns, data_table, number_column
 
-_STRETCH = "Keys of one model share a large common part, so their cosines crowd below 1; stretched starts at the smallest one."
+_STRETCH = "Keys of one model share a large common component, so their cosines lie just below 1; stretched starts at the smallest cosine."
 _HEATMAP = "basis_heatmap"
 
 
@@ -21,13 +21,13 @@ COSINES, REPLAY, AGAIN, COVERAGE = "Cosines", "Replay", "Select again", "Coverag
 
 
 def view() -> str:
-    """Which of the views below the map is open; the address holds it."""
+    """Choose the view below the map; the address holds the choice."""
     views = [COSINES, REPLAY, AGAIN, COVERAGE]
     return st.segmented_control("View", views, default=COSINES, required=True, key="basis_view", bind="query-params") or COSINES
 
 
 def card_link() -> None:
-    """To the chosen entry's whole card."""
+    """Link to the chosen entry's whole card."""
     st.page_link(PAGES / "actions.py", label="Open the whole card")
 
 
@@ -89,9 +89,9 @@ def _pair(facts: RunFacts, one: str, other: str | None) -> None:
 
 
 def coverage_view(facts: RunFacts) -> None:
-    """What selection kept, against what was mined and what was dropped."""
+    """Selected entries against mined and dropped ones, in numbers and by control point."""
     st.markdown("**Selected against dropped**")
-    table = cache.made_once(facts, "coverage", lambda: geometry.coverage_table(facts))
+    table = cache.cached(facts, "coverage", lambda: geometry.coverage_table(facts))
     data_table(table, COVERAGE_COLUMNS, "Coverage of the basis")
     config = facts.config.basis
     st.caption(
@@ -103,7 +103,7 @@ def coverage_view(facts: RunFacts) -> None:
 
 COVERAGE_COLUMNS: Columns = {
     "split pairs": number_column(
-        "split pairs", "%d", "Pairs with only one of their two entries in this set: its null cannot answer its action."
+        "split pairs", "%d", "Pairs with only one of their two entries in this set, so that an action lacks its null entry or the reverse."
     ),
     "mean quality": number_column("mean quality", "%.3f", "Mean reward gap."),
     "key rank": number_column("key rank", "%.1f", "Effective rank of the unit keys: exp of the spectral entropy."),

@@ -1,4 +1,4 @@
-"""What the Basis page computes once: by the run's digest and the settings, shared by all browser tabs, never changed afterwards."""
+"""Results of the Basis page that are computed once for a run's digest and settings. All browser tabs share them: never change one."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,26 +14,26 @@ from workbench.shared.facts import RunFacts, run_fingerprint
 T = TypeVar("T")
 
 
-def made_once(facts: RunFacts, what: str, make: Callable[[], T], *depends: str) -> T:
-    """What ``make`` gives, made once for all that the run holds (measured advantages included) and what else it depends on."""
-    return _made(run_fingerprint(facts.run), facts.run.advantages_digest() or "", what, depends, make)
+def cached(facts: RunFacts, name: str, make: Callable[[], T], *depends: str) -> T:
+    """The result of ``make``, cached by ``name``, the run's content (measured advantages included) and ``depends``."""
+    return _cached(run_fingerprint(facts.run), facts.run.advantages_digest() or "", name, depends, make)
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
-def _made(print_of_run: str, advantages: str, what: str, depends: tuple[str, ...], _make: Callable[[], T]) -> T:
+def _cached(print_of_run: str, advantages: str, name: str, depends: tuple[str, ...], _make: Callable[[], T]) -> T:
     return _make()
 
 
 def every_entry(facts: RunFacts) -> pd.DataFrame:
-    """Every entry with everything known of it, and what readers said of it by now."""
+    """The table of all entries with their coordinates and current judgements."""
     curation = Curation.open(facts.run)
-    return made_once(facts, "entries", lambda: data.entry_columns(facts, curation.state), curation.digest)
+    return cached(facts, "entries", lambda: data.entry_columns(facts, curation.state), curation.digest)
 
 
 def map_figure(facts: RunFacts, projection: str, column: str, chosen: str) -> charts.go.Figure:
-    """The map's figure; it depends on the chosen entry only where it is coloured by cosines with it."""
+    """The map's figure. It depends on the chosen entry only where it is coloured by cosines with it."""
     follows = chosen if column in (data.CHOSEN_KEY, data.CHOSEN_ACTION) else ""
-    said = Curation.open(facts.run).digest if column in ("tags", "starred") else ""
+    judged = Curation.open(facts.run).digest if column in ("tags", "starred") else ""
 
     def draw_map() -> charts.go.Figure:
         table = every_entry(facts)
@@ -41,15 +41,15 @@ def map_figure(facts: RunFacts, projection: str, column: str, chosen: str) -> ch
         places = {"x": table[f"{projection} 1"], "y": table[f"{projection} 2"], "value": values}
         return charts.action_map(table.assign(**places), projection, column, data.scale_of(values.tolist()))
 
-    return made_once(facts, "map", draw_map, projection, column, follows, said)
+    return cached(facts, "map", draw_map, projection, column, follows, judged)
 
 
 def stored_selection(facts: RunFacts) -> reselection.Selection:
     """The run's own basis with the parts of its gains."""
-    return made_once(facts, "stored selection", lambda: reselection.stored(facts))
+    return cached(facts, "stored selection", lambda: reselection.stored(facts))
 
 
 def selection_of(facts: RunFacts, config: RunConfig) -> reselection.Selection:
     """The basis that a config would make."""
     with st.spinner("Selecting again"):
-        return made_once(facts, "selection", lambda: reselection.reselect(facts, config), reselection.digest(config))
+        return cached(facts, "selection", lambda: reselection.reselect(facts, config), reselection.digest(config))

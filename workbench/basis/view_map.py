@@ -1,7 +1,6 @@
-"""The Basis page's map: a click chooses an entry everywhere, a lasso or box collects entries, marks show what was chosen elsewhere.
+"""The Basis page's map: a click chooses an entry on every page, a lasso or box collects entries, marks show the current choices.
 
-The chart itself is left as it is and marks are laid over it, for a chart that changes is a new one to Streamlit and loses its zoom
-and its selection.
+Marks are drawn over the chart, which itself stays unchanged: Streamlit draws a changed chart anew, without its zoom and selection.
 """
 
 from collections import Counter
@@ -96,12 +95,12 @@ _MARKS = component("stir_map_marks", html="<span></span>", css=":host { display:
 _MAP, _LASSO, _BY_REGION = "basis_map", "basis_lasso", "basis_by_region"
 _HELP = (
     "Any column of the entries. Numbers on one side of 0 run on one scale, numbers around 0 on a scale centred there, names get colours of "
-    "their own; grey: not measured. Coloured by cosines with the chosen entry the map is drawn anew at each choice, and loses its zoom."
+    "their own; grey: not measured. Coloured by cosines with the chosen entry, the map is drawn anew at each choice and loses its zoom."
 )
 
 
 def action_map_view(facts: RunFacts, chosen: str) -> None:
-    """The map with its two choices."""
+    """The map, with the choice of its projection and colours."""
     names = columns.projections(facts)
     table = cache.every_entry(facts)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -142,21 +141,21 @@ def drop_lasso() -> None:
 
 
 def take_selection() -> None:
-    """What the browser selected: a region is collected, a single click chooses, an emptied region is forgotten."""
+    """React to the browser's selection: a region is collected, a click chooses an entry, an emptied region is forgotten."""
     selection = (session.state_of(_MAP) or {}).get("selection") or {}
-    found = [str(data[0]) for data in session.selected_points(_MAP) if data]
+    ids = [str(data[0]) for data in session.selected_points(_MAP) if data]
     region = bool(selection.get("lasso") or selection.get("box"))
     if region:
-        session.set_state(_LASSO, found)
-    elif found:
-        session.point_at(session.ACTION, found[0])
+        session.set_state(_LASSO, ids)
+    elif ids:
+        session.point_at(session.ACTION, ids[0])
     elif session.state_of(_BY_REGION):
         drop_lasso()
     session.set_state(_BY_REGION, region)
 
 
 def _marks(facts: RunFacts, table: pd.DataFrame, projection: str, chosen: str) -> dict[str, object]:
-    """What is marked, in the map's own coordinates."""
+    """Marked points, in the map's own coordinates."""
     places = table.set_index("entry")[[f"{projection} 1", f"{projection} 2"]]
 
     def of(ids: Sequence[str]) -> list[tuple[float, float]]:
@@ -174,7 +173,7 @@ _TAGGED, _REFUSED = "basis_tagged", "basis_tag_refused"
 
 
 def lasso_table(facts: RunFacts) -> None:
-    """Nothing without a lasso; a click on a row chooses its entry."""
+    """The entries in the lasso, with summaries; draws nothing without a lasso. A click on a row chooses its entry."""
     ids = lassoed(facts)
     if not ids:
         return
@@ -199,7 +198,7 @@ def lasso_table(facts: RunFacts) -> None:
 
 
 def _tag_all(facts: RunFacts, ids: list[str]) -> None:
-    """One edit of the run's curation for all of them; it can be taken back on the Curate page."""
+    """Widgets that tag all these entries by one edit of the run's curation."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input("Tag", key=_TAG, max_chars=48, width=220, help="Letters, digits, spaces and . : + - _")
         st.text_input("Why", key=_WHY, max_chars=MAX_WHY, width=320, help="Kept in the history, with your name and the time.")
@@ -216,7 +215,7 @@ def _add_tag(facts: RunFacts, ids: list[str]) -> None:
     try:
         who, when = signature()
         after = Curation.open(facts.run).add(make_edit("tag", ids, tag, who=who, when=when, why=why))
-    except StirError as error:  # said where the button is; what was typed stays
+    except StirError as error:  # shown at the button; the typed text stays
         session.set_state(_REFUSED, str(error))
         return
     session.set_state(_TAGGED, f'Edit {len(after)}: {len(ids)} entries tagged "{tag}". It can be taken back on the Curate page.')
@@ -224,7 +223,7 @@ def _add_tag(facts: RunFacts, ids: list[str]) -> None:
 
 
 def all_coordinates(facts: RunFacts) -> None:
-    """Every entry with its places on all maps and all columns, as a file."""
+    """Button that downloads all entries with their coordinates and columns."""
     st.download_button(
         "Download all entries with coordinates (CSV)",
         lambda: cache.every_entry(facts).to_csv(index=False),

@@ -1,4 +1,4 @@
-"""Selection, replayed pick by pick and made again under other settings, with no model call and nothing written."""
+"""Selection, replayed pick by pick and repeated under other settings. Calls no model and writes nothing."""
 
 from typing import Any, get_args
 
@@ -26,7 +26,7 @@ _PICK, _GAINS = "basis_pick", "basis_gains"
 
 @st.fragment
 def replay_view(facts: RunFacts) -> None:
-    """The picks up to one, on a map and as gains, and why that one was picked."""
+    """The picks up to a chosen one, on a map and as gains, and the numbers of that pick."""
     selection = cache.stored_selection(facts)
     table = reselection.replay_table(facts, selection)
     if table.empty:
@@ -39,9 +39,9 @@ def replay_view(facts: RunFacts) -> None:
     places = places.merge(table[["entry", "pick"]], how="left", on="entry")
 
     def choose_pick() -> None:
-        found = session.selected_cells(_GAINS, PICKED)
-        if found and "pick" in found[0]:
-            session.set_state(_PICK, int(found[0]["pick"]))
+        picks = session.selected_cells(_GAINS, PICKED)
+        if picks and "pick" in picks[0]:
+            session.set_state(_PICK, int(picks[0]["pick"]))
 
     left, right = st.columns([1, 1.25], gap="medium")
     with left:
@@ -50,10 +50,10 @@ def replay_view(facts: RunFacts) -> None:
         st.altair_chart(gain_chart(table, now), key=_GAINS, on_select=choose_pick, alt="Both parts of every pick's gain")
     _why_picked(facts, selection, table.iloc[now - 1].to_dict())
     selector = facts.config.basis.selector
-    aside = "" if selector == "dpp" else f" The selector {selector} did not look at them; they say what its picks were worth."
+    note = "" if selector == "dpp" else f" The selector {selector} does not use these gains; they describe its picks."
     st.caption(
         "Gain of the objective = log(1 + quality) + λ · change of log det(K + εI), both in nats; the second is negative as soon as a pick "
-        f"resembles earlier ones. Click a point to go there.{aside}"
+        f"resembles earlier ones. Click a point to choose its pick.{note}"
     )
 
 
@@ -97,12 +97,12 @@ def _why_picked(facts: RunFacts, selection: reselection.Selection, row: dict[str
 
 @st.fragment
 def reselect_view(facts: RunFacts) -> None:
-    """Sliders for what selection depends on; both selections side by side, and the command that would make the new one."""
+    """Selection repeated under other settings: both selections side by side, and the command that makes the new one."""
     config = with_changes(facts.config, basis=_settings(facts))
     before, after = cache.stored_selection(facts), cache.selection_of(facts, config)
     changed = reselection.differing(facts, config)
     _standing(facts, before, after, changed)
-    table = cache.made_once(facts, "comparison", lambda: reselection.comparison(facts, before, after), reselection.digest(config))
+    table = cache.cached(facts, "comparison", lambda: reselection.comparison(facts, before, after), reselection.digest(config))
     left, right = st.columns([1.15, 1], gap="medium")
     with left:
         data_table(table, COMPARISON_COLUMNS, "Stored basis and re-selection", height=600)
@@ -116,12 +116,12 @@ def reselect_view(facts: RunFacts) -> None:
     if changed:
         command_line(
             reselect_command(facts.run, changed),
-            "Make it so, on a copy of the run (loads the model; without --until basis, held-out problems are answered as well)",
+            "Apply it to a copy of the run (loads the model; without --until basis it also answers held-out problems)",
         )
 
 
 def _settings(facts: RunFacts) -> dict[str, object]:
-    """What the sliders say, starting from the run's own settings; the config's rules have the last word on it."""
+    """Values of the widgets, which start at the run's own settings."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sliders = {
             "budget": _slider(facts, "budget", "Budget B", 1, max(2, len(facts.entries)), 1),
@@ -145,14 +145,12 @@ def _buttons(facts: RunFacts, field: str, label: str, options: list[str]) -> str
 
 def _standing(facts: RunFacts, before: reselection.Selection, after: reselection.Selection, changed: dict[str, object]) -> None:
     kept = len(set(before.ids) & set(after.ids))
-    said = ", ".join(f"{key} {value}" for key, value in changed.items()) or "the run's own settings"
+    settings = ", ".join(f"{key} {value}" for key, value in changed.items()) or "the run's own settings"
     st.markdown(
-        plain(f"With {said}: {len(after.picks)} picks, {kept} kept, {len(after.picks) - kept} gained, {len(before.picks) - kept} lost.")
+        plain(f"With {settings}: {len(after.picks)} picks, {kept} kept, {len(after.picks) - kept} gained, {len(before.picks) - kept} lost.")
     )
     if not changed and before.ids != after.ids:
-        st.warning(
-            "The run's own settings choose other picks today than those stored: the basis is stale. Make it again with --redo basis."
-        )
+        st.warning("The run's own settings now select other picks than those stored: the basis is stale. Make it again with --redo basis.")
 
 
 COMPARISON_COLUMNS: Columns = {

@@ -1,4 +1,4 @@
-"""How alike two libraries are: best cosines with their baselines, and the principal angles of their spans."""
+"""Similarity of two libraries: best cosines with their baselines, and the principal angles of their spans."""
 
 import altair as alt
 import pandas as pd
@@ -7,7 +7,7 @@ from workbench.shared.charts import CORRECTIVE, GREY, vertical_rule
 
 
 def match_histogram(table: pd.DataFrame, at_least: float, by_chance: float | None) -> alt.LayerChart | alt.FacetChart:
-    """Histogram of :func:`workbench.compare.data.cosine_table`; solid rule: where a match begins, dashed: random directions."""
+    """Histogram of :func:`workbench.compare.data.cosine_table`; solid rule: least cosine of a match, dashed: random directions."""
     names = ["same control point", "next control point"]
     bars = (
         alt.Chart(table)

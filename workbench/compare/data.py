@@ -35,14 +35,14 @@ class LibrarySide(NamedTuple):
 
 
 class LibraryComparison(NamedTuple):
-    """Everything about two sides that does not depend on where a match begins."""
+    """Everything about two sides that does not depend on the cosine from which two entries match."""
 
     one: LibrarySide
     other: LibrarySide
     best: np.ndarray
     """Cosine of every entry of the first side with the nearest of the second at its place; NaN where there is none."""
     shifted: np.ndarray
-    """The same with the second side's control points shifted by one: entries that are no counterparts."""
+    """The same with the second side's control points shifted by one, as a baseline without counterparts."""
     by_chance: float | None
     """Expected largest cosine with as many random directions as an entry has counterparts, averaged over entries."""
     spans: Spans | None
@@ -83,7 +83,7 @@ def compare_libraries(one: LibrarySide, other: LibrarySide) -> LibraryComparison
 
 
 class SharedEntries(NamedTuple):
-    """What two libraries share from some cosine on, and what only one of them has."""
+    """Entries that two libraries share from some cosine on, and entries of only one of them."""
 
     shared: pd.DataFrame
     lost: pd.DataFrame
@@ -92,24 +92,24 @@ class SharedEntries(NamedTuple):
     """Entries of the second side without a match."""
 
 
-def shared_entries(made: LibraryComparison, at_least: float, *, assign: bool) -> SharedEntries:
-    """Matched pairs with both sides' quality, controls and advantage; the rest of either side."""
-    one, other = made.one, made.other
-    found = matches(one.rows, one.places, other.rows, other.places, at_least=at_least, assign=assign)
-    taken, met = {match.one for match in found}, {match.other for match in found}
+def shared_entries(compared: LibraryComparison, at_least: float, *, assign: bool) -> SharedEntries:
+    """Matched pairs with both sides' quality, controls and advantage, and the unmatched entries of either side."""
+    one, other = compared.one, compared.other
+    pairs = matches(one.rows, one.places, other.rows, other.places, at_least=at_least, assign=assign)
+    taken, met = {match.one for match in pairs}, {match.other for match in pairs}
     back = best_cosines(other.rows, other.places, one.rows, one.places)
     return SharedEntries(
-        _matched(made, found),
-        _alone(one, [i for i in range(len(one.entries)) if i not in taken], made.best),
+        _matched(compared, pairs),
+        _alone(one, [i for i in range(len(one.entries)) if i not in taken], compared.best),
         _alone(other, [i for i in range(len(other.entries)) if i not in met], back),
     )
 
 
-def _matched(made: LibraryComparison, found: list[Match]) -> pd.DataFrame:
-    measured = [(side.facts.controls, side.facts.advantages) for side in (made.one, made.other)]
+def _matched(compared: LibraryComparison, pairs: list[Match]) -> pd.DataFrame:
+    measured = [(side.facts.controls, side.facts.advantages) for side in (compared.one, compared.other)]
     rows = []
-    for match in found:
-        a, b = made.one.entries[match.one], made.other.entries[match.other]
+    for match in pairs:
+        a, b = compared.one.entries[match.one], compared.other.entries[match.other]
         row: dict[str, object] = {"entry": a.id, "other": b.id, "cosine": match.cosine, "m": a.m, "layer": a.layer}
         for mark, entry, (controls, advantages) in zip(("", " '"), (a, b), measured, strict=True):
             advantage = advantages.get(entry.id)
@@ -127,26 +127,26 @@ def _verdict(controls: Mapping[str, Control], entry_id: str) -> str | None:
 
 def _alone(side: LibrarySide, rows: list[int], best: np.ndarray) -> pd.DataFrame:
     controls, advantages = side.facts.controls, side.facts.advantages
-    found = []
+    table = []
     for i in rows:
         entry, near = side.entries[i], float(best[i])
         advantage = advantages.get(entry.id)
         measured = (_verdict(controls, entry.id), advantage.value if advantage else None)
-        found.append((entry.id, entry.m, entry.layer, entry.quality, *measured, None if np.isnan(near) else near, entry.problem_id))
-    return pd.DataFrame(found, columns=["entry", "m", "layer", "quality", "controls", "advantage", "nearest there", "problem"])
+        table.append((entry.id, entry.m, entry.layer, entry.quality, *measured, None if np.isnan(near) else near, entry.problem_id))
+    return pd.DataFrame(table, columns=["entry", "m", "layer", "quality", "controls", "advantage", "nearest there", "problem"])
 
 
-def cosine_table(made: LibraryComparison) -> pd.DataFrame:
+def cosine_table(compared: LibraryComparison) -> pd.DataFrame:
     """Best cosines, tidy: with counterparts, and with entries of the next control point as a baseline."""
-    parts = (("same control point", made.best), ("next control point", made.shifted))
+    parts = (("same control point", compared.best), ("next control point", compared.shifted))
     rows = [(name, float(value)) for name, values in parts for value in values[~np.isnan(values)]]
     return pd.DataFrame(rows, columns=["against", "cosine"])
 
 
-def angle_table(found: Spans) -> pd.DataFrame:
+def angle_table(spans: Spans) -> pd.DataFrame:
     """Principal angles, smallest first, as cosines and in degrees."""
-    degrees = np.degrees(np.arccos(np.clip(found.cosines, 0, 1)))
-    return pd.DataFrame({"direction": range(1, len(found.cosines) + 1), "cosine": found.cosines, "degrees": degrees})
+    degrees = np.degrees(np.arccos(np.clip(spans.cosines, 0, 1)))
+    return pd.DataFrame({"direction": range(1, len(spans.cosines) + 1), "cosine": spans.cosines, "degrees": degrees})
 
 
 def settings_table(one: RunConfig, other: RunConfig) -> pd.DataFrame:
@@ -182,19 +182,8 @@ def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFra
         won, lost = int((second > first).sum()), int((second < first).sum())
         once = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
         text = f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]".replace("-", "−")
-        rows.append(
-            (
-                method,
-                len(ids),
-                100 * first.mean(),
-                100 * second.mean(),
-                100 * gap.estimate,
-                text,
-                won,
-                lost,
-                mcnemar(won, lost) if once else None,
-            )
-        )
+        percent = (100 * first.mean(), 100 * second.mean(), 100 * gap.estimate)
+        rows.append((method, len(ids), *percent, text, won, lost, mcnemar(won, lost) if once else None))
     columns = ["method", "n", "this run", "other run", "difference", "difference 95 %", "won", "lost", "p"]
     corrected = holm({str(row[0]): row[-1] for row in rows if row[-1] is not None})
     return pd.DataFrame(rows, columns=columns).assign(**{"p holm": [corrected.get(str(row[0])) for row in rows]})
@@ -202,14 +191,14 @@ def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFra
 
 def _right(answers: Mapping[tuple[str, int], Answer], asked: list[str]) -> dict[str, float]:
     """Share of right answers a problem, over its repetitions."""
-    wanted, found = set(asked), {}
+    graded: dict[str, list[float]] = {id_: [] for id_ in asked}
     for (id_, _), answer in answers.items():
-        if id_ in wanted and answer.verdict is not None:
-            found.setdefault(id_, []).append(float(answer.verdict.correct))
-    return {id_: sum(rights) / len(rights) for id_, rights in found.items()}
+        if id_ in graded and answer.verdict is not None:
+            graded[id_].append(float(answer.verdict.correct))
+    return {id_: sum(rights) / len(rights) for id_, rights in graded.items() if rights}
 
 
 def comparable(one: Mapping[str, EvaluationFacts], other: Mapping[str, EvaluationFacts]) -> dict[str, tuple[str, str]]:
-    """Pairs of evaluations that share problems, by a name for both: their labels in the two runs."""
+    """Pairs of evaluations that share problems, as their labels in the two runs; keys name the pair."""
     pairs = [(a, b) for a in one for b in other if same_questions(one[a], other[b])]
     return {f"{a} · {b}" if a != b else a: (a, b) for a, b in pairs}

@@ -1,4 +1,4 @@
-"""The Compare page's pieces: the other library, what both share, how far they span the same, settings, and evaluations side by side."""
+"""The Compare page's pieces: the other library, shared entries, overlap of the spans, settings, and evaluations side by side."""
 
 from typing import NamedTuple
 
@@ -21,18 +21,18 @@ from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, en
 
 
 class Chosen(NamedTuple):
-    """What is compared, and from which cosine on two entries are one."""
+    """The compared libraries, the cosine from which two entries match, and how they are paired."""
 
-    made: LibraryComparison
+    libraries: LibraryComparison
     at_least: float
     assign: bool
 
 
 def need_other(facts: RunFacts) -> Chosen:
-    """The chosen other library held against this one; stops the page with one line where they cannot be compared."""
-    found = known_runs().runs
-    names = [name for name, other in found.items() if other.run.path != facts.run.path]
-    own = next(name for name, each in found.items() if each.run.path == facts.run.path)
+    """Choose the other library and compare; stops the page with one line where the two cannot be compared."""
+    runs = known_runs().runs
+    names = [name for name, other in runs.items() if other.run.path != facts.run.path]
+    own = next(name for name, each in runs.items() if each.run.path == facts.run.path)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         version = session.choose_short(
             session.VERSION,
@@ -52,7 +52,7 @@ def need_other(facts: RunFacts) -> Chosen:
             key="compare_assign",
             help="Pair by the assignment with the largest sum of cosines instead of mutual nearest neighbours.",
         )
-    other = found[name]
+    other = runs[name]
     if refused := compare.comparison_refusal(facts, other):
         st.error(plain(refused))
         st.stop()
@@ -75,17 +75,18 @@ def _compared(prints: tuple, by: str, _one: RunFacts, version: str, _other: RunF
 
 def shared_view(chosen: Chosen) -> None:
     """Counts, the histogram of best cosines, and how far the spans agree."""
-    made, found = chosen.made, compare.shared_entries(chosen.made, chosen.at_least, assign=chosen.assign)
-    if not made.one.entries or not made.other.entries:
+    libraries = chosen.libraries
+    entries = compare.shared_entries(libraries, chosen.at_least, assign=chosen.assign)
+    if not libraries.one.entries or not libraries.other.entries:
         st.info("One of the two libraries is empty, so there is nothing to compare.")
         return
-    n, k = len(made.one.entries), len(made.other.entries)
+    n, k = len(libraries.one.entries), len(libraries.other.entries)
     for column, (name, count, of) in zip(
         st.columns(4),
         (
-            ("Shared", len(found.shared), f"of {n} and {k}"),
-            ("Lost", len(found.lost), "only here"),
-            ("Gained", len(found.gained), "only there"),
+            ("Shared", len(entries.shared), f"of {n} and {k}"),
+            ("Lost", len(entries.lost), "only here"),
+            ("Gained", len(entries.gained), "only there"),
         ),
         strict=False,
     ):
@@ -93,40 +94,37 @@ def shared_view(chosen: Chosen) -> None:
     left, right = st.columns([1.2, 1])
     with left:
         st.altair_chart(
-            match_histogram(compare.cosine_table(made), chosen.at_least, made.by_chance),
+            match_histogram(compare.cosine_table(libraries), chosen.at_least, libraries.by_chance),
             key="compare_histogram",
             alt="Cosine of every entry with the nearest of the other library",
         )
-        chance = f"; random directions would reach {made.by_chance:.2f}" if made.by_chance is not None else ""
-        st.caption(
-            f"Same control point and layer only{chance}. "
-            "Grey: the other library shifted by one control point, whose entries are no counterparts."
-        )
+        chance = f"; random directions reach {libraries.by_chance:.2f}" if libraries.by_chance is not None else ""
+        st.caption(f"Same control point and layer only{chance}. Grey: a baseline, the other library shifted by one control point.")
     with right:
-        if made.spans is not None:
+        if libraries.spans is not None:
             st.altair_chart(
-                principal_angles(compare.angle_table(made.spans), made.spans.by_chance),
+                principal_angles(compare.angle_table(libraries.spans), libraries.spans.by_chance),
                 key="compare_angles",
                 alt="Principal angles between the two spans",
             )
-            a, b = made.spans.dimensions
+            a, b = libraries.spans.dimensions
             st.caption(
                 f"Leading directions that hold 90 % of each library ({a} and {b}): "
-                f"overlap {made.spans.overlap:.2f}, by chance {made.spans.by_chance:.2f}."
+                f"overlap {libraries.spans.overlap:.2f}, by chance {libraries.spans.by_chance:.2f}."
             )
-    _tables(found)
+    _tables(entries)
 
 
-def _tables(found: compare.SharedEntries) -> None:
+def _tables(entries: compare.SharedEntries) -> None:
     st.markdown("**Shared** — this library's entry beside its counterpart (′)")
-    _table(found.shared, "shared", "No two entries are each other's at this cosine.")
+    _table(entries.shared, "shared", "No two entries match at this cosine.")
     left, right = st.columns(2)
     with left:
         st.markdown("**Lost** — only in this library")
-        _table(found.lost, "lost", "None: every entry has a counterpart.")
+        _table(entries.lost, "lost", "None: every entry has a counterpart.")
     with right:
         st.markdown("**Gained** — only in the other library")
-        _table(found.gained, "gained", "None: every entry has a counterpart.", chooses=False)
+        _table(entries.gained, "gained", "None: every entry has a counterpart.", chooses=False)
 
 
 def _table(table: pd.DataFrame, name: str, empty: str, *, chooses: bool = True) -> None:
@@ -148,14 +146,14 @@ _COLUMNS: Columns = ACTION_COLUMNS | {
     "advantage '": number_column("advantage ′", "%+.3f", "The counterpart's."),
     "problem '": cc.TextColumn("problem ′"),
     "nearest there": number_column(
-        "nearest there", "%.3f", "Largest cosine with an entry of the other library at its place; empty: it has none there."
+        "nearest there", "%.3f", "Largest cosine with an entry of the other library at the same control point and layer; empty: none there."
     ),
 }
 
 
 def settings(chosen: Chosen) -> None:
     """Settings in which the two runs differ."""
-    one, other = chosen.made.one.facts, chosen.made.other.facts
+    one, other = chosen.libraries.one.facts, chosen.libraries.other.facts
     st.markdown("**Settings that differ**")
     table = compare.settings_table(one.config, other.config)
     if table.empty:
@@ -166,20 +164,17 @@ def settings(chosen: Chosen) -> None:
 
 def evaluated(chosen: Chosen) -> None:
     """Evaluations of both runs on the problems that both asked: paired differences with intervals."""
-    one, other = chosen.made.one.facts, chosen.made.other.facts
+    one, other = chosen.libraries.one.facts, chosen.libraries.other.facts
     st.markdown("**Evaluations on the same problems**")
     mine, theirs = known_evaluations(one), known_evaluations(other)
-    found = compare.comparable(mine, theirs) if one.run.path != other.run.path else {}
-    if not found:
-        same = one.run.path == other.run.path
-        st.caption(
-            "Both are one run; the Evaluate page compares its libraries."
-            if same
-            else "No evaluation of one shares a problem with one of the other."
-        )
+    if one.run.path == other.run.path:
+        st.caption("Both are one run: compare its libraries on the Evaluate page.")
         return
-    label = st.selectbox("Evaluation", list(found), key="compare_evaluation", width=320) or next(iter(found))
-    a, b = found[label if label in found else next(iter(found))]
+    pairs = compare.comparable(mine, theirs)
+    if not pairs:
+        st.caption("No evaluation of one run shares a problem with an evaluation of the other.")
+        return
+    a, b = pairs[st.selectbox("Evaluation", list(pairs), key="compare_evaluation", width=320)]
     table = compare.evaluation_table(mine[a], theirs[b])
     if table.empty:
         st.caption("No method was evaluated in both.")
@@ -201,6 +196,8 @@ _EVALUATION_COLUMNS: Columns = {
 
 
 def as_command(chosen: Chosen) -> None:
-    """The same on the command line."""
-    made = chosen.made
-    command_line(compare_command(made.one.facts.run, made.one.version, made.other.facts.run, made.other.version, chosen.at_least))
+    """The comparison as a command."""
+    libraries = chosen.libraries
+    command_line(
+        compare_command(libraries.one.facts.run, libraries.one.version, libraries.other.facts.run, libraries.other.version, chosen.at_least)
+    )

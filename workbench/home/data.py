@@ -1,4 +1,4 @@
-"""What a store holds: one row a run, its held-out result with an interval, and whether the loaded model may use it."""
+"""The Home page's data: the runs, one run's held-out result with intervals, its stages and its model."""
 
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ def held_out(facts: RunFacts) -> HeldOut:
 
 
 def runs_table(runs: list[RunFacts]) -> pd.DataFrame:
-    """One row a run, counts as the stages recorded them; what has not been measured is empty, never zero."""
+    """One row a run, with counts as the stages recorded them; unmeasured values are empty, not zero."""
     return pd.DataFrame([_row(facts) for facts in runs])
 
 
@@ -54,8 +54,8 @@ def _row(facts: RunFacts) -> dict[str, object]:
     identity = facts.run.model_identity()
     manifests = {stage: facts.run.manifest(stage) for stage in stages}
 
-    def count(stage: str, what: str) -> int | None:
-        return manifests[stage].counts.get(what) if stage in manifests else None
+    def count(stage: str, name: str) -> int | None:
+        return manifests[stage].counts.get(name) if stage in manifests else None
 
     return {
         "run": facts.name,
@@ -78,12 +78,12 @@ def _row(facts: RunFacts) -> dict[str, object]:
 
 
 def stage_notes(facts: RunFacts) -> list[tuple[str, str]]:
-    """Warnings that the stages left for a reader, as (stage, text)."""
+    """Warnings that the stages recorded, as (stage, text)."""
     return [(stage, note) for stage in facts.stages for note in facts.run.manifest(stage).notes]
 
 
 def stage_table(facts: RunFacts) -> pd.DataFrame:
-    """Every stage in order: whether it finished, what it holds, its digest, and how often it warned."""
+    """One row a stage in order: whether it finished, its counts, layers and digest."""
     rows = []
     for stage in STAGES:
         done = stage in facts.stages
@@ -92,7 +92,7 @@ def stage_table(facts: RunFacts) -> pd.DataFrame:
             {
                 "stage": stage,
                 "finished": done,
-                "holds": ", ".join(f"{count} {what}" for what, count in manifest.counts.items()) if manifest else None,
+                "holds": ", ".join(f"{count} {name}" for name, count in manifest.counts.items()) if manifest else None,
                 "layers": ", ".join(map(str, manifest.layers)) if manifest else None,
                 "digest": facts.run.digest(stage) if done else None,
             }
@@ -101,7 +101,7 @@ def stage_table(facts: RunFacts) -> pd.DataFrame:
 
 
 def identity_table(made_with: ModelIdentity, loaded: ModelIdentity | None) -> pd.DataFrame:
-    """The run's model beside the loaded one, field by field; ``agrees`` is empty where nothing is loaded or the field is not checked."""
+    """The run's model beside the loaded one, field by field; ``agrees`` is empty where no model is loaded or the field is not checked."""
     rows = []
     for field, recorded in made_with:
         checked, ours = field in CHECKED, getattr(loaded, field, None)

@@ -14,15 +14,15 @@ from workbench.shared.view_tables import Columns, data_table, number_column
 
 
 def runs() -> None:
-    """The table of runs; a click on a row chooses the run everywhere. Unreadable folders are named, not hidden."""
-    found, broken = known_runs()
-    if found:
-        names = list(found)
+    """The table of runs, and a warning for each unreadable folder. A click on a row chooses the run on every page."""
+    known, broken = known_runs()
+    if known:
+        names = list(known)
 
         def choose_row(row: int) -> None:
             session.point_at(session.RUN, names[row])
 
-        table = overview.runs_table(list(found.values()))
+        table = overview.runs_table(list(known.values()))
         table["run"] = names
         data_table(table, RUN_COLUMNS, "All runs", key="runs_table", clicked=choose_row)
     for line in broken.values():
@@ -47,20 +47,20 @@ def held_out_line(facts: RunFacts) -> None:
         "Mean tokens", f"{result.tokens_vanilla:.0f} → {result.tokens_steered:.0f}", help="Committed tokens, vanilla → steered."
     )
     columns[4].metric("Mean probe tokens", f"{result.probe_tokens:.0f}", help="Tokens decoded in previews; not in the mean tokens.")
-    low = f"vanilla {result.vanilla}; steered {result.steered}"
+    rates = f"vanilla {result.vanilla}; steered {result.steered}"
     st.caption(
-        plain(f"n = {result.vanilla.n} held-out problems, paired. {low}. An action was committed on {result.committed:.0%} of them.")
+        plain(f"n = {result.vanilla.n} held-out problems, paired. {rates}. An action was committed on {result.committed:.0%} of them.")
     )
 
 
 def stage_notes_view(facts: RunFacts) -> None:
-    """Warnings that the stages left."""
+    """Warnings that the stages recorded."""
     for stage, note in overview.stage_notes(facts):
         st.warning(plain(f"{stage}: {note}"))
 
 
 def stages_and_model(facts: RunFacts) -> None:
-    """What is on disk, and the identity of the model it was made with beside the one in memory."""
+    """The stages on disk, and the run's model beside the one in memory."""
     left, right = st.columns([1.1, 1], gap="medium")
     with left:
         st.markdown("**Stages on disk**")
@@ -90,14 +90,14 @@ def _model(facts: RunFacts) -> None:
 
 def made_by(facts: RunFacts) -> None:
     """The command that makes the run, and its resolved configuration."""
-    command_line(run_command(facts.run), "The command that made it (finished stages are kept when it is called again)")
+    command_line(run_command(facts.run), "The command that made it (called again, it keeps finished stages)")
     with st.expander("Resolved configuration"):
         st.json(facts.config.model_dump(mode="json"), expanded=1)
 
 
 RUN_COLUMNS: Columns = {
     "run": cc.TextColumn("run", pinned=True),
-    "stages": cc.TextColumn("stages", help="Finished stages, and the last of them."),
+    "stages": cc.TextColumn("stages", help="Number of finished stages, and the last one."),
     "problems": number_column("problems", "%d", "Mined problems."),
     "rollouts": number_column("rollouts", "%d", "Sampled answers."),
     "entries": number_column("entries", "%d", "Library entries: corrective and null."),
@@ -108,7 +108,7 @@ RUN_COLUMNS: Columns = {
     "steered": cc.ProgressColumn("steered", format="percent", min_value=0, max_value=1, help="Held-out accuracy with steering."),
     "gained": number_column("gained", "%d", "Wrong without steering, right with it."),
     "lost": number_column("lost", "%d", "Right without steering, wrong with it."),
-    "notes": number_column("notes", "%d", "Warnings that the stages left."),
+    "notes": number_column("notes", "%d", "Warnings that the stages recorded."),
 }
 
 
@@ -122,6 +122,6 @@ STAGE_COLUMNS: Columns = {
 IDENTITY_COLUMNS: Columns = {
     "run": cc.TextColumn("this run was made with", width=150),
     "loaded model": cc.TextColumn("model in memory", width=150),
-    "checked": cc.CheckboxColumn("checked", help="A difference here refuses the model."),
+    "checked": cc.CheckboxColumn("checked", help="A model that differs here is refused."),
     "agrees": cc.CheckboxColumn("agrees"),
 }

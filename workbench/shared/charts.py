@@ -1,6 +1,6 @@
-"""What charts of several pages share: colours, forest plots, the gate's axes and lens bars.
+"""Colours, axes and charts that several pages share.
 
-Colours stay apart for colour-blind eyes and on light and dark ground.
+Colours are distinguishable with colour-blindness and on light and dark backgrounds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,11 +16,11 @@ from stir_core.records import Lens
 from workbench.shared.text import visible_token
 
 CORRECTIVE, NULL = "#d55e00", "#3a87c8"
-"""The two kinds of entry (vermilion and blue of Okabe and Ito, the blue a little lighter for dark ground)."""
+"""The two kinds of entry (vermilion and blue of Okabe and Ito, the blue a little lighter for dark backgrounds)."""
 CHOSEN = "#e6007e"
-"""Rings and frames: apart from every scale used here, on both grounds."""
+"""Rings and frames: distinct from every scale used here, on both backgrounds."""
 GREY = "#8a8f98"
-"""Lines and marks that say nothing by their colour; readable on both grounds."""
+"""Lines and marks whose colour has no meaning; readable on both backgrounds."""
 CONTROL_POINTS = alt.X("m:O", title="control point m (finished steps)", axis=alt.Axis(labelAngle=0))
 KINDS = alt.Color("kind:N", scale=alt.Scale(domain=["corrective", "null"], range=[CORRECTIVE, NULL]), title="kind")
 VERDICTS = {
@@ -29,7 +29,7 @@ VERDICTS = {
     "harms": (NULL, "triangle-down"),
     "": (GREY, "circle"),
 }
-"""Colour and shape of what an interval says: warm above 0 and cold below, as in the diverging scale; the shape says it again."""
+"""Colour and shape of an effect's verdict: warm above 0, cold below, as in the diverging scale; the shape repeats it."""
 VANILLA, STEERED = GREY, CORRECTIVE
 CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
@@ -63,7 +63,7 @@ def step_bars(table: pd.DataFrame, count: str, versions: str) -> alt.Chart:
 
 
 def ordered_colours(n: int) -> list[str]:
-    """``n`` colours in an order that reads as more and more (viridis without its dark and its pale end)."""
+    """``n`` colours in increasing order (viridis without its dark and its pale end)."""
     return [str(colour) for colour in sample_colorscale("Viridis", [0.18 + 0.67 * i / max(1, n - 1) for i in range(n)])]
 
 
@@ -103,7 +103,7 @@ def vertical_rule(field: str, at: float, colour: str, dash: Sequence[int] = (1, 
 
 
 def gate_axes() -> go.Figure:
-    """An empty map: the gate commits above the dashed line, and previews beat doing nothing to the right of the dotted one."""
+    """An empty map: the gate commits above the dashed line; right of the dotted one, previews beat the unsteered one."""
     figure = go.Figure()
     figure.add_hline(
         0, line_color=GREY, line_width=1.5, line_dash="dash", annotation_text="null score: commit above", annotation_font_color=GREY
@@ -123,12 +123,12 @@ def gate_axes() -> go.Figure:
 
 
 def key_mark(name: str, **marker: Any) -> go.Scatter:
-    """A line of the legend that stands for no point."""
+    """An entry of the legend without a point."""
     return go.Scatter(x=[None], y=[None], mode="markers", name=name, marker={"size": 10, "color": GREY} | marker)
 
 
 ROW = 26
-"""Pixels a row: enough for a name and a finger."""
+"""Height of a row in pixels."""
 _LONGEST = 46
 
 
@@ -215,7 +215,7 @@ def _marks(part: pd.DataFrame, name: str, *, named: bool) -> go.Scatter:
 
 
 def lens_table(lens: Lens, n: int = 10) -> pd.DataFrame:
-    """The ``n`` most promoted and most suppressed tokens; a text that two tokens share is told apart by its id."""
+    """The ``n`` most promoted and most suppressed tokens; the id tells tokens of equal text apart."""
     tokens = [*lens.promoted[:n], *reversed(lens.suppressed[:n])]
     rows = [(visible_token(t.text), t.token_id, t.logit, "promoted" if t.logit >= 0 else "suppressed") for t in tokens]
     table = pd.DataFrame(rows, columns=["text", "id", "logit", "sign"])
@@ -223,7 +223,7 @@ def lens_table(lens: Lens, n: int = 10) -> pd.DataFrame:
 
 
 def lens_bars(lens: Lens, n: int = 10) -> alt.Chart:
-    """Horizontal bars around 0; the scale is the change of the logit that a unit multiple of the action makes directly."""
+    """Horizontal bars around 0: the direct effect of a unit multiple of the action on each token's logit."""
     table = lens_table(lens, n)
     return (
         alt.Chart(table)
@@ -305,7 +305,7 @@ def margin_terms(table: pd.DataFrame, least: float = 0.0) -> alt.LayerChart:
     """Stacked terms of :func:`workbench.gates.data.term_rows` about 0, a tick at their sum; dashed: the margin to be exceeded.
 
     Args:
-        least: what a margin must exceed to be committed; above 0 where ``tau_null`` lies above the null score.
+        least: the margin that must be exceeded to commit; above 0 where ``tau_null`` exceeds the null score.
     """
     names, terms = (list(dict.fromkeys(table[name])) for name in ("candidate", "term"))
     y = alt.Y("candidate:N", sort=names, title="entry", axis=alt.Axis(labelOverlap=False))

@@ -1,4 +1,4 @@
-"""The commands that make or reproduce what a page shows. The only place in the workbench that knows the command line's spelling."""
+"""Commands that make or reproduce the content of a page. No other module of the workbench writes command lines."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from stir_core.requests import ANSWERING, EvaluationRequest, flags_of
 from stir_core.store.runs import DEMO, Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
-"""What a newcomer with an empty store should type."""
+"""The first command for an empty store."""
 
 
 def name_of(run: Run) -> str:
@@ -91,7 +91,7 @@ def certify_command(folder: Path, target: str, like: Run | None) -> str:
     """Sends the same prompts through the workbench and a target, and puts the certificate into the bundle.
 
     Args:
-        like: the run, where the bundle holds its very basis: then the run's own library is what the target is compared with.
+        like: the run, where the bundle holds exactly its basis; the target is then compared with the run's own library.
     """
     return _stir("certify", str(folder), target=target, run=name_of(like) if like else None)
 
@@ -103,7 +103,7 @@ def compare_command(run: Run, version: str, other: Run, other_version: str, at_l
 
 
 def curated_eval_command(run: Run) -> str:
-    """Compares the curated library with the control basis; a label of its own, since a library that is edited on needs a new one."""
+    """Compares the curated library with the control basis; under a label of its own, since an edited library needs a new one."""
     return _eval(run, methods=("vanilla", "stir", "stir:library=curated"), label="curated")
 
 

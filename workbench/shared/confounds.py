@@ -1,6 +1,6 @@
-"""An action's controls, read: which confounds they point at, and what each number says. Thresholds stand here alone.
+"""Reads an action's controls: the confounds they point at, and the meaning of each number. The only place of the thresholds.
 
-Flags are reading aids, not tests: an action that passes may still do nothing, and one that is flagged may still help.
+Flags are reading aids, not tests: an action that passes may still do nothing, and a flagged one may still help.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from stir_core.records import Control
 LENGTH_COSINE = 0.5
 """A quarter of the action's squared norm then lies along brevity; unrelated directions of a residual stream stay below about 0.1."""
 MATCHED_COSINE = 0.5
-"""With lengths matched, three quarters of the re-estimate's squared norm are then something else than the action."""
+"""With lengths matched, three quarters of the re-estimate's squared norm are then orthogonal to the action."""
 LABELS_P = 0.2
-"""More than one relabelling in five then gives as long an action. Not stricter: of eight rollouts even a real effect gives p near 0.05."""
+"""More than one relabelling in five then gives as long an action. Not stricter: with eight rollouts a real effect may have p near 0.05."""
 
 ControlVerdict = Literal["passes", "flagged", "cannot tell"]
 VERDICTS: tuple[ControlVerdict, ...] = ("passes", "flagged", "cannot tell")
@@ -23,7 +23,7 @@ LABELS_DO_NOT_MATTER = "labels do not matter"
 
 
 class ControlFigure(NamedTuple):
-    """One control as a reader sees it."""
+    """One control, ready to be shown."""
 
     name: str
     value: str
@@ -33,17 +33,17 @@ class ControlFigure(NamedTuple):
 
 def flags(control: Control) -> tuple[str, ...]:
     """The confounds that the controls point at, in words; empty when none is."""
-    found: list[str] = []
+    flagged: list[str] = []
     along, matched = control.length_cosine, control.length_matched_cosine
     if (along is not None and abs(along) >= LENGTH_COSINE) or (matched is not None and matched < MATCHED_COSINE):
-        found.append(MOSTLY_LENGTH)
+        flagged.append(MOSTLY_LENGTH)
     if _labels_testable(control) and control.permutation_p is not None and control.permutation_p > LABELS_P:
-        found.append(LABELS_DO_NOT_MATTER)
-    return tuple(found)
+        flagged.append(LABELS_DO_NOT_MATTER)
+    return tuple(flagged)
 
 
 def verdict(control: Control | None) -> ControlVerdict:
-    """Flagged; or nothing found although length and labels could both be tested; or one of them could not."""
+    """``"flagged"``; else ``"passes"`` where length and labels could both be tested, and ``"cannot tell"`` where one could not."""
     if control is None:
         return "cannot tell"
     if flags(control):
@@ -58,7 +58,7 @@ def control_figures(control: Control) -> list[ControlFigure]:
 
 
 def _labels_testable(control: Control) -> bool:
-    """Where the smallest p there can be lies above the threshold, a large p says nothing."""
+    """False where the smallest possible p exceeds the threshold: a large p then has no meaning."""
     return control.permutation_floor is not None and control.permutation_floor <= LABELS_P
 
 
@@ -85,21 +85,21 @@ HELP = {
         "Share of relabellings of the same rollouts (then the same choice of short right and long wrong ones) whose action is at least "
         f"as long. Above {LABELS_P}: labels do not matter."
     ),
-    "shuffled cos": "Cosine with the action of one shuffle of the labels within the problem: what mining gives where labels mean nothing.",
+    "shuffled cos": "Cosine with the action of one shuffle of the labels within the problem: the result of mining without labels.",
     "stable+": "Share of right answers when decoding again from the prefixes of the right answers.",
-    "stable-": "Share of right answers when decoding again from the prefixes of the wrong answers: as high as the other, and the prefix "
-    "had not decided anything yet.",
-    "leave-one-out": "Smallest cosine with the action re-estimated without one of its rollouts: low when one rollout makes it.",
-    "others cos": "Cosine with the mean action of the other problems at this control point and layer: what it shares with them.",
+    "stable-": "Share of right answers when decoding again from the prefixes of the wrong answers: if it equals the other, the "
+    "prefix had not decided the outcome yet.",
+    "leave-one-out": "Smallest cosine with the action re-estimated without one of its rollouts: low where one rollout dominates.",
+    "others cos": "Cosine with the mean action of the other problems at this control point and layer.",
 }
-"""One line a control: the tooltip of its column and of its figure on the card."""
+"""Tooltip of each control's column and of its figure on the card."""
 
 _READINGS: dict[str, tuple[Callable[[Control], str], str]] = {
     "Length cosine": (_number("length_cosine", "{:+.2f}"), HELP["length cos"]),
     "Length-matched cosine": (_number("length_matched_cosine", "{:+.2f}"), HELP["matched cos"]),
     "Length gap → matched": (
         _pair("length_gap", "length_gap_matched", "{:+.0f}", " → "),
-        HELP["length gap"] + " Behind the arrow: after matching.",
+        HELP["length gap"] + " After the arrow: after matching.",
     ),
     "Permutation p (floor)": (
         lambda control: f"{_number('permutation_p', '{:.3f}')(control)} ({_number('permutation_floor', '{:.3f}')(control)})",
@@ -109,7 +109,7 @@ _READINGS: dict[str, tuple[Callable[[Control], str], str]] = {
     "Re-rolled right: + / −": (
         _pair("stability_pos", "stability_neg", "{:.0%}", " / "),
         "Share of right answers when decoding again from the prefixes of the right (+) and of the wrong (−) answers, at the rollouts' "
-        "temperature. Nearly equal: the prefix had not decided anything yet.",
+        "temperature. Nearly equal: the prefix had not decided the outcome yet.",
     ),
     "Leave-one-out cosine": (_number("leave_one_out", "{:+.2f}"), HELP["leave-one-out"]),
     "Cosine with others": (_number("others_cosine", "{:+.2f}"), HELP["others cos"]),

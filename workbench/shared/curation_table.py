@@ -1,4 +1,4 @@
-"""What was judged, as tables: the library with its judgements, the history, two versions side by side, and what the library is by now."""
+"""A run's curation as tables: the library with its judgements, the history, two versions side by side, and the curated library."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from workbench.shared.facts import RunFacts
 from workbench.shared.text import one_line
 
 JUDGED = ("star", "tags", "name", "library", "note")
-"""Columns that say what was judged."""
+"""Columns of the judgements."""
 LISTS = {
     "all": "All",
     "starred": "Starred",
@@ -23,7 +23,7 @@ LISTS = {
     "changed": "Kept, excluded, merged",
     "untouched": "Untouched",
 }
-"""What the table may be narrowed to."""
+"""Subsets that the table can be narrowed to, with their labels."""
 
 
 def fate_of(entry_id: str, standing: Judgement, picked: bool) -> str:
@@ -33,7 +33,9 @@ def fate_of(entry_id: str, standing: Judgement, picked: bool) -> str:
         return f"in {judged.merged_into}"
     if judged.fate is not None:
         return {"in": "kept", "out": "excluded"}[judged.fate]
-    return "merged" if entry_id in standing.merges else "in the basis" if picked else "not selected"
+    if entry_id in standing.merges:
+        return "merged"
+    return "in the basis" if picked else "not selected"
 
 
 def judged_columns(ids: list[str], standing: Judgement, picks: Mapping[str, object]) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def judged_columns(ids: list[str], standing: Judgement, picks: Mapping[str, obje
 
 
 def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement) -> pd.DataFrame:
-    """Merged entries, then every mined one: what was judged, and beside it what was mined and measured.
+    """Merged entries, then every mined one: judgements, and beside them the mined and measured columns.
 
     Args:
         actions: the run's table of entries (see ``action_table``), null ones included.
@@ -60,7 +62,7 @@ def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement) 
 
 
 def with_judgements(actions: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
-    """A table of entries with what was judged after their ids; as it is where nothing was judged yet."""
+    """A table of entries with the judgements after their ids; unchanged where nothing was judged yet."""
     standing = Curation.open(facts.run).state
     if not standing.entries:
         return actions.reset_index(drop=True)
@@ -111,7 +113,7 @@ def narrowed(table: pd.DataFrame, kind: str, tag: str | None, standing: Judgemen
 
 
 def with_twins(ids: list[str], entries: Mapping[str, Entry]) -> list[str]:
-    """The ids, and the null entries of the pairs of their corrective ones."""
+    """The ids, and the null entries that are paired with their corrective ones."""
     pairs = {entries[id_].pair for id_ in ids if id_ in entries and entries[id_].kind == "corrective"}
     return list(dict.fromkeys([*ids, *(entry.id for entry in entries.values() if entry.kind == "null" and entry.pair in pairs)]))
 
@@ -129,24 +131,22 @@ def what_was_done(line: Recorded, limit: int = 4) -> str:
     """An edit in one line, its text bounded."""
     edit = line.edit
     more = f" and {len(edit.entries) - limit} more" if len(edit.entries) > limit else ""
-    value = f" {one_line(edit.value, 60)}" if edit.value is not None else " cleared" if edit.kind in ("note", "rename") else ""
+    value = " cleared" if edit.kind in ("note", "rename") else ""
+    if edit.value is not None:
+        value = f" {one_line(edit.value, 60)}"
     back = f" · takes back edit {edit.undoes}" if edit.undoes else ""
     return f"{edit.kind}{value} · {', '.join(edit.entries[:limit])}{more}{back}"
 
 
 def diff_table(curation: Curation, a: int, b: int) -> pd.DataFrame:
-    """Where two versions differ; empty cells are "nothing"."""
+    """Where two versions differ; an empty cell: no value in that version."""
     rows = [(change.entry_id, change.field, change.before or None, change.after or None) for change in curation.diff(a, b)]
     return pd.DataFrame(rows, columns=["entry", "what", f"version {a}", f"version {b}"])
 
 
 def libraries_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
-    """What each library is: counts, halves of pairs, effective ranks, mean quality."""
-    rows = []
-    for name, library in libraries.items():
-        found = summary(library)
-        rows.append({"library": name, **{key: value for key, value in found._asdict().items() if key != "by_step"}})
-    return pd.DataFrame(rows)
+    """One row a library: counts, halves of pairs, effective ranks, mean quality."""
+    return pd.DataFrame([{"library": name, **summary(library)._asdict()} for name, library in libraries.items()]).drop(columns="by_step")
 
 
 def steps_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
@@ -160,15 +160,15 @@ def steps_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["library", "m", "kind", "entries"])
 
 
-def lineage_table(made: Curated) -> pd.DataFrame:
-    """Merged entries of a curated library, with what they are the mean of."""
+def lineage_table(library: Curated) -> pd.DataFrame:
+    """Merged entries of a curated library, with the entries and weights of their mean."""
     rows = [
-        (entry.id, origin.name, entry.m, entry.layer, entry.quality, entry.action_norm, _parts(origin.members, origin.weights))
-        for entry, origin in zip(made.library.entries, made.origins, strict=True)
+        (entry.id, origin.name, entry.m, entry.layer, entry.quality, entry.action_norm, _weighted(origin.members, origin.weights))
+        for entry, origin in zip(library.library.entries, library.origins, strict=True)
         if origin.members
     ]
     return pd.DataFrame(rows, columns=["entry", "name", "m", "layer", "quality", "|v|", "mean of"])
 
 
-def _parts(members: tuple[str, ...], weights: tuple[float, ...]) -> str:
+def _weighted(members: tuple[str, ...], weights: tuple[float, ...]) -> str:
     return " + ".join(f"{weight:.2f} {member}" for member, weight in zip(members, weights, strict=True))

@@ -1,4 +1,4 @@
-"""The library's entries: one entry's card (source rollouts cut at the control point, neighbours, held-out firings) and the table of all.
+"""The library's entries: the data of one entry's card (source rollouts, neighbours, held-out firings) and the table of all entries.
 
 Text is cut at the run's delimiter, tokens are counted from the recorded boundaries; nothing is tokenised here.
 """
@@ -22,7 +22,7 @@ from workbench.shared.text import one_line, visible_token
 
 
 class SourceAnswer(NamedTuple):
-    """One answer that an action was averaged from, cut at its control point."""
+    """One of the answers whose states an action averages, cut at the control point."""
 
     label: str
     before: str
@@ -34,7 +34,7 @@ class SourceAnswer(NamedTuple):
     reward: float | None
     verdict: Verdict | None
     exact: bool
-    """False when text and tokens disagree about the number of steps (a token that holds two delimiters), so the cut may be early."""
+    """False where text and tokens give different numbers of steps (one token holds two delimiters); the cut may then be early."""
 
 
 def entry_of(facts: RunFacts, entry_id: str) -> Entry:
@@ -65,7 +65,7 @@ def cut_at(text: str, delimiter: str, m: int) -> tuple[str, str]:
 def neighbours(facts: RunFacts, entry_id: str, by: str, n: int = 8) -> pd.DataFrame:
     """Nearest entries in the original space, by cosine of ``"keys"`` or of ``"actions"`` (corrective entries only).
 
-    Retrieval compares keys of one control point only; ``m`` says which neighbours could ever compete with this entry.
+    Retrieval compares keys of one control point only: entries of another ``m`` never compete with this one.
     """
     ids, rows = space(facts, by)
     columns = ["entry", "cosine", "m", "kind", "same problem", "in basis"]
@@ -157,10 +157,10 @@ CONTROL_FIELDS = {
 }
 """Columns that show a field of :class:`~stir_core.records.Control` as it is."""
 CONTROL_COLUMNS = ("controls", "flags", *CONTROL_FIELDS)
-"""The same after two columns that read them: passes / flagged / cannot tell, and the flags in words."""
+"""These columns after their verdict (passes, flagged, cannot tell) and the flags in words."""
 
 ADVANTAGE_COLUMNS = ("advantage", "advantage 95 %", "verdict")
-"""Right answers with the action minus without it, as a causal study measured it; empty for actions that it did not try."""
+"""Share of right answers with the action minus without it, measured by a causal study; empty for actions that it did not try."""
 
 COLUMNS = [
     "entry", "kind", "m", "layer", "quality", "reward+", "reward-", "n+", "n-", "|v|", "|key|", "|v|/|key|",

@@ -1,7 +1,7 @@
-"""One run and one evaluation, read once: the lazily loaded, never changing facts that all pages share.
+"""One run and one evaluation, read lazily and once, for all pages.
 
-Reads through ``stir_core.store`` only, and refuses nothing by itself: a stage that has not finished raises the store's own
-:class:`StoreError`, which names the command that makes it.
+Reads through ``stir_core.store`` only. A stage that has not finished raises the store's :class:`StoreError`, which names the command
+that makes it.
 """
 
 from functools import cached_property
@@ -18,7 +18,7 @@ from stir_core.store.runs import CHECKED, Run
 
 
 class RunFacts:
-    """Cached view of a finished (or half finished) run. Attributes load on first use; equal fingerprints mean equal facts."""
+    """Cached view of a finished or unfinished run. Attributes load on first use; equal fingerprints mean equal facts."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -75,7 +75,7 @@ class RunFacts:
 
     @property
     def advantages(self) -> dict[str, Advantage]:
-        """Measured causal value by entry id, read anew each time: it is measured after the run; empty where none was."""
+        """Measured causal value by entry id; empty without a causal study. Read anew each time, since it is measured after the run."""
         return self.run.advantages()
 
     @cached_property
@@ -125,12 +125,12 @@ class EvaluationFacts:
 
     @cached_property
     def report(self) -> EvaluationReport:
-        """What was found."""
+        """The evaluation's report."""
         return self.folder.report()
 
     @property
     def spec(self) -> EvaluationSpec:
-        """What was compared."""
+        """The settings of the evaluation."""
         return self.report.spec
 
     @cached_property
@@ -151,8 +151,7 @@ class EvaluationFacts:
 
     def seeds(self, method: str) -> int:
         """Repetitions of a method in the report; 1 for a method without chance."""
-        found = self.methods[method]
-        return max(1, found.answers // max(1, self.report.problems))
+        return max(1, self.methods[method].answers // max(1, self.report.problems))
 
 
 def evaluations_of(run: Run) -> dict[str, EvaluationFolder]:
@@ -167,7 +166,7 @@ def evaluation_fingerprint(folder: EvaluationFolder) -> str:
 
 
 def gate_of(spec: EvaluationSpec, method: str) -> GateConfig:
-    """The gate that a method decided with: the run's own, with the parameters that stand in the method's name."""
-    given = dict(part.split("=", 1) for part in method.partition(":")[2].split(",") if "=" in part)
+    """The gate that a method decided with: the run's own, with the parameters in the method's name."""
+    changes = dict(part.split("=", 1) for part in method.partition(":")[2].split(",") if "=" in part)
     known = GateConfig.model_fields
-    return GateConfig.model_validate({key: value for key, value in {**spec.gate, **given}.items() if key in known})
+    return GateConfig.model_validate({key: value for key, value in {**spec.gate, **changes}.items() if key in known})

@@ -1,4 +1,4 @@
-"""What the gate saw and did, as tables: recorded evidence only, no model and no second decision."""
+"""The gate's recorded evidence and decisions as tables."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from workbench.shared.intervals import proportion
 
 
 class Funnel(NamedTuple):
-    """How many entries were left after each of the gate's sieves at one step."""
+    """Number of entries left after each of the gate's sieves at one step."""
 
     library: int
     retrieved: int
@@ -42,7 +42,7 @@ def funnel_line(evidence: StepEvidence, decision: Decision, *, mark: str = "") -
 
 
 def score_line(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> str:
-    """How a candidate's score is made, with the numbers that all candidates of the step share."""
+    """The formula of a score, with the numbers that all candidates of the step share."""
     null_score = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
     null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
     formula = f"score = {gate.beta:g} A + {gate.rho:g} gain"
@@ -50,7 +50,7 @@ def score_line(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> 
 
 
 def candidate_table(evidence: StepEvidence, decision: Decision) -> pd.DataFrame:
-    """Every retrieved entry with its numbers and its fate: the why-not table. Corrective candidates in preview order come first."""
+    """Every retrieved entry with its numbers and its fate; corrective candidates come first, in preview order."""
     scores = {scored.entry_id: scored for scored in decision.scored}
     order = {entry_id: rank for rank, entry_id in enumerate(scores)}
     ranked = sorted(evidence.retrieved, key=lambda c: (order.get(c.entry_id, len(order)), -c.value))
@@ -60,8 +60,8 @@ def candidate_table(evidence: StepEvidence, decision: Decision) -> pd.DataFrame:
         score, gain = (scored.score, scored.gain) if scored else (None, None)
         margin = margin_of(decision, score)
         fate = _fate(seen, scored, margin, evidence, decision)
-        found = (seen.entry_id, seen.kind, seen.layer, seen.sim, seen.quality, seen.value, seen.preview_logprob)
-        rows.append((*found, gain, score, margin, fate))
+        retrieved = (seen.entry_id, seen.kind, seen.layer, seen.sim, seen.quality, seen.value, seen.preview_logprob)
+        rows.append((*retrieved, gain, score, margin, fate))
     return pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
 
 

@@ -1,7 +1,7 @@
-"""Recorded answers decided again under other gate settings: no model, and no guess where the recording does not reach.
+"""Recorded answers decided again under other gate settings. No model is called; steps that the recording cannot answer stay unknown.
 
-After the first step that is decided otherwise, an answer would have gone on with other text. What is decided there still uses the
-recorded evidence, so it holds for the recorded text only: such steps are marked ``diverged`` and counted apart.
+After the first step that is decided otherwise, the answer would have continued with other text. Later decisions still use the recorded
+evidence and hold for the recorded text only, so such steps are marked ``diverged`` and counted apart.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from workbench.shared.intervals import proportion
 
 FlipKind = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
 FLIPS: tuple[FlipKind, ...] = ("null → action", "action → null", "action → other", "alpha only")
-"""The ways in which a decision can come out otherwise; "alpha only": the same action at another strength."""
+"""The ways in which a decision can flip; "alpha only": the same action at another strength."""
 
 
 class StepReplay(NamedTuple):
@@ -27,16 +27,16 @@ class StepReplay(NamedTuple):
     again: Again
     change: FlipKind
     diverged: bool
-    """An earlier step of the answer came out otherwise, or is not known."""
+    """An earlier step of the answer is decided otherwise, or is unknown."""
 
     @property
     def flips(self) -> bool:
-        """The decision comes out otherwise."""
+        """True where the decision differs from the recorded one."""
         return self.change in FLIPS
 
     @property
     def standing(self) -> str:
-        """How far the new decision may be believed, in words."""
+        """How far the new decision can be trusted, in words."""
         if self.change == "not asked":
             return "never asked"
         if self.again.decision is None:
@@ -52,7 +52,7 @@ class AnswerReplay(NamedTuple):
 
     @property
     def turn(self) -> StepReplay | None:
-        """The first step that comes out otherwise or is not known; ``None``: the answer stays as it is."""
+        """The first step that is decided otherwise or is unknown; ``None``: the answer stays as it is."""
         return next((step for step in self.steps if step.flips or step.change == "needs the model"), None)
 
     def at(self, m: int) -> StepReplay | None:
@@ -61,19 +61,19 @@ class AnswerReplay(NamedTuple):
 
 
 def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, float]:
-    """What differs from the run's own gate, in the order of the settings."""
+    """The settings that differ from the run's own gate, in the order of the config."""
     return {key: value for key, value in gate if value != getattr(own, key)}
 
 
 def replay_answer(trace: Trace, own: GateConfig, gate: GateConfig, *, seed: int) -> AnswerReplay:
     """Decide every step of an answer again."""
-    found: list[StepReplay] = []
+    steps: list[StepReplay] = []
     diverged = False
     for step in trace.steps:
         again = decide_again(step, own, gate, seed=seed, name=trace.id)
-        found.append(StepReplay(step, again, _change(step, again), diverged))
-        diverged = diverged or found[-1].flips or again.decision is None
-    return AnswerReplay(trace.id, tuple(found))
+        steps.append(StepReplay(step, again, _change(step, again), diverged))
+        diverged = diverged or steps[-1].flips or again.decision is None
+    return AnswerReplay(trace.id, tuple(steps))
 
 
 def replay_all(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, *, seed: int) -> dict[str, AnswerReplay]:
@@ -87,9 +87,11 @@ def _change(step: StepTrace, again: Again) -> FlipKind:
     if again.decision is None:
         return "needs the model"
     old, new = step.decision, again.decision
-    if old.chosen != new.chosen:
-        return "null → action" if old.chosen is None else "action → null" if new.chosen is None else "action → other"
-    return "same" if old.alpha == new.alpha else "alpha only"
+    if old.chosen == new.chosen:
+        return "same" if old.alpha == new.alpha else "alpha only"
+    if old.chosen is None:
+        return "null → action"
+    return "action → null" if new.chosen is None else "action → other"
 
 
 class Tally(NamedTuple):
@@ -99,19 +101,19 @@ class Tally(NamedTuple):
     asked: int
     """Steps at which the gate had something to decide."""
     known: int
-    """Of them: known from the recording, with nothing changed before them in their answer."""
+    """Of these, the ones known from the recording, in answers not diverged before them."""
     flips: dict[FlipKind, int]
-    """Of the known ones, those that come out otherwise, by kind: at most one an answer."""
+    """Of the known ones, the decisions that flip, by kind: at most one an answer."""
     unknown: int
     """First steps of an answer that need the model."""
     diverged: int
     """Steps after a flip or an unknown step."""
     diverged_flips: int
-    """Of them, those that would come out otherwise if their text had stayed as recorded."""
+    """Of these, the ones that would flip if the text had stayed as recorded."""
 
     @property
     def flipped(self) -> int:
-        """Decisions that flip, which is also the number of answers that turn."""
+        """Decisions that flip; also the number of answers that turn."""
         return sum(self.flips.values())
 
 
@@ -126,29 +128,29 @@ def tally(answers: Iterable[AnswerReplay]) -> Tally:
     return Tally(len(answers), len(asked), len(known), kinds, lost, len(diverged), sum(step.flips for step in diverged))
 
 
-def flips_line(found: Tally) -> str:
-    """What the badge says."""
-    kinds = ", ".join(f"{n} {kind}" for kind, n in found.flips.items() if n)
+def flips_line(counts: Tally) -> str:
+    """The badge: how many decisions flip, by kind."""
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.flips.items() if n)
     more = f" ({kinds})" if kinds else ""
-    return f"decided again with other settings: {found.flipped} of {found.known} decisions flip{more}"
+    return f"decided again with other settings: {counts.flipped} of {counts.known} decisions flip{more}"
 
 
-def reach_line(found: Tally) -> str:
-    """What the counts leave out, and why."""
+def reach_line(counts: Tally) -> str:
+    """Steps that the counts leave out, and why."""
     parts = []
-    if found.diverged:
+    if counts.diverged:
         parts.append(
-            f"{found.diverged} steps lie after a flip or an unknown step: their evidence is that of the recorded text "
-            f"({found.diverged_flips} of them would flip if it had stayed)"
+            f"{counts.diverged} steps lie after a flip or an unknown step: their evidence is that of the recorded text "
+            f"({counts.diverged_flips} of them would flip if it had stayed)"
         )
-    if found.unknown:
-        who = "1 answer reaches" if found.unknown == 1 else f"{found.unknown} answers reach"
-        parts.append(f"{who} a step that is not in the recording and needs the model")
+    if counts.unknown:
+        answers = "1 answer reaches" if counts.unknown == 1 else f"{counts.unknown} answers reach"
+        parts.append(f"{answers} a step that is not in the recording and needs the model")
     return "; ".join(parts)
 
 
 def flip_table(answers: Iterable[AnswerReplay]) -> pd.DataFrame:
-    """One row an answer that turns: at which step, and how."""
+    """One row an answer that turns: the step, and how it is decided."""
     rows = []
     for answer in answers:
         turn = answer.turn
@@ -167,7 +169,7 @@ def _said(decision: Decision | None) -> str:
 
 
 def step_rows(answer: AnswerReplay) -> pd.DataFrame:
-    """One row a step of an answer: the recorded decision, the new one, and how far that may be believed."""
+    """One row a step of an answer: the recorded decision, the new one, and how far the new one can be trusted."""
     rows = []
     for step in answer.steps:
         new = step.again.decision
@@ -178,19 +180,19 @@ def step_rows(answer: AnswerReplay) -> pd.DataFrame:
 
 
 def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: str, values: Iterable[float], *, seed: int) -> pd.DataFrame:
-    """Share of steps that a gate steers as one of its settings goes through ``values``, the others staying as they are tried.
+    """Share of steps that a gate steers as one of its settings takes each of ``values`` and the others stay as in ``gate``.
 
     Each recorded step is decided by itself, with the text before it as recorded; steps that need the model are left out (``unknown``).
-    Intervals are Wilson's and take steps for independent.
+    Intervals are Wilson's and treat steps as independent.
     """
     asked = [(id_, step) for id_, trace in traces.items() for step in trace.steps if gate_was_asked(step)]
     rows = []
     for value in values:
         other = with_changes(gate, **{key: value})
-        found = [decide_again(step, own, other, seed=seed, name=id_).decision for id_, step in asked]
-        known = [decision for decision in found if decision is not None]
+        decisions = [decide_again(step, own, other, seed=seed, name=id_).decision for id_, step in asked]
+        known = [decision for decision in decisions if decision is not None]
         share = proportion(sum(decision.chosen is not None for decision in known), len(known))
-        rows.append((value, *share, len(found) - len(known)))
+        rows.append((value, *share, len(decisions) - len(known)))
     return pd.DataFrame(rows, columns=["value", "steered", "n", "rate", "low", "high", "unknown"])
 
 
@@ -205,7 +207,7 @@ NOW = "with these settings"
 
 
 TERMS = ("β (A − A null)", "ρ · gain")
-"""What a margin is made of: how far retrieval puts the candidate above null, and what its preview adds."""
+"""The terms of a margin: how far retrieval puts the candidate above null, and the preview's contribution."""
 
 
 def funnel_rows(steps: Iterable[StepReplay]) -> pd.DataFrame:
@@ -235,7 +237,7 @@ def why_not_rows(evidence: StepEvidence, decision: Decision, again: Again) -> pd
 
 
 def term_rows(decision: Decision | None, gate: GateConfig) -> pd.DataFrame:
-    """Every scored candidate's margin over null, taken apart: one row a term, and the terms of a candidate add up to its margin."""
+    """One row a term of every scored candidate's margin; the terms of a candidate add up to its margin over null."""
     rows = []
     null = decision.score_null if decision else None
     for scored in decision.scored if decision else ():

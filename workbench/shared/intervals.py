@@ -1,4 +1,4 @@
-"""Counts of successes with an honest interval, and measured intervals in words. Refuses to turn "no observations" into a number."""
+"""Proportions with Wilson intervals, and measured intervals in words. No observations give no number."""
 
 import math
 from typing import NamedTuple
@@ -45,20 +45,23 @@ def with_interval(estimate: Estimate | Advantage, form: str, times: float = 1.0)
 
 
 def verdict_of(estimate: Estimate | Advantage) -> str:
-    """What an interval says about the sign: ``"helps"``, ``"harms"`` or ``"no effect seen"``."""
-    return "helps" if estimate.low > 0 else "harms" if estimate.high < 0 else "no effect seen"
+    """``"helps"`` or ``"harms"`` where the interval excludes 0, else ``"no effect seen"``."""
+    if estimate.low > 0:
+        return "helps"
+    return "harms" if estimate.high < 0 else "no effect seen"
 
 
-def advantage_text(found: Advantage) -> str:
+def advantage_text(advantage: Advantage) -> str:
     """``"+0.125 [−0.050, +0.300]"``."""
-    return with_interval(found, "{:+.3f}")
+    return with_interval(advantage, "{:+.3f}")
 
 
-def measured_line(found: Advantage) -> str:
-    """What a measured advantage rests on."""
+def measured_line(advantage: Advantage) -> str:
+    """Sample size and test of a measured advantage."""
+    tokens = with_interval(advantage.tokens, "{:+.1f}")
     return (
-        f"measured at {counted_states(found.states)}, {found.pairs} pairs of continuations with and without it: "
-        f"{found.won} won, {found.lost} lost, p {found.p:.3f}; tokens of the answer {with_interval(found.tokens, '{:+.1f}')}"
+        f"measured at {counted_states(advantage.states)}, {advantage.pairs} pairs of continuations with and without it: "
+        f"{advantage.won} won, {advantage.lost} lost, p {advantage.p:.3f}; tokens of the answer {tokens}"
     )
 
 

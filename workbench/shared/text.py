@@ -1,4 +1,4 @@
-"""Model text made visible on one line: white space drawn, length bounded. Never produces markup."""
+"""Model text made safe and visible: white space drawn, length bounded, Markdown escaped, and text in pieces with roles."""
 
 from typing import Literal, TypedDict
 
@@ -19,7 +19,7 @@ def one_line(text: str, limit: int = 120) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` with every markdown sign escaped, for the few Streamlit elements that cannot be told to take plain text."""
+    """``text`` with every markdown sign escaped, for Streamlit elements that always read Markdown."""
     return "".join(f"\\{sign}" if sign in _MARKDOWN else sign for sign in text)
 
 
@@ -27,11 +27,11 @@ _MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~$:@^=\"'&")
 
 
 Role = Literal["plain", "past", "steered", "mark"]
-"""``past``: before the control point; ``steered``: decoded while an impulse was live; ``mark``: ours, not the model's."""
+"""``past``: before the control point; ``steered``: decoded while an impulse was live; ``mark``: added by the workbench."""
 
 
 class Segment(TypedDict):
-    """One piece of text; ``tip`` is shown while it is pointed at, ``shade`` in [0, 1] tints it (its surprise)."""
+    """One piece of text. ``tip`` is shown on hover; ``shade`` in [0, 1] tints it."""
 
     text: str
     role: Role
@@ -56,5 +56,5 @@ def trace_segments(trace: Trace) -> list[Segment]:
 
 
 def segment(text: str, role: Role = "plain", tip: str = "", shade: float = 0.0) -> Segment:
-    """One piece."""
+    """A piece of text with its role, tip and shade."""
     return {"text": text, "role": role, "tip": tip, "shade": shade}

@@ -1,6 +1,6 @@
 """Two answers to one prompt, vanilla and steered: folded from decoding events, aligned by step, counted and compared by id.
 
-Equality is checked on token ids, never assumed: strength 0 earns its badge or loses it.
+Equality is checked on token ids, also at strength 0.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class StepRow:
 
 @dataclass
 class Recording:
-    """Everything that one comparison has produced so far; complete once both rows have their whole trace."""
+    """The events of one comparison so far; complete once both rows have their whole trace."""
 
     digest: str
     """Digest of the settings that it was started with; where it differs from the form's, the result is stale."""
@@ -51,7 +51,7 @@ class Recording:
     seconds: float = 0.0
     """Wall-clock time of decoding so far, both answers together: they share every forward pass."""
     readings: tuple[list[TokenReading], list[TokenReading]] = field(default_factory=lambda: ([], []))
-    """Both answers read again once they had ended, token by token; shorter than the answers when that was stopped."""
+    """Readings of both finished answers, token by token; shorter than the answers where reading was stopped."""
     reading_seconds: float = 0.0
     """Wall-clock time of reading so far."""
 
@@ -94,7 +94,7 @@ class Recording:
 def settings_of(
     run_digest: str, question: str, problem_id: str | None, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False
 ) -> dict[str, Any]:
-    """Everything that a comparison's result depends on, ready for JSON."""
+    """All settings that a comparison's result depends on, ready for JSON."""
     return {
         "run": run_digest,
         "problem": problem_id,
@@ -188,7 +188,7 @@ def comparison_json(recording: Recording, command: str) -> dict[str, Any]:
         "settings": recording.settings,
         **traces,
         "readings": {
-            name: [reading.model_dump(mode="json") for reading in found] for name, found in zip(ROWS, recording.readings, strict=True)
+            name: [reading.model_dump(mode="json") for reading in readings] for name, readings in zip(ROWS, recording.readings, strict=True)
         },
         "reading_seconds": recording.reading_seconds,
     }

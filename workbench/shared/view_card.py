@@ -24,7 +24,7 @@ def entry_head(facts: RunFacts, entry: Entry) -> None:
     pick = facts.picks.get(entry.id)
     fate = f"pick {pick.rank + 1} of {len(facts.picks)}{', forced in' if pick.forced else ''}" if pick else "not in the basis"
     if "basis" not in facts.stages:
-        fate = "basis not made yet"
+        fate = "no basis yet"
     reach = "" if entry.reachable else " · unreachable: retrieval never asks for the last control point"
     st.markdown(f"**{plain(entry.id)}** — {entry.kind} entry of pair {entry.pair}, control point m = {entry.m}, layer {entry.layer}")
     norm = (
@@ -36,14 +36,14 @@ def entry_head(facts: RunFacts, entry: Entry) -> None:
     st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
 
 
-def advantage(found: Advantage | None) -> None:
-    """What a causal study measured of an entry; nothing where it was not tried."""
-    if found is None:
+def advantage(measured: Advantage | None) -> None:
+    """An entry's advantage in a causal study; draws nothing where it was not tried."""
+    if measured is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(found.verdict, color=VERDICT_COLOURS[found.verdict])
-        st.markdown(plain(f"Advantage {advantage_text(found)}"), help=ADVANTAGE_HELP)
-        st.caption(plain(measured_line(found)))
+        st.badge(measured.verdict, color=VERDICT_COLOURS[measured.verdict])
+        st.markdown(plain(f"Advantage {advantage_text(measured)}"), help=ADVANTAGE_HELP)
+        st.caption(plain(measured_line(measured)))
 
 
 VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {"helps": "orange", "harms": "blue", "no effect seen": "gray"}
@@ -51,12 +51,16 @@ VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {"helps": "orang
 
 
 def controls(facts: RunFacts, entry: Entry) -> None:
-    """What tells the action from length and chance: flags, then one figure a control."""
+    """Controls that separate the action from length and chance: flags, then one figure a control."""
     st.markdown("**Signal or confound**")
     control = facts.controls.get(entry.id)
     if control is None:
         null = entry.kind == "null"
-        st.caption("A null entry has no action to control." if null else "Not measured: this run was made before controls were.")
+        st.caption(
+            "A null entry has no action to control."
+            if null
+            else "Not measured: this run is older than the controls. Run its actions stage again to measure them."
+        )
         return
     flags = confounds.flags(control)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -65,36 +69,35 @@ def controls(facts: RunFacts, entry: Entry) -> None:
         if not flags:
             verdict = confounds.verdict(control)
             st.badge(verdict, color="green" if verdict == "passes" else "gray")
-    found = confounds.control_figures(control)
-    half = len(found) // 2
-    for row in (found[:half], found[half:]):
-        for column, reading in zip(st.columns(half), row, strict=True):
-            column.metric(reading.name, reading.value, help=reading.help)
+    figures = confounds.control_figures(control)
+    columns = [*st.columns(len(figures) // 2), *st.columns(len(figures) // 2)]
+    for column, figure in zip(columns, figures, strict=True):
+        column.metric(figure.name, figure.value, help=figure.help)
 
 
 def lens(facts: RunFacts, entry: Entry) -> None:
     """Tokens promoted and suppressed through the unembedding."""
-    found = facts.lenses.get(entry.id)
+    tokens = facts.lenses.get(entry.id)
     st.markdown("**Through the unembedding**")
-    if found is None:
+    if tokens is None:
         st.caption("A null entry has no action to read.")
         return
-    st.altair_chart(lens_bars(found), key="lens_bars", alt=f"Tokens that {entry.id} promotes and suppresses, as direct logit effects")
-    st.caption("Read through the final norm's gain; the direct path only, not what later layers make of it.")
+    st.altair_chart(lens_bars(tokens), key="lens_bars", alt=f"Tokens that {entry.id} promotes and suppresses, as direct logit effects")
+    st.caption("Read through the final norm's gain; the direct path only, without the computation of later layers.")
 
 
 def neighbours_view(facts: RunFacts, entry: Entry, by: str) -> None:
-    """Nearest entries by cosine in the original space; a click on a row goes there."""
+    """Nearest entries by cosine in the original space; a click on a row chooses its entry."""
     table = cards.neighbours(facts, entry.id, by)
     st.markdown(f"**Nearest by cosine of {by}**")
     if table.empty:
-        st.caption("A null entry has no action; its neighbours by key are listed beside.")
+        st.caption("A null entry has no action; see its neighbours by key.")
         return
     entry_table(table, NEIGHBOUR_COLUMNS, key=f"near_{by}_{entry.id}", alt=f"Entries nearest to {entry.id} by cosine of {by}")
 
 
 def firings_view(facts: RunFacts, entry: Entry) -> None:
-    """Held-out steps that retrieved this entry, ranked; a click chooses the step on every page."""
+    """Held-out steps that retrieved this entry, committed ones first; a click chooses the step on every page."""
     st.markdown("**Held-out steps that fire it most**")
     if not facts.steered:
         st.caption("This run has no held-out traces yet.")
@@ -115,7 +118,7 @@ def firings_view(facts: RunFacts, entry: Entry) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
             f"n = {len(table)} steps, committed at {table['committed'].tolist().count(True)}. Margin is score minus null score. "
-            "A click on a row chooses its problem and step everywhere, and the place of the measurement above."
+            "A click on a row chooses its problem and step everywhere, and where the impulse above is measured."
         )
         st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")
 

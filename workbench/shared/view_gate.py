@@ -1,4 +1,4 @@
-"""One gate decision taken apart: the funnel, the reason, and the why-not table. Shared by Gates and Trace."""
+"""One gate decision in detail: the funnel, the reason, and the table of candidates with their fates."""
 
 from collections.abc import Sequence
 
@@ -40,19 +40,21 @@ def why_not(step_evidence: StepEvidence, decision: Decision, gate: GateConfig, a
         st.caption(plain(f"{evidence.score_line(step_evidence, shown, gate)}."))
 
 
-def funnel_view(steps: list[replay.StepReplay], what: str, *, changed: bool) -> None:
-    """The four sieves as bars, recorded and (where settings changed) now."""
+def funnel_view(steps: list[replay.StepReplay], scope: str, *, changed: bool) -> None:
+    """The four sieves as bars, as recorded and (where settings changed) as decided now; ``scope`` names the steps."""
     table = funnel_rows(steps)
     n = sum(step.change not in ("not asked", "needs the model") for step in steps)
     if not n:
-        st.caption("The gate decided nothing here that the recording knows.")
+        st.caption("The recording holds no decision of the gate here.")
         return
     shown = table if changed else pd.DataFrame(table[table["when"] == RECORDED])
-    st.altair_chart(funnel_bars(shown), alt=f"Entries left after each sieve, {what}")
+    st.altair_chart(funnel_bars(shown), alt=f"Entries left after each sieve, {scope}")
     if len(steps) > 1:
         left_out = sum(step.change == "needs the model" for step in steps)
         more = f"; {left_out} that need the model are left out" if left_out else ""
-        st.caption(f"Sums over {n} steps at which the gate had something to decide{more}. Each step by itself, with its recorded text.")
+        st.caption(
+            f"Sums over {n} steps at which the gate had something to decide{more}. Each step is decided by itself, on its recorded text."
+        )
 
 
 _GATE_HEATMAP = "gates_heatmap"
@@ -76,10 +78,10 @@ def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, chang
 
         chart = margin_heatmap(table, len(trace.steps))
         st.altair_chart(chart, key=_GATE_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by control point")
-        pale = " Pale: after a flip, as recorded up to here only." if any(table["diverged"].tolist()) else ""
+        pale = " Pale: after a flip, so on recorded text only." if any(table["diverged"].tolist()) else ""
         st.caption(
             f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed.{pale} "
-            "Click a cell to take its step apart."
+            "Click a cell to see its step in detail."
         )
     if changed:
         _steps_again(answer)
@@ -97,15 +99,15 @@ def _steps_again(answer: AnswerReplay) -> None:
 
 
 def choose_gate_step(trace: Trace, ids: Sequence[str] = ()) -> StepTrace | None:
-    """The step to take apart; arrow keys go through steps, and with Shift through the answers ``ids``."""
+    """The step to show in detail; arrow keys go through steps, and with Shift through the answers ``ids``."""
     numbers = [str(step.m) for step in trace.steps]
     if not numbers:
         st.caption("This answer has no steps.")
         return None
-    looked = next((str(step.m) for step in trace.steps if step.decision.chosen), None)
-    looked = looked or next((str(step.m) for step in trace.steps if step.evidence.retrieved), None)
+    steered = [str(step.m) for step in trace.steps if step.decision.chosen]
+    retrieved = [str(step.m) for step in trace.steps if step.evidence.retrieved]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = session.choose_short(session.CONTROL_POINT, "Control point m", numbers, first=looked)
+        chosen = session.choose_short(session.CONTROL_POINT, "Control point m", numbers, first=[*steered, *retrieved, *numbers][0])
         arrow_button("Previous step", session.CONTROL_POINT, numbers, chosen, -1, name="gates_previous_step")
         arrow_button("Next step", session.CONTROL_POINT, numbers, chosen, +1, name="gates_next_step")
         if trace.id in ids:
@@ -135,7 +137,7 @@ def arrow_button(label: str, key: str, options: Sequence[str], now: str, by: int
 
 
 def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = False) -> None:
-    """One step: the funnel, the reason, every candidate's numbers and fate, and what its score is made of."""
+    """One step: the funnel, the reason, and every candidate's numbers, fate and terms of its margin."""
     if step is None:
         return
     recorded, again = step.step, step.again
@@ -155,15 +157,15 @@ def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = Fa
 
 
 def _terms(again: Again, gate: GateConfig) -> None:
-    """Which of its terms decides."""
+    """The terms of every candidate's margin."""
     terms = term_rows(again.decision, gate)
     if again.decision is None or terms.empty:
-        st.caption("No candidate was scored here, so there is no margin to take apart." if again.decision else plain(f"{again.missing}."))
+        st.caption("No candidate was scored here, so there is no margin." if again.decision else plain(f"{again.missing}."))
         return
     least = max(0.0, gate.tau_null - (again.decision.score_null or 0.0))
-    st.altair_chart(margin_terms(terms, least), alt="What every candidate's margin is made of")
+    st.altair_chart(margin_terms(terms, least), alt="Terms of every candidate's margin")
     st.caption(
-        "Bars add up to the margin (tick): the best tick must lie right of the dashed line. Point at a bar for β A, ρ gain and null."
+        "Bars add up to the margin (tick); the best tick must lie right of the dashed line to be committed. Point at a bar for its numbers."
     )
 
 
@@ -205,12 +207,12 @@ CANDIDATE_COLUMNS: Columns = {
 
 FLIPPED_COLUMNS: Columns = {
     "problem": cc.TextColumn("problem", width=150, pinned=True),
-    "m": number_column("m", "%d", "The first control point at which it comes out otherwise, or needs the model.", width=40),
+    "m": number_column("m", "%d", "The first control point that is decided otherwise, or needs the model.", width=40),
     "change": cc.TextColumn("change", width=110, help="alpha only: the same action at another strength."),
     "recorded": cc.TextColumn("recorded", width=106),
     "now": cc.TextColumn("now", width=106, help="With the settings that are tried; ?: not in the recording."),
     "later": number_column("later", "%d", "Gate decisions after it; they hold for the recorded text only.", width=50),
-    "standing": cc.TextColumn("standing", width=170, help="How far the new decision may be believed."),
+    "standing": cc.TextColumn("standing", width=170, help="How far the new decision can be trusted."),
     "margin": number_column("margin", "%+.3f", "Best score minus null score, with the settings that are tried.", width=66),
     "why now": cc.TextColumn("why now", width="large"),
 }

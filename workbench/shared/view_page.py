@@ -1,4 +1,4 @@
-"""What every page shares: its heading, the border where refusals become one line, and the states with nothing to show."""
+"""Parts of every page: its heading, errors as one line, checks for an empty store or library, and commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +106,7 @@ def page(title: str, caption: str) -> Iterator[None]:
 
 
 def need_entries(facts: RunFacts) -> None:
-    """Stop the page when the run's library is empty, with the notes that say why."""
+    """Stop the page when the run's library is empty, and show the stage's notes on why."""
     if facts.entries:
         return
     st.info(plain(f"The library of run {facts.name} is empty: no problem had both a right and a wrong rollout at a control point."))
@@ -122,13 +122,13 @@ def need_run(*stages: str) -> RunFacts:
     """
     runs = known_runs().runs
     if not runs:
-        st.info("There is no run here yet. Make one; it appears as soon as its first stage has finished.")
+        st.info("There is no run here yet. Make one: it appears as soon as its first stage has finished.")
         command_line(FIRST_RUN, "Make a first run")
         st.stop()
     facts = runs.get(session.chosen(session.RUN) or "") or next(iter(runs.values()))
     missing = [stage for stage in stages if stage not in facts.stages]
     if missing:
-        st.info(plain(f'Run {facts.name} has no finished stage "{missing[0]}" yet, which this page shows.'))
+        st.info(plain(f'Run {facts.name} has not finished the stage "{missing[0]}" yet, which this page needs.'))
         command_line(run_command(facts.run, until=stages[-1]), "Make it (finished stages are kept)")
         st.stop()
     return facts

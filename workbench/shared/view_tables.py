@@ -18,7 +18,7 @@ Columns = dict[str, ColumnConfig]
 
 
 def number_column(label: str, form: str, text: str, width: int | None = None) -> ColumnConfig:
-    """A column of numbers: heading, format, what the numbers are."""
+    """A column of numbers: heading, format, help text."""
     return cc.NumberColumn(label, format=form, help=text, width=width)
 
 
@@ -48,9 +48,11 @@ ACTION_COLUMNS: Columns = {
     "committed": number_column("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
     "advantage": number_column("advantage", "%+.3f", ADVANTAGE_HELP, width=78),
     "advantage 95 %": cc.TextColumn("95 %", help="Its interval: bootstrap over states, then continuations.", width=120),
-    "verdict": cc.TextColumn("effect", help='By whether the interval holds 0; "no effect seen" is not "none".', width=104),
-    "controls": cc.TextColumn("controls", help="Whether length or chance explain it: passes, flagged, or too little to tell.", width=84),
-    "flags": cc.TextColumn("flags", help="What the controls point at.", width=220),
+    "verdict": cc.TextColumn(
+        "effect", help='Sign of the interval; "no effect seen" where it includes 0, which does not prove that there is none.', width=104
+    ),
+    "controls": cc.TextColumn("controls", help="Whether length or chance may explain it: passes, flagged, or cannot tell.", width=84),
+    "flags": cc.TextColumn("flags", help="Confounds that the controls point at.", width=220),
     "length cos": number_column("length cos", "%+.2f", HELP["length cos"], width=76),
     "matched cos": number_column("matched cos", "%+.2f", HELP["matched cos"], width=86),
     "length gap": number_column("gap", "%+.0f", HELP["length gap"], width=52),
@@ -73,7 +75,7 @@ JUDGED_COLUMNS: Columns = {
     "library": cc.TextColumn("library", help="Whether it is in the curated library, and why.", width=104),
     "note": cc.TextColumn("note", help="Its first words; the whole note stands with the entry.", width=160),
 }
-"""What was judged of an entry."""
+"""Columns of the judgements on an entry."""
 
 
 def data_table(
@@ -124,7 +126,7 @@ def entry_table(table: pd.DataFrame, styles: Columns, *, key: str, alt: str, hei
 
 
 def all_entries(facts: RunFacts) -> pd.DataFrame:
-    """Every entry, null ones included, with what was mined and measured; each call gets its own copy."""
+    """The table of all entries, null ones included; each call gets its own copy."""
     return _all_entries(run_fingerprint(facts.run), facts.run.advantages_digest(), facts)
 
 

@@ -1,4 +1,4 @@
-"""Model text on a page: set as ``textContent``, so that whatever a model writes is shown and never interpreted.
+"""Model text on a page: set as ``textContent``, so that it is shown and never interpreted as markup.
 
 Pointing at a token (or focusing it with Tab) shows its number, id and log-probability in the line above the text.
 """
@@ -60,5 +60,5 @@ _STRIP = component("stir_text_strip", html=_HTML, css=_CSS, js=_JS)
 
 
 def text_strip(segments: Sequence[Segment], *, key: str, height: int | None = None, head: str = "", shaded: bool = False) -> None:
-    """Draw pieces of model text; ``shaded`` tints tokens by surprise, ``height`` in pixels makes long text scroll."""
+    """Draw pieces of model text; ``shaded`` tints them by their ``shade``; ``height`` (pixels) makes long text scroll."""
     _STRIP(data={"segments": list(segments), "height": height, "head": head, "shaded": shaded}, key=key)

@@ -6,9 +6,9 @@ import plotly.graph_objects as go
 from workbench.shared.charts import CHOSEN, GREY, NULL, STEERED, set_axes
 
 LEGEND = {"gate acted": (STEERED, "solid", "diamond"), "gate chose null": (GREY, "dot", "diamond-open")}
-"""Colour, dash and sign of what stands at a control point; anything else is drawn as where nothing was done."""
+"""Colour, dash and symbol of a control point; other kinds are drawn as where the gate chose null."""
 _TOP = 106
-"""Where the signs stand, above 100 %."""
+"""Height of the symbols, above 100 %."""
 
 
 def critical_strip(rates: pd.DataFrame, controls: pd.DataFrame, tokens: int, lost: tuple[int, int] | None, label: str) -> go.Figure:
@@ -47,7 +47,7 @@ def critical_strip(rates: pd.DataFrame, controls: pd.DataFrame, tokens: int, los
 
 
 def _band(rates: pd.DataFrame, tokens: int) -> list[go.Scatter]:
-    """Interval band and rate as steps, the last of them held to the end of the answer."""
+    """Interval band and rate as steps; the last one extends to the end of the answer."""
     x = [*rates["position"], tokens]
     value, low, high = ([*rates[name], rates[name].iloc[-1]] for name in ("value", "low", "high"))
     edge = {"x": x, "mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip"}
@@ -91,7 +91,7 @@ def _lines(part: pd.DataFrame, fate: str) -> go.Scatter:
 
 
 def _signs(part: pd.DataFrame, fate: str) -> go.Scatter:
-    """The signs on top of the lines, which say the same without colour; pointed at, they say why."""
+    """Symbols on top of the lines, which differ without colour too; the tooltip gives the gate's reason."""
     colour, _, sign = LEGEND.get(fate, LEGEND["gate chose null"])
     return go.Scatter(
         x=part["position"],

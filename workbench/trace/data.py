@@ -1,4 +1,4 @@
-"""The Trace page's data: presets and examples of the form, one comparison as the drawing script reads it, and as one HTML file."""
+"""The Trace page's data: the form's presets and examples, and a comparison as the drawing script's JSON and as one HTML file."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ FIELDS = ("k_scale", "candidates", "probe_tokens", "variant", "persistence")
 
 
 def presets(gate: GateConfig) -> dict[str, dict[str, Any]]:
-    """By name, the value of each of the form's gate settings; ``gate`` are the run's own."""
+    """Values of the form's gate settings by the preset's name; ``gate`` is the run's own."""
     own = {field: getattr(gate, field) for field in FIELDS}
     other = "ephemeral" if gate.persistence == "persistent" else "persistent"
     return {
@@ -46,31 +46,30 @@ def presets(gate: GateConfig) -> dict[str, dict[str, Any]]:
 
 
 def preset_of(gate: GateConfig, shown: GateConfig) -> str | None:
-    """Name of the preset that the form stands at, if it is one."""
+    """Name of the preset that equals the form's values; ``None`` where there is none."""
     now = {field: getattr(shown, field) for field in FIELDS}
     return next((name for name, values in presets(gate).items() if values == now), None)
 
 
 def examples(problems: dict[str, Problem], n: int = 3) -> list[str]:
-    """Questions of the kind that the run was made with, of as many levels as there are, evenly over them."""
+    """Up to ``n`` questions of the run's task, spread evenly over its levels."""
     by_level: dict[str | None, str] = {}
     for problem in problems.values():
         by_level.setdefault(problem.level, problem.question)
-    found = list(dict.fromkeys([*by_level.values(), *(problem.question for problem in problems.values())]))
     levels = min(n, len(by_level))
     first = [list(by_level.values())[i * (len(by_level) - 1) // max(1, levels - 1)] for i in range(levels)]
-    return (first + [question for question in found if question not in first])[:n]
+    return list(dict.fromkeys([*first, *by_level.values(), *(problem.question for problem in problems.values())]))[:n]
 
 
 def drawing(decode: DecodeConfig, seed: int) -> str:
-    """How tokens are drawn, with the seed in any case."""
+    """How tokens are sampled, and the seed."""
     if decode.temperature == 0:
-        return f"greedy, seed {seed} (nothing is drawn at random)"
+        return f"greedy, seed {seed} (no random draws)"
     return f"temperature {decode.temperature:g}, seed {seed} (the same draws every time)"
 
 
 FULL = 0.95
-"""Share of the non-zero magnitudes that a scale holds: a few extreme tokens must not wash out all others. The legend says so."""
+"""Quantile of the non-zero magnitudes at which a colour scale ends, so that a few extreme tokens do not wash out all others."""
 
 QUANTITIES = (
     ("surprise", "surprise", False, "−log-probability of the token under the model that decoded it"),
@@ -78,15 +77,15 @@ QUANTITIES = (
     ("kl", "KL", False, "KL(steered ‖ vanilla) over the whole vocabulary, after the same prefix; 0 where no impulse was live"),
     ("change", "change", True, "log-probability of the token, steered minus vanilla, after the same prefix"),
 )
-"""Key, label, whether it is signed, and what it is. All in nats."""
+"""Key, label, whether it is signed, and definition. All in nats."""
 
 
 def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
-    """Both answers step by step and token by token, the gate's decisions, and the scales that colours are read by; ready for JSON."""
+    """Both answers by step and token, the gate's decisions, and the colour scales; ready for JSON."""
     ids = recording.ids(VANILLA), recording.ids(STEERED)
     apart = first_divergence(*ids)
     if apart is not None and not recording.complete and apart == min(map(len, ids)):
-        apart = None  # one answer is merely ahead
+        apart = None  # one answer is ahead of the other
     firsts = [0, 0]
     steps = []
     for m in range(recording.last_m + 1):
@@ -109,7 +108,7 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
 
 
 def step_head(row: StepRow) -> str:
-    """One line over a step: its control point, its tokens, and what it was steered by."""
+    """One line over a step: its control point, its tokens, and the action that steered it."""
     mark = f" · steered by {row.decision.chosen} × {row.decision.alpha:.2f}" if row.decision is not None and row.steered else ""
     return f"m {row.m} · {len(row.tokens)} tokens{mark}"
 
@@ -155,10 +154,10 @@ def _reading(reading: TokenReading) -> dict[str, Any]:
 
 
 def _scale(tokens: list[dict[str, Any]], key: str, label: str, signed: bool, about: str) -> dict[str, Any]:
-    """Where a quantity's colour is strongest: ``end``; ``None`` where it was not measured or is 0 everywhere."""
-    found = [abs(token["values"][key]) for token in tokens if token["values"][key]]
-    end = float(np.quantile(found, FULL)) if found else None
-    top = max(found, default=0.0)
+    """A quantity's colour scale: strongest at ``end``, which is ``None`` where it was not measured or is 0 everywhere."""
+    sizes = [abs(token["values"][key]) for token in tokens if token["values"][key]]
+    end = float(np.quantile(sizes, FULL)) if sizes else None
+    top = max(sizes, default=0.0)
     return {"key": key, "label": label, "signed": signed, "about": about, "unit": "nats", "end": end, "top": top}
 
 
@@ -178,7 +177,7 @@ def _gate(row: StepRow | None, gate: GateConfig) -> dict[str, Any] | None:
 
 
 def words_of(table: pd.DataFrame) -> list[list[str]]:
-    """A table's cells as words: three decimals, and a dash for what was not measured."""
+    """A table's cells as text: three decimals, and a dash for an empty cell."""
     return [[_word(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
 
 
@@ -191,7 +190,7 @@ def _word(cell: object) -> str:
 
 
 def reading_line(recording: Recording) -> str:
-    """What reading the answers again cost, against decoding them."""
+    """Time to read the answers again, against the time to decode them."""
     n = sum(map(len, recording.readings))
     if not n:
         return "not read again"
@@ -202,7 +201,7 @@ def reading_line(recording: Recording) -> str:
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 VIEW_CSS = (_ASSETS / "trace_view.css").read_text("utf-8")
 VIEW_JS = (_ASSETS / "trace_view.js").read_text("utf-8")
-"""What draws a :func:`document`: ``drawTrace(root, document)``. The page's component and the file run the same code."""
+"""Draws a :func:`document`: ``drawTrace(root, document)``, in the page's component and in the HTML file alike."""
 
 _CSS = """
 :root { color-scheme: light dark; --st-text-color: #1f2933; --st-background-color: #ffffff; --st-secondary-background-color: #f3f5f8;
@@ -244,7 +243,7 @@ def html(recording: Recording, command: str, *, seed: int, title: str) -> str:
         {"columns": [str(name) for name in table.columns], "rows": words_of(table)}
         for table in (cost_table(recording), degeneration_table(recording))
     ]
-    held = {
+    content = {
         "question": recording.settings["question"],
         "equality": equality_line(recording)[1],
         "tables": tables,
@@ -262,7 +261,7 @@ def html(recording: Recording, command: str, *, seed: int, title: str) -> str:
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n"
         f'<body><h1>{escape(title)}</h1><div id="head"></div><div id="answers">\n'
         "<noscript>This file draws itself with a script of its own.</noscript></div>\n"
-        f'<script type="application/json" id="comparison">{_inert(held)}</script>\n'
+        f'<script type="application/json" id="comparison">{_inert(content)}</script>\n'
         f"<script>{script}</script></body></html>\n"
     )
 
@@ -278,7 +277,7 @@ def _facts(recording: Recording, seed: int) -> Sequence[tuple[str, str]]:
 
 
 def _inert(value: object) -> str:
-    """JSON that no HTML parser can read as anything else: no tag, comment or entity can begin or end in it."""
+    """JSON that is safe inside HTML: no tag, comment or entity can begin or end in it."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_ESCAPES)
 
 
@@ -290,10 +289,10 @@ def _hash(text: str) -> str:
 
 
 def drawn_tokens(row: StepRow) -> list[str]:
-    """The tokens of one step as they are drawn; empty for a token that adds no text (half a character, the end of the text)."""
+    """Text of each token of a step, line ends at its end drawn as ↵; empty for a token without text (half a character, end of text)."""
     body = max((i for i, token in enumerate(row.tokens) if token.text.strip("\n")), default=-1)
-    found = []
+    drawn = []
     for i, token in enumerate(row.tokens):
         words = token.text.rstrip("\n") if i >= body else token.text
-        found.append(words + "↵" * (len(token.text) - len(words)))
-    return found
+        drawn.append(words + "↵" * (len(token.text) - len(words)))
+    return drawn

@@ -1,4 +1,4 @@
-"""The Trace page's finished comparison: what came out, token by token and step by step, and ways to take it away."""
+"""The Trace page's finished comparison: summary, tables, both answers token by token, and downloads."""
 
 import json
 from typing import Any
@@ -51,18 +51,20 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
     """The last comparison of this tab: counts, equality check, and every step with the gate's decision under it."""
     recording = session.recording()
     if recording is None:
-        st.caption("Nothing decoded yet in this tab. Both answers are decoded by one model in memory, vanilla and steered in lock-step.")
+        st.caption(
+            "Nothing decoded yet in this tab. Both answers are decoded by the one model in memory, vanilla and steered in lock-step."
+        )
         command_line(_command(facts, request.settings))
         return
     if recording.digest != request.digest:
         fields = ", ".join(comparison.stale_fields(recording.settings, request.settings))
         st.warning(
-            plain(f"Made with other settings than the form now shows ({fields}). Decode again to update. Result {recording.digest}.")
+            plain(f"Made with other settings than the form now shows ({fields}): decode again to update. Result {recording.digest}.")
         )
     if not recording.complete:
-        st.warning("Stopped before both answers had ended: counts are of what had been decoded.")
+        st.warning("Stopped before both answers had ended: counts cover the tokens decoded so far.")
     elif not recording.read:
-        st.warning("Stopped before both answers had been read again: some tokens have no alternatives and no KL.")
+        st.warning("Stopped before both answers were read again: some tokens have no alternatives and no KL.")
     _summary(facts, recording)
     left, right = st.columns([2, 1], gap="medium")
     with left:
@@ -72,7 +74,7 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
     version = [len(recording.tokens(row)) for row in (VANILLA, STEERED)] + [len(readings) for readings in recording.readings]
     drawn = document(recording, GateConfig.model_validate(recording.settings["gate"]))
     _STRIP(data=drawn | {"version": version}, key="trace_tokens")  # drawn anew only where digest or version differ
-    _exits(facts, recording)
+    _downloads(facts, recording)
 
 
 def _summary(facts: RunFacts, recording: Recording) -> None:
@@ -96,7 +98,7 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
         st.badge(plain(reading_line(recording)), color="gray", help=text)
 
 
-def _exits(facts: RunFacts, recording: Recording) -> None:
+def _downloads(facts: RunFacts, recording: Recording) -> None:
     command = _command(facts, recording.settings)
     command_line(command)
     stem, seed = f"trace_{facts.name}_{recording.digest}", facts.config.seed
@@ -116,7 +118,7 @@ def _exits(facts: RunFacts, recording: Recording) -> None:
             "text/html",
             key="trace_html",
             on_click="ignore",
-            help="Opens offline in any browser: both answers with everything that this page shows of them.",
+            help="Opens offline in any browser, with everything that this page shows of both answers.",
         )
 
 
@@ -128,9 +130,9 @@ def _command(facts: RunFacts, settings: dict[str, Any]) -> str:
 
 COST_COLUMNS: Columns = {
     "right": cc.CheckboxColumn("right", help="Empty when there is no gold answer."),
-    "committed tokens": number_column("committed", "%d", "Tokens of the answer: what the budget bounds."),
+    "committed tokens": number_column("committed", "%d", "Tokens of the answer; the budget bounds them."),
     "probe tokens": number_column("probe", "%d", "Tokens decoded in previews."),
-    "of them reused": number_column("reused", "%d", "Preview tokens that were committed as they stood: decoded once, counted in both."),
+    "of them reused": number_column("reused", "%d", "Preview tokens that were committed unchanged: decoded once, counted in both columns."),
     "total tokens": number_column("total", "%d", "Committed plus probe tokens."),
     "forward positions": number_column(
         "forward positions", "%d", "Token positions run through the model, prompt and unsteered passes included."
@@ -141,10 +143,10 @@ COST_COLUMNS: Columns = {
 DEGENERATION_COLUMNS: Columns = {
     "answer": cc.TextColumn("answer", width=60),
     "repeated 2-grams": cc.ProgressColumn(
-        "2-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token pairs that stood before in this answer."
+        "2-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token pairs that occur earlier in this answer."
     ),
     "repeated 3-grams": cc.ProgressColumn(
-        "3-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token triples that stood before in this answer."
+        "3-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token triples that occur earlier in this answer."
     ),
     "zlib ratio": cc.ProgressColumn(
         "zlib",

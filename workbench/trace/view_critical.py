@@ -1,4 +1,4 @@
-"""The Trace page's look back: where a recorded wrong answer was lost, and whether the gate acted there."""
+"""The Trace page's last section: where a recorded wrong answer was lost, and whether the gate acted there."""
 
 import streamlit as st
 
@@ -16,7 +16,7 @@ from workbench.trace.view_form import TraceRequest
 
 
 def where_lost(facts: RunFacts, request: TraceRequest) -> None:
-    """Drawn for a held-out problem that the run answered wrongly; nothing was lost in a right answer, and nothing is drawn."""
+    """Draw the section for a held-out problem that the run answered wrongly; draw nothing for any other prompt."""
     if not isinstance(request.question, Problem):
         return
     problem_id = request.question.id
@@ -27,12 +27,12 @@ def where_lost(facts: RunFacts, request: TraceRequest) -> None:
     st.markdown("**Where was it lost?**")
     measured = critical.summaries(facts, wrong)
     of = _choose_answer(list(wrong), next(iter(measured), None))
-    found = measured.get(of)
-    if found is None:
-        st.caption(f"The run's {of} answer to this problem is wrong; continuing it from every k-th token shows where it was lost.")
-        command_line(critical_command(facts.run, problem_id, of), "Measure it (goes on where it stopped)")
+    summary = measured.get(of)
+    if summary is None:
+        st.caption(f"The run's {of} answer to this problem is wrong; continuations from every k-th token show where it was lost.")
+        command_line(critical_command(facts.run, problem_id, of), "Measure it (an interrupted measurement is resumed)")
         return
-    _measured(facts, wrong[of], found)
+    _measured(facts, wrong[of], summary)
 
 
 def _choose_answer(wrong: list[Of], measured: Of | None) -> Of:
@@ -48,25 +48,30 @@ def _choose_answer(wrong: list[Of], measured: Of | None) -> Of:
     )
 
 
-def _measured(facts: RunFacts, trace: Trace, found: CriticalTrace) -> None:
-    st.markdown(plain(critical.sentence(found)))
-    loss = critical.loss_of(found)
+def _measured(facts: RunFacts, trace: Trace, summary: CriticalTrace) -> None:
+    st.markdown(plain(critical.sentence(summary)))
+    loss = critical.loss_of(summary)
     lost = (loss.before.position, loss.after.position) if loss else None
     figure = critical_strip(
-        critical.rate_table(found),
-        critical.control_table(found, trace),
-        len(found.token_ids),
+        critical.rate_table(summary),
+        critical.control_table(summary, trace),
+        len(summary.token_ids),
         lost,
         loss.label if loss else "",
     )
     st.plotly_chart(
-        figure, key="critical_strip", config={"displayModeBar": False}, alt=f"Success rate of continuing the {found.of} answer by token"
+        figure, key="critical_strip", config={"displayModeBar": False}, alt=f"Success rate of continuing the {summary.of} answer by token"
     )
-    st.caption(plain(f"The run's {found.of} answer. {critical.rates_note(facts, trace, found)}"))
-    if found.pieces:
+    st.caption(plain(f"The run's {summary.of} answer. {critical.rates_note(facts, trace, summary)}"))
+    if summary.pieces:
         head = (
             "Blue: share of right continuations from where a piece begins. ◆ the gate acted, ◇ it did not. Point at a piece for its rate."
         )
-        text_strip(critical.critical_segments(found, trace), key="critical_text", head=head, height=320, shaded=True)
-    command = critical_command(facts.run, trace.id, found.of, every=found.every, rolls=max(point.rolls for point in found.points))
-    command_line(command, "Measure it again (what is there is kept)" if found.pieces else "Measured before texts were kept: call it again")
+        text_strip(critical.critical_segments(summary, trace), key="critical_text", head=head, height=320, shaded=True)
+    command = critical_command(facts.run, trace.id, summary.of, every=summary.every, rolls=max(point.rolls for point in summary.points))
+    command_line(
+        command,
+        "Measure it again (finished continuations are kept)"
+        if summary.pieces
+        else "Measured by an older version, without texts: run it again",
+    )

@@ -1,4 +1,4 @@
-"""The Trace page's form, and both answers as they are decoded and then read again: kept as far as they came."""
+"""The Trace page's form, and the decoding and re-reading of both answers, shown token by token."""
 
 import time
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _PROMPT = "trace_prompt"
 
 
 class TraceRequest(NamedTuple):
-    """The form as it stands."""
+    """The values of the form."""
 
     start: bool
     """True on the one run of the page in which the button was pressed."""
@@ -61,7 +61,7 @@ def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
         problem = held_out[session.choose_one(session.PROBLEM, "Held-out problem", list(held_out))]
         st.text(problem.question)
         level = f" · level {problem.level}" if problem.level else ""
-        st.caption(plain(f"gold answer {problem.answer}{level}; never mined"))
+        st.caption(plain(f"gold answer {problem.answer}{level}; not used for mining"))
         return problem, False
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Examples")
@@ -137,11 +137,11 @@ def _seed(facts: RunFacts, own: GateConfig | DecodeConfig, field: str) -> tuple[
 
 
 _EVERY = 16
-"""Tokens read between two looks at the page: its progress is drawn, and a press on Stop is heard."""
+"""Tokens read between two updates of the page, which draw progress and react to Stop."""
 
 
 def stream(facts: RunFacts, request: TraceRequest, area: DeltaGenerator) -> None:
-    """Decode both answers, drawing every token as it comes; what has come is kept even when the page is left or stopped."""
+    """Decode both answers, drawing every token as it comes; tokens are kept when the page is left or decoding is stopped."""
     if isinstance(request.question, str) and not request.question.strip():
         st.warning("The prompt is empty: write a question, or choose a held-out problem.")
         return
@@ -156,7 +156,7 @@ def stream(facts: RunFacts, request: TraceRequest, area: DeltaGenerator) -> None
 
 
 def _decode(facts: RunFacts, request: TraceRequest, recording: Recording) -> None:
-    st.button("Stop decoding", key="trace_stop", help="Keeps what has been decoded so far.")
+    st.button("Stop decoding", key="trace_stop", help="Keeps the tokens decoded so far.")
     with ExitStack() as held:
         with st.spinner("Loading the model (the first time takes a few seconds)"):
             steering = held.enter_context(bootstrap.steering(facts))
@@ -182,7 +182,7 @@ def _answers(steering: Steering, request: TraceRequest, recording: Recording) ->
 
 
 def _read(steering: Steering, request: TraceRequest, recording: Recording, progress: DeltaGenerator) -> None:
-    """Read both answers again for what each token could have been; the answers themselves stand already."""
+    """Read both finished answers again, steered and unsteered, for each token's alternatives and distributions."""
     traces = [trace for trace in recording.traces if trace is not None]
     total = sum(len(trace.token_ids) for trace in traces)
     started = time.monotonic()
