@@ -61,9 +61,9 @@ def test_overlapping_intervals_name_no_place(facts: RunFacts) -> None:
     assert critical.loss_of(found).label == "largest fall"
     assert "comes after it" not in said
     late = critical.sentence(measured(facts, [3, 3, 5, 1, 8, 8, 5]))
-    assert "most between tokens 16 and 24" in late and "token 48, it is 62 % [31, 86] again: what made the answer wrong comes" in late
+    assert "most between tokens 16 and 24" in late and "token 48, it is 62 % [31, 86] again: the answer went wrong after it" in late
     slowly = critical.sentence(measured(facts, [8, 7, 5, 4, 3, 2, 1]))
-    assert "cannot be told from noise" in slowly and "it was lost on the way, but between which tokens cannot be said" in slowly
+    assert "cannot be told from noise" in slowly and "it was lost on the way, but the tokens cannot be named" in slowly
 
 
 def test_a_rate_that_comes_back_was_not_lost(facts: RunFacts) -> None:
@@ -174,7 +174,7 @@ def test_model_text_stays_text_and_old_files_say_what_is_missing(open_page: Open
     file.write(found.model_copy(update={"pieces": ()}))
     app = open_page("trace", problem=BOTH_WRONG)
     assert "Lost between" in _written(app) and not _texts(app)
-    assert any("before texts were kept" in caption.value for caption in app.caption)
+    assert any("by an older version, without texts" in caption.value for caption in app.caption)
 
 
 def test_a_malformed_summary_is_one_line(open_page: OpenPage, store: Path) -> None:

@@ -194,9 +194,9 @@ def test_examples_fill_the_prompt(open_page: OpenPage, sessions: list[FakeSteeri
 
 def test_reading_that_was_stopped_is_said(open_page: OpenPage, sessions: list[FakeSteering], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = FakeSteering.read
-    monkeypatch.setattr(FakeSteering, "read", lambda *args: islice(whole(*args), 5))
+    monkeypatch.setattr(FakeSteering, "read", lambda *args: (reading for reading in islice(whole(*args), 5)))
     app = decode(open_page("trace"))
-    assert "before both answers had been read again" in app.warning[0].value
+    assert "before both answers were read again" in app.warning[0].value
     drawn = document(app)
     read = [token["reading"] is not None for step in drawn["steps"] for row in step["rows"] for token in row["tokens"]]
     assert sum(read) == 5 and len(read) > 5

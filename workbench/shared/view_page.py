@@ -128,7 +128,7 @@ def need_run(*stages: str) -> RunFacts:
     facts = runs.get(session.chosen(session.RUN) or "") or next(iter(runs.values()))
     missing = [stage for stage in stages if stage not in facts.stages]
     if missing:
-        st.info(plain(f'Run {facts.name} has not finished the stage "{missing[0]}" yet, which this page needs.'))
+        st.info(plain(f'Run {facts.name} has no finished stage "{missing[0]}" yet, which this page needs.'))
         command_line(run_command(facts.run, until=stages[-1]), "Make it (finished stages are kept)")
         st.stop()
     return facts
