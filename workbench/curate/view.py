@@ -231,7 +231,7 @@ def library_now(facts: RunFacts, curation: Curation) -> None:
         st.caption("It is made from the control basis, which this run has not finished yet.")
         return
     result = _curated(run_fingerprint(facts.run), curation.digest, facts.run.advantages_digest(), facts, curation)
-    libraries = {"basis": facts.run.library(), "curated": result.library}
+    libraries = {"basis": facts.library, "curated": result.library}
     data_table(tables.libraries_table(libraries), _LIBRARY_COLUMNS, "The control basis and the curated library in numbers")
     left, right = st.columns([1, 1])
     bars = step_bars(tables.steps_table(libraries), "entries", "library")

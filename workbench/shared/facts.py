@@ -14,7 +14,7 @@ from stir_core.config import GateConfig, RunConfig, digest_of
 from stir_core.findings import Advantage, Answer, EvaluationReport, EvaluationSpec, MethodReport
 from stir_core.records import Control, Entry, Lens, ModelIdentity, Pick, Problem, Rollout, Trace
 from stir_core.store.evaluations import EvaluationFolder, evaluations
-from stir_core.store.runs import CHECKED, Run
+from stir_core.store.runs import CHECKED, Library, Run
 
 
 class RunFacts:
@@ -87,6 +87,11 @@ class RunFacts:
     def vanilla(self) -> dict[str, Trace]:
         """Vanilla held-out answers by problem id; empty before that stage."""
         return {trace.id: trace for trace in self.run.traces("vanilla")} if "steered" in self.stages else {}
+
+    @cached_property
+    def library(self) -> Library:
+        """The control basis."""
+        return self.run.library()
 
     @cached_property
     def unit_keys(self) -> Float[np.ndarray, "n_entries d_model"]:
