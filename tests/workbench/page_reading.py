@@ -1,9 +1,14 @@
 """Reading what a page drew."""
 
 import json
+import threading
+from types import FrameType
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
+
+MOST_CALLS = 2_000_000
+"""Calls that a page of 5,000 entries may take to be drawn again once its data is cached: a second or two."""
 
 
 def leaves(block: Any) -> list[Any]:
@@ -35,3 +40,20 @@ def clean(app: AppTest) -> AppTest:
     assert not app.exception, app.exception[0].value
     assert not app.error, app.error[0].value
     return app
+
+
+def work_of_a_rerun(app: AppTest) -> int:
+    """Draws the page again and counts the Python and C calls that it takes: a measure of work that is the same on every machine."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    threading.setprofile(count)  # the page runs in a thread of its own, which takes the function over as it starts
+    try:
+        clean(app.run())
+    finally:
+        threading.setprofile(None)  # type: ignore[arg-type]
+    assert calls
+    return calls

@@ -1,6 +1,5 @@
 """The Basis page: what a lasso shows and tags, replay, selecting again, colours, and 5,000 entries in time."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import streamlit as st
 from big_run import make_big_run
 from fake_run import make_fake_run
-from page_reading import clean, texts
+from page_reading import MOST_CALLS, clean, texts, work_of_a_rerun
 from streamlit.testing.v1 import AppTest
 
 from stir_core.store.curation import Curation
@@ -174,11 +173,9 @@ def test_a_library_of_two_actions(open_page: OpenPage, store: Path) -> None:
     assert "the selection kept everything" in texts(view(app, "Select again"))
 
 
-def test_five_thousand_entries_come_in_time(open_page: OpenPage, store: Path) -> None:
+def test_five_thousand_entries_are_drawn_again_with_little_work(open_page: OpenPage, store: Path) -> None:
     make_big_run(store)
     app = clean(open_page("basis"))
     for name in ("Replay", "Select again", "Coverage", "Cosines"):
         view(app, name)  # computed
-        started = time.perf_counter()
-        clean(app.run())
-        assert time.perf_counter() - started < 3, name
+        assert work_of_a_rerun(app) < MOST_CALLS, name

@@ -95,7 +95,7 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
             step = choose_gate_step(trace)
             step_detail(gate, answer.at(step.m) if step else None)
             return
-        steps = step_table(trace)[["m", "chosen", "alpha", "tokens", "reason"]]
+        steps = step_table(trace).reindex(columns=["m", "chosen", "alpha", "tokens", "reason"])
         data_table(steps, STEP_COLUMNS, "Steps of the answer")
         st.caption("Nothing was retrieved: this method does not use the gate, or its library is empty.")
 

@@ -51,5 +51,5 @@ def gate_map(
         return
     points_chart(draw(shown), clicked, key=key, alt=alt, config=ZOOMED)
     left_out = f" {len(table) - len(shown)} without a preview are left out." if len(shown) < len(table) else ""
-    answers = shown["problem"].nunique()
+    answers = len(set(shown["problem"]))
     st.caption(f"n = {len(shown)} {what} of {answers} answer{'' if answers == 1 else 's'}. {text}{left_out}")

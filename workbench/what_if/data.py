@@ -206,8 +206,8 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
         if child.change is not None and child.change.m == m:
             names[child.number] = change_text(child.change).partition(": ")[2]
     table = tree_table(tree)
-    rows = table[table["branch"].isin(list(names))]
-    return rows.assign(**{"at this step": rows["branch"].map(names)})[["at this step", *TREE_COLUMNS[3:10], "branch"]]
+    table["at this step"] = [names.get(branch) for branch in table["branch"]]
+    return table.dropna(subset=["at this step"]).reindex(columns=["at this step", *TREE_COLUMNS[3:10], "branch"])
 
 
 def tree_lines(tree: Tree) -> pd.DataFrame:
