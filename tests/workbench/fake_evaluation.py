@@ -36,7 +36,7 @@ BY_CHANCE = ("self_consistency:k=3",)
 
 
 def is_right(method: str, i: int, seed: int = 0) -> bool:
-    """Vanilla is right on every third problem; stir wins the ones after those and loses problem 3; static is vanilla; votes waver."""
+    """Vanilla is right on every third problem; stir wins the ones after those and loses problem 3; static equals vanilla; votes vary."""
     if method.startswith("stir"):
         return i % 3 != 2 and i != 3
     if method in BY_CHANCE:
@@ -55,7 +55,7 @@ def make_fake_evaluation(
     leaks: bool = False,
     task: str = "arithmetic",
 ) -> EvaluationReport:
-    """Write an evaluation; ``answered``: how many problems a method has answered, where not all."""
+    """Write an evaluation; ``answered``: number of problems that a method has answered, if not all."""
     asked = problems("eval", n)
     spec = EvaluationSpec(
         label=label,
@@ -195,7 +195,7 @@ def _points(run: Run) -> list[CausalPoint]:
 
 
 def _advantage(entry: str, i: int) -> Advantage:
-    """The first action helps, the second harms, of all others nothing is seen."""
+    """The first action helps, the second harms, and the others have no visible effect."""
     value, reach = ((0.25, 0.15), (-0.2, 0.1))[i] if i < 2 else (0.02 * (i - 4), 0.2)
     verdict = ("helps", "harms")[i] if i < 2 else "no effect seen"
     return Advantage(

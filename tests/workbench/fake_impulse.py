@@ -1,4 +1,4 @@
-"""A measured response without a model: made-up numbers that keep the laws of a real one (nothing before the impulse, nor at strength 0)."""
+"""A made-up impulse response with the properties of a real one: no effect before the impulse, and none at strength 0."""
 
 import numpy as np
 from fake_run import IDENTITY, NASTY
@@ -10,7 +10,7 @@ HEADS = 3
 
 
 def fake_response(entry: Entry, action: np.ndarray, spot: Spot, alpha: float) -> ImpulseResponse:
-    """Everything grows with the strength; from 4 times the action on the text repeats itself."""
+    """Effects grow with the strength; from strength 4 on the text repeats itself."""
     norm = float(np.linalg.norm(action))
     layers = range(entry.layer, IDENTITY.n_layers)
     n = 1 + len(spot.following)

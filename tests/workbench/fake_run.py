@@ -51,7 +51,7 @@ PEOPLE = ("Mara", "Tom", "Ines", "Ravi", "Lena", "Omar", "Yuki", "Ada")
 
 
 def fake_config() -> RunConfig:
-    """Small numbers everywhere, strength as the demo has it."""
+    """Small numbers; the strength is that of the demo."""
     return config_from(
         {
             "seed": 7,
@@ -138,7 +138,7 @@ def tokens_of(text: str) -> tuple[list[str], tuple[int, ...]]:
 
 
 def verdict(problem: Problem, right: bool) -> Verdict:
-    """What a grader would say."""
+    """A verdict."""
     found = problem.answer if right else str(int(problem.answer) + 1)
     reason = f"{found} equals {problem.answer}" if right else f"{found} is not {problem.answer}"
     return Verdict(correct=right, extracted=found, gold=problem.answer, method="last number, equality", reason=reason, finished=True)

@@ -1,4 +1,4 @@
-"""A steering session without a model: plausible events in lock-step, closed when told to, quick."""
+"""A steering session without a model: plausible events of both answers in lock-step."""
 
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -48,7 +48,7 @@ class FakeSteering:
             self.closed += 1
 
     def read(self, traces: Sequence[Trace], gate: GateConfig) -> Generator[tuple[int, TokenReading], None, None]:
-        """Every token likeliest of two, its neighbour an alternative; an impulse makes it 0.25 nats likelier."""
+        """Each token is the likelier one of two; an impulse makes it 0.25 nats likelier."""
         for number, trace in enumerate(traces):
             position = 0
             for step in trace.steps:
@@ -97,7 +97,7 @@ class FakeSteering:
             self.closed += 1
 
     def respond(self, entry: Entry, action: np.ndarray, spot: Spot, alpha: float) -> ImpulseResponse:
-        """Made-up numbers that keep the laws of a real response."""
+        """A made-up response (see ``fake_impulse``)."""
         self.responded.append((entry.id, spot.name, alpha))
         return fake_response(entry, action, spot, alpha)
 

@@ -1,4 +1,4 @@
-"""The Actions page's measurement: asked for, kept, marked as stale, restored by a link; sources marked; firings that choose."""
+"""The Actions page: measurement on request, kept and stale figures, links; marked sources; clicks on held-out steps."""
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
 
@@ -27,7 +27,7 @@ ENTRY = "p0000c"
 
 
 class Opened(NamedTuple):
-    """The store's run, and every session that the app opened."""
+    """The run in the store, and the sessions that the app has opened."""
 
     facts: RunFacts
     sessions: list[FakeSteering]
@@ -79,7 +79,7 @@ def test_the_button_measures_what_is_chosen_and_the_figures_stay(open_page: Open
     assert metrics(app)["degenerate from"].startswith("α 4 ")
     assert "Not measured yet" not in texts(app)
     clean(app.run())
-    assert opened.sessions[0].responded == [(ENTRY, place, 0.5)]  # a rerun measures nothing again
+    assert opened.sessions[0].responded == [(ENTRY, place, 0.5)]  # a rerun does not measure again
     other = clean(open_page("actions", action=ENTRY, at=place, alpha="0.5"))  # a reload, or another tab with the link
     assert metrics(other)["KL at the control point"] == "0.050 nats"
     assert len(opened.sessions) == 1
@@ -140,7 +140,7 @@ def test_firings_name_the_same_steps_as_the_places(facts: RunFacts) -> None:
         assert table["value"].tolist() == pytest.approx([cosine * entry.quality for cosine in table["cosine"]])
 
 
-def test_sources_are_marked_at_the_token_that_the_state_was_read_at(facts: RunFacts) -> None:
+def test_sources_are_marked_at_the_token_of_the_state(facts: RunFacts) -> None:
     entry = facts.entries["p0001c"]
     table = state_table(facts, entry)
     assert table["side"].tolist() == ["+"] * len(entry.positives) + ["−"] * len(entry.negatives)
@@ -158,7 +158,7 @@ def test_sources_are_marked_at_the_token_that_the_state_was_read_at(facts: RunFa
 def test_tables_and_figures_show_what_was_measured(response) -> None:
     layers, travel = impulse.layer_table(response), impulse.travel_table(response)
     assert len(travel) == len(response.layers) * len(response.tokens)
-    assert travel["token"].nunique() == len(response.tokens)  # equal tokens stay apart by their place
+    assert travel["token"].nunique() == len(response.tokens)  # equal tokens differ by their position
     divergence = impulse.divergence_table(response)
     assert divergence[divergence["way"] == "attention frozen"]["kl"].tolist() == list(response.kl_frozen)
     heads = impulse.attention_table(response)
@@ -186,6 +186,6 @@ def test_kept_responses_are_bounded(response) -> None:
     keys = [("run", ENTRY, "p:1", float(i)) for i in range(3)]
     kept.put(keys[0], response)
     kept.put(keys[1], response)
-    assert kept.get(keys[0]) is response  # looked at again, so the other one is older
+    assert kept.get(keys[0]) is response  # used again, so the other one is the oldest
     kept.put(keys[2], response)
     assert [kept.get(key) is not None for key in keys] == [True, False, True]

@@ -1,4 +1,4 @@
-"""Trees of branches: what tells answers apart, what is dropped, what a menu offers, how two answers are aligned."""
+"""Trees of branches: where answers differ, dropped branches, the menu of actions, and the alignment of two answers."""
 
 import json
 import sys
@@ -63,7 +63,7 @@ def test_over_the_limit_the_oldest_leaf_goes_and_is_named(run: Run, trace: Trace
     forest = Forest()
     tree = forest.tree(origin(run, trace))
     forest.add(tree, 0, Change(m=1), trace)
-    forest.add(tree, 1, Change(m=2), trace)  # so the oldest is no leaf, and its branch goes first
+    forest.add(tree, 1, Change(m=2), trace)  # so the oldest node is no leaf, and its branch is dropped first
     notes = [forest.add(tree, 0, Change(m=1, to="p0000c", alpha=n / 100), trace)[1] for n in range(pairs.LIMIT - 1)]
     assert [note for note in notes if note] == [notes[-1]] and "#2 m 2: keep" in str(notes[-1])
     assert len(forest.order) == pairs.LIMIT == len(tree.nodes) - 1
@@ -73,7 +73,7 @@ def test_over_the_limit_the_oldest_leaf_goes_and_is_named(run: Run, trace: Trace
 
 
 def test_a_node_is_small(run: Run, trace: Trace) -> None:
-    """The bound in LIMIT's text: new steps with 8 retrieved entries each, counted object by object."""
+    """The bound stated at LIMIT, for new steps with 8 retrieved entries each; sizes are summed object by object."""
     copied = Trace.model_validate_json(trace.model_dump_json())
     assert _bytes(copied, set()) / len(copied.steps) < 16_000
 

@@ -1,4 +1,4 @@
-"""The Causal page, and measured actions on the Actions page: numbers against the report's, and words against the intervals."""
+"""The Causal page, and measured actions on the Actions page: numbers equal the report's, and sentences follow the intervals."""
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
@@ -100,7 +100,7 @@ def test_the_curves_have_the_reports_areas(report: CausalReport) -> None:
     assert causal_evidence.roc_table(one_sided).empty
 
 
-def test_notes_say_what_leans(report: CausalReport) -> None:
+def test_notes_name_the_biases(report: CausalReport) -> None:
     lines = " ".join(causal_evidence.bias_lines(report))
     assert "their advantages are biased down" in lines and "1 of 7 actions were tried at one state only" in lines
     whole = report.model_copy(update={"spec": report.spec.model_copy(update={"halving": False})})
@@ -111,7 +111,7 @@ def test_notes_say_what_leans(report: CausalReport) -> None:
     assert "budget was used up" in causal_evidence.study_warnings(short, None, ended=True)[0]
 
 
-def test_figures_say_what_they_show(report: CausalReport) -> None:
+def test_figures_have_titles_and_all_points(report: CausalReport) -> None:
     table = causal_evidence.advantage_table(report)
     figure = forest(table, "advantage", "p0001c")
     points = [data[0] for trace in figure.data if trace.customdata is not None for data in trace.customdata]
@@ -130,7 +130,7 @@ def test_figures_say_what_they_show(report: CausalReport) -> None:
     assert [trace.name for trace in curves.data][1] == f"margin ({report.predictors[0].auc:.2f})"
 
 
-def test_no_runs_and_no_study_say_what_to_type(open_page: OpenPage, store: Path) -> None:
+def test_without_a_run_or_a_study_the_command_is_shown(open_page: OpenPage, store: Path) -> None:
     assert any("stir run" in code.value for code in clean(open_page("causal")).code)
     make_fake_run(store, "bare")
     app = clean(open_page("causal"))
@@ -172,7 +172,7 @@ def test_a_torn_study_is_one_line(open_page: OpenPage, store: Path) -> None:
 
 
 def test_a_clicked_point_chooses_its_action(open_page: OpenPage, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts have no setter in AppTest: the callbacks that the page hands over are called on what a browser would send."""
+    """AppTest cannot select points of a chart: the page's callbacks are called with the selection that a browser would send."""
     import streamlit as st
 
     handed = {}

@@ -1,4 +1,4 @@
-"""The Curate page: edits of selected rows with a reason, notes, history, taking back, versions, and the library they make."""
+"""The Curate page: edits of ticked rows with a reason, notes, history, undo, versions, and the curated library."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def run(store, monkeypatch) -> Run:
 
 
 def table_key(app) -> str:
-    """Key of the table of entries, which is another one for other rows."""
+    """Key of the table of entries; it changes with the rows."""
     return next(element.proto.id.split("-")[-1] for element in app.main.dataframe if "curate_table" in element.proto.id)
 
 
@@ -49,7 +49,7 @@ def edit(app, kind: str, value: str | None = None, why: str = ""):
     return app
 
 
-def test_a_store_without_runs_says_what_to_type(open_page):
+def test_without_a_run_the_command_is_shown(open_page):
     app = open_page("curate")
     assert not app.exception and "stir run" in app.code[0].value
 
@@ -116,7 +116,7 @@ def test_a_note_is_text_and_is_saved_with_the_entry(run, open_page):
     assert not any(NASTY in element.value for element in [*app.markdown, *app.caption])
 
 
-def test_taking_back_is_an_edit_and_versions_can_be_compared(run, open_page):
+def test_an_undo_is_an_edit_and_versions_can_be_compared(run, open_page):
     app = edit(open_page("curate", action="p0001c"), "exclude", why="length")
     app.text_input(key="curate_undo_why").set_value("looked again")
     app.button(key="curate_undo").click().run()
@@ -131,7 +131,7 @@ def test_taking_back_is_an_edit_and_versions_can_be_compared(run, open_page):
     assert set(difference["entry"]) == {"p0001c", "p0001n"} and set(difference["version 1"]) == {"excluded"}
 
 
-def test_filters_narrow_the_table_and_no_row_number_outlives_it(run, open_page):
+def test_filters_narrow_the_table_and_drop_the_selection(run, open_page):
     Curation.open(run).add(
         make_edit("star", ["p0005c"], who="a", when=WHEN),
         make_edit("tag", ["p0006c"], "t", who="a", when=WHEN),
@@ -182,7 +182,7 @@ def test_a_library_of_two_entries_and_a_run_without_a_basis(store, open_page):
 
 
 @pytest.mark.slow
-def test_five_thousand_entries_with_a_thousand_edits_stay_quick(tmp_path_factory, store, open_page):
+def test_five_thousand_entries_with_a_thousand_edits_take_little_work(tmp_path_factory, store, open_page):
     run = make_big_run(store)
     ids = [entry.id for entry in run.entries()]
     Curation.open(run).add(*(make_edit("tag", ids[i : i + 50], f"t{i % 7}", who="a", when=WHEN) for i in range(1000)))

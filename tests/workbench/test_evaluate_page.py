@@ -1,4 +1,4 @@
-"""The Evaluate page on every kind of evaluation, and its numbers against the report's."""
+"""The Evaluate page on every kind of evaluation; its numbers equal the report's."""
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
@@ -39,7 +39,7 @@ def facts_of(run: Run, label: str = "small") -> EvaluationFacts:
 
 
 def drawn(app: AppTest) -> list[str]:
-    """What the text strips show."""
+    """Texts of the text strips."""
     return ["".join(piece["text"] for piece in strip["segments"]) for strip in strips(app)]
 
 
@@ -63,7 +63,7 @@ def test_the_table_shows_the_reports_numbers(run: Run) -> None:
     assert set(flips.RESULTS) | set(flips.COSTS_AND_TEXT) == {"method", *table.columns}
 
 
-def test_the_front_is_what_no_other_beats(run: Run) -> None:
+def test_the_front_holds_the_methods_that_no_other_beats(run: Run) -> None:
     report = facts_of(run).report
     for cost in flips.COSTS:
         table = flips.pareto_table(report, cost)
@@ -90,7 +90,7 @@ def test_flips_are_the_reports(run: Run) -> None:
     assert flips.outcome_table(facts, "static")["outcome"].eq("tied").all()
 
 
-def test_seeds_are_paired_with_the_one_answer_of_a_method_without_chance(run: Run) -> None:
+def test_seeds_are_paired_with_the_one_answer_of_a_deterministic_method(run: Run) -> None:
     facts = facts_of(run, "votes")
     assert [facts.seeds(name) for name in METHODS] == [1, 1, 1, 3]
     table = flips.outcome_table(facts, "self_consistency:k=3")
@@ -145,7 +145,7 @@ def test_figures_draw_every_method_and_its_interval(run: Run) -> None:
     assert drawing.layout.xaxis.title.text == "tokens an answer" and "%" in drawing.layout.yaxis.title.text
 
 
-def test_no_runs_and_no_evaluation_say_what_to_type(open_page: OpenPage, store: Path) -> None:
+def test_without_a_run_or_an_evaluation_the_command_is_shown(open_page: OpenPage, store: Path) -> None:
     assert any("stir run" in code.value for code in clean(open_page("evaluate")).code)
     make_fake_run(store, "half", "actions")
     assert 'no finished stage "basis"' in texts(clean(open_page("evaluate")))
@@ -213,7 +213,7 @@ def test_a_problem_shows_its_two_answers_and_the_decisions(open_page: OpenPage, 
 
 
 def test_a_clicked_row_chooses_its_problem(open_page: OpenPage, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables have no setter in AppTest: the callback that the page hands over is called on what a browser would send."""
+    """AppTest cannot select rows of a table: the page's callback is called with the selection that a browser would send."""
     import streamlit as st
 
     handed = {}
@@ -254,7 +254,7 @@ def test_a_method_that_forces_its_impulses_has_no_gate_to_take_apart(open_page: 
 
 def test_outcomes_filter_and_wrong_links_fall_back(open_page: OpenPage, store: Path) -> None:
     make_fake_evaluation(make_fake_run(store))
-    app = clean(open_page("evaluate", evaluation="../..", method="<b>", answered="nobody", step="-4"))
+    app = clean(open_page("evaluate", evaluation="../..", method="<b>", answered="nowhere", step="-4"))
     app.button_group(key="evaluate_outcomes").set_value(["lost"]).run()
     shown = next(frame.value for frame in clean(app).dataframe if "outcome" in frame.value.columns)
     assert list(shown["problem"]) == ["arithmetic/eval/3"]

@@ -1,4 +1,4 @@
-"""The Export page: what it shows is what is written, a target that cannot hold the library is refused alone, and links hold the choice."""
+"""The Export page: it writes what it shows, refuses only the targets that cannot hold the library, and keeps the choice in the link."""
 
 import ast
 import hashlib
@@ -70,7 +70,7 @@ def test_what_is_written_is_what_the_command_writes(run, store, open_page, tmp_p
     assert not app.exception and not (folder / "mine.txt").exists(), "a bundle is replaced whole"
 
 
-def test_a_folder_of_somebody_elses_is_never_written_over(run, store, open_page):
+def test_a_folder_that_is_no_export_is_never_overwritten(run, store, open_page):
     folder = store / "exports" / "fake-curated-bundle"
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("kept")
@@ -101,7 +101,7 @@ def test_links_hold_library_actions_and_targets(run, open_page):
     assert exported(app) == ["p0002c", "p0004c"] and app.code[1].value.endswith("--only ids:p0004c,p0002c")
     assert app.selectbox(key="only").value == "ids:p0004c,p0002c" and app.session_state["targets"] == ["easysteer"]
     table = next(element for element in app.main.dataframe if "exported" in element.value)
-    assert app.session_state[table.proto.id.split("-")[-1]]["selection"]["rows"] == [3, 2]  # ticked again, though nobody clicked
+    assert app.session_state[table.proto.id.split("-")[-1]]["selection"]["rows"] == [3, 2]  # ticked again without a click
     app = clean(open_page("export", only="tag:no such", targets="none"))
     assert "asks for tag:no such" in texts(app) and len(exported(app)) == 7 and "No target is chosen" in texts(app)
     assert open_page("export", only="ids:p9999c,p0002c").selectbox(key="only").value == "all"

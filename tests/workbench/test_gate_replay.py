@@ -1,4 +1,4 @@
-"""Recorded answers decided again: against the recording, against a plain loop, and what is counted, drawn and refused."""
+"""Recorded answers decided again: compared with the recording and with a plain loop; counts, figures and limits."""
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false, reportOperatorIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
@@ -69,7 +69,7 @@ def test_the_runs_own_settings_give_every_recorded_decision(which: str, demo: Ru
 )
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 def test_it_is_a_plain_loop_over_the_recording(facts: RunFacts, **changes: float) -> None:
-    """What a loop over the recorded evidence decides, where all it needs was measured; and an answer is trusted up to its first flip."""
+    """A replay equals a plain loop over the recorded evidence wherever it was measured; steps after the first flip count as diverged."""
     gate = with_changes(facts.config.gate, **changes)
     for id_, answer in again(facts, **changes).items():
         turned = False

@@ -1,4 +1,4 @@
-"""The Gates page: sliders decide again, the badge counts, arrows step, links restore."""
+"""The Gates page: sliders recompute decisions, the badge counts flips, arrows change the step, links restore the settings."""
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)

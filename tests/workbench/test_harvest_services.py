@@ -1,4 +1,4 @@
-"""What the Harvest page shows: fields from the schema, bases, model names, and progress lines as words and bars."""
+"""Data of the Harvest page: fields from the schema, bases, model names, and progress as text and bars."""
 
 import tomllib
 from itertools import pairwise
@@ -25,7 +25,7 @@ def test_every_setting_is_a_field_and_has_its_help() -> None:
 
 @pytest.mark.parametrize("key", [key for key, field in FIELDS.items() if field.kind in ("int", "float")])
 def test_bounds_are_the_config_s_own(key: str) -> None:
-    """At a bound the config agrees (or, where it is open, refuses that very value); beyond it refuses."""
+    """The config accepts a value at a closed bound, refuses it at an open one, and refuses every value beyond."""
     field = FIELDS[key]
     for bound, beyond in ((field.low, -1), (field.high, 1)):
         if bound is not None:
@@ -45,7 +45,7 @@ def test_bounds_are_the_config_s_own(key: str) -> None:
         {"mining": {"layers": None}},
     ],
 )
-def test_a_form_that_nobody_touched_gives_the_config_back(data: dict) -> None:
+def test_an_unchanged_form_gives_the_config_back(data: dict) -> None:
     config = config_from(data)
     values = {key: form.parsed_value(field, form.shown(field, form.value_of(config, key))) for key, field in FIELDS.items()}
     assert config_from(form.as_mapping(values)).model_dump_json() == config.model_dump_json()
@@ -79,7 +79,7 @@ def test_bases_are_experiments_and_runs_and_the_rest_is_named(tmp_path: Path) ->
 
 
 def test_the_command_makes_the_config(tmp_path: Path) -> None:
-    """Read back as the command line reads it: the file, then the changes."""
+    """Parsed as the command line does it, the file and then the changes, it gives the config."""
     (tmp_path / "good.toml").write_text("seed = 3\n[rollouts]\nk = 5\n")
     run = make_fake_run(tmp_path, "one", "rollouts")
     found, _ = bases(tmp_path, [run])
@@ -133,7 +133,7 @@ def test_stages_stand_on_a_time_axis_without_gaps() -> None:
 
 
 def test_pace_counts_this_attempt_alone() -> None:
-    """Rollouts of an attempt before make the bar longer, not the pace faster."""
+    """Rollouts of an earlier attempt count for the share, not for the pace."""
     lines = [line(0, "rollouts", 100, 200, seconds=0.0), line(50, "rollouts", 150, 200, tokens=5000, seconds=50.0)]
     pace = form.pace(lines)
     assert pace is not None and pace.share == 0.75

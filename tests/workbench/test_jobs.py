@@ -1,4 +1,4 @@
-"""Jobs with a tiny command: what is told from disk and the process table alone, after restarts, kills and forgeries."""
+"""Jobs with a tiny command: their states follow from disk and the process table alone, after restarts, kills and forgeries."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for something; a test that waits in vain is ended by pytest's own limit."""
+    """Wait until a condition holds; pytest's time limit ends a test whose condition never does."""
     while not true():
         time.sleep(0.02)
 
@@ -68,7 +68,7 @@ def again(tmp_path: Path) -> Callable[[], JobStore]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the store keeps what it knows of jobs."""
+    """The folder of the store's job files."""
     return tmp_path / "runs" / "jobs"
 
 
@@ -138,7 +138,7 @@ def test_failures_and_silent_deaths_are_told_apart(store: JobStore) -> None:
 
 
 def test_a_recycled_number_is_not_mistaken(store: JobStore, folder: Path) -> None:
-    """A stranger that got the job's process number is neither the job nor ended in its place."""
+    """Another process with the job's process number is not taken for the job and not ended."""
     job = store.start("one", ["quick"])
     until(lambda: store.status(job.id).state == "finished")
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)

@@ -1,4 +1,4 @@
-"""The What-if page on a session without a model: branches, the tree, the one-step table, stop, links, and nothing to show."""
+"""The What-if page with a fake session: branches, the tree, the table of one step, links, errors, and runs without answers."""
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
 # (pandas carries no stubs here: a column may be anything to a type checker)
@@ -19,7 +19,7 @@ OpenPage = Callable[..., AppTest]
 
 @pytest.fixture
 def sessions(store: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeSteering]:
-    """Every session that the app opened, on a store with one run."""
+    """Sessions that the app has opened, on a store with one run."""
     make_fake_run(store)
     return install(monkeypatch, nasty=False)
 
@@ -63,7 +63,7 @@ def test_denying_differs_and_the_tree_holds_both(open_page: OpenPage, sessions: 
     assert list(table["change"]) == ["recorded", "m 2: keep", "m 2: deny"]
     assert table["differs_at"].isna().tolist() == [True, True, False]
     assert any("--deny" in code.value for code in app.code)
-    app.button(key="what_if_branch").click().run()  # the same change again takes its own place
+    app.button(key="what_if_branch").click().run()  # the same change again replaces its branch
     assert len(tables(clean(app), "of")[0]) == 3
 
 
