@@ -137,17 +137,11 @@ def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate | 
     pairs = f"{effect.won} won, {effect.lost} lost of {effect.pairs} pairs, {counted_states(effect.states)}"
     return {
         "name": name,
-        "value": advantage.value,
-        "low": advantage.low,
-        "high": advantage.high,
+        **{field: getattr(advantage, field) for field in ("value", "low", "high")},
         "verdict": verdict_of(advantage),
         "advantage": shown,
-        "won": effect.won,
-        "lost": effect.lost,
-        "p": effect.p,
         "tokens": tokens,
-        "states": effect.states,
-        "pairs": effect.pairs,
+        **{field: getattr(effect, field) for field in ("won", "lost", "p", "states", "pairs")},
         "hover": f"{shown}<br>{pairs}<br>tokens {tokens}",
     }
 

@@ -34,6 +34,10 @@ COSTS_AND_TEXT = [
 """The columns of :func:`method_table`, as two tables: results; costs and text statistics."""
 
 
+_FIELDS = ("unfinished", "committed", "probe", "forward", "seconds", "commits", "about", "source")
+"""Columns that show a field of :class:`MethodReport` as it is."""
+
+
 def _row(method: MethodReport) -> dict[str, object]:
     versus = method.versus
     return {
@@ -48,20 +52,13 @@ def _row(method: MethodReport) -> dict[str, object]:
         "difference 95 %": interval(versus.difference, "{:+.1f}", 100) if versus else None,
         "p": versus.p if versus else None,
         "p holm": versus.p_holm if versus else None,
-        "unfinished": method.unfinished,
-        "committed": method.committed,
-        "probe": method.probe,
         "decoded": method.total,
         "decoded vs": with_interval(versus.tokens, "{:+.1f}") if versus else None,
-        "forward": method.forward,
         "gflops": method.flops / 1e9,
-        "seconds": method.seconds,
         "rep 2": method.repeated_2,
         "rep 3": method.repeated_3,
         "zlib": method.zlib_ratio,
-        "commits": method.commits,
-        "about": method.about,
-        "source": method.source,
+        **{name: getattr(method, name) for name in _FIELDS},
     }
 
 

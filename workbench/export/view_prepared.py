@@ -1,6 +1,5 @@
 """Bundles, files and archives that the Export page makes, cached by the digests of their sources. Writes below the folder of runs only."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -51,14 +50,12 @@ def _prepared(made_from: tuple, library: str, only: str | None, _run: Run) -> Bu
     return make_bundle(_run, library, only)
 
 
+@st.cache_resource(
+    max_entries=16, show_spinner="Making the files to list them ...", hash_funcs={Bundle: lambda b: manifest_bytes(b.manifest)}
+)
 def listed(bundle: Bundle, target: str) -> dict[str, FileFact]:
     """Sizes and hashes of a target's files. The files are made once for this and are not kept."""
-    return _listed(hashlib.sha256(manifest_bytes(bundle.manifest)).hexdigest(), target, bundle)
-
-
-@st.cache_resource(max_entries=16, show_spinner="Making the files to measure them ...")
-def _listed(digest: str, target: str, _bundle: Bundle) -> dict[str, FileFact]:
-    return {name: fact_of(data) for name, data in export_files(_bundle, target).items()}
+    return {name: fact_of(data) for name, data in export_files(bundle, target).items()}
 
 
 def archiver(bundle: Bundle, target: str, folder: Path) -> Callable[[], bytes]:

@@ -212,28 +212,17 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
 
 def tree_lines(tree: Tree) -> pd.DataFrame:
     """One row a step of every node, on the node's own lane; steps before the change are drawn on the parent's lane only."""
-    rows: list[dict[str, object]] = []
-    lanes = {node.number: lane for lane, node in enumerate(nodes_in_order(tree))}
-    for node in nodes_in_order(tree):
+    rows: list[tuple[object, ...]] = []
+    lanes: dict[int, int] = {}
+    for lane, node in enumerate(nodes_in_order(tree)):  # parents come before their branches
+        lanes[node.number] = lane
         begin = node.change.m if node.change is not None else 0
-        for step in node.trace.steps:
-            if step.m >= begin:
-                rows.append(
-                    {
-                        "branch": node.number,
-                        "lane": lanes[node.number],
-                        "from": lanes[node.parent] if node.parent is not None else lanes[node.number],
-                        "begin": begin,
-                        "last": node.trace.steps[-1].m,
-                        "m": step.m,
-                        "name": label(node),
-                        "verdict": grade_of(node.trace),
-                        "tokens": node.trace.tokens_used,
-                        "decision": _decision(step),
-                        "committed": step.decision.chosen is not None,
-                    }
-                )
-    return pd.DataFrame(rows)
+        place = (node.number, lane, lanes[node.parent] if node.parent is not None else lane, begin, node.trace.steps[-1].m)
+        answer = (label(node), grade_of(node.trace), node.trace.tokens_used)
+        steps = [step for step in node.trace.steps if step.m >= begin]
+        rows += [(*place, *answer, step.m, _decision(step), step.decision.chosen is not None) for step in steps]
+    columns = ["branch", "lane", "from", "begin", "last", "name", "verdict", "tokens", "m", "decision", "committed"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _decision(step: StepTrace) -> str:
