@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from big_run import make_big_run
 from fake_run import make_fake_run
-from page_reading import MOST_CALLS, clean, texts, work_of_a_rerun
+from page_reading import MOST_CALLS, calls_of_a_rerun, clean, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.store.curation import Curation
@@ -178,4 +178,4 @@ def test_five_thousand_entries_are_drawn_again_with_little_work(open_page: OpenP
     app = clean(open_page("basis"))
     for name in ("Replay", "Select again", "Coverage", "Cosines"):
         view(app, name)  # computed
-        assert work_of_a_rerun(app) < MOST_CALLS, name
+        assert calls_of_a_rerun(app) < MOST_CALLS, name

@@ -10,7 +10,7 @@ import pytest
 from big_run import make_big_run  # pyright: ignore[reportMissingImports]
 from fake_evaluation import make_fake_evaluation  # pyright: ignore[reportMissingImports]
 from fake_run import make_fake_run  # pyright: ignore[reportMissingImports]
-from page_reading import MOST_CALLS, work_of_a_rerun  # pyright: ignore[reportMissingImports]
+from page_reading import MOST_CALLS, calls_of_a_rerun  # pyright: ignore[reportMissingImports]
 
 from stir_core.curation import make_edit
 from stir_core.store.curation import Curation
@@ -153,4 +153,4 @@ def test_five_thousand_entries_stay_quick(store: Path, open_page):
     copy_of(run)
     app = open_page("compare", run="big", compared="copy", version="all", compared_version="all")
     assert not app.exception and [metric.value for metric in app.metric] == ["2500", "0", "0"]
-    assert work_of_a_rerun(app) < MOST_CALLS
+    assert calls_of_a_rerun(app) < MOST_CALLS

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from big_run import make_big_run  # pyright: ignore[reportMissingImports]
 from fake_run import NASTY, make_fake_run  # pyright: ignore[reportMissingImports]
-from page_reading import MOST_CALLS, work_of_a_rerun  # pyright: ignore[reportMissingImports]
+from page_reading import MOST_CALLS, calls_of_a_rerun  # pyright: ignore[reportMissingImports]
 
 from stir_core.curation import make_edit, merged_id
 from stir_core.store.curated import curated_library
@@ -188,5 +188,5 @@ def test_five_thousand_entries_with_a_thousand_edits_take_little_work(tmp_path_f
     Curation.open(run).add(*(make_edit("tag", ids[i : i + 50], f"t{i % 7}", who="a", when=WHEN) for i in range(1000)))
     app = open_page("curate", run="big")
     assert not app.exception
-    assert work_of_a_rerun(app) < MOST_CALLS
+    assert calls_of_a_rerun(app) < MOST_CALLS
     shutil.rmtree(run.path)
