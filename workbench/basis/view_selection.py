@@ -120,7 +120,7 @@ def reselect_view(facts: RunFacts) -> None:
         )
 
 
-def _settings(facts: RunFacts) -> dict[str, object]:
+def _settings(facts: RunFacts) -> dict[str, float | str]:
     """Values of the widgets, which start at the run's own settings."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sliders = {

@@ -49,7 +49,7 @@ def summaries(facts: RunFacts, wrong: dict[Of, Trace]) -> dict[Of, CriticalTrace
     Raises:
         StoreError: a summary is malformed.
     """
-    measured = {of: CriticalFile(facts.run, of, trace).read() for of, trace in wrong.items()}
+    measured: dict[Of, CriticalTrace | None] = {of: CriticalFile(facts.run, of, trace).read() for of, trace in wrong.items()}
     return {of: summary for of, summary in measured.items() if summary is not None}
 
 
