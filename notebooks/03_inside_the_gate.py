@@ -152,7 +152,8 @@ margin_terms(term_rows(step.decision, gate)).properties(width=480)
 # steps of this answer; committed actions are framed.
 
 # %%
-margin_heatmap(gate_evidence.margin_table(answer), len(answer.steps)).properties(width=420)
+as_recorded = gate_replay.replay_answer(answer, gate, gate, seed=seed)
+margin_heatmap(gate_replay.margin_rows(as_recorded), len(answer.steps)).properties(width=420)
 
 # %% [markdown]
 # ## What null means

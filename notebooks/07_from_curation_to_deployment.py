@@ -29,7 +29,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import stir_core as stir
-from workbench.curate.charts import library_steps
+from workbench.shared.charts import step_bars
 from workbench.shared.curation_table import steps_table
 
 alt.renderers.enable("png", scale_factor=1.5)
@@ -83,7 +83,7 @@ stir.to_frame(line.edit for line in curation.lines)[["kind", "entries", "value",
 basis, curated = stir.open_library(run), stir.open_library(run, "curated")
 assert {entry.id for entry in basis.entries} - {entry.id for entry in curated.entries} == set(lengthy)
 assert not curation.version(0).entries  # version 0: before any edit
-library_steps(steps_table({"basis": basis, "curated": curated})).properties(width=420)
+step_bars(steps_table({"basis": basis, "curated": curated}), "entries", "library").properties(width=420)
 
 # %% [markdown]
 # Excluding an action keeps its null entry, because right rollouts still have that mean state. Exclude both ids to drop both.

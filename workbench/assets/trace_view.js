@@ -45,7 +45,7 @@ function tableOf(columns, rows, className) {
   return table
 }
 
-// What is known about one token, under both models where both were read behind the same prefix.
+// What is known about one token, under both models where both were read after the same prefix.
 function lookAt(doc, token, other) {
   const reading = token.reading
   if (!reading) return { models: { [KINDS[token.row]]: { logprob: token.logprob } }, near: [], kl: null }
@@ -75,7 +75,7 @@ function drawTrace(root, doc, kept) {
   panel.setAttribute("aria-live", "polite")
   const spans = [new Map(), new Map()], tokens = [new Map(), new Map()]
 
-  // -- the bar: what colours stand for, and the way to where the answers part
+  // -- the bar: the legend of the colours, and a button that goes to the first difference
   bar.appendChild(el("span", "tv-quiet", "Colour by"))
   const buttons = [...known, { key: "", label: "nothing" }].map((quantity) => {
     const button = bar.appendChild(el("button", "", quantity.label))
@@ -152,9 +152,9 @@ function drawTrace(root, doc, kept) {
     }
     if (other) {
       const same = other.id === token.id ? "the same token" : "“" + other.name + "”, id " + other.id
-      panel.appendChild(el("div", "", "The " + KINDS[1 - token.row] + " answer has " + same + " here, behind the same prefix."))
+      panel.appendChild(el("div", "", "The " + KINDS[1 - token.row] + " answer has " + same + " here, after the same prefix."))
     } else if (token.row === 1) {
-      panel.appendChild(el("div", "tv-quiet", "vanilla: the unsteered model behind this answer’s own prefix."))
+      panel.appendChild(el("div", "tv-quiet", "vanilla: the unsteered model after this answer’s own prefix."))
     }
     if (seen.near.length) panel.appendChild(alternatives(seen, token, names))
     else if (!token.reading) panel.appendChild(el("div", "tv-quiet", "Not read again: the answers had not ended."))

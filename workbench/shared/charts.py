@@ -58,7 +58,7 @@ def step_bars(table: pd.DataFrame, count: str, versions: str) -> alt.Chart:
             opacity=alt.Opacity(f"{versions}:N", scale=opacity, title=versions, sort=names),
             tooltip=[f"{versions}:N", "m:O", "kind:N", alt.Tooltip(f"{count}:Q", title=count)],
         )
-        .properties(height=230)
+        .properties(height=220)
     )
 
 
