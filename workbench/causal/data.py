@@ -101,7 +101,7 @@ def bias_lines(report: CausalReport) -> list[str]:
         lines.append(
             "Successive halving drops the worse half of a state's candidates after each round. Dropped candidates are judged by their "
             "first continuations, which went badly, so their advantages are biased down; those of the others are biased up. "
-            "`--no-halving` avoids this."
+            "The option --no-halving avoids this."
         )
     tried, thin = len(report.actions), sum(action.states == 1 for action in report.actions)
     if thin:
