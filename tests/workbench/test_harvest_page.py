@@ -152,7 +152,7 @@ def test_start_shows_the_job_and_a_second_one_is_refused(open_page: OpenPage, co
     assert "running" in texts(app)
     assert any("<script>alert(1)</script>" in code.value for code in app.code)  # as text
     app.button(key="harvest_start").click().run()
-    assert not app.exception and len(app.error) == 1 and "is being made already" in app.error[0].value.replace("\\", "")
+    assert not app.exception and len(app.error) == 1 and "makes one at a time" in app.error[0].value.replace("\\", "")
     app.button(key=f"harvest_cancel_{job.id}").click().run()
     while command.running():  # pytest's time limit ends a test that waits in vain
         time.sleep(0.02)
