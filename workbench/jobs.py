@@ -210,7 +210,7 @@ class JobStore:
         running = self.running()
         if len(running) >= self._limit:
             busy = running[0].job.run
-            raise StoreError(f"run {busy} is being made, and this machine makes one at a time: wait for it or cancel it")
+            raise StoreError(f"run {busy} is being made already, and this machine makes one at a time: wait for it or cancel it")
 
     def _free_id(self, name: str) -> str:
         stamp = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -111,5 +111,5 @@ def test_the_page_renders_without_them(open_page: OpenPage, store: Path) -> None
     without_controls(make_fake_run(store, "old"))
     app = open_page("actions")
     assert not app.exception and not app.error
-    assert not app.metric and any("made before controls were" in caption.value for caption in app.caption)
+    assert not app.metric and any("older than the controls" in caption.value for caption in app.caption)
     assert app.button_group(key="actions_controls").disabled
