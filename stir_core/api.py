@@ -278,9 +278,9 @@ def measure_impulse(
         MismatchError: the run was made with another model.
         SteeringError: a strength that is not finite and at least 0.
     """
-    from stir_core.evaluate.spots import places_of, spot_named
+    from stir_core.evaluate.spots import entry_with_spots, spot_named
 
-    entry, spots = places_of(run, entry_id)
+    entry, spots = entry_with_spots(run, entry_id)
     spot = at if isinstance(at, Spot) else spot_named(spots, at, entry)
     run.check_model(model.identity)
 
@@ -401,10 +401,10 @@ def evaluate_methods(
 
 def report_text(report: EvaluationReport | CausalReport) -> str:
     """An evaluation or a causal study as Markdown: its settings, its tables with intervals, and its caveats. Raises nothing."""
-    from stir_core.evaluate import causal_text
-    from stir_core.evaluate import report as evaluation_text
+    from stir_core.evaluate.causal_text import causal_markdown
+    from stir_core.evaluate.report import evaluation_markdown
 
-    return evaluation_text.markdown(report) if isinstance(report, EvaluationReport) else causal_text.markdown(report)
+    return evaluation_markdown(report) if isinstance(report, EvaluationReport) else causal_markdown(report)
 
 
 def export_library(

@@ -59,6 +59,11 @@ class Estimate(Record):
     low: float
     high: float
 
+    def __format__(self, form: str) -> str:
+        """``"0.50 [0.25, 0.75]"`` for ``.2f``, ``"50.0 % [25.0, 75.0]"`` for ``.1%``."""
+        times, unit, form = (100, " %", f"{form[:-1]}f") if form.endswith("%") else (1, "", form)
+        return f"{times * self.value:{form}}{unit} [{times * self.low:{form}}, {times * self.high:{form}}]"
+
 
 class Leak(Record):
     """An evaluation problem that was also mined, exactly or nearly."""
@@ -66,6 +71,7 @@ class Leak(Record):
     problem_id: str
     mined_id: str
     similarity: float
+    """1 for a word-for-word copy, else the estimated Jaccard similarity of word 3-grams."""
     exact: bool
 
 

@@ -5,7 +5,7 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
@@ -574,3 +574,8 @@ class TraceEvent(Record):
 
 
 Event = TokenEvent | StepEvent | TraceEvent
+
+
+def finished_traces(events: Iterable[Event]) -> Iterator[tuple[int, Trace]]:
+    """Row and trace of each answer, as it ends; other events are dropped."""
+    return ((event.row, event.trace) for event in events if isinstance(event, TraceEvent))

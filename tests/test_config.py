@@ -7,7 +7,7 @@ import pytest
 
 from stir_core.config import RunConfig, config_from, resolve_layers
 from stir_core.errors import ConfigError
-from stir_core.evaluate.sweep import SweepConfig, changed, points_of
+from stir_core.evaluate.sweep import SweepConfig, changed, grid_points
 from stir_core.store.configs import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,7 +84,7 @@ def test_every_shipped_config_is_valid(file):
 def test_every_shipped_sweep_is_valid(file):
     sweep = SweepConfig.model_validate(tomllib.loads(file.read_text()))
     base = read_config(file.parent / sweep.base)
-    assert len({changed(base, point).model_dump_json() for point in points_of(sweep)}) == len(points_of(sweep)) > 1
+    assert len({changed(base, point).model_dump_json() for point in grid_points(sweep)}) == len(grid_points(sweep)) > 1
 
 
 def test_a_config_survives_json():

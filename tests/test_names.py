@@ -19,20 +19,10 @@ SHARED = {
 """Names that several modules may define, and the reason."""
 TO_GO = frozenset(
     {
-        "Decode",
-        "Origin",
         "Place",
         "Point",
-        "Row",
-        "markdown",
         "measure",
-        "number",
-        "places_of",
-        "points_of",
-        "same_answer",
         "sample",
-        "settle",
-        "sum_up",
     }
 )
 """Names of ``stir_core`` that still stand for several concepts; do not add any."""

@@ -17,7 +17,7 @@ def add(command: Command) -> None:
 
 def _causal(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.causal import measure
-    from stir_core.evaluate.causal_text import markdown
+    from stir_core.evaluate.causal_text import causal_markdown
     from stir_core.models.loading import model_of
     from stir_core.stages.pipeline import short_environment
     from stir_core.store.runs import Run
@@ -32,5 +32,5 @@ def _causal(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(study)
     else:
-        print(markdown(study))
+        print(causal_markdown(study))
         print(path)

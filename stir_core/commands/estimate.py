@@ -16,14 +16,14 @@ def add(command: Command) -> None:
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
-    from stir_core.evaluate.estimate import estimate, in_words
+    from stir_core.evaluate.estimate import bound_and_expectation, estimate
     from stir_core.store.configs import read_config
 
     cost = estimate(overridden(read_config(arguments.config), arguments.set), arguments.runs, until=arguments.until)
     if arguments.json:
         print_json(cost)
         return
-    table(["what", "at most", "expected", ""], [[each.name, *in_words(each), each.note] for each in cost.quantities])
+    table(["what", "at most", "expected", ""], [[each.name, *bound_and_expectation(each), each.note] for each in cost.quantities])
     if cost.measured:
         mean = f"{cost.measured.rollouts} rollouts of {cost.measured.tokens_per_rollout:.0f} tokens on average"
         print(f"expected from run {cost.measured.run} ({cost.measured.device}): {mean}")

@@ -19,7 +19,7 @@ def add(command: Command) -> None:
 
 def _eval(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.decoders.registry import methods
-    from stir_core.evaluate.report import markdown
+    from stir_core.evaluate.report import evaluation_markdown
     from stir_core.evaluate.runner import evaluate, settle
     from stir_core.models.loading import model_of
     from stir_core.stages.pipeline import short_environment
@@ -37,7 +37,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(evaluation)
     else:
-        print(markdown(evaluation))
+        print(evaluation_markdown(evaluation))
         print(path)
 
 

@@ -36,11 +36,11 @@ def strength(text: str) -> float:
 
 
 def _impulse(arguments: argparse.Namespace) -> None:
-    from stir_core.evaluate.spots import places_of, spot_named
+    from stir_core.evaluate.spots import entry_with_spots, spot_named
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
-    entry, spots = places_of(run, arguments.entry)
+    entry, spots = entry_with_spots(run, arguments.entry)
     spot = spot_named(spots, arguments.at, entry)
 
     import torch

@@ -16,7 +16,7 @@ from stir_core.tasks.overlap import find_overlaps
 
 if TYPE_CHECKING:
     from stir_core.config import RunConfig
-    from stir_core.evaluate.sweep import Point, SweepConfig
+    from stir_core.evaluate.sweep import GridPoint, SweepConfig
     from stir_core.models.loading import LoadedModel
 
 
@@ -32,7 +32,7 @@ def add(command: Command) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from stir_core.evaluate.sweep import SweepReport, changed, choose, markdown, points_of, sweep_points
+    from stir_core.evaluate.sweep import SweepReport, changed, choose, grid_points, sweep_markdown, sweep_points
     from stir_core.models.loading import model_of
     from stir_core.store.configs import read_config
     from stir_core.store.jsonl import write_record
@@ -42,7 +42,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     test = section_from(EvaluationRequest, {"n": arguments.test, "rows": rows, "label": "sweep-test"})
     sweep = _read(arguments.sweep)
     base = read_config(arguments.sweep.parent / sweep.base)
-    configs = [(point, changed(base, point)) for point in points_of(sweep)]  # a wrong key is refused before a model is loaded
+    configs = [(point, changed(base, point)) for point in grid_points(sweep)]  # a wrong key is refused before a model is loaded
     if arguments.model:
         base = with_changes(base, model={"name": arguments.model})
         configs = [(point, with_changes(config, model=base.model)) for point, config in configs]
@@ -57,11 +57,11 @@ def _sweep(arguments: argparse.Namespace) -> None:
     chosen = choose([point for point, _ in measured], sweep.objective)
     result = SweepReport(base=sweep.base, split="validation", n=sweep.n, objective=sweep.objective, points=tuple(chosen))
     write_record(out / "sweep.json", result)
-    (out / "sweep.md").write_text(markdown(result), encoding="utf-8")
+    (out / "sweep.md").write_text(sweep_markdown(result), encoding="utf-8")
     if arguments.json:
         print_json(result)
     else:
-        print(markdown(result))
+        print(sweep_markdown(result))
     if test.n is not None:
         best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
         _test(arguments, best, model, test)
@@ -80,10 +80,10 @@ def _read(file: Path) -> "SweepConfig":
 
 def _prepared(
     arguments: argparse.Namespace, base: "RunConfig", configs: "list[tuple[dict, RunConfig]]", out: Path, model: "LoadedModel"
-) -> "list[Point]":
+) -> "list[GridPoint]":
     """Every point with a run whose basis is finished; points that differ in the gate alone share a run."""
     from stir_core.config import digest_of
-    from stir_core.evaluate.sweep import Point
+    from stir_core.evaluate.sweep import GridPoint
     from stir_core.stages.pipeline import begin_from, run_stages
     from stir_core.store.runs import Run
 
@@ -96,10 +96,10 @@ def _prepared(
                 folder = out / "runs" / digest_of(*key)
                 begin_from(first, config, folder, model)
                 runs[key] = run_stages(config, folder, until="basis", report=report, model=model)
-    return [Point(changes, config, runs[config.mining, config.basis]) for changes, config in configs]
+    return [GridPoint(changes, config, runs[config.mining, config.basis]) for changes, config in configs]
 
 
-def _test(arguments: argparse.Namespace, best: "Point", model: "LoadedModel", request: EvaluationRequest) -> None:
+def _test(arguments: argparse.Namespace, best: "GridPoint", model: "LoadedModel", request: EvaluationRequest) -> None:
     """Evaluate the chosen point on held-out problems with its own gate, and print the path of the report on stderr."""
     from stir_core.evaluate.runner import evaluate, settle
     from stir_core.stages.pipeline import environment, short_environment

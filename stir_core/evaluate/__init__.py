@@ -1,1 +1,1 @@
-"""Is it true? Paired comparisons of ways to answer, with intervals that mean what they say."""
+"""Evaluation: paired comparisons of ways to answer, causal studies, sweeps, and their statistics."""

@@ -2,13 +2,13 @@
 
 from tabulate import tabulate
 
-from stir_core.findings import ArmEffect, CausalReport, Estimate, Predictor
+from stir_core.findings import ArmEffect, CausalReport, Predictor
 
 NOTE = "Intervals resample states, then continuations. McNemar's p takes pairs of one state for independent, which they are not."
 
 
-def markdown(report: CausalReport) -> str:
-    """What was measured, the arms against each other, and what the gate's own figures say about it."""
+def causal_markdown(report: CausalReport) -> str:
+    """The report as Markdown: settings, arms against each other, and how well the gate's figures predict the advantage."""
     spec = report.spec
     halving = ", successive halving" if spec.halving else ""
     lines = [
@@ -33,9 +33,9 @@ def markdown(report: CausalReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _arm(found: ArmEffect) -> list[str | int]:
-    cells = [found.arm, found.against, _signed(found.advantage, ".3f"), f"{found.won} / {found.lost}", f"{found.p:.3f}"]
-    return [*cells, _signed(found.tokens, ".1f"), found.states, found.pairs]
+def _arm(effect: ArmEffect) -> list[str | int]:
+    cells = [effect.arm, effect.against, f"{effect.advantage:+.3f}", f"{effect.won} / {effect.lost}", f"{effect.p:.3f}"]
+    return [*cells, f"{effect.tokens:+.1f}", effect.states, effect.pairs]
 
 
 def _predictor(seen: Predictor) -> list[str | int]:
@@ -44,7 +44,3 @@ def _predictor(seen: Predictor) -> list[str | int]:
         rho += f" [{seen.low:+.2f}, {seen.high:+.2f}]"
     area = "-" if seen.auc is None else f"{seen.auc:.2f}"
     return [seen.name, rho, area, f"{seen.positives} / {seen.negatives}", seen.points]
-
-
-def _signed(estimate: Estimate, form: str) -> str:
-    return f"{estimate.value:+{form}} [{estimate.low:+{form}}, {estimate.high:+{form}}]"

@@ -1,4 +1,4 @@
-"""Reading a dose-response: the strength that moves the model by so many nats, and the first one at which its text degenerates. No model."""
+"""Reading a dose-response: the strength with a given divergence in nats, and the first one at which the text degenerates. No model."""
 
 import math
 from collections.abc import Sequence
@@ -9,46 +9,43 @@ from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.responses import Dose
 
 REPEATS = 0.5
-"""A continuation repeats itself when at least this share of its token triples stood before in it."""
+"""A continuation repeats itself when at least this share of its token 3-grams occurred in it before."""
 FAR = 3.0
-"""It is far from the model's own language when the unsteered model gives it this many nats a token less than its own continuation."""
+"""It is far from the model's language when the unsteered model finds it this many nats a token less likely than its own continuation."""
 
 
 class Meters(NamedTuple):
-    """How a continuation reads as text."""
+    """Figures of a continuation as text."""
 
     rep3: float
     zlib: float
     gap: float | None
     """Nats a token by which the unsteered model finds it less likely than its own continuation; ``None``: not measured."""
     why: str | None
-    """Why it is called degenerate; ``None``: it is not."""
+    """Why it counts as degenerate; ``None``: it does not."""
 
 
 def meters(dose: Dose, unsteered: Dose) -> Meters:
-    """Degeneration of one continuation, against the one without an impulse; repeating no more than that one does not count."""
+    """Degeneration of one continuation, compared with the one without an impulse; repeating no more than that one does not count."""
     rep3, base = repeated(dose.token_ids), repeated(unsteered.token_ids)
-    gap = (
-        None
-        if dose.unsteered_logprob is None or unsteered.unsteered_logprob is None
-        else unsteered.unsteered_logprob - dose.unsteered_logprob
-    )
-    why = None
+    gap = why = None
+    if dose.unsteered_logprob is not None and unsteered.unsteered_logprob is not None:
+        gap = unsteered.unsteered_logprob - dose.unsteered_logprob
     if rep3 >= REPEATS and rep3 > base:
-        why = f"{rep3:.0%} of its token triples stood before"
+        why = f"{rep3:.0%} of its token 3-grams are repeated"
     elif gap is not None and gap >= FAR:
         why = f"{gap:.1f} nats a token less likely than the unsteered continuation"
     return Meters(rep3, compressed(dose.text), gap, why)
 
 
 def degenerates_at(doses: Sequence[Dose]) -> float | None:
-    """The weakest strength tried from which on every continuation is degenerate; ``None``: the strongest one still reads well.
+    """The weakest strength tried from which every continuation is degenerate; ``None``: the strongest one is not.
 
     Args:
         doses: of one impulse response, weakest first, the first of strength 0 (``ImpulseResponse.doses``).
 
     Returns:
-        A multiple of the raw action. Degenerate is what :func:`meters` calls so, against the continuation without an impulse.
+        A multiple of the raw action. :func:`meters` says what is degenerate, compared with the continuation without an impulse.
 
     Raises nothing.
     """
@@ -63,8 +60,8 @@ def degenerates_at(doses: Sequence[Dose]) -> float | None:
 def strength_for(doses: Sequence[Dose], nats: float) -> float | None:
     """Multiple of the action at which the divergence at the control point first reaches ``nats``.
 
-    Between two strengths tried it is read off a straight line in the logarithms of both (a small impulse's divergence grows as a
-    power of its strength), or a plain line where one of them is 0. ``None``: outside of what was tried.
+    Interpolates between two strengths on a log-log scale (a small impulse's divergence is a power of its strength), or linearly where one
+    of them is 0. ``None``: outside the range that was tried.
 
     Args:
         doses: of one impulse response, weakest first (``ImpulseResponse.doses``).

@@ -1,7 +1,9 @@
-"""From continuations to causal value: advantages with intervals, calibration and ranking of what the gate predicted. Pure numbers."""
+"""From continuations to causal value: advantages with intervals, and how well the gate's figures predict them. Pure numbers, no model."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from operator import attrgetter
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -14,26 +16,11 @@ DRAWS = 4000
 BINS = 5
 """Bins of the calibration; fewer where a bin would hold less than four candidates."""
 FEWEST_STATES = 3
-"""States below which an action is neither said to help nor to harm: resampling one or two of them says nothing about others."""
+"""An action that was tried at fewer states gets no verdict: resampling one or two states says nothing about others."""
 
+ValueT = TypeVar("ValueT")
 StateId = tuple[str, int]
 """Problem id and control point."""
-
-
-class Candidate(NamedTuple):
-    """What the gate saw of one candidate at one state."""
-
-    state: StateId
-    entry_id: str
-    chosen: bool
-    margin: float
-    """Score minus null's score."""
-    value: float
-    """Retrieval value ``A``."""
-    gain: float | None
-    """Preview gain, nats a token."""
-    sim: float
-    """Cosine."""
 
 
 Rolls = dict[tuple[StateId, str], dict[int, Roll]]
@@ -42,10 +29,10 @@ Rolls = dict[tuple[StateId, str], dict[int, Roll]]
 
 def by_arm(rolls: Iterable[Roll]) -> Rolls:
     """Group continuations."""
-    found: Rolls = {}
+    groups: Rolls = defaultdict(dict)
     for roll in rolls:
-        found.setdefault(((roll.problem_id, roll.m), roll.arm), {})[roll.rep] = roll
-    return found
+        groups[(roll.problem_id, roll.m), roll.arm][roll.rep] = roll
+    return groups
 
 
 def gaps(rolls: Rolls, state: StateId, arm: str, against: str, of: Callable[[Roll], float]) -> list[float]:
@@ -67,7 +54,7 @@ def length(roll: Roll) -> float:
 def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Estimate:
     """Mean over all values, with a 95 % percentile interval that resamples groups and then values within each.
 
-    Values of one state are alike (same problem, same prefix): drawing them as if they were independent would make the interval too short.
+    Values of one state are alike (same problem, same prefix); resampled as if they were independent, the interval would be too short.
 
     Raises:
         ValueError: no values.
@@ -82,7 +69,7 @@ def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Es
     for i, group in enumerate(groups):
         values[i, : len(group)] = group
     means = np.empty(DRAWS)
-    step = max(1, 2_000_000 // (len(groups) * longest))  # bounds memory
+    step = max(1, 2_000_000 // (len(groups) * longest))  # draws at a time, which bounds the memory
     for start in range(0, DRAWS, step):
         n = min(step, DRAWS - start)
         picked = rng.integers(0, len(groups), (n, len(groups)))
@@ -96,10 +83,10 @@ def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Es
 def effect(
     rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | None], name: str, against: str, *, seed: int
 ) -> ArmEffect | None:
-    """One arm (which may be another entry at each state) against ``"null"`` or ``"random"``; ``None`` where no state has both.
+    """One arm against ``"null"`` or ``"random"``; ``None`` where no state has both.
 
     Args:
-        arm: state -> arm, ``None`` where it has none.
+        arm: state -> its arm, which may be another entry at each state; ``None`` where it has none.
     """
     named = [(state, own) for state in states if (own := arm(state)) is not None]
     wins = [gaps(rolls, state, own, against, right) for state, own in named]
@@ -108,7 +95,8 @@ def effect(
     if not flat:
         return None
     won, lost = sum(gap > 0 for gap in flat), sum(gap < 0 for gap in flat)
-    pair = f"{name} {'nothing' if against == 'null' else against}"  # names the streams of its intervals, as it did before null was said
+    # names the random streams; "nothing", the old word for null, gives stored studies the same intervals again
+    pair = f"{name} {'nothing' if against == 'null' else against}"
     return ArmEffect(
         arm=name,
         against=against,
@@ -124,59 +112,54 @@ def effect(
 
 def advantage_of(rolls: Rolls, entry_id: str, states: list[StateId], *, seed: int) -> Advantage | None:
     """Causal value of one action over the states at which it was tried; ``None`` when it was not."""
-    found = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "null", seed=seed)
-    if found is None:
+    against_null = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "null", seed=seed)
+    if against_null is None:
         return None
     return Advantage(
         entry_id=entry_id,
-        value=found.advantage.value,
-        low=found.advantage.low,
-        high=found.advantage.high,
-        tokens=found.tokens,
-        states=found.states,
-        pairs=found.pairs,
-        won=found.won,
-        lost=found.lost,
-        p=found.p,
-        verdict=_verdict(found),
+        value=against_null.advantage.value,
+        low=against_null.advantage.low,
+        high=against_null.advantage.high,
+        tokens=against_null.tokens,
+        states=against_null.states,
+        pairs=against_null.pairs,
+        won=against_null.won,
+        lost=against_null.lost,
+        p=against_null.p,
+        verdict=_verdict(against_null),
     )
 
 
-def _verdict(found: ArmEffect) -> Literal["helps", "harms", "no effect seen"]:
-    if found.states < FEWEST_STATES:
-        return "no effect seen"
-    return "helps" if found.advantage.low > 0 else "harms" if found.advantage.high < 0 else "no effect seen"
+def _verdict(effect: ArmEffect) -> Literal["helps", "harms", "no effect seen"]:
+    if effect.states >= FEWEST_STATES and effect.advantage.low > 0:
+        return "helps"
+    return "harms" if effect.states >= FEWEST_STATES and effect.advantage.high < 0 else "no effect seen"
 
 
-def points_of(rolls: Rolls, candidates: list[Candidate]) -> list[CausalPoint]:
-    """Predicted and measured, one point for each candidate that was tried."""
-    points: list[CausalPoint] = []
-    for candidate in candidates:
-        wins = gaps(rolls, candidate.state, candidate.entry_id, "null", right)
-        tokens = gaps(rolls, candidate.state, candidate.entry_id, "null", length)
-        if wins:
-            problem_id, m = candidate.state
-            facts = candidate._asdict()
-            del facts["state"]
-            points.append(
-                CausalPoint(
-                    problem_id=problem_id, m=m, advantage=float(np.mean(wins)), tokens=float(np.mean(tokens)), pairs=len(wins), **facts
-                )
-            )
-    return points
+def measured_point(rolls: Rolls, state: StateId, entry_id: str, **seen: Any) -> CausalPoint | None:
+    """One candidate at one state with its measured advantage; ``None`` when it was not tried.
+
+    Args:
+        seen: the gate's figures, as :class:`~stir_core.findings.CausalPoint` has them.
+    """
+    wins, tokens = (gaps(rolls, state, entry_id, "null", of) for of in (right, length))
+    if not wins:
+        return None
+    advantage, longer = float(np.mean(wins)), float(np.mean(tokens))
+    return CausalPoint(problem_id=state[0], m=state[1], entry_id=entry_id, advantage=advantage, tokens=longer, pairs=len(wins), **seen)
 
 
 PREDICTORS: dict[str, Callable[[CausalPoint], float | None]] = {
-    "margin": lambda point: point.margin,
-    "value": lambda point: point.value,
-    "preview gain": lambda point: point.gain,
-    "cosine": lambda point: point.sim,
+    "margin": attrgetter("margin"),
+    "value": attrgetter("value"),
+    "preview gain": attrgetter("gain"),
+    "cosine": attrgetter("sim"),
 }
-"""What the gate sees of a candidate."""
+"""The gate's figures of a candidate, by the name that reports give them."""
 
 
 def predictor(name: str, points: list[CausalPoint], *, seed: int) -> Predictor:
-    """Rank correlation and ROC of one thing that the gate sees against the measured advantage."""
+    """Rank correlation and area under the ROC curve of one of the gate's figures against the measured advantage."""
     usable = [(point, seen) for point in points if (seen := PREDICTORS[name](point)) is not None]
     predicted = np.array([seen for _, seen in usable])
     measured = np.array([point.advantage for point, _ in usable])
@@ -201,7 +184,7 @@ def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> float | None
     """Probability that a positive is ranked above a negative, ties counted half (Mann and Whitney); ``None`` when one is missing."""
     if not len(positives) or not len(negatives):
         return None
-    from scipy.stats import rankdata  # costs most of a second to import, which a page must not
+    from scipy.stats import rankdata  # here: importing it takes most of a second, and pages import this module
 
     ranks = rankdata(np.concatenate([positives, negatives]))
     n = len(positives)
@@ -212,7 +195,7 @@ def roc_curve(predicted: list[float], helps: list[bool]) -> tuple[list[float], l
     """False and true positive rates as the threshold falls, from (0, 0) to (1, 1)."""
     order = np.argsort(-np.asarray(predicted), kind="stable")
     scores, labels = np.asarray(predicted)[order], np.asarray(helps, bool)[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # equal scores are one step
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # equal scores are one point of the curve
     true, false = np.cumsum(labels)[last], np.cumsum(~labels)[last]
     return [0.0, *(false / max(1, (~labels).sum())).tolist()], [0.0, *(true / max(1, labels.sum())).tolist()]
 
@@ -221,16 +204,20 @@ def calibration(points: list[CausalPoint], *, seed: int, bins: int = BINS) -> tu
     """Candidates in equally large bins of predicted margin, with the mean measured advantage of each."""
     ordered = sorted(points, key=lambda point: point.margin)
     parts = [part for part in np.array_split(np.arange(len(ordered)), min(bins, max(1, len(ordered) // 4))) if len(part)]
-    found: list[Bin] = []
+    filled: list[Bin] = []
     for i, part in enumerate(parts):
         own = [ordered[j] for j in part]
-        groups: dict[StateId, list[float]] = {}
-        for point in own:
-            groups.setdefault((point.problem_id, point.m), []).append(point.advantage)
-        measured = two_level(list(groups.values()), seed=seed, name=f"bin {i}")
+        measured = two_level(_by_state((point, point.advantage) for point in own), seed=seed, name=f"bin {i}")
         margins = [point.margin for point in own]
-        found.append(Bin(low=min(margins), high=max(margins), points=len(own), predicted=float(np.mean(margins)), measured=measured))
-    return tuple(found)
+        filled.append(Bin(low=min(margins), high=max(margins), points=len(own), predicted=float(np.mean(margins)), measured=measured))
+    return tuple(filled)
+
+
+def _by_state(values: Iterable[tuple[CausalPoint, ValueT]]) -> list[list[ValueT]]:
+    groups: dict[StateId, list[ValueT]] = defaultdict(list)
+    for point, value in values:
+        groups[point.problem_id, point.m].append(value)
+    return list(groups.values())
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -240,17 +227,14 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _spearman_interval(usable: list[tuple[CausalPoint, float]], seed: int, name: str) -> tuple[float | None, float | None]:
-    by_state: dict[StateId, list[tuple[float, float]]] = {}
-    for point, seen in usable:
-        by_state.setdefault((point.problem_id, point.m), []).append((seen, point.advantage))
-    groups = [np.array(group) for group in by_state.values()]
+    groups = [np.array(group) for group in _by_state((point, (seen, point.advantage)) for point, seen in usable)]
     rng = generator_for(seed, "spearman bootstrap", name)
-    found: list[float] = []
+    draws: list[float] = []
     for _ in range(1000):
         drawn = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
         if np.ptp(drawn[:, 0]) > 0 and np.ptp(drawn[:, 1]) > 0:
-            found.append(_spearman(drawn[:, 0], drawn[:, 1]))
-    if len(found) < 100:  # hardly a resample in which both vary: there is no interval to speak of
+            draws.append(_spearman(drawn[:, 0], drawn[:, 1]))
+    if len(draws) < 100:  # too few resamples in which both vary for an interval
         return None, None
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)

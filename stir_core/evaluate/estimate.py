@@ -1,7 +1,7 @@
-"""What a run will cost, before it starts: bounds by formula, expectations from finished runs of the same model and task, and never a guess.
+"""Cost of a run before it starts: bounds by formula, and expectations from finished runs of the same model and task.
 
-A *bound* cannot be exceeded. *Expected* numbers rest on a measurement, named with them; where nothing was measured they are ``None``.
-Loads no model and reads no data set.
+A *bound* cannot be exceeded. *Expected* numbers rest on a measurement, which is named with them; without one they are ``None``, never a
+guess. Loads no model and reads no data set.
 """
 
 import math
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stir_core.config import STAGES, RunConfig, resolve_layers
-from stir_core.errors import ConfigError, DataError, StoreError
+from stir_core.errors import StoreError
 from stir_core.models.catalogue import file_digest, resolve
 from stir_core.models.cost import Cost, flops
 from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Record
 from stir_core.store.runs import DEMO, Run, list_runs
 from stir_core.tasks import task_spec
-from stir_core.tasks.prompts import TEMPLATES
+from stir_core.tasks.prompts import check_template
 
 STATE_BYTES = 4
-"""States and actions are stored in float32, whatever the model computes in."""
+"""Bytes of a stored number: states and actions are float32, whatever dtype the model computes in."""
 
 
 class Quantity(Record):
@@ -49,11 +49,11 @@ class Measured(Record):
     tokens_per_second: tuple[float, float] | None
     """Slowest and fastest rate over all runs of this model, task, dtype and device; ``None``: no run has a log."""
     differs: tuple[str, ...]
-    """Settings of the rollouts that were others then."""
+    """Settings of the rollouts that were different in it."""
 
 
 class CostEstimate(Record):
-    """What a run will cost, up to the stage ``until``."""
+    """Cost of a run up to the stage ``until``."""
 
     until: str
     quantities: tuple[Quantity, ...]
@@ -69,7 +69,7 @@ class Lengths(NamedTuple):
     """Tokens of a run's rollouts."""
 
     prompts: tuple[int, ...]
-    """One a problem."""
+    """One for each problem."""
     answers: tuple[int, ...]
     cut: tuple[bool, ...]
     """Whether the token budget ended the answer."""
@@ -79,18 +79,21 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
     """Cost of ``stir run`` with this config up to ``until``.
 
     Args:
-        runs: folder of finished runs; the embedded run is looked at as well.
+        runs: folder of finished runs; the embedded run is used as well.
 
     Raises:
         DataError: no such task, level or template, or the task cannot be mined.
         ModelError: no such model.
         ConfigError: a layer is not in the model.
     """
-    _check_task(config)
+    spec = task_spec(config.task.name)  # refuse here what would otherwise be refused after the model is loaded
+    spec.check_mined()
+    spec.check_levels(config.task.levels)
+    check_template(config.task.template)
     sizes = sizes_of(config.model.name)
     alike = _alike(config, runs)
-    measured = _measured(config, alike)
-    lengths = _lengths_of(alike[0]) if alike else None
+    lengths = _lengths(alike[0].path, alike[0].digest("rollouts")) if alike else None
+    measured = _measured(config, alike, lengths) if lengths else None
     upto = STAGES[: STAGES.index(until) + 1]
     layers = _layers(config, sizes)
     rows = _rollout_rows(config, lengths)
@@ -105,31 +108,17 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
     return CostEstimate(until=until, quantities=tuple(rows), measured=measured, notes=tuple(_notes(config, sizes, measured, lengths)))
 
 
-def _check_task(config: RunConfig) -> None:
-    """What would be refused after the model is loaded, said before."""
-    spec = task_spec(config.task.name)
-    if spec.mine_split is None:
-        raise DataError(f"task {spec.name} is for evaluation only: mine on {spec.mine_instead}, and evaluate the result on {spec.name}")
-    for level in config.task.levels:
-        if level not in spec.levels:
-            known = f"take one of {', '.join(spec.levels)}" if spec.levels else "it has no levels, leave them out"
-            raise DataError(f"task {spec.name} has no level {level!r}: {known}")
-    if config.task.template not in ("auto", *TEMPLATES):
-        raise DataError(f"prompt template {config.task.template!r} is not known: take auto or one of {', '.join(TEMPLATES)}")
-
-
 def _layers(config: RunConfig, sizes: Sizes | None) -> int | None:
-    """Layers harvested; ``None`` where that depends on a model whose size is not known here."""
+    """Number of layers harvested; ``None`` where that depends on a model whose size is not known here."""
+    specs = config.mining.layers
     if sizes is not None:
-        return len(resolve_layers(config.mining.layers, sizes.n_layers))
-    if config.mining.layers is None:
+        return len(resolve_layers(specs, sizes.n_layers))
+    if specs is None:
         return None
-    for spec in config.mining.layers:
-        if isinstance(spec, float) or (isinstance(spec, str) and not spec.lstrip("-").isdigit()):
-            resolve_layers((spec,), 1)  # ratios mean the same in every model; indices cannot be checked without it
-    if not config.mining.layers:
-        raise ConfigError("mining.layers is empty: name at least one layer, or leave it out for the top third")
-    return len(config.mining.layers)
+    ratios = tuple(spec for spec in specs if isinstance(spec, float) or (isinstance(spec, str) and not spec.lstrip("-").isdigit()))
+    if ratios or not specs:
+        resolve_layers(ratios, 1)  # ratios can be checked without the model, indices cannot; refuses an empty tuple
+    return len(specs)
 
 
 def _rollout_rows(config: RunConfig, lengths: Lengths | None) -> list[Quantity]:
@@ -142,7 +131,7 @@ def _rollout_rows(config: RunConfig, lengths: Lengths | None) -> list[Quantity]:
 
 
 def mean_tokens(lengths: Lengths, budget: int) -> tuple[float, float]:
-    """Expected tokens of a rollout under another budget, as a range: an answer that was cut off might have ended at once, or never."""
+    """Expected tokens of a rollout under another budget, as a range: an answer that was cut off could have ended at once, or never."""
     n = len(lengths.answers)
     low = sum(min(tokens, budget) for tokens in lengths.answers)
     high = sum(budget if cut else min(tokens, budget) for tokens, cut in zip(lengths.answers, lengths.cut, strict=True))
@@ -185,13 +174,13 @@ def _steered_rows(config: RunConfig) -> list[Quantity]:
 
 
 def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: Lengths | None) -> Quantity:
-    """Forward FLOPs of the rollouts alone; sequences that are put back for want of memory are read again, which is not counted."""
+    """Forward FLOPs of the rollouts alone, without the passes that read a sequence again after it had to wait for memory."""
     name, problems, k, budget = "rollout FLOPs", config.task.n_train, config.rollouts.k, config.rollouts.max_new_tokens
     if sizes is None:
         return Quantity(name=name, unit="FLOP", note="the model's files are not on this machine")
     if lengths is None:
         bound = rollout_flops(sizes.shape, problems, k, 0, 0, budget)
-        return Quantity(name=name, unit="FLOP", bound=bound, note="of the answers alone: how long prompts are has not been measured yet")
+        return Quantity(name=name, unit="FLOP", bound=bound, note="of the answers alone: the length of prompts has not been measured yet")
     mean_prompt, longest = sum(lengths.prompts) / len(lengths.prompts), max(lengths.prompts)
     low, high = mean_tokens(lengths, budget)
     return Quantity(
@@ -205,9 +194,9 @@ def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: Lengths | None) 
 
 
 def rollout_flops(shape: Shape, problems: int, k: int, prompt: float | int, reads: int, answer: float | int) -> float:
-    """FLOPs of ``k`` answers of ``answer`` tokens to each problem, its prompt being read ``reads`` times.
+    """FLOPs of ``k`` answers of ``answer`` tokens to each problem, whose prompt is read ``reads`` times.
 
-    Source: :func:`stir_core.models.cost.flops`; every generated token is fed, which the last one is not always.
+    Source: :func:`stir_core.models.cost.flops`. Counts every generated token as fed, although the last one often is not.
     """
     rows = problems * k
     prompts = Cost(round(problems * reads * prompt), round(problems * reads * prompt * (prompt + 1) / 2), problems * reads)
@@ -216,7 +205,7 @@ def rollout_flops(shape: Shape, problems: int, k: int, prompt: float | int, read
 
 
 def _time_row(rows: list[Quantity], measured: Measured | None) -> Quantity:
-    """Decoding time: expected rollouts at the fastest measured rate, to all token bounds at the slowest."""
+    """Decoding time, from expected rollouts at the fastest measured rate to all token bounds at the slowest."""
     if measured is None or measured.tokens_per_second is None:
         return Quantity(name="decoding time", unit="seconds", note="no measurement yet")
     slow, fast = measured.tokens_per_second
@@ -235,7 +224,7 @@ def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, le
             f"no measurement yet: no finished run of model {config.model.name} on task {config.task.name} to expect tokens or time from"
         )
     elif measured.tokens_per_second is None:
-        notes.append(f"no measurement of time yet: no finished run of this model, task and dtype kept its log on {measured.device}")
+        notes.append(f"no measurement of time yet: no finished run of this model, task and dtype has a log on {measured.device}")
     if measured and measured.differs:
         notes.append(f"run {measured.run} was sampled with other settings: {', '.join(measured.differs)}")
     if sizes is None:
@@ -252,35 +241,35 @@ def _alike(config: RunConfig, runs: Path) -> list[Run]:
     """Runs of the same model and task whose rollouts are finished: those sampled with the same settings first, then the latest."""
     source = resolve(config.model.name)
     digest = file_digest(source.path) if source.kind == "gguf" and source.path is not None else None
-    found: list[tuple[tuple[bool, bool, float], Run]] = []
+    ranked: list[tuple[tuple[bool, bool, float], Run]] = []
     for run in list_runs(runs)[0]:
         if run.config.task.name != config.task.name or not run.finished("rollouts"):
             continue
         identity = run.manifest("rollouts").model
         if run.config.model.name == config.model.name or identity.weights_sha256 == digest:
-            made = (run.path / "rollouts" / "manifest.json").stat().st_mtime  # the embedded run's is when it was installed
-            found.append(((not _differs(config, run.config), run.path != DEMO, made), run))
-    return [run for _, run in sorted(found, key=lambda each: each[0], reverse=True)]
+            finished = (run.path / "rollouts" / "manifest.json").stat().st_mtime  # of the embedded run, that is when it was installed
+            ranked.append(((not _differs(config, run.config), run.path != DEMO, finished), run))
+    return [run for _, run in sorted(ranked, key=lambda each: each[0], reverse=True)]
 
 
 def _differs(config: RunConfig, other: RunConfig) -> tuple[str, ...]:
-    """Settings that change how long rollouts are, and that the two have not in common."""
+    """Settings that affect the length of rollouts and differ between the two."""
     ours, theirs = config.model_dump(mode="json"), other.model_dump(mode="json")
-    kept = {"task": ("levels", "template", "system"), "rollouts": ("temperature", "top_p", "max_new_tokens"), "model": ("dtype",)}
-    return tuple(f"{section}.{key}" for section, keys in kept.items() for key in keys if ours[section][key] != theirs[section][key])
+    relevant = {"task": ("levels", "template", "system"), "rollouts": ("temperature", "top_p", "max_new_tokens"), "model": ("dtype",)}
+    return tuple(f"{section}.{key}" for section, keys in relevant.items() for key in keys if ours[section][key] != theirs[section][key])
 
 
-def _measured(config: RunConfig, alike: list[Run]) -> Measured | None:
-    if not alike:
-        return None
+def _measured(config: RunConfig, alike: list[Run], lengths: Lengths) -> Measured:
+    timed: list[tuple[Run, float]] = []
+    for run in alike:
+        if run.config.model.dtype == config.model.dtype:
+            timed += [(run, took.tokens_per_second) for took in run.log() if took.stage == "rollouts" and took.tokens_per_second]
     latest = alike[0]
-    lengths = _lengths_of(latest)
-    timed = [(run, rate) for run in alike if run.config.model.dtype == config.model.dtype for rate in _rates(run)]
-    device = str((timed[0][0] if timed else latest).facts.get("device") or "an unnamed machine")
-    rates = [rate for run, rate in timed if run.facts.get("device") == timed[0][0].facts.get("device")]
+    device = (timed[0][0] if timed else latest).facts.get("device")
+    rates = [rate for run, rate in timed if run.facts.get("device") == device]
     return Measured(
         run=latest.name,
-        device=device,
+        device=str(device or "an unnamed machine"),
         rollouts=len(lengths.answers),
         tokens_per_rollout=sum(lengths.answers) / len(lengths.answers),
         longest_prompt=max(lengths.prompts),
@@ -289,18 +278,9 @@ def _measured(config: RunConfig, alike: list[Run]) -> Measured | None:
     )
 
 
-def _rates(run: Run) -> list[float]:
-    """Tokens a second of every time that the run's rollouts were sampled."""
-    return [took.tokens_per_second for took in run.log() if took.stage == "rollouts" and took.tokens_per_second]
-
-
-def _lengths_of(run: Run) -> Lengths:
-    return _lengths(run.path, run.digest("rollouts"))
-
-
 @lru_cache(maxsize=8)
 def _lengths(path: Path, digest: str) -> Lengths:
-    """Read once for each state of a run: the digest is of its files."""
+    """Lengths of a run's rollouts, read once for each ``digest`` of their files."""
     rollouts = Run.open(path).rollouts()
     if not rollouts:
         raise StoreError(f"run {path} has no rollouts: add --redo rollouts")
@@ -309,25 +289,21 @@ def _lengths(path: Path, digest: str) -> Lengths:
     return Lengths(tuple(prompts.values()), answers, tuple(rollout.finish == "length" for rollout in rollouts))
 
 
-def in_words(quantity: Quantity) -> tuple[str, str]:
-    """The bound and the expectation as text; empty where there is none."""
-
-    def one(value: float | int) -> str:
-        return _written(value, quantity.unit)
-
-    bound = "" if quantity.bound is None else one(quantity.bound)
-    if quantity.low is None or quantity.high is None:
+def bound_and_expectation(quantity: Quantity) -> tuple[str, str]:
+    """The bound and the expected range as text; empty where there is none."""
+    values = (quantity.bound, quantity.low, quantity.high)
+    bound, low, high = ("" if value is None else _written(value, quantity.unit) for value in values)
+    if not low or not high:
         return bound, ""
-    low, high = one(quantity.low), one(quantity.high)
     return bound, low if low == high else f"{low} to {high}"
 
 
 def _written(value: float | int, unit: str) -> str:
-    """A number with its unit, in three figures where exactness would mislead."""
+    """A number with its unit, rounded where exactness would mislead."""
     if unit == "seconds":
-        return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+        if value < 120:
+            return f"{value:.0f} s"
+        return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
     if unit == "bytes":
         return f"{value / 1e6:.1f} MB" if value < 1e9 else f"{value / 1e9:.1f} GB"
-    if unit == "FLOP":
-        return f"{value:.2e}"
-    return f"{value:,.0f}"
+    return f"{value:.2e}" if unit == "FLOP" else f"{value:,.0f}"

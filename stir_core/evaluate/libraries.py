@@ -1,4 +1,4 @@
-"""Libraries to steer with, made from one run: the control basis and its controls. Reads the run, runs no model."""
+"""Libraries to steer with: the control basis of a run and its controls. Reads the run, runs no model."""
 
 from collections.abc import Callable
 from functools import cache

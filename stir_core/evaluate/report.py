@@ -1,18 +1,20 @@
-"""What an evaluation found: answers -> figures with intervals, and figures -> Markdown. Pure: no model, no files."""
+"""Answers of an evaluation -> figures with intervals -> Markdown. Pure: no model, no files."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from statistics import mean
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import permutation_test
 from tabulate import tabulate
 
 from stir_core.evaluate.degeneration import compressed, repeated
-from stir_core.evaluate.statistics import Interval, bootstrap_mean, holm, mcnemar, wilson
-from stir_core.findings import Answer, Comparison, Estimate, EvaluationReport, EvaluationSpec, MethodReport
+from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar, wilson
+from stir_core.findings import Answer, Comparison, EvaluationReport, EvaluationSpec, MethodReport
 
 Describe = Callable[[str], tuple[str, str]]
-"""Method name -> what it is, and its source."""
+"""Method name -> what it does in one line, and its source."""
 
 
 def evaluation_report(spec: EvaluationSpec, problems: list[str], answers: dict[str, list[Answer]], describe: Describe) -> EvaluationReport:
@@ -20,31 +22,26 @@ def evaluation_report(spec: EvaluationSpec, problems: list[str], answers: dict[s
 
     Args:
         problems: problem ids, in order.
-        answers: settled answers by method.
+        answers: graded answers by method.
     """
-    by_method = {name: _by_problem(found) for name, found in answers.items()}
-    whole = [problem for problem in problems if by_method and all(problem in found for found in by_method.values())]
-    reports = {name: _method(name, [found[problem] for problem in whole], describe) for name, found in by_method.items()} if whole else {}
-    base = by_method.get(spec.baseline)
-    if base is not None and whole:
-        compared = {
-            name: _compare(spec, whole, [base[p] for p in whole], [found[p] for p in whole], name)
-            for name, found in by_method.items()
-            if name != spec.baseline
-        }
-        adjusted = holm({name: each.p for name, each in compared.items()})
-        for name, each in compared.items():
-            versus = each.replaced(p_holm=adjusted[name])
-            reports[name] = reports[name].replaced(versus=versus)
+    by_problem = {name: _by_problem(own) for name, own in answers.items()}
+    whole = [problem for problem in problems if by_problem and all(problem in own for own in by_problem.values())]
+    groups = {name: [own[problem] for problem in whole] for name, own in by_problem.items()} if whole else {}
+    reports = {name: _method(name, own, describe) for name, own in groups.items()}
+    if base := groups.get(spec.baseline):
+        compared = {name: _compare(spec, whole, base, own, name) for name, own in groups.items() if name != spec.baseline}
+        adjusted = holm({name: versus.p for name, versus in compared.items()})
+        for name, versus in compared.items():
+            reports[name] = reports[name].replaced(versus=versus.replaced(p_holm=adjusted[name]))
     complete = len(whole) == spec.n and all(name in reports for name in spec.methods)
     return EvaluationReport(spec=spec, complete=complete, problems=len(whole), methods=tuple(reports.values()))
 
 
 def _by_problem(answers: list[Answer]) -> dict[str, list[Answer]]:
-    found: dict[str, list[Answer]] = {}
+    groups: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
-        found.setdefault(answer.problem_id, []).append(answer)
-    return found
+        groups[answer.problem_id].append(answer)
+    return groups
 
 
 def _right(answer: Answer) -> bool:
@@ -66,7 +63,7 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
         source=source,
         answers=len(flat),
         right=right,
-        accuracy=_estimate(accuracy),
+        accuracy=accuracy,
         interval="Wilson 95 %" if once else "95 % percentile bootstrap over problems",
         unfinished=sum(answer.verdict is not None and not answer.verdict.finished for answer in flat),
         committed=mean(answer.tokens_used for answer in flat),
@@ -85,8 +82,7 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
 
 def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]], own: list[list[Answer]], name: str) -> Comparison:
     gaps = _gaps(base, own, _right)
-    once = all(len(group) == 1 for group in (*base, *own))
-    if once:
+    if all(len(group) == 1 for group in (*base, *own)):
         p, test = mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum())), "exact McNemar"
     else:
         p, test = _sign_flips(gaps, spec.seed), "sign-flip permutation over problems"
@@ -95,40 +91,35 @@ def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]]
         won=tuple(problem for problem, gap in zip(problems, gaps, strict=True) if gap > 0),
         lost=tuple(problem for problem, gap in zip(problems, gaps, strict=True) if gap < 0),
         tied=int((gaps == 0).sum()),
-        difference=_bootstrap(gaps, spec.seed, f"{name} accuracy"),
+        difference=bootstrap_mean(gaps, seed=spec.seed, name=f"{name} accuracy"),
         p=p,
         test=test,
         p_holm=p,
-        tokens=_bootstrap(_gaps(base, own, lambda a: a.decoded), spec.seed, f"{name} tokens"),
-        committed=_bootstrap(_gaps(base, own, lambda a: a.tokens_used), spec.seed, f"{name} committed"),
+        tokens=bootstrap_mean(_gaps(base, own, lambda a: a.decoded), seed=spec.seed, name=f"{name} tokens"),
+        committed=bootstrap_mean(_gaps(base, own, lambda a: a.tokens_used), seed=spec.seed, name=f"{name} committed"),
     )
 
 
-def _gaps(base: list[list[Answer]], own: list[list[Answer]], of: Callable[[Answer], float]) -> np.ndarray:
+def _gaps(base: list[list[Answer]], own: list[list[Answer]], of: Callable[[Answer], float]) -> Float[np.ndarray, "problems"]:
     """Mean over a problem's answers, method minus baseline, problem by problem."""
     return np.array([mean(map(of, theirs)) - mean(map(of, ours)) for ours, theirs in zip(base, own, strict=True)], float)
 
 
-def _sign_flips(gaps: np.ndarray, seed: int) -> float:
+def _sign_flips(gaps: Float[np.ndarray, "problems"], seed: int) -> float:
     if not gaps.any():
         return 1.0
-    rng = np.random.default_rng(seed)
-    found = permutation_test(
-        (gaps, np.zeros_like(gaps)), lambda a, b: (a - b).mean(), permutation_type="samples", n_resamples=9999, rng=rng
+    test = permutation_test(
+        (gaps, np.zeros_like(gaps)),
+        lambda a, b: (a - b).mean(),
+        permutation_type="samples",
+        n_resamples=9999,
+        rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
-def _bootstrap(values: np.ndarray, seed: int, name: str) -> Estimate:
-    return _estimate(bootstrap_mean(values, seed=seed, name=name))
-
-
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(value=interval.estimate, low=interval.low, high=interval.high)
-
-
-def markdown(report: EvaluationReport) -> str:
-    """The report as Markdown: what was compared, two tables, flips, and what to mind."""
+def evaluation_markdown(report: EvaluationReport) -> str:
+    """The report as Markdown: settings, warnings, a table of accuracies, a table of costs, and notes on how to read them."""
     spec = report.spec
     levels = f" ({', '.join(spec.levels)})" if spec.levels else ""
     identity = spec.model
@@ -154,70 +145,41 @@ def _accuracy_table(report: EvaluationReport) -> str:
     heads = ("method", "right", "accuracy [95 %]", "won / lost", "difference [95 %]", "p", "p (Holm)", "unfinished")
     rows = []
     for method in report.methods:
-        versus = method.versus
-        gap = (
-            [f"{len(versus.won)} / {len(versus.lost)}", _percent(versus.difference, sign=True), _p(versus.p), _p(versus.p_holm)]
-            if versus
-            else ["", "", "", ""]
-        )
-        rows.append([f"`{method.name}`", f"{method.right}/{method.answers}", _percent(method.accuracy), *gap, method.unfinished])
+        gap = [""] * 4
+        if versus := method.versus:
+            gap = [f"{len(versus.won)} / {len(versus.lost)}", f"{versus.difference:+.1%}", _p(versus.p), _p(versus.p_holm)]
+        rows.append([f"`{method.name}`", f"{method.right}/{method.answers}", f"{method.accuracy:.1%}", *gap, method.unfinished])
     return tabulate(rows, heads, "github", disable_numparse=True)
 
 
 def _cost_table(report: EvaluationReport) -> str:
-    heads = (
-        "method",
-        "committed",
-        "probe",
-        "decoded",
-        "decoded vs baseline [95 %]",
-        "forward",
-        "GFLOPs",
-        "seconds",
-        "2-gram rep.",
-        "3-gram rep.",
-        "zlib",
-    )
+    heads = ["method", "committed", "probe", "decoded", "decoded vs baseline [95 %]", "forward", "GFLOPs", "seconds"]
+    heads += ["2-gram rep.", "3-gram rep.", "zlib"]
     rows = []
     for method in report.methods:
-        versus = (
-            f"{method.versus.tokens.value:+.1f} [{method.versus.tokens.low:+.1f}, {method.versus.tokens.high:+.1f}]"
-            if method.versus
-            else ""
-        )
+        versus = f"{method.versus.tokens:+.1f}" if method.versus else ""
         seconds = f"{method.seconds:.2f}" if method.seconds is not None else "-"
-        cells = [
-            f"`{method.name}`",
-            f"{method.committed:.1f}",
-            f"{method.probe:.1f}",
-            f"{method.total:.1f}",
-            versus,
-            f"{method.forward:.1f}",
-        ]
-        cells += [f"{method.flops / 1e9:.1f}", seconds, f"{method.repeated_2:.3f}", f"{method.repeated_3:.3f}", f"{method.zlib_ratio:.3f}"]
-        rows.append(cells)
+        cells = [f"`{method.name}`", f"{method.committed:.1f}", f"{method.probe:.1f}", f"{method.total:.1f}", versus]
+        cells += [f"{method.forward:.1f}", f"{method.flops / 1e9:.1f}", seconds]
+        rows.append([*cells, f"{method.repeated_2:.3f}", f"{method.repeated_3:.3f}", f"{method.zlib_ratio:.3f}"])
     return tabulate(rows, heads, "github", disable_numparse=True)
 
 
 def _notes(report: EvaluationReport) -> list[str]:
     spec = report.spec
-    tests = sorted({method.versus.test for method in report.methods if method.versus})
+    tests = ", ".join(sorted({method.versus.test for method in report.methods if method.versus})) or "none"
     lines = [
-        "Means an answer. decoded = committed + probe tokens, those that were both counted once; forward = every token position run, "
-        f"prompts and unsteered passes included; seconds = wall-clock of the batch ({spec.rows} rows) shared out, so it depends on the "
-        f"machine. Differences are against `{spec.baseline}`, paired by problem; intervals: Wilson for accuracies (bootstrap over problems "
-        f"for several seeds), percentile bootstrap over problems for differences; p: {', '.join(tests) or 'none'}, Holm over the methods.",
+        "Figures are means over answers. decoded = committed + probe tokens, counted once where a token was both; forward = all token "
+        f"positions run, prompts and unsteered passes included; seconds = wall-clock time of the batch ({spec.rows} rows) divided among "
+        f"its answers, so it depends on the machine. Differences are against `{spec.baseline}`, paired by problem; intervals: Wilson for "
+        f"accuracies (bootstrap over problems for several seeds), percentile bootstrap over problems for differences; p: {tests}, "
+        "Holm over the methods.",
     ]
     if spec.same_words:
         lines.append(f"{spec.same_words} problems repeat a mined one but for its numbers; they count as other problems.")
     if spec.environment:
         lines.append("Made with " + ", ".join(f"{key} {value}" for key, value in spec.environment.items()) + ".")
     return lines
-
-
-def _percent(estimate: Estimate, *, sign: bool = False) -> str:
-    form = "+.1f" if sign else ".1f"
-    return f"{100 * estimate.value:{form}} % [{100 * estimate.low:{form}}, {100 * estimate.high:{form}}]"
 
 
 def _p(value: float) -> str:

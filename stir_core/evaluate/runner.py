@@ -1,4 +1,4 @@
-"""Paired evaluation: every method answers the same problems with the same budget, each answer kept as soon as it is settled."""
+"""Paired evaluation: every method answers the same problems with the same budget. Each answer is graded and kept as soon as it ends."""
 
 import time
 from collections import Counter
@@ -9,10 +9,10 @@ from typing import Any
 from stir_core.config import TaskConfig, digest_of, with_changes
 from stir_core.errors import DataError
 from stir_core.evaluate.decoders.base import Bench, Question
-from stir_core.evaluate.decoders.registry import DECODERS, Method, method, methods
+from stir_core.evaluate.decoders.registry import DECODERS, method, methods
 from stir_core.evaluate.libraries import libraries_of
-from stir_core.evaluate.report import evaluation_report, markdown
-from stir_core.findings import Answer, EvaluationReport, EvaluationSpec, Leak
+from stir_core.evaluate.report import evaluation_markdown, evaluation_report
+from stir_core.findings import Answer, EvaluationReport, EvaluationSpec
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
@@ -26,13 +26,13 @@ from stir_core.tasks import Grader, asks_for_box, load_problems, task_spec
 from stir_core.tasks.overlap import find_overlaps
 
 CHUNK = 4
-"""Batches that one method answers before the next method has its turn, so that an interrupted evaluation is still paired."""
+"""Batches that one method answers before it is the next one's turn, so that an interrupted evaluation is still paired."""
 
 
 def settle(
     run: Run, identity: ModelIdentity, request: EvaluationRequest, *, command: str | None, environment: dict[str, str]
 ) -> tuple[EvaluationSpec, list[Problem]]:
-    """Everything that an evaluation depends on, and its problems.
+    """Resolve a request against a run: everything that the evaluation depends on, and its problems.
 
     Raises:
         ConfigError: an unknown method.
@@ -45,7 +45,7 @@ def settle(
     task = task_spec(request.task or config.task.name)
     levels = request.levels if request.levels is not None else config.task.levels if own else ()
     problems = list(load_problems(task.name, request.split, n=request.n, seed=config.seed, levels=levels))
-    names = [made.name for made in methods([request.baseline, *request.methods])]
+    names = [each.name for each in methods([request.baseline, *request.methods])]
     leakage = find_overlaps(run.problems(), problems)
     if leakage.overlaps and not request.allow_leak:
         first = leakage.overlaps[0]
@@ -61,9 +61,8 @@ def settle(
         "methods": tuple(names),
         "baseline": method(request.baseline).name,
         "template": request.template or (config.task.template if own else "auto"),
+        "max_new_tokens": config.decode.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens,
     }
-    if request.max_new_tokens is None:
-        settled["max_new_tokens"] = config.decode.max_new_tokens
     spec = EvaluationSpec(
         **settled,
         system=config.task.system,
@@ -75,7 +74,7 @@ def settle(
         curated=library_digest(curated_library(run, Curation.open(run))) if any("library=curated" in name for name in names) else None,
         model=identity,
         seed=config.seed,
-        leaks=tuple(Leak(**overlap._asdict()) for overlap in leakage.overlaps),
+        leaks=leakage.overlaps,
         same_words=leakage.same_words,
         command=command,
         environment=environment,
@@ -91,93 +90,88 @@ def evaluate(
     *,
     report: OnProgress = lambda progress: None,
 ) -> tuple[EvaluationReport, Path]:
-    """Answer what is missing, settle and keep it, and write the report.
+    """Decode, grade and keep the answers that are missing, and write the report.
 
     Methods that were evaluated under this label before stay in the report.
 
     Returns:
-        The report and the folder that it lies in.
+        The report and its folder.
 
     Raises:
         StoreError: the label holds an evaluation with other settings.
     """
-    folder, bench = EvaluationFolder(run, spec.label), bench_for(run, model, spec)
-    for made in methods(list(spec.methods)):
-        made.decoder.check(bench, made.parameters)
+    folder, config = EvaluationFolder(run, spec.label), run.config
+    decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
+    sampling = config.rollouts.temperature, config.rollouts.top_p
+    bench = Bench(model, Settings.of(config, decode, spec.rows), config.gate, libraries_of(run), sampling)
+    for each in methods(list(spec.methods)):
+        each.decoder.check(bench, each.parameters)
     if not spec.fresh and folder.begun:
         spec = _joined(folder.spec(), spec)
     folder.begin(spec, problems)
-    task = TaskConfig(name=spec.task, template=spec.template, system=spec.system)
+    task, boxed = TaskConfig(name=spec.task, template=spec.template, system=spec.system), asks_for_box(spec.template)
     prompts = {problem.id: prompt_ids(model, problem, task, room=spec.max_new_tokens) for problem in problems}
-    asked = {name: _questions(method(name), problems, prompts, spec.seeds, spec.template) for name in spec.methods}
-    known = {name: {(answer.problem_id, answer.seed) for answer in folder.answers(name)} for name in spec.methods}
-    total, tokens = sum(map(len, asked.values())), 0
-    done = sum((q.problem.id, q.seed) in known[name] for name, questions in asked.items() for q in questions)
     by_id = {problem.id: problem for problem in problems}
+    missing: dict[str, list[Question]] = {}
+    total = 0
+    for name in spec.methods:
+        known = {(answer.problem_id, answer.seed) for answer in folder.answers(name)}
+        pairs = [(problem, seed) for problem in problems for seed in range(_seeds(name, spec))]
+        missing[name] = [Question(p, prompts[p.id], seed, boxed) for p, seed in pairs if (p.id, seed) not in known]
+        total += len(pairs)
+    done, tokens = total - sum(map(len, missing.values())), 0
     try:
         with Grader() as grader:
-            for name, questions in _turns(asked, known, spec.rows * CHUNK):
+            for name, questions in _turns(missing, spec.rows * CHUNK):
                 unit = f"answers ({name.partition(':')[0]})"
                 report(Progress("eval", done, total, unit, tokens))
                 for answer in _timed(method(name).answer(bench, questions)):
-                    problem = by_id[answer.problem_id]
-                    verdict = grader.judge(problem, answer.text)
+                    verdict = grader.judge(by_id[answer.problem_id], answer.text)
                     folder.append(answer.replaced(verdict=verdict))
                     done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
                     report(Progress("eval", done, total, unit, tokens))
-    finally:  # an interrupted evaluation leaves a report of what is whole
-        found = summarise(folder, spec, problems)
-        folder.write_report(found, markdown(found), complete=found.complete)
-    return found, folder.path
+    finally:  # an interrupted evaluation leaves a report of the problems that every method has answered
+        summary = summarise(folder, spec, problems)
+        folder.write_report(summary, evaluation_markdown(summary), complete=summary.complete)
+    return summary, folder.path
 
 
 def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
-    """An evaluation that is taken up again: its methods and commands, then the new ones."""
+    """The spec of an evaluation that is continued: its methods and commands, then the new ones."""
     commands = dict.fromkeys([*(known.command or "").splitlines(), *(spec.command or "").splitlines()])
     return spec.replaced(
         methods=tuple(dict.fromkeys((*known.methods, *spec.methods))),
         command="\n".join(commands) or None,
-        advantages=spec.advantages or known.advantages,  # methods that are asked for now need not be the ones that used them
+        advantages=spec.advantages or known.advantages,  # the methods asked for now need not be the ones that used them
         curated=spec.curated or known.curated,
     )
 
 
 def summarise(folder: EvaluationFolder, spec: EvaluationSpec, problems: list[Problem]) -> EvaluationReport:
-    """The report over what has been answered so far."""
+    """The report over the problems answered so far; a problem counts for a method when all its repetitions are there."""
     answers: dict[str, list[Answer]] = {}
     wanted = {problem.id for problem in problems}
     for name in spec.methods:
-        seeds = spec.seeds if method(name).decoder.by_chance else 1
-        answers[name] = [a for a in folder.answers(name) if a.problem_id in wanted and a.seed < seeds]
-        counts = Counter(answer.problem_id for answer in answers[name])
-        answers[name] = [answer for answer in answers[name] if counts[answer.problem_id] == seeds]
+        seeds = _seeds(name, spec)
+        own = [answer for answer in folder.answers(name) if answer.problem_id in wanted and answer.seed < seeds]
+        counts = Counter(answer.problem_id for answer in own)
+        answers[name] = [answer for answer in own if counts[answer.problem_id] == seeds]
     return evaluation_report(spec, [problem.id for problem in problems], answers, describe)
 
 
 def describe(name: str) -> tuple[str, str]:
-    """What a method is, and its source."""
+    """A method's decoder in one line, and its source."""
     decoder = DECODERS[name.partition(":")[0]]
     return decoder.about, decoder.source
 
 
-def bench_for(run: Run, model: LoadedModel, spec: EvaluationSpec) -> Bench:
-    """What the decoders of an evaluation share."""
-    config = run.config
-    decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
-    settings = Settings.of(config, decode, spec.rows)
-    return Bench(model, settings, config.gate, libraries_of(run), (config.rollouts.temperature, config.rollouts.top_p))
+def _seeds(name: str, spec: EvaluationSpec) -> int:
+    """Repetitions of a method: one where it is deterministic."""
+    return spec.seeds if method(name).decoder.by_chance else 1
 
 
-def _questions(asked: Method, problems: list[Problem], prompts: dict[str, list[int]], seeds: int, template: str) -> list[Question]:
-    """A method without chance answers each problem once, however many seeds there are."""
-    times = seeds if asked.decoder.by_chance else 1
-    boxed = asks_for_box(template)
-    return [Question(problem, prompts[problem.id], seed, boxed) for problem in problems for seed in range(times)]
-
-
-def _turns(asked: dict[str, list[Question]], known: dict[str, set[tuple[str, int]]], size: int) -> Iterator[tuple[str, list[Question]]]:
-    """What is missing, a piece of each method in turn."""
-    missing = {name: [q for q in questions if (q.problem.id, q.seed) not in known[name]] for name, questions in asked.items()}
+def _turns(missing: dict[str, list[Question]], size: int) -> Iterator[tuple[str, list[Question]]]:
+    """The unanswered questions in pieces of ``size``, one piece of each method in turn."""
     for start in range(0, max(map(len, missing.values()), default=0), size):
         for name, questions in missing.items():
             if piece := questions[start : start + size]:
@@ -185,7 +179,7 @@ def _turns(asked: dict[str, list[Question]], known: dict[str, set[tuple[str, int
 
 
 def _timed(answers: Iterator[Answer]) -> Iterator[Answer]:
-    """Share the wall-clock time out among the answers, so that it adds up; grading and writing are left out."""
+    """Divide the wall-clock time among the answers, so that it adds up; grading and writing are not counted."""
     started = time.monotonic()
     for answer in answers:
         yield answer.replaced(seconds=time.monotonic() - started)

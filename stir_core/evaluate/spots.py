@@ -1,4 +1,4 @@
-"""Where an action can be tried on what was recorded: held-out control points that retrieved it, and the answers it was mined from."""
+"""Recorded control points at which an action can be tried: held-out ones that retrieved it, and its own in its source rollouts."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,65 +11,62 @@ from stir_core.store.runs import Run
 def held_out_spots(entry: Entry, traces: Iterable[Trace]) -> list[Spot]:
     """Held-out steps that retrieved the entry: those that committed it first, then by cosine.
 
-    The tokens before a control point are the recorded ones; under ``ephemeral`` they were read unsteered then as they are now.
+    The tokens before a control point are read unsteered, as they were under ``ephemeral`` when they were recorded.
     """
-    found: list[Spot] = []
+    spots: list[Spot] = []
     for trace in traces:
         given: tuple[int, ...] = ()
         for step in trace.steps:
             seen = next((other for other in step.evidence.retrieved if other.entry_id == entry.id), None)
             if seen is not None:
-                found.append(
-                    Spot(
-                        kind="held-out",
-                        problem_id=trace.id,
-                        m=step.evidence.m,
-                        correct=trace.verdict.correct if trace.verdict else None,
-                        prompt_ids=trace.prompt_ids,
-                        given=given,
-                        following=step.token_ids,
-                        sim=seen.sim,
-                        alpha=step.decision.alpha if step.decision.chosen == entry.id else None,
-                    )
+                spot = Spot(
+                    kind="held-out",
+                    problem_id=trace.id,
+                    m=step.evidence.m,
+                    correct=trace.verdict.correct if trace.verdict else None,
+                    prompt_ids=trace.prompt_ids,
+                    given=given,
+                    following=step.token_ids,
+                    sim=seen.sim,
+                    alpha=step.decision.alpha if step.decision.chosen == entry.id else None,
                 )
+                spots.append(spot)
             given += step.token_ids
-    return sorted(found, key=lambda spot: (spot.alpha is None, -(spot.sim or 0.0)))
+    return sorted(spots, key=lambda spot: (spot.alpha is None, -(spot.sim or 0.0)))
 
 
 def source_spots(entry: Entry, rollouts: Mapping[tuple[str, int], Rollout]) -> list[Spot]:
-    """The rollouts that the action was mined from, at its own control point: wrong ones first, which it is meant for."""
-    found: list[Spot] = []
+    """The rollouts that the action was mined from, at its own control point: wrong ones, which it is meant for, first."""
+    spots: list[Spot] = []
     for k in (*entry.negatives, *entry.positives):
         rollout = rollouts.get((entry.problem_id, k))
         if rollout is None or len(rollout.boundaries) < entry.m:
             continue
-        start = rollout.boundaries[entry.m - 1]
-        stop = rollout.boundaries[entry.m] if len(rollout.boundaries) > entry.m else len(rollout.token_ids)
-        found.append(
-            Spot(
-                kind="rollout",
-                problem_id=entry.problem_id,
-                m=entry.m,
-                k=k,
-                correct=rollout.verdict.correct,
-                prompt_ids=rollout.prompt_ids,
-                given=rollout.token_ids[:start],
-                following=rollout.token_ids[start:stop],
-            )
+        start, stop = (*rollout.boundaries, len(rollout.token_ids))[entry.m - 1 : entry.m + 1]
+        spot = Spot(
+            kind="rollout",
+            problem_id=entry.problem_id,
+            m=entry.m,
+            k=k,
+            correct=rollout.verdict.correct,
+            prompt_ids=rollout.prompt_ids,
+            given=rollout.token_ids[:start],
+            following=rollout.token_ids[start:stop],
         )
-    return found
+        spots.append(spot)
+    return spots
 
 
-def places_of(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
-    """A corrective entry of a run with every place where it can be tried: held-out steps that retrieved it, then its own rollouts.
+def entry_with_spots(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
+    """A corrective entry of a run, with every spot where it can be tried: held-out steps that retrieved it, then its own rollouts.
 
     Raises:
         DataError: the run has no such entry, or it has no action.
     """
     entry = next((entry for entry in run.entries() if entry.id == entry_id), None)
     if entry is None or entry.action_row is None:
-        what = "has no action: it is a null entry" if entry else f"is no entry of {run.path}"
-        raise DataError(f'"{entry_id}" {what}; `stir show {run.name} --all` lists them')
+        problem = "has no action: it is a null entry" if entry else f"is no entry of {run.path}"
+        raise DataError(f'"{entry_id}" {problem}; `stir show {run.name} --all` lists them')
     spots = held_out_spots(entry, run.traces()) if run.finished("steered") else []
     return entry, spots + source_spots(entry, {(rollout.problem_id, rollout.k): rollout for rollout in run.rollouts()})
 
@@ -78,7 +75,7 @@ def spot_named(spots: list[Spot], name: str | None, entry: Entry) -> Spot:
     """The spot of that name, or the first.
 
     Raises:
-        DataError: no such spot, with some that there are.
+        DataError: no such spot; the message names some.
     """
     if not spots:
         raise DataError(f"{entry.id} was retrieved at no held-out step and its rollouts are not recorded: there is nowhere to try it")

@@ -1,28 +1,16 @@
-"""Intervals and tests for paired answers. Pure numbers: no model, no files, no text.
+"""95 % intervals and tests for paired answers. Pure numbers: no model, no files, no text."""
 
-Every interval names its method and level, and every p-value its test, so that a reader can compute it again.
-"""
-
-from typing import NamedTuple
+from itertools import accumulate
 
 import numpy as np
+from jaxtyping import Real
 
+from stir_core.findings import Estimate
 from stir_core.seeding import generator_for
 
 
-class Interval(NamedTuple):
-    """An estimate with a confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def wilson(right: int, n: int, *, level: float = 0.95) -> Interval:
-    """Wilson's score interval for a proportion (Wilson 1927).
+def wilson(right: int, n: int) -> Estimate:
+    """A proportion with Wilson's score interval (Wilson 1927).
 
     Raises:
         ValueError: no trials, or more successes than trials.
@@ -31,20 +19,23 @@ def wilson(right: int, n: int, *, level: float = 0.95) -> Interval:
         raise ValueError(f"{right} right of {n}: a proportion needs at least one trial and no more successes than trials")
     from scipy.stats import binomtest  # costs most of a second to import, which a page must not
 
-    found = binomtest(right, n).proportion_ci(level, method="wilson")
-    return Interval(right / n, float(found.low), float(found.high))
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return Estimate(value=right / n, low=float(interval.low), high=float(interval.high))
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """Exact two-sided McNemar p-value: a fair coin over the problems that the two methods disagree on."""
+    """Exact two-sided McNemar p-value (McNemar 1947): a binomial test over the problems that one of two methods got right."""
     from scipy.stats import binomtest
 
     n = won + lost
     return 1.0 if n == 0 else float(binomtest(won, n, 0.5).pvalue)
 
 
-def bootstrap_mean(values: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0, name: str = "") -> Interval:
-    """Mean with a percentile bootstrap interval over the values (one for each problem).
+def bootstrap_mean(values: Real[np.ndarray, "n"], *, draws: int = 10_000, seed: int = 0, name: str = "") -> Estimate:
+    """Mean with a percentile bootstrap interval (Efron 1979) over the values, one for each problem.
+
+    Args:
+        name: names the random stream of the draws.
 
     Raises:
         ValueError: no values, or one that is not finite.
@@ -56,15 +47,13 @@ def bootstrap_mean(values: np.ndarray, *, level: float = 0.95, draws: int = 10_0
     means = np.concatenate(
         [values[rng.integers(0, len(values), (min(500, draws - at), len(values)))].mean(1) for at in range(0, draws, 500)]
     )
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    low, high = np.quantile(means, [0.5 - 0.95 / 2, 0.5 + 0.95 / 2])
+    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
     """Holm's step-down adjusted p-values (Holm 1979), by name."""
-    adjusted: dict[str, float] = {}
-    highest = 0.0
-    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
-        adjusted[name] = highest
+    order = sorted(p_values, key=lambda name: p_values[name])
+    scaled = [min(1.0, (len(order) - rank) * p_values[name]) for rank, name in enumerate(order)]
+    adjusted = dict(zip(order, accumulate(scaled, max), strict=True))
     return {name: adjusted[name] for name in p_values}

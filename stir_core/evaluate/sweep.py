@@ -1,8 +1,8 @@
-"""Hyper-parameter sweeps on a validation split: what a changed gate would do is read off recorded evidence as far as it reaches.
+"""Hyper-parameter sweeps on a validation split. Recorded evidence is decided again under each gate, and decoded on only where it must be.
 
-Between two points that differ in the gate alone, an answer is the same up to the first step at which the gate decides otherwise: only from
-there on is anything decoded. Points that differ in the library (mining, basis) share their rollouts. Validation figures of the chosen
-point are the best of many and therefore flatter it; the test split is looked at once, afterwards.
+Between two points that differ in the gate alone, an answer is the same up to the first step at which the gate decides otherwise: decoding
+starts there. Points that differ in the library (mining, basis) share their rollouts. The chosen point is the best of many, so its
+validation figures flatter it; the test split is used once, afterwards.
 """
 
 import itertools
@@ -24,17 +24,17 @@ from stir_core.intervene.memory import Memory
 from stir_core.intervene.replay import ANSWERABLE, decide_again
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
-from stir_core.records import Decision, OnProgress, Problem, Progress, Record, StepEvidence, StepTrace, Trace, TraceEvent
+from stir_core.records import OnProgress, Problem, Progress, Record, StepTrace, Trace, finished_traces
 from stir_core.store.jsonl import append_records, read_appended
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader
 
 SWEPT = ("mining", "basis", "gate")
-"""Sections whose keys can be swept; a change in another one is another experiment, with rollouts of its own."""
+"""Sections whose keys can be swept; a change in another section is another experiment, with its own rollouts."""
 
 
 class SweepConfig(Section):
-    """One sweep: a base experiment, and the values that are tried."""
+    """One sweep: a base experiment, and the values to try."""
 
     base: str
     """Experiment file (TOML) that the grid changes, relative to the sweep's own."""
@@ -43,11 +43,11 @@ class SweepConfig(Section):
     objective: Literal["accuracy", "tokens"] = "accuracy"
     """Choose by most right answers (ties: fewest decoded tokens), or by fewest decoded tokens where no fewer are right than vanilla."""
     grid: dict[str, tuple[Any, ...]]
-    """Config key, e.g. ``"gate.k_scale"``, -> the values that are tried; every combination is a point."""
+    """Config key, e.g. ``"gate.k_scale"``, -> the values to try; every combination is a point."""
 
 
 class SweepPoint(Record):
-    """One combination of the grid, and what it did on the validation problems."""
+    """One combination of the grid, and its results on the validation problems."""
 
     changes: dict[str, Any]
     problems: int
@@ -58,7 +58,7 @@ class SweepPoint(Record):
     commits: float
     unfinished: int
     reused: int
-    """Answers taken whole from recorded evidence: the model was not run for them."""
+    """Answers that follow from recorded evidence alone, without the model."""
     decoded: int
     """Tokens decoded for this point."""
     chosen: bool = False
@@ -75,21 +75,21 @@ class SweepReport(Record):
 
 
 class Replay(NamedTuple):
-    """How far a recorded answer holds under another gate."""
+    """The part of a recorded answer that stays the same under another gate."""
 
     steps: tuple[StepTrace, ...]
-    """The steps that stay as they are, with what the other gate decides at them."""
+    """The steps that stay the same, with the other gate's decisions."""
     given: tuple[int, ...]
     """Their tokens."""
     whole: bool
-    """Nothing changes: the answer is the recorded one."""
+    """Whether the whole answer stays the same."""
 
 
 def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -> Replay | None:
     """Decide a recorded answer again under another gate, without a model.
 
     Returns:
-        How far it holds; ``None`` when the two gates differ in more than the decision, so that the evidence does not carry over.
+        The part that stays the same; ``None`` when the gates differ in more than the decision, so that the evidence cannot be used.
     """
     free = ("decision", "strength") if gate.preview_scale == recorded.preview_scale == "unit" else ("decision",)
     if any(getattr(gate, key) != getattr(recorded, key) and reach not in free for key, reach in ANSWERABLE.items()):
@@ -100,18 +100,14 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
         decision = again.decision
         if decision is None or (decision.chosen, decision.alpha) != (step.decision.chosen, step.decision.alpha):
             break
-        kept.append(_as_decided(step, again.evidence, decision))
+        # where the other gate retrieves nothing, it previews nothing either
+        previewed = {} if again.evidence.retrieved else {"probe_tokens": 0, "reused_tokens": 0}
+        kept.append(step.replaced(evidence=again.evidence, decision=decision, **previewed))
     given = tuple(token for step in kept for token in step.token_ids)
     return Replay(tuple(kept), given, len(kept) == len(trace.steps))
 
 
-def _as_decided(step: StepTrace, evidence: StepEvidence, decision: Decision) -> StepTrace:
-    """The step as the other gate records it: where it retrieves nothing any more, nothing is previewed either."""
-    previewed = {} if evidence.retrieved else {"probe_tokens": 0, "reused_tokens": 0}
-    return step.replaced(evidence=evidence, decision=decision, **previewed)
-
-
-def points_of(sweep: SweepConfig) -> list[dict[str, Any]]:
+def grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
     """Every combination of the grid, in the order of its keys and values."""
     return [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
 
@@ -136,8 +132,8 @@ def changed(base: RunConfig, changes: dict[str, Any]) -> RunConfig:
     return config_from(data)
 
 
-class Point(NamedTuple):
-    """One point of the grid, to be measured: its values, the config that they make, and a run with its basis."""
+class GridPoint(NamedTuple):
+    """One point of the grid before it is measured: its values, the config with them, and a run with its basis."""
 
     changes: dict[str, Any]
     config: RunConfig
@@ -146,14 +142,14 @@ class Point(NamedTuple):
 
 def sweep_points(
     model: LoadedModel,
-    points: list[Point],
+    points: list[GridPoint],
     problems: list[Problem],
     out: Path,
     *,
     rows: int = 16,
     report: OnProgress = lambda progress: None,
 ) -> list[tuple[SweepPoint, list[Trace]]]:
-    """Answer the validation problems at every point, vanilla first; answers that are there are not made again.
+    """Answer the validation problems at every point, vanilla first; answers on disk are not decoded again.
 
     Args:
         points: with finished bases.
@@ -162,11 +158,11 @@ def sweep_points(
     """
     out.mkdir(parents=True, exist_ok=True)
     first = points[0].config
-    vanilla = Point({"method": "vanilla"}, with_changes(first, gate={"variant": "no_memory"}), points[0].run)
+    vanilla = GridPoint({"method": "vanilla"}, with_changes(first, gate={"variant": "no_memory"}), points[0].run)
     recorded: dict[str, list[tuple[GateConfig, dict[str, Trace]]]] = {}
-    found: list[tuple[SweepPoint, list[Trace]]] = []
-    total, done = (len(points) + 1) * len(problems), 0
-    tokens = 0
+    results: list[tuple[SweepPoint, list[Trace]]] = []
+    by_id = {problem.id: problem for problem in problems}
+    total, done, tokens = (len(points) + 1) * len(problems), 0, 0
     with Grader() as grader:
         for point in (vanilla, *points):
             library = "vanilla" if point is vanilla else point.run.digest("basis")
@@ -175,21 +171,20 @@ def sweep_points(
             reused = decoded = 0
             for trace, own in _answers(model, point, problems, known, recorded.get(library, []), rows, vanilla=point is vanilla):
                 reused, decoded = reused + (own == 0), decoded + own
-                problem = next(problem for problem in problems if problem.id == trace.id)
-                verdict = grader.judge(problem, trace.text)
+                verdict = grader.judge(by_id[trace.id], trace.text)
                 known[trace.id] = trace.replaced(verdict=verdict)
                 append_records(file, [known[trace.id]])
                 report(Progress("sweep", done + len(known), total, "answers", tokens + decoded))
             traces = [known[problem.id] for problem in problems]
             recorded.setdefault(library, []).append((point.config.gate, known))
             done, tokens = done + len(problems), tokens + decoded
-            found.append((_summed(point, traces, reused, decoded), traces))
-    return found
+            results.append((_summed(point, traces, reused, decoded), traces))
+    return results
 
 
 def _answers(
     model: LoadedModel,
-    point: Point,
+    point: GridPoint,
     problems: list[Problem],
     known: dict[str, Trace],
     recorded: list[tuple[GateConfig, dict[str, Trace]]],
@@ -197,12 +192,11 @@ def _answers(
     *,
     vanilla: bool,
 ) -> Iterator[tuple[Trace, int]]:
-    """The missing answers of a point, each with the tokens that were decoded for it."""
+    """The missing answers of a point, each with the number of tokens decoded for it."""
     config = point.config
     library = point.run.library()
     memory = None if vanilla or not library.entries else Memory(*library, point.run.key_space())
-    decode = with_changes(config.decode, temperature=0.0)
-    settings = Settings.of(config, decode, rows)
+    settings = Settings.of(config, with_changes(config.decode, temperature=0.0), rows)
     jobs: list[Job] = []
     begun: list[tuple[Trace, Replay] | None] = []
     for problem in (problem for problem in problems if problem.id not in known):
@@ -211,15 +205,13 @@ def _answers(
             trace, held = longest
             yield _with_steps(trace, held.steps), 0
             continue
-        prompt = prompt_ids(model, problem, config.task, room=decode.max_new_tokens)
+        prompt = prompt_ids(model, problem, config.task, room=config.decode.max_new_tokens)
         jobs.append(Job(problem.id, prompt, config.gate, memory, longest[1].given if longest else ()))
         begun.append(longest)
-    for event in steer(model, jobs, settings):
-        if isinstance(event, TraceEvent):
-            start = begun[event.row]
-            steps = (*(start[1].steps if start else ()), *event.trace.steps)
-            fresh = event.trace.tokens_used - event.trace.given + event.trace.probe_tokens
-            yield _with_steps(event.trace, steps).replaced(given=0), fresh
+    for row, trace in finished_traces(steer(model, jobs, settings)):
+        start = begun[row]
+        steps = (*(start[1].steps if start else ()), *trace.steps)
+        yield _with_steps(trace, steps).replaced(given=0), trace.tokens_used - trace.given + trace.probe_tokens
 
 
 def _with_steps(trace: Trace, steps: tuple[StepTrace, ...]) -> Trace:
@@ -230,22 +222,21 @@ def _with_steps(trace: Trace, steps: tuple[StepTrace, ...]) -> Trace:
 def _longest(
     problem_id: str, recorded: list[tuple[GateConfig, dict[str, Trace]]], gate: GateConfig, seed: int
 ) -> tuple[Trace, Replay] | None:
-    """The recorded answer that holds longest under this gate, if any holds for a step."""
-    held = [
-        (traces[problem_id], replay(traces[problem_id], theirs, gate, seed=seed)) for theirs, traces in recorded if problem_id in traces
-    ]
-    usable = [(trace, found) for trace, found in held if found is not None and found.steps]
+    """The recorded answer with the longest part that stays the same under this gate, if there is one with a step."""
+    usable: list[tuple[Trace, Replay]] = []
+    for other, traces in recorded:
+        if (trace := traces.get(problem_id)) and (held := replay(trace, other, gate, seed=seed)) and held.steps:
+            usable.append((trace, held))
     return max(usable, key=lambda pair: (pair[1].whole, len(pair[1].given)), default=None)
 
 
-def _summed(point: Point, traces: list[Trace], reused: int, decoded: int) -> SweepPoint:
+def _summed(point: GridPoint, traces: list[Trace], reused: int, decoded: int) -> SweepPoint:
     right = sum(trace.verdict is not None and trace.verdict.correct for trace in traces)
-    interval = wilson(right, len(traces))
     return SweepPoint(
         changes=point.changes,
         problems=len(traces),
         right=right,
-        accuracy=Estimate(value=interval.estimate, low=interval.low, high=interval.high),
+        accuracy=wilson(right, len(traces)),
         committed=mean(trace.tokens_used for trace in traces),
         probe=mean(trace.probe_tokens for trace in traces),
         commits=mean(sum(step.decision.chosen is not None for step in trace.steps) for trace in traces),
@@ -266,15 +257,14 @@ def choose(points: list[SweepPoint], objective: str) -> list[SweepPoint]:
     return [vanilla, *(point.replaced(chosen=point is best) for point in others)]
 
 
-def markdown(report: SweepReport) -> str:
+def sweep_markdown(report: SweepReport) -> str:
     """The points as a table."""
     keys = list(dict.fromkeys(key for point in report.points for key in point.changes))
     heads = [*keys, "right", "accuracy [95 %]", "committed", "probe", "commits", "unfinished", "reused", ""]
     rows = []
     for point in report.points:
-        accuracy = f"{100 * point.accuracy.value:.1f} % [{100 * point.accuracy.low:.1f}, {100 * point.accuracy.high:.1f}]"
-        cells = [point.changes.get(key, "") for key in keys]
-        cells += [f"{point.right}/{point.problems}", accuracy, f"{point.committed:.1f}", f"{point.probe:.1f}", f"{point.commits:.2f}"]
+        cells = [*(point.changes.get(key, "") for key in keys), f"{point.right}/{point.problems}", f"{point.accuracy:.1%}"]
+        cells += [f"{point.committed:.1f}", f"{point.probe:.1f}", f"{point.commits:.2f}"]
         rows.append([*cells, point.unfinished, point.reused, "**chosen**" if point.chosen else ""])
     lines = [
         f"# Sweep of {report.base} on {report.split} ({report.n} problems)",

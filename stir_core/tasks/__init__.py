@@ -1,8 +1,8 @@
-"""Problems (synthetic and benchmark), prompts, segmenting into steps, and grading. Knows no model and writes no file."""
+"""Problems (synthetic and benchmark), prompts, segmentation into steps, and grading. Uses no model and writes no files."""
 
 from stir_core.tasks.catalogue import TaskSpec, register_task
-from stir_core.tasks.grading import Grader, grade
-from stir_core.tasks.prompts import TEMPLATES, asks_for_box, render, template_for
+from stir_core.tasks.grading import Grader
+from stir_core.tasks.prompts import TEMPLATES, asks_for_box, render
 from stir_core.tasks.registry import ROLES, load_problems, task_names, task_spec
 from stir_core.tasks.segment import StepScanner, boundaries, register_segmenter, split_steps
 
@@ -14,7 +14,6 @@ __all__ = [
     "TaskSpec",
     "asks_for_box",
     "boundaries",
-    "grade",
     "load_problems",
     "register_segmenter",
     "register_task",
@@ -22,5 +21,4 @@ __all__ = [
     "split_steps",
     "task_names",
     "task_spec",
-    "template_for",
 ]

@@ -1,9 +1,8 @@
 """The synthetic task ``arithmetic``: sums and one- or two-step word problems, small enough for a 135M-parameter chat model.
 
-The task is a fixed, finite set of problems: every operation with every choice of numbers in its range occurs exactly once
-a level, and its wording (name, objects, phrasing) is a function of that content. Nothing here depends on a seed, so a
-problem id means the same text everywhere; a seed only chooses which problems are drawn, and in which order (see
-:func:`stir_core.tasks.registry.load_problems`).
+The task is a fixed, finite set of problems: every operation with every choice of numbers in its range occurs exactly once in a level, and
+its wording (name, objects, phrasing) is a function of that content. Nothing here depends on a seed, so a problem id means the same text
+everywhere; a seed only determines which problems are drawn, and in which order (see :func:`stir_core.tasks.registry.load_problems`).
 
 Levels, from easy to moderate:
     ``sum_tiny``       two numbers from 2 to 9
@@ -18,7 +17,6 @@ numbers, commuting operands sorted, no names), so ``9 + 12`` as a sum, ``12 + 9`
 lie in the same split. Answers are exact, non-negative integers. The whole set is generated, never sampled.
 """
 
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from itertools import combinations, combinations_with_replacement, product
@@ -27,30 +25,31 @@ from typing import NamedTuple
 from stir_core.errors import DataError
 from stir_core.records import Problem
 from stir_core.seeding import generator_for
+from stir_core.tasks.rows import hashed
 from stir_core.tasks.stories import NAMES, STORIES, THINGS, Story
 
 LEVELS = ("sum_tiny", "sum_small", "sum_two_digit", "sum_three", "one_step", "two_step")
 SPLITS = ("train", "validation", "eval")
 _SUMS = {"sum_tiny": (range(2, 10), 0), "sum_small": (range(2, 21), 9), "sum_two_digit": (range(10, 60), 20)}
-"""Level -> the numbers added, and what the larger one lies above: no sum belongs to two levels."""
+"""Level -> range of the numbers, and a bound that the larger one exceeds, so that no sum belongs to two levels."""
 _UP_TO = {"train": 60, "validation": 75, "eval": 100}
 """Per cent of the hash range: 60 % train, 15 % validation, 25 % eval."""
 
 
 class Content(NamedTuple):
-    """What is asked, without its wording."""
+    """The content of a problem, without its wording."""
 
     canonical: str
     """The operation and its numbers, commuting operands sorted, e.g. ``"2+17-3"``; the split hashes this and nothing else."""
     stories: tuple[str, ...]
-    """Stories that can tell it; one of them does."""
+    """Stories that can word it; one is chosen."""
     numbers: tuple[int, ...]
     """Operands in the order in which the story names them."""
 
 
 def split_of(canonical: str) -> str:
     """The split that a canonical content belongs to, on every machine and for every seed."""
-    percent = int.from_bytes(hashlib.blake2b(canonical.encode(), digest_size=8).digest(), "big") % 100
+    percent = hashed(canonical) % 100
     return next(split for split in SPLITS if percent < _UP_TO[split])
 
 
@@ -105,7 +104,7 @@ def _two_step() -> Iterator[Content]:
 
 
 def _problem(level: str, content: Content, split: str) -> Problem:
-    """Word one content: everything that varies is drawn by its name, so the text never depends on a run's seed."""
+    """Word one content. Choices are drawn from a stream named by the content, so the text does not depend on a run's seed."""
     choose = generator_for(0, "arithmetic", level, content.canonical)
     key = content.stories[choose.integers(len(content.stories))]
     story: Story = STORIES[key]

@@ -1,6 +1,6 @@
-"""Which tasks there are, which splits they have and where their rows come from. Data only; nothing is read here."""
+"""The tasks, their splits, and where their rows come from. Data only; nothing is read here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ _MATH_LEVELS = tuple(f"Level {i}" for i in range(1, 6))
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What a user must know about a task before using it."""
+    """A task: its kind of answers, its splits and its source."""
 
     name: str
     kind: AnswerKind
@@ -35,61 +35,85 @@ class TaskSpec:
     levels: tuple[str, ...] = ()
     """Difficulty levels or question types that problems can be chosen by."""
     problems: Callable[[str], tuple[Problem, ...]] | None = None
-    """Makes the problems of a split; ``None``: they are read from where :data:`ORIGINS` says."""
+    """Makes the problems of a split; ``None``: they are read as :data:`SOURCES` says."""
+
+    def check_levels(self, levels: Iterable[str]) -> None:
+        """Refuse levels that the task does not have.
+
+        Raises:
+            DataError: no such level.
+        """
+        for level in levels:
+            if level not in self.levels:
+                known = f"take one of {', '.join(self.levels)}" if self.levels else "it has no levels, leave them out"
+                raise DataError(f"task {self.name} has no level {level!r}: {known}")
+
+    def check_mined(self) -> str:
+        """The split that rollouts are sampled on.
+
+        Raises:
+            DataError: the task is for evaluation only.
+        """
+        if self.mine_split is None:
+            raise DataError(
+                f"task {self.name} is for evaluation only (its one split is {self.eval_split}): "
+                f"mine on {self.mine_instead}, and evaluate the result on {self.name}"
+            )
+        return self.mine_split
 
 
-class Origin(NamedTuple):
-    """Where the rows of one split lie, and how a row becomes a problem."""
+class SplitSource(NamedTuple):
+    """Where the rows of one split are, and how a row is read."""
 
     file: str
     """Below ``STIR_DATA_ROOT``."""
     hub: str
     config: str | None
     hub_split: str
-    read: Callable[[dict[str, Any]], rows.Row]
-    part: Callable[[rows.Row], bool] | None = None
-    """Which rows of the file belong to the split, where one file holds several."""
+    read: Callable[[dict[str, Any]], rows.BenchmarkRow]
+    part: Callable[[rows.BenchmarkRow], bool] | None = None
+    """Whether a row belongs to the split, where one file holds several."""
 
 
-ORIGINS: dict[str, dict[str, Origin]] = {
+SOURCES: dict[str, dict[str, SplitSource]] = {
     "gsm8k": {
-        "train": Origin("gsm8k/train.jsonl", "openai/gsm8k", "main", "train", rows.gsm8k),
-        "test": Origin("gsm8k/test.jsonl", "openai/gsm8k", "main", "test", rows.gsm8k),
+        "train": SplitSource("gsm8k/train.jsonl", "openai/gsm8k", "main", "train", rows.gsm8k),
+        "test": SplitSource("gsm8k/test.jsonl", "openai/gsm8k", "main", "test", rows.gsm8k),
     },
     "svamp": {
-        "train": Origin("svamp/all.jsonl", "ChilleD/SVAMP", None, "train+test", rows.svamp, lambda row: not rows.svamp_is_eval(row)),
-        "eval": Origin("svamp/all.jsonl", "ChilleD/SVAMP", None, "train+test", rows.svamp, rows.svamp_is_eval),
+        "train": SplitSource("svamp/all.jsonl", "ChilleD/SVAMP", None, "train+test", rows.svamp, lambda row: not rows.svamp_is_eval(row)),
+        "eval": SplitSource("svamp/all.jsonl", "ChilleD/SVAMP", None, "train+test", rows.svamp, rows.svamp_is_eval),
     },
     "math": {
-        "train": Origin("math/train.jsonl", "nlile/hendrycks-MATH-benchmark", None, "train", rows.math),
-        "test": Origin("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500),
+        "train": SplitSource("math/train.jsonl", "nlile/hendrycks-MATH-benchmark", None, "train", rows.math),
+        "test": SplitSource("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500),
     },
-    "math500": {"test": Origin("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500)},
-    "aime2024": {"test": Origin("aime2024/test.jsonl", "HuggingFaceH4/aime_2024", None, "train", rows.contest)},
-    "aime2025": {"test": Origin("aime2025/test.jsonl", "math-ai/aime25", None, "test", rows.contest)},
-    "amc23": {"test": Origin("amc23/test.jsonl", "math-ai/amc23", None, "test", rows.contest)},
+    "math500": {"test": SplitSource("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500)},
+    "aime2024": {"test": SplitSource("aime2024/test.jsonl", "HuggingFaceH4/aime_2024", None, "train", rows.contest)},
+    "aime2025": {"test": SplitSource("aime2025/test.jsonl", "math-ai/aime25", None, "test", rows.contest)},
+    "amc23": {"test": SplitSource("amc23/test.jsonl", "math-ai/amc23", None, "test", rows.contest)},
     "arc_challenge": {
-        "dev": Origin("arc_challenge/dev.jsonl", "allenai/ai2_arc", "ARC-Challenge", "validation", rows.choice),
-        "test": Origin("arc_challenge/test.jsonl", "allenai/ai2_arc", "ARC-Challenge", "test", rows.choice),
+        "dev": SplitSource("arc_challenge/dev.jsonl", "allenai/ai2_arc", "ARC-Challenge", "validation", rows.choice),
+        "test": SplitSource("arc_challenge/test.jsonl", "allenai/ai2_arc", "ARC-Challenge", "test", rows.choice),
     },
     "openbookqa": {
-        "train": Origin("openbookqa/train.jsonl", "allenai/openbookqa", "main", "train", rows.choice),
-        "dev": Origin("openbookqa/dev.jsonl", "allenai/openbookqa", "main", "validation", rows.choice),
-        "test": Origin("openbookqa/test.jsonl", "allenai/openbookqa", "main", "test", rows.choice),
+        "train": SplitSource("openbookqa/train.jsonl", "allenai/openbookqa", "main", "train", rows.choice),
+        "dev": SplitSource("openbookqa/dev.jsonl", "allenai/openbookqa", "main", "validation", rows.choice),
+        "test": SplitSource("openbookqa/test.jsonl", "allenai/openbookqa", "main", "test", rows.choice),
     },
     "strategyqa": {
-        "train": Origin("strategyqa/train.jsonl", "ChilleD/StrategyQA", None, "train", rows.strategyqa),
-        "dev": Origin("strategyqa/dev.jsonl", "ChilleD/StrategyQA", None, "test", rows.strategyqa),
+        "train": SplitSource("strategyqa/train.jsonl", "ChilleD/StrategyQA", None, "train", rows.strategyqa),
+        "dev": SplitSource("strategyqa/dev.jsonl", "ChilleD/StrategyQA", None, "test", rows.strategyqa),
     },
-    "commonsenseqa": {"dev": Origin("commonsenseqa/dev.jsonl", "tau/commonsense_qa", None, "validation", rows.choice)},
+    "commonsenseqa": {"dev": SplitSource("commonsenseqa/dev.jsonl", "tau/commonsense_qa", None, "validation", rows.choice)},
 }
-"""Benchmark -> split -> origin. The hub's strategyqa has no dev split; its test split takes that place."""
+"""Benchmark -> split -> source. StrategyQA has no dev split on the hub; its test split is used instead."""
 
 
 def _benchmark(name: str, kind: AnswerKind, licence: str, mine: str | None, held_out: str, description: str, **more: Any) -> TaskSpec:
-    splits = tuple(ORIGINS[name])
+    splits = tuple(SOURCES[name])
     more = {"validation_split": None, **more}
-    return TaskSpec(name, kind, description, ORIGINS[name][held_out].hub, licence, splits, mine, eval_split=held_out, **more)
+    return TaskSpec(name, kind, description, SOURCES[name][held_out].hub, licence, splits, mine, eval_split=held_out, **more)
 
 
 _ARITHMETIC = TaskSpec(
@@ -140,17 +164,17 @@ TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _ALL}
 
 
 def register_task(spec: TaskSpec) -> None:
-    """Add a task for as long as the process lasts; one registered before is replaced.
+    """Add a task in this process; one of the same name that was registered before is replaced.
 
     Args:
-        spec: with ``problems``, a function from a split's name to its problems, unless :data:`ORIGINS` says where its rows lie.
+        spec: with ``problems``, a function from a split's name to its problems, unless :data:`SOURCES` says where its rows are.
 
     Raises:
         DataError: a built-in task has that name, nothing makes its problems, or a role names a split that it does not have.
     """
     if spec.name in {own.name for own in _ALL}:
         raise DataError(f"{spec.name} is one of the built-in tasks: choose another name")
-    if spec.problems is None and spec.name not in ORIGINS:
+    if spec.problems is None and spec.name not in SOURCES:
         raise DataError(f"task {spec.name} has no problems: give problems=, a function from a split's name to them")
     for split in (spec.mine_split, spec.validation_split, spec.eval_split):
         if split is not None and split not in spec.splits:

@@ -1,7 +1,7 @@
-"""The parent's side of the checker process: start, ask with a time limit, stop, start again.
+"""The parent's side of the checker process: start it, ask it with a time limit, stop it, start it again.
 
-Speaks JSON lines with :mod:`stir_core.tasks.grade_worker`. A thread reads the replies, so that waiting with a limit works on
-every system and from every thread. One request at a time; requests from several threads queue.
+Exchanges JSON lines with :mod:`stir_core.tasks.grade_worker`. A thread reads the replies, so that waiting with a limit works on every
+system and from every thread. One request at a time; requests from several threads queue.
 """
 
 import atexit
@@ -18,17 +18,17 @@ from stir_core.errors import DataError
 
 _COUNTS_PROCESSOR_TIME = hasattr(signal, "setitimer")
 _WALL_FACTOR = 10
-"""Seconds on the clock that a second of processor time may take on a busy machine before the parent gives up."""
+"""Wall-clock seconds that one second of processor time may take on a busy machine before the parent gives up."""
 _START_LIMIT_S = 120.0
-"""Importing math-verify takes about a second; a loaded machine may need far longer. It never counts as comparing."""
+"""Importing math-verify takes about a second, on a busy machine far longer; it does not count towards a comparison."""
 
 
 class Checker:
     """Compares two expressions with math-verify in a process of its own.
 
     Args:
-        limit_s: seconds of processor time that one comparison may take before its process is stopped. Processor time, so that
-            a busy machine gives the same verdicts; where the system cannot count it, seconds on the clock.
+        limit_s: seconds that one comparison may take before its process is stopped: of processor time, so that a busy machine gives the
+            same verdicts; of wall-clock time where the system cannot count processor time.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -40,11 +40,6 @@ class Checker:
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str | None] = queue.Queue()
         self._ready = False
-
-    def start(self) -> None:
-        """Start the process if none runs; does not wait until it is ready."""
-        with self._lock:
-            self._start()
 
     def close(self) -> None:
         """Stop the process, if there is one."""
@@ -132,7 +127,7 @@ class Checker:
 
 
 def _read(process: "subprocess.Popen[str]", replies: "queue.Queue[str | None]") -> None:
-    """Hand on every line; ``None`` says that the process ended."""
+    """Put every line into the queue, and ``None`` when the process has ended."""
     assert process.stdout is not None
     try:
         for line in process.stdout:

@@ -1,8 +1,8 @@
-"""Finding the final answer in a generated text. Nothing is compared and nothing is evaluated here.
+"""Finding the final answer in a generated text. Nothing is compared or evaluated here.
 
-An answer counts when it is *stated*: the last balanced ``\\boxed{...}``, else the last ``#### ...``, else the last phrase of
-the kind "the answer is ...". A number that merely stands at the end of a text is no answer, a box that was never closed is
-none, and neither is a placeholder copied from the prompt (``#### <answer>``, ``\\boxed{}``).
+An answer counts when it is *stated*: the last balanced ``\\boxed{...}``, else the last ``#### ...``, else the last phrase like "the answer
+is ...". A number at the end of a text is not an answer by itself, and neither is an unclosed box or a placeholder copied from the prompt
+(``#### <answer>``, ``\\boxed{}``).
 """
 
 import re
@@ -18,47 +18,47 @@ _BRACES = re.compile(
 )
 """Boxes with a brace, boxes without one (``\\boxed 5``), and every other brace, for counting; escaped ones are passed over."""
 _HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*\n?[ \t]*((?:(?!####)[^\n])*)")
-"""Exactly four hashes, and what stands behind them on that line or, where it is empty, the next."""
+"""Exactly four hashes, and the rest of that line or, where it is empty, the next line."""
 _PHRASE = re.compile(
     r"\b(?:answers?|(?:correct|right|best)\s(?:option|choice))\b(?:\s(?:to|for)\s(?:the|this)\s(?:question|problem))?"
     r"[\s*_]{0,4}(?:\b(?:is|are|would be|will be|should be)\b|[:=])",
     re.IGNORECASE,
 )
-"""What announces an answer: "the answer is", "answer to the question:", "the correct option is"."""
+"""Announcements of an answer: "the answer is", "answer to the question:", "the correct option is"."""
 _LEAD = " \t\n*_:"
-"""What may stand between the announcement and the answer."""
+"""Characters allowed between the announcement and the answer."""
 _SEGMENT = r"(?:\$\$[^$]+\$\$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\])"
 """One formula between maths delimiters."""
 _MATHS = re.compile(rf"{_SEGMENT}(?:,?\s*(?:,|and|or)\s*{_SEGMENT})*", re.DOTALL)
 """A formula, or several in a list."""
 _SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|,?\s+(?:because|since|as|so|which|where|when|but)\b")
-"""Where a stated answer ends and the talk about it goes on."""
+"""Where a stated answer ends and an explanation begins."""
 _PLACEHOLDERS = {"", "answer", "letter", "yes or no", "your answer", "final answer", "the answer", "...", "\\ldots", "\\dots"}
 _HEADING = re.compile(r"(?:step|part|case|solution|conclusion|explanation|verification|problem|question|note|example)\b", re.IGNORECASE)
-"""Beginnings of lines that announce reasoning and no answer."""
+"""Line beginnings that announce reasoning, not an answer."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _MOST_CANDIDATES = 50
-"""Hash lines, or phrases, that are looked at, from the end."""
+"""Most hash lines, or phrases, that are examined, from the end."""
 _LONGEST_CLEANED = 2000
-"""Characters of a candidate that are looked at at all; far more than grading accepts as an answer."""
+"""Characters of a candidate that are examined; far more than grading accepts as an answer."""
 _PHRASE_REACH = 400
-"""Characters after a phrase that are looked at; an answer that needs more is none."""
+"""Characters after a phrase that are examined; an answer that needs more does not count."""
 
 
-class Found(NamedTuple):
+class Stated(NamedTuple):
     """A stated answer."""
 
     text: str
     """The answer, cleaned: a letter for choices, yes or no, a number, or LaTeX."""
     how: str
-    """Where it stood: ``"boxed"``, ``"####"`` or ``"phrase"``."""
+    """Form in which it was stated: ``"boxed"``, ``"####"`` or ``"phrase"``."""
 
 
-def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> Found | None:
+def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> Stated | None:
     """The final answer that a text states, or ``None`` when it states none.
 
     Args:
-        kind: what sort of answer is looked for.
+        kind: kind of answer to look for.
         text: the generated text, without the prompt.
         choices: for ``kind="choice"``, the options' texts; an option quoted in full counts as its letter.
     """
@@ -70,12 +70,12 @@ def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> Found
     }[kind]
     for content in reversed(boxes(text)):
         if (cleaned := clean(content)).lower() not in _PLACEHOLDERS:
-            return Found(read(cleaned) or cleaned, "boxed")  # the last box counts, readable or not
+            return Stated(read(cleaned) or cleaned, "boxed")  # the last box counts, even if it cannot be read
     for how, candidates in (("####", _hash_lines(text)), ("phrase", _phrases(text))):
         for candidate in candidates:
             # a lone letter after #### is a letter; in a phrase a small one may be an article
             if (answer := read(candidate.upper() if how == "####" and len(candidate) == 1 else candidate)) is not None:
-                return Found(answer, how)
+                return Stated(answer, how)
     return None
 
 
@@ -96,7 +96,7 @@ def boxes(text: str) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """An answer without markup around it: bold marks, maths delimiters, special tokens, closing punctuation."""
+    """An answer without bold marks, maths delimiters, special tokens and closing punctuation around it."""
     text = " ".join(text.split())[:_LONGEST_CLEANED]
     text = re.sub(r"<\|[^|<>]*\|>|</s>", "", text).strip()
     text = re.sub(r"\*\*(.+?)\*\*", r"\1", text)
@@ -107,12 +107,12 @@ def clean(text: str) -> str:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """The last matches of a pattern, last first; few enough that a text which repeats itself costs no time."""
+    """The last matches of a pattern, last first; limited, so that a text that repeats itself is not slow."""
     return reversed(deque(pattern.finditer(text), maxlen=_MOST_CANDIDATES))
 
 
 def _hash_lines(text: str) -> Iterator[str]:
-    """What stands after each ``####``, last first."""
+    """The text after each ``####``, last first."""
     for match in _last(_HASHES, text):
         phrase = _PHRASE.search(match[1])
         candidate = clean(match[1][phrase.end() :] if phrase else match[1])
@@ -121,7 +121,7 @@ def _hash_lines(text: str) -> Iterator[str]:
 
 
 def _phrases(text: str) -> Iterator[str]:
-    """What is stated after each "answer is", "answer:", last first; cut at the end of its sentence."""
+    """The statement after each "answer is", "answer:", last first, cut at the end of its sentence."""
     for match in _last(_PHRASE, text):
         rest = text[match.end() : match.end() + _PHRASE_REACH]
         lead = rest.lstrip(_LEAD)
@@ -131,28 +131,28 @@ def _phrases(text: str) -> Iterator[str]:
             same_line = rest.lstrip(" \t*_:")
             line = lead.partition("\n")[0]
             if same_line.startswith("\n") and not re.fullmatch(r"[(*$]*[-\w.,/]{1,12}[)*%.]*", line.strip()):
-                continue  # "Answer:" as a heading: what follows below is reasoning unless it is nothing but an answer
+                continue  # "Answer:" as a heading is followed by reasoning, unless the next line is an answer alone
             candidate = clean(_SENTENCE_END.split(line, maxsplit=1)[0])
         if candidate.lower() not in _PLACEHOLDERS and "\\boxed" not in candidate:
             yield candidate
 
 
-# -- what counts as an answer of each kind --------------------------------------------------------------------------------
+# -- reading an answer of each kind ----------------------------------------------------------------------------------------
 
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+"
 _NO_UNIT = r"(?:pi|plus|minus|squared|cubed|dozens?|hundreds?|thousands?|millions?|billions?)\b"
-"""Words behind a number that change its value, which a unit does not."""
+"""Words after a number that change its value, unlike a unit."""
 _AMOUNT = re.compile(
     rf"[£€]?\s*({_NUMBER})\s*(?:%|percent)?\s*(?:(?!{_NO_UNIT})[A-Za-z]{{2,}}[A-Za-z .'()-]*|[mshgLl%])?(?:\s+\(.*)?", re.DOTALL
 )
-"""A whole statement that is a number with its currency, per cent sign or unit."""
+"""A statement that is one number with its currency, per cent sign or unit."""
 _AMONG_WORDS = re.compile(rf"(?<![^\s£€$])({_NUMBER})(?=[\s.,;:!?%)]|$)")
 """A number that stands by itself in a sentence."""
 _NOT_STATED = re.compile(
     rf"\b(?:not|half|twice|double|times|sum|difference|product|step|part|case|problem|question|sqrt|root|log|ln|sin|cos|tan)\b|\b{_NO_UNIT}",
     re.I,
 )
-"""Words that make the number beside them another one, or a label: "not 5", "half of 5", "step 5", "5 dozen"."""
+"""Words that change the number beside them, or make it a label: "not 5", "half of 5", "step 5", "5 dozen"."""
 
 
 def read_number(candidate: str) -> str | None:
@@ -183,7 +183,7 @@ def read_maths(candidate: str) -> str | None:
 
 
 def read_letter(candidate: str, choices: tuple[str, ...] = ()) -> str | None:
-    """The option's letter; an article ("A reasonable choice") is none, an option quoted in full is."""
+    """The option's letter; an option quoted in full counts as its letter, an article ("A reasonable choice") does not."""
     text = normalise_words(candidate)
     options = [normalise_words(choice) for choice in choices]
     for quoted, among in ((text, options), (text.lower(), [option.lower() for option in options])):
@@ -192,14 +192,16 @@ def read_letter(candidate: str, choices: tuple[str, ...] = ()) -> str | None:
     text = re.sub(r"^(?:the\s+)?(?:option|choice|answer|letter)\b\s*:?\s*", "", text, flags=re.IGNORECASE)
     match = re.match(r"\(([A-Za-z])\)|([A-Z])(?:$|[.):](?=\s|$)|(?=\s+[-(]))|([a-z])\)$|([b-z])$", text)
     if match is None or re.match(r"\s*(?:,|and\b|or\b|&|/)\s*\(?[A-Z]\)?(?![A-Za-z])", text[match.end() :]):
-        return None  # no letter, or two of them
+        return None  # no letter, or two
     return next(group for group in match.groups() if group).upper()
 
 
 def read_yes_no(candidate: str) -> str | None:
-    """``"yes"`` or ``"no"`` where the statement begins with it; true and false count as they mean."""
+    """``"yes"`` or ``"no"`` where the statement begins with it; true counts as yes, false as no."""
     match = re.match(r"(yes|true|no|false)\b\s*(?:$|[,.;:!(-])", normalise_words(candidate), re.IGNORECASE)
-    return None if match is None else "yes" if match[1].lower() in ("yes", "true") else "no"
+    if match is None:
+        return None
+    return "yes" if match[1].lower() in ("yes", "true") else "no"
 
 
 def normalise_words(text: str) -> str:

@@ -1,9 +1,9 @@
 """The process in which math-verify runs: ``python -m stir_core.tasks.grade_worker``, JSON lines in and out.
 
-It exists to be stopped: a comparison can take forever, and math-verify's own time limits rest on signals, which do not work
-outside a main thread. Requests are ``{"gold", "answer", "limit"}`` in normal form, replies ``{"same": bool}``; the first line is
-``{"ready": true}`` once math-verify is imported. The process limits its own memory and, where the system has interval timers,
-its own processor time: a verdict must not depend on how busy the machine is, and nothing outlives a parent that was killed.
+A separate process can be stopped: a comparison may never end, and math-verify's own time limits use signals, which only work in a main
+thread. Requests are ``{"gold", "answer", "limit"}`` in normal form, replies ``{"same": bool}``; the first line is ``{"ready": true}``
+once math-verify is imported. The process limits its own memory and, where the system has interval timers, its own processor time, so that
+verdicts do not depend on how busy the machine is, and it ends when its parent is killed.
 """
 
 import json
@@ -20,10 +20,10 @@ _WARM_UP = (("x^2-1", "(x-1)(x+1)"), ("x^3+3x", "\\frac{x}{y}"), ("(-\\infty,2)"
 
 def serve() -> None:
     """Answer requests from standard input until it closes."""
-    replies, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints may be taken for a reply
+    replies, sys.stdout = sys.stdout, sys.stderr  # so that a library's prints are not taken for replies
     logging.disable(logging.CRITICAL)
     _limit_memory()
-    from math_verify import LatexExtractionConfig, parse, verify  # here, because the import is what "ready" announces
+    from math_verify import LatexExtractionConfig, parse, verify  # here: "ready" is sent once this import is done
 
     config = [LatexExtractionConfig()]
 
@@ -31,7 +31,7 @@ def serve() -> None:
         sides: list[Any] = [parse(f"${side}$", config, parsing_timeout=None) for side in (gold, answer)]  # pyright: ignore[reportArgumentType]
         return all(sides) and verify(sides[0], sides[1], timeout_seconds=None)
 
-    for sides in _WARM_UP:  # first comparisons load tables; that must not count against anyone's time
+    for sides in _WARM_UP:  # the first comparisons load tables, which must not count towards a request's time
         leaf(*sides)
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
@@ -43,7 +43,7 @@ def serve() -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Let the system end this process after so many seconds of processor time; 0 takes the limit back."""
+    """Let the system end this process after so many seconds of processor time; 0 removes the limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
@@ -51,7 +51,7 @@ def _limit_time(seconds: float) -> None:
 def _limit_memory() -> None:
     try:
         import resource
-    except ImportError:  # not a POSIX system: the time limit has to do
+    except ImportError:  # not a POSIX system: there is only the time limit
         return
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     bound = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(_MEMORY_BYTES, most)

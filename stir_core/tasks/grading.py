@@ -1,27 +1,25 @@
 """Grading: a generated text and a gold answer -> a verdict with its reason.
 
-Our own extraction comes first (:mod:`stir_core.tasks.extract`), cheap exact comparisons second, and math-verify last, in a
-process that is stopped when one comparison takes too long. What an answer contains is never executed. A comparison that was
-stopped or crashed is a wrong answer that says so; a checker that cannot be started is an error, not a verdict.
+Extraction (:mod:`stir_core.tasks.extract`) comes first, then cheap exact comparisons, then math-verify, in a process that is stopped when
+one comparison takes too long. The content of an answer is never executed. A comparison that was stopped or crashed makes the answer wrong,
+with that reason; a checker that cannot be started is an error, not a verdict.
 """
 
 import re
-import threading
-from functools import lru_cache
 
 from stir_core.errors import DataError
 from stir_core.records import AnswerKind, Problem, Verdict
 from stir_core.tasks.checker import Checker
-from stir_core.tasks.extract import Found, extract, read_letter, read_number, read_yes_no
+from stir_core.tasks.extract import Stated, extract, read_letter, read_number, read_yes_no
 from stir_core.tasks.latex import is_prose, normalise, plain_number
 
 MAX_ANSWER_CHARS = 500
 DEFAULT_LIMIT_S = 1.5
-"""Seconds of processor time for one comparison, so that with stopping it any answer is settled within 2 seconds."""
+"""Seconds of processor time for one comparison; with the time to stop it, any answer is graded within 2 seconds."""
 
 
 class Grader:
-    """Grades answers; holds the checker process that is started when it is first needed.
+    """Grades answers, and owns the checker process, which starts when it is first needed.
 
     Usable from any thread and as a context manager; closed at exit in any case.
 
@@ -37,10 +35,6 @@ class Grader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def warm(self) -> None:
-        """Start the checker now, in the background, so that the first comparison does not wait for it."""
-        self._checker.start()
 
     def close(self) -> None:
         """Stop the checker process; a later call to :meth:`grade` would start a new one."""
@@ -63,41 +57,40 @@ class Grader:
             DataError: the gold answer does not fit the kind, or the checker cannot be started.
         """
         _check_gold(kind, gold)
-        found = extract(kind, answer_text, choices)
-        if found is None:
+        stated = extract(kind, answer_text, choices)
+        if stated is None:
             reason = "no final answer was stated"
             return Verdict(correct=False, extracted=None, gold=gold, method="none", reason=reason, finished=False)
-        correct, compared, reason = self._compare(kind, gold, found)
-        method = f"{found.how}, {compared}"
-        return Verdict(correct=correct, extracted=found.text[:MAX_ANSWER_CHARS], gold=gold, method=method, reason=reason, finished=True)
+        correct, compared, reason = self._compare(kind, gold, stated)
+        method = f"{stated.how}, {compared}"
+        return Verdict(correct=correct, extracted=stated.text[:MAX_ANSWER_CHARS], gold=gold, method=method, reason=reason, finished=True)
 
-    def _compare(self, kind: AnswerKind, gold: str, found: Found) -> tuple[bool, str, str]:
+    def _compare(self, kind: AnswerKind, gold: str, stated: Stated) -> tuple[bool, str, str]:
         """(correct, how it was compared, why)."""
-        if len(found.text) > MAX_ANSWER_CHARS:
-            return False, "not compared", f"the answer has {len(found.text)} characters, more than {MAX_ANSWER_CHARS}"
+        if len(stated.text) > MAX_ANSWER_CHARS:
+            return False, "not compared", f"the answer has {len(stated.text)} characters, more than {MAX_ANSWER_CHARS}"
         if kind == "choice":
-            return _outcome(found.text.upper() == read_letter(gold), found, gold, "letter")
+            return _outcome(stated.text.upper() == read_letter(gold), stated, gold, "letter")
         if kind == "yesno":
-            return _outcome(found.text == read_yes_no(gold), found, gold, "yes or no")
+            return _outcome(stated.text == read_yes_no(gold), stated, gold, "yes or no")
         if kind == "number":
-            return _compare_numbers(gold, found)
-        return self._compare_maths(gold, found)
+            return _compare_numbers(gold, stated)
+        return self._compare_maths(gold, stated)
 
-    def _compare_maths(self, gold: str, found: Found) -> tuple[bool, str, str]:
-        settled = settle(gold, found.text)
-        if settled is not None:
-            return _outcome(settled[0], found, gold, settled[1])
-        same, reason = self._checker.same(normalise(gold), _right_side(gold, normalise(found.text)))
+    def _compare_maths(self, gold: str, stated: Stated) -> tuple[bool, str, str]:
+        if compared := compare_without_algebra(gold, stated.text):
+            return _outcome(compared[0], stated, gold, compared[1])
+        same, reason = self._checker.same(normalise(gold), _right_side(gold, normalise(stated.text)))
         if same is None:
             return False, "math-verify stopped", reason
-        return _outcome(same, found, gold, "math-verify")
+        return _outcome(same, stated, gold, "math-verify")
 
 
-def settle(gold: str, answer: str) -> tuple[bool, str] | None:
-    """Decide a mathematical comparison by text and exact arithmetic where that is enough.
+def compare_without_algebra(gold: str, answer: str) -> tuple[bool, str] | None:
+    """Compare two mathematical answers by text and exact arithmetic, where that is enough.
 
     Returns:
-        (equal, how it was decided), or ``None`` when it takes algebra.
+        (equal, how it was decided), or ``None`` when the comparison needs algebra.
     """
     wanted, given = normalise(gold), normalise(answer)
     if wanted == given:
@@ -107,9 +100,9 @@ def settle(gold: str, answer: str) -> tuple[bool, str] | None:
     given = _right_side(gold, given)
     value, value_given = plain_number(wanted), plain_number(given)
     if value is not None and value_given is None and not re.search("[,;]", given):
-        value_given = plain_number(read_number(answer) or "")  # "12 dollars"; but not one of several values
+        value_given = plain_number(read_number(answer) or "")  # "12 dollars", but not one of several values
     if value is not None and value_given is not None:
-        # 50 % is written 50 %, 50 or 0.5; where only one side has the sign, the other may be the share
+        # 50 % is written 50 %, 50 or 0.5; where only one side has the sign, the other may be the fraction
         share = value / 100 if "%" in gold and "%" not in answer else value
         share_given = value_given / 100 if "%" in answer and "%" not in gold else value_given
         return value == value_given or share == share_given, "exact number"
@@ -120,17 +113,17 @@ def settle(gold: str, answer: str) -> tuple[bool, str] | None:
     return None
 
 
-def _compare_numbers(gold: str, found: Found) -> tuple[bool, str, str]:
-    """Numbers are compared exactly and never evaluated: ``5 + 3`` is not an answer to "what is 5 + 3"."""
-    value, wanted = plain_number(normalise(found.text)), plain_number(normalise(gold))
-    unreduced = "/" in found.text or "frac" in found.text
+def _compare_numbers(gold: str, stated: Stated) -> tuple[bool, str, str]:
+    """Compare numbers exactly, without evaluating anything: ``5 + 3`` is not an answer to "what is 5 + 3"."""
+    value, wanted = plain_number(normalise(stated.text)), plain_number(normalise(gold))
+    unreduced = "/" in stated.text or "frac" in stated.text
     if value is None or (unreduced and wanted is not None and wanted.denominator == 1):
-        return False, "exact number", f"the answer {found.text} is not a plain number"
-    return _outcome(value == wanted, found, gold, "exact number")
+        return False, "exact number", f"the answer {stated.text} is not a plain number"
+    return _outcome(value == wanted, stated, gold, "exact number")
 
 
-def _outcome(correct: bool, found: Found, gold: str, how: str) -> tuple[bool, str, str]:
-    return correct, how, f"{found.text} {'equals' if correct else 'is not'} {gold}"
+def _outcome(correct: bool, stated: Stated, gold: str, how: str) -> tuple[bool, str, str]:
+    return correct, how, f"{stated.text} {'equals' if correct else 'is not'} {gold}"
 
 
 def _right_side(gold: str, answer: str) -> str:
@@ -140,7 +133,7 @@ def _right_side(gold: str, answer: str) -> str:
 
 
 def _power_tower(text: str) -> bool:
-    """A power of a power of a power: nobody's final answer, and not computable."""
+    """Whether it has a power of a power of a power, which is no sensible final answer and cannot be computed."""
     return bool(re.search(r"\^\d+\^\d+\^", re.sub(r"[{}()]", "", text)))
 
 
@@ -153,18 +146,3 @@ def _check_gold(kind: AnswerKind, gold: str) -> None:
     }
     if not fits[kind]():
         raise DataError(f"gold answer {gold!r} does not fit answer kind {kind!r}: give a number, LaTeX, a letter, or yes / no")
-
-
-_shared_lock = threading.Lock()
-
-
-@lru_cache(maxsize=1)
-def _shared_grader() -> Grader:
-    return Grader()
-
-
-def grade(kind: AnswerKind, gold: str, answer_text: str, *, choices: tuple[str, ...] = ()) -> Verdict:
-    """Judge a generated text with the process-wide :class:`Grader`; see :meth:`Grader.grade`."""
-    with _shared_lock:
-        grader = _shared_grader()
-    return grader.grade(kind, gold, answer_text, choices=choices)

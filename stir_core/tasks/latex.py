@@ -1,9 +1,8 @@
 """Answers as strings: one canonical spelling, and exact values of plain numbers. Pure text work, nothing is evaluated.
 
-:func:`normalise` removes what LaTeX and habit add to an answer without changing it: spacing commands, ``\\left``, currency
-and per cent signs, units in ``\\text``. Thousands marks stay, for :func:`plain_number` to read. Two answers with equal
-normal forms are equal; two that differ may still be (``x+1`` and ``1+x``), which is the business of
-:mod:`stir_core.tasks.structure` and, behind it, math-verify.
+:func:`normalise` removes markup that does not change an answer: spacing commands, ``\\left``, currency and per cent signs, units in
+``\\text``. Thousands marks stay, for :func:`plain_number` to read. Answers with equal normal forms are equal; others may still be equal
+(``x+1`` and ``1+x``), which :mod:`stir_core.tasks.structure` and then math-verify decide.
 """
 
 import re
@@ -15,7 +14,7 @@ _UNICODE = str.maketrans(
 )
 _TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}"
 _UNIT = r"\\(?:(?:text|textrm|mbox)\s*\{[^{}]*\}|mathrm\s*\{[^{}]{2,}\})"
-"""A unit after a number; one upright letter may be an ``i`` or an ``e`` and stays."""
+"""A unit after a number. A single upright letter stays, since it may be ``i`` or ``e``."""
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -41,7 +40,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
     )
 )
-"""Applied in this order; a unit must go before its ``\\text`` does."""
+"""Applied in this order: a unit must go before its ``\\text`` does."""
 _SPACE = re.compile(r"(\\[A-Za-z]+)?\s+(?=(.)?)", re.DOTALL)
 _INT = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _DECIMAL = re.compile(rf"([-+]?)({_INT}?)(\.\d+)?\.?")
@@ -50,7 +49,7 @@ _MIXED = re.compile(rf"([-+]?)({_INT}) ({_INT})/({_INT})")
 
 
 def normalise(text: str) -> str:
-    """Canonical spelling of an answer; the same for answers that differ in typography only."""
+    """Canonical spelling of an answer: the same for answers that differ only in typography."""
     text = text.translate(_UNICODE)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
@@ -60,7 +59,7 @@ def normalise(text: str) -> str:
 
 
 def _keep_needed_space(match: re.Match[str]) -> str:
-    """A space matters between a control word and a letter (``\\pi r``), and between two digits (``2 1/2``)."""
+    """Keep a space between a control word and a letter (``\\pi r``), and between two digits (``2 1/2``)."""
     command, following = match[1] or "", match[2] or ""
     before = match.string[match.start() - 1] if match.start() else ""
     needed = following.isalpha() if command else before.isdigit() and following.isdigit()
@@ -68,7 +67,7 @@ def _keep_needed_space(match: re.Match[str]) -> str:
 
 
 def plain_number(text: str) -> Fraction | None:
-    """Exact value of a written number in normal form, or ``None`` when it is anything else.
+    """Exact value of a number in normal form; ``None`` for anything else.
 
     Reads integers with or without thousands marks (``10,080``, never the pair ``1,2``), decimals, fractions ``a/b`` and
     ``\\frac{a}{b}``, and mixed numbers. Evaluates nothing: ``2+3`` is not a plain number.

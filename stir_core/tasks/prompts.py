@@ -1,9 +1,7 @@
-"""Prompt templates: a problem -> the text of the user message. The chat template itself is the model's business.
+"""Prompt templates: a problem -> the text of the user message. The chat template around it is the model's own.
 
 ``hash`` is word for word the five-line prompt of the published experiments; golden files depend on every character of it.
 """
-
-from collections.abc import Callable
 
 from stir_core.errors import DataError
 from stir_core.records import AnswerKind, Problem
@@ -32,45 +30,34 @@ _YESNO = (
 )
 
 
-def body(problem: Problem) -> str:
-    """The question, with its lettered options where it has any, one a line."""
-    options = [f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(problem.choices)]
-    return "\n".join([problem.question, *(["", "Options:", *options] if options else [])])
-
-
-def _fill(template: str) -> Callable[[Problem], str]:
-    return lambda problem: template.format(body=body(problem))
-
-
-TEMPLATES: dict[str, Callable[[Problem], str]] = {
-    "hash": _fill(_HASH),
-    "boxed": _fill(_BOXED),
-    "choice": _fill(_CHOICE),
-    "yesno": _fill(_YESNO),
-    "plain": body,
-}
-"""Template name -> problem -> user message; ``plain`` is the question alone."""
-
-_DEFAULTS: dict[AnswerKind, str] = {"number": "hash", "math": "boxed", "choice": "choice", "yesno": "yesno"}
-
-
-def template_for(kind: AnswerKind) -> str:
-    """Name of the default template of an answer kind."""
-    return _DEFAULTS[kind]
+TEMPLATES = {"hash": _HASH, "boxed": _BOXED, "choice": _CHOICE, "yesno": _YESNO, "plain": "{body}"}
+"""Template name -> user message; ``plain`` is the question alone."""
+TEMPLATE_OF: dict[AnswerKind, str] = {"number": "hash", "math": "boxed", "choice": "choice", "yesno": "yesno"}
+"""The default template of an answer kind, which ``"auto"`` takes."""
 
 
 def asks_for_box(template: str) -> bool | None:
-    """Whether this template asks for an answer in ``\\boxed{...}``; ``None``: that depends on the kind, or nothing is asked."""
+    """Whether a template asks for an answer in ``\\boxed{...}``; ``None``: that depends on the answer kind, or it asks for nothing."""
     return None if template in ("auto", "plain") else template == "boxed"
 
 
-def render(problem: Problem, template: str = "auto") -> str:
-    """The user message for a problem; ``"auto"`` takes the default template of its answer kind.
+def check_template(name: str) -> None:
+    """Refuse a template that does not exist.
 
     Raises:
         DataError: no such template.
     """
-    name = template_for(problem.kind) if template == "auto" else template
-    if name not in TEMPLATES:
-        raise DataError(f"prompt template {template!r} is not known: take auto or one of {', '.join(TEMPLATES)}")
-    return TEMPLATES[name](problem)
+    if name not in ("auto", *TEMPLATES):
+        raise DataError(f"prompt template {name!r} is not known: take auto or one of {', '.join(TEMPLATES)}")
+
+
+def render(problem: Problem, template: str = "auto") -> str:
+    """The user message for a problem: its question, with lettered options one a line, in a template.
+
+    Raises:
+        DataError: no such template.
+    """
+    check_template(template)
+    options = [f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(problem.choices)]
+    body = "\n".join([problem.question, *(["", "Options:", *options] if options else [])])
+    return TEMPLATES[TEMPLATE_OF[problem.kind] if template == "auto" else template].format(body=body)

@@ -1,12 +1,11 @@
-"""Tasks by name, and problems by role: which are mined, which choose settings, which are held out.
+"""Tasks by name, and problems by role: ``mine`` for rollouts, ``validation`` for choosing settings, ``eval`` held out.
 
-The roles ``mine``, ``validation`` and ``eval`` never share a problem. Where a data set repeats a question of its held-out splits
-in the split that is mined, the copy is left out of the mining; where it has no validation split, a tenth of the mine
-split is set apart by a hash of the question, so it is the same tenth for every seed.
+The roles never share a problem. A question of the mined split that repeats one of a held-out split is not mined. Where there is no
+validation split, a tenth of the mine split is set apart by a hash of the question, so it is the same tenth for every seed.
 """
 
 import difflib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 from stir_core.errors import DataError
@@ -20,12 +19,12 @@ ROLES = ("mine", "validation", "eval")
 
 
 def task_names() -> tuple[str, ...]:
-    """Names of all tasks, in the order in which they are shown."""
+    """Names of all tasks, in display order."""
     return tuple(TASKS)
 
 
 def task_spec(name: str) -> TaskSpec:
-    """What there is to know about a task.
+    """The task of that name.
 
     Raises:
         DataError: no such task.
@@ -54,10 +53,7 @@ def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0,
         DataError: no such task, split or level, the task cannot be mined, the data is not there, or there are fewer than ``n``.
     """
     spec = task_spec(name)
-    unknown = [level for level in levels if level not in spec.levels]
-    if unknown:
-        known = f"take one of {', '.join(spec.levels)}" if spec.levels else "it has no levels, leave them out"
-        raise DataError(f"task {name} has no level {unknown[0]!r}: {known}")
+    spec.check_levels(levels)
     problems = _of_role(spec, split) if split in ROLES else _of_split(spec, split)
     ordered = _ordered((problem for problem in problems if not levels or problem.level in levels), seed, in_turn=name == "arithmetic")
     if n is None:
@@ -77,13 +73,8 @@ def _of_split(spec: TaskSpec, split: str) -> tuple[Problem, ...]:
 def _of_role(spec: TaskSpec, role: str) -> list[Problem]:
     if role == "eval":
         return list(_of_split(spec, spec.eval_split))
-    if spec.mine_split is None:
-        raise DataError(
-            f"task {spec.name} is for evaluation only (its one split is {spec.eval_split}): "
-            f"mine on {spec.mine_instead}, and evaluate the result on {spec.name}"
-        )
-    source = spec.mine_split if role == "mine" else spec.validation_split or spec.mine_split
-    problems = list(_of_split(spec, source))
+    mined = spec.check_mined()
+    problems = list(_of_split(spec, mined if role == "mine" else spec.validation_split or mined))
     if spec.name == "arithmetic":  # disjoint by construction
         return problems
     held_out = _fingerprints(_of_split(spec, spec.eval_split))
@@ -92,11 +83,8 @@ def _of_role(spec: TaskSpec, role: str) -> list[Problem]:
     problems = [problem for problem in problems if fingerprint(problem.question) not in held_out]
     if spec.validation_split:
         return problems
-    return [problem for problem in problems if _set_apart(problem) == (role == "validation")]
-
-
-def _set_apart(problem: Problem) -> bool:
-    return hashed(f"validation {fingerprint(problem.question)}") % 10 == 0
+    wanted = role == "validation"
+    return [problem for problem in problems if (hashed(f"validation {fingerprint(problem.question)}") % 10 == 0) == wanted]
 
 
 def _fingerprints(problems: Iterable[Problem]) -> set[str]:
@@ -104,13 +92,13 @@ def _fingerprints(problems: Iterable[Problem]) -> set[str]:
 
 
 def _ordered(problems: Iterable[Problem], seed: int, *, in_turn: bool) -> list[Problem]:
-    """Shuffle by id: where a problem comes does not depend on which others there are. ``in_turn`` deals the levels out."""
+    """Shuffle by id, so that the order of two problems does not depend on the others; ``in_turn`` takes the levels in turn."""
     shuffled = sorted(problems, key=lambda problem: (seed_for(seed, "problem order", problem.id), problem.id))
     if not in_turn:
         return shuffled
-    place: dict[str | None, int] = defaultdict(int)
-    turns: list[int] = []
+    dealt = Counter[str | None]()
+    turns: dict[str, int] = {}
     for problem in shuffled:
-        turns.append(place[problem.level])
-        place[problem.level] += 1
-    return [problem for _, problem in sorted(zip(turns, shuffled, strict=True), key=lambda pair: pair[0])]
+        turns[problem.id] = dealt[problem.level]
+        dealt[problem.level] += 1
+    return sorted(shuffled, key=lambda problem: turns[problem.id])

@@ -1,7 +1,7 @@
-"""Row mappers: one row of a benchmark, as its file or the hub spells it, -> the fields of a problem.
+"""Row mappers: one row of a benchmark, as it is in its file or on the hub, -> the fields of a problem.
 
 A mapper raises ``KeyError``, ``TypeError`` or ``ValueError`` for a row that it cannot read; the loader turns that into an error that
-names the file and the line. Gold answers come out in the form that grading expects.
+names the file and the line. Gold answers are in the form that grading expects.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from stir_core.tasks.extract import boxes
 
 
-class Row(NamedTuple):
-    """A benchmark row, mapped."""
+class BenchmarkRow(NamedTuple):
+    """A benchmark row as fields of a problem."""
 
     key: str | None
-    """The data set's own id; ``None`` where it has none that every copy of the data set shares."""
+    """The data set's own id; ``None`` where its copies do not share one."""
     question: str
     answer: str
     choices: tuple[str, ...] = ()
@@ -23,82 +23,81 @@ class Row(NamedTuple):
     level: str | None = None
 
 
-def gsm8k(row: dict[str, Any]) -> Row:
-    """GSM8K: the gold number stands after ``####``; calculator marks are removed, and every line of the solution is a step.
+def gsm8k(row: dict[str, Any]) -> BenchmarkRow:
+    """GSM8K: the gold number follows ``####``; calculator marks are removed, and every line of the solution is a step.
 
-    Lines become steps by putting a blank line between them, the default delimiter: with single line breaks the worked
-    solutions would have no control points.
+    Lines are joined by blank lines, the default delimiter: with single line breaks the worked solutions would have no control points.
     """
     work, mark, answer = row["answer"].rpartition("####")
     if not mark:
         raise ValueError("answer has no ####")
     answer = answer.strip().replace(",", "")
     lines = [line.strip() for line in re.sub(r"<<[^<>]*>>", "", work).splitlines()]
-    return Row(None, row["question"].strip(), answer, solution="\n\n".join([*filter(None, lines), f"#### {answer}"]))
+    return BenchmarkRow(None, row["question"].strip(), answer, solution="\n\n".join([*filter(None, lines), f"#### {answer}"]))
 
 
-def svamp(row: dict[str, Any]) -> Row:
-    """SVAMP: body and question on two lines, as the published experiments have them; floats without a fractional part become integers."""
+def svamp(row: dict[str, Any]) -> BenchmarkRow:
+    """SVAMP: body and question on two lines, as in the published experiments; floats without a fractional part become integers."""
     question = f"{row['Body'].strip()}\n{row['Question'].strip()}"
     equation = row.get("Equation")
-    answer = number(row["Answer"])
+    answer = gold_number(row["Answer"])
     solution = f"{equation.strip().strip('()').strip()} = {answer}\n\n#### {answer}".replace(".0", "") if equation else None
-    return Row(row.get("ID"), question, answer, solution=solution, level=row.get("Type"))
+    return BenchmarkRow(row.get("ID"), question, answer, solution=solution, level=row.get("Type"))
 
 
-def svamp_is_eval(row: Row) -> bool:
+def svamp_is_eval(row: BenchmarkRow) -> bool:
     """Whether a SVAMP problem is held out (three in ten): by a hash of its story without the numbers.
 
-    SVAMP is made of variations of few stories. Variations that share the body lie in the same split.
+    SVAMP consists of variations of few stories. Variations with the same body are in the same split.
     """
     story = re.sub(r"[^a-z]+", " ", row.question.partition("\n")[0].lower())
     return hashed(story) % 10 < 3
 
 
-def math(row: dict[str, Any]) -> Row:
+def math(row: dict[str, Any]) -> BenchmarkRow:
     """MATH: the gold answer is its own field, or the last box of the solution."""
     answer = row.get("answer")
     if answer is None:
-        found = boxes(row["solution"])
-        if not found:
+        boxed = boxes(row["solution"])
+        if not boxed:
             raise ValueError("solution has no \\boxed answer")
         # several boxes are several values only where the problem asks for a list; elsewhere the last one is the answer
-        answer = ", ".join(dict.fromkeys(found)) if "separated by comma" in row["problem"] else found[-1]
-    level = str(row["level"])
-    level = level if level.startswith("Level") else f"Level {level}"
-    return Row(None, row["problem"].strip(), str(answer).strip(), solution=row["solution"], level=level)
+        answer = ", ".join(dict.fromkeys(boxed)) if "separated by comma" in row["problem"] else boxed[-1]
+    level = f"Level {str(row['level']).removeprefix('Level').strip()}"
+    return BenchmarkRow(None, row["problem"].strip(), str(answer).strip(), solution=row["solution"], level=level)
 
 
-def math500(row: dict[str, Any]) -> Row:
-    """MATH-500: as MATH, with ids such as ``test/algebra/24.json`` that all its copies share."""
+def math500(row: dict[str, Any]) -> BenchmarkRow:
+    """MATH-500: as MATH, with ids such as ``test/algebra/24.json`` that all copies share."""
     return math(row)._replace(key=row["unique_id"].removeprefix("test/").removesuffix(".json").replace("/", "-"))
 
 
-def contest(row: dict[str, Any]) -> Row:
+def contest(row: dict[str, Any]) -> BenchmarkRow:
     """AIME and AMC: floats without a fractional part become integers, LaTeX answers stay as they are."""
     question = row.get("problem") or row["question"]
     answer = row["answer"] if row.get("answer") is not None else boxes(row["solution"])[-1]
     solution = row.get("solution")
-    return Row(None, question.strip(), number(answer), solution=solution if solution and "answer" in row else None)
+    return BenchmarkRow(None, question.strip(), gold_number(answer), solution=solution if solution and "answer" in row else None)
 
 
-def choice(row: dict[str, Any]) -> Row:
+def choice(row: dict[str, Any]) -> BenchmarkRow:
     """ARC, OpenBookQA and CommonsenseQA, in AI2's format, the hub's, or with ``ending0..3``; labels 1-4 become letters."""
     if "ending0" in row:
         texts = [row[f"ending{i}"] for i in range(4)]
         stem = f"{row['sent1']} {row['sent2']}".strip()
-        return Row(str(row["id"]), stem, letter(int(row["label"]), len(texts)), tuple(texts))
+        return BenchmarkRow(str(row["id"]), stem, letter(int(row["label"]), len(texts)), tuple(texts))
     question = row["question_stem"] if "question_stem" in row else row["question"]
-    options = question["choices"] if isinstance(question, dict) else row["choices"]
-    stem = question["stem"] if isinstance(question, dict) else question
-    if isinstance(options, dict):
-        labels, texts = list(options["label"]), list(options["text"])
-    else:
-        labels, texts = [option["label"] for option in options], [option["text"] for option in options]
-    return Row(str(row["id"]), stem.strip(), letter(labels.index(row["answerKey"]), len(texts)), tuple(text.strip() for text in texts))
+    if not isinstance(question, dict):  # the hub's rows are flat, AI2's files nest stem and choices
+        question = {"stem": question, "choices": row["choices"]}
+    options = question["choices"]
+    if isinstance(options, list):
+        options = {key: [option[key] for option in options] for key in ("label", "text")}
+    texts = tuple(text.strip() for text in options["text"])
+    gold = list(options["label"]).index(row["answerKey"])
+    return BenchmarkRow(str(row["id"]), question["stem"].strip(), letter(gold, len(texts)), texts)
 
 
-def strategyqa(row: dict[str, Any]) -> Row:
+def strategyqa(row: dict[str, Any]) -> BenchmarkRow:
     """StrategyQA: booleans become yes / no; the facts, one a step, are the worked solution."""
     if not isinstance(row["answer"], bool):
         raise ValueError(f"answer {row['answer']!r} is not true or false")
@@ -106,11 +105,11 @@ def strategyqa(row: dict[str, Any]) -> Row:
     facts = row.get("facts") or []
     facts = [facts] if isinstance(facts, str) else facts
     solution = "\n\n".join([*facts, f"#### {answer}"]) if facts else None
-    return Row(row["qid"], row["question"].strip(), answer, solution=solution)
+    return BenchmarkRow(row["qid"], row["question"].strip(), answer, solution=solution)
 
 
-def number(value: Any) -> str:
-    """A gold number as text: 27.0 -> "27", "1,080" -> "1080"; anything that is no number unchanged."""
+def gold_number(value: Any) -> str:
+    """A gold number as text: 27.0 -> "27", "1,080" -> "1080"; anything else unchanged."""
     text = str(value).strip()
     return re.sub(r"\.0+$", "", text.replace(",", "")) if re.fullmatch(r"-?[\d,]+(\.\d+)?", text) else text
 
@@ -128,5 +127,5 @@ def fingerprint(question: str) -> str:
 
 
 def hashed(text: str) -> int:
-    """A number that is the same for the same text on every machine."""
+    """A hash of a text that is the same on every machine: 64 bits of BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

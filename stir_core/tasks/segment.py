@@ -5,8 +5,8 @@ at token ``s`` is finished after token ``i`` when the delimiter occurs in the te
 ``i + 1``. A token that holds several delimiters is therefore one boundary, and a delimiter never straddles two steps. There is
 one implementation, :class:`StepScanner`, for decoding token by token and for finished rollouts alike.
 
-Where no fixed text ends a step, a function can (:func:`register_segmenter`): it is asked behind every token about the text of the step
-so far. Its name stands where the delimiter would, so that runs and bundles made with it are refused where it is not registered.
+Where no fixed text ends a step, a function can (:func:`register_segmenter`): it is called after every token with the text of the step so
+far. Its name takes the delimiter's place, so that runs and bundles made with it are refused where it is not registered.
 """
 
 import re
@@ -15,32 +15,32 @@ from collections.abc import Callable, Sequence
 from stir_core.errors import DataError
 
 Decode = Callable[[list[int]], str]
-"""Token ids -> text, special tokens left out or not, as the caller's tokenizer does it."""
+"""Token ids -> text, with or without special tokens, as the caller's tokenizer does it."""
 
 Ends = Callable[[str], bool]
 """Text of the current step so far, from its first character -> whether the step is finished."""
 
 SEGMENTERS: dict[str, Ends] = {}
-"""What :func:`register_segmenter` was given in this process, by the delimiter that stands for it."""
+"""Functions registered in this process, by the delimiter that names them."""
 _NAMED = "segmenter:"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 _SLACK_TOKENS = 8
-"""Tokens looked at beyond one a delimiter character: room for characters spread over several tokens and for tokens without text."""
+"""Tokens examined beyond one for each delimiter character: room for characters of several tokens and for tokens without text."""
 
 
 def register_segmenter(name: str, ends: Ends) -> str:
-    """Let a function say where steps end, for as long as the process lasts; one of the same name is replaced.
+    """Register a function that says where steps end, in this process; one of the same name is replaced.
 
     Args:
         name: lower-case letters, digits, dashes and underscores.
-        ends: text of the current step so far -> True when it is finished. Asked behind every token, so it must answer quickly and depend
-            on nothing else; half a character at the text's end reads as U+FFFD.
+        ends: text of the current step so far -> True when it is finished. Called after every token, so it must be fast and depend on
+            nothing else; an incomplete character at the text's end reads as U+FFFD.
 
     Returns:
         ``"segmenter:NAME"``, which a config takes as its ``delimiter``.
 
     Raises:
-        DataError: a name that cannot stand, or a step without a character would be finished.
+        DataError: the name cannot be used, or a step without text would be finished.
     """
     if not _NAME.fullmatch(name):
         raise DataError(f"a segmenter cannot be called {name!r}: take lower-case letters, digits, dashes and underscores")
@@ -58,18 +58,27 @@ def split_steps(text: str, delimiter: str = "\n\n") -> list[str]:
 
     Args:
         text: an answer, or a part of one.
-        delimiter: text that ends a step, or a registered segmenter, which is asked behind every character.
+        delimiter: text that ends a step, or a registered segmenter, which is called after every character.
 
     Raises:
         DataError: the delimiter is empty, or no such segmenter is registered.
     """
-    return _cut(text, delimiter)[0]
+    ends = segmenter(delimiter)
+    if not delimiter.startswith(_NAMED):
+        *finished, rest = text.split(delimiter)
+        return [step + delimiter for step in finished] + ([rest] if rest else [])
+    steps, step = [], ""
+    for character in text:
+        step += character
+        if ends(step):
+            steps.append(step)
+            step = ""
+    return steps + ([step] if step else [])
 
 
 def count_steps(text: str, delimiter: str = "\n\n") -> int:
     """Finished steps of a text, as :func:`split_steps` cuts it."""
-    steps, unfinished = _cut(text, delimiter)
-    return len(steps) - unfinished
+    return sum(map(segmenter(delimiter), split_steps(text, delimiter)))
 
 
 class StepScanner:
@@ -112,7 +121,7 @@ def boundaries(ids: Sequence[int], decode: Decode, delimiter: str = "\n\n") -> t
 
 
 def segmenter(delimiter: str) -> Ends:
-    """What says whether a step is finished.
+    """The function that says whether a step is finished.
 
     Raises:
         DataError: the delimiter is empty, or no such segmenter is registered.
@@ -127,18 +136,3 @@ def segmenter(delimiter: str) -> Ends:
             "the run or bundle was made with"
         )
     return SEGMENTERS[delimiter]
-
-
-def _cut(text: str, delimiter: str) -> tuple[list[str], bool]:
-    """The steps of a text, and whether the last of them is unfinished."""
-    ends = segmenter(delimiter)
-    if not delimiter.startswith(_NAMED):
-        *finished, rest = text.split(delimiter)
-        return [step + delimiter for step in finished] + ([rest] if rest else []), bool(rest)
-    steps, step = [], ""
-    for character in text:
-        step += character
-        if ends(step):
-            steps.append(step)
-            step = ""
-    return steps + ([step] if step else []), bool(step)

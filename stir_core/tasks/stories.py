@@ -1,6 +1,6 @@
 """Wording of the synthetic arithmetic problems: names, objects, phrasings and worked steps, as data.
 
-A phrasing may name ``{name}``, ``{things}``, the operands ``{a}``, ``{b}``, ``{c}``, the result of the first of two
+A phrasing may use ``{name}``, ``{things}``, the operands ``{a}``, ``{b}``, ``{c}``, the result of the first of two
 operations ``{x}`` and the ``{answer}``. Steps are joined by blank lines, so that a worked solution has control points.
 """
 
@@ -17,9 +17,9 @@ class Story(NamedTuple):
     questions: tuple[str, ...]
     steps: tuple[str, ...]
     work: Callable[..., dict[str, int]]
-    """Operands -> every number that a phrasing may name."""
+    """Operands -> every number that a phrasing may use."""
     commutes: bool
-    """Whether the first two operands may trade places without changing the content."""
+    """Whether the first two operands can be swapped without changing the content."""
 
 
 def _add(a: int, b: int) -> dict[str, int]:
@@ -29,10 +29,6 @@ def _add(a: int, b: int) -> dict[str, int]:
 def _add_by_place(a: int, b: int) -> dict[str, int]:
     ta, tb, ua, ub = a // 10 * 10, b // 10 * 10, a % 10, b % 10
     return {"a": a, "b": b, "ta": ta, "tb": tb, "ua": ua, "ub": ub, "t": ta + tb, "u": ua + ub, "answer": a + b}
-
-
-def _add_three(a: int, b: int, c: int) -> dict[str, int]:
-    return {"a": a, "b": b, "c": c, "x": a + b, "answer": a + b + c}
 
 
 STORIES: dict[str, Story] = {
@@ -51,7 +47,7 @@ STORIES: dict[str, Story] = {
     "sum_three": Story(
         ("What is {a} + {b} + {c}?", "Find the sum of {a}, {b} and {c}.", "Calculate {a} + {b} + {c}."),
         ("First add {a} and {b}: {a} + {b} = {x}.", "Then add {c}: {x} + {c} = {answer}."),
-        _add_three,
+        lambda a, b, c: {"a": a, "b": b, "c": c, "x": a + b, "answer": a + b + c},
         True,
     ),
     "gain": Story(
@@ -108,7 +104,7 @@ STORIES: dict[str, Story] = {
         ),
         ("First {c} {things} go away: {a} - {c} = {x}.", "Then {b} {things} are added: {x} + {b} = {answer}."),
         lambda a, b, c: {"a": a, "b": b, "c": c, "x": a - c, "answer": a - c + b},
-        False,  # the first operand must be the one that c can be taken from
+        False,  # c is taken from the first operand
     ),
     "groups_gain": Story(
         (

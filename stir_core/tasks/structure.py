@@ -1,11 +1,12 @@
-"""Equality of answers that have parts: tuples, intervals, lists and sets are taken apart here, and compared part by part.
+"""Equality of answers with parts: tuples, intervals, lists and sets are taken apart, and compared part by part. Pure text work.
 
-math-verify reads ``(2,1)`` as an interval, ``12 13`` as 25 and drops the order of what it takes for a set. So brackets,
-order and number of parts are decided here; a caller-given ``leaf`` compares what has no parts any more. Pure text work.
+math-verify reads ``(2,1)`` as an interval and ``12 13`` as 25, and ignores the order where it reads a set. So brackets, order and
+number of parts are compared here; the caller's ``leaf`` compares expressions without parts.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from stir_core.tasks.latex import plain_number
@@ -15,7 +16,7 @@ Leaf = Callable[[str, str], bool]
 
 
 class Parts(NamedTuple):
-    """An answer that has parts."""
+    """The parts of an answer."""
 
     brackets: str
     """``"()"``, ``"[]"``, ``"[)"``, ... or ``"{}"`` for a set, ``""`` for a bare list."""
@@ -33,14 +34,13 @@ def same_answer(gold: str, answer: str, leaf: Leaf) -> bool:
     values = plain_number(gold), plain_number(answer)
     if None not in values:
         return values[0] == values[1]
-    if re.search(r"\d \d", answer):  # two numbers side by side are no expression
+    if re.search(r"\d \d", answer):  # two numbers side by side are not an expression
         return False
-    wanted, found = take_apart(gold), take_apart(answer)
-    if wanted is None and found is None:
-        return leaf(gold, answer)
-    if wanted is None or found is None:
-        return _one_sided(gold, answer, wanted or found, leaf)
-    return _same_parts(wanted, found, leaf)
+    gold_parts, answer_parts = take_apart(gold), take_apart(answer)
+    if gold_parts is not None and answer_parts is not None:
+        return _same_parts(gold_parts, answer_parts, leaf)
+    parts = gold_parts or answer_parts
+    return leaf(gold, answer) if parts is None else _one_sided(gold, answer, parts, leaf)
 
 
 def take_apart(text: str) -> Parts | None:
@@ -53,29 +53,28 @@ def take_apart(text: str) -> Parts | None:
     return Parts("", items) if len(items) > 1 else None
 
 
-def _same_parts(wanted: Parts, found: Parts, leaf: Leaf) -> bool:
-    if len(wanted.items) != len(found.items):
+def _same_parts(gold: Parts, answer: Parts, leaf: Leaf) -> bool:
+    if len(gold.items) != len(answer.items):
         return False
-    kinds = {wanted.brackets, found.brackets}
+    kinds = {gold.brackets, answer.brackets}
     if kinds <= {"", "{}"}:
-        return _match_any_order(wanted.items, list(found.items), leaf)
+        return _match_any_order(gold.items, list(answer.items), leaf)
     if len(kinds) == 1 or kinds == {"", "()"}:
-        return all(same_answer(a, b, leaf) for a, b in zip(wanted.items, found.items, strict=True))
+        return all(same_answer(a, b, leaf) for a, b in zip(gold.items, answer.items, strict=True))
     return False
 
 
-def _match_any_order(wanted: tuple[str, ...], found: list[str], leaf: Leaf) -> bool:
-    for item in wanted:
-        partner = next((i for i, other in enumerate(found) if same_answer(item, other, leaf)), None)
+def _match_any_order(gold: tuple[str, ...], answer: list[str], leaf: Leaf) -> bool:
+    for item in gold:
+        partner = next((i for i, other in enumerate(answer) if same_answer(item, other, leaf)), None)
         if partner is None:
             return False
-        del found[partner]
+        del answer[partner]
     return True
 
 
-def _one_sided(gold: str, answer: str, parts: Parts | None, leaf: Leaf) -> bool:
-    """One side has parts, the other has none: a one-element set is its element, an interval may be written otherwise."""
-    assert parts is not None
+def _one_sided(gold: str, answer: str, parts: Parts, leaf: Leaf) -> bool:
+    """Only one side has parts: a set of one element equals the element, and an interval can be written in another way."""
     if parts.brackets == "{}":
         lone = answer if take_apart(answer) is None else gold
         return len(parts.items) == 1 and same_answer(parts.items[0], lone, leaf)
@@ -88,21 +87,17 @@ def _branches(item: str) -> tuple[str, ...]:
 
 
 def _split(text: str) -> tuple[str, ...]:
-    """Cut at the commas that no bracket encloses."""
-    items, depth, start = [], 0, 0
-    for i, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            items.append(text[start:i])
-            start = i + 1
-    return tuple(item for item in [*items, text[start:]] if item)
+    """Cut at the commas outside all brackets."""
+    cuts = [i for i, (char, depth) in enumerate(zip(text, _depths(text), strict=True)) if char == "," and depth == 0]
+    return tuple(filter(None, (text[start + 1 : stop] for start, stop in pairwise([-1, *cuts, len(text)]))))
 
 
 def _closes_at_end(text: str, start: int) -> bool:
-    """Whether the bracket that opens the text is closed by its last character and not before."""
-    depth = 1
-    for i, char in enumerate(text[start:], start=start):
-        depth += (char in "([{") - (char in ")]}")
-        if depth == 0:
-            return i == len(text) - 1
-    return False
+    """Whether the bracket that ends before ``start`` and opens the text is closed by its last character and not before."""
+    closed = (i for i, depth in enumerate(_depths(text[start:]), start=start) if depth == -1)
+    return next(closed, None) == len(text) - 1
+
+
+def _depths(text: str) -> Iterator[int]:
+    """Brackets open after each character."""
+    return accumulate((char in "([{") - (char in ")]}") for char in text)

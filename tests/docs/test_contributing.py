@@ -28,7 +28,7 @@ from stir_core.stages.pipeline import run_stages
 from stir_core.stages.stage import DECLARED, Stage, register_stage, stage_digest
 from stir_core.store.runs import DEMO
 from stir_core.tasks import ROLES, Grader
-from stir_core.tasks.catalogue import ORIGINS, TASKS
+from stir_core.tasks.catalogue import SOURCES, TASKS
 from stir_core.tasks.segment import boundaries
 from tests.intervene.test_controller import make_memory
 
@@ -38,7 +38,7 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
 @pytest.fixture(autouse=True)
 def tables_are_restored() -> Iterator[None]:
     """Undo what a page registers when its test has ended."""
-    tables: list[dict[str, Any]] = [DECLARED, TASKS, ORIGINS, DECODERS, selection.SELECTORS, TARGETS]
+    tables: list[dict[str, Any]] = [DECLARED, TASKS, SOURCES, DECODERS, selection.SELECTORS, TARGETS]
     before, names = [dict(table) for table in tables], [*STAGES]
     yield
     for table, saved in zip(tables, before, strict=True):

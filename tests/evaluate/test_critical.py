@@ -4,7 +4,7 @@ import pytest
 
 from stir_core.errors import DataError
 from stir_core.evaluate import critical
-from stir_core.evaluate.critical import critical_tokens, piece_texts, sum_up
+from stir_core.evaluate.critical import critical_tokens, critical_trace, piece_texts
 from stir_core.findings import CriticalRoll
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
@@ -58,10 +58,12 @@ def test_more_continuations_add_to_those_that_are_there(run, tiny_loaded, wrong)
 def test_the_largest_fall_is_where_it_was_lost(wrong):
     rights = {0: 7, 8: 8, 16: 2, 24: 1}
     rolls = [CriticalRoll(position=p, rep=r, correct=r < n, finished=True, tokens=3) for p, n in rights.items() for r in range(8)]
-    found = sum_up(PROBLEM, wrong, "vanilla", 8, rolls)
+    found = critical_trace(PROBLEM, wrong, "vanilla", 8, rolls)
     assert (found.lost_at, found.fall) == (16, pytest.approx(6 / 8))
     assert [point.right for point in found.points] == list(rights.values())
-    never = sum_up(PROBLEM, wrong, "vanilla", 8, [CriticalRoll(position=p, rep=0, correct=True, finished=True, tokens=3) for p in (0, 8)])
+    never = critical_trace(
+        PROBLEM, wrong, "vanilla", 8, [CriticalRoll(position=p, rep=0, correct=True, finished=True, tokens=3) for p in (0, 8)]
+    )
     assert (never.lost_at, never.fall) == (None, 0.0)
 
 
@@ -79,7 +81,7 @@ def test_pieces_join_to_the_text_and_tear_no_character():
 
 def test_a_summary_from_before_pieces_were_kept_is_read(run, wrong):
     file = CriticalFile(run, "vanilla", wrong)
-    found = sum_up(PROBLEM, wrong, "vanilla", 8, [CriticalRoll(position=0, rep=0, correct=True, finished=True, tokens=3)])
+    found = critical_trace(PROBLEM, wrong, "vanilla", 8, [CriticalRoll(position=0, rep=0, correct=True, finished=True, tokens=3)])
     path = file.write(found)
     path.write_text(found.model_dump_json(exclude={"pieces"}) + "\n")
     assert file.read() == found and found.pieces == ()

@@ -15,13 +15,14 @@ from stir_core.evaluate.decoders.early_exit import DEER
 from stir_core.evaluate.decoders.inducer import answer_ends, answer_tokens, inducer_ids
 from stir_core.evaluate.decoders.loop import answers
 from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING, concept
-from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY, majority, same_answer
+from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY, majority, same_vote
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.passes import Feed, forward
 from stir_core.records import AnswerKind, Problem
 from stir_core.seeding import generator_for
 from stir_core.tasks import asks_for_box
+from stir_core.tasks.extract import Stated
 
 DELIMITER = "e"  # frequent in what the tiny model writes
 PROMPTS = {"a": [5, 9, 40, 7, 100], "b": [17, 3, 250, 61, 62, 63, 64, 65, 66], "c": [200, 201], "d": [30, 31, 32, 33]}
@@ -329,7 +330,7 @@ def test_self_consistency_of_one_sample_is_that_sample(tiny):
 
 
 def test_self_consistency_commits_the_first_sample_of_the_majority(tiny, oracle, monkeypatch):
-    monkeypatch.setattr(sampled, "stated", lambda question, text: str(len(text) % 2) if len(text) % 5 else None)
+    monkeypatch.setattr(sampled, "extract", lambda kind, text, _: Stated(str(len(text) % 2), "boxed") if len(text) % 5 else None)
     winners = set()
     for answer in decoded(SELF_CONSISTENCY, bench_of(tiny, 12), questions(), k=5, **HOT):
         streams = [generator_for(0, "sampling", answer.problem_id, *([j] if j else [])) for j in range(5)]
@@ -368,9 +369,9 @@ def test_votes_are_counted_by_hand(kind, found, winner, votes):
 
 
 def test_what_counts_as_one_answer():
-    assert same_answer("number", "1,000", "1000") and same_answer("number", "-0.50", "-1/2")
-    assert not same_answer("number", "12", "21") and not same_answer("number", "abc", "12")
-    assert same_answer("math", "\\text{Monday}", "monday") and not same_answer("math", "5", "3")
+    assert same_vote("number", "1,000", "1000") and same_vote("number", "-0.50", "-1/2")
+    assert not same_vote("number", "12", "21") and not same_vote("number", "abc", "12")
+    assert same_vote("math", "\\text{Monday}", "monday") and not same_vote("math", "5", "3")
 
 
 # -- all of them ---------------------------------------------------------------------------------------------------------
@@ -449,4 +450,4 @@ def test_an_impossible_parameter_is_refused_before_anything_is_decoded(tiny, dec
 
 
 def test_no_questions_no_answers(tiny):
-    assert list(answers(bench_of(tiny), [], lambda desk, question: pytest.fail("there is none"))) == []
+    assert list(answers(bench_of(tiny), [], lambda seat, question: pytest.fail("there is none"))) == []

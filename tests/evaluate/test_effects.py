@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sk_roc_curve
 
 from stir_core.evaluate.effects import (
-    Candidate,
     advantage_of,
     area_under_roc,
     by_arm,
@@ -18,7 +17,7 @@ from stir_core.evaluate.effects import (
     effect,
     gaps,
     length,
-    points_of,
+    measured_point,
     predictor,
     right,
     roc_curve,
@@ -153,6 +152,7 @@ def test_calibration_bins_hold_every_point_once():
 
 def test_points_are_the_tried_candidates():
     rolls = by_arm(planted(0.6, 0.3, states=2, reps=4))
-    candidates = [Candidate(("p0", 1), "a", True, 0.2, 0.9, None, 0.8), Candidate(("p1", 1), "b", False, 0.1, 0.9, 0.0, 0.8)]
-    (only,) = points_of(rolls, candidates)
+    seen = {"margin": 0.2, "value": 0.9, "gain": None, "sim": 0.8}
+    only = measured_point(rolls, ("p0", 1), "a", chosen=True, **seen)
+    assert measured_point(rolls, ("p1", 1), "b", chosen=False, **seen) is None
     assert (only.problem_id, only.entry_id, only.pairs, only.chosen) == ("p0", "a", 4, True)

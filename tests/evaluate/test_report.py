@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from stir_core.evaluate.degeneration import compressed, repeated
-from stir_core.evaluate.report import evaluation_report, markdown
+from stir_core.evaluate.report import evaluation_markdown, evaluation_report
 from stir_core.findings import Answer, EvaluationSpec
 from stir_core.records import ModelIdentity, Verdict
 
@@ -69,13 +69,13 @@ def test_only_problems_that_all_have_answered_count():
     report = evaluation_report(spec(["vanilla", "stir"], 3), ["p0", "p1", "p2"], answers, lambda name: ("", ""))
     assert (report.problems, report.complete) == (1, False)
     assert [m.answers for m in report.methods] == [1, 1]
-    assert "Not finished:** 1 of 3" in markdown(report)
+    assert "Not finished:** 1 of 3" in evaluation_markdown(report)
 
 
 def test_no_answers_yet_is_a_report_that_says_so():
     report = evaluation_report(spec(["vanilla", "stir"], 3), ["p0"], {"vanilla": [], "stir": []}, lambda name: ("", ""))
     assert (report.methods, report.complete, report.problems) == ((), False, 0)
-    assert "0 of 3" in markdown(report)
+    assert "0 of 3" in evaluation_markdown(report)
 
 
 def test_several_seeds_are_compared_by_problem():
@@ -94,7 +94,7 @@ def test_several_seeds_are_compared_by_problem():
 def test_what_a_reader_must_know_stands_in_the_text():
     from stir_core.findings import Leak
 
-    text = markdown(
+    text = evaluation_markdown(
         report_of({"vanilla": [True, False], "stir": [True, True]}, leaks=(Leak(problem_id="p0", mined_id="m", similarity=1, exact=True),))
     )
     assert "**LEAK:** 1 of these problems were mined (p0)" in text

@@ -12,7 +12,7 @@ from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.evaluate import runner
 from stir_core.evaluate.decoders.registry import ABLATIONS, DECODERS, method, methods
 from stir_core.evaluate.libraries import libraries_of
-from stir_core.evaluate.report import markdown
+from stir_core.evaluate.report import evaluation_markdown
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.records import Problem
 from stir_core.requests import EvaluationRequest
@@ -45,7 +45,7 @@ def test_every_method_answers_every_problem(run, tiny_loaded):
         assert all(0 < answer.tokens_used <= 24 for answer in answers)
         assert all(answer.flops > 0 and answer.forward_tokens >= answer.prompt_tokens for answer in answers)
         assert (made.versus is None) == (made.name == "vanilla")
-    assert markdown(report) == (path / "report.md").read_text()
+    assert evaluation_markdown(report) == (path / "report.md").read_text()
     assert [folder.spec().label for folder in evaluations(run)] == ["arithmetic-eval"]
 
 

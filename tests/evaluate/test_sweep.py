@@ -7,7 +7,7 @@ import pytest
 
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import ConfigError
-from stir_core.evaluate.sweep import Point, SweepConfig, changed, choose, points_of, replay, sweep_points
+from stir_core.evaluate.sweep import GridPoint, SweepConfig, changed, choose, grid_points, replay, sweep_points
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.tasks import load_problems
@@ -80,10 +80,10 @@ def test_a_looser_threshold_must_look_again(tiny):
 
 def test_a_sweep_equals_decoding_every_point(run, tiny_loaded, tmp_path):
     sweep = SweepConfig(base="x", grid={"gate.k_scale": (0.0, 1.0), "gate.tau_null": (0.0, 0.9)})
-    points = [Point(changes, changed(run.config, changes), run) for changes in points_of(sweep)]
+    points = [GridPoint(changes, changed(run.config, changes), run) for changes in grid_points(sweep)]
     problems = list(load_problems("arithmetic", "validation", n=3))
     found = sweep_points(tiny_loaded, points, problems, tmp_path / "points", rows=4)
-    assert [point.changes for point, _ in found] == [{"method": "vanilla"}, *points_of(sweep)]
+    assert [point.changes for point, _ in found] == [{"method": "vanilla"}, *grid_points(sweep)]
     library = run.library()
     from stir_core.intervene.memory import Memory
     from stir_core.tasks import render

@@ -8,7 +8,7 @@ import pytest
 from stir_core.errors import DataError
 from stir_core.tasks import benchmarks, rows
 from stir_core.tasks.benchmarks import benchmark_problems
-from stir_core.tasks.catalogue import ORIGINS, TASKS
+from stir_core.tasks.catalogue import SOURCES, TASKS
 from stir_core.tasks.grading import Grader
 
 ARC = {
@@ -89,7 +89,7 @@ def only(name, split):
 
 
 def test_every_split_of_every_benchmark_is_read(root):
-    for name, splits in ORIGINS.items():
+    for name, splits in SOURCES.items():
         for split in splits:
             problems = benchmark_problems(name, split)
             assert problems and len({problem.id for problem in problems}) == len(problems)

@@ -9,7 +9,7 @@ import pytest
 from stir_core.errors import DataError
 from stir_core.records import Verdict
 from stir_core.tasks import checker as checker_module
-from stir_core.tasks.grading import Grader, grade
+from stir_core.tasks.grading import Grader
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_cheap_comparisons_start_no_process():
 
 def test_closing_ends_the_process_and_may_be_repeated():
     before, grader = checkers(), Grader()
-    grader.warm()
+    grader.grade("math", "x+1", r"\boxed{1+x}")
     (process,) = set(checkers()) - set(before)
     grader.close()
     grader.close()
@@ -201,11 +201,7 @@ def test_a_checker_that_cannot_start_is_an_error_not_a_verdict(monkeypatch, tmp_
 
 
 def test_gold_answers_that_fit_no_kind():
-    with pytest.raises(DataError, match=r"gold answer 'many' does not fit answer kind 'number'"):
-        grade("number", "many", "#### 5")
+    with Grader() as grader, pytest.raises(DataError, match=r"gold answer 'many' does not fit answer kind 'number'"):
+        grader.grade("number", "many", "#### 5")
     with pytest.raises(DataError, match="is not positive"):
         Grader(limit_s=0.0)
-
-
-def test_the_shared_grader():
-    assert grade("math", "2x", r"\boxed{x+x}").correct

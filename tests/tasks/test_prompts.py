@@ -4,7 +4,7 @@ import pytest
 
 from stir_core.errors import DataError
 from stir_core.records import Problem
-from stir_core.tasks.prompts import TEMPLATES, render, template_for
+from stir_core.tasks.prompts import TEMPLATE_OF, TEMPLATES, render
 
 
 def problem(**changes):
@@ -28,7 +28,7 @@ def test_options_are_lettered():
 
 @pytest.mark.parametrize(("kind", "name"), [("number", "hash"), ("math", "boxed"), ("choice", "choice"), ("yesno", "yesno")])
 def test_auto_takes_the_template_of_the_kind(kind, name):
-    assert template_for(kind) == name
+    assert TEMPLATE_OF[kind] == name
     assert render(problem(kind=kind)) == render(problem(kind=kind), name)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stir_core.errors import DataError
 from stir_core.records import Problem
 from stir_core.tasks.catalogue import TASKS, TaskSpec, register_task
-from stir_core.tasks.prompts import TEMPLATES, template_for
+from stir_core.tasks.prompts import TEMPLATE_OF, TEMPLATES
 from stir_core.tasks.registry import ROLES, load_problems, task_names, task_spec
 from stir_core.tasks.rows import fingerprint
 
@@ -39,7 +39,7 @@ def test_specs_are_consistent():
     for name in task_names():
         spec = task_spec(name)
         assert spec.name == name and spec.eval_split in spec.splits and spec.description and spec.licence
-        assert template_for(spec.kind) in TEMPLATES
+        assert TEMPLATE_OF[spec.kind] in TEMPLATES
         if spec.mine_split is None:
             assert task_spec(spec.mine_instead).mine_split is not None
         else:

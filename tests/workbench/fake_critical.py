@@ -5,7 +5,7 @@ from itertools import chain
 
 from fake_run import tokens_of
 
-from stir_core.evaluate.critical import sum_up
+from stir_core.evaluate.critical import critical_trace
 from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.records import Problem, Trace
 from stir_core.store.critical import CriticalFile, Of
@@ -23,7 +23,7 @@ def fake_critical(problem: Problem, trace: Trace, of: Of, rights: Sequence[int],
     ]
     words = list(chain.from_iterable(tokens_of(step.text)[0] for step in trace.steps))
     pieces = tuple("".join(words[position : position + every]) for position in positions)
-    return sum_up(problem, trace, of, every, found, pieces)
+    return critical_trace(problem, trace, of, every, found, pieces)
 
 
 def make_fake_critical(run: Run, number: int, of: Of, rights: Sequence[int], *, rolls: int = 8, every: int = 8) -> CriticalTrace:

@@ -9,9 +9,9 @@ import numpy as np
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of, verdict
 
 from stir_core.config import digest_of
-from stir_core.evaluate.causal_text import markdown as causal_markdown
+from stir_core.evaluate.causal_text import causal_markdown
 from stir_core.evaluate.effects import PREDICTORS, area_under_roc
-from stir_core.evaluate.report import evaluation_report, markdown
+from stir_core.evaluate.report import evaluation_markdown, evaluation_report
 from stir_core.findings import (
     Advantage,
     Answer,
@@ -87,7 +87,7 @@ def make_fake_evaluation(
                 folder.append(fake_answer(run, method, problem, i, seed))
     found = {method: folder.answers(method) for method in methods}
     report = evaluation_report(spec, [p.id for p in asked], found, lambda name: (f"what {name} is", "a source"))
-    folder.write_report(report, markdown(report), complete=report.complete)
+    folder.write_report(report, evaluation_markdown(report), complete=report.complete)
     return report
 
 

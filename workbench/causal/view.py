@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.evaluate.causal_text import markdown
+from stir_core.evaluate.causal_text import causal_markdown
 from workbench import session
 from workbench.bootstrap import PAGES
 from workbench.causal import charts as figures
@@ -126,7 +126,7 @@ def study_downloads(facts: RunFacts, study: Study) -> None:
     """The command that makes the study, and its report as files."""
     report = study.report
     command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (existing continuations are kept)")
-    report_downloads(markdown(report), report, f"{facts.name}_causal", "causal")
+    report_downloads(causal_markdown(report), report, f"{facts.name}_causal", "causal")
 
 
 def _chooses(facts: RunFacts) -> Callable[[list[Any]], None]:

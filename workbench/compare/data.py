@@ -182,7 +182,7 @@ def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFra
         won, lost = int((second > first).sum()), int((second < first).sum())
         once = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
         text = f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]".replace("-", "−")
-        percent = (100 * first.mean(), 100 * second.mean(), 100 * gap.estimate)
+        percent = (100 * first.mean(), 100 * second.mean(), 100 * gap.value)
         rows.append((method, len(ids), *percent, text, won, lost, mcnemar(won, lost) if once else None))
     columns = ["method", "n", "this run", "other run", "difference", "difference 95 %", "won", "lost", "p"]
     corrected = holm({str(row[0]): row[-1] for row in rows if row[-1] is not None})

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.evaluate.report import markdown
+from stir_core.evaluate.report import evaluation_markdown
 from stir_core.findings import EvaluationReport
 from workbench import session
 from workbench.bootstrap import known_evaluations, known_runs
@@ -125,7 +125,7 @@ def transfer() -> None:
 def evaluation_downloads(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """The command that makes the evaluation, and its report as files."""
     _reproduce(facts, evaluation)
-    report_downloads(markdown(evaluation.report), evaluation.report, f"{facts.name}_{evaluation.spec.label}", "evaluate")
+    report_downloads(evaluation_markdown(evaluation.report), evaluation.report, f"{facts.name}_{evaluation.spec.label}", "evaluate")
 
 
 def _reproduce(facts: RunFacts, evaluation: EvaluationFacts) -> None:

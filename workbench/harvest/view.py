@@ -8,7 +8,7 @@ import streamlit as st
 
 from stir_core.config import STAGES, RunConfig, config_from, refusals
 from stir_core.errors import StirError
-from stir_core.evaluate.estimate import CostEstimate, estimate, in_words
+from stir_core.evaluate.estimate import CostEstimate, bound_and_expectation, estimate
 from workbench import session
 from workbench.bootstrap import PAGES, jobs, known_runs, offered_models, runs_root
 from workbench.harvest import data as form
@@ -227,7 +227,7 @@ def _changes(base: Base, config: RunConfig) -> None:
 def _cost(cost: CostEstimate) -> None:
     """The estimate: upper bounds, and expectations measured on an earlier run."""
     st.markdown("**Estimated cost**")
-    rows = [(each.name, *in_words(each), each.note) for each in cost.quantities]
+    rows = [(each.name, *bound_and_expectation(each), each.note) for each in cost.quantities]
     table = pd.DataFrame(rows, columns=["what", "at most", "expected", "how"])
     widths = {"what": 105, "at most": 85, "expected": 150}
     columns = {name: st.column_config.TextColumn(width=width) for name, width in widths.items()}

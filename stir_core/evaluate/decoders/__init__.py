@@ -1,1 +1,1 @@
-"""Ways to answer a problem, behind one interface: a decoder takes questions and gives settled-cost answers as they end."""
+"""Ways to answer a problem, with one interface: a decoder takes questions and yields answers with their costs, as they end."""

@@ -1,8 +1,8 @@
-"""What every decoder is given, and what it gives back.
+"""What a decoder takes and returns.
 
 A decoder is a generator function ``(bench, questions, parameters) -> answers``: it decodes all questions side by side, at most
-``bench.settings.rows`` of them at a time, and yields each answer when it ends, ungraded and untimed. An answer depends on its problem, its
-seed and the method alone, never on what is decoded beside it. The budget is the same for all: ``decode.max_new_tokens`` committed tokens.
+``bench.settings.rows`` of them at a time, and yields each answer when it ends, not graded or timed. An answer depends on its problem, its
+seed and the method alone, never on the answers decoded beside it. The budget is the same for all: ``bench.budget`` committed tokens.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ Parameters = Mapping[str, Value]
 
 
 class Question(NamedTuple):
-    """One problem to answer, once."""
+    """One problem to answer once."""
 
     problem: Problem
     prompt_ids: list[int]
@@ -32,11 +32,11 @@ class Question(NamedTuple):
 
     @property
     def form(self) -> AnswerKind:
-        """The kind of answer in whose form this prompt wants it stated."""
+        """Answer kind whose form the prompt asks for: a box for ``"math"``, ``####`` for the others."""
         kind = self.problem.kind
-        if self.boxed is None:
-            return kind
-        return "math" if self.boxed else ("number" if kind == "math" else kind)
+        if self.boxed:
+            return "math"
+        return "number" if kind == "math" and self.boxed is not None else kind
 
     @property
     def name(self) -> str:
@@ -58,11 +58,10 @@ class Bench:
     sampling: tuple[float, float] = (0.7, 0.95)
     """Temperature and top-p of methods that sample, where they are not given."""
 
-
-Decode = Callable[[Bench, list[Question], Parameters], Iterator[Answer]]
-"""Answers to all questions, each as it ends."""
-Check = Callable[[Bench, Parameters], None]
-"""Raises a ``StirError`` for parameters that cannot be decoded with."""
+    @property
+    def budget(self) -> int:
+        """Most tokens that an answer may commit."""
+        return self.settings.decode.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,11 @@ class Decoder:
     """One line for tables."""
     source: str
     """Where it is defined."""
-    decode: Decode
+    decode: Callable[[Bench, list[Question], Parameters], Iterator[Answer]]
+    """Decodes all questions and yields each answer as it ends."""
     parameters: Mapping[str, Value]
     """Parameters with their defaults; no other is accepted."""
     by_chance: bool = False
     """Whether repetitions differ."""
-    check: Check = lambda bench, parameters: None
-    """Refuses what cannot be decoded, before anything is."""
+    check: Callable[[Bench, Parameters], object] = lambda bench, parameters: None
+    """Raises a ``StirError`` for parameters that cannot be decoded with, before anything is decoded."""

@@ -1,6 +1,7 @@
-"""What the comparison decoders share: from a generator that says what one answer does to graded-to-be answers of all questions.
+"""What the token-by-token decoders share: running the generators of single answers side by side, and reading parameters.
 
-A decoder writes one answer as the scheduler's generator (``models.scheduler``), in the order in which it happens, and returns its outcome.
+A decoder writes one answer as a generator for the scheduler (``models.scheduler``), in the order in which things happen, and returns its
+outcome; :func:`answers` makes answers with their costs of the outcomes.
 """
 
 import math
@@ -12,34 +13,14 @@ from stir_core.evaluate.decoders.base import Bench, Parameters, Question
 from stir_core.findings import Answer
 from stir_core.models.cost import flops
 from stir_core.models.generation import Sampling
-from stir_core.models.loading import LoadedModel
 from stir_core.models.scheduler import Listed, Seat, Steps, schedule
 from stir_core.records import Finish
 
 Facts = dict[str, float | int | str]
 
 
-class Desk(NamedTuple):
-    """What one answer works with."""
-
-    bench: Bench
-    seat: Seat
-    rows: int
-    """Most sequences decoded side by side."""
-
-    @property
-    def model(self) -> LoadedModel:
-        """The model."""
-        return self.bench.model
-
-    @property
-    def budget(self) -> int:
-        """Most tokens that an answer may commit."""
-        return self.bench.settings.decode.max_new_tokens
-
-
 class Outcome(NamedTuple):
-    """One decoded answer, without what it cost."""
+    """One decoded answer, without its costs."""
 
     ids: list[int]
     """The committed tokens."""
@@ -48,21 +29,18 @@ class Outcome(NamedTuple):
     facts: Facts
 
 
-Begin = Callable[[Desk, Question], Steps[Outcome]]
-"""What one answer to a question does, from its prompt to its outcome."""
-
-
-def answers(bench: Bench, questions: list[Question], begin: Begin, *, width: int = 1) -> Iterator[Answer]:
+def answers(
+    bench: Bench, questions: list[Question], begin: Callable[[Seat, Question], Steps[Outcome]], *, width: int = 1
+) -> Iterator[Answer]:
     """Decode the questions side by side, yielding each answer as it ends, without method, time or verdict.
 
     Args:
-        begin: what one answer does.
+        begin: makes the generator of one answer, from its prompt to its outcome.
         width: rows that one answer keeps busy; as many answers are live as fit into ``bench.settings.rows``.
     """
-    rows = bench.settings.rows or max(1, len(questions) * width)
 
     def one(seat: Seat, question: Question) -> Steps[None]:
-        outcome = yield from begin(Desk(bench, seat, rows), question)
+        outcome = yield from begin(seat, question)
         yield Answer(
             method="",
             problem_id=question.problem.id,
@@ -78,14 +56,15 @@ def answers(bench: Bench, questions: list[Question], begin: Begin, *, width: int
             facts=outcome.facts,
         )
 
-    yield from schedule(bench.model, Listed(questions, max(1, rows // width)), one)
+    rows = bench.settings.rows
+    return schedule(bench.model, Listed(questions, rows and max(1, rows // width)), one)
 
 
-def number(parameters: Parameters, key: str, *, least: int = 0, most: float = math.inf) -> float:
+def numeric(parameters: Parameters, key: str, *, least: int = 0, most: float = math.inf) -> float:
     """A parameter as a number.
 
     Raises:
-        ConfigError: it is none, or out of its range.
+        ConfigError: it is not a number, or out of its range.
     """
     try:
         value = float(parameters[key])
@@ -102,6 +81,6 @@ def sampling_of(bench: Bench, parameters: Parameters) -> Sampling:
     Raises:
         ConfigError: neither ``"auto"`` nor a number in its range.
     """
-    own = dict(zip(("temperature", "top_p"), bench.sampling, strict=True))
-    given = {key: own[key] if parameters[key] == "auto" else parameters[key] for key in own}
-    return Sampling(number(given, "temperature"), number(given, "top_p", most=1.0))
+    temperature, top_p = bench.sampling
+    own = {"temperature": temperature, "top_p": top_p} | {key: value for key, value in parameters.items() if value != "auto"}
+    return Sampling(numeric(own, "temperature"), numeric(own, "top_p", most=1.0))

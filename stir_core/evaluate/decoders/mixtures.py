@@ -1,15 +1,16 @@
-"""Decoders that feed mixtures of token embeddings in the place of tokens: Soft Thinking and Multiplex Thinking.
+"""Decoders that feed mixtures of token embeddings instead of tokens: Soft Thinking and Multiplex Thinking.
 
 Both were made for reasoning models that mark the end of their thinking with a tag and then answer in plain tokens. Instruction-tuned models
 have no such tag, so here everything is thinking until the recorded token is an end-of-text token (or, for Soft Thinking, Cold Stop fires).
-The committed answer is the sequence of recorded tokens; each also stands for the mixture that was read in its place.
+The committed answer is the sequence of recorded tokens, each of which stands for the mixture that was fed.
 
-Soft Thinking's weights depend on the logits smoothly, so what rounding does to them comes back as input, unlike in any method that reads
-tokens. A trained model forgets it (SmolLM2-135M: 120 tokens were the same with 1, 2 and 4 rows); a random one doubles it with each token.
+Soft Thinking's weights are a smooth function of the logits, so rounding errors are fed back, unlike in methods that feed tokens. A trained
+model damps them (SmolLM2-135M: 120 tokens were the same with 1, 2 and 4 rows); a random one doubles them with each token.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,25 +20,25 @@ from torch import Tensor
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.inducer import induce
-from stir_core.evaluate.decoders.loop import Desk, Facts, Outcome, answers, number, sampling_of
+from stir_core.evaluate.decoders.loop import Facts, Outcome, answers, numeric, sampling_of
 from stir_core.findings import Answer
 from stir_core.models.cache import Row
 from stir_core.models.generation import Sampling, nucleus
 from stir_core.models.passes import Feed
-from stir_core.models.scheduler import Steps
+from stir_core.models.scheduler import Seat, Steps
 from stir_core.models.steering import Mixture
 from stir_core.records import Finish
 from stir_core.seeding import generator_for
 
 
 class Read(NamedTuple):
-    """What is read next, and what is recorded for it."""
+    """The token that is recorded next, and the mixture that is fed for it."""
 
     token: int
     mixture: Mixture | None
-    """``None``: the token itself."""
+    """``None``: the token itself is fed."""
     enough: bool = False
-    """Whether thinking ends behind it."""
+    """Whether thinking ends after it."""
 
 
 def concept(
@@ -46,9 +47,9 @@ def concept(
     """Soft Thinking's concept token: a distribution over the tokens whose embeddings it mixes.
 
     Returns:
-        The probabilities at the temperature, cut to the ``top_k`` likeliest tokens and then to the fewest that reach ``top_p`` of
-        their mass, adding up to 1; the tokens; and the entropy of the whole distribution before it was cut, in nats. Temperature 0 is
-        the likeliest token alone.
+        (weights, tokens, entropy). Weights are the probabilities at the temperature, cut to the ``top_k`` likeliest tokens and then to the
+        fewest that reach ``top_p`` of their mass, normalised to 1. The entropy is that of the distribution before the cut, in nats.
+        Temperature 0 gives the likeliest token alone.
     """
     if temperature == 0:
         return torch.ones(1), logits.argmax()[None], 0.0
@@ -60,21 +61,31 @@ def concept(
 
 
 def soft_thinking(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
-    """Read the probability-weighted mixture of the likeliest tokens' embeddings; record the likeliest token.
+    """Feed the probability-weighted mixture of the likeliest tokens' embeddings; record the likeliest token.
 
-    Cold Stop, where it is on: when the entropy has been below ``entropy`` nats for ``patience`` tokens in a row, thinking ends, an answer
-    inducer (the same as DEER's) is appended, and the answer is decoded greedily in plain tokens until it is complete. Published, what is
-    appended is the tag that closes the thinking. Cutting follows the published implementation, which applies top-k before top-p and takes
-    the entropy at the temperature; its further cut by a least probability (0.001) is left out.
+    With ``cold_stop``, thinking ends once the entropy was below ``entropy`` nats for ``patience`` tokens in a row. Then DEER's inducer is
+    appended and the answer is decoded greedily in plain tokens; the published method appends the tag that closes the thinking. As in the
+    published implementation, top-k is applied before top-p and the entropy is taken at the temperature; its minimum probability (0.001) is
+    left out.
     """
-    thinker = _thinker(parameters)
+    temperature, top_p = numeric(parameters, "temperature"), numeric(parameters, "top_p", most=1.0)
+    top_k, patience = int(numeric(parameters, "top_k", least=1)), int(numeric(parameters, "patience", least=1))
+    limit, cold_stop = numeric(parameters, "entropy"), bool(parameters["cold_stop"])
 
-    def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        row = desk.seat.open()
-        ids, mixed, finish = yield from _think(desk, question, row, thinker())
+    def one(seat: Seat, question: Question) -> Steps[Outcome]:
+        row, calm = seat.open(), 0
+
+        def choose(logits: Tensor) -> Read:
+            nonlocal calm
+            weights, tokens, entropy = concept(logits, temperature, top_k, top_p)
+            calm = calm + 1 if entropy < limit else 0
+            mixture = (tokens.tolist(), weights.tolist()) if len(tokens) > 1 else None
+            return Read(int(logits.argmax()), mixture, cold_stop and calm >= patience)
+
+        ids, mixed, finish = yield from _think(bench, seat, question, row, choose)
         facts: Facts = {"thinking_tokens": len(ids), "mixed_tokens": mixed, "cold_stop": int(finish is None)}
         if finish is None:
-            answer = yield from induce(desk, question, row, ids)
+            answer = yield from induce(bench, question, row, ids)
             finish = "length" if answer is None or answer.strand.finish == "length" else "stop"
             ids = ids if answer is None else [*ids, *answer.inducer, *answer.strand.ids]
         return Outcome(ids, finish, 0, facts)
@@ -83,66 +94,39 @@ def soft_thinking(bench: Bench, questions: list[Question], parameters: Parameter
 
 
 def multiplex_thinking(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
-    """Read the average embedding of ``k`` independently sampled tokens; record the likeliest of them (ties: lowest id).
+    """Feed the average embedding of ``k`` independently sampled tokens; record the likeliest of them (ties: lowest id).
 
-    This is the published method without its training and with uniform weights: a token that was sampled twice counts twice. The variant
-    that weighs the sampled tokens by their probabilities is not offered.
+    The published method without its training and with uniform weights: a token that was sampled twice counts twice. Weighting the sampled
+    tokens by their probabilities is not implemented.
     """
-    sampling, k = sampling_of(bench, parameters), int(number(parameters, "k", least=1))
+    sampling, k = sampling_of(bench, parameters), int(numeric(parameters, "k", least=1))
 
-    def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        row = desk.seat.open()
+    def one(seat: Seat, question: Question) -> Steps[Outcome]:
         rng = generator_for(bench.settings.seed, "multiplex", question.name)
-        thought = yield from _think(desk, question, row, lambda logits: _multiplexed(logits, k, sampling, rng))
-        return Outcome(thought.ids, thought.finish or "length", 0, {"mixed_tokens": thought.mixed})
+        choose = partial(_multiplexed, k=k, sampling=sampling, rng=rng)
+        ids, mixed, finish = yield from _think(bench, seat, question, seat.open(), choose)
+        return Outcome(ids, finish or "length", 0, {"mixed_tokens": mixed})
 
     return answers(bench, questions, one)
 
 
-class _Thought(NamedTuple):
-    ids: list[int]
-    mixed: int
-    """How many of them stand for a mixture of several tokens that was read."""
-    finish: Finish | None
-    """``None``: thinking ended before the answer did; all ids have been read then."""
-
-
-def _think(desk: Desk, question: Question, row: Row, choose: Callable[[Tensor], Read]) -> Steps[_Thought]:
-    ids: list[int] = []
-    mixed = 0
-    here = yield from desk.seat.read(row, question.prompt_ids)
+def _think(
+    bench: Bench, seat: Seat, question: Question, row: Row, choose: Callable[[Tensor], Read]
+) -> Steps[tuple[list[int], int, Finish | None]]:
+    """Recorded tokens, how many of them stand for a mixture of several, and why decoding ended; ``None``: only the thinking ended."""
+    ids, mixed = list[int](), 0
+    here = yield from seat.read(row, question.prompt_ids)
     while True:
         token, mixture, enough = choose(here.logits[0])
         ids.append(token)
-        if token in desk.model.stop_ids:
-            return _Thought(ids, mixed, "stop")
-        if len(ids) >= desk.budget:
-            return _Thought(ids, mixed, "length")
+        if token in bench.model.stop_ids:
+            return ids, mixed, "stop"
+        if len(ids) >= bench.budget:
+            return ids, mixed, "length"
         mixed += mixture is not None
         here = yield [Feed(row, [token], mixture=mixture, logits=not enough)]
         if enough:
-            return _Thought(ids, mixed, None)
-
-
-def _thinker(parameters: Parameters) -> Callable[[], Callable[[Tensor], Read]]:
-    """Makes, for each answer, the function that says what Soft Thinking reads next; it counts sure tokens in a row."""
-    temperature, top_p = number(parameters, "temperature"), number(parameters, "top_p", most=1.0)
-    top_k, patience = int(number(parameters, "top_k", least=1)), int(number(parameters, "patience", least=1))
-    limit, cold_stop = number(parameters, "entropy"), bool(parameters["cold_stop"])
-
-    def thinker() -> Callable[[Tensor], Read]:
-        sure = 0
-
-        def choose(logits: Tensor) -> Read:
-            nonlocal sure
-            weights, tokens, entropy = concept(logits, temperature, top_k, top_p)
-            sure = sure + 1 if entropy < limit else 0
-            mixture = (tokens.tolist(), weights.tolist()) if len(tokens) > 1 else None
-            return Read(int(logits.argmax()), mixture, cold_stop and sure >= patience)
-
-        return choose
-
-    return thinker
+            return ids, mixed, None
 
 
 def _multiplexed(logits: Tensor, k: int, sampling: Sampling, rng: np.random.Generator) -> Read:

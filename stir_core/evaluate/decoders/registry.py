@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
-from stir_core.config import GateConfig
+from stir_core.config import GateConfig, section_from
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Question, Value
 from stir_core.evaluate.decoders.stepwise import STIR
@@ -18,8 +18,9 @@ def _defined() -> dict[str, Decoder]:
     """Every decoder that a file of this folder defines at its top level; the baseline first, the others by name."""
     package = __name__.rpartition(".")[0]
     names = [info.name for info in pkgutil.iter_modules(import_module(package).__path__) if info.name != "registry"]
-    found = {each.name: each for name in names for each in vars(import_module(f"{package}.{name}")).values() if isinstance(each, Decoder)}
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "vanilla", item[0])))
+    values = [value for name in names for value in vars(import_module(f"{package}.{name}")).values()]
+    decoders = {value.name: value for value in values if isinstance(value, Decoder)}
+    return dict(sorted(decoders.items(), key=lambda item: (item[0] != "vanilla", item[0])))
 
 
 DECODERS: dict[str, Decoder] = _defined()
@@ -39,16 +40,16 @@ ABLATIONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Method:
-    """A decoder with its parameters settled."""
+    """A decoder with its parameters."""
 
     name: str
-    """Canonical: the decoder's name, then what differs from its defaults, in alphabetical order."""
+    """Canonical: the decoder's name, then the parameters that differ from its defaults, in alphabetical order."""
     decoder: Decoder
     parameters: dict[str, Value]
-    """All of them for a decoder of its own; for ``stir`` those that were given, the rest being the run's."""
+    """All of them; for ``stir`` only those that were given, since the others are the run's."""
 
     def answer(self, bench: Bench, questions: list[Question]) -> Iterator[Answer]:
-        """Answers as they end, named; ungraded and untimed."""
+        """Answers with the method's name, as they end; not graded or timed."""
         for answer in self.decoder.decode(bench, questions, self.parameters):
             yield answer.replaced(method=self.name)
 
@@ -65,19 +66,17 @@ def method(text: str) -> Method:
         raise ConfigError(f"unknown method {name!r}: " + (f"did you mean {close[0]}?" if close else f"take one of {', '.join(DECODERS)}"))
     decoder = DECODERS[name]
     given = dict(_parameter(decoder, part) for part in filter(None, rest.split(",")))
+    defaults = {key: decoder.parameters[key] for key in ("library", "layer")} if decoder is STIR else dict(decoder.parameters)
     if decoder is STIR:
-        _check_gate(given)
-        parameters: dict[str, Value] = {"library": "basis", "layer": -1, **given}
-    else:
-        parameters = {**decoder.parameters, **given}
+        try:
+            section_from(GateConfig, {key: value for key, value in given.items() if key not in defaults})
+        except ConfigError as error:
+            raise ConfigError(f"method {text}: {error}") from None
+    parameters = defaults | given
     if parameters.get("library", "basis") not in LIBRARIES:
         raise ConfigError(f"method {text}: there is no library {parameters['library']!r}: take one of {', '.join(LIBRARIES)}")
-    differing = {
-        key: value
-        for key, value in sorted(given.items())
-        if (decoder is STIR and key not in ("library", "layer")) or value != decoder.parameters[key]
-    }
-    suffix = ",".join(f"{key}={_written(value)}" for key, value in differing.items())
+    differing = [key for key, value in sorted(given.items()) if key not in defaults or value != defaults[key]]
+    suffix = ",".join(f"{key}={_written(given[key])}" for key in differing)
     return Method(f"{name}:{suffix}" if suffix else name, decoder, parameters)
 
 
@@ -87,7 +86,7 @@ def methods(texts: list[str]) -> list[Method]:
     Raises:
         ConfigError: see :func:`method`.
     """
-    return list({made.name: made for made in map(method, texts)}.values())
+    return list({parsed.name: parsed for parsed in map(method, texts)}.values())
 
 
 def _parameter(decoder: Decoder, part: str) -> tuple[str, Value]:
@@ -105,19 +104,11 @@ def _parameter(decoder: Decoder, part: str) -> tuple[str, Value]:
             return key, text
         return key, int(text) if isinstance(default, int) else float(text)
     except (ValueError, KeyError):
-        kind = "true or false" if isinstance(default, bool) else "a whole number" if isinstance(default, int) else "a number"
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
         raise ConfigError(f"method {decoder.name}: {key} = {text!r} is not {kind}") from None
 
 
-def _check_gate(given: dict[str, Value]) -> None:
-    from pydantic import ValidationError
-
-    try:
-        GateConfig.model_validate({key: value for key, value in given.items() if key not in ("library", "layer")})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"method stir: {first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
-
-
 def _written(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

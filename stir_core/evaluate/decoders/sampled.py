@@ -1,4 +1,4 @@
-"""Sampling, and self-consistency over several samples: the majority among sampled answers.
+"""Sampling, and self-consistency: the majority among several sampled answers.
 
 Self-consistency's first sample is the answer of :data:`SAMPLING` at the same settings, so the two differ by the vote alone.
 """
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
-from stir_core.evaluate.decoders.loop import Desk, Outcome, answers, number, sampling_of
+from stir_core.evaluate.decoders.loop import Outcome, answers, numeric, sampling_of
 from stir_core.findings import Answer
 from stir_core.models.generation import Sampling, Strand
-from stir_core.models.scheduler import Steps, decode
+from stir_core.models.scheduler import Seat, Steps, decode
 from stir_core.records import AnswerKind
 from stir_core.seeding import generator_for
 from stir_core.tasks.extract import extract
-from stir_core.tasks.grading import settle
+from stir_core.tasks.grading import compare_without_algebra
 from stir_core.tasks.latex import normalise, plain_number
 
 
 def sample(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
-    """One sampled answer a question, from its own stream."""
+    """One sampled answer to each question, from its own random stream."""
     sampling = sampling_of(bench, parameters)
 
-    def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        (strand,) = yield from _sampled(desk, question, 1, sampling)
+    def one(seat: Seat, question: Question) -> Steps[Outcome]:
+        (strand,) = yield from _sampled(bench, seat, question, 1, sampling)
         return Outcome(strand.ids, strand.finish or "length", 0, {})
 
     return answers(bench, questions, one)
@@ -35,58 +35,49 @@ def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
     Samples that state no final answer do not vote; ties go to the answer that was stated first. Where no sample states one, the first
     sample is committed with no votes. The prompt is read once for all samples.
     """
-    sampling, k = sampling_of(bench, parameters), int(number(parameters, "k", least=1))
+    sampling, k = sampling_of(bench, parameters), int(numeric(parameters, "k", least=1))
 
-    def one(desk: Desk, question: Question) -> Steps[Outcome]:
-        strands = yield from _sampled(desk, question, k, sampling)
-        texts = [desk.model.text(strand.ids) for strand in strands]
-        ballot = majority(question.problem.kind, [stated(question, text) for text in texts])
-        kept = strands[ballot.winner]
-        others = sum(len(strand.ids) for strand in strands) - len(kept.ids)
-        return Outcome(kept.ids, kept.finish or "length", others, {"votes": ballot.votes, "voters": ballot.voters, "k": k})
+    def one(seat: Seat, question: Question) -> Steps[Outcome]:
+        strands = yield from _sampled(bench, seat, question, k, sampling)
+        kind, choices = question.problem.kind, question.problem.choices
+        stated = [extract(kind, bench.model.text(strand.ids), choices) for strand in strands]
+        ballot = majority(kind, [answer and answer.text for answer in stated])
+        winner = strands[ballot.winner]
+        others = sum(len(strand.ids) for strand in strands) - len(winner.ids)
+        return Outcome(winner.ids, winner.finish or "length", others, {"votes": ballot.votes, "voters": ballot.voters, "k": k})
 
     return answers(bench, questions, one, width=k)
 
 
 class Ballot(NamedTuple):
-    """How a vote went."""
+    """Result of a vote."""
 
     winner: int
-    """The first sample that holds the winning answer."""
+    """Index of the first sample with the winning answer."""
     votes: int
     voters: int
     """Samples that stated an answer."""
 
 
-def stated(question: Question, text: str) -> str | None:
-    """The final answer that a text states, or ``None``."""
-    found = extract(question.problem.kind, text, question.problem.choices)
-    return found.text if found is not None else None
-
-
-def majority(kind: AnswerKind, found: list[str | None]) -> Ballot:
+def majority(kind: AnswerKind, stated: list[str | None]) -> Ballot:
     """Count the votes of samples' answers; ``None`` does not vote, ties go to the earliest.
 
     Answers are counted together when they are the same without algebra: equal in normal form, or equal as exact numbers.
     """
-    parties: list[list[int]] = []
-    for i, answer in enumerate(found):
-        if answer is None:
-            continue
-        own = next((party for party in parties if same_answer(kind, found[party[0]] or "", answer)), None)
-        if own is None:
-            parties.append([i])
-        else:
-            own.append(i)
-    best = max(parties, key=len, default=[])
-    return Ballot(best[0] if best else 0, len(best), sum(map(len, parties)))
+    votes: dict[str, list[int]] = {}
+    for i, answer in enumerate(stated):
+        if answer is not None:
+            known = next((other for other in votes if same_vote(kind, other, answer)), answer)
+            votes.setdefault(known, []).append(i)
+    best = max(votes.values(), key=len, default=[])
+    return Ballot(best[0] if best else 0, len(best), sum(map(len, votes.values())))
 
 
-def same_answer(kind: AnswerKind, one: str, other: str) -> bool:
+def same_vote(kind: AnswerKind, one: str, other: str) -> bool:
     """Whether two stated answers of a kind count as one."""
     if kind == "math":
-        settled = settle(one, other)
-        return settled is not None and settled[0]
+        compared = compare_without_algebra(one, other)
+        return compared is not None and compared[0]
     normal = normalise(one), normalise(other)
     if kind != "number":
         return normal[0].casefold() == normal[1].casefold()
@@ -94,20 +85,20 @@ def same_answer(kind: AnswerKind, one: str, other: str) -> bool:
     return values[0] == values[1] if None not in values else normal[0] == normal[1]
 
 
-def _sampled(desk: Desk, question: Question, k: int, sampling: Sampling) -> Steps[list[Strand]]:
-    """``k`` samples, as many side by side as there are rows: the first goes on in the prompt's own row, the others after a copy of it."""
-    seat, seed = desk.seat, desk.bench.settings.seed
+def _sampled(bench: Bench, seat: Seat, question: Question, k: int, sampling: Sampling) -> Steps[list[Strand]]:
+    """``k`` samples, as many side by side as there are rows; the first uses the prompt's own row, the others copies of it."""
+    seed, width = bench.settings.seed, bench.settings.rows or k
     trunk = seat.open()
     logits = (yield from seat.read(trunk, question.prompt_ids)).logits
     strands: list[Strand] = []
-    for start in range(0, k, desk.rows):
-        beside = range(start, min(k, start + desk.rows))
+    for start in range(0, k, width):
+        beside = range(start, min(k, start + width))
         for j in beside:
             row = trunk
             if j:
                 row = seat.open()
                 seat.batch.store.copy(trunk, row, len(question.prompt_ids))
-            strands.append(Strand(str(j), desk.budget, generator_for(seed, "sampling", question.name, *([j] if j else [])), row=row))
+            strands.append(Strand(str(j), bench.budget, generator_for(seed, "sampling", question.name, *([j] if j else [])), row=row))
         yield from decode(strands[start:], logits.expand(len(beside), -1), sampling)
         for row in seat.rows[1:]:
             seat.close(row)
