@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.harness import interleaved, machine, measured, ratio, read_bandwidth
-from stir_core.models.catalogue import resolve
+from stir_core.models.catalogue import prepare, resolve
 from stir_core.models.generation import Strand
-from stir_core.models.loading import DTYPES, LoadedModel, load_model, prepare
+from stir_core.models.loading import DTYPES, LoadedModel, load_model
 from stir_core.models.scheduler import Listed, Seat, Steps, decode, schedule
 
 QUESTION = "Tom has 5 apples, buys 3 more and gives 2 to each of his 2 friends. How many are left? Explain every step before you answer."

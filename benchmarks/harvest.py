@@ -12,7 +12,7 @@ from benchmarks.harness import interleaved, machine, measured, ratio
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig, TaskConfig
 from stir_core.harvest.rollouts import Sampled, sample_rollouts
 from stir_core.models.loading import LoadedModel, load_model
-from stir_core.models.passes import read
+from stir_core.models.passes import Feed, forward
 from stir_core.records import Problem, Verdict
 from stir_core.tasks import load_problems, render
 
@@ -71,7 +71,12 @@ def reprefill(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...
     """One prefill for each rollout and boundary."""
     for each in sampled:
         for end in each.rollout.boundaries:
-            read(model, [[*each.rollout.prompt_ids, *each.rollout.token_ids[:end]]], layers)
+            prefilled(model, [*each.rollout.prompt_ids, *each.rollout.token_ids[:end]], layers)
+
+
+def prefilled(model: LoadedModel, ids: list[int], layers: tuple[int, ...]) -> dict[int, torch.Tensor]:
+    """States at the last token, ``[1, d_model]`` by layer, of one pass over the whole sequence."""
+    return forward(model, [Feed(model.new_store().open(), ids, capture=(len(ids) - 1,))], layers).states[0]
 
 
 def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...]) -> tuple[bool, float]:
@@ -81,9 +86,9 @@ def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...])
         ends = each.rollout.boundaries
         whole &= all(len(each.states[layer]) == len(ends) for layer in layers) if ends else not each.states
         for i, end in enumerate(ends):
-            _, result = read(model, [[*each.rollout.prompt_ids, *each.rollout.token_ids[:end]]], layers)
+            states = prefilled(model, [*each.rollout.prompt_ids, *each.rollout.token_ids[:end]], layers)
             for layer in layers:
-                state = result.states[0][layer][0].float().cpu()
+                state = states[layer][0].float().cpu()
                 worst = max(worst, float(torch.linalg.norm(each.states[layer][i] - state) / torch.linalg.norm(state)))
     limit = 1e-4 if model.identity.dtype == "float32" else 0.1
     return whole and worst <= limit, worst

@@ -22,9 +22,9 @@ from stir_core.intervene import controller
 from stir_core.intervene.controller import run_all, steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
-from stir_core.models.catalogue import resolve
-from stir_core.models.loading import DTYPES, LoadedModel, load_model, prepare
-from stir_core.models.passes import read
+from stir_core.models.catalogue import prepare, resolve
+from stir_core.models.loading import DTYPES, LoadedModel, load_model
+from stir_core.models.passes import Feed, forward
 from stir_core.records import Entry, TokenEvent, Trace, TraceEvent
 
 STEP = 30
@@ -59,8 +59,9 @@ def library(model: LoadedModel, ids: list[list[int]], layer: int, control_points
     for sequence in ids[:1]:
         (trace,) = run_all(model, [Job("v", sequence, GateConfig())], settings)
         for m in range(1, control_points):
-            _, result = read(model, [[*sequence, *trace.token_ids[: STEP * m]]], (layer,))
-            state = result.states[0][layer][0].float().numpy()
+            prefix = [*sequence, *trace.token_ids[: STEP * m]]
+            feed = Feed(model.new_store().open(), prefix, capture=(len(prefix) - 1,))
+            state = forward(model, [feed], (layer,)).states[0][layer][0].float().numpy()
             for i in range(8):
                 keys.append(state + 0.3 * np.linalg.norm(state) / len(state) ** 0.5 * rng.standard_normal(len(state)))
                 noise = rng.standard_normal(len(state))

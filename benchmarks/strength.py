@@ -16,7 +16,7 @@ from stir_core.config import with_changes
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.evaluate.statistics import wilson
 from stir_core.intervene.controller import run_all
-from stir_core.intervene.jobs import Job
+from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.session import open_session
 from stir_core.models.generation import score
 from stir_core.models.loading import load_model
@@ -42,7 +42,7 @@ def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple
                 ids = session.prompt_ids(problem, config.decode)
                 jobs.append(Job(problem.id, ids, config.gate))
                 jobs += [Job(problem.id, ids, with_changes(config.gate, k_scale=s), session.memory) for s in strengths]
-            traces = run_all(model, jobs, session.settings(config.decode))
+            traces = run_all(model, jobs, Settings.of(config))
             for i, trace in enumerate(traces):
                 problem = problems[start + i // len(arms)]
                 verdict = grader.judge(problem, trace.text)

@@ -497,7 +497,6 @@ def model_folder(name: str = "smollm2") -> Path:
     Raises:
         ModelError: unknown name, or unreadable files.
     """
-    from stir_core.models.catalogue import resolve
-    from stir_core.models.loading import prepare
+    from stir_core.models.catalogue import prepare, resolve
 
     return prepare(resolve(name))

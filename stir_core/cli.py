@@ -155,16 +155,10 @@ def _trace(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> int | None:
-    from stir_core.models.catalogue import catalogue, converted, resolve
+    from stir_core.models.catalogue import catalogue, prepare, resolve
 
     if arguments.prepare:
-        source = resolve(arguments.prepare)
-        folder = converted(source)
-        if folder is None:
-            from stir_core.models.loading import prepare
-
-            folder = prepare(source)
-        print(folder)
+        print(prepare(resolve(arguments.prepare)))
     elif arguments.check:
         return _check_model(arguments)
     elif arguments.json:

@@ -16,6 +16,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from stir_core.models.cache import CacheRow
+from stir_core.models.loading import LoadedModel
+from stir_core.models.passes import Feed, Pass, forward
 from stir_core.records import Entry, EntryKind, Pair
 
 CORPUS = [
@@ -62,6 +65,13 @@ def make_hf(kind: str, vocab: int, layers: int = 4) -> Any:
         config = Gemma3TextConfig(**shape, head_dim=8, sliding_window=16, pad_token_id=1)
         return Gemma3ForCausalLM(config).eval()
     return (LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))).eval()
+
+
+def prefill(model: LoadedModel, sequences: list[list[int]], layers: tuple[int, ...] = ()) -> tuple[list[CacheRow], Pass]:
+    """Rows of a new store that hold these sequences, and the pass that read them, with states at each last token."""
+    store = model.new_store()
+    rows = [store.open() for _ in sequences]
+    return rows, forward(model, [Feed(row, ids, capture=(len(ids) - 1,)) for row, ids in zip(rows, sequences, strict=True)], layers)
 
 
 def make_pair(

@@ -17,14 +17,7 @@ SHARED = {
     "steer": "the public interface's word for the core's function",
 }
 """Names that several modules may define, and the reason."""
-TO_GO = frozenset(
-    {
-        "Place",
-        "Point",
-        "measure",
-        "sample",
-    }
-)
+TO_GO: frozenset[str] = frozenset()
 """Names of ``stir_core`` that still stand for several concepts; do not add any."""
 
 

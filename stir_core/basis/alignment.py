@@ -1,7 +1,7 @@
-"""Two libraries of one model held against each other: which entries are the same direction, and how far their spans agree.
+"""Compare two libraries of one model: which entries have the same direction, and how far their spans agree.
 
-Entries are only compared at the same control point and layer: elsewhere vectors mean something else. Every figure has a baseline beside
-it, since in few dimensions the best of many random directions is no stranger either.
+Entries are only compared at the same control point and layer, since vectors mean something else elsewhere. Every figure has a baseline,
+since in few dimensions the best of many random directions has a high cosine, too.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from jaxtyping import Float
 from stir_core.basis.geometry import cosines
 from stir_core.basis.selection import unit_rows
 
-Place = tuple[int, int]
+Site = tuple[int, int]
 """Control point and layer."""
 
 
 class Match(NamedTuple):
-    """Two entries that are each other's, as row numbers."""
+    """Two matched entries, as row numbers."""
 
     one: int
     other: int
@@ -29,20 +29,20 @@ class Spans(NamedTuple):
     """How far two spans agree."""
 
     dimensions: tuple[int, int]
-    """Leading directions of each that hold the wanted share of the squared length."""
+    """Numbers of leading directions that hold the given share of each set's squared length."""
     cosines: tuple[float, ...]
     """Cosines of the principal angles, largest first; as many as the smaller span has dimensions."""
     overlap: float
     """Mean squared cosine: 1 when the smaller span lies in the larger one."""
     by_chance: float
-    """The same, expected of two random spans of these dimensions."""
+    """Expected overlap of two random spans of these dimensions."""
 
 
 def matches(
     one: Float[np.ndarray, "n d"],
-    places: Sequence[Place],
+    sites: Sequence[Site],
     other: Float[np.ndarray, "k d"],
-    other_places: Sequence[Place],
+    other_sites: Sequence[Site],
     *,
     at_least: float,
     assign: bool = False,
@@ -54,7 +54,7 @@ def matches(
         assign: pair by the assignment with the largest sum of cosines (Kuhn 1955) instead of mutual nearest neighbours.
     """
     found: list[Match] = []
-    for here, there, near in _by_place(one, places, other, other_places):
+    for here, there, near in _by_site(one, sites, other, other_sites):
         if assign:
             from scipy.optimize import linear_sum_assignment
 
@@ -67,22 +67,22 @@ def matches(
 
 
 def best_cosines(
-    one: Float[np.ndarray, "n d"], places: Sequence[Place], other: Float[np.ndarray, "k d"], other_places: Sequence[Place]
+    one: Float[np.ndarray, "n d"], sites: Sequence[Site], other: Float[np.ndarray, "k d"], other_sites: Sequence[Site]
 ) -> Float[np.ndarray, "n"]:
-    """Cosine of every entry with the nearest one of the other library at its place; NaN where the other has none there."""
+    """Cosine of every entry with the nearest one of the other library at its site; NaN if the other has none there."""
     best = np.full(len(one), np.nan)
-    for here, _, near in _by_place(one, places, other, other_places):
+    for here, _, near in _by_site(one, sites, other, other_sites):
         best[here] = near.max(axis=1)
     return best
 
 
-def moved_on(places: Sequence[Place]) -> list[Place]:
-    """The places with their control points shifted to the next one in use at the layer: a baseline of entries that are no counterparts."""
+def moved_on(sites: Sequence[Site]) -> list[Site]:
+    """The sites with each control point replaced by the next one in use at its layer: a baseline of entries that do not correspond."""
     steps: dict[int, list[int]] = {}
-    for m, layer in sorted(set(places)):
+    for m, layer in sorted(set(sites)):
         steps.setdefault(layer, []).append(m)
     following = {(m, layer): (ms[(i + 1) % len(ms)], layer) for layer, ms in steps.items() if len(ms) > 1 for i, m in enumerate(ms)}
-    return [following.get(place, (-1, place[1])) for place in places]
+    return [following.get(site, (-1, site[1])) for site in sites]
 
 
 def best_by_chance(n: int, d: int) -> float:
@@ -108,9 +108,9 @@ def spans(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "k d"], *, sha
     if not len(one) or not len(other):
         return None
     left, right = _leading(one, share), _leading(other, share)
-    found = np.clip(np.linalg.svd(left @ right.T, compute_uv=False), 0.0, 1.0)
+    angle_cosines = np.clip(np.linalg.svd(left @ right.T, compute_uv=False), 0.0, 1.0)
     dimensions = len(left), len(right)
-    return Spans(dimensions, tuple(found.tolist()), float(np.mean(found**2)), max(dimensions) / one.shape[1])
+    return Spans(dimensions, tuple(angle_cosines.tolist()), float(np.mean(angle_cosines**2)), max(dimensions) / one.shape[1])
 
 
 def _leading(rows: Float[np.ndarray, "n d"], share: float) -> Float[np.ndarray, "r d"]:
@@ -119,16 +119,16 @@ def _leading(rows: Float[np.ndarray, "n d"], share: float) -> Float[np.ndarray, 
     return axes[: int(np.searchsorted(held, share - 1e-9)) + 1]
 
 
-def _by_place(
-    one: Float[np.ndarray, "n d"], places: Sequence[Place], other: Float[np.ndarray, "k d"], other_places: Sequence[Place]
+def _by_site(
+    one: Float[np.ndarray, "n d"], sites: Sequence[Site], other: Float[np.ndarray, "k d"], other_sites: Sequence[Site]
 ) -> list[tuple[list[int], list[int], Float[np.ndarray, "a b"]]]:
-    mine, theirs = _rows_of(places), _rows_of(other_places)
+    mine, theirs = _rows_of(sites), _rows_of(other_sites)
     shared = sorted(mine.keys() & theirs.keys())
-    return [(mine[place], theirs[place], cosines(one[mine[place]], other[theirs[place]])) for place in shared]
+    return [(mine[site], theirs[site], cosines(one[mine[site]], other[theirs[site]])) for site in shared]
 
 
-def _rows_of(places: Sequence[Place]) -> dict[Place, list[int]]:
-    rows: dict[Place, list[int]] = {}
-    for row, place in enumerate(places):
-        rows.setdefault(place, []).append(row)
+def _rows_of(sites: Sequence[Site]) -> dict[Site, list[int]]:
+    rows: dict[Site, list[int]] = {}
+    for row, site in enumerate(sites):
+        rows.setdefault(site, []).append(row)
     return rows

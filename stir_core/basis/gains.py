@@ -1,6 +1,6 @@
-"""What each pick of a selection was worth: its gain in quality and its gain in diversity, which sum to the objective's.
+"""Split the gain of each pick of a selection into its gain in quality and its gain in diversity, which sum to the objective's.
 
-Recomputed from the picks alone, by a plain Cholesky factorisation, so it also weighs picks of selectors that never looked at it.
+Recomputed from the picks alone by a plain Cholesky factorisation, so it also applies to selectors that do not use the objective.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stir_core.errors import SelectionError
 
 
 class GainParts(NamedTuple):
-    """The marginal gain of one pick when it was picked, in two parts."""
+    """The two parts of a pick's marginal gain at the time it was picked."""
 
     quality: float
     """``log(1 + max(q, 0))``."""
@@ -50,10 +50,10 @@ def gain_parts(
     if not len(keys) == len(quality) == len(forced):
         raise SelectionError(f"{len(keys)} keys, {len(quality)} qualities and {len(forced)} marks: give one of each a pick")
     logs = np.full(len(keys), np.log(1.0 + epsilon))
-    seen = [i for i, mark in enumerate(forced) if conditioned or not mark]
-    if seen:
-        units = unit_rows(keys)[seen]
-        factor = np.linalg.cholesky(units @ units.T + epsilon * np.eye(len(seen)))
-        logs[seen] = np.log(np.maximum(np.diag(factor) ** 2, FLOOR))
+    counted = [i for i, mark in enumerate(forced) if conditioned or not mark]
+    if counted:
+        units = unit_rows(keys)[counted]
+        factor = np.linalg.cholesky(units @ units.T + epsilon * np.eye(len(counted)))
+        logs[counted] = np.log(np.maximum(np.diag(factor) ** 2, FLOOR))
     rewards = np.log1p(np.maximum(np.asarray(quality, dtype=np.float64), 0.0))
     return [GainParts(float(reward), float(diversity * log)) for reward, log in zip(rewards, logs, strict=True)]

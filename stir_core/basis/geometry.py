@@ -1,6 +1,6 @@
 """The geometry of a set of keys: cosines, a map in two dimensions, an order for heatmaps, effective rank and coverage.
 
-Two dimensions lie; every neighbour shown anywhere else in this project is one in the original space.
+A map in two dimensions distorts distances; all neighbours shown elsewhere in this project are computed in the original space.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from scipy.spatial.distance import squareform
 from stir_core.basis.selection import unit_rows
 
 MIN_UMAP = 15
-"""Fewer points than this have no neighbourhoods worth mapping: the principal components are shown instead."""
+"""Fewer points than this get no UMAP, since they have no meaningful neighbourhoods; the principal components are shown instead."""
 
 
 def cosines(keys: Float[np.ndarray, "n d"], others: Float[np.ndarray, "k d"] | None = None) -> Float[np.ndarray, "n k"]:

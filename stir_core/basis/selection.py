@@ -1,4 +1,4 @@
-"""Choosing the control basis: greedy MAP of a quality-weighted determinantal point process, and two plain baselines.
+"""Choose the control basis: greedy MAP of a quality-weighted determinantal point process, and two simple baselines.
 
 Objective: ``sum_i log(1 + q_i) + diversity * logdet(K_S + epsilon * I)`` over the cosine kernel ``K`` of the keys. The
 greedy step keeps an incremental Cholesky factor (Chen, Zhang and Zhou 2018, arXiv 1709.05135): O(n B d) time and O(n B)
@@ -18,11 +18,11 @@ from stir_core.records import Entry
 from stir_core.seeding import generator_for
 
 FLOOR = 1e-12
-"""Smallest Schur complement that a logarithm is taken of; an exact duplicate still has about 2 * epsilon."""
+"""Smallest Schur complement inside a logarithm; an exact duplicate still has about 2 * epsilon."""
 
 
 class Picked(NamedTuple):
-    """One choice: index of the entry, whether it was forced, and its marginal gain when picked."""
+    """One choice: index of the entry, whether it was forced, and its marginal gain at that time."""
 
     index: int
     forced: bool
@@ -63,7 +63,7 @@ def greedy_map(
         quality: reward gaps, ``[n]``; a negative one counts as 0, as published.
         budget: most picks, forced ones included.
         forced: indices taken first, in this order.
-        conditioned: let the diversity of later picks count the forced ones (False: as published).
+        conditioned: whether the diversity of later picks takes the forced ones into account (False: as published).
 
     Raises:
         SelectionError: shapes that do not fit, a quality that is not finite, or a budget below 1.
@@ -117,11 +117,11 @@ def select(
 ) -> list[Picked]:
     """Choose the control basis among mined entries; indices are into ``entries``.
 
-    Entries at a control point that retrieval never asks for are left out unless ``keep_unreachable`` or ``compat``. The best
-    ``min_per_control_point`` entries of each control point are forced in first, whatever the selector.
+    Entries at a control point that retrieval never uses are left out unless ``keep_unreachable`` or ``compat``. The best
+    ``min_per_control_point`` entries of each control point are forced in first, for every selector.
 
     Args:
-        keys: in the space that they are compared in (raw for the plain cosine), of any length; row i belongs to ``entries[i]``.
+        keys: in the space of comparison (raw for the plain cosine), of any length; row i belongs to ``entries[i]``.
 
     Raises:
         SelectionError: no entry to choose from, or an unknown selector.
@@ -182,7 +182,7 @@ SELECTORS.update(_OWN)
 
 
 def register_selector(name: str, selector: Selector) -> None:
-    """Let configs name a selector, for as long as the process lasts; it may be put in the place of one that was registered before.
+    """Add a selector that configs can name, for the lifetime of the process; it replaces one registered before under its name.
 
     Raises:
         ConfigError: one of the built-in selectors has that name.

@@ -1,4 +1,4 @@
-"""What a library is, in a few numbers: counts, steps, pairs that lost a half, and how many directions it spans. No model."""
+"""Summarise a library in a few numbers: counts, incomplete pairs, and how many directions it spans. Needs no model."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from stir_core.store.runs import Library
 
 
 class Summary(NamedTuple):
-    """Counts of a library; ranks are ``None`` where there is nothing to span."""
+    """Counts of a library; ranks are ``None`` if there are no vectors."""
 
     entries: int
     corrective: int
@@ -18,7 +18,7 @@ class Summary(NamedTuple):
     by_step: dict[int, tuple[int, int]]
     """Corrective and null entries at every control point."""
     orphaned: int
-    """Pairs with one of their two entries only: an action whose null cannot answer it, or a null that answers nothing."""
+    """Pairs with only one of their two entries: an action without its null, or a null without its action."""
     unreachable: int
     key_rank: float | None
     """Effective rank of the unit keys (Roy and Vetterli 2007)."""

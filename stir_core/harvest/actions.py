@@ -1,4 +1,4 @@
-"""Latent actions: ``v = mean state of the positives - mean state of the negatives``, raw, at one control point and layer."""
+"""Mine latent actions: ``v = mean state of the positives - mean state of the negatives``, raw, at one control point and layer."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Mined(NamedTuple):
     actions: Float[np.ndarray, "n_actions d_model"]
     """Row ``Entry.action_row``: ``mu+ - mu-``."""
     skipped: list[str]
-    """One line for every pair that had to be left out."""
+    """One line for every pair that was left out."""
 
 
 def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.ndarray, "n_rows d_model"]], mining: MiningConfig) -> Mined:
@@ -38,13 +38,11 @@ def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.nda
     skipped: list[str] = []
     number = 0
     for pair, layer in [(pair, layer) for pair in pairs for layer in sorted(states)][: mining.top_pairs]:
-        positive_rows = (
-            [place[pair.problem_id, "gold", 0, pair.m]]
-            if pair.gold
-            else [place[pair.problem_id, "rollout", k, pair.m] for k in pair.positives]
+        positives = [("gold", 0)] if pair.gold else [("rollout", k) for k in pair.positives]
+        negatives = [("rollout", k) for k in pair.negatives]
+        mu_pos, mu_neg = (
+            states[layer][[place[pair.problem_id, source, k, pair.m] for source, k in side]].mean(axis=0) for side in (positives, negatives)
         )
-        mu_pos = states[layer][positive_rows].mean(axis=0)
-        mu_neg = states[layer][[place[pair.problem_id, "rollout", k, pair.m] for k in pair.negatives]].mean(axis=0)
         action = mu_pos - mu_neg
         if not (np.isfinite(action).all() and np.linalg.norm(mu_neg) > 0 and np.linalg.norm(mu_pos) > 0):
             skipped.append(f"{pair.problem_id} m={pair.m} layer {layer}: a state is not finite or zero")

@@ -1,8 +1,8 @@
-"""Controls: how much of an action is the correctness that it is mined for, and how much is what came along with it.
+"""Controls: how much of an action is the correctness that it is mined for, and how much is a confound.
 
 Positives are the *shortest* correct rollouts and negatives the *longest* wrong ones, so an action is confounded with brevity by
-construction, and with few rollouts any two groups of states differ. Everything here is computed from the states of all rollouts that
-reach an action's control point; nothing is decoded. What the states at hand cannot answer is ``None``, never a number.
+construction; and with few rollouts any two groups of states differ. All controls are computed from the states of all rollouts that
+reach an action's control point; nothing is decoded. A control that these states cannot answer is ``None``, never a number.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from stir_core.config import RunConfig
-from stir_core.harvest.stability import Shares
+from stir_core.harvest.stability import Shares, prefix_keys
 from stir_core.records import Control, Entry, Rollout, StateRow
 from stir_core.seeding import generator_for
 
 MOST_LABELINGS = 200
-"""Up to this many distinct labellings are all tried; of more, one fewer are drawn at random beside the true one (p resolves 0.005)."""
+"""Up to this many distinct labellings are all tried; of more, the true one and random ones, this many in total (p resolves 0.005)."""
 
-Point = tuple[str, int]
+ControlPoint = tuple[str, int]
 """Problem id and control point."""
 
 
@@ -37,12 +37,12 @@ class Pool(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How mining chooses among labelled rollouts."""
+    """How mining chooses positives and negatives among labelled rollouts."""
 
     k_pos: int
     k_neg: int
     by_length: bool
-    """Shortest correct and longest wrong first; else (no length penalty) by rollout number alone."""
+    """Shortest correct and longest wrong first; else (no length penalty) by rollout number."""
 
     def choose(self, correct: Bool[np.ndarray, "n"], tokens: Int[np.ndarray, "n"]) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the positives and of the negatives, in the order of ``harvest.pairs``."""
@@ -53,15 +53,16 @@ class Rule(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """An action re-estimated from its rollouts under other choices and other labels; empty where that cannot be known."""
+    """An action re-estimated from its rollouts under other choices and other labels; ``None`` where that is not possible."""
 
     matched: Float[np.ndarray, "d_model"] | None = None
     gap_matched: float | None = None
     """Mean tokens of the matched negatives minus those of the matched positives."""
     shuffled: Float[np.ndarray, "d_model"] | None = None
     p: float | None = None
-    """Permutation p-value, and the smallest that these rollouts can give."""
+    """Permutation p-value."""
     floor: float | None = None
+    """Smallest p-value that these rollouts can give."""
 
 
 class Controls(NamedTuple):
@@ -70,12 +71,12 @@ class Controls(NamedTuple):
     records: list[Control]
     """One for each corrective entry, in the order of ``Entry.action_row``."""
     length_matched: Float[np.ndarray, "n_actions d_model"]
-    """Actions re-estimated from rollouts matched in length; zero where that cannot be done."""
+    """Actions re-estimated from rollouts matched in length; zero where that is not possible."""
     shuffled: Float[np.ndarray, "n_actions d_model"]
-    """Actions re-estimated under labels shuffled within the problem; zero where that cannot be done."""
+    """Actions re-estimated under labels shuffled within the problem; zero where that is not possible."""
 
 
-def measure(
+def measure_controls(
     entries: list[Entry],
     actions: Float[np.ndarray, "n_actions d_model"],
     rollouts: list[Rollout],
@@ -93,10 +94,7 @@ def measure(
         rows: where each row of the state tensors comes from.
         states: state tensors by layer.
         steps: finished steps by (problem id, k); taken from the rollouts' boundaries when not given.
-        stability: what ``harvest.stability`` measured, by entry id.
-
-    Returns:
-        One record an action; ``None`` in it is what the recorded states cannot answer.
+        stability: results of ``harvest.stability`` by entry id.
     """
     float64_states = {layer: tensor.astype(np.float64) for layer, tensor in states.items()}
     place = {(row.problem_id, row.source, row.k, row.m): row.row for row in rows}
@@ -104,9 +102,9 @@ def measure(
     pools = _pools(corrective, rollouts, place, steps)
     lengths = {(rollout.problem_id, rollout.k): rollout.n_tokens for rollout in rollouts}
     directions = _length_directions(pools, corrective, float64_states)
-    found = [_labelled(float64_states[entry.layer], pools.get((entry.problem_id, entry.m)), entry, config) for entry in corrective]
+    relabelled = [_labelled(float64_states[entry.layer], pools.get((entry.problem_id, entry.m)), entry, config) for entry in corrective]
     records: list[Control] = []
-    for entry, action, labelled in zip(corrective, actions, found, strict=True):
+    for entry, action, labelled in zip(corrective, actions, relabelled, strict=True):
         like = [(e.problem_id, actions[j]) for j, e in enumerate(corrective) if (e.m, e.layer) == (entry.m, entry.layer)]
         shares = (stability or {}).get(entry.id)
         records.append(
@@ -121,15 +119,19 @@ def measure(
                 permutation_floor=labelled.floor,
                 stability_pos=shares.pos if shares else None,
                 stability_neg=shares.neg if shares else None,
-                leave_one_out=leave_one_out(*_sides(float64_states[entry.layer], place, entry)),
+                leave_one_out=leave_one_out(*(float64_states[entry.layer][[place[key] for key in side]] for side in prefix_keys(entry))),
                 others_cosine=_with_mean(action, entry, like),
             )
         )
-    return Controls(records, _stacked([each.matched for each in found], actions), _stacked([each.shuffled for each in found], actions))
+    matched, shuffled = np.zeros(actions.shape, np.float32), np.zeros(actions.shape, np.float32)
+    for row, labelled in enumerate(relabelled):
+        if labelled.matched is not None and labelled.shuffled is not None:
+            matched[row], shuffled[row] = labelled.matched, labelled.shuffled
+    return Controls(records, matched, shuffled)
 
 
 def cosine(a: np.ndarray, b: np.ndarray | None) -> float | None:
-    """Cosine of two vectors; ``None`` when one of them is zero or not there."""
+    """Cosine of two vectors; ``None`` if one of them is zero or missing."""
     if b is None:
         return None
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -140,7 +142,7 @@ def cosine(a: np.ndarray, b: np.ndarray | None) -> float | None:
 def length_difference(states: Float[np.ndarray, "n d_model"], tokens: Int[np.ndarray, "n"]) -> Float[np.ndarray, "d_model"] | None:
     """Mean state of the shorter half of some rollouts minus that of the longer half (the middle one of an odd number is in neither).
 
-    ``None`` when there are fewer than two, or all are equally long.
+    ``None`` if there are fewer than two, or all are equally long.
     """
     half = len(tokens) // 2
     order = np.argsort(tokens, kind="stable")
@@ -153,7 +155,7 @@ def length_difference(states: Float[np.ndarray, "n d_model"], tokens: Int[np.nda
 def match_lengths(right: Int[np.ndarray, "r"], wrong: Int[np.ndarray, "w"], n: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``n`` disjoint pairs of a right and a wrong rollout whose lengths differ least in total: indices into ``right`` and ``wrong``.
 
-    An assignment problem with exactly ``n`` real pairs: everyone else is paired with a dummy, at no cost.
+    An assignment problem with exactly ``n`` real pairs: all other rollouts are paired with dummies, at no cost.
 
     Args:
         n: at most the smaller of the two numbers.
@@ -161,14 +163,14 @@ def match_lengths(right: Int[np.ndarray, "r"], wrong: Int[np.ndarray, "w"], n: i
     spare_right, spare_wrong = len(right) - n, len(wrong) - n
     cost = np.zeros((len(right) + spare_wrong, len(wrong) + spare_right))
     cost[: len(right), : len(wrong)] = np.abs(right[:, None] - wrong[None, :])
-    cost[len(right) :, len(wrong) :] = np.inf  # two dummies are no pair
+    cost[len(right) :, len(wrong) :] = np.inf  # never pair two dummies
     rows, columns = linear_sum_assignment(cost)
     real = (rows < len(right)) & (columns < len(wrong))
     return rows[real], columns[real]
 
 
 def labelings(correct: Bool[np.ndarray, "n"], rng: np.random.Generator) -> Bool[np.ndarray, "labelings n"]:
-    """The true labelling first, then the others with as many right ones: all of them where they are few, else random ones."""
+    """The true labelling first, then others with as many right rollouts: all of them if they are few, else random ones."""
     n, right = len(correct), int(correct.sum())
     if comb(n, right) > MOST_LABELINGS:
         return np.array([correct, *(rng.permutation(correct) for _ in range(MOST_LABELINGS - 1))])
@@ -182,10 +184,10 @@ def labelings(correct: Bool[np.ndarray, "n"], rng: np.random.Generator) -> Bool[
 def permutation_test(
     states: Float[np.ndarray, "n d_model"], tokens: Int[np.ndarray, "n"], labels: Bool[np.ndarray, "labelings n"], rule: Rule
 ) -> tuple[float, float]:
-    """p of the norm of the difference of means under relabelling, and the smallest p that these labellings can give.
+    """Permutation test of the norm of the difference of means: its p-value, and the smallest that these labellings can give.
 
-    Each labelling goes through the same rule as the true one (row 0), so that the preference for short right and long wrong
-    rollouts is part of the null: what is tested is the labels alone. ``p = (1 + #{other >= true}) / (1 + #others)``.
+    Every labelling goes through the same rule as the true one (row 0), so the preference for short right and long wrong
+    rollouts is part of the null hypothesis, and only the labels are tested. ``p = (1 + #{other >= true}) / (1 + #others)``.
     """
     weights = np.zeros((len(labels), len(tokens)))
     for row, correct in zip(weights, labels, strict=True):
@@ -193,28 +195,28 @@ def permutation_test(
         row[positives] = 1 / len(positives)
         row[negatives] = -1 / len(negatives)
     norms = np.linalg.norm(weights @ states, axis=1)
-    norms = np.where(np.isclose(norms, norms[0], rtol=1e-9), norms[0], norms)  # equal choices, whatever the last bits say
+    norms = np.where(np.isclose(norms, norms[0], rtol=1e-9), norms[0], norms)  # equal choices of rollouts must tie exactly
     return float(np.mean(norms >= norms[0])), float(np.mean(np.isclose(norms, norms.max(), rtol=1e-9)))
 
 
 def leave_one_out(positives: Float[np.ndarray, "p d_model"], negatives: Float[np.ndarray, "q d_model"]) -> float | None:
-    """Smallest cosine between an action and itself without one of its rollouts; ``None`` when neither side can spare one."""
+    """Smallest cosine of an action with itself without one of its rollouts; ``None`` if each side has only one."""
     action = positives.mean(axis=0) - negatives.mean(axis=0)
-    found: list[float | None] = []
+    cosines: list[float | None] = []
     for side, other, sign in ((positives, negatives, 1), (negatives, positives, -1)):
         for i in range(len(side) if len(side) > 1 else 0):
-            found.append(cosine(action, sign * (np.delete(side, i, axis=0).mean(axis=0) - other.mean(axis=0))))
-    return min((value for value in found if value is not None), default=None)
+            cosines.append(cosine(action, sign * (np.delete(side, i, axis=0).mean(axis=0) - other.mean(axis=0))))
+    return min((value for value in cosines if value is not None), default=None)
 
 
 def _pools(
     entries: list[Entry], rollouts: list[Rollout], place: dict[tuple[str, str, int, int], int], steps: Mapping[tuple[str, int], int] | None
-) -> dict[Point, Pool]:
-    """The pools of the entries' control points, those left out in which a rollout's state was not kept."""
+) -> dict[ControlPoint, Pool]:
+    """The pools of the entries' control points, without those for which a rollout's state was not kept."""
     by_problem: dict[str, list[Rollout]] = {}
     for rollout in sorted(rollouts, key=lambda rollout: rollout.k):
         by_problem.setdefault(rollout.problem_id, []).append(rollout)
-    pools: dict[Point, Pool] = {}
+    pools: dict[ControlPoint, Pool] = {}
     for problem_id, m in dict.fromkeys((entry.problem_id, entry.m) for entry in entries):
         own = by_problem.get(problem_id, [])
         valid = [r for r in own if (steps[r.problem_id, r.k] if steps is not None else len(r.boundaries)) >= m]
@@ -226,21 +228,21 @@ def _pools(
 
 
 def _length_directions(
-    pools: dict[Point, Pool], entries: list[Entry], states: Mapping[int, np.ndarray]
+    pools: dict[ControlPoint, Pool], entries: list[Entry], states: Mapping[int, np.ndarray]
 ) -> dict[tuple[int, int], list[tuple[str, np.ndarray]]]:
-    """The length differences among correct rollouts with their problems, by (m, layer)."""
+    """(Problem id, length difference among its correct rollouts), by (m, layer)."""
     wanted = {(entry.m, entry.layer) for entry in entries}
-    found: dict[tuple[int, int], list[tuple[str, np.ndarray]]] = {}
+    directions: dict[tuple[int, int], list[tuple[str, np.ndarray]]] = {}
     for (problem_id, m), pool in pools.items():
         for layer in [layer for layer in states if (m, layer) in wanted]:
             difference = length_difference(states[layer][pool.rows[pool.correct]], pool.tokens[pool.correct])
             if difference is not None:
-                found.setdefault((m, layer), []).append((problem_id, difference))
-    return found
+                directions.setdefault((m, layer), []).append((problem_id, difference))
+    return directions
 
 
 def _labelled(states: Float[np.ndarray, "n_rows d_model"], pool: Pool | None, entry: Entry, config: RunConfig) -> Labelled:
-    """Matching and relabelling ask what the labels do: mining that ignores them, or takes positives from elsewhere, has no answer."""
+    """Re-estimate an action; not possible where mining ignores the labels (random) or takes positives from elsewhere (gold)."""
     mining = config.mining
     if pool is None or mining.mining == "random" or entry.pos_source == "gold":
         return Labelled()
@@ -260,21 +262,6 @@ def _labelled(states: Float[np.ndarray, "n_rows d_model"], pool: Pool | None, en
     )
 
 
-def _stacked(vectors: list[np.ndarray | None], like: np.ndarray) -> np.ndarray:
-    rows = np.zeros(like.shape, np.float32)
-    for row, vector in zip(rows, vectors, strict=True):
-        if vector is not None:
-            row[:] = vector
-    return rows
-
-
-def _sides(states: np.ndarray, place: dict[tuple[str, str, int, int], int], entry: Entry) -> tuple[np.ndarray, np.ndarray]:
-    """States of an entry's own positives and negatives."""
-    positives = [("gold", 0)] if entry.pos_source == "gold" else [("rollout", k) for k in entry.positives]
-    at = [place[entry.problem_id, source, k, entry.m] for source, k in positives]
-    return states[at], states[[place[entry.problem_id, "rollout", k, entry.m] for k in entry.negatives]]
-
-
 def _gap(entry: Entry, lengths: dict[tuple[str, int], int]) -> float | None:
     if entry.pos_source == "gold":
         return None
@@ -283,6 +270,6 @@ def _gap(entry: Entry, lengths: dict[tuple[str, int], int]) -> float | None:
 
 
 def _with_mean(action: np.ndarray, entry: Entry, vectors: list[tuple[str, np.ndarray]]) -> float | None:
-    """Cosine with the mean of what the other problems have; ``None`` when they have nothing."""
+    """Cosine with the mean vector of the other problems; ``None`` if they have none."""
     others = [vector for problem_id, vector in vectors if problem_id != entry.problem_id]
     return cosine(action, np.mean(others, axis=0)) if others else None

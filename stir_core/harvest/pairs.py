@@ -1,4 +1,4 @@
-"""Which right and wrong rollouts are set against each other, at which control points. Pure bookkeeping: no model, no tensors."""
+"""Plan the pairs of right and wrong rollouts to mine, by control point. Pure bookkeeping: no model, no tensors."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from stir_core.seeding import generator_for
 
 
 class Gold(NamedTuple):
-    """A data set's worked solution, counted like a rollout."""
+    """A data set's worked solution, measured like a rollout."""
 
     n_steps: int
     reward: float
@@ -71,7 +71,7 @@ def _draw_pair(problem_id: str, m: int, valid: list[Rollout], gold: Gold | None,
 
 
 def _random_pair(problem_id: str, m: int, valid: list[Rollout], mining: MiningConfig, seed: int) -> Pair | None:
-    """The ablation: positives and negatives drawn blindly; a negative gap counts as quality 0."""
+    """The ablation: positives and negatives drawn at random; a negative gap counts as quality 0."""
     if len(valid) < 2:
         return None
     order = generator_for(seed, "random_mining", problem_id, m).permutation(len(valid)).tolist()

@@ -1,8 +1,8 @@
-"""Sampling K answers to each problem, verified and cut into steps, their states at control points captured as they are decoded.
+"""Sample K answers to each problem, grade them, and capture their states at control points while they are decoded.
 
-Rows that finish leave the batch and waiting ones enter; a prompt is read once for all its rollouts that are live together. A state at a
-control point is captured when the token there is fed, which it is anyway. :func:`sample` does this for anything that samples many endings
-after a few beginnings.
+Rollouts that finish leave the batch and waiting ones enter. A prompt is read once for all its rollouts that are live together. The state
+at a control point is captured when the token there is fed to decode on, so it costs no extra pass. :func:`sample_endings` does this for any
+sampling of many endings after few beginnings.
 """
 
 from collections import deque
@@ -37,24 +37,24 @@ class Sampled(NamedTuple):
 
 @dataclass(eq=False)
 class Ending:
-    """What is sampled after a given beginning."""
+    """An answer, or the rest of one, that is sampled after a given beginning."""
 
     before: list[int]
-    """Ids of the beginning: the prompt, and whatever of the answer is there already."""
+    """Ids of the beginning: the prompt, and any part of the answer that is given."""
     strand: Strand
     scanner: StepScanner | None = None
-    """Finds the control points of a whole answer; ``None``: they are not wanted."""
+    """Finds the control points of a whole answer; ``None`` if they are not wanted."""
     ends: list[int] = field(default_factory=list)
-    """Numbers of tokens after which a step is finished."""
+    """Numbers of tokens after which a step ends."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
-    """``[d_model]`` by layer, one dict a captured control point."""
+    """One dict for each captured control point: ``[d_model]`` by layer."""
 
 
 class Waiting(Intake[Ending]):
-    """Endings that wait for a row, in their order; those of one beginning stand side by side, enter together and share its reading.
+    """Endings that wait to be decoded, in order. Those with one beginning are neighbours, so they enter together and share its reading.
 
-    Never more than ``config.batch_rows`` are live. When keys and values would need more than ``config.cache_tokens`` places, the youngest
-    half of the batch waits again; what it has sampled is kept, and is read again when there is room.
+    At most ``config.batch_rows`` are live. When keys and values would need more than ``config.cache_tokens`` positions, the youngest
+    half of the batch waits again. Its sampled tokens are kept, and are read again when there is room.
     """
 
     def __init__(self, endings: Iterable[Ending], config: RolloutConfig):
@@ -64,7 +64,7 @@ class Waiting(Intake[Ending]):
         self._halved = False
 
     def take(self, batch: Batch) -> list[tuple[int, Ending]]:
-        """As many as fit; one alone may always go on."""
+        """As many as fit; a single one always does."""
         if self._halved:
             batch.store.shrink()
         entering: list[tuple[int, Ending]] = []
@@ -77,7 +77,7 @@ class Waiting(Intake[Ending]):
         return entering
 
     def gone(self, batch: Batch) -> list[int]:
-        """The youngest, halving the batch until the next token needs no more places than allowed."""
+        """The youngest, halving the batch until the next token needs no more positions than allowed."""
         live = [seat.number for seat in batch.seats]
         longest = max(row.length for row in batch.store.rows) + 1
         left: list[int] = []
@@ -100,27 +100,25 @@ def sample_rollouts(
 ) -> Iterator[Sampled]:
     """Sample ``config.rollouts.k`` answers to each problem, yielding each as it ends (in no fixed order).
 
-    A rollout's tokens depend on the run's seed, its problem and its k alone, never on what decodes beside it.
+    A rollout's tokens depend only on the run's seed, its problem and its k, not on what is decoded beside it.
 
     Args:
         prompts: problems with their prompt ids.
-        grade: settles an answer's text.
-        done: (problem id, k) that are there already.
+        grade: grades an answer's text.
+        done: (problem id, k) of rollouts that exist already.
         layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries.
     """
-    owners: dict[str, tuple[Problem, int]] = {}
-    waiting: list[Ending] = []
+    waiting: dict[Ending, tuple[Problem, int]] = {}
     for problem, ids in prompts:
         for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
             rng = generator_for(config.seed, "rollout", problem.id, k)
             strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng)
-            owners[strand.name] = problem, k
-            waiting.append(Ending(ids, strand, StepScanner(model.text, config.delimiter)))
-    for ending in sample(model, waiting, config, layers):
-        yield _sampled(model, ending, *owners[ending.strand.name], config, grade)
+            waiting[Ending(ids, strand, StepScanner(model.text, config.delimiter))] = problem, k
+    for ending in sample_endings(model, waiting, config, layers):
+        yield _sampled(model, ending, *waiting[ending], config, grade)
 
 
-def sample(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...] = ()) -> Iterator[Ending]:
+def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...] = ()) -> Iterator[Ending]:
     """Sample endings with the run's temperature, nucleus, batch and memory, yielding each as it ends (in no fixed order).
 
     Args:
@@ -138,14 +136,14 @@ def sample(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, lay
 
 
 def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[None]:
-    """One ending from its beginning, or from where it had to wait, to its end; ``most`` control points are captured."""
+    """One ending, from its beginning or from where it had to wait; the first ``most`` control points are captured."""
     strand = ending.strand
     row = strand.row = seat.open()
     here = yield from seat.read(row, ending.before)
     new = strand.ids[:]
     while True:
         at_boundary = ending.ends[-1:] == [len(strand.ids)] and len(ending.states) < len(ending.ends) <= most
-        if new and (strand.finish is None or at_boundary):  # after the last token only a state may still be wanted
+        if new and (strand.finish is None or at_boundary):  # after the last token at most a state is wanted
             here = yield [Feed(row, new, logits=strand.finish is None, capture=(len(new) - 1,) if at_boundary else ())]
         if at_boundary:
             ending.states.append({layer: here.states[0][layer][0].float().cpu() for layer in seat.layers})

@@ -1,9 +1,9 @@
-"""The residual stream at control points of answers that are there already: one forward pass gives every boundary and every layer.
+"""Read the residual stream at control points of finished answers: one forward pass gives every boundary and every layer.
 
-Rollouts are captured while they are decoded (see ``rollouts``); this serves worked solutions, ``compat``, and layers asked for later.
+States of rollouts are captured while they are decoded (see ``rollouts``); this is for worked solutions, ``compat``, and layers added later.
 
-Positions are those of the generated ids themselves. ``compat`` instead cuts the text, tokenises each prefix again and runs it, as the
-published code does; the state may then not be the one that the model was in.
+Positions are those of the generated ids. ``compat`` instead cuts the text, tokenises each prefix again and runs it, as the
+published code does; the states may then differ from those during decoding.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Reading(NamedTuple):
     source: Literal["rollout", "gold"]
     k: int
     ms: tuple[int, ...]
-    """Control points, one a position."""
+    """Control points, one for each position."""
     ids: list[int]
     positions: tuple[int, ...]
     """0-based token positions, prompt included."""
@@ -68,7 +68,7 @@ def plan_readings(
 ) -> list[Reading]:
     """The sequences and positions that the pairs need, and those of every other rollout at the pairs' control points (see ``controls``).
 
-    Under ``compat``, where each prefix is a pass of its own, the pairs' prefixes alone.
+    Under ``compat``, where each prefix costs a pass of its own, only those of the pairs.
     """
     wanted: dict[tuple[str, Literal["rollout", "gold"], int], set[int]] = {}
     for pair in pairs:
@@ -76,11 +76,9 @@ def plan_readings(
             wanted.setdefault((pair.problem_id, "rollout", k), set()).add(pair.m)
         if pair.gold:
             wanted.setdefault((pair.problem_id, "gold", 0), set()).add(pair.m)
-    points: dict[str, set[int]] = {}
-    for pair in pairs if not config.compat else []:
-        points.setdefault(pair.problem_id, set()).add(pair.m)
+    points = {(pair.problem_id, pair.m) for pair in pairs if not config.compat}
     for rollout in rollouts:
-        reached = {m for m in points.get(rollout.problem_id, ()) if m <= len(rollout.boundaries)}
+        reached = {m for m in range(1, len(rollout.boundaries) + 1) if (rollout.problem_id, m) in points}
         if reached:
             wanted.setdefault((rollout.problem_id, "rollout", rollout.k), set()).update(reached)
     by_key = {(rollout.problem_id, rollout.k): rollout for rollout in rollouts}
@@ -96,7 +94,7 @@ def plan_readings(
             ids = model.tokens(text) if rollout is None else list(rollout.token_ids)
             ends = boundaries(ids, model.text, config.delimiter) if rollout is None else rollout.boundaries
             start = len(prompts[problem_id])
-            last = ends[ms[-1] - 1]  # nothing behind the last wanted boundary can change a state before it
+            last = ends[ms[-1] - 1]  # later tokens cannot change the wanted states
             readings.append(
                 Reading(problem_id, source, k, ms, [*prompts[problem_id], *ids[:last]], tuple(start + ends[m - 1] - 1 for m in ms))
             )

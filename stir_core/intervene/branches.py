@@ -1,12 +1,12 @@
-"""What if: a recorded answer taken up again at one of its control points, with the decision there changed, and decoded on from there.
+"""What if: continue a recorded answer from one of its control points with the decision there changed.
 
-The tokens before the control point are given and never drawn again, so a branch shares them with its origin token for token, sampled
-or not. Every step draws from the stream of its own name (problem, step, control point), so a branch and its origin differ by the change
-alone: where nothing is changed, the recorded answer comes out.
+The tokens before the control point are given and never drawn again, so a branch shares them with its origin exactly, sampled or not.
+Every step draws from a named stream of its own (problem, step, control point), so branch and origin differ only by the change; without a
+change the branch is the recorded answer.
 
-The model has of the given tokens what it had while they were recorded. Under ``ephemeral`` that is the unsteered text. Under ``persistent``
-the impulses of earlier steps live on in the cache, so the given tokens are read with these impulses at their control points. Both are
-exact up to the rounding of one pass over many tokens in the place of many passes over one.
+Keys and values of the given tokens are those of the recording. Under ``ephemeral`` they are the unsteered model's. Under ``persistent`` the
+impulses of earlier steps stay in the cache, so the given tokens are read with these impulses at their control points. Both are
+exact up to rounding: one pass over many tokens replaces many passes over one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,27 +15,27 @@ from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.changes import DENY, KEEP, Change, alpha_of, step_at, was_forced
 from stir_core.intervene.controller import steer
-from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings, recorded_decision
 from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Decision, Event, StepEvent, StepTrace, Trace, TraceEvent
+from stir_core.records import Decision, Event, StepEvent, Trace, TraceEvent
 
 
 def branch(
     model: LoadedModel, trace: Trace, changes: Sequence[Change], gate: GateConfig, memory: Memory | None, settings: Settings
 ) -> Iterator[Event]:
-    """Decode one branch for each change, side by side; an event's row is the change's place.
+    """Decode one branch for each change, side by side; an event's ``row`` is the index of its change.
 
-    Only new steps make events. A finished branch is a whole :class:`Trace`: the given steps as they were recorded, then the new ones (so
-    ``given`` is 0); its costs (probe and forward tokens, FLOPs) are those of the branch alone. A forced step shows the evidence that was
-    recorded there, since it was measured in the same context.
+    Only new steps give events. A finished branch is a whole :class:`Trace`: the given steps as recorded, then the new ones (so ``given`` is
+    0); its costs (probe and forward tokens, FLOPs) are those of the branch only. A forced step shows the evidence that was recorded there,
+    since it was measured in the same context.
 
     Args:
         trace: recorded with this model, library, ``gate`` and ``settings`` (or itself a branch of such a trace).
 
     Raises:
         DataError: no such control point, an entry that cannot be injected there, or no token left to decode.
-        SteeringError: earlier impulses cannot be read again at their places (``compat`` with ``persistent``).
+        SteeringError: earlier impulses cannot be read again at their positions (``compat`` with ``persistent``).
     """
     past = _past(trace, gate, memory, settings)
     jobs = [_job(trace, change, gate, memory, settings, past) for change in changes]
@@ -56,11 +56,11 @@ def _job(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, 
 
 
 def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings) -> Force:
-    """What is decided for the gate from the control point on. A change that keeps a decision keeps the forced ones behind it, too."""
+    """The decisions forced from the control point on. A change that keeps a decision keeps later forced ones, too."""
     steps = {step.evidence.m: step for step in trace.steps}
     here = steps[change.m]
     if change.to == KEEP:
-        first = _recorded(here, gate, memory, settings) if was_forced(here) else None
+        first = recorded_decision(here, gate, memory, settings.seed) if was_forced(here) else None
     elif change.to == DENY:
         first = NULL
     else:
@@ -75,25 +75,15 @@ def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None
         if change.then == "null":
             return NULL
         kept = change.to == KEEP and m in steps and was_forced(steps[m])
-        return _recorded(steps[m], gate, memory, settings) if kept else None
+        return recorded_decision(steps[m], gate, memory, settings.seed) if kept else None
 
     return force
 
 
 def _past(trace: Trace, gate: GateConfig, memory: Memory | None, settings: Settings) -> Force | None:
-    """The recorded impulses by control point; ``None`` where none outlives its step."""
+    """The recorded impulses by control point; ``None`` if none outlives its step."""
     steps = {step.evidence.m: step for step in trace.steps}
-    return (lambda m: _recorded(steps[m], gate, memory, settings)) if gate.persistence == "persistent" else None
-
-
-def _recorded(step: StepTrace, gate: GateConfig, memory: Memory | None, settings: Settings) -> Forced:
-    """A recorded decision as something to force."""
-    chosen = step.decision.chosen
-    if chosen is None:
-        return NULL
-    if memory is None or chosen not in memory.by_id:
-        raise DataError(f"the answer was steered by {chosen}, which is not in the library: was the run's basis made again?")
-    return Forced(chosen, memory.by_id[chosen].layer, action_of(memory, gate, chosen, settings.seed), step.decision.alpha)
+    return (lambda m: recorded_decision(steps[m], gate, memory, settings.seed)) if gate.persistence == "persistent" else None
 
 
 def _whole(event: Event, trace: Trace, change: Change) -> Event:

@@ -1,4 +1,4 @@
-"""What is changed of a recorded answer, and with what strength: records and plain checks, no model and no tensors."""
+"""Changes to a recorded answer's decisions, and their strength: records and plain checks, no model and no tensors."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -14,16 +14,16 @@ KEEP, DENY = "keep", "null"
 
 
 class Change(Record):
-    """One decision of a recorded answer, taken otherwise (or kept), and who decides behind it."""
+    """One decision of a recorded answer, changed or kept, and how later steps are decided."""
 
     m: Annotated[int, Field(ge=0)]
     """Control point whose decision is changed: the number of steps before it."""
     to: Arm = KEEP
     """``"keep"``, ``"null"`` or the id of a corrective entry of this control point."""
     alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """Multiple of the action vector that is injected; ``None``: what the gate would inject, as measured when the answer was recorded."""
+    """Multiple of the action vector to inject; ``None``: the gate's own, as measured when the answer was recorded."""
     then: Annotated[Literal["gate", "null"], BeforeValidator(null_word)] = "gate"
-    """Behind the change: the gate decides on, or every later step stays unsteered."""
+    """After the change: the gate decides, or every later step stays unsteered."""
 
     @property
     def forces(self) -> bool:
@@ -32,7 +32,7 @@ class Change(Record):
 
 
 def step_at(trace: Trace, m: int) -> int:
-    """Place among the trace's steps of the one behind control point ``m``.
+    """Index of the trace's step that begins at control point ``m``.
 
     Raises:
         DataError: the answer has no such step.
@@ -42,25 +42,25 @@ def step_at(trace: Trace, m: int) -> int:
             return place
     last = trace.steps[-1].evidence.m if trace.steps else None
     raise DataError(
-        f"the answer to {trace.id} has no step behind control point {m}: " + (f"take 0 to {last}" if trace.steps else "it is empty")
+        f"the answer to {trace.id} has no step after control point {m}: " + (f"take 0 to {last}" if trace.steps else "it is empty")
     )
 
 
 def was_forced(step: StepTrace) -> bool:
-    """True when the step's decision was made for the gate."""
+    """True if the step's decision was forced on the gate."""
     return step.decision.reason.kind == "forced"
 
 
 def own_alpha(step: StepTrace, entry_id: str, gate: GateConfig) -> float | None:
-    """Multiple that the gate would inject of this entry if it chose it; ``None`` where it measured none, or none above 0."""
+    """Multiple of this entry's action that the gate would inject if it chose it; ``None`` if it measured none above 0."""
     if step.decision.chosen == entry_id and not was_forced(step):
         return step.decision.alpha
-    found = next((dose(scored, gate) for scored in step.decision.scored if scored.entry_id == entry_id), None)
-    return found if found is not None and found > 0 else None
+    alpha = next((dose(scored, gate) for scored in step.decision.scored if scored.entry_id == entry_id), None)
+    return alpha if alpha is not None and alpha > 0 else None
 
 
 def alpha_of(change: Change, step: StepTrace, entries: Mapping[str, Entry], gate: GateConfig) -> float:
-    """The multiple that a change injects.
+    """The multiple of the action that a change injects.
 
     Raises:
         DataError: the entry is not in the library, is none of this control point, has no action, or has no strength yet.

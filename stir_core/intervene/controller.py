@@ -1,19 +1,19 @@
 """The step loop of Stage III: at each control point retrieve, preview, decide, commit one impulse, and read the step clean.
 
-:func:`answer` is the algorithm, one answer from its prompt to its trace, in the paper's order and words. Many answers go through it side by
+:func:`answer` is the algorithm, one answer from its prompt to its trace, in the paper's order and terms. Many answers go through it side by
 side (a single prompt is a batch of one): one may preview while another commits and a third reads, all in the same pass
-(``models.scheduler``). Each has its own gate; a vanilla answer is one without a library.
+(``models.scheduler``). Each has its own gate; a vanilla answer has no library.
 
-What holds at every control point, and is what the tests compare with one full prefill a token:
+Invariants at every control point (the tests compare with one full prefill for each token):
 
 - ``row`` holds keys and values of ``read``: the prompt and all committed tokens. Under ``ephemeral`` they are those of the unsteered model
-  reading the text: a step is decoded with its impulse and then read once more without it (*read clean*), which also gives the state and
-  the logits at the next control point. Under ``persistent`` a step's own keys and values stay.
+  reading the text: a step is decoded with its impulse and then read again without it (*read clean*), which also gives the state and
+  the logits at the next control point. Under ``persistent`` the steered keys and values of a step stay.
 - An impulse is added at the last token of the prefix, by reading that token again. Only its column of keys and values changes, in the
-  layers above the impulse; ``ephemeral`` keeps the clean column and puts it back after the step.
-- A preview is a branch that reads the row up to that last token where it lies, so a fork copies nothing. Under greedy decoding a preview
-  that is committed as it stands (null, or any with ``preview_scale = "committed"``) is appended to the row and goes on: nothing is
-  decoded twice. A sampled step draws from a stream of its own, so that choosing a preview does not bias it.
+  layers above the impulse; ``ephemeral`` saves the clean column and restores it after the step.
+- A preview is a branch that reads the row up to that last token in place, so a fork copies nothing. Under greedy decoding a preview
+  that is committed unchanged (null, or any with ``preview_scale = "committed"``) is appended to the row and continued: nothing is
+  decoded twice. A sampled step draws from its own stream, so that choosing a preview does not bias it.
 """
 
 from collections.abc import Generator, Sequence
@@ -23,7 +23,7 @@ from torch import Tensor
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.intervene.memory import action_of
-from stir_core.models.cache import Row, graft
+from stir_core.models.cache import CacheRow, graft, shared_length
 from stir_core.models.cost import flops
 from stir_core.models.generation import Sampling, Strand, TextStream
 from stir_core.models.loading import LoadedModel
@@ -41,7 +41,7 @@ def steer(model: LoadedModel, jobs: list[Job] | Intake[Job], settings: Settings)
     Source: arXiv 2602.04925, Stage III. A job's events do not depend on its neighbours. Closing the iterator drops all answers.
 
     Args:
-        jobs: all of them, or where they come from while others are decoded; new ones begin between two passes.
+        jobs: a list, or an intake whose jobs may join while others are decoded; new ones begin between two passes.
     """
     intake = jobs if isinstance(jobs, Intake) else Listed(jobs, settings.rows)
     return schedule(model, intake, lambda seat, job: answer(seat, job, settings))
@@ -62,13 +62,15 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
     ids, steps = list(job.given), list[StepTrace]()
     texts = [model.text(ids)] if ids else []
     ends = [0, *boundaries(ids, model.text, settings.delimiter)[: settings.control_points]]
-    m, tail = len(ends) - 1, ids[ends[-1] :]  # a tail: the answer begins inside a step, whose rest is decoded unsteered
+    m, tail = len(ends) - 1, ids[ends[-1] :]  # tail: given tokens of an unfinished step, whose rest is decoded unsteered
 
     row, read = seat.open(), _prefix(model, job, ids, texts, settings)
     here = yield from seat.read(row, read, capture=capture, past=_past(job, ends, tail), share=_share(job, settings))
     while True:
         # retrieve
-        forced = NULL if tail else job.force(m) if job.force is not None else None
+        forced = NULL if tail else None
+        if job.force is not None and not tail:
+            forced = job.force(m)
         evidence = _retrieve(job, settings, m, len(read) - 1, here, forced, inside=bool(tail))
         # preview
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
@@ -120,9 +122,9 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         if clean is not None:
             seat.batch.store.put(row, len(read) - 1, clean)
         else:
-            read = read + strand.ids[:-1]  # the step's own keys and values are those to go on from: nothing has to be read again
+            read = read + strand.ids[:-1]  # the step's keys and values are those of the text already: only its last token is not read yet
         wanted = _prefix(model, job, ids, texts, settings)
-        row.length = _common(read, wanted)
+        row.length = min(shared_length(read, wanted), len(wanted) - 1)  # at least one token is read, for its logits and states
         here = yield [Feed(row, wanted[row.length :], capture=(len(wanted) - row.length - 1,) if capture else ())]
         read, m, tail = wanted, m + 1, []
     trace = Trace(
@@ -153,29 +155,22 @@ def _prefix(model: LoadedModel, job: Job, ids: list[int], texts: list[str], sett
     return [*job.prompt_ids, *ids]
 
 
-def _common(read: list[int], wanted: list[int]) -> int:
-    """Tokens that two prefixes share; at least the last one of ``wanted`` is to be read for its logits and states."""
-    limit = min(len(read), len(wanted) - 1)
-    return next((i for i in range(limit) if read[i] != wanted[i]), limit)
-
-
 def _past(job: Job, ends: list[int], tail: list[int]) -> list[tuple[int, Impulse]]:
-    """Impulses that the given tokens are read with: those that their control points left in the cache.
+    """Impulses to read the given tokens with: (number of tokens up to the control point, impulse).
 
-    The last control point's is decided now, unless its step had begun.
+    The decision at the last control point is still to be made, unless its step has begun.
     """
-    left: list[tuple[int, Impulse]] = []
+    impulses: list[tuple[int, Impulse]] = []
     if job.past is not None and job.gate.persistence == "persistent":
         for m, end in enumerate(ends if tail else ends[:-1]):
-            was = job.past(m)
-            if was is not None and was.label is not None and was.alpha:
-                assert was.vector is not None  # a label comes with a vector
-                left.append((len(job.prompt_ids) + end, Impulse(was.layer, was.alpha * was.vector)))
-    return left
+            decision = job.past(m)
+            if decision is not None and decision.impulse is not None:
+                impulses.append((len(job.prompt_ids) + end, decision.impulse))
+    return impulses
 
 
 def _share(job: Job, settings: Settings) -> tuple[object, ...] | None:
-    """Answers for which this is equal leave equal keys and values when they read equal prefixes. Under ``compat`` a prefix may change."""
+    """Answers with equal prefixes and an equal value here have equal keys and values; ``None``, never shared, under ``compat``."""
     return None if settings.compat else (job.past, job.past is not None and job.gate.persistence)
 
 
@@ -183,14 +178,13 @@ def _share(job: Job, settings: Settings) -> tuple[object, ...] | None:
 
 
 def _retrieve(job: Job, settings: Settings, m: int, position: int, here: Pass, forced: Forced | None, *, inside: bool) -> StepEvidence:
-    """The evidence before any preview; nothing is looked up where a decision is forced or the gate may not steer."""
+    """The evidence before any preview; nothing is retrieved if the decision is forced or the gate may not steer."""
     if forced is not None:
         return StepEvidence(m=m, position=position, not_retrieved=Reason(kind="inside_step" if inside else "forced"))
-    if job.memory is None:
-        reason = steerable(m, job.gate, settings.control_points) or Reason(kind="no_library")
-        return StepEvidence(m=m, position=position, not_retrieved=reason)
-    retrieved: tuple[Retrieved, ...] = ()
     reason = steerable(m, job.gate, settings.control_points)
+    if job.memory is None:
+        return StepEvidence(m=m, position=position, not_retrieved=reason or Reason(kind="no_library"))
+    retrieved: tuple[Retrieved, ...] = ()
     if reason is None:
         states = {layer: state[-1] for layer, state in here.states[-1].items()}
         retrieved, reason = job.memory.retrieve(m, states, job.gate)
@@ -206,19 +200,19 @@ def _preview(
     settings: Settings,
     evidence: StepEvidence,
     candidates: tuple[Retrieved, ...],
-    row: Row,
+    row: CacheRow,
     last: int,
     logits: Tensor,
     sampling: Sampling,
 ) -> Steps[list[Strand]]:
-    """The first tokens after null, and after each candidate, decoded side by side on branches after all but the last token.
+    """Decode the first tokens under null and under each candidate side by side, on branches that fork before the prefix's last token.
 
     Args:
         last: the last token of the prefix, which each candidate's branch reads with its impulse.
-        logits: after it, unsteered, ``[1, d_vocab]``: null has its first draw already.
+        logits: unsteered logits after it, ``[1, d_vocab]``, for null's first draw.
 
     Returns:
-        Null first, then the candidates in their order.
+        Null first, then the candidates in order.
     """
     before = row.length - 1
     previews = [_strand(seat.model, job, settings, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
@@ -241,7 +235,7 @@ def _preview(
 
 
 def _with_previews(evidence: StepEvidence, candidates: tuple[Retrieved, ...], previews: list[Strand], job: Job) -> StepEvidence:
-    """The evidence with what the previews measured."""
+    """The evidence with the previews' tokens and log-probabilities."""
     null, *others = previews
     measured = {
         entry.entry_id: entry.replaced(
@@ -261,23 +255,22 @@ def _with_previews(evidence: StepEvidence, candidates: tuple[Retrieved, ...], pr
 
 def _forced_decision(evidence: StepEvidence, forced: Forced) -> Decision:
     alpha = forced.alpha if forced.label is not None else 0.0
-    assert evidence.not_retrieved is not None  # what is forced is decided without looking
+    assert evidence.not_retrieved is not None  # a forced step retrieves nothing
     return Decision(chosen=forced.label if alpha else None, alpha=alpha, score_null=None, reason=evidence.not_retrieved)
 
 
 def _impulse(job: Job, evidence: StepEvidence, decision: Decision, forced: Forced | None, seed: int) -> Impulse | None:
-    """What the decision injects: ``alpha`` times the chosen action, or times the forced vector; ``None`` for null."""
+    """``alpha`` times the chosen action, or times the forced vector; ``None`` for null."""
+    if forced is not None:
+        return forced.impulse
     if decision.chosen is None:
         return None
-    if forced is not None:
-        assert forced.vector is not None  # a label comes with a vector
-        return Impulse(forced.layer, decision.alpha * forced.vector)
     entry = next(entry for entry in evidence.retrieved if entry.entry_id == decision.chosen)
     return Impulse(entry.layer, decision.alpha * _action(job, entry.entry_id, seed))
 
 
 def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, job: Job) -> Strand | None:
-    """The preview that is itself the beginning of a greedily decoded step, if there is one."""
+    """The preview that equals the beginning of the greedily decoded step, if there is one."""
     if not previews:
         return None
     if decision.chosen is None:
@@ -287,8 +280,8 @@ def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], 
     return None
 
 
-def _go_on_with(seat: Seat, preview: Strand, row: Row, budget: int, *, skip: int) -> None:
-    """Append a preview to the answer's own row: the step begins with it. ``skip`` is 1 for null, which starts with the row's own column."""
+def _go_on_with(seat: Seat, preview: Strand, row: CacheRow, budget: int, *, skip: int) -> None:
+    """Append a preview to the answer's row, as the beginning of the step. ``skip`` is 1 for null, whose first column is the row's own."""
     branch, prefix = preview.row, row.length
     assert branch is not None
     graft(branch, skip=skip)
@@ -314,12 +307,12 @@ def _strand(
     tail: Sequence[int] = (),
     to_delimiter: bool = True,
 ) -> Strand:
-    """A strand of the step after control point ``m``, which draws from the stream of its name.
+    """A strand of the step after control point ``m``, which draws from the random stream named ``stream``.
 
-    All previews draw from one stream, so that they differ by their impulse alone.
+    All previews draw from streams of one name, so that they differ by their impulse only.
 
     Args:
-        tail: tokens of this step that are given: a delimiter may have begun in them.
+        tail: given tokens of this step: a delimiter may begin in them.
         to_delimiter: whether a delimiter ends it; after the last control point the rest of the answer is one strand.
     """
     decoding = job.decode or settings.decode
@@ -332,5 +325,5 @@ def _strand(
 
 
 def _action(job: Job, entry_id: str, seed: int) -> Tensor:
-    assert job.memory is not None  # candidates only come from a memory
+    assert job.memory is not None  # candidates come from a memory
     return action_of(job.memory, job.gate, entry_id, seed)

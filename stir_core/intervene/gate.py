@@ -1,6 +1,6 @@
-"""The gate: a pure decision from measured evidence. The same function decides while decoding and decides again from a trace.
+"""The gate: a pure decision from measured evidence. The same function decides during decoding and decides a recorded trace again.
 
-Measures nothing, knows no model and draws no unnamed random number.
+It uses no model, and random numbers only from named streams.
 """
 
 from stir_core.config import GateConfig
@@ -8,11 +8,11 @@ from stir_core.records import Decision, Reason, ReasonKind, Retrieved, Scored, S
 from stir_core.seeding import generator_for
 
 TIE = 1e-12
-"""Scores closer than this are a tie, and a tie goes to null."""
+"""Scores closer than this tie, and null wins a tie."""
 
 
 def steerable(m: int, gate: GateConfig, control_points: int) -> Reason | None:
-    """``None`` when the step after control point ``m`` may be steered, else the reason why not."""
+    """``None`` if the step after control point ``m`` may be steered, else the reason why not."""
     if gate.variant == "no_memory":
         return Reason(kind="vanilla")
     if m == 0:
@@ -41,7 +41,7 @@ def preview_scale(entry: Retrieved, gate: GateConfig) -> float:
 
 
 def dose(scored: Scored, gate: GateConfig) -> float | None:
-    """Multiple of the action that is injected when this candidate is committed; ``None`` where its preview was not measured."""
+    """Multiple of the action that is injected if this candidate is committed; ``None`` if its preview was not measured."""
     if gate.preview_scale == "committed":
         return gate.k_scale * gate.beta * scored.value
     return gate.k_scale * scored.score if scored.score is not None else None
@@ -50,11 +50,11 @@ def dose(scored: Scored, gate: GateConfig) -> float | None:
 def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str = "") -> Decision:
     """Commit the best candidate, or null with the reason.
 
-    ``score_i = beta * A_i + rho * (P_i - P_null)`` against ``score_null = beta * A_null``; the best candidate is committed only
-    when it lies strictly above (ties within 1e-12 go to null) and not below ``tau_null``. Source: arXiv 2602.04925, Stage III.
+    ``score_i = beta * A_i + rho * (P_i - P_null)`` is compared with ``score_null = beta * A_null``; the best candidate is committed only
+    if its score is strictly greater (within 1e-12, null wins) and at least ``tau_null``. Source: arXiv 2602.04925, Stage III.
 
     Args:
-        seed, name: name the draw of the ``random_choice`` variant (run seed, answer id).
+        seed, name: run seed and answer id, which name the random stream of the ``random_choice`` variant.
     """
     if evidence.not_retrieved is not None or not evidence.retrieved:
         return Decision(chosen=None, alpha=0.0, score_null=None, reason=evidence.not_retrieved or Reason(kind="nothing_retrieved"))

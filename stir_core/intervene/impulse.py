@@ -1,8 +1,8 @@
-"""What one impulse does: how its disturbance travels through layers and later tokens, and what the model says and writes because of it.
+"""Measure the effect of one impulse: how its disturbance travels through layers and later tokens, and how it changes the model's text.
 
-The recorded answer is read again up to a control point, unsteered; the step behind it is read twice more from there, unsteered and with
-``alpha * action`` added at the control point's token, so both see the same tokens. A third reading holds every attention pattern at
-its unsteered value: what is left of the effect then went through values, MLPs and the residual stream alone. Measures; judges nothing.
+The recorded answer is read again, unsteered, up to a control point. The step after it is then read three times from there: unsteered; with
+``alpha * action`` added at the control point's token, on the same tokens; and so again with every attention pattern held at its unsteered
+value. The effect that is left in the third reading went through values, MLPs and the residual stream only.
 """
 
 import math
@@ -17,23 +17,23 @@ from stir_core.config import RunConfig, with_changes
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
-from stir_core.models.cache import Row, Store
+from stir_core.models.cache import CacheRow
 from stir_core.models.inside import Look, look
-from stir_core.models.lens import direction_logits
+from stir_core.models.lens import direction_logits, token_weights
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, batches, forward
 from stir_core.models.steering import Impulse
-from stir_core.records import Entry, TokenWeight, Trace
+from stir_core.records import Entry, Trace
 from stir_core.responses import Dose, ImpulseResponse, LayerResponse, ReadToken, Spot, TokenShift
 
 FOLLOW = 32
-"""Most recorded tokens that are read behind the control point."""
+"""Most recorded tokens that are read after the control point."""
 CONTINUE = 32
 """Tokens decoded at each strength."""
 WEAKEST, STRONGEST = 1 / 16, 4.0
-"""The strengths tried span these fractions of the residual's norm."""
+"""The doses tried span these fractions of the residual's norm."""
 _TOKENS_AT_ONCE = 160
-"""Tokens whose logits are held together while doses are compared."""
+"""Tokens whose logits are in memory together while doses are compared."""
 
 
 def respond(
@@ -51,7 +51,7 @@ def respond(
     Args:
         action: raw, in the residual stream's units.
         alpha: multiple of it that is injected.
-        doses: multiples to try beside 0 and ``alpha``; by default powers of two from ``WEAKEST`` to ``STRONGEST`` of the residual's norm.
+        doses: multiples to try besides 0 and ``alpha``; by default powers of two from ``WEAKEST`` to ``STRONGEST`` of the residual's norm.
 
     Raises:
         DataError: a null entry, an empty prefix, or a control point that is not one when the answer is read again.
@@ -67,8 +67,7 @@ def respond(
     if not read:
         raise DataError(f"{spot.name} has no tokens before its control point")
     window = [read[-1], *spot.following[:FOLLOW]]
-    store = model.new_store()
-    row = store.open()
+    row = model.new_store().open()
     if read[:-1]:
         forward(model, [Feed(row, read[:-1], logits=False)])
     unsteered = look(model, row, window)
@@ -94,7 +93,7 @@ def respond(
         kl_frozen=tuple(divergence(frozen.logits, unsteered.logits).tolist()),
         attention_unsteered=back_unsteered,
         attention_steered=back_steered,
-        doses=_doses(model, config, spot, entry.layer, action, tried, scale, store, row),
+        doses=_doses(model, config, spot, entry.layer, action, tried, scale, row),
     )
 
 
@@ -106,11 +105,11 @@ def powers(unit: float) -> tuple[float, ...]:
 
 def divergence(ours: Float[Tensor, "n d_vocab"], theirs: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n"]:
     """``KL(ours || theirs)`` row by row, in nats, summed in float64; equal logits give exactly 0."""
-    found: list[Tensor] = []
-    for one, other in zip(ours, theirs, strict=True):  # a row at a time: a whole window in float64 would be large
-        p, q = one.double().log_softmax(-1), other.double().log_softmax(-1)
-        found.append((p.exp() * (p - q)).sum().clamp_min(0))
-    return torch.stack(found).cpu()
+    rows: list[Tensor] = []
+    for our_row, their_row in zip(ours, theirs, strict=True):  # row by row, since a whole window in float64 would be large
+        p, q = our_row.double().log_softmax(-1), their_row.double().log_softmax(-1)
+        rows.append((p.exp() * (p - q)).sum().clamp_min(0))
+    return torch.stack(rows).cpu()
 
 
 def _tokens(model: LoadedModel, window: list[int], unsteered: Look) -> tuple[ReadToken, ...]:
@@ -124,25 +123,17 @@ def _tokens(model: LoadedModel, window: list[int], unsteered: Look) -> tuple[Rea
 def _layers(
     model: LoadedModel, first: int, disturbance: Tensor, unsteered_norms: Tensor, action: Tensor, top: int = 5
 ) -> tuple[LayerResponse, ...]:
-    """The disturbance behind each block at the control point, ``[layers, d_model]``, from block ``first`` on."""
-    found: list[LayerResponse] = []
+    """Describe the disturbance after each block at the control point, ``[layers, d_model]``, from block ``first`` on."""
+    responses: list[LayerResponse] = []
     vector = action.to(disturbance)
     for i, logits in enumerate(direction_logits(model, disturbance)):
         size = float(disturbance[i].norm())
         cosine = float(torch.nn.functional.cosine_similarity(disturbance[i], vector, dim=0)) if size > 0 else None
-        high, low = (logits.topk(top, largest=largest) if size > 0 else None for largest in (True, False))
-        up, down = (
-            ()
-            if best is None
-            else tuple(
-                TokenWeight(token_id=int(t), text=model.token_text(int(t)), logit=float(v))
-                for v, t in zip(best.values, best.indices, strict=True)
-            )
-            for best in (high, low)
-        )
+        best = [logits.topk(top if size > 0 else 0, largest=largest) for largest in (True, False)]
+        up, down = (token_weights(model, each.indices.tolist(), each.values.tolist()) for each in best)
         relative = size / float(unsteered_norms[i])
-        found.append(LayerResponse(layer=first + i, norm=size, cosine=cosine, relative=relative, promoted=up, suppressed=down))
-    return tuple(found)
+        responses.append(LayerResponse(layer=first + i, norm=size, cosine=cosine, relative=relative, promoted=up, suppressed=down))
+    return tuple(responses)
 
 
 def _shifts(model: LoadedModel, unsteered: Tensor, steered: Tensor, top: int = 10) -> tuple[TokenShift, ...]:
@@ -153,7 +144,7 @@ def _shifts(model: LoadedModel, unsteered: Tensor, steered: Tensor, top: int = 1
 
 
 def _back(seen: Look, column: int) -> tuple[tuple[float, ...], ...]:
-    """Mean attention to the control point over the tokens behind it, ``[layers][heads]``."""
+    """Mean attention to the control point over the tokens after it, ``[layers][heads]``."""
     later = seen.patterns[:, :, 1:, column]
     return _rows(later.float().mean(dim=-1)) if later.shape[-1] else ()
 
@@ -166,16 +157,15 @@ def _doses(
     action: Tensor,
     tried: list[float],
     scale: float,
-    store: Store,
-    row: Row,
+    row: CacheRow,
 ) -> tuple[Dose, ...]:
-    """What each strength does on the recorded tokens, and what it writes; ``row`` holds all before the control point."""
+    """The effect of each dose on the recorded tokens, and its continuation; ``row`` holds the tokens before the control point."""
     control = [*spot.prompt_ids, *spot.given][-1]
     following = list(spot.following[:FOLLOW])
     traces = _continuations(model, config, spot, layer, action, tried)
     written = [list(trace.token_ids[len(spot.given) :]) for trace in traces]
-    on_record = _kls(model, store, row, control, following, [None if a == 0 else Impulse(layer, a * action) for a in tried])
-    unsteered_logprobs = _unsteered_logprobs(model, store, row, control, written)
+    on_record = _kls(model, row, control, following, [None if a == 0 else Impulse(layer, a * action) for a in tried])
+    unsteered_logprobs = _unsteered_logprobs(model, row, control, written)
     norm = float(action.float().norm())
     return tuple(
         Dose(
@@ -191,41 +181,41 @@ def _doses(
     )
 
 
-def _kls(model: LoadedModel, store: Store, row: Row, control: int, following: list[int], plan: list[Impulse | None]) -> list[list[float]]:
-    """``KL(steered || unsteered)`` at the control point and at each recorded token behind it; the first of ``plan`` must inject nothing."""
-    found: list[list[float]] = []
+def _kls(model: LoadedModel, row: CacheRow, control: int, following: list[int], plan: list[Impulse | None]) -> list[list[float]]:
+    """``KL(steered || unsteered)`` at the control point and at each recorded token after it; the first of ``plan`` must be ``None``."""
+    kls: list[list[float]] = []
     unsteered_logits: Tensor | None = None
     for part in batches([1 + len(following)] * len(plan), _TOKENS_AT_ONCE):
-        copies = _copies(store, row, len(plan[part]))
+        copies = _copies(row, len(plan[part]))
         heads = forward(model, [Feed(copy, [control], impulse) for copy, impulse in zip(copies, plan[part], strict=True)]).logits
         tails = forward(model, [Feed(copy, following, every=True) for copy in copies]).logits if following else heads[:0]
         tails = rearrange(tails, "(copies tokens) vocab -> copies tokens vocab", copies=len(copies))
         both = torch.cat([heads[:, None], tails], dim=1)
         unsteered_logits = both[0].clone() if unsteered_logits is None else unsteered_logits
-        found += [divergence(each, unsteered_logits).tolist() for each in both]
-        _close(store, copies)
-    return found
+        kls += [divergence(each, unsteered_logits).tolist() for each in both]
+        _close(copies)
+    return kls
 
 
-def _unsteered_logprobs(model: LoadedModel, store: Store, row: Row, control: int, written: list[list[int]]) -> list[float | None]:
-    """Mean log-probability of each continuation when nothing is injected."""
-    found: dict[tuple[int, ...], float | None] = {(): None}
+def _unsteered_logprobs(model: LoadedModel, row: CacheRow, control: int, written: list[list[int]]) -> list[float | None]:
+    """Mean log-probability of each continuation under the unsteered model; ``None`` for an empty one."""
+    means: dict[tuple[int, ...], float | None] = {(): None}
     others = [list(ids) for ids in dict.fromkeys(tuple(ids) for ids in written if ids)]  # weak impulses often change no token
     for part in batches([len(ids) for ids in others], _TOKENS_AT_ONCE):
-        copies = _copies(store, row, len(others[part]))
+        copies = _copies(row, len(others[part]))
         feeds = [Feed(copy, [control, *ids[:-1]], every=True) for copy, ids in zip(copies, others[part], strict=True)]
         logits = iter(forward(model, feeds).logits.log_softmax(-1))
         for ids in others[part]:
-            found[tuple(ids)] = sum(float(next(logits)[token]) for token in ids) / len(ids)
-        _close(store, copies)
-    return [found[tuple(ids)] for ids in written]
+            means[tuple(ids)] = sum(float(next(logits)[token]) for token in ids) / len(ids)
+        _close(copies)
+    return [means[tuple(ids)] for ids in written]
 
 
 def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int, action: Tensor, tried: list[float]) -> list[Trace]:
-    """Greedy continuations at each strength, side by side, by the step loop itself; the impulse is forced at the spot and nowhere else."""
+    """Greedy continuations at each dose, decoded side by side by the step loop; the impulse is forced at the spot only."""
     room = min(CONTINUE, model.n_ctx - len(spot.prompt_ids) - len(spot.given))
     if room < 1:
-        raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded behind it")
+        raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded after it")
     decode = with_changes(config.decode, temperature=0.0, max_new_tokens=len(spot.given) + room)
     settings = Settings.of(config, decode)._replace(control_points=max(config.mining.control_points, spot.m))
     jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NULL, str(dose)) for dose in tried]
@@ -241,16 +231,16 @@ def _dose_job(config: RunConfig, spot: Spot, forced: Forced, name: str) -> Job:
     return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: forced if m == spot.m else NULL)
 
 
-def _copies(store: Store, row: Row, n: int) -> list[Row]:
-    copies = [store.open() for _ in range(n)]
+def _copies(row: CacheRow, n: int) -> list[CacheRow]:
+    copies = [row.store.open() for _ in range(n)]
     for copy in copies:
-        store.copy(row, copy, row.length)
+        row.store.copy(row, copy, row.length)
     return copies
 
 
-def _close(store: Store, copies: list[Row]) -> None:
+def _close(copies: list[CacheRow]) -> None:
     for copy in reversed(copies):
-        store.close(copy)
+        copy.store.close(copy)
 
 
 def _rows(table: Tensor) -> tuple[tuple[float, ...], ...]:

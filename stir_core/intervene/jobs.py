@@ -1,4 +1,4 @@
-"""What the step loop is given: answers to decode, decisions made for the gate, and what a batch shares."""
+"""Input of the step loop: answers to decode, decisions forced on the gate, and the settings of a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,19 +7,30 @@ from typing import NamedTuple
 from torch import Tensor
 
 from stir_core.config import DecodeConfig, GateConfig, RunConfig
-from stir_core.intervene.memory import Memory
+from stir_core.errors import DataError
+from stir_core.intervene.memory import Memory, action_of
+from stir_core.models.steering import Impulse
+from stir_core.records import StepTrace
 
 
 class Forced(NamedTuple):
-    """A decision that is made for the gate: inject this vector, whatever was retrieved."""
+    """A decision made in the gate's place: inject this vector, whatever is retrieved."""
 
     label: str | None
-    """What the trace calls it; ``None`` leaves the step unsteered."""
+    """The entry's name in the trace; ``None`` leaves the step unsteered."""
     layer: int = 0
     vector: Tensor | None = None
     """Raw, ``[d_model]``."""
     alpha: float = 1.0
     """Multiple of the vector that is injected."""
+
+    @property
+    def impulse(self) -> Impulse | None:
+        """``alpha`` times the vector; ``None`` if nothing is injected."""
+        if self.label is None or self.alpha == 0:
+            return None
+        assert self.vector is not None  # a label comes with a vector
+        return Impulse(self.layer, self.alpha * self.vector)
 
 
 NULL = Forced(None)
@@ -27,7 +38,21 @@ NULL = Forced(None)
 
 
 Force = Callable[[int], Forced | None]
-"""Control point -> what is forced there; ``None`` lets the gate decide."""
+"""Control point -> the decision forced there; ``None`` lets the gate decide."""
+
+
+def recorded_decision(step: StepTrace, gate: GateConfig, memory: Memory | None, seed: int) -> Forced:
+    """A recorded decision, to be forced again.
+
+    Raises:
+        DataError: the step was steered by an entry that the library does not hold.
+    """
+    chosen = step.decision.chosen
+    if chosen is None:
+        return NULL
+    if memory is None or chosen not in memory.by_id:
+        raise DataError(f'control point {step.m} was steered by "{chosen}", which is not in this library: open the run it was made with')
+    return Forced(chosen, memory.by_id[chosen].layer, action_of(memory, gate, chosen, seed), step.decision.alpha)
 
 
 @dataclass(frozen=True)
@@ -41,28 +66,28 @@ class Job:
     memory: Memory | None = None
     """``None`` decodes unsteered, whatever the gate says."""
     given: tuple[int, ...] = ()
-    """The first tokens of the answer: decoding goes on after them. They count as committed. Where they end inside a step, its rest is
-    decoded unsteered."""
+    """The first tokens of the answer; decoding goes on after them. They count as committed. If they end inside a step, the rest of the step
+    is decoded unsteered."""
     force: Force | None = None
-    """Overrules the gate where it says something."""
+    """Overrules the gate at the control points for which it returns a decision."""
     past: Force | None = None
-    """Impulses that were live while the given tokens were decoded. Under ``persistent`` these tokens are read with them at their control
-    points; under ``ephemeral``, and where ``None``, they are read unsteered."""
+    """Impulses that were live while the given tokens were decoded. Under ``persistent`` the given tokens are read with these impulses at
+    their control points; under ``ephemeral``, or if ``None``, they are read unsteered."""
     decode: DecodeConfig | None = None
-    """Its own budget and temperature; ``None``: the batch's."""
+    """Token budget and sampling; ``None``: those of the batch."""
 
 
 class Settings(NamedTuple):
-    """What all answers of a batch share."""
+    """Settings of all answers of a batch."""
 
     decode: DecodeConfig
-    """Token budget and sampling of the jobs that bring none of their own."""
+    """Token budget and sampling of the jobs that have none of their own."""
     control_points: int = 8
     """M of the paper: after the M-th step the rest of the answer is decoded unsteered."""
     delimiter: str = "\n\n"
     """Text that ends a step."""
     seed: int = 0
-    """Run seed, which the names of all random streams start from."""
+    """Run seed; all named random streams derive from it."""
     compat: bool = False
     """Tokenise the whole text again at every boundary, as the published code does."""
     rows: int | None = None
@@ -70,5 +95,5 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, config: RunConfig, decode: DecodeConfig | None = None, rows: int | None = None) -> "Settings":
-        """A run's own settings; with another token budget, temperature or batch where they are given."""
+        """A run's settings, with another token budget and sampling (``decode``) or batch size (``rows``) if given."""
         return cls(decode or config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)

@@ -1,6 +1,6 @@
-"""Retrieval: the library's entries at a control point, ranked by the cosine between their keys and the current state.
+"""Retrieval: rank the library's entries at a control point by the cosine between their keys and the current state.
 
-Exact brute force: one matrix product a layer. Knows nothing of models; states come in as tensors.
+Exact brute force: one matrix product for each layer. No model is involved; states are given as tensors.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from stir_core.records import Entry, Reason, Retrieved
 from stir_core.seeding import generator_for
 
 EPSILON = 1e-12
-"""Least norm that a key or state is divided by."""
+"""Smallest norm that a key or state is divided by."""
 
 
 class Memory:
@@ -23,7 +23,7 @@ class Memory:
     Args:
         keys: raw, row i belongs to ``entries[i]``.
         actions: raw, likewise; zero for null entries.
-        space: where keys and states are compared; the plain cosine when not given.
+        space: the space that keys and states are compared in; the plain cosine if not given.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Memory:
             states: the residual stream at the control point, by layer; each entry is compared at its own layer.
 
         Returns:
-            The entries, and when there are none the reason why.
+            The entries, and if there are none the reason why.
         """
         n = self.count(m)
         if n < gate.min_entries:
@@ -79,7 +79,7 @@ class Memory:
         groups = self._groups[m]
         sims = [unit @ self._compared(layer, states[layer]) for layer, _, unit in groups]
         rows, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in ([rows for _, rows, _ in groups], sims))
-        # every value that reaches the k-th best is looked at, so that ties are settled by library order and not by the sort
+        # take every value that reaches the k-th best, so that ties are settled by library order, not by topk
         least = values.topk(min(gate.k_retrieve, n)).values[-1]
         near = (values >= least).nonzero()[:, 0]
         order = sorted(zip((-values[near]).tolist(), rows[near].tolist(), strict=True))[: gate.k_retrieve]
@@ -101,7 +101,7 @@ class Memory:
 
 
 def action_of(memory: Memory, gate: GateConfig, entry_id: str, seed: int) -> Tensor:
-    """The vector, ``[d_model]``, that an entry stands for under a gate: its action, or noise in the place of it (``random_vector``)."""
+    """The vector, ``[d_model]``, that a gate injects for an entry: its action, or under ``random_vector`` noise in its place."""
     action = memory.action(entry_id)
     if gate.variant != "random_vector":
         return action

@@ -1,8 +1,8 @@
-"""Reading an answer again: what the model that decoded it, and the unsteered model behind the same prefix, had to say at every token.
+"""Read a recorded answer again: the distribution at every token of the model that decoded it, and of the unsteered model on that prefix.
 
-Nothing is decoded. Each step is read behind the prefix that it was decoded behind, its impulse at its control point: under ``ephemeral``
-that prefix is unsteered, under ``persistent`` the impulses before it stay. Where no impulse is live both models are one, and read once.
-Both sequences of a steered step stand side by side in one pass; of their logits only scalars and the likeliest tokens are kept.
+Nothing is decoded. Each step is read after its own prefix, with its impulse at its control point: under ``ephemeral`` the prefix is
+unsteered, under ``persistent`` earlier impulses stay in it. Where no impulse is live the models are equal, and one reading serves both. The
+two readings of a steered step share a pass; only scalars and the likeliest tokens of their logits are kept.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.config import GateConfig
-from stir_core.errors import DataError
-from stir_core.intervene.memory import Memory, action_of
-from stir_core.models.cache import Row, Store
+from stir_core.intervene.jobs import recorded_decision
+from stir_core.intervene.memory import Memory
+from stir_core.models.cache import CacheRow, Store, shared_length
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.models.steering import Impulse
@@ -24,11 +24,11 @@ from stir_core.readings import TOP, Alternative, TokenReading
 from stir_core.records import StepTrace, Trace
 
 CHUNK = 64
-"""Most tokens of a sequence whose logits are held at once: a bound on memory, whatever the answer's length."""
+"""Most tokens of a sequence whose logits are in memory at once, whatever the answer's length."""
 
 
 class RecordedAnswer(NamedTuple):
-    """An answer to read again, and what was injected while it was decoded."""
+    """An answer to read again, with the impulses that it was decoded with."""
 
     trace: Trace
     impulses: Mapping[int, Impulse] = {}
@@ -39,12 +39,12 @@ class RecordedAnswer(NamedTuple):
 
 
 def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int = CHUNK) -> Generator[tuple[int, TokenReading], None, None]:
-    """Every committed token of every answer in order, as (number of the answer, reading). Closing the iterator early is safe.
+    """Read every committed token of every answer in order, as (number of the answer, reading). Closing the iterator early is safe.
 
-    Tokens that an answer was given are not read: nothing chose them. Answers that begin alike share that prefix.
+    Tokens that an answer was given have no reading, since the model did not choose them. Answers share the prefix that they have in common.
 
     Args:
-        chunk: most tokens of a sequence whose logits are held at once.
+        chunk: most tokens of a sequence whose logits are in memory at once.
     """
     store = model.new_store()
     unsteered = _Line(store)
@@ -54,14 +54,18 @@ def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int 
         for stretch in _stretches(model, answer):
             feeds = unsteered.go_to(stretch.prefix[:-1])
             if stretch.impulse is not None and (steered is None or answer.persistence == "ephemeral"):
-                feeds = _run(model, feeds)
+                if feeds:
+                    forward(model, feeds)
+                feeds = []
                 steered = steered or _Line(store)
                 steered.follow(unsteered)
             elif steered is not None and answer.persistence == "persistent":
                 feeds += steered.go_to(stretch.prefix[:-1])
-                steered.impulses = [place for place in steered.impulses if place < steered.row.length]  # cut away and read anew: gone
-            _run(model, feeds)
-            apart = steered if stretch.impulse is not None or (steered is not None and steered.impulses) else None  # else both are one
+                steered.impulses = [place for place in steered.impulses if place < steered.row.length]  # others were cut off
+            if feeds:
+                forward(model, feeds)
+            # where no impulse is live, the unsteered reading serves both
+            apart = steered if stretch.impulse is not None or (steered is not None and steered.impulses) else None
             for reading in _read(model, stretch, unsteered, apart, position, chunk):
                 yield number, reading
             position += len(stretch.tokens)
@@ -72,54 +76,42 @@ def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int 
 
 
 def impulses_of(trace: Trace, gate: GateConfig, memory: Memory | None, *, seed: int = 0) -> dict[int, Impulse]:
-    """What a recorded answer's decisions injected, by control point; an entry that was forced is taken from the library.
+    """The impulses of a recorded answer by control point; the vector of a forced entry is taken from the library.
 
     Raises:
         DataError: a step was steered by an entry that the library does not hold.
     """
-    found: dict[int, Impulse] = {}
-    for step in trace.steps:
-        chosen, alpha = step.decision.chosen, step.decision.alpha
-        if chosen is None or alpha == 0:
-            continue
-        if memory is None or chosen not in memory.by_id:
-            raise DataError(
-                f'control point {step.m} was steered by "{chosen}", which this library does not hold: open the run it was made with'
-            )
-        found[step.m] = Impulse(memory.by_id[chosen].layer, alpha * action_of(memory, gate, chosen, seed))
-    return found
+    decisions = {step.m: recorded_decision(step, gate, memory, seed) for step in trace.steps}
+    return {m: impulse for m, decision in decisions.items() if (impulse := decision.impulse) is not None}
 
 
 class _Line:
-    """A row and the ids that it holds; ``impulses`` are the positions at which it was read with an impulse."""
+    """A row with the ids that it holds; ``impulses`` are the positions at which it was read with an impulse."""
 
     def __init__(self, store: Store):
-        self.row: Row = store.open()
+        self.row: CacheRow = store.open()
         self.ids: list[int] = []
         self.impulses: list[int] = []
 
     def go_to(self, wanted: list[int]) -> list[Feed]:
-        """Cut to what it shares with ``wanted``; what is left to be read."""
-        shared = 0
-        while shared < min(len(self.ids), len(wanted)) and self.ids[shared] == wanted[shared]:
-            shared += 1
-        self.row.length = shared
+        """Cut the row to the ids it shares with ``wanted``; returns the feed of the rest, if any."""
+        self.row.length = shared = shared_length(self.ids, wanted)
         self.ids = list(wanted)
         return [Feed(self.row, wanted[shared:], logits=False)] if shared < len(wanted) else []
 
     def follow(self, other: "_Line") -> None:
-        """Hold what ``other`` (of the same store) holds."""
+        """Copy the contents of ``other``, a line of the same store."""
         other.row.store.copy(other.row, self.row, other.row.length)
         self.ids, self.impulses = list(other.ids), list(other.impulses)
 
 
 class _Stretch(NamedTuple):
-    """Tokens that one pass can read: a steered step, or neighbouring steps in front of which nothing is injected."""
+    """Tokens that one pass can read: a steered step, or neighbouring steps without impulses."""
 
     prefix: list[int]
     tokens: list[int]
     steps: list[int]
-    """The control point that each token's step begins at."""
+    """For each token, the control point at which its step begins."""
     impulse: Impulse | None
 
 
@@ -128,8 +120,8 @@ def _stretches(model: LoadedModel, answer: RecordedAnswer) -> Iterator[_Stretch]
     for prefix, step in _prefixes(model, answer):
         impulse = answer.impulses.get(step.m)
         numbers = [step.m] * len(step.token_ids)
-        kept = going is not None and (going.impulse is None or answer.persistence == "persistent")
-        if going is not None and kept and impulse is None and prefix == going.prefix + going.tokens:
+        extends = going is not None and (going.impulse is None or answer.persistence == "persistent")
+        if going is not None and extends and impulse is None and prefix == going.prefix + going.tokens:
             going = going._replace(tokens=[*going.tokens, *step.token_ids], steps=[*going.steps, *numbers])
             continue
         if going is not None:
@@ -140,7 +132,7 @@ def _stretches(model: LoadedModel, answer: RecordedAnswer) -> Iterator[_Stretch]
 
 
 def _prefixes(model: LoadedModel, answer: RecordedAnswer) -> Iterator[tuple[list[int], StepTrace]]:
-    """What each step was decoded behind."""
+    """Every step with the ids of its prefix."""
     trace = answer.trace
     prompt, done = list(trace.prompt_ids), list(trace.token_ids[: _unread(trace)])
     texts = [model.text(done)] if done else []
@@ -152,21 +144,14 @@ def _prefixes(model: LoadedModel, answer: RecordedAnswer) -> Iterator[tuple[list
 
 
 def _unread(trace: Trace) -> int:
-    """Tokens in front of the first recorded step: those that the answer was given."""
+    """Number of tokens before the first recorded step: those that the answer was given."""
     return len(trace.token_ids) - sum(len(step.token_ids) for step in trace.steps)
-
-
-def _run(model: LoadedModel, feeds: list[Feed]) -> list[Feed]:
-    """Run the feeds, if there are any; what is left to run then: nothing."""
-    if feeds:
-        forward(model, feeds)
-    return []
 
 
 def _read(
     model: LoadedModel, stretch: _Stretch, unsteered: _Line, steered: _Line | None, position: int, chunk: int
 ) -> Iterator[TokenReading]:
-    """Readings of a stretch, whose prefix both lines hold but for its last token; ``position`` is that of its first token in the answer."""
+    """Read a stretch, of whose prefix both lines hold all but the last token; ``position`` is its first token's place in the answer."""
     body = [stretch.prefix[-1], *stretch.tokens[:-1]]
     cuts = [0, *range(1 if stretch.impulse is not None else chunk, len(body), chunk), len(body)]
     for start, stop in pairwise(cuts):
@@ -197,12 +182,12 @@ def _read(
 
 @torch.inference_mode()
 def _look(logits: Float[Tensor, "n d_vocab"], tokens: list[int]) -> Iterator[tuple[dict, list[tuple[int, float, float]]]]:
-    """Scalars and likeliest tokens of each row; the second half of the rows, where there is one, is steered."""
+    """Scalars and likeliest tokens of each row; if there are ``2 n`` rows, the second half is steered."""
     n = len(tokens)
     unsteered = logits[:n].float().log_softmax(dim=-1)
     own = logits[n:].float().log_softmax(dim=-1) if len(logits) > n else unsteered
     at = torch.tensor(tokens, device=logits.device)[:, None]
-    # rounding may leave a sum of nothings a hair below 0, which no divergence is
+    # rounding may leave a divergence of 0 slightly negative
     kl = (own.exp() * (own - unsteered)).sum(dim=-1).clamp(min=0) if own is not unsteered else unsteered.new_zeros(n)
     columns = {"kl": kl.tolist()}
     for prefix, log in (("", own), ("unsteered_", unsteered)):

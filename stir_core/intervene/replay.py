@@ -1,6 +1,6 @@
-"""A recorded step decided again under another gate, without a model, as far as the recorded evidence reaches.
+"""Decide a recorded step again under another gate, without a model, as far as the recorded evidence allows.
 
-Pure, like the gate itself. Where the evidence does not reach, says what is missing; never guesses.
+Pure, like the gate itself. If the evidence is not sufficient, the result names what is missing; nothing is guessed.
 """
 
 from math import isclose
@@ -27,10 +27,12 @@ ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "persistence": "model",
     "noise": "model",
 }
-"""What a recording answers about a gate whose parameter has another value.
+"""How far a recording answers for another value of each gate parameter.
 
-``decision``: all but what a threshold kept from being measured, since the parameter enters the decision alone. ``strength``: the same where
-previews run at scale 1; elsewhere it enters their strength, too. ``less``: what asks for no more than was measured. ``model``: nothing.
+- ``decision``: always, except where a threshold prevented the measurement, since the parameter only enters the decision.
+- ``strength``: as ``decision`` if previews run at scale 1; else the parameter enters their strength, too.
+- ``less``: for values that need no more than was measured.
+- ``model``: never; a model is needed.
 """
 
 
@@ -40,13 +42,13 @@ class Again(NamedTuple):
     evidence: StepEvidence
     """The part of the recorded evidence that the other gate would have seen."""
     decision: Decision | None
-    """``None``: not in the recording."""
+    """``None``: the recording does not answer."""
     missing: str | None
-    """What the recording does not hold, and a model would have to measure."""
+    """The measurement that the recording lacks, and that needs a model."""
 
 
 def gate_was_asked(step: StepTrace) -> bool:
-    """False where no setting of the thresholds and weights could have steered: control point 0, no entries there, a forced step, ..."""
+    """False if no thresholds and weights could have steered the step: control point 0, no entries there, a forced step, ..."""
     evidence = step.evidence
     if evidence.not_retrieved is None:
         return not _forced(step)
@@ -54,15 +56,15 @@ def gate_was_asked(step: StepTrace) -> bool:
 
 
 def _forced(step: StepTrace) -> bool:
-    """True when the decision was made for the gate; another gate would have been overruled in the same way."""
+    """True if the decision was forced; another gate would have been overruled in the same way."""
     return step.decision.reason.kind in ("forced", "inside_step")
 
 
 def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, name: str = "") -> Again:
     """Decide a recorded step under another gate.
 
-    The state at the step is taken as recorded: behind a step where the other gate decides otherwise, the answer would have gone on
-    differently, and what is decided here holds for the recorded text only.
+    The state at the step is taken as recorded. After a step where the other gate decides differently, the answer would have continued
+    differently, so later decisions hold for the recorded text only.
 
     Args:
         recorded: the gate that the step was recorded with.
@@ -91,26 +93,24 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
 def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0) -> list[Again]:
     """Every step of a recorded answer decided again under another gate, in order, without a model. Source: arXiv 2602.04925, Stage III.
 
-    Behind the first step that comes out otherwise (or that the recording cannot answer), an answer would have gone on with other text: what
-    is decided there holds for the recorded text only. :func:`stir_core.what_if` decodes on with the model instead.
+    After the first step whose decision differs (or that the recording cannot answer), the answer would have continued with other text, so
+    later decisions hold for the recorded text only. :func:`stir_core.what_if` continues with the model instead.
 
     Args:
         trace: one answer with its evidence.
         recorded: the gate that it was recorded with, e.g. ``run.config.gate``.
-        gate: the gate that is tried, e.g. ``stir.with_changes(run.config.gate, rho=0.0)``.
+        gate: the gate to try, e.g. ``stir.with_changes(run.config.gate, rho=0.0)``.
         seed: the run's seed; only the variant ``random_choice`` draws.
 
     Returns:
-        One :class:`Again` a step; its ``decision`` is ``None``, and ``missing`` says why, where other parameters would have measured what
-        was not recorded. ``alpha`` is a multiple of the raw action vector, scores have no unit, gains are nats a token.
-
-    Raises nothing of its own: what the recording does not answer is said in ``missing``.
+        One :class:`Again` for each step; if the recording does not answer, its ``decision`` is ``None`` and ``missing`` says why.
+        ``alpha`` is a multiple of the raw action vector, scores have no unit, gains are in nats a token.
     """
     return [decide_again(step, recorded, gate, seed=seed, name=trace.id) for step in trace.steps]
 
 
 def _blocked(evidence: StepEvidence, gate: GateConfig) -> Reason | None:
-    """The threshold of the gate that would let nothing be retrieved, as :meth:`stir_core.intervene.memory.Memory.retrieve` says it."""
+    """The reason why the gate would retrieve nothing, as :meth:`stir_core.intervene.memory.Memory.retrieve` gives it."""
     if evidence.n_entries < gate.min_entries:
         return Reason(kind="too_few_entries", value=evidence.n_entries, limit=gate.min_entries)
     best = evidence.retrieved[0].sim
@@ -118,7 +118,7 @@ def _blocked(evidence: StepEvidence, gate: GateConfig) -> Reason | None:
 
 
 def _never_looked(step: StepTrace, recorded: GateConfig, gate: GateConfig) -> str | None:
-    """What is missing where a threshold kept the library shut and would now open it."""
+    """The missing retrieval, if a recorded threshold prevented it and the other gate's would not."""
     evidence = step.evidence
     if evidence.not_retrieved is None or not gate_was_asked(step) or evidence.n_entries < gate.min_entries:
         return None
@@ -128,14 +128,14 @@ def _never_looked(step: StepTrace, recorded: GateConfig, gate: GateConfig) -> st
 
 
 def _not_retrieved(evidence: StepEvidence, gate: GateConfig) -> str | None:
-    seen = len(evidence.retrieved)
-    if gate.k_retrieve > seen and evidence.n_entries > seen:
-        return f"{seen} of the {evidence.n_entries} entries were retrieved, k_retrieve {gate.k_retrieve} asks for more"
+    n = len(evidence.retrieved)
+    if gate.k_retrieve > n and evidence.n_entries > n:
+        return f"{n} of the {evidence.n_entries} entries were retrieved, k_retrieve {gate.k_retrieve} asks for more"
     return None
 
 
 def _not_previewed(whole: StepEvidence, evidence: StepEvidence, recorded: GateConfig, gate: GateConfig) -> str | None:
-    """What previews the other gate would have asked for that were not made, or not like that."""
+    """The previews that the other gate needs and that were not made, or not in the same way."""
     wanted = () if gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
     previewed = {entry.entry_id for entry in shortlist(whole.retrieved, recorded)}
     fresh = [entry.entry_id for entry in wanted if entry.entry_id not in previewed]

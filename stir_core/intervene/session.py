@@ -40,8 +40,8 @@ class Session:
     """A run's library on the model that it was harvested from; made by :func:`stir_core.open_session`.
 
     Args:
-        config: the run's; its ``gate`` and ``decode`` are what the methods take where none is given.
-        memory: the library; ``None`` where it has no entries, and then nothing is ever steered.
+        config: the run's; its ``gate`` and ``decode`` are the defaults of the methods.
+        memory: the library; ``None`` if it has no entries, and then nothing is steered.
     """
 
     def __init__(self, config: RunConfig, model: LoadedModel, memory: Memory | None):
@@ -53,10 +53,6 @@ class Session:
     def identity(self) -> ModelIdentity:
         """The loaded model."""
         return self.model.identity
-
-    def settings(self, decode: DecodeConfig) -> Settings:
-        """The run's own step settings with another token budget or temperature."""
-        return Settings.of(self.config, decode)
 
     def prompt_ids(self, prompt: str | Problem, decode: DecodeConfig, *, raw: bool = False) -> list[int]:
         """Prompt ids: a problem or question in the task's template (``raw``: as typed), inside the chat template.
@@ -74,7 +70,7 @@ class Session:
         A problem's answers are graded when they end. Closing the iterator early is safe.
 
         Args:
-            gate, decode: other settings than the run's own.
+            gate, decode: settings in place of the run's.
             raw: send a free prompt as typed, without the task's template.
 
         Raises:
@@ -84,7 +80,7 @@ class Session:
         ids = self.prompt_ids(prompt, decode, raw=raw)
         name = prompt.id if isinstance(prompt, Problem) else "prompt"
         jobs = [Job(name, ids, with_changes(gate, variant="no_memory")), Job(name, ids, gate, self.memory)]
-        yield from _graded(steer(self.model, jobs, self.settings(decode)), prompt if isinstance(prompt, Problem) else None)
+        yield from _graded(steer(self.model, jobs, Settings.of(self.config, decode)), prompt if isinstance(prompt, Problem) else None)
 
     def answer(
         self, prompt: str | Problem, gate: GateConfig | None = None, decode: DecodeConfig | None = None, *, raw: bool = False
@@ -102,45 +98,45 @@ class Session:
         *,
         problem: Problem | None = None,
     ) -> Generator[Event, None, None]:
-        """Take a recorded answer up again with one decision changed, a branch for each change, side by side; see :func:`branches.branch`.
+        """Continue a recorded answer with one decision changed, a branch for each change, side by side; see :func:`branches.branch`.
 
         Args:
             trace: recorded with ``gate`` and ``decode``.
-            gate, decode: other settings than the run's own.
-            problem: what was asked, so that branches are graded when they end.
+            gate, decode: settings in place of the run's.
+            problem: its problem, to grade branches when they end.
 
         Raises:
             DataError: no such control point, or an entry that cannot be injected there.
         """
-        settings = self.settings(decode or self.config.decode)
+        settings = Settings.of(self.config, decode)
         yield from _graded(branch(self.model, trace, changes, gate or self.config.gate, self.memory, settings), problem)
 
     def read(self, traces: Sequence[Trace], gate: GateConfig | None = None) -> Generator[tuple[int, TokenReading], None, None]:
         """Read answers of this session again, token by token, as (number of the answer, reading): see :func:`readings.reread`.
 
         Args:
-            gate: what they were steered with; the run's own where it is not given.
+            gate: the gate that they were recorded with; the run's if not given.
 
         Raises:
-            DataError: an answer was steered by an entry that this library does not hold.
+            DataError: an answer was steered by an entry that is not in this library.
         """
         gate = gate or self.config.gate
-        found = [impulses_of(trace, gate, self.memory, seed=self.config.seed) for trace in traces]
-        answers = [RecordedAnswer(trace, own, gate.persistence, self.config.compat) for trace, own in zip(traces, found, strict=True)]
+        seed, compat = self.config.seed, self.config.compat
+        answers = [RecordedAnswer(each, impulses_of(each, gate, self.memory, seed=seed), gate.persistence, compat) for each in traces]
         yield from reread(self.model, answers)
 
     def respond(self, entry: Entry, action: Float[np.ndarray, "d_model"], spot: Spot, alpha: float) -> ImpulseResponse:
-        """What ``alpha`` times the entry's raw action does at one recorded control point; see :func:`impulse.respond`.
+        """Measure the effect of ``alpha`` times the entry's raw action at one recorded control point; see :func:`impulse.respond`.
 
         Raises:
-            DataError: a null entry, or a place that is no control point.
+            DataError: a null entry, or a spot that is not a control point.
             SteeringError: a strength that is not finite and at least 0.
         """
         return respond(self.model, self.config, spot, entry, torch.tensor(action), alpha)
 
 
 def open_session(run: Run, model: LoadedModel, library: Library | None = None) -> Session:
-    """The run's control basis, or another library of its entries, on ``model``.
+    """A session of the run's control basis, or another library of its entries, on ``model``.
 
     Raises:
         MismatchError: the run was made with another model.
@@ -157,12 +153,6 @@ def _graded(events: Iterator[Event], problem: Problem | None) -> Iterator[Event]
         return
     with Grader() as grader:
         for event in events:
-            yield graded(event, problem, grader)
-
-
-def graded(event: Event, problem: Problem, grader: Grader) -> Event:
-    """The event, with a verdict when it is a finished trace."""
-    if not isinstance(event, TraceEvent):
-        return event
-    verdict = grader.judge(problem, event.trace.text)
-    return event.replaced(trace=event.trace.replaced(verdict=verdict))
+            if isinstance(event, TraceEvent):
+                event = event.replaced(trace=event.trace.replaced(verdict=grader.judge(problem, event.trace.text)))
+            yield event

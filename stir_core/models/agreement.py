@@ -1,7 +1,7 @@
-"""Do the kernels that a model decodes with agree with float32? Measured on a fixed text, on the way that decoding takes.
+"""Measure on a fixed text whether the kernels that a model decodes with agree with float32.
 
-The text is read as decoding reads it (a segment, single tokens, a branch), and every next-token distribution is compared with that of
-one full float32 pass through the raw bridge or, for other numeric types, through a float32 copy of the model.
+The text is read as decoding reads it (a segment, single tokens, a branch). Every next-token distribution is compared with that of one full
+float32 pass through the raw bridge or, for other dtypes, through a float32 copy of the model.
 """
 
 import copy
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from stir_core.models.hooked import BridgeBackend, HookedDecoder
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, forward, scratch
+from stir_core.models.passes import Feed, forward
 
 TEXT = "Tom has 5 pens and buys 3 more. Then he gives 2 pens to each of his two friends.\n\nSo he has 5 + 3 - 4 = 4 pens left."
 TOLERANCE = {"float32": (1e-4, 1.0), "bfloat16": (0.05, 0.9)}
-"""By numeric type: largest mean KL divergence in nats, and least share of positions whose likeliest token is the same."""
+"""By dtype: largest mean KL divergence in nats, and smallest share of positions whose likeliest token is the same."""
 
 
 class Agreement(NamedTuple):
@@ -37,7 +37,7 @@ class Agreement(NamedTuple):
 def agreement(model: LoadedModel) -> Agreement:
     """Compare the model's decoding with float32. Needs memory for a float32 copy when the model is not float32."""
     ids = model.tokens(TEXT)[:64]
-    # every early position, where one odd token shows, then every fourth: each is a prefill of its own
+    # all early positions, where a single wrong token shows, then every fourth: each costs a prefill
     kept = [i for i in range(3, len(ids)) if i < 12 or i % 4 == 0]
     ours = torch.stack([_decoded(model, ids[: i + 1]) for i in kept]).log_softmax(-1)
     theirs = _reference(model, [ids[: i + 1] for i in kept]).log_softmax(-1)
@@ -54,7 +54,7 @@ def _decoded(model: LoadedModel, ids: list[int]) -> Tensor:
     row = model.new_store().open()
     forward(model, [Feed(row, ids[:-2])])
     forward(model, [Feed(row, [ids[-2]])])
-    branch = scratch(model).open(row, row.length)
+    branch = model.new_store(columns=8).open(row, row.length)
     return forward(model, [Feed(branch, [ids[-1]])]).logits[0].cpu()
 
 

@@ -1,27 +1,28 @@
-"""Attention over packed tokens of many sequences: every token reads its own sequence where it lies, nothing is padded or gathered.
+"""Attention over packed tokens of many sequences: every token reads its own sequence in place, nothing is padded or gathered.
 
-A pass runs over ``[1, tokens, d_model]``: the new tokens of all sequences, one after the other. Everything but attention treats tokens
-one by one and does not notice. Attention is registered with transformers under :data:`NAME`, and the model's own attention modules call it
-with a :class:`Packed` in the place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
+A pass runs over ``[1, tokens, d_model]``: the new tokens of all sequences, one after the other. All modules except attention treat tokens
+one by one. Attention is registered with transformers under :data:`NAME`, and the model's own attention modules call it
+with a :class:`Packed` in place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
 ``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``.
 
-Why it is ours: the kernels of transformers want a padded batch in which every row has the same number of new tokens. Here a prompt of 200
-tokens, a clean pass over 30, single next tokens and previews share one pass, and previews share their trunk. Packed order puts tokens of a
-kind side by side, so that each kind is few calls:
+The kernels of transformers do not serve here: they need a padded batch in which every row has the same number of new tokens, while a pass
+here may hold a prompt of 200 tokens, a clean pass over 30, single next tokens, and previews that share a trunk. Packed order puts tokens of
+a kind side by side, so that each kind takes few calls:
 
 - *single* next tokens of neighbouring slots: one fused call on views of the buffer (``_Stretch``);
 - *branches* of one trunk, one token each: the trunk's keys meet the queries of all branches in one product, each branch's own few columns
   are added, and one softmax runs over both (``_Forks``);
 - *segments* of several tokens (prompts, clean passes): one causal call each (``_Segment``).
 
-Invariants: new keys and values are written before anything is read, at the columns after a row's length; a row's length grows only when
-the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row as it was; masks and places are made once a pass and
-serve all layers. What a token's attention gives does not depend on its neighbours but for the rounding of the kernel that is chosen.
+Invariants: new keys and values are written, at the columns after a row's length, before anything is read; a row's length grows only when
+the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row unchanged; masks and buffer indices are made once a
+pass, for all layers. A token's attention output depends on its neighbours only through the rounding of the chosen kernel.
 
-Changes of shape are written with einops in whole segments alone. Single tokens and branches are attended to in every layer of every
-decoding step; there a call of einops (ten microseconds and more) costs ten times the view that it makes, so plain views stand there.
+Only whole segments use einops for changes of shape. Single tokens and branches are attended to in every layer of every decoding step, where
+a call of einops (ten microseconds and more) costs ten times a plain view.
 """
 
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from transformers import AttentionInterface
 
-from stir_core.models.cache import Row, Store
+from stir_core.models.cache import CacheRow, Store
 
 NAME = "stir_packed"
 
@@ -37,7 +38,7 @@ NAME = "stir_packed"
 class Piece(NamedTuple):
     """New tokens of one sequence in a pass."""
 
-    row: Row
+    row: CacheRow
     ids: list[int]
 
 
@@ -56,19 +57,19 @@ class _Forks(NamedTuple):
     """Single tokens of branches of one trunk."""
 
     at: int
-    rows: list[Row]
+    rows: list[CacheRow]
 
 
 class _Segment(NamedTuple):
     """Several tokens of one row."""
 
     at: int
-    row: Row
+    row: CacheRow
     n: int
 
 
 class Packed:
-    """One pass over packed tokens, in the place of a Hugging Face cache: takes new keys and values in, and attends.
+    """One pass over packed tokens, passed to the model in place of a Hugging Face cache: stores new keys and values, and attends.
 
     Args:
         pieces: the new tokens; at most one piece a row, branches one token at a time.
@@ -114,18 +115,18 @@ class Packed:
         self._places: dict[int, Tensor] = {}
 
     def advance(self) -> None:
-        """After the pass: the rows own their new tokens."""
+        """After the pass: count the new tokens as the rows' own."""
         for piece in self._pieces:
             piece.row.length += len(piece.ids)
 
-    # -- what the Hugging Face model asks of a cache ----------------------------------------------------------------
+    # -- the methods of a Hugging Face cache that the model calls ----------------------------------------------------
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Never the basis of anything: positions are given with every pass."""
+        """Always 0: positions are passed explicitly, so the model never derives them from it."""
         return 0
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple["Packed", "Packed"]:
-        """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function gets this object back."""
+        """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function then receives this object."""
         self._new, self._layer = (keys, values), layer_idx
         for part, new in ((Store.keys, keys), (Store.values, values)):
             for stretch in self._stretches:
@@ -182,13 +183,13 @@ class Packed:
             self._tails[at] = torch.tensor([row.slot for row in rows], device=packed.device)
         slots = self._tails[at]
         longest = max(row.length for row in rows) + 1
-        # at least one column of the trunk is kept, masked, where a branch has grown beyond the window
+        # a branch may have grown beyond the window: at least one column of the trunk stays, masked
         first = 0 if window is None else max(0, min(reach - 1, min(row.total for row in rows) + 1 - window))
         keys, values = (part(trunk.store, self._layer)[trunk.slot, :, first:reach] for part in (Store.keys, Store.values))
         tail_keys, tail_values = (part(rows[0].store, self._layer)[slots, :, :longest] for part in (Store.keys, Store.values))
         heads, width = keys.shape[0], keys.shape[2]
         query = packed[at : at + b].reshape(b, heads, -1, width)  # [branches, kv_heads, group, d_head]
-        # the trunk is read once: its keys meet the queries of all branches in one product
+        # one product of the trunk's keys with the queries of all branches, so that the trunk is read once
         joint = query.transpose(0, 1).reshape(heads, -1, width)
         far = (joint @ keys.transpose(1, 2)).view(heads, b, -1, keys.shape[1]).transpose(0, 1)
         near = query @ tail_keys.transpose(2, 3)
@@ -208,7 +209,7 @@ class Packed:
         return out.reshape(b, -1, width)
 
     @staticmethod
-    def _fork_mask(rows: list[Row], first: int, reach: int, longest: int, window: int | None, device: torch.device) -> Tensor | None:
+    def _fork_mask(rows: list[CacheRow], first: int, reach: int, longest: int, window: int | None, device: torch.device) -> Tensor | None:
         if window is None and len({row.length for row in rows}) == 1:
             return None
         at = torch.arange(first, reach + longest, device=device)[None]
@@ -222,7 +223,7 @@ class Packed:
         keys = row.store.keys(self._layer)[row.slot : row.slot + 1, :, : before + n]
         values = row.store.values(self._layer)[row.slot : row.slot + 1, :, : before + n]
         group = query.shape[1] // keys.shape[1]
-        # every key and value head once for each query head that reads it
+        # repeat every key and value head for each query head that reads it
         keys, values = (repeat(each, "row kv columns d_head -> row (kv group) columns d_head", group=group) for each in (keys, values))
         name = (-1 - at, window)
         if name not in self._masks:
@@ -235,7 +236,7 @@ class Packed:
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
         if softcap is None and not self.eager:
             return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-        # the order of operations is that of Hugging Face's eager kernel
+        # the same order of operations as Hugging Face's eager kernel, for equal bits
         scores = torch.matmul(query, keys.transpose(2, 3)) * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
@@ -244,32 +245,29 @@ class Packed:
         return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), values)
 
 
-def _stretches(rows: list[Row]) -> list[_Stretch]:
-    """Rows in slot order, cut where a slot is left out or the store changes."""
-    found: list[_Stretch] = []
+def _stretches(rows: list[CacheRow]) -> list[_Stretch]:
+    """Rows in slot order, cut where a slot is missing or the store changes."""
+    stretches: list[_Stretch] = []
     for at, row in enumerate(rows):
-        last = found[-1] if found else None
+        last = stretches[-1] if stretches else None
         if last is not None and last.store is row.store and row.slot == last.slot + last.n:
-            found[-1] = last._replace(n=last.n + 1, lengths=[*last.lengths, row.length + 1])
+            stretches[-1] = last._replace(n=last.n + 1, lengths=[*last.lengths, row.length + 1])
         else:
-            found.append(_Stretch(at, 1, row.store, row.slot, [row.length + 1]))
-    return found
+            stretches.append(_Stretch(at, 1, row.store, row.slot, [row.length + 1]))
+    return stretches
 
 
-def _families(at: int, rows: list[Row]) -> list[_Forks]:
-    """Branches, cut where the trunk or its share changes."""
-    found: list[_Forks] = []
-    for i, row in enumerate(rows):
-        head = found[-1].rows[0] if found else None
-        if head is not None and head.trunk is row.trunk and head.trunk_length == row.trunk_length and head.store is row.store:
-            found[-1].rows.append(row)
-        else:
-            found.append(_Forks(at + i, [row]))
-    return found
+def _families(at: int, rows: list[CacheRow]) -> list[_Forks]:
+    """Branches from packed position ``at`` on, cut where the trunk, its share or the store changes."""
+    families: list[_Forks] = []
+    for _, same in groupby(rows, key=lambda row: (row.trunk, row.trunk_length, row.store)):
+        families.append(_Forks(at, list(same)))
+        at += len(families[-1].rows)
+    return families
 
 
 def _reach(lengths: list[int], longest: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Which columns each row's last token sees, ``[rows, 1, 1, columns]``; ``None`` when it is all of them."""
+    """Mask of the columns that each row's last token sees, ``[rows, 1, 1, columns]``; ``None`` if it is all of them."""
     if min(lengths) == longest and (window is None or longest <= window):
         return None
     end = torch.tensor(lengths, device=device)[:, None]

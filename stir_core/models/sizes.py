@@ -1,4 +1,4 @@
-"""A model's sizes, read from its files: nothing is loaded, nothing is downloaded, torch is not imported."""
+"""Read a model's sizes from its files: nothing is loaded or downloaded, and torch is not imported."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _IN_A_BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
 
 
 class Shape(NamedTuple):
-    """What of a model's size the FLOPs of a pass depend on."""
+    """The sizes of a model that the FLOPs of a pass depend on."""
 
     block_parameters: int
     """Weights of all blocks' matrices."""
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What costs depend on."""
+    """The sizes of a model that costs depend on."""
 
     n_layers: int
     d_model: int
@@ -35,10 +35,10 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(name: str) -> Sizes | None:
-    """Sizes of the model of that name; ``None`` where its files are not on this machine yet (not converted, not downloaded).
+    """Sizes of the named model; ``None`` if its files are not on this machine yet (not converted, not downloaded).
 
     Raises:
-        ModelError: nothing of that name, or its files are not those of a causal language model.
+        ModelError: there is no such model, or its files are not those of a causal language model.
     """
     source = resolve(name)
     folder = _downloaded(name) if source.kind == "hub" else converted(source)
@@ -66,9 +66,9 @@ def _block_parameters(folder: Path) -> int:
 
 
 def _downloaded(name: str) -> Path | None:
-    """The snapshot of a hub model in the local cache; never asks the network."""
+    """The snapshot of a hub model in the local cache; makes no request."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json")
-    folder = Path(found).parent if isinstance(found, str) else None
+    config = try_to_load_from_cache(name, "config.json")
+    folder = Path(config).parent if isinstance(config, str) else None
     return folder if folder is not None and any(folder.glob("*.safetensors")) else None

@@ -1,11 +1,12 @@
 """The only code that changes activations: impulses and mixtures at single tokens of a pass, and captures, as context managers.
 
-They prove that they ran: an unknown hook is an error before the pass, a hook that never fired is an error after it, and an exception
-leaves no hook behind. Tokens without an impulse or a mixture are not touched at all: their activations stay bit-equal.
+Each one proves that it ran: an unknown hook is an error before the pass, a hook that did not fire exactly once is an error after it, and an
+exception leaves no hook on the model. Tokens without an impulse or a mixture are not touched: their activations stay bit-equal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,10 +25,10 @@ class Impulse(NamedTuple):
 
 
 Mixture = tuple[list[int], list[float]]
-"""Token ids and their weights, which add up to 1: the weighted sum of the tokens' embeddings, in the place of one token's."""
+"""Token ids and their weights, which sum to 1: the weighted sum of the tokens' embeddings replaces one token's embedding."""
 
 _WEIGHT_SLACK = 1e-4
-"""How far weights may be from adding up to 1: rounding in float32, not forgetting to normalise."""
+"""Allowed distance of a sum of weights from 1: covers rounding in float32, not weights that were never normalised."""
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, 
 
     Args:
         plan: (token of the pass, impulse).
-        tokens: tokens of the pass.
+        tokens: number of tokens of the pass.
 
     Raises:
         SteeringError: unknown layer or token or wrong width before the pass; a hook that did not fire exactly once after it.
@@ -48,40 +49,32 @@ def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, 
         if tuple(impulse.vector.shape) != (d_model,):
             raise SteeringError(f"impulse of shape {list(impulse.vector.shape)} on a residual stream of width {d_model}")
         by_layer.setdefault(impulse.layer, []).append((at, impulse))
-    fired = dict.fromkeys(by_layer, 0)
-    points = {layer: backend.hook_point(layer) for layer in by_layer}
 
-    def add(layer: int) -> Any:
-        at = [at for at, _ in by_layer[layer]]
-        vectors = torch.stack([impulse.vector for _, impulse in by_layer[layer]])
+    def add(at: list[int], vectors: Tensor, stream: Tensor) -> Tensor:
+        steered = stream.clone()
+        steered[0, at] += vectors.to(stream)
+        return steered
 
-        def hook(stream: Tensor, hook: Any) -> Tensor:
-            fired[layer] += 1
-            steered = stream.clone()
-            steered[0, at] += vectors.to(stream)
-            return steered
-
-        return hook
-
-    with _hooked([(point, add(layer)) for layer, point in points.items()]):
+    hooks: _Hooks = {}
+    for layer, planned in by_layer.items():
+        vectors = torch.stack([impulse.vector for _, impulse in planned])
+        hooks[f"the impulse at blocks.{layer}.hook_out"] = backend.hook_point(layer), partial(add, [at for at, _ in planned], vectors)
+    with _hooked(hooks):
         yield
-    wrong = [layer for layer, count in fired.items() if count != 1]
-    if wrong:
-        raise SteeringError(f"the impulse at blocks.{wrong[0]}.hook_out fired {fired[wrong[0]]} times in one pass instead of once")
 
 
 @contextmanager
 def mixtures(backend: Backend, plan: list[tuple[int, Mixture]], *, tokens: int) -> Iterator[None]:
-    """Replace the embedding of each of these tokens of the one forward pass inside the block by a mixture of token embeddings.
+    """Replace the embedding of each planned token of the one forward pass inside the block by a mixture of token embeddings.
 
-    A mixture of one token is that token, bit for bit. The sum is made in float32.
+    A mixture of one token is that token, bit for bit. The sum is computed in float32.
 
     Args:
         plan: (token of the pass, mixture).
-        tokens: tokens of the pass.
+        tokens: number of tokens of the pass.
 
     Raises:
-        SteeringError: unknown token or weights that are no distribution before the pass; a hook that did not fire exactly once after it.
+        SteeringError: unknown token or weights that are not a distribution before the pass; a hook that did not fire exactly once after it.
     """
     if not plan:
         yield
@@ -93,58 +86,47 @@ def mixtures(backend: Backend, plan: list[tuple[int, Mixture]], *, tokens: int) 
             raise SteeringError(f"a mixture of {len(ids)} tokens with weights {weights[:5]}: give each a weight, adding up to 1")
     places = torch.tensor([at for at, _ in plan])
     mixed = torch.stack([_mix(backend.embed(ids), weights) for _, (ids, weights) in plan])
-    fired = 0
 
-    def replace(stream: Tensor, hook: Any) -> Tensor:
-        nonlocal fired
-        fired += 1
+    def replace(stream: Tensor) -> Tensor:
         changed = stream.clone()
         changed[0, places] = mixed.to(stream)
         return changed
 
-    with _hooked([(backend.embed_point(), replace)]):
+    with _hooked({"the mixture at hook_embed": (backend.embed_point(), replace)}):
         yield
-    if fired != 1:
-        raise SteeringError(f"the mixture at hook_embed fired {fired} times in one pass instead of once")
 
 
 def _mix(rows: Float[Tensor, "n d_model"], weights: list[float]) -> Float[Tensor, "d_model"]:
-    # a sum and not a matrix product: its bits do not depend on a kernel chosen for the shape
+    # a sum rather than a matrix product, whose bits would depend on the kernel chosen for its shape
     return (torch.tensor(weights, device=rows.device)[:, None] * rows.float()).sum(dim=0)
 
 
 @contextmanager
 def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect block outputs at the tokens ``at`` of the one forward pass inside the block, by layer, after any impulse there.
+    """Capture block outputs at the tokens ``at`` of the one forward pass inside the block, by layer, after any impulse there.
 
     Yields:
-        A dict that fills during the pass: ``[len(at), d_model]`` by layer; empty when nothing is asked for.
+        A dict that fills during the pass: ``[len(at), d_model]`` by layer; it stays empty if ``at`` is.
 
     Raises:
-        SteeringError: unknown layer before the pass; a hook that did not fire after it.
+        SteeringError: unknown layer before the pass; a hook that did not fire exactly once after it.
     """
     seen: dict[int, Tensor] = {}
-    points = {layer: backend.hook_point(layer) for layer in layers}
 
-    def keep(layer: int) -> Any:
-        def hook(stream: Tensor, hook: Any) -> None:
-            seen[layer] = stream[0, at].detach()
+    def keep(layer: int, stream: Tensor) -> None:
+        seen[layer] = stream[0, at].detach()
 
-        return hook
-
-    with _hooked([(point, keep(layer)) for layer, point in points.items()] if at else []):
+    hooks: _Hooks = {f"the capture at blocks.{layer}.hook_out": (backend.hook_point(layer), partial(keep, layer)) for layer in layers}
+    with _hooked(hooks if at else {}):
         yield seen
-    missing = [layer for layer in layers if layer not in seen] if at else []
-    if missing:
-        raise SteeringError(f"the capture at blocks.{missing[0]}.hook_out never fired")
 
 
 @contextmanager
 def attention(backend: Any, held: Float[Tensor, "layers heads tokens columns"] | None = None) -> Iterator[dict[int, Tensor]]:
-    """Collect every block's attention pattern in the one forward pass inside the block; with ``held`` put these in their place.
+    """Capture every block's attention pattern in the one forward pass inside the block; with ``held`` put these in their place.
 
     Args:
-        backend: the raw bridge; the lean decoder has no such points.
+        backend: the raw bridge; the lean decoder has no such hook points.
 
     Yields:
         A dict that fills during the pass: ``[heads, tokens, columns]`` by layer, as the values were weighted.
@@ -153,38 +135,46 @@ def attention(backend: Any, held: Float[Tensor, "layers heads tokens columns"] |
         SteeringError: no such hook before the pass, another shape in it, a hook that did not fire exactly once after it.
     """
     seen: dict[int, Tensor] = {}
-    fired = dict.fromkeys(range(backend.n_layers), 0)
-    points = [backend.pattern_point(layer) for layer in fired]
 
-    def keep(layer: int) -> Any:
-        def hook(pattern: Tensor, hook: Any) -> Tensor | None:
-            fired[layer] += 1
-            if held is None:
-                seen[layer] = pattern[0].detach().clone()
-                return None
-            if pattern.shape[1:] != held.shape[1:]:
-                raise SteeringError(f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}")
-            seen[layer] = held[layer]
-            return held[layer][None].to(pattern)
+    def keep(layer: int, pattern: Tensor) -> Tensor | None:
+        if held is None:
+            seen[layer] = pattern[0].detach().clone()
+            return None
+        if pattern.shape[1:] != held.shape[1:]:
+            raise SteeringError(f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}")
+        seen[layer] = held[layer]
+        return held[layer][None].to(pattern)
 
-        return hook
-
-    with _hooked([(point, keep(layer)) for layer, point in enumerate(points)]):
+    layers = range(backend.n_layers)
+    with _hooked({f"blocks.{layer}.attn.hook_pattern": (backend.pattern_point(layer), partial(keep, layer)) for layer in layers}):
         yield seen
-    wrong = [layer for layer, count in fired.items() if count != 1]
-    if wrong:
-        raise SteeringError(f"blocks.{wrong[0]}.attn.hook_pattern fired {fired[wrong[0]]} times in one pass instead of once")
+
+
+_Hooks = dict[str, tuple[Any, Callable[[Tensor], Tensor | None]]]
+"""By the name in an error message: a hook point, and a function of its output that returns a replacement or ``None``."""
 
 
 @contextmanager
-def _hooked(hooks: list[tuple[Any, Any]]) -> Iterator[None]:
-    # only our own handles are taken off again: a user's hooks on the same points stay
+def _hooked(hooks: _Hooks) -> Iterator[None]:
+    fired = dict.fromkeys(hooks, 0)
+
+    def counted(name: str) -> Any:
+        def run(output: Tensor, hook: Any) -> Tensor | None:
+            fired[name] += 1
+            return hooks[name][1](output)
+
+        return run
+
+    # only our own handles are removed: a user's hooks on the same points stay
     handles: list[tuple[Any, Any]] = []
     try:
-        for point, hook in hooks:
-            handles.append((point, point.add_hook(hook)))
+        for name, (point, _) in hooks.items():
+            handles.append((point, point.add_hook(counted(name))))
         yield
     finally:
         for point, handle in handles:
             handle.hook.remove()
             point.fwd_hooks.remove(handle)
+    for name, count in fired.items():
+        if count != 1:
+            raise SteeringError(f"{name} fired {count} times in one pass instead of once")

@@ -1,17 +1,17 @@
-"""How many threads a process of ours computes with: said once by its entry point, never by loading a model."""
+"""Set the number of threads that a process computes with: once, by its entry point, never by loading a model."""
 
 import os
 import sys
 
 
 def settle_threads() -> None:
-    """Half the cores for torch, unless the user says otherwise (``OMP_NUM_THREADS``, ``STIR_THREADS``).
+    """Give torch half the cores, unless ``OMP_NUM_THREADS`` or ``STIR_THREADS`` sets a number.
 
-    This is for a process that is ours (the command line, the workbench's server, a benchmark), and for those that it starts. A program
-    that uses the library keeps the threads that it has. Best called before torch is imported.
+    For our own processes (the command line, the workbench's server, a benchmark) and those that they start; a program that uses the library
+    keeps its threads. Best called before torch is imported.
 
-    OpenMP threads wait for each other: on a two-core machine with other busy processes (load 4 to 5) two threads decoded 9 tokens/s
-    and, a minute later, one decoded 67; idle, two gave 85 and one 75 (32 rows, float32, the embedded model).
+    Half, because OpenMP threads wait for each other: on a two-core machine with other busy processes (load 4 to 5) two threads decoded 9
+    tokens/s and one 67; on the idle machine two decoded 85 and one 75 (32 rows, float32, the embedded model).
     """
     if "OMP_NUM_THREADS" in os.environ:
         return

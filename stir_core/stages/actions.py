@@ -1,15 +1,15 @@
-"""Stage I, last part: an action for every pair (mean right state minus mean wrong state), and the controls that tell it from a confound."""
+"""Stage I, last part: mine an action from every pair (mean right state minus mean wrong state), and measure the controls for confounds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.config import RunConfig
-from stir_core.records import Continuation, OnProgress, Progress, StateRow
+from stir_core.records import Continuation, OnProgress, Progress
 from stir_core.stages.stage import Made, Stage
-from stir_core.stages.states import planned_pairs, steps_in
-from stir_core.store.jsonl import append_records, read_appended, read_records, write_records
+from stir_core.stages.states import planned_pairs, recorded_states, steps_in
+from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
-from stir_core.store.tensors import read_tensors, write_tensors
+from stir_core.store.tensors import write_tensors
 from stir_core.tasks import Grader
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     import torch
 
     from stir_core.harvest.actions import mine
-    from stir_core.harvest.controls import measure
+    from stir_core.harvest.controls import measure_controls
     from stir_core.harvest.stability import plan_prefixes, shares
     from stir_core.harvest.states import plan_readings
     from stir_core.models.lens import lens_of
@@ -35,9 +35,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     pairs = run.pairs()
     if pairs is None:
         pairs = planned_pairs(model, config, problems, rollouts, len(layers))
-    rows = read_records(run.folder("states") / "rows.jsonl", StateRow)
-    tensors = read_tensors(run.folder("states") / "states.safetensors", columns=model.d_model)
-    states = {layer: tensors[f"layer_{layer}"] for layer in layers}
+    rows, states = recorded_states(run, layers, model.d_model)
     mined = mine(pairs, rows, states, config.mining)
     corrective = [entry.id for entry in mined.entries if entry.kind == "corrective"]
     lenses = lens_of(model, corrective, torch.from_numpy(mined.actions)) if corrective else []
@@ -50,7 +48,9 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
         prefixes = plan_prefixes(mined.entries, readings, {problem.id: problem for problem in problems}, prompts)
         rolled, tokens = _rolled_again(model, config, prefixes, part, report)
     stability = shares(mined.entries, rolled)
-    controls = measure(mined.entries, mined.actions, rollouts, rows, states, config, steps=steps_in(rollouts, config), stability=stability)
+    controls = measure_controls(
+        mined.entries, mined.actions, rollouts, rows, states, config, steps=steps_in(rollouts, config), stability=stability
+    )
     write_records(part / "entries.jsonl", mined.entries)
     write_records(part / "lens.jsonl", lenses)
     write_tensors(part / "actions.safetensors", {"keys": mined.keys, "actions": mined.actions})
@@ -69,12 +69,12 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
 def _rolled_again(
     model: "LoadedModel", config: RunConfig, prefixes: "list[Prefix]", part: Path, report: OnProgress
 ) -> tuple[list[Continuation], int]:
-    """Continuations of every mined prefix, appended as they end; with the tokens that this process sampled."""
-    from stir_core.harvest.stability import continuations, place_of
+    """Sample continuations of every mined prefix, appended as they end; also returns the number of tokens that this process sampled."""
+    from stir_core.harvest.stability import continuations, prefix_key_of
 
     file = part / "continuations.jsonl"
     known = read_appended(file, Continuation)
-    done = frozenset((place_of(each), each.roll) for each in known)
+    done = frozenset((prefix_key_of(each), each.roll) for each in known)
     total, tokens = len(prefixes) * config.mining.stability_rolls, 0
     report(Progress("actions", len(known), total, "continuations"))
     with Grader() as grader:
@@ -83,15 +83,15 @@ def _rolled_again(
             known.append(each)
             tokens += each.n_tokens
             report(Progress("actions", len(known), total, "continuations", tokens))
-    order = {prefix.place: i for i, prefix in enumerate(prefixes)}
-    known.sort(key=lambda each: (order[place_of(each)], each.roll))  # the order of arrival depends on the batch
+    order = {prefix.key: i for i, prefix in enumerate(prefixes)}
+    known.sort(key=lambda each: (order[prefix_key_of(each)], each.roll))  # the order of arrival depends on the batch
     write_records(file, known)
     return known, tokens
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     rolls = config.mining.stability_rolls
-    return {"stability_rolls": rolls} if rolls else {}  # unmeasured adds nothing: such an actions stage is the one it always was
+    return {"stability_rolls": rolls} if rolls else {}  # the default is left out, so that digests of older runs stay valid
 
 
 STAGE = Stage("actions", reads=("rollouts", "states"), settings=_settings, make=make_actions)

@@ -1,4 +1,4 @@
-"""Stage II: choose the sparse control basis among the mined entries, and lay all of them out on a map. Needs no forward pass."""
+"""Stage II: choose the sparse control basis among the mined entries, and map all entries to two dimensions. Needs no forward pass."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ def _check(run: Run) -> None:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    left_out = {"quality"} if config.basis.quality == "mined" else set()  # the default adds nothing: such a basis is the one it always was
+    left_out = {"quality"} if config.basis.quality == "mined" else set()  # keeps digests of older runs valid
     return {"basis": config.basis.model_dump(mode="json", exclude=left_out)}
 
 

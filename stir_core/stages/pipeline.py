@@ -1,10 +1,9 @@
-"""The stages in order, each reading the folders before it and writing its own: run, resume, status.
+"""Run the stages in order, each reading the folders before it and writing its own; resume an interrupted run.
 
-A stage is a file beside this one; here is only said which one is made next. A finished stage is never made again unless asked, and an
-unfinished one goes on where it stopped.
+Each stage has a file in this folder. A finished stage is not made again unless asked (``redo``), and an unfinished one continues where it
+stopped.
 """
 
-import json
 import platform
 import shutil
 import subprocess
@@ -18,12 +17,12 @@ import torch
 from stir_core.config import STAGES, RunConfig, resolve_layers
 from stir_core.errors import StoreError
 from stir_core.models.loading import LoadedModel, model_of
-from stir_core.records import OnProgress, StateRow
+from stir_core.records import OnProgress
 from stir_core.stages.stage import check_fresh, declared, seal, stage_digest, take_up
+from stir_core.stages.states import recorded_states
 from stir_core.store.captured import Captured
-from stir_core.store.jsonl import read_records
-from stir_core.store.runs import Run
-from stir_core.store.tensors import read_tensors
+from stir_core.store.jsonl import append_records
+from stir_core.store.runs import Run, StageTook
 from stir_core.version import VERSION
 
 
@@ -42,10 +41,10 @@ def run_stages(
     Args:
         redo: make this stage and all later ones again.
         command: the command line that makes the run, kept in run.json for readers.
-        model: a loaded model, when there is one already; else the config's is loaded when first needed.
+        model: a model that is loaded already; else the config's is loaded when first needed.
 
     Raises:
-        StirError: see the stages; whatever was finished before stays.
+        StirError: see the stages; finished stages stay.
     """
     run = Run.at(out, config, environment() | {"command": command})
     again = STAGES[STAGES.index(redo) :] if redo is not None else ()
@@ -67,12 +66,16 @@ def run_stages(
         started = time.monotonic()
         made = declared(stage).make(run, model, take_up(run, stage, model), report)
         seal(run, stage, model, made)
-        _log(run, stage, time.monotonic() - started, made.tokens)
+        # times stay out of the stage's own files, so that equal results are equal files
+        seconds = time.monotonic() - started
+        rate = round(made.tokens / seconds, 1) if made.tokens else None
+        took = StageTook(stage=stage, seconds=round(seconds, 1), tokens=made.tokens, tokens_per_second=rate)
+        append_records(run.path / "log.jsonl", [took])
     return run
 
 
 def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> None:
-    """Begin a run of other mining or selection settings with a finished run's rollouts, and with its states as far as they serve.
+    """Begin a run with other mining or selection settings from a finished run's rollouts, and from its states if they serve.
 
     Raises:
         StoreError: the base run's rollouts are not finished, or were sampled with other settings.
@@ -86,13 +89,11 @@ def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> N
     run.part("rollouts").rename(run.path / "rollouts")
     layers = resolve_layers(config.mining.layers, model.n_layers)
     if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
-        tensors = read_tensors(base.folder("states") / "states.safetensors", columns=model.d_model)
-        rows = read_records(base.folder("states") / "rows.jsonl", StateRow)
-        Captured(take_up(run, "states", model), layers, model.d_model).adopt(rows, {layer: tensors[f"layer_{layer}"] for layer in layers})
+        Captured(take_up(run, "states", model), layers, model.d_model).adopt(*recorded_states(base, layers, model.d_model))
 
 
 def environment() -> dict[str, Any]:
-    """Versions, source revision and machine: what a reader needs to make the run again. Not part of any digest."""
+    """Versions, source revision and machine, for reproducing the run. Not part of any digest."""
     packages: dict[str, str] = {"stir-workbench": VERSION, "python": platform.python_version()}
     for name in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
         try:
@@ -107,20 +108,8 @@ def environment() -> dict[str, Any]:
 
 
 def short_environment(facts: dict[str, Any] | None = None) -> dict[str, str]:
-    """What a reader of a report needs of the :func:`environment`, as text."""
+    """The part of the :func:`environment` that reports show, as text."""
     facts = environment() if facts is None else facts
-    wanted = ("stir-workbench", "torch", "transformers", "transformer-lens")
-    found = {name: str(text) for name, text in facts["versions"].items() if name in wanted}
-    return found | {"revision": str(facts["git_revision"] or "none")[:12], "device": str(facts["device"])}
-
-
-def _log(run: Run, stage: str, seconds: float, tokens: int) -> None:
-    """One line a made stage: what it took. Times stay out of the stages themselves, so that equal results are equal files."""
-    line = {
-        "stage": stage,
-        "seconds": round(seconds, 1),
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
-    }
-    with (run.path / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    shown = ("stir-workbench", "torch", "transformers", "transformer-lens")
+    versions = {name: str(text) for name, text in facts["versions"].items() if name in shown}
+    return versions | {"revision": str(facts["git_revision"] or "none")[:12], "device": str(facts["device"])}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
-    """Write problems.jsonl and rollouts.jsonl; states at control points are captured on the way, for the next stage."""
+    """Write problems.jsonl and rollouts.jsonl; states at control points are captured meanwhile, for the next stage."""
     from stir_core.harvest.rollouts import sample_rollouts
     from stir_core.models.prompting import prompt_ids
 

@@ -1,7 +1,7 @@
-"""What a stage is, and what all stages do alike: take their unfinished folder up, and seal it.
+"""The declaration of a stage, and the steps common to all stages: open its unfinished folder, and seal it when it is done.
 
-A stage is declared in one file: what it reads, the settings that its results depend on, and the function that makes it. Importing that
-file costs nothing, so that pages can ask about stages; a stage imports what computes (torch, the model) when it is made.
+A stage is declared in one file: the stages that it reads, the settings that its results depend on, and the function that makes it. Its file
+imports torch and the model only inside that function, so that pages can import it to ask about stages.
 """
 
 import shutil
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Made(NamedTuple):
-    """What a stage says of the files that it has written."""
+    """A stage's report on the files that it has written."""
 
     counts: dict[str, int]
     tokens: int = 0
@@ -29,7 +29,7 @@ class Made(NamedTuple):
     notes: tuple[str, ...] = ()
     """Warnings that a reader must see."""
     inputs: dict[str, str] = {}  # noqa: RUF012 (never changed)
-    """Digests of what was read beyond the stages that the declaration names."""
+    """Digests of inputs other than the stages that the declaration names."""
 
 
 class Stage(NamedTuple):
@@ -38,17 +38,17 @@ class Stage(NamedTuple):
     name: str
     """Its folder in a run, and its name in ``--until`` and ``--redo``."""
     reads: tuple[str, ...]
-    """Stages whose files it reads; those that they read need not be named."""
+    """Stages whose files it reads; the stages that those read need not be named."""
     settings: Callable[[RunConfig], dict[str, Any]]
-    """What its results depend on beyond the stages that it reads: JSON-able values by name, without settings that only change speed."""
+    """Settings that its results depend on, besides those of the stages it reads: JSON-able values by name, none that only change speed."""
     make: "Callable[[Run, LoadedModel, Path, OnProgress], Made]"
-    """Writes the stage's files into the folder that it is given, where those of an earlier attempt with the same settings still are."""
+    """Writes the stage's files into the given folder, which may hold files of an earlier attempt with the same settings."""
     check: Callable[[Run], None] = lambda run: None
-    """Raises a ``StirError`` where the stage cannot be made, before any stage is."""
+    """Raises a ``StirError`` if the stage cannot be made; called before any stage is made."""
 
 
 DECLARED: dict[str, Stage] = {}
-"""Stages by name, as far as they were asked for or registered in this process."""
+"""Stages by name that were used or registered in this process."""
 
 
 def register_stage(stage: Stage) -> None:
@@ -59,14 +59,14 @@ def register_stage(stage: Stage) -> None:
 
 
 def declared(name: str) -> Stage:
-    """The declaration of a stage: ``STAGE`` in ``stir_core/stages/<name>.py``, or what :func:`register_stage` was given."""
+    """The declaration of a stage: ``STAGE`` in ``stir_core/stages/<name>.py``, or one given to :func:`register_stage`."""
     if name not in DECLARED:
         DECLARED[name] = import_module(f"stir_core.stages.{name}").STAGE
     return DECLARED[name]
 
 
 def sources(name: str) -> tuple[str, ...]:
-    """All stages that one is made from, directly or through others, in order."""
+    """All stages that a stage is made from, directly or through others, in order."""
     direct = declared(name).reads
     return tuple(each for each in STAGES if each in direct or any(each in sources(other) for other in direct))
 
@@ -83,7 +83,7 @@ def check_fresh(run: Run, name: str) -> None:
     """Refuse a finished stage that was made with other settings or other inputs than the run's.
 
     Raises:
-        StoreError: naming the stage and the way out.
+        StoreError: the message names the stage and the remedy.
     """
     manifest = run.manifest(name)
     if manifest.config_digest != stage_digest(run.config, name):
@@ -96,7 +96,7 @@ def check_fresh(run: Run, name: str) -> None:
 
 
 def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
-    """The stage's ``.part`` folder; what an attempt with other settings or another model left there is thrown away."""
+    """The stage's ``.part`` folder; files of an attempt with other settings or another model are removed."""
     part = run.part(name)
     marker = f"{stage_digest(run.config, name)} {model.identity.weights_sha256} {model.identity.dtype}\n"
     if part.is_dir() and (not (part / "marker").is_file() or (part / "marker").read_text() != marker):
@@ -107,7 +107,7 @@ def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
 
 
 def seal(run: Run, name: str, model: "LoadedModel", made: Made) -> None:
-    """Give what lies in the stage's ``.part`` folder a manifest and its final name."""
+    """Give the stage's ``.part`` folder a manifest and its final name."""
     manifest = Manifest(
         stage=name,
         model=model.identity,

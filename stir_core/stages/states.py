@@ -1,8 +1,9 @@
-"""Stage I, second part: plan the pairs of right and wrong rollouts, and keep the residual stream at every control point that they need.
+"""Stage I, second part: plan the pairs of right and wrong rollouts, and store the residual stream at every control point that they need.
 
-Most states were captured while the rollouts were sampled; only what is missing is read by the model again.
+Most states were captured while the rollouts were sampled; the model reads only the missing ones again.
 """
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,18 @@ from stir_core.config import RunConfig, resolve_layers
 from stir_core.records import OnProgress, Pair, Problem, Progress, Rollout, StateRow
 from stir_core.stages.stage import Made, Stage
 from stir_core.store.captured import Captured
-from stir_core.store.jsonl import write_records
+from stir_core.store.jsonl import read_records, write_records
 from stir_core.store.runs import Run
-from stir_core.store.tensors import write_tensors
+from stir_core.store.tensors import read_tensors, write_tensors
 from stir_core.tasks.segment import count_steps
 
 if TYPE_CHECKING:
-    from stir_core.harvest.states import Reading
     from stir_core.models.loading import LoadedModel
 
 
 def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write pairs.jsonl, rows.jsonl and states.safetensors (``layer_17: [n, d_model]``, float32; row i is ``rows[i]``)."""
-    from stir_core.harvest.states import capture_states, plan_readings
+    from stir_core.harvest.states import Reading, capture_states, plan_readings
     from stir_core.models.prompting import prompt_ids
 
     config, problems, rollouts = run.config, run.problems(), run.rollouts()
@@ -36,26 +36,24 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     rows: list[StateRow] = []
     tensors: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
 
-    def keep(reading: "Reading", by_layer: dict[int, np.ndarray]) -> None:
-        for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
-            rows.append(StateRow(row=len(rows), problem_id=reading.problem_id, source=reading.source, k=reading.k, m=m, position=position))
-            for layer in layers:
-                tensors[layer].append(by_layer[layer][i])
-
+    held: list[tuple[Reading, dict[int, np.ndarray]]] = []
     missing: list[Reading] = []
     for reading in readings:
-        prefixes = reading.problem_id, reading.k, reading.ms
-        if reading.source == "rollout" and captured.holds(*prefixes):
-            keep(reading, captured.states(*prefixes))
+        wanted = reading.problem_id, reading.k, reading.ms
+        if reading.source == "rollout" and captured.holds(*wanted):
+            held.append((reading, captured.states(*wanted)))
         else:
             missing.append(reading)
     tokens = 0
-    for done, (reading, by_layer) in enumerate(capture_states(model, missing, layers), start=1):
-        keep(reading, {layer: states.numpy() for layer, states in by_layer.items()})
-        tokens += len(reading.ids)
-        report(Progress("states", len(readings) - len(missing) + done, len(readings), "answers", tokens))
-    if not missing:
-        report(Progress("states", len(readings), len(readings), "answers"))
+    report(Progress("states", len(held), len(readings), "answers"))
+    for done, (reading, by_layer) in enumerate(chain(held, capture_states(model, missing, layers)), start=1):
+        for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
+            rows.append(StateRow(row=len(rows), problem_id=reading.problem_id, source=reading.source, k=reading.k, m=m, position=position))
+            for layer in layers:
+                tensors[layer].append(np.asarray(by_layer[layer][i]))
+        if done > len(held):
+            tokens += len(reading.ids)
+            report(Progress("states", done, len(readings), "answers", tokens))
     write_records(part / "pairs.jsonl", pairs)
     write_records(part / "rows.jsonl", rows)
     named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}
@@ -65,14 +63,20 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     return Made(counts, tokens, layers)
 
 
+def recorded_states(run: Run, layers: tuple[int, ...], d_model: int) -> tuple[list[StateRow], dict[int, np.ndarray]]:
+    """The rows of a finished states stage, and its tensors ``[rows, d_model]`` by layer."""
+    tensors = read_tensors(run.folder("states") / "states.safetensors", columns=d_model)
+    return read_records(run.folder("states") / "rows.jsonl", StateRow), {layer: tensors[f"layer_{layer}"] for layer in layers}
+
+
 def planned_pairs(model: "LoadedModel", config: RunConfig, problems: list[Problem], rollouts: list[Rollout], n_layers: int) -> list[Pair]:
-    """The pairs that are mined: best quality first, as many as ``top_pairs`` reaches over all layers."""
+    """The pairs to mine, best quality first: enough for ``top_pairs`` over all layers."""
     from stir_core.harvest.pairs import plan_pairs
     from stir_core.harvest.states import gold_solutions
 
     golds = gold_solutions(model, problems, config)
     pairs = plan_pairs(problems, rollouts, config.mining, seed=config.seed, steps=steps_in(rollouts, config), golds=golds)
-    return pairs[: -(-config.mining.top_pairs // n_layers)]  # rounded up: the last pair may be cut between its layers
+    return pairs[: -(-config.mining.top_pairs // n_layers)]  # rounded up, since ``top_pairs`` may end between the layers of a pair
 
 
 def steps_in(rollouts: list[Rollout], config: RunConfig) -> dict[tuple[str, int], int]:

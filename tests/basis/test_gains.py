@@ -56,7 +56,7 @@ def test_as_published_the_forced_ones_neither_count_nor_are_counted():
     assert [part.diversity for part in parts[4:]] == pytest.approx([part.diversity for part in alone])
 
 
-def test_nothing_picked_and_what_does_not_fit():
+def test_no_picks_and_lengths_that_do_not_fit():
     assert gain_parts(np.zeros((0, 4)), [], [], diversity=1.0, epsilon=EPSILON) == []
     with pytest.raises(SelectionError, match="2 keys, 1 qualities and 2 marks"):
         gain_parts(np.ones((2, 4)), [1.0], [True, False], diversity=1.0, epsilon=EPSILON)

@@ -429,7 +429,7 @@ def test_the_budget_is_kept(tiny, decoder, parameters, budget):
 def test_rows_are_given_back(tiny, monkeypatch, decoder, parameters):
     stores = []
     made = type(tiny).new_store
-    monkeypatch.setattr(type(tiny), "new_store", lambda model: stores.append(made(model)) or stores[-1])
+    monkeypatch.setattr(type(tiny), "new_store", lambda model, **more: stores.append(made(model, **more)) or stores[-1])
     decoded(decoder, bench_of(tiny, rows=2), questions(), **parameters)
     assert stores and all(store.rows == [] for store in stores)
 

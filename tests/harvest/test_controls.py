@@ -16,7 +16,7 @@ from stir_core.harvest.controls import (
     leave_one_out,
     length_difference,
     match_lengths,
-    measure,
+    measure_controls,
     permutation_test,
 )
 from stir_core.harvest.pairs import Gold, plan_pairs
@@ -76,14 +76,14 @@ def controlled(
         rows += [StateRow(row=first + i, problem_id=p, source="gold", k=0, m=1, position=1) for i, p in enumerate(golds)]
         states = np.concatenate([states, np.random.default_rng(1).standard_normal((len(golds), WIDTH)).astype(np.float32)])
     mined = mine(pairs, rows, {LAYER: states}, config.mining)
-    return measure(mined.entries, mined.actions, rollouts, rows, {LAYER: states}, config, **more), mined.actions
+    return measure_controls(mined.entries, mined.actions, rollouts, rows, {LAYER: states}, config, **more), mined.actions
 
 
 def median(controls: Controls, field: str) -> float:
     return float(np.median([getattr(record, field) for record in controls.records]))
 
 
-def test_an_action_made_of_length_is_found_out() -> None:
+def test_an_action_made_of_length_is_detected() -> None:
     controls, _ = controlled(planted(by_length=3, by_label=0))
     assert median(controls, "length_cosine") > 0.8
     assert median(controls, "length_matched_cosine") < 0.6
@@ -101,7 +101,7 @@ def test_an_action_made_of_correctness_passes() -> None:
     assert median(controls, "leave_one_out") > 0.9 and median(controls, "others_cosine") > 0.9
 
 
-def test_an_action_made_of_noise_is_nothing() -> None:
+def test_an_action_made_of_noise_is_not_significant() -> None:
     controls, _ = controlled(planted(by_length=0, by_label=0, noise=1))
     assert abs(median(controls, "length_cosine")) < 0.3 and abs(median(controls, "others_cosine")) < 0.3
     assert 0.2 < median(controls, "permutation_p") < 0.8
@@ -234,7 +234,7 @@ def test_the_length_direction_of_one_problem() -> None:
     assert length_difference(states[:3], np.array([5, 5, 5])) is None
 
 
-def test_without_the_others_states_only_what_needs_none_is_told() -> None:
+def test_without_other_rollouts_states_the_controls_that_need_them_are_none() -> None:
     """As under ``compat``, or on states that an earlier version kept."""
     controls, actions = controlled(planted(1, 1), kept=lambda r: False)
     assert not controls.length_matched.any() and not controls.shuffled.any() and len(controls.records) == len(actions)

@@ -6,8 +6,8 @@ import torch
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig
 from stir_core.harvest.rollouts import Sampled, Waiting, sample_rollouts
 from stir_core.models.cache import Store
-from stir_core.models.passes import read
 from stir_core.records import Problem, Verdict
+from tests.builders import prefill
 
 PROBLEMS = [
     (Problem(id=f"p{i}", task="t", split="train", question="?", answer="1", kind="number"), [5 + i, 9, 40 + 3 * i]) for i in range(4)
@@ -42,7 +42,7 @@ def test_states_are_those_of_full_prefills(tiny, plain):
         ends = rollout.boundaries[:3]
         assert all(len(each.states[layer]) == len(ends) for layer in LAYERS) if ends else each.states == {}
         for i, end in enumerate(ends):
-            _, result = read(tiny, [[*rollout.prompt_ids, *rollout.token_ids[:end]]], LAYERS)
+            _, result = prefill(tiny, [[*rollout.prompt_ids, *rollout.token_ids[:end]]], LAYERS)
             for layer in LAYERS:
                 torch.testing.assert_close(each.states[layer][i], result.states[0][layer][0], atol=1e-4, rtol=1e-4)
             seen += 1
@@ -50,7 +50,7 @@ def test_states_are_those_of_full_prefills(tiny, plain):
 
 
 def test_a_boundary_at_the_very_end_is_captured_too(tiny, plain):
-    """Budgets that cut right behind a boundary: the state there still comes."""
+    """A budget that ends right after a boundary: the state there is still captured."""
     (_, first) = min((s.rollout.boundaries[0], s) for s in plain.values() if s.rollout.boundaries)
     end = first.rollout.boundaries[0]
     cut = sampled(tiny, config(max_new_tokens=end), LAYERS)[first.rollout.problem_id, first.rollout.k]
@@ -79,13 +79,13 @@ def test_a_batch_that_outgrows_its_memory_is_halved(tiny, plain, monkeypatch):
     left = []
     gone = Waiting.gone
     monkeypatch.setattr(Waiting, "gone", lambda self, batch: (left.append(gone(self, batch)), left[-1])[1])
-    monkeypatch.setattr(type(tiny), "new_store", lambda self: Store(self.n_layers, columns=8))
+    monkeypatch.setattr(type(tiny), "new_store", lambda self, **_: Store(self.n_layers, columns=8))
     other = sampled(tiny, config(cache_tokens=160), LAYERS)
     assert any(left), "no rollout had to wait"
     assert {name: s.rollout.token_ids for name, s in other.items()} == {name: s.rollout.token_ids for name, s in plain.items()}
 
 
-def test_what_is_there_is_not_sampled_again(tiny, plain):
+def test_existing_rollouts_are_not_sampled_again(tiny, plain):
     done = frozenset(list(plain)[:7])
     rest = sampled(tiny, config(), LAYERS, done)
     assert rest.keys() == plain.keys() - done

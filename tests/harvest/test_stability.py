@@ -4,7 +4,7 @@ import pytest
 
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig
 from stir_core.harvest.rollouts import sample_rollouts
-from stir_core.harvest.stability import Prefix, continuations, place_of, plan_prefixes, shares
+from stir_core.harvest.stability import Prefix, continuations, plan_prefixes, prefix_key_of, shares
 from stir_core.harvest.states import plan_readings
 from stir_core.models import passes
 from stir_core.records import Continuation, Problem, Verdict
@@ -33,7 +33,7 @@ def prefixes(tiny) -> list[Prefix]:
     entries = [make_entry(f"p000{m}c", m, layer, positives=(first.k,), negatives=(second.k,)) for m in (1, 2) for layer in (0, 1)]
     found = plan_prefixes(entries, readings, {"p": PROBLEM}, {"p": PROMPT})
     for prefix in found:
-        _, _, k, m = prefix.place
+        _, _, k, m = prefix.key
         rollout = next(r for r in rollouts if r.k == k)
         assert prefix.given == list(rollout.token_ids[: rollout.boundaries[m - 1]])
     return found
@@ -41,8 +41,8 @@ def prefixes(tiny) -> list[Prefix]:
 
 def rolled(model, prefixes, config=CONFIG, done=frozenset()) -> dict[tuple, Continuation]:
     found = list(continuations(model, prefixes, config, grade, done))
-    assert len({(place_of(each), each.roll) for each in found}) == len(found)
-    return {(place_of(each), each.roll): each for each in found}
+    assert len({(prefix_key_of(each), each.roll) for each in found}) == len(found)
+    return {(prefix_key_of(each), each.roll): each for each in found}
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def plain(tiny, prefixes):
 
 def test_each_distinct_prefix_is_rolled_once(tiny, prefixes, plain):
     assert len(prefixes) == 4, "two layers share the prefixes of two control points"
-    assert set(plain) == {(prefix.place, roll) for prefix in prefixes for roll in range(3)}
+    assert set(plain) == {(prefix.key, roll) for prefix in prefixes for roll in range(3)}
     for prefix in prefixes:
-        texts = [plain[prefix.place, roll].text for roll in range(3)]
+        texts = [plain[prefix.key, roll].text for roll in range(3)]
         assert all(text.startswith(tiny.text(prefix.given)[:-1]) for text in texts) and len(set(texts)) > 1
         for roll in range(3):
-            each = plain[prefix.place, roll]
+            each = plain[prefix.key, roll]
             assert 1 <= each.n_tokens <= 30 - len(prefix.given)
             assert each.verdict == grade(PROBLEM, each.text)
             assert each.finish == "stop" or each.n_tokens == 30 - len(prefix.given)
@@ -70,7 +70,7 @@ def test_batch_and_memory_change_nothing(tiny, prefixes, plain, change):
     assert rolled(tiny, prefixes[::-1], config) == plain
 
 
-def test_what_is_there_is_not_rolled_again(tiny, prefixes, plain):
+def test_existing_continuations_are_not_sampled_again(tiny, prefixes, plain):
     done = frozenset(list(plain)[:5])
     rest = rolled(tiny, prefixes, done=done)
     assert rest == {key: each for key, each in plain.items() if key not in done}
@@ -101,7 +101,7 @@ def test_gold_solutions_have_prefixes_too(tiny):
     entry = make_entry("p0000c", 1, positives=(), negatives=(wrong.k,), pos_source="gold")
     gold, _ = plan_prefixes([entry], readings, {"p": PROBLEM}, {"p": PROMPT})
     assert (
-        gold.place == ("p", "gold", 0, 1)
+        gold.key == ("p", "gold", 0, 1)
         and tiny.text(gold.given).endswith("e")
         and (PROBLEM.solution or "").startswith(tiny.text(gold.given))
     )

@@ -55,7 +55,7 @@ def test_nothing_changed_is_the_recorded_answer_at_every_control_point(tiny, gat
         assert (found.text, found.finish, found.tokens_used, found.given) == (trace.text, trace.finish, trace.tokens_used, 0)
 
 
-def test_what_earlier_impulses_left_behind_matters(tiny):
+def test_earlier_impulses_in_the_cache_matter(tiny):
     """Otherwise the persistent case above would prove nothing."""
     differing = 0
     for prompt in PROMPTS:
@@ -103,7 +103,7 @@ def test_denying_is_the_vanilla_continuation_and_strength_zero_is_denying(tiny, 
     assert changed
 
 
-def test_behind_the_change_the_gate_decides_as_if_it_had_come_there_by_itself(tiny):
+def test_after_the_change_the_gate_decides_as_in_an_answer_of_its_own(tiny):
     trace = recorded(tiny)
     m = commits(trace)[0]
     (found,) = branches(tiny, trace, Change(m=m, to=DENY))
@@ -185,7 +185,7 @@ def test_refusals_name_the_value_and_the_remedy(tiny):
     unseen = next(e.id for e in memory.entries if e.m == m and e.kind == "corrective" and own_alpha(trace.steps[m], e.id, GATE) is None)
     elsewhere = next(entry.id for entry in memory.entries if entry.m != m)
     for change, words in (
-        (Change(m=99), "no step behind control point 99: take 0 to"),
+        (Change(m=99), "no step after control point 99: take 0 to"),
         (Change(m=m, to="p9"), "no entry 'p9' in the library"),
         (Change(m=m, to=elsewhere), "belongs to control point"),
         (Change(m=m, to=null), "null entry"),

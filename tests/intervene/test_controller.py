@@ -159,7 +159,7 @@ def assert_same(a: Trace, b: Trace) -> None:
 
 
 @pytest.mark.parametrize("how", ["strength", "zero vectors", "no memory"])
-def test_what_injects_nothing_equals_vanilla(tiny, how):
+def test_injecting_nothing_equals_vanilla(tiny, how):
     gate = GATE.model_copy(update={"k_scale": 0.0} if how == "strength" else {"variant": "no_memory"} if how == "no memory" else {})
     memory = make_memory(scale=0.0 if how == "zero vectors" else 1.0)
     for name, ids in PROMPTS.items():
@@ -223,7 +223,7 @@ def test_waiting_answers_enter_and_change_nothing(tiny):
         assert_same(one, two)
 
 
-def test_nobody_waits_for_anothers_step(tiny):
+def test_answers_do_not_wait_for_each_others_steps(tiny):
     """While one answer is inside a long step, another ends several."""
     jobs = [Job(name, ids, GATE, make_memory()) for name, ids in PROMPTS.items()]
     events = [e for e in steer(tiny, jobs, settings(max_new_tokens=60)) if isinstance(e, StepEvent | TokenEvent)]
@@ -254,7 +254,7 @@ def test_the_reference_backend_decides_the_same(llama_pair, tokenizer, backend):
         assert_same(one, two)
 
 
-def test_events_tell_the_whole_story(tiny):
+def test_events_hold_the_whole_trace(tiny):
     jobs = [Job(name, ids, GATE, make_memory()) for name, ids in PROMPTS.items()]
     events = list(steer(tiny, jobs, settings()))
     for event in events:

@@ -32,7 +32,7 @@ def recorded(trace: Trace, memory):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_going_on_behind_given_steps_gives_the_recorded_rest(tiny, temperature):
+def test_continuing_after_given_steps_gives_the_recorded_rest(tiny, temperature):
     whole = settings()
     whole = whole._replace(decode=whole.decode.model_copy(update={"temperature": temperature}))
     (trace,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, make_memory())], whole)

@@ -44,7 +44,7 @@ def test_a_score_below_tau_is_not_committed():
     assert decide(evidence(entry("a", 0.45)), GATE.model_copy(update={"tau_null": 0.9})).chosen == "a"
 
 
-def test_a_preview_that_was_not_measured_is_not_the_best_there_is():
+def test_an_unmeasured_preview_is_never_the_best():
     decision = decide(evidence(entry("a", 0.9, None), entry("b", 0.5)), GATE)
     assert decision.chosen == "b"
     assert decision.scored[0].score is None

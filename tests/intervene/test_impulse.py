@@ -83,7 +83,7 @@ def whole(hf: Any, case: Case, alpha: float) -> tuple[torch.Tensor, torch.Tensor
     return done.logits[0, at:], torch.stack([outs[i][at:] for i in range(LAYERS)]), torch.stack([a[0, :, at:] for a in done.attentions])
 
 
-def test_strength_zero_is_nothing_at_all(tiny: LoadedModel, case: Case) -> None:
+def test_strength_zero_has_no_effect(tiny: LoadedModel, case: Case) -> None:
     none = respond(tiny, case.config, case.spot, case.entry, case.action, 0.0, doses=())
     assert set(none.kl) == set(none.kl_frozen) == {0.0}
     assert {size for row in none.relative for size in row} == {0.0}
@@ -100,7 +100,7 @@ def test_the_disturbance_begins_as_the_impulse_and_then_follows_the_model(plain:
     assert first.layer == LAYER and [each.layer for each in found.layers] == [1, 2, 3]
     assert first.norm == pytest.approx(ALPHA * float(case.action.norm()), rel=1e-5)
     assert first.cosine == pytest.approx(1.0, abs=1e-6)
-    assert found.relative[0][1:] == (0.0,) * len(case.spot.following)  # later tokens meet it behind the injected layer only
+    assert found.relative[0][1:] == (0.0,) * len(case.spot.following)  # later tokens see it only after the injected layer
     gap = (moved - calm)[LAYER:]
     expected = gap.norm(dim=-1) / calm[LAYER:].norm(dim=-1)
     torch.testing.assert_close(torch.tensor(found.relative), expected, atol=1e-4, rtol=1e-3)
@@ -189,7 +189,7 @@ def test_continuations_are_greedy_and_judged_by_the_clean_model(tiny: LoadedMode
     assert found.doses[3].token_ids[0] == int(first)
 
 
-def test_nothing_behind_the_control_point_is_not_measured(tiny: LoadedModel, case: Case) -> None:
+def test_without_tokens_after_the_control_point_later_effects_are_not_measured(tiny: LoadedModel, case: Case) -> None:
     bare = respond(tiny, case.config, case.spot.model_copy(update={"following": ()}), case.entry, case.action, ALPHA, doses=())
     assert len(bare.kl) == len(bare.tokens) == 1
     assert bare.attention_unsteered == () and bare.doses[1].kl_following is None

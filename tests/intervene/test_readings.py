@@ -33,7 +33,7 @@ def read(tiny, answer, **more):
 
 @pytest.mark.parametrize("persistence", BOTH)
 @pytest.mark.parametrize("changes", [{}, {"compat": True}])
-def test_what_was_recorded_is_read_again(tiny, persistence, changes):
+def test_recorded_log_probabilities_are_read_again(tiny, persistence, changes):
     answer = decoded(tiny, persistence, **changes)
     readings = read(tiny, answer)
     assert [reading.token_id for reading in readings] == list(answer.trace.token_ids)

@@ -51,7 +51,7 @@ def numbers(decision: Decision) -> list[float]:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_what_is_decided_again_is_what_decoding_decides(tiny, change):
+def test_deciding_again_equals_decoding_again(tiny, change):
     """Up to the first step that is decided otherwise the text is the recorded one, so a fresh decoding must decide the same."""
     gate = GATE.model_copy(update=change)
     for old, new in zip(traces(tiny, GATE), traces(tiny, gate), strict=True):
@@ -128,7 +128,7 @@ def test_an_unpreviewed_entry_that_moves_up_needs_the_model():
     assert decide_again(step, GATE, GATE.model_copy(update={"k_retrieve": 3})).missing == "e1, e0 was not previewed"
 
 
-def test_a_threshold_that_kept_the_library_shut():
+def test_a_threshold_that_prevented_retrieval():
     strict = GATE.model_copy(update={"min_sim": 0.95})
     shut = StepEvidence(m=1, position=9, n_entries=8, not_retrieved=Reason(kind="below_min_sim", value=0.9, limit=0.95))
     step = recorded().model_copy(update={"evidence": shut, "decision": decide(shut, strict)})
@@ -141,7 +141,7 @@ def test_a_threshold_that_kept_the_library_shut():
     assert decide_again(step, five, GATE).decision is None
 
 
-def test_what_the_gate_never_decided_stays():
+def test_decisions_not_made_by_the_gate_stay():
     first = StepEvidence(m=0, position=3, not_retrieved=Reason(kind="start"))
     nothing = decide(first, GATE)
     step = recorded().model_copy(update={"evidence": first, "decision": nothing})

@@ -30,7 +30,7 @@ def test_a_wrong_kernel_is_found(tokenizer):
     assert agreement(replace(model, eager=True)).within, "the plain modules are untouched"
 
 
-def test_products_and_norms_stand_for_what_they_replace(tokenizer):
+def test_replaced_products_and_norms_compute_the_same(tokenizer):
     hf = make_hf("qwen2", len(tokenizer))  # its projections have biases
     model = boot("tiny/qwen2", hf, tokenizer, weights_sha256="0" * 64)
     assert isinstance(model.backend, HookedDecoder)

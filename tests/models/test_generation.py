@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from stir_core.models.generation import Sampling, Strand, TextStream, draw, nucleus, score
-from stir_core.models.passes import read
 from stir_core.models.scheduler import Listed, decode, next_token, schedule
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
+from tests.builders import prefill
 
 PROMPTS = [[5, 9, 40, 7, 100], [17, 3, 250, 61, 62, 63, 64, 65, 66], [200, 201], [90]]
 HOT = Sampling(1.0, 0.9)
@@ -75,7 +75,7 @@ def test_how_a_strand_ends(tiny):
         else:
             assert strand.ids[-1] in tiny.stop_ids
     for strand, prompt in zip(strands, PROMPTS, strict=True):
-        torch.testing.assert_close(after[strand.name], read(tiny, [prompt + strand.ids])[1].logits[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(after[strand.name], prefill(tiny, [prompt + strand.ids])[1].logits[0], atol=1e-4, rtol=1e-4)
 
 
 def test_scores_are_the_plain_models_log_probabilities(llama_pair):

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from stir_core.errors import ModelError, PromptError
-from stir_core.models import loading
-from stir_core.models.catalogue import catalogue, file_digest, resolve
+from stir_core.models.catalogue import catalogue, file_digest, prepare, resolve
 from stir_core.models.hooked import BridgeBackend
 from stir_core.models.loading import load_model
-from stir_core.models.passes import read
+from tests.builders import prefill
 
 
 @pytest.fixture
@@ -144,15 +143,15 @@ def test_the_embedded_model_equals_the_plain_one(smollm2):
     model = smollm2
     ids = model.chat_ids("What is 2 + 3?")
     assert ids.count(model.tokens("<|im_start|>")[0]) == 3 and ids[0] != ids[1]
-    hf = AutoModelForCausalLM.from_pretrained(loading.prepare(resolve("smollm2")), dtype=torch.float32, attn_implementation="eager").eval()
+    hf = AutoModelForCausalLM.from_pretrained(prepare(resolve("smollm2")), dtype=torch.float32, attn_implementation="eager").eval()
     states = {}
     hf.model.layers[17].register_forward_hook(lambda m, a, out: states.update(h=out[0] if isinstance(out, tuple) else out))
     with torch.inference_mode():
         logits = hf(torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
     state = states["h"][0, -1] if states["h"].ndim == 3 else states["h"][-1]
     for way in (replace(model, backend=BridgeBackend(model.bridge)), replace(model, eager=True)):
-        _, ours = read(way, [ids], (17,))
+        _, ours = prefill(way, [ids], (17,))
         assert torch.equal(ours.logits[0], logits)
         assert torch.equal(ours.states[0][17][0], state)
-    _, fused = read(model, [ids], (17,))
+    _, fused = prefill(model, [ids], (17,))
     torch.testing.assert_close(fused.logits[0].log_softmax(-1), logits.log_softmax(-1), atol=1e-4, rtol=0)

@@ -9,9 +9,9 @@ import torch
 from stir_core.models.cache import graft
 from stir_core.models.hooked import BridgeBackend, HookedDecoder
 from stir_core.models.loading import boot
-from stir_core.models.passes import Feed, forward, read, scratch
+from stir_core.models.passes import Feed, forward
 from stir_core.models.steering import Impulse
-from tests.builders import make_hf
+from tests.builders import make_hf, prefill
 
 LONG = [5, 9, 40, 7, 100, 22, 31] * 4  # beyond the window of the sliding-window model
 IDS = [LONG, [17, 3, 250], [60, 61, 62, 63, 64], [7]]
@@ -49,7 +49,7 @@ def test_one_sequence_equals_the_plain_model_bit_for_bit(pair):
     reference = replace(pair[0], backend=BridgeBackend(pair[0].bridge))
     for ids in IDS:
         for way in (replace(pair[0], eager=True), reference):
-            assert torch.equal(read(way, [ids])[1].logits[0], expected(pair, ids))
+            assert torch.equal(prefill(way, [ids])[1].logits[0], expected(pair, ids))
 
 
 def test_the_backends_agree_bit_for_bit_on_states_and_steered_logits(pair):
@@ -73,9 +73,9 @@ def test_the_weights_are_shared(pair):
 
 
 def test_a_batch_of_any_lengths_equals_its_rows(pair, model):
-    _, together = read(model, IDS, (1, 3))
+    _, together = prefill(model, IDS, (1, 3))
     for i, ids in enumerate(IDS):
-        _, alone = read(model, [ids], (1, 3))
+        _, alone = prefill(model, [ids], (1, 3))
         close(together.logits[i], expected(pair, ids))
         for layer in (1, 3):
             close(together.states[i][layer], alone.states[0][layer])
@@ -83,8 +83,8 @@ def test_a_batch_of_any_lengths_equals_its_rows(pair, model):
 
 def test_tokens_segments_and_branches_in_one_pass(pair, model):
     """Single tokens, whole segments and branches, ragged, side by side, over several passes."""
-    rows, _ = read(model, IDS)
-    store = scratch(model)
+    rows, _ = prefill(model, IDS)
+    store = model.new_store(columns=8)
     first = forward(model, [Feed(rows[0], [3]), Feed(rows[1], [4, 5, 6]), Feed(rows[3], [9])])
     held = [[*LONG, 3], [17, 3, 250, 4, 5, 6], IDS[2], [7, 9]]
     for logits, ids in zip(first.logits, (held[0], held[1], held[3]), strict=True):
@@ -105,7 +105,7 @@ def test_a_branch_may_grow_beyond_the_sliding_window(pair, model):
     store = model.new_store()
     trunk, ids = store.open(), [5, 9, 40]
     forward(model, [Feed(trunk, ids)])
-    branch = scratch(model).open(trunk, len(ids))
+    branch = model.new_store(columns=8).open(trunk, len(ids))
     for token in LONG[:20]:  # gemma3's window is 16
         result = forward(model, [Feed(branch, [token])])
         ids.append(token)
@@ -113,9 +113,9 @@ def test_a_branch_may_grow_beyond_the_sliding_window(pair, model):
 
 
 def test_a_grafted_branch_goes_on_as_its_trunk(pair, model):
-    (row, other), _ = read(model, IDS[:2])
+    (row, other), _ = prefill(model, IDS[:2])
     clean = row.store.column(row, row.length - 1)
-    branch = scratch(model).open(row, len(LONG) - 1)
+    branch = model.new_store(columns=8).open(row, len(LONG) - 1)
     for token in (90, 91):
         forward(model, [Feed(branch, [token])])
     graft(branch)
@@ -126,7 +126,7 @@ def test_a_grafted_branch_goes_on_as_its_trunk(pair, model):
 
 
 def test_a_row_cut_short_is_as_if_never_read(pair, model):
-    rows, _ = read(model, IDS[:3])
+    rows, _ = prefill(model, IDS[:3])
     for row, cut in zip(rows, (2, 0, 4), strict=True):
         row.length -= cut
     found = forward(model, [Feed(row, [12, 13]) for row in rows]).logits
@@ -134,8 +134,8 @@ def test_a_row_cut_short_is_as_if_never_read(pair, model):
         close(found[i], expected(pair, [*IDS[i][: len(IDS[i]) - cut], 12, 13]))
 
 
-def test_a_row_that_leaves_changes_nobody(pair, model):
-    rows, _ = read(model, IDS)
+def test_closing_a_row_leaves_the_others_unchanged(pair, model):
+    rows, _ = prefill(model, IDS)
     store = rows[0].store
     store.close(rows[1])
     assert [row.slot for row in store.rows] == [0, 1, 2] and rows[1].slot == -1
@@ -151,7 +151,7 @@ def test_a_row_that_leaves_changes_nobody(pair, model):
 
 
 def test_a_copied_row_is_its_own(pair, model):
-    (row, _), _ = read(model, IDS[:2])
+    (row, _), _ = prefill(model, IDS[:2])
     twin = row.store.open()
     row.store.copy(row, twin, row.length)
     found = forward(model, [Feed(row, [1]), Feed(twin, [2])]).logits
@@ -160,7 +160,7 @@ def test_a_copied_row_is_its_own(pair, model):
 
 
 def test_buffers_grow_and_keep_what_they_hold(pair, model):
-    (row,), _ = read(model, [IDS[1]])
+    (row,), _ = prefill(model, [IDS[1]])
     rng = torch.Generator().manual_seed(1)
     more = torch.randint(2, 200, (150,), generator=rng).tolist()
     forward(model, [Feed(row, more)])

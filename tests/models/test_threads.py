@@ -28,7 +28,7 @@ def test_loading_a_model_leaves_the_threads_of_the_process_alone(tiny_folder):
 
 
 @pytest.mark.parametrize(("cores", "asked", "expected"), [(8, None, 4), (1, None, 1), (8, "3", 3), (8, "none", 4), (8, "0", 4)])
-def test_a_process_of_ours_takes_half_the_cores_or_what_it_is_told(monkeypatch, cores, asked, expected):
+def test_a_process_takes_half_the_cores_or_the_number_it_is_given(monkeypatch, cores, asked, expected):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     if asked is not None:
         monkeypatch.setenv("STIR_THREADS", asked)
@@ -37,7 +37,7 @@ def test_a_process_of_ours_takes_half_the_cores_or_what_it_is_told(monkeypatch, 
     assert torch.get_num_threads() == expected and os.environ["OMP_NUM_THREADS"] == str(expected)
 
 
-def test_who_says_how_many_threads_openmp_has_is_not_overruled(monkeypatch):
+def test_a_given_number_of_openmp_threads_is_not_overruled(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setenv("STIR_THREADS", "3")
     torch.set_num_threads(2)

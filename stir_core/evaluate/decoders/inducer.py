@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from stir_core.evaluate.decoders.base import Bench, Question
-from stir_core.models.cache import Row
+from stir_core.models.cache import CacheRow
 from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
@@ -33,7 +33,7 @@ class Induced(NamedTuple):
     """Most tokens that the budget leaves for the answer."""
 
 
-def induce(bench: Bench, question: Question, row: Row, ids: list[int], most: int | None = None) -> Steps[Induced | None]:
+def induce(bench: Bench, question: Question, row: CacheRow, ids: list[int], most: int | None = None) -> Steps[Induced | None]:
     """Append an inducer and decode the answer greedily, up to ``most`` tokens; ``None`` when the budget has no room for it.
 
     Args:

@@ -22,7 +22,7 @@ from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Questio
 from stir_core.evaluate.decoders.inducer import induce
 from stir_core.evaluate.decoders.loop import Facts, Outcome, answers, numeric, sampling_of
 from stir_core.findings import Answer
-from stir_core.models.cache import Row
+from stir_core.models.cache import CacheRow
 from stir_core.models.generation import Sampling, nucleus
 from stir_core.models.passes import Feed
 from stir_core.models.scheduler import Seat, Steps
@@ -111,7 +111,7 @@ def multiplex_thinking(bench: Bench, questions: list[Question], parameters: Para
 
 
 def _think(
-    bench: Bench, seat: Seat, question: Question, row: Row, choose: Callable[[Tensor], Read]
+    bench: Bench, seat: Seat, question: Question, row: CacheRow, choose: Callable[[Tensor], Read]
 ) -> Steps[tuple[list[int], int, Finish | None]]:
     """Recorded tokens, how many of them stand for a mixture of several, and why decoding ended; ``None``: only the thinking ended."""
     ids, mixed = list[int](), 0
