@@ -1,6 +1,6 @@
 """A public name stands for one concept: no class, function or type alias of the product is defined twice.
 
-``SHARED`` lists the exceptions with their reasons. ``TO_GO`` lists known duplicates that remain to be renamed.
+``SHARED`` lists the exceptions with their reasons.
 """
 
 import ast
@@ -17,14 +17,12 @@ SHARED = {
     "steer": "the public interface's word for the core's function",
 }
 """Names that several modules may define, and the reason."""
-TO_GO: frozenset[str] = frozenset()
-"""Names of ``stir_core`` that still stand for several concepts; do not add any."""
 
 
 def test_a_public_name_stands_for_one_concept() -> None:
     files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for top in PRODUCT for path in (ROOT / top).rglob("*.py")}
     twice = defined_twice(files)
-    assert {name: paths for name, paths in twice.items() if name not in SHARED and name not in TO_GO} == {}
+    assert {name: paths for name, paths in twice.items() if name not in SHARED} == {}
     assert [name for name in SHARED if name not in twice] == [], "exempt, but defined once by now: take it out of the table"
 
 

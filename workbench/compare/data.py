@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stir_core.basis.alignment import Match, Place, Spans, best_by_chance, best_cosines, matches, moved_on, spans
+from stir_core.basis.alignment import Match, Site, Spans, best_by_chance, best_cosines, matches, moved_on, spans
 from stir_core.config import RunConfig
 from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar
 from stir_core.findings import Answer
@@ -29,7 +29,7 @@ class LibrarySide(NamedTuple):
     rows: np.ndarray
 
     @property
-    def places(self) -> list[Place]:
+    def sites(self) -> list[Site]:
         """Control point and layer of every entry."""
         return [(entry.m, entry.layer) for entry in self.entries]
 
@@ -72,10 +72,10 @@ def library_side(facts: RunFacts, version: str, by: str) -> LibrarySide:
 
 def compare_libraries(one: LibrarySide, other: LibrarySide) -> LibraryComparison:
     """Best cosines with their baselines, and how far the spans agree."""
-    best = best_cosines(one.rows, one.places, other.rows, other.places)
-    shifted = best_cosines(one.rows, one.places, other.rows, moved_on(other.places))
-    there = Counter(other.places)
-    counts = [there[place] for place in one.places]
+    best = best_cosines(one.rows, one.sites, other.rows, other.sites)
+    shifted = best_cosines(one.rows, one.sites, other.rows, moved_on(other.sites))
+    there = Counter(other.sites)
+    counts = [there[site] for site in one.sites]
     width = one.rows.shape[1]
     chances = {n: best_by_chance(n, width) for n in set(counts) if n}
     met = [chances[n] for n in counts if n]
@@ -95,9 +95,9 @@ class SharedEntries(NamedTuple):
 def shared_entries(compared: LibraryComparison, at_least: float, *, assign: bool) -> SharedEntries:
     """Matched pairs with both sides' quality, controls and advantage, and the unmatched entries of either side."""
     one, other = compared.one, compared.other
-    pairs = matches(one.rows, one.places, other.rows, other.places, at_least=at_least, assign=assign)
+    pairs = matches(one.rows, one.sites, other.rows, other.sites, at_least=at_least, assign=assign)
     taken, met = {match.one for match in pairs}, {match.other for match in pairs}
-    back = best_cosines(other.rows, other.places, one.rows, one.places)
+    back = best_cosines(other.rows, other.sites, one.rows, one.sites)
     return SharedEntries(
         _matched(compared, pairs),
         _alone(one, [i for i in range(len(one.entries)) if i not in taken], compared.best),
