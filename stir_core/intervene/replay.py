@@ -105,6 +105,8 @@ def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int 
     Returns:
         One :class:`Again` for each step; if the recording does not answer, its ``decision`` is ``None`` and ``missing`` says why.
         ``alpha`` is a multiple of the raw action vector, scores have no unit, gains are in nats a token.
+
+    Raises nothing of its own: ``missing`` names what the recording does not hold.
     """
     return [decide_again(step, recorded, gate, seed=seed, name=trace.id) for step in trace.steps]
 
