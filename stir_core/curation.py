@@ -192,7 +192,7 @@ def fold(edits: Iterable[Edit], since: Judgement | None = None) -> Judgement:
             if edit.kind != "split":
                 entries[id_] = _judged(entries.get(id_, UNTOUCHED), edit)
             elif id_ not in merges:
-                raise CurationError(f"{id_} is not a merged entry: it cannot be split")
+                raise CurationError(f"{id_} is not a merged entry: only a merged entry can be split")
             else:
                 for member in merges.pop(id_):
                     entries[member] = entries[member]._replace(merged_into=None)
@@ -234,7 +234,7 @@ def check(edit: Edit, standing: Judgement, entries: Mapping[str, Entry]) -> None
         if edit.kind in _FATES and (whole := standing.of(id_).merged_into):
             raise CurationError(f"{id_} is part of {whole}: split that first, or {edit.kind} all of it")
         if edit.kind == "split" and id_ not in standing.merges:
-            raise CurationError(f"{id_} is not a merged entry: it cannot be split")
+            raise CurationError(f"{id_} is not a merged entry: only a merged entry can be split")
     if edit.kind == "rename" and edit.value is not None:
         taken = {judged.name: id_ for id_, judged in standing.entries.items() if judged.name and id_ not in edit.entries}
         owner = edit.value if edit.value in known - set(edit.entries) else taken.get(edit.value)
