@@ -17,9 +17,9 @@ from workbench.shared.facts import run_fingerprint
 
 pytestmark = pytest.mark.model
 
-TRACES, SETTLED = 50, 10
+TRACES, SETTLED = 20, 5
 GROWTH_MIB = 24.0
-"""One trace holds about 5 MiB of keys and values while it decodes: fifty that stayed would be ten times this."""
+"""One trace holds about 5 MiB of keys and values while it decodes: the fifteen after the first five would be three times this."""
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,7 @@ def test_both_tabs_go_forward(shelf: tuple[ModelShelf, Run]) -> None:
     assert sum(a != b for a, b in pairwise(order)) >= 4
 
 
-@pytest.mark.timeout(900)
-def test_fifty_traces_leave_nothing_behind(shelf: tuple[ModelShelf, Run]) -> None:
+def test_traces_leave_no_memory_behind(shelf: tuple[ModelShelf, Run]) -> None:
     run, problem = shelf[1], shelf[1].problems("steered")[0]
     session = steering(shelf)
     resident: list[float] = []
