@@ -124,7 +124,7 @@ def select(
         keys: in the space of comparison (raw for the plain cosine), of any length; row i belongs to ``entries[i]``.
 
     Raises:
-        SelectionError: no entry to choose from, or an unknown selector.
+        SelectionError: no entry to choose from, an unknown selector, or picks that break the rules of one.
     """
     candidates = [i for i, entry in enumerate(entries) if entry.reachable or config.keep_unreachable or compat]
     if not candidates:
@@ -135,7 +135,15 @@ def select(
         raise SelectionError(f'unknown selector "{config.selector}": choose {", ".join(SELECTORS)}')
     selector = SELECTORS[config.selector] or import_module(f"stir_core.basis.selectors.{config.selector}").select
     chosen = [entries[i] for i in candidates]
-    picks = selector(chosen, unit_rows(keys[candidates]), config, forced_picks(chosen, config), seed, compat)
+    forced = forced_picks(chosen, config)
+    picks = selector(chosen, unit_rows(keys[candidates]), config, forced, seed, compat)
+    indices = [pick.index for pick in picks]
+    sound = len(set(indices)) == len(indices) <= config.budget and set(forced) <= set(indices) <= set(range(len(chosen)))
+    if not sound:
+        raise SelectionError(
+            f'selector "{config.selector}" returned {len(picks)} picks: it has to return at most {config.budget} different candidates, '
+            f"the {len(forced)} forced ones among them"
+        )
     return [pick._replace(index=candidates[pick.index]) for pick in picks]
 
 

@@ -95,6 +95,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         for preview in previews:
             if preview is not strand and preview.row is not None:
                 seat.close(preview.row)
+        # decode the step
         reused = len(strand.ids) if previews else 0
         counts = {"step": m + 1, "evidence": evidence, "decision": decision, "probe_tokens": probed, "reused_tokens": reused}
         yield StepEvent(row=seat.number, **counts)
@@ -122,7 +123,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         if clean is not None:
             seat.batch.store.put(row, len(read) - 1, clean)
         else:
-            read = read + strand.ids[:-1]  # the step's keys and values are those of the text already: only its last token is not read yet
+            read = read + strand.ids[:-1]  # nothing to undo, under null or ``persistent``: only the step's last token is not read yet
         wanted = _prefix(model, job, ids, texts, settings)
         row.length = min(shared_length(read, wanted), len(wanted) - 1)  # at least one token is read, for its logits and states
         here = yield [Feed(row, wanted[row.length :], capture=(len(wanted) - row.length - 1,) if capture else ())]

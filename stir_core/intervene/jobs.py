@@ -64,12 +64,12 @@ class Job:
     prompt_ids: list[int]
     gate: GateConfig
     memory: Memory | None = None
-    """``None`` decodes unsteered, whatever the gate says."""
+    """``None``: the gate never steers; ``force`` still may."""
     given: tuple[int, ...] = ()
     """The first tokens of the answer; decoding goes on after them. They count as committed. If they end inside a step, the rest of the step
     is decoded unsteered."""
     force: Force | None = None
-    """Overrules the gate at the control points for which it returns a decision."""
+    """Overrules the gate at the control points for which it returns a decision. It is asked at every one, 0 and M included."""
     past: Force | None = None
     """Impulses that were live while the given tokens were decoded. Under ``persistent`` the given tokens are read with these impulses at
     their control points; under ``ephemeral``, or if ``None``, they are read unsteered."""
@@ -83,7 +83,7 @@ class Settings(NamedTuple):
     decode: DecodeConfig
     """Token budget and sampling of the jobs that have none of their own."""
     control_points: int = 8
-    """M of the paper: after the M-th step the rest of the answer is decoded unsteered."""
+    """M of the paper: after the M-th step the rest of the answer is one step, which the gate leaves unsteered."""
     delimiter: str = "\n\n"
     """Text that ends a step."""
     seed: int = 0

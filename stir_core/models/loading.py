@@ -110,7 +110,7 @@ class LoadedModel:
             room: tokens that must still fit after the prompt.
 
         Raises:
-            PromptError: an empty question, or a prompt that leaves less than ``room`` tokens of the context.
+            PromptError: an empty question, or a prompt that leaves fewer than ``room`` tokens of the context.
         """
         if not question.strip():
             raise PromptError("the prompt is empty: write a question")

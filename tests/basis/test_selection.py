@@ -161,3 +161,12 @@ def test_a_registered_selector_can_be_named_by_a_config():
     with pytest.raises(ConfigError, match="top is one of the built-in"):
         selection.register_selector("top", worst)
     assert all(SELECTORS.values()) and selection.SELECTORS is SELECTORS
+
+
+@patch.dict(SELECTORS)
+@pytest.mark.parametrize("indices", [[0, 0], [0, 1, 2], [0, 99], [1]])
+def test_picks_that_break_the_rules_of_a_selector_are_refused(indices):
+    selection.register_selector("loose", lambda *_: [Picked(i, False, None) for i in indices])
+    config = BasisConfig(selector="loose", budget=2, min_per_control_point=1)
+    with pytest.raises(SelectionError, match=r'selector "loose" returned \d picks: it has to return at most 2 different candidates'):
+        select(ENTRIES, KEYS, config)

@@ -189,7 +189,7 @@ def test_names_are_canonical():
 
 
 def test_a_layer_that_the_library_has_not_is_refused(run, tiny_loaded):
-    with pytest.raises(ConfigError, match="no entry at layer 3: it has layers 1, 2"):
+    with pytest.raises(ConfigError, match="no action at layer 3: choose one of 1, 2"):
         evaluated(run, tiny_loaded, "stir:layer=3")
     report, _ = evaluated(run, tiny_loaded, "stir:layer=2", label="two")
     assert report.complete
@@ -218,7 +218,7 @@ def test_problems_that_repeat_a_mined_one_but_for_its_numbers_are_counted(run, t
 
 
 def test_a_library_that_cannot_be_had_is_refused_before_anything_is_written(run, tiny_loaded):
-    for name, what in (("stir:library=measured", "stir causal"), ("stir:layer=3", "no entry at layer 3")):
+    for name, what in (("stir:library=measured", "stir causal"), ("stir:layer=3", "no action at layer 3")):
         with pytest.raises((StoreError, ConfigError), match=what):
             evaluated(run, tiny_loaded, name, n=2)
     assert not (run.path / "evaluation").exists()

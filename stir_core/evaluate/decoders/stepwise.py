@@ -79,7 +79,7 @@ def _where_steerable(bench: Bench, force: Force) -> Force:
 
 
 def mean_action(memory: Memory, layer: int) -> Float[Tensor, "d_model"]:
-    """Mean of a layer's corrective actions."""
+    """Mean of a layer's corrective actions, ``[d_model]``; the layer has one at least (:func:`library_of` refuses others)."""
     return torch.stack([memory.action(e.id) for e in memory.entries if e.kind == "corrective" and e.layer == layer]).mean(0)
 
 
@@ -88,17 +88,17 @@ def library_of(bench: Bench, parameters: Parameters) -> Memory:
 
     Raises:
         StoreError: the run does not hold it, or it has no action.
-        ConfigError: it has no entry at the layer.
+        ConfigError: it has no action at the layer.
     """
     name, layer = str(parameters["library"]), int(parameters["layer"])
     memory = bench.libraries(name)
-    if memory is None or not any(entry.kind == "corrective" for entry in memory.entries):
+    layers = sorted({entry.layer for entry in memory.entries if entry.kind == "corrective"}) if memory is not None else []
+    if memory is None or not layers:
         raise StoreError(f"library {name} has no action: there is nothing to steer with")
     if layer < 0:
         return memory
-    if layer not in memory.layers:
-        known = ", ".join(map(str, memory.layers))
-        raise ConfigError(f"library {name} has no entry at layer {layer}: it has layers {known}")
+    if layer not in layers:
+        raise ConfigError(f"library {name} has no action at layer {layer}: choose one of {', '.join(map(str, layers))}")
     return memory.at_layer(layer)
 
 
