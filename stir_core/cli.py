@@ -157,7 +157,7 @@ def _trace(arguments: argparse.Namespace) -> None:
 def _models(arguments: argparse.Namespace) -> int | None:
     from stir_core.models.catalogue import catalogue, prepare, resolve
 
-    if arguments.prepare:
+    if arguments.prepare is not None:
         print(prepare(resolve(arguments.prepare)))
     elif arguments.check:
         return _check_model(arguments)

@@ -54,7 +54,7 @@ def settle(
             "choose another split, or add --allow-leak to go on with a marked report"
         )
     settled: dict[str, Any] = dict(request) | {
-        "label": request.label or f"{task.name}-{request.split}",
+        "label": f"{task.name}-{request.split}" if request.label is None else request.label,
         "task": task.name,
         "levels": levels,
         "n": len(problems),

@@ -102,9 +102,16 @@ class Run:
         return cls(path, {"config": config.model_dump(mode="json"), "config_digest": digest_of(config), **environment})
 
     def save(self) -> None:
-        """Write run.json, whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path / "run.json", (json.dumps(self.facts, indent=2) + "\n").encode("utf-8"))
+        """Write run.json, whole or not at all.
+
+        Raises:
+            StoreError: the folder cannot be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "run.json", (json.dumps(self.facts, indent=2) + "\n").encode("utf-8"))
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
 
     @property
     def work(self) -> Path:

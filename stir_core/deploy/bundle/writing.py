@@ -7,6 +7,7 @@ and renamed; it replaces only a folder of the same kind.
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -134,16 +135,19 @@ def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Call
         DeployError: the folder holds other files, or cannot be written.
     """
     check_place(folder, kind, ours)
-    part = folder.with_name(f"{folder.name}.part")
+    folder = folder.absolute()
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        for name, data in files.items():
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(part / name, data)
-        checked = check(part)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # a folder of a new name beside it: one that is there already, whatever it is called, is somebody else's
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as made:
+            part = Path(made) / folder.name
+            for name, data in files.items():
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                write_whole(part / name, data)
+            checked = check(part)
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
     except OSError as error:
         raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
     return checked

@@ -120,7 +120,20 @@ def test_nothing_but_a_bundle_is_written_over(run: Run, folder: Path, tmp_path: 
             export(run, place)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     export(run, folder, library="all")
-    assert read_bundle(folder).manifest.provenance.library == "all" and not list(tmp_path.glob("*.part"))
+    assert read_bundle(folder).manifest.provenance.library == "all" and not list(folder.parent.glob(".*"))
+
+
+def test_folders_beside_it_are_left_alone_and_an_empty_current_folder_is_a_place(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b.part").mkdir()
+    (tmp_path / "b.part" / "thesis.txt").write_text("years")
+    export(run, tmp_path / "b")
+    assert (tmp_path / "b.part" / "thesis.txt").read_text() == "years"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(run, Path("."))
+    assert read_bundle(tmp_path / "here").manifest.digest == read_bundle(tmp_path / "b").manifest.digest
 
 
 def test_no_folder_of_this_machine_is_told(run: Run, tmp_path: Path) -> None:
