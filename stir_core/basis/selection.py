@@ -138,8 +138,7 @@ def select(
     forced = forced_picks(chosen, config)
     picks = selector(chosen, unit_rows(keys[candidates]), config, forced, seed, compat)
     indices = [pick.index for pick in picks]
-    sound = len(set(indices)) == len(indices) <= config.budget and set(forced) <= set(indices) <= set(range(len(chosen)))
-    if not sound:
+    if not (len(set(indices)) == len(indices) <= config.budget and set(forced) <= set(indices) <= set(range(len(chosen)))):
         raise SelectionError(
             f'selector "{config.selector}" returned {len(picks)} picks: it has to return at most {config.budget} different candidates, '
             f"the {len(forced)} forced ones among them"

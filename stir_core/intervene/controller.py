@@ -67,10 +67,10 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
     row, read = seat.open(), _prefix(model, job, ids, texts, settings)
     here = yield from seat.read(row, read, capture=capture, past=_past(job, ends, tail), share=_share(job, settings))
     while True:
-        # retrieve
         forced = NULL if tail else None
         if job.force is not None and not tail:
             forced = job.force(m)
+        # retrieve
         evidence = _retrieve(job, settings, m, len(read) - 1, here, forced, inside=bool(tail))
         # preview
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
@@ -99,21 +99,13 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         reused = len(strand.ids) if previews else 0
         counts = {"step": m + 1, "evidence": evidence, "decision": decision, "probe_tokens": probed, "reused_tokens": reused}
         yield StepEvent(row=seat.number, **counts)
-        stream = TextStream(model.text)
-        for token_id, logprob in zip(strand.ids, strand.logprobs, strict=True):
-            yield TokenEvent(row=seat.number, step=m + 1, token_id=token_id, text=stream.push(token_id), logprob=logprob)
+        again: Feed | None = None
         if strand.finish is None and reused:
-            here = yield [next_token(strand)]
+            again = next_token(strand)
         elif impulse is not None and not reused:
             row.length -= 1  # the last token of the prefix is read again, with the impulse
-            here = yield [Feed(row, read[-1:], impulse)]
-        while strand.finish is None:
-            yield Draws([strand], here.logits, sampling)
-            text = stream.push(strand.ids[-1])
-            yield TokenEvent(row=seat.number, step=m + 1, token_id=strand.ids[-1], text=text, logprob=strand.logprobs[-1])
-            if strand.finish is None:
-                here = yield [next_token(strand)]
-        text = model.text(strand.ids)
+            again = Feed(row, read[-1:], impulse)
+        text = yield from _step(seat, strand, m + 1, again, here, sampling)
         steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=tuple(strand.logprobs)))
         ids += strand.ids
         texts.append(text)
@@ -268,6 +260,26 @@ def _impulse(job: Job, evidence: StepEvidence, decision: Decision, forced: Force
         return None
     entry = next(entry for entry in evidence.retrieved if entry.entry_id == decision.chosen)
     return Impulse(entry.layer, decision.alpha * _action(job, entry.entry_id, seed))
+
+
+def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pass, sampling: Sampling) -> Steps[str]:
+    """Decode a step to its end, yielding each token, first those of a preview that was kept. Returns its text.
+
+    Args:
+        again: read before the first draw; without it, the first draw is from ``here``.
+    """
+    stream = TextStream(seat.model.text)
+    for token_id, logprob in zip(strand.ids, strand.logprobs, strict=True):
+        yield TokenEvent(row=seat.number, step=number, token_id=token_id, text=stream.push(token_id), logprob=logprob)
+    if again is not None:
+        here = yield [again]
+    while strand.finish is None:
+        yield Draws([strand], here.logits, sampling)
+        token_id, logprob = strand.ids[-1], strand.logprobs[-1]
+        yield TokenEvent(row=seat.number, step=number, token_id=token_id, text=stream.push(token_id), logprob=logprob)
+        if strand.finish is None:
+            here = yield [next_token(strand)]
+    return seat.model.text(strand.ids)
 
 
 def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, job: Job) -> Strand | None:

@@ -50,17 +50,18 @@ def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, 
             raise SteeringError(f"impulse of shape {list(impulse.vector.shape)} on a residual stream of width {d_model}")
         by_layer.setdefault(impulse.layer, []).append((at, impulse))
 
-    def add(at: list[int], vectors: Tensor, stream: Tensor) -> Tensor:
-        steered = stream.clone()
-        steered[0, at] += vectors.to(stream)
-        return steered
-
     hooks: _Hooks = {}
     for layer, planned in by_layer.items():
         vectors = torch.stack([impulse.vector for _, impulse in planned])
-        hooks[f"the impulse at blocks.{layer}.hook_out"] = backend.hook_point(layer), partial(add, [at for at, _ in planned], vectors)
+        hooks[f"the impulse at blocks.{layer}.hook_out"] = backend.hook_point(layer), partial(_add, [at for at, _ in planned], vectors)
     with _hooked(hooks):
         yield
+
+
+def _add(at: list[int], vectors: Float[Tensor, "n d_model"], stream: Float[Tensor, "1 pos d_model"]) -> Float[Tensor, "1 pos d_model"]:
+    steered = stream.clone()
+    steered[0, at] += vectors.to(stream)
+    return steered
 
 
 @contextmanager
@@ -84,16 +85,15 @@ def mixtures(backend: Backend, plan: list[tuple[int, Mixture]], *, tokens: int) 
             raise SteeringError(f"mixture at token {at} of a pass of {tokens}")
         if len(ids) != len(weights) or any(not weight >= 0 for weight in weights) or abs(sum(weights) - 1) > _WEIGHT_SLACK:
             raise SteeringError(f"a mixture of {len(ids)} tokens with weights {weights[:5]}: give each a weight, adding up to 1")
-    places = torch.tensor([at for at, _ in plan])
     mixed = torch.stack([_mix(backend.embed(ids), weights) for _, (ids, weights) in plan])
-
-    def replace(stream: Tensor) -> Tensor:
-        changed = stream.clone()
-        changed[0, places] = mixed.to(stream)
-        return changed
-
-    with _hooked({"the mixture at hook_embed": (backend.embed_point(), replace)}):
+    with _hooked({"the mixture at hook_embed": (backend.embed_point(), partial(_replace, [at for at, _ in plan], mixed))}):
         yield
+
+
+def _replace(at: list[int], mixed: Float[Tensor, "n d_model"], stream: Float[Tensor, "1 pos d_model"]) -> Float[Tensor, "1 pos d_model"]:
+    changed = stream.clone()
+    changed[0, at] = mixed.to(stream)
+    return changed
 
 
 def _mix(rows: Float[Tensor, "n d_model"], weights: list[float]) -> Float[Tensor, "d_model"]:
@@ -112,13 +112,14 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterat
         SteeringError: unknown layer before the pass; a hook that did not fire exactly once after it.
     """
     seen: dict[int, Tensor] = {}
-
-    def keep(layer: int, stream: Tensor) -> None:
-        seen[layer] = stream[0, at].detach()
-
-    hooks: _Hooks = {f"the capture at blocks.{layer}.hook_out": (backend.hook_point(layer), partial(keep, layer)) for layer in layers}
+    names = {layer: f"the capture at blocks.{layer}.hook_out" for layer in layers}
+    hooks: _Hooks = {name: (backend.hook_point(layer), partial(_keep, seen, layer, at)) for layer, name in names.items()}
     with _hooked(hooks if at else {}):
         yield seen
+
+
+def _keep(seen: dict[int, Tensor], layer: int, at: list[int], stream: Float[Tensor, "1 pos d_model"]) -> None:
+    seen[layer] = stream[0, at].detach()
 
 
 @contextmanager
@@ -135,19 +136,21 @@ def attention(backend: Any, held: Float[Tensor, "layers heads tokens columns"] |
         SteeringError: no such hook before the pass, another shape in it, a hook that did not fire exactly once after it.
     """
     seen: dict[int, Tensor] = {}
-
-    def keep(layer: int, pattern: Tensor) -> Tensor | None:
-        if held is None:
-            seen[layer] = pattern[0].detach().clone()
-            return None
-        if pattern.shape[1:] != held.shape[1:]:
-            raise SteeringError(f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}")
-        seen[layer] = held[layer]
-        return held[layer][None].to(pattern)
-
-    layers = range(backend.n_layers)
-    with _hooked({f"blocks.{layer}.attn.hook_pattern": (backend.pattern_point(layer), partial(keep, layer)) for layer in layers}):
+    hooks: _Hooks = {}
+    for layer in range(backend.n_layers):
+        hooks[f"blocks.{layer}.attn.hook_pattern"] = backend.pattern_point(layer), partial(_hold, seen, layer, held)
+    with _hooked(hooks):
         yield seen
+
+
+def _hold(seen: dict[int, Tensor], layer: int, held: Tensor | None, pattern: Tensor) -> Tensor | None:
+    if held is None:
+        seen[layer] = pattern[0].detach().clone()
+        return None
+    if pattern.shape[1:] != held.shape[1:]:
+        raise SteeringError(f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}")
+    seen[layer] = held[layer]
+    return held[layer][None].to(pattern)
 
 
 _Hooks = dict[str, tuple[Any, Callable[[Tensor], Tensor | None]]]
@@ -157,19 +160,11 @@ _Hooks = dict[str, tuple[Any, Callable[[Tensor], Tensor | None]]]
 @contextmanager
 def _hooked(hooks: _Hooks) -> Iterator[None]:
     fired = dict.fromkeys(hooks, 0)
-
-    def counted(name: str) -> Any:
-        def run(output: Tensor, hook: Any) -> Tensor | None:
-            fired[name] += 1
-            return hooks[name][1](output)
-
-        return run
-
     # only our own handles are removed: a user's hooks on the same points stay
     handles: list[tuple[Any, Any]] = []
     try:
-        for name, (point, _) in hooks.items():
-            handles.append((point, point.add_hook(counted(name))))
+        for name, (point, change) in hooks.items():
+            handles.append((point, point.add_hook(partial(_counted, fired, name, change))))
         yield
     finally:
         for point, handle in handles:
@@ -178,3 +173,8 @@ def _hooked(hooks: _Hooks) -> Iterator[None]:
     for name, count in fired.items():
         if count != 1:
             raise SteeringError(f"{name} fired {count} times in one pass instead of once")
+
+
+def _counted(fired: dict[str, int], name: str, change: Callable[[Tensor], Tensor | None], output: Tensor, hook: Any) -> Tensor | None:
+    fired[name] += 1
+    return change(output)

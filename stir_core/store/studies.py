@@ -5,6 +5,7 @@ copied before it is extended.
 """
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,8 +19,8 @@ SpecT = TypeVar("SpecT", EvaluationSpec, CausalSpec)
 ReportT = TypeVar("ReportT", EvaluationReport, CausalReport)
 
 
-class StudyFolder(Generic[SpecT, ReportT]):
-    """What evaluations and causal studies have in common: a spec, problems, a report, and a final name.
+class StudyFolder(ABC, Generic[SpecT, ReportT]):
+    """The folder of an evaluation or a causal study: a spec, problems, a report, and a final name.
 
     Args:
         place: path of the folder below the run's, e.g. ``"evaluation/arithmetic-eval"``.
@@ -73,13 +74,13 @@ class StudyFolder(Generic[SpecT, ReportT]):
         write_record(self.part / self._spec_file, spec)
         write_records(self.part / "problems.jsonl", problems)
 
+    @abstractmethod
     def check(self, known: SpecT, spec: SpecT) -> None:
         """Refuse to continue the study on disk (``known``) with the settings of ``spec``.
 
         Raises:
             StoreError: naming the setting and both values.
         """
-        raise NotImplementedError
 
     def spec(self) -> SpecT:
         """The settings of the study.

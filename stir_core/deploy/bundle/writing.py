@@ -138,9 +138,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Call
     folder = folder.absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # a folder of a new name beside it: one that is there already, whatever it is called, is somebody else's
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as made:
-            part = Path(made) / folder.name
+        # under a new name beside it: a folder that exists already, even one called `<name>.part`, may hold the user's files
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as work:
+            part = Path(work) / folder.name
             for name, data in files.items():
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 write_whole(part / name, data)
