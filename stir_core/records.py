@@ -16,7 +16,7 @@ Finish = Literal["stop", "length", "delimiter"]
 """Why decoding ended: an end-of-text token, the token budget, or the step delimiter."""
 
 Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_choice"]
-"""The method or an ablation of it; an answer with ``"no_memory"``, the paper's ablation, is a vanilla answer."""
+"""The method or an ablation of it; the paper's ablation ``"no_memory"`` decodes as vanilla does."""
 # The word "no_memory" stays, although it is called vanilla elsewhere: digests of settings contain it, and runs are found by their digests.
 
 
@@ -444,7 +444,8 @@ class Trace(Record):
 
     id: str
     """Problem id, or ``"prompt"`` for a free prompt."""
-    variant: Variant
+    variant: Variant | Literal["forced"]
+    """The gate's; without a library ``"no_memory"`` (vanilla), or ``"forced"`` if the impulses were prescribed, such as a fixed vector."""
     prompt_ids: tuple[int, ...]
     steps: tuple[StepTrace, ...]
     token_ids: tuple[int, ...]

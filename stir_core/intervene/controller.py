@@ -122,7 +122,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         read, m, tail = wanted, m + 1, []
     trace = Trace(
         id=job.id,
-        variant=gate.variant if job.memory is not None else "no_memory",
+        variant=gate.variant if job.memory is not None else "no_memory" if job.force is None else "forced",
         prompt_ids=tuple(job.prompt_ids),
         steps=tuple(steps),
         token_ids=tuple(ids),

@@ -227,8 +227,8 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
 
 
 def _dose_job(config: RunConfig, spot: Spot, forced: Forced, name: str) -> Job:
-    gate = with_changes(config.gate, variant="no_memory")
-    return Job(f"{spot.name} x {name}", list(spot.prompt_ids), gate, given=spot.given, force=lambda m: forced if m == spot.m else NULL)
+    prompt = list(spot.prompt_ids)
+    return Job(f"{spot.name} x {name}", prompt, config.gate, given=spot.given, force=lambda m: forced if m == spot.m else NULL)
 
 
 def _copies(row: CacheRow, n: int) -> list[CacheRow]:

@@ -96,6 +96,7 @@ def test_a_forced_vector_changes_what_follows_and_a_zero_one_does_not(tiny):
 
     assert forced(spike, 1.0).token_ids != vanilla.token_ids
     assert forced(spike, 1.0).steps[0].decision.chosen == "mine"  # control point 0 may be forced
+    assert (forced(spike, 1.0).variant, vanilla.variant) == ("forced", "no_memory")
     assert forced(torch.zeros(D), 1.0).token_ids == vanilla.token_ids
     assert forced(spike, 0.0).steps[0].decision.chosen is None
 
