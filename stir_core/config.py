@@ -25,8 +25,8 @@ def _modules(folder: str) -> list[str]:
 
 
 SELECTORS: dict[str, Callable[..., Any] | None] = dict.fromkeys(("dpp", "top", "random", *_modules("basis/selectors")))
-"""The selectors that a config may name. ``basis.selection`` adds their functions; a file in ``basis/selectors`` or ``register_selector``
-adds another."""
+"""The selectors that a config may name. ``basis.selection`` adds their functions; a file in ``basis/selectors`` or
+``basis.selection.register_selector`` adds another."""
 
 LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""

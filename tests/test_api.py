@@ -181,7 +181,7 @@ def _function(value: Any) -> Any:
 
 def test_targets_list_what_they_keep_and_refuse_libraries(tmp_path) -> None:
     targets = {target.name: target for target in stir.export_targets("demo")}
-    assert list(targets) == ["bundle", "published", "easysteer", "gguf"]
+    assert list(targets)[:2] == ["bundle", "published"] and {"easysteer", "gguf"} <= set(targets)
     assert all(target.kept and target.lost for target in targets.values())
     for name, target in targets.items():
         if target.refusal is None:

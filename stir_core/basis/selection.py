@@ -189,7 +189,7 @@ SELECTORS.update(_OWN)
 
 
 def register_selector(name: str, selector: Selector) -> None:
-    """Add a selector that configs can name, for the lifetime of the process; it replaces one registered before under its name.
+    """Add a selector in this process; one of the same name that was registered before is replaced. Configs can then name it.
 
     Raises:
         ConfigError: one of the built-in selectors has that name.

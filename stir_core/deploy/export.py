@@ -44,16 +44,25 @@ _BUNDLE = Recipe(
     ),
     lost=("the run's problems, rollouts and states (a bundle cannot become a run again)",),
 )
-_MODULES: dict[str, Recipe] = {name: import_module(f"{targets.__name__}.{name}").RECIPE for name in target_names()[1:]}
-TARGETS = {
-    name: recipe
-    for most in get_args(Recipe.__annotations__["holds"])
-    for name, recipe in ({"bundle": _BUNDLE} | _MODULES).items()
-    if recipe.holds == most
+_OWN: dict[str, Recipe] = {"bundle": _BUNDLE} | {name: import_module(f"{targets.__name__}.{name}").RECIPE for name in target_names()[1:]}
+TARGETS: dict[str, Recipe] = {
+    name: recipe for most in get_args(Recipe.__annotations__["holds"]) for name, recipe in _OWN.items() if recipe.holds == most
 }
-"""All export targets, from the one that keeps most to the one that keeps least. A recipe that is added here is a target like any other."""
+"""All export targets by name, from the one that keeps most to the one that keeps least; a file in ``deploy/targets`` or
+:func:`register_target` adds another."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+
+
+def register_target(name: str, recipe: Recipe) -> None:
+    """Add an export target in this process; one of the same name that was registered before is replaced.
+
+    Raises:
+        DeployError: one of the built-in targets has that name.
+    """
+    if name in _OWN:
+        raise DeployError(f"{name} is one of the built-in targets ({', '.join(_OWN)}): choose another name")
+    TARGETS[name] = recipe
 
 
 class ExportTarget(Record):

@@ -52,7 +52,7 @@ DECLARED: dict[str, Stage] = {}
 
 
 def register_stage(stage: Stage) -> None:
-    """Add a stage after the others, for as long as the process lasts; one of the same name is replaced."""
+    """Add a stage after the others in this process; one of the same name is replaced."""
     DECLARED[stage.name] = stage
     if stage.name not in STAGES:
         STAGES.append(stage.name)

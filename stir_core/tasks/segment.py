@@ -29,7 +29,7 @@ _SLACK_TOKENS = 8
 
 
 def register_segmenter(name: str, ends: Ends) -> str:
-    """Register a function that says where steps end, in this process; one of the same name is replaced.
+    """Add a function that says where steps end, in this process; one of the same name that was registered before is replaced.
 
     Args:
         name: lower-case letters, digits, dashes and underscores.

@@ -18,11 +18,12 @@ import stir_core as stir
 from stir_core.basis import selection
 from stir_core.cli import main
 from stir_core.config import STAGES, DecodeConfig, GateConfig, config_from, with_changes
-from stir_core.deploy.export import TARGETS
-from stir_core.errors import DataError, DeployError
+from stir_core.deploy.export import TARGETS, register_target
+from stir_core.errors import ConfigError, DataError, DeployError
 from stir_core.evaluate.decoders.base import Bench, Question
-from stir_core.evaluate.decoders.registry import DECODERS, method
+from stir_core.evaluate.decoders.registry import DECODERS, method, register_decoder
 from stir_core.intervene.jobs import Settings
+from stir_core.intervene.memory import Memory
 from stir_core.records import Progress
 from stir_core.stages.pipeline import run_stages
 from stir_core.stages.stage import DECLARED, Stage, register_stage, stage_digest
@@ -30,7 +31,8 @@ from stir_core.store.runs import DEMO
 from stir_core.tasks import ROLES, Grader
 from stir_core.tasks.catalogue import SOURCES, TASKS
 from stir_core.tasks.segment import boundaries
-from tests.intervene.test_controller import make_memory
+from tests.builders import make_entry
+from tests.intervene.test_controller import LAYER, D, make_memory
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
 
@@ -107,15 +109,21 @@ def test_a_token_wise_decoder_answers_like_vanilla_up_to_its_last_step(tiny) -> 
 def test_a_step_wise_method_injects_at_the_control_points_that_it_names(tiny) -> None:
     done("decoder")
     problem = stir.Problem(id="a", task="t", split="s", question="?", answer="1", kind="number")
-    bench = Bench(tiny, Settings(DecodeConfig(max_new_tokens=40), 4, "e"), GateConfig(), lambda name: make_memory())
+    memory, deeper = make_memory(), make_entry("n", 1, LAYER + 1, 1.0, "null")
+    keys = np.vstack([memory.raw_keys, np.ones(D)])
+    actions = np.vstack([*(memory.action(entry.id) for entry in memory.entries), np.zeros(D)])
+    library = Memory((*memory.entries, deeper), keys, actions)  # its deepest layer has null entries only
+    bench = Bench(tiny, Settings(DecodeConfig(max_new_tokens=40), 4, "e"), GateConfig(), lambda name: library)
     (answer,) = method("alternate:strength=0.5").answer(bench, [Question(problem, [5, 9, 40, 7, 100])])
     assert answer.trace is not None
     injected = {step.evidence.m: step.decision.chosen for step in answer.trace.steps}
     assert len(injected) >= 3 and all((chosen == "mean") == bool(m % 2) for m, chosen in injected.items())
+    with pytest.raises(ConfigError, match="stir is one of the built-in decoders"):
+        register_decoder(replace(DECODERS["alternate"], name="stir"))
 
 
 def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
-    with pytest.raises(stir.StirError, match="take one of dpp, top, random"):
+    with pytest.raises(stir.StirError, match="take one of " + ", ".join(selection.SELECTORS)):
         config_from({"basis": {"selector": "farthest"}})
     done("selector")
     assert config_from({"basis": {"selector": "farthest"}}).basis.selector == "farthest"
@@ -139,7 +147,7 @@ def test_a_stage_is_made_after_those_that_it_reads(tiny, tmp_path: Path, capsys:
     make = done("stage")["make_strengths"]
     reports: list[Progress] = []
     run_stages(run.config, run.path, until="strengths", model=model, report=reports.append)
-    assert run.stages() == ("rollouts", "states", "actions", "basis", "steered", "strengths")
+    assert run.stages() == tuple(STAGES) and STAGES[-1] == "strengths"
     assert [(each.stage, each.done) for each in reports] == [("strengths", run.manifest("strengths").counts["actions"])]
     assert list(run.manifest("strengths").inputs) == ["rollouts", "states", "actions"]
     norms = {entry.id: (entry.action_norm, entry.key_norm) for entry in run.entries() if entry.kind == "corrective"}
@@ -158,9 +166,13 @@ def test_a_stage_is_made_after_those_that_it_reads(tiny, tmp_path: Path, capsys:
 
 
 def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
-    with pytest.raises(DeployError, match="take one of bundle, published, easysteer, gguf"):
+    with pytest.raises(DeployError, match="take one of " + ", ".join(TARGETS)):
         stir.export_library("demo", tmp_path / "it", to="csv")
+    own = dict(TARGETS)
     done("export-target")
+    with pytest.raises(DeployError, match="gguf is one of the built-in targets"):
+        register_target("gguf", TARGETS["csv"])
+    assert list(TARGETS) == [*own, "csv"] and TARGETS["gguf"] is own["gguf"]
     out = stir.export_library("demo", tmp_path / "it", to="csv")
     assert stir.export_library("demo", tmp_path / "it", to="csv") == out  # an older export is replaced
     with (out / "actions.csv").open() as file:
@@ -198,7 +210,7 @@ assert main(["methods"]) == main(["status", "demo"]) == 0
 import stir_core as stir
 print("picked", [pick.forced for pick in stir.select_basis(stir.open_run("demo"), selector="farthest", budget=3).picks])
 from stir_core.deploy.export import TARGETS
-assert list(TARGETS)[-3:] == ["csv", "easysteer", "gguf"]
+assert list(TARGETS).index("published") < list(TARGETS).index("csv"), "the one that keeps more comes first"
 from stir_core.stages.stage import stage_digest
 assert stage_digest(stir.RunConfig(), "strengths") == stage_digest(stir.RunConfig(), "actions")
 """

@@ -23,7 +23,9 @@ def _defined() -> dict[str, Decoder]:
     return dict(sorted(decoders.items(), key=lambda item: (item[0] != "vanilla", item[0])))
 
 
-DECODERS: dict[str, Decoder] = _defined()
+_OWN: dict[str, Decoder] = _defined()
+DECODERS: dict[str, Decoder] = dict(_OWN)
+"""All decoders by name; a file of this folder or :func:`register_decoder` adds another."""
 ABLATIONS: dict[str, str] = {
     "stir": "stir",
     "no memory": "stir:variant=no_memory",
@@ -36,6 +38,17 @@ ABLATIONS: dict[str, str] = {
     "zero vectors": "stir:library=zero",
 }
 """STIR and its ablations, as methods."""
+
+
+def register_decoder(decoder: Decoder) -> None:
+    """Add a decoder in this process; one of the same name that was registered before is replaced.
+
+    Raises:
+        ConfigError: one of the built-in decoders has that name.
+    """
+    if decoder.name in _OWN:
+        raise ConfigError(f"{decoder.name} is one of the built-in decoders ({', '.join(_OWN)}): choose another name")
+    DECODERS[decoder.name] = decoder
 
 
 @dataclass(frozen=True)

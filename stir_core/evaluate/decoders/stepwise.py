@@ -79,7 +79,7 @@ def _where_steerable(bench: Bench, force: Force) -> Force:
 
 
 def mean_action(memory: Memory, layer: int) -> Float[Tensor, "d_model"]:
-    """Mean of a layer's corrective actions, ``[d_model]``; the layer has one at least (:func:`library_of` refuses others)."""
+    """Mean of a layer's corrective actions, ``[d_model]``; the layer must have one."""
     return torch.stack([memory.action(e.id) for e in memory.entries if e.kind == "corrective" and e.layer == layer]).mean(0)
 
 
