@@ -1,4 +1,4 @@
-"""The step loop of Stage III: at each control point retrieve, preview, decide, commit one impulse, and read the step clean.
+"""The step loop of Stage III: at each control point retrieve, preview, decide, commit one impulse, and read the step again unsteered.
 
 :func:`answer` is the algorithm, one answer from its prompt to its trace, in the paper's order and terms. Many answers go through it side by
 side (a single prompt is a batch of one): one may preview while another commits and a third reads, all in the same pass
@@ -7,10 +7,10 @@ side (a single prompt is a batch of one): one may preview while another commits 
 Invariants at every control point (the tests compare with one full prefill for each token):
 
 - ``row`` holds keys and values of ``read``: the prompt and all committed tokens. Under ``ephemeral`` they are those of the unsteered model
-  reading the text: a step is decoded with its impulse and then read again without it (*read clean*), which also gives the state and
+  reading the text: a step is decoded with its impulse and then read again without it (*unsteered*), which also gives the state and
   the logits at the next control point. Under ``persistent`` the steered keys and values of a step stay.
 - An impulse is added at the last token of the prefix, by reading that token again. Only its column of keys and values changes, in the
-  layers above the impulse; ``ephemeral`` saves the clean column and restores it after the step.
+  layers above the impulse; ``ephemeral`` saves the unsteered column and restores it after the step.
 - A preview is a branch that reads the row up to that last token in place, so a fork copies nothing. Under greedy decoding a preview
   that is committed unchanged (null, or any with ``preview_scale = "committed"``) is appended to the row and continued: nothing is
   decoded twice. A sampled step draws from its own stream, so that choosing a preview does not bias it.
@@ -84,7 +84,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         # commit
         impulse = _impulse(job, evidence, decision, forced, settings.seed)
         ephemeral = impulse is not None and gate.persistence == "ephemeral"
-        clean = seat.batch.store.column(row, row.length - 1) if ephemeral else None
+        unsteered = seat.batch.store.column(row, row.length - 1) if ephemeral else None
         budget = decoding.max_new_tokens - len(ids)
         strand = _preview_to_keep(candidates, previews, decision, job) if sampling.temperature == 0 else None
         if strand is not None:
@@ -111,9 +111,9 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         texts.append(text)
         if strand.finish != "delimiter" or len(ids) >= decoding.max_new_tokens:
             break
-        # read clean
-        if clean is not None:
-            seat.batch.store.put(row, len(read) - 1, clean)
+        # read again unsteered
+        if unsteered is not None:
+            seat.batch.store.put(row, len(read) - 1, unsteered)
         else:
             read = read + strand.ids[:-1]  # nothing to undo, under null or ``persistent``: only the step's last token is not read yet
         wanted = _prefix(model, job, ids, texts, settings)

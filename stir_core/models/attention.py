@@ -6,13 +6,13 @@ with a :class:`Packed` in place of keys and values: queries ``[1, heads, tokens,
 ``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``.
 
 The kernels of transformers do not serve here: they need a padded batch in which every row has the same number of new tokens, while a pass
-here may hold a prompt of 200 tokens, a clean pass over 30, single next tokens, and previews that share a trunk. Packed order puts tokens of
+here may hold a prompt of 200 tokens, an unsteered pass over 30, single next tokens, and previews that share a trunk. Packed order puts tokens of
 a kind side by side, so that each kind takes few calls:
 
 - *single* next tokens of neighbouring slots: one fused call on views of the buffer (``_Stretch``);
 - *branches* of one trunk, one token each: the trunk's keys meet the queries of all branches in one product, each branch's own few columns
   are added, and one softmax runs over both (``_Forks``);
-- *segments* of several tokens (prompts, clean passes): one causal call each (``_Segment``).
+- *segments* of several tokens (prompts, unsteered passes): one causal call each (``_Segment``).
 
 Invariants: new keys and values are written, at the columns after a row's length, before anything is read; a row's length grows only when
 the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row unchanged; masks and buffer indices are made once a

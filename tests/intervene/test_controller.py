@@ -191,7 +191,7 @@ def test_accounting(tiny):
 
 
 def fed(step, last: bool) -> int:
-    """Token positions that a step runs: previews, the step itself, and the clean pass over it or its last token."""
+    """Token positions that a step runs: previews, the step itself, and the unsteered pass over it or its last token."""
     n, null = len(step.token_ids), max(0, len(step.evidence.null_preview_ids) - 1)  # null has its first logits already
     previews = step.probe_tokens - len(step.evidence.null_preview_ids) + null
     if step.decision.chosen is None:
