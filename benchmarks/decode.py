@@ -91,7 +91,7 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
         "dtype": dtype,
         "machine": machine(),
         "figures": figures,
-        "cost_model": {"tokens a second by batch": rate},
+        "cost_model": {"tokens per second by batch": rate},
         "equal": same or dtype != "float32",
     }
 

@@ -2,7 +2,7 @@
 
 Decodes validation problems (neither mined nor used for evaluation) vanilla and at each strength, side by side in one batch, and reports
 accuracy with a Wilson interval, length, two degeneration measures, and the text's likelihood under the unsteered model. The rule for a
-demo: the largest strength whose text is at most ``--slack`` nats a token less likely under the unsteered model than its own, with
+demo: the largest strength whose text is at most ``--slack`` nats per token less likely under the unsteered model than its own, with
 repetition and compression within 0.03 of vanilla's. Accuracy is reported, not optimised, since a few dozen problems cannot resolve it.
 """
 
@@ -29,7 +29,7 @@ STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 def measure(run: Run, strengths: tuple[float, ...], n: int, batch: int) -> tuple[dict[str, list[Trace]], dict[str, float]]:
-    """Graded traces by arm, ``"vanilla"`` first, and the mean log-probability a token of each arm's texts under the unsteered model."""
+    """Graded traces by arm, ``"vanilla"`` first, and the mean log-probability per token of each arm's texts under the unsteered model."""
     config = run.config
     model = load_model(config.model.name, dtype=config.model.dtype, device=config.model.device)
     session = open_session(run, model)
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4, help="problems side by side (each takes 1 + strengths rows)")
-    parser.add_argument("--slack", type=float, default=0.1, help="nats a token")
+    parser.add_argument("--slack", type=float, default=0.1, help="nats per token")
     parser.add_argument("--out", type=Path, help="also write the report here")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)

@@ -171,5 +171,5 @@ print(f"smallest p that their rollouts could give: median {tested['permutation_f
 # Read the figure row by row. Cosines with the length direction lie around 0; a few actions largely encode "be shorter" (or longer). Matching lengths changes most actions little.
 # Shuffled labels give anything between the reverse and the action itself (a cosine of 1 or -1 means that the shuffle drew the true labels, or exactly swapped ones, which is likely with so few rollouts).
 #
-# The permutation test has little power: with eight rollouts a problem its smallest possible p is often above 0.05, and by *norm alone* hardly any action differs from a random labelling of the same
+# The permutation test has little power: with eight rollouts per problem its smallest possible p is often above 0.05, and by *norm alone* hardly any action differs from a random labelling of the same
 # rollouts. This does not mean that actions have no effect. That is a causal question, for notebook 04. Notebook 02 shows which actions go into the library.

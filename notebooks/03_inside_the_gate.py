@@ -97,7 +97,7 @@ nearest[["entry", "kind", "problem_id", "cosine", "quality", "value"]].round(4)
 
 # %%
 def preview(ids: tuple[int, ...], vector: np.ndarray | None = None) -> tuple[float, list[int]]:
-    """Mean log-probability (nats a token) of ids after the prefix, and the ids that greedy decoding would choose."""
+    """Mean log-probability (nats per token) of ids after the prefix, and the ids that greedy decoding would choose."""
 
     def add(stream: torch.Tensor, hook) -> torch.Tensor:  # the impulse, only at the first token of this pass
         if vector is not None:

@@ -11,7 +11,7 @@ from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
     "Actions",
-    "One row a latent action: mean state of right answers minus that of wrong ones, at one control point and layer.",
+    "One row per latent action: mean state of right answers minus that of wrong ones, at one control point and layer.",
 ):
     facts = need_run("rollouts", "actions")
     need_entries(facts)

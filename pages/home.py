@@ -3,7 +3,7 @@
 from workbench.home import view as views
 from workbench.shared.view_page import need_run, page
 
-with page("Runs", "One row a run. Accuracy is on held-out problems, the same ones for both arms; empty: not measured."):
+with page("Runs", "One row per run. Accuracy is on held-out problems, the same ones for both arms; empty: not measured."):
     views.runs()
     facts = need_run()
     views.held_out_line(facts)

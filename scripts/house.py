@@ -46,7 +46,7 @@ ROOMS = {
 """The purpose of each room."""
 
 BESIDE = {
-    "view": "draws a page, one a room; knows streamlit",
+    "view": "draws a page, one per room; knows streamlit",
     "charts": "data -> figure; no streamlit, no torch",
     "data": "read models; no streamlit, no torch",
     "shared": "what several pages share",

@@ -53,7 +53,7 @@ class ModelConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the model; auto takes a CUDA device when there is one."""
     backend: Literal["hooked", "bridge"] = "hooked"
-    """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence a pass, the reference)."""
+    """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass, the reference)."""
 
 
 class TaskConfig(Section):

@@ -60,8 +60,12 @@ class Estimate(Record):
     high: float
 
     def __format__(self, form: str) -> str:
-        """``"0.50 [0.25, 0.75]"`` for ``.2f``, ``"50.0 % [25.0, 75.0]"`` for ``.1%``."""
-        times, unit, form = (100, " %", f"{form[:-1]}f") if form.endswith("%") else (1, "", form)
+        """``"0.50 [0.25, 0.75]"`` for ``.2f``, ``"50.0 % [25.0, 75.0]"`` for ``.1%``.
+
+        A signed percentage is a difference of percentages: ``"+5.0 points [-2.5, +12.5]"`` for ``+.1%``.
+        """
+        times, unit = (1, "") if not form.endswith("%") else (100, " points" if form.startswith("+") else " %")
+        form = form.replace("%", "f")
         return f"{times * self.value:{form}}{unit} [{times * self.low:{form}}, {times * self.high:{form}}]"
 
 
@@ -241,7 +245,7 @@ class CausalPoint(Record):
     margin: float
     """Score minus null's score."""
     value: float
-    """Retrieval value ``A``, preview gain (nats a token) and cosine: see ``records.Scored`` and ``records.Retrieved``."""
+    """Retrieval value ``A``, preview gain (nats per token) and cosine: see ``records.Scored`` and ``records.Retrieved``."""
     gain: float | None
     sim: float
     advantage: float
@@ -323,7 +327,7 @@ class MethodReport(Record):
     unfinished: int
     """Answers that stated no final answer."""
     committed: float
-    """Mean tokens an answer; likewise below."""
+    """Mean tokens per answer; likewise below."""
     probe: float
     reused: float = 0.0
     """Included in both of the above, decoded once."""
@@ -337,7 +341,7 @@ class MethodReport(Record):
     zlib_ratio: float
     """Mean compressed size over plain size: low is repetitive."""
     commits: float | None = None
-    """Mean impulses an answer; ``None`` for methods without impulses."""
+    """Mean impulses per answer; ``None`` for methods without impulses."""
     versus: Comparison | None = None
 
     @property

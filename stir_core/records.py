@@ -386,7 +386,7 @@ class Scored(Record):
     value: float
     """``A = sim * quality``."""
     gain: float | None
-    """``P_i - P_null`` in nats a token; ``None`` when not measured."""
+    """``P_i - P_null`` in nats per token; ``None`` when not measured."""
     score: float | None
     """``None`` when the candidate could not be scored (its preview was not measured)."""
 

@@ -83,7 +83,7 @@ class Dose(Record):
     """Greedy continuation under the run's own persistence."""
     text: str
     unsteered_logprob: float | None
-    """Mean log-probability of that continuation under the unsteered model, in nats a token."""
+    """Mean log-probability of that continuation under the unsteered model, in nats per token."""
 
 
 class ImpulseResponse(Record):

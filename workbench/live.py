@@ -45,7 +45,7 @@ class Steering(Protocol):
     def branch(
         self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
     ) -> Generator[Event, None, None]:
-        """Take an answer that was recorded with these settings up again, a branch for each change, side by side: a row a change."""
+        """Take an answer that was recorded with these settings up again, a branch for each change, side by side: one row per change."""
         ...
 
     def respond(self, entry: Entry, action: Float[np.ndarray, "d_model"], spot: Spot, alpha: float) -> ImpulseResponse:

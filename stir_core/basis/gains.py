@@ -48,7 +48,7 @@ def gain_parts(
         SelectionError: the three do not fit together.
     """
     if not len(keys) == len(quality) == len(forced):
-        raise SelectionError(f"{len(keys)} keys, {len(quality)} qualities and {len(forced)} marks: give one of each a pick")
+        raise SelectionError(f"{len(keys)} keys, {len(quality)} qualities and {len(forced)} marks: give one of each per pick")
     logs = np.full(len(keys), np.log(1.0 + epsilon))
     counted = [i for i, mark in enumerate(forced) if conditioned or not mark]
     if counted:

@@ -71,7 +71,7 @@ def greedy_map(
     n = len(units)
     quality = np.asarray(quality, dtype=np.float64)
     if quality.shape != (n,):
-        raise SelectionError(f"quality has shape {list(quality.shape)} for {n} keys: give one number a key")
+        raise SelectionError(f"quality has shape {list(quality.shape)} for {n} keys: give one number per key")
     if not np.isfinite(quality).all():
         raise SelectionError(f"quality {quality[~np.isfinite(quality)][0]} is not a finite number")
     if budget < 1:
@@ -80,7 +80,7 @@ def greedy_map(
     reward = np.log1p(np.maximum(quality, 0.0))
     open_reward = reward.copy()  # minus infinity where picked
     schur = np.full(n, 1.0 + epsilon)
-    factor = np.empty((min(budget, n), n))  # one row a pick: written and read whole, and never an n x n kernel
+    factor = np.empty((min(budget, n), n))  # one row per pick: written and read whole, and never an n x n kernel
     picks: list[Picked] = []
     depth = 0
 

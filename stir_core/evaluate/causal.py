@@ -172,7 +172,7 @@ def study(
     settings = Settings.of(config, decode, spec.rows)._replace(seed=spec.seed)
     known = folder.rolls()
     tokens, done = sum(roll.decoded for roll in known), 0
-    size = max(1, 4 * spec.rows // (6 * FIRST_ROUND))  # with about six arms a state, a first round fills the batch four times
+    size = max(1, 4 * spec.rows // (6 * FIRST_ROUND))  # with about six arms per state, a first round fills the batch four times
     ended = False
     report(Progress("states", 0, len(states), "states", tokens))
     try:

@@ -16,13 +16,13 @@ def causal_markdown(report: CausalReport) -> str:
         "",
         f"Run `{spec.run}` (basis {spec.basis}), {spec.model.name} in {spec.model.dtype}. {report.states} of {report.planned} states from "
         f"{spec.n} problems, {report.rolls} continuations ({report.tokens} tokens) at temperature {spec.temperature:g}, "
-        f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens an answer; {spec.rolls} an arm{halving}.",
+        f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens per answer; {spec.rolls} per arm{halving}.",
     ]
     if spec.command:
         lines += ["", f"    {spec.command}"]
     arms = ("arm", "against", "advantage [95 %]", "won / lost", "p", "tokens [95 %]", "states", "pairs")
     lines += ["", tabulate(map(_arm, report.effects), arms, "github", disable_numparse=True)]
-    lines += ["", "Does the gate know anything? What it sees of a candidate, against the candidate's measured advantage:", ""]
+    lines += ["", "Does the gate's evidence predict the effect? Each of its figures against the candidate's measured advantage:", ""]
     heads = ("predictor", "rank correlation [95 %]", "ROC area", "helps / harms", "points")
     lines.append(tabulate(map(_predictor, report.predictors), heads, "github", disable_numparse=True))
     verdicts = [action.verdict for action in report.actions]

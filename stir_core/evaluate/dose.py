@@ -11,7 +11,7 @@ from stir_core.responses import Dose
 REPEATS = 0.5
 """A continuation repeats itself when at least this share of its token 3-grams occurred in it before."""
 FAR = 3.0
-"""It is far from the model's language when the unsteered model finds it this many nats a token less likely than its own continuation."""
+"""It is far from the model's language when the unsteered model finds it this many nats per token less likely than its own continuation."""
 
 
 class Meters(NamedTuple):
@@ -20,7 +20,7 @@ class Meters(NamedTuple):
     rep3: float
     zlib: float
     gap: float | None
-    """Nats a token by which the unsteered model finds it less likely than its own continuation; ``None``: not measured."""
+    """Nats per token by which the unsteered model finds it less likely than its own continuation; ``None``: not measured."""
     why: str | None
     """Why it counts as degenerate; ``None``: it does not."""
 
@@ -34,7 +34,7 @@ def meters(dose: Dose, unsteered: Dose) -> Meters:
     if rep3 >= REPEATS and rep3 > base:
         why = f"{rep3:.0%} of its token 3-grams are repeated"
     elif gap is not None and gap >= FAR:
-        why = f"{gap:.1f} nats a token less likely than the unsteered continuation"
+        why = f"{gap:.1f} nats per token less likely than the unsteered continuation"
     return Meters(rep3, compressed(dose.text), gap, why)
 
 

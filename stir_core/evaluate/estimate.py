@@ -168,7 +168,7 @@ def _steered_rows(config: RunConfig) -> list[Quantity]:
             name="held-out tokens", unit="tokens", bound=2 * n * budget, note=f"{n} problems, vanilla and steered, at most {budget} each"
         ),
         Quantity(
-            name="probe tokens", unit="tokens", bound=probes, note=f"{gate.candidates} candidates and null at most {steps} times an answer"
+            name="probe tokens", unit="tokens", bound=probes, note=f"{gate.candidates} candidates and null at most {steps} times per answer"
         ),
     ]
 

@@ -104,7 +104,7 @@ def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int 
 
     Returns:
         One :class:`Again` for each step; if the recording does not answer, its ``decision`` is ``None`` and ``missing`` says why.
-        ``alpha`` is a multiple of the raw action vector, scores have no unit, gains are in nats a token.
+        ``alpha`` is a multiple of the raw action vector, scores have no unit, gains are in nats per token.
 
     Raises nothing of its own: ``missing`` names what the recording does not hold.
     """

@@ -6,8 +6,8 @@ with a :class:`Packed` in place of keys and values: queries ``[1, heads, tokens,
 ``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``.
 
 The kernels of transformers do not serve here: they need a padded batch in which every row has the same number of new tokens, while a pass
-here may hold a prompt of 200 tokens, an unsteered pass over 30, single next tokens, and previews that share a trunk. Packed order puts tokens of
-a kind side by side, so that each kind takes few calls:
+here may hold a prompt of 200 tokens, an unsteered pass over 30, single next tokens, and previews that share a trunk. Packed order puts
+tokens of a kind side by side, so that each kind takes few calls:
 
 - *single* next tokens of neighbouring slots: one fused call on views of the buffer (``_Stretch``);
 - *branches* of one trunk, one token each: the trunk's keys meet the queries of all branches in one product, each branch's own few columns
@@ -15,8 +15,8 @@ a kind side by side, so that each kind takes few calls:
 - *segments* of several tokens (prompts, unsteered passes): one causal call each (``_Segment``).
 
 Invariants: new keys and values are written, at the columns after a row's length, before anything is read; a row's length grows only when
-the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row unchanged; masks and buffer indices are made once a
-pass, for all layers. A token's attention output depends on its neighbours only through the rounding of the chosen kernel.
+the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row unchanged; masks and buffer indices are made once
+per pass, for all layers. A token's attention output depends on its neighbours only through the rounding of the chosen kernel.
 
 Only whole segments use einops for changes of shape. Single tokens and branches are attended to in every layer of every decoding step, where
 a call of einops (ten microseconds and more) costs ten times a plain view.
@@ -72,7 +72,7 @@ class Packed:
     """One pass over packed tokens, passed to the model in place of a Hugging Face cache: stores new keys and values, and attends.
 
     Args:
-        pieces: the new tokens; at most one piece a row, branches one token at a time.
+        pieces: the new tokens; at most one piece per row, branches one token at a time.
         eager: compute attention as Hugging Face's eager kernel does, bit for bit, rather than with fused kernels.
     """
 
@@ -197,7 +197,7 @@ class Packed:
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
         name = (at, window)
-        if name not in self._masks:  # once a pass, not once a layer
+        if name not in self._masks:  # once per pass, not once per layer
             self._masks[name] = self._fork_mask(rows, first, reach, longest, window, packed.device)
         if (mask := self._masks[name]) is not None:
             scores = scores.masked_fill(~mask, -torch.inf)

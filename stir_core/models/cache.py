@@ -1,6 +1,6 @@
 """Keys and values of many sequences, each of its own length, written in place and read as views.
 
-A :class:`Store` holds two buffers a layer, keys and values, each ``[slots, kv_heads, columns, d_head]``. A :class:`CacheRow` is one
+A :class:`Store` holds two buffers per layer, keys and values, each ``[slots, kv_heads, columns, d_head]``. A :class:`CacheRow` is one
 sequence in a slot, its tokens side by side from column 0, so nothing is padded or shifted. A *branch* is a row of another store that reads
 the first ``trunk_length`` tokens of its trunk in place and keeps its own from column 0: forking copies nothing.
 
@@ -21,7 +21,7 @@ GRAIN = 64
 """Columns are reserved in multiples of this."""
 
 Column = list[tuple[Tensor, Tensor]]
-"""Keys and values of one token, one pair a layer: ``[kv_heads, d_head]`` each."""
+"""Keys and values of one token, one pair per layer: ``[kv_heads, d_head]`` each."""
 
 
 class CacheRow:
@@ -40,7 +40,7 @@ class CacheRow:
 
 
 class Store:
-    """Buffers ``[slots, kv_heads, columns, d_head]`` for keys and values, one pair a layer, which grow on demand."""
+    """Buffers ``[slots, kv_heads, columns, d_head]`` for keys and values, one pair per layer, which grow on demand."""
 
     def __init__(self, n_layers: int, *, columns: int = GRAIN):
         self.n_layers = n_layers

@@ -115,7 +115,7 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
 
 
 def nucleus(logits: Float[Tensor, "rows d_vocab"], uniforms: list[float], sampling: Sampling) -> Int[Tensor, "rows"]:
-    """Inverse-CDF draws from the smallest set of likeliest tokens whose mass reaches ``top_p``, one uniform number a row."""
+    """Inverse-CDF draws from the smallest set of likeliest tokens whose mass reaches ``top_p``, one uniform number per row."""
     scaled = logits / sampling.temperature
     total = scaled.logsumexp(dim=-1, keepdim=True).double()
     top, order = scaled.topk(min(LIKELIEST, scaled.shape[1]), dim=-1)

@@ -39,7 +39,7 @@ class HookedDecoder(Lean, HookedRootModule):
 
 
 class BridgeBackend:
-    """The raw bridge, one sequence a pass, attention as Hugging Face's eager kernel computes it: slow, and the reference."""
+    """The raw bridge, one sequence per pass, attention as Hugging Face's eager kernel computes it: slow, and the reference."""
 
     name = "bridge"
     packs = False

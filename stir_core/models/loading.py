@@ -52,7 +52,7 @@ class LoadedModel:
     """Held during a pass, since its hooks are global state of the module tree."""
 
     def new_store(self, *, columns: int = GRAIN) -> Store:
-        """An empty store for keys and values, with room for ``columns`` tokens a sequence before it has to grow."""
+        """An empty store for keys and values, with room for ``columns`` tokens per sequence before it has to grow."""
         return Store(self.n_layers, columns=columns)
 
     @property

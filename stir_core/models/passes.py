@@ -49,7 +49,7 @@ def forward(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...] = ())
     """Run new tokens after those that their rows hold; the rows then hold them too.
 
     Args:
-        feeds: at most one a row; a branch takes one token at a time.
+        feeds: at most one per row; a branch takes one token at a time.
         layers: blocks whose outputs are captured.
     """
     with model.lock:

@@ -4,7 +4,7 @@
     evaluation/<label>/                 when every method has answered every problem
         evaluation.json                 the settings (``EvaluationSpec``)
         problems.jsonl                  in order
-        answers/<method>.jsonl          one line an answer
+        answers/<method>.jsonl          one line per answer
         report.json  report.md
 
 An evaluation can be continued with more methods, problems or seeds; answers that are whole are not computed again.

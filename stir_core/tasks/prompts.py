@@ -52,7 +52,7 @@ def check_template(name: str) -> None:
 
 
 def render(problem: Problem, template: str = "auto") -> str:
-    """The user message for a problem: its question, with lettered options one a line, in a template.
+    """The user message for a problem: its question, with lettered options one per line, in a template.
 
     Raises:
         DataError: no such template.

@@ -98,7 +98,7 @@ def choice(row: dict[str, Any]) -> BenchmarkRow:
 
 
 def strategyqa(row: dict[str, Any]) -> BenchmarkRow:
-    """StrategyQA: booleans become yes / no; the facts, one a step, are the worked solution."""
+    """StrategyQA: booleans become yes / no; the facts, one per step, are the worked solution."""
     if not isinstance(row["answer"], bool):
         raise ValueError(f"answer {row['answer']!r} is not true or false")
     answer = "yes" if row["answer"] else "no"

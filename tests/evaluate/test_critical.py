@@ -68,7 +68,7 @@ def test_the_largest_fall_is_where_it_was_lost(wrong):
 
 
 def test_pieces_join_to_the_text_and_tear_no_character():
-    words = "a café, naïve".encode()  # one token a byte
+    words = "a café, naïve".encode()  # one token per byte
 
     def text(ids: list[int]) -> str:
         return bytes(ids).decode(errors="replace")

@@ -33,7 +33,7 @@ def test_degeneration_is_repeating_or_strange_and_lasts_to_the_end() -> None:
     unsteered, loops, far = dose(0.0, 0.0), dose(1.0, 1.0, LOOP), dose(2.0, 2.0, logprob=-3.6)
     assert meters(unsteered, unsteered).why is None
     assert "token 3-grams are repeated" in (meters(loops, unsteered).why or "")
-    assert "3.1 nats a token less likely" in (meters(far, unsteered).why or "")
+    assert "3.1 nats per token less likely" in (meters(far, unsteered).why or "")
     assert meters(loops, dose(0.0, 0.0, LOOP)).why is None  # it repeats itself without an impulse as well
     assert meters(dose(1.0, 1.0, logprob=None), unsteered).gap is None
     assert degenerates_at([unsteered, loops, far]) == 1.0

@@ -98,7 +98,7 @@ def test_what_a_reader_must_know_stands_in_the_text():
         report_of({"vanilla": [True, False], "stir": [True, True]}, leaks=(Leak(problem_id="p0", mined_id="m", similarity=1, exact=True),))
     )
     assert "**LEAK:** 1 of these problems were mined (p0)" in text
-    assert "| `stir` | 2/2 | 100.0 % [34.2, 100.0] | 1 / 0 | +50.0 %" in " ".join(text.split())
+    assert "| `stir` | 2/2 | 100.0 % [34.2, 100.0] | 1 / 0 | +50.0 points" in " ".join(text.split())
     assert "exact McNemar" in text
 
 

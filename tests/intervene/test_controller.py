@@ -1,4 +1,4 @@
-"""The step loop against a naive oracle: one full prefill a token, on the plain Hugging Face model, with its own few lines of STIR."""
+"""The step loop against a naive oracle: one full prefill per token, on the plain Hugging Face model, with its own few lines of STIR."""
 
 from collections.abc import Generator
 

@@ -140,9 +140,9 @@ def test_figures_draw_every_method_and_its_interval(run: Run) -> None:
     accuracies = next(trace for trace in marks if len(trace.x) == len(METHODS))
     assert list(accuracies.x + accuracies.error_x.array) == pytest.approx([100 * m.accuracy.high for m in report.methods])
     assert "(%)" in figure.layout.xaxis.title.text and "points" in figure.layout.xaxis2.title.text
-    drawing = pareto(flips.pareto_table(report, "decoded tokens"), "tokens an answer")
+    drawing = pareto(flips.pareto_table(report, "decoded tokens"), "tokens per answer")
     assert [trace.name for trace in drawing.data] == ["Pareto front", *METHODS]
-    assert drawing.layout.xaxis.title.text == "tokens an answer" and "%" in drawing.layout.yaxis.title.text
+    assert drawing.layout.xaxis.title.text == "tokens per answer" and "%" in drawing.layout.yaxis.title.text
 
 
 def test_without_a_run_or_an_evaluation_the_command_is_shown(open_page: OpenPage, store: Path) -> None:

@@ -59,7 +59,7 @@ def impulse_figures(response: ImpulseResponse) -> list[tuple[str, str, str]]:
 DOSE_HELP = "Interpolated between two tried strengths, linearly in the logarithms; outside: no tried strength reaches it."
 DEGENERATE_HELP = (
     "Lowest strength from which on every continuation repeats itself (at least half of its token triples occurred earlier, and more than "
-    "without an impulse) or is at least 3 nats a token less likely under the unsteered model than that model's own continuation."
+    "without an impulse) or is at least 3 nats per token less likely under the unsteered model than that model's own continuation."
 )
 
 
@@ -68,7 +68,7 @@ def _strength(alpha: float | None, response: ImpulseResponse, otherwise: str) ->
 
 
 def layer_table(response: ImpulseResponse) -> pd.DataFrame:
-    """One row a layer: norm and direction of the disturbance at the control point, and the tokens it promotes and suppresses there."""
+    """One row per layer: norm and direction of the disturbance at the control point, and the tokens it promotes and suppresses there."""
     rows = [(each.layer, each.norm, each.relative, each.cosine, _words(each.promoted), _words(each.suppressed)) for each in response.layers]
     return pd.DataFrame(rows, columns=["layer", "norm", "relative", "cosine", "promotes", "suppresses"])
 
@@ -113,7 +113,7 @@ def attention_table(response: ImpulseResponse) -> pd.DataFrame:
 
 
 def dose_table(response: ImpulseResponse) -> pd.DataFrame:
-    """One row a strength, 0 first."""
+    """One row per strength, 0 first."""
     return pd.DataFrame([_dose_row(dose, response.doses[0]) for dose in response.doses])
 
 
@@ -136,7 +136,7 @@ def _words(tokens: tuple[TokenWeight, ...]) -> str:
 
 
 def state_table(facts: RunFacts, entry: Entry) -> pd.DataFrame:
-    """One row an averaged state. ``token``: 1-based number in the answer; ``position``: 0-based, in the whole sequence with the prompt."""
+    """One row per averaged state. ``token``: 1-based number in the answer; ``position``: 0-based, in the whole sequence with the prompt."""
     rows = []
     for sign, members in (("+", entry.positives), ("−", entry.negatives)):
         for k in members:

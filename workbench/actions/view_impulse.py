@@ -224,7 +224,7 @@ _DOSES = {
     "gap": _count(
         "gap",
         format="%+.2f",
-        help="Nats a token by which the unsteered model finds it less likely than its own continuation.",
+        help="Nats per token by which the unsteered model finds it less likely than its own continuation.",
         width=60,
     ),
     "degenerate": st.column_config.TextColumn("degenerate", width=170),

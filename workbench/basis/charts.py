@@ -191,7 +191,7 @@ def picks_map(table: pd.DataFrame, now: int) -> alt.LayerChart:
     """The picks up to ``now`` over all entries: early ones dark, the last one ringed.
 
     Args:
-        table: one row an entry, columns ``entry, x, y`` and ``pick`` (empty where not picked).
+        table: one row per entry, columns ``entry, x, y`` and ``pick`` (empty where not picked).
         now: number of picks shown.
     """
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False)

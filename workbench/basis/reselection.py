@@ -70,7 +70,7 @@ def reselect(facts: RunFacts, config: RunConfig) -> Selection:
 
 
 def replay_table(facts: RunFacts, selection: Selection) -> pd.DataFrame:
-    """One row a pick (counted from 1): both parts of its gain, its nearest earlier pick, and the objective so far."""
+    """One row per pick (counted from 1): both parts of its gain, its nearest earlier pick, and the objective so far."""
     rows = []
     for pick, part, near in zip(selection.picks, selection.parts, selection.nearest, strict=True):
         entry = facts.entries[pick.entry_id]

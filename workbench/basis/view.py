@@ -96,7 +96,7 @@ def coverage_view(facts: RunFacts) -> None:
     config = facts.config.basis
     st.caption(
         f"Selector {config.selector}, budget B = {config.budget}, diversity λ = {config.diversity:g}, ε = {config.epsilon:g}, "
-        f"at least {config.min_per_control_point} a control point. Ranks are effective ranks."
+        f"at least {config.min_per_control_point} per control point. Ranks are effective ranks."
     )
     st.altair_chart(coverage_chart(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")
 

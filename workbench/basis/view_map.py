@@ -231,7 +231,7 @@ def all_coordinates(facts: RunFacts) -> None:
         "text/csv",
         key="basis_csv",
         on_click="ignore",
-        help="One row an entry: every stored map's coordinates, and every column that the map can be coloured by.",
+        help="One row per entry: every stored map's coordinates, and every column that the map can be coloured by.",
     )
 
 

@@ -126,7 +126,7 @@ def _settings(facts: RunFacts) -> dict[str, float | str]:
         sliders = {
             "budget": _slider(facts, "budget", "Budget B", 1, max(2, len(facts.entries)), 1),
             "diversity": _slider(facts, "diversity", "Diversity λ", 0.0, 5.0, 0.05),
-            "min_per_control_point": _slider(facts, "min_per_control_point", "Forced a control point", 0, 32, 1),
+            "min_per_control_point": _slider(facts, "min_per_control_point", "Forced per control point", 0, 32, 1),
         }
     with st.container(horizontal=True, vertical_alignment="bottom"):
         selector = _buttons(facts, "selector", "Selector", list(SELECTORS))

@@ -35,7 +35,7 @@ def study_line(report: CausalReport) -> str:
     return (
         f"{spec.task} · {spec.split}{levels} · {report.states} of {report.planned} states from {spec.n} problems · "
         f"{report.rolls} continuations, {report.tokens} tokens decoded · temperature {spec.temperature:g}, top-p {spec.top_p:g} · "
-        f"{spec.rolls} an arm{', successive halving' if spec.halving else ''} · at most {spec.max_new_tokens} tokens an answer · "
+        f"{spec.rolls} per arm{', successive halving' if spec.halving else ''} · at most {spec.max_new_tokens} tokens per answer · "
         f"{spec.model.name} in {spec.model.dtype} · strength {spec.gate.get('k_scale', '?')} · basis {spec.basis}"
     )
 
@@ -118,13 +118,13 @@ def bias_lines(report: CausalReport) -> list[str]:
 
 
 def arm_table(report: CausalReport) -> pd.DataFrame:
-    """One row a comparison of two arms."""
+    """One row per comparison of two arms."""
     rows = [_effect_row(f"{effect.arm} vs {effect.against}", effect, effect.advantage) for effect in report.effects]
     return pd.DataFrame(rows, columns=EFFECT_COLUMNS)
 
 
 def advantage_table(report: CausalReport) -> pd.DataFrame:
-    """One row a measured action, best first."""
+    """One row per measured action, best first."""
     actions = sorted(report.actions, key=lambda action: -action.value)
     return pd.DataFrame([_effect_row(action.entry_id, action, action) for action in actions], columns=EFFECT_COLUMNS)
 
@@ -147,7 +147,7 @@ def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate | 
 
 
 def predictor_table(report: CausalReport) -> pd.DataFrame:
-    """One row a predictor: a quantity that the gate has of a candidate before it decides."""
+    """One row per predictor: a quantity that the gate has of a candidate before it decides."""
     return pd.DataFrame(
         [(each.name, each.spearman, _interval(each), each.auc, each.positives, each.negatives, each.points) for each in report.predictors],
         columns=["predictor", "spearman", "95 %", "auc", "helps", "harms", "points"],
@@ -168,7 +168,7 @@ def roc_table(report: CausalReport) -> pd.DataFrame:
 
 
 def calibration_table(report: CausalReport) -> pd.DataFrame:
-    """One row a bin of predicted margin."""
+    """One row per bin of predicted margin."""
     rows = [(b.low, b.high, b.predicted, b.measured.value, b.measured.low, b.measured.high, b.points) for b in report.calibration]
     return pd.DataFrame(rows, columns=["margin low", "margin high", "predicted", "value", "low", "high", "points"])
 

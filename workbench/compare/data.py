@@ -190,7 +190,7 @@ def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFra
 
 
 def _right(answers: Mapping[tuple[str, int], Answer], asked: list[str]) -> dict[str, float]:
-    """Share of right answers a problem, over its repetitions."""
+    """Share of right answers per problem, over its repetitions."""
     graded: dict[str, list[float]] = {id_: [] for id_ in asked}
     for (id_, _), answer in answers.items():
         if id_ in graded and answer.verdict is not None:

@@ -20,7 +20,7 @@ COSTS: dict[str, Callable[[MethodReport], float | None]] = {
 
 
 def method_table(report: EvaluationReport) -> pd.DataFrame:
-    """One row a method, in the order of the report: the baseline first. Cells that do not apply or were not measured are empty."""
+    """One row per method, in the order of the report: the baseline first. Cells that do not apply or were not measured are empty."""
     return pd.DataFrame([_row(method) for method in report.methods], columns=[*RESULTS, *COSTS_AND_TEXT[1:]])
 
 
@@ -146,7 +146,7 @@ def answered(facts: EvaluationFacts) -> list[str]:
 
 
 def outcome_table(facts: EvaluationFacts, method: str) -> pd.DataFrame:
-    """One row a problem, won before lost before tied: how often each method was right, its first answer, and its mean tokens."""
+    """One row per problem, won before lost before tied: how often each method was right, its first answer, and its mean tokens."""
     versus, base = facts.methods[method].versus, facts.spec.baseline
     outcomes = dict.fromkeys(versus.won, "won") | dict.fromkeys(versus.lost, "lost") if versus else {}
     rows: list[dict[str, object]] = []

@@ -18,9 +18,9 @@ from workbench.shared.view_page import command_line, report_downloads
 from workbench.shared.view_tables import Columns, data_table, number_column
 
 _COST_TITLES = {
-    "decoded tokens": "decoded tokens an answer (committed and probe)",
-    "seconds": "seconds an answer",
-    "GFLOPs": "GFLOPs an answer",
+    "decoded tokens": "decoded tokens per answer (committed and probe)",
+    "seconds": "seconds per answer",
+    "GFLOPs": "GFLOPs per answer",
 }
 
 

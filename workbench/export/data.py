@@ -149,7 +149,7 @@ def exported_actions(actions: pd.DataFrame, library: Bundle, bundle: Bundle) -> 
 
 
 def file_table(files: Mapping[str, FileFact]) -> pd.DataFrame:
-    """One row a file: name, size in bytes, SHA-256."""
+    """One row per file: name, size in bytes, SHA-256."""
     return pd.DataFrame([(name, fact.size, fact.sha256) for name, fact in sorted(files.items())], columns=["file", "bytes", "sha256"])
 
 
@@ -170,7 +170,7 @@ def refused_name(name: str) -> str | None:
 
 
 def certificate_table(certificates: Iterable[tuple[Certificate, float]]) -> pd.DataFrame:
-    """One row a certificate; each comes with the time at which its file was written (seconds since 1970). Empty: was not compared."""
+    """One row per certificate; each comes with the time at which its file was written (seconds since 1970). Empty: was not compared."""
     return pd.DataFrame(
         {
             "target": certificate.target,
@@ -266,4 +266,4 @@ def _gguf(bundle: Bundle, folder: Path) -> list[Snippet]:
     file = shlex.quote(str(folder / MEAN))
     nominal = mean_scale(bundle)
     line = f"llama-cli -m MODEL.gguf --control-vector-scaled {file} {nominal / 4:.2g} -p {shlex.quote(QUESTION)}"
-    return [Snippet(f"Mean of the actions at every token; start low: the gate injects {nominal:.2g}, at one token a step", line)]
+    return [Snippet(f"Mean of the actions at every token; start low: the gate injects {nominal:.2g}, at one token per step", line)]

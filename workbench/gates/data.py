@@ -24,7 +24,7 @@ def outcome(steered: Trace, vanilla: Trace | None) -> str:
 
 
 def map_rows(answers: Mapping[str, AnswerReplay], outcomes: Mapping[str, str]) -> pd.DataFrame:
-    """One row a step with a scored candidate: preview gain and margin of its best candidate, the decision and the answer's outcome."""
+    """One row per step with a scored candidate: preview gain and margin of its best candidate, the decision and the answer's outcome."""
     rows = []
     for id_, answer in answers.items():
         for step in answer.steps:

@@ -265,7 +265,7 @@ def words(seconds: float) -> str:
 
 
 def timeline(lines: list[ProgressLine], started: float, now: float) -> pd.DataFrame:
-    """One row a stage of this attempt: start and end in seconds since the start of the attempt, and what was done.
+    """One row per stage of this attempt: start and end in seconds since the start of the attempt, and what was done.
 
     A stage ends when the next one begins; the last one ends with the last line of a job that has ended, else ``now``.
     """

@@ -45,7 +45,7 @@ def held_out(facts: RunFacts) -> HeldOut:
 
 
 def runs_table(runs: list[RunFacts]) -> pd.DataFrame:
-    """One row a run, with counts as the stages recorded them; unmeasured values are empty, not zero."""
+    """One row per run, with counts as the stages recorded them; unmeasured values are empty, not zero."""
     return pd.DataFrame([_row(facts) for facts in runs])
 
 
@@ -83,7 +83,7 @@ def stage_notes(facts: RunFacts) -> list[tuple[str, str]]:
 
 
 def stage_table(facts: RunFacts) -> pd.DataFrame:
-    """One row a stage in order: whether it finished, its counts, layers and digest."""
+    """One row per stage in order: whether it finished, its counts, layers and digest."""
     rows = []
     for stage in STAGES:
         done = stage in facts.stages

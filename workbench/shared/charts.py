@@ -111,7 +111,7 @@ def gate_axes() -> go.Figure:
     figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot")
     set_axes(
         figure,
-        "preview gain (P_i − P_null, nats a token)",
+        "preview gain (P_i − P_null, nats per token)",
         "margin (score minus null score)",
         legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 0},
         height=430,
@@ -157,7 +157,7 @@ def forest(table: pd.DataFrame, title: str, chosen: str | None = None) -> go.Fig
 
 
 def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline: str) -> go.Figure:
-    """Accuracies of all methods beside their paired differences from the baseline, both in percent, one row a method."""
+    """Accuracies of all methods beside their paired differences from the baseline, both in percent, one row per method."""
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, column_widths=[0.5, 0.5])
     names = accuracies["name"].tolist()
     figure.add_trace(_marks(accuracies, "accuracy", named=False), row=1, col=1)
@@ -193,7 +193,7 @@ def _rows(figure: go.Figure, names: list[str]) -> None:
 
 
 def _verdict_marks(table: pd.DataFrame) -> list[go.Scatter]:
-    """One trace a verdict that occurs in the table."""
+    """One trace per verdict that occurs in the table."""
     parts = {verdict: pd.DataFrame(table[table["verdict"] == verdict]) for verdict in VERDICTS}
     return [_marks(part, verdict, named=verdict != "") for verdict, part in parts.items() if len(part)]
 

@@ -39,7 +39,7 @@ def fate_of(entry_id: str, standing: Judgement, picked: bool) -> str:
 
 
 def judged_columns(ids: list[str], standing: Judgement, picks: Mapping[str, object]) -> pd.DataFrame:
-    """One row an id with the columns of :data:`JUDGED`, in the given order."""
+    """One row per id with the columns of :data:`JUDGED`, in the given order."""
     rows = []
     for id_ in ids:
         judged = standing.of(id_)
@@ -145,7 +145,7 @@ def diff_table(curation: Curation, a: int, b: int) -> pd.DataFrame:
 
 
 def libraries_table(libraries: Mapping[str, Library]) -> pd.DataFrame:
-    """One row a library: counts, halves of pairs, effective ranks, mean quality."""
+    """One row per library: counts, halves of pairs, effective ranks, mean quality."""
     return pd.DataFrame([{"library": name, **summary(library)._asdict()} for name, library in libraries.items()]).drop(columns="by_step")
 
 

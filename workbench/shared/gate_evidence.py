@@ -44,7 +44,7 @@ def funnel_line(evidence: StepEvidence, decision: Decision, *, mark: str = "") -
 def score_line(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> str:
     """The formula of a score, with the numbers that all candidates of the step share."""
     null_score = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
-    null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats a token"
+    null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats per token"
     formula = f"score = {gate.beta:g} A + {gate.rho:g} gain"
     return f"{formula}; null score {null_score}; unsteered preview {null_preview}; strength {gate.k_scale:g}"
 
@@ -90,7 +90,7 @@ def _fate(seen: Retrieved, scored: Scored | None, margin: float | None, evidence
 
 
 def step_table(trace: Trace) -> pd.DataFrame:
-    """One row a decoded step: the funnel, the decision and its cost."""
+    """One row per decoded step: the funnel, the decision and its cost."""
     rows = []
     for step in trace.steps:
         sieve = funnel(step.evidence, step.decision)
@@ -127,7 +127,7 @@ def firing_rates(traces: Iterable[Trace]) -> pd.DataFrame:
 
 
 def problem_table(steered: dict[str, Trace], vanilla: dict[str, Trace]) -> pd.DataFrame:
-    """One row a held-out problem: verdicts of both arms, steps, commits and tokens."""
+    """One row per held-out problem: verdicts of both arms, steps, commits and tokens."""
     rows = []
     for id_, trace in steered.items():
         plain = vanilla.get(id_)

@@ -103,7 +103,7 @@ class Tally(NamedTuple):
     known: int
     """Of these, the ones known from the recording, in answers not diverged before them."""
     flips: dict[FlipKind, int]
-    """Of the known ones, the decisions that flip, by kind: at most one an answer."""
+    """Of the known ones, the decisions that flip, by kind: at most one per answer."""
     unknown: int
     """First steps of an answer that need the model."""
     diverged: int
@@ -150,7 +150,7 @@ def reach_line(counts: Tally) -> str:
 
 
 def flip_table(answers: Iterable[AnswerReplay]) -> pd.DataFrame:
-    """One row an answer that turns: the step, and how it is decided."""
+    """One row per answer that turns: the step, and how it is decided."""
     rows = []
     for answer in answers:
         turn = answer.turn
@@ -169,7 +169,7 @@ def _said(decision: Decision | None) -> str:
 
 
 def step_rows(answer: AnswerReplay) -> pd.DataFrame:
-    """One row a step of an answer: the recorded decision, the new one, and how far the new one can be trusted."""
+    """One row per step of an answer: the recorded decision, the new one, and how far the new one can be trusted."""
     rows = []
     for step in answer.steps:
         new = step.again.decision
@@ -237,7 +237,7 @@ def why_not_rows(evidence: StepEvidence, decision: Decision, again: Again) -> pd
 
 
 def term_rows(decision: Decision | None, gate: GateConfig) -> pd.DataFrame:
-    """One row a term of every scored candidate's margin; the terms of a candidate add up to its margin over null."""
+    """One row per term of every scored candidate's margin; the terms of a candidate add up to its margin over null."""
     rows = []
     null = decision.score_null if decision else None
     for scored in decision.scored if decision else ():
@@ -252,7 +252,7 @@ def term_rows(decision: Decision | None, gate: GateConfig) -> pd.DataFrame:
 
 
 def margin_rows(answer: AnswerReplay) -> pd.DataFrame:
-    """One row a step and scored candidate of one answer, under the settings that are tried; positive margins beat null.
+    """One row per step and scored candidate of one answer, under the settings that are tried; positive margins beat null.
 
     Steps that the recording cannot answer are left out.
     """

@@ -138,7 +138,7 @@ def equality_line(recording: Recording) -> tuple[bool, str]:
 
 
 def cost_table(recording: Recording) -> pd.DataFrame:
-    """One row an answer: verdict, steps, commits and every kind of token that was spent."""
+    """One row per answer: verdict, steps, commits and every kind of token that was spent."""
     rows = []
     for number, name in enumerate(ROWS):
         trace = recording.traces[number]
@@ -162,7 +162,7 @@ def cost_table(recording: Recording) -> pd.DataFrame:
 
 
 def degeneration_table(recording: Recording) -> pd.DataFrame:
-    """One row an answer: how repetitive it is so far, by token ids and by text; ``None`` before its first token."""
+    """One row per answer: how repetitive it is so far, by token ids and by text; ``None`` before its first token."""
     rows = []
     for number, name in enumerate(ROWS):
         ids, text = recording.ids(number), "".join(token.text for token in recording.tokens(number))

@@ -51,7 +51,7 @@ VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {"helps": "orang
 
 
 def controls(facts: RunFacts, entry: Entry) -> None:
-    """Controls that separate the action from length and chance: flags, then one figure a control."""
+    """Controls that separate the action from length and chance: flags, then one figure per control."""
     st.markdown("**Signal or confound**")
     control = facts.controls.get(entry.id)
     if control is None:

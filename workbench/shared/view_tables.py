@@ -1,4 +1,4 @@
-"""Tables that several pages draw: column styles, a table with one row an entry, and the table of all entries."""
+"""Tables that several pages draw: column styles, a table with one row per entry, and the table of all entries."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal

@@ -135,7 +135,7 @@ def rates_note(facts: RunFacts, trace: Trace, summary: CriticalTrace) -> str:
 
 
 def rate_table(summary: CriticalTrace) -> pd.DataFrame:
-    """One row a point, rates in percent."""
+    """One row per point, rates in percent."""
     rows = [
         (point.position, 100 * point.rate.value, 100 * point.rate.low, 100 * point.rate.high, f"{point.right} of {point.rolls} right")
         for point in summary.points
@@ -144,7 +144,7 @@ def rate_table(summary: CriticalTrace) -> pd.DataFrame:
 
 
 def control_table(summary: CriticalTrace, trace: Trace) -> pd.DataFrame:
-    """One row a control point of the answer: what the gate did there, and why."""
+    """One row per control point of the answer: what the gate did there, and why."""
     decisions = {end: step.decision for end, step in zip(_step_ends(trace), trace.steps[1:], strict=True)}
     rows = [
         (position, _fate(summary, position), f"control point {number}<br>{escape(_why(summary, decisions.get(position)))}")

@@ -20,7 +20,7 @@ from workbench.shared.text import Segment, segment, text_segments
 from workbench.shared.trace_comparison import first_divergence
 
 LIMIT = 64
-"""Most branches that a tab holds, over all origins. A branch takes about 8 kB a new step with 8 retrieved entries: a few MB in all."""
+"""Most branches that a tab holds, over all origins. A branch takes about 8 kB per new step with 8 retrieved entries: a few MB in all."""
 LOOPS = 0.5
 """An answer counts as degenerate when at least this share of its token triples occurred earlier in it."""
 
@@ -169,7 +169,7 @@ TREE_COLUMNS = [
 
 
 def tree_table(tree: Tree) -> pd.DataFrame:
-    """One row a node, parents before children."""
+    """One row per node, parents before children."""
     rows = []
     for node in nodes_in_order(tree):
         trace = node.trace
@@ -211,7 +211,7 @@ def counterfactuals(tree: Tree, number: int, m: int) -> pd.DataFrame:
 
 
 def tree_lines(tree: Tree) -> pd.DataFrame:
-    """One row a step of every node, on the node's own lane; steps before the change are drawn on the parent's lane only."""
+    """One row per step of every node, on the node's own lane; steps before the change are drawn on the parent's lane only."""
     rows: list[tuple[object, ...]] = []
     lanes: dict[int, int] = {}
     for lane, node in enumerate(nodes_in_order(tree)):  # parents come before their branches

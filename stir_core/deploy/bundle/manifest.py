@@ -148,7 +148,7 @@ class MeasuredMethod(Record):
     """Accuracy minus the baseline's, paired; ``None`` for the baseline."""
     p_holm: float | None
     tokens: Estimate | None
-    """Decoded tokens a problem minus the baseline's."""
+    """Decoded tokens per problem minus the baseline's."""
 
 
 class MeasuredEvaluation(Record):

@@ -1,7 +1,7 @@
 """Writing and reading the published layout: the memory folder of the published controller, and the library that it indexes.
 
     memory/keys.npy        [n, d] float32, rows of norm 1
-    memory/entries.jsonl   one line a row: tool_name, entry_type ("wrong" steers, "right" is null), layer, control_point_m, quality,
+    memory/entries.jsonl   one line per row: tool_name, entry_type ("wrong" steers, "right" is null), layer, control_point_m, quality,
                            vector_path, key_path, rewards and counts; ours add ``workbench``, which the controller ignores
     memory/meta.txt
     library/vectors/*.pt   raw actions      library/keys/*.pt   raw keys

@@ -30,7 +30,7 @@ def sample(bench: Bench, questions: list[Question], parameters: Parameters) -> I
 
 
 def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
-    """``k`` sampled answers a question; the first one that holds the answer with most votes is committed.
+    """``k`` sampled answers per question; the first one that holds the answer with most votes is committed.
 
     Samples that state no final answer do not vote; ties go to the answer that was stated first. Where no sample states one, the first
     sample is committed with no votes. The prompt is read once for all samples.

@@ -63,7 +63,7 @@ def test_there_and_back_every_byte_is_the_same(bundle: Bundle, folder: Path, tmp
 
 
 def test_it_is_what_the_published_reader_reads(bundle: Bundle, folder: Path) -> None:
-    """Keys of norm 1 in float32, one line a row, a vector for each entry that steers and none for null ones."""
+    """Keys of norm 1 in float32, one line per row, a vector for each entry that steers and none for null ones."""
     keys = np.load(folder / "memory" / "keys.npy", allow_pickle=False)
     assert keys.dtype == np.float32 and keys.shape == bundle.keys.shape
     np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1.0, atol=1e-6)
