@@ -69,7 +69,7 @@ def execute(script: Path, *, limit: float = 5 * LIMIT) -> tuple[NotebookNode, fl
     """Execute a script from a clean kernel; the notebook with its outputs, and the seconds that it took.
 
     Args:
-        limit: most seconds for one cell.
+        limit: maximum time of one cell in seconds.
 
     Raises:
         NotebookError: a cell raised, or took too long.

@@ -91,7 +91,7 @@ class RolloutConfig(Section):
     batch_rows: Annotated[int, Field(ge=1)] = 32
     """Sequences decoded side by side; results do not depend on it."""
     cache_tokens: Annotated[int, Field(ge=1)] = 65536
-    """Most tokens in the key-value cache; if more are needed, the youngest half of the batch waits."""
+    """Maximum number of tokens in the key-value cache; if more are needed, the youngest half of the batch waits."""
 
 
 class MiningConfig(Section):
@@ -133,7 +133,7 @@ class BasisConfig(Section):
     ] = "dpp"
     """Quality-weighted determinantal point process, best quality, or a seeded random choice."""
     budget: Annotated[int, Field(ge=1)] = 256
-    """Most entries kept (published B)."""
+    """Maximum number of entries kept (published B)."""
     diversity: Annotated[float, Field(ge=0)] = 0.5
     """Weight of the log-determinant against quality (published lambda)."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-4

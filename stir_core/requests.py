@@ -60,7 +60,7 @@ class CausalRequest(MeasurementRequest):
     n: Count = 24
     """Held-out problems that are decoded to get states."""
     states: Count | None = None
-    """Most states; none takes all."""
+    """Maximum number of states; none takes all."""
     rolls: Count = 8
     """Continuations of each arm that is not dropped."""
     halving: bool = True
@@ -98,9 +98,9 @@ class Limits(Section):
     timeout: Seconds = 600.0
     """Seconds that an answer may take, including the time it waits."""
     max_body: Count = 1 << 20
-    """Most bytes of a request."""
+    """Maximum size in bytes of a request."""
     max_new_tokens: Count = 4096
-    """Most tokens of an answer."""
+    """Maximum number of tokens of an answer."""
     grace: Seconds = 20.0
     """Seconds that running answers have to end at SIGTERM or Ctrl-C."""
 

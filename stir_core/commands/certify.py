@@ -21,7 +21,7 @@ def add(command: Command) -> None:
     certify.add_argument("--target", choices=("runtime", "server", "llamacpp"), required=True, help="deployment to certify")
     certify.add_argument("--run", help="compare with this run's library and settings (default: the bundle's, in the workbench's engine)")
     certify.add_argument("--n", type=int, default=20, help="prompts: held-out problems of the run, or of the bundle's task (default 20)")
-    certify.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the bundle's own)")
+    certify.add_argument("--max-new-tokens", type=int, help="maximum number of tokens of an answer (default: the bundle's own)")
     certify.add_argument("--gguf", type=Path, help="llamacpp: the GGUF file to run (default: the bundle's model, if that is one)")
     certify.add_argument("--actions", type=int, help="llamacpp: actions to certify beside the mean (default 4)")
 

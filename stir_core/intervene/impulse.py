@@ -27,7 +27,7 @@ from stir_core.records import Entry, Trace
 from stir_core.responses import Dose, ImpulseResponse, LayerResponse, ReadToken, Spot, TokenShift
 
 FOLLOW = 32
-"""Most recorded tokens that are read after the control point."""
+"""Maximum number of recorded tokens that are read after the control point."""
 CONTINUE = 32
 """Tokens decoded at each strength."""
 WEAKEST, STRONGEST = 1 / 16, 4.0

@@ -91,7 +91,7 @@ class Settings(NamedTuple):
     compat: bool = False
     """Tokenise the whole text again at every boundary, as the published code does."""
     rows: int | None = None
-    """Most answers decoded side by side; the others wait. ``None``: all."""
+    """Maximum number of answers decoded side by side; the others wait. ``None``: all."""
 
     @classmethod
     def of(cls, config: RunConfig, decode: DecodeConfig | None = None, rows: int | None = None) -> "Settings":

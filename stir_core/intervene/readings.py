@@ -24,7 +24,7 @@ from stir_core.readings import TOP, Alternative, TokenReading
 from stir_core.records import StepTrace, Trace
 
 CHUNK = 64
-"""Most tokens of a sequence whose logits are in memory at once, whatever the answer's length."""
+"""Maximum number of tokens of a sequence whose logits are in memory at once, whatever the answer's length."""
 
 
 class RecordedAnswer(NamedTuple):
@@ -44,7 +44,7 @@ def reread(model: LoadedModel, answers: Sequence[RecordedAnswer], *, chunk: int 
     Tokens that an answer was given have no reading, since the model did not choose them. Answers share the prefix that they have in common.
 
     Args:
-        chunk: most tokens of a sequence whose logits are in memory at once.
+        chunk: maximum number of tokens of a sequence whose logits are in memory at once.
     """
     store = model.new_store()
     unsteered = _Line(store)

@@ -34,7 +34,7 @@ class Strand:
 
     name: str
     budget: int
-    """Most tokens it may take (at least 1)."""
+    """Maximum number of tokens it may take (at least 1)."""
     rng: np.random.Generator | None = None
     """Its own random stream; needed when the temperature is above 0."""
     ends_step: Callable[[int], bool] | None = None

@@ -14,7 +14,7 @@ from stir_core.store.jsonl import cut_torn_line, read_appended
 
 State = Literal["starting", "running", "finished", "stopped", "failed"]
 EVERY = 0.2
-"""Least seconds between two lines of one stage; its first and last lines are always written."""
+"""Minimum time in seconds between two lines of one stage; its first and last lines are always written."""
 
 
 class ProgressLine(Record):

@@ -38,7 +38,7 @@ _HEADING = re.compile(r"(?:step|part|case|solution|conclusion|explanation|verifi
 """Line beginnings that announce reasoning, not an answer."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _MOST_CANDIDATES = 50
-"""Most hash lines, or phrases, that are examined, from the end."""
+"""Maximum number of hash lines, or phrases, that are examined, from the end."""
 _LONGEST_CLEANED = 2000
 """Characters of a candidate that are examined; far more than grading accepts as an answer."""
 _PHRASE_REACH = 400

@@ -23,7 +23,7 @@ from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import data_table
 
 MOST = 48
-"""Most responses that are kept; the least recently used one is dropped first. Each takes about 0.2 MB."""
+"""Maximum number of responses that are kept; the least recently used one is dropped first. Each takes about 0.2 MB."""
 Key = tuple[str, str, str, float]
 
 

@@ -184,7 +184,7 @@ PICKED = "picked"
 """Name of the point selection of both charts: field ``pick``, counted from 1."""
 PARTS = ("quality gain", "log-det gain")
 _GROUND = 1500
-"""Most entries drawn in the background: beyond that every second, third, ... one."""
+"""Maximum number of entries drawn in the background: beyond that every second, third, ... one."""
 
 
 def picks_map(table: pd.DataFrame, now: int) -> alt.LayerChart:

@@ -14,7 +14,7 @@ from workbench.shared.entries import action_table, space
 from workbench.shared.facts import RunFacts
 
 HEATMAP_LIMIT = 64
-"""Most entries drawn in one heatmap: beyond that its cells are too small to click."""
+"""Maximum number of entries drawn in one heatmap: beyond that its cells are too small to click."""
 
 
 def projections(facts: RunFacts) -> list[str]:

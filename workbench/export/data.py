@@ -23,7 +23,7 @@ from workbench.shared.facts import RunFacts
 ALL, STARRED, TAG, IDS = "all", "starred", "tag:", "ids:"
 """How a choice of actions is written in the address and, except for ``all``, in ``stir export --only``."""
 MOST_TICKED = 200
-"""Most ids in an address, which would get too long with more; a tag holds any number."""
+"""Maximum number of ids in an address, which would get too long with more; a tag holds any number."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 _FLAGGED = {confounds.MOSTLY_LENGTH: "mostly length", confounds.LABELS_DO_NOT_MATTER: "as long an action with shuffled labels"}
 

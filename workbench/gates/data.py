@@ -42,9 +42,9 @@ def map_rows(answers: Mapping[str, AnswerReplay], outcomes: Mapping[str, str]) -
 
 
 POINTS = 25
-"""Most values of a setting on the curve."""
+"""Maximum number of values of a setting on the curve."""
 FEWEST, DECISIONS = 7, 4000
-"""Fewest values on the curve, and about the most decisions in all, so that a slider reacts at once on large runs too."""
+"""Minimum number of values on the curve, and about the maximum number of decisions in all, so that sliders react at once on large runs."""
 
 
 class Scale(NamedTuple):

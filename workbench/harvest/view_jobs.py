@@ -18,7 +18,7 @@ _COLOURS = {"running": "blue", "stopping": "orange", "finished": "green", "stopp
 _EVERY = 1.0
 """Seconds between two polls."""
 _SHOWN = 20
-"""Most jobs that are listed."""
+"""Maximum number of jobs that are listed."""
 
 
 def jobs_view() -> None:

@@ -20,7 +20,7 @@ from workbench.shared.text import Segment, segment, text_segments
 from workbench.shared.trace_comparison import first_divergence
 
 LIMIT = 64
-"""Most branches that a tab holds, over all origins. A branch takes about 8 kB per new step with 8 retrieved entries: a few MB in all."""
+"""Maximum number of branches that a tab holds, over all origins. A branch takes about 8 kB per new step with 8 retrieved entries."""
 LOOPS = 0.5
 """An answer counts as degenerate when at least this share of its token triples occurred earlier in it."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_PULLED = MAX_LIBRARY + (256 << 20)
-"""Most bytes to fetch for one bundle."""
+"""Maximum number of bytes to fetch for one bundle."""
 
 
 class HubPlace(NamedTuple):

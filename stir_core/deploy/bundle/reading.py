@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
 
 MAX_MANIFEST, MAX_LIBRARY, MAX_TEXT = 4 << 20, 2 << 30, 4 << 20
-"""Most bytes of the manifest, of the library, and of each text file."""
+"""Maximum size in bytes of the manifest, of the library, and of each text file."""
 CERTIFICATE = re.compile(r"certificate-[a-z0-9-]{1,40}\.json")
 
 

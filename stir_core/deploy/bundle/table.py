@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_TABLE = 256 << 20
-"""Most bytes of the unpacked table; a packed one can be far smaller."""
+"""Maximum size in bytes of the unpacked table; a packed one can be far smaller."""
 _MARKS = tuple(field for field in Origin.model_fields if field != "entry_id")
 
 

@@ -24,7 +24,7 @@ IGNORED = (".git", ".gitattributes", ".cache")
 """Files of hubs and version control; never opened."""
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill", ".npz")
 MAX_HEADER = 1 << 20
-"""Most bytes of a safetensors header; a bundle's has a few hundred."""
+"""Maximum size in bytes of a safetensors header; a bundle's has a few hundred."""
 AGAIN = "get the bundle again from where it came"
 
 

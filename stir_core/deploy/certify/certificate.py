@@ -29,7 +29,7 @@ class Tolerances(Record):
     """Of a candidate's score, and of the injected multiple."""
     cosine: float = 1e-4
     correlation: float = 0.98
-    """Least correlation, over the vocabulary, between the changes in logits that a control vector makes here and in llama.cpp."""
+    """Minimum correlation, over the vocabulary, between the changes in logits that a control vector makes here and in llama.cpp."""
 
 
 class Worst(Record):
@@ -60,11 +60,11 @@ class CertifiedVector(Record):
     scale: float
     """Multiple of the vector that was added at every token."""
     correlation: float
-    """Least over the prompts, with the model's weights in float32."""
+    """Minimum over the prompts, with the model's weights in float32."""
     spread: float
-    """Least standard deviation of the change over the vocabulary, in logits."""
+    """Minimum standard deviation of the change over the vocabulary, in logits."""
     as_it_is: float | None
-    """Least correlation with the quantised weights as llama.cpp computes them; ``None``: the file is not quantised."""
+    """Minimum correlation with the quantised weights as llama.cpp computes them; ``None``: the file is not quantised."""
 
 
 class Certificate(Record):

@@ -88,7 +88,7 @@ class ChatRequest(_Strict):
 
     @property
     def budget(self) -> int | None:
-        """Most tokens of the answer."""
+        """Maximum number of tokens of the answer."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 

@@ -32,7 +32,7 @@ Prompt = str | Sequence[Mapping[str, str]]
 
 _UNKNOWN = "0" * 64
 COLDEST = 1e-6
-"""Least temperature above 0: logits divided by a smaller number overflow float32."""
+"""Minimum temperature above 0: logits divided by a smaller number overflow float32."""
 
 
 class SteeredModel:

@@ -34,7 +34,7 @@ _ENDED = {"timeout": 504, "stopping": 503, "failed": 500}
 _LOOK = 0.25
 """Seconds between two checks whether the client is still connected."""
 BODY_SECONDS = 30.0
-"""Most seconds for a request's body to arrive."""
+"""Maximum time in seconds for a request's body to arrive."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 

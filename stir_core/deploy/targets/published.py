@@ -35,7 +35,7 @@ from stir_core.store.runs import Library
 from stir_core.version import VERSION
 
 MAX_KEYS, MAX_ROWS, MAX_VECTOR = 1 << 30, 64 << 20, 2 << 20
-"""Most bytes of keys.npy, of entries.jsonl, and of one vector."""
+"""Maximum size in bytes of keys.npy, of entries.jsonl, and of one vector."""
 LOST = (
     "the model's identity: nothing says which weights the vectors belong to",
     "the gate's settings, prompt template and delimiter: they stand in the controller's own configuration",

@@ -60,7 +60,7 @@ class Bench:
 
     @property
     def budget(self) -> int:
-        """Most tokens that an answer may commit."""
+        """Maximum number of tokens that an answer may commit."""
         return self.settings.decode.max_new_tokens
 
 

@@ -30,7 +30,7 @@ class Induced(NamedTuple):
     strand: Strand
     """The answer; its ``finish`` is ``"delimiter"`` when it is complete."""
     room: int
-    """Most tokens that the budget leaves for the answer."""
+    """Maximum number of tokens that the budget leaves for the answer."""
 
 
 def induce(bench: Bench, question: Question, row: CacheRow, ids: list[int], most: int | None = None) -> Steps[Induced | None]:
