@@ -123,7 +123,7 @@ def problems(notebook: NotebookNode) -> list[str]:
                 if len(text) > MOST_TEXT:
                     found.append(f"{where} shows {len(text):,} characters: show fewer rows")
             if PLOTLY in output.get("data", {}):
-                found.append(f"{where} holds a figure that is no image")
+                found.append(f"{where} holds a figure that is not an image")
     return found
 
 

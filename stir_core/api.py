@@ -317,7 +317,7 @@ def logit_lens(
 
     rows = torch.as_tensor(vectors, dtype=torch.float32)
     if rows.ndim != 2 or rows.shape[1] != model.d_model:
-        raise DataError(f"directions have shape {list(rows.shape)}, this model reads [n, {model.d_model}]")
+        raise DataError(f"directions have shape {list(rows.shape)}, this model reads [n, {model.d_model}]: give vectors of its width")
     names = [str(i) for i in range(len(rows))] if names is None else list(names)
     if len(names) != len(rows):
         raise DataError(f"{len(names)} names for {len(rows)} directions: give one each")

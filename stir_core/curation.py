@@ -65,13 +65,13 @@ class Edit(Record):
         if len(self.entries) < 1:
             raise ValueError(f"{self.kind} names no entry: choose at least one")
         if len(set(self.entries)) < len(self.entries):
-            raise ValueError(f"{self.kind} names an entry twice")
+            raise ValueError(f"{self.kind} names an entry twice: name each once")
         if self.kind == "rename" and len(self.entries) > 1:
             raise ValueError(f"{len(self.entries)} entries cannot share one name: rename one at a time, or tag them")
         if self.kind == "merge" and len(self.entries) < 2:
             raise ValueError(f"only {self.entries[0]} is named: a merge takes two entries or more")
         if self.kind in _TAKES_NOTHING and self.value is not None:
-            raise ValueError(f"{self.kind} takes no value, got {self.value[:48]!r}")
+            raise ValueError(f"{self.kind} takes no value, got {self.value[:48]!r}: leave it out")
         if self.kind == "note" and self.value is not None:
             _text(self.value, MAX_NOTE, "a note")
         if (self.kind in _NEEDS_NAME or (self.kind == "rename" and self.value is not None)) and not NAME.fullmatch(self.value or ""):

@@ -255,7 +255,7 @@ class JobStore:
 
     def _read(self, id_: str) -> RunJob:
         if not _ID.fullmatch(id_):
-            raise StoreError(f"job {id_!r} is not the name of a job")
+            raise StoreError(f"job {id_!r} is not the name of a job: choose one on the Harvest page")
         job = read_record(self._folder / f"{id_}.json", RunJob, "start the run again")
         if (job.id, job.progress, job.log) != (id_, f"{id_}.progress.jsonl", f"{id_}.log"):
             raise StoreError(f"{self._folder / id_}.json is not the file of its job: remove it")

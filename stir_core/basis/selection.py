@@ -37,7 +37,7 @@ def unit_rows(keys: np.ndarray) -> Float[np.ndarray, "n d"]:
     """
     rows = np.array(keys, dtype=np.float64)  # a copy of its own, scaled in place
     if rows.ndim != 2:
-        raise SelectionError(f"keys have shape {list(rows.shape)}, expected [n, d_model]")
+        raise SelectionError(f"keys have shape {list(rows.shape)}: give one row per key, [n, d_model]")
     norms = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(bad):
@@ -73,7 +73,7 @@ def greedy_map(
     if quality.shape != (n,):
         raise SelectionError(f"quality has shape {list(quality.shape)} for {n} keys: give one number per key")
     if not np.isfinite(quality).all():
-        raise SelectionError(f"quality {quality[~np.isfinite(quality)][0]} is not a finite number")
+        raise SelectionError(f"quality {quality[~np.isfinite(quality)][0]} is not a finite number: leave that entry out")
     if budget < 1:
         raise SelectionError(f"budget {budget} selects nothing: give at least 1")
     forced = forced[:budget]

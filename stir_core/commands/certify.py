@@ -85,7 +85,7 @@ def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problem
 
     source = resolve(str(arguments.gguf) if arguments.gguf else name)
     if source.kind != "gguf" or source.path is None:
-        raise DeployError(f"{name} is no GGUF file: name the one that llama.cpp runs with --gguf FILE")
+        raise DeployError(f"{name} is not a GGUF file: name the one that llama.cpp runs with --gguf FILE")
     model = load_model(name, dtype=bundle.manifest.model.dtype)
     bundle.manifest.check_model(model.identity)
     actions = {} if arguments.actions is None else {"actions": arguments.actions}

@@ -26,7 +26,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     runs = Run.open(arguments.run), Run.open(arguments.other)
     if not 0.0 <= arguments.min_cosine <= 1.0:
-        raise ConfigError(f"--min-cosine {arguments.min_cosine:g} is no cosine to match by: give one from 0 to 1")
+        raise ConfigError(f"--min-cosine {arguments.min_cosine:g} is not a cosine to match by: give one from 0 to 1")
     for run in runs:
         run.folder("actions")
     runs[1].check_model(runs[0].manifest("actions").model)

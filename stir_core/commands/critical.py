@@ -27,9 +27,10 @@ def _critical(arguments: argparse.Namespace) -> None:
     traces = {trace.id: trace for trace in run.traces(request.of)}
     wrong = [id_ for id_, trace in traces.items() if trace.verdict is not None and not trace.verdict.correct]
     name = arguments.problem or next(iter(wrong), None)
+    if name is None:
+        raise DataError(f"{run.path} has no wrong {request.of} answer, and critical tokens are those that lose one: take another run")
     if name not in traces:
-        known = f"wrong ones: {', '.join(wrong[:4])}" if wrong else "no answer was wrong"
-        raise DataError(f"{name!r} is no held-out problem of {run.path}; {known}")
+        raise DataError(f"{name!r} is not a held-out problem of {run.path}: take one such as {', '.join((wrong or list(traces))[:4])}")
     problem = next(problem for problem in run.problems("steered") if problem.id == name)
     model = model_of(run.config.model, arguments.model)
     run.check_model(model.identity)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli_w
 
-from stir_core.config import STAGES, RunConfig, config_from
+from stir_core.config import STAGES, RunConfig, Section, config_from
 from stir_core.errors import ConfigError
 
 NONE = "none"
@@ -43,7 +43,8 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ConfigError(f"--set {change!r}: {section} is not a section of the config")
+                known = ", ".join(name for name, value in config if isinstance(value, Section))
+                raise ConfigError(f"--set {change!r}: {section} is not a section of the config: take one of {known}")
         place[key] = value
     return config_from(data)
 

@@ -88,7 +88,7 @@ def measure(
     config = run.config
     library = run.library()
     if not library.entries:
-        raise StoreError(f"run {run.path} has an empty library: there is no action to measure")
+        raise StoreError(f"run {run.path} has an empty library, so there is no action to measure: mine more problems or more rollouts")
     gate = config.gate if request.strength is None else with_changes(config.gate, k_scale=request.strength)
     problems = list(load_problems(config.task.name, request.split, n=request.n, seed=config.seed, levels=config.task.levels))
     if leaks := find_overlaps(run.problems(), problems).overlaps:

@@ -65,8 +65,8 @@ def entry_with_spots(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
     """
     entry = next((entry for entry in run.entries() if entry.id == entry_id), None)
     if entry is None or entry.action_row is None:
-        problem = "has no action: it is a null entry" if entry else f"is no entry of {run.path}"
-        raise DataError(f'"{entry_id}" {problem}; `stir show {run.name} --all` lists them')
+        problem = "has no action: it is a null entry" if entry else f"is not an entry of {run.path}"
+        raise DataError(f'"{entry_id}" {problem}: take one that `stir show {run.name} --all` lists')
     spots = held_out_spots(entry, run.traces()) if run.finished("steered") else []
     return entry, spots + source_spots(entry, {(rollout.problem_id, rollout.k): rollout for rollout in run.rollouts()})
 
@@ -78,10 +78,10 @@ def spot_named(spots: list[Spot], name: str | None, entry: Entry) -> Spot:
         DataError: no such spot; the message names some.
     """
     if not spots:
-        raise DataError(f"{entry.id} was retrieved at no held-out step and its rollouts are not recorded: there is nowhere to try it")
+        raise DataError(f"{entry.id} was retrieved at no held-out step and its rollouts are not recorded: choose another action")
     if name is None:
         return spots[0]
     for spot in spots:
         if spot.name == name:
             return spot
-    raise DataError(f'"{name}" is no place for {entry.id}; some are {", ".join(spot.name for spot in spots[:4])}')
+    raise DataError(f'"{name}" is not a place for {entry.id}: take one such as {", ".join(spot.name for spot in spots[:4])}')

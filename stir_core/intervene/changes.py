@@ -63,13 +63,15 @@ def alpha_of(change: Change, step: StepTrace, entries: Mapping[str, Entry], gate
     """The multiple of the action that a change injects.
 
     Raises:
-        DataError: the entry is not in the library, is none of this control point, has no action, or has no strength yet.
+        DataError: the entry is not in the library, does not belong to this control point, has no action, or has no strength yet.
     """
     entry = entries.get(change.to)
     if entry is None:
         raise DataError(f"there is no entry {change.to!r} in the library: take one that `stir show` lists")
     if entry.m != change.m:
-        raise DataError(f"entry {entry.id} belongs to control point {entry.m}, not {change.m}: retrieval would never offer it there")
+        raise DataError(
+            f"entry {entry.id} belongs to control point {entry.m}, and is never retrieved at {change.m}: take one of {change.m}"
+        )
     if entry.kind == "null":
         raise DataError(f'entry {entry.id} is a null entry and has no action: take "{DENY}", or its corrective partner')
     alpha = change.alpha if change.alpha is not None else own_alpha(step, entry.id, gate)

@@ -59,13 +59,13 @@ def respond(
     """
     wrong = [dose for dose in (alpha, *(doses or ())) if not (math.isfinite(dose) and dose >= 0)]
     if wrong:
-        raise SteeringError(f"strength {wrong[0]}: give a multiple of the action that is at least 0")
+        raise SteeringError(f"strength {wrong[0]:g} cannot be injected: give a multiple of the action that is at least 0")
     norm = float(action.float().norm())
     if norm == 0:
         raise DataError(f"{entry.id} has no action to inject: choose a corrective entry")
     read = [*spot.prompt_ids, *spot.given]
     if not read:
-        raise DataError(f"{spot.name} has no tokens before its control point")
+        raise DataError(f"{spot.name} has no tokens before its control point: choose another place")
     window = [read[-1], *spot.following[:FOLLOW]]
     row = model.new_store().open()
     if read[:-1]:
@@ -222,7 +222,7 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
     traces = run_all(model, jobs, settings)
     for trace, dose in zip(traces, tried, strict=True):
         if not trace.steps or trace.steps[0].evidence.m != spot.m or (dose > 0 and trace.steps[0].decision.chosen is None):
-            raise DataError(f"{spot.name} is no control point when the answer is read again: choose another place")
+            raise DataError(f"{spot.name} is not a control point when the answer is read again: choose another place")
     return traces
 
 

@@ -75,5 +75,7 @@ class BridgeBackend:
         """
         point = getattr(getattr(self.bridge.blocks[layer], "attn", None), "hook_pattern", None)
         if not isinstance(point, HookPoint):
-            raise SteeringError(f"no hook blocks.{layer}.attn.hook_pattern: this architecture does not expose its attention patterns")
+            raise SteeringError(
+                f"no hook blocks.{layer}.attn.hook_pattern: this architecture does not expose its attention patterns, take another model"
+            )
         return point

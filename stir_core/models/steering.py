@@ -45,9 +45,11 @@ def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, 
     by_layer: dict[int, list[tuple[int, Impulse]]] = {}
     for at, impulse in plan:
         if not 0 <= at < tokens:
-            raise SteeringError(f"impulse at token {at} of a pass of {tokens}")
+            raise SteeringError(f"impulse at token {at} of a pass of {tokens}: give a token from 0 to {tokens - 1}")
         if tuple(impulse.vector.shape) != (d_model,):
-            raise SteeringError(f"impulse of shape {list(impulse.vector.shape)} on a residual stream of width {d_model}")
+            raise SteeringError(
+                f"impulse of shape {list(impulse.vector.shape)} on a residual stream of width {d_model}: give a vector of this model"
+            )
         by_layer.setdefault(impulse.layer, []).append((at, impulse))
 
     hooks: _Hooks = {}
@@ -82,7 +84,7 @@ def mixtures(backend: Backend, plan: list[tuple[int, Mixture]], *, tokens: int) 
         return
     for at, (ids, weights) in plan:
         if not 0 <= at < tokens:
-            raise SteeringError(f"mixture at token {at} of a pass of {tokens}")
+            raise SteeringError(f"mixture at token {at} of a pass of {tokens}: give a token from 0 to {tokens - 1}")
         if len(ids) != len(weights) or any(not weight >= 0 for weight in weights) or abs(sum(weights) - 1) > _WEIGHT_SLACK:
             raise SteeringError(f"a mixture of {len(ids)} tokens with weights {weights[:5]}: give each a weight, adding up to 1")
     mixed = torch.stack([_mix(backend.embed(ids), weights) for _, (ids, weights) in plan])
@@ -148,7 +150,9 @@ def _hold(seen: dict[int, Tensor], layer: int, held: Tensor | None, pattern: Ten
         seen[layer] = pattern[0].detach().clone()
         return None
     if pattern.shape[1:] != held.shape[1:]:
-        raise SteeringError(f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}")
+        raise SteeringError(
+            f"attention of shape {list(held.shape[1:])} held where the pass has {list(pattern.shape[1:])}: hold those of the same tokens"
+        )
     seen[layer] = held[layer]
     return held[layer][None].to(pattern)
 
@@ -172,7 +176,7 @@ def _hooked(hooks: _Hooks) -> Iterator[None]:
             point.fwd_hooks.remove(handle)
     for name, count in fired.items():
         if count != 1:
-            raise SteeringError(f"{name} fired {count} times in one pass instead of once")
+            raise SteeringError(f"{name} fired {count} times in one pass instead of once: run one forward pass inside the block")
 
 
 def _counted(fired: dict[str, int], name: str, change: Callable[[Tensor], Tensor | None], output: Tensor, hook: Any) -> Tensor | None:

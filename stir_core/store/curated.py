@@ -166,7 +166,7 @@ def _named(only: str, standing: Judgement, there: set[str]) -> set[str]:
         raise CurationError(f"{only[:80]!r} chooses no entries: say starred, tag:NAME, or ids:A,B,...")
     ids = named.split(",")
     if odd := next((id_ for id_ in ids if id_ not in there), None):
-        raise CurationError(f"{odd[:40]!r} is no entry of the curated library: list it with `stir curate RUN show`")
+        raise CurationError(f"{odd[:40]!r} is not an entry of the curated library: list its entries with `stir curate RUN show`")
     return set(ids)
 
 

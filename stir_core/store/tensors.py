@@ -26,13 +26,15 @@ def read_tensors(path: Path, names: tuple[str, ...] = (), *, columns: int | None
     if not path.is_file():
         raise StoreError(f"{path} does not exist: run the stage that makes it")
     if path.stat().st_size > MAX_BYTES:
-        raise StoreError(f"{path} is {path.stat().st_size >> 20} MB, more than the {MAX_BYTES >> 20} MB that are read at once")
+        raise StoreError(
+            f"{path} is {path.stat().st_size >> 20} MB, more than the {MAX_BYTES >> 20} MB that are read at once: mine fewer layers"
+        )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             known = list(file.keys())
             missing = [name for name in names if name not in known]
             if missing:
-                raise StoreError(f'{path} holds no tensor "{missing[0]}"; it holds {", ".join(known) or "none"}')
+                raise StoreError(f'{path} holds no tensor "{missing[0]}", only {", ".join(known) or "none"}: make or copy it again')
             tensors = {name: file.get_tensor(name) for name in names or known}
     except (safetensors.SafetensorError, OSError, TypeError) as error:
         raise StoreError(f"{path} is not a whole safetensors file ({error}): make or copy it again") from None

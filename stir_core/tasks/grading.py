@@ -133,7 +133,7 @@ def _right_side(gold: str, answer: str) -> str:
 
 
 def _power_tower(text: str) -> bool:
-    """Whether it has a power of a power of a power, which is no sensible final answer and cannot be computed."""
+    """Whether it has a power of a power of a power, which is not a sensible final answer and cannot be computed."""
     return bool(re.search(r"\^\d+\^\d+\^", re.sub(r"[{}()]", "", text)))
 
 

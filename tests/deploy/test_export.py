@@ -68,7 +68,7 @@ def test_entries_chosen_by_id_come_with_their_null_entries(run: Run) -> None:
     made = make_bundle(run, only="ids:p0003c,p0001c")
     assert {entry.id for entry in made.entries} == {"p0001c", "p0001n", "p0003c", "p0003n"}
     assert made.manifest.provenance.only == "ids:p0003c,p0001c" and "only ids:p0003c,p0001c" in card_text(made.manifest, made.evaluation)
-    for only, word in (("ids:p0001c,p0002c", "'p0002c' is no entry"), ("ids:", "chooses no entries"), ("p0001c", "chooses no entries")):
+    for only, word in (("ids:p0001c,p0002c", "'p0002c' is not an entry"), ("ids:", "chooses no entries"), ("p0001c", "chooses no entries")):
         with pytest.raises(CurationError, match=word):
             make_bundle(run, only=only)
     many = make_bundle(curated_run(run.path.parent, "many", pairs=10, picked=20), only="ids:" + ",".join(f"p{i:04d}c" for i in range(8)))

@@ -84,9 +84,9 @@ def test_held_out_places_are_where_it_was_retrieved_fired_ones_first() -> None:
     assert len(spots[0].prompt_ids) + len(spots[0].given) - 1 == 3  # the recorded position of the control point
     assert held_out_spots(make_entry("p0002c", 1), [a_trace("a", None, 0.9)]) == []
     assert spot_named(spots, "a:1", make_entry("p0001c", 1)) is spots[1]
-    with pytest.raises(DataError, match='"a:2" is no place for p0001c; some are b:1, a:1'):
+    with pytest.raises(DataError, match='"a:2" is not a place for p0001c: take one such as b:1, a:1'):
         spot_named(spots, "a:2", make_entry("p0001c", 1))
-    with pytest.raises(DataError, match="nowhere to try it"):
+    with pytest.raises(DataError, match="choose another action"):
         spot_named([], None, make_entry("p0001c", 1))
 
 

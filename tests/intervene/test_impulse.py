@@ -211,7 +211,7 @@ def test_refusals(tiny: LoadedModel, case: Case) -> None:
         ask(alpha=math.nan)
     with pytest.raises(DataError, match="no action to inject"):
         ask(action=torch.zeros(32))
-    with pytest.raises(DataError, match="no control point"):
+    with pytest.raises(DataError, match="not a control point"):
         ask(spot=case.spot.model_copy(update={"given": case.spot.given[:-2]}))
     with pytest.raises(DataError, match="no tokens before"):
         ask(spot=case.spot.model_copy(update={"given": (), "prompt_ids": ()}))

@@ -117,13 +117,13 @@ def test_wrong_links_fall_back(open_page: OpenPage, opened: Opened) -> None:
 
 def test_a_refusal_is_one_line(open_page: OpenPage, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
-        raise DataError("the place is no control point: choose another")
+        raise DataError("the place is not a control point: choose another")
 
     monkeypatch.setattr(FakeSteering, "respond", refuse)
     app = clean(open_page("actions", action=ENTRY))
     app.button(key="actions_measure").click().run()
     assert not app.exception
-    assert [error.value.replace("\\", "") for error in app.error] == ["the place is no control point: choose another"]
+    assert [error.value.replace("\\", "") for error in app.error] == ["the place is not a control point: choose another"]
 
 
 def test_a_null_entry_has_no_impulse(open_page: OpenPage, opened: Opened) -> None:

@@ -166,7 +166,9 @@ def refused_name(name: str) -> str | None:
     """Why a folder name is refused, in one line; ``None`` if it is accepted. A page takes no paths."""
     if _NAME.fullmatch(name):
         return None
-    return f"{name[:80]!r} is no folder name: take 1 to 60 letters, digits, dots, dashes and underscores, beginning with no dot or dash"
+    return (
+        f"{name[:80]!r} is not a folder name: take 1 to 60 letters, digits, dots, dashes and underscores, not beginning with a dot or dash"
+    )
 
 
 def certificate_table(certificates: Iterable[tuple[Certificate, float]]) -> pd.DataFrame:

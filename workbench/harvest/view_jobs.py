@@ -114,7 +114,7 @@ def _when(status: Status) -> str:
 
 
 def _finished(own: JobStore, status: Status) -> tuple[str, ...]:
-    """Finished stages of the run that a job makes; none while its folder is no run yet."""
+    """Finished stages of the run that a job makes; none while its folder is not a run yet."""
     try:
         return Run.open(own.run_folder(status.job.run)).stages()
     except StoreError:  # no run.json yet: the model is still being loaded, or the command was refused

@@ -79,7 +79,9 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Hu
             def download(name: str, limit: int) -> None:
                 check_name(name, Path(repo))
                 if sizes.get(name, 0) > limit:
-                    raise DeployError(f"{repo}/{name} has {sizes[name]:,} bytes, more than the {limit:,} that are fetched")
+                    raise DeployError(
+                        f"{repo}/{name} has {sizes[name]:,} bytes, more than the {limit:,} that are fetched: name another repository"
+                    )
                 api.hf_hub_download(repo, name, revision=commit, local_dir=part)
 
             download(MANIFEST, MAX_MANIFEST)

@@ -134,7 +134,7 @@ class BundleManifest(Record):
         elif check == "shape":
             check_identity("the bundle", made_with, model, "its vectors do not fit", ("d_model", "n_layers"))
         else:
-            raise MismatchError(f'check is "exact" or "shape", not {check!r}')
+            raise MismatchError(f'check={check!r} is unknown: take "exact" or "shape"')
 
 
 class MeasuredMethod(Record):

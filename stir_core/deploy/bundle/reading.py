@@ -235,9 +235,9 @@ def check_library(place: Path, manifest: BundleManifest, library: Library) -> No
         numbers = (entry.quality, entry.reward_pos, entry.reward_neg, entry.key_norm, entry.action_norm or 0.0)
         wrong = {
             "its id occurs twice": entry.id in seen,
-            "its id is no name": not re.fullmatch(r"[\w.:+-]{1,100}", entry.id),
-            f"layer {entry.layer} is none of the manifest's": entry.layer not in manifest.layers,
-            f"control point {entry.m} is none of the manifest's": not 1 <= entry.m <= manifest.stage3.control_points,
+            "its id is not a name": not re.fullmatch(r"[\w.:+-]{1,100}", entry.id),
+            f"layer {entry.layer} is not one of the manifest's": entry.layer not in manifest.layers,
+            f"control point {entry.m} is not one of the manifest's": not 1 <= entry.m <= manifest.stage3.control_points,
             "a number of it is not finite": not np.isfinite(numbers).all(),
             "it names other rows": (entry.key_row, entry.action_row) != (i, i if corrective else None),
             "its key has another norm": not np.isclose(key_norms[i], entry.key_norm, rtol=1e-3),

@@ -38,7 +38,7 @@ def table_rows(path: Path, data: bytes, n: int) -> tuple[tuple[Entry, ...], tupl
     """Read an untrusted table of ``n`` rows: its columns and sizes are checked before it is unpacked.
 
     Raises:
-        DeployError: not a Parquet file, other columns or counts, or a row that is no entry.
+        DeployError: not a Parquet file, other columns or counts, or a row that is not an entry.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

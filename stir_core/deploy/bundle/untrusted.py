@@ -25,7 +25,7 @@ IGNORED = (".git", ".gitattributes", ".cache")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill", ".npz")
 MAX_HEADER = 1 << 20
 """Maximum size in bytes of a safetensors header; a bundle's has a few hundred."""
-AGAIN = "get the bundle again from where it came"
+AGAIN = "download or copy the bundle again"
 
 
 def check_name(name: str, folder: Path) -> str:
@@ -126,7 +126,7 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise DeployError(f"{path} is not a safetensors file (its header is not JSON): {AGAIN}") from None
     if not isinstance(header, dict):
-        raise DeployError(f"{path} is not a safetensors file (its header is no mapping): {AGAIN}")
+        raise DeployError(f"{path} is not a safetensors file (its header is not a mapping): {AGAIN}")
     header.pop("__metadata__", None)
     return header
 

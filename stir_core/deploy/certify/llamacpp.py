@@ -40,7 +40,7 @@ class VectorEffect(NamedTuple):
     correlation: float
     """Pearson's, over the vocabulary, between the two changes in logits after the prompt."""
     spread: float
-    """Standard deviation of our change over the vocabulary; an effect below rounding is no evidence."""
+    """Standard deviation of our change over the vocabulary; an effect below rounding proves nothing."""
 
 
 def read_directions(data: bytes) -> Directions:
@@ -58,7 +58,10 @@ def read_directions(data: bytes) -> Directions:
         for tensor in gguf.GGUFReader(file).tensors:
             name, _, number = tensor.name.partition(".")
             if name != "direction" or not number.isdigit() or int(number) < 1:
-                raise DeployError(f"the control vector holds a tensor {tensor.name!r}, and llama.cpp reads direction.1, direction.2, …")
+                raise DeployError(
+                    f"the control vector holds a tensor {tensor.name!r}, llama.cpp reads direction.1, direction.2, … only: "
+                    "export the library again with `stir export RUN --to gguf`"
+                )
             directions[int(number)] = np.array(tensor.data, dtype=np.float32)
     return directions
 
@@ -112,7 +115,7 @@ class LlamaCpp:
         data = table.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) if directions else None
         size = table.size if directions else 0
         if self._api.llama_set_adapter_cvec(self._model.ctx, data, size, self.d_model, 1, self.n_layers):
-            raise DeployError("llama.cpp refuses the control vector")
+            raise DeployError(f"llama.cpp refuses a control vector of {size:,} numbers: update llama-cpp-python, or certify another target")
 
     def logits(self, ids: Sequence[int]) -> Float[np.ndarray, "d_vocab"]:
         """Logits after a prompt."""

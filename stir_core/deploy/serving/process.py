@@ -70,7 +70,9 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise DeployError(f"--host {host} is no address of this machine ({error.strerror})") from None
+        raise DeployError(
+            f"--host {host} is not an address of this machine ({error.strerror}): take 127.0.0.1, or 0.0.0.0 for all"
+        ) from None
     try:
         if os.name == "posix":  # on Windows the option would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

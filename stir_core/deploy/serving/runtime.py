@@ -207,7 +207,7 @@ def _listed(prompts: Any) -> list[Prompt]:
 def _message(message: Mapping[str, str]) -> dict[str, str]:
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not isinstance(content, str):
-        raise PromptError(f"a message has a role and a content, both text; this one has {sorted(message)}")
+        raise PromptError(f"a message with {sorted(message)} cannot be read: give it a role and a content, both text")
     return {"role": role, "content": content}
 
 

@@ -41,7 +41,7 @@ LOST = (
     "the gate's settings, prompt template and delimiter: they stand in the controller's own configuration",
     "names, tags and notes",
 )
-_AGAIN = "get the folder again from where it came"
+_AGAIN = "download or copy the folder again"
 _VECTOR = re.compile(r"[\w-][\w.-]{0,120}\.pt", re.ASCII)
 
 
@@ -165,7 +165,7 @@ def bundled(published: Published, folder: Path, like: Bundle) -> Bundle:
     if latest > stage3.control_points:
         raise DeployError(f"{folder} has entries at control point {latest}, --like has {stage3.control_points}: name a run with as many")
     if not any(entry.kind == "corrective" for entry in library.entries):
-        raise DeployError(f"{folder} holds no action to steer with")
+        raise DeployError(f"{folder} holds null entries only, so there is no action to steer with: export a library that has actions")
     return bundle_of(
         folder,
         Curated(library, tuple(Origin(entry_id=entry.id) for entry in library.entries)),
@@ -319,7 +319,7 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
         with torch.serialization.safe_globals(arrays):
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
-        raise DeployError(f"{path} is no plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
+        raise DeployError(f"{path} is not a plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
     rows = loaded.detach().numpy() if isinstance(loaded, torch.Tensor) else loaded
     if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
         raise DeployError(f"{path} holds {type(loaded).__name__}, not numbers: {_AGAIN}")

@@ -66,12 +66,13 @@ def numeric(parameters: Parameters, key: str, *, least: int = 0, most: float = m
     Raises:
         ConfigError: it is not a number, or out of its range.
     """
+    remedy = f"take {least} {'or more' if most == math.inf else f'to {most:g}'}"
     try:
         value = float(parameters[key])
     except ValueError:
-        raise ConfigError(f"{key} = {parameters[key]!r} is not a number") from None
+        raise ConfigError(f"{key} = {parameters[key]!r} is not a number: {remedy}") from None
     if not least <= value <= most:
-        raise ConfigError(f"{key} = {parameters[key]} is out of range: take {least} {'or more' if most == math.inf else f'to {most:g}'}")
+        raise ConfigError(f"{key} = {parameters[key]} is out of range: {remedy}")
     return value
 
 

@@ -94,7 +94,7 @@ def library_of(bench: Bench, parameters: Parameters) -> Memory:
     memory = bench.libraries(name)
     layers = sorted({entry.layer for entry in memory.entries if entry.kind == "corrective"}) if memory is not None else []
     if memory is None or not layers:
-        raise StoreError(f"library {name} has no action: there is nothing to steer with")
+        raise StoreError(f"library {name} has no action, so there is nothing to steer with: choose another library")
     if layer < 0:
         return memory
     if layer not in layers:

@@ -140,7 +140,7 @@ class Harm:
 def test_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
     vector = folder / lines(folder)[0]["vector_path"]
     torch.save(Harm(tmp_path / "harmed"), vector)
-    assert "is no plain tensor" in refused(folder)
+    assert "is not a plain tensor" in refused(folder)
     np.save(folder / "memory" / "keys.npy", np.array([Harm(tmp_path / "harmed")]), allow_pickle=True)
     assert "objects would be pickles" in refused(folder)
     assert not (tmp_path / "harmed").exists()
