@@ -62,7 +62,7 @@ def plain_peers(name: str, dtype: str) -> dict[str, Any]:
 
 
 def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
-    """All figures of one numeric type."""
+    """Measure decoding in one numeric type, against Hugging Face and the bridge."""
     bandwidth = read_bandwidth()
     model = replace(load_model(name, dtype=dtype), stop_ids=frozenset())
     peers = plain_peers(name, dtype)

@@ -27,7 +27,7 @@ def ungraded(problem: Problem, text: str) -> Verdict:
 
 
 def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything and return the figures by name."""
     model = load_model(name, dtype=dtype)
     n, k, tokens, rounds = (2, 2, 24, 1) if quick else (4, 4, 96, 5)
     config = RunConfig(

@@ -14,7 +14,7 @@ WIDTH, LAYER = 576, 17
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything and return the figures by name."""
     sizes = (2_000,) if quick else (1_000, 10_000, 100_000)
     figures: dict[str, Any] = {}
     cost: dict[str, float] = {}

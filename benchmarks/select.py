@@ -72,7 +72,7 @@ def peak_mb() -> float:
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything and return the figures by name."""
     n, budget = (256, 24) if quick else (4096, 256)
     keys, quality = candidates(n)
     times = []

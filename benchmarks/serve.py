@@ -196,7 +196,7 @@ def served(bundle: str, model: str | None) -> Iterator[tuple[str, psutil.Process
 
 
 def measure(bundle: str, model: str | None, messages: list[str], sizes: Sizes) -> dict[str, Any]:
-    """All three measurements."""
+    """Run the three measurements and return their figures by name."""
     rows: list[dict[str, Any]] = []
     with served(bundle, model) as (url, process):
 

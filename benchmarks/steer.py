@@ -83,7 +83,7 @@ def after_first_step(model: LoadedModel, jobs: list[Job], settings: Settings) ->
 
 
 def measure(name: str, dtype: str, *, quick: bool, sweeps: bool = True) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything and return the figures by name."""
     model = replace(load_model(name, dtype=dtype), stop_ids=frozenset())
     hf = AutoModelForCausalLM.from_pretrained(prepare(resolve(name)), dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
     layer = round(0.6 * (model.n_layers - 1))

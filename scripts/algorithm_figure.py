@@ -27,7 +27,7 @@ PROMPT, BEFORE, AFTER = 3, 4, 5
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    """One line of words."""
+    """A line of text as an SVG element."""
     mark = f' class="{kind}"' if kind else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{mark}>{html.escape(words)}</text>'
 

@@ -171,7 +171,7 @@ def wrap(words: str, wide: float) -> list[str]:
 
 
 def text(x: float, y: float, words: str, kind: str = "", *, middle: bool = False) -> str:
-    """A line of text."""
+    """A line of text as an SVG element."""
     where = ' text-anchor="middle"' if middle else ""
     return f'<text x="{x:g}" y="{y:g}"{f" class={chr(34)}{kind}{chr(34)}" if kind else ""}{where}>{html.escape(words, quote=False)}</text>'
 

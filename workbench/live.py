@@ -31,7 +31,7 @@ class Steering(Protocol):
 
     @property
     def identity(self) -> ModelIdentity:
-        """The model that answers."""
+        """Identity of the model that answers."""
         ...
 
     def compare(self, prompt: str | Problem, gate: GateConfig, decode: DecodeConfig, *, raw: bool = False) -> Generator[Event, None, None]:

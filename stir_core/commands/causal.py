@@ -9,7 +9,7 @@ from stir_core.requests import CausalRequest, flags_of
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir causal`` and its arguments."""
     description = "Measure actions causally: continuations from logged states with an action, without it, and with noise; resumes."
     causal = command("causal", _causal, description, "run", "--model", "--json")
     add_fields(causal, CausalRequest)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir certify`` and its arguments."""
     description = "Send the same prompts through the workbench and a target, compare, and add the certificate to the bundle."
     certify = command("certify", _certify, description, "--model", "--json")
     certify.add_argument("bundle", type=Path, help="bundle folder")

@@ -8,7 +8,7 @@ from stir_core.store.libraries import LIBRARY_KINDS
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir compare`` and its arguments."""
     description = "Actions that two libraries of one model share, by cosine at the same control point and layer."
     compare = command("compare", _compare, description, "run", "--json")
     compare.add_argument("other", help="another run of the same model, or the same one")

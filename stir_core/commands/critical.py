@@ -9,7 +9,7 @@ from stir_core.requests import CriticalRequest
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir critical`` and its arguments."""
     description = "Success rate of continuing a wrong held-out answer from every k-th token; resumes."
     critical = command("critical", _critical, description, "run", "--model", "--json")
     critical.add_argument("problem", nargs="?", help="id of a held-out problem (default: the first with a wrong answer)")

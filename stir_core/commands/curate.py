@@ -30,7 +30,7 @@ WITH_VALUE = {"tag": "tag", "untag": "tag", "note": "text", "rename": "name"}
 
 
 def add(command: Command) -> None:
-    """Make the parsers."""
+    """Add ``stir curate`` with one sub-command for each edit and each view."""
     description = "Judge a run's library entry by entry; every edit is kept with who, when and why (STIR_USER)."
     verbs = command("curate", _curate, description, "run").add_subparsers(dest="verb", required=True, metavar="WHAT")
 

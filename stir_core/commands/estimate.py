@@ -8,7 +8,7 @@ from stir_core.commands.overrides import add_experiment, overridden
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir estimate`` and its arguments."""
     description = "The cost of a run: bounds, and expectations from finished runs that are like it."
     parser = command("estimate", _estimate, description, "--json")
     add_experiment(parser)

@@ -9,7 +9,7 @@ from stir_core.requests import EvaluationRequest, flags_of
 
 
 def add(command: Command) -> None:
-    """Make the parsers."""
+    """Add ``stir eval`` and ``stir methods`` with their arguments."""
     description = "Compare methods on the same held-out problems: answers, intervals, tests and costs; resumes."
     evaluate = command("eval", _eval, description, "run", "--model", "--json")
     add_fields(evaluate, EvaluationRequest)

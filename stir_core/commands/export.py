@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(command: Command) -> None:
-    """Make the parsers."""
+    """Add ``stir export``, ``import``, ``push`` and ``pull`` with their arguments."""
     description = "Write a run's library for another program: a bundle, llama.cpp, EasySteer, the published layout."
     export = command("export", _export, description, "source", "--json")
     export.add_argument("--to", choices=target_names(), default="bundle", help="what to write")

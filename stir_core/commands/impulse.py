@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir impulse`` and its arguments."""
     description = "The effect of one action at one control point: layers, next tokens, attention with and without, and doses."
     impulse = command("impulse", _impulse, description, "run", "--model", "--json")
     impulse.add_argument("entry", help="id of a corrective entry, e.g. p0003c")

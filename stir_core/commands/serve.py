@@ -11,7 +11,7 @@ from stir_core.requests import Limits
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir serve`` and its arguments."""
     description = "Serve a bundle at an OpenAI-compatible address; with STIR_API_KEY set, requests need that bearer token."
     serve = command("serve", _serve, description, "--model")
     serve.add_argument("bundle", type=Path, help="bundle folder")

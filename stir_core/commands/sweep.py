@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir sweep`` and its arguments."""
     description = "Try a grid of settings on the validation split; with --test, evaluate the chosen point once on eval."
     sweep = command("sweep", _sweep, description, "--model", "--json")
     sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")

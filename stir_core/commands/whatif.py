@@ -32,7 +32,7 @@ class _Link(argparse.Action):
 
 
 def add(command: Command) -> None:
-    """Make the parser."""
+    """Add ``stir whatif`` and its arguments."""
     description = "Continue a recorded answer from a control point with the decision there changed."
     whatif = command("whatif", _whatif, description, "run", "--model", "--json")
     whatif.add_argument("problem", help="a held-out problem, whose recorded steered answer is continued, or a question, answered first")

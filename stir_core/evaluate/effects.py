@@ -28,7 +28,7 @@ Rolls = dict[tuple[StateId, str], dict[int, Roll]]
 
 
 def by_arm(rolls: Iterable[Roll]) -> Rolls:
-    """Group continuations."""
+    """Continuations grouped by state and arm, then by repetition."""
     groups: Rolls = defaultdict(dict)
     for roll in rolls:
         groups[(roll.problem_id, roll.m), roll.arm][roll.rep] = roll

@@ -51,7 +51,7 @@ class Session:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The loaded model."""
+        """Identity of the loaded model."""
         return self.model.identity
 
     def prompt_ids(self, prompt: str | Problem, decode: DecodeConfig, *, raw: bool = False) -> list[int]:

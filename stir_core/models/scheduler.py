@@ -87,7 +87,7 @@ class Seat:
 
     @property
     def model(self) -> LoadedModel:
-        """The model."""
+        """The model that all answers of the batch are decoded with."""
         return self.batch.model
 
     def open(self) -> CacheRow:

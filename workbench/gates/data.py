@@ -48,7 +48,7 @@ FEWEST, DECISIONS = 7, 4000
 
 
 class Scale(NamedTuple):
-    """One slider."""
+    """The slider of one gate setting: its range, its step and the run's own value."""
 
     name: str
     label: str

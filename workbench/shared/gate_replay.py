@@ -118,7 +118,7 @@ class Tally(NamedTuple):
 
 
 def tally(answers: Iterable[AnswerReplay]) -> Tally:
-    """Count what changes."""
+    """Count the decisions that flip, that are known, and that need the model."""
     answers = list(answers)
     asked = [step for answer in answers for step in answer.steps if step.change != "not asked"]
     front, diverged = [s for s in asked if not s.diverged], [s for s in asked if s.diverged]

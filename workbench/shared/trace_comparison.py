@@ -56,7 +56,7 @@ class Recording:
     """Wall-clock time of reading so far."""
 
     def take(self, event: Event) -> None:
-        """Fold one event in."""
+        """Bring the comparison up to date with one event."""
         if isinstance(event, TraceEvent):
             self.traces[event.row] = event.trace
             return

@@ -42,7 +42,7 @@ class Worst(Record):
 
 
 class CertifiedPrompt(Record):
-    """One prompt."""
+    """How target and runtime compared on one prompt."""
 
     id: str
     question: str

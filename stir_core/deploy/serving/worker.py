@@ -72,7 +72,7 @@ class Worker(Intake[Job]):
     # -- for the event loop -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the decoding thread."""
         self._thread.start()
 
     def submit(self, job: Job, sink: Sink, *, timeout: float) -> Ticket:
