@@ -196,7 +196,7 @@ print("cosine of the shuffled-label action with the true one:", [None if cosine 
 
 # %% [markdown]
 # A random direction of the action's norm is a strong control: in 576 dimensions it also moves the prediction, at some states more than the action does. Over these few states, actions tend towards the upper end of that range. This is not yet evidence for
-# *right minus wrong*. The control for that is the shuffled labels, which give differences of real states too (but where their cosine is near 1, the shuffle nearly drew the true labels and is no control). Moving the prediction is necessary for a causal effect, but far from sufficient.
+# *right minus wrong*. The control for that is the shuffled labels, which give differences of real states too (but where their cosine is near 1, the shuffle nearly drew the true labels and is not a control). Moving the prediction is necessary for a causal effect, but far from sufficient.
 #
 # ## A tiny study of your own
 #

@@ -61,7 +61,7 @@ def greedy_map(
     Args:
         units: unit-length keys, ``[n, d]``.
         quality: reward gaps, ``[n]``; a negative one counts as 0, as published.
-        budget: most picks, forced ones included.
+        budget: maximum number of picks, forced ones included.
         forced: indices taken first, in this order.
         conditioned: whether the diversity of later picks takes the forced ones into account (False: as published).
 

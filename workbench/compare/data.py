@@ -167,7 +167,7 @@ def same_questions(one: EvaluationFacts, other: EvaluationFacts) -> list[str]:
 
 
 def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFrame:
-    """Methods of both evaluations on the problems that both asked: right answers of each and the paired difference, in percent."""
+    """Methods of both evaluations on the problems that both asked: their right answers in percent, the paired difference in points."""
     asked = same_questions(one, other)
     rows = []
     for method in one.methods:

@@ -66,7 +66,7 @@ _FOREST = ["name", "value", "low", "high", "verdict", "hover"]
 
 
 def forest_tables(report: EvaluationReport) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracies of all methods, and paired differences of those that are compared, both in percent; see ``charts.method_forest``.
+    """Accuracies of all methods in percent, and paired differences of those that are compared in points; see ``charts.method_forest``.
 
     ``verdict`` says whether the interval of a difference holds 0 (empty for accuracies); ``hover`` is the tooltip below the name.
     """

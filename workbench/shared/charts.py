@@ -157,7 +157,7 @@ def forest(table: pd.DataFrame, title: str, chosen: str | None = None) -> go.Fig
 
 
 def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline: str) -> go.Figure:
-    """Accuracies of all methods beside their paired differences from the baseline, both in percent, one row per method."""
+    """Accuracies of all methods in percent beside their paired differences from the baseline in points, one row per method."""
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, column_widths=[0.5, 0.5])
     names = accuracies["name"].tolist()
     figure.add_trace(_marks(accuracies, "accuracy", named=False), row=1, col=1)
