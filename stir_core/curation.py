@@ -216,7 +216,7 @@ def _judged(now: Judged, edit: Edit) -> Judged:
             return now._replace(name=value)
         case "merge":
             return now._replace(merged_into=value)
-    raise CurationError(f"{edit.kind} is not possible for {edit.entries[0]}")
+    raise CurationError(f"{edit.kind} of {edit.entries[0]} has no value: give one")
 
 
 def check(edit: Edit, standing: Judgement, entries: Mapping[str, Entry]) -> None:

@@ -38,7 +38,9 @@ def critical_tokens(
         DataError: the answer is right (nothing was lost), or empty.
     """
     if trace.verdict is None or trace.verdict.correct or not trace.token_ids:
-        raise DataError(f"the {file.of} answer to {problem.id} is not a wrong one: critical tokens are those that lose an answer")
+        raise DataError(
+            f"the {file.of} answer to {problem.id} is not a wrong one: choose one that is, critical tokens are those that lose an answer"
+        )
     points = [(position, rep) for position in range(0, len(trace.token_ids), request.every) for rep in range(request.rolls)]
     known = {(roll.position, roll.rep): roll for roll in file.rolls()}
     missing = [point for point in points if point not in known]

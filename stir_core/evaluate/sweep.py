@@ -126,7 +126,7 @@ def changed(base: RunConfig, changes: dict[str, Any]) -> RunConfig:
         place = data
         for section in sections:
             if not isinstance(place.get(section), dict):
-                raise ConfigError(f"sweep key {path}: {section} is not a section of the config")
+                raise ConfigError(f"sweep key {path}: {section} is not a section of the config, take keys of {', '.join(SWEPT)}")
             place = place[section]
         place[key] = value
     return config_from(data)

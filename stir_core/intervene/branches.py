@@ -65,7 +65,7 @@ def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None
         first = NULL
     else:
         if memory is None:
-            raise DataError(f"the run has an empty library: there is no {change.to} to force")
+            raise DataError(f"the run has an empty library, so there is no {change.to} to force: open a run that has actions")
         alpha = alpha_of(change, here, memory.by_id, gate)
         first = Forced(change.to, memory.by_id[change.to].layer, action_of(memory, gate, change.to, settings.seed), alpha)
 

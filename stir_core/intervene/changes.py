@@ -42,7 +42,8 @@ def step_at(trace: Trace, m: int) -> int:
             return place
     last = trace.steps[-1].evidence.m if trace.steps else None
     raise DataError(
-        f"the answer to {trace.id} has no step after control point {m}: " + (f"take 0 to {last}" if trace.steps else "it is empty")
+        f"the answer to {trace.id} has no step after control point {m}: "
+        + (f"take 0 to {last}" if trace.steps else "it is empty, choose another answer")
     )
 
 
@@ -76,5 +77,5 @@ def alpha_of(change: Change, step: StepTrace, entries: Mapping[str, Entry], gate
         raise DataError(f'entry {entry.id} is a null entry and has no action: take "{DENY}", or its corrective partner')
     alpha = change.alpha if change.alpha is not None else own_alpha(step, entry.id, gate)
     if alpha is None:
-        raise DataError(f"the gate measured no strength above 0 for {entry.id} at control point {change.m}: say which (alpha)")
+        raise DataError(f"the gate measured no strength above 0 for {entry.id} at control point {change.m}: give one (alpha)")
     return alpha

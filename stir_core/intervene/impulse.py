@@ -215,7 +215,9 @@ def _continuations(model: LoadedModel, config: RunConfig, spot: Spot, layer: int
     """Greedy continuations at each dose, decoded side by side by the step loop; the impulse is forced at the spot only."""
     room = min(CONTINUE, model.n_ctx - len(spot.prompt_ids) - len(spot.given))
     if room < 1:
-        raise DataError(f"{spot.name} fills the context of {model.n_ctx} tokens: nothing can be decoded after it")
+        raise DataError(
+            f"{spot.name} fills the context of {model.n_ctx} tokens, so nothing can be decoded after it: choose an earlier place"
+        )
     decode = with_changes(config.decode, temperature=0.0, max_new_tokens=len(spot.given) + room)
     settings = Settings.of(config, decode)._replace(control_points=max(config.mining.control_points, spot.m))
     jobs = [_dose_job(config, spot, Forced("dose", layer, action, dose) if dose > 0 else NULL, str(dose)) for dose in tried]

@@ -144,7 +144,7 @@ def block_at(blocks: Any, layer: int) -> Any:
         SteeringError: the model has no such block.
     """
     if not 0 <= layer < len(blocks):
-        raise SteeringError(f"no hook blocks.{layer}.hook_out: the model has blocks 0 to {len(blocks) - 1}")
+        raise SteeringError(f"no hook blocks.{layer}.hook_out: give a block from 0 to {len(blocks) - 1}")
     return blocks[layer]
 
 
@@ -174,7 +174,9 @@ def block_list(model: nn.Module) -> nn.ModuleList:
         lists = [child for child in owner.children() if isinstance(child, nn.ModuleList) and len(child) == n]
         if lists and any(module is tokens for module in owner.modules()):
             return lists[0]
-    raise ModelError(f"{type(model).__name__} has no list of {n} blocks beside its token embeddings: it cannot be hooked at block outputs")
+    raise ModelError(
+        f"{type(model).__name__} has no list of {n} blocks beside its token embeddings, so no block can be hooked: take another model"
+    )
 
 
 def row_cache(row: CacheRow) -> DynamicCache:
@@ -203,5 +205,5 @@ def embedded(embedding: Any, ids: list[int]) -> Tensor:
     n, device = embedding.weight.shape[0], embedding.weight.device
     unknown = [token for token in ids if not 0 <= token < n]
     if unknown:
-        raise SteeringError(f"no token {unknown[0]}: the model has tokens 0 to {n - 1}")
+        raise SteeringError(f"no token {unknown[0]}: give tokens from 0 to {n - 1}")
     return embedding.forward(torch.tensor(ids, device=device))  # not a call of the module: that would fire its hook point

@@ -64,7 +64,7 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, "gguf", path.resolve())
     if name and path.is_dir():  # an empty name would be the working directory
         if not (path / "config.json").is_file():
-            raise ModelError(f"{path} is not a model folder: config.json is missing")
+            raise ModelError(f"{path} is not a model folder (config.json is missing): name the folder that holds it")
         if not any(path.glob("*.safetensors")):
             raise ModelError(f"{path} holds no .safetensors weights: convert them (pickled weights are never loaded)")
         return ModelSource(name, "folder", path.resolve())

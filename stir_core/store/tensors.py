@@ -40,7 +40,7 @@ def read_tensors(path: Path, names: tuple[str, ...] = (), *, columns: int | None
         raise StoreError(f"{path} is not a whole safetensors file ({error}): make or copy it again") from None
     for name, tensor in tensors.items():
         if columns is not None and (tensor.ndim != 2 or tensor.shape[1] != columns):
-            raise StoreError(f'{path}: tensor "{name}" has shape {list(tensor.shape)}, expected [n, {columns}]')
+            raise StoreError(f'{path}: tensor "{name}" has shape {list(tensor.shape)}, expected [n, {columns}]: make the stage again')
         if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
             raise StoreError(f'{path}: tensor "{name}" holds values that are not finite: make the stage again')
     return tensors

@@ -63,7 +63,7 @@ def _mapped(where: str, raw: Iterable[tuple[int, dict[str, Any]]], source: Split
         try:
             mapped = source.read(row)
         except KeyError as error:
-            raise DataError(f"{where} row {line} has no field {error}: it is not a row of {source.hub} as this task reads it") from None
+            raise DataError(f"{where} row {line} has no field {error}: compare it with {source.hub}") from None
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             raise DataError(f"{where} row {line} cannot be read ({error}): compare it with {source.hub}") from None
         if not mapped.question or not mapped.answer or not fingerprint(mapped.question):
@@ -83,7 +83,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except ValueError as error:
                 raise DataError(f"{path} line {number} is not JSON ({error}): fetch the file again") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path} line {number} is not a JSON object: one problem a line is expected")
+                raise DataError(f"{path} line {number} is not a JSON object: write one problem per line")
             yield number, row
 
 

@@ -70,7 +70,7 @@ def test_a_mixture_goes_with_an_impulse_in_one_pass(pair):
     ("at", "mixture", "message"),
     [
         (3, MIX, "mixture at token 3 of a pass of 3"),
-        (0, ([40, 300], [0.5, 0.5]), "no token 300: the model has tokens 0 to 299"),
+        (0, ([40, 300], [0.5, 0.5]), "no token 300: give tokens from 0 to 299"),
         (0, ([-1], [1.0]), "no token -1"),
         (0, ([40, 7], [0.5, 0.6]), "adding up to 1"),
         (0, ([40, 7], [1.5, -0.5]), "adding up to 1"),

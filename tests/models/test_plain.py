@@ -60,7 +60,7 @@ def test_no_hook_is_left_and_the_given_model_is_untouched(plain, llama_pair):
 
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_block_that_is_not_there_is_refused(plain, layer):
-    with pytest.raises(SteeringError, match="the model has blocks 0 to 3"):
+    with pytest.raises(SteeringError, match="give a block from 0 to 3"):
         plain.backend.hook_point(layer)
 
 

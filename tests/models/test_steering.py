@@ -54,7 +54,7 @@ def test_impulses_of_different_rows_and_layers_in_one_pass(tiny):
 @pytest.mark.parametrize(
     ("at", "impulse", "message"),
     [
-        (0, Impulse(4, VECTOR), r"no hook blocks\.4\.hook_out: the model has blocks 0 to 3"),
+        (0, Impulse(4, VECTOR), r"no hook blocks\.4\.hook_out: give a block from 0 to 3"),
         (0, Impulse(-1, VECTOR), r"no hook blocks\.-1\.hook_out"),
         (3, Impulse(1, VECTOR), "impulse at token 3 of a pass of 3"),
         (0, Impulse(1, VECTOR[:5]), r"impulse of shape \[5\] on a residual stream of width 32"),

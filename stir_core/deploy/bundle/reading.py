@@ -181,7 +181,7 @@ def read_manifest(folder: Path) -> BundleManifest:
     try:
         version = _Version.model_validate_json(data)
         if version.format != "stir-bundle":
-            raise DeployError(f"{file} has format {version.format[:40]!r}, not 'stir-bundle': this folder is something else")
+            raise DeployError(f"{file} has format {version.format[:40]!r}, not 'stir-bundle': name a folder that `stir export` made")
         if version.schema_version != SCHEMA:
             remedy = "update stir-workbench" if version.schema_version > SCHEMA else "export the run again"
             raise DeployError(f"{file} has schema version {version.schema_version}, this program reads version {SCHEMA}: {remedy}")

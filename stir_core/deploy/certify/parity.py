@@ -247,7 +247,9 @@ def _posted(client: httpx.Client, model: str, prompt: ParityPrompt, off: bool) -
     try:
         response = client.post("/v1/chat/completions", json=body)
         if response.status_code != 200:
-            raise DeployError(f"the server refused a prompt ({response.status_code}): {response.text[:200]}")
+            raise DeployError(f"the server refused a prompt ({response.status_code}): {response.text[:200]}; see its output")
         return Trace.model_validate(response.json()["stir"]["trace"])
     except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise DeployError(f"the server at {client.base_url} did not answer as it should ({type(error).__name__}: {error})") from None
+        raise DeployError(
+            f"the server at {client.base_url} did not answer as it should ({type(error).__name__}: {error}): see its output"
+        ) from None

@@ -162,9 +162,9 @@ class Service:
                     if len(body) > self.limits.max_body:
                         raise too_large
         except ClientDisconnect:
-            raise Refused(400, "the request ended before its body was complete") from None
+            raise Refused(400, "the request ended before its body was complete: send it again") from None
         except TimeoutError:
-            raise Refused(408, f"the body was not complete after {BODY_SECONDS:g} seconds") from None
+            raise Refused(408, f"the body was not complete after {BODY_SECONDS:g} seconds: send it again") from None
         return bytes(body)
 
     def _begin(self, asked: ChatRequest) -> _Call:
