@@ -65,7 +65,7 @@ def entry_with_spots(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
     """
     entry = next((entry for entry in run.entries() if entry.id == entry_id), None)
     if entry is None or entry.action_row is None:
-        problem = "has no action: it is a null entry" if entry else f"is not an entry of {run.path}"
+        problem = "is a null entry and has no action" if entry else f"is not an entry of {run.path}"
         raise DataError(f'"{entry_id}" {problem}: take one that `stir show {run.name} --all` lists')
     spots = held_out_spots(entry, run.traces()) if run.finished("steered") else []
     return entry, spots + source_spots(entry, {(rollout.problem_id, rollout.k): rollout for rollout in run.rollouts()})

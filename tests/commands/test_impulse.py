@@ -17,7 +17,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_refusals_name_the_value_and_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert '"p0000x" is not an entry of' in refused(capsys, "demo", "p0000x")
-    assert "it is a null entry; `stir show demo --all`" in refused(capsys, "demo", "p0000n")
+    assert "is a null entry and has no action: take one that `stir show demo --all` lists" in refused(capsys, "demo", "p0000n")
     assert '"nowhere:3" is not a place for p0006c: take one such as arithmetic/' in refused(capsys, "demo", "p0006c", "--at", "nowhere:3")
     for wrong in ("-1", "inf", "much"):
         with pytest.raises(SystemExit):
