@@ -85,7 +85,7 @@ def test_an_exact_duplicate_comes_last_and_ties_go_to_the_lowest_index():
     ("keys", "quality", "budget", "message"),
     [
         (np.zeros((2, 3)), np.ones(2), 1, "key 0 is zero"),
-        (np.ones(3), np.ones(3), 1, "expected \\[n, d_model\\]"),
+        (np.ones(3), np.ones(3), 1, "give one row per key"),
         (np.ones((2, 3)), np.ones(3), 1, "quality has shape \\[3\\] for 2 keys"),
         (np.ones((2, 3)), np.array([1.0, np.nan]), 1, "quality nan is not"),
         (np.ones((2, 3)), np.ones(2), 0, "budget 0 selects nothing"),

@@ -35,7 +35,7 @@ def test_a_pickle_is_not_a_tensor_file(tmp_path):
 
 
 def test_wrong_names_shapes_and_values(file, tmp_path):
-    with pytest.raises(StoreError, match='no tensor "vectors"; it holds keys, quality'):
+    with pytest.raises(StoreError, match='no tensor "vectors", only keys, quality: make or copy it again'):
         read_tensors(file, ("vectors",))
     with pytest.raises(StoreError, match=r'"keys" has shape \[2, 3\], expected \[n, 4\]'):
         read_tensors(file, ("keys",), columns=4)

@@ -216,7 +216,7 @@ def test_bytes_that_were_changed_or_cut_off(folder: Path) -> None:
         (b"\x80\x04\x95pickled", "a pickle"),
         (b"PK\x03\x04" + b"0" * 60, "an archive"),
         (struct.pack("<Q", 4) + b"nope", "not JSON"),
-        (struct.pack("<Q", 2) + b"[]", "no mapping"),
+        (struct.pack("<Q", 2) + b"[]", "not a mapping"),
         (struct.pack("<Q", 2) + b"{}", "missing"),
         (b"", "not a safetensors file"),
         (struct.pack("<Q", 400_000) + b"[" * 400_000, "not JSON"),
@@ -250,7 +250,7 @@ def test_entries_that_contradict_their_tensors_or_each_other(folder: Path) -> No
     rows = good.to_pylist()
     for change, what in (
         ({"id": rows[1]["id"]}, "twice"),
-        ({"id": "../../x"}, "no name"),
+        ({"id": "../../x"}, "not a name"),
         ({"layer": 4}, "layer 4"),
         ({"m": 9}, "control point 9"),
         ({"m": 0}, "control point 0"),
@@ -283,7 +283,7 @@ def test_manifests_that_cannot_be(folder: Path) -> None:
     for changes, what in (
         ({"schema_version": 2}, "schema version 2, this program reads version 1: update stir-workbench"),
         ({"schema_version": 0}, "export the run again"),
-        ({"format": "pt"}, "something else"),
+        ({"format": "pt"}, "name a folder that `stir export` made"),
         ({"n_entries": 10**12}, "n_entries"),
         ({"n_entries": 3}, "contradicts itself"),
         ({"n_actions": 13}, "contradicts itself"),

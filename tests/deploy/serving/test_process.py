@@ -79,7 +79,7 @@ def test_an_address_that_is_taken_is_one_line(tiny_bundled, capsys):
         (["--queue", "-1"], "setting queue = -1: input should be greater than or equal to 0"),
         (["--timeout", "nan"], "setting timeout = nan"),
         (["--grace", "-1"], "setting grace = -1.0"),
-        (["--host", "no such host", "--port", "0"], "no address of this machine"),
+        (["--host", "no such host", "--port", "0"], "not an address of this machine"),
     ],
 )
 def test_what_cannot_be_is_said_before_a_model_is_loaded(tiny_bundled, capsys, words, said):
