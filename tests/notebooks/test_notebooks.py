@@ -59,7 +59,7 @@ def test_unwanted_outputs_are_detected() -> None:
         "stderr",
         "ended in ValueError",
         "address in memory",
-        "no image",
+        "not an image",
         "20,001 characters",
         "cell 1 was never executed",
     ]
