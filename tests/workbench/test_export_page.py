@@ -79,7 +79,7 @@ def test_a_folder_that_is_no_export_is_never_overwritten(run, store, open_page):
     assert not app.exception and "holds other files" in app.error[0].value and (folder / "mine.txt").read_text() == "kept"
     name = next(field for field in app.text_input if field.label == "Name")
     name.set_value("../../etc").run()
-    assert len(app.error) == 1 and "no folder name" in app.error[0].value and not app.exception
+    assert len(app.error) == 1 and "is not a folder name" in app.error[0].value and not app.exception
     assert not any("../" in code.value for code in app.code)
 
 
@@ -215,7 +215,7 @@ def test_names_are_plain_whatever_the_run_and_the_tag_are_called(run_name, only,
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-rf", "a b", "x" * 61, "ü"])
 def test_other_names_are_refused(name):
-    assert "no folder name" in (plan.refused_name(name) or "")
+    assert "is not a folder name" in (plan.refused_name(name) or "")
 
 
 def test_ticked_rows_are_a_choice_and_no_row_is_all_of_them():
