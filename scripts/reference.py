@@ -64,6 +64,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Measure",
         "Effects with intervals, doses, and the tokens of a direction.",
         (
+            "probe",
             "evaluate_methods",
             "measure_causal",
             "read_causal",

@@ -15,7 +15,7 @@ from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, sectio
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError
-from stir_core.findings import CausalReport, EvaluationReport, Roll
+from stir_core.findings import CausalReport, EvaluationReport, ProbeReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
 from stir_core.requests import CausalRequest, EvaluationRequest
@@ -322,6 +322,28 @@ def logit_lens(
     if len(names) != len(rows):
         raise DataError(f"{len(names)} names for {len(rows)} directions: give one each")
     return lens_of(model, names, rows, top=top)
+
+
+def probe(run: Run, layer: int | None = None) -> ProbeReport:
+    """Whether recorded states tell right from wrong by something that problems share, before steering. Needs no model. `stir probe`.
+
+    Each read-out scores a problem's states from the other problems alone: difference of means, nearest neighbours, a logistic probe, and
+    the margin of the keys that the gate retrieves by. docs/evaluation.md says how.
+
+    Args:
+        run: with finished rollouts and states.
+        layer: only this harvested layer, chosen before looking; ``None``: all of them.
+
+    Returns:
+        AUCs in [0, 1] with 95 % intervals over problems, pooled over control points (Holm-corrected) and at each, and a ``verdict``.
+
+    Raises:
+        ConfigError: the layer was not harvested.
+        StoreError: rollouts or states have not finished.
+    """
+    from stir_core.evaluate.probe import probe_run
+
+    return probe_run(run, layer)
 
 
 def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalReport:

@@ -358,3 +358,64 @@ class EvaluationReport(Record):
     problems: int
     """Number of problems that every method has answered; all figures are over these."""
     methods: tuple[MethodReport, ...]
+
+
+class Separation(Record):
+    """How well one read-out tells right from wrong rollouts of the same problem at the same control point."""
+
+    readout: str
+    layer: int | None
+    """``None``: it reads no layer (the text sampled again)."""
+    m: int | None = None
+    """Control point; ``None``: all of them."""
+    states: int
+    """States with a score."""
+    problems: int
+    """Problems with at least one pair."""
+    pairs: int
+    """Pairs of a right and a wrong rollout of one problem at one control point."""
+    auc: float | None = None
+    """Share of these pairs that it orders rightly, ties counted half; 0.5 is chance, ``None``: no pair."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of its 95 % interval (problems as clusters); ``None``: too few problems, likewise below."""
+    p: float | None = None
+    """One-sided, of the hypothesis that the AUC is at most 0.5."""
+    p_holm: float | None = None
+    """Holm-corrected over the pooled read-outs and layers; ``None`` for a single control point."""
+
+
+class KeySupport(Record):
+    """Rollouts averaged behind the keys of a layer, and what that does to their cosines."""
+
+    layer: int
+    keys: int
+    corrective: float
+    """Median number of rollouts behind a corrective key; likewise a null key."""
+    null: float
+    spearman: float | None
+    """Rank correlation of it with a key's mean cosine to other problems' states at its control point; ``None``: no key differs."""
+
+
+ProbeOutcome = Literal["shared direction", "retrieval only", "not in the keys", "none seen", "cannot tell"]
+"""What ``stir probe`` finds, as ``evaluate.probe.conclude`` decides."""
+
+
+class ProbeReport(Record):
+    """Whether the recorded states of a run tell right from wrong by something that problems share."""
+
+    run: str
+    states: int
+    """States at problems and control points with both right and wrong rollouts; likewise below."""
+    problems: int
+    right: float
+    """Share of right rollouts among them."""
+    pooled: tuple[Separation, ...]
+    """Each read-out at each layer over all control points: what the verdict rests on."""
+    cells: tuple[Separation, ...]
+    """The same at single control points; not corrected for their number."""
+    text: Separation | None
+    """Share of right continuations of the same prefix; ``None``: not measured (``mining.stability_rolls``)."""
+    support: tuple[KeySupport, ...]
+    outcome: ProbeOutcome
+    verdict: str

@@ -158,3 +158,14 @@ def other_folder(tiny_folder: str, tmp_path) -> str:
     model.save_pretrained(tmp_path / "other")
     AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "other")
     return str(tmp_path / "other")
+
+
+def test_probe(capsys):
+    assert main(["probe", "demo"]) == 0
+    text = capsys.readouterr().out
+    assert "difference of means" in text and "re-rolled text" in text
+    assert text.rstrip().endswith("steering with this library is not expected to help.")
+    assert main(["probe", "demo", "--layer", "17", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["outcome"] == "none seen" and text.rstrip().endswith(report["verdict"])
+    assert "layer 3 was not harvested" in refused(capsys, ["probe", "demo", "--layer", "3"])

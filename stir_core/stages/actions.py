@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from stir_core.config import RunConfig
 from stir_core.records import Continuation, OnProgress, Progress
 from stir_core.stages.stage import Made, Stage
-from stir_core.stages.states import planned_pairs, recorded_states, steps_in
+from stir_core.stages.states import planned_pairs, steps_in
 from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
@@ -35,7 +35,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     pairs = run.pairs()
     if pairs is None:
         pairs = planned_pairs(model, config, problems, rollouts, len(layers))
-    rows, states = recorded_states(run, layers, model.d_model)
+    rows, states = run.states()
     mined = mine(pairs, rows, states, config.mining)
     corrective = [entry.id for entry in mined.entries if entry.kind == "corrective"]
     lenses = lens_of(model, corrective, torch.from_numpy(mined.actions)) if corrective else []

@@ -19,7 +19,6 @@ from stir_core.errors import StoreError
 from stir_core.models.loading import LoadedModel, model_of
 from stir_core.records import OnProgress
 from stir_core.stages.stage import check_fresh, declared, seal, stage_digest, take_up
-from stir_core.stages.states import recorded_states
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records
 from stir_core.store.runs import Run, StageTook
@@ -89,7 +88,7 @@ def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> N
     run.part("rollouts").rename(run.path / "rollouts")
     layers = resolve_layers(config.mining.layers, model.n_layers)
     if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
-        Captured(take_up(run, "states", model), layers, model.d_model).adopt(*recorded_states(base, layers, model.d_model))
+        Captured(take_up(run, "states", model), layers, model.d_model).adopt(*base.states(layers))
 
 
 def environment() -> dict[str, Any]:

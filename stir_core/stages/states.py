@@ -13,9 +13,9 @@ from stir_core.config import RunConfig, resolve_layers
 from stir_core.records import OnProgress, Pair, Problem, Progress, Rollout, StateRow
 from stir_core.stages.stage import Made, Stage
 from stir_core.store.captured import Captured
-from stir_core.store.jsonl import read_records, write_records
+from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
-from stir_core.store.tensors import read_tensors, write_tensors
+from stir_core.store.tensors import write_tensors
 from stir_core.tasks.segment import count_steps
 
 if TYPE_CHECKING:
@@ -61,12 +61,6 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     captured.clear()
     counts = {"pairs": len(pairs), "answers": len(readings), "states": len(rows), "read_again": len(missing)}
     return Made(counts, tokens, layers)
-
-
-def recorded_states(run: Run, layers: tuple[int, ...], d_model: int) -> tuple[list[StateRow], dict[int, np.ndarray]]:
-    """The rows of a finished states stage, and its tensors ``[rows, d_model]`` by layer."""
-    tensors = read_tensors(run.folder("states") / "states.safetensors", columns=d_model)
-    return read_records(run.folder("states") / "rows.jsonl", StateRow), {layer: tensors[f"layer_{layer}"] for layer in layers}
 
 
 def planned_pairs(model: "LoadedModel", config: RunConfig, problems: list[Problem], rollouts: list[Rollout], n_layers: int) -> list[Pair]:

@@ -22,7 +22,7 @@ from stir_core.config import STAGES, RunConfig, config_from, digest_of
 from stir_core.errors import MismatchError, StirError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
-from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, Trace
+from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, StateRow, Trace
 from stir_core.store.files import file_sha256, write_whole
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
 from stir_core.store.tensors import read_tensors
@@ -221,6 +221,12 @@ class Run:
         """The pairs of right and wrong rollouts that were mined, best first; ``None`` for a run made before they were kept."""
         file = self.folder("states") / "pairs.jsonl"
         return read_records(file, Pair) if file.is_file() else None
+
+    def states(self, layers: Sequence[int] | None = None) -> tuple[list[StateRow], dict[int, Float[np.ndarray, "n_rows d_model"]]]:
+        """Where each recorded state comes from, and the states by layer (all harvested layers, or some)."""
+        tensors = self._tensors("states", "states.safetensors")
+        wanted = self.manifest("states").layers if layers is None else layers
+        return read_records(self.folder("states") / "rows.jsonl", StateRow), {layer: tensors[f"layer_{layer}"] for layer in wanted}
 
     def entries(self) -> list[Entry]:
         """All mined entries, best pair first, corrective before null."""
