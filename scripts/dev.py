@@ -341,8 +341,9 @@ def test(arguments: list) -> int:
     python = ensure_environment()
     env = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_WAIT_POLICY="passive")
     env.setdefault("OMP_NUM_THREADS", "1")
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # or each worker would compile the libraries and rewrite the tests anew
     # a file stays with one worker, for its fixtures; more than four would load the embedded model more often than it helps
-    workers = [] if "-n" in arguments else ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    workers = [] if "-n" in arguments else ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
     return become([python, "-m", "pytest", *workers, *arguments], env)
 
 

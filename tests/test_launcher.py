@@ -277,11 +277,12 @@ def becomes(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[l
 def test_tests_never_ask_a_hub(launcher: Launcher, becomes: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setattr(launcher.dev.os, "cpu_count", lambda: 2)
     assert launcher.dev.main(["test", "tests/basis", "-x"]) == 0
     assert launcher.dev.main(["test", "-n", "0"]) == 0
     (command, env), (alone, _) = becomes
-    assert command == [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "tests/basis", "-x"]
+    assert command == [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "tests/basis", "-x"]
     assert alone == [sys.executable, "-m", "pytest", "-n", "0"]
     assert (env["HF_HUB_OFFLINE"], env["TOKENIZERS_PARALLELISM"], env["OMP_WAIT_POLICY"], env["OMP_NUM_THREADS"]) == (
         "1",
@@ -289,6 +290,7 @@ def test_tests_never_ask_a_hub(launcher: Launcher, becomes: list, monkeypatch: p
         "passive",
         "1",
     )
+    assert "PYTHONDONTWRITEBYTECODE" not in env
 
 
 def test_the_workbench_is_served_once_its_model_is_prepared(launcher: Launcher, becomes: list, monkeypatch: pytest.MonkeyPatch) -> None:
