@@ -1,6 +1,7 @@
 """Fixtures of all tests: private folders, a tokenizer, a tiny random Llama and the same model in plain Hugging Face."""
 
 import copy
+import gc
 import itertools
 import os
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from tests.builders import make_hf, make_tokenizer  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("STIR_CACHE", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
 """Settings of the user that tests may read; all others are removed."""
+LONG = ("test_live_traces.py", "test_parity.py", "test_stores.py", "test_causal.py", "test_demo.py")
+"""Test files that take longest; the order among them does not matter."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +40,19 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
         patch.setenv("STIR_RUNS", str(home / "shared-runs"))  # for fixtures that several tests share
         yield home
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly has shuffled the files
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that take long, so that no worker is left with one of them at the end."""
+    marked = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name not in LONG, item.path not in marked))
+
+
+def pytest_collection_finish() -> None:
+    """Take everything imported so far out of garbage collection: Streamlit collects after every run of a page, 0.45 s with torch there."""
+    gc.collect()
+    gc.freeze()
 
 
 NUMBERS = itertools.count()
