@@ -66,6 +66,41 @@ def texts(app: AppTest) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store. What pages have cached of other stores stays, as in a server: a run is read by the first page that shows it."""
+    root = tmp_path / "runs"
+    root.mkdir()
+    monkeypatch.setenv("STIR_RUNS", str(root))
+    monkeypatch.setattr(store_runs, "DEMO", tmp_path / "no-demo")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cleared() -> Iterator[None]:
+    """Nothing is cached of what other tests have made, nor of these runs afterwards."""
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one run, made with a model that exists nowhere."""
+    root = tmp_path_factory.mktemp("fake")
+    make_fake_run(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one run of two corrective entries."""
+    root = tmp_path_factory.mktemp("two")
+    run = make_big_run(root, n=4, width=32, budget=2, name="two")
+    assert sum(entry.kind == "corrective" for entry in run.entries()) == 2
+    return root
+
+
 @pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one run of 5,000 entries."""
@@ -82,7 +117,7 @@ def test_there_are_pages() -> None:
 def test_an_empty_store_says_what_to_type(open_page: OpenPage, stem: str) -> None:
     app = open_page(stem)
     assert not app.exception, app.exception[0].value
-    assert not app.error
+    assert not app.error, app.error[0].value
     said = texts(app)
     assert "stir " in said or stem == "harvest", said  # Harvest makes the first run itself
 
@@ -92,25 +127,24 @@ def test_the_embedded_run(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(store_runs, "DEMO", DEMO)
     app = open_page(stem, run="demo")
     assert not app.exception, app.exception[0].value
-    assert not app.error
+    assert not app.error, app.error[0].value
     assert len(texts(app)) > 200
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_a_run_whose_model_is_not_here(open_page: OpenPage, store: Path, stem: str) -> None:
-    make_fake_run(store)  # made with a model that exists nowhere: looking at it needs none
+def test_a_run_whose_model_is_not_here(open_page: OpenPage, fake: Path, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
+    monkeypatch.setenv("STIR_RUNS", str(fake))  # looking at a run needs no model
     app = open_page(stem, run="fake")
     assert not app.exception, app.exception[0].value
-    assert not app.error
+    assert not app.error, app.error[0].value
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_a_library_of_two_actions(open_page: OpenPage, store: Path, stem: str) -> None:
-    run = make_big_run(store, n=4, width=32, budget=2, name="two")
-    assert sum(entry.kind == "corrective" for entry in run.entries()) == 2
+def test_a_library_of_two_actions(open_page: OpenPage, two: Path, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
+    monkeypatch.setenv("STIR_RUNS", str(two))
     app = open_page(stem, run="two")
     assert not app.exception, app.exception[0].value
-    assert not app.error
+    assert not app.error, app.error[0].value
 
 
 @pytest.mark.parametrize("stem", STEMS)
@@ -118,10 +152,9 @@ def test_a_library_of_5000_entries_is_read_once(
     open_page: OpenPage, big: Path, work: Work, monkeypatch: pytest.MonkeyPatch, stem: str
 ) -> None:
     monkeypatch.setenv("STIR_RUNS", str(big))
-    st.cache_resource.clear()
     app = open_page(stem, run="big")
     assert not app.exception, app.exception[0].value
-    assert not app.error
+    assert not app.error, app.error[0].value
     with work.counted():
         app.run()
     assert not app.exception
