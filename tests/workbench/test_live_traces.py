@@ -46,13 +46,20 @@ def bare(traces: list[Trace]) -> list[Trace]:
     return [trace.model_copy(update={"seconds": None, "steps": ()}) for trace in traces]
 
 
-def test_two_tabs_at_once_are_both_right(shelf: tuple[ModelShelf, Run]) -> None:
+@pytest.fixture(scope="module")
+def two_tabs(shelf: tuple[ModelShelf, Run]) -> tuple[list[int], list[list[Trace]]]:
+    """Two comparisons at once: the tab of each event in the order of events, and the traces of each tab."""
     run, problems = shelf[1], shelf[1].problems("steered")[:2]
-    alone = [compared(steering(shelf), run, problem, 48) for problem in problems]
-    together: dict[int, list[Trace]] = {}
+    order: list[int] = []
+    traces: list[list[Trace]] = [[], []]
+    ready = threading.Barrier(2)
 
     def tab(number: int) -> None:
-        together[number] = compared(steering(shelf), run, problems[number], 48)
+        ready.wait(60)
+        for event in steering(shelf).compare(problems[number], run.config.gate, DecodeConfig(max_new_tokens=48)):
+            order.append(number)
+            if isinstance(event, TraceEvent):
+                traces[number].append(event.trace)
 
     tabs = [threading.Thread(target=tab, args=(number,)) for number in range(2)]
     for thread in tabs:
@@ -60,27 +67,20 @@ def test_two_tabs_at_once_are_both_right(shelf: tuple[ModelShelf, Run]) -> None:
     for thread in tabs:
         thread.join(120)
     assert not any(thread.is_alive() for thread in tabs), "one tab waits for ever"
-    for number in range(2):
-        assert bare(together[number]) == bare(alone[number])
-        assert [step.decision.chosen for step in together[number][1].steps] == [step.decision.chosen for step in alone[number][1].steps]
+    return order, traces
 
 
-def test_both_tabs_go_forward(shelf: tuple[ModelShelf, Run]) -> None:
+def test_two_tabs_at_once_are_both_right(shelf: tuple[ModelShelf, Run], two_tabs: tuple[list[int], list[list[Trace]]]) -> None:
+    run, (_, together) = shelf[1], two_tabs
+    for problem, traces in zip(run.problems("steered")[:2], together, strict=True):
+        alone = compared(steering(shelf), run, problem, 48)
+        assert bare(traces) == bare(alone)
+        assert [step.decision.chosen for step in traces[1].steps] == [step.decision.chosen for step in alone[1].steps]
+
+
+def test_both_tabs_go_forward(two_tabs: tuple[list[int], list[list[Trace]]]) -> None:
     """A tab that decodes all the time does not starve another one: their events come interleaved."""
-    run, problems = shelf[1], shelf[1].problems("steered")[:2]
-    order: list[int] = []
-    ready = threading.Barrier(2)
-
-    def tab(number: int) -> None:
-        ready.wait(60)
-        for _ in steering(shelf).compare(problems[number], run.config.gate, DecodeConfig(max_new_tokens=48)):
-            order.append(number)
-
-    tabs = [threading.Thread(target=tab, args=(number,)) for number in range(2)]
-    for thread in tabs:
-        thread.start()
-    for thread in tabs:
-        thread.join(120)
+    order, _ = two_tabs
     first_done = max(order.index(0), order.index(1))
     assert first_done < len(order) / 2, "the second tab only began when the first had ended"
     assert sum(a != b for a, b in pairwise(order)) >= 4
