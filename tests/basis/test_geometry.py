@@ -43,5 +43,17 @@ def test_the_principal_map_is_centred_and_has_a_fixed_sign():
     assert pca_map(np.eye(3)[:1]).shape == (1, 2)
 
 
+def test_umap_keeps_clusters_together_and_repeats():
+    rng = np.random.default_rng(2)
+    keys = np.repeat(np.eye(8)[:2], 12, axis=0) + 0.05 * rng.standard_normal((24, 8))
+    flat = umap_map(keys, seed=3, n_neighbors=8)
+    assert flat is not None and flat.shape == (24, 2) and np.isfinite(flat).all()
+    first, second = flat[:12], flat[12:]
+    between = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
+    assert between > 2 * max(np.linalg.norm(part - part.mean(axis=0), axis=1).mean() for part in (first, second))
+    again = umap_map(keys, seed=3, n_neighbors=8)
+    assert again is not None and np.array_equal(flat, again)
+
+
 def test_too_few_points_have_no_umap():
     assert umap_map(np.eye(5)) is None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stir_core.basis import geometry
 from stir_core.config import config_from
 from stir_core.evaluate import causal, runner, sweep
 from stir_core.models.loading import LoadedModel, load_model
@@ -36,6 +37,14 @@ class Coin(Grader):
 def coin(monkeypatch):
     for module in (rollouts, actions, steered, runner, causal, sweep):
         monkeypatch.setattr(module, "Grader", Coin)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_umap():
+    """A basis without its UMAP, which takes 15 seconds to compile in a process; ``tests/basis/test_geometry.py`` makes one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "MIN_UMAP", 10**6)
+        yield
 
 
 @pytest.fixture(scope="module")
