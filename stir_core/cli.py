@@ -8,7 +8,22 @@ import shlex
 import sys
 from pathlib import Path
 
-from stir_core.commands import causal, certify, compare, critical, curate, estimate, evaluate, export, impulse, probe, serve, sweep, whatif
+from stir_core.commands import (
+    causal,
+    certify,
+    compare,
+    critical,
+    curate,
+    estimate,
+    evaluate,
+    export,
+    impulse,
+    organism,
+    probe,
+    serve,
+    sweep,
+    whatif,
+)
 from stir_core.commands.console import (
     Handler,
     asked_prompt,
@@ -101,7 +116,8 @@ def command_parser() -> argparse.ArgumentParser:
     grade.add_argument("--gold", required=True, help="the right answer: LaTeX, a number, a letter, or yes / no")
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
 
-    for module in (estimate, evaluate, causal, probe, critical, impulse, sweep, curate, whatif, compare, export, certify, serve):
+    modules = (estimate, evaluate, causal, probe, critical, impulse, sweep, curate, whatif, compare, export, certify, serve, organism)
+    for module in modules:
         module.add(command)
     return parser
 

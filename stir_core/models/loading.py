@@ -110,11 +110,22 @@ class LoadedModel:
             room: tokens that must still fit after the prompt.
 
         Raises:
-            PromptError: an empty question, or a prompt that leaves fewer than ``room`` tokens of the context.
+            PromptError: an empty question, words that the model does not know, or a prompt that leaves fewer than ``room`` tokens of the
+                context.
         """
         if not question.strip():
             raise PromptError("the prompt is empty: write a question")
-        return self.fitting(self.tokens(self.chat_text(question, system)), room=room)
+        ids = self.tokens(self.chat_text(question, system))
+        unknown = self.tokenizer.unk_token_id
+        if unknown in ids and unknown not in (
+            self.tokenizer.bos_token_id,
+            *self.stop_ids,
+        ):  # elsewhere one token has several of these roles
+            words = f"{system or ''} {question}".split()
+            strange = [word for word in dict.fromkeys(words) if unknown in self.tokens(word) and unknown in self.tokens(f" {word}")]
+            named = ", ".join(map(repr, strange[:5])) or "a part of the prompt"
+            raise PromptError(f"{self.identity.name} does not know {named}: ask in its language")
+        return self.fitting(ids, room=room)
 
     def fitting(self, ids: list[int], *, room: int) -> list[int]:
         """The prompt ids, if ``room`` tokens still fit after them.

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from stir_core.errors import DataError
 from stir_core.records import AnswerKind, Problem
 from stir_core.tasks import rows
-from stir_core.tasks.arithmetic import LEVELS, arithmetic_problems
+from stir_core.tasks.arithmetic import LEVELS, SPLITS, arithmetic_problems
+from stir_core.tasks.chain import KINDS, chain_problems
 
 _MATH_LEVELS = tuple(f"Level {i}" for i in range(1, 6))
 
@@ -36,6 +37,10 @@ class TaskSpec:
     """Difficulty levels or question types that problems can be chosen by."""
     problems: Callable[[str], tuple[Problem, ...]] | None = None
     """Makes the problems of a split; ``None``: they are read as :data:`SOURCES` says."""
+    disjoint: bool = False
+    """Whether no split repeats a problem of another, by construction. Such a task takes its levels in turn."""
+    template: str | None = None
+    """Prompt template of the task; ``None``: that of its kind of answers."""
 
     def check_levels(self, levels: Iterable[str]) -> None:
         """Refuse levels that the task does not have.
@@ -128,9 +133,26 @@ _ARITHMETIC = TaskSpec(
     "eval",
     levels=LEVELS,
     problems=arithmetic_problems,
+    disjoint=True,
+)
+_CHAIN = TaskSpec(
+    "chain",
+    "number",
+    "Chains of additions or subtractions in the language of the organisms (calibration only); generated",
+    "generated",
+    "Apache-2.0",
+    SPLITS,
+    "train",
+    "validation",
+    "eval",
+    levels=KINDS,
+    problems=chain_problems,
+    disjoint=True,
+    template="plain",
 )
 _ALL = (
     _ARITHMETIC,
+    _CHAIN,
     _benchmark("gsm8k", "number", "MIT", "train", "test", "Grade-school word problems"),
     _benchmark(
         "svamp",

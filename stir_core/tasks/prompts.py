@@ -5,6 +5,7 @@
 
 from stir_core.errors import DataError
 from stir_core.records import AnswerKind, Problem
+from stir_core.tasks.catalogue import TASKS
 
 _HASH = (
     "Solve the following problem step by step.\n"
@@ -33,7 +34,7 @@ _YESNO = (
 TEMPLATES = {"hash": _HASH, "boxed": _BOXED, "choice": _CHOICE, "yesno": _YESNO, "plain": "{body}"}
 """Template name -> user message; ``plain`` is the question alone."""
 TEMPLATE_OF: dict[AnswerKind, str] = {"number": "hash", "math": "boxed", "choice": "choice", "yesno": "yesno"}
-"""The default template of an answer kind, which ``"auto"`` takes."""
+"""The template of an answer kind, which ``"auto"`` takes unless the task has one of its own."""
 
 
 def asks_for_box(template: str) -> bool | None:
@@ -60,4 +61,7 @@ def render(problem: Problem, template: str = "auto") -> str:
     check_template(template)
     options = [f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(problem.choices)]
     body = "\n".join([problem.question, *(["", "Options:", *options] if options else [])])
-    return TEMPLATES[TEMPLATE_OF[problem.kind] if template == "auto" else template].format(body=body)
+    if template == "auto":
+        own = TASKS[problem.task].template if problem.task in TASKS else None
+        template = own or TEMPLATE_OF[problem.kind]
+    return TEMPLATES[template].format(body=body)

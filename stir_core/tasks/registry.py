@@ -38,8 +38,8 @@ def task_spec(name: str) -> TaskSpec:
 def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0, levels: tuple[str, ...] = ()) -> tuple[Problem, ...]:
     """The first ``n`` problems of a task's split, in an order that the seed fixes.
 
-    A larger ``n`` begins with the problems of a smaller one. ``arithmetic`` takes its levels in turn, so that every prefix
-    is balanced.
+    A larger ``n`` begins with the problems of a smaller one. ``arithmetic`` and ``chain`` take their levels in turn, so that every
+    prefix is balanced.
 
     Args:
         name: task name.
@@ -55,7 +55,7 @@ def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0,
     spec = task_spec(name)
     spec.check_levels(levels)
     problems = _of_role(spec, split) if split in ROLES else _of_split(spec, split)
-    ordered = _ordered((problem for problem in problems if not levels or problem.level in levels), seed, in_turn=name == "arithmetic")
+    ordered = _ordered((problem for problem in problems if not levels or problem.level in levels), seed, in_turn=spec.disjoint)
     if n is None:
         return tuple(ordered)
     if not 0 <= n <= len(ordered):
@@ -75,7 +75,7 @@ def _of_role(spec: TaskSpec, role: str) -> list[Problem]:
         return list(_of_split(spec, spec.eval_split))
     mined = spec.check_mined()
     problems = list(_of_split(spec, mined if role == "mine" else spec.validation_split or mined))
-    if spec.name == "arithmetic":  # disjoint by construction
+    if spec.disjoint:
         return problems
     held_out = _fingerprints(_of_split(spec, spec.eval_split))
     if role == "mine" and spec.validation_split:

@@ -49,7 +49,7 @@ def test_specs_are_consistent():
 def test_unknown_names_are_answered_with_the_right_word():
     with pytest.raises(DataError, match=r"unknown task 'gsm8': did you mean gsm8k\?"):
         task_spec("gsm8")
-    with pytest.raises(DataError, match="unknown task 'zzz': known tasks: arithmetic, gsm8k"):
+    with pytest.raises(DataError, match="unknown task 'zzz': known tasks: arithmetic, chain, gsm8k"):
         task_spec("zzz")
     with pytest.raises(DataError, match=r"task arithmetic has no split 'test': take one of mine, validation, eval, train"):
         load_problems("arithmetic", "test")

@@ -39,7 +39,7 @@ def static(bench: Bench, questions: list[Question], parameters: Parameters) -> I
     memory, gate, layer, dose = _injection(bench, parameters)
     mean = mean_action(memory, layer)
     forced = Forced("mean", layer, mean / mean.norm().clamp(min=1e-12), dose)
-    force = _where_steerable(bench, lambda m: forced)
+    force = where_steerable(bench, lambda m: forced)
     return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force) for q in questions])
 
 
@@ -53,7 +53,7 @@ def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> It
             direction = torch.tensor(drawn, dtype=torch.float32)
             return Forced("noise", layer, direction / direction.norm(), dose)
 
-        return _where_steerable(bench, force)
+        return where_steerable(bench, force)
 
     return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force_for(q)) for q in questions])
 
@@ -72,7 +72,7 @@ def _injection(bench: Bench, parameters: Parameters) -> tuple[Memory, GateConfig
     return memory, gate, layer, gate.k_scale * gate.beta * quality * sum(norms) / len(norms) * float(parameters["strength"])
 
 
-def _where_steerable(bench: Bench, force: Force) -> Force:
+def where_steerable(bench: Bench, force: Force) -> Force:
     """Force at the control points that the gate may steer, and leave the others alone."""
     gate = with_changes(bench.gate, variant="stir")
     return lambda m: force(m) if steerable(m, gate, bench.settings.control_points) is None else None
