@@ -29,7 +29,7 @@ FLOORS = (
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # Modules that a file may not import, directly or through other files of the product at load time.
-MODEL_FREE = ("stir_core/basis/*", "stir_core/intervene/gate.py", "stir_core/evaluate/stat*")
+MODEL_FREE = ("stir_core/basis/*", "stir_core/intervene/gate.py", "stir_core/evaluate/stat*", "stir_core/evaluate/probe.py")
 MODEL_FREE += ("stir_core/tasks/segment.py", "stir_core/tasks/grading.py", "stir_core/tasks/extract.py")
 NEVER = {pattern: ("transformers", "transformer_lens", "stir_core.models") for pattern in MODEL_FREE}
 NEVER |= {"stir_core/*": ("streamlit", "workbench", "pages")}

@@ -131,16 +131,19 @@ def mean_difference_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
 
 
 def neighbour_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
-    """Share of right ones among the nearest states of other problems, by cosine after centring within problem and control point."""
+    """Share of right ones among the nearest states of other problems at the same control point, by cosine after centring as above."""
     unit = _centred(data.states, data.strata)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), EPSILON)
+    unit = (unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), EPSILON)).astype(np.float32)
     scores = np.zeros(len(unit))
-    for problem in np.unique(data.problems):
-        own = data.problems == problem
-        if k := min(NEIGHBOURS, int((~own).sum())):
-            cosines = unit[own] @ unit.T
-            cosines[:, own] = -np.inf
-            scores[own] = data.right[np.argpartition(-cosines, k - 1, axis=1)[:, :k]].mean(axis=1)
+    for m in np.unique(data.ms):
+        there = np.flatnonzero(data.ms == m)
+        problems = data.problems[there]
+        k = min(NEIGHBOURS, len(there) - int(np.bincount(problems).max()))  # every state has as many foreign ones
+        if k:
+            cosines = unit[there] @ unit[there].T
+            cosines[problems[:, None] == problems] = -np.inf
+            near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+            scores[there] = data.right[there][near].mean(axis=1)
     return scores
 
 
@@ -150,7 +153,7 @@ def logistic_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = _centred(data.states, data.strata)
+    states = _centred(data.states, data.strata).astype(np.float32)
     scores, folds = np.zeros(len(states)), np.unique(data.problems, return_inverse=True)[1] % FOLDS
     for fold in np.unique(folds):
         others = folds != fold
@@ -222,23 +225,23 @@ def read_layer(layer: int, data: LabelledStates, keys: Mapping[str, Keys]) -> tu
         data: states of problems and control points with both right and wrong rollouts.
         keys: by the name of their variant, as in :data:`KEYS`.
     """
-    fitted = {DIFFERENCE: mean_difference_scores, NEIGHBOUR: neighbour_scores, LOGISTIC: logistic_scores}
-    margins: dict[str, np.ndarray] = {}
+    fitted = {DIFFERENCE: mean_difference_scores, LOGISTIC: logistic_scores}
+    local = {NEIGHBOUR: neighbour_scores(data)}
     for variant, own in keys.items():
         for name, centred in ((f"{MARGIN}{variant}", False), (f"{MARGIN}{variant}, centred", True)):
-            margins[name] = np.full(len(data.states), np.nan)
+            local[name] = np.full(len(data.states), np.nan)
             for m in np.unique(data.ms):
                 at, there = data.ms == m, own.ms == m
                 found = own.keys[there], own.problems[there], own.corrective[there]
-                margins[name][at] = key_margins(*found, data.states[at], data.problems[at], centred=centred)
-    pooled = [separation(name, scores(data), data, layer=layer) for name, scores in fitted.items()]
-    pooled += [separation(name, -margin, data, layer=layer) for name, margin in margins.items()]
+                local[name][at] = -key_margins(*found, data.states[at], data.problems[at], centred=centred)
+    pooled = [separation(name, score(data), data, layer=layer) for name, score in fitted.items()]
+    pooled += [separation(name, scores, data, layer=layer) for name, scores in local.items()]
     cells: list[Separation] = []
     for m in np.unique(data.ms):
         at = data.ms == m
         part = data.only(at)
-        cells += [separation(name, scores(part), part, layer=layer, m=int(m)) for name, scores in fitted.items()]
-        cells += [separation(name, -margin[at], part, layer=layer, m=int(m)) for name, margin in margins.items()]
+        cells += [separation(name, score(part), part, layer=layer, m=int(m)) for name, score in fitted.items()]
+        cells += [separation(name, scores[at], part, layer=layer, m=int(m)) for name, scores in local.items()]
     return pooled, cells
 
 
@@ -285,14 +288,14 @@ def conclude(pooled: tuple[Separation, ...]) -> tuple[ProbeOutcome, str]:
     if direction is not None:
         text = f"A shared direction is seen at layer {direction.layer} ({_shown(direction)})"
         if knowing is not None:
-            return "shared direction", f"{text}, and {gate} sees it: steering by retrieval can work there."
+            return "shared direction", f"{text}, and {gate} sees it: steering by retrieval may work there, and `stir causal` tests it."
         other = f" (the {_shown(margins[0])} does)" if margins else ""
         end = "is not expected to use it" if blind else "may or may not use it"
         return "shared direction", f"{text}, but {gate} is not seen to follow it{other}: retrieval with these keys {end}."
     none = "No single direction shared between problems is seen" + "".join(f" ({_shown(each)})" for each in _of(tested, DIFFERENCE)[:1])
     if margins:
         each = knowing or margins[0]
-        able = "retrieval can work there" if knowing else "retrieval can work with such keys, not with the keys as mined"
+        able = "retrieval may work there" if knowing else "retrieval may work with such keys, not with the keys as mined"
         text = f"{none}, but at layer {each.layer} the {_shown(each)} tells right from wrong"
         return "retrieval only", f"{text}: {able}; one static vector is not expected to."
     if seen:
@@ -337,7 +340,7 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
     data, place = every.only(mixed), place[mixed]
 
     pairs = mined_pairs(run)
-    mined = {name: mine([_behind(pair, number) for pair in pairs], rows, states, run.config.mining) for name, number in KEYS.items()}
+    mined = {name: mine([with_behind(pair, number) for pair in pairs], rows, states, run.config.mining) for name, number in KEYS.items()}
     pooled: list[Separation] = []
     cells: list[Separation] = []
     support: list[KeySupport | None] = []
@@ -383,7 +386,7 @@ def mined_pairs(run: Run) -> list[Pair]:
     ]
 
 
-def _behind(pair: Pair, number: int | None) -> Pair:
+def with_behind(pair: Pair, number: int | None) -> Pair:
     """The pair with another number of rollouts on each side (see :data:`KEYS`), best first."""
     if number is None:
         return pair

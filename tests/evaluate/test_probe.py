@@ -3,11 +3,13 @@
 # pyright: reportOptionalMemberAccess=false, reportOptionalOperand=false, reportOperatorIssue=false
 # (what is None where a test expects something raises there, and the test fails as it should)
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from stir_core.errors import ConfigError
+from stir_core.errors import ConfigError, StoreError
 from stir_core.evaluate.probe import (
     DIFFERENCE,
     KEYS,
@@ -25,9 +27,14 @@ from stir_core.evaluate.probe import (
     probe_run,
     read_layer,
     separation,
+    with_behind,
 )
 from stir_core.findings import Separation
+from stir_core.harvest.pairs import plan_pairs
+from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
+from tests.builders import make_pair
+from tests.workbench.fake_run import make_fake_run
 
 WIDTH = 12
 
@@ -128,7 +135,7 @@ def made(readout: str, auc: float, p_holm: float, layer: int = 5, half: float = 
     [
         ([made(DIFFERENCE, 0.7, 0.001), made(MARGIN, 0.5, 1)], "shared direction", "not expected to use it"),
         ([made(DIFFERENCE, 0.7, 0.001), made(MARGIN, 0.58, 0.2)], "shared direction", "may or may not use it"),
-        ([made(DIFFERENCE, 0.7, 0.001), made(MARGIN, 0.7, 0.001)], "shared direction", "can work there"),
+        ([made(DIFFERENCE, 0.7, 0.001), made(MARGIN, 0.7, 0.001)], "shared direction", "may work there"),
         ([made(DIFFERENCE, 0.7, 0.001), made(MARGIN, 0.5, 1), made(MARGIN, 0.7, 0.001, 6)], "shared direction", "not expected to use it"),
         ([made(DIFFERENCE, 0.5, 1), made(LOGISTIC, 0.7, 0.001), made(MARGIN, 0.5, 1)], "not in the keys", "decodable at layer 5"),
         ([made(DIFFERENCE, 0.5, 1), made(LOGISTIC, 0.7, 0.001), made(MARGIN, 0.58, 0.1)], "cannot tell", "stays open"),
@@ -243,6 +250,29 @@ def test_the_embedded_run_has_no_direction_to_steer_by() -> None:
     (support,) = report.support
     assert support.corrective > support.null and support.spearman > 0.5
     assert {(each.layer, each.m) for each in report.cells} == {(17, m) for m in range(1, 7)}
+
+
+def test_finished_states_suffice(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, upto="states")
+    with pytest.raises(StoreError, match='no finished stage "actions"'):  # a run from before its pairs were kept
+        probe_run(run)
+    pairs = plan_pairs(run.problems(), run.rollouts(), run.config.mining)
+    write_records(run.folder("states") / "pairs.jsonl", pairs)
+    report = probe_run(run)
+    assert report.problems == 8 and report.text is None
+    assert all(each.low is not None for each in report.pooled), "8 problems are enough for an interval"
+    (support,) = report.support
+    assert (support.layer, support.keys) == (18, min(2 * len(pairs), 2 * run.config.mining.top_pairs))
+
+
+def test_equal_numbers_are_the_best_rollouts_of_both_sides() -> None:
+    pair = make_pair(1, (4, 2), (3, 1, 0))
+    assert [(other.positives, other.negatives) for other in (with_behind(pair, number) for number in KEYS.values())] == [
+        ((4, 2), (3, 1, 0)),
+        ((4, 2), (3, 1)),
+        ((4,), (3,)),
+    ]
+    assert with_behind(make_pair(1, (), (3, 1, 0), gold=True), 0).negatives == (3,), "a gold solution is one text"
 
 
 def test_a_layer_that_was_not_harvested_is_refused() -> None:
