@@ -99,8 +99,9 @@ written to be read. Importing costs nothing: torch and the model libraries are l
 ABOUT_COMMANDS = """\
 # Commands
 
-As `stir COMMAND --help` prints them. A command exits with 0 when it is done, with 1 when it was interrupted (finished results are kept, and
-the same command continues from them), and with 2 when it refuses: one line on the error output names the value and the remedy.
+As `stir COMMAND --help` prints them. A command exits with 0 when it is done, with 1 when it was interrupted (`run`,
+`eval`, `causal`, `critical` and `sweep` keep finished results, and the same command continues from them), and with 2 when it refuses: one
+line on the error output names the value and the remedy.
 
 | command | |
 |---|---|"""

@@ -14,7 +14,7 @@ from stir_core.basis.making import Basis, choose_basis
 from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, section_from, with_changes
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
-from stir_core.errors import ConfigError, DataError, StoreError
+from stir_core.errors import ConfigError, DataError, StoreError, first_line
 from stir_core.findings import CausalReport, EvaluationReport, ProbeReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
@@ -35,6 +35,25 @@ if TYPE_CHECKING:
     from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session, Steered
     from stir_core.models.loading import LoadedModel
+
+
+_FROM = {
+    "Run": "open one with stir.open_run",
+    "LoadedModel": "load one with stir.load_model",
+    "Session": "open one with stir.open_session",
+    "Trace": "take one of run.traces(), or of stir.steer's answers",
+    "Change": 'make it with stir.Change(m=4, to="null")',
+    "GateConfig": "take run.config.gate, or stir.with_changes of it",
+    "DecodeConfig": "take run.config.decode, or stir.with_changes of it",
+    "RunConfig": "make one with stir.RunConfig(), or name its TOML file",
+}
+"""How a user gets an object of a class that functions take."""
+
+
+def _checked(value: object, kind: str) -> None:
+    """Refuse an argument of another class, by its name, so that torch is not loaded for it."""
+    if all(base.__name__ != kind for base in type(value).__mro__):
+        raise DataError(f"{value!r:.80} is no {kind}: {_FROM[kind]}")
 
 
 class CausalStudy(NamedTuple):
@@ -86,11 +105,14 @@ def harvest_run(
         StoreError: the folder holds stages made with other settings.
         ModelError, DataError: the model or the task's problems cannot be loaded.
     """
+    if model is not None:
+        _checked(model, "LoadedModel")
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}: take one of {', '.join(STAGES)}")
     from stir_core.stages.pipeline import run_stages
 
-    config = config if isinstance(config, RunConfig) else read_config(Path(config))
+    config = read_config(Path(config)) if isinstance(config, str | Path) else config
+    _checked(config, "RunConfig")
     return run_stages(config, Path(out), until=until, model=model, report=report or (lambda progress: None))
 
 
@@ -108,6 +130,8 @@ def to_frame(source: Run | Bundle | Library | Iterable[Record]) -> "pd.DataFrame
     Raises:
         StoreError: the run has no finished actions.
     """
+    if isinstance(source, str | Path):
+        _checked(source, "Run")
     if isinstance(source, Run):
         return run_frame(source)
     if isinstance(source, Bundle):
@@ -133,6 +157,7 @@ def select_basis(run: Run, **changes: Any) -> Basis:
         ConfigError: an unusable key or value.
         SelectionError: the run has no entry.
     """
+    _checked(run, "Run")
     config = with_changes(run.config, basis=changes)
     tried = Run.at(run.path, config, {})  # the same folder read under other settings
     entries = run.entries()
@@ -155,6 +180,7 @@ def open_library(run: Run, which: str | Basis = "basis") -> Library:
         ConfigError: no such library.
         StoreError: the run lacks the files that the library is made of.
     """
+    _checked(run, "Run")
     if isinstance(which, Basis):
         return run.library_of(which.picks)
     from stir_core.store.libraries import library_named
@@ -203,6 +229,9 @@ def steer(
     Raises:
         PromptError: an empty prompt, or one too long for the context.
     """
+    _checked(session, "Session")
+    _checked(gate or session.config.gate, "GateConfig")
+    _checked(decode or session.config.decode, "DecodeConfig")
     return session.answer(prompt, gate, decode, raw=raw)
 
 
@@ -228,9 +257,13 @@ def what_if(
     Raises:
         DataError: no such control point, or an entry that cannot be injected there.
     """
-    from stir_core.intervene.changes import Change
-
-    asked = [changes] if isinstance(changes, Change) else list(changes)
+    _checked(session, "Session")
+    _checked(trace, "Trace")
+    _checked(gate or session.config.gate, "GateConfig")
+    _checked(decode or session.config.decode, "DecodeConfig")
+    asked = list(changes) if isinstance(changes, list | tuple) else [changes]
+    for change in asked:
+        _checked(change, "Change")
     events = session.branch(trace, asked, gate, decode, problem=problem)
     traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
     return [traces[row] for row in sorted(traces)]
@@ -250,6 +283,9 @@ def read_tokens(session: "Session", trace: Trace, gate: GateConfig | None = None
     Raises:
         DataError: the answer was steered by an entry that this library does not hold.
     """
+    _checked(session, "Session")
+    _checked(trace, "Trace")
+    _checked(gate or session.config.gate, "GateConfig")
     return [reading for _, reading in session.read([trace], gate)]
 
 
@@ -278,10 +314,12 @@ def measure_impulse(
         MismatchError: the run was made with another model.
         SteeringError: a strength that is not finite and at least 0.
     """
+    _checked(run, "Run")
     from stir_core.evaluate.spots import entry_with_spots, spot_named
 
     entry, spots = entry_with_spots(run, entry_id)
     spot = at if isinstance(at, Spot) else spot_named(spots, at, entry)
+    _checked(model, "LoadedModel")
     run.check_model(model.identity)
 
     import torch
@@ -309,13 +347,17 @@ def logit_lens(
         One lens for each direction with its ``top`` promoted and suppressed tokens; logits up to the final norm's data-dependent scale.
 
     Raises:
-        DataError: directions of another width, or another number of names.
+        DataError: directions that are no finite numbers or of another width, another number of names, or ``top`` outside the vocabulary.
     """
+    _checked(model, "LoadedModel")
     import torch
 
     from stir_core.models.lens import lens_of
 
-    rows = torch.as_tensor(vectors, dtype=torch.float32)
+    try:
+        rows = torch.as_tensor(vectors, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"directions are not an array of numbers ({first_line(error)}): give [n, {model.d_model}]") from None
     if rows.ndim != 2 or rows.shape[1] != model.d_model:
         raise DataError(f"directions have shape {list(rows.shape)}, this model reads [n, {model.d_model}]: give vectors of its width")
     names = [str(i) for i in range(len(rows))] if names is None else list(names)
@@ -366,6 +408,8 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
         MismatchError: the run was made with another model.
     """
     request = section_from(CausalRequest, settings)
+    _checked(run, "Run")
+    _checked(model, "LoadedModel")
     from stir_core.evaluate.causal import measure
     from stir_core.stages.pipeline import short_environment
 
@@ -381,6 +425,7 @@ def read_causal(run: Run) -> CausalStudy:
     Raises:
         StoreError: the run has no study, or its files are damaged.
     """
+    _checked(run, "Run")
     folder = CausalFolder(run)
     if not folder.reported:
         raise StoreError(f"the actions of run {run.name} have not been measured yet: `stir causal {run.name}` does it")
@@ -413,7 +458,9 @@ def evaluate_methods(
         StoreError: no finished basis, or the label holds an evaluation with other settings.
         MismatchError: the run was made with another model.
     """
-    request = section_from(EvaluationRequest, {**settings, "methods": tuple(methods)})
+    request = section_from(EvaluationRequest, {**settings, "methods": methods})
+    _checked(run, "Run")
+    _checked(model, "LoadedModel")
     from stir_core.evaluate.runner import evaluate, settle
     from stir_core.stages.pipeline import short_environment
 

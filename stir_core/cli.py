@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"stir: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stir: interrupted; finished results are kept, the same command continues from them", file=sys.stderr)
+        kept = "finished results are kept, the same command continues from them"
+        print(f"stir: interrupted; {kept if arguments.resumes else 'this command keeps no part of its work'}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader (head, less) has closed the pipe: print nothing more
         sys.stderr.close()
@@ -74,7 +75,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(command=run)
+        sub.set_defaults(command=run, resumes=name in ("run", "eval", "causal", "critical", "sweep"))
         return with_common(sub, *common)
 
     run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")

@@ -4,19 +4,19 @@ Defaults are the published ones (arXiv 2602.04925) wherever the paper gives one.
 value, and its digest is a function of it. ``store.configs`` reads files.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from stir_core.errors import ConfigError
+from stir_core.errors import ConfigError, StirError
 from stir_core.keyspace import Similarity
-from stir_core.records import Variant
+from stir_core.records import Checked, Variant, refusal_line
 
 
 def _modules(folder: str) -> list[str]:
@@ -32,12 +32,25 @@ LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
 
 
-class Section(BaseModel):
-    """Base of all sections: immutable, with finite numbers and no unknown keys. :func:`with_changes` makes a changed copy."""
+class Section(Checked):
+    """Base of all sections: immutable, strict (neither ``True`` nor ``"5"`` is a number), with finite numbers and no unknown keys.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=())
+    :func:`with_changes` makes a changed copy.
+    """
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
     noun: ClassVar[str] = "config key"
-    """The word for one of its fields in an error message."""
+    refusal: ClassVar[type[StirError]] = ConfigError
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        """A list as a tuple, and a number of numpy as Python's: strict fields would refuse both."""
+        if isinstance(value, list):
+            return tuple(value)
+        return value.item() if isinstance(value, np.generic) else value
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -182,6 +195,13 @@ class GateConfig(Section):
     noise: Literal["unit", "matched"] = "unit"
     """For random_vector: unit-variance noise (published) or noise of the action's own norm."""
 
+    @model_validator(mode="after")
+    def _window_is_not_empty(self) -> Self:
+        if self.min_tool_m is not None and self.max_tool_m is not None and self.min_tool_m > self.max_tool_m:
+            bounds = {"low": self.min_tool_m, "high": self.max_tool_m}
+            raise PydanticCustomError("window", "min_tool_m {low} is above max_tool_m {high}: no control point could be steered", bounds)
+        return self
+
 
 class DecodeConfig(Section):
     """How held-out answers are decoded."""
@@ -223,16 +243,19 @@ def config_from(data: dict[str, Any]) -> RunConfig:
     return section_from(RunConfig, data)
 
 
-def section_from(section: type[SectionT], data: Mapping[str, Any]) -> SectionT:
+def section_from(section: type[SectionT], data: Mapping[str, Any], flags: Mapping[str, str] | None = None) -> SectionT:
     """Validate a plain mapping as a section.
 
+    Args:
+        flags: by key, the flag of the command line that set its value, for the message.
+
     Raises:
-        ConfigError: one line that names the key or value and the remedy.
+        ConfigError: one line that names the key (or its flag) or value and the remedy.
     """
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_line(error.errors()[0], section)) from None
+        raise section.refusal(refusal_line(error.errors()[0], section, flags)) from None
 
 
 def with_changes(config: SectionT, **values: Any) -> SectionT:
@@ -266,8 +289,8 @@ def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
         lines: dict[str, list[str]] = {}
         for each in error.errors():
             first = str(each["loc"][0])
-            section = first if first in RunConfig.model_fields and _keys_at((first,)) else ""
-            lines.setdefault(section, []).append(_line(each))
+            section = first if isinstance(getattr(RunConfig(), first, None), Section) else ""
+            lines.setdefault(section, []).append(refusal_line(each, RunConfig))
         return lines
     return {}
 
@@ -313,25 +336,3 @@ def _resolve_layer(spec: LayerSpec, n_layers: int) -> int:
     if not -n_layers <= spec < n_layers:
         raise ConfigError(f"layer {spec} is not in this model: it has blocks 0 to {n_layers - 1}")
     return spec % n_layers
-
-
-def _line(first: Any, root: type[Section] = RunConfig) -> str:
-    """One of pydantic's errors in one line, with the key and the remedy."""
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1], root), n=1)
-        place = ".".join(str(part) for part in first["loc"][:-1])
-        known = ", ".join(_keys_at(first["loc"][:-1], root))
-        hint = f"did you mean {'.'.join([*filter(None, [place]), close[0]])}?" if close else f"known {root.noun.split()[-1]}s here: {known}"
-        return f"unknown {root.noun} {path}: {hint}"
-    return f"{root.noun} {path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _keys_at(path: tuple[int | str, ...], root: type[BaseModel] = RunConfig) -> list[str]:
-    section = root
-    for part in path:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)

@@ -4,11 +4,14 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 "not measured" or "does not apply"; it never stands for a number.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator, model_validator
+
+from stir_core.errors import DataError, StirError
 
 AnswerKind = Literal["math", "number", "choice", "yesno"]
 EntryKind = Literal["corrective", "null"]
@@ -47,6 +50,58 @@ class Record(BaseModel):
         return self.model_copy(update=values)
 
 
+class Checked(BaseModel):
+    """Base of the objects that users construct: an unusable key or value is a :class:`StirError` of one line."""
+
+    noun: ClassVar[str]
+    """The word for one of its fields in a refusal."""
+    refusal: ClassVar[type[StirError]]
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise self.refusal(refusal_line(error.errors()[0], type(self))) from None
+
+    # pydantic calls an __init__ without this mark for nested objects too, whose errors would then lose the path to them
+    __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def refusal_line(first: Any, root: type[Checked], flags: Mapping[str, str] | None = None) -> str:
+    """One of pydantic's errors in one line, with the key and the remedy.
+
+    Args:
+        flags: by key, the flag of the command line that set its value: it is named instead of the key.
+    """
+    ends = next((i + 1 for i, part in enumerate(first["loc"]) if isinstance(part, int)), None)  # after an index comes a type, not a key
+    *place, last = map(str, first["loc"][:ends] or [""])
+    path = ".".join([*place, last])
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(place, root)
+        close = difflib.get_close_matches(last, known, n=1)
+        hint = f"did you mean {'.'.join([*place, close[0]])}?" if close else f"known {root.noun.split()[-1]}s here: {', '.join(known)}"
+        return f"unknown {root.noun} {path}: {hint}"
+    if first["type"] == "missing":
+        return f"{root.noun} {path} is missing: give it a value"
+    message, value = first["msg"][0].lower() + first["msg"][1:], first["input"]
+    if first["type"] == "tuple_type":
+        message = f"give a list, e.g. [{value!r}]"
+    if isinstance(value, Mapping | BaseModel) or not path:  # a rule about several keys, which the message names
+        return f"{root.noun} {path}: {message}" if path else message
+    flag = (flags or {}).get(path)
+    return f"{f'{root.noun} {path} =' if flag is None else flag} {value!r:.200}: {message}"
+
+
+def _keys_at(path: list[str], root: type[BaseModel]) -> list[str]:
+    section = root
+    for part in path:
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
 class Progress(NamedTuple):
     """The progress of one kind of work."""
 
@@ -64,8 +119,11 @@ OnProgress = Callable[[Progress], None]
 """Callback that every long command calls during its work."""
 
 
-class Problem(Record):
+class Problem(Checked, Record):
     """One question with its gold answer."""
+
+    noun: ClassVar[str] = "problem field"
+    refusal: ClassVar[type[StirError]] = DataError
 
     id: str
     """Unique within the task, stable across machines, e.g. ``"gsm8k/test/17"``."""

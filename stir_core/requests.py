@@ -116,11 +116,16 @@ ANSWERING = {
 """Settings of ``stir trace`` and ``stir whatif``, with the config keys that they change."""
 
 
+def flag_of(name: str) -> str:
+    """The command-line flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def flags_of(request: MeasurementRequest) -> list[str]:
     """The command-line flags of every setting that differs from its default."""
     words: list[str] = []
     for name, field in type(request).model_fields.items():
-        value, flag = getattr(request, name), f"--{name.replace('_', '-')}"
+        value, flag = getattr(request, name), flag_of(name)
         if value == field.default:
             continue
         if isinstance(value, bool):

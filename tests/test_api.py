@@ -171,6 +171,28 @@ def test_the_readmes_example_runs(tmp_path) -> None:
     assert (tmp_path / "kl.html").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: stir.open_run(None), "None is not the place of a run"),
+        (lambda run: stir.open_session(None), "None is not the place of a run"),
+        (lambda run: stir.read_bundle(None), "None is not the place of a bundle"),
+        (lambda run: stir.to_frame("demo"), "'demo' is no Run: open one with stir.open_run"),
+        (lambda run: stir.to_frame([1]), "1 is no record"),
+        (lambda run: stir.select_basis("demo"), "'demo' is no Run"),
+        (lambda run: stir.read_causal("demo"), "'demo' is no Run"),
+        (lambda run: stir.measure_causal(run, None), "None is no LoadedModel: load one with stir.load_model"),
+        (lambda run: stir.evaluate_methods(run, None, "stir"), r"setting methods = 'stir': give a list, e.g. \['stir'\]"),
+        (lambda run: stir.steer(run, "hi"), "is no Session"),
+        (lambda run: stir.harvest_run(None, "out"), "None is no RunConfig"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_in_one_line(call: Any, said: str) -> None:
+    with pytest.raises(stir.StirError, match=said) as caught:
+        call(stir.open_run("demo"))
+    assert "\n" not in str(caught.value)
+
+
 def _function(value: Any) -> Any:
     """The function of a method or property; ``None`` for a field."""
     if isinstance(value, property):

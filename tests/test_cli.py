@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stir_core.cli import main
+from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
 
 
@@ -37,11 +38,14 @@ def test_select_as_a_table(capsys, keys):
 
 
 def test_select_refusals(capsys, keys, tmp_path):
-    assert "config key budget = 0: input should be greater" in refused(capsys, ["select", keys, "--budget", "0"])
-    assert "config key diversity = nan" in refused(capsys, ["select", keys, "--budget", "2", "--diversity", "nan"])
+    assert "--budget 0: input should be greater" in refused(capsys, ["select", keys, "--budget", "0"])
+    assert "--diversity nan" in refused(capsys, ["select", keys, "--budget", "2", "--diversity", "nan"])
     assert "does not exist" in refused(capsys, ["select", str(tmp_path / "none"), "--budget", "1"])
     write_tensors(tmp_path / "q.safetensors", {"keys": np.eye(3)})
     assert 'no tensor "quality"' in refused(capsys, ["select", str(tmp_path / "q.safetensors"), "--budget", "1"])
+    assert "is a folder" in refused(capsys, ["select", str(tmp_path), "--budget", "1"])
+    write_tensors(tmp_path / "n.safetensors", {"keys": np.full((2, 3), np.nan), "quality": np.ones(2)})
+    assert "not finite" in refused(capsys, ["select", str(tmp_path / "n.safetensors"), "--budget", "1"])
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
     assert "not a whole safetensors file" in refused(capsys, ["select", str(tmp_path / "cut.safetensors"), "--budget", "1"])
 
@@ -79,6 +83,8 @@ def test_tasks(capsys):
     assert main(["tasks", "arithmetic", "-n", "2"]) == 0
     assert capsys.readouterr().out.count("---") == 2
     assert "arithmetic" in refused(capsys, ["tasks", "arithmetics"])
+    line = refused(capsys, ["tasks", "arithmetic", "--split", "x"])
+    assert line == "stir: task arithmetic has no split 'x': take one of mine, validation, eval, train\n"
 
 
 def test_a_missing_data_file(capsys, tmp_path, monkeypatch):
@@ -119,6 +125,36 @@ def test_no_such_run_or_config(capsys, tmp_path):
     for command in (["status"], ["show"], ["trace"]):
         assert "no run at" in refused(capsys, [*command, str(tmp_path / "none"), *(["hi"] if command == ["trace"] else [])])
     assert "no config file at" in refused(capsys, ["run", str(tmp_path / "none.toml")])
+
+
+@pytest.mark.parametrize("command", [["trace"], ["whatif", "--at", "1"]])
+def test_an_id_of_no_held_out_problem_is_not_decoded_as_a_question(capsys, command):
+    line = refused(capsys, [command[0], "demo", "arithmetic/eval/sum_small:14+21", *command[1:]])
+    assert "is the id of no held-out problem here: take one of its own, e.g. arithmetic/eval/sum_small:14+20" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("trace demo hi", "keeps no part of its work"),
+        ("whatif demo hi --at 1", "keeps no part of its work"),
+        ("eval demo", "finished results are kept"),
+    ],
+)
+def test_an_interrupted_command_says_what_is_kept(capsys, monkeypatch, words, said):
+    def interrupted(where):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "open", interrupted)
+    assert main(words.split()) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_an_experiment_is_not_a_sweep(capsys, tmp_path):
+    (tmp_path / "c.toml").write_text("[task]\nn_train = 2\n")
+    assert "no base and no [grid], so it is no sweep" in refused(capsys, ["sweep", str(tmp_path / "c.toml")])
+    (tmp_path / "s.toml").write_text('base = "c.toml"\n')
+    assert "sweep key grid is missing" in refused(capsys, ["sweep", str(tmp_path / "s.toml")])
 
 
 def test_run_status_show_and_trace_on_a_tiny_model(capsys, tmp_path, tiny_folder):

@@ -3,15 +3,16 @@
 import argparse
 import shlex
 
+import numpy as np
 import pytest
 
 import stir_core as stir
 from stir_core.cli import main
 from stir_core.commands.flags import add_answering, add_fields, answering, asked
-from stir_core.config import RunConfig
+from stir_core.config import GateConfig, RunConfig
 from stir_core.errors import ConfigError
 from stir_core.findings import CausalSpec, EvaluationSpec
-from stir_core.requests import CausalRequest, CriticalRequest, EvaluationRequest, flags_of
+from stir_core.requests import CausalRequest, CriticalRequest, EvaluationRequest, Limits, flags_of
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import evaluations
 
@@ -53,23 +54,56 @@ def test_every_command_has_a_usage_line(command, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("eval demo --n 0", "setting n = 0: input should be greater than or equal to 1"),
-        ("eval demo --rows=-3", "setting rows = -3: input should be"),
-        ("causal demo --strength nan", "setting strength = nan: input should be a finite number"),
-        ("causal demo --strength=-1", "setting strength = -1.0: input should be"),
-        ("causal demo --max-new-tokens 0", "setting max_new_tokens = 0: input should be"),
-        ("critical demo --every 0", "setting every = 0: input should be"),
-        ("sweep none.toml --rows 0", "setting rows = 0: input should be"),
-        ("sweep none.toml --test=-1", "setting n = -1: input should be"),
-        ("trace demo hi --strength inf", "config key gate.k_scale = inf: input should be a finite number"),
-        ("trace demo hi --max-new-tokens 0", "config key decode.max_new_tokens = 0: input should be"),
-        ("whatif demo hi --at 1 --strength=-1", "config key gate.k_scale = -1.0: input should be"),
+        ("eval demo --n 0", "--n 0: input should be greater than or equal to 1"),
+        ("eval demo --rows=-3", "--rows -3: input should be"),
+        ("causal demo --strength nan", "--strength nan: input should be a finite number"),
+        ("causal demo --strength=-1", "--strength -1.0: input should be"),
+        ("causal demo --max-new-tokens 0", "--max-new-tokens 0: input should be"),
+        ("critical demo --every 0", "--every 0: input should be"),
+        ("sweep none.toml --rows 0", "--rows 0: input should be"),
+        ("sweep none.toml --test=-1", "--test -1: input should be"),
+        ("trace demo hi --strength inf", "--strength inf: input should be a finite number"),
+        ("trace demo hi --max-new-tokens 0", "--max-new-tokens 0: input should be"),
+        ("whatif demo hi --at 1 --strength=-1", "--strength -1.0: input should be"),
+        ("whatif demo hi --at=-1", "--at -1: input should be greater than or equal to 0"),
+        ("whatif demo hi --at 1 --force p1c --alpha nan", "--alpha nan: input should be a finite number"),
     ],
 )
 def test_invalid_values_are_refused_in_one_line(words, said, capsys):
     assert main(words.split()) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"stir: {said}") and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        (EvaluationRequest, {"max_new_tokens": True}, "setting max_new_tokens = True: input should be a valid integer"),
+        (EvaluationRequest, {"max_new_tokens": "5"}, "setting max_new_tokens = '5': input should be a valid integer"),
+        (EvaluationRequest, {"methods": "stir"}, "setting methods = 'stir': give a list, e.g. ['stir']"),
+        (CausalRequest, {"strength": float("nan")}, "setting strength = nan: input should be a finite number"),
+        (CausalRequest, {"halving": 1}, "setting halving = 1: input should be a valid boolean"),
+        (Limits, {"rowz": 1}, "unknown setting rowz: did you mean rows?"),
+        (GateConfig, {"k_scale": "0.5"}, "config key k_scale = '0.5': input should be a valid number"),
+        (GateConfig, {"k_scale": True}, "config key k_scale = True: input should be a valid number"),
+        (GateConfig, {"min_tool_m": 3, "max_tool_m": 2}, "min_tool_m 3 is above max_tool_m 2"),
+        (RunConfig, {"gate": {"candidates": 0}}, "config key gate.candidates = 0: input should be"),
+        (RunConfig, {"mining": {"layers": [True]}}, "config key mining.layers.0 = True: input should be"),
+        (stir.Change, {"m": "4"}, "change field m = '4': input should be a valid integer"),
+        (stir.Change, {"m": 1, "alpha": float("inf")}, "change field alpha = inf: input should be a finite number"),
+        (stir.Change, {}, "change field m is missing"),
+        (stir.Problem, {"id": "a"}, "problem field task is missing"),
+    ],
+)
+def test_construction_refuses_in_one_line(kind, values, said):
+    with pytest.raises(stir.StirError) as caught:
+        kind(**values)
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_whole_numbers_lists_and_numpy_numbers_are_taken():
+    assert GateConfig(k_scale=2, candidates=np.int64(3), rho=np.float32(0.5)) == GateConfig(k_scale=2.0, candidates=3, rho=0.5)
+    assert EvaluationRequest(**{"methods": ["stir"], "levels": ["a"]}) == EvaluationRequest(methods=("stir",), levels=("a",))
 
 
 @pytest.mark.parametrize("measure", [stir.measure_causal, stir.evaluate_methods])

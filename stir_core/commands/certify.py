@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stir_core.commands.console import Command, print_json, progress
+from stir_core.config import DecodeConfig, section_from
 from stir_core.errors import DeployError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def _certify(arguments: argparse.Namespace) -> int:
     for option, value in unread.items():
         if value is not None:
             raise DeployError(f"{option} is {value}, which --target {arguments.target} does not use: leave it out")
+    if arguments.max_new_tokens is not None:
+        section_from(DecodeConfig, {"max_new_tokens": arguments.max_new_tokens}, {"max_new_tokens": "--max-new-tokens"})
     if arguments.actions is not None and arguments.actions < 0:
         raise DeployError(f"--actions is {arguments.actions}: give 0 or more")
     bundle = read_bundle(arguments.bundle)

@@ -1,6 +1,8 @@
 """What all commands share: common arguments, progress bars, tables, JSON, and traces side by side."""
 
 import argparse
+import difflib
+import re
 import signal
 import sys
 import threading
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from stir_core.errors import PromptError
+from stir_core.errors import DataError, PromptError
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -166,14 +168,21 @@ def asked_prompt(source: object, text: str) -> "tuple[str | Problem, Problem | N
 
     Raises:
         PromptError: the question is empty.
+        DataError: an id, but not of one of the run's held-out problems.
     """
     from stir_core.store.runs import Run
 
-    known = source.problems("steered") if isinstance(source, Run) and source.finished("steered") else []
-    problem = next((problem for problem in known if problem.id == text), None)
-    if problem is None and not text.strip():
+    held_out = source.problems("steered") if isinstance(source, Run) and source.finished("steered") else []
+    known = {problem.id: problem for problem in held_out}
+    if text in known:
+        return known[text], known[text]
+    if not text.strip():
         raise PromptError("the prompt is empty: write a question")
-    return problem or text, problem
+    if re.fullmatch(r"[A-Za-z]\w*/\w+/\S+", text.strip()):
+        close = difflib.get_close_matches(text, known, n=1) or list(known)[:1]
+        remedy = f"take one of its own, e.g. {close[0]}, or write the question" if close else "it has none, so write the question"
+        raise DataError(f"{text!r} is the id of no held-out problem here: {remedy}")
+    return text, None
 
 
 def _gate_line(step: "StepTrace") -> str:

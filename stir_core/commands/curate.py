@@ -153,7 +153,7 @@ def _diff(curation: "Curation", arguments: argparse.Namespace) -> None:
         rows = [[each.entry_id, each.field, each.before or "-", each.after or "-"] for each in differences]
         table(["entry", "what", f"version {arguments.a}", f"version {b}"], rows)
     else:
-        print(f"versions {arguments.a} and {b} are the same")
+        print(f"versions {arguments.a} and {b} of the curation are the same: all entries have the same marks and names")
 
 
 def edit_line(line: "Recorded", limit: int = 6) -> str:

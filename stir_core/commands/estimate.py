@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stir_core.commands.console import Command, print_json, table
 from stir_core.commands.overrides import add_experiment, overridden
+from stir_core.errors import StoreError
 
 
 def add(command: Command) -> None:
@@ -12,14 +13,17 @@ def add(command: Command) -> None:
     description = "The cost of a run: bounds, and expectations from finished runs that are like it."
     parser = command("estimate", _estimate, description, "--json")
     add_experiment(parser)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of finished runs to expect from (default: runs)")
+    parser.add_argument("--runs", type=Path, help="folder of finished runs to expect from (default: runs)")
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.estimate import bound_and_expectation, estimate
     from stir_core.store.configs import read_config
 
-    cost = estimate(overridden(read_config(arguments.config), arguments.set), arguments.runs, until=arguments.until)
+    if arguments.runs is not None and not arguments.runs.is_dir():
+        raise StoreError(f"--runs {arguments.runs} is no folder: give the one that has the finished runs, or leave it out")
+    config, runs = overridden(read_config(arguments.config), arguments.set), arguments.runs or Path("runs")
+    cost = estimate(config, runs, until=arguments.until)
     if arguments.json:
         print_json(cost)
         return

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from stir_core.config import RunConfig, Section, SectionT, section_from, with_changes
-from stir_core.requests import ANSWERING
+from stir_core.config import RunConfig, Section, SectionT, section_from
+from stir_core.requests import ANSWERING, flag_of
 
 
 def add_fields(parser: argparse.ArgumentParser, section: type[Section], only: Sequence[str] = ()) -> None:
@@ -27,7 +27,7 @@ def add_answering(parser: argparse.ArgumentParser) -> None:
 
 def add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, *, default: Any = None) -> None:
     """Add one flag. Without it the parsed arguments have no such value, so that the section's default applies."""
-    kind, flag = _plain(field.annotation), f"--{name.replace('_', '-')}"
+    kind, flag = _plain(field.annotation), flag_of(name)
     default = field.default if default is None else default
     text = f"{field.description or ''}".removesuffix(".").replace("%", "%%")
     if isinstance(field.default, bool):
@@ -50,22 +50,26 @@ def asked(arguments: argparse.Namespace, section: type[SectionT]) -> SectionT:
     """The section with the values of the command line.
 
     Raises:
-        ConfigError: a value out of range, in one line.
+        ConfigError: a value out of range, in one line that names its flag.
     """
-    return section_from(section, {name: value for name, value in vars(arguments).items() if name in section.model_fields})
+    given = {name: value for name, value in vars(arguments).items() if name in section.model_fields}
+    return section_from(section, given, {name: flag_of(name) for name in given})
 
 
 def answering(arguments: argparse.Namespace, config: RunConfig) -> RunConfig:
     """The config with the answer settings of the command line; without such settings, the same object.
 
     Raises:
-        ConfigError: a value out of range, in one line.
+        ConfigError: a value out of range, in one line that names its flag.
     """
-    changes: dict[str, dict[str, Any]] = {}
-    for name in ANSWERING.keys() & vars(arguments).keys():
+    names = [name for name in ANSWERING if name in arguments]
+    if not names:
+        return config
+    changed = config.model_dump()
+    for name in names:
         section, field = ANSWERING[name].split(".")
-        changes.setdefault(section, {})[field] = getattr(arguments, name)
-    return with_changes(config, **changes) if changes else config
+        changed[section][field] = getattr(arguments, name)
+    return section_from(RunConfig, changed, {key: flag_of(name) for name, key in ANSWERING.items()})
 
 
 def _plain(kind: Any) -> Any:

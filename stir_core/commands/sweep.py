@@ -39,7 +39,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from stir_core.tasks import load_problems
 
     rows = asked(arguments, MeasurementRequest).rows
-    test = section_from(EvaluationRequest, {"n": arguments.test, "rows": rows, "label": "sweep-test"})
+    test = section_from(EvaluationRequest, {"n": arguments.test, "rows": rows, "label": "sweep-test"}, {"n": "--test"})
     sweep = _read(arguments.sweep)
     base = read_config(arguments.sweep.parent / sweep.base)
     configs = [(point, changed(base, point)) for point in grid_points(sweep)]  # a wrong key is refused before a model is loaded
@@ -71,7 +71,10 @@ def _read(file: Path) -> "SweepConfig":
     from stir_core.evaluate.sweep import SweepConfig
 
     try:
-        return section_from(SweepConfig, tomllib.loads(file.read_text(encoding="utf-8")))
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        if not data.keys() & {"base", "grid"}:
+            raise ConfigError(f"it has no base and no [grid], so it is no sweep; `stir run {file}` takes an experiment file")
+        return section_from(SweepConfig, data)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"sweep file {file} cannot be read ({error}): give a TOML file with base and [grid]") from None
     except ConfigError as error:

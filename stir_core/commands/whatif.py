@@ -1,13 +1,13 @@
 """``stir whatif``: a recorded answer with one decision changed, decoded from there. Changes may follow each other."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from stir_core.commands.console import Command, asked_prompt, ending, print_json, table
 from stir_core.commands.flags import add_answering, answering
+from stir_core.config import section_from
 from stir_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def add(command: Command) -> None:
     whatif.add_argument("problem", help="a held-out problem, whose recorded steered answer is continued, or a question, answered first")
     add_link = whatif.add_argument
     at = "control point: the number of steps before it; another --at continues from the changed answer"
-    add_link("--at", type=_count, action=_Link, required=True, metavar="M", help=at)
+    add_link("--at", type=int, action=_Link, required=True, metavar="M", help=at)
     add_link("--force", action=_Link, metavar="ENTRY", help="inject this entry's action; without it and --deny the decision is kept")
     add_link("--deny", action=_Link, nargs=0, help="choose null: no impulse")
-    add_link("--alpha", type=_finite, action=_Link, help="multiple of the action vector (default: the multiple that the gate would inject)")
+    alpha = "multiple of the action vector; below 0 it pushes the opposite way (default: the multiple that the gate would inject)"
+    add_link("--alpha", type=float, action=_Link, help=alpha)
     add_link("--then", choices=("gate", "null"), action=_Link, help="what decides after the change (default: the gate)")
     whatif.add_argument("--raw", action="store_true", help="send a question as typed, without the task's template")
     add_answering(whatif)
@@ -55,7 +56,7 @@ def _whatif(arguments: argparse.Namespace) -> None:
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
-    changes = [Change(**link) for link in arguments.chain]
+    changes = [section_from(Change, link, {"m": "--at", "alpha": "--alpha"}) for link in arguments.chain]
     for change in changes:
         if change.alpha is not None and not change.forces:
             raise DataError(f"--alpha {change.alpha:g} is the strength of an action: name one with --force")
@@ -93,17 +94,3 @@ def _print(answers: "Sequence[Trace]") -> None:
     at = next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(first.token_ids), len(last.token_ids)))
     equal = first.token_ids == last.token_ids
     print("the branch equals the recorded answer, token for token" if equal else f"the branch differs from token {at + 1} on")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return number

@@ -1,10 +1,11 @@
 """Cost of a run before it starts: bounds by formula, and expectations from finished runs of the same model and task.
 
 A *bound* cannot be exceeded. *Expected* numbers rest on a measurement, which is named with them; without one they are ``None``, never a
-guess. Loads no model and reads no data set.
+guess. Loads no model, and fetches no data set.
 """
 
 import math
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Record
 from stir_core.store.runs import DEMO, Run, list_runs
 from stir_core.tasks import task_spec
-from stir_core.tasks.prompts import check_template
+from stir_core.tasks.benchmarks import DATA_ROOT_VARIABLE
+from stir_core.tasks.registry import check_task, held_out_problems, mined_problems
 
 STATE_BYTES = 4
 """Bytes of a stored number: states and actions are float32, whatever dtype the model computes in."""
@@ -82,19 +84,21 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         runs: folder of finished runs; the embedded run is used as well.
 
     Raises:
-        DataError: no such task, level or template, or the task cannot be mined.
+        DataError: no such task, level, template or segmenter, the task cannot be mined, or it has fewer problems than the config asks
+            for (where its data is a file on this machine).
         ModelError: no such model.
         ConfigError: a layer is not in the model.
     """
-    spec = task_spec(config.task.name)  # refuse here what would otherwise be refused after the model is loaded
-    spec.check_mined()
-    spec.check_levels(config.task.levels)
-    check_template(config.task.template)
+    check_task(config)
+    upto = STAGES[: STAGES.index(until) + 1]
+    if task_spec(config.task.name).problems is not None or os.environ.get(DATA_ROOT_VARIABLE):  # nothing is fetched for an estimate
+        mined_problems(config)
+        if "steered" in upto:
+            held_out_problems(config)
     sizes = sizes_of(config.model.name)
     alike = _alike(config, runs)
     lengths = _lengths(alike[0].path, alike[0].digest("rollouts")) if alike else None
     measured = _measured(config, alike, lengths) if lengths else None
-    upto = STAGES[: STAGES.index(until) + 1]
     layers = _layers(config, sizes)
     rows = _rollout_rows(config, lengths)
     if "states" in upto and layers:

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from tabulate import tabulate
@@ -36,13 +36,15 @@ SWEPT = ("mining", "basis", "gate")
 class SweepConfig(Section):
     """One sweep: a base experiment, and the values to try."""
 
+    noun: ClassVar[str] = "sweep key"
+
     base: str
     """Experiment file (TOML) that the grid changes, relative to the sweep's own."""
     n: int = Field(default=24, ge=1)
     """Validation problems."""
     objective: Literal["accuracy", "tokens"] = "accuracy"
     """Choose by most right answers (ties: fewest decoded tokens), or by fewest decoded tokens where no fewer are right than vanilla."""
-    grid: dict[str, tuple[Any, ...]]
+    grid: dict[str, Annotated[tuple[Any, ...], Field(strict=False)]]
     """Config key, e.g. ``"gate.k_scale"``, -> the values to try; every combination is a point."""
 
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stir_core.errors import DataError
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Lens, TokenWeight
 
@@ -24,9 +25,19 @@ def direction_logits(model: LoadedModel, directions: Float[Tensor, "n d_model"])
 
 
 def lens_of(model: LoadedModel, entry_ids: list[str], actions: Float[Tensor, "n d_model"], *, top: int = 10) -> list[Lens]:
-    """The ``top`` most promoted and most suppressed tokens of each action; logits are rounded to 4 decimals."""
+    """The ``top`` most promoted and most suppressed tokens of each action; logits are rounded to 4 decimals.
+
+    Raises:
+        DataError: ``top`` is not a number of tokens of the vocabulary, or a direction is not finite.
+    """
+    effects = direction_logits(model, actions)
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= effects.shape[1]:
+        raise DataError(f"top is {top!r}: give a whole number of tokens from 1 to {effects.shape[1]}, the size of the vocabulary")
+    if not bool(effects.isfinite().all()):
+        bad = int((~effects.isfinite().all(dim=1)).nonzero()[0])
+        raise DataError(f"direction {entry_ids[bad]} is not finite: leave it out")
     lenses: list[Lens] = []
-    for entry_id, logits in zip(entry_ids, direction_logits(model, actions), strict=True):
+    for entry_id, logits in zip(entry_ids, effects, strict=True):
         high, low = logits.topk(top), (-logits).topk(top)
         promoted = token_weights(model, high.indices.tolist(), [round(logit, 4) for logit in high.values.tolist()])
         suppressed = token_weights(model, low.indices.tolist(), [round(-logit, 4) for logit in low.values.tolist()])

@@ -1,6 +1,7 @@
 """Turn a question into a prompt: its text in the task's template, or as typed, and its token ids."""
 
 from stir_core.config import TaskConfig
+from stir_core.errors import PromptError
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Problem
 from stir_core.tasks import render, task_spec
@@ -13,8 +14,11 @@ def user_message(prompt: str | Problem, task: TaskConfig, *, raw: bool = False) 
         raw: send a question as typed, without the template.
 
     Raises:
+        PromptError: neither a question nor a problem.
         DataError: the task or its template is not known.
     """
+    if not isinstance(prompt, str | Problem):
+        raise PromptError(f"{prompt!r:.80} is no prompt: give a question as text, or a problem")
     question = prompt if isinstance(prompt, str) else prompt.question
     if not question.strip() or (raw and isinstance(prompt, str)):
         return question

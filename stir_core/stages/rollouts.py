@@ -9,7 +9,8 @@ from stir_core.stages.stage import Made, Stage, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, load_problems
+from stir_core.tasks import Grader
+from stir_core.tasks.registry import check_task, mined_problems
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
@@ -21,7 +22,7 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     from stir_core.models.prompting import prompt_ids
 
     config = run.config
-    problems = load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)
+    problems = mined_problems(config)
     write_records(part / "problems.jsonl", problems)
     file = part / "rollouts.jsonl"
     known = read_appended(file, Rollout)
@@ -54,6 +55,11 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     return Made(counts, tokens)
 
 
+def _check(run: Run) -> None:
+    check_task(run.config)
+    mined_problems(run.config)
+
+
 def _settings(config: RunConfig) -> dict[str, Any]:
     return {
         "seed": config.seed,
@@ -64,4 +70,4 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("rollouts", reads=(), settings=_settings, make=make_rollouts)
+STAGE = Stage("rollouts", reads=(), settings=_settings, make=make_rollouts, check=_check)

@@ -8,7 +8,8 @@ from stir_core.records import OnProgress, Progress, Trace, TraceEvent
 from stir_core.stages.stage import Made, Stage
 from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, load_problems
+from stir_core.tasks import Grader
+from stir_core.tasks.registry import held_out_problems
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
@@ -22,8 +23,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     from stir_core.models.prompting import prompt_ids
 
     config = run.config
-    n = config.task.n_eval
-    problems = load_problems(config.task.name, config.task.held_out, n=n, seed=config.seed, levels=config.task.levels) if n else ()
+    problems = held_out_problems(config)
     library = run.library()
     setups = {
         "vanilla": (with_changes(config.gate, variant="no_memory"), None),
@@ -61,6 +61,10 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     return Made(counts, tokens, run.manifest("actions").layers)
 
 
+def _check(run: Run) -> None:
+    held_out_problems(run.config)
+
+
 def _settings(config: RunConfig) -> dict[str, Any]:
     return {
         "gate": config.gate.model_dump(mode="json"),
@@ -69,4 +73,4 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("steered", reads=("actions", "basis"), settings=_settings, make=make_steered)
+STAGE = Stage("steered", reads=("actions", "basis"), settings=_settings, make=make_steered, check=_check)

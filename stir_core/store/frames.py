@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from stir_core.errors import DataError
 from stir_core.records import Entry, Record
 from stir_core.store.runs import Library, Run
 
@@ -48,10 +49,18 @@ def library_frame(library: Library) -> "pd.DataFrame":
 
 
 def records_frame(records: Iterable[Record]) -> "pd.DataFrame":
-    """One row for each record, one column for each field; nested records become mappings."""
+    """One row for each record, one column for each field; nested records become mappings.
+
+    Raises:
+        DataError: something that is not a record.
+    """
     import pandas as pd
 
-    return pd.DataFrame([record.model_dump() for record in records])
+    rows = list(records) if isinstance(records, Iterable) else [records]
+    for row in rows:
+        if not isinstance(row, Record):
+            raise DataError(f"{row!r:.80} is no record: give records, a library, a bundle, or a run from stir.open_run")
+    return pd.DataFrame([row.model_dump() for row in rows])
 
 
 def _measured(ids: list[str], controls: "dict[str, Control]", advantages: "dict[str, Advantage]") -> dict[str, list[Any]]:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stir_core.config import STAGES, RunConfig, config_from, digest_of
-from stir_core.errors import MismatchError, StirError, StoreError
+from stir_core.errors import ConfigError, MismatchError, StirError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
 from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, StateRow, Trace
@@ -32,6 +32,10 @@ DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 
 CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", "n_layers", "d_model")
 """Fields of a model's identity that an artefact must share with the model at hand; the name may differ."""
+
+
+SCHEMAS = (1, 2)
+"""Versions of a run's files that this program reads."""
 
 
 class Library(NamedTuple):
@@ -82,18 +86,26 @@ class Run:
         """Open an existing run by folder, or ``"demo"`` for the embedded one (a folder of that name here comes first).
 
         Raises:
-            StoreError: no such run, or its run.json is malformed.
+            StoreError: no such run, or its run.json is malformed or of an unknown schema version.
         """
+        if not isinstance(where, str | Path):
+            raise StoreError(f'{where!r:.80} is not the place of a run: give its folder, or "demo"')
         path = Path(where)
         if not (path / "run.json").is_file() and str(where) == "demo":
             path = DEMO
         file = path / "run.json"
+        if not file.is_file() and (path / "library.safetensors").exists():
+            raise StoreError(f"{path} is a bundle, not a run: open it with `stir trace`, `stir serve` or stir.open_session")
         if not file.is_file():
             raise StoreError(f"no run at {path}: {file.name} is missing; make one with `stir run configs/demo.toml --out {path}`")
         try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
-            return cls(path, dict(facts))
-        except (ValueError, KeyError, TypeError) as error:
+            facts = dict(json.loads(file.read_text(encoding="utf-8")))
+            if (version := facts.get("schema_version", SCHEMAS[-1])) not in SCHEMAS:
+                raise StoreError(f"{file} has schema version {version!r:.20}, this program reads 1 and 2: update stir-workbench")
+            return cls(path, facts)
+        except KeyError as error:
+            raise StoreError(f"{file} is not a run description (it has no {error}): copy the run again") from None
+        except (ConfigError, OSError, ValueError, TypeError) as error:
             raise StoreError(f"{file} is not a run description ({error}): copy the run again") from None
 
     @classmethod

@@ -23,6 +23,8 @@ def read_tensors(path: Path, names: tuple[str, ...] = (), *, columns: int | None
     Raises:
         StoreError: missing, truncated or oversized file, missing name, wrong shape, or a value that is not finite.
     """
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder: give the safetensors file itself")
     if not path.is_file():
         raise StoreError(f"{path} does not exist: run the stage that makes it")
     if path.stat().st_size > MAX_BYTES:
@@ -42,7 +44,7 @@ def read_tensors(path: Path, names: tuple[str, ...] = (), *, columns: int | None
         if columns is not None and (tensor.ndim != 2 or tensor.shape[1] != columns):
             raise StoreError(f'{path}: tensor "{name}" has shape {list(tensor.shape)}, expected [n, {columns}]: make the stage again')
         if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
-            raise StoreError(f'{path}: tensor "{name}" holds values that are not finite: make the stage again')
+            raise StoreError(f'{path}: tensor "{name}" holds values that are not finite: make the file again')
     return tensors
 
 

@@ -8,12 +8,15 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable
 
+from stir_core.config import RunConfig
 from stir_core.errors import DataError
 from stir_core.records import Problem
 from stir_core.seeding import seed_for
 from stir_core.tasks.benchmarks import benchmark_problems
 from stir_core.tasks.catalogue import TASKS, TaskSpec
+from stir_core.tasks.prompts import check_template
 from stir_core.tasks.rows import fingerprint, hashed
+from stir_core.tasks.segment import segmenter
 
 ROLES = ("mine", "validation", "eval")
 
@@ -64,9 +67,33 @@ def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0,
     return tuple(ordered[:n])
 
 
+def check_task(config: RunConfig) -> None:
+    """Refuse settings that no run can be made with, without reading a problem.
+
+    Raises:
+        DataError: no such task, level, template or segmenter, or the task cannot be mined.
+    """
+    spec = task_spec(config.task.name)
+    spec.check_mined()
+    spec.check_levels(config.task.levels)
+    check_template(config.task.template)
+    segmenter(config.delimiter)
+
+
+def mined_problems(config: RunConfig) -> tuple[Problem, ...]:
+    """The problems that a run samples rollouts for; raises as :func:`load_problems`."""
+    return load_problems(config.task.name, "mine", n=config.task.n_train, seed=config.seed, levels=config.task.levels)
+
+
+def held_out_problems(config: RunConfig) -> tuple[Problem, ...]:
+    """The held-out problems that a run answers; raises as :func:`load_problems`."""
+    task = config.task
+    return load_problems(task.name, task.held_out, n=task.n_eval, seed=config.seed, levels=task.levels) if task.n_eval else ()
+
+
 def _of_split(spec: TaskSpec, split: str) -> tuple[Problem, ...]:
     if split not in spec.splits:
-        raise DataError(f"task {spec.name} has no split {split!r}: take one of {', '.join((*ROLES, *spec.splits))}")
+        raise DataError(f"task {spec.name} has no split {split!r}: take one of {', '.join(dict.fromkeys((*ROLES, *spec.splits)))}")
     return spec.problems(split) if spec.problems is not None else benchmark_problems(spec.name, split)
 
 

@@ -104,6 +104,13 @@ def test_a_folder_that_is_no_bundle_or_not_whole(capsys, folder, tmp_path, comma
     assert "symbolic link" in refused(capsys, command[0], folder, *more, *command[1:])
 
 
+def test_a_bundle_is_not_a_run_and_a_run_is_not_a_bundle(capsys, run, folder):
+    for words in (["status", folder], ["eval", folder], ["whatif", folder, "hi", "--at", "1"]):
+        assert "is a bundle, not a run: open it with" in refused(capsys, *words)
+    assert "is a run, not a bundle: make one with `stir export" in refused(capsys, "serve", run)
+    assert "--max-new-tokens 0: input should be" in refused(capsys, "certify", folder, "--target", "runtime", "--max-new-tokens", "0")
+
+
 def test_certify_passes_for_its_own_run_and_fails_for_another(capsys, run, folder, engine, tiny_folder, tmp_path):
     words = ["certify", folder, "--target", "runtime", "--model", tiny_folder, "--n", "2", "--max-new-tokens", "24"]
     assert "PASSED" in told(capsys, *words, "--run", run)

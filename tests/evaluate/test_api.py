@@ -91,6 +91,14 @@ def test_an_impulse_is_measured_where_it_was_mined_and_the_lens_is_the_runs_own(
         stir.logit_lens(tiny_loaded, np.zeros((1, 31)))
     with pytest.raises(DataError, match="2 names for 1 directions"):
         stir.logit_lens(tiny_loaded, np.zeros((1, 32)), names=["a", "b"])
+    for vectors, top, said in (
+        (np.zeros((1, 32)), 10**6, "top is 1000000: give a whole number of tokens from 1 to"),
+        (np.zeros((1, 32)), 0, "top is 0"),
+        (np.full((1, 32), np.nan), 5, "direction 0 is not finite"),
+        ("mean", 5, "not an array of numbers"),
+    ):
+        with pytest.raises(DataError, match=said):
+            stir.logit_lens(tiny_loaded, vectors, top=top)
 
 
 def test_an_evaluation_is_paired_kept_and_told(run, tiny_loaded):
@@ -131,6 +139,20 @@ def test_what_does_not_fit_is_refused(run, tiny, tmp_path):
         stir.open_session(run, tiny)
     with pytest.raises(StoreError, match="no run at"):
         stir.open_session(tmp_path / "nowhere")
+
+
+def test_an_argument_of_another_type_is_refused_in_one_line(session):
+    trace = stir.steer(session, PROMPT).steered
+    for call, said in (
+        (lambda: stir.steer(session, None), "None is no prompt: give a question"),
+        (lambda: stir.steer(session, PROMPT, {"k_scale": 1.0}), "is no GateConfig"),
+        (lambda: stir.what_if(session, trace, "null"), "'null' is no Change: make it with"),
+        (lambda: stir.what_if(session, (trace, trace), stir.Change(m=0)), "is no Trace"),
+        (lambda: stir.read_tokens(session, None), "None is no Trace"),
+    ):
+        with pytest.raises(stir.StirError, match=said) as caught:
+            call()
+        assert "\n" not in str(caught.value)
 
 
 def told(trace: Trace) -> tuple:

@@ -125,6 +125,9 @@ def test_sizes_of_the_embedded_model(smollm2):
         ({"task": {"name": "math500"}}, DataError, "mine on math"),
         ({"task": {"levels": ["Level 9"]}}, DataError, "no level 'Level 9'"),
         ({"task": {"template": "bxoed"}}, DataError, "is not known"),
+        ({"delimiter": "segmenter:nobody"}, DataError, "not registered here"),
+        ({"task": {"n_train": 10**6}}, DataError, "mine problems, 1000000 were asked for"),
+        ({"task": {"n_eval": 10**6}}, DataError, "eval problems, 1000000 were asked for"),
         ({"model": {"name": "smollm"}}, ModelError, "did you mean"),
         ({"mining": {"layers": [31]}}, ConfigError, "blocks 0 to 29"),
         ({"mining": {"layers": ["x/y"]}}, ConfigError, "is not a layer"),
@@ -144,3 +147,5 @@ def test_the_command(capsys, tmp_path):
     assert found["quantities"][0]["bound"] == 16 and found["measured"]["run"] == "demo"
     assert main(argv) == 0
     assert "expected from run demo" in capsys.readouterr().out
+    assert main([*argv, "--runs", str(tmp_path / "none")]) == 2
+    assert "is no folder" in capsys.readouterr().err

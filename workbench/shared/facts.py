@@ -174,4 +174,5 @@ def gate_of(spec: EvaluationSpec, method: str) -> GateConfig:
     """The gate that a method decided with: the run's own, with the parameters in the method's name."""
     changes = dict(part.split("=", 1) for part in method.partition(":")[2].split(",") if "=" in part)
     known = GateConfig.model_fields
-    return GateConfig.model_validate({key: value for key, value in {**spec.gate, **changes}.items() if key in known})
+    given = {key: value for key, value in {**spec.gate, **changes}.items() if key in known}
+    return GateConfig.model_validate(given, strict=False)  # a method's name holds its numbers as text

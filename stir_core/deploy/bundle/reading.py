@@ -150,7 +150,7 @@ def open_source(where: "Run | Bundle | str | Path") -> "Run | Bundle":
     """
     if isinstance(where, Run | Bundle):
         return where
-    return read_bundle(where) if is_bundle(Path(where)) else Run.open(where)
+    return read_bundle(where) if isinstance(where, str | Path) and is_bundle(Path(where)) else Run.open(where)
 
 
 def session_on(source: "Run | Bundle", model: "LoadedModel", library: Library | None = None) -> "Session":
@@ -176,6 +176,8 @@ def read_manifest(folder: Path) -> BundleManifest:
     """
     if not folder.is_dir():
         raise DeployError(f"there is no bundle at {folder}: make one with `stir export RUN --to bundle --out {folder}`")
+    if (folder / "run.json").is_file():
+        raise DeployError(f"{folder} is a run, not a bundle: make one with `stir export {folder} --to bundle --out DIR`")
     file = folder / MANIFEST
     data = read_plain(file, MAX_MANIFEST)
     try:
@@ -206,6 +208,8 @@ def read_bundle(folder: str | Path) -> Bundle:
     Raises:
         DeployError: one line naming the file and the remedy.
     """
+    if not isinstance(folder, str | Path):
+        raise DeployError(f"{folder!r:.80} is not the place of a bundle: give its folder")
     folder = Path(folder)
     manifest = read_manifest(folder)
     check_folder(folder, (*manifest.files, MANIFEST))

@@ -75,10 +75,10 @@ def test_an_address_that_is_taken_is_one_line(tiny_bundled, capsys):
     ("words", "said"),
     [
         (["--port", "65536"], "--port is 65536"),
-        (["--rows", "0"], "setting rows = 0: input should be greater than or equal to 1"),
-        (["--queue", "-1"], "setting queue = -1: input should be greater than or equal to 0"),
-        (["--timeout", "nan"], "setting timeout = nan"),
-        (["--grace", "-1"], "setting grace = -1.0"),
+        (["--rows", "0"], "--rows 0: input should be greater than or equal to 1"),
+        (["--queue", "-1"], "--queue -1: input should be greater than or equal to 0"),
+        (["--timeout", "nan"], "--timeout nan:"),
+        (["--grace", "-1"], "--grace -1.0:"),
         (["--host", "no such host", "--port", "0"], "not an address of this machine"),
     ],
 )
