@@ -45,6 +45,7 @@ _FROM = {
     "Change": 'make it with stir.Change(m=4, to="null")',
     "GateConfig": "take run.config.gate, or stir.with_changes of it",
     "DecodeConfig": "take run.config.decode, or stir.with_changes of it",
+    "CausalReport": "take the result of stir.measure_causal or stir.evaluate_methods",
     "RunConfig": "make one with stir.RunConfig(), or name its TOML file",
 }
 """How a user gets an object of a class that functions take."""
@@ -469,10 +470,16 @@ def evaluate_methods(
 
 
 def report_text(report: EvaluationReport | CausalReport) -> str:
-    """An evaluation or a causal study as Markdown: its settings, its tables with intervals, and its caveats. Raises nothing."""
+    """An evaluation or a causal study as Markdown: its settings, its tables with intervals, and its caveats.
+
+    Raises:
+        DataError: something that is not a report.
+    """
     from stir_core.evaluate.causal_text import causal_markdown
     from stir_core.evaluate.report import evaluation_markdown
 
+    if not isinstance(report, EvaluationReport):
+        _checked(report, "CausalReport")
     return evaluation_markdown(report) if isinstance(report, EvaluationReport) else causal_markdown(report)
 
 

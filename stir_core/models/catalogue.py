@@ -61,6 +61,8 @@ def resolve(name: str) -> ModelSource:
     organisms = {f"organism:{folder.name}": folder for folder in _organism_folders()}
     if name in organisms:
         return ModelSource(name, "folder", organisms[name])
+    if not isinstance(name, str):
+        raise ModelError(f"{name!r:.80} is no name of a model: give {EMBEDDED}, a folder, a .gguf file or a hub name such as org/model")
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jinja2.exceptions import TemplateError
@@ -154,14 +154,20 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
         The model with its tokenizer and identity; ``model.bridge`` is the raw TransformerBridge, for your own hooks.
 
     Raises:
-        ModelError: unknown name, unreadable files, or an architecture that is not a causal language model.
+        ModelError: unknown name, dtype, device or backend, unreadable files, or an architecture that is not a causal language model.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f'dtype "{dtype}" is not offered: choose {" or ".join(DTYPES)}')
+    for what, value, offered in (("dtype", dtype, tuple(DTYPES)), ("backend", backend, get_args(BackendName))):
+        if value not in offered:
+            raise ModelError(f'{what} "{value}" is not offered: choose {" or ".join(offered)}')
+    try:
+        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except (RuntimeError, TypeError):
+        raise ModelError(f"device {device!r} is not known: choose auto, cpu or cuda") from None
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} is not here: torch finds no CUDA device on this machine, choose cpu or auto")
     hf_logging.disable_progress_bar()  # it draws a bar for each tensor; callers show their own progress
     source = resolve(name)
     folder = prepare(source)
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)

@@ -34,7 +34,7 @@ def task_spec(name: str) -> TaskSpec:
     """
     if name in TASKS:
         return TASKS[name]
-    close = difflib.get_close_matches(name, TASKS, n=1)
+    close = difflib.get_close_matches(str(name), TASKS, n=1)
     raise DataError(f"unknown task {name!r}: " + (f"did you mean {close[0]}?" if close else f"known tasks: {', '.join(TASKS)}"))
 
 
@@ -56,11 +56,14 @@ def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0,
         DataError: no such task, split or level, the task cannot be mined, the data is not there, or there are fewer than ``n``.
     """
     spec = task_spec(name)
+    levels = (levels,) if isinstance(levels, str) else levels
     spec.check_levels(levels)
     problems = _of_role(spec, split) if split in ROLES else _of_split(spec, split)
     ordered = _ordered((problem for problem in problems if not levels or problem.level in levels), seed, in_turn=spec.disjoint)
     if n is None:
         return tuple(ordered)
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise DataError(f"{n!r:.80} is no number of problems: give a whole number, or None for all")
     if not 0 <= n <= len(ordered):
         chosen = f" at levels {', '.join(levels)}" if levels else ""
         raise DataError(f"task {name} has {len(ordered)} {split} problems{chosen}, {n} were asked for: ask for at most {len(ordered)}")
