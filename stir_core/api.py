@@ -110,10 +110,10 @@ def harvest_run(
         _checked(model, "LoadedModel")
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}: take one of {', '.join(STAGES)}")
-    from stir_core.stages.pipeline import run_stages
-
     config = read_config(Path(config)) if isinstance(config, str | Path) else config
     _checked(config, "RunConfig")
+    from stir_core.stages.pipeline import run_stages
+
     return run_stages(config, Path(out), until=until, model=model, report=report or (lambda progress: None))
 
 

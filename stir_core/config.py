@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -196,7 +196,7 @@ class GateConfig(Section):
     """For random_vector: unit-variance noise (published) or noise of the action's own norm."""
 
     @model_validator(mode="after")
-    def _window_is_not_empty(self) -> Self:
+    def _window_is_not_empty(self) -> "GateConfig":
         if self.min_tool_m is not None and self.max_tool_m is not None and self.min_tool_m > self.max_tool_m:
             bounds = {"low": self.min_tool_m, "high": self.max_tool_m}
             raise PydanticCustomError("window", "min_tool_m {low} is above max_tool_m {high}: no control point could be steered", bounds)
