@@ -262,7 +262,7 @@ def what_if(
     _checked(trace, "Trace")
     _checked(gate or session.config.gate, "GateConfig")
     _checked(decode or session.config.decode, "DecodeConfig")
-    asked = list(changes) if isinstance(changes, list | tuple) else [changes]
+    asked: list[Any] = list(changes) if isinstance(changes, list | tuple) else [changes]
     for change in asked:
         _checked(change, "Change")
     events = session.branch(trace, asked, gate, decode, problem=problem)

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,8 +103,10 @@ def test_construction_refuses_in_one_line(kind, values, said):
 
 
 def test_whole_numbers_lists_and_numpy_numbers_are_taken():
-    assert GateConfig(k_scale=2, candidates=np.int64(3), rho=np.float32(0.5)) == GateConfig(k_scale=2.0, candidates=3, rho=0.5)
-    assert EvaluationRequest(**{"methods": ["stir"], "levels": ["a"]}) == EvaluationRequest(methods=("stir",), levels=("a",))
+    numbers: Any = {"k_scale": 2, "candidates": np.int64(3), "rho": np.float32(0.5)}
+    assert GateConfig(**numbers) == GateConfig(k_scale=2.0, candidates=3, rho=0.5)
+    lists: Any = {"methods": ["stir"], "levels": ["a"]}
+    assert EvaluationRequest(**lists) == EvaluationRequest(methods=("stir",), levels=("a",))
 
 
 @pytest.mark.parametrize("measure", [stir.measure_causal, stir.evaluate_methods])
