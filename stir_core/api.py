@@ -54,7 +54,7 @@ _FROM = {
 def _checked(value: object, kind: str) -> None:
     """Refuse an argument of another class, by its name, so that torch is not loaded for it."""
     if all(base.__name__ != kind for base in type(value).__mro__):
-        raise DataError(f"{value!r:.80} is no {kind}: {_FROM[kind]}")
+        raise DataError(f"{value!r:.80} is not a {kind}: {_FROM[kind]}")
 
 
 class CausalStudy(NamedTuple):

@@ -271,7 +271,7 @@ def with_changes(config: SectionT, **values: Any) -> SectionT:
         ConfigError: one line that names the key or value and the remedy.
     """
     if not isinstance(config, Section):
-        raise ConfigError(f"{config!r:.80} is no config: give a run's config, or one of its sections")
+        raise ConfigError(f"{config!r:.80} is not a config: give a run's config, or one of its sections")
     return section_from(type(config), _merged(config, values))
 
 

@@ -130,7 +130,7 @@ def test_no_such_run_or_config(capsys, tmp_path):
 @pytest.mark.parametrize("command", [["trace"], ["whatif", "--at", "1"]])
 def test_an_id_of_no_held_out_problem_is_not_decoded_as_a_question(capsys, command):
     line = refused(capsys, [command[0], "demo", "arithmetic/eval/sum_small:14+21", *command[1:]])
-    assert "is the id of no held-out problem here: take one of its own, e.g. arithmetic/eval/sum_small:14+20" in line
+    assert "is not the id of a held-out problem here: take one of its own, e.g. arithmetic/eval/sum_small:14+20" in line
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_an_interrupted_command_says_what_is_kept(capsys, monkeypatch, words, sa
 
 def test_an_experiment_is_not_a_sweep(capsys, tmp_path):
     (tmp_path / "c.toml").write_text("[task]\nn_train = 2\n")
-    assert "no base and no [grid], so it is no sweep" in refused(capsys, ["sweep", str(tmp_path / "c.toml")])
+    assert "no base and no [grid], so it is not a sweep" in refused(capsys, ["sweep", str(tmp_path / "c.toml")])
     (tmp_path / "s.toml").write_text('base = "c.toml"\n')
     assert "sweep key grid is missing" in refused(capsys, ["sweep", str(tmp_path / "s.toml")])
 

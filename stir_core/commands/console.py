@@ -181,7 +181,7 @@ def asked_prompt(source: object, text: str) -> "tuple[str | Problem, Problem | N
     if re.fullmatch(r"[A-Za-z]\w*/\w+/\S+", text.strip()):
         close = difflib.get_close_matches(text, known, n=1) or list(known)[:1]
         remedy = f"take one of its own, e.g. {close[0]}, or write the question" if close else "it has none, so write the question"
-        raise DataError(f"{text!r} is the id of no held-out problem here: {remedy}")
+        raise DataError(f"{text!r} is not the id of a held-out problem here: {remedy}")
     return text, None
 
 

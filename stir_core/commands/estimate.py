@@ -21,7 +21,7 @@ def _estimate(arguments: argparse.Namespace) -> None:
     from stir_core.store.configs import read_config
 
     if arguments.runs is not None and not arguments.runs.is_dir():
-        raise StoreError(f"--runs {arguments.runs} is no folder: give the one that has the finished runs, or leave it out")
+        raise StoreError(f"--runs {arguments.runs} is not a folder: give the one that has the finished runs, or leave it out")
     config, runs = overridden(read_config(arguments.config), arguments.set), arguments.runs or Path("runs")
     cost = estimate(config, runs, until=arguments.until)
     if arguments.json:

@@ -73,7 +73,7 @@ def _read(file: Path) -> "SweepConfig":
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
         if not data.keys() & {"base", "grid"}:
-            raise ConfigError(f"it has no base and no [grid], so it is no sweep; `stir run {file}` takes an experiment file")
+            raise ConfigError(f"it has no base and no [grid], so it is not a sweep; `stir run {file}` takes an experiment file")
         return section_from(SweepConfig, data)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"sweep file {file} cannot be read ({error}): give a TOML file with base and [grid]") from None

@@ -62,7 +62,9 @@ def resolve(name: str) -> ModelSource:
     if name in organisms:
         return ModelSource(name, "folder", organisms[name])
     if not isinstance(name, str):
-        raise ModelError(f"{name!r:.80} is no name of a model: give {EMBEDDED}, a folder, a .gguf file or a hub name such as org/model")
+        raise ModelError(
+            f"{name!r:.80} is not the name of a model: give {EMBEDDED}, a folder, a .gguf file or a hub name such as org/model"
+        )
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():

@@ -18,7 +18,7 @@ def user_message(prompt: str | Problem, task: TaskConfig, *, raw: bool = False) 
         DataError: the task or its template is not known.
     """
     if not isinstance(prompt, str | Problem):
-        raise PromptError(f"{prompt!r:.80} is no prompt: give a question as text, or a problem")
+        raise PromptError(f"{prompt!r:.80} is not a prompt: give a question as text, or a problem")
     question = prompt if isinstance(prompt, str) else prompt.question
     if not question.strip() or (raw and isinstance(prompt, str)):
         return question

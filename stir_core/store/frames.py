@@ -59,7 +59,7 @@ def records_frame(records: Iterable[Record]) -> "pd.DataFrame":
     rows = list(records) if isinstance(records, Iterable) else [records]
     for row in rows:
         if not isinstance(row, Record):
-            raise DataError(f"{row!r:.80} is no record: give records, a library, a bundle, or a run from stir.open_run")
+            raise DataError(f"{row!r:.80} is not a record: give records, a library, a bundle, or a run from stir.open_run")
     return pd.DataFrame([row.model_dump() for row in rows])
 
 

@@ -63,7 +63,7 @@ def load_problems(name: str, split: str, *, n: int | None = None, seed: int = 0,
     if n is None:
         return tuple(ordered)
     if isinstance(n, bool) or not isinstance(n, int):
-        raise DataError(f"{n!r:.80} is no number of problems: give a whole number, or None for all")
+        raise DataError(f"{n!r:.80} is not a number of problems: give a whole number, or None for all")
     if not 0 <= n <= len(ordered):
         chosen = f" at levels {', '.join(levels)}" if levels else ""
         raise DataError(f"task {name} has {len(ordered)} {split} problems{chosen}, {n} were asked for: ask for at most {len(ordered)}")

@@ -149,11 +149,11 @@ def test_an_argument_of_another_type_is_refused_in_one_line(session):
     # unwrapped: the tests' type checker would refuse first
     steer, what_if, read_tokens, message = map(inspect.unwrap, (stir.steer, stir.what_if, stir.read_tokens, user_message))
     for call, said in (
-        (lambda: message(None, session.config.task), "None is no prompt: give a question"),
-        (lambda: steer(session, PROMPT, {"k_scale": 1.0}), "is no GateConfig"),
-        (lambda: what_if(session, trace, "null"), "'null' is no Change: make it with"),
-        (lambda: what_if(session, (trace, trace), stir.Change(m=0)), "is no Trace"),
-        (lambda: read_tokens(session, None), "None is no Trace"),
+        (lambda: message(None, session.config.task), "None is not a prompt: give a question"),
+        (lambda: steer(session, PROMPT, {"k_scale": 1.0}), "is not a GateConfig"),
+        (lambda: what_if(session, trace, "null"), "'null' is not a Change: make it with"),
+        (lambda: what_if(session, (trace, trace), stir.Change(m=0)), "is not a Trace"),
+        (lambda: read_tokens(session, None), "None is not a Trace"),
     ):
         with pytest.raises(stir.StirError, match=said) as caught:
             call()

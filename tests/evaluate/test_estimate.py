@@ -148,4 +148,4 @@ def test_the_command(capsys, tmp_path):
     assert main(argv) == 0
     assert "expected from run demo" in capsys.readouterr().out
     assert main([*argv, "--runs", str(tmp_path / "none")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
