@@ -384,6 +384,7 @@ def probe(run: Run, layer: int | None = None) -> ProbeReport:
         ConfigError: the layer was not harvested.
         StoreError: rollouts or states have not finished.
     """
+    _checked(run, "Run")
     from stir_core.evaluate.probe import probe_run
 
     return probe_run(run, layer)

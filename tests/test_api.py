@@ -178,6 +178,7 @@ WRONG = {
     "stir.to_frame('demo')": "DataError: 'demo' is not a Run: open one with stir.open_run",
     "stir.to_frame([1])": "DataError: 1 is not a record: give",
     "stir.select_basis('demo')": "DataError: 'demo' is not a Run",
+    "stir.probe('demo')": "DataError: 'demo' is not a Run",
     "stir.read_causal('demo')": "DataError: 'demo' is not a Run",
     "stir.measure_causal(run, None)": "DataError: None is not a LoadedModel: load one with stir.load_model",
     "stir.evaluate_methods(run, None, 'stir')": "ConfigError: setting methods = 'stir': give a list, e.g. ['stir']",
