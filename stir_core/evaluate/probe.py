@@ -288,7 +288,10 @@ def conclude(pooled: tuple[Separation, ...]) -> tuple[ProbeOutcome, str]:
     if direction is not None:
         text = f"A shared direction is seen at layer {direction.layer} ({_shown(direction)})"
         if knowing is not None:
-            return "shared direction", f"{text}, and {gate} sees it: steering by retrieval may work there, and `stir causal` tests it."
+            layers = [str(layer) for layer in sorted(each.layer or 0 for each in _of(seen, MARGIN)) if layer != direction.layer]
+            more = f" The key margin tells right from wrong at layer {', '.join(layers)}, too." if layers else ""
+            able = "steering by retrieval may work there, and `stir causal` tests it"
+            return "shared direction", f"{text}, and {gate} sees it: {able}.{more}"
         other = f" (the {_shown(margins[0])} does)" if margins else ""
         end = "is not expected to use it" if blind else "may or may not use it"
         return "shared direction", f"{text}, but {gate} is not seen to follow it{other}: retrieval with these keys {end}."
@@ -297,7 +300,9 @@ def conclude(pooled: tuple[Separation, ...]) -> tuple[ProbeOutcome, str]:
         each = knowing or margins[0]
         able = "retrieval may work there" if knowing else "retrieval may work with such keys, not with the keys as mined"
         text = f"{none}, but at layer {each.layer} the {_shown(each)} tells right from wrong"
-        return "retrieval only", f"{text}: {able}; one static vector is not expected to."
+        open_ = any((each.high or 0.0) >= WORTH for each in _of(tested, DIFFERENCE))
+        static = "whether one static vector can stays open" if open_ else "one static vector is not expected to"
+        return "retrieval only", f"{text}: {able}; {static}."
     if seen:
         text = f"Right and wrong are decodable at layer {seen[0].layer} ({_shown(seen[0])}), but {gate} does not see it"
         if blind:
