@@ -408,6 +408,8 @@ class ProbeReport(Record):
     states: int
     """States at problems and control points with both right and wrong rollouts; likewise below."""
     problems: int
+    mined: int
+    """All mined problems. Most of the others were always answered right or always wrong: of those, nothing is said."""
     right: float
     """Share of right rollouts among them."""
     pooled: tuple[Separation, ...]

@@ -361,6 +361,7 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
         run=run.name,
         states=len(place),
         problems=len(np.unique(data.problems)),
+        mined=len(run.problems()),
         right=float(data.right.mean()) if len(place) else 0.0,
         pooled=judged,
         cells=tuple(cells),

@@ -245,7 +245,7 @@ def test_averages_are_closer_to_everything() -> None:
 def test_the_embedded_run_has_no_direction_to_steer_by() -> None:
     report = probe_run(Run.open("demo"))
     pooled = {each.readout: each for each in report.pooled}
-    assert (report.states, report.problems) == (359, 24)
+    assert (report.states, report.problems, report.mined) == (359, 24, 56)
     assert pooled[MARGIN].auc < 0.5 and pooled[MARGIN].high < 0.6
     assert all(each.low < 0.5 for each in report.pooled)
     assert report.outcome == "none seen" and "not expected to help" in report.verdict
