@@ -30,9 +30,8 @@ def _probe(arguments: argparse.Namespace) -> None:
 def _print(report: "ProbeReport") -> None:
     from stir_core.evaluate.probe import DIFFERENCE, LOGISTIC, MARGIN, NEIGHBOUR
 
-    print(
-        f"{report.run}: {report.states} states of rollouts of {report.problems} of {report.mined} problems, {report.right:.0%} of them right."
-    )
+    problems = f"{report.problems} of {report.mined} problems"
+    print(f"{report.run}: {report.states} states of rollouts of {problems}, {report.right:.0%} of them right.")
     print("AUC: share of pairs (right and wrong, one problem and control point) that a read-out from the other problems orders rightly.\n")
     heads = ["read-out", "layer", "AUC [95 %]", "p (Holm)", "states", "problems", "pairs"]
     table(heads, [_row(each) for each in [*report.pooled, *([report.text] if report.text else [])]])
