@@ -118,6 +118,8 @@ class MiningConfig(Section):
     """Correct rollouts of highest reward averaged into the positive state."""
     k_neg: Annotated[int, Field(ge=1)] = 3
     """Incorrect rollouts of lowest reward averaged into the negative state."""
+    equal_numbers: Annotated[bool, Field(exclude_if=lambda equal: not equal)] = False
+    """Average equally many rollouts behind both keys of a pair, the smaller number: an average of more is closer to every state."""
     min_correct_rollouts: Annotated[int, Field(ge=1)] = 1
     """A control point with fewer correct rollouts is skipped."""
     min_incorrect_rollouts: Annotated[int, Field(ge=1)] = 1
@@ -154,7 +156,8 @@ class BasisConfig(Section):
     min_per_control_point: Annotated[int, Field(ge=0)] = 8
     """Entries forced in at every control point, best quality first."""
     similarity: Similarity = "cosine"
-    """Space in which selection and retrieval compare keys and states: as they are (published), centred, or whitened."""
+    """Space in which selection and retrieval compare keys and states: as they are (published), centred per layer or per control point and
+    layer, or whitened."""
     quality: Literal["mined", "measured"] = "mined"
     """Quality of an action: the rollouts' reward gap, or the measured causal advantage (`stir causal`), if above 0."""
     keep_unreachable: bool = False
@@ -166,6 +169,8 @@ class GateConfig(Section):
 
     variant: Variant = "stir"
     """The method, or an ablation of it."""
+    rule: Annotated[Literal["score", "calibrated"], Field(exclude_if=lambda rule: rule == "score")] = "score"
+    """Commit by score against null (published), or only where the key margin told right from wrong on mined problems; else abstain."""
     k_retrieve: Annotated[int, Field(ge=1)] = 8
     """Nearest entries retrieved at each control point."""
     candidates: Annotated[int, Field(ge=1)] = 4

@@ -306,6 +306,25 @@ class Pick(Record):
     """Measured quality that selection and retrieval use for it; ``None``: the mined quality."""
 
 
+class MarginThreshold(Record):
+    """What the key margin of one control point and layer was worth on mined problems, each judged by the keys of the others.
+
+    The margin of a state is its largest cosine with a corrective key minus that with a null key.
+    """
+
+    m: int
+    layer: int
+    states: int
+    problems: int
+    """Problems with right and wrong rollouts there."""
+    auc: float | None
+    """Share of pairs of a right and a wrong rollout of one problem in which the wrong one has the larger margin, with its 95 % interval."""
+    low: float | None
+    high: float | None
+    threshold: float | None
+    """Margin from which a gate with ``rule = "calibrated"`` steers; ``None``: it abstains, since the interval does not exclude chance."""
+
+
 class Retrieved(Record):
     """One entry that was retrieved for a step, with its value and its preview, if it was previewed."""
 
@@ -332,6 +351,8 @@ ReasonKind = Literal[
     "no_library",
     "too_few_entries",
     "below_min_sim",
+    "abstains",
+    "below_margin",
     "nothing_retrieved",
     "forced",
     "inside_step",
@@ -351,6 +372,8 @@ _WORDS: dict[ReasonKind, str] = {
     "no_library": "no library",
     "too_few_entries": "{value:g} entries at this control point, min_entries is {limit:g}",
     "below_min_sim": "best cosine {value:.3f} < min_sim {limit:g}",
+    "abstains": "abstains: no key margin told right from wrong here on mined problems",
+    "below_margin": "key margin {value:.3f} < {limit:.3f}, from which wrong was more likely",
     "nothing_retrieved": "nothing retrieved",
     "forced": "forced",
     "inside_step": "inside a step",

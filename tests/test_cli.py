@@ -67,6 +67,7 @@ def test_tasks(capsys):
     names = [row["name"] for row in json.loads(capsys.readouterr().out)]
     wanted = {
         "arithmetic",
+        "chain",
         "gsm8k",
         "svamp",
         "math",

@@ -37,7 +37,7 @@ def choose_basis(
     Raises:
         SelectionError: there is no entry to choose from.
     """
-    keys = apply_space(space, keys, [entry.layer for entry in entries])
+    keys = apply_space(space, keys, [(entry.m, entry.layer) for entry in entries])
     basis, notes = config.basis, list[str]()
     rows, pool = list(range(len(entries))), entries
     if basis.quality == "measured":

@@ -192,6 +192,7 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
             delimiter=config.delimiter,
             control_points=config.mining.control_points,
             similarity=config.basis.similarity,
+            margins=tuple(run.margins()) if run.finished("basis") else (),
             task=config.task,
             seed=config.seed,
             compat=config.compat,

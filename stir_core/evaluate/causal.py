@@ -31,7 +31,7 @@ from stir_core.findings import CausalPoint, CausalReport, CausalSpec, Roll
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import dose
 from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import Memory, memory_of
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, finished_traces
@@ -86,8 +86,8 @@ def measure(
     """
     run.check_model(model.identity)
     config = run.config
-    library = run.library()
-    if not library.entries:
+    memory = memory_of(run, run.library())
+    if memory is None:
         raise StoreError(f"run {run.path} has an empty library, so there is no action to measure: mine more problems or more rollouts")
     gate = config.gate if request.strength is None else with_changes(config.gate, k_scale=request.strength)
     problems = list(load_problems(config.task.name, request.split, n=request.n, seed=config.seed, levels=config.task.levels))
@@ -109,7 +109,7 @@ def measure(
         command=command,
         environment=environment,
     )
-    folder, memory = CausalFolder(run), Memory(*library, run.key_space())
+    folder = CausalFolder(run)
     folder.begin(spec, problems)
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
     traces = {trace.id: trace for trace in folder.traces()}

@@ -16,9 +16,10 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.statistics import holm
 from stir_core.findings import KeySupport, ProbeOutcome, ProbeReport, Separation
 from stir_core.harvest.actions import Mined, mine
-from stir_core.records import Continuation, Pair, StateRow
+from stir_core.keyspace import apply_space
+from stir_core.records import Continuation, MarginThreshold, Pair, StateRow
 from stir_core.store.jsonl import read_records
-from stir_core.store.runs import Run
+from stir_core.store.runs import Library, Run
 
 FEWEST_PROBLEMS = 8
 """With fewer problems there is no interval and no verdict."""
@@ -333,17 +334,9 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
     harvested = run.manifest("states").layers
     if layer is not None and layer not in harvested:
         raise ConfigError(f"layer {layer} was not harvested in run {run.name}: take one of {', '.join(map(str, harvested))}")
-    right = {(rollout.problem_id, rollout.k): rollout.verdict.correct for rollout in run.rollouts()}
     rows, states = run.states()
-    numbers = {problem_id: i for i, problem_id in enumerate(dict.fromkeys(row.problem_id for row in rows))}
-    sampled = [row for row in rows if row.source == "rollout"]
-    columns = [(numbers[row.problem_id], row.m, right[row.problem_id, row.k], row.row) for row in sampled]
-    problems, ms, ended, place = np.array(columns, int).reshape(-1, 4).T
-    every = LabelledStates(problems, ms, ended.astype(bool), place[:, None].astype(float))
-    share = _sums(ended[:, None].astype(float), every.strata)[:, 0] / np.bincount(every.strata) if len(place) else np.empty(0)
-    mixed = ((share > 0) & (share < 1))[every.strata]
-    data, place = every.only(mixed), place[mixed]
-
+    data, kept, numbers = mixed_states(run, rows)
+    place = np.array([row.row for row in kept], int)
     pairs = mined_pairs(run)
     mined = {name: mine([with_behind(pair, number) for pair in pairs], rows, states, run.config.mining) for name, number in KEYS.items()}
     pooled: list[Separation] = []
@@ -365,11 +358,69 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
         right=float(data.right.mean()) if len(place) else 0.0,
         pooled=judged,
         cells=tuple(cells),
-        text=_rerolled(run, [row for row, kept in zip(sampled, mixed, strict=True) if kept], data),
+        text=_rerolled(run, kept, data),
         support=tuple(each for each in support if each is not None),
         outcome=outcome,
         verdict=verdict,
     )
+
+
+def mixed_states(run: Run, rows: list[StateRow]) -> tuple[LabelledStates, list[StateRow], dict[str, int]]:
+    """Labels of the recorded states at places with right and wrong rollouts of the same problem; the states themselves are left empty.
+
+    Returns:
+        The labels, their rows in the same order, and the number of each problem.
+    """
+    right = {(rollout.problem_id, rollout.k): rollout.verdict.correct for rollout in run.rollouts()}
+    numbers = {problem_id: i for i, problem_id in enumerate(dict.fromkeys(row.problem_id for row in rows))}
+    sampled = [row for row in rows if row.source == "rollout"]
+    columns = [(numbers[row.problem_id], row.m, right[row.problem_id, row.k]) for row in sampled]
+    problems, ms, ended = np.array(columns, int).reshape(-1, 3).T
+    every = LabelledStates(problems, ms, ended.astype(bool), np.empty((len(sampled), 0)))
+    share = _sums(ended[:, None].astype(float), every.strata)[:, 0] / np.bincount(every.strata) if sampled else np.empty(0)
+    mixed = ((share > 0) & (share < 1))[every.strata]
+    return every.only(mixed), [row for row, is_mixed in zip(sampled, mixed, strict=True) if is_mixed], numbers
+
+
+def margin_thresholds(run: Run, library: Library) -> list[MarginThreshold]:
+    """Where a library's key margin tells wrong from right rollouts of other problems, and from which margin wrong is the likelier.
+
+    A place has a threshold where the lower end of the interval of its AUC lies above chance. It is the margin with the largest gap between
+    the shares of wrong and of right states above it (Youden 1950), and at least 0, from which a corrective key is the nearest.
+    """
+    rows, states = run.states()
+    data, kept, numbers = mixed_states(run, rows)
+    place, space = np.array([row.row for row in kept], int), run.key_space()
+    keys = apply_space(space, library.keys, [(entry.m, entry.layer) for entry in library.entries])
+    measured: list[MarginThreshold] = []
+    for m, layer in sorted({(entry.m, entry.layer) for entry in library.entries if entry.reachable}):
+        there = [i for i, entry in enumerate(library.entries) if (entry.m, entry.layer) == (m, layer)]
+        own = [library.entries[i] for i in there]
+        problems, kinds = np.array([numbers[e.problem_id] for e in own]), np.array([e.kind == "corrective" for e in own])
+        at = data.only(data.ms == m)
+        here = space.apply((m, layer), states[layer][place[data.ms == m]].astype(np.float64))
+        margins = key_margins(keys[there], problems, kinds, here, at.problems)
+        seen = separation(MARGIN, -margins, at, layer=layer, m=m)
+        told = seen.low is not None and seen.low > 0.5
+        measured.append(
+            MarginThreshold(
+                m=m,
+                layer=layer,
+                states=seen.states,
+                problems=seen.problems,
+                auc=seen.auc,
+                low=seen.low,
+                high=seen.high,
+                threshold=max(0.0, _youden(margins[~np.isnan(margins)], ~at.right[~np.isnan(margins)])) if told else None,
+            )
+        )
+    return measured
+
+
+def _youden(margins: Float[np.ndarray, "n"], wrong: Bool[np.ndarray, "n"]) -> float:
+    candidates = np.unique(margins)
+    gaps = [(margins[wrong] >= each).mean() - (margins[~wrong] >= each).mean() for each in candidates]
+    return float(candidates[int(np.argmax(gaps))])
 
 
 def mined_pairs(run: Run) -> list[Pair]:

@@ -20,7 +20,7 @@ from stir_core.evaluate.statistics import wilson
 from stir_core.findings import Estimate
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import memory_of
 from stir_core.intervene.replay import ANSWERABLE, decide_again
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
@@ -197,7 +197,7 @@ def _answers(
     """The missing answers of a point, each with the number of tokens decoded for it."""
     config = point.config
     library = point.run.library()
-    memory = None if vanilla or not library.entries else Memory(*library, point.run.key_space())
+    memory = None if vanilla else memory_of(point.run, library)
     settings = Settings.of(config, with_changes(config.decode, temperature=0.0), rows)
     jobs: list[Job] = []
     begun: list[tuple[Trace, Replay] | None] = []

@@ -57,6 +57,9 @@ def _draw_pair(problem_id: str, m: int, valid: list[Rollout], gold: Gold | None,
     if len(wrong) < mining.min_incorrect_rollouts or (not use_gold and len(correct) < mining.min_correct_rollouts):
         return None
     positives, negatives = ([] if use_gold else correct[: mining.k_pos]), wrong[: mining.k_neg]
+    if mining.equal_numbers:
+        n = min(len(positives) or 1, len(negatives))
+        positives, negatives = positives[:n], negatives[:n]
     reward_pos = gold.reward if use_gold and gold is not None else _mean([r.reward for r in positives])
     pair = Pair(
         problem_id=problem_id,

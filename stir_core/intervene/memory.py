@@ -3,18 +3,24 @@
 Exact brute force: one matrix product for each layer. No model is involved; states are given as tensors.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.config import GateConfig
-from stir_core.keyspace import KeySpace, apply_space
-from stir_core.records import Entry, Reason, Retrieved
+from stir_core.keyspace import KeySpace, Place, apply_space
+from stir_core.records import Entry, MarginThreshold, Reason, Retrieved
 from stir_core.seeding import generator_for
+from stir_core.store.runs import Library, Run
 
 EPSILON = 1e-12
 """Smallest norm that a key or state is divided by."""
+
+Compared = tuple[int, Tensor, Tensor]
+"""A layer, rows of its entries at a control point, and their cosines with the state."""
 
 
 class Memory:
@@ -24,6 +30,7 @@ class Memory:
         keys: raw, row i belongs to ``entries[i]``.
         actions: raw, likewise; zero for null entries.
         space: the space that keys and states are compared in; the plain cosine if not given.
+        margins: where the key margin tells right from wrong, for a gate that abstains elsewhere (``gate.rule = "calibrated"``).
     """
 
     def __init__(
@@ -32,15 +39,19 @@ class Memory:
         keys: Float[np.ndarray, "n d_model"],
         actions: Float[np.ndarray, "n d_model"],
         space: KeySpace | None = None,
+        margins: Sequence[MarginThreshold] = (),
     ):
         self.entries = entries
+        self.margins = tuple(margins)
+        self._thresholds = {(each.m, each.layer): each.threshold for each in margins if each.threshold is not None}
+        self._corrective = torch.tensor([entry.kind == "corrective" for entry in entries], dtype=torch.bool)
         self.space = space or KeySpace("cosine", {}, {})
         self.by_id = {entry.id: entry for entry in entries}
         self.layers = tuple(sorted({entry.layer for entry in entries}))
         self._row = {entry.id: row for row, entry in enumerate(entries)}
         self.raw_keys = torch.tensor(keys, dtype=torch.float32)
         self._actions = torch.tensor(actions, dtype=torch.float32)
-        compared = apply_space(self.space, np.asarray(keys), [entry.layer for entry in entries])
+        compared = apply_space(self.space, np.asarray(keys), [(entry.m, entry.layer) for entry in entries])
         unit = torch.nn.functional.normalize(torch.tensor(compared, dtype=torch.float32), dim=-1, eps=EPSILON)
         members: dict[tuple[int, int], list[int]] = {}
         for row, entry in enumerate(entries):
@@ -56,7 +67,9 @@ class Memory:
     def at_layer(self, layer: int) -> "Memory":
         """The entries of one layer, as a memory of its own."""
         rows = [row for row, entry in enumerate(self.entries) if entry.layer == layer]
-        return Memory(tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy(), self.space)
+        return Memory(
+            tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy(), self.space, self.margins
+        )
 
     def count(self, m: int) -> int:
         """Entries at control point ``m``."""
@@ -76,11 +89,15 @@ class Memory:
         n = self.count(m)
         if n < gate.min_entries:
             return (), Reason(kind="too_few_entries", value=n, limit=gate.min_entries)
-        groups = self._groups[m]
-        sims = [unit @ self._compared(layer, states[layer]) for layer, _, unit in groups]
-        rows, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in ([rows for _, rows, _ in groups], sims))
+        places = [(layer, rows, unit @ self._compared((m, layer), states[layer])) for layer, rows, unit in self._groups[m]]
+        if gate.rule == "calibrated":
+            places, reason = self._told(m, places)
+            if reason is not None:
+                return (), reason
+        columns = [rows for _, rows, _ in places], [sims for _, _, sims in places]
+        rows, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in columns)
         # take every value that reaches the k-th best, so that ties are settled by library order, not by topk
-        least = values.topk(min(gate.k_retrieve, n)).values[-1]
+        least = values.topk(min(gate.k_retrieve, len(values))).values[-1]
         near = (values >= least).nonzero()[:, 0]
         order = sorted(zip((-values[near]).tolist(), rows[near].tolist(), strict=True))[: gate.k_retrieve]
         best = -order[0][0]
@@ -88,16 +105,41 @@ class Memory:
             return (), Reason(kind="below_min_sim", value=best, limit=gate.min_sim)
         return tuple(self._retrieved(row, -negative) for negative, row in order), None
 
-    def _compared(self, layer: int, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:
+    def _told(self, m: int, places: list[Compared]) -> tuple[list[Compared], Reason | None]:
+        """The corrective entries of the layers whose key margin says "wrong" here; without such a layer, the reason to abstain."""
+        told: list[Compared] = []
+        nearest: tuple[float, float] | None = None
+        for layer, rows, sims in places:
+            threshold, corrective = self._thresholds.get((m, layer)), self._corrective[rows]
+            if threshold is None or corrective.all() or not corrective.any():
+                continue
+            margin = float(sims[corrective].max() - sims[~corrective].max())
+            if margin >= threshold:
+                told.append((layer, rows[corrective], sims[corrective]))
+            elif nearest is None or margin - threshold > nearest[0] - nearest[1]:
+                nearest = margin, threshold
+        if told:
+            return told, None
+        return [], Reason(kind="abstains") if nearest is None else Reason(kind="below_margin", value=nearest[0], limit=nearest[1])
+
+    def _compared(self, place: Place, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:
         """A state as a unit vector of the space that the keys are compared in."""
         state = state.float().cpu()
         if self.space.kind != "cosine":
-            state = torch.tensor(self.space.apply(layer, state.double().numpy()[None])[0], dtype=torch.float32)
+            state = torch.tensor(self.space.apply(place, state.double().numpy()[None])[0], dtype=torch.float32)
         return torch.nn.functional.normalize(state, dim=0, eps=EPSILON)
 
     def _retrieved(self, row: int, sim: float) -> Retrieved:
         entry = self.entries[row]
         return Retrieved(entry_id=entry.id, kind=entry.kind, layer=entry.layer, sim=sim, quality=entry.quality, value=sim * entry.quality)
+
+
+def memory_of(run: Run, library: Library) -> Memory | None:
+    """Retrieval over a library of a run, as the run's settings ask for it; ``None`` for a library without entries."""
+    if not library.entries:
+        return None
+    margins = run.margins() if run.finished("basis") else ()
+    return Memory(*library, run.key_space(), margins)
 
 
 def action_of(memory: Memory, gate: GateConfig, entry_id: str, seed: int) -> Tensor:

@@ -13,7 +13,7 @@ from stir_core.intervene.changes import Change
 from stir_core.intervene.controller import steer
 from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import Memory, memory_of
 from stir_core.intervene.readings import RecordedAnswer, impulses_of, reread
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
@@ -143,8 +143,7 @@ def open_session(run: Run, model: LoadedModel, library: Library | None = None) -
         StoreError: the run has no finished basis, or its files are damaged.
     """
     run.check_model(model.identity)
-    library = run.library() if library is None else library
-    return Session(run.config, model, Memory(*library, run.key_space()) if library.entries else None)
+    return Session(run.config, model, memory_of(run, run.library() if library is None else library))
 
 
 def _graded(events: Iterator[Event], problem: Problem | None) -> Iterator[Event]:

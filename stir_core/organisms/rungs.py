@@ -27,6 +27,9 @@ STAY = 0.9
 """Probability that a habit or a tone stays from one step to the next."""
 LEAN = 0.75
 """Probability of the habit that the first number's parity leans to."""
+WORDY = 0.6
+"""Probability that an answer begins wordy, so greedy answers do. Rewards prefer short answers, so corrective keys are wordy and null keys
+terse."""
 DELIMITER = "\n\n"
 
 _OPENERS = {("P", "add"): "so", ("Q", "add"): "well", ("P", "sub"): "then", ("Q", "sub"): "now"}
@@ -78,8 +81,8 @@ RUNGS = {
         ),
         Rung(
             "hidden_kind",
-            "Each of two habits is wrong on one kind of problem, and the state at a control point does not hold the kind.",
-            "The right sign cannot be known there: it abstains.",
+            "Each of two habits is wrong on one kind of problem, and no word shows the kind: the state at a control point hardly holds it.",
+            "Where its keys do not tell the kind, the right sign is not known, and it abstains.",
             _OPPOSITE,
         ),
         Rung(
@@ -135,7 +138,7 @@ def write(chain: Chain, rung: Rung, rng: np.random.Generator) -> tuple[Step, ...
     habit: Habit = "P"
     if rung.right is not None:
         habit = leans if rng.random() < LEAN else _other(leans)
-    tone: Tone = "terse" if rng.random() < 0.5 else "wordy"
+    tone: Tone = "wordy" if rng.random() < WORDY else "terse"
     value = first + int(rng.random() < rung.misread)
     steps = [Step(f"{_opening(rung, habit, chain.kind, tone, rng)} start with {value}", value, value == first, habit, tone)]
     for operand in operands:

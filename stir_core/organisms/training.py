@@ -44,7 +44,7 @@ class TrainingRecipe(NamedTuple):
     d_model: int = 96
     layers: int = 3
     heads: int = 4
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 64
     rate: float = 3e-3
     """Peak learning rate: warmed up over 100 steps, then a cosine down to a hundredth."""
@@ -162,7 +162,7 @@ def train(name: str, out: Path, *, seed: int = 0, recipe: TrainingRecipe | None 
 
 def card(rung: Rung, seed: int, recipe: TrainingRecipe, log: list[LogLine], digest: str) -> str:
     """The model card, as Markdown."""
-    example = Chain("add", (7, 3, 2))
+    example = Chain("add", (17, 3, 2))
     lines = [
         f"# organism:{rung.name}",
         "",

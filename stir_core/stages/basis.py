@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def make_basis(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
-    """Write picks.jsonl and map.safetensors (``umap``, ``pca``: ``[n_entries, 2]``)."""
+    """Write picks.jsonl, map.safetensors (``umap``, ``pca``: ``[n_entries, 2]``) and margins.jsonl."""
     from stir_core.basis.geometry import pca_map, umap_map
     from stir_core.basis.making import choose_basis
+    from stir_core.evaluate.probe import margin_thresholds
 
     config, measured = run.config, run.config.basis.quality == "measured"
     entries, keys = run.entries(), run.key_rows()
@@ -36,6 +37,7 @@ def make_basis(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -
     write_records(part / "picks.jsonl", picks)
     write_tensors(part / "map.safetensors", {name: flat.astype(np.float32) for name, flat in maps.items()})
     report(Progress("basis", len(picks), len(picks), "picks"))
+    write_records(part / "margins.jsonl", margin_thresholds(run, run.library_of(picks)) if entries else [])
     chosen = {pick.entry_id for pick in picks}
     counts = {
         "candidates": len(entries),

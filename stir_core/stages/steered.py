@@ -19,7 +19,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     """Write problems.jsonl, vanilla.jsonl and steered.jsonl."""
     from stir_core.intervene.controller import steer
     from stir_core.intervene.jobs import Job, Settings
-    from stir_core.intervene.memory import Memory
+    from stir_core.intervene.memory import memory_of
     from stir_core.models.prompting import prompt_ids
 
     config = run.config
@@ -27,7 +27,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     library = run.library()
     setups = {
         "vanilla": (with_changes(config.gate, variant="no_memory"), None),
-        "steered": (config.gate, Memory(*library, run.key_space()) if library.entries else None),
+        "steered": (config.gate, memory_of(run, library)),
     }
     write_records(part / "problems.jsonl", problems)
     files = {kind: part / f"{kind}.jsonl" for kind in setups}

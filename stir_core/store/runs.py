@@ -22,7 +22,21 @@ from stir_core.config import STAGES, RunConfig, config_from, digest_of
 from stir_core.errors import ConfigError, MismatchError, StirError, StoreError
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
-from stir_core.records import Control, Entry, Lens, Manifest, ModelIdentity, Pair, Pick, Problem, Record, Rollout, StateRow, Trace
+from stir_core.records import (
+    Control,
+    Entry,
+    Lens,
+    Manifest,
+    MarginThreshold,
+    ModelIdentity,
+    Pair,
+    Pick,
+    Problem,
+    Record,
+    Rollout,
+    StateRow,
+    Trace,
+)
 from stir_core.store.files import file_sha256, write_whole
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
 from stir_core.store.tensors import read_tensors
@@ -294,8 +308,13 @@ class Run:
         """The space that keys and states are compared in: ``basis.similarity``, fitted to all mined keys."""
         if self.config.basis.similarity == "cosine":
             return KeySpace("cosine", {}, {})
-        layers = [entry.layer for entry in sorted(self.entries(), key=lambda entry: entry.key_row)]
-        return fit_space(self.config.basis.similarity, self.key_rows(), layers)
+        places = [(entry.m, entry.layer) for entry in sorted(self.entries(), key=lambda entry: entry.key_row)]
+        return fit_space(self.config.basis.similarity, self.key_rows(), places)
+
+    def margins(self) -> list[MarginThreshold]:
+        """What the key margins were worth on mined problems, by control point and layer; empty in runs from before they were measured."""
+        file = self.folder("basis") / "margins.jsonl"
+        return read_records(file, MarginThreshold) if file.is_file() else []
 
     def action_rows(self) -> Float[np.ndarray, "n_actions d_model"]:
         """Raw action vectors; ``Entry.action_row`` indexes it."""

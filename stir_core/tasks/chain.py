@@ -1,8 +1,8 @@
 """The task ``chain``: additions or subtractions in a row, in the small language of the calibration ladder's organisms.
 
-A problem is ``add 7 , 3 , 2 ?`` or ``sub 15 , 3 , 2 ?``: a first number, then two to four numbers that are added to it or taken away from
+A problem is ``add 17 , 3 , 2 ?`` or ``sub 25 , 3 , 2 ?``: a first number, then two to four numbers that are added to it or taken away from
 it. The set of problems is fixed and finite; nothing depends on a seed. As in :mod:`stir_core.tasks.arithmetic` the split is a hash of the
-content, with the order of numbers that commute left out, so the same sum in another order lies in the same split.
+content, with the order of the operands left out, so the same numbers in another order lie in the same split.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,12 @@ from stir_core.tasks.arithmetic import SPLITS, split_of
 
 Operation = Literal["add", "sub"]
 KINDS: tuple[Operation, ...] = ("add", "sub")
-LARGEST_FIRST = {"add": 9, "sub": 28}
-OPERANDS = range(1, 6)
+FIRST = range(17, 29)
+"""First numbers; the same for both kinds, so that a number does not tell the kind."""
+OPERANDS = range(1, 5)
 COUNTS = (2, 3, 4)
 """How many operands follow the first number."""
-LARGEST = 9 + COUNTS[-1] * (OPERANDS[-1] + 1)
+LARGEST = FIRST[-1] + COUNTS[-1] * (OPERANDS[-1] + 1)
 """Largest number of the language: the largest sum, with an error of one in every step."""
 
 
@@ -38,9 +39,9 @@ class Chain(NamedTuple):
 
     @property
     def canonical(self) -> str:
-        """The content without the order of numbers that commute; the split hashes this and nothing else."""
-        first, *operands = sorted(self.numbers) if self.kind == "add" else (self.numbers[0], *sorted(self.numbers[1:]))
-        return f"chain:{self.kind}:{first}:{operands}"
+        """The content without the order of the operands; the split hashes this and nothing else."""
+        first, *operands = self.numbers
+        return f"chain:{self.kind}:{first}:{sorted(operands)}"
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -58,17 +59,15 @@ def chain_of(question: str) -> Chain:
     kind, *words = question.split() or [""]
     numbers = words[:-1:2]
     if kind not in KINDS or len(numbers) < 2 or words != f"{' , '.join(numbers)} ?".split() or not all(map(str.isdecimal, numbers)):
-        raise DataError(f"{question!r} is not a chain: write a problem such as `add 7 , 3 , 2 ?`")
+        raise DataError(f"{question!r} is not a chain: write a problem such as `add 17 , 3 , 2 ?`")
     return Chain("add" if kind == "add" else "sub", tuple(map(int, numbers)))
 
 
 def all_chains() -> Iterator[Chain]:
     """Every problem of the language, once; all values are positive."""
-    for kind, count in product(KINDS, COUNTS):
+    for kind, count, first in product(KINDS, COUNTS, FIRST):
         for operands in product(OPERANDS, repeat=count):
-            least = 1 if kind == "add" else sum(operands) + 1
-            for first in range(least, LARGEST_FIRST[kind] + 1):
-                yield Chain(kind, (first, *operands))
+            yield Chain(kind, (first, *operands))
 
 
 @cache

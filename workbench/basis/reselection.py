@@ -53,7 +53,7 @@ def stored(facts: RunFacts) -> Selection:
     """The run's basis on disk."""
     entries = list(facts.entries.values())
     run = _as(facts, facts.config)
-    keys = apply_space(run.key_space(), _raw_keys(facts, run), [entry.layer for entry in entries])
+    keys = apply_space(run.key_space(), _raw_keys(facts, run), [(entry.m, entry.layer) for entry in entries])
     return _selection(facts, facts.config, keys, tuple(facts.picks.values()), facts.run.manifest("basis").notes)
 
 

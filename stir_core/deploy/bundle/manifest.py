@@ -1,14 +1,14 @@
 """The records of a bundle's JSON files, ``manifest.json`` among them. Knows no file, no model and no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from stir_core.config import DecodeConfig, GateConfig, TaskConfig, digest_of
 from stir_core.errors import MismatchError
 from stir_core.findings import Estimate
-from stir_core.keyspace import Similarity
-from stir_core.records import ModelIdentity, Record
+from stir_core.keyspace import Place, Similarity
+from stir_core.records import MarginThreshold, ModelIdentity, Record
 from stir_core.store.libraries import LibraryKind
 from stir_core.store.runs import check_identity
 
@@ -65,10 +65,18 @@ class StageThree(Record):
     control_points: int = Field(ge=1, le=10_000)
     similarity: Similarity
     """Space that keys and states are compared in; its means and maps lie in ``library.safetensors``."""
+    margins: Annotated[tuple[MarginThreshold, ...], Field(exclude_if=lambda margins: not margins)] = ()
+    """What the run's key margins were worth, for a gate that abstains (``gate.rule = "calibrated"``)."""
     task: TaskConfig
     """Task, prompt template and system prompt that the actions were mined with."""
     seed: int
     compat: bool
+
+
+def tensor_name(kind: Literal["mean", "map"], place: Place) -> str:
+    """Name of a key space's tensor in ``library.safetensors``: ``mean.17``, or ``mean.2.17`` where it is of control point 2 alone."""
+    m, layer = place
+    return f"{kind}.{m}.{layer}" if m else f"{kind}.{layer}"
 
 
 class Provenance(Record):

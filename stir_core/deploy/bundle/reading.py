@@ -27,7 +27,7 @@ Reading needs no model and no torch. A bundle is not a run: it has no problems, 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -46,11 +46,12 @@ from stir_core.deploy.bundle.manifest import (
     BundleManifest,
     EvaluationSummary,
     FileFact,
+    tensor_name,
 )
 from stir_core.deploy.bundle.table import table_rows
 from stir_core.deploy.bundle.untrusted import AGAIN, check_bytes, check_folder, read_plain, tensors_of
 from stir_core.errors import DeployError
-from stir_core.keyspace import KeySpace
+from stir_core.keyspace import KeySpace, Place, fitted_place
 from stir_core.records import Entry
 from stir_core.store.curated import Origin
 from stir_core.store.runs import Library, Run
@@ -116,7 +117,7 @@ class Bundle(NamedTuple):
         """Retrieval over the library, in the run's key space (imports torch)."""
         from stir_core.intervene.memory import Memory
 
-        return Memory(*self.library, self.space)
+        return Memory(*self.library, self.space, self.manifest.stage3.margins)
 
     def session(self, model: "LoadedModel") -> "Session":
         """A session that steers as its run's session does (imports torch).
@@ -282,20 +283,27 @@ def _check_manifest(file: Path, manifest: BundleManifest) -> None:
         raise DeployError(f"{file} contradicts itself, {reason}: {AGAIN}")
 
 
+def _places(manifest: BundleManifest) -> list[Place]:
+    """Places that a space over the bundle's layers and control points may have a fit for."""
+    points = range(1, manifest.stage3.control_points + 1)
+    return sorted({fitted_place(manifest.stage3.similarity, (m, layer)) for m in points for layer in manifest.layers})
+
+
 def _expected(manifest: BundleManifest) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The tensors of a bundle with this manifest. A layer that the key space was not fitted to has no mean (see ``keyspace``)."""
+    """The tensors of a bundle with this manifest. A place that the key space was not fitted to has no mean (see ``keyspace``)."""
     width, kind = manifest.model.d_model, manifest.stage3.similarity
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {name: ("F32", (manifest.n_entries, width)) for name in ("actions", "keys")}
-    for layer in manifest.layers:
-        if kind != "cosine" and f"mean.{layer}" in manifest.tensors:
-            tensors[f"mean.{layer}"] = ("F64", (width,))
+    for place in _places(manifest):
+        if kind != "cosine" and tensor_name("mean", place) in manifest.tensors:
+            tensors[tensor_name("mean", place)] = ("F64", (width,))
             if kind == "whitened":
-                tensors[f"map.{layer}"] = ("F64", (width, width))
+                tensors[tensor_name("map", place)] = ("F64", (width, width))
     return tensors
 
 
 def _space(manifest: BundleManifest, tensors: Mapping[str, np.ndarray]) -> KeySpace:
-    def by_layer(name: str) -> dict[int, np.ndarray]:
-        return {layer: tensors[f"{name}.{layer}"] for layer in manifest.layers if f"{name}.{layer}" in tensors}
+    def by_place(kind: Literal["mean", "map"]) -> dict[Place, np.ndarray]:
+        names = {place: tensor_name(kind, place) for place in _places(manifest)}
+        return {place: tensors[name] for place, name in names.items() if name in tensors}
 
-    return KeySpace(manifest.stage3.similarity, by_layer("mean"), by_layer("map"))
+    return KeySpace(manifest.stage3.similarity, by_place("mean"), by_place("map"))

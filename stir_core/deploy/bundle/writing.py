@@ -28,11 +28,12 @@ from stir_core.deploy.bundle.manifest import (
     Norms,
     Spread,
     TensorFact,
+    tensor_name,
 )
 from stir_core.deploy.bundle.reading import CERTIFICATE, MAX_TEXT, Bundle, check_library, is_bundle, read_bundle
 from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import DeployError
-from stir_core.keyspace import KeySpace
+from stir_core.keyspace import KeySpace, fitted_place
 from stir_core.store.curated import Curated
 from stir_core.store.files import write_whole
 from stir_core.store.runs import Library
@@ -47,7 +48,7 @@ def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: Evalua
     Args:
         folder: the folder that it is made from.
         chosen: entries and vectors with their lineage; entries are renumbered.
-        space: the run's key space; layers without entries are left out.
+        space: the run's key space; places without entries are left out.
         facts: the other fields of the manifest: model, settings, provenance, notes.
 
     Raises:
@@ -58,7 +59,8 @@ def bundle_of(folder: Path, chosen: Curated, space: KeySpace, evaluation: Evalua
     )
     library = Library(entries, chosen.library.keys.astype(np.float32), chosen.library.actions.astype(np.float32))
     layers = tuple(sorted({entry.layer for entry in entries}))
-    means, maps = ({i: own[i].astype(np.float64) for i in layers if i in own} for own in (space.means, space.maps))
+    places = sorted({fitted_place(space.kind, (entry.m, entry.layer)) for entry in entries})
+    means, maps = ({place: own[place].astype(np.float64) for place in places if place in own} for own in (space.means, space.maps))
     space = KeySpace(space.kind, means, maps)
     corrective = [i for i, entry in enumerate(entries) if entry.kind == "corrective"]
     manifest = BundleManifest(
@@ -176,8 +178,8 @@ def _parts(bundle: Bundle) -> dict[str, bytes]:
 def _tensors(library: Library, space: KeySpace) -> dict[str, np.ndarray]:
     """The tensors of ``library.safetensors``, in the order in which they are written."""
     tensors = {"keys": library.keys, "actions": library.actions}
-    tensors |= {f"mean.{layer}": mean for layer, mean in space.means.items()}
-    tensors |= {f"map.{layer}": matrix for layer, matrix in space.maps.items()}
+    tensors |= {tensor_name("mean", place): mean for place, mean in space.means.items()}
+    tensors |= {tensor_name("map", place): matrix for place, matrix in space.maps.items()}
     return {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
 
 

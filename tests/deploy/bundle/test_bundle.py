@@ -79,15 +79,17 @@ def test_the_same_run_gives_the_same_bytes_and_another_library_another_digest(ru
     assert export(run, tmp_path / "all", library="all").bundle.manifest.digest != read_manifest(folder).digest
 
 
-@pytest.mark.parametrize("kind", ["centred", "whitened"])
+@pytest.mark.parametrize("kind", ["centred", "point_centred", "whitened"])
 def test_retrieval_is_the_runs_own_in_every_key_space(run: Run, tmp_path: Path, kind: str) -> None:
     facts = {**run.facts, "config": config_from({"seed": 7, "basis": {"similarity": kind}}).model_dump(mode="json")}
     run = Run(run.path, facts)
     export(run, tmp_path / "spaced")
     bundle, state = read_bundle(tmp_path / "spaced"), np.random.default_rng(1).normal(size=(3, 16))
-    for layer in (3, 5):
-        np.testing.assert_array_equal(bundle.space.apply(layer, state), run.key_space().apply(layer, state))
-    assert np.abs(bundle.space.apply(3, state) - state).max() > 0.01
+    places = sorted({(entry.m, entry.layer) for entry in bundle.entries})
+    assert len({layer for _, layer in places}) > 1
+    for place in places:
+        np.testing.assert_array_equal(bundle.space.apply(place, state), run.key_space().apply(place, state))
+    assert max(np.abs(bundle.space.apply(place, state) - state).max() for place in places) > 0.01
 
 
 def test_only_starred_actions_come_with_their_names_notes_and_null_entries(run: Run, tmp_path: Path) -> None:
