@@ -103,7 +103,7 @@ def _in_words(method: str) -> str | None:
     """A method described for new readers; ``None``: the README omits it."""
     name, _, rest = method.partition(":")
     if name in ("vanilla", "static"):
-        return None if rest else {"vanilla": "vanilla", "static": "the mean action at every step"}[name]
+        return None if rest else {"vanilla": "vanilla", "static": "the mean action at every step, kept in the cache"}[name]
     strength = [part for part in rest.split(",") if part.startswith("k_scale=")]
     words = WORDS.get(",".join(part for part in rest.split(",") if part not in strength)) if name == "stir" else None
     return words and ", ".join([words, *(part.replace("=", " ") for part in strength)])

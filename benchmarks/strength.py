@@ -66,7 +66,7 @@ def row_of(name: str, traces: list[Trace], vanilla: list[Trace], clean_logprob: 
         "strength": name,
         "n": len(traces),
         "correct": right,
-        "accuracy_95": [round(float(interval.low), 3), round(float(interval.high), 3)],
+        "accuracy_95": [round(end, 3) for end in interval.bounds],
         "won": sum(bool(a.verdict and a.verdict.correct) and not (b.verdict and b.verdict.correct) for a, b in pairs),
         "lost": sum(bool(b.verdict and b.verdict.correct) and not (a.verdict and a.verdict.correct) for a, b in pairs),
         "unfinished": sum(trace.verdict is not None and not trace.verdict.finished for trace in traces),

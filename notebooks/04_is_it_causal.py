@@ -55,8 +55,8 @@ frame.groupby("arm")["correct"].agg(["size", "mean"]).rename(columns={"size": "c
 # %% [markdown]
 # Do not compare the shares in this table: arms were tried at different states, and only pairs may be compared. Also note the floor: a 135M model is rarely right from these states, so an action can hardly do harm here, but it could help.
 #
-# An advantage is the mean over pairs of *right with* minus *right without*. The next cell computes it by hand, with a bootstrap that
-# resamples first states and then continuations within them, because continuations of one state are correlated.
+# An advantage is the mean over pairs of *right with* minus *right without*. The next cell computes it by hand. Continuations of one state are alike, and so are states of one problem, so an interval can only rest on how much *problems* differ:
+# the standard error is computed by leaving out one problem at a time (jackknife), and below eight problems there is no interval at all. The report's own interval is Tango's score interval for paired proportions with the same standard error; it has a width even where all pairs tie.
 
 # %%
 pairs = frame.pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
@@ -64,25 +64,22 @@ chosen = {(p.problem_id, p.m): p.entry_id for p in report.points if p.chosen}
 pairs["chosen action"] = [pairs.loc[at, chosen[at[:2]]] if at[:2] in chosen else math.nan for at in pairs.index]
 
 
-def advantage(arm: str, against: str, draws: int = 1000) -> tuple[float, float, float]:
-    """Mean of paired differences with a 95 % percentile interval, states resampled first."""
+def advantage(arm: str, against: str) -> tuple[float, float, int]:
+    """Mean of paired differences, its standard error (jackknife over problems), and the number of problems."""
     gaps = (pairs[arm] - pairs[against]).dropna()
-    groups = [group.to_numpy() for _, group in gaps.groupby(["problem_id", "m"])]
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(draws):
-        picked = [groups[i] for i in rng.integers(0, len(groups), len(groups))]
-        means.append(np.concatenate([rng.choice(group, len(group)) for group in picked]).mean())
-    return float(gaps.mean()), *np.quantile(means, [0.025, 0.975]).tolist()
+    problems = gaps.index.get_level_values("problem_id")
+    left_out = np.array([gaps[problems != problem].mean() for problem in problems.unique()])
+    n = len(left_out)
+    return float(gaps.mean()), float(np.sqrt((n - 1) * left_out.var())), n
 
 
 names = {"random direction": "random"}  # the report's name: the name in the continuations
 for effect in report.effects:
-    value, low, high = advantage(names.get(effect.arm, effect.arm), effect.against)
-    print(f"{effect.arm} against {effect.against}: {value:+.3f} [{low:+.3f}, {high:+.3f}], {effect.pairs} pairs at {effect.states} states")
-    assert abs(value - effect.advantage.value) < 1e-9
-    assert abs(low - effect.advantage.low) < 0.05
-    assert abs(high - effect.advantage.high) < 0.05
+    value, error, problems = advantage(names.get(effect.arm, effect.arm), effect.against)
+    print(f"{effect.arm} against {effect.against}: {value:+.3f}, standard error {error:.3f}, {effect.pairs} pairs from {problems} problems")
+    print(f"    the report: {effect.advantage:+.3f}")
+    assert abs(value - effect.advantage.value) < 1e-9 and problems == effect.problems
+    assert (effect.advantage.low is None) == (problems < 8)
 
 # %%
 forest(causal_evidence.arm_table(report), "advantage (share of right answers, first minus second)")
@@ -107,11 +104,11 @@ for delta in (0.05, 0.1):
     print(f"to detect {delta:+.2f} with 80 % power, if {spread:.0%} of pairs differ: about {n:.0f} independent pairs")
 
 # %% [markdown]
-# So this study could have detected a large *gain* from the committed actions and did not. It says nothing about small gains and, because of the floor, little about harm. Per action there is even less data (a mark without a bar: no pair differed):
+# At best, that is: pairs of one problem are alike, so the study needs more of them, and the chosen actions were tried on fewer than eight problems. So it says nothing about small gains and, because of the floor, little about harm. Per action there is even less data (a mark without a bar: fewer than eight problems, so there is no interval):
 
 # %%
 table = causal_evidence.advantage_table(report)
-print(table["states"].value_counts().rename_axis("tried at so many states").rename("actions").to_string())
+print(table["problems"].value_counts().rename_axis("tried on so many problems").rename("actions").to_string())
 forest(table, "advantage (share of right answers with the action minus without)")
 
 # %%
@@ -210,10 +207,10 @@ assert len(tried) == live.rolls == tried["arm"].nunique() * 4
 print(tried.pivot(index="arm", columns="rep", values="correct").astype(int).to_string())
 print(
     "\n".join(
-        f"{e.arm} against {e.against}: {e.advantage.value:+.2f} [{e.advantage.low:+.2f}, {e.advantage.high:+.2f}]" for e in live.effects
+        f"{e.arm} against {e.against}: {e.advantage:+.2f}" for e in live.effects
     )
 )
 
 # %% [markdown]
-# Where the gate chose null there is no chosen action, and the noise has the norm of the first candidate's impulse. With one state the interval cannot account for variation between states, and may even shrink to a point. An informative study needs hundreds of pairs: `stir causal RUN --states 200 --rolls 8`, on a model that is right about
+# Where the gate chose null there is no chosen action, and the noise has the norm of the first candidate's impulse. One problem cannot show how much problems differ, so there is no interval. An informative study needs hundreds of pairs: `stir causal RUN --states 200 --rolls 8`, on a model that is right about
 # half of the time. Its advantages can then replace mined qualities in retrieval and selection (`quality = "measured"`, notebook 02).

@@ -44,8 +44,8 @@ run = stir.open_run(
 # %% [markdown]
 # ## Evidence about each action
 #
-# Four criteria: how often the gate committed it on held-out problems, its cosine with the length direction, the permutation test against shuffled labels, and its measured effect (`stir.measure_causal`; 95 %
-# bootstrap interval of the difference in the share of right answers).
+# Four criteria: how often the gate committed it on held-out problems, its cosine with the length direction, the permutation test against shuffled labels, and its measured effect (`stir.measure_causal`;
+# difference in the share of right answers, with a 95 % interval from eight problems on).
 
 # %%
 committed = Counter(step.decision.chosen for trace in run.traces() for step in trace.steps if step.decision.chosen)
@@ -57,12 +57,12 @@ actions[known].head(10).round(2)
 
 # %%
 measured = actions.dropna(subset=["advantage"])
-helps, harms = (measured["advantage_low"] > 0).sum(), (measured["advantage_high"] < 0).sum()
-print(f"{len(actions)} actions, {len(measured)} of them measured: {helps} with an interval above 0, {harms} below")
-assert helps == harms == 0
+verdicts = Counter(run.advantages()[entry].verdict for entry in measured.index)
+print(f"{len(actions)} actions, {len(measured)} of them measured: {dict(verdicts)}")
+assert set(verdicts) == {"cannot tell"}
 
 # %% [markdown]
-# With so few continuations no interval excludes 0 (an interval of width 0 means that all continuations had the same outcome), so no action can be called good or bad. What one *can* do is exclude actions with a simpler explanation and mark those that are used most.
+# Each was tried on fewer than eight problems, too few for an interval, so no action can be called good or bad. What one *can* do is exclude actions with a simpler explanation and mark those that are used most.
 #
 # ## Curate, with reasons
 #

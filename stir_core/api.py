@@ -401,7 +401,7 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
             ``budget_tokens``, ``rows`` side by side, ``fresh``.
 
     Returns:
-        Effects as differences of shares of right answers with 95 % bootstrap intervals and exact McNemar p-values.
+        Effects as differences of shares of right answers with 95 % score intervals and p-values, problems as clusters.
 
     Raises:
         ConfigError: an unknown setting, or a value out of range.
@@ -451,7 +451,7 @@ def evaluate_methods(
             ``rows`` side by side, ``fresh``, ``allow_leak``.
 
     Returns:
-        Accuracies with Wilson 95 % intervals; differences with percentile bootstrap intervals, exact McNemar p-values, Holm-corrected;
+        Accuracies with Wilson 95 % intervals; differences with score intervals, exact McNemar p-values, Holm-corrected;
         tokens and FLOPs for each answer.
 
     Raises:

@@ -98,7 +98,7 @@ class RolloutConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Nucleus sampling: the probability mass to sample from."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Token budget of one rollout; also T_max of the reward's length penalty."""
+    """Token budget of one rollout, also T_max of the reward's length penalty (published 16384)."""
     eta0: Annotated[float, Field(ge=0)] = 0.01
     """Length penalty: reward = correct - eta0 * tokens / max_new_tokens."""
     batch_rows: Annotated[int, Field(ge=1)] = 32
@@ -125,9 +125,9 @@ class MiningConfig(Section):
     min_incorrect_rollouts: Annotated[int, Field(ge=1)] = 1
     """A control point with fewer incorrect rollouts is skipped."""
     top_pairs: Annotated[int, Field(ge=1)] = 128
-    """Pairs kept, best quality first (published C); each makes a corrective and a null entry."""
+    """Pairs of all control points and layers kept, best quality first (published C); each makes a corrective and a null entry."""
     pos_source: Literal["rollout", "gold", "rollout_or_gold"] = "rollout"
-    """Source of positive states: correct rollouts, the data set's worked solution, or the solution only if no rollout is correct."""
+    """Source of positives: correct rollouts, worked solution, or solution where no rollout is correct (published: rollout_or_gold)."""
     mining: Literal["reward", "random"] = "reward"
     """Choice of positives and negatives: by reward, or at random among the valid rollouts (ablation)."""
     stability_rolls: Annotated[int, Field(ge=0)] = 0
@@ -172,7 +172,7 @@ class GateConfig(Section):
     rule: Annotated[Literal["score", "calibrated"], Field(exclude_if=lambda rule: rule == "score")] = "score"
     """Commit by score against null (published), or only where the key margin told right from wrong on mined problems; else abstain."""
     k_retrieve: Annotated[int, Field(ge=1)] = 8
-    """Nearest entries retrieved at each control point."""
+    """Nearest entries retrieved at each control point, over all layers by raw cosine (published: one layer)."""
     candidates: Annotated[int, Field(ge=1)] = 4
     """Corrective entries previewed (published L)."""
     probe_tokens: Annotated[int, Field(ge=1)] = 4
@@ -212,7 +212,7 @@ class DecodeConfig(Section):
     """How held-out answers are decoded."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Budget of committed tokens; probe tokens are counted separately."""
+    """Budget of committed tokens (published 16384); probe tokens are counted separately."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

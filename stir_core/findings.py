@@ -6,7 +6,8 @@ Like the records of ``records``, they are strict, immutable, and one line of JSO
 # pyright: reportGeneralTypeIssues=false
 # (fields that are optional in a request are required in a spec: there they have no default)
 
-from typing import Literal
+from math import nan
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -52,21 +53,45 @@ class Answer(Record):
         return self.tokens_used + self.probe_tokens - self.reused_tokens
 
 
+EffectVerdict = Literal["helps", "harms", "no effect seen", "cannot tell"]
+"""What a measured effect shows, as ``evaluate.statistics.verdict_of`` decides."""
+NO_INTERVAL: Final = "too few problems for an interval"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value with three digits; ``"-"`` where there was no test."""
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 class Estimate(Record):
-    """A number with its 95 % confidence interval."""
+    """A number with its 95 % confidence interval; both ends are ``None`` where there is none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+    missing: Literal["too few problems for an interval", "no interval: all equal"] | None = None
+    """Why there is no interval."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both ends as numbers, for charts and comparisons: NaN where there is no interval, so that every comparison is false."""
+        return nan if self.low is None else self.low, nan if self.high is None else self.high
+
+    def interval(self, form: str, times: int = 1) -> str:
+        """``"[0.25, 0.75]"`` for ``.2f``, or why there is none."""
+        if self.low is None or self.high is None:
+            return self.missing or NO_INTERVAL
+        return f"[{times * self.low:{form}}, {times * self.high:{form}}]"
 
     def __format__(self, form: str) -> str:
-        """``"0.50 [0.25, 0.75]"`` for ``.2f``, ``"50.0 % [25.0, 75.0]"`` for ``.1%``.
+        """``"0.50 [0.25, 0.75]"`` for ``.2f``, ``"50.0 % [25.0, 75.0]"`` for ``.1%``, ``"0.50 (too few problems ...)"``.
 
         A signed percentage is a difference of percentages: ``"+5.0 points [-2.5, +12.5]"`` for ``+.1%``.
         """
         times, unit = (1, "") if not form.endswith("%") else (100, " points" if form.startswith("+") else " %")
         form = form.replace("%", "f")
-        return f"{times * self.value:{form}}{unit} [{times * self.low:{form}}, {times * self.high:{form}}]"
+        interval = self.interval(form, times)
+        return f"{times * self.value:{form}}{unit} {interval if self.low is not None else f'({interval})'}"
 
 
 class Leak(Record):
@@ -75,7 +100,7 @@ class Leak(Record):
     problem_id: str
     mined_id: str
     similarity: float
-    """1 for a word-for-word copy, else the estimated Jaccard similarity of word 3-grams."""
+    """1 for a word-for-word copy, else the Jaccard similarity of word 3-grams."""
     exact: bool
 
 
@@ -118,38 +143,42 @@ class Comparison(Record):
     lost: tuple[str, ...]
     tied: int
     difference: Estimate
-    """Accuracy minus the baseline's; percentile bootstrap over problems."""
+    """Accuracy minus the baseline's; score interval (``evaluate.statistics.clustered_difference``)."""
     p: float
     """Two-sided, by ``test``."""
     test: str
     p_holm: float
     """Holm-corrected over the methods of the report."""
     tokens: Estimate
-    """Decoded tokens per problem (committed and probe, reused ones once) minus the baseline's; bootstrap over problems."""
+    """Decoded tokens per answer (committed and probe, reused ones once) minus the baseline's; t interval over problems."""
     committed: Estimate
     """Committed tokens minus the baseline's."""
 
 
-class Advantage(Record):
-    """Measured causal value of one action: right answers with it minus without it, from the same states and with the same seeds."""
+class Advantage(Estimate):
+    """Measured causal value of one action: right answers with it minus without it, from the same states and with the same seeds.
+
+    ``value`` is the difference of the shares of right answers, in [-1, 1].
+    """
 
     entry_id: str
-    value: float
-    """Difference of the shares of right answers, in [-1, 1], with its 95 % interval (bootstrap over states, then continuations)."""
-    low: float
-    high: float
     tokens: Estimate
     """Tokens of the answer with the action minus without."""
     states: int
     """Control points of held-out answers at which it was tried."""
+    problems: int | None = None
+    """Problems of these answers; ``None`` in studies from before intervals took problems as clusters, likewise below."""
     pairs: int
     """Pairs of continuations, one with and one without it."""
     won: int
     """Pairs that were right only with the action; ``lost``: only without it."""
     lost: int
-    p: float
-    """Exact McNemar over pairs of continuations (see :class:`ArmEffect`)."""
-    verdict: Literal["helps", "harms", "no effect seen"]
+    p: float | None
+    """As in :class:`ArmEffect`."""
+    p_holm: float | None = None
+    """Holm-corrected over the actions of the study."""
+    verdict: EffectVerdict
+    """By ``p_holm``."""
 
 
 class Roll(Record):
@@ -194,14 +223,17 @@ class ArmEffect(Record):
     arm: str
     against: Arm
     advantage: Estimate
-    """Share of right answers minus the other's; bootstrap over states, then continuations."""
+    """Share of right answers minus the other's; score interval with problems as clusters."""
     tokens: Estimate
+    """Tokens of the answer minus the other's; t interval over problems."""
     states: int
+    problems: int | None = None
+    """``None`` in studies from before intervals took problems as clusters."""
     pairs: int
     won: int
     lost: int
-    p: float
-    """Exact McNemar over pairs of continuations (which ignores that pairs of one state are correlated)."""
+    p: float | None
+    """Score test over pairs with problems as clusters, not corrected; ``None``: too few problems."""
 
 
 class Predictor(Record):
@@ -214,12 +246,17 @@ class Predictor(Record):
     """Rank correlation with the measured advantage; ``None``: not defined."""
     low: float | None
     high: float | None
-    """Ends of its 95 % interval, bootstrap over states."""
+    """Ends of its 95 % interval (jackknife over problems); ``None``: too few problems."""
     auc: float | None
     """Area under the ROC curve for "advantage above 0" against "below 0"; ``None``: one of the two classes is empty."""
     positives: int
     negatives: int
     """Points with an advantage above 0, and below."""
+
+    @property
+    def correlation(self) -> Estimate | None:
+        """The rank correlation with its interval; ``None``: not defined."""
+        return None if self.spearman is None else Estimate(value=self.spearman, low=self.low, high=self.high)
 
 
 class Bin(Record):

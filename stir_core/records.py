@@ -280,7 +280,9 @@ class Control(Record):
     shuffled_cosine: float | None
     """Cosine of ``v`` with itself re-estimated under shuffled labels (1: the shuffle drew the true labels); ``None``: its row is zero."""
     permutation_p: float | None
-    """Share of labellings of the same rollouts, including the true one, whose action is at least as long as ``v``."""
+    """Share of labellings of the same rollouts, including the true one, whose action is at least as long as ``v``. Null hypothesis:
+    labels are exchangeable among the rollouts that reach the control point. Labellings that choose the same rollouts tie, so without an
+    effect p is above 0.5 more often than not."""
     permutation_floor: float | None
     """Smallest p that these rollouts can give; with few rollouts it is large."""
     stability_pos: float | None

@@ -43,8 +43,7 @@ def _critical(arguments: argparse.Namespace) -> None:
     rows = []
     for point, text in zip(critical.points, critical.pieces, strict=True):
         mark = "lost here" if point.position == critical.lost_at else ""
-        interval = f"{point.rate.value:.2f} [{point.rate.low:.2f}, {point.rate.high:.2f}]"
-        rows.append([str(point.position), f"{point.right}/{point.rolls}", interval, mark, repr(text)])
+        rows.append([str(point.position), f"{point.right}/{point.rolls}", f"{point.rate:.2f}", mark, repr(text)])
     print(f"{critical.problem_id}, {critical.of} answer: success rate of continuing from each token")
     table(["token", "right", "rate [95 %]", "", "text after it"], rows)
     ends, steered = (", ".join(map(str, at)) or "none" for at in (critical.control_points, critical.steered_at))

@@ -41,7 +41,7 @@ def library_table(
         stable = "-"
         if control is not None and control.stability_pos is not None and control.stability_neg is not None:
             stable = f"{control.stability_pos:.2f}/{control.stability_neg:.2f}"
-        measured = f"{advantage.value:+.2f} [{advantage.low:+.2f}, {advantage.high:+.2f}]" if advantage is not None else "-"
+        measured = f"{advantage:+.2f}" if advantage is not None else "-"
         rows.append(
             [
                 entry.id,

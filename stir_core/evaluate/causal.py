@@ -18,7 +18,7 @@ from stir_core.evaluate.effects import (
     PREDICTORS,
     Rolls,
     StateId,
-    advantage_of,
+    advantages,
     by_arm,
     calibration,
     effect,
@@ -274,15 +274,15 @@ def causal_report(spec: CausalSpec, states: list[LoggedState], rolls: list[Roll]
     chosen = {state.id: state.step.decision.chosen for state in tried}
     best = {state.id: next(iter(state.doses)) for state in tried}
     effects = [
-        effect(grouped, ids, lambda state: chosen[state], "chosen action", NULL_ARM, seed=spec.seed),
-        effect(grouped, ids, lambda state: RANDOM_ARM, "random direction", NULL_ARM, seed=spec.seed),
-        effect(grouped, ids, lambda state: chosen[state], "chosen action", RANDOM_ARM, seed=spec.seed),
+        effect(grouped, ids, lambda state: chosen[state], "chosen action", NULL_ARM),
+        effect(grouped, ids, lambda state: RANDOM_ARM, "random direction", NULL_ARM),
+        effect(grouped, ids, lambda state: chosen[state], "chosen action", RANDOM_ARM),
     ]
     if not spec.halving:  # dropping candidates would bias this one
-        effects.append(effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NULL_ARM, seed=spec.seed))
+        effects.append(effect(grouped, ids, lambda state: best[state], "first candidate, chosen or not", NULL_ARM))
     points = list(_points(grouped, tried))
     entries = sorted({point.entry_id for point in points})
-    actions = [action for entry in entries if (action := advantage_of(grouped, entry, ids, seed=spec.seed))]
+    actions = advantages(grouped, entries, ids)
     return CausalReport(
         spec=spec,
         states=len(tried),
@@ -291,7 +291,7 @@ def causal_report(spec: CausalSpec, states: list[LoggedState], rolls: list[Roll]
         tokens=sum(roll.decoded for roll in rolls),
         effects=tuple(filter(None, effects)),
         actions=tuple(sorted(actions, key=lambda action: -action.value)),
-        predictors=tuple(predictor(name, points, seed=spec.seed) for name in PREDICTORS),
-        calibration=calibration(points, seed=spec.seed) if points else (),
+        predictors=tuple(predictor(name, points) for name in PREDICTORS),
+        calibration=calibration(points) if points else (),
         points=tuple(points),
     )

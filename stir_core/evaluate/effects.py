@@ -3,20 +3,16 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from scipy.special import stdtrit
 
-from stir_core.evaluate.statistics import mcnemar
-from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, Estimate, Predictor, Roll
-from stir_core.seeding import generator_for
+from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, clustered_difference, clustered_mean, holm, jackknife, verdict_of
+from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, Predictor, Roll
 
-DRAWS = 4000
-"""Bootstrap resamples of an interval."""
 BINS = 5
 """Bins of the calibration; fewer where a bin would hold less than four candidates."""
-FEWEST_STATES = 3
-"""An action that was tried at fewer states gets no verdict: resampling one or two states says nothing about others."""
 
 ValueT = TypeVar("ValueT")
 StateId = tuple[str, int]
@@ -51,89 +47,57 @@ def length(roll: Roll) -> float:
     return float(roll.tokens)
 
 
-def two_level(groups: list[list[float]], *, seed: int = 0, name: str = "") -> Estimate:
-    """Mean over all values, with a 95 % percentile interval that resamples groups and then values within each.
-
-    Values of one state are alike (same problem, same prefix); resampled as if they were independent, the interval would be too short.
-
-    Raises:
-        ValueError: no values.
-    """
-    groups = [group for group in groups if group]
-    if not groups:
-        raise ValueError("a mean needs values")
-    rng = generator_for(seed, "two-level bootstrap", name)
-    sizes = np.array([len(group) for group in groups])
-    longest = int(sizes.max())
-    values = np.zeros((len(groups), longest))
-    for i, group in enumerate(groups):
-        values[i, : len(group)] = group
-    means = np.empty(DRAWS)
-    step = max(1, 2_000_000 // (len(groups) * longest))  # draws at a time, which bounds the memory
-    for start in range(0, DRAWS, step):
-        n = min(step, DRAWS - start)
-        picked = rng.integers(0, len(groups), (n, len(groups)))
-        within = (rng.random((n, len(groups), longest)) * sizes[picked][..., None]).astype(np.int64)
-        drawn = np.where(np.arange(longest) < sizes[picked][..., None], values[picked[..., None], within], 0.0)
-        means[start : start + n] = drawn.sum((1, 2)) / sizes[picked].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(value=float(values.sum() / sizes.sum()), low=float(low), high=float(high))
-
-
-def effect(
-    rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | None], name: str, against: str, *, seed: int
-) -> ArmEffect | None:
+def effect(rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | None], name: str, against: str) -> ArmEffect | None:
     """One arm against ``"null"`` or ``"random"``; ``None`` where no state has both.
 
     Args:
         arm: state -> its arm, which may be another entry at each state; ``None`` where it has none.
     """
     named = [(state, own) for state in states if (own := arm(state)) is not None]
-    wins = [gaps(rolls, state, own, against, right) for state, own in named]
-    tokens = [gaps(rolls, state, own, against, length) for state, own in named]
-    flat = [gap for group in wins for gap in group]
+    wins = [(state, gaps(rolls, state, own, against, right)) for state, own in named]
+    tokens = [(state, gaps(rolls, state, own, against, length)) for state, own in named]
+    flat = [gap for _, group in wins for gap in group]
     if not flat:
         return None
-    won, lost = sum(gap > 0 for gap in flat), sum(gap < 0 for gap in flat)
-    # names the random streams; "nothing", the old word for null, gives stored studies the same intervals again
-    pair = f"{name} {'nothing' if against == 'null' else against}"
+    by_problem = problem_groups(wins)
+    advantage, p = clustered_difference(by_problem)
     return ArmEffect(
         arm=name,
         against=against,
-        advantage=two_level(wins, seed=seed, name=f"{pair} right"),
-        tokens=two_level(tokens, seed=seed, name=f"{pair} tokens"),
-        states=sum(bool(group) for group in wins),
+        advantage=advantage,
+        tokens=clustered_mean(problem_groups(tokens)),
+        states=sum(bool(group) for _, group in wins),
+        problems=len(by_problem),
         pairs=len(flat),
-        won=won,
-        lost=lost,
-        p=mcnemar(won, lost),
+        won=sum(gap > 0 for gap in flat),
+        lost=sum(gap < 0 for gap in flat),
+        p=p,
     )
 
 
-def advantage_of(rolls: Rolls, entry_id: str, states: list[StateId], *, seed: int) -> Advantage | None:
-    """Causal value of one action over the states at which it was tried; ``None`` when it was not."""
-    against_null = effect(rolls, states, lambda state: entry_id if (state, entry_id) in rolls else None, entry_id, "null", seed=seed)
-    if against_null is None:
-        return None
-    return Advantage(
-        entry_id=entry_id,
-        value=against_null.advantage.value,
-        low=against_null.advantage.low,
-        high=against_null.advantage.high,
-        tokens=against_null.tokens,
-        states=against_null.states,
-        pairs=against_null.pairs,
-        won=against_null.won,
-        lost=against_null.lost,
-        p=against_null.p,
-        verdict=_verdict(against_null),
-    )
+def problem_groups(values: Iterable[tuple[StateId, Iterable[ValueT]]]) -> list[list[ValueT]]:
+    """Values of states, grouped by problem; problems without values are left out."""
+    groups: dict[str, list[ValueT]] = defaultdict(list)
+    for (problem, _), own in values:
+        groups[problem] += own
+    return [group for group in groups.values() if group]
 
 
-def _verdict(effect: ArmEffect) -> Literal["helps", "harms", "no effect seen"]:
-    if effect.states >= FEWEST_STATES and effect.advantage.low > 0:
-        return "helps"
-    return "harms" if effect.states >= FEWEST_STATES and effect.advantage.high < 0 else "no effect seen"
+def advantages(rolls: Rolls, entries: Iterable[str], states: list[StateId]) -> list[Advantage]:
+    """Causal value of every action that was tried, over its states; p and verdicts are corrected for their number (Holm)."""
+    tried = {id_: effect(rolls, states, lambda state, id_=id_: id_ if (state, id_) in rolls else None, id_, "null") for id_ in entries}
+    found = {id_: measured for id_, measured in tried.items() if measured is not None}
+    adjusted = holm({id_: measured.p for id_, measured in found.items() if measured.p is not None})
+    return [
+        Advantage(
+            entry_id=id_,
+            **dict(measured.advantage),
+            **{field: getattr(measured, field) for field in ("tokens", "states", "problems", "pairs", "won", "lost", "p")},
+            p_holm=adjusted.get(id_),
+            verdict=verdict_of(measured.advantage.value, adjusted.get(id_)),
+        )
+        for id_, measured in found.items()
+    ]
 
 
 def measured_point(rolls: Rolls, state: StateId, entry_id: str, **seen: Any) -> CausalPoint | None:
@@ -158,7 +122,7 @@ PREDICTORS: dict[str, Callable[[CausalPoint], float | None]] = {
 """The gate's figures of a candidate, by the name that reports give them."""
 
 
-def predictor(name: str, points: list[CausalPoint], *, seed: int) -> Predictor:
+def predictor(name: str, points: list[CausalPoint]) -> Predictor:
     """Rank correlation and area under the ROC curve of one of the gate's figures against the measured advantage."""
     usable = [(point, seen) for point in points if (seen := PREDICTORS[name](point)) is not None]
     predicted = np.array([seen for _, seen in usable])
@@ -167,7 +131,7 @@ def predictor(name: str, points: list[CausalPoint], *, seed: int) -> Predictor:
     rho, interval = None, (None, None)
     if len(usable) >= 3 and np.ptp(predicted) > 0 and np.ptp(measured) > 0:
         rho = _spearman(predicted, measured)
-        interval = _spearman_interval(usable, seed, name)
+        interval = _spearman_interval(predicted, measured, np.array([point.problem_id for point, _ in usable]))
     return Predictor(
         name=name,
         points=len(usable),
@@ -198,24 +162,17 @@ def roc_curve(predicted: list[float], helps: list[bool]) -> tuple[list[float], l
     return [0.0, *(false / max(1, (~labels).sum())).tolist()], [0.0, *(true / max(1, labels.sum())).tolist()]
 
 
-def calibration(points: list[CausalPoint], *, seed: int, bins: int = BINS) -> tuple[Bin, ...]:
+def calibration(points: list[CausalPoint], *, bins: int = BINS) -> tuple[Bin, ...]:
     """Candidates in equally large bins of predicted margin, with the mean measured advantage of each."""
     ordered = sorted(points, key=lambda point: point.margin)
     parts = [part for part in np.array_split(np.arange(len(ordered)), min(bins, max(1, len(ordered) // 4))) if len(part)]
     filled: list[Bin] = []
-    for i, part in enumerate(parts):
+    for part in parts:
         own = [ordered[j] for j in part]
-        measured = two_level(_by_state((point, point.advantage) for point in own), seed=seed, name=f"bin {i}")
+        measured = clustered_mean(problem_groups(((point.problem_id, point.m), [point.advantage]) for point in own))
         margins = [point.margin for point in own]
         filled.append(Bin(low=min(margins), high=max(margins), points=len(own), predicted=float(np.mean(margins)), measured=measured))
     return tuple(filled)
-
-
-def _by_state(values: Iterable[tuple[CausalPoint, ValueT]]) -> list[list[ValueT]]:
-    groups: dict[StateId, list[ValueT]] = defaultdict(list)
-    for point, value in values:
-        groups[point.problem_id, point.m].append(value)
-    return list(groups.values())
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -228,15 +185,12 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _spearman_interval(usable: list[tuple[CausalPoint, float]], seed: int, name: str) -> tuple[float | None, float | None]:
-    groups = [np.array(group) for group in _by_state((point, (seen, point.advantage)) for point, seen in usable)]
-    rng = generator_for(seed, "spearman bootstrap", name)
-    draws: list[float] = []
-    for _ in range(1000):
-        drawn = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
-        if np.ptp(drawn[:, 0]) > 0 and np.ptp(drawn[:, 1]) > 0:
-            draws.append(_spearman(drawn[:, 0], drawn[:, 1]))
-    if len(draws) < 100:  # too few resamples in which both vary for an interval
+def _spearman_interval(a: np.ndarray, b: np.ndarray, problems: np.ndarray) -> tuple[float | None, float | None]:
+    """Fisher's z with the standard error of a jackknife over problems, and Student's t."""
+    names = np.unique(problems)
+    left_out = [(a[problems != name], b[problems != name]) for name in names]
+    if len(names) < FEWEST_PROBLEMS or not all(np.ptp(x) > 0 and np.ptp(y) > 0 for x, y in left_out):
         return None, None
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    z = np.arctanh(np.clip([_spearman(x, y) for x, y in ((a, b), *left_out)], -1 + 1e-9, 1 - 1e-9))
+    half = stdtrit(len(names) - 1, 1 - LEVEL / 2) * jackknife(z[1:])
+    return (float(np.tanh(z[0] - half)), float(np.tanh(z[0] + half))) if half > 0 else (None, None)

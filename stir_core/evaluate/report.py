@@ -10,8 +10,8 @@ from scipy.stats import permutation_test
 from tabulate import tabulate
 
 from stir_core.evaluate.degeneration import compressed, repeated
-from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar, wilson
-from stir_core.findings import Answer, Comparison, EvaluationReport, EvaluationSpec, MethodReport
+from stir_core.evaluate.statistics import clustered_difference, clustered_mean, clustered_share, holm, mcnemar, wilson
+from stir_core.findings import Answer, Comparison, EvaluationReport, EvaluationSpec, MethodReport, p_text
 
 Describe = Callable[[str], tuple[str, str]]
 """Method name -> what it does in one line, and its source."""
@@ -29,7 +29,7 @@ def evaluation_report(spec: EvaluationSpec, problems: list[str], answers: dict[s
     groups = {name: [own[problem] for problem in whole] for name, own in by_problem.items()} if whole else {}
     reports = {name: _method(name, own, describe) for name, own in groups.items()}
     if base := groups.get(spec.baseline):
-        compared = {name: _compare(spec, whole, base, own, name) for name, own in groups.items() if name != spec.baseline}
+        compared = {name: _compare(spec, whole, base, own) for name, own in groups.items() if name != spec.baseline}
         adjusted = holm({name: versus.p for name, versus in compared.items()})
         for name, versus in compared.items():
             reports[name] = reports[name].replaced(versus=versus.replaced(p_holm=adjusted[name]))
@@ -52,8 +52,7 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
     flat = [answer for group in groups for answer in group]
     right = sum(map(_right, flat))
     once = len(flat) == len(groups)
-    shares = np.array([mean(map(_right, group)) for group in groups])
-    accuracy = wilson(right, len(flat)) if once else bootstrap_mean(shares, name=name)
+    accuracy = wilson(right, len(flat)) if once else clustered_share([[float(_right(answer)) for answer in group] for group in groups])
     commits = [float(answer.facts["commits"]) for answer in flat if "commits" in answer.facts]
     seconds = [answer.seconds for answer in flat if answer.seconds is not None]
     about, source = describe(name)
@@ -64,7 +63,7 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
         answers=len(flat),
         right=right,
         accuracy=accuracy,
-        interval="Wilson 95 %" if once else "95 % percentile bootstrap over problems",
+        interval="Wilson 95 %" if once else "Wilson 95 % with problems as clusters",
         unfinished=sum(answer.verdict is not None and not answer.verdict.finished for answer in flat),
         committed=mean(answer.tokens_used for answer in flat),
         probe=mean(answer.probe_tokens for answer in flat),
@@ -80,8 +79,9 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
     )
 
 
-def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]], own: list[list[Answer]], name: str) -> Comparison:
-    gaps = _gaps(base, own, _right)
+def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]], own: list[list[Answer]]) -> Comparison:
+    pairs = _pairs(base, own, _right)
+    gaps = np.array([mean(pair) for pair in pairs])
     if all(len(group) == 1 for group in (*base, *own)):
         p, test = mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum())), "exact McNemar"
     else:
@@ -91,18 +91,21 @@ def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]]
         won=tuple(problem for problem, gap in zip(problems, gaps, strict=True) if gap > 0),
         lost=tuple(problem for problem, gap in zip(problems, gaps, strict=True) if gap < 0),
         tied=int((gaps == 0).sum()),
-        difference=bootstrap_mean(gaps, seed=spec.seed, name=f"{name} accuracy"),
+        difference=clustered_difference(pairs)[0],
         p=p,
         test=test,
         p_holm=p,
-        tokens=bootstrap_mean(_gaps(base, own, lambda a: a.decoded), seed=spec.seed, name=f"{name} tokens"),
-        committed=bootstrap_mean(_gaps(base, own, lambda a: a.tokens_used), seed=spec.seed, name=f"{name} committed"),
+        tokens=clustered_mean(_pairs(base, own, lambda answer: answer.decoded)),
+        committed=clustered_mean(_pairs(base, own, lambda answer: answer.tokens_used)),
     )
 
 
-def _gaps(base: list[list[Answer]], own: list[list[Answer]], of: Callable[[Answer], float]) -> Float[np.ndarray, "problems"]:
-    """Mean over a problem's answers, method minus baseline, problem by problem."""
-    return np.array([mean(map(of, theirs)) - mean(map(of, ours)) for ours, theirs in zip(base, own, strict=True)], float)
+def _pairs(base: list[list[Answer]], own: list[list[Answer]], of: Callable[[Answer], float]) -> list[list[float]]:
+    """Method minus baseline by problem, one for each repetition; the one answer of a deterministic side is in all pairs of its problem."""
+    return [
+        [float(of(theirs[seed % len(theirs)])) - of(ours[seed % len(ours)]) for seed in range(max(len(ours), len(theirs)))]
+        for ours, theirs in zip(base, own, strict=True)
+    ]
 
 
 def _sign_flips(gaps: Float[np.ndarray, "problems"], seed: int) -> float:
@@ -147,19 +150,20 @@ def _accuracy_table(report: EvaluationReport) -> str:
     for method in report.methods:
         gap = [""] * 4
         if versus := method.versus:
-            gap = [f"{len(versus.won)} / {len(versus.lost)}", f"{versus.difference:+.1%}", _p(versus.p), _p(versus.p_holm)]
+            gap = [f"{len(versus.won)} / {len(versus.lost)}", f"{versus.difference:+.1%}", p_text(versus.p), p_text(versus.p_holm)]
         rows.append([f"`{method.name}`", f"{method.right}/{method.answers}", f"{method.accuracy:.1%}", *gap, method.unfinished])
     return tabulate(rows, heads, "github", disable_numparse=True)
 
 
 def _cost_table(report: EvaluationReport) -> str:
-    heads = ["method", "committed", "probe", "decoded", "decoded vs baseline [95 %]", "forward", "GFLOPs", "seconds"]
+    versus_heads = ["committed vs baseline [95 %]", "decoded vs baseline [95 %]"]
+    heads = ["method", "committed", "probe", "decoded", *versus_heads, "forward", "GFLOPs", "seconds"]
     heads += ["2-gram rep.", "3-gram rep.", "zlib"]
     rows = []
     for method in report.methods:
-        versus = f"{method.versus.tokens:+.1f}" if method.versus else ""
+        versus = [f"{method.versus.committed:+.1f}", f"{method.versus.tokens:+.1f}"] if method.versus else ["", ""]
         seconds = f"{method.seconds:.2f}" if method.seconds is not None else "-"
-        cells = [f"`{method.name}`", f"{method.committed:.1f}", f"{method.probe:.1f}", f"{method.total:.1f}", versus]
+        cells = [f"`{method.name}`", f"{method.committed:.1f}", f"{method.probe:.1f}", f"{method.total:.1f}", *versus]
         cells += [f"{method.forward:.1f}", f"{method.flops / 1e9:.1f}", seconds]
         rows.append([*cells, f"{method.repeated_2:.3f}", f"{method.repeated_3:.3f}", f"{method.zlib_ratio:.3f}"])
     return tabulate(rows, heads, "github", disable_numparse=True)
@@ -172,7 +176,7 @@ def _notes(report: EvaluationReport) -> list[str]:
         "Figures are means over answers. decoded = committed + probe tokens, counted once where a token was both; forward = all token "
         f"positions run, prompts and unsteered passes included; seconds = wall-clock time of the batch ({spec.rows} rows) divided among "
         f"its answers, so it depends on the machine. Differences are against `{spec.baseline}`, paired by problem; intervals: Wilson for "
-        f"accuracies (bootstrap over problems for several seeds), percentile bootstrap over problems for differences; p: {tests}, "
+        f"accuracies, Tango's score interval for their differences, Student's t for tokens, with problems as clusters; p: {tests}, "
         "Holm over the methods.",
     ]
     if spec.same_words:
@@ -180,7 +184,3 @@ def _notes(report: EvaluationReport) -> list[str]:
     if spec.environment:
         lines.append("Made with " + ", ".join(f"{key} {value}" for key, value in spec.environment.items()) + ".")
     return lines
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

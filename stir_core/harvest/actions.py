@@ -37,7 +37,9 @@ def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.nda
     actions: list[np.ndarray] = []
     skipped: list[str] = []
     number = 0
-    for pair, layer in [(pair, layer) for pair in pairs for layer in sorted(states)][: mining.top_pairs]:
+    for pair, layer in [(pair, layer) for pair in pairs for layer in sorted(states)]:
+        if number == mining.top_pairs:
+            break
         positives = [("gold", 0)] if pair.gold else [("rollout", k) for k in pair.positives]
         negatives = [("rollout", k) for k in pair.negatives]
         mu_pos, mu_neg = (

@@ -186,8 +186,9 @@ def permutation_test(
 ) -> tuple[float, float]:
     """Permutation test of the norm of the difference of means: its p-value, and the smallest that these labellings can give.
 
-    Every labelling goes through the same rule as the true one (row 0), so the preference for short right and long wrong
-    rollouts is part of the null hypothesis, and only the labels are tested. ``p = (1 + #{other >= true}) / (1 + #others)``.
+    Null hypothesis: labels are exchangeable among the rollouts that reach the control point. Every labelling goes through the same rule
+    as the true one (row 0), so the preference for short right and long wrong rollouts is part of it. ``p = (1 + #{other >= true}) /
+    (1 + #others)``; labellings that choose the same rollouts tie with each other, so under the null hypothesis p leans above uniform.
     """
     weights = np.zeros((len(labels), len(tokens)))
     for row, correct in zip(weights, labels, strict=True):

@@ -1,22 +1,23 @@
 """Leakage guard: which evaluation problems were mined, word for word or nearly so. Compares texts; uses no model and no files.
 
-Near-duplicates are found with MinHash over word 3-grams (Broder 1997; datasketch). Two questions with the same words but other numbers, or
-the numbers in another order, are different problems, and are only counted.
+Every evaluation problem is compared with every mined one by the exact Jaccard similarity of their sets of word 3-grams: the sizes of all
+intersections are one product of two sparse matrices. Two questions with the same words but other numbers, or the numbers in another order,
+are different problems, and are only counted.
 """
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from datasketch import MinHash, MinHashLSH
+import numpy as np
 
 from stir_core.findings import Leak
 from stir_core.records import Problem
 
 NEAR = 0.8
-"""Estimated Jaccard similarity of word 3-grams from which two questions count as near-duplicates."""
-PERMUTATIONS = 128
-"""Hash functions; the estimate's standard error is below 0.05."""
+"""Jaccard similarity of word 3-grams from which two questions count as near-duplicates."""
+_BLOCK = 256
+"""Evaluation problems compared at a time, which bounds the memory."""
 
 
 class Leakage(NamedTuple):
@@ -32,28 +33,18 @@ def find_overlaps(mined: Iterable[Problem], evaluated: Iterable[Problem], *, nea
     """Compare every evaluation problem with all mined ones.
 
     Args:
-        near: estimated Jaccard similarity that counts as a near-duplicate.
+        near: Jaccard similarity that counts as a near-duplicate.
     """
+    mined, evaluated = list(mined), list(evaluated)
     exact: dict[str, str] = {}
-    hashes: dict[str, MinHash] = {}
-    numbers: dict[str, list[str]] = {}
-    index = MinHashLSH(threshold=near, num_perm=PERMUTATIONS)
     for problem in mined:
         exact.setdefault(_whole(problem), problem.id)
-        if problem.id not in hashes:
-            hashes[problem.id] = _hashed(problem)
-            numbers[problem.id] = _numbers(problem)
-            index.insert(problem.id, hashes[problem.id])
     overlaps: list[Leak] = []
     same_words = 0
-    for problem in evaluated:
+    for problem, alike in zip(evaluated, _alike(mined, evaluated, near), strict=True):
         if (copy := exact.get(_whole(problem))) is not None:
             overlaps.append(Leak(problem_id=problem.id, mined_id=copy, similarity=1.0, exact=True))
-            continue
-        own, own_numbers = _hashed(problem), _numbers(problem)
-        alike = [(float(own.jaccard(hashes[str(name)])), str(name)) for name in index.query(own)]
-        alike = [(similarity, name) for similarity, name in alike if similarity >= near]
-        if copies := [pair for pair in alike if numbers[pair[1]] == own_numbers]:
+        elif copies := [(similarity, other.id) for similarity, other in alike if _numbers(other) == _numbers(problem)]:
             similarity, name = max(copies)
             overlaps.append(Leak(problem_id=problem.id, mined_id=name, similarity=similarity, exact=False))
         elif alike:
@@ -61,17 +52,41 @@ def find_overlaps(mined: Iterable[Problem], evaluated: Iterable[Problem], *, nea
     return Leakage(tuple(overlaps), same_words)
 
 
+def _alike(mined: list[Problem], evaluated: list[Problem], near: float) -> list[list[tuple[float, Problem]]]:
+    """For each evaluation problem, the mined ones that are at least ``near``, with their similarities."""
+    from scipy.sparse import csr_array  # here: pages import this module's callers
+
+    columns: dict[str, int] = {}
+
+    def incidence(problems: list[Problem]) -> csr_array:
+        rows = [[columns.setdefault(gram, len(columns)) for gram in _grams(problem)] for problem in problems]
+        ends = np.cumsum([0, *map(len, rows)])
+        return csr_array((np.ones(ends[-1], np.int32), np.concatenate([*rows, []]).astype(np.int32), ends), (len(rows), len(columns)))
+
+    ours = incidence(mined)
+    theirs = incidence(evaluated)
+    ours.resize(len(mined), len(columns))
+    sizes = np.diff(ours.indptr)
+    found: list[list[tuple[float, Problem]]] = []
+    for start in range(0, len(evaluated), _BLOCK):
+        block = theirs[start : start + _BLOCK]
+        shared = (block @ ours.T).tocsr()
+        for row, own in enumerate(np.diff(block.indptr)):
+            at = slice(shared.indptr[row], shared.indptr[row + 1])
+            others, common = shared.indices[at], shared.data[at]
+            similarity = common / (sizes[others] + own - common)
+            found.append([(float(similarity[i]), mined[others[i]]) for i in np.flatnonzero(similarity >= near)])
+    return found
+
+
 def _whole(problem: Problem) -> str:
     """The text without case and spacing; signs stay, since 3 + 5 is not 3 - 5."""
     return " ".join("\n".join([problem.question, *problem.choices]).casefold().split())
 
 
-def _hashed(problem: Problem) -> MinHash:
+def _grams(problem: Problem) -> set[str]:
     words = re.findall(r"[^\W\d_]+|[-+*/=^<>%]", _whole(problem))
-    grams = {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
-    sketch = MinHash(num_perm=PERMUTATIONS)
-    sketch.update_batch([gram.encode() for gram in sorted(grams)])
-    return sketch
+    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
 def _numbers(problem: Problem) -> list[str]:

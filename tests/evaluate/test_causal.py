@@ -93,7 +93,8 @@ def test_arms_share_their_random_numbers(run, tiny_loaded, monkeypatch):
     report, _ = measured(run, tiny_loaded, halving=False, rolls=2)
     assert texts and all(len(own) == 1 for own in texts.values())
     assert len({next(iter(own)) for own in texts.values()}) > len(texts) / 2
-    assert all(found.advantage.value == found.advantage.low == found.advantage.high == 0 for found in report.effects)
+    assert all(found.advantage.value == found.won == found.lost == 0 for found in report.effects)
+    assert all(found.advantage.low is None or found.advantage.bounds[0] < 0 < found.advantage.bounds[1] for found in report.effects)
 
 
 def test_halving_drops_the_worse_half_and_never_the_fixed_arms(run, tiny_loaded):

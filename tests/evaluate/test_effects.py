@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sk_roc_curve
 
 from stir_core.evaluate.effects import (
-    advantage_of,
+    advantages,
     area_under_roc,
     by_arm,
     calibration,
@@ -21,9 +21,9 @@ from stir_core.evaluate.effects import (
     predictor,
     right,
     roc_curve,
-    two_level,
 )
-from stir_core.findings import CausalPoint, Roll
+from stir_core.evaluate.statistics import holm
+from stir_core.findings import NO_INTERVAL, CausalPoint, Roll
 
 
 def roll(problem, m, arm, rep, correct, tokens=10) -> Roll:
@@ -55,48 +55,44 @@ def test_only_repetitions_that_both_arms_have_are_paired():
 
 def test_a_planted_advantage_is_found_and_none_is_not():
     rolls = by_arm(planted(0.6, 0.3))
-    found = advantage_of(rolls, "a", STATES, seed=0)
-    assert found.verdict == "helps" and found.low > 0
+    (found,) = advantages(rolls, ["a", "never tried"], STATES)
+    assert found.verdict == "helps" and found.bounds[0] > 0
     assert found.value == pytest.approx(0.3, abs=0.1)
-    assert (found.states, found.pairs, found.lost) == (12, 192, 0)
+    assert (found.problems, found.states, found.pairs, found.lost) == (12, 12, 192, 0)
     assert found.won == pytest.approx(192 * found.value)
-    assert found.tokens.value == found.tokens.low == -5.0
-    assert advantage_of(by_arm(planted(0.3, 0.6)), "a", STATES, seed=0).verdict == "harms"
-    assert advantage_of(by_arm(planted(0.4, 0.4)), "a", STATES, seed=0).verdict == "no effect seen"
-    assert advantage_of(rolls, "never tried", STATES, seed=0) is None
+    assert (found.tokens.value, found.tokens.low, found.tokens.missing) == (-5.0, None, "no interval: all equal")
+    assert advantages(by_arm(planted(0.3, 0.6)), ["a"], STATES)[0].verdict == "harms"
+    assert advantages(by_arm(planted(0.4, 0.4)), ["a"], STATES)[0].verdict == "no effect seen"
 
 
-def test_from_one_or_two_states_nothing_is_concluded():
-    rolls = by_arm(planted(1.0, 0.0, states=2))
-    found = advantage_of(rolls, "a", STATES, seed=0)
-    assert (found.value, found.low, found.states, found.verdict) == (1.0, 1.0, 2, "no effect seen")
-    assert advantage_of(by_arm(planted(1.0, 0.0, states=3)), "a", STATES, seed=0).verdict == "helps"
+def test_below_eight_problems_nothing_is_concluded():
+    (few,) = advantages(by_arm(planted(1.0, 0.0, states=7)), ["a"], STATES)
+    assert (few.value, few.low, few.p, few.p_holm, few.verdict) == (1.0, None, None, None, "cannot tell")
+    (enough,) = advantages(by_arm(planted(1.0, 0.0, states=8)), ["a"], STATES)
+    assert enough.verdict == "helps" and enough.bounds[0] < 1.0
+
+
+def test_states_of_one_problem_are_one_cluster():
+    rolls = [
+        each.replaced(problem_id=f"p{int(each.problem_id[1:]) // 2}", m=1 + int(each.problem_id[1:]) % 2) for each in planted(0.6, 0.3, 14)
+    ]
+    (found,) = advantages(by_arm(rolls), ["a"], [(f"p{i}", m) for i in range(7) for m in (1, 2)])
+    assert (found.problems, found.states, found.verdict) == (7, 14, "cannot tell")
+
+
+def test_verdicts_are_corrected_for_the_number_of_actions():
+    rolls = planted(0.45, 0.3)
+    (alone,) = advantages(by_arm(rolls), ["a"], STATES)
+    others = [each.replaced(arm=f"b{i}") for i in range(40) for each in planted(0.4, 0.4, seed=i) if each.arm == "a"]
+    found = {action.entry_id: action for action in advantages(by_arm([*rolls, *others]), ["a", *(f"b{i}" for i in range(40))], STATES)}
+    assert alone.p == alone.p_holm == found["a"].p
+    assert list(holm({name: action.p or 0.0 for name, action in found.items()}).values()) == [action.p_holm for action in found.values()]
 
 
 def test_arms_may_differ_by_state():
     rolls = by_arm(planted(0.6, 0.3))
-    some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "null", seed=0)
-    assert some.states == sum(name < "p2" for name, _ in STATES) < 12
-
-
-def test_two_level_intervals_cover_when_values_of_a_group_are_alike():
-    """Groups share an effect; the interval must cover the overall mean about as often as it says, and the plain one must not."""
-    rng = np.random.default_rng(0)
-    covered = plain = 0
-    trials = 150
-    for trial in range(trials):
-        groups = [(rng.normal() + 0.3 * rng.normal(size=12)).tolist() for _ in range(20)]
-        found = two_level(groups, seed=trial)
-        covered += found.low <= 0 <= found.high
-        flat = np.concatenate(groups)
-        plain += abs(flat.mean()) <= 1.96 * flat.std() / np.sqrt(len(flat))
-    assert covered / trials > 0.88  # percentile intervals of 20 groups are a little short
-    assert plain / trials < 0.6
-
-
-def test_no_values_are_refused():
-    with pytest.raises(ValueError, match="needs values"):
-        two_level([[], []])
+    some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "null")
+    assert some.states == some.problems == sum(name < "p2" for name, _ in STATES) < 12
 
 
 def point(i, margin, advantage, state=None, gain=None) -> CausalPoint:
@@ -119,7 +115,7 @@ def test_ranking_against_scipy_and_scikit_learn():
     rng = np.random.default_rng(1)
     margins = np.round(rng.normal(size=60), 1)  # with ties
     advantages = np.round(0.5 * margins + rng.normal(size=60), 1)
-    found = predictor("margin", [point(i, m, a) for i, (m, a) in enumerate(zip(margins, advantages, strict=True))], seed=0)
+    found = predictor("margin", [point(i, m, a) for i, (m, a) in enumerate(zip(margins, advantages, strict=True))])
     assert found.spearman == pytest.approx(next(iter(spearmanr(margins, advantages))))
     assert None not in (found.low, found.spearman, found.high)
     assert sorted([found.low, found.spearman, found.high]) == [found.low, found.spearman, found.high]  # pyright: ignore[reportArgumentType]
@@ -132,22 +128,24 @@ def test_ranking_against_scipy_and_scikit_learn():
 
 def test_what_cannot_be_ranked_is_none():
     assert area_under_roc(np.array([1.0]), np.array([])) is None
-    same = predictor("margin", [point(i, 1.0, a) for i, a in enumerate((0.0, 0.5, -0.5, 0.1))], seed=0)
+    same = predictor("margin", [point(i, 1.0, a) for i, a in enumerate((0.0, 0.5, -0.5, 0.1))])
     assert same.spearman is None and same.low is None
-    unseen = predictor("preview gain", [point(0, 1.0, 0.5)], seed=0)
+    unseen = predictor("preview gain", [point(0, 1.0, 0.5)])
     assert (unseen.points, unseen.spearman, unseen.auc) == (0, None, None)
 
 
 def test_calibration_bins_hold_every_point_once():
     points = [point(i, i / 10, 0.1 * (i % 3), state=f"s{i // 4}") for i in range(23)]
-    bins = calibration(points, seed=0)
+    bins = calibration(points)
     assert sum(each.points for each in bins) == 23 and len(bins) == 5
     assert [each.low for each in bins] == sorted(each.low for each in bins)
     for each in bins:
         inside = [p for p in points if each.low <= p.margin <= each.high]
         assert each.predicted == pytest.approx(np.mean([p.margin for p in inside]))
         assert each.measured.value == pytest.approx(np.mean([p.advantage for p in inside]))
-        assert each.measured.low <= each.measured.value <= each.measured.high
+        assert (each.measured.low, each.measured.missing) == (None, NO_INTERVAL)  # of at most two problems
+    (one,) = calibration([point(i, i / 10, 0.1 * (i % 3)) for i in range(23)], bins=1)
+    assert one.measured.bounds[0] < one.measured.value < one.measured.bounds[1]
 
 
 def test_points_are_the_tried_candidates():

@@ -97,7 +97,7 @@ def test_repetitions_are_made_for_methods_of_chance_only(run, tiny_loaded):
     assert (len(folder.answers("vanilla")), len(folder.answers("sampling"))) == (4, 12)
     assert len({answer.token_ids for answer in folder.answers("sampling")}) > 4
     sampling = report.methods[1]
-    assert sampling.answers == 12 and "bootstrap" in sampling.interval
+    assert sampling.answers == 12 and "clusters" in sampling.interval
     assert sampling.versus.test.startswith("sign-flip")
 
 

@@ -12,7 +12,9 @@ from stir_core.config import digest_of
 from stir_core.evaluate.causal_text import causal_markdown
 from stir_core.evaluate.effects import PREDICTORS, area_under_roc
 from stir_core.evaluate.report import evaluation_markdown, evaluation_report
+from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import (
+    NO_INTERVAL,
     Advantage,
     Answer,
     ArmEffect,
@@ -195,29 +197,31 @@ def _points(run: Run) -> list[CausalPoint]:
 
 
 def _advantage(entry: str, i: int) -> Advantage:
-    """The first action helps, the second harms, and the others have no visible effect."""
+    """The first action helps, the second harms, the fourth was tried on one problem, and the others have no visible effect."""
     value, reach = ((0.25, 0.15), (-0.2, 0.1))[i] if i < 2 else (0.02 * (i - 4), 0.2)
-    verdict = ("helps", "harms")[i] if i < 2 else "no effect seen"
+    few, p = i == 3, 0.01 if i < 2 else 0.6
     return Advantage(
         entry_id=entry,
         value=value,
-        low=value - reach,
-        high=value + reach,
-        tokens=Estimate(value=-3.0 + i, low=-9.0, high=4.0 + i),
-        states=1 if i == 3 else 2 + i,
-        pairs=8 * (2 + i),
+        low=None if few else value - reach,
+        high=None if few else value + reach,
+        missing=NO_INTERVAL if few else None,
+        tokens=Estimate(value=0.0, missing=NO_INTERVAL) if few else Estimate(value=-3.0 + i, low=-9.0, high=4.0 + i),
+        states=1 if few else 9 + i,
+        problems=1 if few else 8 + i,
+        pairs=8 * (9 + i),
         won=3 + i,
         lost=2,
-        p=0.04 if i < 2 else 0.6,
-        verdict=verdict,
+        p=None if few else p,
+        p_holm=None if few else min(1.0, 4 * p),
+        verdict=verdict_of(value, None if few else 4 * p),
     )
 
 
 def _effect(arm: str, against: str, value: float) -> ArmEffect:
     reach = Estimate(value=value, low=value - 0.06, high=value + 0.07)
-    return ArmEffect(
-        arm=arm, against=against, advantage=reach, tokens=Estimate(value=1.5, low=-2, high=5), states=14, pairs=112, won=9, lost=7, p=0.8
-    )
+    tokens = Estimate(value=1.5, low=-2, high=5)
+    return ArmEffect(arm=arm, against=against, advantage=reach, tokens=tokens, states=14, problems=9, pairs=112, won=9, lost=7, p=0.8)
 
 
 def _predictor(name: str, points: list[CausalPoint], margin: tuple[float, float, float] | None) -> Predictor:

@@ -21,7 +21,7 @@ from workbench.causal import data as causal_evidence
 from workbench.shared import entries as action_table
 from workbench.shared.charts import VERDICTS, forest
 from workbench.shared.facts import RunFacts
-from workbench.shared.intervals import advantage_text, verdict_of, with_interval
+from workbench.shared.intervals import with_interval
 
 OpenPage = Callable[..., AppTest]
 
@@ -48,7 +48,7 @@ def report(run: Run) -> CausalReport:
         ((0.05, -0.2, 0.3), "Not seen.", "+0.05 [−0.20, +0.30]"),
         ((0.4, 0.1, 0.6), "Yes.", "tended to do better"),
         ((-0.4, -0.6, -0.1), "It points the wrong way.", "tended to do worse"),
-        ((0.05, None, None), "Cannot tell.", "too few for an interval"),
+        ((0.05, None, None), "Cannot tell.", "+0.05 (too few problems for an interval)"),
         (None, "Cannot tell.", "do not vary enough"),
     ],
 )
@@ -62,11 +62,17 @@ def test_the_answer_follows_the_interval(report: CausalReport, margin: tuple | N
 def test_what_is_committed_is_read_carefully(report: CausalReport) -> None:
     assert causal_evidence.choice_reading(report).answer == "No effect seen."
     assert causal_evidence.choice_reading(report.model_copy(update={"effects": ()})).answer == "Cannot tell."
-    few = report.effects[0].model_copy(update={"advantage": Estimate(value=0.2, low=0.1, high=0.3), "states": 1})
+    few = report.effects[0].replaced(advantage=Estimate(value=0.2), states=4, problems=3, p=None)
     found = causal_evidence.choice_reading(report.model_copy(update={"effects": (few,)}))
-    assert found.answer == "They helped." and "at 1 state (few" in found.figures
-    assert [verdict_of(Estimate(value=v, low=v - 1, high=v + 1)) for v in (2, 0, -2)] == ["helps", "no effect seen", "harms"]
-    assert with_interval(Estimate(value=-0.5, low=-1, high=0.25), "{:+.2f}") == "−0.50 [−1.00, +0.25]"
+    assert found.answer == "Cannot tell." and "+0.200 (too few problems for an interval)" in found.figures
+    assert "at 4 states of 3 problems" in found.figures
+    assert with_interval(Estimate(value=-0.5, low=-1, high=0.25), "+.2f") == "−0.50 [−1.00, +0.25]"
+
+
+def test_a_study_from_before_problems_were_clusters_says_so(report: CausalReport) -> None:
+    old = report.model_copy(update={"effects": tuple(effect.replaced(problems=None) for effect in report.effects)})
+    assert any("Call the command again" in line for line in causal_evidence.study_warnings(old, None, ended=True))
+    assert not causal_evidence.study_warnings(report, None, ended=True)
 
 
 def test_tables_show_the_reports_numbers(report: CausalReport) -> None:
@@ -74,14 +80,13 @@ def test_tables_show_the_reports_numbers(report: CausalReport) -> None:
     assert list(table["value"]) == sorted(table["value"], reverse=True)
     for action in report.actions:
         row = table.loc[action.entry_id]
-        assert (row["value"], row["low"], row["high"], row["verdict"]) == (action.value, action.low, action.high, action.verdict)
-        assert (row["won"], row["lost"], row["p"], row["states"], row["pairs"]) == (
-            action.won,
-            action.lost,
-            action.p,
-            action.states,
-            action.pairs,
-        )
+        assert (row["value"], row["verdict"]) == (action.value, action.verdict)
+        assert [row["low"], row["high"]] == pytest.approx(action.bounds, nan_ok=True)
+        fields = ("won", "lost", "problems", "states", "pairs")
+        assert [row[field] for field in fields] == [getattr(action, field) for field in fields]
+        seen = [np.nan if p is None else p for p in (action.p, action.p_holm)]
+        assert [row["p"], row["p holm"]] == pytest.approx(seen, nan_ok=True)
+        assert (action.low is None) == ("too few problems for an interval" in row["advantage"])
     arms = causal_evidence.arm_table(report)
     assert list(arms["name"]) == [f"{effect.arm} vs {effect.against}" for effect in report.effects]
     predictors = causal_evidence.predictor_table(report)
@@ -102,7 +107,7 @@ def test_the_curves_have_the_reports_areas(report: CausalReport) -> None:
 
 def test_notes_name_the_biases(report: CausalReport) -> None:
     lines = " ".join(causal_evidence.bias_lines(report))
-    assert "their advantages are biased down" in lines and "1 of 7 actions were tried at one state only" in lines
+    assert "their advantages are biased down" in lines and "1 of 7 actions were tried on too few problems" in lines
     whole = report.model_copy(update={"spec": report.spec.model_copy(update={"halving": False})})
     assert "halving" not in " ".join(causal_evidence.bias_lines(whole))
     assert causal_evidence.study_warnings(report, report.spec.basis, ended=True) == []
@@ -117,8 +122,8 @@ def test_figures_have_titles_and_all_points(report: CausalReport) -> None:
     points = [data[0] for trace in figure.data if trace.customdata is not None for data in trace.customdata]
     assert sorted(points) == sorted(table["name"])
     assert figure.layout.yaxis.categoryarray[-1] == table["name"][0]  # the best on top
-    assert {trace.name for trace in figure.data if trace.customdata is not None} == {"helps", "harms", "no effect seen"}
-    assert len({colour for colour, _ in VERDICTS.values()}) == 3 == len({shape for _, shape in VERDICTS.values()})
+    assert {trace.name for trace in figure.data if trace.customdata is not None} == {"helps", "harms", "no effect seen", "cannot tell"}
+    assert len({colour for colour, _ in VERDICTS.values()}) == 3 and len({shape for _, shape in VERDICTS.values()}) == 4
     assert all(trace.customdata is not None for trace in forest(table, "advantage", "nobody").data)
     shown = causal_evidence.point_table(report).dropna(subset=["gain"])
     drawing = gate_calibration.advantage_map(shown, "p0001c")
@@ -142,7 +147,7 @@ def test_a_study_is_shown(open_page: OpenPage, store: Path) -> None:
     make_fake_causal(make_fake_run(store))
     app = clean(open_page("causal", action="p0001c"))
     assert "Does the gate's margin predict the effect? Not seen." in texts(app)
-    assert "measured at 3 states, 24 pairs" in texts(app) and not app.warning
+    assert "measured at 10 states of 9 problems, 80 pairs" in texts(app) and not app.warning
     assert "stir causal fake" in [code.value for code in app.code]
     app.selectbox(key="action").select("p0003n").run()
     assert "**p0003n** was not tried in this study." in texts(clean(app))
@@ -193,7 +198,7 @@ def test_measured_actions_are_marked_in_the_library(run: Run, report: CausalRepo
     for entry, row in table.iterrows():
         if entry in measured:
             assert row["advantage"] == measured[entry].value and row["verdict"] == measured[entry].verdict
-            assert row["advantage 95 %"] in advantage_text(measured[entry])
+            assert row["advantage 95 %"] in with_interval(measured[entry], "+.3f")
         else:
             assert row[list(action_table.ADVANTAGE_COLUMNS)].isna().all()
 
@@ -209,5 +214,5 @@ def test_the_card_shows_what_was_measured(open_page: OpenPage, store: Path) -> N
     make_fake_causal(run)
     app = clean(open_page("actions", action="p0000c"))
     assert "Advantage +0.250 [+0.100, +0.400]" in texts(app)
-    assert "measured at 2 states, 16 pairs of continuations with and without it: 3 won, 2 lost" in texts(app)
+    assert "measured at 9 states of 8 problems, 72 pairs of continuations with and without it: 3 won, 2 lost" in texts(app)
     assert "Advantage" not in texts(clean(open_page("actions", action="p0000n")))

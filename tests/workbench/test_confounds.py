@@ -45,12 +45,16 @@ def without_controls(run: Run) -> Run:
         ({"length_matched_cosine": 0.49}, ("mostly length",), "flagged"),
         ({"length_matched_cosine": 0.5}, (), "passes"),
         ({"permutation_p": 0.21}, ("labels do not matter",), "flagged"),
-        ({"permutation_p": 0.2}, (), "passes"),
+        ({"permutation_p": 0.2}, (), "cannot tell"),
+        ({"permutation_p": 0.051}, (), "cannot tell"),
+        ({"stability_pos": 0.0, "stability_neg": 0.0}, (), "cannot tell"),
+        ({"stability_pos": None, "stability_neg": None}, (), "passes"),
+        ({"length_cosine": None, "length_gap": 12.0, "length_gap_matched": 7.0}, (), "cannot tell"),
         ({"permutation_p": 1.0, "length_cosine": 0.9}, ("mostly length", "labels do not matter"), "flagged"),
         ({"permutation_p": 1.0, "permutation_floor": 0.5}, (), "cannot tell"),
         ({"permutation_p": None, "permutation_floor": None}, (), "cannot tell"),
         ({"length_cosine": None}, (), "passes"),
-        ({"length_cosine": None, "length_matched_cosine": None}, (), "cannot tell"),
+        ({"length_cosine": None, "length_matched_cosine": None, "length_gap_matched": None}, (), "cannot tell"),
     ],
 )
 def test_flags_at_their_thresholds(changes: dict, flags: tuple, verdict: str) -> None:

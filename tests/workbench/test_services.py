@@ -14,6 +14,7 @@ from fake_run import IDENTITY, NASTY, WIDTH, make_fake_run
 from safetensors.numpy import load_file
 
 from stir_core.errors import DataError
+from stir_core.evaluate.statistics import Z95
 from stir_core.store.runs import Run
 from workbench.actions.data import marked_segments
 from workbench.basis import data as basis_geometry
@@ -22,7 +23,7 @@ from workbench.shared import entries as action_card
 from workbench.shared import gate_evidence, gate_replay
 from workbench.shared import text as visible_text
 from workbench.shared.facts import RunFacts, differing_identity, run_fingerprint
-from workbench.shared.intervals import Z95, proportion
+from workbench.shared.intervals import proportion
 from workbench.shared.text import text_segments
 
 

@@ -23,9 +23,9 @@ def calibration_chart(table: pd.DataFrame) -> go.Figure:
             mode="markers+lines",
             line={"width": 1, "color": STEERED, "dash": "dot"},
             marker={"size": 10, "color": STEERED},
-            customdata=table[["margin low", "margin high", "low", "high", "points"]].values.tolist(),
-            hovertemplate="margin %{x:+.3f} (%{customdata[0]:+.3f} to %{customdata[1]:+.3f})<br>advantage %{y:+.3f} "
-            "[%{customdata[2]:+.3f}, %{customdata[3]:+.3f}]<br>%{customdata[4]} candidates<extra></extra>",
+            customdata=table[["margin low", "margin high", "shown", "points"]].values.tolist(),
+            hovertemplate="margin %{x:+.3f} (%{customdata[0]:+.3f} to %{customdata[1]:+.3f})<br>advantage %{customdata[2]}"
+            "<br>%{customdata[3]} candidates<extra></extra>",
             showlegend=False,
         )
     )

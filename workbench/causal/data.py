@@ -1,17 +1,16 @@
-"""A causal study as tables and sentences. An interval that holds 0 is reported as "no effect seen", never as "no effect"."""
+"""A causal study as tables and sentences. An effect that cannot be told from 0 is "no effect seen", never "no effect"."""
 
 from typing import NamedTuple
 
 import pandas as pd
 
+from stir_core.evaluate.causal_text import NOTE
 from stir_core.evaluate.effects import PREDICTORS, roc_curve
-from stir_core.findings import Advantage, ArmEffect, CausalReport, Estimate, Predictor
+from stir_core.evaluate.statistics import verdict_of
+from stir_core.findings import Advantage, ArmEffect, CausalReport, EffectVerdict, Estimate
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
-from workbench.shared.intervals import counted_states, verdict_of, with_interval
-
-FEW = 10
-"""With fewer states than this, a bootstrap over states is rough."""
+from workbench.shared.intervals import counted_states, interval, with_interval
 
 
 class Study(NamedTuple):
@@ -50,14 +49,13 @@ class StudyAnswer(NamedTuple):
 def gate_reading(report: CausalReport) -> StudyAnswer:
     """Does the gate's margin predict the effect? Answered from its rank correlation with the measured advantage of the candidates."""
     margin = next((each for each in report.predictors if each.name == "margin"), None)
-    if margin is None or margin.spearman is None:
+    if margin is None or margin.correlation is None:
         points = margin.points if margin else 0
         return StudyAnswer("Cannot tell.", f"{points} measured candidates do not vary enough to be ranked.")
-    figure = f"Rank correlation of margin with measured advantage {_signed(margin.spearman)}"
-    over = f"over {margin.points} candidates at {counted_states(report.states)}"
+    shown = with_interval(margin.correlation, "+.2f")
+    figure = f"Rank correlation of margin with measured advantage {shown}, over {margin.points} candidates at {report.states} states."
     if margin.low is None or margin.high is None:
-        return StudyAnswer("Cannot tell.", f"{figure} {over}, too few for an interval.")
-    figure = f"{figure} {_interval(margin)}, {over}{' (few: a rough interval)' if report.states < FEW else ''}."
+        return StudyAnswer("Cannot tell.", figure)
     if margin.low > 0:
         return StudyAnswer("Yes.", f"{figure} Candidates with larger margins tended to do better.")
     if margin.high < 0:
@@ -71,11 +69,22 @@ def choice_reading(report: CausalReport) -> StudyAnswer:
     chosen = next((effect for effect in report.effects if effect.arm.startswith("chosen") and effect.against == "null"), None)
     if chosen is None:
         return StudyAnswer("Cannot tell.", "The gate chose no action at any measured state.")
-    answer = {"helps": "They helped.", "harms": "They harmed.", "no effect seen": "No effect seen."}[verdict_of(chosen.advantage)]
-    few = " (few: a rough interval)" if chosen.states < FEW else ""
-    shown = with_interval(chosen.advantage, "{:+.3f}")
-    over = f"{chosen.pairs} pairs at {counted_states(chosen.states)}{few}"
-    return StudyAnswer(answer, f"Chosen minus null: {shown} in the share of right answers, over {over}.")
+    shown = with_interval(chosen.advantage, "+.3f")
+    over = f"{chosen.pairs} pairs at {counted_states(chosen)}"
+    return StudyAnswer(_ANSWERS[_verdict(chosen)], f"Chosen minus null: {shown} in the share of right answers, over {over}.")
+
+
+_ANSWERS: dict[EffectVerdict, str] = {
+    "helps": "They helped.",
+    "harms": "They harmed.",
+    "no effect seen": "No effect seen.",
+    "cannot tell": "Cannot tell.",
+}
+
+
+def _verdict(effect: ArmEffect | Advantage) -> EffectVerdict:
+    """Of an action, corrected for the number of actions; arms answer one question each, so theirs is not corrected."""
+    return effect.verdict if isinstance(effect, Advantage) else verdict_of(effect.advantage.value, effect.p)
 
 
 def study_warnings(report: CausalReport, basis: str | None, *, ended: bool) -> list[str]:
@@ -88,32 +97,25 @@ def study_warnings(report: CausalReport, basis: str | None, *, ended: bool) -> l
         warnings.append(f"Only {so_far} were measured before the token budget was used up.")
     if basis is not None and basis != report.spec.basis:
         warnings.append(f"Made with another control basis ({report.spec.basis}) than the run has now ({basis}).")
+    if any(effect.problems is None for effect in report.effects):
+        warnings.append(
+            "Its intervals are older than the rule that problems are clusters, so they do not cover as they say. "
+            "Call the command again; continuations are kept."
+        )
     return warnings
 
 
 def bias_lines(report: CausalReport) -> list[str]:
     """How to read the figures."""
-    lines = [
-        "Intervals are 95 % bootstrap intervals: they resample states, then continuations within each state. p is McNemar's test over "
-        "pairs of continuations. It treats pairs of one state as independent, which they are not, so it tends to be too small."
-    ]
+    lines = [NOTE]
     if report.spec.halving:
         lines.append(
             "Successive halving drops the worse half of a state's candidates after each round. Dropped candidates are judged by their "
             "first continuations, which went badly, so their advantages are biased down; those of the others are biased up. "
             "The option --no-halving avoids this."
         )
-    tried, thin = len(report.actions), sum(action.states == 1 for action in report.actions)
-    if thin:
-        lines.append(
-            f"{thin} of {tried} actions were tried at one state only. Their intervals do not include the variation between states, and "
-            "with few pairs they can shrink to a point: take their verdicts as anecdotes."
-        )
-    if tried:
-        lines.append(
-            f"{tried} actions were tried, each with its own 95 % interval: about {tried * 0.05:.1f} of them would seem to help or harm "
-            "even if none had an effect."
-        )
+    if unknown := sum(action.verdict == "cannot tell" for action in report.actions):
+        lines.append(f"{unknown} of {len(report.actions)} actions were tried on too few problems to tell whether they help or harm.")
     return lines
 
 
@@ -129,19 +131,39 @@ def advantage_table(report: CausalReport) -> pd.DataFrame:
     return pd.DataFrame([_effect_row(action.entry_id, action, action) for action in actions], columns=EFFECT_COLUMNS)
 
 
-EFFECT_COLUMNS = ["name", "value", "low", "high", "verdict", "advantage", "won", "lost", "p", "tokens", "states", "pairs", "hover"]
+EFFECT_COLUMNS = [
+    "name",
+    "value",
+    "low",
+    "high",
+    "verdict",
+    "advantage",
+    "won",
+    "lost",
+    "p",
+    "p holm",
+    "tokens",
+    "problems",
+    "states",
+    "pairs",
+    "hover",
+]
 
 
-def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate | Advantage) -> dict[str, object]:
-    shown, tokens = with_interval(advantage, "{:+.3f}"), with_interval(effect.tokens, "{:+.1f}")
-    pairs = f"{effect.won} won, {effect.lost} lost of {effect.pairs} pairs, {counted_states(effect.states)}"
+def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate) -> dict[str, object]:
+    shown, tokens = with_interval(advantage, "+.3f"), with_interval(effect.tokens, "+.1f")
+    pairs = f"{effect.won} won, {effect.lost} lost of {effect.pairs} pairs, {counted_states(effect)}"
+    low, high = advantage.bounds
     return {
         "name": name,
-        **{field: getattr(advantage, field) for field in ("value", "low", "high")},
-        "verdict": verdict_of(advantage),
+        "value": advantage.value,
+        "low": low,
+        "high": high,
+        "verdict": _verdict(effect),
         "advantage": shown,
         "tokens": tokens,
-        **{field: getattr(effect, field) for field in ("won", "lost", "p", "states", "pairs")},
+        **{field: getattr(effect, field) for field in ("won", "lost", "p", "problems", "states", "pairs")},
+        "p holm": effect.p_holm if isinstance(effect, Advantage) else None,
         "hover": f"{shown}<br>{pairs}<br>tokens {tokens}",
     }
 
@@ -149,7 +171,10 @@ def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate | 
 def predictor_table(report: CausalReport) -> pd.DataFrame:
     """One row per predictor: a quantity that the gate has of a candidate before it decides."""
     return pd.DataFrame(
-        [(each.name, each.spearman, _interval(each), each.auc, each.positives, each.negatives, each.points) for each in report.predictors],
+        [
+            (p.name, p.spearman, interval(p.correlation, "+.2f") if p.correlation else None, p.auc, p.positives, p.negatives, p.points)
+            for p in report.predictors
+        ],
         columns=["predictor", "spearman", "95 %", "auc", "helps", "harms", "points"],
     )
 
@@ -169,8 +194,11 @@ def roc_table(report: CausalReport) -> pd.DataFrame:
 
 def calibration_table(report: CausalReport) -> pd.DataFrame:
     """One row per bin of predicted margin."""
-    rows = [(b.low, b.high, b.predicted, b.measured.value, b.measured.low, b.measured.high, b.points) for b in report.calibration]
-    return pd.DataFrame(rows, columns=["margin low", "margin high", "predicted", "value", "low", "high", "points"])
+    rows = [
+        (b.low, b.high, b.predicted, b.measured.value, *b.measured.bounds, with_interval(b.measured, "+.3f"), b.points)
+        for b in report.calibration
+    ]
+    return pd.DataFrame(rows, columns=["margin low", "margin high", "predicted", "value", "low", "high", "shown", "points"])
 
 
 def point_table(report: CausalReport) -> pd.DataFrame:
@@ -180,11 +208,3 @@ def point_table(report: CausalReport) -> pd.DataFrame:
         for p in report.points
     ]
     return pd.DataFrame(rows, columns=["entry", "problem", "m", "fate", "gain", "margin", "advantage", "pairs", "tokens"])
-
-
-def _interval(each: Predictor) -> str | None:
-    return None if each.low is None or each.high is None else f"[{_signed(each.low)}, {_signed(each.high)}]"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")

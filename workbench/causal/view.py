@@ -80,7 +80,7 @@ def actions(facts: RunFacts, study: Study) -> None:
     with st.container(height=_TALLEST if tall else "content", border=tall):
         points_chart(figure, _chooses(facts), key="causal_actions", alt="Advantage of each action, with 95 % intervals")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
-    st.caption(f"n = {len(table)} actions: {counts}, by the interval alone. Ring: the chosen action. Click a mark to choose its action.")
+    st.caption(f"n = {len(table)} actions: {counts}, Holm-corrected. Ring: the chosen action. Click a mark to choose its action.")
     with st.expander("As a table"):
         _effects(table, "Measured actions")
     measured = next((action for action in study.report.actions if action.entry_id == entry.id), None)
@@ -146,11 +146,19 @@ def _effects(table: pd.DataFrame, alt: str) -> None:
 EFFECT_COLUMNS: Columns = {
     "name": cc.TextColumn("comparison", pinned=True, width=210),
     "advantage": cc.TextColumn("advantage [95 %]", help=ADVANTAGE_HELP, width=170),
-    "verdict": cc.TextColumn("effect", help='By whether the interval holds 0; "no effect seen" does not mean "no effect".', width=104),
+    "verdict": cc.TextColumn(
+        "effect",
+        help='By p, for actions corrected (Holm). "no effect seen" does not mean "no effect"; "cannot tell": fewer than eight problems.',
+        width=104,
+    ),
     "won": number_column("won", "%d", "Pairs of continuations in which only the first arm was right.", width=44),
     "lost": number_column("lost", "%d", "Pairs in which only the second arm was right.", width=44),
-    "p": number_column("p", "%.3f", "Exact McNemar test over pairs; it treats pairs of one state as independent.", width=52),
+    "p": number_column("p", "%.3f", "Score test over pairs, with problems as clusters; empty: too few problems.", width=52),
+    "p holm": number_column(
+        "p (Holm)", "%.3f", "Corrected for the number of actions; not for arms, which answer one question each.", width=68
+    ),
     "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=150),
+    "problems": number_column("problems", "%d", "Problems of these states: the clusters of the intervals.", width=64),
     "states": number_column("states", "%d", "Control points of held-out answers that have both arms.", width=52),
     "pairs": number_column("pairs", "%d", "Pairs of continuations from the same random stream, one in each arm.", width=48),
 }
@@ -159,7 +167,7 @@ EFFECT_COLUMNS: Columns = {
 PREDICTOR_COLUMNS: Columns = {
     "predictor": cc.TextColumn("predictor", help="A quantity that the gate has of a candidate before it decides.", width=110),
     "spearman": number_column("rank corr.", "%+.2f", "Spearman's correlation with the measured advantage.", width=78),
-    "95 %": cc.TextColumn("95 %", help="Bootstrap over states.", width=106),
+    "95 %": cc.TextColumn("95 %", help="Jackknife over problems.", width=106),
     "auc": number_column("ROC area", "%.2f", "Probability that a helpful candidate ranks above a harmful one; 0.5 is chance.", width=72),
     "helps": number_column("helps", "%d", "Candidates that did better than null.", width=52),
     "harms": number_column("harms", "%d", "Candidates that did worse than null; ties are in neither count.", width=52),

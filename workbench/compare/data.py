@@ -9,13 +9,14 @@ import pandas as pd
 
 from stir_core.basis.alignment import Match, Site, Spans, best_by_chance, best_cosines, matches, moved_on, spans
 from stir_core.config import RunConfig
-from stir_core.evaluate.statistics import bootstrap_mean, holm, mcnemar
+from stir_core.evaluate.statistics import clustered_difference, clustered_mean, holm, mcnemar
 from stir_core.findings import Answer
 from stir_core.records import Control, Entry
 from stir_core.store.libraries import library_named
 from stir_core.store.runs import Library
 from workbench.shared import confounds
 from workbench.shared.facts import EvaluationFacts, RunFacts, differing_identity
+from workbench.shared.intervals import interval
 
 BY = ("actions", "keys")
 
@@ -178,12 +179,12 @@ def evaluation_table(one: EvaluationFacts, other: EvaluationFacts) -> pd.DataFra
         if not ids:
             continue
         first, second = (np.array([right[id_] for id_ in ids]) for right in pairs)
-        gap = bootstrap_mean(second - first, name=f"compare {method}")
         won, lost = int((second > first).sum()), int((second < first).sum())
         once = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
-        text = f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]".replace("-", "−")
+        gaps = (second - first)[:, None].tolist()
+        gap = clustered_difference(gaps)[0] if once else clustered_mean(gaps)
         percent = (100 * first.mean(), 100 * second.mean(), 100 * gap.value)
-        rows.append((method, len(ids), *percent, text, won, lost, mcnemar(won, lost) if once else None))
+        rows.append((method, len(ids), *percent, interval(gap, "+.1f", 100), won, lost, mcnemar(won, lost) if once else None))
     columns = ["method", "n", "this run", "other run", "difference", "difference 95 %", "won", "lost", "p"]
     corrected = holm({str(row[0]): row[-1] for row in rows if row[-1] is not None})
     return pd.DataFrame(rows, columns=columns).assign(**{"p holm": [corrected.get(str(row[0])) for row in rows]})

@@ -180,7 +180,7 @@ def evaluated(chosen: Chosen) -> None:
         st.caption("No method was evaluated in both.")
         return
     data_table(table, _EVALUATION_COLUMNS, "Methods in both runs, paired by problem")
-    st.caption("Other run minus this run, in percentage points, paired by problem; 95 % bootstrap over problems; exact McNemar.")
+    st.caption("Other run minus this run, in percentage points, paired by problem; Tango's 95 % score interval; exact McNemar.")
 
 
 _EVALUATION_COLUMNS: Columns = {

@@ -34,9 +34,8 @@ def pareto(table: pd.DataFrame, title: str) -> go.Figure:
                 error_y=bars,
                 mode="markers",
                 name=name,
-                customdata=[[name, row["low"], row["high"]]],
-                hovertemplate="<b>%{customdata[0]}</b><br>accuracy %{y:.1f} % [%{customdata[1]:.1f}, %{customdata[2]:.1f}]"
-                "<br>cost %{x:,.4g}<extra></extra>",
+                customdata=[[name, row["shown"]]],
+                hovertemplate="<b>%{customdata[0]}</b><br>accuracy %{customdata[1]}<br>cost %{x:,.4g}<extra></extra>",
                 marker={"size": 12, "color": colour, "symbol": SYMBOLS[i % len(SYMBOLS)], "line": {"width": 0}},
             )
         )

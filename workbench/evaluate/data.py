@@ -6,9 +6,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.errors import StoreError
+from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import Answer, Estimate, EvaluationReport, MethodReport
 from workbench.shared.facts import EvaluationFacts
-from workbench.shared.intervals import interval, verdict_of, with_interval
+from workbench.shared.intervals import interval, with_interval
 from workbench.shared.text import Segment, one_line, segment, trace_segments
 
 COSTS: dict[str, Callable[[MethodReport], float | None]] = {
@@ -29,7 +30,8 @@ RESULTS = [
     "about",
 ]  # fmt: skip
 COSTS_AND_TEXT = [
-    "method", "committed", "probe", "decoded", "decoded vs", "forward", "gflops", "seconds", "rep 2", "rep 3", "zlib", "commits", "source",
+    "method", "committed", "probe", "decoded", "committed vs", "decoded vs", "forward", "gflops", "seconds", "rep 2", "rep 3", "zlib",
+    "commits", "source",
 ]  # fmt: skip
 """The columns of :func:`method_table`, as two tables: results; costs and text statistics."""
 
@@ -44,16 +46,17 @@ def _row(method: MethodReport) -> dict[str, object]:
         "method": method.name,
         "right": f"{method.right} of {method.answers}",
         "accuracy": 100 * method.accuracy.value,
-        "accuracy 95 %": interval(method.accuracy, "{:.1f}", 100),
+        "accuracy 95 %": interval(method.accuracy, ".1f", 100),
         "won": len(versus.won) if versus else None,
         "lost": len(versus.lost) if versus else None,
         "tied": versus.tied if versus else None,
         "difference": 100 * versus.difference.value if versus else None,
-        "difference 95 %": interval(versus.difference, "{:+.1f}", 100) if versus else None,
+        "difference 95 %": interval(versus.difference, "+.1f", 100) if versus else None,
         "p": versus.p if versus else None,
         "p holm": versus.p_holm if versus else None,
         "decoded": method.total,
-        "decoded vs": with_interval(versus.tokens, "{:+.1f}") if versus else None,
+        "committed vs": with_interval(versus.committed, "+.1f") if versus else None,
+        "decoded vs": with_interval(versus.tokens, "+.1f") if versus else None,
         "gflops": method.flops / 1e9,
         "rep 2": method.repeated_2,
         "rep 3": method.repeated_3,
@@ -68,21 +71,23 @@ _FOREST = ["name", "value", "low", "high", "verdict", "hover"]
 def forest_tables(report: EvaluationReport) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracies of all methods in percent, and paired differences of those that are compared in points; see ``charts.method_forest``.
 
-    ``verdict`` says whether the interval of a difference holds 0 (empty for accuracies); ``hover`` is the tooltip below the name.
+    ``verdict`` is that of a difference by its Holm-corrected p (empty for accuracies); ``hover`` is the tooltip below the name.
     """
     accuracies, differences = [], []
     for method in report.methods:
-        right = f"{with_interval(method.accuracy, '{:.1f}', 100)} %<br>{method.right} of {method.answers} right ({method.interval})"
+        right = f"{with_interval(method.accuracy, '.1%')}<br>{method.right} of {method.answers} right ({method.interval})"
         accuracies.append((method.name, *_percent(method.accuracy), "", right))
         if versus := method.versus:
             counts = f"{len(versus.won)} won, {len(versus.lost)} lost, {versus.tied} tied<br>p {versus.p:.3f} (Holm {versus.p_holm:.3f})"
-            gap = f"{with_interval(versus.difference, '{:+.1f}', 100)} points<br>{counts}"
-            differences.append((method.name, *_percent(versus.difference), verdict_of(versus.difference), gap))
+            gap = f"{with_interval(versus.difference, '+.1%')}<br>{counts}"
+            verdict = verdict_of(versus.difference.value, versus.p_holm)
+            differences.append((method.name, *_percent(versus.difference), verdict, gap))
     return pd.DataFrame(accuracies, columns=_FOREST), pd.DataFrame(differences, columns=_FOREST)
 
 
 def _percent(estimate: Estimate) -> tuple[float, float, float]:
-    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
+    low, high = estimate.bounds
+    return 100 * estimate.value, 100 * low, 100 * high
 
 
 def pareto_table(report: EvaluationReport, cost: str) -> pd.DataFrame:
@@ -93,8 +98,10 @@ def pareto_table(report: EvaluationReport, cost: str) -> pd.DataFrame:
     Args:
         cost: a key of :data:`COSTS`. Methods whose cost was not measured are left out.
     """
-    rows = [(method.name, COSTS[cost](method), *_percent(method.accuracy)) for method in report.methods]
-    table = pd.DataFrame(rows, columns=["method", "cost", "accuracy", "low", "high"]).dropna(subset=["cost"]).reset_index(drop=True)
+    rows = [(m.name, COSTS[cost](m), *_percent(m.accuracy), with_interval(m.accuracy, ".1%")) for m in report.methods]
+    table = (
+        pd.DataFrame(rows, columns=["method", "cost", "accuracy", "low", "high", "shown"]).dropna(subset=["cost"]).reset_index(drop=True)
+    )
     points = list(zip(table["cost"], -table["accuracy"], strict=True))
     return table.assign(front=[not any(o != p and o[0] <= p[0] and o[1] <= p[1] for o in points) for p in points])
 
@@ -288,7 +295,7 @@ def _transfer_row(run: str, mined: str, report: EvaluationReport, method: Method
         "against": versus.against,
         "n": report.problems,
         "difference": 100 * versus.difference.value,
-        "interval": interval(versus.difference, "{:+.1f}", 100),
+        "interval": interval(versus.difference, "+.1f", 100),
         "p": versus.p,
         "p_holm": versus.p_holm,
         "note": ", ".join(notes) or "none",

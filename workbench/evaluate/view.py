@@ -66,8 +66,8 @@ def methods_view(evaluation: EvaluationFacts) -> None:
     repeats = f" {report.spec.same_words} problems are worded like a mined one, with other numbers." if report.spec.same_words else ""
     st.caption(
         plain(
-            f"n = {report.problems} problems, the same for all. Accuracy intervals: {intervals}; differences: bootstrap over problems; "
-            f"p: {tests or 'none'}, Holm over the methods.{repeats}"
+            f"n = {report.problems} problems, the same for all. Accuracy intervals: {intervals}; differences: Tango's score interval; "
+            f"p: {tests or 'none'}, Holm over the methods, which decides the colours.{repeats}"
         )
     )
 
@@ -139,14 +139,14 @@ METHOD_COLUMNS: Columns = {
     "method": cc.TextColumn("method", help="Name, and the parameters that differ from their defaults.", pinned=True, width=150),
     "right": cc.TextColumn("right", help="Right answers of all answers, over the problems that every method has answered.", width=72),
     "accuracy": number_column("accuracy", "%.1f", "Right answers in percent.", width=70),
-    "accuracy 95 %": cc.TextColumn("95 %", help="Wilson's interval; for several seeds a bootstrap over problems.", width=98),
+    "accuracy 95 %": cc.TextColumn("95 %", help="Wilson's interval; for several seeds with problems as clusters.", width=98),
     "won": number_column(
         "won", "%d", "Problems that it got right and the baseline did not (several seeds: was right more often).", width=44
     ),
     "lost": number_column("lost", "%d", "Problems that the baseline got right and it did not.", width=44),
     "tied": number_column("tied", "%d", "Problems on which both were right equally often.", width=44),
     "difference": number_column("difference", "%+.1f", _PAIRED + "in percentage points.", width=76),
-    "difference 95 %": cc.TextColumn("95 %", help="Percentile bootstrap over problems.", width=106),
+    "difference 95 %": cc.TextColumn("95 %", help="Tango's score interval with problems as clusters.", width=106),
     "p": number_column("p", "%.3f", _PAIRED + "exact McNemar; for several seeds a sign-flip permutation test over problems.", width=52),
     "p holm": number_column("p (Holm)", "%.3f", "p with Holm's correction for comparing several methods.", width=68),
     "unfinished": number_column("unfin.", "%d", "Answers without a stated final answer (most often cut off by the budget).", width=56),
@@ -155,7 +155,8 @@ METHOD_COLUMNS: Columns = {
         "probe", "%.1f", "Mean tokens decoded in addition: previews, trial answers, votes that were not kept.", width=56
     ),
     "decoded": number_column("decoded", "%.1f", "Committed plus probe tokens.", width=66),
-    "decoded vs": cc.TextColumn("decoded vs baseline", help=_PAIRED + "mean, bootstrap over problems.", width=146),
+    "committed vs": cc.TextColumn("committed vs baseline", help=_PAIRED + "mean with a t interval over problems.", width=146),
+    "decoded vs": cc.TextColumn("decoded vs baseline", help=_PAIRED + "mean with a t interval over problems.", width=146),
     "forward": number_column(
         "forward", "%.1f", "Mean token positions run through the model, including prompts and unsteered passes.", width=66
     ),

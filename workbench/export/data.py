@@ -87,7 +87,11 @@ def _causal(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
     if not measured:
         yield Caution(False, "No causal study measured the effect of single actions.")
         return
-    texts = {"harms": "measured to harm", "no effect seen": "measured without an effect distinguishable from 0"}
+    texts = {
+        "harms": "measured to harm",
+        "no effect seen": "measured without an effect distinguishable from 0",
+        "cannot tell": "tried on too few problems to tell an effect",
+    }
     for verdict, text in texts.items():
         if hit := [id_ for id_ in ids if id_ in measured and measured[id_].verdict == verdict]:
             yield Caution(True, f"{_count(hit)} {text}: {_named(hit)}.")
@@ -106,7 +110,7 @@ def _controls(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
         if hit:
             yield Caution(True, f"{_count(hit)} flagged by the controls, {text}: {_named(hit)}.")
     if unknown := [id_ for id_ in ids if all(confounds.verdict(facts.controls.get(m)) == "cannot tell" for m in mined[id_])]:
-        yield Caution(False, f"{_count(unknown)} with too few rollouts for the controls to tell anything.")
+        yield Caution(False, f"{_count(unknown)} that the controls neither flag nor clear.")
 
 
 def _judged(bundle: Bundle, curation: Curation) -> Iterator[Caution]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.config import STAGES
+from stir_core.evaluate.statistics import clustered_difference
+from stir_core.findings import Estimate
 from stir_core.records import ModelIdentity
 from stir_core.store.runs import CHECKED
 from workbench.shared.facts import RunFacts
@@ -25,6 +27,12 @@ class HeldOut(NamedTuple):
     tokens_vanilla: float | None
     tokens_steered: float | None
     probe_tokens: float | None
+
+    @property
+    def difference(self) -> Estimate:
+        """Share of right answers with steering minus without, paired by problem; needs graded answers."""
+        ties = self.vanilla.n - self.gained - self.lost
+        return clustered_difference([[1.0]] * self.gained + [[-1.0]] * self.lost + [[0.0]] * ties)[0]
 
 
 def held_out(facts: RunFacts) -> HeldOut:

@@ -8,6 +8,7 @@ from workbench.bootstrap import known_runs, shelf
 from workbench.home import data as overview
 from workbench.shared.command_lines import run_command
 from workbench.shared.facts import RunFacts, differing_identity
+from workbench.shared.intervals import with_interval
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
@@ -47,7 +48,7 @@ def held_out_line(facts: RunFacts) -> None:
         "Mean tokens", f"{result.tokens_vanilla:.0f} → {result.tokens_steered:.0f}", help="Committed tokens, vanilla → steered."
     )
     columns[4].metric("Mean probe tokens", f"{result.probe_tokens:.0f}", help="Tokens decoded in previews; not in the mean tokens.")
-    rates = f"vanilla {result.vanilla}; steered {result.steered}"
+    rates = f"vanilla {result.vanilla}; steered {result.steered}; difference {with_interval(result.difference, '+.1%')}"
     st.caption(
         plain(f"n = {result.vanilla.n} held-out problems, paired. {rates}. An action was committed on {result.committed:.0%} of them.")
     )

@@ -27,6 +27,7 @@ VERDICTS = {
     "helps": (CORRECTIVE, "triangle-up"),
     "no effect seen": (GREY, "circle"),
     "harms": (NULL, "triangle-down"),
+    "cannot tell": (GREY, "circle-open"),
     "": (GREY, "circle"),
 }
 """Colour and shape of an effect's verdict: warm above 0, cold below, as in the diverging scale; the shape repeats it."""

@@ -1,6 +1,7 @@
 """Reads an action's controls: the confounds they point at, and the meaning of each number. The only place of the thresholds.
 
-Flags are reading aids, not tests: an action that passes may still do nothing, and a flagged one may still help.
+Flags are reading aids, not tests: an action that passes may still do nothing, and a flagged one may still help. An action passes only with
+evidence for it: what could not be tested, and what lies between the thresholds, is "cannot tell".
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ MATCHED_COSINE = 0.5
 """With lengths matched, three quarters of the re-estimate's squared norm are then orthogonal to the action."""
 LABELS_P = 0.2
 """More than one relabelling in five then gives as long an action. Not stricter: with eight rollouts a real effect may have p near 0.05."""
+PASSING_P = 0.05
+"""Labels count as mattering only up to this p."""
 
 ControlVerdict = Literal["passes", "flagged", "cannot tell"]
 VERDICTS: tuple[ControlVerdict, ...] = ("passes", "flagged", "cannot tell")
@@ -43,18 +46,26 @@ def flags(control: Control) -> tuple[str, ...]:
 
 
 def verdict(control: Control | None) -> ControlVerdict:
-    """``"flagged"``; else ``"passes"`` where length and labels could both be tested, and ``"cannot tell"`` where one could not."""
+    """``"flagged"``; ``"passes"`` where length was tested, labels matter and re-rolls (if made) agree; else ``"cannot tell"``."""
     if control is None:
         return "cannot tell"
     if flags(control):
         return "flagged"
-    length_tested = control.length_cosine is not None or control.length_matched_cosine is not None
-    return "passes" if length_tested and _labels_testable(control) else "cannot tell"
+    labels_matter = control.permutation_p is not None and control.permutation_p <= PASSING_P
+    rolls = control.stability_pos, control.stability_neg
+    repeats = rolls[0] is None or rolls[1] is None or rolls[0] > rolls[1]
+    return "passes" if _length_tested(control) and labels_matter and repeats else "cannot tell"
 
 
 def control_figures(control: Control) -> list[ControlFigure]:
     """All controls in reading order: length, labels, re-rolls, robustness."""
     return [ControlFigure(name, show(control), text) for name, (show, text) in _READINGS.items()]
+
+
+def _length_tested(control: Control) -> bool:
+    """True with a length direction of other problems, or where matching at least halved the gap in length."""
+    gap, matched = control.length_gap, control.length_gap_matched
+    return control.length_cosine is not None or (gap is not None and matched is not None and abs(matched) <= abs(gap) / 2)
 
 
 def _labels_testable(control: Control) -> bool:
@@ -83,7 +94,8 @@ HELP = {
     "gap matched": "The length gap after matching.",
     "perm. p": (
         "Share of relabellings of the same rollouts (then the same choice of short right and long wrong ones) whose action is at least "
-        f"as long. Above {LABELS_P}: labels do not matter."
+        "as long. Null hypothesis: labels are exchangeable among these rollouts. Relabellings that choose the same rollouts tie, so "
+        f"without an effect most p are above 0.5. Above {LABELS_P}: labels do not matter; an action passes up to {PASSING_P}."
     ),
     "shuffled cos": "Cosine with the action of one shuffle of the labels within the problem: the result of mining without labels.",
     "stable+": "Share of right answers when decoding again from the prefixes of the right answers.",

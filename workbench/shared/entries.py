@@ -189,7 +189,7 @@ def _row(facts: RunFacts, entry: Entry, advantage: Advantage | None) -> dict[str
         "pick": pick.rank + 1 if pick else None,
         "gain": pick.gain if pick else None,
         "advantage": advantage.value if advantage else None,
-        "advantage 95 %": interval(advantage, "{:+.3f}") if advantage else None,
+        "advantage 95 %": interval(advantage, "+.3f") if advantage else None,
         "verdict": advantage.verdict if advantage else None,
         "controls": confounds.verdict(control) if control else None,
         "flags": ", ".join(confounds.flags(control)) if control else None,

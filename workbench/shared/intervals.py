@@ -1,11 +1,9 @@
 """Proportions with Wilson intervals, and measured intervals in words. No observations give no number."""
 
-import math
 from typing import NamedTuple
 
-from stir_core.findings import Advantage, Estimate
-
-Z95 = 1.959963984540054
+from stir_core.evaluate.statistics import wilson
+from stir_core.findings import Advantage, ArmEffect, Estimate, p_text
 
 
 class Proportion(NamedTuple):
@@ -23,47 +21,34 @@ class Proportion(NamedTuple):
         return f"{self.rate:.1%} ({self.k} of {self.n}; 95 % CI {self.low:.0%} to {self.high:.0%})"
 
 
-def proportion(k: int, n: int, z: float = Z95) -> Proportion:
-    """Wilson score interval (Wilson 1927); stays inside [0, 1] and is usable at small ``n``."""
+def proportion(k: int, n: int) -> Proportion:
+    """``k`` of ``n`` with its interval."""
     if n == 0:
         return Proportion(k, n, None, None, None)
-    rate = k / n
-    denominator = 1 + z * z / n
-    centre = (rate + z * z / (2 * n)) / denominator
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / denominator
-    return Proportion(k, n, rate, max(0.0, centre - half), min(1.0, centre + half))
+    found = wilson(k, n)
+    return Proportion(k, n, found.value, found.low, found.high)
 
 
-def interval(estimate: Estimate | Advantage, form: str, times: float = 1.0) -> str:
-    """``"[low, high]"``."""
-    return f"[{form.format(times * estimate.low)}, {form.format(times * estimate.high)}]".replace("-", "−")
+def interval(estimate: Estimate, form: str, times: int = 1) -> str:
+    """``"[low, high]"`` with minus signs, or why there is none."""
+    return estimate.interval(form, times).replace("-", "−")
 
 
-def with_interval(estimate: Estimate | Advantage, form: str, times: float = 1.0) -> str:
-    """``"value [low, high]"``."""
-    return form.format(times * estimate.value).replace("-", "−") + " " + interval(estimate, form, times)
-
-
-def verdict_of(estimate: Estimate | Advantage) -> str:
-    """``"helps"`` or ``"harms"`` where the interval excludes 0, else ``"no effect seen"``."""
-    if estimate.low > 0:
-        return "helps"
-    return "harms" if estimate.high < 0 else "no effect seen"
-
-
-def advantage_text(advantage: Advantage) -> str:
-    """``"+0.125 [−0.050, +0.300]"``."""
-    return with_interval(advantage, "{:+.3f}")
+def with_interval(estimate: Estimate, form: str) -> str:
+    """``"+0.125 [−0.050, +0.300]"`` for ``+.3f``."""
+    return f"{estimate:{form}}".replace("-", "−")
 
 
 def measured_line(advantage: Advantage) -> str:
     """Sample size and test of a measured advantage."""
-    tokens = with_interval(advantage.tokens, "{:+.1f}")
+    tokens, holm = with_interval(advantage.tokens, "+.1f"), f" (Holm {p_text(advantage.p_holm)})" if advantage.p_holm is not None else ""
     return (
-        f"measured at {counted_states(advantage.states)}, {advantage.pairs} pairs of continuations with and without it: "
-        f"{advantage.won} won, {advantage.lost} lost, p {advantage.p:.3f}; tokens of the answer {tokens}"
+        f"measured at {counted_states(advantage)}, {advantage.pairs} pairs of continuations with and without it: "
+        f"{advantage.won} won, {advantage.lost} lost, p {p_text(advantage.p)}{holm}; tokens of the answer {tokens}"
     )
 
 
-def counted_states(states: int) -> str:
-    return f"{states} state{'' if states == 1 else 's'}"
+def counted_states(effect: Advantage | ArmEffect) -> str:
+    """``"8 states of 5 problems"``."""
+    states = f"{effect.states} state{'' if effect.states == 1 else 's'}"
+    return states if effect.problems is None else f"{states} of {effect.problems} problem{'' if effect.problems == 1 else 's'}"

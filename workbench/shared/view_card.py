@@ -13,7 +13,7 @@ from workbench.shared import confounds
 from workbench.shared import entries as cards
 from workbench.shared.charts import lens_bars
 from workbench.shared.facts import RunFacts
-from workbench.shared.intervals import advantage_text, measured_line
+from workbench.shared.intervals import measured_line, with_interval
 from workbench.shared.text import plain
 from workbench.shared.view_gate import CANDIDATE_COLUMNS
 from workbench.shared.view_tables import ACTION_COLUMNS, ADVANTAGE_HELP, Columns, data_table, entry_table, number_column
@@ -42,11 +42,16 @@ def advantage(measured: Advantage | None) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(measured.verdict, color=VERDICT_COLOURS[measured.verdict])
-        st.markdown(plain(f"Advantage {advantage_text(measured)}"), help=ADVANTAGE_HELP)
+        st.markdown(plain(f"Advantage {with_interval(measured, '+.3f')}"), help=ADVANTAGE_HELP)
         st.caption(plain(measured_line(measured)))
 
 
-VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {"helps": "orange", "harms": "blue", "no effect seen": "gray"}
+VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {
+    "helps": "orange",
+    "harms": "blue",
+    "no effect seen": "gray",
+    "cannot tell": "gray",
+}
 """Warm above 0, cold below, as in the charts."""
 
 

@@ -60,8 +60,8 @@ def loss_of(summary: CriticalTrace) -> Loss | None:
         return None
     index = at.index(summary.lost_at)
     before, after = summary.points[index - 1], summary.points[index]
-    back = next((point for point in summary.points[index + 1 :] if point.rate.low > after.rate.high), None)
-    return Loss(before, after, before.rate.low > after.rate.high, back)
+    back = next((point for point in summary.points[index + 1 :] if point.rate.bounds[0] > after.rate.bounds[1]), None)
+    return Loss(before, after, before.rate.bounds[0] > after.rate.bounds[1], back)
 
 
 def sentence(summary: CriticalTrace) -> str:
@@ -93,7 +93,7 @@ def sentence(summary: CriticalTrace) -> str:
         f"The rate falls most between tokens {before.position} and {after.position}, from {_rate(before)} to {_rate(after)}, "
         f"but the intervals overlap: this cannot be told from noise with {_count([before, after])}."
     )
-    if first.rate.low > last.rate.high and (first, last) != (before, after):
+    if first.rate.bounds[0] > last.rate.bounds[1] and (first, last) != (before, after):
         text += (
             f" Over the whole answer it does fall, from {_rate(first)} at the beginning to {_rate(last)} at token {last.position}: "
             "it was lost on the way, but the tokens cannot be named."
@@ -137,7 +137,7 @@ def rates_note(facts: RunFacts, trace: Trace, summary: CriticalTrace) -> str:
 def rate_table(summary: CriticalTrace) -> pd.DataFrame:
     """One row per point, rates in percent."""
     rows = [
-        (point.position, 100 * point.rate.value, 100 * point.rate.low, 100 * point.rate.high, f"{point.right} of {point.rolls} right")
+        (point.position, *(100 * end for end in (point.rate.value, *point.rate.bounds)), f"{point.right} of {point.rolls} right")
         for point in summary.points
     ]
     return pd.DataFrame(rows, columns=["position", "value", "low", "high", "hover"])
@@ -210,7 +210,7 @@ def _why(summary: CriticalTrace, decision: Decision | None) -> str:
 
 
 def _rate(point: CriticalPoint) -> str:
-    return with_interval(point.rate, "{:.0f}", 100).replace(" [", " % [")
+    return with_interval(point.rate, ".0%")
 
 
 def _count(points: list[CriticalPoint] | tuple[CriticalPoint, ...]) -> str:

@@ -102,19 +102,19 @@ def _table(evaluation: MeasuredEvaluation) -> str:
     rows = []
     for method in evaluation.methods:
         p = "" if method.p_holm is None else f"{method.p_holm:.3f}"
-        share, gain = _figure(method.accuracy, "{:.3f}"), _figure(method.difference, "{:+.3f}")
-        rows.append([f"`{method.name}`", share, gain, p, _figure(method.tokens, "{:+.1f}")])
+        share, gain, tokens = f"{method.accuracy:.3f}", _figure(method.difference, "+.3f"), _figure(method.tokens, "+.1f")
+        rows.append([f"`{method.name}`", share, gain, p, tokens])
     heads = ("method", "accuracy", f"minus `{evaluation.baseline}`", "p (Holm)", "decoded tokens, difference")
     table = tabulate(rows, heads, "github", disable_numparse=True)
     intervals = sorted({method.interval for method in evaluation.methods})
     return (
         f"`{evaluation.label}`: {evaluation.problems} problems of {evaluation.task}/{evaluation.split}, {library}{leaks}.\n\n{table}\n\n"
-        f"Intervals are 95 %: {'; '.join(intervals)}; differences by bootstrap over problems."
+        f"Intervals are 95 %: {'; '.join(intervals)}; differences: Tango's score interval, tokens: Student's t, with problems as clusters."
     )
 
 
 def _figure(number: Estimate | None, form: str) -> str:
-    return "" if number is None else f"{form.format(number.value)} [{form.format(number.low)}, {form.format(number.high)}]"
+    return "" if number is None else f"{number:{form}}"
 
 
 def _limits(manifest: BundleManifest, summary: EvaluationSummary) -> str:
