@@ -180,7 +180,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties averaged, as ``scipy.stats.rankdata``, whose checks take longer than a bootstrap has for each resample."""
+    """Ranks from 1, ties averaged, as ``scipy.stats.rankdata``, which takes most of a second to import."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
