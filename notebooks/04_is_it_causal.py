@@ -205,11 +205,7 @@ print(causal_evidence.study_line(live))
 tried = stir.to_frame(stir.read_causal(run).rolls)
 assert len(tried) == live.rolls == tried["arm"].nunique() * 4
 print(tried.pivot(index="arm", columns="rep", values="correct").astype(int).to_string())
-print(
-    "\n".join(
-        f"{e.arm} against {e.against}: {e.advantage:+.2f}" for e in live.effects
-    )
-)
+print("\n".join(f"{e.arm} against {e.against}: {e.advantage:+.2f}" for e in live.effects))
 
 # %% [markdown]
 # Where the gate chose null there is no chosen action, and the noise has the norm of the first candidate's impulse. One problem cannot show how much problems differ, so there is no interval. An informative study needs hundreds of pairs: `stir causal RUN --states 200 --rolls 8`, on a model that is right about

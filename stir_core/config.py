@@ -118,7 +118,7 @@ class MiningConfig(Section):
     """Correct rollouts of highest reward averaged into the positive state."""
     k_neg: Annotated[int, Field(ge=1)] = 3
     """Incorrect rollouts of lowest reward averaged into the negative state."""
-    equal_numbers: Annotated[bool, Field(exclude_if=lambda equal: not equal)] = False
+    equal_numbers: bool = False
     """Average equally many rollouts behind both keys of a pair, the smaller number: an average of more is closer to every state."""
     min_correct_rollouts: Annotated[int, Field(ge=1)] = 1
     """A control point with fewer correct rollouts is skipped."""
@@ -169,7 +169,7 @@ class GateConfig(Section):
 
     variant: Variant = "stir"
     """The method, or an ablation of it."""
-    rule: Annotated[Literal["score", "calibrated"], Field(exclude_if=lambda rule: rule == "score")] = "score"
+    rule: Literal["score", "calibrated"] = "score"
     """Commit by score against null (published), or only where the key margin told right from wrong on mined problems; else abstain."""
     k_retrieve: Annotated[int, Field(ge=1)] = 8
     """Nearest entries retrieved at each control point, over all layers by raw cosine (published: one layer)."""
@@ -302,10 +302,25 @@ def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
     return {}
 
 
+LATER = {"equal_numbers": False, "rule": "score"}
+"""Keys that configs have had since a later version, with the value that all older runs had."""
+
+
 def digest_of(*parts: Any) -> str:
-    """SHA-256 (first 16 hex digits) of JSON-able values or pydantic models, independent of key order."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    """SHA-256 (first 16 hex digits) of JSON-able values or pydantic models, independent of key order.
+
+    Keys of :data:`LATER` at their value of old are left out, so that digests of older runs stay valid.
+    """
+    plain = _without_later([part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts])
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def _without_later(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_later(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_later(each) for key, each in value.items() if key not in LATER or each != LATER[key]}
+    return value
 
 
 STAGES = ["rollouts", "states", "actions", "basis", "steered"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stir_core.config import RunConfig, config_from, resolve_layers
+from stir_core.config import GateConfig, RunConfig, config_from, digest_of, resolve_layers
 from stir_core.errors import ConfigError
 from stir_core.evaluate.sweep import SweepConfig, changed, grid_points
 from stir_core.store.configs import read_config
@@ -101,3 +101,12 @@ def test_files_that_are_not_configs(tmp_path):
     (tmp_path / "typo.toml").write_text("[gate]\nkscale = 1\n")
     with pytest.raises(ConfigError, match=r"typo\.toml: unknown config key gate\.kscale: did you mean"):
         read_config(tmp_path / "typo.toml")
+
+
+def test_later_keys_leave_digests_of_older_runs_valid():
+    older = RunConfig().model_dump(mode="json")
+    for section, key in (("mining", "equal_numbers"), ("gate", "rule")):
+        del older[section][key]
+    assert digest_of(older) == digest_of(RunConfig())
+    assert digest_of(RunConfig(gate=GateConfig(rule="calibrated"))) != digest_of(RunConfig())
+    assert digest_of({"gate": [{"rule": "score", "beta": 1}]}) == digest_of({"gate": [{"beta": 1}]})

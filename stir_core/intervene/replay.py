@@ -12,6 +12,7 @@ from stir_core.records import Decision, Reason, StepEvidence, StepTrace, Trace
 
 ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "variant": "model",
+    "rule": "model",
     "k_retrieve": "less",
     "candidates": "less",
     "probe_tokens": "less",
@@ -86,7 +87,7 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
         return Again(evidence, decide(evidence, gate, seed=seed, name=name), None)
     if gate.k_retrieve < len(evidence.retrieved):
         evidence = evidence.replaced(retrieved=evidence.retrieved[: gate.k_retrieve])
-    missing = _not_retrieved(evidence, gate) or _not_previewed(step.evidence, evidence, recorded, gate)
+    missing = _not_retrieved(evidence, recorded, gate) or _not_previewed(step.evidence, evidence, recorded, gate)
     return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
 
 
@@ -129,9 +130,9 @@ def _never_looked(step: StepTrace, recorded: GateConfig, gate: GateConfig) -> st
     return f"nothing was retrieved here ({evidence.not_retrieved})"
 
 
-def _not_retrieved(evidence: StepEvidence, gate: GateConfig) -> str | None:
+def _not_retrieved(evidence: StepEvidence, recorded: GateConfig, gate: GateConfig) -> str | None:
     n = len(evidence.retrieved)
-    if gate.k_retrieve > n and evidence.n_entries > n:
+    if gate.k_retrieve > recorded.k_retrieve == n < evidence.n_entries:  # with fewer than k_retrieve there were no more to retrieve
         return f"{n} of the {evidence.n_entries} entries were retrieved, k_retrieve {gate.k_retrieve} asks for more"
     return None
 

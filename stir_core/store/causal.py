@@ -5,6 +5,7 @@ causal/        when it has ended, by itself or because its budget was used up
     causal.json  problems.jsonl  traces.jsonl  rolls.jsonl  report.json  report.md  advantages.jsonl
 """
 
+from stir_core.config import digest_of
 from stir_core.errors import StoreError
 from stir_core.findings import CausalReport, CausalSpec, Roll
 from stir_core.records import Trace
@@ -29,9 +30,9 @@ class CausalFolder(StudyFolder[CausalSpec, CausalReport]):
         Raises:
             StoreError: naming the setting and both values.
         """
-        theirs = known.model_dump(exclude=MAY_CHANGE)
-        for field, value in spec.model_dump(exclude=MAY_CHANGE).items():
-            if theirs[field] != value:
+        theirs = known.model_dump(mode="json", exclude=MAY_CHANGE)
+        for field, value in spec.model_dump(mode="json", exclude=MAY_CHANGE).items():
+            if digest_of(theirs[field]) != digest_of(value):
                 raise StoreError(f"{self.path} was made with {field} = {theirs[field]!r}, not {value!r}: add --fresh to start over")
 
     def traces(self) -> list[Trace]:

@@ -48,7 +48,7 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
         remedy = "choose another --label, or add --fresh to start over"
         for field in FIXED:
             theirs, ours = getattr(known, field), getattr(spec, field)
-            if theirs != ours:
+            if digest_of(theirs) != digest_of(ours):
                 raise StoreError(f"{self.path} was made with {field} = {theirs!r}, not {ours!r}: {remedy}")
         if None not in (known.advantages, spec.advantages) and known.advantages != spec.advantages:
             raise StoreError(f"{self.path} was made with other measured advantages: {remedy}")

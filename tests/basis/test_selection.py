@@ -147,7 +147,7 @@ def test_the_published_picks_in_their_order():
 
 @patch.dict(SELECTORS)  # what is registered here is gone when the test has ended
 def test_a_registered_selector_can_be_named_by_a_config():
-    with pytest.raises(ValueError, match="take one of dpp, top, random"):
+    with pytest.raises(ConfigError, match="take one of dpp, top, random"):
         BasisConfig(selector="worst")
 
     def worst(entries, units, config, forced, seed, compat):

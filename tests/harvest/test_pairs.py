@@ -41,6 +41,16 @@ def test_the_best_right_against_the_worst_wrong():
     assert pairs[1].quality == pytest.approx((1.0 + 0.998) / 2 - (-0.006 - 0.004 - 0.003) / 3)
 
 
+def test_equal_numbers_stand_behind_both_keys_where_asked():
+    equal = MiningConfig(control_points=3, equal_numbers=True)
+    from_gold = MiningConfig(control_points=3, equal_numbers=True, pos_source="gold")
+    pairs = {pair.m: pair for pair in plan_pairs([problem()], ROLLOUTS, equal)}
+    assert [(pairs[m].positives, pairs[m].negatives) for m in (1, 2, 3)] == [((0, 2), (6, 4)), ((0, 2), (6, 4)), ((2,), (1,))]
+    gold = {"p": Gold(3, 0.9)}
+    (pair,) = [pair for pair in plan_pairs([problem()], ROLLOUTS, from_gold, golds=gold) if pair.m == 1]
+    assert pair.gold and not pair.positives and pair.negatives == (6,)
+
+
 def test_best_quality_first_and_ties_in_problem_order():
     rollouts = [rollout(k, k == 0, 3, reward=1.0 if k == 0 else 0.0, name=name) for name in ("a", "b") for k in range(2)]
     pairs = plan_pairs([problem("b"), problem("a")], rollouts, MINING)
