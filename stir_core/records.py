@@ -375,7 +375,7 @@ _WORDS: dict[ReasonKind, str] = {
     "too_few_entries": "{value:g} entries at this control point, min_entries is {limit:g}",
     "below_min_sim": "best cosine {value:.3f} < min_sim {limit:g}",
     "abstains": "abstains: no key margin told right from wrong here on mined problems",
-    "below_margin": "key margin {value:.3f} < {limit:.3f}, from which wrong was more likely",
+    "below_margin": "key margin {value:.3f} < {limit:.3f}",
     "nothing_retrieved": "nothing retrieved",
     "forced": "forced",
     "inside_step": "inside a step",

@@ -383,10 +383,9 @@ def mixed_states(run: Run, rows: list[StateRow]) -> tuple[LabelledStates, list[S
 
 
 def margin_thresholds(run: Run, library: Library) -> list[MarginThreshold]:
-    """Where a library's key margin tells wrong from right rollouts of other problems, and from which margin wrong is the likelier.
+    """Where a library's key margin tells wrong from right rollouts of other problems.
 
-    A place has a threshold where the lower end of the interval of its AUC lies above chance. It is the margin with the largest gap between
-    the shares of wrong and of right states above it (Youden 1950), and at least 0, from which a corrective key is the nearest.
+    A place has a threshold where the lower end of the interval of its AUC lies above chance. It is 0: the nearest key is a corrective one.
     """
     rows, states = run.states()
     data, kept, numbers = mixed_states(run, rows)
@@ -411,16 +410,10 @@ def margin_thresholds(run: Run, library: Library) -> list[MarginThreshold]:
                 auc=seen.auc,
                 low=seen.low,
                 high=seen.high,
-                threshold=max(0.0, _youden(margins[~np.isnan(margins)], ~at.right[~np.isnan(margins)])) if told else None,
+                threshold=0.0 if told else None,
             )
         )
     return measured
-
-
-def _youden(margins: Float[np.ndarray, "n"], wrong: Bool[np.ndarray, "n"]) -> float:
-    candidates = np.unique(margins)
-    gaps = [(margins[wrong] >= each).mean() - (margins[~wrong] >= each).mean() for each in candidates]
-    return float(candidates[int(np.argmax(gaps))])
 
 
 def mined_pairs(run: Run) -> list[Pair]:

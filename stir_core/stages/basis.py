@@ -38,6 +38,8 @@ def make_basis(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -
     write_tensors(part / "map.safetensors", {name: flat.astype(np.float32) for name, flat in maps.items()})
     report(Progress("basis", len(picks), len(picks), "picks"))
     write_records(part / "margins.jsonl", margin_thresholds(run, run.library_of(picks)) if entries else [])
+    if config.gate.rule == "calibrated" and len(run.pairs() or ()) >= config.mining.top_pairs:
+        notes.append(f"margins measured on the {config.mining.top_pairs} best pairs look better than they are: raise mining.top_pairs")
     chosen = {pick.entry_id for pick in picks}
     counts = {
         "candidates": len(entries),
