@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from stir_core.commands import (
+    calibrate,
     causal,
     certify,
     compare,
@@ -117,7 +118,23 @@ def command_parser() -> argparse.ArgumentParser:
     grade.add_argument("--gold", required=True, help="the right answer: LaTeX, a number, a letter, or yes / no")
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
 
-    modules = (estimate, evaluate, causal, probe, critical, impulse, sweep, curate, whatif, compare, export, certify, serve, organism)
+    modules = (
+        estimate,
+        evaluate,
+        causal,
+        probe,
+        critical,
+        impulse,
+        sweep,
+        curate,
+        whatif,
+        compare,
+        export,
+        certify,
+        serve,
+        calibrate,
+        organism,
+    )
     for module in modules:
         module.add(command)
     return parser

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from stir_core.records import Arm, Finish, ModelIdentity, Record, Trace, Verdict
+from stir_core.records import Arm, Finish, MarginThreshold, ModelIdentity, Record, Trace, Verdict
 from stir_core.requests import CausalRequest, EvaluationRequest
 
 
@@ -458,3 +458,60 @@ class ProbeReport(Record):
     support: tuple[KeySupport, ...]
     outcome: ProbeOutcome
     verdict: str
+
+
+class GateCounts(Record):
+    """Commits of a gate on an organism at one control point, by the habit that the writer is in."""
+
+    m: int
+    wrong: int
+    """Answers whose writer is in the wrong habit there."""
+    fired_wrong: int
+    """Commits among them."""
+    right: int
+    fired_right: int
+    """Commits among the answers whose writer is in the right habit."""
+
+
+class RungReport(Record):
+    """An organism's runs, judged by what is planted."""
+
+    rung: str
+    planted: str
+    """What is planted, in words."""
+    sound: str
+    """What a sound method does, in words."""
+    weights_sha256: str
+    published: EvaluationReport
+    """Paired answers of vanilla, the published settings, the controls and the oracle."""
+    shuffled: EvaluationReport
+    """The published settings on a library whose labels were drawn at random before mining."""
+    calibrated: EvaluationReport
+    """The gate that abstains, with the settings that go with it."""
+    gate: tuple[GateCounts, ...]
+    """Of the published settings; empty where no habit decides."""
+    calibrated_gate: tuple[GateCounts, ...]
+    gate_auc: float | None
+    """Area under the ROC curve of the published gate's margin for "the writer is in the wrong habit"; ``None`` where no habit decides."""
+    planted_cosine: float | None
+    """Median cosine of the mined actions with the planted correction of their problem's kind."""
+    margins: tuple[MarginThreshold, ...]
+    """What the key margins were worth, on all mined pairs."""
+
+
+class Mark(Record):
+    """One expectation of the ladder, and what was seen."""
+
+    rung: str
+    instrument: str
+    expected: str
+    seen: str
+    passed: bool
+
+
+class CalibrationReport(Record):
+    """All rungs that were measured, and the marks."""
+
+    problems: int
+    rungs: dict[str, RungReport]
+    marks: tuple[Mark, ...]

@@ -22,6 +22,7 @@ FLOORS = (
     ("harvest", "basis", "intervene", "organisms"),
     ("evaluate", "deploy"),
     ("stages",),
+    ("calibrate",),
     ("commands", "api"),
     ("cli",),
     ("__main__",),
