@@ -145,7 +145,7 @@ def _effects(table: pd.DataFrame, alt: str) -> None:
 
 EFFECT_COLUMNS: Columns = {
     "name": cc.TextColumn("comparison", pinned=True, width=210),
-    "advantage": cc.TextColumn("advantage [95 %]", help=ADVANTAGE_HELP, width=170),
+    "advantage": cc.TextColumn("advantage [95 %]", help=ADVANTAGE_HELP, width=232),
     "verdict": cc.TextColumn(
         "effect",
         help='By p, for actions corrected (Holm). "no effect seen" does not mean "no effect"; "cannot tell": fewer than eight problems.',
@@ -157,7 +157,7 @@ EFFECT_COLUMNS: Columns = {
     "p holm": number_column(
         "p (Holm)", "%.3f", "Corrected for the number of actions; not for arms, which answer one question each.", width=68
     ),
-    "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=150),
+    "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=222),
     "problems": number_column("problems", "%d", "Problems of these states: the clusters of the intervals.", width=64),
     "states": number_column("states", "%d", "Control points of held-out answers that have both arms.", width=52),
     "pairs": number_column("pairs", "%d", "Pairs of continuations from the same random stream, one in each arm.", width=48),

@@ -47,7 +47,7 @@ ACTION_COLUMNS: Columns = {
     "retrieved": number_column("retr.", "%d", "Held-out steps that retrieved it.", width=56),
     "committed": number_column("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
     "advantage": number_column("advantage", "%+.3f", ADVANTAGE_HELP, width=78),
-    "advantage 95 %": cc.TextColumn("95 %", help="Its interval, with problems as clusters; none below eight problems.", width=120),
+    "advantage 95 %": cc.TextColumn("95 %", help="Its interval, with problems as clusters; none below eight problems.", width=195),
     "verdict": cc.TextColumn(
         "effect", help='Sign of the interval; "no effect seen" where it includes 0, which does not prove that there is none.', width=104
     ),
