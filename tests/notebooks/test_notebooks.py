@@ -74,5 +74,5 @@ def test_unwanted_outputs_are_detected() -> None:
 def test_a_notebook_runs_from_a_clean_kernel(script) -> None:
     notebook, seconds = notebooks.execute(script)
     # figures become images only when a notebook is stored, which needs a browser
-    assert [problem for problem in notebooks.problems(notebook) if "no image" not in problem] == []
+    assert [problem for problem in notebooks.problems(notebook) if "not an image" not in problem] == []
     assert seconds < notebooks.LIMIT
