@@ -484,8 +484,6 @@ class RungReport(Record):
     weights_sha256: str
     published: EvaluationReport
     """Paired answers of vanilla, the published settings, the controls and the oracle."""
-    shuffled: EvaluationReport
-    """The published settings on a library whose labels were drawn at random before mining."""
     calibrated: EvaluationReport
     """The gate that abstains, with the settings that go with it."""
     gate: tuple[GateCounts, ...]

@@ -20,7 +20,7 @@ def add(command: Command) -> None:
     default = " ".join(SHIPPED)
     calibrate.add_argument("rungs", nargs="*", metavar="RUNG", help=f"shipped rungs, or folders of organisms (default: {default})")
     calibrate.add_argument("--out", type=Path, default=Path("runs/calibration"), help="folder of the runs (default: runs/calibration)")
-    calibrate.add_argument("--n", type=int, help="held-out problems (default: 500, with --quick 60)")
+    calibrate.add_argument("--n", type=int, help="held-out problems (default: 500, with --quick 40)")
     calibrate.add_argument("--quick", action="store_true", help="a smaller harvest and fewer problems")
 
 
@@ -28,7 +28,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from stir_core.calibrate.ladder import calibrate
 
     names = [name if Path(name).is_dir() else f"organism:{name}" for name in arguments.rungs or SHIPPED]
-    n = arguments.n or (60 if arguments.quick else 500)
+    n = arguments.n or (40 if arguments.quick else 500)
     out = arguments.out / ("quick" if arguments.quick else "full")
     with progress() as report:
         found = calibrate(names, out, n=n, quick=arguments.quick, report=report)
@@ -46,6 +46,6 @@ def _plain(rung: "RungReport") -> dict[str, Any]:
     from stir_core.calibrate.ladder import ARMS, method_of
 
     arms = {arm: method_of(rung.published, name) for arm, name in ARMS.items()}
-    arms |= {"labels_at_random": method_of(rung.shuffled, "stir"), "calibrated": method_of(rung.calibrated, "stir")}
+    arms["calibrated"] = method_of(rung.calibrated, "stir")
     counts = {name: {"right": arm.right, "of": arm.answers} for name, arm in arms.items()}
     return counts | {"gate_auc": rung.gate_auc, "planted_cosine": rung.planted_cosine, "gate": rung.gate, "margins": rung.margins}
