@@ -76,7 +76,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(command=run, resumes=name in ("run", "eval", "causal", "critical", "sweep"))
+        sub.set_defaults(command=run, resumes=name in ("run", "eval", "causal", "critical", "sweep", "calibrate", "organism"))
         return with_common(sub, *common)
 
     run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")

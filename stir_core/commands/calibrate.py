@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.commands.console import Command, print_json, progress, table
+from stir_core.config import section_from
+from stir_core.requests import EvaluationRequest
 
 if TYPE_CHECKING:
     from stir_core.findings import RungReport
@@ -28,7 +30,8 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from stir_core.calibrate.ladder import calibrate
 
     names = [name if Path(name).is_dir() else f"organism:{name}" for name in arguments.rungs or SHIPPED]
-    n = arguments.n or (40 if arguments.quick else 500)
+    n = (40 if arguments.quick else 500) if arguments.n is None else arguments.n
+    section_from(EvaluationRequest, {"n": n})  # refused before anything is harvested
     out = arguments.out / ("quick" if arguments.quick else "full")
     with progress() as report:
         found = calibrate(names, out, n=n, quick=arguments.quick, report=report)

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from stir_core.commands.console import Command, print_json, table
+from stir_core.findings import p_text
 
 if TYPE_CHECKING:
     from stir_core.findings import ProbeReport, Separation
@@ -53,7 +54,7 @@ def _print(report: "ProbeReport") -> None:
 
 
 def _row(seen: "Separation") -> list[str]:
-    p = "-" if seen.p_holm is None else "< 0.001" if seen.p_holm < 0.001 else f"{seen.p_holm:.3f}"
+    p = p_text(seen.p_holm)
     layer = "-" if seen.layer is None else str(seen.layer)
     return [seen.readout, layer, _figures(seen), p, str(seen.states), str(seen.problems), str(seen.pairs)]
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtr, stdtrit
 
 from stir_core.errors import ConfigError
-from stir_core.evaluate.statistics import holm
+from stir_core.evaluate.statistics import FEWEST_PROBLEMS, holm, jackknife
 from stir_core.findings import KeySupport, ProbeOutcome, ProbeReport, Separation
 from stir_core.harvest.actions import Mined, mine
 from stir_core.keyspace import apply_space
@@ -21,8 +21,6 @@ from stir_core.records import Continuation, MarginThreshold, Pair, StateRow
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Library, Run
 
-FEWEST_PROBLEMS = 8
-"""With fewer problems there is no interval and no verdict."""
 WORTH = 0.6
 """An AUC below it is too weak to steer by; what a verdict that nothing is there has to exclude."""
 NEIGHBOURS = 8
@@ -199,7 +197,7 @@ def separation(
     if n < FEWEST_PROBLEMS:
         return Separation(**place, auc=auc)
     without = (seen.ordered.sum() - seen.ordered) / (seen.pairs.sum() - seen.pairs)
-    variance = (n - 1) / n * float(((without - without.mean()) ** 2).sum()) * (2 if fitted else 1)
+    variance = jackknife(without) ** 2 * (2 if fitted else 1)
     effective = auc * (1 - auc) / variance if variance > 0 else n  # all problems agree: each counts once
     quantile = float(stdtrit(n - 1, 0.975))
     centre = (auc * effective + quantile**2 / 2) / (effective + quantile**2)

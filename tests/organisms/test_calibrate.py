@@ -138,3 +138,17 @@ def test_the_command_prints_marks_and_fails_with_an_instrument(
     assert bool(printed["failed"]) is not passes and printed["passed"]
     assert asked[0] == (["organism:two_habits"], tmp_path / "quick", 40)
     assert asked[1] == (["organism:two_habits", "organism:hidden_kind", "organism:null"], tmp_path / "full", 7)
+
+
+@pytest.mark.parametrize(("words", "line"), [(["nonesuch"], 'unknown model "organism:nonesuch"'), (["--n", "0"], "n = 0")])
+def test_bad_input_is_refused_before_anything_is_harvested(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["calibrate", *words, "--out", str(tmp_path / "runs")]) == 2
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_instrument_without_a_figure_fails() -> None:
+    found = rung("two_habits", stir=50, calibrated=40).replaced(planted_cosine=None, gate_auc=None)
+    assert [mark.seen for mark in marks_of(found) if not mark.passed] == ["not measured", "not measured"]

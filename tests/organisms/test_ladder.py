@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from stir_core.calibrate.truth import chains_of, planted_cosines
 from stir_core.config import RunConfig, with_changes
 from stir_core.evaluate.probe import probe_run
 from stir_core.evaluate.runner import evaluate, settle
@@ -19,7 +19,7 @@ from stir_core.stages.pipeline import begin_from, run_stages
 from stir_core.store.configs import read_config
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
-from stir_core.tasks.chain import KINDS, chain_of
+from stir_core.tasks.chain import chain_of
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "organism.toml"
 PROBLEMS = 24
@@ -47,14 +47,8 @@ def _evaluated(run: Run, model: LoadedModel, *methods: str) -> EvaluationReport:
 
 
 def test_harvested_actions_point_along_the_planted_direction(run: Run, model: LoadedModel) -> None:
-    organism, library = organism_of(model), run.library(selected=False)
-    kinds = {problem.id: chain_of(problem.question).kind for problem in run.problems()}
-    planted = {kind: organism.planted.correction(organism.rung, kind) for kind in KINDS}
-    cosines = [
-        float(torch.cosine_similarity(torch.tensor(action), planted[kinds[entry.problem_id]][entry.layer], dim=0))
-        for entry, action in zip(library.entries, library.actions, strict=True)
-        if entry.kind == "corrective"
-    ]
+    library = run.library(selected=False)
+    cosines = list(planted_cosines(library.entries, library.actions, chains_of(run.problems()), organism_of(model)).values())
     assert len(cosines) > 20
     assert np.median(cosines) > 0.8
 
