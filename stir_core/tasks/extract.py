@@ -1,5 +1,6 @@
 """Finding the final answer in a generated text. Nothing is compared or evaluated here.
 
+Only the final part is read, what follows the thinking (:mod:`stir_core.tasks.thinking`); an unclosed thinking block has no answer.
 An answer counts when it is *stated*: the last balanced ``\\boxed{...}``, else the last ``#### ...``, else the last phrase like "the answer
 is ...". A number at the end of a text is not an answer by itself, and neither is an unclosed box or a placeholder copied from the prompt
 (``#### <answer>``, ``\\boxed{}``).
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from stir_core.records import AnswerKind
 from stir_core.tasks.latex import is_prose
+from stir_core.tasks.thinking import split_thinking
 
 _BRACES = re.compile(
     r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?P<bare>\\{1,3}boxed(?:\s{1,3}-?\w[\w.,/]*|-?\d[\d.,/]*))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
@@ -68,6 +70,7 @@ def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> State
         "choice": lambda candidate: read_letter(candidate, choices),
         "yesno": read_yes_no,
     }[kind]
+    text = split_thinking(text).final or ""
     for content in reversed(boxes(text)):
         if (cleaned := clean(content)).lower() not in _PLACEHOLDERS:
             return Stated(read(cleaned) or cleaned, "boxed")  # the last box counts, even if it cannot be read

@@ -12,6 +12,7 @@ from stir_core.records import AnswerKind, Problem, Verdict
 from stir_core.tasks.checker import Checker
 from stir_core.tasks.extract import Stated, extract, read_letter, read_number, read_yes_no
 from stir_core.tasks.latex import is_prose, normalise, plain_number
+from stir_core.tasks.thinking import split_thinking
 
 MAX_ANSWER_CHARS = 500
 DEFAULT_LIMIT_S = 1.5
@@ -59,7 +60,8 @@ class Grader:
         _check_gold(kind, gold)
         stated = extract(kind, answer_text, choices)
         if stated is None:
-            reason = "no final answer was stated"
+            closed = split_thinking(answer_text).final is not None
+            reason = "no final answer was stated" if closed else "the thinking was not closed, so no final answer was stated"
             return Verdict(correct=False, extracted=None, gold=gold, method="none", reason=reason, finished=False)
         correct, compared, reason = self._compare(kind, gold, stated)
         method = f"{stated.how}, {compared}"
