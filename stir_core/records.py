@@ -311,7 +311,7 @@ class Pick(Record):
 class MarginThreshold(Record):
     """What the key margin of one control point and layer was worth on mined problems, each judged by the keys of the others.
 
-    The margin of a state is its largest cosine with a corrective key minus that with a null key.
+    The margin of a state is its mean cosine with the nearest corrective keys minus that with the nearest null keys.
     """
 
     m: int
@@ -323,8 +323,12 @@ class MarginThreshold(Record):
     """Share of pairs of a right and a wrong rollout of one problem in which the wrong one has the larger margin, with its 95 % interval."""
     low: float | None
     high: float | None
+    p_holm: float | None = None
+    """One-sided p of an AUC of at most 0.5, corrected (Holm) for the number of places."""
+    nearest: int = 1
+    """Keys of each kind whose cosines a margin averages."""
     threshold: float | None
-    """Margin from which a gate with ``rule = "calibrated"`` steers; ``None``: it abstains, since the interval does not exclude chance."""
+    """Margin from which a gate with ``rule = "calibrated"`` steers; ``None``: it abstains, since chance is not excluded."""
 
 
 class Retrieved(Record):

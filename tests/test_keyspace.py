@@ -80,8 +80,8 @@ def test_a_calibrated_gate_steers_only_from_a_margin_that_told_wrong_from_right(
     near_wrong, near_right = (torch.tensor(row) for row in ([1.0, 0.1, 0.0], [0.0, 0.1, 1.0]))
     gate = GateConfig(rule="calibrated", k_retrieve=1)
 
-    def margin(threshold):
-        return MarginThreshold(m=1, layer=3, states=9, problems=9, auc=0.9, low=0.8, high=0.95, threshold=threshold)
+    def margin(threshold, nearest=1):
+        return MarginThreshold(m=1, layer=3, states=9, problems=9, auc=0.9, low=0.8, high=0.95, nearest=nearest, threshold=threshold)
 
     memory = Memory(entries, keys, np.zeros_like(keys), None, [margin(0.5)])
     retrieved, reason = memory.retrieve(1, {3: near_wrong}, gate)
@@ -91,5 +91,9 @@ def test_a_calibrated_gate_steers_only_from_a_margin_that_told_wrong_from_right(
     for margins in ([], [margin(None)]):
         retrieved, reason = Memory(entries, keys, np.zeros_like(keys), None, margins).retrieve(1, {3: near_wrong}, gate)
         assert not retrieved and str(reason).startswith("abstains: no key margin told right from wrong")
+    unit = keys / np.linalg.norm(keys, axis=1, keepdims=True)
+    mean_of_two = (unit[2:] @ near_right.numpy() - unit[:2] @ near_right.numpy()).mean() / np.linalg.norm(near_right)
+    retrieved, reason = Memory(entries, keys, np.zeros_like(keys), None, [margin(0.5, nearest=2)]).retrieve(1, {3: near_right}, gate)
+    assert not retrieved and reason is not None and reason.value == pytest.approx(-mean_of_two)
     published, _ = Memory(entries, keys, np.zeros_like(keys), None, [margin(0.5)]).retrieve(1, {3: near_right}, GateConfig(k_retrieve=1))
     assert published[0].kind == "null"

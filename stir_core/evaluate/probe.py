@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtr, stdtrit
 
 from stir_core.errors import ConfigError
-from stir_core.evaluate.statistics import FEWEST_PROBLEMS, holm, jackknife
+from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, holm, jackknife
 from stir_core.findings import KeySupport, ProbeOutcome, ProbeReport, Separation
 from stir_core.harvest.actions import Mined, mine
-from stir_core.keyspace import apply_space
+from stir_core.keyspace import Place, apply_space
 from stir_core.records import Continuation, MarginThreshold, Pair, StateRow
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Library, Run
@@ -24,6 +24,7 @@ from stir_core.store.runs import Library, Run
 WORTH = 0.6
 """An AUC below it is too weak to steer by; what a verdict that nothing is there has to exclude."""
 NEIGHBOURS = 8
+"""Nearest states that vote, and nearest keys of each kind that a margin with a threshold averages."""
 FOLDS = 10
 """Parts of whole problems that the logistic probe is fitted without; one problem at a time up to this many."""
 PENALTY = 0.01
@@ -91,10 +92,12 @@ def key_margins(
     state_problems: Int[np.ndarray, "n"],
     *,
     centred: bool = False,
+    nearest: int = 1,
 ) -> Float[np.ndarray, "n"]:
-    """Largest cosine with a corrective key minus largest cosine with a null key, over the keys of other problems.
+    """Mean cosine with the ``nearest`` corrective keys minus that with the nearest null keys, over the keys of other problems.
 
-    All keys and states belong to one control point and layer. A high margin says "wrong": retrieval finds a corrective entry first.
+    All keys and states belong to one control point and layer. A high margin says "wrong"; with one key of each kind, retrieval finds a
+    corrective entry first.
 
     Args:
         key_problems, state_problems: problem of each key and state, in the same numbering.
@@ -117,9 +120,18 @@ def key_margins(
     key_norms = np.sqrt(np.maximum((keys**2).sum(axis=1) - 2 * key_mean + mean_mean[:, None], EPSILON**2))[number]
     state_norms = np.sqrt(np.maximum((states**2).sum(axis=1) - 2 * state_mean + mean_mean[number], EPSILON**2))
     cosines = inner / (key_norms * state_norms[:, None])
-    corrective, null = (np.where(others[number] & kind, cosines, -np.inf).max(axis=1, initial=-np.inf) for kind in (key_kinds, ~key_kinds))
+    corrective, null = (_nearest_mean(np.where(others[number] & kind, cosines, -np.inf), nearest) for kind in (key_kinds, ~key_kinds))
     known = np.isfinite(corrective) & np.isfinite(null)
     return np.subtract(corrective, null, out=np.full(len(states), np.nan), where=known)
+
+
+def _nearest_mean(cosines: Float[np.ndarray, "n n_keys"], nearest: int) -> Float[np.ndarray, "n"]:
+    """Mean of the largest finite cosines of each state, at most ``nearest`` of them; minus infinity where there is none."""
+    if cosines.shape[1] > nearest:
+        cosines = np.partition(cosines, -nearest, axis=1)[:, -nearest:]
+    finite = np.isfinite(cosines)
+    counts, sums = finite.sum(axis=1), np.where(finite, cosines, 0.0).sum(axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)
 
 
 def mean_difference_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
@@ -383,35 +395,38 @@ def mixed_states(run: Run, rows: list[StateRow]) -> tuple[LabelledStates, list[S
 def margin_thresholds(run: Run, library: Library) -> list[MarginThreshold]:
     """Where a library's key margin tells wrong from right rollouts of other problems.
 
-    A place has a threshold where the lower end of the interval of its AUC lies above chance. It is 0: the nearest key is a corrective one.
+    A place has a threshold where chance is excluded (p below 0.05 after Holm's correction for the number of places, so that a run in which
+    nothing is there is steered anywhere in at most one of twenty). It is 0: the nearest keys are corrective ones.
     """
     rows, states = run.states()
     data, kept, numbers = mixed_states(run, rows)
     place, space = np.array([row.row for row in kept], int), run.key_space()
     keys = apply_space(space, library.keys, [(entry.m, entry.layer) for entry in library.entries])
-    measured: list[MarginThreshold] = []
+    measured: dict[Place, Separation] = {}
     for m, layer in sorted({(entry.m, entry.layer) for entry in library.entries if entry.reachable}):
         there = [i for i, entry in enumerate(library.entries) if (entry.m, entry.layer) == (m, layer)]
         own = [library.entries[i] for i in there]
         problems, kinds = np.array([numbers[e.problem_id] for e in own]), np.array([e.kind == "corrective" for e in own])
         at = data.only(data.ms == m)
         here = space.apply((m, layer), states[layer][place[data.ms == m]].astype(np.float64))
-        margins = key_margins(keys[there], problems, kinds, here, at.problems)
-        seen = separation(MARGIN, -margins, at, layer=layer, m=m)
-        told = seen.low is not None and seen.low > 0.5
-        measured.append(
-            MarginThreshold(
-                m=m,
-                layer=layer,
-                states=seen.states,
-                problems=seen.problems,
-                auc=seen.auc,
-                low=seen.low,
-                high=seen.high,
-                threshold=0.0 if told else None,
-            )
+        margins = key_margins(keys[there], problems, kinds, here, at.problems, nearest=NEIGHBOURS)
+        measured[m, layer] = separation(MARGIN, -margins, at, layer=layer, m=m)
+    corrected_p = holm({place: seen.p for place, seen in measured.items() if seen.p is not None})
+    return [
+        MarginThreshold(
+            m=m,
+            layer=layer,
+            states=seen.states,
+            problems=seen.problems,
+            auc=seen.auc,
+            low=seen.low,
+            high=seen.high,
+            p_holm=corrected_p.get((m, layer)),
+            nearest=NEIGHBOURS,
+            threshold=0.0 if corrected_p.get((m, layer), 1.0) < LEVEL else None,
         )
-    return measured
+        for (m, layer), seen in measured.items()
+    ]
 
 
 def mined_pairs(run: Run) -> list[Pair]:

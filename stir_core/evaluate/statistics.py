@@ -5,10 +5,10 @@ tests rest on how much *problems* differ (clusters; variance by the delete-one j
 Below :data:`FEWEST_PROBLEMS` problems there is no interval, and no interval ever has zero width.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from math import copysign, inf, sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,9 @@ FEWEST_PROBLEMS = 8
 MOST_EFFECTIVE = 4.0
 """Limit of the effective sample size, in values: few problems may agree by chance, and a standard error of 0 would leave no width."""
 LEVEL = 0.05
+"""Two-sided level of the tests; something is seen where a p-value corrected for all that is read together lies below it."""
 Z95 = 1.959963984540054
+NameT = TypeVar("NameT", bound=Hashable)
 
 
 def wilson(right: int | float, n: int | float, z: float = Z95) -> Estimate:
@@ -167,7 +169,7 @@ def mcnemar(won: int, lost: int) -> float:
     return 1.0 if n == 0 else float(binomtest(won, n, 0.5).pvalue)
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[NameT, float]) -> dict[NameT, float]:
     """Holm's step-down adjusted p-values (Holm 1979), by name."""
     order = sorted(p_values, key=lambda name: p_values[name])
     scaled = [min(1.0, (len(order) - rank) * p_values[name]) for rank, name in enumerate(order)]

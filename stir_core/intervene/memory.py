@@ -43,7 +43,7 @@ class Memory:
     ):
         self.entries = entries
         self.margins = tuple(margins)
-        self._thresholds = {(each.m, each.layer): each.threshold for each in margins if each.threshold is not None}
+        self._told_at = {(each.m, each.layer): each for each in margins if each.threshold is not None}
         self._corrective = torch.tensor([entry.kind == "corrective" for entry in entries], dtype=torch.bool)
         self.space = space or KeySpace("cosine", {}, {})
         self.by_id = {entry.id: entry for entry in entries}
@@ -110,10 +110,11 @@ class Memory:
         told: list[Compared] = []
         nearest: tuple[float, float] | None = None
         for layer, rows, sims in places:
-            threshold, corrective = self._thresholds.get((m, layer)), self._corrective[rows]
-            if threshold is None or corrective.all() or not corrective.any():
+            known, corrective = self._told_at.get((m, layer)), self._corrective[rows]
+            if known is None or known.threshold is None or corrective.all() or not corrective.any():
                 continue
-            margin = float(sims[corrective].max() - sims[~corrective].max())
+            near, far = (sims[kind].topk(min(known.nearest, int(kind.sum()))).values.mean() for kind in (corrective, ~corrective))
+            margin, threshold = float(near - far), known.threshold
             if margin >= threshold:
                 told.append((layer, rows[corrective], sims[corrective]))
             elif nearest is None or margin - threshold > nearest[0] - nearest[1]:

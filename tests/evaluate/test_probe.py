@@ -198,16 +198,18 @@ def test_pairs_are_those_of_one_problem_and_control_point() -> None:
 # ---- read-outs ------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("nearest", [1, 3, 100])
 @pytest.mark.parametrize("centred", [False, True])
-def test_key_margins_leave_out_the_problem(centred: bool) -> None:
+def test_key_margins_leave_out_the_problem(centred: bool, nearest: int) -> None:
     data = sampled(problems=5)
     keys = mined(data, 3, 2)
-    margins = key_margins(keys.keys, keys.problems, keys.corrective, data.states, data.problems, centred=centred)
+    margins = key_margins(keys.keys, keys.problems, keys.corrective, data.states, data.problems, centred=centred, nearest=nearest)
     for state, problem, margin in zip(data.states, data.problems, margins, strict=True):
         others = keys.problems != problem
         mean = keys.keys[others].mean(axis=0) if centred else 0.0
         cosines = (keys.keys - mean) @ (state - mean) / np.linalg.norm(keys.keys - mean, axis=1) / np.linalg.norm(state - mean)
-        assert margin == pytest.approx(cosines[others & keys.corrective].max() - cosines[others & ~keys.corrective].max())
+        near, far = (np.sort(cosines[others & kind])[-nearest:].mean() for kind in (keys.corrective, ~keys.corrective))
+        assert margin == pytest.approx(near - far)
 
 
 def test_key_margins_are_nan_without_both_kinds_of_other_problems() -> None:

@@ -10,6 +10,7 @@ from stir_core.calibrate.truth import chains_of, planted_cosines
 from stir_core.config import RunConfig, with_changes
 from stir_core.evaluate.probe import probe_run
 from stir_core.evaluate.runner import evaluate, settle
+from stir_core.evaluate.statistics import LEVEL
 from stir_core.findings import EvaluationReport
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.organisms.planted import organism_of
@@ -87,5 +88,5 @@ def test_a_calibrated_gate_steers_where_its_margin_told_wrong_from_right(
     vanilla, stir = _evaluated(own, model, "stir").methods
     assert stir.right > vanilla.right + PROBLEMS / 5
     for each in own.margins():
-        assert (each.threshold is None) == (each.low is None or each.low <= 0.5)
+        assert (each.threshold is None) == (each.p_holm is None or each.p_holm >= LEVEL)
         assert each.threshold in (None, 0.0)
