@@ -274,6 +274,8 @@ def other_value(value: Any, kind: Any) -> Any:
         return next(each for each in typing.get_args(kind) if each != value)
     if isinstance(value, int | float):
         return value + 1
+    if isinstance(value, dict):
+        return {**value, "other": True}
     if isinstance(value, tuple):
         return (*value, *(value[:1] or ("other",)))
     if value is None:
@@ -297,6 +299,8 @@ def type_text(kind: Any) -> str:
     if origin is tuple:
         inner = type_text(arguments[0])
         return f"list of ({inner})" if " | " in inner else f"list of {inner}"
+    if origin is dict:
+        return "table"
     if kind is type(None):
         return "none"
     return {str: "text", int: "integer", float: "number", bool: "true | false"}.get(kind, getattr(kind, "__name__", str(kind)))

@@ -56,6 +56,16 @@ class Section(Checked):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
+def _plain_args(args: dict[str, Any]) -> dict[str, Any]:
+    for key, value in args.items():
+        if not key.isidentifier():
+            raise PydanticCustomError("template_args", "{key} is not a name that a template can read", {"key": key[:40]})
+        if not isinstance(value, bool | int | float | str):
+            about = {"key": key, "value": str(value)[:40]}
+            raise PydanticCustomError("template_args", "{key} = {value} is neither a text in quotes, a number, true nor false", about)
+    return args
+
+
 class ModelConfig(Section):
     """Which language model."""
 
@@ -67,6 +77,8 @@ class ModelConfig(Section):
     """Device of the model; auto takes a CUDA device when there is one."""
     backend: Literal["hooked", "bridge"] = "hooked"
     """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass, the reference)."""
+    template_args: Annotated[dict[str, Any], AfterValidator(_plain_args)] = {}
+    """Arguments of the chat template, e.g. {enable_thinking = false}; date is the day that a template writes, always the same."""
 
 
 class TaskConfig(Section):
@@ -302,7 +314,7 @@ def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
     return {}
 
 
-LATER = {"equal_numbers": False, "rule": "score"}
+LATER: dict[str, Any] = {"equal_numbers": False, "rule": "score", "template_args": {}}
 """Keys that configs have had since a later version, with the value that all older runs had."""
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stir_core.errors import DataError, StirError
 
@@ -583,6 +583,8 @@ class ModelIdentity(Record):
     n_layers: int
     d_model: int
     hook: str = "blocks.{layer}.hook_out"
+    template_args: Annotated[dict[str, Any], Field(exclude_if=lambda args: not args)] = {}
+    """Arguments of the chat template, with the date that it writes; empty: it got none and writes no date."""
 
 
 class Manifest(Record):

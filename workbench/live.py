@@ -104,7 +104,7 @@ class ModelShelf:
                 self._answering -= 1
 
     def _take(self, config: ModelConfig) -> "LoadedModel":
-        key = (config.name, config.dtype, config.device, config.backend)
+        key = (config.name, *map(str, config.model_dump().values()))
         if self._model is None or key != self._model_key:
             if self._answering and self._model_key:
                 raise ModelError(

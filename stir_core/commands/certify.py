@@ -67,7 +67,8 @@ def _decisions(
     from stir_core.store.runs import Run
 
     source = Run.open(arguments.run) if arguments.run else bundle
-    session = session_on(source, load_model(name, dtype=bundle.manifest.model.dtype))
+    made_with = bundle.manifest.model
+    session = session_on(source, load_model(name, dtype=made_with.dtype, template_args=made_with.template_args))
     reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
     return certify_decisions(
         SteeredModel.load(bundle, name),
@@ -89,7 +90,8 @@ def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problem
     source = resolve(str(arguments.gguf) if arguments.gguf else name)
     if source.kind != "gguf" or source.path is None:
         raise DeployError(f"{name} is not a GGUF file: name the one that llama.cpp runs with --gguf FILE")
-    model = load_model(name, dtype=bundle.manifest.model.dtype)
+    made_with = bundle.manifest.model
+    model = load_model(name, dtype=made_with.dtype, template_args=made_with.template_args)
     bundle.manifest.check_model(model.identity)
     actions = {} if arguments.actions is None else {"actions": arguments.actions}
     return certify_vectors(bundle, model, source.path, problems, report=report, **actions)

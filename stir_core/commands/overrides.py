@@ -68,6 +68,8 @@ def as_text(value: Any) -> str:
         return NONE
     if isinstance(value, list | tuple):
         return f"[{', '.join(as_text(each) for each in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {as_text(each)}' for key, each in value.items())}}}"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").removesuffix("\n")
 
 

@@ -5,11 +5,11 @@ coordinates. TransformerLens is imported only for a backend that needs it.
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
-from jinja2.exceptions import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
@@ -20,6 +20,7 @@ from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import GRAIN, Store
 from stir_core.models.catalogue import prepare, resolve, weights_digest
 from stir_core.models.sizes import Shape
+from stir_core.models.templates import check_template, rendered, says_system, settled_args, turn_end
 from stir_core.records import ModelIdentity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -86,22 +87,29 @@ class LoadedModel:
         first = [] if system is None else [{"role": "system", "content": system}]
         return self.dialogue_text([*first, {"role": "user", "content": question}])
 
-    def dialogue_text(self, messages: list[dict[str, str]]) -> str:
+    def dialogue_text(self, messages: list[dict[str, str]], args: Mapping[str, Any] | None = None) -> str:
         """A conversation (``role`` and ``content`` each) as the model's chat template writes it, ready for the next answer.
 
+        A system text goes into the user's turn where the template does not write it.
+
+        Args:
+            args: template arguments in addition to the model's own.
+
         Raises:
-            PromptError: the template refuses these roles in this order.
+            PromptError: the template refuses these roles in this order, or this system text.
+            ModelError: the template does not read one of the arguments.
         """
         if not self.tokenizer.chat_template:
             texts = [message["content"] for message in messages if message["content"]]
             return (getattr(self.tokenizer, "bos_token", None) or "") + "\n\n".join(texts)
-        try:
-            return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-        except TemplateError as error:  # the template's own refusal: Gemma-style models know no system role
-            if len(messages) > 1 and messages[0]["role"] == "system" and messages[1]["role"] == "user":
-                joined = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-                return self.dialogue_text([{"role": "user", "content": joined}, *messages[2:]])
-            raise PromptError(f"the model's chat template refuses this conversation: {first_line(error, 300)}") from None
+        own = self.identity.template_args
+        settled = settled_args(self.tokenizer, self.identity.name, {**own, **args}) if args else own
+        if messages[0]["role"] == "system" and not says_system(self.tokenizer, settled):
+            if len(messages) == 1 or messages[1]["role"] != "user":
+                raise PromptError("the model's chat template writes no system text: put it into the user's message")
+            joined = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+            messages = [{"role": "user", "content": joined}, *messages[2:]]
+        return rendered(self.tokenizer, messages, settled)
 
     def chat_ids(self, question: str, system: str | None = None, *, room: int = 1) -> list[int]:
         """Prompt ids; the chat template's own BOS is the only one.
@@ -141,7 +149,14 @@ class LoadedModel:
         return ids
 
 
-def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "auto", backend: BackendName = "hooked") -> LoadedModel:
+def load_model(
+    name: str = "smollm2",
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    backend: BackendName = "hooked",
+    template_args: Mapping[str, Any] | None = None,
+) -> LoadedModel:
     """Load a model by catalogue name, folder, GGUF file or hub name, raw: weights neither folded nor centred.
 
     Args:
@@ -149,12 +164,14 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
         dtype: ``"float32"``, exact and reproducible, or ``"bfloat16"``.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes a CUDA device when there is one.
         backend: the way of forward passes, see :data:`BackendName`.
+        template_args: arguments of the chat template, e.g. ``{"enable_thinking": False}``; ``date`` is the day that it writes.
 
     Returns:
         The model with its tokenizer and identity; ``model.bridge`` is the raw TransformerBridge, for your own hooks.
 
     Raises:
-        ModelError: unknown name, dtype, device or backend, unreadable files, or an architecture that is not a causal language model.
+        ModelError: unknown name, dtype, device or backend, unreadable files, an architecture that is not a causal language model, or a chat
+            template that does not write the question or read one of the arguments.
     """
     for what, value, offered in (("dtype", dtype, tuple(DTYPES)), ("backend", backend, get_args(BackendName))):
         if value not in offered:
@@ -173,7 +190,8 @@ def load_model(name: str = "smollm2", *, dtype: str = "float32", device: str = "
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
-    return boot(name, hf_model, tokenizer, weights_sha256=weights_digest(source, folder), device=target, backend=backend)
+    digest = weights_digest(source, folder)
+    return boot(name, hf_model, tokenizer, weights_sha256=digest, device=target, backend=backend, template_args=template_args)
 
 
 def model_of(config: ModelConfig, name: str | None = None) -> LoadedModel:
@@ -185,7 +203,8 @@ def model_of(config: ModelConfig, name: str | None = None) -> LoadedModel:
     Raises:
         As :func:`load_model`.
     """
-    return load_model(name or config.name, dtype=config.dtype, device=config.device, backend=config.backend)
+    args = config.template_args
+    return load_model(name or config.name, dtype=config.dtype, device=config.device, backend=config.backend, template_args=args)
 
 
 def boot(
@@ -196,11 +215,17 @@ def boot(
     weights_sha256: str,
     device: torch.device | str = "cpu",
     backend: BackendName = "hooked",
+    template_args: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Wrap a loaded Hugging Face causal language model and its tokenizer; all backends share its weights.
 
     The bridge takes over the model's modules: do not use ``hf_model`` afterwards, except with the plain backend.
+
+    Raises:
+        ModelError: a chat template that does not write the question, or does not read one of ``template_args``.
     """
+    args = settled_args(tokenizer, name, template_args or {})
+    check_template(tokenizer, name, args)
     hf_model.eval()
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
@@ -229,13 +254,14 @@ def boot(
         architecture=type(hf_model).__name__,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
+        template_args=args,
     )
     return LoadedModel(
         bridge,
         tokenizer,
         identity,
         torch.device(device),
-        stop_ids=_stop_ids(hf_model, tokenizer),
+        stop_ids=_stop_ids(hf_model, tokenizer, args),
         n_ctx=config.max_position_embeddings,
         backend=decoder,
         shape=shape,
@@ -249,8 +275,10 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(f"{body}\x1f{tokenizer.chat_template or ''}".encode()).hexdigest()
 
 
-def _stop_ids(hf_model: Any, tokenizer: Any) -> frozenset[int]:
-    stop_ids: set[int] = set()
+def _stop_ids(hf_model: Any, tokenizer: Any, args: Mapping[str, Any]) -> frozenset[int]:
+    """End of text, of the tokenizer and of the generation config, and the token that ends an answer in the chat template."""
+    ending = turn_end(tokenizer, args)
+    stop_ids = set[int]() if ending is None else {ending}
     for holder in (getattr(hf_model, "generation_config", None), tokenizer):
         ids = getattr(holder, "eos_token_id", None)
         if isinstance(ids, list | tuple):

@@ -21,8 +21,9 @@ from stir_core.store.runs import Run
 from stir_core.tasks import task_names, task_spec
 from stir_core.tasks.prompts import TEMPLATES
 
-Kind = Literal["int", "float", "choice", "choices", "bool", "line", "prose", "list"]
-"""Widget of a field. ``line``: one line of text, line breaks as ``\\n``; ``prose``: several lines; ``choices``: several options."""
+Kind = Literal["int", "float", "choice", "choices", "bool", "line", "prose", "list", "table"]
+"""Widget of a field. ``line``: one line of text, line breaks as ``\\n``; ``prose``: several lines; ``choices``: several options;
+``table``: names and values as TOML writes them."""
 
 GENERAL = ""
 """Section of the settings that belong to none."""
@@ -88,7 +89,7 @@ def _kind(key: str, type_: str, options: tuple[str, ...], optional: bool) -> Kin
         return "choices"
     if options:
         return "choice"
-    kinds: dict[str, Kind] = {"array": "list", "boolean": "bool", "integer": "int", "number": "float"}
+    kinds: dict[str, Kind] = {"array": "list", "object": "table", "boolean": "bool", "integer": "int", "number": "float"}
     return kinds.get(type_, "prose" if optional else "line")
 
 
@@ -116,6 +117,8 @@ def shown(field: Field, value: Any) -> Any:
     """The value of a setting as its widget shows it; the inverse of :func:`parsed_value`."""
     if field.kind == "list":
         return "" if value is None else ", ".join(each if isinstance(each, str) else as_text(each) for each in value)
+    if field.kind == "table":
+        return as_text(value)[1:-1]
     if field.kind == "line":
         return str(value).replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
     return (value or "") if field.kind == "prose" else value
@@ -126,6 +129,11 @@ def parsed_value(field: Field, value: Any) -> Any:
     if field.kind == "list":
         parts = [part.strip() for part in str(value or "").split(",") if part.strip()]
         return [_item(part) for part in parts] or (None if field.optional else [])
+    if field.kind == "table":
+        try:
+            return tomllib.loads(f"v = {{{value or ''}}}")["v"]
+        except tomllib.TOMLDecodeError:
+            return value
     if field.kind == "line":
         pieces = str(value or "").split("\\\\")
         return "\\".join(piece.replace("\\n", "\n").replace("\\t", "\t") for piece in pieces)

@@ -49,7 +49,7 @@ def _widget(field: Field, label: str, start: Any, common: dict[str, Any]) -> Any
         return st.toggle(label, start, **common)
     if field.kind == "prose":
         return st.text_area(label, start, height=68, placeholder="none", **common)
-    if field.kind in ("line", "list"):
+    if field.kind in ("line", "list", "table"):
         return st.text_input(label, start, placeholder="none" if field.optional else None, **common)
     number, step, form_ = (int, 1, "%d") if field.kind == "int" else (float, 0.05, "%g")
     if field.kind == "float" and start and abs(start) < step:

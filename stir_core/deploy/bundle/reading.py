@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ValidationError
 
-from stir_core.config import BasisConfig, MiningConfig, ModelConfig, RunConfig
+from stir_core.config import BasisConfig, MiningConfig, ModelConfig, RunConfig, section_from
 from stir_core.deploy.bundle.manifest import (
     ACTIONS,
     EVALUATION,
@@ -105,7 +105,10 @@ class Bundle(NamedTuple):
             seed=stage3.seed,
             delimiter=stage3.delimiter,
             compat=stage3.compat,
-            model=ModelConfig.model_validate({"name": manifest.model.name, "dtype": manifest.model.dtype}),
+            model=section_from(
+                ModelConfig,
+                {"name": manifest.model.name, "dtype": manifest.model.dtype, "template_args": manifest.model.template_args},
+            ),
             task=stage3.task,
             mining=MiningConfig(control_points=stage3.control_points, layers=manifest.layers),
             basis=BasisConfig(similarity=stage3.similarity),

@@ -84,6 +84,8 @@ class ChatRequest(_Strict):
     stream_options: StreamOptions | None = None
     user: str | None = None
     """Accepted and ignored."""
+    chat_template_kwargs: dict[str, bool | int | float | str] = {}
+    """Arguments of the chat template, in addition to the bundle's own."""
     stir: StirOptions = StirOptions()
 
     @property

@@ -61,7 +61,9 @@ class SteeredModel:
                 'give weights_sha256=, or check="shape"'
             )
         device = next(hf_model.parameters()).device
-        self._adopt(boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain"), bundle, check)
+        args = bundle.manifest.model.template_args
+        booted = boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain", template_args=args)
+        self._adopt(booted, bundle, check)
 
     @classmethod
     def load(
@@ -81,7 +83,8 @@ class SteeredModel:
         """
         bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         made_with = bundle.manifest.model
-        loaded = load_model(model or made_with.name, dtype=dtype or made_with.dtype, device=device, backend="plain")
+        name, args = model or made_with.name, made_with.template_args
+        loaded = load_model(name, dtype=dtype or made_with.dtype, device=device, backend="plain", template_args=args)
         return cls.on(loaded, bundle, check=check)
 
     @classmethod
@@ -172,13 +175,19 @@ class SteeredModel:
         gate = with_changes(own, k_scale=own.k_scale * strength, variant=variant or own.variant)
         return Job(name, prompt_ids, gate, None if off else self.memory, decode=decode)
 
-    def prompt_ids(self, prompt: Prompt, *, room: int, raw: bool = False) -> list[int]:
+    def prompt_ids(
+        self, prompt: Prompt, *, room: int, raw: bool = False, template_args: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Prompt ids of a question (in the task's template, unless ``raw``) or a conversation; ``room`` more tokens must fit after them.
 
         A conversation without a system message gets the one that the library was mined with, if there is one.
 
+        Args:
+            template_args: arguments of the chat template for a conversation, in addition to those that the bundle was made with.
+
         Raises:
             PromptError: empty, too long for the context, or refused by the chat template.
+            ModelError: the chat template does not read one of the arguments.
         """
         task = self.bundle.manifest.stage3.task
         if isinstance(prompt, str):
@@ -188,7 +197,7 @@ class SteeredModel:
             raise PromptError("the conversation is empty: write a message")
         if task.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": task.system}, *messages]
-        return self.model.fitting(self.model.tokens(self.model.dialogue_text(messages)), room=room)
+        return self.model.fitting(self.model.tokens(self.model.dialogue_text(messages, template_args)), room=room)
 
     def serve(self, intake: Intake[Job]) -> Iterator[Event]:
         """Events of the jobs that an intake supplies, until it ends. Every job has its own decode settings."""

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, steering_facts, usage_chunk
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.worker import Busy, Ended, Ticket, Worker
-from stir_core.errors import ConfigError, DeployError, PromptError, SteeringError
+from stir_core.errors import ConfigError, DeployError, ModelError, PromptError, SteeringError
 from stir_core.records import Event, StepEvent, TokenEvent, Trace, TraceEvent
 from stir_core.requests import Limits
 from stir_core.version import VERSION
@@ -182,14 +182,16 @@ class Service:
             if decode.max_new_tokens > self.limits.max_new_tokens:
                 most = f"this server gives {self.limits.max_new_tokens}"
                 raise Refused(400, f"{decode.max_new_tokens} tokens are asked for, {most}", param="max_tokens")
-            ids = self.steered.prompt_ids([message.plain() for message in asked.messages], room=decode.max_new_tokens)
+            messages, args = [message.plain() for message in asked.messages], asked.chat_template_kwargs
+            ids = self.steered.prompt_ids(messages, room=decode.max_new_tokens, template_args=args)
             stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
             options = asked.stir
             job = self.steered.job(stream, ids, strength=options.strength, off=options.off, variant=options.variant, decode=decode)
             call.ticket = self.worker.submit(job, sink, timeout=self.limits.timeout)
-        except (PromptError, SteeringError, ConfigError) as error:
+        except (PromptError, SteeringError, ConfigError, ModelError) as error:
             line = str(error).replace(self.steered.model.identity.name, self.name)  # the model's own name may be a folder of this machine
-            raise Refused(400, line, param="messages" if isinstance(error, PromptError) else None) from None
+            param = {PromptError: "messages", ModelError: "chat_template_kwargs"}.get(type(error))
+            raise Refused(400, line, param=param) from None
         except Busy as error:
             refused = Refused(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
             refused.headers["Retry-After"] = str(max(1, min(60, round(self._mean_seconds))))
