@@ -77,7 +77,7 @@ class ModelConfig(Section):
     """Device of the model; auto takes a CUDA device when there is one."""
     backend: Literal["hooked", "bridge"] = "hooked"
     """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass, the reference)."""
-    template_args: Annotated[dict[str, Any], AfterValidator(_plain_args)] = {}
+    template_args: Annotated[dict[str, Any], AfterValidator(_plain_args)] = {}  # noqa: RUF012 (pydantic copies it)
     """Arguments of the chat template, e.g. {enable_thinking = false}; date is the day that a template writes, always the same."""
 
 

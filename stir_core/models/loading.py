@@ -20,7 +20,7 @@ from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import GRAIN, Store
 from stir_core.models.catalogue import prepare, resolve, weights_digest
 from stir_core.models.sizes import Shape
-from stir_core.models.templates import check_template, rendered, says_system, settled_args, turn_end
+from stir_core.models.templates import check_question_is_written, rendered, says_system, settled_args, turn_end
 from stir_core.records import ModelIdentity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -225,7 +225,7 @@ def boot(
         ModelError: a chat template that does not write the question, or does not read one of ``template_args``.
     """
     args = settled_args(tokenizer, name, template_args or {})
-    check_template(tokenizer, name, args)
+    check_question_is_written(tokenizer, name, args)
     hf_model.eval()
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype

@@ -81,7 +81,7 @@ def says_system(tokenizer: Any, args: Mapping[str, Any]) -> bool:
     return _SYSTEM in text and _QUESTION in text
 
 
-def check_template(tokenizer: Any, name: str, args: Mapping[str, Any]) -> None:
+def check_question_is_written(tokenizer: Any, name: str, args: Mapping[str, Any]) -> None:
     """Refuse a chat template that fails, or does not write the question. A base model has none, and gets the question as it is.
 
     Raises:
@@ -104,7 +104,7 @@ def turn_end(tokenizer: Any, args: Mapping[str, Any]) -> int | None:
         return None
     turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
     try:
-        before, answer, after = rendered(tokenizer, turns, args, answering=False).rpartition(_ANSWER)
+        _, answer, after = rendered(tokenizer, turns, args, answering=False).rpartition(_ANSWER)
     except PromptError:
         return None
     if not answer:

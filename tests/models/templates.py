@@ -24,7 +24,7 @@ SMOLLM3 = (
 )
 """Writes the date; a mark in the system text is taken out of it."""
 GPT_OSS = (
-    "<|start|>system<|message|>Current date: {{ strftime_now(\"%Y-%m-%d\") }}\n\n"
+    '<|start|>system<|message|>Current date: {{ strftime_now("%Y-%m-%d") }}\n\n'
     "Reasoning: {{ reasoning_effort or 'medium' }}\n# Valid channels: analysis, final<|end|>"
     "{% for m in messages %}"
     "{% if m.role == 'system' %}<|start|>developer<|message|># Instructions\n\n{{ m.content }}<|end|>"

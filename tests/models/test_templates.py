@@ -52,7 +52,9 @@ def test_ends_of_the_generation_config_are_kept(tmp_path):
     tokenizer = family("gemma", tmp_path)
     hf = make_hf("llama", len(tokenizer))
     hf.generation_config.eos_token_id = [1, 7]
-    assert {1, 7, tokenizer.convert_tokens_to_ids("<end_of_turn>")} == boot("x", hf, tokenizer, weights_sha256="0" * 64, backend="plain").stop_ids
+    assert {1, 7, tokenizer.convert_tokens_to_ids("<end_of_turn>")} == boot(
+        "x", hf, tokenizer, weights_sha256="0" * 64, backend="plain"
+    ).stop_ids
 
 
 def test_arguments_reach_the_template_and_the_identity(tmp_path):
@@ -115,4 +117,3 @@ def test_settings_of_a_run(tiny_folder):
         config_from({"model": {"template_args": {"tools": [1]}}})
     with pytest.raises(ModelError, match="reads no argument 'enable_thinking'"):
         load_model(tiny_folder, template_args={"enable_thinking": False})
-

@@ -175,9 +175,7 @@ class SteeredModel:
         gate = with_changes(own, k_scale=own.k_scale * strength, variant=variant or own.variant)
         return Job(name, prompt_ids, gate, None if off else self.memory, decode=decode)
 
-    def prompt_ids(
-        self, prompt: Prompt, *, room: int, raw: bool = False, template_args: Mapping[str, Any] | None = None
-    ) -> list[int]:
+    def prompt_ids(self, prompt: Prompt, *, room: int, raw: bool = False, template_args: Mapping[str, Any] | None = None) -> list[int]:
         """Prompt ids of a question (in the task's template, unless ``raw``) or a conversation; ``room`` more tokens must fit after them.
 
         A conversation without a system message gets the one that the library was mined with, if there is one.

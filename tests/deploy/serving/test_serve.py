@@ -103,6 +103,7 @@ def test_models_and_health(client, url, steered):
     ("more", "status", "line"),
     [
         ({"stir": {"strength": -1}}, 400, "stir.strength: Input should be greater than or equal to 0"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, 400, "reads no argument 'enable_thinking'"),
         ({"stir": {"strenght": 1}}, 400, "stir.strenght: is not a known field"),
         ({"stir": {"variant": "best"}}, 400, "stir.variant"),
         ({"stir": {"strength": "1"}}, 400, "stir.strength"),
