@@ -633,6 +633,8 @@ class TokenEvent(Record):
     """Text that this token adds (empty while a character is incomplete)."""
     logprob: float
     """Under the model that decoded it, temperature 1, in nats."""
+    alternatives: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place with their log-probabilities, likeliest first, as many as the job asks for."""
 
     @property
     def m(self) -> int:

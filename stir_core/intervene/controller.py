@@ -269,14 +269,19 @@ def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pas
         again: read before the first draw; without it, the first draw is from ``here``.
     """
     stream = TextStream(seat.model.text)
-    for token_id, logprob in zip(strand.ids, strand.logprobs, strict=True):
-        yield TokenEvent(row=seat.number, step=number, token_id=token_id, text=stream.push(token_id), logprob=logprob)
+
+    def told(i: int) -> TokenEvent:
+        token_id, alternatives = strand.ids[i], strand.alternatives[i] if strand.likeliest else ()
+        place = {"row": seat.number, "step": number, "token_id": token_id, "text": stream.push(token_id)}
+        return TokenEvent(**place, logprob=strand.logprobs[i], alternatives=alternatives)
+
+    for i in range(len(strand.ids)):
+        yield told(i)
     if again is not None:
         here = yield [again]
     while strand.finish is None:
         yield Draws([strand], here.logits, sampling)
-        token_id, logprob = strand.ids[-1], strand.logprobs[-1]
-        yield TokenEvent(row=seat.number, step=number, token_id=token_id, text=stream.push(token_id), logprob=logprob)
+        yield told(-1)
         if strand.finish is None:
             here = yield [next_token(strand)]
     return seat.model.text(strand.ids)
@@ -302,7 +307,7 @@ def _go_on_with(seat: Seat, preview: Strand, row: CacheRow, budget: int, *, skip
     preview.row, preview.budget = row, budget
     if len(preview.ids) >= budget:
         whole = len(preview.ids) == budget
-        del preview.ids[budget:], preview.logprobs[budget:]
+        del preview.ids[budget:], preview.logprobs[budget:], preview.alternatives[budget:]
         row.length = min(row.length, prefix + budget - 1)
         preview.finish = preview.finish if whole and preview.finish is not None else "length"
     elif preview.finish == "length":
@@ -334,7 +339,7 @@ def _strand(
     if scanner is not None:
         for token in tail:
             scanner.push(token)
-    return Strand(f"{job.id}/{stream}", budget, rng, scanner.push if scanner is not None else None)
+    return Strand(f"{job.id}/{stream}", budget, rng, scanner.push if scanner is not None else None, likeliest=job.likeliest)
 
 
 def _action(job: Job, entry_id: str, seed: int) -> Tensor:

@@ -75,6 +75,8 @@ class Job:
     their control points; under ``ephemeral``, or if ``None``, they are read unsteered."""
     decode: DecodeConfig | None = None
     """Token budget and sampling; ``None``: those of the batch."""
+    likeliest: int = 0
+    """Number of likeliest tokens that each token's event tells."""
 
 
 class Settings(NamedTuple):

@@ -44,6 +44,10 @@ class Strand:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     """Log-probability of each id under the model, temperature 1, in nats."""
+    likeliest: int = 0
+    """Number of likeliest tokens to keep for each id."""
+    alternatives: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    """For each id the likeliest tokens in its place with their log-probabilities, likeliest first; empty if ``likeliest`` is 0."""
     finish: Finish | None = None
 
     @property
@@ -60,10 +64,14 @@ def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows 
     """
     greedy = sampling.temperature == 0
     ids = logits.argmax(dim=-1) if greedy else nucleus(logits, [_uniform(strand) for strand in strands], sampling)
-    chosen = logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
-    for strand, token_id, logprob in zip(strands, ids.tolist(), chosen.tolist(), strict=True):
+    total = logits.logsumexp(dim=-1)
+    chosen = logits.gather(1, ids[:, None])[:, 0] - total
+    for i, (strand, token_id, logprob) in enumerate(zip(strands, ids.tolist(), chosen.tolist(), strict=True)):
         strand.ids.append(token_id)
         strand.logprobs.append(logprob)
+        if strand.likeliest:
+            top = (logits[i] - total[i]).topk(min(strand.likeliest, logits.shape[1]))
+            strand.alternatives.append(tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
         strand.finish = _ending(model, strand, token_id)
 
 

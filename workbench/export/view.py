@@ -29,7 +29,7 @@ _COLUMNS: Columns = {
 }
 
 
-class Choice(NamedTuple):
+class ExportChoice(NamedTuple):
     """The library, actions and targets that are chosen."""
 
     library: str
@@ -41,7 +41,7 @@ class Choice(NamedTuple):
     curation: Curation
 
 
-def choose_library(facts: RunFacts) -> Choice:
+def choose_library(facts: RunFacts) -> ExportChoice:
     """The choices of library, actions and targets; the address holds all three."""
     curation = Curation.open(facts.run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -60,10 +60,10 @@ def choose_library(facts: RunFacts) -> Choice:
         st.warning(plain(f"The link asks for {linked[:80]}, which this library does not have: all of its actions are shown."))
     if library != "curated":
         st.caption("Only the curated library can be narrowed by stars, tags or single rows.")
-    return Choice(library, None if only == plan.ALL else only, targets, whole, curation)
+    return ExportChoice(library, None if only == plan.ALL else only, targets, whole, curation)
 
 
-def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
+def need_actions(facts: RunFacts, choice: ExportChoice) -> Bundle:
     """Show the library's actions (with boxes to tick for the curated one) and return the bundle of the chosen ones.
 
     Raises:
@@ -99,7 +99,7 @@ def need_actions(facts: RunFacts, choice: Choice) -> Bundle:
     return bundle
 
 
-def _key(choice: Choice, ids: list[str]) -> str:
+def _key(choice: ExportChoice, ids: list[str]) -> str:
     value, key = session.state_of(_TICKED, (None, ""))
     rows = hashlib.sha256("|".join([choice.library, *ids]).encode()).hexdigest()[:12]
     if value == (choice.only or plan.ALL) and key.startswith(f"export_table_{rows}"):
@@ -107,7 +107,7 @@ def _key(choice: Choice, ids: list[str]) -> str:
     return f"export_table_{rows}_{hashlib.sha256((choice.only or '').encode()).hexdigest()[:8]}"
 
 
-def cautions_view(facts: RunFacts, choice: Choice, bundle: Bundle) -> None:
+def cautions_view(facts: RunFacts, choice: ExportChoice, bundle: Bundle) -> None:
     """Cautions that hold for every target."""
     cautions = plan.cautions(bundle, facts, choice.curation)
     if grave := [caution.text for caution in cautions if caution.grave]:

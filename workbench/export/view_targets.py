@@ -15,7 +15,7 @@ from workbench import session
 from workbench.export import data as plan
 from workbench.export import view_prepared as shipping
 from workbench.export.data import certificate_table, snippets
-from workbench.export.view import Choice
+from workbench.export.view import ExportChoice
 from workbench.shared.command_lines import certify_command, export_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
@@ -44,7 +44,7 @@ _CERTIFICATES: Columns = {
 }
 
 
-def targets_view(facts: RunFacts, choice: Choice, bundle: Bundle) -> None:
+def targets_view(facts: RunFacts, choice: ExportChoice, bundle: Bundle) -> None:
     """A tab for each chosen target."""
     if refused := session.take_state(_REFUSED):
         st.error(plain(refused))
@@ -64,7 +64,7 @@ def targets_view(facts: RunFacts, choice: Choice, bundle: Bundle) -> None:
             _target(facts, choice, bundle, target.name, shipping.export_folder(stem, target.name))
 
 
-def _folder_name(facts: RunFacts, choice: Choice) -> str:
+def _folder_name(facts: RunFacts, choice: ExportChoice) -> str:
     """The typed name; the default one if it is refused."""
     default = plan.default_name(facts.run.path.name, choice.library, choice.only)
     key = f"export_name_{hashlib.sha256(f'{facts.run.path}|{default}'.encode()).hexdigest()[:12]}"
@@ -82,7 +82,7 @@ def _kept_and_lost(target: ExportTarget) -> None:
     right.markdown("**Loses**\n\n" + "\n".join(f"- {plain(line)}" for line in target.lost))
 
 
-def _target(facts: RunFacts, choice: Choice, bundle: Bundle, target: str, folder: Path) -> None:
+def _target(facts: RunFacts, choice: ExportChoice, bundle: Bundle, target: str, folder: Path) -> None:
     _files(bundle, target)
     earlier = shipping.written(folder) if target == "bundle" else None
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -149,7 +149,7 @@ def _certificates(bundle: Bundle, folder: Path, earlier: shipping.Written) -> No
             st.caption(plain(f"First difference: {failed[0]}"))
 
 
-def _how_to_certify(facts: RunFacts, choice: Choice, folder: Path, earlier: shipping.Written | None) -> None:
+def _how_to_certify(facts: RunFacts, choice: ExportChoice, folder: Path, earlier: shipping.Written | None) -> None:
     certified = {each.target for each, _ in earlier.certificates} if earlier else set()
     if missing := [target for target in get_args(Deployment) if target not in certified]:
         own = facts.run if choice.library == "basis" else None

@@ -2,15 +2,20 @@
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from stir_core.deploy.serving.choices import Choice
 from stir_core.errors import StirError
-from stir_core.records import StepEvent, Trace, Variant
+from stir_core.records import StepEvent, TokenEvent, Variant
 
 MAX_MESSAGES = 1000
-_FINISH = {"stop": "stop", "length": "length", "delimiter": "length"}
+MAX_STOPS = 16
+MAX_CHOICES = 16
+MAX_ALTERNATIVES = 20
 
 
 class Refused(StirError):
@@ -41,11 +46,14 @@ class Message(_Strict):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None
+    """``null`` is an empty text."""
+    name: str | None = None
+    """Accepted and ignored: chat templates have no place for it."""
 
     def plain(self) -> dict[str, str]:
         """The message in a chat template's form."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
@@ -66,10 +74,22 @@ class StreamOptions(_Strict):
     """The options of a streamed answer."""
 
     include_usage: bool = False
+    include_obfuscation: bool = False
+    """Accepted and ignored: nothing is padded."""
+
+
+class TextFormat(_Strict):
+    """The one format of an answer."""
+
+    type: Literal["text"]
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class ChatRequest(_Strict):
-    """A request for one answer. Unknown fields are refused, never ignored."""
+    """A request for an answer. Unknown fields are refused, never ignored; known fields without support are accepted at a value that asks
+    for nothing."""
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -78,15 +98,46 @@ class ChatRequest(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """Answers, each from a random stream of its own."""
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    """Texts that end an answer before them."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+    """Likeliest tokens beside each token; needs ``logprobs``."""
     seed: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
-    """Accepted and ignored."""
+    """Accepted and ignored, as the next ones are."""
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    """Not supported, as the next ones: only the value that asks for nothing is accepted."""
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    response_format: TextFormat | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
     """Arguments of the chat template, in addition to the bundle's own."""
     stir: StirOptions = StirOptions()
+
+    @model_validator(mode="after")
+    def _alternatives_need_logprobs(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs = true")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """All stop sequences."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def budget(self) -> int | None:
@@ -113,41 +164,68 @@ def parse(body: bytes) -> ChatRequest:
     raise Refused(400, f"{param or 'the body'}: {reason}", param=param or None)
 
 
-def usage(trace: Trace) -> dict[str, Any]:
-    """Token counts of an answer. Previews are not completion tokens; their count is in ``stir``."""
-    prompt, answer = len(trace.prompt_ids), trace.tokens_used
+def usage(prompt: int, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Token counts of a response. Previews are not completion tokens; their count is in ``stir``."""
+    answer = sum(choice.tokens for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def steering_facts(trace: Trace, digest: str, *, whole: bool) -> dict[str, Any]:
-    """Counts of steps, impulses and tokens; with ``whole`` also the trace, with evidence and decisions step by step."""
+def steering_facts(choice: Choice, digest: str, *, whole: bool) -> dict[str, Any]:
+    """Counts of steps, impulses and tokens; with ``whole`` also the trace, with evidence and decisions step by step.
+
+    Of an answer that a stop sequence ended they cover what was decoded until then, without ``forward_tokens``.
+    """
+    steps, trace = choice.decided, choice.trace
     facts: dict[str, Any] = {
         "bundle": digest,
-        "variant": trace.variant,
-        "steps": len(trace.steps),
-        "injected": sum(step.decision.chosen is not None for step in trace.steps),
-        "probe_tokens": trace.probe_tokens,
-        "reused_tokens": trace.reused_tokens,
-        "forward_tokens": trace.forward_tokens,
+        "steps": len(steps),
+        "injected": sum(step.decision.chosen is not None for step in steps),
+        "probe_tokens": sum(step.probe_tokens for step in steps),
+        "reused_tokens": sum(step.reused_tokens for step in steps),
     }
-    return facts | ({"trace": trace.model_dump(mode="json")} if whole else {})
+    if trace is not None:
+        facts |= {"variant": trace.variant, "forward_tokens": trace.forward_tokens}
+    return facts | ({"trace": trace.model_dump(mode="json")} if whole and trace is not None else {})
 
 
-def completion(name: str, model: str, trace: Trace, stir: dict[str, Any]) -> dict[str, Any]:
-    """A whole answer."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": trace.text}, "logprobs": None, "finish_reason": _FINISH[trace.finish]}
-    return {**_head(name, model, "chat.completion"), "choices": [choice], "usage": usage(trace), "stir": stir}
+def token_entry(text: Callable[[list[int]], str], event: TokenEvent) -> dict[str, Any]:
+    """A token with its log-probability and its alternatives. Bytes of an incomplete character are not known."""
+
+    def entry(token_id: int, logprob: float) -> dict[str, Any]:
+        token = text([token_id])
+        return {"token": token, "logprob": logprob, "bytes": None if "\ufffd" in token else list(token.encode())}
+
+    return entry(event.token_id, event.logprob) | {"top_logprobs": [entry(*alternative) for alternative in event.alternatives]}
 
 
-def chunk(name: str, model: str, delta: dict[str, Any], *, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """A piece of a streamed answer."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": _FINISH[finish] if finish else None}
-    return {**_head(name, model, "chat.completion.chunk"), "choices": [choice], **more}
+def completion(name: str, model: str, prompt: int, choices: Sequence[Choice], facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A whole response; ``stir`` of the first answer stands at the top, too."""
+    told = [
+        {
+            "index": choice.index,
+            "message": {"role": "assistant", "content": choice.sent},
+            "logprobs": _logprobs(choice),
+            "finish_reason": choice.finish,
+            "stir": stir,
+        }
+        for choice, stir in zip(choices, facts, strict=True)
+    ]
+    return {**_head(name, model, "chat.completion"), "choices": told, "usage": usage(prompt, choices), "stir": facts[0]}
 
 
-def usage_chunk(name: str, model: str, trace: Trace) -> dict[str, Any]:
+def chunk(name: str, model: str, choice: Choice, delta: dict[str, Any], *, last: bool = False, **more: Any) -> dict[str, Any]:
+    """A piece of a streamed answer, with the log-probabilities of its tokens."""
+    told = {"index": choice.index, "delta": delta, "logprobs": _logprobs(choice), "finish_reason": choice.finish if last else None}
+    return {**_head(name, model, "chat.completion.chunk"), "choices": [told], **more}
+
+
+def usage_chunk(name: str, model: str, prompt: int, choices: Sequence[Choice]) -> dict[str, Any]:
     """The last chunk, if the request asks for usage."""
-    return {**_head(name, model, "chat.completion.chunk"), "choices": [], "usage": usage(trace)}
+    return {**_head(name, model, "chat.completion.chunk"), "choices": [], "usage": usage(prompt, choices)}
+
+
+def _logprobs(choice: Choice) -> dict[str, Any] | None:
+    return None if choice.logprobs is None else {"content": list(choice.told()), "refusal": None}
 
 
 def decided(event: StepEvent) -> dict[str, Any]:

@@ -162,8 +162,9 @@ class SteeredModel:
         off: bool = False,
         variant: str | None = None,
         decode: DecodeConfig | None = None,
+        likeliest: int = 0,
     ) -> Job:
-        """One answer to decode; see :meth:`generate`.
+        """One answer to decode, with as many likeliest tokens in each token's event; see :meth:`generate`.
 
         Raises:
             SteeringError: a strength below 0 or not finite.
@@ -173,7 +174,7 @@ class SteeredModel:
             raise SteeringError(f"strength is {strength}: give a number of at least 0; 1 is the bundle's own, 0 injects nothing")
         own: GateConfig = self.bundle.manifest.stage3.gate
         gate = with_changes(own, k_scale=own.k_scale * strength, variant=variant or own.variant)
-        return Job(name, prompt_ids, gate, None if off else self.memory, decode=decode)
+        return Job(name, prompt_ids, gate, None if off else self.memory, decode=decode, likeliest=likeliest)
 
     def prompt_ids(self, prompt: Prompt, *, room: int, raw: bool = False, template_args: Mapping[str, Any] | None = None) -> list[int]:
         """Prompt ids of a question (in the task's template, unless ``raw``) or a conversation; ``room`` more tokens must fit after them.

@@ -10,7 +10,8 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,7 +21,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from stir_core.deploy.serving.protocol import ChatRequest, Refused, chunk, completion, decided, parse, sse, steering_facts, usage_chunk
+from stir_core.deploy.serving.choices import Choice, StopText
+from stir_core.deploy.serving.protocol import (
+    ChatRequest,
+    Refused,
+    chunk,
+    completion,
+    decided,
+    parse,
+    sse,
+    steering_facts,
+    token_entry,
+    usage_chunk,
+)
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.worker import Busy, Ended, Ticket, Worker
 from stir_core.errors import ConfigError, DeployError, ModelError, PromptError, SteeringError
@@ -67,9 +80,17 @@ class ServerMetrics:
 
     def finished(self, trace: Trace, seconds: float) -> None:
         """Count a finished answer."""
-        self._ended.labels(trace.finish).inc()
+        self._answered(trace.finish, seconds, prompt=len(trace.prompt_ids), committed=trace.tokens_used, probe=trace.probe_tokens)
+
+    def stopped(self, choice: Choice, prompt: int, seconds: float) -> None:
+        """Count an answer that a stop sequence ended."""
+        probe = sum(step.probe_tokens for step in choice.decided)
+        self._answered("stop", seconds, prompt=prompt, committed=choice.tokens, probe=probe)
+
+    def _answered(self, how: str, seconds: float, **tokens: int) -> None:
+        self._ended.labels(how).inc()
         self._seconds.observe(seconds)
-        for kind, count in (("prompt", len(trace.prompt_ids)), ("committed", trace.tokens_used), ("probe", trace.probe_tokens)):
+        for kind, count in tokens.items():
             self._tokens.labels(kind).inc(count)
 
     def cut(self, how: str) -> None:
@@ -88,8 +109,13 @@ class _Call:
     name: str
     asked: ChatRequest
     began: float
-    queue: "asyncio.Queue[Event | Ended]"
-    ticket: Ticket | None = None
+    prompt_tokens: int
+    choices: list[Choice]
+    queue: "asyncio.Queue[tuple[Choice, Event | Ended]]" = field(default_factory=asyncio.Queue)
+    tickets: list[Ticket] = field(default_factory=list)
+    """One for each choice."""
+    first: bool = True
+    """Whether no token has come."""
 
 
 class Service:
@@ -169,25 +195,38 @@ class Service:
 
     def _begin(self, asked: ChatRequest) -> _Call:
         self._check_name(asked.model)
-        name = f"chatcmpl-{uuid.uuid4().hex}"
-        call = _Call(name, asked, time.monotonic(), asyncio.Queue())
+        name, options = f"chatcmpl-{uuid.uuid4().hex}", asked.stir
         loop = asyncio.get_running_loop()
 
-        def sink(event: Event | Ended) -> None:
+        def sink(choice: Choice, event: Event | Ended) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(call.queue.put_nowait, event)
+                loop.call_soon_threadsafe(call.queue.put_nowait, (choice, event))
 
         try:
             decode = self.steered.decoding(max_new_tokens=asked.budget, temperature=asked.temperature, top_p=asked.top_p)
             if decode.max_new_tokens > self.limits.max_new_tokens:
                 most = f"this server gives {self.limits.max_new_tokens}"
                 raise Refused(400, f"{decode.max_new_tokens} tokens are asked for, {most}", param="max_tokens")
+            if (asked.n or 1) > max(self.limits.rows, self.limits.queue):
+                raise Refused(400, f"n = {asked.n} answers at once do not fit into this server: ask one by one", param="n")
             messages, args = [message.plain() for message in asked.messages], asked.chat_template_kwargs
             ids = self.steered.prompt_ids(messages, room=decode.max_new_tokens, template_args=args)
+            entry = partial(token_entry, self.steered.model.text) if asked.logprobs else None
+            call = _Call(name, asked, time.monotonic(), len(ids), [Choice(i, StopText(asked.stops), entry) for i in range(asked.n or 1)])
             stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
-            options = asked.stir
-            job = self.steered.job(stream, ids, strength=options.strength, off=options.off, variant=options.variant, decode=decode)
-            call.ticket = self.worker.submit(job, sink, timeout=self.limits.timeout)
+            jobs = [
+                self.steered.job(
+                    f"{stream} choice {choice.index}" if choice.index else stream,
+                    ids,
+                    strength=options.strength,
+                    off=options.off,
+                    variant=options.variant,
+                    decode=decode,
+                    likeliest=asked.top_logprobs or 0,
+                )
+                for choice in call.choices
+            ]
+            call.tickets = self.worker.submit(jobs, [partial(sink, choice) for choice in call.choices], timeout=self.limits.timeout)
         except (PromptError, SteeringError, ConfigError, ModelError) as error:
             line = str(error).replace(self.steered.model.identity.name, self.name)  # the model's own name may be a folder of this machine
             param = {PromptError: "messages", ModelError: "chat_template_kwargs"}.get(type(error))
@@ -212,7 +251,6 @@ class Service:
     # -- answering -----------------------------------------------------------------------------------------------------
 
     async def _whole(self, call: _Call, request: Request) -> Response:
-        assert call.ticket is not None  # begun
         waiting = asyncio.ensure_future(self._last(call))
         try:
             while not waiting.done():
@@ -222,75 +260,88 @@ class Service:
                     return Response(status_code=499)
         finally:
             waiting.cancel()
-            self.worker.cancel(call.ticket)
-        outcome = waiting.result()
-        if isinstance(outcome, Ended):
-            raise Refused(_ENDED[outcome.kind], outcome.why, kind="server_error", code=outcome.kind)
-        stir = steering_facts(outcome, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
-        return JSONResponse(completion(call.name, self.name, outcome, stir))
+            self._leave(call)
+        if (ended := waiting.result()) is not None:
+            raise Refused(_ENDED[ended.kind], ended.why, kind="server_error", code=ended.kind)
+        facts = [self._facts(call, choice) for choice in call.choices]
+        return JSONResponse(completion(call.name, self.name, call.prompt_tokens, call.choices, facts))
 
-    async def _last(self, call: _Call) -> Trace | Ended:
-        first = True
-        while True:
-            event = await call.queue.get()
-            first = self._counted(call, event, first)
+    async def _last(self, call: _Call) -> Ended | None:
+        async for _, event, _ in self._events(call):
             if isinstance(event, Ended):
                 return event
-            if isinstance(event, TraceEvent):
-                return event.trace
+        return None
+
+    async def _events(self, call: _Call) -> AsyncIterator[tuple[Choice, Event | Ended, str]]:
+        """A request's events with the text that each lets out, until all choices are over or one cannot be finished."""
+        while not all(choice.settled for choice in call.choices):
+            choice, event = await call.queue.get()
+            if choice.settled or (choice.text.stopped and isinstance(event, TokenEvent | StepEvent)):
+                continue  # what was decoded behind a stop sequence
+            self._count(call, event)
+            text = ""
+            if isinstance(event, TokenEvent):
+                text = choice.token(event)
+            elif isinstance(event, StepEvent):
+                choice.decided.append(event)
+            elif isinstance(event, TraceEvent):
+                text = choice.end(event.trace)
+            choice.settled = choice.trace is not None
+            if choice.text.stopped and not choice.settled and not call.asked.stir.decisions:  # with decisions, the trace is waited for
+                self.worker.cancel(call.tickets[choice.index])
+                self.meters.stopped(choice, call.prompt_tokens, time.monotonic() - call.began)
+                choice.settled = True
+            yield choice, event, text
+            if isinstance(event, Ended):
+                return
 
     def _streamed(self, call: _Call) -> Response:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._pieces(call), media_type="text/event-stream", headers=headers)
 
     async def _pieces(self, call: _Call) -> AsyncIterator[bytes]:
-        assert call.ticket is not None  # begun
-        sent, first, whole = "", True, False
+        whole = False
         try:
-            yield sse(chunk(call.name, self.name, {"role": "assistant", "content": ""}))
-            while not whole:
-                event = await call.queue.get()
-                first = self._counted(call, event, first)
-                if isinstance(event, TokenEvent) and event.text:
-                    sent += event.text
-                    yield sse(chunk(call.name, self.name, {"content": event.text}))
-                elif isinstance(event, StepEvent) and call.asked.stir.decisions:
-                    yield sse(chunk(call.name, self.name, {}, stir=decided(event)))
-                elif isinstance(event, TraceEvent):
-                    whole = True
-                    for piece in self._ending(call, event.trace, sent):
-                        yield piece
-                elif isinstance(event, Ended):
+            for choice in call.choices:
+                yield sse(chunk(call.name, self.name, choice, {"role": "assistant", "content": ""}))
+            async for choice, event, text in self._events(call):
+                if text:
+                    yield sse(chunk(call.name, self.name, choice, {"content": text}))
+                if isinstance(event, StepEvent) and call.asked.stir.decisions:
+                    yield sse(chunk(call.name, self.name, choice, {}, stir=decided(event)))
+                if isinstance(event, Ended):
                     whole = True
                     yield sse(Refused(_ENDED[event.kind], event.why, kind="server_error", code=event.kind).body())
+                elif choice.settled:
+                    whole = all(each.settled for each in call.choices)
+                    yield sse(chunk(call.name, self.name, choice, {}, last=True, stir=self._facts(call, choice)))
+            if call.asked.stream_options is not None and call.asked.stream_options.include_usage and call.choices[-1].settled:
+                yield sse(usage_chunk(call.name, self.name, call.prompt_tokens, call.choices))
             yield sse("[DONE]")
         finally:
-            self.worker.cancel(call.ticket)
+            self._leave(call)
             if not whole:
                 self.meters.cut("reader left")
 
-    def _ending(self, call: _Call, trace: Trace, sent: str) -> list[bytes]:
-        rest = trace.text[len(sent) :] if trace.text.startswith(sent) else ""  # text held back until a character was complete
-        stir = steering_facts(trace, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
-        pieces = [sse(chunk(call.name, self.name, {"content": rest}))] if rest else []
-        pieces.append(sse(chunk(call.name, self.name, {}, finish=trace.finish, stir=stir)))
-        if call.asked.stream_options is not None and call.asked.stream_options.include_usage:
-            pieces.append(sse(usage_chunk(call.name, self.name, trace)))
-        return pieces
+    def _facts(self, call: _Call, choice: Choice) -> dict[str, Any]:
+        return steering_facts(choice, self.steered.bundle.manifest.digest, whole=call.asked.stir.decisions)
 
-    def _counted(self, call: _Call, event: Event | Ended, first: bool) -> bool:
+    def _leave(self, call: _Call) -> None:
+        for ticket in call.tickets:
+            self.worker.cancel(ticket)
+
+    def _count(self, call: _Call, event: Event | Ended) -> None:
         seconds = time.monotonic() - call.began
-        if isinstance(event, TokenEvent) and first:
+        if isinstance(event, TokenEvent) and call.first:
+            call.first = False
             self.meters.first(seconds)
-            return False
-        if isinstance(event, StepEvent):
+        elif isinstance(event, StepEvent):
             self.meters.decided(event)
         elif isinstance(event, TraceEvent):
             self.meters.finished(event.trace, seconds)
             self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
         elif isinstance(event, Ended):
             self.meters.cut(event.kind)
-        return first
 
 
 def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Starlette:

@@ -15,7 +15,7 @@ Requests are handled on the server's event loop, decoding runs on a thread of it
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from stir_core.deploy.serving.runtime import SteeredModel
@@ -75,8 +75,8 @@ class Worker(Intake[Job]):
         """Start the decoding thread."""
         self._thread.start()
 
-    def submit(self, job: Job, sink: Sink, *, timeout: float) -> Ticket:
-        """Queue an answer.
+    def submit(self, jobs: Sequence[Job], sinks: Sequence[Sink], *, timeout: float) -> list[Ticket]:
+        """Queue answers, all or none; each has a sink of its own.
 
         Raises:
             Busy: the queue is full.
@@ -85,13 +85,14 @@ class Worker(Intake[Job]):
         with self._wake:
             if self._closing or not self._thread.is_alive():
                 raise DeployError("the server is stopping: try again when it is up")
-            if len(self._queue) >= self.limit and len(self._live) + len(self._queue) >= self.rows:
+            if len(self._queue) + len(jobs) > self.limit and len(self._live) + len(self._queue) + len(jobs) > self.rows:
                 raise Busy(f"{len(self._live)} answers are being decoded and {len(self._queue)} wait: try again in a moment")
-            self._count += 1
-            ticket = Ticket(self._count, job, sink, time.monotonic() + timeout)
-            self._queue.append(ticket)
+            deadline = time.monotonic() + timeout
+            tickets = [Ticket(self._count + 1 + i, job, sink, deadline) for i, (job, sink) in enumerate(zip(jobs, sinks, strict=True))]
+            self._count += len(jobs)
+            self._queue += tickets
             self._wake.notify()
-            return ticket
+            return tickets
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop an answer that is no longer needed; its row is free before the next pass."""

@@ -92,6 +92,78 @@ def test_a_seed_repeats_a_sampled_answer_and_others_differ(client):
     assert one == two != other
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("decisions", [False, True])
+def test_a_stop_sequence_ends_an_answer_before_it(client, steered, streamed, decisions):
+    whole = alone(steered, QUESTIONS[0]).text
+    stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
+    asked = {"stop": ["never said", stop], "stir": {"decisions": decisions}}
+    if streamed:
+        chunks = [c for c in ask(client, QUESTIONS[0], stream=True, **asked) if c.choices]
+        text, finish = "".join(c.choices[0].delta.content or "" for c in chunks), chunks[-1].choices[0].finish_reason
+        assert not any(stop in (c.choices[0].delta.content or "") for c in chunks)
+    else:
+        (choice,) = ask(client, QUESTIONS[0], **asked).choices
+        text, finish = choice.message.content, choice.finish_reason
+    assert (text, finish) == (whole[: whole.index(stop)], "stop")
+
+
+def test_an_answer_without_the_stop_sequence_is_whole(client, steered):
+    whole = alone(steered, QUESTIONS[0])
+    for stop in (whole.text[-1:] + "\u2603", "\u2603"):  # the first one's beginning is held back until the end
+        chunks = [c for c in ask(client, QUESTIONS[0], stream=True, stop=stop) if c.choices]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole.text
+        assert chunks[-1].choices[0].finish_reason == whole.finish
+
+
+def test_n_answers_are_each_from_a_stream_of_its_own(client, steered):
+    response = ask(client, QUESTIONS[0], n=3, temperature=1.5, seed=7)
+    texts = [choice.message.content for choice in response.choices]
+    assert [choice.index for choice in response.choices] == [0, 1, 2] and len(set(texts)) == 3
+    assert texts[0] == ask(client, QUESTIONS[0], temperature=1.5, seed=7).choices[0].message.content
+    streamed = ["", "", ""]
+    chunks = list(ask(client, QUESTIONS[0], n=3, temperature=1.5, seed=7, stream=True, stream_options={"include_usage": True}))
+    for piece in chunks[:-1]:
+        streamed[piece.choices[0].index] += piece.choices[0].delta.content or ""
+    assert streamed == texts and chunks[-1].usage == response.usage
+    assert sum(piece.choices[0].finish_reason is not None for piece in chunks[:-1]) == 3
+
+
+def test_log_probabilities_are_those_of_the_trace(client, steered):
+    answer = alone(steered, QUESTIONS[1])
+    (choice,) = ask(client, QUESTIONS[1], logprobs=True, top_logprobs=3).choices
+    entries = choice.logprobs.content
+    assert [entry.logprob for entry in entries] == pytest.approx([p for step in answer.steps for p in step.logprobs], abs=1e-6)
+    assert [entry.token for entry in entries] == [steered.model.text([token]) for token in answer.token_ids]
+    for entry in entries:  # greedy: the token is its own likeliest alternative
+        assert len(entry.top_logprobs) == 3 and entry.top_logprobs[0].logprob == pytest.approx(entry.logprob, abs=1e-5)
+        assert sorted((top.logprob for top in entry.top_logprobs), reverse=True) == [top.logprob for top in entry.top_logprobs]
+    streamed = [
+        entry
+        for piece in ask(client, QUESTIONS[1], logprobs=True, top_logprobs=3, stream=True)
+        for entry in piece.choices[0].logprobs.content
+    ]
+    assert streamed == entries
+    assert ask(client, QUESTIONS[1]).choices[0].logprobs is None
+
+
+def test_log_probabilities_end_where_the_text_ends(client, steered):
+    whole = alone(steered, QUESTIONS[1])
+    stop = steered.model.text(whole.token_ids[:6])[-2:]
+    (choice,) = ask(client, QUESTIONS[1], logprobs=True, stop=stop).choices
+    told = "".join(entry.token for entry in choice.logprobs.content)
+    assert told.startswith(choice.message.content) and 0 < len(choice.logprobs.content) < len(whole.token_ids)
+
+
+def test_fields_at_the_value_that_asks_for_nothing_are_accepted(client, steered):
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"}, "n": 1}
+    more = {"store": False, "metadata": {"a": "b"}, "user": "me", "stop": [], "logprobs": False}
+    assert ask(client, QUESTIONS[0], **neutral, **more).choices[0].message.content == alone(steered, QUESTIONS[0]).text
+    named = [{"role": "user", "content": QUESTIONS[0], "name": "ann"}]
+    response = client.chat.completions.create(model=NAME, messages=named, max_tokens=TOKENS)
+    assert response.choices[0].message.content == alone(steered, QUESTIONS[0]).text
+
+
 def test_models_and_health(client, url, steered):
     (model,) = client.models.list().data
     assert (model.id, model.model_extra["stir"]["bundle"]) == (NAME, steered.bundle.manifest.digest)
@@ -119,7 +191,14 @@ def test_models_and_health(client, url, steered):
         ({"temperature": 1e-320}, 400, "temperature is 1e-320: give 0, which is greedy, or"),
         ({"stir": {"strength": 1001}}, 400, "stir.strength"),
         ({"a\nb": 1}, 400, "a?b: is not a known field"),
-        ({"n": 2}, 400, "n: "),
+        ({"n": 17}, 400, "n: "),
+        ({"stop": ""}, 400, "stop"),
+        ({"stop": ["a"] * 17}, 400, "stop"),
+        ({"top_logprobs": 3}, 400, "top_logprobs needs logprobs = true"),
+        ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format.type"),
+        ({"messages": [{"role": "assistant", "content": None}]}, 400, "conversation is empty"),
         ({"messages": [{"role": "user", "content": "a" * 30_000}]}, 413, "more than the 20,000 bytes"),
     ],
 )
