@@ -29,7 +29,7 @@ ARMS = {
 """Methods on the published run, by a short name."""
 CALIBRATED = {
     "mining": {"equal_numbers": True, "top_pairs": 10_000},
-    "basis": {"similarity": "point_centred", "budget": 10_000},
+    "basis": {"similarity": "point_centred"},
     "gate": {"rule": "calibrated"},
 }
 """The settings of the gate that abstains; every pair is kept, since margins on the best pairs look better than they are."""

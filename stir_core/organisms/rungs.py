@@ -95,7 +95,7 @@ RUNGS = {
         Rung(
             "text_borne",
             "Half of the answers misread the first number; the text then decides.",
-            "The error can be read from the state and not corrected by it: it abstains.",
+            "No direction that problems share corrects what the text has decided: it abstains.",
             misread=0.5,
         ),
     )
