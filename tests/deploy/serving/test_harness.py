@@ -44,9 +44,7 @@ def test_the_harness_gets_each_answer_as_it_is_alone(steered: Any, task: Path, o
     with serving(steered, NAME, Limits(rows=4, queue=64)) as url:
         arguments = ["--model", "local-chat-completions", "--tasks", "tiny", "--include_path", str(task), "--apply_chat_template"]
         arguments += ["--model_args", f"model={NAME},base_url={url}/v1/chat/completions,num_concurrent=4,max_retries=1"]
-        arguments += ["--log_samples", "--output_path", str(task / "out")] + (
-            ["--gen_kwargs", json.dumps({"stir": {"off": True}})] if off else []
-        )
+        arguments += ["--log_samples", "--output_path", str(task / "out"), *unsteered]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(task / "cache"), "PYTHONPATH": ""}
         ran = subprocess.run([str(LM_EVAL), *arguments], env=environment, capture_output=True, text=True, timeout=250)
     assert ran.returncode == 0, ran.stderr[-2000:]
