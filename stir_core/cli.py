@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         settle_threads()
-    arguments = command_parser().parse_args(argv)
+    arguments = parsed(sys.argv[1:] if argv is None else argv)
     try:
         with stoppable():
             return arguments.command(arguments) or 0
@@ -66,6 +66,20 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has closed the pipe: print nothing more
         sys.stderr.close()
         return 1
+
+
+def parsed(words: list[str]) -> argparse.Namespace:
+    """Parse a command's words.
+
+    An option's text or number that begins with a minus sign is joined to it (``--gold=-2\\pi``), since argparse takes it for an option.
+    """
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--gold", "--why", "--alpha") and word.startswith("-") and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return command_parser().parse_args(joined)
 
 
 def command_parser() -> argparse.ArgumentParser:

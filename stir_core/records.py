@@ -149,7 +149,7 @@ class Verdict(Record):
     """The final answer as text; ``None``: the text states none."""
     gold: str
     method: str
-    """How it was extracted and compared, e.g. ``"boxed, math-verify"`` or ``"letter, equality"``."""
+    """How it was extracted and compared, e.g. ``"boxed, algebra"`` or ``"letter, equality"``."""
     reason: str
     """One line for a reader: why the answer is right, wrong or missing."""
     finished: bool

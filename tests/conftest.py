@@ -19,7 +19,7 @@ from stir_core.models.loading import LoadedModel, boot, load_model  # noqa: E402
 from tests.builders import make_hf, make_tokenizer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ("STIR_CACHE", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
+KEPT = ("STIR_CACHE", "STIR_CASES_ROOT", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
 """Settings of the user that tests may read; all others are removed."""
 LONG = ("test_live_traces.py", "test_parity.py", "test_stores.py", "test_causal.py", "test_demo.py")
 """Test files that take longest; the order among them does not matter."""

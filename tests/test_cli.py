@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from stir_core.cli import main
+from stir_core.cli import main, parsed
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
 
@@ -48,6 +48,18 @@ def test_select_refusals(capsys, keys, tmp_path):
     assert "not finite" in refused(capsys, ["select", str(tmp_path / "n.safetensors"), "--budget", "1"])
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
     assert "not a whole safetensors file" in refused(capsys, ["select", str(tmp_path / "cut.safetensors"), "--budget", "1"])
+
+
+@pytest.mark.parametrize(("gold", "answer"), [("-2\\pi", "-2pi"), ("-x^2", "-x^2"), ("-n", "-n"), ("-7", "-7")])
+def test_a_gold_answer_may_begin_with_a_minus_sign(capsys, monkeypatch, gold, answer):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\\boxed{{{answer}}}"))
+    assert main(["grade", "--kind", "math", "--gold", gold, "--answer", "-"]) == 0
+    assert capsys.readouterr().out.startswith("right")
+
+
+def test_a_reason_and_a_strength_may_begin_with_a_minus_sign():
+    assert parsed(["curate", "demo", "star", "p0032c", "--why", "-1 flips it"]).why == "-1 flips it"
+    assert parsed(["whatif", "demo", "p0", "--at", "2", "--force", "p1", "--alpha", "-1e-3"]).chain[-1]["alpha"] == -1e-3
 
 
 def test_grade_from_a_file_and_from_standard_input(capsys, tmp_path, monkeypatch):

@@ -20,11 +20,11 @@ _COUNTS_PROCESSOR_TIME = hasattr(signal, "setitimer")
 _WALL_FACTOR = 10
 """Wall-clock seconds that one second of processor time may take on a busy machine before the parent gives up."""
 _START_LIMIT_S = 120.0
-"""Importing math-verify takes about a second, on a busy machine far longer; it does not count towards a comparison."""
+"""Importing SymPy takes about a second, on a busy machine far longer; it does not count towards a comparison."""
 
 
 class Checker:
-    """Compares two expressions with math-verify in a process of its own.
+    """Compares two answers in a process of its own.
 
     Args:
         limit_s: seconds that one comparison may take before its process is stopped: of processor time, so that a busy machine gives the
@@ -108,7 +108,7 @@ class Checker:
         if line is None:
             self._stop()
             raise DataError(
-                "the answer checker does not start: `python -m stir_core.tasks.grade_worker` says why (is math-verify installed?)"
+                "the answer checker does not start: `python -m stir_core.tasks.grade_worker` says why (is latex2sympy2_extended installed?)"
             )
         self._ready = True
 

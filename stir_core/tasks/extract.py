@@ -2,8 +2,8 @@
 
 Only the final part is read, what follows the thinking (:mod:`stir_core.tasks.thinking`); an unclosed thinking block has no answer.
 An answer counts when it is *stated*: the last balanced ``\\boxed{...}``, else the last ``#### ...``, else the last phrase like "the answer
-is ...". A number at the end of a text is not an answer by itself, and neither is an unclosed box or a placeholder copied from the prompt
-(``#### <answer>``, ``\\boxed{}``).
+is ...", else a text that is nothing but an answer. A number at the end of a text is not an answer by itself, and neither is an unclosed
+box or a placeholder copied from the prompt (``#### <answer>``, ``\\boxed{}``).
 """
 
 import re
@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from stir_core.records import AnswerKind
-from stir_core.tasks.latex import is_prose
+from stir_core.tasks.latex import ascii_spelling, is_prose
 from stir_core.tasks.thinking import split_thinking
+from stir_core.tasks.units import CHANGES, CURRENCY, alters, is_unit, spell_out
 
 _BRACES = re.compile(
-    r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?P<bare>\\{1,3}boxed(?:\s{1,3}-?\w[\w.,/]*|-?\d[\d.,/]*))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
+    r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?P<bare>\\{1,3}boxed(?:\s{0,3}-?\d[\d.,/]*|\s{1,3}[A-Z](?![A-Za-z])))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
 )
-"""Boxes with a brace, boxes without one (``\\boxed 5``), and every other brace, for counting; escaped ones are passed over."""
+"""Boxes with a brace, boxes of a number or letter without one (``\\boxed 5``), and every other brace, for counting; not escaped ones."""
+_BETWEEN_BOXES = re.compile(r"[\s$]*(?:\\[)\]])?\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*(?:\\[(\[])?[\s$]*(?:[A-Za-z]\w?\s*=\s*)?")
+"""Text between two boxes that hold items of one list."""
 _HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*\n?[ \t]*((?:(?!####)[^\n])*)")
 """Exactly four hashes, and the rest of that line or, where it is empty, the next line."""
 _PHRASE = re.compile(
@@ -53,7 +56,7 @@ class Stated(NamedTuple):
     text: str
     """The answer, cleaned: a letter for choices, yes or no, a number, or LaTeX."""
     how: str
-    """Form in which it was stated: ``"boxed"``, ``"####"`` or ``"phrase"``."""
+    """Form in which it was stated: ``"boxed"``, ``"####"``, ``"phrase"`` or ``"alone"``."""
 
 
 def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> Stated | None:
@@ -71,39 +74,71 @@ def extract(kind: AnswerKind, text: str, choices: tuple[str, ...] = ()) -> State
         "yesno": read_yes_no,
     }[kind]
     text = split_thinking(text).final or ""
-    for content in reversed(boxes(text)):
-        if (cleaned := clean(content)).lower() not in _PLACEHOLDERS:
-            return Stated(read(cleaned) or cleaned, "boxed")  # the last box counts, even if it cannot be read
+    boxed = [cleaned for content in _last_boxes(text) if (cleaned := clean(content)).lower() not in _PLACEHOLDERS]
+    readable = filter(None, map(read, boxed if kind in ("choice", "yesno") else boxed[:1]))
+    if (answer := next(readable, None)) is not None:
+        return Stated(answer, "boxed")
     for how, candidates in (("####", _hash_lines(text)), ("phrase", _phrases(text))):
         for candidate in candidates:
             # a lone letter after #### is a letter; in a phrase a small one may be an article
-            if (answer := read(candidate.upper() if how == "####" and len(candidate) == 1 else candidate)) is not None:
+            if (answer := read(candidate.upper() if how == "####" and kind == "choice" and len(candidate) == 1 else candidate)) is not None:
                 return Stated(answer, how)
-    return None
+    if boxed:  # what was boxed is the answer, even if it cannot be read
+        return Stated(boxed[0], "boxed")
+    return _alone(kind, text, read)
+
+
+def _alone(kind: AnswerKind, text: str, read: Callable[[str], str | None]) -> Stated | None:
+    """The answer of a text that is nothing but an answer: a letter, yes or no, a number, or one formula between maths delimiters."""
+    candidate = clean(text)
+    if kind in ("choice", "yesno"):
+        alone = len(candidate.split()) <= 3
+    else:
+        alone = (kind == "math" and re.fullmatch(_SEGMENT, text.strip(), re.DOTALL)) or re.fullmatch(
+            _NUMBER, CURRENCY.sub("", candidate).strip()
+        )
+    answer = read(candidate) if alone and "\n" not in text.strip() else None
+    return None if answer is None else Stated(answer, "alone")
+
+
+def _last_boxes(text: str) -> list[str]:
+    """Contents of the boxes, last first. Boxes that make up one list ("$\\boxed{3}$, $\\boxed{5}$ and $\\boxed{7}$") are one."""
+    spans = list(_boxes(text))
+    lists: list[list[str]] = []
+    for i, (start, _, content) in enumerate(spans):
+        joined = i and lists and _BETWEEN_BOXES.fullmatch(text[spans[i - 1][1] : start])
+        if joined:
+            lists[-1].append(content)
+        else:
+            lists.append([content])
+    return [", ".join(dict.fromkeys(each)) for each in reversed(lists)]
 
 
 def boxes(text: str) -> list[str]:
     """Contents of all balanced ``\\boxed{...}``, in the order in which they close. Linear in the length of the text."""
-    contents: list[str] = []
-    opened: list[int | None] = []
+    return [content for _, _, content in _boxes(text)]
+
+
+def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
+    """Each balanced box, in the order in which they close: where it starts and ends, and its content."""
+    opened: list[re.Match[str] | None] = []
     for match in _BRACES.finditer(text):
         if match["open"]:
-            opened.append(match.end())
+            opened.append(match)
         elif match["bare"]:
-            contents.append(re.sub(r"^\\+boxed\s*", "", match["bare"]))
+            yield match.start(), match.end(), re.sub(r"^\\+boxed\s*", "", match["bare"])
         elif match["brace"]:
             opened.append(None)
         elif match["close"] and opened and (start := opened.pop()) is not None:
-            contents.append(text[start : match.start()])
-    return contents
+            yield start.start(), match.end(), text[start.end() : match.start()]
 
 
 def clean(text: str) -> str:
     """An answer without bold marks, maths delimiters, special tokens and closing punctuation around it."""
-    text = " ".join(text.split())[:_LONGEST_CLEANED]
+    text = ascii_spelling(" ".join(text.split())[:_LONGEST_CLEANED])
     text = re.sub(r"<\|[^|<>]*\|>|</s>", "", text).strip()
     text = re.sub(r"\*\*(.+?)\*\*", r"\1", text)
-    text = re.sub(r"(?<!\\)\\?\$", "", text).strip(" \t\n*`")
+    text = re.sub(r"(?:\b(?:US|CA|AU|NZ|HK|[CAS])(?=\\?\$\s?\d))?(?<!\\)\\?\$", "", text.replace("...", "\\ldots ")).strip(" \t\n*`")
     text = re.sub(r"^\\[(\[]\s*|\s*\\[)\]]$", "", text.rstrip(".,;: "))
     wrapped = re.fullmatch(r"<([^<>]*)>|\[(answer|letter|yes or no)\]", text)
     return (wrapped[1] or wrapped[2] if wrapped else text).strip('"“” ').rstrip(".,;:").strip()
@@ -142,20 +177,13 @@ def _phrases(text: str) -> Iterator[str]:
 
 # -- reading an answer of each kind ----------------------------------------------------------------------------------------
 
-_NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+−]?\.\d+"
-_NO_UNIT = r"(?:pi|plus|minus|squared|cubed|dozens?|hundreds?|thousands?|millions?|billions?)\b"
-"""Words after a number that change its value, unlike a unit."""
-_AMOUNT = re.compile(
-    rf"[£€]?\s*({_NUMBER})\s*(?:%|percent)?\s*(?:(?!{_NO_UNIT})[A-Za-z]{{2,}}[A-Za-z .'()-]*|[mshgLl%])?(?:\s+\(.*)?", re.DOTALL
-)
-"""A statement that is one number with its currency, per cent sign or unit."""
-_AMONG_WORDS = re.compile(rf"(?<![^\s£€$])({_NUMBER})(?=[\s.,;:!?%)]|$)")
+_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}|/\d+| \d+/\d+)?|[-+]?\.\d+"
+_AMOUNT = re.compile(rf"\s*({_NUMBER})\s*(?:%|percent)?\s*((?:[°/]?\s*[A-Za-z][A-Za-z .'/^\d{{}}()-]*|°)?)(?:\s+\(.*)?", re.DOTALL)
+"""A statement that is one number with its per cent sign or unit."""
+_AMONG_WORDS = re.compile(rf"(?<![^\s])({_NUMBER})(?=[\s.,;:!?%)]|$)")
 """A number that stands by itself in a sentence."""
-_NOT_STATED = re.compile(
-    rf"\b(?:not|half|twice|double|times|sum|difference|product|step|part|case|problem|question|sqrt|root|log|ln|sin|cos|tan)\b|\b{_NO_UNIT}",
-    re.I,
-)
-"""Words that change the number beside them, or make it a label: "not 5", "half of 5", "step 5", "5 dozen"."""
+_NOT_STATED = re.compile(r"\b(?:double|times|sum|difference|product|step|part|case|problem|question)\b", re.IGNORECASE)
+"""Words that make the number beside them something else than the answer: "the sum of 5", "step 5"."""
 
 
 def read_number(candidate: str) -> str | None:
@@ -163,16 +191,22 @@ def read_number(candidate: str) -> str | None:
 
     Of an equation the right side counts (``5 + 3 = 8``). An unevaluated expression names no number.
     """
-    side = clean(re.split(r"=|\\approx|≈", candidate)[-1]).replace("\\text", " ").replace("{", " ").replace("}", " ").strip()
+    side = re.split(r"=|\\approx|≈", candidate)[-1]
+    side = re.sub(r"\\(?:text|mbox|mathrm)|[{}]|\\(?=%)", " ", CURRENCY.sub("", clean(side)))
+    side = " ".join(spell_out(side).split())
     if not side or re.search(r"\bor\b", candidate):  # "5 + 3 =", cut off; "x = 3 or x = 5"
         return None
     if match := _AMOUNT.fullmatch(side):
-        return match[1].replace("−", "-")
+        words = re.sub(r"(?:\^\s*|(?<=[A-Za-z]))-?\d\b|[°^/]", " ", match[2]).strip()
+        if re.fullmatch(r"[A-Za-z]{1,3}", words):  # "5 xy" is a product
+            return match[1] if words in (*"mshgLlCFK", "st", "nd", "rd", "th") or (len(words) > 1 and is_unit(words)) else None
+        if not alters(words):
+            return match[1]
     numbers = re.findall(r"\d+", re.sub(_NUMBER, "0", side))
-    if len(numbers) != 1 or re.search(r"[\\^_+*/<>]", side) or _NOT_STATED.search(side):
+    if len(numbers) != 1 or re.search(r"[\\^_+*<>!|]", side) or _NOT_STATED.search(side) or CHANGES.search(side):
         return read_maths(candidate) if re.search(r"\d", candidate) and not _WORD.search(candidate) else None
     match = _AMONG_WORDS.search(side)
-    return match[1].replace("−", "-") if match else None
+    return match[1] if match else None
 
 
 def read_maths(candidate: str) -> str | None:
@@ -193,7 +227,7 @@ def read_letter(candidate: str, choices: tuple[str, ...] = ()) -> str | None:
         if among.count(quoted) == 1:
             return chr(ord("A") + among.index(quoted))
     text = re.sub(r"^(?:the\s+)?(?:option|choice|answer|letter)\b\s*:?\s*", "", text, flags=re.IGNORECASE)
-    match = re.match(r"\(([A-Za-z])\)|([A-Z])(?:$|[.):](?=\s|$)|(?=\s+[-(]))|([a-z])\)$|([b-z])$", text)
+    match = re.match(r"[(\[]([A-Za-z])[)\]]|([A-Z])(?:$|[.):](?=\s|$)|(?=\s+[-(]))|([a-z])\)$|([b-z])$", text)
     if match is None or re.match(r"\s*(?:,|and\b|or\b|&|/)\s*\(?[A-Z]\)?(?![A-Za-z])", text[match.end() :]):
         return None  # no letter, or two
     return next(group for group in match.groups() if group).upper()

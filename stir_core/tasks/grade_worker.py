@@ -1,21 +1,20 @@
-"""The process in which math-verify runs: ``python -m stir_core.tasks.grade_worker``, JSON lines in and out.
+"""The process that compares expressions: ``python -m stir_core.tasks.grade_worker``, JSON lines in and out.
 
-A separate process can be stopped: a comparison may never end, and math-verify's own time limits use signals, which only work in a main
-thread. Requests are ``{"gold", "answer", "limit"}`` in normal form, replies ``{"same": bool}``; the first line is ``{"ready": true}``
-once math-verify is imported. The process limits its own memory and, where the system has interval timers, its own processor time, so that
-verdicts do not depend on how busy the machine is, and it ends when its parent is killed.
+A separate process can be stopped: SymPy may never end a comparison, and SIGALRM only works in a main thread. Requests are
+``{"gold", "answer", "limit"}`` in normal form, replies ``{"same": bool}``; the first line is ``{"ready": true}`` once SymPy is imported.
+The process limits its own memory and, where the system has interval timers, its own processor time, so that verdicts do not depend on how
+busy the machine is, and it ends when its parent is killed.
 """
 
 import json
 import logging
 import signal
 import sys
-from typing import Any
 
 from stir_core.tasks.structure import same_answer
 
 _MEMORY_BYTES = 4 << 30
-_WARM_UP = (("x^2-1", "(x-1)(x+1)"), ("x^3+3x", "\\frac{x}{y}"), ("(-\\infty,2)", "[0,1)"))
+_WARM_UP = (("x^2-1", "(x-1)(x+1)"), ("x^3+3x", "\\frac{x}{y}"), ("y=\\sqrt{2}", "y=\\sin(x)"))
 
 
 def serve() -> None:
@@ -23,21 +22,15 @@ def serve() -> None:
     replies, sys.stdout = sys.stdout, sys.stderr  # so that a library's prints are not taken for replies
     logging.disable(logging.CRITICAL)
     _limit_memory()
-    from math_verify import LatexExtractionConfig, parse, verify  # here: "ready" is sent once this import is done
-
-    config = [LatexExtractionConfig()]
-
-    def leaf(gold: str, answer: str) -> bool:
-        sides: list[Any] = [parse(f"${side}$", config, parsing_timeout=None) for side in (gold, answer)]  # pyright: ignore[reportArgumentType]
-        return all(sides) and verify(sides[0], sides[1], timeout_seconds=None)
+    from stir_core.tasks.algebra import same_expression  # here: "ready" is sent once this import is done
 
     for sides in _WARM_UP:  # the first comparisons load tables, which must not count towards a request's time
-        leaf(*sides)
+        same_expression(*sides)
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         _limit_time(request["limit"])
-        same = same_answer(request["gold"], request["answer"], leaf)
+        same = same_answer(request["gold"], request["answer"], same_expression)
         _limit_time(0)
         print(json.dumps({"same": same}), file=replies, flush=True)
 

@@ -1,8 +1,9 @@
 """Grading: a generated text and a gold answer -> a verdict with its reason.
 
-Extraction (:mod:`stir_core.tasks.extract`) comes first, then cheap exact comparisons, then math-verify, in a process that is stopped when
-one comparison takes too long. The content of an answer is never executed. A comparison that was stopped or crashed makes the answer wrong,
-with that reason; a checker that cannot be started is an error, not a verdict.
+Extraction (:mod:`stir_core.tasks.extract`) comes first, then cheap exact comparisons, then parsing and algebra
+(:mod:`stir_core.tasks.algebra`), in a process that is stopped when one comparison takes too long. The content of an answer is never
+executed. A comparison that was stopped or crashed makes the answer wrong, with that reason; a checker that cannot be started is an error,
+not a verdict.
 """
 
 import re
@@ -11,8 +12,10 @@ from stir_core.errors import DataError
 from stir_core.records import AnswerKind, Problem, Verdict
 from stir_core.tasks.checker import Checker
 from stir_core.tasks.extract import Stated, extract, read_letter, read_number, read_yes_no
-from stir_core.tasks.latex import is_prose, normalise, plain_number
+from stir_core.tasks.latex import is_prose, normalise, other_unit, plain_number, plain_words
+from stir_core.tasks.structure import same_text
 from stir_core.tasks.thinking import split_thinking
+from stir_core.tasks.units import CHANGES
 
 MAX_ANSWER_CHARS = 500
 DEFAULT_LIMIT_S = 1.5
@@ -82,10 +85,10 @@ class Grader:
     def _compare_maths(self, gold: str, stated: Stated) -> tuple[bool, str, str]:
         if compared := compare_without_algebra(gold, stated.text):
             return _outcome(compared[0], stated, gold, compared[1])
-        same, reason = self._checker.same(normalise(gold), _right_side(gold, normalise(stated.text)))
+        same, reason = self._checker.same(normalise(gold), normalise(stated.text))
         if same is None:
-            return False, "math-verify stopped", reason
-        return _outcome(same, stated, gold, "math-verify")
+            return False, "algebra stopped", reason
+        return _outcome(same, stated, gold, "algebra")
 
 
 def compare_without_algebra(gold: str, answer: str) -> tuple[bool, str] | None:
@@ -94,21 +97,26 @@ def compare_without_algebra(gold: str, answer: str) -> tuple[bool, str] | None:
     Returns:
         (equal, how it was decided), or ``None`` when the comparison needs algebra.
     """
+    if other_unit(gold, answer):
+        return False, "another unit"
     wanted, given = normalise(gold), normalise(answer)
     if wanted == given:
         return True, "equal text"
-    if re.fullmatch(r"\\text\s*\{[^{}]*[A-Za-z]{2,}[^{}]*\}", gold.strip()):
-        return wanted.casefold() == given.casefold(), "words"
-    given = _right_side(gold, given)
+    if re.fullmatch(r"\\(?:text|mbox)\s*\{[^{}]*(?:[A-Za-z]{2}|[ap]\.m)[^{}]*\}", gold.strip()):
+        return _letters(wanted) == _letters(given), "words"
     value, value_given = plain_number(wanted), plain_number(given)
     if value is not None and value_given is None and not re.search("[,;]", given):
-        value_given = plain_number(read_number(answer) or "")  # "12 dollars", but not one of several values
+        value_given = plain_number(normalise(read_number(answer) or ""))  # "Lily has 12 apples", but not one of several values
     if value is not None and value_given is not None:
-        # 50 % is written 50 %, 50 or 0.5; where only one side has the sign, the other may be the fraction
-        share = value / 100 if "%" in gold and "%" not in answer else value
-        share_given = value_given / 100 if "%" in answer and "%" not in gold else value_given
-        return value == value_given or share == share_given, "exact number"
-    if is_prose(answer):
+        # 50 % is written 50 %, 50 or 0.5: where only one side has the sign, the other is its number, or the fraction. 0.25 % is not 1/4
+        percent, percent_given = (bool(re.search("%|percent", side)) for side in (gold, answer))
+        share = value / 100 if percent and not percent_given else value
+        share_given = value_given / 100 if percent_given and not percent else value_given
+        bare = value == value_given and not (percent_given and not percent and 0 < abs(value) < 1)
+        return bare or share == share_given, "exact number"
+    if (same := same_text(wanted, given)) is not None:
+        return same, "exact number"
+    if is_prose(answer) or CHANGES.search(plain_words(answer)):
         return False, "words, not an expression"
     if _power_tower(given) or "__" in given:
         return False, "not evaluated"
@@ -128,10 +136,8 @@ def _outcome(correct: bool, stated: Stated, gold: str, how: str) -> tuple[bool, 
     return correct, how, f"{stated.text} {'equals' if correct else 'is not'} {gold}"
 
 
-def _right_side(gold: str, answer: str) -> str:
-    """Of ``x = 5`` the right side, unless the gold answer is an equation itself."""
-    parts = re.split(r"(?<![<>!\\])=", answer)
-    return parts[-1] if len(parts) > 1 and "=" not in gold and "," not in answer else answer
+def _letters(words: str) -> str:
+    return re.sub(r"[\s.,:()]", "", words).casefold()
 
 
 def _power_tower(text: str) -> bool:

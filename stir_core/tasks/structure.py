@@ -1,7 +1,7 @@
-"""Equality of answers with parts: tuples, intervals, lists and sets are taken apart, and compared part by part. Pure text work.
+"""Equality of answers with parts: lists, sets, tuples, intervals and unions are taken apart, and compared part by part. Pure text work.
 
-math-verify reads ``(2,1)`` as an interval and ``12 13`` as 25, and ignores the order where it reads a set. So brackets, order and
-number of parts are compared here; the caller's ``leaf`` compares expressions without parts.
+Parsers read ``(2,1)`` as an interval and ``12 13`` as 25, and forget the order of a set. So brackets, order and number of parts are
+compared here; inequalities are read as the intervals that they describe, and the caller's ``leaf`` compares expressions without parts.
 """
 
 import re
@@ -9,47 +9,134 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from stir_core.tasks.latex import plain_number
+from stir_core.tasks.latex import based_number, plain_number
 
 Leaf = Callable[[str, str], bool]
 """``leaf(gold, answer)``: whether two expressions without parts are equal."""
+
+_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![a-zA-Z]) ?|[<>=]")
+_MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
+_VARIABLE = re.compile(r"(?!\\(?:pi|infty)(?![a-z]))(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?|\([A-Za-z]\))?")
 
 
 class Parts(NamedTuple):
     """The parts of an answer."""
 
     brackets: str
-    """``"()"``, ``"[]"``, ``"[)"``, ... or ``"{}"`` for a set, ``""`` for a bare list."""
+    """``"()"``, ``"[]"``, ``"[)"``, ... or ``"{}"`` for a set, ``"\\cup"`` for a union, ``""`` for a bare list."""
     items: tuple[str, ...]
 
 
 def same_answer(gold: str, answer: str, leaf: Leaf) -> bool:
     """Whether two answers in normal form are equal.
 
-    Bare lists and sets are compared without order, tuples and intervals with order and with their brackets; a bare list
-    equals the tuple of the same items in the same order.
+    Bare lists, sets and unions are compared without order, tuples and intervals with order and with their brackets; a bare list equals
+    the tuple of the same items in the same order. An inequality in one variable equals the interval of its solutions. Where only the
+    answer is an equation, its last side counts, and where only the gold answer says ``x = 5``, so does its right side.
+    """
+    if (same := same_text(gold, answer)) is not None:
+        return same
+    if re.search(r"\d \d", answer):  # two numbers side by side are not an expression
+        return False
+    if "\\approx" in answer and "\\approx" not in gold:
+        return any(same_answer(gold, side, leaf) for side in relation(answer)[0])
+    (gold_name, gold), (name, answer) = _solutions(gold), _solutions(answer)
+    if (gold_name and name and gold_name != name) or not gold or not answer:
+        return False
+    if gold_name or name:
+        return same_answer(gold, answer, leaf)
+    gold, answer = _right_sides(gold, answer)
+    gold_parts, answer_parts = take_apart(gold), take_apart(answer)
+    if gold_parts is not None and answer_parts is not None:
+        return _same_parts(gold_parts, answer_parts, leaf)
+    if (parts := gold_parts or answer_parts) is not None:  # only a set of one element equals what has no parts
+        lone = answer if gold_parts else gold
+        return parts.brackets == "{}" and len(parts.items) == 1 and same_answer(parts.items[0], lone, leaf)
+    return same if (same := same_text(gold, answer)) is not None else leaf(gold, answer)
+
+
+def same_text(gold: str, answer: str) -> bool | None:
+    """Whether two answers in normal form are equal, where their texts and exact arithmetic decide it; else ``None``.
+
+    A number keeps its base; where the answer names none, its digits are read in the base of the gold answer.
     """
     if gold == answer:
         return True
     values = plain_number(gold), plain_number(answer)
     if None not in values:
         return values[0] == values[1]
-    if re.search(r"\d \d", answer):  # two numbers side by side are not an expression
-        return False
-    gold_parts, answer_parts = take_apart(gold), take_apart(answer)
-    if gold_parts is not None and answer_parts is not None:
-        return _same_parts(gold_parts, answer_parts, leaf)
-    parts = gold_parts or answer_parts
-    return leaf(gold, answer) if parts is None else _one_sided(gold, answer, parts, leaf)
+    based, based_answer = based_number(gold), based_number(answer)
+    if based and based_answer:
+        return based == based_answer
+    if based:
+        return based[0] == answer.lower() if re.fullmatch(r"-?[\dA-Fa-f.]+", answer) else None
+    if based_answer and values[0] is not None:
+        return based_answer[1] == 10 and plain_number(based_answer[0]) == values[0]
+    return None
+
+
+def relation(text: str) -> tuple[list[str], list[str]]:
+    """The sides of a relation in normal form, and the signs between them; signs inside brackets do not count."""
+    depths = list(_depths(text))
+    signs = [match for match in _RELATION.finditer(text) if depths[match.start()] == 0]
+    edges = [0, *(edge for match in signs for edge in match.span()), len(text)]
+    return [text[a:b].strip() for a, b in zip(edges[::2], edges[1::2], strict=True)], [match[0].strip() for match in signs]
+
+
+def mirrored(sides: list[str], signs: list[str]) -> tuple[list[str], list[str]]:
+    """A relation read from the right."""
+    return sides[::-1], [_MIRRORED[sign] for sign in reversed(signs)]
+
+
+def _solutions(text: str) -> tuple[str, str]:
+    """The variable and the set of solutions of an inequality in one variable, of ``x \\in A`` and of several joined by "or".
+
+    Returns:
+        (variable, intervals in normal form), or ("", the text) where it is none of these.
+    """
+    sides, signs = relation(text)
+    if not signs or "=" in signs:
+        return "", text
+    if (items := _split(text, ",")) and len(items) > 1 and not text.startswith(("(", "[")):
+        solved = [_solutions(item) for item in items]
+        return (solved[0][0], "\\cup".join(part for _, part in solved)) if len({name for name, _ in solved}) == 1 else ("", text)
+    if len(sides) == 2 and not _VARIABLE.fullmatch(sides[0]) and "\\in" not in signs:
+        sides, signs = mirrored(sides, signs)
+    if len(sides) == 3 and set(signs) <= {">", "\\ge"}:
+        sides, signs = mirrored(sides, signs)
+    name = sides[len(sides) // 2 if len(sides) == 3 else 0]
+    if not _VARIABLE.fullmatch(name) or any(name in re.sub(r"\\infty", "", side) for side in sides if side != name):
+        return "", text
+    opening, closing = {"<": "(", "\\le": "["}.get(signs[0], ""), {"<": ")", "\\le": "]"}.get(signs[-1], "")
+    if len(sides) == 3:
+        return (name, f"{opening}{sides[0]},{sides[2]}{closing}") if opening and closing else ("", text)
+    sign, bound = signs[0], sides[-1]
+    if len(sides) != 2 or sign == "\\approx":
+        return "", text
+    below, above = f"(-\\infty,{bound}", f"{bound},\\infty)"
+    sets = {"<": f"{below})", "\\le": f"{below}]", ">": f"({above}", "\\ge": f"[{above}", "\\ne": f"{below})\\cup({above}", "\\in": bound}
+    return name, sets[sign]
+
+
+def _right_sides(gold: str, answer: str) -> tuple[str, str]:
+    """Both answers without the names that only one of them gives: ``x = 5`` is 5, ``5 + 3 = 8`` is 8."""
+    (gold_sides, gold_signs), (sides, signs) = relation(gold), relation(answer)
+    if set(signs) == {"="} and len(_split(answer, ",")) == 1 and (not gold_signs or len(signs) > 1):
+        return gold, sides[-1] if not gold_signs else f"{sides[0]}={sides[-1]}"
+    if gold_signs == ["="] and not signs and _VARIABLE.fullmatch(gold_sides[0]):
+        return gold_sides[-1], answer
+    return gold, answer
 
 
 def take_apart(text: str) -> Parts | None:
-    """The parts of a tuple, interval, set or list in normal form; ``None`` for an answer without parts."""
+    """The parts of a tuple, interval, set, union or list in normal form; ``None`` for an answer without parts."""
     for opening, closing, brackets in (("\\{", "\\}", "{}"), *((a, b, a + b) for a in "([" for b in ")]")):
         if text.startswith(opening) and text.endswith(closing) and _closes_at_end(text, len(opening)):
-            items = _split(text[len(opening) : len(text) - len(closing)])
+            items = _items(text[len(opening) : len(text) - len(closing)])
             return Parts(brackets, items) if len(items) > 1 or brackets == "{}" else None
-    items = tuple(branch for item in _split(text) for branch in _branches(item))
+    if len(sets := _split(text, "\\cup")) > 1:
+        return Parts("\\cup", sets)
+    items = _items(text)
     return Parts("", items) if len(items) > 1 else None
 
 
@@ -57,7 +144,7 @@ def _same_parts(gold: Parts, answer: Parts, leaf: Leaf) -> bool:
     if len(gold.items) != len(answer.items):
         return False
     kinds = {gold.brackets, answer.brackets}
-    if kinds <= {"", "{}"}:
+    if kinds <= {"", "{}"} or kinds == {"\\cup"}:
         return _match_any_order(gold.items, list(answer.items), leaf)
     if len(kinds) == 1 or kinds == {"", "()"}:
         return all(same_answer(a, b, leaf) for a, b in zip(gold.items, answer.items, strict=True))
@@ -73,23 +160,22 @@ def _match_any_order(gold: tuple[str, ...], answer: list[str], leaf: Leaf) -> bo
     return True
 
 
-def _one_sided(gold: str, answer: str, parts: Parts, leaf: Leaf) -> bool:
-    """Only one side has parts: a set of one element equals the element, and an interval can be written in another way."""
-    if parts.brackets == "{}":
-        lone = answer if take_apart(answer) is None else gold
-        return len(parts.items) == 1 and same_answer(parts.items[0], lone, leaf)
-    return parts.brackets != "" and bool(re.search(r"\\cup|\\in(?![a-z])", gold + answer)) and leaf(gold, answer)
+def _items(text: str) -> tuple[str, ...]:
+    """The items of a list; ``a \\pm b`` stands for two of them."""
+    return tuple(branch for item in _split(text, ",") for branch in _branches(item))
 
 
 def _branches(item: str) -> tuple[str, ...]:
-    """``a \\pm b`` stands for two values."""
     return (item.replace("\\pm", "+"), item.replace("\\pm", "-")) if item.count("\\pm") == 1 else (item,)
 
 
-def _split(text: str) -> tuple[str, ...]:
-    """Cut at the commas outside all brackets."""
-    cuts = [i for i, (char, depth) in enumerate(zip(text, _depths(text), strict=True)) if char == "," and depth == 0]
-    return tuple(filter(None, (text[start + 1 : stop] for start, stop in pairwise([-1, *cuts, len(text)]))))
+def _split(text: str, separator: str) -> tuple[str, ...]:
+    """Cut at the separators outside all brackets; a semicolon is a comma between numbers that would else be one."""
+    if separator == ",":
+        text = text.replace(";", ",") if ";" in text else text
+    depths = list(_depths(text))
+    cuts = [match.span() for match in re.finditer(re.escape(separator), text) if depths[match.start()] == 0]
+    return tuple(filter(None, (text[start:stop].strip() for (_, start), (stop, _) in pairwise([(0, 0), *cuts, (len(text), 0)]))))
 
 
 def _closes_at_end(text: str, start: int) -> bool:

@@ -166,7 +166,7 @@ def test_not_is_not_no():
 @pytest.mark.parametrize("piece", [r"\boxed{", "#### ", "#### 5\n", "the answer is ", "the answer is $", "\\", "**", "{", "answer: \n"])
 def test_a_text_that_repeats_itself_takes_no_time(piece):
     text = piece * (100_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     for kind in ("number", "math", "choice", "yesno"):
         extract(kind, text, ("a", "b"))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

@@ -63,7 +63,12 @@ def test_meaning_stays(one, other):
         ("", None),
         (".", None),
         ("x", None),
-        ("1e5", None),
+        ("1e5", 100_000),
+        (r"1.5 \times 10^{-3}", Fraction(3, 2000)),
+        (r"0.1\overline{6}", Fraction(1, 6)),
+        ("0.142857142857...", Fraction(1, 7)),
+        ("0.14...", None),
+        ("12 000", 12_000),
     ],
 )
 def test_plain_numbers(text, value):
