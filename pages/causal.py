@@ -8,6 +8,7 @@ with page(
     "Answers continued from the same states and random streams: with an action, without it, and with noise of the same norm.",
 ):
     facts = need_run("actions", "basis")
+    views.own(facts)
     study = views.need_study(facts)
     views.study_head(facts, study)
     views.arms(study)

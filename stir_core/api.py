@@ -393,7 +393,8 @@ def probe(run: Run, layer: int | None = None) -> ProbeReport:
 def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalReport:
     """Measure the causal effect of actions: continuations from logged states with an action, without it, and with noise of its size.
 
-    Results are written below ``run.work / "causal"`` as they arrive; the same call resumes. `stir causal`, docs/evaluation.md.
+    Results are written below ``run.work / "causal"`` as they arrive (``causal-own`` for ``study="own"``, which asks whether a problem's own
+    action helps its own undecided rollouts); the same call resumes. `stir causal`, docs/evaluation.md.
 
     Args:
         settings: fields of ``stir_core.requests.CausalRequest``, the flags of `stir causal` with underscores: ``n`` held-out problems of
@@ -418,8 +419,11 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
     return measure(run, model, request, command=None, environment=short_environment())[0]
 
 
-def read_causal(run: Run) -> CausalStudy:
-    """The causal study of a run on disk, finished or not; the embedded run has one. Needs no model.
+def read_causal(run: Run, study: Literal["gate", "own"] = "gate") -> CausalStudy:
+    """A causal study of a run on disk, finished or not; the embedded run has one. Needs no model.
+
+    Args:
+        study: ``"own"``: of problems' own actions at their own rollouts.
 
     Returns:
         The report and its continuations: ``stir.to_frame(stir.read_causal(run).rolls)`` gives one row for each.
@@ -428,9 +432,10 @@ def read_causal(run: Run) -> CausalStudy:
         StoreError: the run has no study, or its files are damaged.
     """
     _checked(run, "Run")
-    folder = CausalFolder(run)
+    folder = CausalFolder(run, study)
     if not folder.reported:
-        raise StoreError(f"the actions of run {run.name} have not been measured yet: `stir causal {run.name}` does it")
+        command = f"stir causal {run.name}" + (f" --study {study}" if study != "gate" else "")
+        raise StoreError(f"the actions of run {run.name} have not been measured yet: `{command}` does it")
     return CausalStudy(folder.report(), folder.rolls())
 
 

@@ -186,8 +186,11 @@ class Roll(Record):
 
     problem_id: str
     m: int
+    k: int | None = None
+    """Rollout whose beginning is the state; ``None``: a held-out answer of the study ``gate``."""
     arm: Arm
-    """``"null"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id."""
+    """``"null"``, ``"random"`` (noise as long as the chosen action's impulse, else the first candidate's), or an entry id. In the study
+    ``own`` an arm of ``evaluate.own``, with noise as long as the own action's impulse."""
     alpha: float
     """Multiple of the arm's vector that was injected; 0 for ``"null"``."""
     rep: int
@@ -198,6 +201,11 @@ class Roll(Record):
     """Tokens of the whole answer, including those before the state."""
     decoded: int
     """Tokens decoded for this continuation."""
+
+    @property
+    def state(self) -> tuple[str, int, int | None]:
+        """Problem, control point and rollout: what names a state."""
+        return self.problem_id, self.m, self.k
 
 
 class CausalSpec(Record, CausalRequest):
@@ -234,6 +242,16 @@ class ArmEffect(Record):
     lost: int
     p: float | None
     """Score test over pairs with problems as clusters, not corrected; ``None``: too few problems."""
+    p_holm: float | None = None
+    """Corrected (Holm) over the arms that are compared with ``"null"``, in the study ``own``; ``None`` elsewhere."""
+    accuracy: Estimate | None = None
+    """Share of right answers under the arm, and under the other one, over these pairs; Wilson's interval with problems as clusters.
+    ``None`` in studies from before they were kept."""
+    accuracy_against: Estimate | None = None
+
+
+OwnOutcome = Literal["works", "retrieval at fault", "mining at fault", "mechanism empty", "cannot tell"]
+"""What the study ``own`` shows, as ``evaluate.effects.own_verdict`` decides."""
 
 
 class Predictor(Record):
@@ -306,6 +324,14 @@ class CausalReport(Record):
     predictors: tuple[Predictor, ...]
     calibration: tuple[Bin, ...]
     points: tuple[CausalPoint, ...]
+    screened: int | None = None
+    """States whose vanilla re-rolls were counted; ``planned`` are those where they were mixed. ``None`` in the study ``gate``, likewise
+    below."""
+    detectable: float | None = None
+    """Smallest difference from ``"null"`` that these states would show with 80 % power, computed before any arm is decoded
+    (``evaluate.statistics.detectable_difference``); ``None`` also below eight problems."""
+    outcome: OwnOutcome | None = None
+    verdict: str | None = None
 
 
 class CriticalRoll(Record):

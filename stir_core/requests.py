@@ -55,16 +55,20 @@ class EvaluationRequest(MeasurementRequest):
 class CausalRequest(MeasurementRequest):
     """How a run's actions are measured: ``stir causal``, :func:`stir_core.measure_causal`."""
 
+    study: Literal["gate", "own"] = "gate"
+    """What is asked. gate: do the gate's actions help held-out answers? own: does a problem's own action help its own rollouts where they
+    are undecided? It tells whether an impulse can help at all."""
     split: str = "validation"
-    """Split whose problems give the states; with validation, eval stays unseen."""
+    """Split whose problems give the states; with validation, eval stays unseen. The study own takes mined problems instead."""
     n: Count = 24
-    """Held-out problems that are decoded to get states."""
+    """Problems that give states: held-out ones that are decoded, or for the study own mined ones."""
     states: Count | None = None
     """Maximum number of states; none takes all."""
     rolls: Count = 8
     """Continuations of each arm that is not dropped."""
     halving: bool = True
-    """Drop the worse half of the candidates at each state after every round; without dropping there is no bias from it."""
+    """Drop the worse half of the candidates at each state after every round; without dropping there is no bias from it. The study own
+    drops none."""
     budget_tokens: Count | None = None
     """Stop after this many tokens decoded in continuations."""
     strength: Annotated[float, Field(ge=0)] | None = None
@@ -72,7 +76,7 @@ class CausalRequest(MeasurementRequest):
     max_new_tokens: Count | None = None
     """Budget of an answer; none is the run's own."""
     fresh: Annotated[bool, Field(exclude=True)] = False
-    """Delete the study on disk first."""
+    """Delete this study on disk first."""
 
 
 class CriticalRequest(MeasurementRequest):

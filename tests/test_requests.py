@@ -20,7 +20,7 @@ from stir_core.store.evaluations import evaluations
 REQUESTS = (EvaluationRequest, CausalRequest, CriticalRequest)
 FULL = {
     EvaluationRequest: {"methods": ("stir", "deer"), "n": 3, "levels": ("a b", "c"), "seeds": 2, "label": "x", "fresh": True, "rows": 4},
-    CausalRequest: {"n": 3, "states": 2, "halving": False, "strength": 0.25, "budget_tokens": 900},
+    CausalRequest: {"study": "own", "n": 3, "states": 2, "halving": False, "strength": 0.25, "budget_tokens": 900},
     CriticalRequest: {"of": "vanilla", "every": 4, "rolls": 2},
 }
 

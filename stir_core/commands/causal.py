@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 
 from stir_core.commands.console import Command, print_json, progress
 from stir_core.commands.flags import add_fields, asked
@@ -10,7 +11,7 @@ from stir_core.requests import CausalRequest, flags_of
 
 def add(command: Command) -> None:
     """Add ``stir causal`` and its arguments."""
-    description = "Measure actions causally: continuations from logged states with an action, without it, and with noise; resumes."
+    description = "Measure actions causally: continuations from recorded states with an action, without it, and with noise; resumes."
     causal = command("causal", _causal, description, "run", "--model", "--json")
     add_fields(causal, CausalRequest)
 
@@ -28,7 +29,8 @@ def _causal(arguments: argparse.Namespace) -> None:
     model = model_of(run.config.model, arguments.model)
     command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
     with progress() as report:
-        study, path = measure(run, model, request, command=command, environment=short_environment(), report=report)
+        settings = {"command": command, "environment": short_environment()}
+        study, path = measure(run, model, request, **settings, report=report, say=lambda line: print(line, file=sys.stderr))
     if arguments.json:
         print_json(study)
     else:

@@ -5,17 +5,18 @@ the study measures one decision, not a policy. The tokens before the state are r
 earlier impulses in the cache, so there the study continues the recorded text, not the recorded cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from stir_core.config import GateConfig, RunConfig, with_changes
-from stir_core.errors import DataError, StoreError
+from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.evaluate.causal_text import causal_markdown
+from stir_core.evaluate.continuations import FIRST_ROUND, continue_states, noise_like
 from stir_core.evaluate.effects import (
+    NULL_ARM,
     PREDICTORS,
+    RANDOM_ARM,
     Rolls,
     StateId,
     advantages,
@@ -27,25 +28,22 @@ from stir_core.evaluate.effects import (
     predictor,
     right,
 )
+from stir_core.evaluate.own import own_states, study_own
 from stir_core.findings import CausalPoint, CausalReport, CausalSpec, Roll
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import dose
-from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
+from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.intervene.memory import Memory, memory_of
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
+from stir_core.organisms.planted import organism_named
 from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, finished_traces
 from stir_core.requests import CausalRequest
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
-from stir_core.tasks import Grader, load_problems
+from stir_core.tasks import load_problems
 from stir_core.tasks.overlap import find_overlaps
-
-NULL_ARM, RANDOM_ARM = "null", "random"
-"""The arms beside the candidates: no impulse, and noise of the action's norm and strength."""
-FIRST_ROUND = 2
-"""Continuations of every arm before any is dropped."""
 
 
 class LoggedState(NamedTuple):
@@ -62,7 +60,7 @@ class LoggedState(NamedTuple):
     @property
     def id(self) -> StateId:
         """Problem and control point."""
-        return self.problem.id, self.step.evidence.m
+        return self.problem.id, self.step.evidence.m, None
 
 
 def measure(
@@ -73,13 +71,18 @@ def measure(
     command: str | None,
     environment: dict[str, str],
     report: OnProgress = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[CausalReport, Path]:
-    """Decode held-out answers, continue from their states under every arm, and write the report.
+    """Find the states of the study that is asked for, continue them under every arm, and write the report.
+
+    Args:
+        say: is told the size and the power of the study ``own`` before it decodes.
 
     Returns:
         The report and its folder.
 
     Raises:
+        ConfigError: a split for the study ``own``.
         DataError: problems that were mined, or too few of them.
         StoreError: the run has no library, or its study was made with other settings.
         MismatchError: the run was made with another model.
@@ -90,11 +93,13 @@ def measure(
     if memory is None:
         raise StoreError(f"run {run.path} has an empty library, so there is no action to measure: mine more problems or more rollouts")
     gate = config.gate if request.strength is None else with_changes(config.gate, k_scale=request.strength)
-    problems = list(load_problems(config.task.name, request.split, n=request.n, seed=config.seed, levels=config.task.levels))
-    if leaks := find_overlaps(run.problems(), problems).overlaps:
-        raise DataError(f"{len(leaks)} of {len(problems)} problems were mined (e.g. {leaks[0].problem_id}): choose another --split")
-    budget = config.decode.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+    own = request.study == "own"
+    budget = (config.rollouts if own else config.decode).max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
     settled: dict[str, Any] = dict(request) | {"max_new_tokens": budget}
+    if own:
+        if request.split != CausalRequest().split:
+            raise ConfigError(f"--split {request.split}: the study own takes the problems that were mined, leave --split out")
+        settled |= {"split": run.problems()[0].split, "halving": False}
     spec = CausalSpec(
         **settled,
         task=config.task.name,
@@ -109,7 +114,14 @@ def measure(
         command=command,
         environment=environment,
     )
-    folder = CausalFolder(run)
+    folder = CausalFolder(run, request.study)
+    if own:
+        candidates = own_states(run, memory, spec, organism_named(model.identity.name) if config.task.name == "chain" else None)
+        folder.begin(spec, list({state.problem.id: state.problem for state in candidates}.values()))
+        return study_own(model, config, spec, folder, candidates, say=say, report=report), folder.path
+    problems = list(load_problems(config.task.name, request.split, n=request.n, seed=config.seed, levels=config.task.levels))
+    if leaks := find_overlaps(run.problems(), problems).overlaps:
+        raise DataError(f"{len(leaks)} of {len(problems)} problems were mined (e.g. {leaks[0].problem_id}): choose another --split")
     folder.begin(spec, problems)
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
     traces = {trace.id: trace for trace in folder.traces()}
@@ -164,84 +176,30 @@ def study(
 ) -> CausalReport:
     """Continue from every state under every arm, as far as the budget goes, and write the report.
 
-    States are processed in groups, so that the budget is spent on whole states. With ``spec.halving`` the worse half of a state's
-    candidates is dropped after each round; ``null``, ``random`` and the chosen action never are. Continuations on disk are not made
-    again. ``spec.budget_tokens`` counts earlier attempts too, and is checked before each group.
+    With ``spec.halving`` the worse half of a state's candidates is dropped after each round; ``null``, ``random`` and the chosen action
+    never are.
     """
-    decode = with_changes(config.decode, temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
-    settings = Settings.of(config, decode, spec.rows)._replace(seed=spec.seed)
-    known = folder.rolls()
-    tokens, done = sum(roll.decoded for roll in known), 0
-    size = max(1, 4 * spec.rows // (6 * FIRST_ROUND))  # with about six arms per state, a first round fills the batch four times
-    ended = False
-    report(Progress("states", 0, len(states), "states", tokens))
+    rolls, ended = folder.rolls(), False
+
+    def arms(state: LoggedState, rolls: list[Roll], upto: int) -> list[str]:
+        return _arms(state, rolls, upto, spec)
+
+    def impulses(state: LoggedState, arm: str, rep: int) -> Forced:
+        return _impulse(state, arm, rep, memory, spec.seed)
+
     try:
-        with Grader() as grader:
-            for start in range(0, len(states), size):
-                if spec.budget_tokens is not None and tokens >= spec.budget_tokens:
-                    break
-                group = states[start : start + size]
-                for roll in _group(model, memory, settings, spec, group, known, grader):
-                    folder.add_roll(roll)
-                    known.append(roll)
-                    tokens += roll.decoded
-                    report(Progress("states", done, len(states), "states", tokens))
-                done += len(group)
-                report(Progress("states", done, len(states), "states", tokens))
+        continue_states(model, config, spec, folder, states, rolls, arms, impulses, report=report)
         ended = True
     finally:  # an interrupted study leaves a report, too
-        summary = causal_report(spec, states, known)
+        summary = causal_report(spec, states, rolls)
         folder.write_report(summary, causal_markdown(summary), complete=ended)
     return summary
-
-
-def _group(
-    model: LoadedModel,
-    memory: Memory,
-    settings: Settings,
-    spec: CausalSpec,
-    group: list[LoggedState],
-    known: list[Roll],
-    grader: Grader,
-) -> Iterator[Roll]:
-    """Continuations from a group of states, round by round, until every arm that is still in has ``spec.rolls``."""
-    ids = {state.id for state in group}
-    rolls = [roll for roll in known if (roll.problem_id, roll.m) in ids]
-    gate = with_changes(GateConfig(), persistence=spec.gate["persistence"])
-    upto = min(FIRST_ROUND, spec.rolls)
-    while True:
-        have = {(roll.problem_id, roll.m, roll.arm, roll.rep) for roll in rolls}
-        wanted = [(state, arm, rep) for state in group for arm in _arms(state, rolls, upto, spec) for rep in range(upto)]
-        asked = [(state, arm, rep) for state, arm, rep in wanted if (*state.id, arm, rep) not in have]
-        jobs: list[Job] = []
-        for state, arm, rep in asked:
-            name = f"{state.problem.id}@{state.step.evidence.m}~{rep}"  # without the arm: all arms draw from the same streams
-            jobs.append(Job(name, state.prompt_ids, gate, given=state.given, force=_force(state, arm, rep, memory, spec.seed)))
-        for row, trace in finished_traces(steer(model, jobs, settings)):
-            state, arm, rep = asked[row]
-            verdict = grader.judge(state.problem, trace.text)
-            roll = Roll(
-                problem_id=state.problem.id,
-                m=state.step.evidence.m,
-                arm=arm,
-                alpha=trace.steps[0].decision.alpha if trace.steps else 0.0,
-                rep=rep,
-                correct=verdict.correct,
-                finished=verdict.finished,
-                tokens=trace.tokens_used,
-                decoded=trace.tokens_used - trace.given,
-            )
-            rolls.append(roll)
-            yield roll
-        if upto >= spec.rolls:
-            return
-        upto = min(2 * upto, spec.rolls)
 
 
 def _arms(state: LoggedState, rolls: list[Roll], upto: int, spec: CausalSpec) -> list[str]:
     """The arms that are still in at a state: each round after the first keeps the better half of the candidates before it."""
     arms, n = list(state.doses), FIRST_ROUND
-    grouped = by_arm(roll for roll in rolls if (roll.problem_id, roll.m) == state.id)
+    grouped = by_arm(roll for roll in rolls if roll.state == state.id)
     while spec.halving and n < upto and len(arms) > 1:
         gained = {arm: gaps(grouped, state.id, arm, NULL_ARM, right)[:n] for arm in arms}
         # the sort is stable, so that ties keep the preview's order
@@ -251,19 +209,15 @@ def _arms(state: LoggedState, rolls: list[Roll], upto: int, spec: CausalSpec) ->
     return [NULL_ARM, *arms, RANDOM_ARM]
 
 
-def _force(state: LoggedState, arm: str, rep: int, memory: Memory, seed: int) -> Force:
-    """Inject the arm's impulse at the state's control point, and nothing elsewhere."""
-    m = state.step.evidence.m
+def _impulse(state: LoggedState, arm: str, rep: int, memory: Memory, seed: int) -> Forced:
     if arm == NULL_ARM:
-        return lambda at: NULL
+        return NULL
     layers = {entry.entry_id: entry.layer for entry in state.step.evidence.retrieved}
     entry_id = arm if arm != RANDOM_ARM else state.step.decision.chosen or next(iter(state.doses))
     vector = memory.action(entry_id)
     if arm == RANDOM_ARM:
-        noise = torch.tensor(generator_for(seed, "causal noise", *state.id, rep).standard_normal(len(vector)), dtype=torch.float32)
-        vector = noise * (vector.norm() / noise.norm())
-    forced = Forced(arm, layers[entry_id], vector, state.doses[entry_id])
-    return lambda at: forced if at == m else NULL
+        vector = noise_like(vector, seed, "causal noise", state.problem.id, state.step.evidence.m, rep)
+    return Forced(arm, layers[entry_id], vector, state.doses[entry_id])
 
 
 def causal_report(spec: CausalSpec, states: list[LoggedState], rolls: list[Roll]) -> CausalReport:

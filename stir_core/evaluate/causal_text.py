@@ -4,6 +4,7 @@ from typing import get_args
 
 from tabulate import tabulate
 
+from stir_core.evaluate.effects import NULL_ARM
 from stir_core.evaluate.statistics import FEWEST_PROBLEMS
 from stir_core.findings import ArmEffect, CausalReport, EffectVerdict, Predictor, p_text
 
@@ -13,8 +14,70 @@ NOTE = (
 )
 
 
+OWN_NOTE = (
+    "The own action was mined from the same problem at the same control point, from rollouts whose beginnings are the states: a ceiling of "
+    "the mechanism, not a result of the method. Continuations are fresh. The retrieved one is that of the nearest entry of other "
+    "problems, which may be null; other problems' are drawn at random. Noise and a planted direction have the own one's norm. "
+    f"Problems are clusters; none of the intervals and tests below {FEWEST_PROBLEMS} problems. p (Holm) is corrected over the comparisons "
+    "with null; the others are not corrected."
+)
+
+
 def causal_markdown(report: CausalReport) -> str:
-    """The report as Markdown: settings, arms against each other, and how well the gate's figures predict the advantage."""
+    """The report as Markdown: settings, arms against each other, and what follows: a verdict, or how well the gate predicts effects."""
+    return _own(report) if report.spec.study == "own" else _gate(report)
+
+
+def _own(report: CausalReport) -> str:
+    spec = report.spec
+    arms = (
+        "arm",
+        "right [95 %]",
+        "against",
+        "right [95 %]",
+        "difference [95 %]",
+        "won / lost",
+        "p",
+        "p (Holm)",
+        "problems",
+        "states",
+        "pairs",
+    )
+    lines = [
+        f"# Can an impulse help at all? {spec.task}",
+        "",
+        f"**{report.outcome}.** {report.verdict}",
+        "",
+        own_size(report),
+        *(["", f"    {spec.command}"] if spec.command else []),
+        "",
+        tabulate(map(_compared, report.effects), arms, "github", disable_numparse=True),
+        "",
+        OWN_NOTE,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def own_size(report: CausalReport) -> str:
+    """States, continuations and power of a study ``own``, with its settings."""
+    spec = report.spec
+    power = "too few problems for a test" if report.detectable is None else f"80 % power for {100 * report.detectable:.0f} points"
+    return (
+        f"Run `{spec.run}` (basis {spec.basis}), {spec.model.name} in {spec.model.dtype}. {report.states} of {report.planned} undecided "
+        f"states among {report.screened} re-rolled ones of at most {spec.n} mined problems ({power} before any arm was decoded), "
+        f"{spec.rolls} continuations per arm ({report.rolls} with re-rolls, {report.tokens} tokens) at temperature {spec.temperature:g}, "
+        f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens per answer, strength {spec.gate['k_scale']:g}."
+    )
+
+
+def _compared(effect: ArmEffect) -> list[str | int]:
+    ours, theirs = ("-" if share is None else f"{share:.1%}" for share in (effect.accuracy, effect.accuracy_against))
+    cells = [effect.arm, ours, effect.against, theirs, f"{effect.advantage:+.1%}", f"{effect.won} / {effect.lost}"]
+    holm = "-" if effect.against != NULL_ARM else p_text(effect.p_holm)
+    return [*cells, p_text(effect.p), holm, "-" if effect.problems is None else effect.problems, effect.states, effect.pairs]
+
+
+def _gate(report: CausalReport) -> str:
     spec = report.spec
     halving = ", successive halving" if spec.halving else ""
     lines = [

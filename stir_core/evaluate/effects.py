@@ -8,15 +8,36 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import stdtrit
 
-from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, clustered_difference, clustered_mean, holm, jackknife, verdict_of
-from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, Predictor, Roll
+from stir_core.evaluate.statistics import (
+    FEWEST_PROBLEMS,
+    LEVEL,
+    clustered_difference,
+    clustered_mean,
+    clustered_share,
+    holm,
+    jackknife,
+    verdict_of,
+)
+from stir_core.findings import Advantage, ArmEffect, Bin, CausalPoint, OwnOutcome, Predictor, Roll
 
 BINS = 5
 """Bins of the calibration; fewer where a bin would hold less than four candidates."""
+NULL_ARM, RANDOM_ARM = "null", "random"
+"""The arms of every study: no impulse, and noise of the norm of the chosen (or the own) action's impulse."""
+OWN, RETRIEVED, ANOTHER, SHUFFLED, PLANTED = (
+    "own action",
+    "retrieved action",
+    "other problem's action",
+    "shuffled labels",
+    "planted direction",
+)
+"""The other arms of the study ``own``, as ``evaluate.own`` makes them."""
+WORTH_HAVING = 0.1
+"""A gain in the share of right answers. "mechanism empty" has to exclude one of this size."""
 
 ValueT = TypeVar("ValueT")
-StateId = tuple[str, int]
-"""Problem id and control point."""
+StateId = tuple[str, int, int | None]
+"""Problem id, control point, and rollout (``None``: a held-out answer)."""
 
 
 Rolls = dict[tuple[StateId, str], dict[int, Roll]]
@@ -27,14 +48,19 @@ def by_arm(rolls: Iterable[Roll]) -> Rolls:
     """Continuations grouped by state and arm, then by repetition."""
     groups: Rolls = defaultdict(dict)
     for roll in rolls:
-        groups[(roll.problem_id, roll.m), roll.arm][roll.rep] = roll
+        groups[roll.state, roll.arm][roll.rep] = roll
     return groups
 
 
 def gaps(rolls: Rolls, state: StateId, arm: str, against: str, of: Callable[[Roll], float]) -> list[float]:
     """Differences between two arms at a state, one for each repetition that both have."""
+    return [of(ours) - of(theirs) for ours, theirs in paired(rolls, state, arm, against)]
+
+
+def paired(rolls: Rolls, state: StateId, arm: str, against: str) -> list[tuple[Roll, Roll]]:
+    """Continuations of a state under two arms, one pair for each repetition that both have."""
     ours, theirs = rolls.get((state, arm), {}), rolls.get((state, against), {})
-    return [of(ours[rep]) - of(theirs[rep]) for rep in sorted(ours.keys() & theirs.keys())]
+    return [(ours[rep], theirs[rep]) for rep in sorted(ours.keys() & theirs.keys())]
 
 
 def right(roll: Roll) -> float:
@@ -61,6 +87,10 @@ def effect(rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | N
         return None
     by_problem = problem_groups(wins)
     advantage, p = clustered_difference(by_problem)
+    shares = [
+        clustered_share(problem_groups((state, [right(pair[side]) for pair in paired(rolls, state, own, against)]) for state, own in named))
+        for side in (0, 1)
+    ]
     return ArmEffect(
         arm=name,
         against=against,
@@ -72,13 +102,77 @@ def effect(rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | N
         won=sum(gap > 0 for gap in flat),
         lost=sum(gap < 0 for gap in flat),
         p=p,
+        accuracy=shares[0],
+        accuracy_against=shares[1],
     )
+
+
+def own_effects(rolls: Rolls, states: list[StateId]) -> list[ArmEffect]:
+    """The comparisons of the study ``own``: every arm with null, corrected for their number (Holm), then those that a verdict takes."""
+    arms = (OWN, RETRIEVED, ANOTHER, SHUFFLED, RANDOM_ARM, PLANTED)
+    with_null = [(arm, NULL_ARM) for arm in arms]
+    others = [(OWN, RANDOM_ARM), (OWN, SHUFFLED), (OWN, RETRIEVED), (RETRIEVED, RANDOM_ARM)]
+    made = [effect(rolls, states, lambda state, arm=arm: arm, arm, against) for arm, against in [*with_null, *others]]
+    found = [each for each in made if each is not None]
+    adjusted = holm({each.arm: each.p for each in found if each.against == NULL_ARM and each.p is not None})
+    return [each.replaced(p_holm=adjusted.get(each.arm)) if each.against == NULL_ARM else each for each in found]
+
+
+def own_verdict(effects: Iterable[ArmEffect]) -> tuple[OwnOutcome, str]:
+    """What the study ``own`` shows, in a word and in a sentence; the only place that decides it.
+
+    An arm helps where its difference from null is above 0 with a corrected p below 0.05. An own action that helps counts only if it also
+    does better than noise of its norm and than its action with shuffled labels, and a retrieved one if it does better than noise. That
+    something does not help is said only where the whole interval lies below :data:`WORTH_HAVING`, or, of the retrieved action, where the
+    own one did better.
+
+    Args:
+        effects: from :func:`own_effects`.
+    """
+    found = {(each.arm, each.against): each for each in effects}
+    own, retrieved = found.get((OWN, NULL_ARM)), found.get((RETRIEVED, NULL_ARM))
+    if own is None or own.p_holm is None:
+        problems = 0 if own is None else own.problems
+        return "cannot tell", f"There are undecided states of {problems} problems, and an interval takes at least {FEWEST_PROBLEMS}."
+    helping = [arm for (arm, against), each in found.items() if against == NULL_ARM and _helps(each, each.p_holm)]
+    if OWN not in helping:
+        harms = verdict_of(own.advantage.value, own.p_holm) == "harms"
+        said = f"A problem's own action {'harms' if harms else 'is not seen to help'}: {own.advantage:+.1%}"
+        if own.advantage.high is None or own.advantage.high >= WORTH_HAVING:
+            return "cannot tell", f"{said}. A gain of {100 * WORTH_HAVING:.0f} points is not excluded."
+        said += f". A gain of {100 * WORTH_HAVING:.0f} points is excluded"
+        if PLANTED in helping:
+            planted = found[PLANTED, NULL_ARM].advantage
+            return "mining at fault", f"{said}. The planted direction of the same norm does help: {planted:+.1%}."
+        if helping:
+            return "cannot tell", f"{said}. But an impulse can help here: {_listed(helping)} did."
+        return "mechanism empty", f"{said}, at this layer and strength."
+    said = f"A problem's own action helps: {own.advantage:+.1%}"
+    if equal := [arm for arm in (RANDOM_ARM, SHUFFLED) if (OWN, arm) in found and not _helps(found[OWN, arm], found[OWN, arm].p)]:
+        return "cannot tell", f"{said}. But it is not seen to do better than {_listed(equal)}, so its direction may not matter."
+    if retrieved is None or retrieved.p_holm is None:
+        return "cannot tell", f"{said}. Actions of other problems were tried on too few problems."
+    other, noise, behind = f"{retrieved.advantage:+.1%}", found.get((RETRIEVED, RANDOM_ARM)), found.get((OWN, RETRIEVED))
+    if RETRIEVED in helping and noise is not None and _helps(noise, noise.p):
+        return "works", f"{said}. So does what is retrieved from other problems: {other}."
+    if behind is not None and _helps(behind, behind.p):
+        return "retrieval at fault", f"{said}. What is retrieved from other problems does worse than that ({other})."
+    return "cannot tell", f"{said}. Whether what is retrieved from other problems does is open: {other}."
+
+
+def _helps(effect: ArmEffect, p: float | None) -> bool:
+    return verdict_of(effect.advantage.value, p) == "helps"
+
+
+def _listed(arms: list[str]) -> str:
+    names = {RANDOM_ARM: "noise of its norm", SHUFFLED: "the same action from shuffled labels"}
+    return " and ".join(names.get(arm, f"the {arm}") for arm in arms)
 
 
 def problem_groups(values: Iterable[tuple[StateId, Iterable[ValueT]]]) -> list[list[ValueT]]:
     """Values of states, grouped by problem; problems without values are left out."""
     groups: dict[str, list[ValueT]] = defaultdict(list)
-    for (problem, _), own in values:
+    for (problem, *_), own in values:
         groups[problem] += own
     return [group for group in groups.values() if group]
 
@@ -169,7 +263,7 @@ def calibration(points: list[CausalPoint], *, bins: int = BINS) -> tuple[Bin, ..
     filled: list[Bin] = []
     for part in parts:
         own = [ordered[j] for j in part]
-        measured = clustered_mean(problem_groups(((point.problem_id, point.m), [point.advantage]) for point in own))
+        measured = clustered_mean(problem_groups(((point.problem_id, point.m, None), [point.advantage]) for point in own))
         margins = [point.margin for point in own]
         filled.append(Bin(low=min(margins), high=max(margins), points=len(own), predicted=float(np.mean(margins)), measured=measured))
     return tuple(filled)

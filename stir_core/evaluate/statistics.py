@@ -22,6 +22,10 @@ MOST_EFFECTIVE = 4.0
 """Limit of the effective sample size, in values: few problems may agree by chance, and a standard error of 0 would leave no width."""
 LEVEL = 0.05
 """Two-sided level of the tests; something is seen where a p-value corrected for all that is read together lies below it."""
+DISCORDANT = 0.5
+"""Share of pairs that differ, for a study's power: that of independent answers, each right half of the time."""
+ALIKE = 0.1
+"""Correlation of the differences of a problem's pairs (intraclass), for a study's power."""
 Z95 = 1.959963984540054
 NameT = TypeVar("NameT", bound=Hashable)
 
@@ -138,6 +142,19 @@ def clustered_difference(groups: Iterable[Sequence[float]]) -> tuple[Estimate, f
 
     low, high = (_bound(score, side * seen.quantile, seen.value, -side) for side in (1.0, -1.0))
     return Estimate(value=seen.value, low=low, high=high), float(2 * stdtr(seen.problems - 1, -abs(score(0.0))))
+
+
+def detectable_difference(pairs: int, problems: int) -> float | None:
+    """Smallest true difference that :func:`clustered_difference` finds in 80 % of studies of this size; ``None`` for few problems.
+
+    Known before anything is measured, so it takes the least favourable share of pairs that differ, :data:`DISCORDANT`, and pairs of a
+    problem to be alike by :data:`ALIKE`.
+    """
+    if problems < FEWEST_PROBLEMS:
+        return None
+    effect = 1 + ALIKE * max(0.0, pairs / problems - 1)  # the design effect (Kish 1965)
+    quantiles = stdtrit(problems - 1, 1 - LEVEL / 2) + stdtrit(problems - 1, 0.8)
+    return float(quantiles * sqrt(DISCORDANT * effect / pairs))
 
 
 def _tango(won: float, lost: float, n: float, difference: float) -> float:

@@ -135,6 +135,12 @@ class Memory:
         return Retrieved(entry_id=entry.id, kind=entry.kind, layer=entry.layer, sim=sim, quality=entry.quality, value=sim * entry.quality)
 
 
+def fullest_layer(entries: Sequence[Entry]) -> int:
+    """The layer with most corrective entries; of equal ones the deepest."""
+    layers = [entry.layer for entry in entries if entry.kind == "corrective"]
+    return max(set(layers), key=lambda layer: (layers.count(layer), layer))
+
+
 def memory_of(run: Run, library: Library) -> Memory | None:
     """Retrieval over a library of a run, as the run's settings ask for it; ``None`` for a library without entries."""
     if not library.entries:

@@ -61,12 +61,23 @@ def organism_of(model: LoadedModel) -> Organism:
     Raises:
         ModelError: it is not one.
     """
-    folder = resolve(model.identity.name).path
-    facts = folder / "training.json" if folder is not None else None
-    if folder is None or facts is None or not facts.is_file():
+    if (organism := organism_named(model.identity.name)) is None:
         raise ModelError(
             f"{model.identity.name} is not an organism: nothing is known to be planted in it; take organism:two_habits, or another"
         )
+    return organism
+
+
+def organism_named(name: str) -> Organism | None:
+    """The truth about the model of that name; ``None`` where nothing is known to be planted.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    folder = resolve(name).path
+    facts = folder / "training.json" if folder is not None else None
+    if folder is None or facts is None or not facts.is_file():
+        return None
     tensors = read_tensors(folder / "planted.safetensors", ("habit", "tone"))
     directions = Planted(torch.tensor(tensors["habit"]), torch.tensor(tensors["tone"]))
     return Organism(rung_of(json.loads(facts.read_text("utf-8"))["rung"]), directions)

@@ -3,7 +3,10 @@
 causal.part/   while it is being made
 causal/        when it has ended, by itself or because its budget was used up
     causal.json  problems.jsonl  traces.jsonl  rolls.jsonl  report.json  report.md  advantages.jsonl
+causal-own/    the study ``own``, likewise; it has neither traces nor advantages
 """
+
+from typing import Literal
 
 from stir_core.config import digest_of
 from stir_core.errors import StoreError
@@ -19,10 +22,11 @@ compared as part of ``gate``."""
 
 
 class CausalFolder(StudyFolder[CausalSpec, CausalReport]):
-    """Where a run's causal study is kept."""
+    """Where one of a run's two causal studies is kept."""
 
-    def __init__(self, run: Run):
-        super().__init__(run, "causal", "causal.json", (CausalSpec, CausalReport), "make it with `stir causal`, or again with --fresh")
+    def __init__(self, run: Run, study: Literal["gate", "own"] = "gate"):
+        place = "causal" if study == "gate" else f"causal-{study}"
+        super().__init__(run, place, "causal.json", (CausalSpec, CausalReport), "make it with `stir causal`, or again with --fresh")
 
     def check(self, known: CausalSpec, spec: CausalSpec) -> None:
         """Refuse other settings than those in :data:`MAY_CHANGE`.
@@ -53,5 +57,6 @@ class CausalFolder(StudyFolder[CausalSpec, CausalReport]):
 
     def write_report(self, report: CausalReport, text: str, *, complete: bool) -> None:
         """Write the report, its text and the advantages; a complete study gets its final name."""
-        write_records(self.path / "advantages.jsonl", report.actions)
+        if report.spec.study == "gate":
+            write_records(self.path / "advantages.jsonl", report.actions)
         super().write_report(report, text, complete=complete)

@@ -10,9 +10,9 @@ import torch
 
 from stir_core.config import with_changes
 from stir_core.errors import DataError, StoreError
-from stir_core.evaluate import causal
-from stir_core.evaluate.causal import NULL_ARM, RANDOM_ARM, logged_states, measure
-from stir_core.evaluate.effects import by_arm
+from stir_core.evaluate import causal, continuations
+from stir_core.evaluate.causal import logged_states, measure
+from stir_core.evaluate.effects import NULL_ARM, RANDOM_ARM, by_arm
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.records import TraceEvent
 from stir_core.requests import CausalRequest
@@ -50,8 +50,8 @@ def test_without_halving_every_arm_has_every_repetition(run, tiny_loaded):
 
 def test_arms_differ_by_their_impulse_alone(run, tiny_loaded, monkeypatch):
     seen = []
-    steer = causal.steer
-    monkeypatch.setattr(causal, "steer", lambda model, jobs, settings: seen.append((jobs, settings)) or steer(model, jobs, settings))
+    steer = continuations.steer
+    monkeypatch.setattr(continuations, "steer", lambda model, jobs, settings: seen.append((jobs, settings)) or steer(model, jobs, settings))
     measured(run, tiny_loaded, halving=False, rolls=2)
     memory = libraries_of(run)("basis")
     states = {state.id: state for state in states_of(run)}
@@ -62,7 +62,7 @@ def test_arms_differ_by_their_impulse_alone(run, tiny_loaded, monkeypatch):
         by_name.setdefault(job.id, []).append(job)
     for name, arms in by_name.items():
         problem_id, _, rest = name.partition("@")
-        state = states[problem_id, int(rest.split("~")[0])]
+        state = states[problem_id, int(rest.split("~")[0]), None]
         m = state.id[1]
         assert len({job.given for job in arms}) == 1 and list(arms[0].given) == list(state.given)
         forced = {job.force(m).label: job.force(m) for job in arms}
@@ -78,7 +78,7 @@ def test_arms_differ_by_their_impulse_alone(run, tiny_loaded, monkeypatch):
 
 def test_arms_share_their_random_numbers(run, tiny_loaded, monkeypatch):
     """With zero vectors in place of every impulse, all arms of a repetition give the same answer."""
-    steer, texts = causal.steer, {}
+    steer, texts = continuations.steer, {}
 
     def silent(force):
         return lambda m: (forced := force(m))._replace(vector=None if forced.vector is None else torch.zeros_like(forced.vector))
@@ -89,7 +89,7 @@ def test_arms_share_their_random_numbers(run, tiny_loaded, monkeypatch):
                 texts.setdefault(event.trace.id, set()).add(event.trace.token_ids)  # the id names state and repetition, but not the arm
             yield event
 
-    monkeypatch.setattr(causal, "steer", steer_silently)
+    monkeypatch.setattr(continuations, "steer", steer_silently)
     report, _ = measured(run, tiny_loaded, halving=False, rolls=2)
     assert texts and all(len(own) == 1 for own in texts.values())
     assert len({next(iter(own)) for own in texts.values()}) > len(texts) / 2
@@ -143,7 +143,7 @@ def test_an_interrupted_study_repeats_nothing(run, tiny_loaded):
     report, path = measure(run, tiny_loaded, asked, command=None, environment={})
     rolls = folder.rolls()
     assert [roll.model_dump() for roll in rolls[:7]] == before
-    assert len({(roll.problem_id, roll.m, roll.arm, roll.rep) for roll in rolls}) == len(rolls)
+    assert len({(roll.state, roll.arm, roll.rep) for roll in rolls}) == len(rolls)
     assert lines(path)["traces.jsonl"] == 3
     fresh, _ = measure(run, tiny_loaded, with_changes(asked, fresh=True), command=None, environment={})
     assert fresh.points == report.points and fresh.effects == report.effects
@@ -207,8 +207,8 @@ def test_a_basis_of_another_study_is_not_fresh(run, tiny_loaded):
 
 def test_impulses_persist_where_the_gates_do(run, tiny_loaded, monkeypatch):
     seen = []
-    steer = causal.steer
-    monkeypatch.setattr(causal, "steer", lambda model, jobs, settings: seen.extend(jobs) or steer(model, jobs, settings))
+    steer = continuations.steer
+    monkeypatch.setattr(continuations, "steer", lambda model, jobs, settings: seen.extend(jobs) or steer(model, jobs, settings))
     gate = run.config.gate.model_copy(update={"persistence": "persistent"})
     persistent = Run.at(run.path, run.config.model_copy(update={"gate": gate}), {})
     measured(persistent, tiny_loaded, rolls=2)

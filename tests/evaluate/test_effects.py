@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sk_roc_curve
 
 from stir_core.evaluate.effects import (
+    StateId,
     advantages,
     area_under_roc,
     by_arm,
@@ -41,16 +42,16 @@ def planted(p_with: float, p_without: float, states=12, reps=16, seed=0) -> list
     return found
 
 
-STATES = [(f"p{i}", 1) for i in range(12)]
+STATES: list[StateId] = [(f"p{i}", 1, None) for i in range(12)]
 
 
 def test_only_repetitions_that_both_arms_have_are_paired():
     rolls = by_arm(
         [roll("p", 1, "null", 0, False), roll("p", 1, "null", 1, True), roll("p", 1, "a", 1, False, 7), roll("p", 1, "a", 2, True)]
     )
-    assert gaps(rolls, ("p", 1), "a", "null", right) == [-1.0]
-    assert gaps(rolls, ("p", 1), "a", "null", length) == [-3.0]
-    assert gaps(rolls, ("q", 1), "a", "null", right) == []
+    assert gaps(rolls, ("p", 1, None), "a", "null", right) == [-1.0]
+    assert gaps(rolls, ("p", 1, None), "a", "null", length) == [-3.0]
+    assert gaps(rolls, ("q", 1, None), "a", "null", right) == []
 
 
 def test_a_planted_advantage_is_found_and_none_is_not():
@@ -76,7 +77,7 @@ def test_states_of_one_problem_are_one_cluster():
     rolls = [
         each.replaced(problem_id=f"p{int(each.problem_id[1:]) // 2}", m=1 + int(each.problem_id[1:]) % 2) for each in planted(0.6, 0.3, 14)
     ]
-    (found,) = advantages(by_arm(rolls), ["a"], [(f"p{i}", m) for i in range(7) for m in (1, 2)])
+    (found,) = advantages(by_arm(rolls), ["a"], [(f"p{i}", m, None) for i in range(7) for m in (1, 2)])
     assert (found.problems, found.states, found.verdict) == (7, 14, "cannot tell")
 
 
@@ -92,7 +93,7 @@ def test_verdicts_are_corrected_for_the_number_of_actions():
 def test_arms_may_differ_by_state():
     rolls = by_arm(planted(0.6, 0.3))
     some = effect(rolls, STATES, lambda state: "a" if state[0] < "p2" else None, "chosen", "null")
-    assert some.states == some.problems == sum(name < "p2" for name, _ in STATES) < 12
+    assert some.states == some.problems == sum(name < "p2" for name, *_ in STATES) < 12
 
 
 def point(i, margin, advantage, state=None, gain=None) -> CausalPoint:
@@ -151,6 +152,6 @@ def test_calibration_bins_hold_every_point_once():
 def test_points_are_the_tried_candidates():
     rolls = by_arm(planted(0.6, 0.3, states=2, reps=4))
     seen = {"margin": 0.2, "value": 0.9, "gain": None, "sim": 0.8}
-    only = measured_point(rolls, ("p0", 1), "a", chosen=True, **seen)
-    assert measured_point(rolls, ("p1", 1), "b", chosen=False, **seen) is None
+    only = measured_point(rolls, ("p0", 1, None), "a", chosen=True, **seen)
+    assert measured_point(rolls, ("p1", 1, None), "b", chosen=False, **seen) is None
     assert (only.problem_id, only.entry_id, only.pairs, only.chosen) == ("p0", "a", 4, True)

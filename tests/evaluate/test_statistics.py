@@ -10,11 +10,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from stir_core.evaluate.statistics import (
+    ALIKE,
+    DISCORDANT,
     FEWEST_PROBLEMS,
     clustered_difference,
     clustered_mean,
     clustered_share,
     clusters,
+    detectable_difference,
     holm,
     mcnemar,
     verdict_of,
@@ -132,3 +135,22 @@ def test_verdicts_are_decided_by_the_corrected_p():
 def test_what_cannot_be_estimated_is_refused(bad):
     with pytest.raises(ValueError, match=r"proportion|finite"):
         bad()
+
+
+@pytest.mark.parametrize(("problems", "pairs"), [(12, 8), (24, 32)])
+def test_the_detectable_difference_is_found_in_four_of_five_studies(problems, pairs):
+    rng, found, studies = np.random.default_rng(0), 0, 400
+    true = detectable_difference(problems * pairs, problems)
+    for _ in range(studies):
+        own = np.clip(true + rng.normal(0, np.sqrt(ALIKE * DISCORDANT), problems), -DISCORDANT, DISCORDANT)
+        chance = rng.random((problems, pairs))
+        won, lost = chance < (DISCORDANT + own[:, None]) / 2, chance > 1 - (DISCORDANT - own[:, None]) / 2
+        estimate, p = clustered_difference((won.astype(float) - lost).tolist())
+        found += p is not None and p < 0.05 and estimate.value > 0
+    assert 0.72 < found / studies < 0.88
+
+
+def test_below_eight_problems_nothing_is_detectable():
+    assert detectable_difference(1000, FEWEST_PROBLEMS - 1) is None
+    few, many = detectable_difference(1000, FEWEST_PROBLEMS), detectable_difference(4000, 4 * FEWEST_PROBLEMS)
+    assert few is not None and many is not None and few > many

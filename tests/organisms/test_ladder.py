@@ -8,6 +8,8 @@ import pytest
 
 from stir_core.calibrate.truth import chains_of, planted_cosines
 from stir_core.config import RunConfig, with_changes
+from stir_core.evaluate.causal import measure
+from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, PLANTED, RANDOM_ARM
 from stir_core.evaluate.probe import probe_run
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.evaluate.statistics import LEVEL
@@ -15,7 +17,7 @@ from stir_core.findings import EvaluationReport
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.organisms.planted import organism_of
 from stir_core.organisms.rungs import is_right, read_steps
-from stir_core.requests import EvaluationRequest
+from stir_core.requests import CausalRequest, EvaluationRequest
 from stir_core.stages.pipeline import begin_from, run_stages
 from stir_core.store.configs import read_config
 from stir_core.store.evaluations import EvaluationFolder
@@ -70,6 +72,16 @@ def test_published_steering_corrects_the_wrong_habit_and_nothing_else(run: Run, 
         assert first is not None
         fired[is_right(organism.rung, first.habit, chain.kind)] += answer.trace.steps[1].decision.chosen is not None
     assert fired[False] > 2 * fired[True]
+
+
+def test_an_own_action_helps_where_a_state_is_undecided_and_so_does_the_planted_direction(run: Run, model: LoadedModel) -> None:
+    request = CausalRequest(study="own", n=24, states=24, rolls=4, rows=64, strength=0.5)
+    report, _ = measure(run, model, request, command=None, environment={})
+    found = {effect.arm: effect for effect in report.effects if effect.against == NULL_ARM}
+    for arm in (OWN, PLANTED):
+        assert found[arm].advantage.bounds[0] > 0 and found[arm].won > 2 and not found[arm].lost
+    assert found[ANOTHER].advantage.bounds[1] < 0  # drawn without regard to the habit
+    assert found[RANDOM_ARM].advantage.value <= 0
 
 
 def test_the_probe_sees_what_is_planted(run: Run) -> None:

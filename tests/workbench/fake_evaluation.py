@@ -10,7 +10,7 @@ from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of, v
 
 from stir_core.config import digest_of
 from stir_core.evaluate.causal_text import causal_markdown
-from stir_core.evaluate.effects import PREDICTORS, area_under_roc
+from stir_core.evaluate.effects import PREDICTORS, area_under_roc, by_arm, own_effects, own_verdict
 from stir_core.evaluate.report import evaluation_markdown, evaluation_report
 from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import (
@@ -27,6 +27,7 @@ from stir_core.findings import (
     EvaluationSpec,
     Leak,
     Predictor,
+    Roll,
 )
 from stir_core.records import Problem
 from stir_core.store.causal import CausalFolder
@@ -165,6 +166,66 @@ def make_fake_causal(run: Run, *, margin: tuple[float, float, float] | None = (0
     )
     folder = CausalFolder(run)
     folder.begin(spec, problems("eval", 6))
+    folder.write_report(report, causal_markdown(report), complete=ended)
+    return report
+
+
+def make_fake_own(run: Run, right: Mapping[str, float], *, ended: bool = True) -> CausalReport:
+    """Write a study ``own`` of 12 problems with 8 continuations of each arm, of which this share is right, spread as evenly as can be."""
+    rolls = [
+        Roll(
+            problem_id=f"p{i}",
+            m=1,
+            k=0,
+            arm=arm,
+            alpha=1.0,
+            rep=rep,
+            finished=True,
+            tokens=20,
+            decoded=5,
+            correct=(5 * rep + i) % 8 < 8 * share,
+        )
+        for arm, share in right.items()
+        for i in range(12)
+        for rep in range(8)
+    ]
+    spec = CausalSpec(
+        study="own",
+        task="arithmetic",
+        split="train",
+        n=12,
+        rolls=8,
+        halving=False,
+        temperature=0.7,
+        top_p=0.95,
+        max_new_tokens=160,
+        gate=run.config.gate.model_dump(mode="json"),
+        run=run.name,
+        basis=run.digest("basis"),
+        model=IDENTITY,
+        seed=7,
+        command=f"stir causal {run.name} --study own",
+    )
+    effects = own_effects(by_arm(rolls), [(f"p{i}", 1, 0) for i in range(12)])
+    outcome, verdict = own_verdict(effects)
+    report = CausalReport(
+        spec=spec,
+        states=12,
+        planned=12 if ended else 15,
+        rolls=len(rolls),
+        tokens=5 * len(rolls),
+        effects=tuple(effects),
+        actions=(),
+        predictors=(),
+        calibration=(),
+        points=(),
+        screened=40,
+        detectable=0.2,
+        outcome=outcome,
+        verdict=verdict,
+    )
+    folder = CausalFolder(run, "own")
+    folder.begin(spec, problems("train", 2))
     folder.write_report(report, causal_markdown(report), complete=ended)
     return report
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_evaluation import make_fake_causal
+from fake_evaluation import make_fake_causal, make_fake_own
 from fake_run import make_fake_run
 from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
@@ -216,3 +216,44 @@ def test_the_card_shows_what_was_measured(open_page: OpenPage, store: Path) -> N
     assert "Advantage +0.250 [+0.100, +0.400]" in texts(app)
     assert "measured at 9 states of 8 problems, 72 pairs of continuations with and without it: 3 won, 2 lost" in texts(app)
     assert "Advantage" not in texts(clean(open_page("actions", action="p0000n")))
+
+
+HELPED = {"null": 0.3, "own action": 0.8, "retrieved action": 0.3, "shuffled labels": 0.3, "random": 0.3}
+
+
+def test_the_study_of_own_actions_is_shown_above_the_gates(open_page: OpenPage, store: Path) -> None:
+    run = make_fake_run(store)
+    report = make_fake_own(run, HELPED)
+    app = clean(open_page("causal"))
+    assert "Can an impulse help at all? Retrieval at fault." in texts(app) and str(report.verdict) in texts(app)
+    assert "20 points before any arm was decoded" in texts(app) and "a ceiling of the mechanism, not a result of the method" in texts(app)
+    assert "have not been measured causally yet" in texts(app)  # by the other study
+    make_fake_causal(run)
+    app = clean(open_page("causal"))
+    assert texts(app).index("Can an impulse help at all?") < texts(app).index("Does the gate's margin predict the effect?")
+    assert not app.warning and f"stir causal {run.path} --study own" not in [code.value for code in app.code]
+
+
+def test_own_arms_have_the_reports_numbers(tmp_path: Path) -> None:
+    report = make_fake_own(make_fake_run(tmp_path), HELPED)
+    table = causal_evidence.arm_table(report).set_index("name")
+    assert list(table.index) == [f"{effect.arm} vs {effect.against}" for effect in report.effects]
+    for effect, (_, row) in zip(report.effects, table.iterrows(), strict=True):
+        assert row["value"] == effect.advantage.value
+        assert f"{effect.accuracy:.1%}" == row["right"] and f"{effect.accuracy_against:.1%}" == row["right against"]
+        assert [row["p holm"]] == pytest.approx([np.nan if effect.p_holm is None else effect.p_holm], nan_ok=True)
+    assert table.loc["own action vs null", "verdict"] == "helps" and table.loc["random vs null", "verdict"] == "no effect seen"
+    assert len(forest(causal_evidence.arm_table(report), "advantage").data) >= 2
+
+
+def test_without_a_study_of_own_actions_its_command_is_shown(open_page: OpenPage, store: Path) -> None:
+    run = make_fake_run(store)
+    make_fake_causal(run)
+    app = clean(open_page("causal"))
+    assert "Can an impulse help at all? A problem's own action" in texts(app)
+    assert f"stir causal {run.path} --study own" in [code.value for code in app.code]
+
+
+def test_an_interrupted_study_of_own_actions_says_so(open_page: OpenPage, store: Path) -> None:
+    make_fake_own(make_fake_run(store), HELPED, ended=False)
+    assert "Not finished: 12 of 15 states were measured so far" in texts(clean(open_page("causal")))

@@ -1,10 +1,10 @@
 """A causal study as tables and sentences. An effect that cannot be told from 0 is "no effect seen", never "no effect"."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from stir_core.evaluate.causal_text import NOTE
+from stir_core.evaluate.causal_text import NOTE, OWN_NOTE, own_size
 from stir_core.evaluate.effects import PREDICTORS, roc_curve
 from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import Advantage, ArmEffect, CausalReport, EffectVerdict, Estimate
@@ -21,15 +21,17 @@ class Study(NamedTuple):
     """False while it is being made, or if it was interrupted."""
 
 
-def study_of(run: Run) -> Study | None:
-    """A run's causal study; ``None`` if there is no report yet."""
-    folder = CausalFolder(run)
+def study_of(run: Run, study: Literal["gate", "own"] = "gate") -> Study | None:
+    """One of a run's causal studies; ``None`` if there is no report yet."""
+    folder = CausalFolder(run, study)
     return Study(folder.report(), folder.finished) if folder.reported else None
 
 
 def study_line(report: CausalReport) -> str:
     """The study's settings and size in one line."""
     spec = report.spec
+    if spec.study == "own":
+        return own_size(report).replace("`", "")
     levels = f" ({', '.join(spec.levels)})" if spec.levels else ""
     return (
         f"{spec.task} · {spec.split}{levels} · {report.states} of {report.planned} states from {spec.n} problems · "
@@ -44,6 +46,11 @@ class StudyAnswer(NamedTuple):
 
     answer: str
     figures: str
+
+
+def own_reading(report: CausalReport) -> StudyAnswer:
+    """Can an impulse help at all? The verdict of the study ``own``, as the core decides it."""
+    return StudyAnswer(f"{report.outcome or 'cannot tell'}.".capitalize(), report.verdict or "")
 
 
 def gate_reading(report: CausalReport) -> StudyAnswer:
@@ -83,8 +90,10 @@ _ANSWERS: dict[EffectVerdict, str] = {
 
 
 def _verdict(effect: ArmEffect | Advantage) -> EffectVerdict:
-    """Of an action, corrected for the number of actions; arms answer one question each, so theirs is not corrected."""
-    return effect.verdict if isinstance(effect, Advantage) else verdict_of(effect.advantage.value, effect.p)
+    """Of an action, corrected for the number of actions; arms answer one question each, and are corrected in the study ``own`` only."""
+    if isinstance(effect, Advantage):
+        return effect.verdict
+    return verdict_of(effect.advantage.value, effect.p if effect.p_holm is None else effect.p_holm)
 
 
 def study_warnings(report: CausalReport, basis: str | None, *, ended: bool) -> list[str]:
@@ -107,6 +116,8 @@ def study_warnings(report: CausalReport, basis: str | None, *, ended: bool) -> l
 
 def bias_lines(report: CausalReport) -> list[str]:
     """How to read the figures."""
+    if report.spec.study == "own":
+        return [OWN_NOTE]
     lines = [NOTE]
     if report.spec.halving:
         lines.append(
@@ -138,6 +149,8 @@ EFFECT_COLUMNS = [
     "high",
     "verdict",
     "advantage",
+    "right",
+    "right against",
     "won",
     "lost",
     "p",
@@ -163,9 +176,15 @@ def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate) -
         "advantage": shown,
         "tokens": tokens,
         **{field: getattr(effect, field) for field in ("won", "lost", "p", "problems", "states", "pairs")},
-        "p holm": effect.p_holm if isinstance(effect, Advantage) else None,
+        "p holm": effect.p_holm,
+        **(_accuracies(effect) if isinstance(effect, ArmEffect) else {}),
         "hover": f"{shown}<br>{pairs}<br>tokens {tokens}",
     }
+
+
+def _accuracies(effect: ArmEffect) -> dict[str, str]:
+    shares = {"right": effect.accuracy, "right against": effect.accuracy_against}
+    return {name: with_interval(share, ".1%") for name, share in shares.items() if share is not None}
 
 
 def predictor_table(report: CausalReport) -> pd.DataFrame:

@@ -36,8 +36,28 @@ def need_study(facts: RunFacts) -> Study:
         command_line(
             causal_command(facts.run), "Measure them: continuations with an action, without it, and with noise (resumes if interrupted)"
         )
+        _own_command(facts)
         st.stop()
     return study
+
+
+def own(facts: RunFacts) -> None:
+    """Can an impulse help at all? The verdict of the study ``own`` with its arms; nothing where it was not made."""
+    study = evidence.study_of(facts.run, "own")
+    if study is None:
+        return
+    reading = evidence.own_reading(study.report)
+    st.markdown(f"**Can an impulse help at all? {plain(reading.answer)}** {plain(reading.figures)}")
+    st.caption(plain(evidence.study_line(study.report)))
+    _warnings(facts, study)
+    table = evidence.arm_table(study.report)
+    if not table.empty:
+        st.plotly_chart(forest(table, _ADVANTAGE), key="causal_own", config=PLAIN, alt="Effect of each arm, with 95 % intervals")
+        data_table(table.reindex(columns=list(OWN_COLUMNS)), OWN_COLUMNS, "Arms of the study")
+    for line in evidence.bias_lines(study.report):
+        st.caption(plain(line))
+    report_downloads(causal_markdown(study.report), study.report, f"{facts.name}_causal_own", "causal_own")
+    st.divider()
 
 
 def study_head(facts: RunFacts, study: Study) -> None:
@@ -49,11 +69,15 @@ def study_head(facts: RunFacts, study: Study) -> None:
     ):
         st.markdown(f"**{question} {plain(reading.answer)}** {plain(reading.figures)}")
     st.caption(plain(evidence.study_line(report)))
-    for line in evidence.study_warnings(report, facts.run.digest("basis"), ended=study.ended):
-        st.warning(plain(line))
+    _warnings(facts, study)
     with st.expander("Notes on the statistics"):
         for line in evidence.bias_lines(report):
             st.markdown(plain(line))
+
+
+def _warnings(facts: RunFacts, study: Study) -> None:
+    for line in evidence.study_warnings(study.report, facts.run.digest("basis"), ended=study.ended):
+        st.warning(plain(line))
 
 
 def arms(study: Study) -> None:
@@ -127,6 +151,12 @@ def study_downloads(facts: RunFacts, study: Study) -> None:
     report = study.report
     command_line(report.spec.command or causal_command(facts.run), "Reproduce on the command line (existing continuations are kept)")
     report_downloads(causal_markdown(report), report, f"{facts.name}_causal", "causal")
+    _own_command(facts)
+
+
+def _own_command(facts: RunFacts) -> None:
+    if evidence.study_of(facts.run, "own") is None:
+        command_line(causal_command(facts.run, "own"), "Can an impulse help at all? A problem's own action at its own undecided states")
 
 
 def _chooses(facts: RunFacts) -> Callable[[list[Any]], None]:
@@ -155,15 +185,21 @@ EFFECT_COLUMNS: Columns = {
     "lost": number_column("lost", "%d", "Pairs in which only the second arm was right.", width=44),
     "p": number_column("p", "%.3f", "Score test over pairs, with problems as clusters; empty: too few problems.", width=52),
     "p holm": number_column(
-        "p (Holm)", "%.3f", "Corrected for the number of actions; not for arms, which answer one question each.", width=68
+        "p (Holm)", "%.3f", "Corrected for the number of actions; of arms only where each is compared with null.", width=68
     ),
     "tokens": cc.TextColumn("tokens [95 %]", help="Tokens of the whole answer, first arm minus second.", width=222),
     "problems": number_column("problems", "%d", "Problems of these states: the clusters of the intervals.", width=64),
-    "states": number_column("states", "%d", "Control points of held-out answers that have both arms.", width=52),
+    "states": number_column("states", "%d", "Control points that have both arms.", width=52),
     "pairs": number_column("pairs", "%d", "Pairs of continuations from the same random stream, one in each arm.", width=48),
 }
 
 
+OWN_COLUMNS: Columns = {
+    "name": EFFECT_COLUMNS["name"],
+    "right": cc.TextColumn("right [95 %]", help="Share of right answers under the first arm, with problems as clusters.", width=150),
+    "right against": cc.TextColumn("of the other [95 %]", help="Under the second arm.", width=150),
+    **{name: EFFECT_COLUMNS[name] for name in ("advantage", "verdict", "won", "lost", "p", "p holm", "problems", "states", "pairs")},
+}
 PREDICTOR_COLUMNS: Columns = {
     "predictor": cc.TextColumn("predictor", help="A quantity that the gate has of a candidate before it decides.", width=110),
     "spearman": number_column("rank corr.", "%+.2f", "Spearman's correlation with the measured advantage.", width=78),

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stir_core.config import digest_of
 from stir_core.intervene.changes import DENY, KEEP, Change
@@ -62,9 +62,9 @@ def gate_command(run: Run, changed: Mapping[str, object], n: int) -> str:
     return _eval(run, methods=("vanilla", "stir", f"stir:{values}"), n=n, label="gates")
 
 
-def causal_command(run: Run) -> str:
-    """Measures the run's actions one by one."""
-    return _stir("causal", name_of(run))
+def causal_command(run: Run, study: Literal["gate", "own"] = "gate") -> str:
+    """Measures the run's actions one by one, or whether a problem's own action can help."""
+    return _stir("causal", name_of(run), study=None if study == "gate" else study)
 
 
 def impulse_command(run: Run, entry_id: str, at: str, alpha: float) -> str:

@@ -13,7 +13,7 @@ from stir_core.findings import Answer
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import steerable
 from stir_core.intervene.jobs import Force, Forced, Job
-from stir_core.intervene.memory import Memory
+from stir_core.intervene.memory import Memory, fullest_layer
 from stir_core.records import finished_traces
 from stir_core.seeding import generator_for
 
@@ -65,8 +65,7 @@ def _injection(bench: Bench, parameters: Parameters) -> tuple[Memory, GateConfig
     method's strength: ``strength * k_scale * beta * mean quality * mean norm of the layer's actions``, without cosines and preview gains.
     """
     memory, gate = library_of(bench, parameters), with_changes(bench.gate, persistence=parameters["persistence"])
-    layers = [entry.layer for entry in memory.entries if entry.kind == "corrective"]
-    layer = max(set(layers), key=lambda layer: (layers.count(layer), layer))
+    layer = fullest_layer(memory.entries)
     own = [entry for entry in memory.entries if entry.kind == "corrective" and entry.layer == layer]
     quality, norms = sum(entry.quality for entry in own) / len(own), [float(memory.action(entry.id).norm()) for entry in own]
     return memory, gate, layer, gate.k_scale * gate.beta * quality * sum(norms) / len(norms) * float(parameters["strength"])
