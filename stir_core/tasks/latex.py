@@ -39,6 +39,10 @@ _MARKUP = _rewrites(
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     (r"\\underline(?![a-zA-Z])|\\(?:text)?color\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|square)(?![a-zA-Z])", ""),
     (rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?-?\d\}}?)?)\s*[({{]?\s*([\d.]+){_DEGREES}\s*[)}}]?", r"\1(\2\\cdot\\frac{\\pi}{180})"),
+    (r"\\frac\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\})\s*\}\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\})\s*\}", r"\1/\2"),  # km over h
+    (r"(?i)(?:\\text\s*\{)?\s*\ball real(?:s| numbers)\b\s*\}?", r"(-\\infty ,\\infty )"),
+    (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
+    (r"\s*\\(?:lor|vee)(?![a-zA-Z])\s*", "; "),
     (r"\{\s*,\s*\}", ","),
     (r"\s*\\!\s*", ""),
     (r"\.\.\.", r"\\ldots "),
