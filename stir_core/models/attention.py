@@ -2,8 +2,12 @@
 
 A pass runs over ``[1, tokens, d_model]``: the new tokens of all sequences, one after the other. All modules except attention treat tokens
 one by one. Attention is registered with transformers under :data:`NAME`, and the model's own attention modules call it
-with a :class:`Packed` in place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
-``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``.
+with a :class:`Written` in place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
+``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``. Models with latent attention (DeepSeek)
+store the latents that keys and values are computed from; these are expanded for each sequence when it is read.
+
+Nothing that a model asks for is ignored: in place of a mask, transformers passes the columns that a layer reads (:class:`Reach`), and an
+argument of attention or a mask that is not known here is refused.
 
 The kernels of transformers do not serve here: they need a padded batch in which every row has the same number of new tokens, while a pass
 here may hold a prompt of 200 tokens, an unsteered pass over 30, single next tokens, and previews that share a trunk. Packed order puts
@@ -22,14 +26,17 @@ Only whole segments use einops for changes of shape. Single tokens and branches 
 a call of einops (ten microseconds and more) costs ten times a plain view.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
+from stir_core.errors import ModelError
 from stir_core.models.cache import CacheRow, Store
 
 NAME = "stir_packed"
@@ -40,6 +47,43 @@ class Piece(NamedTuple):
 
     row: CacheRow
     ids: list[int]
+
+
+class Reach(NamedTuple):
+    """The columns that a layer's tokens read: all up to their own, the last ``window`` of these, or those of their own chunk."""
+
+    window: int | None = None
+    chunk: int | None = None
+
+    def first(self, at: Any) -> Any:
+        """First column that a token at position ``at`` reads (an int, or a tensor of them); may be negative."""
+        if self.window is not None:
+            return at - self.window + 1
+        return at * 0 if self.chunk is None else at // self.chunk * self.chunk
+
+
+class Terms(NamedTuple):
+    """What a layer's attention computes, beside the products with keys and values."""
+
+    scale: float
+    reach: Reach
+    softcap: float | None = None
+    """Scores are squashed to plus and minus this."""
+    sinks: Tensor | None = None
+    """``[heads]``: scores of a column without a value (gpt-oss)."""
+    expand: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    """Computes keys and values from the latents that are stored (DeepSeek)."""
+
+
+class Written(NamedTuple):
+    """One layer of a pass: what the model's attention receives for its keys and its values, once the new ones are written."""
+
+    packed: "Packed"
+    layer: int
+
+    def to(self, *args: object, **kwargs: object) -> "Written":
+        """Itself: models that share keys between layers move them to the device of the queries."""
+        return self
 
 
 class _Stretch(NamedTuple):
@@ -78,8 +122,8 @@ class Packed:
 
     is_compileable = False
 
-    def __init__(self, pieces: list[Piece], *, eager: bool = False):
-        self.eager = eager
+    def __init__(self, pieces: list[Piece], *, device: torch.device, eager: bool = False):
+        self.device, self.eager = device, eager
         singles = [i for i, piece in enumerate(pieces) if len(piece.ids) == 1 and piece.row.trunk is None]
         singles.sort(key=lambda i: (id(pieces[i].row.store), pieces[i].row.slot))
         branches = [i for i, p in enumerate(pieces) if p.row.trunk is not None]
@@ -108,9 +152,7 @@ class Packed:
             self._segments.append(_Segment(at, pieces[i].row, len(pieces[i].ids)))
             at += len(pieces[i].ids)
         self._pieces = pieces
-        self._new: tuple[Tensor, Tensor] | None = None
-        self._layer = -1
-        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._masks: dict[tuple[int, Reach], Tensor | None] = {}
         self._tails: dict[int, Tensor] = {}
         self._places: dict[int, Tensor] = {}
 
@@ -121,24 +163,38 @@ class Packed:
 
     # -- the methods of a Hugging Face cache that the model calls ----------------------------------------------------
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Always 0: positions are passed explicitly, so the model never derives them from it."""
+    def get_seq_length(self, layer_idx: int | None = None) -> int | Tensor:
+        """For the whole model 0, since positions are passed explicitly.
+
+        For a layer ``[tokens]``: each token's position minus its place in the pass. Llama 4 adds the places to it.
+        """
+        if layer_idx is None:
+            return 0
+        places = range(len(self.positions))
+        return torch.tensor([position - place for place, position in zip(places, self.positions, strict=True)], device=self.device)
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """For a mask of transformers, which is never computed: see :class:`Reach`."""
         return 0
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple["Packed", "Packed"]:
-        """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function then receives this object."""
-        self._new, self._layer = (keys, values), layer_idx
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """See :meth:`get_query_offset`."""
+        return query_length, 0
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[Written, Written]:
+        """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function then receives the result."""
         for part, new in ((Store.keys, keys), (Store.values, values)):
             for stretch in self._stretches:
-                self._write(part, stretch.store, new, stretch.at, [(stretch.slot + i, n - 1) for i, n in enumerate(stretch.lengths)])
+                places = [(stretch.slot + i, n - 1) for i, n in enumerate(stretch.lengths)]
+                self._write(part(stretch.store, layer_idx, new), new, stretch.at, places)
             for forks in self._forks:
-                self._write(part, forks.rows[0].store, new, forks.at, [(row.slot, row.length) for row in forks.rows])
+                self._write(part(forks.rows[0].store, layer_idx, new), new, forks.at, [(row.slot, row.length) for row in forks.rows])
             for at, row, n in self._segments:
                 part(row.store, layer_idx, new)[row.slot, :, row.length : row.length + n] = new[0, :, at : at + n]
-        return self, self
+        written = Written(self, layer_idx)
+        return written, written
 
-    def _write(self, part, store: Store, new: Tensor, at: int, places: list[tuple[int, int]]) -> None:
-        buffer = part(store, self._layer, new)
+    def _write(self, buffer: Tensor, new: Tensor, at: int, places: list[tuple[int, int]]) -> None:
         if len(places) == 1:
             slot, column = places[0]
             buffer[slot, :, column] = new[0, :, at]
@@ -153,96 +209,109 @@ class Packed:
 
     # -- attention ---------------------------------------------------------------------------------------------------
 
-    def attend(self, query: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
-        """Attention output ``[1, tokens, heads, d_head]`` for queries ``[1, heads, tokens, d_head]``."""
+    def attend(self, layer: int, query: Tensor, terms: Terms) -> Tensor:
+        """Attention output ``[1, tokens, heads, d_head]`` of a layer for queries ``[1, heads, tokens, d_head]``."""
         packed = query[0].transpose(0, 1)  # [tokens, heads, d_head]
-        outs = [self._attend_stretch(packed, stretch, scale, window, softcap) for stretch in self._stretches]
-        outs += [self._attend_forks(packed, forks, scale, window, softcap) for forks in self._forks]
-        outs += [self._attend_segment(query, segment, scale, window, softcap) for segment in self._segments]
+        outs = [self._attend_stretch(layer, packed, stretch, terms) for stretch in self._stretches]
+        outs += [self._attend_forks(layer, packed, forks, terms) for forks in self._forks]
+        outs += [self._attend_segment(layer, query, segment, terms) for segment in self._segments]
         return (outs[0] if len(outs) == 1 else torch.cat(outs))[None]
 
-    def _attend_stretch(self, packed: Tensor, stretch: _Stretch, scale: float, window: int | None, softcap: float | None) -> Tensor:
+    def _attend_stretch(self, layer: int, packed: Tensor, stretch: _Stretch, terms: Terms) -> Tensor:
         at, n, store, slot, lengths = stretch
         longest = max(lengths)
-        keys = store.keys(self._layer)[slot : slot + n, :, :longest]
-        values = store.values(self._layer)[slot : slot + n, :, :longest]
-        name = (at, window)
+        keys, values = (part(store, layer)[slot : slot + n, :, :longest] for part in (Store.keys, Store.values))
+        if terms.expand is not None:
+            keys, values = terms.expand(keys, values)
+        name = (at, terms.reach)
         if name not in self._masks:
-            self._masks[name] = _reach(lengths, longest, window, packed.device)
-        heads = keys.shape[1]
-        query = packed[at : at + n].reshape(n, heads, -1, packed.shape[2])
-        out = self._kernel(query, keys, values, self._masks[name], scale, softcap)
+            self._masks[name] = _seen(lengths, longest, terms.reach, packed.device)
+        query = packed[at : at + n].reshape(n, keys.shape[1], -1, packed.shape[2])
+        sinks = None if terms.sinks is None else terms.sinks.view(1, keys.shape[1], -1, 1)
+        out = self._kernel(query, keys, values, self._masks[name], terms, sinks)
         return out.reshape(n, -1, out.shape[-1])
 
-    def _attend_forks(self, packed: Tensor, forks: _Forks, scale: float, window: int | None, softcap: float | None) -> Tensor:
+    def _attend_forks(self, layer: int, packed: Tensor, forks: _Forks, terms: Terms) -> Tensor:
         at, rows = forks
         trunk = rows[0].trunk
         assert trunk is not None  # only branches come here
-        reach, b = rows[0].trunk_length, len(rows)
+        shared, b = rows[0].trunk_length, len(rows)
         if at not in self._tails:
             self._tails[at] = torch.tensor([row.slot for row in rows], device=packed.device)
         slots = self._tails[at]
         longest = max(row.length for row in rows) + 1
         # a branch may have grown beyond the window: at least one column of the trunk stays, masked
-        first = 0 if window is None else max(0, min(reach - 1, min(row.total for row in rows) + 1 - window))
-        keys, values = (part(trunk.store, self._layer)[trunk.slot, :, first:reach] for part in (Store.keys, Store.values))
-        tail_keys, tail_values = (part(rows[0].store, self._layer)[slots, :, :longest] for part in (Store.keys, Store.values))
-        heads, width = keys.shape[0], keys.shape[2]
+        first = max(0, min(shared - 1, terms.reach.first(min(row.total for row in rows))))
+        keys, values = (part(trunk.store, layer)[trunk.slot, :, first:shared] for part in (Store.keys, Store.values))
+        tail_keys, tail_values = (part(rows[0].store, layer)[slots, :, :longest] for part in (Store.keys, Store.values))
+        if terms.expand is not None:
+            keys, values = (each[0] for each in terms.expand(keys[None], values[None]))
+            tail_keys, tail_values = terms.expand(tail_keys, tail_values)
+        heads, width, split = keys.shape[0], keys.shape[2], keys.shape[1]
         query = packed[at : at + b].reshape(b, heads, -1, width)  # [branches, kv_heads, group, d_head]
         # one product of the trunk's keys with the queries of all branches, so that the trunk is read once
         joint = query.transpose(0, 1).reshape(heads, -1, width)
-        far = (joint @ keys.transpose(1, 2)).view(heads, b, -1, keys.shape[1]).transpose(0, 1)
+        far = (joint @ keys.transpose(1, 2)).view(heads, b, -1, split).transpose(0, 1)
         near = query @ tail_keys.transpose(2, 3)
-        scores = torch.cat([far, near], dim=-1).float() * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        name = (at, window)
+        scores = torch.cat([far, near], dim=-1).float() * terms.scale
+        if terms.softcap is not None:
+            scores = terms.softcap * torch.tanh(scores / terms.softcap)
+        name = (at, terms.reach)
         if name not in self._masks:  # once per pass, not once per layer
-            self._masks[name] = self._fork_mask(rows, first, reach, longest, window, packed.device)
+            self._masks[name] = self._fork_mask(rows, first, shared, longest, terms.reach, packed.device)
         if (mask := self._masks[name]) is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        weights = scores.softmax(dim=-1).to(query.dtype)
-        split = keys.shape[1]
+        sinks = None if terms.sinks is None else terms.sinks.view(1, heads, -1, 1)
+        weights = _weights(scores, sinks).to(query.dtype)
         out = weights[..., split:] @ tail_values
         joint = weights[..., :split].transpose(0, 1).reshape(heads, -1, split) @ values
-        out = out + joint.view(heads, b, -1, width).transpose(0, 1)
-        return out.reshape(b, -1, width)
+        out = out + joint.view(heads, b, -1, values.shape[2]).transpose(0, 1)
+        return out.reshape(b, -1, values.shape[2])
 
     @staticmethod
-    def _fork_mask(rows: list[CacheRow], first: int, reach: int, longest: int, window: int | None, device: torch.device) -> Tensor | None:
-        if window is None and len({row.length for row in rows}) == 1:
+    def _fork_mask(rows: list[CacheRow], first: int, shared: int, longest: int, reach: Reach, device: torch.device) -> Tensor | None:
+        if reach == Reach() and len({row.length for row in rows}) == 1:
             return None
-        at = torch.arange(first, reach + longest, device=device)[None]
+        at = torch.arange(first, shared + longest, device=device)[None]
         end = torch.tensor([row.total for row in rows], device=device)[:, None]
-        seen = at <= end if window is None else (at <= end) & (at > end - window)
-        return seen[:, None, None, :]
+        return ((at <= end) & (at >= reach.first(end)))[:, None, None, :]
 
-    def _attend_segment(self, query: Tensor, segment: _Segment, scale: float, window: int | None, softcap: float | None) -> Tensor:
+    def _attend_segment(self, layer: int, query: Tensor, segment: _Segment, terms: Terms) -> Tensor:
         at, row, n = segment
         before = row.length
-        keys = row.store.keys(self._layer)[row.slot : row.slot + 1, :, : before + n]
-        values = row.store.values(self._layer)[row.slot : row.slot + 1, :, : before + n]
+        keys, values = (part(row.store, layer)[row.slot : row.slot + 1, :, : before + n] for part in (Store.keys, Store.values))
+        if terms.expand is not None:
+            keys, values = terms.expand(keys, values)
         group = query.shape[1] // keys.shape[1]
         # repeat every key and value head for each query head that reads it
         keys, values = (repeat(each, "row kv columns d_head -> row (kv group) columns d_head", group=group) for each in (keys, values))
-        name = (-1 - at, window)
+        name = (-1 - at, terms.reach)
         if name not in self._masks:
             i = torch.arange(before, before + n, device=query.device)[:, None]
             j = torch.arange(before + n, device=query.device)[None]
-            self._masks[name] = (j <= i if window is None else (j <= i) & (j > i - window))[None, None]
-        out = self._kernel(query[:, :, at : at + n], keys, values, self._masks[name], scale, softcap)
+            self._masks[name] = ((j <= i) & (j >= terms.reach.first(i)))[None, None]
+        sinks = None if terms.sinks is None else terms.sinks.view(1, -1, 1, 1)
+        out = self._kernel(query[:, :, at : at + n], keys, values, self._masks[name], terms, sinks)
         return rearrange(out, "1 heads tokens d_head -> tokens heads d_head")
 
-    def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-        if softcap is None and not self.eager:
-            return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+    def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, terms: Terms, sinks: Tensor | None) -> Tensor:
+        if terms.softcap is None and sinks is None and not self.eager:
+            return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=terms.scale)
         # the same order of operations as Hugging Face's eager kernel, for equal bits
-        scores = torch.matmul(query, keys.transpose(2, 3)) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
+        scores = torch.matmul(query, keys.transpose(2, 3)) * terms.scale
+        if terms.softcap is not None:
+            scores = terms.softcap * torch.tanh(scores / terms.softcap)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), values)
+        return torch.matmul(_weights(scores, sinks).to(query.dtype), values)
+
+
+def _weights(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax of scores over their last dimension, in float32; a sink (shaped as they are, but for that) takes a part of the mass."""
+    if sinks is None:
+        return scores.softmax(dim=-1, dtype=torch.float32)
+    scores = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1).to(scores)], dim=-1)
+    return (scores - scores.amax(dim=-1, keepdim=True)).softmax(dim=-1, dtype=torch.float32)[..., :-1]
 
 
 def _stretches(rows: list[CacheRow]) -> list[_Stretch]:
@@ -266,29 +335,85 @@ def _families(at: int, rows: list[CacheRow]) -> list[_Forks]:
     return families
 
 
-def _reach(lengths: list[int], longest: int, window: int | None, device: torch.device) -> Tensor | None:
+def _seen(lengths: list[int], longest: int, reach: Reach, device: torch.device) -> Tensor | None:
     """Mask of the columns that each row's last token sees, ``[rows, 1, 1, columns]``; ``None`` if it is all of them."""
-    if min(lengths) == longest and (window is None or longest <= window):
+    if min(lengths) == longest and reach.first(longest - 1) <= 0:
         return None
-    end = torch.tensor(lengths, device=device)[:, None]
+    end = torch.tensor(lengths, device=device)[:, None] - 1
     at = torch.arange(longest, device=device)[None]
-    seen = at < end if window is None else (at < end) & (at >= end - window)
-    return seen[:, None, None, :]
+    return ((at <= end) & (at >= reach.first(end)))[:, None, None, :]
+
+
+_REACHES = {
+    ("causal_mask_function",): lambda size: Reach(),
+    ("causal_mask_function", "sliding_window_overlay"): lambda size: Reach(window=size),
+    ("causal_mask_function", "chunked_overlay"): lambda size: Reach(chunk=size),
+}
+"""By the functions of transformers that a mask is composed of."""
+
+
+def _packed_reach(*, mask_function: Any, local_size: int | None = None, **kwargs: object) -> Reach:
+    """In place of a mask: the columns that it lets a token read. Its parts are told by their names, since they are closures.
+
+    Raises:
+        ModelError: the mask has parts that are not known here.
+    """
+    inner = mask_function.__closure__[0].cell_contents if mask_function.__name__ == "and_mask" else (mask_function,)
+    parts = tuple(sorted(part.__qualname__.partition(".")[0] for part in inner))
+    if parts not in _REACHES:
+        raise ModelError(f"packed attention does not know a mask of {', '.join(parts)}: set model.backend=auto")
+    return _REACHES[parts](local_size)
+
+
+_WITHOUT_EFFECT = ("position_ids", "use_cache", "output_attentions", "output_router_logits", "cache_position")
+"""Arguments that models pass on to attention and that change nothing there."""
 
 
 def _packed_attention(
     module: torch.nn.Module,
     query: Tensor,
-    key: "Packed",
-    value: "Packed",
-    attention_mask: Tensor | None,
+    key: Written,
+    value: Written,
+    attention_mask: Reach,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    is_causal: bool | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    return key.attend(query, query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap), None
+    """Attention as the modules of transformers call it; the mask says more than ``sliding_window``, which only some models pass.
+
+    Raises:
+        ModelError: an argument that is not known here, and not ``None``.
+    """
+    unknown = sorted(name for name, value in kwargs.items() if value is not None and name not in _WITHOUT_EFFECT)
+    if is_causal is False:
+        unknown.append("is_causal=False")
+    if not isinstance(attention_mask, Reach):
+        unknown.append("a mask of its own")
+    if unknown:
+        raise ModelError(f"packed attention does not know {', '.join(unknown)} of {type(module).__name__}: set model.backend=auto")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    expand = partial(type(module).expand_kv, module) if hasattr(module, "expand_kv") else None
+    return key.packed.attend(key.layer, query, Terms(scale, attention_mask, softcap, s_aux, expand)), None
+
+
+def pack_attention(model: torch.nn.Module) -> None:
+    """Let a model whose config names packed attention use it where its attention does more than call a registered function."""
+    for module in model.modules():
+        if hasattr(module, "expand_kv"):  # latents are expanded as they are read
+            module.expand_kv = lambda keys, values: (keys, values)
+        if type(module).__name__ in ("GPTJAttention", "CodeGenAttention"):
+            module._attn = partial(_own_attention, module)
+
+
+def _own_attention(module: Any, query: Tensor, key: Written, value: Written, attention_mask: Any = None) -> tuple[Tensor, None]:
+    """``_attn`` of models that do not call a registered function: ``[1, heads, tokens, d_head]``."""
+    scale = 1.0 / float(module.scale_attn)
+    return _packed_attention(module, query, key, value, attention_mask, scaling=scale)[0].transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, _packed_attention)
+AttentionMaskInterface.register(NAME, _packed_reach)

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from stir_core.errors import ModelError, SteeringError
-from stir_core.models.attention import NAME
+from stir_core.models.attention import NAME, pack_attention
 from stir_core.models.cache import CacheRow, Store
 from stir_core.models.products import install
 
@@ -157,6 +157,7 @@ def twin(hf_model: Any) -> nn.Module:
     other = copy.deepcopy(hf_model, memo=shared)
     other.config._attn_implementation = NAME
     other.config.get_text_config()._attn_implementation = NAME
+    pack_attention(other)
     return other
 
 

@@ -72,7 +72,7 @@ def batches(lengths: list[int], most: int) -> Iterator[slice]:
 
 def _run(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
     """One pass; a backend that does not pack takes one feed, over a Hugging Face cache in the place of the packed one."""
-    packed = Packed([Piece(feed.row, feed.ids) for feed in feeds], eager=model.eager)
+    packed = Packed([Piece(feed.row, feed.ids) for feed in feeds], device=model.device, eager=model.eager)
     cache = packed if model.backend.packs else row_cache(feeds[0].row)
     ends = dict(zip(packed.order, packed.ends, strict=True))
     plan = [(ends[i], feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]

@@ -11,6 +11,7 @@ and kernels round differently, so a run resumed under another setting would not 
 """
 
 import functools
+import inspect
 from pathlib import Path
 
 import torch
@@ -73,6 +74,8 @@ def _norm(module: nn.Module) -> Norm | None:
     """A replacement for a norm, or ``None`` if the module computes something else (some add 1 to the weight, some centre)."""
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or not isinstance(epsilon, float) or len(list(module.parameters())) != 1:
+        return None
+    if len(inspect.signature(module.forward).parameters) != 1:  # a gated norm takes the gate, too
         return None
     probe = torch.linspace(-3, 2, weight.shape[0], dtype=weight.dtype, device=weight.device)[None]
     norm = Norm(module, epsilon)
