@@ -75,8 +75,8 @@ class ModelConfig(Section):
     """Numeric type of the model; float32 is exact and reproducible."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the model; auto takes a CUDA device when there is one."""
-    backend: Literal["hooked", "bridge"] = "hooked"
-    """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass, the reference)."""
+    backend: Literal["auto", "hooked", "bridge"] = "auto"
+    """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass); auto takes what agrees."""
     template_args: Annotated[dict[str, Any], AfterValidator(_plain_args)] = {}  # noqa: RUF012 (pydantic copies it)
     """Arguments of the chat template, e.g. {enable_thinking = false}; date is the day that a template writes, always the same."""
 
@@ -314,6 +314,8 @@ def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
     return {}
 
 
+DIGESTED_AS = {"backend": {"auto": "hooked"}}
+"""Values that stand for an older one in a digest: ``auto`` takes what ``hooked`` was, or something that agrees with the model itself."""
 LATER: dict[str, Any] = {"equal_numbers": False, "rule": "score", "template_args": {}}
 """Keys that configs have had since a later version, with the value that all older runs had."""
 
@@ -331,7 +333,8 @@ def _without_later(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_later(each) for each in value]
     if isinstance(value, dict):
-        return {key: _without_later(each) for key, each in value.items() if key not in LATER or each != LATER[key]}
+        kept = {key: _without_later(each) for key, each in value.items() if key not in LATER or each != LATER[key]}
+        return kept | {key: olds.get(kept[key], kept[key]) for key, olds in DIGESTED_AS.items() if isinstance(kept.get(key), str)}
     return value
 
 

@@ -370,7 +370,7 @@ _WITHOUT_EFFECT = ("position_ids", "use_cache", "output_attentions", "output_rou
 
 
 def _packed_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Written,
     value: Written,
@@ -400,7 +400,7 @@ def _packed_attention(
     return key.packed.attend(key.layer, query, Terms(scale, attention_mask, softcap, s_aux, expand)), None
 
 
-def pack_attention(model: torch.nn.Module) -> None:
+def pack_attention(model: Any) -> None:
     """Let a model whose config names packed attention use it where its attention does more than call a registered function."""
     for module in model.modules():
         if hasattr(module, "expand_kv"):  # latents are expanded as they are read

@@ -5,6 +5,7 @@ The two backends that need TransformerLens are in ``hooked``; nothing here does.
 """
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from stir_core.errors import ModelError, SteeringError
 from stir_core.models.attention import NAME, pack_attention
-from stir_core.models.cache import CacheRow, Store
+from stir_core.models.cache import GRAIN, CacheRow, Store
 from stir_core.models.products import install
 
 
@@ -39,6 +40,8 @@ class Backend(Protocol):
     packs: bool
     """Whether one pass takes tokens of many sequences."""
     n_layers: int
+    config: Any
+    """Of the Hugging Face model."""
 
     def forward(
         self, ids: Int[Tensor, "1 tokens"], positions: Int[Tensor, "1 tokens"], cache: Any, keep: Int[Tensor, "kept"]
@@ -59,26 +62,53 @@ class Backend(Protocol):
         ...
 
 
-class Lean:
-    """Base of the backends that decode: packed passes through the plain Hugging Face model, over shared weights."""
+@runtime_checkable
+class Decodable(Protocol):
+    """A model with all that forward passes need of it: a ``LoadedModel``."""
 
-    packs = True
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def eager(self) -> bool: ...
+    @property
+    def lock(self) -> Any: ...
+    @property
+    def d_model(self) -> int: ...
+
+    def new_store(self, *, columns: int = GRAIN) -> Store:
+        """An empty store for keys and values."""
+        ...
+
+
+class Lean:
+    """Base of the backends that decode through the plain Hugging Face model, over shared weights.
+
+    Passes are packed if the model's config names packed attention (:func:`twin`). Otherwise each takes one sequence over a Hugging Face
+    cache, with the model's own attention and products.
+    """
+
     model: nn.Module
+    packs: bool
 
     def _take(self, model: nn.Module) -> nn.ModuleList:
-        self.model = model
-        self._products = install(model)
+        self.model, self.config = model, model.config
+        self.packs = model.config._attn_implementation == NAME  # type: ignore[union-attr]
+        self._products = install(model) if self.packs else []
+        self._takes = inspect.signature(model.forward).parameters
         layers = block_list(model)
         self.n_layers = len(layers)
         return layers
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
         """See :class:`Backend`."""
-        if self._products[0].plain is not cache.eager:  # a reference pass computes exactly what the model itself would
+        if self.packs and self._products[0].plain is not cache.eager:  # a reference pass computes exactly what the model itself would
             for product in self._products:
                 product.plain = cache.eager
-        out = self.model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=keep)
-        return out.logits[0]
+        options = {"position_ids": positions, "logits_to_keep": keep, "past_key_values": cache, "cache_params": cache}
+        out = self.model(ids, use_cache=True, **{name: value for name, value in options.items() if name in self._takes})
+        return out.logits[0] if "logits_to_keep" in self._takes else out.logits[0, keep]
 
     def embed(self, ids: list[int]) -> Tensor:
         """See :class:`Backend`."""
@@ -148,36 +178,41 @@ def block_at(blocks: Any, layer: int) -> Any:
     return blocks[layer]
 
 
-def twin(hf_model: Any) -> nn.Module:
-    """A second module tree over the same parameters and buffers, reading packed tokens.
+def twin(hf_model: Any, attention: str = NAME) -> nn.Module:
+    """A second module tree over the same parameters and buffers, which reads packed tokens, or one with another kernel of attention.
 
     Make it before a bridge takes the first one over.
     """
     shared = {id(tensor): tensor for tensor in (*hf_model.parameters(), *hf_model.buffers())}
     other = copy.deepcopy(hf_model, memo=shared)
-    other.config._attn_implementation = NAME
-    other.config.get_text_config()._attn_implementation = NAME
-    pack_attention(other)
+    other.config._attn_implementation = attention
+    other.config.get_text_config()._attn_implementation = attention
+    if attention == NAME:
+        pack_attention(other)
     return other
 
 
+_BLOCKS = ("layers", "h", "blocks", "block")
+"""Names that transformers gives to the list of a text model's blocks."""
+
+
 def block_list(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a Hugging Face model: the list of blocks in the module that holds the token embeddings, too.
+    """The decoder layers of a Hugging Face model: the list of blocks of the text model, which is the module that embeds the tokens.
 
     A vision or audio tower has blocks of its own, perhaps as many, but no token embeddings.
 
     Raises:
-        ModelError: there is no list of as many modules as the text model's config has layers.
+        ModelError: the module with the token embeddings has no list of as many blocks as the text model's config has layers.
     """
     n = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr]
     tokens = model.get_input_embeddings()  # type: ignore[operator]
-    for owner in model.modules():
-        lists = [child for child in owner.children() if isinstance(child, nn.ModuleList) and len(child) == n]
-        if lists and any(module is tokens for module in owner.modules()):
-            return lists[0]
-    raise ModelError(
-        f"{type(model).__name__} has no list of {n} blocks beside its token embeddings, so no block can be hooked: take another model"
-    )
+    text = next((owner for owner in model.modules() if any(child is tokens for child in owner.children())), model)
+    blocks = next((child for name, child in text.named_children() if name in _BLOCKS and isinstance(child, nn.ModuleList)), None)
+    if blocks is None or len(blocks) != n:
+        raise ModelError(
+            f"{type(model).__name__} has no list of {n} blocks beside its token embeddings, so no block can be hooked: take another model"
+        )
+    return blocks
 
 
 def row_cache(row: CacheRow) -> DynamicCache:
@@ -189,16 +224,6 @@ def row_cache(row: CacheRow) -> DynamicCache:
             for layer in range(piece.store.n_layers):
                 cache.update(piece.store.keys(layer)[slot, :, :length], piece.store.values(layer)[slot, :, :length], layer)
     return cache
-
-
-def take_over(row: CacheRow, cache: DynamicCache, n: int) -> None:
-    """Write the last ``n`` columns of a cache into the row."""
-    row.store.reserve(row.length + n)
-    for layer, held in enumerate(cache.layers):
-        assert isinstance(held, DynamicLayer) and held.keys is not None and held.values is not None  # filled by the pass
-        for part, tensor in ((Store.keys, held.keys), (Store.values, held.values)):
-            part(row.store, layer, tensor)[row.slot, :, row.length : row.length + n] = tensor[0, :, -n:]
-    row.length += n
 
 
 def embedded(embedding: Any, ids: list[int]) -> Tensor:

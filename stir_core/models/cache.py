@@ -107,6 +107,15 @@ class Store:
             self.keys(i, key[None, :, None])[row.slot, :, position] = key
             self.values(i, value[None, :, None])[row.slot, :, position] = value
 
+    def append(self, branch: CacheRow, trunk: CacheRow, skip: int) -> None:
+        """Write a branch's own tokens, without the first ``skip``, after its trunk's (of this store); see :func:`graft`."""
+        start, stop = branch.trunk_length + skip, branch.trunk_length + branch.length
+        self.reserve(stop)
+        for layer in range(self.n_layers):
+            for of in (Store.keys, Store.values):
+                own = of(branch.store, layer)
+                of(self, layer, own)[trunk.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]
+
     def _buffer(self, buffers: list[Tensor | None], layer: int, like: Tensor | None) -> Tensor:
         held = buffers[layer]
         if held is not None and held.shape[0] >= self.slots and held.shape[2] >= self.columns:
@@ -141,13 +150,8 @@ def graft(branch: CacheRow, *, skip: int = 0) -> None:
     trunk = branch.trunk
     if trunk is None:
         raise ValueError("only a branch can be grafted")
-    start, stop = branch.trunk_length + skip, branch.trunk_length + branch.length
-    trunk.store.reserve(stop)
-    for layer in range(branch.store.n_layers):
-        for of in (Store.keys, Store.values):
-            own = of(branch.store, layer)
-            of(trunk.store, layer, own)[trunk.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]
-    trunk.length = stop
+    trunk.store.append(branch, trunk, skip)
+    trunk.length = branch.trunk_length + branch.length
 
 
 def shared_length(ids: list[int], others: list[int]) -> int:

@@ -46,6 +46,7 @@ class BridgeBackend:
 
     def __init__(self, bridge: Any):
         self.bridge = bridge
+        self.config = bridge.original_model.config
         self.n_layers = len(bridge.blocks)
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stir_core.errors import ModelError
 from stir_core.models.backends import row_cache
 from stir_core.models.cache import CacheRow
 from stir_core.models.hooked import BridgeBackend
 from stir_core.models.loading import LoadedModel
+from stir_core.models.sequential import SequentialStore
 from stir_core.models.steering import Impulse, attention, captured, impulses
 
 
@@ -37,7 +39,10 @@ def look(model: LoadedModel, row: CacheRow, ids: list[int], impulse: Impulse | N
 
     Raises:
         SteeringError: the model has no such layer, or a hook did not fire exactly once.
+        ModelError: TransformerLens makes no bridge of this architecture.
     """
+    if model.bridge is None:
+        raise ModelError(f"{model.identity.name} cannot be looked into: TransformerLens has no bridge for {model.identity.architecture}")
     backend = BridgeBackend(model.bridge)
     n = len(ids)
     layers = tuple(range(model.n_layers))
@@ -49,5 +54,6 @@ def look(model: LoadedModel, row: CacheRow, ids: list[int], impulse: Impulse | N
     ):
         positions = torch.arange(row.total, row.total + n, device=model.device)[None]
         keep = torch.arange(n, device=model.device)
-        logits = backend.forward(torch.tensor([ids], device=model.device), positions, row_cache(row), keep)
+        cache = row.store.longest(row, row.total)[1] if isinstance(row.store, SequentialStore) else row_cache(row)  # type: ignore[arg-type]
+        logits = backend.forward(torch.tensor([ids], device=model.device), positions, cache, keep)
     return Look(logits.float(), torch.stack([stream[i] for i in layers]).float(), torch.stack([seen[i] for i in layers]))

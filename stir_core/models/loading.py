@@ -4,30 +4,42 @@ coordinates. TransformerLens is imported only for a backend that needs it.
 
 import hashlib
 import json
+import logging
+import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+import transformers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from stir_core.config import ModelConfig
 from stir_core.errors import ModelError, PromptError, first_line
+from stir_core.models.agreement import UNFIT, agreement
 from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import GRAIN, Store
-from stir_core.models.catalogue import prepare, resolve, weights_digest
-from stir_core.models.sizes import Shape
+from stir_core.models.catalogue import cache_root, prepare, resolve, weights_digest
+from stir_core.models.sequential import SequentialStore
+from stir_core.models.sizes import Shape, shape_of
 from stir_core.models.templates import check_question_is_written, rendered, says_system, settled_args, turn_end
+from stir_core.models.weights import UNREADABLE, read_weights, refuse_unfinite
 from stir_core.records import ModelIdentity
+from stir_core.version import VERSION
 
+LOG = logging.getLogger("stir_core")
+"""Notes that a user should see while a model loads; Python shows them on stderr unless told otherwise."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-BackendName = Literal["hooked", "bridge", "plain"]
+BackendName = Literal["auto", "hooked", "bridge", "plain"]
 """The way of forward passes: ``hooked``, the lean decoder with TransformerLens hook points, beside a bridge; ``bridge``, the raw bridge;
-``plain``, the lean decoder without TransformerLens."""
+``plain``, the lean decoder without TransformerLens. ``auto`` is ``hooked`` where that agrees with the plain Hugging Face model, else
+``bridge``, else the plain model with hook points, one sequence at a time."""
+_WAYS = {"auto": ("hooked", "bridge", "sequential"), "plain": ("plain", "sequential"), "hooked": ("hooked",), "bridge": ("bridge",)}
+"""By backend: the ways to try, in order."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class LoadedModel:
     """A model ready for hooked forward passes. Share one per process."""
 
     bridge: Any
-    """The raw TransformerBridge, for looking inside the model; ``None`` with the plain backend."""
+    """The raw TransformerBridge, for looking inside the model; ``None`` with the plain backend, and where TransformerLens has none."""
     tokenizer: PreTrainedTokenizerBase
     identity: ModelIdentity
     device: torch.device
@@ -47,6 +59,8 @@ class LoadedModel:
     """The model as forward passes use it."""
     shape: Shape
     """The sizes that the FLOPs of a pass depend on."""
+    plain: Any = None
+    """The plain Hugging Face model over the same weights, with eager attention: the reference of :mod:`~stir_core.models.agreement`."""
     eager: bool = False
     """Attention as Hugging Face's eager kernel computes it, bit for bit, instead of fused kernels."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -54,7 +68,9 @@ class LoadedModel:
 
     def new_store(self, *, columns: int = GRAIN) -> Store:
         """An empty store for keys and values, with room for ``columns`` tokens per sequence before it has to grow."""
-        return Store(self.n_layers, columns=columns)
+        if self.backend.packs:
+            return Store(self.n_layers, columns=columns)
+        return SequentialStore(self.n_layers, self.backend.config, columns=columns)
 
     @property
     def n_layers(self) -> int:
@@ -154,7 +170,7 @@ def load_model(
     *,
     dtype: str = "float32",
     device: str = "auto",
-    backend: BackendName = "hooked",
+    backend: BackendName = "auto",
     template_args: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a model by catalogue name, folder, GGUF file or hub name, raw: weights neither folded nor centred.
@@ -186,12 +202,20 @@ def load_model(
     source = resolve(name)
     folder = prepare(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (*UNREADABLE, ImportError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
-    digest = weights_digest(source, folder)
-    return boot(name, hf_model, tokenizer, weights_sha256=digest, device=target, backend=backend, template_args=template_args)
+    hf_model = read_weights(name, folder, DTYPES[dtype])
+    return boot(
+        name,
+        hf_model,
+        tokenizer,
+        weights_sha256=weights_digest(source, folder),
+        device=target,
+        backend=backend,
+        template_args=template_args,
+        check=True,
+    )
 
 
 def model_of(config: ModelConfig, name: str | None = None) -> LoadedModel:
@@ -216,36 +240,29 @@ def boot(
     device: torch.device | str = "cpu",
     backend: BackendName = "hooked",
     template_args: Mapping[str, Any] | None = None,
+    check: bool = False,
 ) -> LoadedModel:
     """Wrap a loaded Hugging Face causal language model and its tokenizer; all backends share its weights.
 
     The bridge takes over the model's modules: do not use ``hf_model`` afterwards, except with the plain backend.
 
+    Args:
+        check: refuse weights that are not finite, and a backend that does not agree with the plain Hugging Face model; always done with
+            ``auto`` and ``plain``. The result is remembered by identity.
+
     Raises:
-        ModelError: a chat template that does not write the question, or does not read one of ``template_args``.
+        ModelError: an architecture that cannot be hooked, no backend that agrees, or a device without room, or a chat template that does not write
+            the question or does not read one of ``template_args``.
     """
     args = settled_args(tokenizer, name, template_args or {})
     check_question_is_written(tokenizer, name, args)
     hf_model.eval()
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
-    hf_model.to(device)
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    matrices = sum(weight.numel() for weight in block_list(hf_model).parameters() if weight.ndim == 2)
-    shape = Shape(matrices, config.hidden_size * config.vocab_size, config.num_hidden_layers * config.num_attention_heads * head)
-    bridge: Any = None
-    if backend == "plain":
-        decoder: Backend = PlainDecoder(twin(hf_model))
-    else:
-        from transformer_lens.model_bridge import TransformerBridge
-
-        from stir_core.models.hooked import BridgeBackend, HookedDecoder
-
-        # the bridge picks its adapter by this name, and some checkpoints name a multimodal wrapper
-        hf_model.config.architectures = [type(hf_model).__name__]
-        lean = twin(hf_model) if backend == "hooked" else None  # before the bridge puts its own modules into the tree
-        bridge = TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=str(device), dtype=dtype)
-        decoder = BridgeBackend(bridge) if lean is None else HookedDecoder(lean)
+    try:
+        hf_model.to(device)
+    except RuntimeError as error:  # torch's errors of memory and of drivers, too
+        raise ModelError(f"{name} does not fit on {device} ({first_line(error)}): set model.device=cpu or model.dtype=bfloat16") from error
     identity = ModelIdentity(
         name=name,
         weights_sha256=weights_sha256,
@@ -256,16 +273,133 @@ def boot(
         d_model=config.hidden_size,
         template_args=args,
     )
-    return LoadedModel(
+    blocks = block_list(hf_model)  # refuses what cannot be hooked
+    plain = twin(hf_model, "eager")
+    packed = twin(hf_model) if backend != "bridge" else None  # before the bridge puts its own modules into the tree
+    bridge, refusal = (None, None) if backend == "plain" else _bridge(name, hf_model, tokenizer, str(device), dtype)
+    made = LoadedModel(
         bridge,
         tokenizer,
         identity,
         torch.device(device),
         stop_ids=_stop_ids(hf_model, tokenizer, args),
-        n_ctx=config.max_position_embeddings,
-        backend=decoder,
-        shape=shape,
+        n_ctx=_context(config),
+        backend=PlainDecoder(twin(plain, "eager")),  # until the way is known
+        shape=shape_of(config, ((part, tuple(weight.shape)) for part, weight in blocks.named_parameters())),
+        plain=plain,
     )
+    return _settled(made, backend, packed, refusal, check=check or backend in ("auto", "plain"))
+
+
+def _bridge(name: str, hf_model: Any, tokenizer: Any, device: str, dtype: torch.dtype) -> tuple[Any, str | None]:
+    """The raw bridge, or ``None`` and the reason why TransformerLens makes none."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.sources.transformers import helpers
+
+    helpers._ensure_torchvision = _never  # it runs pip
+    # the bridge picks its adapter by this name, and some checkpoints name a multimodal wrapper
+    hf_model.config.architectures = [type(hf_model).__name__]
+    try:
+        return TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype), None
+    except (*UNFIT, ImportError) as error:
+        return None, first_line(error)
+
+
+def _never() -> bool:
+    return False
+
+
+def _settled(made: LoadedModel, asked: BackendName, packed: Any, refusal: str | None, *, check: bool) -> LoadedModel:
+    """The model with the first way of forward passes that agrees with the plain model."""
+    note = _remembered(made, asked) if check else None
+    if check and note is None:
+        refuse_unfinite(made.identity.name, made.plain)
+    failures: list[str] = []
+    for way in (note["way"],) if note else _WAYS[asked]:
+        if way == "bridge" and made.bridge is None:
+            failures.append(f"TransformerLens makes no bridge ({refusal})")
+            continue
+        model = replace(made, backend=_backend(way, asked, made, packed))
+        if note is None and check:
+            try:
+                found = agreement(model)
+            except UNFIT as error:
+                if isinstance(error, ModelError) and way == _WAYS[asked][-1]:
+                    raise
+                failures.append(f"{way} decoding fails ({first_line(error)})")
+                continue
+            if not found.agrees:
+                failures.append(f"{way} decoding is {found.kl:.2g} nats from plain Hugging Face attention")
+                continue
+            note = {"way": way, "kl": found.kl, "reference": found.reference, "failures": failures}
+            _remember(made, asked, note)
+        if note is not None and note["failures"] and asked == "auto":
+            LOG.warning("%s: %s; %s decoding is used, one sequence at a time", made.identity.name, "; ".join(note["failures"]), way)
+        return model
+    remedy = "set model.backend=auto" if asked in ("hooked", "bridge") else "take another model"
+    raise ModelError(f"{made.identity.name} ({made.identity.architecture}) cannot be decoded exactly: {'; '.join(failures)}; {remedy}")
+
+
+def _backend(way: str, asked: BackendName, made: LoadedModel, packed: Any) -> Backend:
+    if asked == "plain":
+        return PlainDecoder(packed if way == "plain" else twin(made.plain, "eager"))
+    from stir_core.models.hooked import BridgeBackend, HookedDecoder
+
+    if way == "bridge":
+        return BridgeBackend(made.bridge)
+    return HookedDecoder(packed if way == "hooked" else twin(made.plain, "eager"))
+
+
+_UNKNOWN = "0" * 64
+"""In place of the hash of weights that are not known."""
+
+
+def _note_file(model: LoadedModel, asked: str) -> Path:
+    """Where the way of a model's forward passes is remembered: by all that it depends on."""
+    identity = model.identity
+    facts = [identity.weights_sha256, identity.dtype, model.plain.config.to_json_string(), model.device.type, asked]
+    facts += [transformers.__version__, torch.__version__, VERSION]
+    return cache_root() / "agreement" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}.json"
+
+
+def _remembered(model: LoadedModel, asked: str) -> dict[str, Any] | None:
+    file = _note_file(model, asked)
+    if model.identity.weights_sha256 == _UNKNOWN or not file.is_file():
+        return None
+    try:
+        note = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return note if note.keys() >= {"way", "failures"} and note["way"] in _WAYS[asked] else None
+
+
+def _remember(model: LoadedModel, asked: str, note: dict[str, Any]) -> None:
+    if model.identity.weights_sha256 == _UNKNOWN:
+        return
+    file = _note_file(model, asked)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(note) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+_ENDLESS = 1 << 20
+"""Context of a model that names none, as recurrent ones and those with relative positions do."""
+
+
+def _context(config: Any) -> int:
+    """Longest sequence in tokens.
+
+    Where the frequencies of rotary positions change with the length of a sequence (longrope), it ends before the change: keys that were
+    read before it would be wrong after it.
+    """
+    known = vars(config) | config.to_dict()
+    n = next((known[name] for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx") if known.get(name)), _ENDLESS)
+    ropes = known.get("rope_parameters") or {}
+    for rope in (ropes, *(each for each in ropes.values() if isinstance(each, dict))):
+        if rope.get("rope_type") in ("longrope", "dynamic"):
+            n = min(n, rope.get("original_max_position_embeddings") or n)
+    return int(n)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

@@ -5,16 +5,17 @@ another's pass.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import DynamicCache
 
 from stir_core.models.attention import Packed, Piece
-from stir_core.models.backends import row_cache, take_over
+from stir_core.models.backends import Decodable
 from stir_core.models.cache import CacheRow
-from stir_core.models.loading import LoadedModel
+from stir_core.models.sequential import FedToken, SequentialStore, cut, forget
 from stir_core.models.steering import Impulse, Mixture, captured, impulses, mixtures
 
 
@@ -45,7 +46,7 @@ class Pass(NamedTuple):
 
 
 @torch.inference_mode()
-def forward(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...] = ()) -> Pass:
+def forward(model: Decodable, feeds: list[Feed], layers: tuple[int, ...] = ()) -> Pass:
     """Run new tokens after those that their rows hold; the rows then hold them too.
 
     Args:
@@ -54,8 +55,8 @@ def forward(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...] = ())
     """
     with model.lock:
         if model.backend.packs:
-            return _run(model, feeds, layers)
-        passes = [_run(model, [feed], layers) for feed in feeds]
+            return _packed(model, feeds, layers)
+        passes = [_alone(model, feed, layers) for feed in feeds]
     return Pass(torch.cat([each.logits for each in passes]), [states for each in passes for states in each.states])
 
 
@@ -70,33 +71,89 @@ def batches(lengths: list[int], most: int) -> Iterator[slice]:
         start = stop
 
 
-def _run(model: LoadedModel, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
-    """One pass; a backend that does not pack takes one feed, over a Hugging Face cache in the place of the packed one."""
+def _packed(model: Decodable, feeds: list[Feed], layers: tuple[int, ...]) -> Pass:
+    """One pass for all feeds."""
     packed = Packed([Piece(feed.row, feed.ids) for feed in feeds], device=model.device, eager=model.eager)
-    cache = packed if model.backend.packs else row_cache(feeds[0].row)
     ends = dict(zip(packed.order, packed.ends, strict=True))
     plan = [(ends[i], feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]
     mixed = [(ends[i], feed.mixture) for i, feed in enumerate(feeds) if feed.mixture is not None]
     at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
     wanted = [i for i, feed in enumerate(feeds) if feed.logits]
     kept = [end for i in wanted for end in range(ends[i] - len(feeds[i].ids) + 1 if feeds[i].every else ends[i], ends[i] + 1)]
-    keep = torch.tensor(kept, dtype=torch.long, device=model.device)
-    with (
-        mixtures(model.backend, mixed, tokens=len(packed.ids)),
-        impulses(model.backend, plan, tokens=len(packed.ids), d_model=model.d_model),
-        captured(model.backend, layers, at) as seen,
-    ):
-        logits = model.backend.forward(
-            torch.tensor([packed.ids], device=model.device), torch.tensor([packed.positions], device=model.device), cache, keep
-        )
-    if isinstance(cache, Packed):
-        cache.advance()
-    else:
-        take_over(feeds[0].row, cache, len(packed.ids))
+    logits, seen = _run(model, packed.ids, packed.positions, packed, layers, plan, mixed, at, kept)
+    packed.advance()
     states: list[dict[int, Tensor]] = []
     start = 0
     for feed in feeds:
         stop = start + len(feed.capture)
         states.append({layer: seen[layer][start:stop] for layer in layers} if feed.capture else {})
         start = stop
-    return Pass(logits.float(), states)
+    return Pass(logits, states)
+
+
+def _alone(model: Decodable, feed: Feed, layers: tuple[int, ...]) -> Pass:
+    """One feed over a Hugging Face cache, in as many passes as it takes: earlier tokens without a cache are read again before it.
+
+    A token with an impulse or a mixture ends its pass. With a recurrent state the last token is read by itself, so that the row can go back
+    to before it, as impulses and branches do.
+    """
+    row: Any = feed.row
+    store: SequentialStore = row.store
+    length, cache = store.longest(row, row.total)
+    again = store.tokens(row, length, row.total)
+    new = [FedToken(token) for token in feed.ids]
+    new[-1] = FedToken(feed.ids[-1], feed.impulse, feed.mixture)
+    tokens = [*again, *new]
+    ends = {i + 1 for i, token in enumerate(tokens) if token.impulse is not None or token.mixture is not None}
+    ends |= {len(again), len(tokens)} | (set() if store.cuts else {len(tokens) - 1})
+    logits: list[Tensor] = []
+    seen: dict[int, dict[int, Tensor]] = {layer: {} for layer in layers}
+    caches: list[tuple[int, DynamicCache, bool]] = []
+    start = 0
+    for end in sorted(ends - {0}):
+        piece, first = tokens[start:end], start - len(again)
+        at = [i - first for i in feed.capture if first <= i < end - len(again)] if start >= len(again) else []
+        wanted = range(len(piece)) if feed.every and start >= len(again) else [len(piece) - 1] if end == len(tokens) else []
+        plan = [(i, token.impulse) for i, token in enumerate(piece) if token.impulse is not None]
+        mixed = [(i, token.mixture) for i, token in enumerate(piece) if token.mixture is not None]
+        positions = list(range(length + start, length + end))
+        kept = list(wanted) if feed.logits else []
+        made, states = _run(model, [token.id for token in piece], positions, cache, layers, plan, mixed, at, kept)
+        logits.append(made)
+        for layer, captured_ in states.items():
+            seen[layer] |= dict(zip((i + first for i in at), captured_, strict=True))
+        caches.append((length + end, cache, len(piece) > 1))
+        if end < len(tokens):
+            cache = cut(cache, None)
+        start = end
+    forget(row, row.total)
+    row.fed[row.length :] = new
+    row.length += len(new)
+    for at_, held, several in caches:
+        store.remember(row, at_, held, several=several)
+    states = {layer: torch.stack([by[i] for i in feed.capture]) for layer, by in seen.items()} if feed.capture else {}
+    return Pass(torch.cat(logits), [states])
+
+
+def _run(
+    model: Decodable,
+    ids: list[int],
+    positions: list[int],
+    cache: Any,
+    layers: tuple[int, ...],
+    plan: list[tuple[int, Impulse]],
+    mixed: list[tuple[int, Mixture]],
+    at: list[int],
+    kept: list[int],
+) -> tuple[Float[Tensor, "kept d_vocab"], dict[int, Tensor]]:
+    """One pass over packed tokens: logits at ``kept``, states at ``at`` by layer."""
+    keep = torch.tensor(kept, dtype=torch.long, device=model.device)
+    with (
+        mixtures(model.backend, mixed, tokens=len(ids)),
+        impulses(model.backend, plan, tokens=len(ids), d_model=model.d_model),
+        captured(model.backend, layers, at) as seen,
+    ):
+        logits = model.backend.forward(
+            torch.tensor([ids], device=model.device), torch.tensor([positions], device=model.device), cache, keep
+        )
+    return logits.float(), seen

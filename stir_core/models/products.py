@@ -59,15 +59,13 @@ class Norm(nn.Module):
 
 
 def install(model: nn.Module) -> list[Product | Norm]:
-    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; returns the replacements."""
-    replacements: list[Product | Norm] = []
+    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; returns all replacements in it."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             replacement = Product(child) if type(child) is nn.Linear else _norm(child)
             if replacement is not None:
-                replacements.append(replacement)
                 setattr(parent, name, replacement)
-    return replacements
+    return [module for module in model.modules() if isinstance(module, Product | Norm)]
 
 
 def _norm(module: nn.Module) -> Norm | None:

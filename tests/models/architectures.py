@@ -44,6 +44,13 @@ LATENT: dict[str, Any] = {
     "n_shared_experts": 1,
     "first_k_dense_replace": 1,
 }
+GEMMA_4: dict[str, Any] = {
+    "sliding_window": 16,
+    "layer_types": HALF,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 300,
+}
+MAMBA_2: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8}
 OLD: dict[str, Any] = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256, "n_inner": 64, "initializer_range": 0.25}
 FALCON = {key: value for key, value in COMMON.items() if key not in ("head_dim", "num_key_value_heads")}
 LONG_ROPE: dict[str, Any] = {
@@ -84,12 +91,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "altup_num_inputs": 2,
         },
     ),
-    "gemma 4": ("gemma4_text", COMMON | {"sliding_window": 16, "layer_types": HALF, "global_head_dim": 8, "hidden_size_per_layer_input": 8}),
-    "gemma 4 unequal": (
-        "gemma4_text",
-        COMMON
-        | {"sliding_window": 16, "layer_types": HALF, "global_head_dim": 16, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8},
-    ),
+    "gemma 4": ("gemma4_text", COMMON | GEMMA_4 | {"global_head_dim": 8}),
+    "gemma 4 unequal": ("gemma4_text", COMMON | GEMMA_4 | {"global_head_dim": 16, "num_kv_shared_layers": 2}),
     "phi": ("phi", COMMON | {"num_key_value_heads": 4}),
     "phi 3": ("phi3", COMMON | {"sliding_window": 16}),
     "phi 3 longrope": ("phi3", COMMON | {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 64}),
@@ -154,11 +157,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {"hidden_size": 32, "num_hidden_layers": 4, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8},
     ),
     "jamba": ("jamba", COMMON | {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False, "mamba_d_state": 8}),
-    "zamba 2": ("zamba2", COMMON),
-    "granite hybrid": (
-        "granitemoehybrid",
-        COMMON | {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "num_local_experts": 0},
-    ),
+    "granite hybrid": ("granitemoehybrid", COMMON | MAMBA_2 | {"layer_types": ["mamba", "attention"] * 2, "num_local_experts": 0}),
     "bert": ("bert", COMMON),
 }
 """By name: the model type of transformers, and what its config says."""

@@ -1,0 +1,73 @@
+"""Read a causal language model from its files, whole or not at all: no tensor is made up, and no code of the folder is run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from stir_core.errors import ModelError, first_line
+
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, TypeError, SafetensorError)
+"""Errors of other libraries about damaged or unknown files."""
+_READ_UNPACKED = "mxfp4"
+"""The only quantisation that is read: transformers unpacks it while loading (gpt-oss)."""
+
+
+def read_weights(name: str, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+    """The Hugging Face model of a folder, with eager attention.
+
+    Args:
+        options: further arguments of ``from_pretrained``.
+
+    Raises:
+        ModelError: unreadable files, an encoder, quantised weights, code of its own, or tensors that are missing, left over or of another
+            shape.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        _refuse(name, config)
+        options |= {} if "gguf_file" in options else {"use_safetensors": True}
+        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # it is a pair with output_loading_info
+            folder, dtype=dtype, attn_implementation="eager", output_loading_info=True, trust_remote_code=False, **options
+        )
+    except ImportError as error:
+        raise ModelError(f"{name} needs a package that is not installed ({first_line(error, 200)}): take another model") from error
+    except UNREADABLE as error:
+        raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
+    wrong = {"is missing": info["missing_keys"], "has no place in the model": info["unexpected_keys"]}
+    wrong["has another shape than its config says"] = [each[0] if isinstance(each, tuple) else each for each in info["mismatched_keys"]]
+    for what, keys in wrong.items():
+        if keys:
+            others = f" (and of {len(keys) - 1} others)" if len(keys) > 1 else ""
+            raise ModelError(
+                f"{name} is not whole: the tensor {min(keys)}{others} {what} in {folder}; take the model from its source again, "
+                "with the config that belongs to it"
+            )
+    return model
+
+
+def refuse_unfinite(name: str, model: Any) -> None:
+    """Refuse weights that are infinite or not numbers.
+
+    Raises:
+        ModelError: names the first such tensor.
+    """
+    for part, weight in model.named_parameters():
+        # a sum reads the tensor once and makes no copy; it may overflow where every weight is finite
+        if not weight.sum().isfinite() and not weight.isfinite().all():
+            raise ModelError(
+                f"{name} is damaged: the tensor {part} holds numbers that are not finite; take the model from its source again"
+            )
+
+
+def _refuse(name: str, config: Any) -> None:
+    kind = config.model_type
+    if config.is_encoder_decoder or (getattr(config, "is_decoder", None) is False and kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
+        raise ModelError(f"{name} is an encoder ({kind}), which reads its whole input at once: give a causal language model")
+    packing = getattr(config, "quantization_config", None) or {}
+    method = packing.get("quant_method", "unknown") if isinstance(packing, dict) else str(getattr(packing, "quant_method", "unknown"))
+    if packing and method != _READ_UNPACKED:
+        raise ModelError(f"{name} has quantised weights ({method}), which are not read: take the unquantised model")
