@@ -38,6 +38,10 @@ class PromptError(StirError):
     """A prompt is empty, or too long for the model's context."""
 
 
+class LongPromptError(PromptError):
+    """A prompt leaves too little of the model's context for an answer."""
+
+
 class SteeringError(StirError):
     """An intervention failed (never fired, unknown hook, wrong shape), or its strength is out of range."""
 

@@ -84,7 +84,8 @@ def decoded(model: Decodable, ids: list[int]) -> tuple[Tensor, list[int]]:
     long, short, steps = len(ids) * 3 // 4, len(ids) // 2, 5
     store, branches = model.new_store(), model.new_store(columns=8)
     rows = [store.open(), store.open()]
-    passes = [forward(model, [Feed(rows[0], ids[:long], every=True), Feed(rows[1], ids[:short], every=True)]).logits]
+    feeds = [Feed(rows[0], ids[:long], every=True, capture=(0,)), Feed(rows[1], ids[:short], every=True)]
+    passes = [forward(model, feeds, (0, model.backend.n_layers - 1)).logits]  # captured: blocks must output one residual stream
     positions = [*range(long), *range(short)]
     for step in range(steps):
         passes.append(forward(model, [Feed(rows[0], [ids[long + step]]), Feed(rows[1], [ids[short + step]])]).logits)

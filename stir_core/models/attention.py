@@ -2,7 +2,7 @@
 
 A pass runs over ``[1, tokens, d_model]``: the new tokens of all sequences, one after the other. All modules except attention treat tokens
 one by one. Attention is registered with transformers under :data:`NAME`, and the model's own attention modules call it
-with a :class:`Written` in place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
+with a :class:`WrittenLayer` in place of keys and values: queries ``[1, heads, tokens, d_head]``, new keys and values
 ``[1, kv_heads, tokens, d_head]``, buffers of the store ``[slots, kv_heads, columns, d_head]``. Models with latent attention (DeepSeek)
 store the latents that keys and values are computed from; these are expanded for each sequence when it is read.
 
@@ -75,13 +75,13 @@ class Terms(NamedTuple):
     """Computes keys and values from the latents that are stored (DeepSeek)."""
 
 
-class Written(NamedTuple):
+class WrittenLayer(NamedTuple):
     """One layer of a pass: what the model's attention receives for its keys and its values, once the new ones are written."""
 
     packed: "Packed"
     layer: int
 
-    def to(self, *args: object, **kwargs: object) -> "Written":
+    def to(self, *args: object, **kwargs: object) -> "WrittenLayer":
         """Itself: models that share keys between layers move them to the device of the queries."""
         return self
 
@@ -181,7 +181,7 @@ class Packed:
         """See :meth:`get_query_offset`."""
         return query_length, 0
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[Written, Written]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[WrittenLayer, WrittenLayer]:
         """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function then receives the result."""
         for part, new in ((Store.keys, keys), (Store.values, values)):
             for stretch in self._stretches:
@@ -191,7 +191,7 @@ class Packed:
                 self._write(part(forks.rows[0].store, layer_idx, new), new, forks.at, [(row.slot, row.length) for row in forks.rows])
             for at, row, n in self._segments:
                 part(row.store, layer_idx, new)[row.slot, :, row.length : row.length + n] = new[0, :, at : at + n]
-        written = Written(self, layer_idx)
+        written = WrittenLayer(self, layer_idx)
         return written, written
 
     def _write(self, buffer: Tensor, new: Tensor, at: int, places: list[tuple[int, int]]) -> None:
@@ -372,8 +372,8 @@ _WITHOUT_EFFECT = ("position_ids", "use_cache", "output_attentions", "output_rou
 def _packed_attention(
     module: Any,
     query: Tensor,
-    key: Written,
-    value: Written,
+    key: WrittenLayer,
+    value: WrittenLayer,
     attention_mask: Reach,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -409,7 +409,7 @@ def pack_attention(model: Any) -> None:
             module._attn = partial(_own_attention, module)
 
 
-def _own_attention(module: Any, query: Tensor, key: Written, value: Written, attention_mask: Any = None) -> tuple[Tensor, None]:
+def _own_attention(module: Any, query: Tensor, key: WrittenLayer, value: WrittenLayer, attention_mask: Any = None) -> tuple[Tensor, None]:
     """``_attn`` of models that do not call a registered function: ``[1, heads, tokens, d_head]``."""
     scale = 1.0 / float(module.scale_attn)
     return _packed_attention(module, query, key, value, attention_mask, scaling=scale)[0].transpose(1, 2), None

@@ -221,7 +221,7 @@ def row_cache(row: CacheRow) -> DynamicCache:
     for piece, length in ((row.trunk, row.trunk_length), (row, row.length)):
         if piece is not None and length:
             slot = slice(piece.slot, piece.slot + 1)
-            for layer in range(piece.store.n_layers):
+            for layer in filter(piece.store.holds, range(piece.store.n_layers)):
                 cache.update(piece.store.keys(layer)[slot, :, :length], piece.store.values(layer)[slot, :, :length], layer)
     return cache
 

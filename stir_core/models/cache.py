@@ -20,8 +20,8 @@ from torch import Tensor
 GRAIN = 64
 """Columns are reserved in multiples of this."""
 
-Column = list[tuple[Tensor, Tensor]]
-"""Keys and values of one token, one pair per layer: ``[kv_heads, d_head]`` each."""
+Column = list[tuple[Tensor, Tensor] | None]
+"""Keys and values of one token, one pair per layer: ``[kv_heads, d_head]`` each; ``None``: the layer reads another one's."""
 
 
 class CacheRow:
@@ -89,6 +89,10 @@ class Store:
         """The value buffer of a layer, as :meth:`keys`."""
         return self._buffer(self._values, layer, like)
 
+    def holds(self, layer: int) -> bool:
+        """Whether the layer has keys and values; in some models it reads those of another layer."""
+        return self._keys[layer] is not None
+
     @torch.inference_mode()
     def copy(self, source: CacheRow, target: CacheRow, length: int) -> None:
         """Make ``target`` (of this store) the first ``length`` tokens of ``source`` (of this store)."""
@@ -98,12 +102,16 @@ class Store:
     @torch.inference_mode()
     def column(self, row: CacheRow, position: int) -> Column:
         """A copy of one token's keys and values."""
-        return [(self.keys(i)[row.slot, :, position].clone(), self.values(i)[row.slot, :, position].clone()) for i in range(self.n_layers)]
+        own = [(self.keys(i), self.values(i)) if self.holds(i) else None for i in range(self.n_layers)]
+        return [each and (each[0][row.slot, :, position].clone(), each[1][row.slot, :, position].clone()) for each in own]
 
     @torch.inference_mode()
     def put(self, row: CacheRow, position: int, column: Column) -> None:
         """Overwrite one token's keys and values."""
-        for i, (key, value) in enumerate(column):
+        for i, each in enumerate(column):
+            if each is None:
+                continue
+            key, value = each
             self.keys(i, key[None, :, None])[row.slot, :, position] = key
             self.values(i, value[None, :, None])[row.slot, :, position] = value
 
@@ -111,7 +119,7 @@ class Store:
         """Write a branch's own tokens, without the first ``skip``, after its trunk's (of this store); see :func:`graft`."""
         start, stop = branch.trunk_length + skip, branch.trunk_length + branch.length
         self.reserve(stop)
-        for layer in range(self.n_layers):
+        for layer in filter(branch.store.holds, range(self.n_layers)):
             for of in (Store.keys, Store.values):
                 own = of(branch.store, layer)
                 of(self, layer, own)[trunk.slot, :, start:stop] = own[branch.slot, :, skip : branch.length]

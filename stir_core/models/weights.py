@@ -41,7 +41,7 @@ def read_weights(name: str, folder: Path, dtype: torch.dtype, **options: Any) ->
     wrong["has another shape than its config says"] = [each[0] if isinstance(each, tuple) else each for each in info["mismatched_keys"]]
     for what, keys in wrong.items():
         if keys:
-            others = f" (and of {len(keys) - 1} others)" if len(keys) > 1 else ""
+            others = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             raise ModelError(
                 f"{name} is not whole: the tensor {min(keys)}{others} {what} in {folder}; take the model from its source again, "
                 "with the config that belongs to it"

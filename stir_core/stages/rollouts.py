@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write problems.jsonl and rollouts.jsonl; states at control points are captured meanwhile, for the next stage."""
     from stir_core.harvest.rollouts import sample_rollouts
-    from stir_core.models.prompting import prompt_ids
+    from stir_core.models.prompting import fitting_prompts
 
     config = run.config
-    problems = mined_problems(config)
+    prompts, notes = fitting_prompts(model, mined_problems(config), config.task, room=config.rollouts.max_new_tokens)
+    problems = [problem for problem, _ in prompts]
     write_records(part / "problems.jsonl", problems)
     file = part / "rollouts.jsonl"
     known = read_appended(file, Rollout)
@@ -32,7 +33,6 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     total, tokens = len(problems) * config.rollouts.k, 0
     report(Progress("rollouts", len(done), total, "rollouts"))
     with Grader() as grader:
-        prompts = [(problem, prompt_ids(model, problem, config.task, room=config.rollouts.max_new_tokens)) for problem in problems]
         try:
             for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
                 append_records(file, [rollout])
@@ -52,7 +52,7 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
         "unfinished": sum(not rollout.verdict.finished for rollout in known),
         "tokens": sum(rollout.n_tokens for rollout in known),
     }
-    return Made(counts, tokens)
+    return Made(counts, tokens, notes=notes)
 
 
 def _check(run: Run) -> None:

@@ -20,10 +20,12 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     from stir_core.intervene.controller import steer
     from stir_core.intervene.jobs import Job, Settings
     from stir_core.intervene.memory import memory_of
-    from stir_core.models.prompting import prompt_ids
+    from stir_core.models.prompting import fitting_prompts
 
     config = run.config
-    problems = held_out_problems(config)
+    room = config.decode.max_new_tokens
+    fitting, notes = fitting_prompts(model, held_out_problems(config), config.task, room=room)
+    problems, prompts = [problem for problem, _ in fitting], {problem.id: ids for problem, ids in fitting}
     library = run.library()
     setups = {
         "vanilla": (with_changes(config.gate, variant="no_memory"), None),
@@ -34,8 +36,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     known = {kind: read_appended(file, Trace) for kind, file in files.items()}
     finished = {(kind, trace.id) for kind, traces in known.items() for trace in traces}
     waiting = [(problem, kind) for problem in problems for kind in setups if (kind, problem.id) not in finished]
-    room = config.decode.max_new_tokens
-    jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=room), *setups[kind]) for problem, kind in waiting]
+    jobs = [Job(problem.id, prompts[problem.id], *setups[kind]) for problem, kind in waiting]
     settings = Settings.of(config, rows=2 * config.decode.batch_problems)
     tokens, total = 0, 2 * len(problems)
     report(Progress("steered", total - len(jobs), total, "answers"))
@@ -58,7 +59,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
         counts[f"{kind}_probe_tokens"] = sum(trace.probe_tokens for trace in traces)
     counts["commits"] = sum(step.decision.chosen is not None for trace in known["steered"] for step in trace.steps)
     counts["decisions"] = sum(step.evidence.not_retrieved is None for trace in known["steered"] for step in trace.steps)
-    return Made(counts, tokens, run.manifest("actions").layers)
+    return Made(counts, tokens, run.manifest("actions").layers, notes)
 
 
 def _check(run: Run) -> None:

@@ -171,6 +171,6 @@ def tiny(name: str, vocab: int) -> Any:
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for part, weight in model.named_parameters():
-            if weight.ndim == 1 and (not weight.isfinite().all() or weight.std() == 0):
+            if weight.ndim == 1 and len(weight) > 1 and (not weight.isfinite().all() or weight.std() == 0):
                 weight.normal_(mean=1.0 if "norm" in part or "ln" in part else 0.1, std=0.1)
     return model

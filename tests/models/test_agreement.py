@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stir_core.cli import main
 from stir_core.errors import ModelError
+from stir_core.models import agreement as agreement_module
 from stir_core.models import loading
 from stir_core.models.agreement import agreement
 from stir_core.models.attention import Packed, Reach
@@ -75,6 +77,16 @@ def test_the_comparison_is_made_once_for_each_identity(tiny_folder, tmp_path, mo
     assert load_model(tiny_folder).backend.packs
     with pytest.raises(pytest.fail.Exception, match="compared before"):
         load_model(tiny_folder, dtype="bfloat16")
+
+
+def test_models_check_answers_with_its_exit_code(tiny_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("STIR_CACHE", str(tmp_path))
+    assert main(["models", "--check", tiny_folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["agrees"] is True and found["kl"] < 1e-6 and found["reference"] == "Hugging Face, eager attention, full passes"
+    monkeypatch.setattr(agreement_module, "TOLERANCE", {"float32": (-1.0, 1.0)})
+    assert main(["models", "--check", tiny_folder, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["agrees"] is False
 
 
 def test_replaced_products_and_norms_compute_the_same(tokenizer):

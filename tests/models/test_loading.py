@@ -7,11 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stir_core.config import TaskConfig
 from stir_core.errors import ModelError, PromptError
 from stir_core.models.catalogue import catalogue, file_digest, prepare, resolve
 from stir_core.models.hooked import BridgeBackend
 from stir_core.models.loading import load_model
+from stir_core.models.prompting import fitting_prompts
+from stir_core.records import Problem
 from tests.builders import prefill
+
+TEXTS = (("short", "two and three"), ("long", "one two three " * 300))
 
 
 @pytest.fixture
@@ -133,6 +138,15 @@ def test_prompts_that_cannot_be_answered(tiny):
         tiny.chat_ids("one two three " * 300)
     with pytest.raises(PromptError, match="600 must follow"):
         tiny.chat_ids("one", room=600)
+
+
+def test_a_problem_that_does_not_fit_is_left_out_and_named(tiny):
+    short, long = (Problem(id=name, task="arithmetic", split="train", question=text, answer="1", kind="number") for name, text in TEXTS)
+    fitting, notes = fitting_prompts(tiny, [short, long], TaskConfig(), room=8)
+    assert [problem.id for problem, _ in fitting] == ["short"]
+    assert len(notes) == 1 and notes[0].startswith("left out: problem long: the prompt has ")
+    with pytest.raises(PromptError, match="problem long: the prompt has"):
+        fitting_prompts(tiny, [long], TaskConfig(), room=8)
 
 
 @pytest.mark.model
