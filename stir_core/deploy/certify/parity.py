@@ -26,6 +26,7 @@ from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import KEY
 from stir_core.errors import DeployError
 from stir_core.intervene.session import Session, Steered
+from stir_core.models.agreement import agreement
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward
 from stir_core.models.prompting import user_message
@@ -96,12 +97,15 @@ def certify(
                 same=len(differences.lines) == before,
             )
         )
+    found = agreement(session.model)  # else target and workbench could be wrong together: they run the same decoder
+    if not found.agrees:
+        differences.lines.insert(0, f"the workbench's own decoding is {found.kl:.2g} nats from {found.reference}")
     return sealed(
         bundle,
         target=target,
         passed=not differences.lines,
         first_difference=next(iter(differences.lines), None),
-        reference=reference,
+        reference=f"{reference} (mean KL {found.kl:.1e} nats from {found.reference})",
         device=str(session.model.device),
         max_new_tokens=max_new_tokens,
         tolerances=tolerances,

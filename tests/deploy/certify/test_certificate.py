@@ -6,6 +6,7 @@ import pytest
 
 import stir_core as stir
 from stir_core.deploy.bundle.reading import read_bundle
+from stir_core.deploy.certify import parity
 from stir_core.deploy.certify.certificate import Deployment, put, read_certificate
 from stir_core.deploy.certify.parity import by_runtime, by_server, certify
 from stir_core.deploy.export import export
@@ -35,6 +36,15 @@ def test_the_runtime_passes(session, steered):
     assert len(found.prompts) == 5 and all(prompt.same for prompt in found.prompts)
     assert max(gap for gap in found.worst.model_dump().values()) < 1e-3
     assert found.sha256 == found.digest and found.bundle == steered.bundle.manifest.digest
+    assert "nats from Hugging Face, eager attention" in found.reference
+
+
+def test_a_target_that_is_wrong_together_with_the_workbench_fails(session, steered, monkeypatch):
+    wrong = parity.agreement(session.model)._replace(agrees=False, kl=0.5)
+    monkeypatch.setattr(parity, "agreement", lambda model: wrong)
+    found = made(session, steered)
+    assert not found.passed and all(prompt.same for prompt in found.prompts)
+    assert found.first_difference == "the workbench's own decoding is 0.5 nats from Hugging Face, eager attention, full passes"
 
 
 @pytest.mark.parametrize("target", ["runtime", "server"])
