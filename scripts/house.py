@@ -39,7 +39,7 @@ ROOMS = {
     "evaluate": "paired runs, comparison decoders, causal value, sweeps",
     "deploy": "bundle and its targets, certificates, runtime, server",
     "stages": "one file each; pipeline makes them in order: run, resume, status",
-    "calibrate": "the instruments judged on organisms",
+    "calibration": "the instruments judged on organisms",
     "commands": "the commands and their output",
     "api": "what import stir_core as stir offers",
     "cli": "main(argv) -> exit code",

@@ -18,6 +18,7 @@ from stir_core.version import VERSION
 if TYPE_CHECKING:
     from stir_core.api import (
         CausalStudy,
+        calibrate,
         certify_bundle,
         evaluate_methods,
         export_library,
@@ -80,6 +81,7 @@ __all__ = [
     "TokenEvent",
     "Trace",
     "TraceEvent",
+    "calibrate",
     "certify_bundle",
     "degenerates_at",
     "evaluate_methods",

@@ -15,7 +15,7 @@ from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, sectio
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError, first_line
-from stir_core.findings import CausalReport, EvaluationReport, ProbeReport, Roll
+from stir_core.findings import CalibrationReport, CausalReport, EvaluationReport, ProbeReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
 from stir_core.requests import CausalRequest, EvaluationRequest
@@ -388,6 +388,38 @@ def probe(run: Run, layer: int | None = None) -> ProbeReport:
     from stir_core.evaluate.probe import probe_run
 
     return probe_run(run, layer)
+
+
+def calibrate(
+    rungs: Sequence[str | Path] = (),
+    out: str | Path = "runs/calibration",
+    *,
+    n: int | None = None,
+    quick: bool = False,
+    report: OnProgress | None = None,
+) -> CalibrationReport:
+    """Judge the instruments on organisms, models whose latent modes are known: what they say against what is planted. `stir calibrate`.
+
+    Organisms are calibration objects: no figure of them is evidence that STIR helps a real model. docs/calibration.md says what is judged.
+
+    Args:
+        rungs: names of embedded organisms (``"two_habits"``, ...), or folders of ones that `stir organism train` made; none: all embedded.
+        out: folder of the runs and of the result, ``calibration.json``; the same call resumes.
+        n: held-out problems; 500 if not given, with ``quick`` 40.
+        quick: a smaller harvest in two minutes, which shows that everything runs and little else.
+        report: called with the progress of each stage.
+
+    Returns:
+        Every figure by rung, ``causal_coverage``, and the marks that ``passed`` and ``failed``, each with what was expected and seen.
+
+    Raises:
+        ModelError: a name that is no organism.
+        ConfigError: no problems.
+        StoreError: the folder holds results made with other settings.
+    """
+    from stir_core.calibration.ladder import calibrate as judge
+
+    return judge([str(rung) for rung in rungs], Path(out), n=n, quick=quick, report=report or (lambda progress: None))
 
 
 def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalReport:

@@ -487,16 +487,96 @@ class ProbeReport(Record):
 
 
 class GateCounts(Record):
-    """Commits of a gate on an organism at one control point, by the habit that the writer is in."""
+    """Commits of a gate on an organism at one control point, by the habit that the writer is in, and what the steered steps became."""
 
     m: int
     wrong: int
     """Answers whose writer is in the wrong habit there."""
     fired_wrong: int
     """Commits among them."""
+    mended: int
+    """Commits among these after which the step was right."""
     right: int
+    """Answers whose writer is not in the wrong habit; all of them where no habit decides."""
     fired_right: int
-    """Commits among the answers whose writer is in the right habit."""
+    harmed: int
+    """Commits among these after which the step was wrong."""
+
+
+class ActionAgreement(Record):
+    """Mined actions of one layer and control point against the planted direction."""
+
+    layer: int
+    m: int
+    behind: int
+    """Rollouts averaged behind the key."""
+    actions: int
+    cosine: float
+    """Median cosine with the planted correction of the problem's kind."""
+
+
+class PickCount(Record):
+    """Corrective entries of a control basis by what they are for, and by what their action does."""
+
+    kind: Literal["add", "sub"]
+    """Kind of the mined problem."""
+    towards: Literal["P", "Q"]
+    """Habit that the action points to, by the sign of its projection on the planted direction."""
+    picks: int
+
+
+class ControlCounts(Record):
+    """What the confound controls say about an organism's mined actions."""
+
+    actions: int
+    passes: int
+    cannot_tell: int
+    length: int
+    """Flagged as mostly length."""
+    labels: int
+    """Flagged because the labels do not matter; an action may have both flags."""
+    tone_cosine: float
+    """Median absolute cosine with the planted direction of tone (which is length and nothing else)."""
+
+
+class EstimatorCheck(Record):
+    """Repeated small causal studies of one action on an organism, judged by the effect that all the other studies show together."""
+
+    action: str
+    """``"planted"`` (the correction of the problem's kind), ``"opposite"``, ``"tone"``, or ``"random direction"``."""
+    effect: float
+    """Share of right answers with the action minus without, over all studies: what each interval has to cover."""
+    studies: int
+    problems: int
+    """Of each study; no problem is in two."""
+    rolls: int
+    """Continuations of an arm at each state."""
+    covered: int
+    """Studies whose 95 % interval holds the effect that the other studies show."""
+    seen: int
+    """Studies that tell the effect from 0."""
+    first: int
+    """Studies that rank this action first."""
+
+
+class RungMethod(Record):
+    """One method's answers to the held-out problems of a rung."""
+
+    method: str
+    """Its name with its parameters, as `stir eval` takes it."""
+    right: int
+    of: int
+    accuracy: Estimate
+    """Wilson 95 %."""
+    won: int
+    """Problems that it got right and vanilla did not; ``lost``: the reverse."""
+    lost: int
+    difference: Estimate | None
+    """Accuracy minus vanilla's, score interval; ``None`` for vanilla, likewise ``p``."""
+    p: float | None
+    """Exact McNemar."""
+    tokens: float
+    """Mean committed tokens."""
 
 
 class RungReport(Record):
@@ -508,34 +588,70 @@ class RungReport(Record):
     sound: str
     """What a sound method does, in words."""
     weights_sha256: str
-    published: EvaluationReport
-    """Paired answers of vanilla, the published settings, the controls and the oracle."""
-    calibrated: EvaluationReport
+    vanilla: RungMethod
+    stir: RungMethod
+    """The published settings."""
+    default: RungMethod
     """The gate that abstains, with the settings that go with it."""
+    static: RungMethod
+    noise: RungMethod
+    """Directions drawn at random in place of the actions, as long as they are."""
+    shuffled: RungMethod
+    """Actions estimated again under shuffled labels, with the true keys."""
+    oracle: RungMethod
     gate: tuple[GateCounts, ...]
-    """Of the published settings; empty where no habit decides."""
-    calibrated_gate: tuple[GateCounts, ...]
+    """Of the published settings."""
+    default_gate: tuple[GateCounts, ...]
     gate_auc: float | None
     """Area under the ROC curve of the published gate's margin for "the writer is in the wrong habit"; ``None`` where no habit decides."""
+    gate_bins: tuple[Bin, ...]
+    """Share of writers in the wrong habit by the published gate's margin; empty where no habit decides."""
     planted_cosine: float | None
     """Median cosine of the mined actions with the planted correction of their problem's kind."""
+    agreement: tuple[ActionAgreement, ...]
+    """The same by layer, control point and number of rollouts."""
+    picks: tuple[PickCount, ...]
+    """Of the published basis; empty where no habit decides."""
+    retrieval_auc: float | None
+    """:attr:`retrieval`'s AUC."""
+    retrieval: Separation | None
+    """How well the key margin, by the keys of other problems, tells rollouts in the wrong habit from ones in the right one."""
+    controls: ControlCounts
+    estimator: tuple[EstimatorCheck, ...]
     margins: tuple[MarginThreshold, ...]
-    """What the key margins were worth, on all mined pairs."""
+    """What the key margins were worth to the gate that abstains, on all mined pairs."""
 
 
 class Mark(Record):
-    """One expectation of the ladder, and what was seen."""
+    """One expectation of an instrument on a rung, and what was seen."""
 
     rung: str
     instrument: str
     expected: str
     seen: str
     passed: bool
+    why: str = ""
+    """Why this is expected and no more, where that is not plain."""
 
 
 class CalibrationReport(Record):
-    """All rungs that were measured, and the marks."""
+    """Instruments judged on organisms. Organisms are calibration objects: nothing here is evidence that STIR helps a real model."""
 
     problems: int
+    """Held-out problems that every method answered on each rung."""
+    quick: bool
+    """Whether it was made with the smaller harvest."""
+    version: str
     rungs: dict[str, RungReport]
-    marks: tuple[Mark, ...]
+    causal_coverage: float | None
+    """Share of the causal intervals of all studies on these organisms that hold the known effect; ``None``: no study."""
+    simulated_coverage: float
+    """The same for simulated studies with a known effect, many more of them; no model is involved."""
+    passed: tuple[Mark, ...]
+    failed: tuple[Mark, ...]
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All of them, in the order of the rungs."""
+        order = list(self.rungs)
+        return tuple(sorted((*self.passed, *self.failed), key=lambda mark: order.index(mark.rung) if mark.rung in order else len(order)))

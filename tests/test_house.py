@@ -22,7 +22,7 @@ FLOORS = (
     ("harvest", "basis", "intervene", "organisms"),
     ("evaluate", "deploy"),
     ("stages",),
-    ("calibrate",),
+    ("calibration",),
     ("commands", "api"),
     ("cli",),
     ("__main__",),

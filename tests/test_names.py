@@ -13,6 +13,7 @@ PRODUCT = ("stir_core", "workbench", "pages")
 
 SHARED = {
     "add": "every command module registers its arguments under it",
+    "calibrate": "the public interface's word for the core's function",
     "open_session": "the public interface's word for the core's function",
     "steer": "the public interface's word for the core's function",
 }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stir_core.calibration.simulation import DESIGNS, simulated_study
 from stir_core.evaluate.effects import predictor
 from stir_core.evaluate.statistics import clustered_difference, clustered_mean, clustered_share, holm, verdict_of
 from stir_core.findings import CausalPoint
@@ -11,46 +12,13 @@ STUDIES = 400
 """The binomial error of a coverage of 0.95 is then 0.011: the lower bounds below are nearly three of them from it. The upper ones are
 wider, since a score interval covers more than it says where few pairs differ."""
 
-Groups = list[list[float]]
 
-
-def study(rng: np.random.Generator, problems: int, *, gain=0.0, spread=0.0, states=1, rolls=4, unequal=False, redrawn=0.33) -> Groups:
-    """Paired differences by problem. Each problem has a rate of right answers and an effect of its own, which its states and rolls share.
-
-    Args:
-        gain: mean effect; ``spread``: its standard deviation between problems.
-        unequal: problems have from one to ``2 * states - 1`` states.
-        redrawn: share of pairs whose two answers do not share their random numbers.
-    """
-    groups = []
-    for _ in range(problems):
-        rate = 0.3 + 0.4 * rng.random()
-        own = gain + spread * rng.choice([-1, 1])
-        n = rolls * (int(rng.integers(1, 2 * states)) if unequal else states)
-        first = rng.random(n)
-        second = np.where(rng.random(n) < redrawn, rng.random(n), first)
-        groups.append(((second < rate + own).astype(float) - (first < rate)).tolist())
-    return groups
-
-
-@pytest.mark.parametrize(
-    ("problems", "how"),
-    [
-        (9, {}),
-        (8, {"gain": 0.15, "spread": 0.1}),
-        (12, {"states": 3, "spread": 0.2}),
-        (15, {"states": 3, "unequal": True, "gain": 0.1, "spread": 0.1}),
-        (30, {"rolls": 1}),
-        (30, {"states": 2, "gain": -0.1, "spread": 0.15, "unequal": True}),
-        (60, {"gain": 0.05, "spread": 0.2}),
-        (60, {"rolls": 1, "gain": 0.1}),
-    ],
-)
+@pytest.mark.parametrize(("problems", "how"), DESIGNS)
 def test_intervals_of_differences_cover(problems, how):
     rng = np.random.default_rng(problems)
     inside = 0
     for _ in range(STUDIES):
-        found, p = clustered_difference(study(rng, problems, **how))
+        found, p = clustered_difference(simulated_study(rng, problems, **how))
         low, high = found.bounds
         assert low < high and p is not None and (p < 0.05) == (low > 0 or high < 0)
         inside += low <= how.get("gain", 0.0) <= high
@@ -60,7 +28,7 @@ def test_intervals_of_differences_cover(problems, how):
 def test_rare_differences_have_intervals_too():
     """Most studies tie in all pairs; then the interval is wide, never a point, and coverage is at least nominal."""
     rng = np.random.default_rng(0)
-    found = [clustered_difference(study(rng, 12, redrawn=0.01))[0] for _ in range(STUDIES)]
+    found = [clustered_difference(simulated_study(rng, 12, redrawn=0.01))[0] for _ in range(STUDIES)]
     assert np.mean([each.value == 0 for each in found]) > 0.5
     assert min(each.bounds[1] - each.bounds[0] for each in found) > 0.05
     assert np.mean([each.bounds[0] <= 0 <= each.bounds[1] for each in found]) >= 0.93
@@ -98,7 +66,7 @@ def test_intervals_of_a_useless_predictor_hold_zero():
 def test_forty_actions_that_do_nothing_look_like_nothing():
     """Holm's correction: in at most about one study of twenty does any of forty actions seem to help or harm."""
     rng = np.random.default_rng(0)
-    studies = [[clustered_difference(study(rng, 12)) for _ in range(40)] for _ in range(30)]
+    studies = [[clustered_difference(simulated_study(rng, 12)) for _ in range(40)] for _ in range(30)]
     wrong = 0
     for actions in studies:
         corrected = holm({str(i): p for i, (_, p) in enumerate(actions) if p is not None})

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stir_core.calibrate.truth import chains_of, planted_cosines
+from stir_core.calibration.truth import chains_of, planted_cosines
 from stir_core.config import RunConfig, with_changes
 from stir_core.evaluate.causal import measure
 from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, PLANTED, RANDOM_ARM

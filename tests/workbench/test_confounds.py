@@ -14,9 +14,10 @@ from fake_run import fake_control, make_fake_run
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import StoreError
+from stir_core.evaluate import confounds
 from stir_core.store.runs import Run
-from workbench.shared import confounds
 from workbench.shared import entries as action_table
+from workbench.shared.confounds import control_figures
 from workbench.shared.facts import RunFacts
 
 OpenPage = Callable[..., AppTest]
@@ -63,12 +64,12 @@ def test_flags_at_their_thresholds(changes: dict, flags: tuple, verdict: str) ->
 
 
 def test_what_was_not_measured_is_no_number() -> None:
-    shown = {reading.name: reading.value for reading in confounds.control_figures(fake_control(2))}
+    shown = {reading.name: reading.value for reading in control_figures(fake_control(2))}
     assert shown["Length cosine"] == "–" and shown["Length gap → matched"] == "+12 → –" and shown["Re-rolled right: + / −"] == "– / –"
-    shown = {reading.name: reading.value for reading in confounds.control_figures(PASSES)}
+    shown = {reading.name: reading.value for reading in control_figures(PASSES)}
     assert shown["Length cosine"] == "+0.10" and shown["Permutation p (floor)"] == "0.050 (0.050)"
     assert shown["Re-rolled right: + / −"] == "75% / 25%"
-    assert all(reading.help for reading in confounds.control_figures(PASSES))
+    assert all(reading.help for reading in control_figures(PASSES))
     assert confounds.verdict(None) == "cannot tell"
 
 

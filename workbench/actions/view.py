@@ -2,10 +2,10 @@
 
 import streamlit as st
 
+from stir_core.evaluate.confounds import VERDICTS
 from stir_core.records import Entry
 from workbench.actions.data import marked_segments, state_table
 from workbench.shared import entries as cards
-from workbench.shared.confounds import VERDICTS
 from workbench.shared.curation_table import with_judgements
 from workbench.shared.entries import action_table
 from workbench.shared.facts import RunFacts

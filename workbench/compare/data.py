@@ -9,12 +9,12 @@ import pandas as pd
 
 from stir_core.basis.alignment import Match, Site, Spans, best_by_chance, best_cosines, matches, moved_on, spans
 from stir_core.config import RunConfig
+from stir_core.evaluate import confounds
 from stir_core.evaluate.statistics import clustered_difference, clustered_mean, holm, mcnemar
 from stir_core.findings import Answer
 from stir_core.records import Control, Entry
 from stir_core.store.libraries import library_named
 from stir_core.store.runs import Library
-from workbench.shared import confounds
 from workbench.shared.facts import EvaluationFacts, RunFacts, differing_identity
 from workbench.shared.intervals import interval
 

@@ -9,13 +9,13 @@ from streamlit import column_config as cc
 
 from stir_core.curation import MAX_NOTE, MAX_WHY, EditKind, make_edit
 from stir_core.errors import StirError
+from stir_core.evaluate.confounds import VERDICTS
 from stir_core.store.curated import Curated, curated, library_digest
 from stir_core.store.curation import Curation, signature
 from workbench import session
 from workbench.shared import curation_table as tables
 from workbench.shared.charts import step_bars
 from workbench.shared.command_lines import curate_command, curated_eval_command
-from workbench.shared.confounds import VERDICTS
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line

@@ -15,9 +15,9 @@ from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.deploy.targets.gguf import MEAN, mean_scale
 from stir_core.errors import StoreError
+from stir_core.evaluate import confounds
 from stir_core.stages.stage import check_fresh
 from stir_core.store.curation import Curation
-from workbench.shared import confounds
 from workbench.shared.facts import RunFacts
 
 ALL, STARRED, TAG, IDS = "all", "starred", "tag:", "ids:"

@@ -11,10 +11,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from stir_core.errors import DataError
+from stir_core.evaluate import confounds
 from stir_core.findings import Advantage
 from stir_core.records import Entry, Lens, Verdict
 from stir_core.tasks.segment import split_steps
-from workbench.shared import confounds
 from workbench.shared.facts import RunFacts
 from workbench.shared.gate_evidence import margin_of
 from workbench.shared.intervals import interval

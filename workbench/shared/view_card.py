@@ -5,13 +5,14 @@ from typing import Literal
 import streamlit as st
 from streamlit import column_config as cc
 
+from stir_core.evaluate import confounds
 from stir_core.findings import Advantage
 from stir_core.records import Entry
 from workbench import session
 from workbench.bootstrap import PAGES
-from workbench.shared import confounds
 from workbench.shared import entries as cards
 from workbench.shared.charts import lens_bars
+from workbench.shared.confounds import control_figures
 from workbench.shared.facts import RunFacts
 from workbench.shared.intervals import measured_line, with_interval
 from workbench.shared.text import plain
@@ -74,7 +75,7 @@ def controls(facts: RunFacts, entry: Entry) -> None:
         if not flags:
             verdict = confounds.verdict(control)
             st.badge(verdict, color="green" if verdict == "passes" else "gray")
-    figures = confounds.control_figures(control)
+    figures = control_figures(control)
     columns = [*st.columns(len(figures) // 2), *st.columns(len(figures) // 2)]
     for column, figure in zip(columns, figures, strict=True):
         column.metric(figure.name, figure.value, help=figure.help)
