@@ -23,6 +23,7 @@ NAMES = (
     ("compare", "Compare", "Two runs or libraries of one model."),
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
     ("what_if", "What-if", "A recorded answer with one decision changed, decoded on from there."),
+    ("calibration", "Calibration", "The instruments on models whose latent modes are known."),
     ("export", "Export", "A library for another system: its content, its losses, and how to serve it."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]

@@ -26,9 +26,11 @@ COMPARED, VERSION, COMPARED_VERSION = "compared", "version", "compared_version"
 """The other run of a comparison, and the version of the library on either side."""
 LIBRARY, ONLY, TARGETS = "library", "only", "targets"
 """The library to export, which of its actions, and the targets (separated by commas)."""
+CALIBRATION = "calibration"
+"""A result of `stir calibrate`."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
-    *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS),
+    *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
 )
 """Choices that the address of every page holds, also without a widget on the page."""
 _RECORDING = "trace_recording"

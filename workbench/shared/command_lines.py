@@ -51,6 +51,11 @@ def reselect_command(run: Run, changed: Mapping[str, object]) -> str:
     return f"{shlex.join(['cp', '-r', str(run.path), copy])} && {shlex.join(again)}"
 
 
+def calibrate_command(root: Path, *, quick: bool) -> str:
+    """Judges the instruments on the embedded organisms; the result lies below the folder of runs."""
+    return _stir("calibrate", quick=quick, out=None if root == Path("runs").resolve() else str(root / "calibration"))
+
+
 def eval_command(run: Run) -> str:
     """Compares the run's actions with vanilla, with one fixed vector and with noise."""
     return _eval(run, methods=("vanilla", "stir", "static", "noise"))
