@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from stir_core.config import GateConfig, RunConfig, with_changes
-from stir_core.evaluate.causal import NULL_ARM
-from stir_core.evaluate.effects import StateId, by_arm, effect
+from stir_core.evaluate.effects import NULL_ARM, StateId, by_arm, effect
 from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import ArmEffect, EstimatorCheck, Roll
 from stir_core.intervene.controller import run_all, steer
@@ -64,7 +63,7 @@ def check_estimator(
     problems = load_problems(config.task.name, "validation", n=design.studies * design.problems, seed=config.seed)
     arms = [PLANTED, OPPOSITE, TONE, RANDOM] if organism.rung.right is not None else [TONE, RANDOM]
     rolls = _continued(model, organism, config, file, problems, [NULL_ARM, *arms], design.rolls, layer, norm, report)
-    return judged(rolls, [(problem.id, POINT) for problem in problems], arms, design)
+    return judged(rolls, [(problem.id, POINT, None) for problem in problems], arms, design)
 
 
 def judged(rolls: Iterable[Roll], states: Sequence[StateId], arms: Sequence[str], design: StudyDesign) -> tuple[EstimatorCheck, ...]:

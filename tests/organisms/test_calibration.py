@@ -216,10 +216,10 @@ def test_methods_are_counted_against_vanilla() -> None:
 
 def test_all_studies_together_are_the_truth_of_each() -> None:
     helps = {PLANTED: 1.0, OPPOSITE: 0.0, TONE: 0.5, RANDOM: 0.5, "null": 0.5}
-    states = [(f"p{i}", POINT) for i in range(24)]
+    states = [(f"p{i}", POINT, None) for i in range(24)]
     rolls = [
         roll(problem_id, action, rep, correct=(i + 2 * rep) % 4 < 4 * share)
-        for i, (problem_id, _) in enumerate(states)
+        for i, (problem_id, *_) in enumerate(states)
         for action, share in helps.items()
         for rep in range(2)
     ]
