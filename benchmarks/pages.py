@@ -30,7 +30,7 @@ def measure(rounds: int, only: list[str] | None = None) -> dict[str, dict[str, f
     with tempfile.TemporaryDirectory() as folder:
         make_big_run(Path(folder) / "runs")
         with served(Path(folder) / "runs", Path(folder) / "server.log") as url, browser() as chrome:
-            for run in ("demo", "big"):
+            for run in ("smollm2", "big"):
                 page = chrome.new_page(viewport={"width": 1440, "height": 1000})
                 page.goto(f"{url}/?run={run}")
                 settle(page)
@@ -48,7 +48,7 @@ def measure(rounds: int, only: list[str] | None = None) -> dict[str, dict[str, f
     return {
         f"{title}, {run}": {"median": statistics.median(found), "min": min(found), "max": max(found)}
         for stem, title in titles.items()
-        for run in ("demo", "big")
+        for run in ("smollm2", "big")
         if (found := seconds[stem, run])
     }
 

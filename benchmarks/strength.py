@@ -1,8 +1,8 @@
 """The largest strength of actions before text degenerates: ``python -m benchmarks.strength RUN --strengths 0.05 0.1 ... [--n N] [--json]``
 
 Decodes validation problems (neither mined nor used for evaluation) vanilla and at each strength, side by side in one batch, and reports
-accuracy with a Wilson interval, length, two degeneration measures, and the text's likelihood under the unsteered model. The rule for a
-demo: the largest strength whose text is at most ``--slack`` nats per token less likely under the unsteered model than its own, with
+accuracy with a Wilson interval, length, two degeneration measures, and the text's likelihood under the unsteered model. The rule for an
+embedded run: the largest strength whose text is at most ``--slack`` nats per token less likely under the unsteered model than its own, with
 repetition and compression within 0.03 of vanilla's. Accuracy is reported, not optimised, since a few dozen problems cannot resolve it.
 """
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print a table or JSON, and name the strength that the rule chooses."""
     settle_threads()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.strength", description=__doc__)
-    parser.add_argument("run", help='run folder with a finished basis, or "demo"')
+    parser.add_argument("run", help="run folder with a finished basis, or the name of an embedded run")
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4, help="problems side by side (each takes 1 + strengths rows)")

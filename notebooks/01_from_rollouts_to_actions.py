@@ -27,7 +27,7 @@ import torch
 import stir_core as stir
 
 alt.renderers.enable("png", scale_factor=1.5)  # images are shown everywhere, without loading a library from the network
-run = stir.open_run("demo")
+run = stir.open_run("smollm2")
 rollouts = run.rollouts()
 print(f"{len(run.problems())} problems, {run.config.rollouts.k} rollouts each at temperature {run.config.rollouts.temperature}")
 

@@ -29,7 +29,7 @@ from workbench.basis.charts import action_map, cosine_heatmap, coverage_chart
 from workbench.shared.facts import RunFacts
 
 alt.renderers.enable("png", scale_factor=1.5)  # images are shown everywhere, without loading a library from the network
-run = stir.open_run("demo")
+run = stir.open_run("smollm2")
 library = stir.to_frame(run)
 settings = run.config.basis
 print(f"{len(library)} entries, {library['in_basis'].sum()} in the basis: B = {settings.budget}, lambda = {settings.diversity}")

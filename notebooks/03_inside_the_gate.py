@@ -34,7 +34,7 @@ from workbench.shared.gate_replay import term_rows
 
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
-run = stir.open_run("demo")
+run = stir.open_run("smollm2")
 gate, seed = run.config.gate, run.config.seed
 answers = {trace.id: trace for trace in run.traces()}
 print(gate)

@@ -36,7 +36,7 @@ alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
 thrown_away = tempfile.TemporaryDirectory()
 os.environ["STIR_RUNS"] = thrown_away.name  # the study below does not touch your own runs
-run = stir.open_run("demo")
+run = stir.open_run("smollm2")
 
 # %% [markdown]
 # ## A stored study

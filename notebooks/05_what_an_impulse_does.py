@@ -28,7 +28,7 @@ from workbench.actions.charts import attention_maps, disturbance_curves, diverge
 from workbench.shared.charts import lens_bars
 
 alt.renderers.enable("png", scale_factor=1.5)
-run = stir.open_run("demo")
+run = stir.open_run("smollm2")
 model = stir.load_model(run.config.model.name)
 
 # %% [markdown]
@@ -192,4 +192,4 @@ for dose in response.doses:
 print("strength for 0.1 nats at the control point:", stir.strength_for(response.doses, 0.1))
 
 # %% [markdown]
-# This is one action at one control point; `stir impulse demo p0032c --at PROBLEM:M` and the Actions page show any other. It does *not* show whether the change helps (notebook 04), or what happens in later steps (notebook 08).
+# This is one action at one control point; `stir impulse smollm2 p0032c --at PROBLEM:M` and the Actions page show any other. It does *not* show whether the change helps (notebook 04), or what happens in later steps (notebook 08).

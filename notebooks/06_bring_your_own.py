@@ -66,7 +66,7 @@ print("blocks 0 to", own.n_layers - 2, "agree with Hugging Face within 1e-5 of t
 
 # %%
 try:
-    stir.open_session("demo", own)
+    stir.open_session("smollm2", own)
 except stir.StirError as error:
     print(type(error).__name__, "... was made", str(error).partition(" was made ")[2].partition(", not")[0])
 

@@ -38,7 +38,7 @@ folder = tempfile.TemporaryDirectory()
 root = Path(folder.name)
 os.environ.setdefault("STIR_USER", "a reader")  # edits are signed
 run = stir.open_run(
-    shutil.copytree(stir.open_run("demo").path, root / "run")
+    shutil.copytree(stir.open_run("smollm2").path, root / "run")
 )  # a copy, so that your own edits of the embedded run do not change
 
 # %% [markdown]

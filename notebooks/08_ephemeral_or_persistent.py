@@ -30,7 +30,7 @@ import torch
 import stir_core as stir
 
 alt.renderers.enable("png", scale_factor=1.5)
-run = stir.open_run("demo")
+run = stir.open_run("smollm2")
 model = stir.load_model(run.config.model.name)
 bridge, gate = model.bridge, run.config.gate
 

@@ -2,7 +2,7 @@
 
     import stir_core as stir
 
-    run = stir.open_run("demo")                     # records and raw arrays; no model, no torch
+    run = stir.open_run("smollm2")                  # records and raw arrays; no model, no torch
     session = stir.open_session(run)                # the run's library on the model it was harvested from
     answer = stir.steer(session, "Tom has 5 pens and buys 3 more. How many pens does he have?")
 

@@ -70,7 +70,8 @@ def open_run(where: str | Path = "demo") -> Run:
     """Open a finished or unfinished run. Needs no model and no torch.
 
     Args:
-        where: its folder, or ``"demo"`` for the embedded one (a folder of that name comes first).
+        where: its folder, or the name of an embedded one, ``"two_habits"`` (also ``"demo"``) or ``"smollm2"``; a folder of that name comes
+            first.
 
     Returns:
         The run; its records and raw arrays are methods: ``entries()``, ``rollouts()``, ``traces()``, ``key_rows()`` ``[n_keys, d_model]``,
@@ -193,7 +194,7 @@ def open_session(source: Run | Bundle | str | Path, model: "LoadedModel | None" 
     """A library on its model, ready to steer any prompt.
 
     Args:
-        source: a run, a bundle, or the folder of one (``"demo"``: the embedded run).
+        source: a run, a bundle, or the folder of one (or the name of an embedded run).
         model: a loaded model; by default the model that the library was harvested from is loaded (about 3 s for the embedded one).
         library: entries of the run to steer with instead of its control basis, from :func:`open_library`.
 
@@ -452,7 +453,7 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
 
 
 def read_causal(run: Run, study: Literal["gate", "own"] = "gate") -> CausalStudy:
-    """A causal study of a run on disk, finished or not; the embedded run has one. Needs no model.
+    """A causal study of a run on disk, finished or not; the embedded runs have one. Needs no model.
 
     Args:
         study: ``"own"``: of problems' own actions at their own rollouts.

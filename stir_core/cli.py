@@ -181,6 +181,8 @@ def _status(arguments: argparse.Namespace) -> None:
         return
     name = model.name if model else run.config.model.name
     print(f"{run.path}: task {run.config.task.name}, model {name}, seed {run.config.seed}")
+    if run.standing:
+        print(run.standing)
     print_stages(rows)
 
 

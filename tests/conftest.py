@@ -21,7 +21,7 @@ from tests.builders import make_hf, make_tokenizer  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("STIR_CACHE", "STIR_CASES_ROOT", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")
 """Settings of the user that tests may read; all others are removed."""
-LONG = ("test_live_traces.py", "test_parity.py", "test_stores.py", "test_causal.py", "test_demo.py")
+LONG = ("test_live_traces.py", "test_parity.py", "test_stores.py", "test_causal.py", "test_embedded_runs.py")
 """Test files that take longest; the order among them does not matter."""
 
 

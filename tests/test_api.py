@@ -79,7 +79,7 @@ def test_opening_a_run_loads_no_model_library() -> None:
         "import sys, time; import stir_core as stir\n"
         "heavy = ('torch', 'transformers', 'transformer' + '_lens', 'pandas', 'numpy', 'scipy', 'pydantic')\n"
         "assert not [name for name in heavy if name in sys.modules]\n"
-        "run = stir.open_run('demo'); frame = stir.to_frame(run); basis = stir.select_basis(run, budget=40)\n"
+        "run = stir.open_run('smollm2'); frame = stir.to_frame(run); basis = stir.select_basis(run, budget=40)\n"
         "again = stir.redecide(run.traces()[0], run.config.gate, stir.with_changes(run.config.gate, rho=0.0))\n"
         "assert len(frame) == len(run.entries()) and len(stir.open_library(run, basis).entries) == len(basis.picks) == 40 and again\n"
         "assert not [name for name in ('torch', 'transformers', 'streamlit', 'umap', 'workbench') if name in sys.modules]"
@@ -106,7 +106,7 @@ def test_a_frame_holds_the_raw_vectors_in_the_order_of_the_entries(tmp_path) -> 
 
 
 def test_the_runs_own_settings_select_its_own_basis() -> None:
-    run = stir.open_run("demo")
+    run = stir.open_run("smollm2")
     assert stir.select_basis(run).picks == run.picks()
     own, chosen = stir.open_library(run), stir.open_library(run, stir.select_basis(run))
     assert own.entries == chosen.entries
@@ -119,7 +119,7 @@ def test_the_runs_own_settings_select_its_own_basis() -> None:
 
 
 def test_a_causal_study_is_read_with_its_continuations(tmp_path) -> None:
-    report, rolls = stir.read_causal(stir.open_run("demo"))
+    report, rolls = stir.read_causal(stir.open_run("smollm2"))
     assert (len(rolls), sum(roll.decoded for roll in rolls)) == (report.rolls, report.tokens)
     frame = stir.to_frame(rolls).pivot(index=["problem_id", "m", "rep"], columns="arm", values="correct").astype(float)
     noise = next(effect for effect in report.effects if effect.arm == "random direction")
@@ -130,7 +130,7 @@ def test_a_causal_study_is_read_with_its_continuations(tmp_path) -> None:
 
 
 def test_redeciding_with_the_same_gate_gives_the_recorded_decisions() -> None:
-    run = stir.open_run("demo")
+    run = stir.open_run("smollm2")
     for trace in run.traces():
         again = stir.redecide(trace, run.config.gate, run.config.gate, seed=run.config.seed)
         assert [step.decision for step in again] == [step.decision for step in trace.steps]
@@ -175,12 +175,12 @@ WRONG = {
     "stir.open_run(None)": "StoreError: None is not the place of a run: give",
     "stir.open_session(None)": "StoreError: None is not the place of a run: give",
     "stir.read_bundle(None)": "DeployError: None is not the place of a bundle: give",
-    "stir.to_frame('demo')": "DataError: 'demo' is not a Run: open one with stir.open_run",
+    "stir.to_frame('smollm2')": "DataError: 'smollm2' is not a Run: open one with stir.open_run",
     "stir.to_frame([1])": "DataError: 1 is not a record: give",
-    "stir.select_basis('demo')": "DataError: 'demo' is not a Run",
-    "stir.probe('demo')": "DataError: 'demo' is not a Run",
+    "stir.select_basis('smollm2')": "DataError: 'smollm2' is not a Run",
+    "stir.probe('smollm2')": "DataError: 'smollm2' is not a Run",
     "stir.calibrate(['nonesuch'])": 'ModelError: unknown model "organism:nonesuch"',
-    "stir.read_causal('demo')": "DataError: 'demo' is not a Run",
+    "stir.read_causal('smollm2')": "DataError: 'smollm2' is not a Run",
     "stir.measure_causal(run, None)": "DataError: None is not a LoadedModel: load one with stir.load_model",
     "stir.evaluate_methods(run, None, 'stir')": "ConfigError: setting methods = 'stir': give a list, e.g. ['stir']",
     "stir.report_text(None)": "DataError: None is not a CausalReport",
@@ -199,7 +199,7 @@ WRONG = {
 def test_an_argument_of_another_type_is_refused_in_one_line() -> None:
     """In another process, since the type checker of the tests would refuse them first."""
     code = (
-        "import sys; import stir_core as stir; run = stir.open_run('demo')\n"
+        "import sys; import stir_core as stir; run = stir.open_run('smollm2')\n"
         "for call in sys.argv[1:]:\n"
         "    try: eval(call)\n"
         "    except stir.StirError as error: print(f'{type(error).__name__}: {error}')\n"
@@ -217,17 +217,17 @@ def _function(value: Any) -> Any:
 
 
 def test_targets_list_what_they_keep_and_refuse_libraries(tmp_path) -> None:
-    targets = {target.name: target for target in stir.export_targets("demo")}
+    targets = {target.name: target for target in stir.export_targets("smollm2")}
     assert list(targets)[:2] == ["bundle", "published"] and {"easysteer", "gguf"} <= set(targets)
     assert all(target.kept and target.lost for target in targets.values())
     for name, target in targets.items():
         if target.refusal is None:
-            assert stir.export_library("demo", tmp_path / name, to=name).is_dir()
+            assert stir.export_library("smollm2", tmp_path / name, to=name).is_dir()
     assert stir.export_targets(tmp_path / "bundle") == list(targets.values())
 
 
 def test_a_library_without_entries_is_a_frame_without_rows() -> None:
-    library = stir.open_library(stir.open_run("demo"), "all")
+    library = stir.open_library(stir.open_run("smollm2"), "all")
     empty = type(library)((), library.keys[:0], library.actions[:0])
     assert list(stir.to_frame(empty).columns) == list(stir.to_frame(library).columns)
     assert len(stir.to_frame(empty)) == 0

@@ -142,16 +142,16 @@ def test_no_such_run_or_config(capsys, tmp_path):
 
 @pytest.mark.parametrize("command", [["trace"], ["whatif", "--at", "1"]])
 def test_an_id_of_no_held_out_problem_is_not_decoded_as_a_question(capsys, command):
-    line = refused(capsys, [command[0], "demo", "arithmetic/eval/sum_small:14+21", *command[1:]])
+    line = refused(capsys, [command[0], "smollm2", "arithmetic/eval/sum_small:14+21", *command[1:]])
     assert "is not the id of a held-out problem here: take one of its own, e.g. arithmetic/eval/sum_small:14+20" in line
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("trace demo hi", "keeps no part of its work"),
-        ("whatif demo hi --at 1", "keeps no part of its work"),
-        ("eval demo", "finished results are kept"),
+        ("trace smollm2 hi", "keeps no part of its work"),
+        ("whatif smollm2 hi --at 1", "keeps no part of its work"),
+        ("eval smollm2", "finished results are kept"),
     ],
 )
 def test_an_interrupted_command_says_what_is_kept(capsys, monkeypatch, words, said):
@@ -210,11 +210,11 @@ def other_folder(tiny_folder: str, tmp_path) -> str:
 
 
 def test_probe(capsys):
-    assert main(["probe", "demo"]) == 0
+    assert main(["probe", "smollm2"]) == 0
     text = capsys.readouterr().out
     assert "difference of means" in text and "re-rolled text" in text
     assert text.rstrip().endswith("steering with this library is not expected to help.")
-    assert main(["probe", "demo", "--layer", "17", "--json"]) == 0
+    assert main(["probe", "smollm2", "--layer", "17", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["outcome"] == "none seen" and text.rstrip().endswith(report["verdict"])
-    assert "layer 3 was not harvested" in refused(capsys, ["probe", "demo", "--layer", "3"])
+    assert "layer 3 was not harvested" in refused(capsys, ["probe", "smollm2", "--layer", "3"])

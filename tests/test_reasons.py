@@ -79,8 +79,8 @@ def sides(data: Any) -> list[tuple[str, StepEvidence | Decision]]:
     return [*below, (data["reason"], Decision.model_validate(data))] if "score_null" in data else below
 
 
-def test_every_stored_reason_of_the_embedded_run_is_parsed(demo):
-    lines = [line for path in sorted(demo.path.rglob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+def test_every_stored_reason_of_the_embedded_run_is_parsed(embedded):
+    lines = [line for path in sorted(embedded.path.rglob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
     stored = [side for line in lines if "score_null" in line for side in sides(json.loads(line))]
     kinds: Counter[str] = Counter()
     for sentence, record in stored:
@@ -97,22 +97,22 @@ def test_every_stored_reason_of_the_embedded_run_is_parsed(demo):
     assert sum(kinds.values()) == len(stored) > 1000
 
 
-def test_the_embedded_run_has_schema_1_and_todays_gate_reproduces_its_decisions(demo):
-    assert {demo.manifest(stage).schema_version for stage in demo.stages()} == {1}
-    traces = read_records(demo.folder("steered") / "steered.jsonl", Trace)
+def test_the_embedded_run_has_schema_1_and_todays_gate_reproduces_its_decisions(embedded):
+    assert {embedded.manifest(stage).schema_version for stage in embedded.stages()} == {1}
+    traces = read_records(embedded.folder("steered") / "steered.jsonl", Trace)
     steps = [(trace.id, step) for trace in traces for step in trace.steps]
-    again = [decide(step.evidence, demo.config.gate, seed=demo.config.seed, name=name) for name, step in steps]
+    again = [decide(step.evidence, embedded.config.gate, seed=embedded.config.seed, name=name) for name, step in steps]
     assert again == [step.decision for _, step in steps]
     assert {step.decision.reason.kind for _, step in steps} >= {"start", "above_null", "not_above_null"}
 
 
-def test_a_new_manifest_is_of_schema_2_and_a_later_one_is_refused(demo):
-    data = demo.manifest("steered").model_dump(exclude={"schema_version"})
+def test_a_new_manifest_is_of_schema_2_and_a_later_one_is_refused(embedded):
+    data = embedded.manifest("steered").model_dump(exclude={"schema_version"})
     assert Manifest.model_validate(data).schema_version == 2
     with pytest.raises(ValidationError):
         Manifest.model_validate(data | {"schema_version": 3})
 
 
 @pytest.fixture(scope="module")
-def demo() -> Run:
-    return Run.open("demo")
+def embedded() -> Run:
+    return Run.open("smollm2")

@@ -55,19 +55,19 @@ def test_every_command_has_a_usage_line(command, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("eval demo --n 0", "--n 0: input should be greater than or equal to 1"),
-        ("eval demo --rows=-3", "--rows -3: input should be"),
-        ("causal demo --strength nan", "--strength nan: input should be a finite number"),
-        ("causal demo --strength=-1", "--strength -1.0: input should be"),
-        ("causal demo --max-new-tokens 0", "--max-new-tokens 0: input should be"),
-        ("critical demo --every 0", "--every 0: input should be"),
+        ("eval smollm2 --n 0", "--n 0: input should be greater than or equal to 1"),
+        ("eval smollm2 --rows=-3", "--rows -3: input should be"),
+        ("causal smollm2 --strength nan", "--strength nan: input should be a finite number"),
+        ("causal smollm2 --strength=-1", "--strength -1.0: input should be"),
+        ("causal smollm2 --max-new-tokens 0", "--max-new-tokens 0: input should be"),
+        ("critical smollm2 --every 0", "--every 0: input should be"),
         ("sweep none.toml --rows 0", "--rows 0: input should be"),
         ("sweep none.toml --test=-1", "--test -1: input should be"),
-        ("trace demo hi --strength inf", "--strength inf: input should be a finite number"),
-        ("trace demo hi --max-new-tokens 0", "--max-new-tokens 0: input should be"),
-        ("whatif demo hi --at 1 --strength=-1", "--strength -1.0: input should be"),
-        ("whatif demo hi --at=-1", "--at -1: input should be greater than or equal to 0"),
-        ("whatif demo hi --at 1 --force p1c --alpha nan", "--alpha nan: input should be a finite number"),
+        ("trace smollm2 hi --strength inf", "--strength inf: input should be a finite number"),
+        ("trace smollm2 hi --max-new-tokens 0", "--max-new-tokens 0: input should be"),
+        ("whatif smollm2 hi --at 1 --strength=-1", "--strength -1.0: input should be"),
+        ("whatif smollm2 hi --at=-1", "--at -1: input should be greater than or equal to 0"),
+        ("whatif smollm2 hi --at 1 --force p1c --alpha nan", "--alpha nan: input should be a finite number"),
     ],
 )
 def test_invalid_values_are_refused_in_one_line(words, said, capsys):
@@ -111,7 +111,7 @@ def test_whole_numbers_lists_and_numpy_numbers_are_taken():
 
 @pytest.mark.parametrize("measure", [stir.measure_causal, stir.evaluate_methods])
 def test_python_refuses_the_same_before_it_uses_the_model(measure):
-    run = stir.open_run("demo")
+    run = stir.open_run("smollm2")
     with pytest.raises(ConfigError, match="unknown setting rowz: did you mean rows"):
         measure(run, None, rowz=3)
     with pytest.raises(ConfigError, match="setting max_new_tokens = 0: input should be"):
@@ -119,7 +119,7 @@ def test_python_refuses_the_same_before_it_uses_the_model(measure):
 
 
 def test_specs_on_disk_are_resolved_requests():
-    run = stir.open_run("demo")
+    run = stir.open_run("smollm2")
     for spec in (CausalFolder(run).spec(), *(folder.spec() for folder in evaluations(run))):
         again = type(spec).model_validate_json(spec.model_dump_json())
         assert again == spec and "fresh" not in spec.model_dump()

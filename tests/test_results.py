@@ -9,7 +9,7 @@ from benchmarks.results import PAGE, README, commands, main, readme_table, with_
 from stir_core.findings import EvaluationReport, EvaluationSpec
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import EMBEDDED_RUNS, Run
 
 FILE = """
 [[experiment]]
@@ -22,7 +22,9 @@ commands = ["stir run configs/small.toml"]
 
 @pytest.fixture
 def runs(tmp_path):
-    shutil.copytree(DEMO, tmp_path / "runs" / "small", ignore=shutil.ignore_patterns("evaluation", "causal", "critical"))
+    shutil.copytree(
+        EMBEDDED_RUNS["smollm2"], tmp_path / "runs" / "small", ignore=shutil.ignore_patterns("evaluation", "causal", "critical")
+    )
     run = Run.open(tmp_path / "runs" / "small")
     model = ModelIdentity(name="m", weights_sha256="w", tokenizer_sha256="t", dtype="float32", architecture="A", n_layers=1, d_model=2)
     facts = {
@@ -54,7 +56,7 @@ def test_reports_are_inserted_and_hand_written_text_is_kept(runs):
     assert run_main(runs) == 0
     page = (runs / "page.md").read_text()
     assert "### x: t eval" in page and "### Sweep" in page and "| a table |" in page
-    correct = json.loads((DEMO / "rollouts" / "manifest.json").read_text())["counts"]["correct"]
+    correct = json.loads((EMBEDDED_RUNS["smollm2"] / "rollouts" / "manifest.json").read_text())["counts"]["correct"]
     assert f"{correct} correct" in page
     (runs / "page.md").write_text(
         page.replace("## (x) an experiment", "By hand.\n\n## (x) an experiment").replace("| a table |", "| stale |")

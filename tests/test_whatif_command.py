@@ -16,7 +16,7 @@ def parse(*words: str) -> argparse.Namespace:
         return with_common(parser, *common)
 
     whatif.add(command)
-    return parser.parse_args(["demo", "p", *words])
+    return parser.parse_args(["smollm2", "p", *words])
 
 
 def test_options_after_each_at_belong_to_its_change() -> None:
@@ -40,5 +40,5 @@ def test_invalid_options_are_refused(capsys: pytest.CaptureFixture[str], words: 
 
 
 def test_a_strength_without_an_action_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["whatif", "demo", "p", "--at", "2", "--deny", "--alpha", "1"]) == 2
+    assert main(["whatif", "smollm2", "p", "--at", "2", "--deny", "--alpha", "1"]) == 2
     assert capsys.readouterr().err == "stir: --alpha 1 is the strength of an action: name one with --force\n"

@@ -32,7 +32,7 @@ class KnownRuns(NamedTuple):
 
 
 def known_runs() -> KnownRuns:
-    """Every run by name, the embedded ``demo`` first; a second run of the same name gets its folder's name added."""
+    """Every run by name, the embedded ones first; a second run of the same name gets its folder's name added."""
     runs: dict[str, RunFacts] = {}
     listed, unreadable = list_runs(runs_root())
     broken = {str(path): line for path, line in unreadable.items()}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from stir_core.store.runs import StageStatus
 
 COMMON: dict[str, dict[str, Any]] = {
-    "run": {"help": 'run folder, or "demo"'},
-    "source": {"metavar": "RUN", "help": 'run folder, "demo", or the folder of a bundle'},
+    "run": {"help": "run folder, or the name of an embedded run"},
+    "source": {"metavar": "RUN", "help": "run folder, the name of an embedded run, or the folder of a bundle"},
     "--model": {"help": "another place of the run's or the bundle's own model"},
     "--json": {"action": "store_true", "help": "print JSON"},
 }

@@ -26,7 +26,9 @@ def add(command: Command) -> None:
     sweep = command("sweep", _sweep, description, "--model", "--json")
     sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")
     sweep.add_argument("--out", type=Path, help="folder (default: runs/<sweep's name>)")
-    sweep.add_argument("--run", help='take rollouts and states from this run of the base experiment (folder, or "demo")')
+    sweep.add_argument(
+        "--run", help="take rollouts and states from this run of the base experiment (folder, or the name of an embedded run)"
+    )
     add_fields(sweep, MeasurementRequest)
     sweep.add_argument("--test", type=int, metavar="N", help="evaluate the chosen point on N eval problems")
 

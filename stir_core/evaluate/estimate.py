@@ -16,7 +16,7 @@ from stir_core.models.catalogue import file_digest, resolve
 from stir_core.models.cost import Cost, flops
 from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Record
-from stir_core.store.runs import DEMO, Run, list_runs
+from stir_core.store.runs import Run, list_runs
 from stir_core.tasks import task_spec
 from stir_core.tasks.benchmarks import DATA_ROOT_VARIABLE
 from stir_core.tasks.registry import check_task, held_out_problems, mined_problems
@@ -81,7 +81,7 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
     """Cost of ``stir run`` with this config up to ``until``.
 
     Args:
-        runs: folder of finished runs; the embedded run is used as well.
+        runs: folder of finished runs; embedded runs are used as well.
 
     Raises:
         DataError: no such task, level, template or segmenter, the task cannot be mined, or it has fewer problems than the config asks
@@ -251,8 +251,8 @@ def _alike(config: RunConfig, runs: Path) -> list[Run]:
             continue
         identity = run.manifest("rollouts").model
         if run.config.model.name == config.model.name or identity.weights_sha256 == digest:
-            finished = (run.path / "rollouts" / "manifest.json").stat().st_mtime  # of the embedded run, that is when it was installed
-            ranked.append(((not _differs(config, run.config), run.path != DEMO, finished), run))
+            finished = (run.path / "rollouts" / "manifest.json").stat().st_mtime  # of an embedded run, that is when it was installed
+            ranked.append(((not _differs(config, run.config), not run.embedded, finished), run))
     return [run for _, run in sorted(ranked, key=lambda each: each[0], reverse=True)]
 
 

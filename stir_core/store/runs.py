@@ -1,6 +1,6 @@
 """A run on disk: one folder for each stage. A stage's final folder name exists exactly when the stage has finished.
 
-    run = Run.open("runs/demo")                       # or the embedded one: Run.open("demo")
+    run = Run.open("runs/mine")                       # or an embedded one: Run.open("two_habits"), Run.open("smollm2")
     with run.writing("actions", manifest) as folder:  # writes to actions.part, renamed when the block ends well
         ...
 
@@ -41,8 +41,12 @@ from stir_core.store.files import file_sha256, write_whole
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
 from stir_core.store.tensors import read_tensors
 
-DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
-"""The embedded run: a finished run folder that ships inside the package."""
+EMBEDDED_RUNS = {name: Path(__file__).resolve().parents[1] / "assets" / "runs" / name for name in ("two_habits", "smollm2")}
+"""Finished run folders that ship inside the package, by name. The first, which the workbench opens with, is a calibration object: an
+organism with planted habits. The second is of a real model, on which no gain is seen."""
+
+ALIASES = {"demo": "two_habits"}
+"""Other names of embedded runs."""
 
 CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", "n_layers", "d_model", "template_args")
 """Fields of a model's identity that an artefact must share with the model at hand; the name may differ."""
@@ -92,21 +96,38 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Folder name; ``"demo"`` for the embedded run."""
+        """Folder name."""
         return self.path.name
+
+    @property
+    def embedded(self) -> bool:
+        """True for a run that ships inside the package, which is never written to."""
+        return self.path in EMBEDDED_RUNS.values()
+
+    @property
+    def is_organism(self) -> bool:
+        """True for a run of an organism: only organisms read the task ``chain``."""
+        return self.config.task.name == "chain"
+
+    @property
+    def standing(self) -> str | None:
+        """What the run's results can show, in one sentence, where that is known beforehand."""
+        if self.is_organism:
+            return "A calibration object: its habits are planted, and nothing seen on it is evidence that STIR helps a real model."
+        return "A real model, on which no gain is seen." if self.embedded else None
 
     @classmethod
     def open(cls, where: str | Path) -> "Run":
-        """Open an existing run by folder, or ``"demo"`` for the embedded one (a folder of that name here comes first).
+        """Open a run by its folder, or an embedded one by its name or alias, e.g. ``"demo"`` (a folder of that name here comes first).
 
         Raises:
             StoreError: no such run, or its run.json is malformed or of an unknown schema version.
         """
         if not isinstance(where, str | Path):
-            raise StoreError(f'{where!r:.80} is not the place of a run: give its folder, or "demo"')
+            raise StoreError(f"{where!r:.80} is not the place of a run: give its folder, or {' or '.join(EMBEDDED_RUNS)}")
         path = Path(where)
-        if not (path / "run.json").is_file() and str(where) == "demo":
-            path = DEMO
+        if not (path / "run.json").is_file():
+            path = EMBEDDED_RUNS.get(ALIASES.get(str(where), str(where)), path)
         file = path / "run.json"
         if not file.is_file() and (path / "library.safetensors").exists():
             raise StoreError(f"{path} is a bundle, not a run: open it with `stir trace`, `stir serve` or stir.open_session")
@@ -141,8 +162,8 @@ class Run:
 
     @property
     def work(self) -> Path:
-        """Where evaluations and measurements of this run are written: its folder, or for the embedded run ``runs/embedded``."""
-        return self.path if self.path != DEMO else Path(os.environ.get("STIR_RUNS") or "runs") / "embedded"
+        """Where evaluations and measurements of this run are written: its folder, or ``runs/embedded/<name>`` for an embedded run."""
+        return Path(os.environ.get("STIR_RUNS") or "runs") / "embedded" / self.name if self.embedded else self.path
 
     def derived(self, *parts: str) -> Path:
         """A file or folder that was made from this run later: in :attr:`work` if it exists there, else in the run's own folder."""
@@ -301,7 +322,7 @@ class Run:
         return rows
 
     def log(self) -> list[StageTook]:
-        """Time and tokens of each stage, in the order they were made; empty when no log was kept (the embedded run)."""
+        """Time and tokens of each stage, in the order they were made; empty when no log was kept (embedded runs)."""
         return read_appended(self.path / "log.jsonl", StageTook)
 
     def key_space(self) -> KeySpace:
@@ -356,10 +377,10 @@ class Run:
 
 
 def list_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
-    """The embedded run, then every run folder below ``root``, by name; and one line for every folder that cannot be opened."""
+    """The embedded runs, then every run folder below ``root``, by name; and one line for every folder that cannot be opened."""
     runs: list[Run] = []
     broken: dict[Path, str] = {}
-    for path in [DEMO, *sorted(file.parent for file in root.glob("*/run.json"))]:
+    for path in [*EMBEDDED_RUNS.values(), *sorted(file.parent for file in root.glob("*/run.json"))]:
         try:
             runs.append(Run.open(path))
         except StirError as error:

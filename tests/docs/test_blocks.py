@@ -25,19 +25,19 @@ Some words in between.
 - in a list:
 
     ```sh
-    stir run configs/demo.toml --out runs/again  # a comment
-    STIR_PORT=8502 make workbench; cd x && stir status demo > file 2>&1
-    stir trace demo \\
+    stir run configs/smollm2.toml --out runs/again  # a comment
+    STIR_PORT=8502 make workbench; cd x && stir status smollm2 > file 2>&1
+    stir trace smollm2 \\
       "two # words"
     ```
 
 ```console
-$ stir show demo | head
+$ stir show smollm2 | head
 entry  kind
 stir is printed here
 ```
 
-    stir eval demo --methods stir:k_scale=0.3
+    stir eval smollm2 --methods stir:k_scale=0.3
 
 Say `stir methods --json`, or ``stir``.
 
@@ -65,14 +65,14 @@ def test_blocks_have_their_language_place_and_reason(page: Path) -> None:
 
 def test_command_lines_are_split_as_a_shell_would(page: Path) -> None:
     assert [line.words for line in command_lines(page)] == [
-        ("stir", "run", "configs/demo.toml", "--out", "runs/again"),
+        ("stir", "run", "configs/smollm2.toml", "--out", "runs/again"),
         ("make", "workbench"),
         ("cd", "x"),
-        ("stir", "status", "demo"),
-        ("stir", "trace", "demo", "two # words"),
-        ("stir", "show", "demo"),
+        ("stir", "status", "smollm2"),
+        ("stir", "trace", "smollm2", "two # words"),
+        ("stir", "show", "smollm2"),
         ("head",),
-        ("stir", "eval", "demo", "--methods", "stir:k_scale=0.3"),
+        ("stir", "eval", "smollm2", "--methods", "stir:k_scale=0.3"),
     ]
 
 

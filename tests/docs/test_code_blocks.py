@@ -122,15 +122,15 @@ def unknown(words: tuple[str, ...], known: dict[tuple[str, ...], set[str]]) -> s
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("stir run configs/demo.toml --untill basis", "unrecognized arguments"),
-        ("stir runn configs/demo.toml", "invalid choice"),
+        ("stir run configs/smollm2.toml --untill basis", "unrecognized arguments"),
+        ("stir runn configs/smollm2.toml", "invalid choice"),
         ("stir run configs/no-such.toml", "is not there"),
-        ("stir run configs/demo.toml --until base", "invalid choice"),
+        ("stir run configs/smollm2.toml --until base", "invalid choice"),
         ("make workbenhc", "there is no make workbenhc"),
         ("python3 scripts/dev.py tset", "there is no make tset"),
         ("python -m benchmarks.decoding", "there is no module"),
         ("python -m stir_core status", "the following arguments are required"),
-        ("strr status demo", "no program"),
+        ("strr status smollm2", "no program"),
         ("streamlit run workbench/main.py", "is not there"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_wrong_line_is_detected(line: str, why: str) -> None:
     assert said is not None and why in said
 
 
-@pytest.mark.parametrize(("words", "why"), [("stir evaluate demo", "no stir evaluate"), ("stir run C --onto X", "has no --onto")])
+@pytest.mark.parametrize(("words", "why"), [("stir evaluate smollm2", "no stir evaluate"), ("stir run C --onto X", "has no --onto")])
 def test_a_wrong_inline_command_is_detected(words: str, why: str) -> None:
     said = unknown(tuple(words.split()), {each.words: options_of(each.parser) for each in reference.commands(cli.command_parser())})
     assert said is not None and why in said

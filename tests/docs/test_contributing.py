@@ -27,7 +27,7 @@ from stir_core.intervene.memory import Memory
 from stir_core.records import Progress
 from stir_core.stages.pipeline import run_stages
 from stir_core.stages.stage import DECLARED, Stage, register_stage, stage_digest
-from stir_core.store.runs import DEMO
+from stir_core.store.runs import EMBEDDED_RUNS
 from stir_core.tasks import ROLES, Grader
 from stir_core.tasks.catalogue import SOURCES, TASKS
 from stir_core.tasks.segment import boundaries
@@ -127,7 +127,7 @@ def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
         config_from({"basis": {"selector": "farthest"}})
     done("selector")
     assert config_from({"basis": {"selector": "farthest"}}).basis.selector == "farthest"
-    run = stir.open_run("demo")
+    run = stir.open_run("smollm2")
     units = selection.unit_rows(run.key_rows()[[entry.key_row for entry in run.entries()]])
     rows = {entry.id: i for i, entry in enumerate(run.entries())}
 
@@ -141,7 +141,7 @@ def test_a_selector_makes_a_basis(tmp_path: Path) -> None:
 
 
 def test_a_stage_is_made_after_those_that_it_reads(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(DEMO, tmp_path / "run")
+    shutil.copytree(EMBEDDED_RUNS["smollm2"], tmp_path / "run")
     run = stir.open_run(tmp_path / "run")
     model = replace(tiny, identity=run.model_identity())  # the only part of the model that the stage uses
     make = done("stage")["make_strengths"]
@@ -167,17 +167,17 @@ def test_a_stage_is_made_after_those_that_it_reads(tiny, tmp_path: Path, capsys:
 
 def test_an_export_target_keeps_what_it_says(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="take one of " + ", ".join(TARGETS)):
-        stir.export_library("demo", tmp_path / "it", to="csv")
+        stir.export_library("smollm2", tmp_path / "it", to="csv")
     own = dict(TARGETS)
     done("export-target")
     with pytest.raises(DeployError, match="gguf is one of the built-in targets"):
         register_target("gguf", TARGETS["csv"])
     assert list(TARGETS) == [*own, "csv"] and TARGETS["gguf"] is own["gguf"]
-    out = stir.export_library("demo", tmp_path / "it", to="csv")
-    assert stir.export_library("demo", tmp_path / "it", to="csv") == out  # an older export is replaced
+    out = stir.export_library("smollm2", tmp_path / "it", to="csv")
+    assert stir.export_library("smollm2", tmp_path / "it", to="csv") == out  # an older export is replaced
     with (out / "actions.csv").open() as file:
         lines = list(csv.reader(file))[1:]
-    library = stir.open_library(stir.open_run("demo"))
+    library = stir.open_library(stir.open_run("smollm2"))
     kept = [(entry, action) for entry, action in zip(library.entries, library.actions, strict=True) if entry.kind == "corrective"]
     assert [line[0] for line in lines] == [entry.id for entry, _ in kept]
     assert np.array_equal(np.array([line[3:] for line in lines], dtype=np.float32), np.array([action for _, action in kept]))
@@ -205,10 +205,10 @@ def test_one_file_adds_a_decoder_a_selector_a_stage_and_a_target(tmp_path: Path)
 import sys
 from stir_core.cli import main
 assert "stir_core.deploy.export" not in sys.modules and "stir_core.stages.strengths" not in sys.modules, "listing commands loads neither"
-assert main(["export", "demo", "--to", "csv", "--out", {str(tmp_path / "out")!r}]) == 0
-assert main(["methods"]) == main(["status", "demo"]) == 0
+assert main(["export", "smollm2", "--to", "csv", "--out", {str(tmp_path / "out")!r}]) == 0
+assert main(["methods"]) == main(["status", "smollm2"]) == 0
 import stir_core as stir
-print("picked", [pick.forced for pick in stir.select_basis(stir.open_run("demo"), selector="farthest", budget=3).picks])
+print("picked", [pick.forced for pick in stir.select_basis(stir.open_run("smollm2"), selector="farthest", budget=3).picks])
 from stir_core.deploy.export import TARGETS
 assert list(TARGETS).index("published") < list(TARGETS).index("csv"), "the one that keeps more comes first"
 from stir_core.stages.stage import stage_digest

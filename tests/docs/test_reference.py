@@ -17,7 +17,7 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import DECODERS
 from stir_core.records import Record
 from stir_core.stages.stage import stage_digest
-from stir_core.store.runs import DEMO
+from stir_core.store.runs import EMBEDDED_RUNS
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = (ROOT / "docs" / "reference" / "formats.md").read_text("utf-8")
@@ -141,12 +141,17 @@ def test_every_method_and_parameter_is_shown() -> None:
 # ---- files ----------------------------------------------------------------------------------------------------------------------------
 
 
+def files_of_embedded_runs() -> list[tuple[Path, Path]]:
+    """Every file and folder of the embedded runs, as (run, path)."""
+    return [(run, path) for run in EMBEDDED_RUNS.values() for path in sorted(run.rglob("*"))]
+
+
 def test_the_documented_files_of_a_run_are_those_on_disk() -> None:
     told = set(re.findall(r"`([\w<>./-]+\.(?:jsonl?|safetensors|md))`", FORMATS.split("## A bundle")[0]))
     digest = re.compile(r"[0-9a-f]{8,16}")
     there: set[str] = set()
-    for path in DEMO.rglob("*"):
-        parts = list(path.relative_to(DEMO).parts)
+    for run, path in files_of_embedded_runs():
+        parts = list(path.relative_to(run).parts)
         if path.is_dir() or path.name == "manifest.json":
             continue
         if parts[0] == "evaluation":
@@ -157,22 +162,18 @@ def test_the_documented_files_of_a_run_are_those_on_disk() -> None:
         there.add("/".join(parts))
     named = told | {f"evaluation/<label>/{name}" for name in told if "/" not in name}
     assert there - named == set()
-    elsewhere = {
-        "log.jsonl",
-        "report.md",
-        "curation/edits.jsonl",
-        "curation/head.json",
-        "rollouts/manifest.json",
-        "states/pairs.jsonl",
-    }  # the embedded run has none of these
+    # embedded runs have none of these
+    elsewhere = {"log.jsonl", "report.md", "curation/edits.jsonl", "curation/head.json", "rollouts/manifest.json"}
     assert told - there - elsewhere == set()
 
 
 def test_tensors_are_documented_with_their_names() -> None:
-    for path in DEMO.rglob("*.safetensors"):
+    for run, path in files_of_embedded_runs():
+        if path.suffix != ".safetensors":
+            continue
         raw = path.read_bytes()
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        (row,) = [line for line in FORMATS.splitlines() if line.startswith(f"| `{path.relative_to(DEMO).as_posix()}`")]
+        (row,) = [line for line in FORMATS.splitlines() if line.startswith(f"| `{path.relative_to(run).as_posix()}`")]
         for name in header:
             assert f"`{re.sub(r'_[0-9]+$', '_L', name)}`" in row
 

@@ -1,6 +1,6 @@
 """Pictures of the pages for the README: `python tests/e2e/screenshots.py OUTDIR [--run NAME] [--dark] [--full] [--entry APP]`.
 
-Serves the workbench on the embedded demo run (or the runs of STIR_RUNS) and opens it in a headless browser.
+Serves the workbench on the embedded runs (or the runs of STIR_RUNS) and opens it in a headless browser.
 """
 
 import argparse

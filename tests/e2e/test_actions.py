@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 from served_app import Watched, settle
 
-from stir_core.store.runs import DEMO
+from stir_core.store.runs import EMBEDDED_RUNS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 FIGURES = {"Layers": 2, "Next tokens": 2, "Attention": 1, "Dose-response": 1}
@@ -39,15 +39,15 @@ def wait_for(watched: Watched, key: str, other_than: str | None) -> str:
 
 
 def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:
-    assert (DEMO / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"
+    assert (EMBEDDED_RUNS["smollm2"] / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"
     page = watched.page
-    page.goto(f"{watched.url}/actions?run=demo&action=p0004c")
+    page.goto(f"{watched.url}/actions?run=smollm2&action=p0004c")
     settle(page)
     click_row(watched, ".st-key-actions_table", 6)
     entry = wait_for(watched, "action", other_than="p0004c")
     expect(page.locator("strong", has_text=entry).first).to_be_visible()
     entry = "p0006c"
-    page.goto(f"{watched.url}/actions?run=demo&action={entry}")
+    page.goto(f"{watched.url}/actions?run=smollm2&action={entry}")
     settle(page)
     expect(page.get_by_text("⟦state, m = 2⟧")).to_have_count(2)  # the right and the wrong answer
     before = chosen(watched, "at")

@@ -75,7 +75,7 @@ def test_a_lasso_makes_a_table_and_a_cell_a_pair_on_the_map(watched: Watched) ->
 
 
 def test_a_slider_selects_again_and_keys_step_through_the_picks(watched: Watched) -> None:
-    go(watched, "basis", run="demo", basis_view="Select again")
+    go(watched, "basis", run="smollm2", basis_view="Select again")
     page = watched.page
     said = page.get_by_text(re.compile(r"own settings: 64 picks, 64 kept, 0 gained, 0 lost"))
     said.wait_for()

@@ -13,7 +13,7 @@ from fake_run import NASTY  # pyright: ignore[reportMissingImports]
 from playwright.sync_api import expect
 from served_app import Watched, settle
 
-from stir_core.store.runs import DEMO
+from stir_core.store.runs import EMBEDDED_RUNS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PAGES = {
@@ -28,7 +28,10 @@ PAGES = {
 }
 RUNS = [
     "fake",
-    pytest.param("demo", marks=pytest.mark.skipif(not (DEMO / "run.json").is_file(), reason="no embedded run in this checkout")),
+    pytest.param(
+        "smollm2",
+        marks=pytest.mark.skipif(not (EMBEDDED_RUNS["smollm2"] / "run.json").is_file(), reason="no embedded run in this checkout"),
+    ),
 ]
 
 
@@ -152,8 +155,8 @@ def test_model_text_is_text(watched: Watched) -> None:
 
 
 def test_a_prompt_runs_on_the_real_model(watched: Watched, tmp_path: Path) -> None:
-    _needs_demo()
-    go(watched, "trace", run="demo")
+    _needs_smollm2()
+    go(watched, "trace", run="smollm2")
     watched.page.get_by_text("Free prompt").click()
     watched.page.get_by_label("Prompt", exact=True).fill("Tom has 3 apples and buys 4 more. How many apples does he have?")
     watched.page.get_by_label("Prompt", exact=True).press("Control+Enter")
@@ -164,13 +167,13 @@ def test_a_prompt_runs_on_the_real_model(watched: Watched, tmp_path: Path) -> No
     waiting.value.save_as(tmp_path / "trace.json")
     saved = json.loads((tmp_path / "trace.json").read_text())
     assert saved["vanilla"]["tokens_used"] > 0 and saved["steered"]["tokens_used"] > 0
-    assert saved["command"].startswith("stir trace demo ")
+    assert saved["command"].startswith("stir trace smollm2 ")
     watched.check()
 
 
 def test_strength_zero_equals_vanilla_on_the_real_model(watched: Watched) -> None:
-    _needs_demo()
-    go(watched, "trace", run="demo")
+    _needs_smollm2()
+    go(watched, "trace", run="smollm2")
     field = watched.page.get_by_role("spinbutton", name="Strength (k_scale)")
     field.fill("0")
     field.press("Enter")
@@ -181,8 +184,8 @@ def test_strength_zero_equals_vanilla_on_the_real_model(watched: Watched) -> Non
 
 
 def test_stop_keeps_the_text_so_far(watched: Watched) -> None:
-    _needs_demo()
-    go(watched, "trace", run="demo")
+    _needs_smollm2()
+    go(watched, "trace", run="smollm2")
     watched.page.get_by_role("button", name="Decode both answers").click()
     stop = watched.page.get_by_role("button", name="Stop decoding")
     stop.wait_for(timeout=120_000)
@@ -203,5 +206,5 @@ def decode(watched: Watched) -> None:
     settle(watched.page)
 
 
-def _needs_demo() -> None:
-    assert (DEMO / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"
+def _needs_smollm2() -> None:
+    assert (EMBEDDED_RUNS["smollm2"] / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"

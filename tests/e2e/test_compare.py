@@ -9,19 +9,19 @@ import pytest
 from playwright.sync_api import Browser
 from served_app import Watched, served, settle
 
-from stir_core.store.runs import DEMO
+from stir_core.store.runs import EMBEDDED_RUNS
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(not (DEMO / "run.json").is_file(), reason="no embedded run in this checkout"),
+    pytest.mark.skipif(not (EMBEDDED_RUNS["smollm2"] / "run.json").is_file(), reason="no embedded run in this checkout"),
 ]
 
 
 @pytest.fixture
 def beside_a_copy(chrome: Browser, tmp_path: Path) -> Iterator[Watched]:
     """A server whose store holds a copy of the embedded run."""
-    shutil.copytree(DEMO, tmp_path / "runs" / "copy")
+    shutil.copytree(EMBEDDED_RUNS["smollm2"], tmp_path / "runs" / "copy")
     with served(tmp_path / "runs", tmp_path / "server.log") as url:
         context = chrome.new_context(viewport={"width": 1440, "height": 1600})
         yield Watched(context.new_page(), url)
@@ -36,7 +36,7 @@ def metrics(watched: Watched) -> list[str]:
 def test_the_embedded_run_and_a_copy_of_it_share_every_action(beside_a_copy: Watched) -> None:
     watched = beside_a_copy
     page = watched.page
-    page.goto(f"{watched.url}/compare?run=demo&compared=copy")
+    page.goto(f"{watched.url}/compare?run=smollm2&compared=copy")
     settle(page)
     shared, lost, gained = metrics(watched)
     assert int(shared) > 0 and (lost, gained) == ("0", "0")

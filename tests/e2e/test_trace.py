@@ -18,7 +18,7 @@ PROBLEM = "arithmetic/eval/sum_tiny:9+9"
 def decoded(watched: Watched) -> Watched:
     """The page with both answers of a held-out problem, limited to 48 tokens and read again."""
     page = watched.page
-    page.goto(f"{watched.url}/trace?run=demo&problem={quote(PROBLEM)}")
+    page.goto(f"{watched.url}/trace?run=smollm2&problem={quote(PROBLEM)}")
     settle(page)
     field = page.get_by_role("spinbutton", name="Max tokens")
     field.fill("48")

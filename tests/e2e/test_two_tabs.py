@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 def opened(chrome: Browser, url: str, problem: str) -> Watched:
     """A tab with its own session, on one held-out problem of the embedded run."""
     tab = Watched(chrome.new_context(viewport={"width": 1440, "height": 1200}).new_page(), url)
-    tab.page.goto(f"{url}/trace?run=demo&problem={quote(problem)}")
+    tab.page.goto(f"{url}/trace?run=smollm2&problem={quote(problem)}")
     settle(tab.page)
     return tab
 
@@ -41,7 +41,7 @@ def ids(page: Page, folder: Path) -> dict[str, Any]:
 
 
 def test_two_tabs_decode_at_once_and_both_are_right(chrome: Browser, url: str, tmp_path: Path) -> None:
-    recorded = Run.open("demo")
+    recorded = Run.open("smollm2")
     expected = {name: {trace.id: list(trace.token_ids) for trace in recorded.traces(name)} for name in ("vanilla", "steered")}
     problems = sorted(expected["vanilla"], key=lambda id_: len(expected["vanilla"][id_]))[:2]
     tabs = [opened(chrome, url, problem) for problem in problems]

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 from served_app import Watched, settle
 
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -19,11 +19,11 @@ def branch(watched: Watched) -> None:
 
 @pytest.mark.model
 def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched) -> None:
-    traces = [trace for trace in Run.open(DEMO).traces("steered") if trace.steps[-1].decision.chosen]
+    traces = [trace for trace in Run.open("smollm2").traces("steered") if trace.steps[-1].decision.chosen]
     trace = min(traces, key=lambda trace: len(trace.steps[-1].token_ids))
     step = trace.steps[-1]
     page = watched.page
-    page.goto(f"{watched.url}/what_if?run=demo&problem={trace.id.replace('+', '%2B')}&m={step.m}")
+    page.goto(f"{watched.url}/what_if?run=smollm2&problem={trace.id.replace('+', '%2B')}&m={step.m}")
     settle(page)
     mark = f"⟦control point {step.m} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧"
     expect(page.locator(".mark").first).to_have_text(mark)

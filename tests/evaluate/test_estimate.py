@@ -14,7 +14,7 @@ from stir_core.models.loading import load_model
 from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Continuation
 from stir_core.store.jsonl import read_records
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import Run
 
 SMOLLM2 = Sizes(30, 576, 8192, Shape(106168320, 28311552, 17280))
 """The embedded model's sizes, so that one test alone needs its files."""
@@ -26,23 +26,23 @@ def sizes_are_known(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def demo() -> Run:
-    return Run.open(DEMO)
+def embedded() -> Run:
+    return Run.open("smollm2")
 
 
-def test_bounds_hold_against_the_embedded_run(demo, tmp_path):
-    found = estimate(demo.config, tmp_path)
-    assert found.measured is not None and found.measured.run == "demo" and found.measured.differs == ()
-    rollouts = demo.rollouts()
+def test_bounds_hold_against_the_embedded_run(embedded, tmp_path):
+    found = estimate(embedded.config, tmp_path)
+    assert found.measured is not None and found.measured.run == "smollm2" and found.measured.differs == ()
+    rollouts = embedded.rollouts()
     tokens = sum(rollout.n_tokens for rollout in rollouts)
     row = found.of("rollout tokens")
-    assert row.low == row.high == tokens == demo.manifest("rollouts").counts["tokens"]
+    assert row.low == row.high == tokens == embedded.manifest("rollouts").counts["tokens"]
     assert row.bound is not None and tokens <= row.bound == 56 * 8 * 128
-    rolled = sum(each.n_tokens for each in read_records(demo.folder("actions") / "continuations.jsonl", Continuation))
-    counts = demo.manifest("steered").counts
+    rolled = sum(each.n_tokens for each in read_records(embedded.folder("actions") / "continuations.jsonl", Continuation))
+    counts = embedded.manifest("steered").counts
     sizes = {
-        "states on disk": demo.folder("states") / "states.safetensors",
-        "actions on disk": demo.folder("actions") / "actions.safetensors",
+        "states on disk": embedded.folder("states") / "states.safetensors",
+        "actions on disk": embedded.folder("actions") / "actions.safetensors",
     }
     made = {name: file.stat().st_size for name, file in sizes.items()}
     made |= {"re-roll tokens": rolled, "probe tokens": counts["steered_probe_tokens"]}
@@ -89,22 +89,22 @@ def test_what_was_not_measured_is_not_there(tmp_path):
     assert bound_and_expectation(time) == ("", "")
 
 
-def test_time_comes_from_logs_of_the_same_machine_and_dtype(demo, tmp_path):
+def test_time_comes_from_logs_of_the_same_machine_and_dtype(embedded, tmp_path):
     for name, rate, device in (("a", 20.0, "x86_64"), ("b", 50.0, "x86_64"), ("c", 900.0, "A GPU")):
-        run = Run.at(tmp_path / name, demo.config, {"device": device})
+        run = Run.at(tmp_path / name, embedded.config, {"device": device})
         run.save()
-        os.symlink(demo.folder("rollouts"), run.path / "rollouts")
+        os.symlink(embedded.folder("rollouts"), run.path / "rollouts")
         line = {"stage": "rollouts", "seconds": 1.0, "tokens": 5, "tokens_per_second": rate}
         (run.path / "log.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"tokens": 0, "tokens_per_second": None}) + "\n")
         if name == "c":
             (run.path / "log.jsonl").unlink()
-    found = estimate(demo.config, tmp_path, until="rollouts")
+    found = estimate(embedded.config, tmp_path, until="rollouts")
     assert found.measured is not None and found.measured.tokens_per_second == (20.0, 50.0)
     time, tokens = found.of("decoding time"), found.of("rollout tokens")
     assert tokens.low is not None and tokens.bound is not None
     assert time.low == pytest.approx(tokens.low / 50) and time.high == pytest.approx(tokens.bound / 20)
     assert [each.name for each in found.quantities] == ["rollouts", "rollout tokens", "rollout FLOPs", "decoding time"]
-    other = estimate(config_from(demo.config.model_dump() | {"model": {"dtype": "bfloat16"}}), tmp_path)
+    other = estimate(config_from(embedded.config.model_dump() | {"model": {"dtype": "bfloat16"}}), tmp_path)
     assert other.of("decoding time").low is None
 
 
@@ -144,8 +144,8 @@ def test_the_command(capsys, tmp_path):
     argv = ["estimate", str(tmp_path / "c.toml"), "--set", "task.n_train=2", "--until", "rollouts", "--runs", str(tmp_path)]
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["quantities"][0]["bound"] == 16 and found["measured"]["run"] == "demo"
+    assert found["quantities"][0]["bound"] == 16 and found["measured"]["run"] == "smollm2"
     assert main(argv) == 0
-    assert "expected from run demo" in capsys.readouterr().out
+    assert "expected from run smollm2" in capsys.readouterr().out
     assert main([*argv, "--runs", str(tmp_path / "none")]) == 2
     assert "is not a folder" in capsys.readouterr().err

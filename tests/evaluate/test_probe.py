@@ -245,7 +245,7 @@ def test_averages_are_closer_to_everything() -> None:
 
 
 def test_the_embedded_run_has_no_direction_to_steer_by() -> None:
-    report = probe_run(Run.open("demo"))
+    report = probe_run(Run.open("smollm2"))
     pooled = {each.readout: each for each in report.pooled}
     assert (report.states, report.problems, report.mined) == (359, 24, 56)
     assert pooled[MARGIN].auc < 0.5 and pooled[MARGIN].high < 0.6
@@ -281,5 +281,5 @@ def test_equal_numbers_are_the_best_rollouts_of_both_sides() -> None:
 
 
 def test_a_layer_that_was_not_harvested_is_refused() -> None:
-    with pytest.raises(ConfigError, match="layer 3 was not harvested in run demo: take one of 17"):
-        probe_run(Run.open("demo"), 3)
+    with pytest.raises(ConfigError, match="layer 3 was not harvested in run smollm2: take one of 17"):
+        probe_run(Run.open("smollm2"), 3)

@@ -15,7 +15,7 @@ from stir_core.records import Continuation, StateRow, TraceEvent, Verdict
 from stir_core.stages import actions, rollouts, steered
 from stir_core.stages.pipeline import begin_from, run_stages
 from stir_core.store.jsonl import read_records
-from stir_core.store.runs import DEMO, Run, list_runs
+from stir_core.store.runs import EMBEDDED_RUNS, Run, list_runs
 from stir_core.store.tensors import read_tensors
 from stir_core.tasks import Grader
 
@@ -177,7 +177,7 @@ def test_runs_are_listed_and_unreadable_ones_left_out(run, tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text('{"config": {"sead": 1}}')
     runs, unreadable = list_runs(tmp_path)
-    assert [found.path for found in runs] == [DEMO, run.path]
+    assert [found.path for found in runs] == [*EMBEDDED_RUNS.values(), run.path]
     assert list(unreadable) == [tmp_path / "broken", tmp_path / "old"]
     assert "is not a run description" in unreadable[tmp_path / "broken"] and "did you mean seed?" in unreadable[tmp_path / "old"]
     with pytest.raises(StoreError, match="is not a run description"):

@@ -186,7 +186,7 @@ def test_edits_of_other_entries_are_kept_and_never_applied(run):
 def test_the_embedded_runs_own_folder_is_never_written_to(run, tmp_path, monkeypatch):
     Curation.open(run).add(make_edit("star", ["p0000c"], **BY))
     shutil.move(run.path, tmp_path / "embedded-home")
-    monkeypatch.setattr(runs, "DEMO", tmp_path / "embedded-home")
+    monkeypatch.setattr(runs, "EMBEDDED_RUNS", {"home": tmp_path / "embedded-home"})
     monkeypatch.setenv("STIR_RUNS", str(tmp_path / "store"))
     embedded = Run.open(tmp_path / "embedded-home")
     before = {file: file.read_bytes() for file in embedded.path.rglob("*") if file.is_file()}
@@ -195,7 +195,7 @@ def test_the_embedded_runs_own_folder_is_never_written_to(run, tmp_path, monkeyp
     found.add(make_edit("star", ["p0001c"], **BY))
     assert {file: file.read_bytes() for file in embedded.path.rglob("*") if file.is_file()} == before
     assert Curation.open(embedded).state.starred() == ("p0000c", "p0001c")
-    assert (tmp_path / "store" / "embedded" / "curation" / "edits.jsonl").is_file()
+    assert (tmp_path / "store" / "embedded" / "embedded-home" / "curation" / "edits.jsonl").is_file()
 
 
 def test_ten_thousand_edits_are_read_and_added_to_in_seconds(run):

@@ -47,7 +47,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "runs"
     root.mkdir()
     monkeypatch.setenv("STIR_RUNS", str(root))
-    monkeypatch.setattr(store_runs, "DEMO", tmp_path / "no-demo")
+    monkeypatch.setattr(store_runs, "EMBEDDED_RUNS", {})
     st.cache_resource.clear()
     return root
 

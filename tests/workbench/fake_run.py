@@ -51,7 +51,7 @@ PEOPLE = ("Mara", "Tom", "Ines", "Ravi", "Lena", "Omar", "Yuki", "Ada")
 
 
 def fake_config() -> RunConfig:
-    """Small numbers; the strength is that of the demo."""
+    """Small numbers; the strength is that of the run `smollm2`."""
     return config_from(
         {
             "seed": 7,

@@ -231,7 +231,7 @@ def test_a_clicked_row_chooses_its_problem(open_page: OpenPage, store: Path, mon
 def test_a_method_without_steps_has_plain_text(open_page: OpenPage, store: Path) -> None:
     make_fake_evaluation(make_fake_run(store), seeds=2)
     app = clean(open_page("evaluate", method="static", answered="arithmetic/eval/2"))
-    assert "static does not decode step by step" in texts(app)
+    assert "No steps are stored with this answer of static" in texts(app)
     assert any(text.startswith("Start with 18 apples") for text in drawn(app))
     app = clean(open_page("evaluate", method="self_consistency:k=3"))
     app.button_group(key="evaluate_seed").set_value(["1"]).run()

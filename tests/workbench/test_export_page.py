@@ -203,7 +203,7 @@ def test_a_stale_basis_is_told(run):
 @pytest.mark.parametrize(
     ("run_name", "only", "name"),
     [
-        ("demo", None, "demo-curated"),
+        ("smollm2", None, "smollm2-curated"),
         ("a b/c", "tag:x y.z", "a-b-c-curated-x-y-z"),
         ("é$(rm)", "ids:a,b", "rm-curated-picked"),
         ("", "starred", "curated-starred"),

@@ -16,7 +16,7 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.registry import method
 from stir_core.intervene.gate import decide
 from stir_core.intervene.replay import ANSWERABLE
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import EMBEDDED_RUNS, Run
 from workbench.gates import charts as gate_funnel
 from workbench.gates import data as tables
 from workbench.gates.data import scales
@@ -31,10 +31,10 @@ CONFIG = fake_run.fake_config()
 
 
 @pytest.fixture(scope="module")
-def demo() -> RunFacts:
+def embedded() -> RunFacts:
     """The embedded run."""
-    assert (DEMO / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"
-    return RunFacts(Run.open("demo"))
+    assert (EMBEDDED_RUNS["smollm2"] / "run.json").is_file(), "the embedded run ships with the package: a checkout without it is broken"
+    return RunFacts(Run.open("smollm2"))
 
 
 def again(facts: RunFacts, **changes: float) -> dict[str, replay.AnswerReplay]:
@@ -46,9 +46,9 @@ def sieved(answers: dict[str, replay.AnswerReplay]) -> list[replay.StepReplay]:
     return [step for answer in answers.values() for step in answer.steps]
 
 
-@pytest.mark.parametrize("which", ["demo", "fake"])
-def test_the_runs_own_settings_give_every_recorded_decision(which: str, demo: RunFacts, facts: RunFacts) -> None:
-    run = demo if which == "demo" else facts
+@pytest.mark.parametrize("which", ["embedded", "fake"])
+def test_the_runs_own_settings_give_every_recorded_decision(which: str, embedded: RunFacts, facts: RunFacts) -> None:
+    run = embedded if which == "embedded" else facts
     steps = sieved(again(run))
     assert len(steps) > 20
     assert [step.again.decision for step in steps] == [step.step.decision for step in steps]
@@ -205,8 +205,8 @@ def test_why_not_under_both_settings(facts: RunFacts) -> None:
     assert {"committed", "not above null", "above null", "not retrieved", "no candidate"} <= fates
 
 
-def test_sliders_hold_the_runs_own_value_and_the_gates_rules(demo: RunFacts, facts: RunFacts) -> None:
-    for run in (demo, facts):
+def test_sliders_hold_the_runs_own_value_and_the_gates_rules(embedded: RunFacts, facts: RunFacts) -> None:
+    for run in (embedded, facts):
         for scale in scales(run.config.gate, run.steered.values()):
             assert ANSWERABLE[scale.name] != "model"
             assert scale.own == getattr(run.config.gate, scale.name)
@@ -226,10 +226,10 @@ def test_the_command_decodes_with_these_settings(facts: RunFacts) -> None:
     assert {key: made.parameters[key] for key in ("beta", "candidates")} == {"beta": 1.15, "candidates": 2}
 
 
-def test_answers_are_decided_again_one_by_one(demo: RunFacts) -> None:
-    own = demo.config.gate
+def test_answers_are_decided_again_one_by_one(embedded: RunFacts) -> None:
+    own = embedded.config.gate
     gate = with_changes(own, **{"rho": 0.5})
-    whole = replay.replay_all(demo.steered, own, gate, seed=0)
-    assert list(whole) == list(demo.steered)
-    assert whole == {id_: replay.replay_answer(trace, own, gate, seed=0) for id_, trace in demo.steered.items()}
+    whole = replay.replay_all(embedded.steered, own, gate, seed=0)
+    assert list(whole) == list(embedded.steered)
+    assert whole == {id_: replay.replay_answer(trace, own, gate, seed=0) for id_, trace in embedded.steered.items()}
     assert replay.tally(whole.values()) == replay.tally([whole[id_] for id_ in reversed(whole)])

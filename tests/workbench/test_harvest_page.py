@@ -56,6 +56,11 @@ def stir_command(app: AppTest) -> str:
     return next(code.value for code in app.code if code.value.startswith("stir run"))
 
 
+def from_smollm2(open_page: OpenPage) -> AppTest:
+    """The page, started from the settings of the run `smollm2`."""
+    return open_page("harvest").selectbox(key="harvest_base").select("configs/smollm2.toml").run()
+
+
 def test_an_empty_store(open_page: OpenPage) -> None:
     app = clean(open_page("harvest"))
     assert stir_command(app).startswith("stir run ") and "configs/demo.toml --out " in stir_command(app)
@@ -64,7 +69,7 @@ def test_an_empty_store(open_page: OpenPage) -> None:
 
 
 def test_a_change_reaches_the_command_and_is_marked(open_page: OpenPage) -> None:
-    app = open_page("harvest")
+    app = from_smollm2(open_page)
     set_field(app, "number_input", "rollouts.k", 3)
     set_field(app, "text_input", "mining.layers", "")
     set_field(app, "toggle", "basis.keep_unreachable", True)
@@ -89,7 +94,7 @@ def test_a_change_reaches_the_command_and_is_marked(open_page: OpenPage) -> None
     ],
 )
 def test_a_bad_value_is_one_line_and_nothing_is_lost(open_page: OpenPage, kind: str, key: str, value: object, message: str) -> None:
-    app = open_page("harvest")
+    app = from_smollm2(open_page)
     set_field(app, "number_input", "rollouts.k", 3)
     set_field(app, kind, key, value)
     assert not app.exception and len(app.error) == 1
@@ -120,7 +125,7 @@ def test_local_files_are_offered_from_one_folder(open_page: OpenPage, tmp_path: 
 
 
 def test_levels_follow_the_task(open_page: OpenPage) -> None:
-    app = open_page("harvest")
+    app = from_smollm2(open_page)
     set_field(app, "selectbox", "task.name", "svamp")
     assert "--set task.levels=[]" in stir_command(clean(app)).replace("'", "")
     (levels,) = [each for each in app.multiselect if each.key and each.key.endswith("task.levels_svamp")]

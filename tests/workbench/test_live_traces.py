@@ -11,7 +11,7 @@ import pytest
 
 from stir_core.config import DecodeConfig
 from stir_core.records import Problem, Trace, TraceEvent
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import Run
 from workbench.live import ModelShelf, Steering
 from workbench.shared.facts import run_fingerprint
 
@@ -25,7 +25,7 @@ GROWTH_MIB = 24.0
 @pytest.fixture(scope="module")
 def shelf() -> Iterator[tuple[ModelShelf, Run]]:
     """The embedded run's model, loaded once, let go of at the end."""
-    yield ModelShelf(), Run.open(DEMO)
+    yield ModelShelf(), Run.open("smollm2")
     gc.collect()
 
 

@@ -8,7 +8,7 @@ from big_run import make_big_run
 
 from stir_core.config import with_changes
 from stir_core.errors import ConfigError
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import EMBEDDED_RUNS, Run
 from workbench.basis import reselection
 from workbench.shared import command_lines
 from workbench.shared.facts import RunFacts
@@ -21,13 +21,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
     return RunFacts(make_big_run(root, 160, width=24, budget=72))
 
 
-@pytest.fixture(params=["small", "demo"])
+@pytest.fixture(params=["small", "smollm2"])
 def made(request: pytest.FixtureRequest, small: RunFacts) -> RunFacts:
     """That run, and the embedded one."""
     if request.param == "small":
         return small
-    assert (DEMO / "run.json").is_file(), "the embedded run ships with the package"
-    return RunFacts(Run.open(DEMO))
+    assert (EMBEDDED_RUNS["smollm2"] / "run.json").is_file(), "the embedded run ships with the package"
+    return RunFacts(Run.open("smollm2"))
 
 
 def test_the_runs_own_settings_give_back_its_picks(made: RunFacts) -> None:

@@ -18,7 +18,7 @@ from stir_core.store import runs as store_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 STEMS = sorted(path.stem for path in (ROOT / "pages").glob("*.py"))
-DEMO = store_runs.DEMO
+EMBEDDED_RUNS = store_runs.EMBEDDED_RUNS
 CALLS_PER_ENTRY = 20
 """Calls of our own functions that drawing a page again may take, for each entry of the library. Counted, since clocks differ by machine."""
 SMALL = {"run.json", "manifest.json"}
@@ -72,7 +72,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "runs"
     root.mkdir()
     monkeypatch.setenv("STIR_RUNS", str(root))
-    monkeypatch.setattr(store_runs, "DEMO", tmp_path / "no-demo")
+    monkeypatch.setattr(store_runs, "EMBEDDED_RUNS", {})
     return root
 
 
@@ -122,10 +122,12 @@ def test_an_empty_store_says_what_to_type(open_page: OpenPage, stem: str) -> Non
     assert "stir " in said or stem == "harvest", said  # Harvest makes the first run itself
 
 
+@pytest.mark.parametrize("run", ["demo", "smollm2"])
 @pytest.mark.parametrize("stem", STEMS)
-def test_the_embedded_run(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
-    monkeypatch.setattr(store_runs, "DEMO", DEMO)
-    app = open_page(stem, run="demo")
+def test_the_embedded_runs(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, stem: str, run: str) -> None:
+    monkeypatch.setattr(store_runs, "EMBEDDED_RUNS", EMBEDDED_RUNS)
+    app = open_page(stem, run=run)
+    assert app.selectbox(key="run").value == store_runs.ALIASES.get(run, run)
     assert not app.exception, app.exception[0].value
     assert not app.error, app.error[0].value
     assert len(texts(app)) > 200

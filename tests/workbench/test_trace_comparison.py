@@ -12,7 +12,7 @@ from fake_run import NASTY, problems
 from fake_steering import FakeSteering
 
 from stir_core.config import digest_of
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import EMBEDDED_RUNS, Run
 from workbench.shared import trace_comparison as tc
 from workbench.shared.command_lines import name_of, run_command, trace_command
 from workbench.shared.facts import RunFacts
@@ -127,7 +127,7 @@ def test_commands_survive_any_prompt(fake_run: Run) -> None:
     words = shlex.split(trace_command(fake_run, prompt, raw=True, changed={"gate.k_scale": 0.0}))
     assert words == ["stir", "trace", str(fake_run.path), prompt, "--raw", "--strength", "0.0"]
     assert run_command(fake_run, "basis").endswith("--until basis")
-    assert name_of(Run(DEMO, fake_run.facts)) == "demo"
+    assert name_of(Run(EMBEDDED_RUNS["smollm2"], fake_run.facts)) == "smollm2"
 
 
 def test_commands_are_ones_the_command_line_knows(fake_run: Run) -> None:

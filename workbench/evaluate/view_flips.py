@@ -85,7 +85,7 @@ def _answers(facts: RunFacts, evaluation: EvaluationFacts, method: str, problem:
 
 def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace: Trace | None) -> None:
     if trace is None:
-        st.caption(plain(f"{method} does not decode step by step, so there are no decisions to show."))
+        st.caption(plain(f"No steps are stored with this answer of {method}, so there are no decisions to show."))
         return
     with st.expander(plain(f"Decisions of {method} at each step of this answer"), expanded=True):
         if any(step.evidence.retrieved for step in trace.steps):

@@ -67,6 +67,7 @@ def _row(facts: RunFacts) -> dict[str, object]:
 
     return {
         "run": facts.name,
+        "kind": "calibration object" if facts.run.is_organism else "model",
         "stages": f"{len(stages)} of {len(STAGES)}" + (f" · {stages[-1]}" if stages else ""),
         "model": identity.name if identity else facts.config.model.name,
         "task": facts.config.task.name,

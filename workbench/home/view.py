@@ -98,6 +98,9 @@ def made_by(facts: RunFacts) -> None:
 
 RUN_COLUMNS: Columns = {
     "run": cc.TextColumn("run", pinned=True),
+    "kind": cc.TextColumn(
+        "kind", help="A calibration object is an organism: its habits are planted, so that instruments can be judged on it."
+    ),
     "stages": cc.TextColumn("stages", help="Number of finished stages, and the last one."),
     "problems": number_column("problems", "%d", "Mined problems."),
     "rollouts": number_column("rollouts", "%d", "Sampled answers."),

@@ -8,15 +8,15 @@ from typing import Any, Literal
 from stir_core.config import digest_of
 from stir_core.intervene.changes import DENY, KEEP, Change
 from stir_core.requests import ANSWERING, EvaluationRequest, flags_of
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
 """The first command for an empty store."""
 
 
 def name_of(run: Run) -> str:
-    """How a command names this run: ``demo`` for the embedded one, its folder otherwise."""
-    return "demo" if run.path == DEMO else str(run.path)
+    """How a command names this run: an embedded one by its name, any other by its folder."""
+    return run.name if run.embedded else str(run.path)
 
 
 def _stir(command: str, *words: str, **flags: str | int | None) -> str:

@@ -92,7 +92,13 @@ def page(title: str, caption: str) -> Iterator[None]:
         _BUTTON(key="copy_link")
     with right:
         if runs := known_runs().runs:
-            session.choose_one(session.RUN, "Run", list(runs), help="Folders below STIR_RUNS (or ./runs), and the embedded demo run.")
+            session.choose_one(
+                session.RUN,
+                "Run",
+                list(runs),
+                format_func=lambda name: f"{name} · calibration" if runs[name].run.is_organism else name,
+                help="Folders below STIR_RUNS (or ./runs), and two embedded runs: an organism, for calibration, and a real model.",
+            )
         else:
             st.caption(plain(f"No runs in {runs_root()}"))
     try:
@@ -126,6 +132,8 @@ def need_run(*stages: str) -> RunFacts:
         command_line(FIRST_RUN, "Make a first run")
         st.stop()
     facts = runs.get(session.chosen(session.RUN) or "") or next(iter(runs.values()))
+    if facts.run.standing:
+        st.caption(plain(f"{facts.name}: {facts.run.standing}"))
     missing = [stage for stage in stages if stage not in facts.stages]
     if missing:
         st.info(plain(f'Run {facts.name} has no finished stage "{missing[0]}" yet, which this page needs.'))

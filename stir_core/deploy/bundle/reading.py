@@ -147,7 +147,7 @@ def is_bundle(folder: Path) -> bool:
 
 
 def open_source(where: "Run | Bundle | str | Path") -> "Run | Bundle":
-    """The run or the bundle in a folder (``"demo"``: the embedded run). A run or bundle that is open already is returned as it is.
+    """The run or the bundle in a folder, or the embedded run of that name. A run or bundle that is open already is returned as it is.
 
     Raises:
         DeployError, StoreError: neither a whole bundle nor a run.

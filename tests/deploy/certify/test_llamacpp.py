@@ -13,7 +13,7 @@ from stir_core.deploy.export import make_bundle
 from stir_core.deploy.targets.gguf import MEAN, control_vectors
 from stir_core.errors import DeployError
 from stir_core.models.catalogue import EMBEDDED, resolve
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import Run
 from stir_core.tasks import load_problems
 
 
@@ -63,14 +63,14 @@ def test_without_the_package_the_remedy_is_named(monkeypatch, tmp_path, tiny):
     with pytest.raises(DeployError, match=r"llama-cpp-python cannot be imported .*stir-workbench\[llamacpp\]"):
         LlamaCpp(tmp_path / "m.gguf", n_ctx=8)
     with pytest.raises(DeployError, match="cannot be imported"):  # before the model, which is another one, computes anything
-        certify_vectors(make_bundle(Run.open(DEMO)), tiny, tmp_path / "m.gguf", load_problems("arithmetic", "eval", n=1))
+        certify_vectors(make_bundle(Run.open("smollm2")), tiny, tmp_path / "m.gguf", load_problems("arithmetic", "eval", n=1))
 
 
 @pytest.mark.model
 @pytest.mark.slow
 def test_the_embedded_library_moves_llama_cpp_as_it_moves_us(smollm2):
     pytest.importorskip("llama_cpp", reason="needs llama.cpp: pip install -c constraints.txt -e '.[llamacpp]' (a C++ compiler)")
-    bundle = make_bundle(Run.open(DEMO))
+    bundle = make_bundle(Run.open("smollm2"))
     problems = load_problems(bundle.manifest.stage3.task.name, "eval", n=2)
     source = resolve(EMBEDDED).path
     assert source is not None

@@ -1,4 +1,7 @@
-"""The embedded run: complete, small, consistent with its reports, and reproducible on the embedded model."""
+"""The embedded runs: complete, small, consistent with their reports, and reproducible on their models."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -7,20 +10,32 @@ from stir_core.evaluate.report import evaluation_report
 from stir_core.evaluate.runner import describe
 from stir_core.intervene.gate import decide
 from stir_core.intervene.session import open_session
+from stir_core.models.loading import model_of
 from stir_core.records import TraceEvent
 from stir_core.stages.stage import check_fresh
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
 from stir_core.store.evaluations import evaluations
-from stir_core.store.runs import DEMO, Run
+from stir_core.store.runs import ALIASES, EMBEDDED_RUNS, Run, list_runs
 from stir_core.tasks import load_problems
 
-DEMO_CONFIG = DEMO.parents[2] / "configs" / "demo.toml"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {"two_habits": ROOT / "configs" / "demo.toml", "smollm2": ROOT / "configs" / "smollm2.toml"}
+SIZES = {"two_habits": 3_000_000, "smollm2": 5_000_000}
 
 
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return Run.open("demo")
+@pytest.fixture(scope="module", params=EMBEDDED_RUNS)
+def run(request: pytest.FixtureRequest) -> Run:
+    return Run.open(request.param)
+
+
+def test_the_organism_comes_first_and_is_the_run_called_demo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [each.name for each in list_runs(tmp_path)[0]] == list(EMBEDDED_RUNS) == ["two_habits", "smollm2"]
+    assert set(ALIASES.values()) <= set(EMBEDDED_RUNS)
+    assert Run.open("demo").path == Run.open("two_habits").path and Run.open("demo").config.model.name == "organism:two_habits"
+    shutil.copytree(EMBEDDED_RUNS["smollm2"], tmp_path / "demo")  # a folder of that name comes first, and is not embedded
+    assert Run.open("demo").config.model.name == "smollm2" and not Run.open("demo").embedded
 
 
 def test_it_is_complete_and_small(run):
@@ -28,13 +43,13 @@ def test_it_is_complete_and_small(run):
     for stage in run.stages():
         run.check_files(stage)
         check_fresh(run, stage)
-    files = [file for file in DEMO.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 5_000_000
+    files = [file for file in run.path.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < SIZES[run.name]
     assert {file.suffix for file in files} == {".json", ".jsonl", ".safetensors", ".md"}
 
 
 def test_it_was_made_with_the_shipped_config(run):
-    assert digest_of(run.config) == digest_of(read_config(DEMO_CONFIG))
+    assert digest_of(run.config) == digest_of(read_config(CONFIGS[run.name]))
     config = run.config.task
     mined = load_problems(config.name, "mine", n=config.n_train, seed=run.config.seed, levels=config.levels)
     assert run.problems() == list(mined)
@@ -90,9 +105,9 @@ def test_every_action_has_its_controls(run):
 
 
 @pytest.mark.model
-def test_it_steers_the_embedded_model(run, smollm2):
+def test_it_steers_its_model(run):
     """The shortest held-out answer with a committed action, decoded again: the same gate, and strength 0 equal to vanilla."""
-    session = open_session(run, smollm2)
+    session = open_session(run, model_of(run.config.model))
     problems = {problem.id: problem for problem in run.problems("steered")}
     committed = [trace for trace in run.traces("steered") if any(step.decision.chosen for step in trace.steps)]
     recorded = min(committed, key=lambda trace: trace.tokens_used)
@@ -106,3 +121,21 @@ def test_it_steers_the_embedded_model(run, smollm2):
     off = run.config.gate.model_copy(update={"k_scale": 0.0})
     traces = {e.row: e.trace for e in session.compare(problems[recorded.id], off) if isinstance(e, TraceEvent)}
     assert traces[0].token_ids == traces[1].token_ids
+
+
+def test_the_problem_shown_first_is_gained_by_steering():
+    run = Run.open("two_habits")
+    vanilla, steered = run.traces("vanilla")[0], run.traces("steered")[0]
+    assert vanilla.id == steered.id == run.problems("steered")[0].id
+    assert vanilla.verdict is not None and steered.verdict is not None
+    assert not vanilla.verdict.correct and steered.verdict.correct
+
+
+def test_steering_helps_the_organism_and_noise_does_not():
+    (folder,) = evaluations(Run.open("two_habits"))
+    methods = {method.name: method for method in folder.report().methods}
+    vanilla, stir, oracle = (methods[name] for name in ("vanilla", "stir", "oracle"))
+    noise = methods["stir:noise=matched,variant=random_vector"]
+    assert vanilla.answers == 200 and oracle.right >= stir.right >= vanilla.right + 40
+    assert stir.versus is not None and stir.versus.p_holm < 1e-6 and not stir.versus.lost
+    assert abs(noise.right - vanilla.right) <= 6 and methods["static"].right < stir.right - 40
