@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_run import NASTY, fake_config, make_fake_run, problems
 from fake_steering import FakeSteering, LoadedFake, install
-from page_reading import components, texts
+from page_reading import components, strips, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.config import ModelConfig
@@ -64,6 +64,15 @@ def test_decoding_shows_both_answers_step_by_step(open_page: OpenPage, sessions:
     ]
     assert any("to read" in text and "tokens again" in text for text in [badges(app).replace("\\", "")])
     assert "greedy, seed 7" in badges(app)
+
+
+def test_recorded_answers_stand_before_anything_is_decoded(open_page: OpenPage, sessions: list[FakeSteering], store: Path) -> None:
+    app = open_page("trace", problem="arithmetic/eval/2")
+    recorded = Run.open(store / "fake")
+    for strip, kind in zip(strips(app), ("vanilla", "steered"), strict=True):
+        (trace,) = (trace for trace in recorded.traces(kind) if trace.id == "arithmetic/eval/2")
+        assert trace.steps[1].text.split()[0] in "".join(each["text"] for each in strip["segments"])
+    assert "As recorded in the run" in texts(app) and not sessions
 
 
 def test_strength_zero_earns_its_badge(open_page: OpenPage, sessions: list[FakeSteering]) -> None:

@@ -8,14 +8,16 @@ from streamlit import column_config as cc
 from streamlit.components.v2 import component
 
 from stir_core.config import DecodeConfig, GateConfig
+from stir_core.records import Problem
 from workbench import session
 from workbench.shared import trace_comparison as comparison
 from workbench.shared.command_lines import trace_command
 from workbench.shared.facts import RunFacts
-from workbench.shared.text import one_line, plain
+from workbench.shared.text import one_line, plain, trace_segments
 from workbench.shared.trace_comparison import STEERED, VANILLA, Recording
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
+from workbench.shared.view_text import text_strip
 from workbench.trace.data import VIEW_CSS, VIEW_JS, document, drawing, html, reading_line
 from workbench.trace.view_form import TraceRequest
 
@@ -51,8 +53,9 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
     """The last comparison of this tab: counts, equality check, and every step with the gate's decision under it."""
     recording = session.recording()
     if recording is None:
+        _as_recorded(facts, request)
         st.caption(
-            "Nothing decoded yet in this tab. Both answers are decoded by the one model in memory, vanilla and steered in lock-step."
+            "Nothing decoded in this tab yet. Both answers are decoded by the one model in memory, vanilla and steered in lock-step."
         )
         command_line(_command(facts, request.settings))
         return
@@ -75,6 +78,24 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
     drawn = document(recording, GateConfig.model_validate(recording.settings["gate"]))
     _STRIP(data=drawn | {"version": version}, key="trace_tokens")  # drawn anew only where digest or version differ
     _downloads(facts, recording)
+
+
+def _as_recorded(facts: RunFacts, request: TraceRequest) -> None:
+    """Both answers to a held-out problem as the run recorded them; they need no model."""
+    problem = request.question if isinstance(request.question, Problem) else None
+    if problem is None or problem.id not in facts.steered or problem.id not in facts.vanilla:
+        return
+    st.caption("As recorded in the run, with its own settings.")
+    for column, name, answers in zip(st.columns(2, gap="medium"), comparison.ROWS, (facts.vanilla, facts.steered), strict=True):
+        trace = answers[problem.id]
+        grade = {None: "not graded", True: "right", False: "wrong"}[trace.verdict and trace.verdict.correct]
+        with column:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**{name}**")
+                st.badge(grade, color="green" if grade == "right" else "gray")
+            text_strip(trace_segments(trace), key=f"recorded_{name}_{problem.id}", height=340)
+            if trace.verdict:
+                st.caption(plain(one_line(trace.verdict.reason, 120)))
 
 
 def _summary(facts: RunFacts, recording: Recording) -> None:
