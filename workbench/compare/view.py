@@ -31,7 +31,8 @@ class Chosen(NamedTuple):
 def need_other(facts: RunFacts) -> Chosen:
     """Choose the other library and compare; stops the page with one line where the two cannot be compared."""
     runs = known_runs().runs
-    names = [name for name, other in runs.items() if other.run.path != facts.run.path]
+    others = [name for name, other in runs.items() if other.run.path != facts.run.path]
+    alike = [name for name in others if compare.comparison_refusal(facts, runs[name]) is None]  # offered first
     own = next(name for name, each in runs.items() if each.run.path == facts.run.path)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         version = session.choose_short(
@@ -41,10 +42,9 @@ def need_other(facts: RunFacts) -> Chosen:
             first="basis",
             help="Control basis, all mined entries, or the basis as curated.",
         )
-        name = session.choose_one(
-            session.COMPARED, "With run", [*names, own], width=260, help="Another run of the same model, or this one."
-        )
-        theirs = session.choose_short(session.COMPARED_VERSION, "its library", LIBRARY_KINDS, first="basis" if names else "all")
+        options = list(dict.fromkeys([*alike, own, *others]))
+        name = session.choose_one(session.COMPARED, "With run", options, width=260, help="Another run of the same model, or this one.")
+        theirs = session.choose_short(session.COMPARED_VERSION, "its library", LIBRARY_KINDS, first="basis" if alike else "all")
         by = st.segmented_control("By", compare.BY, default="actions", key="compare_by", required=True) or "actions"
         at_least = st.slider("Same from cosine", 0.0, 1.0, 0.7, 0.01, key="compare_cosine", width=200)
         assign = st.toggle(
