@@ -19,7 +19,7 @@ SOURCE, DRAWING = DOCS / "calibration.json", DOCS / "img" / "drawings" / "ladder
 ARMS = {
     "vanilla": "vanilla",
     "stir": "STIR, published",
-    "calibrated": "STIR, gate that abstains",
+    "default": "STIR, gate that abstains",
     "noise": "noise of the actions' norm",
     "oracle": "oracle, knows the truth",
 }
@@ -34,7 +34,7 @@ PANEL = (WIDTH - LEFT - GAP * len(RUNGS)) / len(RUNGS)
 COLOURS = """
 svg.drawing .mark { fill: var(--soft); } svg.drawing .span { stroke: var(--soft); stroke-width: 2; }
 svg.drawing .stir .mark { fill: #d55e00; } svg.drawing .stir .span { stroke: #d55e00; }
-svg.drawing .calibrated .mark { fill: #3a87c8; } svg.drawing .calibrated .span { stroke: #3a87c8; }
+svg.drawing .default .mark { fill: #3a87c8; } svg.drawing .default .span { stroke: #3a87c8; }
 svg.drawing .grid { stroke: var(--line); } svg.drawing .base { stroke: var(--soft); stroke-dasharray: 4 3; }
 """.strip()
 

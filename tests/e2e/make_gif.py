@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page
 from served_app import browser, served, settle
 
-PROBLEM = "arithmetic/eval/two_step:9*9+3"
-"""A held-out problem of the embedded run whose fifth step was steered."""
-ACTION = "p0032c"
+PROBLEM = "chain/eval/add:21+1+3+1+2"
+"""The first held-out problem of the embedded run, whose second step was steered."""
+ACTION = "p0010c"
 VIEW = {"width": 1120, "height": 680}
 HEADER = 110
 """Height of the top bar, in pixels."""
@@ -42,7 +42,7 @@ def session(page: Page, url: str) -> Iterator[Shot]:
     """Look at an action, at the decision that committed it, decode both answers, and deny it."""
 
     def open_(name: str, **chosen: str) -> None:
-        page.goto(f"{url}/{name}?{urlencode({'run': 'demo', **chosen})}")
+        page.goto(f"{url}/{name}?{urlencode({'run': 'two_habits', **chosen})}")
         settle(page, seconds=PATIENT)
 
     def seen(said: str, milliseconds: int = 2600) -> Shot:
@@ -65,10 +65,10 @@ def session(page: Page, url: str) -> Iterator[Shot]:
     scroll_to("Signal or confound")
     yield seen("One latent action: is it correctness, or length, or luck?")
     open_("gates", problem=PROBLEM)
-    page.get_by_role("radio", name="5", exact=True).or_(page.get_by_role("button", name="5", exact=True)).first.click()
+    page.get_by_role("radio", name="1", exact=True).or_(page.get_by_role("button", name="1", exact=True)).first.click()
     settle(page, seconds=PATIENT)
-    scroll_to(f"{ACTION} 1.932")
-    yield seen("The gate at control point 4: retrieved, previewed, committed, and why not the others")
+    scroll_to(f"{ACTION} 1.864")
+    yield seen("The gate at control point 1: retrieved, previewed, committed, and why not the others")
     open_("trace", problem=PROBLEM)
     page.get_by_role("button", name="Decode both answers").click()
     page.get_by_text(re.compile("^m 0 ")).first.wait_for()
@@ -90,7 +90,7 @@ def session(page: Page, url: str) -> Iterator[Shot]:
     open_("what_if", problem=PROBLEM)
     page.get_by_role("button", name="Deny", exact=True).or_(page.get_by_role("radio", name="Deny", exact=True)).first.click()
     settle(page, seconds=PATIENT)
-    page.get_by_role("button", name="Branch: m 4: deny").click()
+    page.get_by_role("button", name="Branch: m 1: deny").click()
     page.get_by_text("#1").locator("visible=true").first.wait_for()
     settle(page, seconds=PATIENT)
     scroll(270)
