@@ -12,12 +12,14 @@
 # # 03 Inside the gate, step by step
 #
 # Before every step of an answer, STIR's gate ([arXiv 2602.04925](https://arxiv.org/abs/2602.04925), Stage III) asks four questions: which library entries were mined in a state like this one (*retrieve*)? What is each
-# worth here (*value*)? What would the model write with it (*preview*)? Is the best of them better than no impulse (*commit*, or *null*)? The embedded run stores the evidence of every such decision. This notebook recomputes one
-# decision on the raw model, and then all of them with other parameters, without a model.
+# worth here (*value*)? What would the model write with it (*preview*)? Is the best of them better than no impulse (*commit*, or *null*)? A run stores the evidence of every such decision. This notebook first shows decisions where the truth is
+# known: an organism on which the gate works, and one on which it harms. It then turns to a real model, recomputes one decision on it by hand, and takes all of them again with other parameters, without a model.
 
 # %%
 import copy
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -34,6 +36,80 @@ from workbench.shared.gate_replay import term_rows
 
 alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
+
+
+def gate_map(run):
+    """Every recorded step with a candidate on the gate's two axes, coloured by what became of the answer."""
+    answers = {trace.id: trace for trace in run.traces()}
+    vanilla = {trace.id: trace for trace in run.traces("vanilla")}
+    own = gate_replay.replay_all(answers, run.config.gate, run.config.gate, seed=run.config.seed)
+    return step_map(gate_tables.map_rows(own, {id_: gate_tables.outcome(trace, vanilla[id_]) for id_, trace in answers.items()}))
+
+
+def needed(run) -> pd.DataFrame:
+    """Held-out answers by whether vanilla decoding is right, and whether the gate committed an action."""
+    rows = []
+    for before, after in zip(run.traces("vanilla"), run.traces(), strict=True):
+        committed = any(step.decision.chosen for step in after.steps)
+        rows.append((before.verdict.correct, committed, after.verdict.correct))
+    table = pd.DataFrame(rows, columns=["right without steering", "an action was committed", "right with steering"])
+    return table.value_counts().rename("answers").reset_index().sort_values(list(table.columns)).set_index("answers")
+
+
+# %% [markdown]
+# ## A case where it works
+#
+# The run `two_habits` is of an organism: a model of 0.45 million parameters whose answers follow one of two planted habits, of which each is wrong on one kind of problem. It is a calibration object. What is seen on it says whether the gate works where it can, and nothing about real models.
+# One answer first. A row is a step; control point $m$ is the state after $m$ finished steps; the first step ($m = 0$) is never steered.
+
+# %%
+organism = stir.open_run("two_habits")
+first = organism.traces()[0]
+print("vanilla:", organism.traces("vanilla")[0].text.replace("\n\n", " / "))
+print("steered:", first.text.replace("\n\n", " / "))
+gate_evidence.step_table(first)[["m", "retrieved", "candidates", "chosen", "best score", "null score", "margin", "alpha"]].round(3)
+
+# %% [markdown]
+# At $m = 1$ the answer is in the wrong habit. The chosen action's key is close to this state and null keys are far, so the margin is about one, not a few thousandths. From $m = 2$ on the answer is in the right habit, null keys are near, and the gate leaves it alone. Over all answers,
+# an action is committed exactly where vanilla decoding is wrong:
+
+# %%
+table = needed(organism).reset_index()
+assert (table["right without steering"] != table["an action was committed"]).all() and table["right with steering"].all()
+needed(organism)
+
+# %%
+gate_map(organism)
+
+# %% [markdown]
+# ## A case where the published gate harms
+#
+# In `hidden_kind` the habits are the same, but no word shows which kind a problem is of, so a state does not tell whether its habit is wrong *here*. The published settings, harvested now from 48 problems:
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    changes = {"model": {"name": "organism:hidden_kind"}, "task": {"name": "chain", "n_train": 48, "n_eval": 64}, "basis": {}}
+    hidden = stir.harvest_run(stir.RunConfig.model_validate(organism.config.model_dump() | changes), Path(folder) / "hidden_kind")
+    harm = needed(hidden).reset_index()
+    figure = gate_map(hidden)
+right = harm.groupby(["right without steering", "right with steering"])["answers"].sum()
+print(f"won {right.get((False, True), 0)}, lost {right.get((True, False), 0)} of {harm['answers'].sum()}")
+needless = harm[harm["an action was committed"] & harm["right without steering"]]["answers"].sum()
+print(f"committed on {harm[harm['an action was committed']]['answers'].sum()} answers, of which {needless} were right without it")
+harm.set_index("answers")
+
+# %%
+figure
+
+# %% [markdown]
+# Its margins look like any others: nothing in one decision says whether it was needed. What does is the comparison over problems: whether the margin separates right from wrong on problems that are left out
+# (`stir probe`, and the gate with `rule = "calibrated"`, which abstains where it does not).
+#
+# ## A real model
+#
+# The rest of the notebook is about `smollm2`, a run of SmolLM2-135M-Instruct, on which no gain is seen.
+
+# %%
 run = stir.open_run("smollm2")
 gate, seed = run.config.gate, run.config.seed
 answers = {trace.id: trace for trace in run.traces()}
@@ -41,8 +117,6 @@ print(gate)
 
 # %% [markdown]
 # ## One answer
-#
-# A row is a step. Control point $m$ is the state after $m$ finished steps; the first step ($m = 0$) is never steered.
 
 # %%
 answer = answers["arithmetic/eval/sum_small:11+15"]
@@ -197,9 +271,8 @@ assert without_null == len(previewed)
 # So in this library only the null *entries* make the gate choose null: $\tau_\mathrm{null} = 0$ is far below every score, and no preview difference outweighs 2. The next figure shows all recorded steps on the gate's two axes (one mark: the best candidate of a step).
 
 # %%
-own = gate_replay.replay_all(answers, gate, gate, seed=seed)
 vanilla = {trace.id: trace for trace in run.traces("vanilla")}
-step_map(gate_tables.map_rows(own, {id_: gate_tables.outcome(trace, vanilla[id_]) for id_, trace in answers.items()}))
+gate_map(run)
 
 # %% [markdown]
 # ## Deciding again, without the model

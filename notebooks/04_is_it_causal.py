@@ -36,15 +36,51 @@ alt.renderers.enable("png", scale_factor=1.5)
 pio.templates.default = "plotly_white"
 thrown_away = tempfile.TemporaryDirectory()
 os.environ["STIR_RUNS"] = thrown_away.name  # the study below does not touch your own runs
-run = stir.open_run("smollm2")
+
+
+def effects(report) -> None:
+    """Print a study's effects, each with its pairs and its problems."""
+    print(causal_evidence.study_line(report))
+    for effect in report.effects:
+        print(
+            f"{effect.arm} against {effect.against}: {effect.advantage:+}, won {effect.won}, lost {effect.lost}, {effect.problems} problems"
+        )
+
 
 # %% [markdown]
-# ## A stored study
+# ## A case where it works
 #
-# The embedded run contains a small study, made by `stir causal` (or `stir.measure_causal`). States are control points of held-out answers at which the gate had candidates. Every arm of a state continues the same prefix with the
-# *same random streams* (common random numbers), so continuations come in pairs.
+# First the instrument itself, where the truth is known. `two_habits` is an organism, a small model with two planted habits; the action of the right sign corrects every later step. It is a calibration object: it shows that a study like this finds an effect that is there, and nothing about real models. The embedded run
+# contains a study, made by `stir causal` (or `stir.measure_causal`). States are control points of held-out answers at which the gate had candidates. Every arm of a state continues the same prefix with the *same random streams* (common random numbers), so continuations come in pairs.
 
 # %%
+organism = stir.open_run("two_habits")
+effects(stir.read_causal(organism).report)
+
+# %%
+forest(causal_evidence.arm_table(stir.read_causal(organism).report), "advantage (share of right answers, first minus second)")
+
+# %% [markdown]
+# The chosen action against null is the effect of the gate's choice, and noise of the same norm shows what any impulse of that size would do.
+#
+# ## A case where the published gate harms
+#
+# In `hidden_kind` no word shows which habit is wrong on a problem. The same settings, harvested now and measured in the same way:
+
+# %%
+settings = organism.config.model_dump() | {"model": {"name": "organism:hidden_kind"}}
+hidden = stir.harvest_run(stir.RunConfig.model_validate(settings), thrown_away.name + "/hidden_kind", until="basis")
+effects(stir.measure_causal(hidden, stir.load_model("organism:hidden_kind"), n=24, states=24, rolls=4, halving=False, rows=128))
+
+# %% [markdown]
+# The actions do something here too, but the gate does not know when to use them: what they win on answers in the wrong habit they lose on answers in the right one. An effect of an action at *some* states is not yet a gain.
+#
+# ## A real model: a stored study
+#
+# The run `smollm2` contains a small study too, and no gain is seen in it.
+
+# %%
+run = stir.open_run("smollm2")
 report, rolls = stir.read_causal(run)
 print(causal_evidence.study_line(report))
 frame = stir.to_frame(rolls)
