@@ -18,24 +18,24 @@ from transformers import AutoModelForCausalLM
 from benchmarks import naive
 from benchmarks.harness import corrective, machine, measured
 from stir_core.config import DecodeConfig, GateConfig, with_changes
-from stir_core.intervene import controller
 from stir_core.intervene.controller import run_all, steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory
+from stir_core.models import loading
 from stir_core.models.catalogue import prepare, resolve
 from stir_core.models.loading import DTYPES, LoadedModel, load_model
 from stir_core.models.passes import Feed, forward
 from stir_core.records import Entry, TokenEvent, Trace, TraceEvent
+from stir_core.tasks.segment import StepScanner
 
 STEP = 30
 FILLER = "A farmer keeps hens, geese and ducks; every morning he counts the eggs and writes the numbers on a slate by the door. "
 
 
-class EveryThirty:
+class EveryThirty(StepScanner):
     """A step scanner that ends a step at every 30th token."""
 
-    def __init__(self, *args: object):
-        self.count = 0
+    count = 0
 
     def push(self, token_id: int) -> bool:
         """Take a token; True at the 30th."""
@@ -94,7 +94,7 @@ def measure(name: str, dtype: str, *, quick: bool, sweeps: bool = True) -> dict[
         "committed": GateConfig(k_scale=0.3, preview_scale="committed"),
         "null": GateConfig(k_scale=0.3, tau_null=100.0),
     }
-    with mock.patch.object(controller, "StepScanner", EveryThirty):
+    with mock.patch.object(loading, "StepScanner", EveryThirty):
         ids = prompts(model, rows, length)
         memory = library(model, ids, layer, steps + 1, settings)
 

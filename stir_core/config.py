@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from stir_core.errors import ConfigError, StirError
 from stir_core.keyspace import Similarity
-from stir_core.records import Checked, Variant, refusal_line
+from stir_core.records import Checked, PhaseChoice, Variant, refusal_line
 
 
 def _modules(folder: str) -> list[str]:
@@ -66,6 +66,12 @@ def _plain_args(args: dict[str, Any]) -> dict[str, Any]:
     return args
 
 
+def _two_tags(tags: tuple[str, str]) -> tuple[str, str]:
+    if not (all(tag.strip() for tag in tags) and tags[0] != tags[1]):
+        raise PydanticCustomError("think_tags", "give two different texts, the opening and the closing tag")
+    return tags
+
+
 class ModelConfig(Section):
     """Which language model."""
 
@@ -79,6 +85,8 @@ class ModelConfig(Section):
     """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass); auto takes what agrees."""
     template_args: Annotated[dict[str, Any], AfterValidator(_plain_args)] = {}  # noqa: RUF012 (pydantic copies it)
     """Arguments of the chat template, e.g. {enable_thinking = false}; date is the day that a template writes, always the same."""
+    think_tags: Annotated[tuple[str, str], AfterValidator(_two_tags)] | None = None
+    """Opening and closing tag of the thinking; none takes the usual ones, if the template or the tokenizer has them."""
 
 
 class TaskConfig(Section):
@@ -124,6 +132,8 @@ class MiningConfig(Section):
 
     control_points: Annotated[int, Field(ge=1)] = 8
     """Number of control points mined (published M)."""
+    phase: PhaseChoice = "thinking"
+    """Part of a thinking model's answers that is mined; with final, control points are counted from the end of the thinking."""
     layers: tuple[LayerSpec, ...] | None = (0.6,)
     """Layers whose outputs are harvested: index, negative index, ratio in [0, 1] or fraction "a/b"; none takes the top third."""
     k_pos: Annotated[int, Field(ge=1)] = 2
@@ -205,6 +215,8 @@ class GateConfig(Section):
     """First control point that may be steered; none is 1."""
     max_tool_m: Annotated[int, Field(ge=1)] | None = None
     """Last control point that may be steered; none is M - 1."""
+    phase: PhaseChoice = "thinking"
+    """Part of a thinking model's answer that may be steered."""
     preview_scale: Literal["unit", "committed"] = "unit"
     """Preview at scale 1 as published, or at k_scale * beta * A, which is then also the committed scale."""
     persistence: Literal["ephemeral", "persistent"] = "ephemeral"
@@ -249,6 +261,14 @@ class RunConfig(Section):
     basis: BasisConfig = BasisConfig()
     gate: GateConfig = GateConfig()
     decode: DecodeConfig = DecodeConfig()
+
+    @model_validator(mode="after")
+    def _mined_where_steered(self) -> "RunConfig":
+        if {self.mining.phase, self.gate.phase} == {"thinking", "final"}:
+            phases = {"mined": self.mining.phase, "steered": self.gate.phase}
+            message = 'mining.phase is "{mined}" and gate.phase is "{steered}", so nothing is steered: set both alike, or one to "both"'
+            raise PydanticCustomError("phase", message, phases)
+        return self
 
 
 def config_from(data: dict[str, Any]) -> RunConfig:
@@ -316,7 +336,13 @@ def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
 
 DIGESTED_AS = {"backend": {"auto": "hooked"}}
 """Values that stand for an older one in a digest: ``auto`` takes what ``hooked`` was, or something that agrees with the model itself."""
-LATER: dict[str, Any] = {"equal_numbers": False, "rule": "score", "template_args": {}}
+LATER: dict[str, Any] = {
+    "equal_numbers": False,
+    "rule": "score",
+    "template_args": {},
+    "think_tags": None,
+    "phase": "thinking",
+}
 """Keys that configs have had since a later version, with the value that all older runs had."""
 
 

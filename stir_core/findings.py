@@ -7,11 +7,11 @@ Like the records of ``records``, they are strict, immutable, and one line of JSO
 # (fields that are optional in a request are required in a spec: there they have no default)
 
 from math import nan
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from stir_core.records import Arm, Finish, MarginThreshold, ModelIdentity, Record, Trace, Verdict
+from stir_core.records import Arm, Finish, MarginThreshold, ModelIdentity, Record, Thinking, Trace, Verdict
 from stir_core.requests import CausalRequest, EvaluationRequest
 
 
@@ -46,6 +46,7 @@ class Answer(Record):
     """Steps and decisions, for methods that go step by step."""
     facts: dict[str, float | int | str] = Field(default_factory=dict)
     """The method's own measurements, e.g. the confidence at which it stopped."""
+    thinking: Annotated[Thinking | None, Field(exclude_if=lambda thinking: thinking is None)] = None
 
     @property
     def decoded(self) -> int:

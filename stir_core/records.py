@@ -31,6 +31,10 @@ def null_word(word: Any) -> Any:
 Arm = Annotated[str, BeforeValidator(null_word)]
 """The injected vector: an entry's id, or a word such as ``"null"`` for no impulse."""
 
+Phase = Literal["thinking", "final"]
+"""The part of an answer that a control point lies in: before the tag that ends the thinking, or after it."""
+PhaseChoice = Literal["thinking", "final", "both"]
+
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
@@ -156,6 +160,20 @@ class Verdict(Record):
     """False when no final answer was stated (cut off, or unfinished)."""
 
 
+class Thinking(Record):
+    """Where the thinking of an answer ends."""
+
+    tokens: int
+    """Its generated tokens, with the closing tag; all of the answer if it was not closed."""
+    chars: int
+    """Its characters at the beginning of the answer's text, with the tags."""
+    closed: bool
+
+
+_IF_ANY: Any = Field(exclude_if=lambda value: value is None)
+"""For fields that older files do not have: absent where there is nothing to say."""
+
+
 class Rollout(Record):
     """One sampled answer to one problem, with its step boundaries as token positions."""
 
@@ -174,11 +192,19 @@ class Rollout(Record):
     """Mean log-probability of the generated tokens under the model (temperature 1), in nats."""
     verdict: Verdict
     reward: float
+    thinking: Annotated[Thinking | None, _IF_ANY] = None
+    """``None``: the answer has no thinking part; likewise in other records."""
 
     @property
     def n_tokens(self) -> int:
         """Number of generated tokens."""
         return len(self.token_ids)
+
+    def phase(self, m: int) -> Phase | None:
+        """The part that control point ``m`` lies in."""
+        if self.thinking is None:
+            return None
+        return "thinking" if self.boundaries[m - 1] <= self.thinking.tokens else "final"
 
 
 class Pair(Record):
@@ -194,6 +220,8 @@ class Pair(Record):
     reward_neg: float
     gold: bool = False
     """Whether the data set's worked solution is the positive."""
+    phase: Annotated[Phase | None, _IF_ANY] = None
+    """The part of the answers that the control point lies in."""
 
     @property
     def quality(self) -> float:
@@ -244,6 +272,8 @@ class Entry(Record):
     action_norm: float | None
     reachable: bool
     """False at m = M: retrieval uses control points 1..M-1 only."""
+    phase: Annotated[Phase | None, _IF_ANY] = None
+    """The part of the answers that it was mined in, and is retrieved in; ``None``: in any."""
 
 
 class Continuation(Record):
@@ -354,6 +384,8 @@ ReasonKind = Literal[
     "start",
     "before_window",
     "after_window",
+    "in_thinking",
+    "in_final",
     "no_library",
     "too_few_entries",
     "below_min_sim",
@@ -375,6 +407,8 @@ _WORDS: dict[ReasonKind, str] = {
     "start": "control point 0 is never steered",
     "before_window": "control point {value:g} lies before {limit:g}, the first that may be steered",
     "after_window": "control point {value:g} lies after {limit:g}, the last that may be steered",
+    "in_thinking": "inside the thinking: gate.phase is final",
+    "in_final": "behind the thinking: gate.phase is thinking",
     "no_library": "no library",
     "too_few_entries": "{value:g} entries at this control point, min_entries is {limit:g}",
     "below_min_sim": "best cosine {value:.3f} < min_sim {limit:g}",
@@ -457,6 +491,8 @@ class StepEvidence(Record):
     """Control point: the next step is number m + 1."""
     position: int
     """Token position (prompt included) of the control point, at which an impulse is injected."""
+    phase: Annotated[Phase | None, _IF_ANY] = None
+    """The part of the answer that it lies in; ``None``: the answer had not begun to think."""
     retrieved: tuple[Retrieved, ...] = ()
     n_entries: int = 0
     """Library entries at this control point."""
@@ -553,6 +589,7 @@ class Trace(Record):
     """Tokens that were given as the beginning of the answer; they are counted as committed."""
     seconds: float | None = None
     verdict: Verdict | None = None
+    thinking: Annotated[Thinking | None, _IF_ANY] = None
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -585,6 +622,8 @@ class ModelIdentity(Record):
     hook: str = "blocks.{layer}.hook_out"
     template_args: Annotated[dict[str, Any], Field(exclude_if=lambda args: not args)] = {}
     """Arguments of the chat template, with the date that it writes; empty: it got none and writes no date."""
+    think_tags: Annotated[tuple[str, str] | None, _IF_ANY] = None
+    """Opening and closing tag of the thinking that were set; ``None``: those of the template and the tokenizer, if any."""
 
 
 class Manifest(Record):

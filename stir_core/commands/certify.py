@@ -63,12 +63,11 @@ def _decisions(
     from stir_core.deploy.bundle.reading import session_on
     from stir_core.deploy.certify.parity import certify_decisions
     from stir_core.deploy.serving.runtime import SteeredModel
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
     from stir_core.store.runs import Run
 
     source = Run.open(arguments.run) if arguments.run else bundle
-    made_with = bundle.manifest.model
-    session = session_on(source, load_model(name, dtype=made_with.dtype, template_args=made_with.template_args))
+    session = session_on(source, model_of(bundle.config.model, name))
     reference = f"run {Path(arguments.run).name}" if arguments.run else "the bundle in the workbench's engine"
     return certify_decisions(
         SteeredModel.load(bundle, name),
@@ -85,13 +84,12 @@ def _vectors(arguments: argparse.Namespace, bundle: "Bundle", name: str, problem
     """Certify the effect of control vectors on the logits."""
     from stir_core.deploy.certify.vectors import certify_vectors
     from stir_core.models.catalogue import resolve
-    from stir_core.models.loading import load_model
+    from stir_core.models.loading import model_of
 
     source = resolve(str(arguments.gguf) if arguments.gguf else name)
     if source.kind != "gguf" or source.path is None:
         raise DeployError(f"{name} is not a GGUF file: name the one that llama.cpp runs with --gguf FILE")
-    made_with = bundle.manifest.model
-    model = load_model(name, dtype=made_with.dtype, template_args=made_with.template_args)
+    model = model_of(bundle.config.model, name)
     bundle.manifest.check_model(model.identity)
     actions = {} if arguments.actions is None else {"actions": arguments.actions}
     return certify_vectors(bundle, model, source.path, problems, report=report, **actions)

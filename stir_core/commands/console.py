@@ -17,6 +17,8 @@ from stir_core.errors import DataError, PromptError
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace
     from stir_core.store.runs import StageStatus
 
@@ -130,7 +132,7 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
     for name in ("m", "vanilla", "steered"):
         table.add_column(name, ratio=None if name == "m" else 1)
     for m in range(max(len(vanilla.steps), len(steered.steps))):
-        cells = [Text(trace.steps[m].text if m < len(trace.steps) else "") for trace in (vanilla, steered)]
+        cells = [_step_text(trace, m) for trace in (vanilla, steered)]
         if m < len(steered.steps):
             cells[1] = Text(_gate_line(steered.steps[m]) + "\n", style="bold") + cells[1]
         table.add_row(str(m), *cells)
@@ -155,6 +157,17 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
     same = vanilla.token_ids == steered.token_ids
     commits = sum(step.decision.chosen is not None for step in steered.steps)
     print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")
+
+
+def _step_text(trace: "Trace", m: int) -> "Text":
+    """A step's text, with the thinking in italics; empty behind the last step."""
+    from rich.text import Text
+
+    text = Text(trace.steps[m].text if m < len(trace.steps) else "")
+    if trace.thinking is not None:
+        before = sum(len(step.text) for step in trace.steps[:m])
+        text.stylize("italic", 0, max(0, trace.thinking.chars - before))
+    return text
 
 
 def ending(trace: "Trace") -> str:

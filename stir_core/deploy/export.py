@@ -191,6 +191,7 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
             decode=config.decode,
             delimiter=config.delimiter,
             control_points=config.mining.control_points,
+            phase=config.mining.phase,
             similarity=config.basis.similarity,
             margins=tuple(run.margins()) if run.finished("basis") else (),
             task=config.task,

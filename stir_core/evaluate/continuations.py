@@ -19,6 +19,7 @@ from stir_core.records import OnProgress, Problem, Progress, finished_traces
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.tasks import Grader
+from stir_core.tasks.thinking import graded_part
 
 FIRST_ROUND = 2
 """Continuations of every arm before any is dropped."""
@@ -116,7 +117,7 @@ def _group(
         ]
         for row, trace in finished_traces(steer(model, jobs, settings)):
             state, arm, rep = asked[row]
-            verdict = grader.judge(state.problem, trace.text)
+            verdict = grader.judge(state.problem, graded_part(trace.text, trace.thinking))
             problem_id, m, k = state.id
             roll = Roll(
                 problem_id=problem_id,

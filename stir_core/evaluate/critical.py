@@ -20,6 +20,7 @@ from stir_core.records import OnProgress, Problem, Progress, Trace, finished_tra
 from stir_core.requests import CriticalRequest
 from stir_core.store.critical import CriticalFile
 from stir_core.tasks import Grader
+from stir_core.tasks.thinking import graded_part
 
 
 def critical_tokens(
@@ -52,7 +53,7 @@ def critical_tokens(
     with Grader() as grader:
         for row, answer in finished_traces(steer(model, jobs, settings)):
             position, rep = missing[row]
-            verdict, tokens = grader.judge(problem, answer.text), answer.tokens_used - answer.given
+            verdict, tokens = grader.judge(problem, graded_part(answer.text, answer.thinking)), answer.tokens_used - answer.given
             roll = CriticalRoll(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
             file.append(roll)
             known[position, rep] = roll

@@ -24,6 +24,7 @@ from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, asks_for_box, load_problems, task_spec
 from stir_core.tasks.overlap import find_overlaps
+from stir_core.tasks.thinking import graded_part
 
 CHUNK = 4
 """Batches that one method answers before it is the next one's turn, so that an interrupted evaluation is still paired."""
@@ -126,7 +127,7 @@ def evaluate(
                 unit = f"answers ({name.partition(':')[0]})"
                 report(Progress("eval", done, total, unit, tokens))
                 for answer in _timed(method(name).answer(bench, questions)):
-                    verdict = grader.judge(by_id[answer.problem_id], answer.text)
+                    verdict = grader.judge(by_id[answer.problem_id], graded_part(answer.text, answer.thinking))
                     folder.append(answer.replaced(verdict=verdict))
                     done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
                     report(Progress("eval", done, total, unit, tokens))

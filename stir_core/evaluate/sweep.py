@@ -28,6 +28,7 @@ from stir_core.records import OnProgress, Problem, Progress, Record, StepTrace, 
 from stir_core.store.jsonl import append_records, read_appended
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader
+from stir_core.tasks.thinking import graded_part
 
 SWEPT = ("mining", "basis", "gate")
 """Sections whose keys can be swept; a change in another section is another experiment, with its own rollouts."""
@@ -173,7 +174,7 @@ def sweep_points(
             reused = decoded = 0
             for trace, own in _answers(model, point, problems, known, recorded.get(library, []), rows, vanilla=point is vanilla):
                 reused, decoded = reused + (own == 0), decoded + own
-                verdict = grader.judge(by_id[trace.id], trace.text)
+                verdict = grader.judge(by_id[trace.id], graded_part(trace.text, trace.thinking))
                 known[trace.id] = trace.replaced(verdict=verdict)
                 append_records(file, [known[trace.id]])
                 report(Progress("sweep", done + len(known), total, "answers", tokens + decoded))

@@ -70,6 +70,7 @@ def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.nda
                     key_norm=float(np.linalg.norm(key)),
                     action_norm=float(np.linalg.norm(action)) if kind == "corrective" else None,
                     reachable=pair.m < mining.control_points,
+                    phase=pair.phase,
                 )
             )
             keys.append(key)

@@ -16,14 +16,14 @@ from scipy.optimize import linear_sum_assignment
 
 from stir_core.config import RunConfig
 from stir_core.harvest.stability import Shares, prefix_keys
-from stir_core.records import Control, Entry, Rollout, StateRow
+from stir_core.records import Control, Entry, Phase, Rollout, StateRow
 from stir_core.seeding import generator_for
 
 MOST_LABELINGS = 200
 """Up to this many distinct labellings are all tried; of more, the true one and random ones, this many in total (p resolves 0.005)."""
 
-ControlPoint = tuple[str, int]
-"""Problem id and control point."""
+ControlPoint = tuple[str, int, Phase | None]
+"""Problem id, control point, and the part of the answers that it lies in."""
 
 
 class Pool(NamedTuple):
@@ -102,7 +102,8 @@ def measure_controls(
     pools = _pools(corrective, rollouts, place, steps)
     lengths = {(rollout.problem_id, rollout.k): rollout.n_tokens for rollout in rollouts}
     directions = _length_directions(pools, corrective, float64_states)
-    relabelled = [_labelled(float64_states[entry.layer], pools.get((entry.problem_id, entry.m)), entry, config) for entry in corrective]
+    own = [pools.get((entry.problem_id, entry.m, entry.phase)) for entry in corrective]
+    relabelled = [_labelled(float64_states[entry.layer], pool, entry, config) for entry, pool in zip(corrective, own, strict=True)]
     records: list[Control] = []
     for entry, action, labelled in zip(corrective, actions, relabelled, strict=True):
         like = [(e.problem_id, actions[j]) for j, e in enumerate(corrective) if (e.m, e.layer) == (entry.m, entry.layer)]
@@ -218,13 +219,17 @@ def _pools(
     for rollout in sorted(rollouts, key=lambda rollout: rollout.k):
         by_problem.setdefault(rollout.problem_id, []).append(rollout)
     pools: dict[ControlPoint, Pool] = {}
-    for problem_id, m in dict.fromkeys((entry.problem_id, entry.m) for entry in entries):
+    points: list[ControlPoint] = [(entry.problem_id, entry.m, entry.phase) for entry in entries]
+    for problem_id, m, phase in dict.fromkeys(points):
         own = by_problem.get(problem_id, [])
-        valid = [r for r in own if (steps[r.problem_id, r.k] if steps is not None else len(r.boundaries)) >= m]
+        if steps is not None:
+            valid = [r for r in own if steps[r.problem_id, r.k] >= m]
+        else:
+            valid = [r for r in own if len(r.boundaries) >= m and r.phase(m) == phase]
         at = [place.get((problem_id, "rollout", r.k, m)) for r in valid]
         if None not in at:
             correct, tokens = [r.verdict.correct for r in valid], [r.n_tokens for r in valid]
-            pools[problem_id, m] = Pool(np.array(correct, bool), np.array(tokens, int), np.array(at, int))
+            pools[problem_id, m, phase] = Pool(np.array(correct, bool), np.array(tokens, int), np.array(at, int))
     return pools
 
 
@@ -234,7 +239,7 @@ def _length_directions(
     """(Problem id, length difference among its correct rollouts), by (m, layer)."""
     wanted = {(entry.m, entry.layer) for entry in entries}
     directions: dict[tuple[int, int], list[tuple[str, np.ndarray]]] = {}
-    for (problem_id, m), pool in pools.items():
+    for (problem_id, m, _), pool in pools.items():
         for layer in [layer for layer in states if (m, layer) in wanted]:
             difference = length_difference(states[layer][pool.rows[pool.correct]], pool.tokens[pool.correct])
             if difference is not None:

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from stir_core.config import MiningConfig
-from stir_core.records import Pair, Problem, Rollout
+from stir_core.records import Pair, Phase, Problem, Rollout
 from stir_core.seeding import generator_for
+from stir_core.tasks.thinking import in_phase
 
 
 class Gold(NamedTuple):
@@ -28,7 +29,7 @@ def plan_pairs(
     Source: arXiv 2602.04925, Stage I.
 
     Args:
-        steps: finished steps by (problem id, k); taken from the rollouts' boundaries when not given.
+        steps: finished steps by (problem id, k), and then tags have no meaning; taken from the rollouts' boundaries when not given.
         golds: worked solutions by problem id, for ``pos_source`` "gold" and "rollout_or_gold".
     """
     by_problem: dict[str, list[Rollout]] = {}
@@ -40,9 +41,13 @@ def plan_pairs(
         gold = (golds or {}).get(problem.id)
         for m in range(1, mining.control_points + 1):
             long_enough = [r for r in own if (steps[r.problem_id, r.k] if steps is not None else len(r.boundaries)) >= m]
-            pair = _draw_pair(problem.id, m, long_enough, gold, mining, seed)
-            if pair is not None:
-                pairs.append(pair)
+            by_phase: dict[Phase | None, list[Rollout]] = {None: []}
+            for rollout in long_enough:
+                by_phase.setdefault(rollout.phase(m) if steps is None else None, []).append(rollout)
+            for phase, reaching in by_phase.items():  # a state of the thinking is never contrasted with one behind it
+                pair = _draw_pair(problem.id, m, reaching, gold, mining, seed) if in_phase(phase, mining.phase) else None
+                if pair is not None:
+                    pairs.append(pair if phase is None else pair.replaced(phase=phase))
     return sorted(pairs, key=lambda pair: -pair.quality)  # stable: ties keep problem order
 
 

@@ -22,6 +22,7 @@ from stir_core.models.scheduler import Batch, Draws, Intake, Seat, Steps, schedu
 from stir_core.records import Problem, Rollout, Verdict
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.segment import StepScanner
+from stir_core.tasks.thinking import graded_part
 
 Grade = Callable[[Problem, str], Verdict]
 """(problem, text of an answer) -> verdict."""
@@ -113,7 +114,8 @@ def sample_rollouts(
         for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
             rng = generator_for(config.seed, "rollout", problem.id, k)
             strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng)
-            waiting[Ending(ids, strand, StepScanner(model.text, config.delimiter))] = problem, k
+            scanner = model.scanner(ids, config.delimiter, None if config.compat else config.mining.phase)
+            waiting[Ending(ids, strand, scanner)] = problem, k
     for ending in sample_endings(model, waiting, config, layers):
         yield _sampled(model, ending, *waiting[ending], config, grade)
 
@@ -159,7 +161,8 @@ def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[
 def _sampled(model: LoadedModel, ending: Ending, problem: Problem, k: int, config: RunConfig, grade: Grade) -> Sampled:
     ids = ending.strand.ids
     text = model.text(ids)
-    verdict = grade(problem, text)
+    thinking = model.thinking(ending.before, ids, text)
+    verdict = grade(problem, graded_part(text, thinking))
     rollout = Rollout(
         problem_id=problem.id,
         k=k,
@@ -172,6 +175,7 @@ def _sampled(model: LoadedModel, ending: Ending, problem: Problem, k: int, confi
         mean_logprob=ending.strand.mean_logprob,
         verdict=verdict,
         reward=float(verdict.correct) - config.rollouts.eta0 * len(ids) / config.rollouts.max_new_tokens,
+        thinking=thinking,
     )
     layers = ending.states[0] if ending.states else {}
     return Sampled(rollout, {layer: torch.stack([states[layer] for states in ending.states]) for layer in layers})

@@ -14,6 +14,7 @@ from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Continuation, Entry, Finish, Problem
 from stir_core.seeding import generator_for
+from stir_core.tasks.thinking import graded_part
 
 PrefixKey = tuple[str, Literal["rollout", "gold"], int, int]
 """Where a prefix comes from: problem id, source, rollout number (0 for a gold solution), control point."""
@@ -110,8 +111,9 @@ def prefix_key_of(continuation: Continuation) -> PrefixKey:
 
 def _settled(model: LoadedModel, prefix: Prefix, roll: int, ids: list[int], finish: Finish, grade: Grade) -> Continuation:
     problem_id, source, k, m = prefix.key
-    text = model.text([*prefix.given, *ids])
-    verdict = grade(prefix.problem, text)
+    whole = [*prefix.given, *ids]
+    text = model.text(whole)
+    verdict = grade(prefix.problem, graded_part(text, model.thinking(prefix.prompt_ids, whole, text)))
     return Continuation(
         problem_id=problem_id, source=source, k=k, m=m, roll=roll, n_tokens=len(ids), finish=finish, text=text, verdict=verdict
     )

@@ -76,9 +76,9 @@ def plan_readings(
             wanted.setdefault((pair.problem_id, "rollout", k), set()).add(pair.m)
         if pair.gold:
             wanted.setdefault((pair.problem_id, "gold", 0), set()).add(pair.m)
-    points = {(pair.problem_id, pair.m) for pair in pairs if not config.compat}
+    points = {(pair.problem_id, pair.m, pair.phase) for pair in pairs if not config.compat}
     for rollout in rollouts:
-        reached = {m for m in range(1, len(rollout.boundaries) + 1) if (rollout.problem_id, m) in points}
+        reached = {m for m in range(1, len(rollout.boundaries) + 1) if (rollout.problem_id, m, rollout.phase(m)) in points}
         if reached:
             wanted.setdefault((rollout.problem_id, "rollout", rollout.k), set()).update(reached)
     by_key = {(rollout.problem_id, rollout.k): rollout for rollout in rollouts}

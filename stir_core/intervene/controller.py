@@ -30,9 +30,10 @@ from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, Pass
 from stir_core.models.scheduler import Draws, Intake, Listed, Seat, Steps, decode, next_token, schedule
 from stir_core.models.steering import Impulse
-from stir_core.records import Decision, Event, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
+from stir_core.records import Decision, Event, Phase, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
-from stir_core.tasks.segment import StepScanner, boundaries
+from stir_core.tasks.segment import StepScanner
+from stir_core.tasks.thinking import in_phase
 
 
 def steer(model: LoadedModel, jobs: list[Job] | Intake[Job], settings: Settings) -> Generator[Event, None, None]:
@@ -61,22 +62,25 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
     capture = job.memory is not None
     ids, steps = list(job.given), list[StepTrace]()
     texts = [model.text(ids)] if ids else []
-    ends = [0, *boundaries(ids, model.text, settings.delimiter)[: settings.control_points]]
+    ends = [0, *_scanner(model, job, settings).boundaries(ids)[: settings.control_points]]
     m, tail = len(ends) - 1, ids[ends[-1] :]  # tail: given tokens of an unfinished step, whose rest is decoded unsteered
+    scanner = _scanner(model, job, settings)  # at the control point
+    scanner.boundaries(ids[: ends[-1]])
 
     row, read = seat.open(), _prefix(model, job, ids, texts, settings)
     here = yield from seat.read(row, read, capture=capture, past=_past(job, ends, tail), share=_share(job, settings))
     while True:
+        phase = scanner.thinking.phase if scanner.thinking is not None else None
         forced = NULL if tail else None
         if job.force is not None and not tail:
-            forced = job.force(m)
+            forced = job.force(m) if in_phase(phase, job.within) else NULL
         # retrieve
-        evidence = _retrieve(job, settings, m, len(read) - 1, here, forced, inside=bool(tail))
+        evidence = _retrieve(job, settings, m, len(read) - 1, here, forced, phase, inside=bool(tail))
         # preview
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
         previews: list[Strand] = []
         if candidates:
-            previews = yield from _preview(seat, job, settings, evidence, candidates, row, read[-1], here.logits, sampling)
+            previews = yield from _preview(seat, job, settings, scanner, evidence, candidates, row, read[-1], here.logits, sampling)
             evidence = _with_previews(evidence, candidates, previews, job)
         probed = sum(len(preview.ids) for preview in previews)
         # decide
@@ -90,7 +94,8 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         if strand is not None:
             _go_on_with(seat, strand, row, budget, skip=0 if impulse is not None else 1)
         else:
-            strand = _strand(model, job, settings, m, budget, f"step{m + 1}", tail=tail, to_delimiter=m < settings.control_points)
+            last = m == settings.control_points  # after it the rest of the answer is one strand
+            strand = _strand(job, settings, None if last else scanner, m, budget, f"step{m + 1}", tail=tail)
             strand.row = row
         for preview in previews:
             if preview is not strand and preview.row is not None:
@@ -107,6 +112,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             again = Feed(row, read[-1:], impulse)
         text = yield from _step(seat, strand, m + 1, again, here, sampling)
         steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=tuple(strand.logprobs)))
+        scanner.boundaries([*tail, *strand.ids])
         ids += strand.ids
         texts.append(text)
         if strand.finish != "delimiter" or len(ids) >= decoding.max_new_tokens:
@@ -120,13 +126,14 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         row.length = min(shared_length(read, wanted), len(wanted) - 1)  # at least one token is read, for its logits and states
         here = yield [Feed(row, wanted[row.length :], capture=(len(wanted) - row.length - 1,) if capture else ())]
         read, m, tail = wanted, m + 1, []
+    text = "".join(texts) if settings.compat else model.text(ids)
     trace = Trace(
         id=job.id,
         variant=gate.variant if job.memory is not None else "no_memory" if job.force is None else "forced",
         prompt_ids=tuple(job.prompt_ids),
         steps=tuple(steps),
         token_ids=tuple(ids),
-        text="".join(texts) if settings.compat else model.text(ids),
+        text=text,
         finish="stop" if strand.finish == "stop" else "length",
         tokens_used=len(ids),
         probe_tokens=sum(step.probe_tokens for step in steps),
@@ -134,8 +141,13 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         forward_tokens=seat.cost.tokens,
         flops=flops(model.shape, seat.cost),
         given=len(job.given),
+        thinking=model.thinking(job.prompt_ids, ids, text),
     )
     yield TraceEvent(row=seat.number, trace=trace)
+
+
+def _scanner(model: LoadedModel, job: Job, settings: Settings) -> StepScanner:
+    return model.scanner(job.prompt_ids, settings.delimiter, None if settings.compat else settings.phase)
 
 
 # -- the prefix --------------------------------------------------------------------------------------------------------------------------
@@ -170,18 +182,21 @@ def _share(job: Job, settings: Settings) -> tuple[object, ...] | None:
 # -- retrieve ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _retrieve(job: Job, settings: Settings, m: int, position: int, here: Pass, forced: Forced | None, *, inside: bool) -> StepEvidence:
+def _retrieve(
+    job: Job, settings: Settings, m: int, position: int, here: Pass, forced: Forced | None, phase: Phase | None, *, inside: bool
+) -> StepEvidence:
     """The evidence before any preview; nothing is retrieved if the decision is forced or the gate may not steer."""
     if forced is not None:
-        return StepEvidence(m=m, position=position, not_retrieved=Reason(kind="inside_step" if inside else "forced"))
-    reason = steerable(m, job.gate, settings.control_points)
+        return StepEvidence(m=m, position=position, phase=phase, not_retrieved=Reason(kind="inside_step" if inside else "forced"))
+    reason = steerable(m, job.gate, settings.control_points, phase)
     if job.memory is None:
-        return StepEvidence(m=m, position=position, not_retrieved=reason or Reason(kind="no_library"))
+        return StepEvidence(m=m, position=position, phase=phase, not_retrieved=reason or Reason(kind="no_library"))
     retrieved: tuple[Retrieved, ...] = ()
     if reason is None:
         states = {layer: state[-1] for layer, state in here.states[-1].items()}
-        retrieved, reason = job.memory.retrieve(m, states, job.gate)
-    return StepEvidence(m=m, position=position, retrieved=retrieved, n_entries=job.memory.count(m), not_retrieved=reason)
+        retrieved, reason = job.memory.retrieve(m, states, job.gate, phase)
+    n = job.memory.count(m, phase)
+    return StepEvidence(m=m, position=position, phase=phase, retrieved=retrieved, n_entries=n, not_retrieved=reason)
 
 
 # -- preview -----------------------------------------------------------------------------------------------------------------------------
@@ -191,6 +206,7 @@ def _preview(
     seat: Seat,
     job: Job,
     settings: Settings,
+    scanner: StepScanner,
     evidence: StepEvidence,
     candidates: tuple[Retrieved, ...],
     row: CacheRow,
@@ -208,7 +224,7 @@ def _preview(
         Null first, then the candidates in order.
     """
     before = row.length - 1
-    previews = [_strand(seat.model, job, settings, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
+    previews = [_strand(job, settings, scanner, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
     for preview in previews:
         preview.row = seat.branch(row, before)
     null, *others = previews
@@ -315,30 +331,21 @@ def _go_on_with(seat: Seat, preview: Strand, row: CacheRow, budget: int, *, skip
 
 
 def _strand(
-    model: LoadedModel,
-    job: Job,
-    settings: Settings,
-    m: int,
-    budget: int,
-    stream: str,
-    *,
-    tail: Sequence[int] = (),
-    to_delimiter: bool = True,
+    job: Job, settings: Settings, scanner: StepScanner | None, m: int, budget: int, stream: str, *, tail: Sequence[int] = ()
 ) -> Strand:
     """A strand of the step after control point ``m``, which draws from the random stream named ``stream``.
 
     All previews draw from streams of one name, so that they differ by their impulse only.
 
     Args:
+        scanner: at the control point; it is copied. ``None``: no delimiter ends the strand.
         tail: given tokens of this step: a delimiter may begin in them.
-        to_delimiter: whether a delimiter ends it; after the last control point the rest of the answer is one strand.
     """
     decoding = job.decode or settings.decode
     rng = generator_for(settings.seed, stream, job.id, m) if decoding.temperature > 0 else None
-    scanner = StepScanner(model.text, settings.delimiter) if to_delimiter else None
+    scanner = scanner.copy() if scanner is not None else None
     if scanner is not None:
-        for token in tail:
-            scanner.push(token)
+        scanner.boundaries(tail)
     return Strand(f"{job.id}/{stream}", budget, rng, scanner.push if scanner is not None else None, likeliest=job.likeliest)
 
 

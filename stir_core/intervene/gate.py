@@ -4,15 +4,16 @@ It uses no model, and random numbers only from named streams.
 """
 
 from stir_core.config import GateConfig
-from stir_core.records import Decision, Reason, ReasonKind, Retrieved, Scored, StepEvidence
+from stir_core.records import Decision, Phase, Reason, ReasonKind, Retrieved, Scored, StepEvidence
 from stir_core.seeding import generator_for
+from stir_core.tasks.thinking import in_phase
 
 TIE = 1e-12
 """Scores closer than this tie, and null wins a tie."""
 
 
-def steerable(m: int, gate: GateConfig, control_points: int) -> Reason | None:
-    """``None`` if the step after control point ``m`` may be steered, else the reason why not."""
+def steerable(m: int, gate: GateConfig, control_points: int, phase: Phase | None = None) -> Reason | None:
+    """``None`` if the step after control point ``m``, in this part of the answer, may be steered, else the reason why not."""
     if gate.variant == "no_memory":
         return Reason(kind="vanilla")
     if m == 0:
@@ -20,7 +21,9 @@ def steerable(m: int, gate: GateConfig, control_points: int) -> Reason | None:
     low, high = gate.min_tool_m or 1, min(gate.max_tool_m or control_points - 1, control_points - 1)
     if m < low:
         return Reason(kind="before_window", value=m, limit=low)
-    return Reason(kind="after_window", value=m, limit=high) if m > high else None
+    if m > high:
+        return Reason(kind="after_window", value=m, limit=high)
+    return None if in_phase(phase, gate.phase) else Reason(kind="in_thinking" if phase == "thinking" else "in_final")
 
 
 def shortlist(retrieved: tuple[Retrieved, ...], gate: GateConfig) -> tuple[Retrieved, ...]:

@@ -10,7 +10,7 @@ from stir_core.config import DecodeConfig, GateConfig, RunConfig
 from stir_core.errors import DataError
 from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.steering import Impulse
-from stir_core.records import StepTrace
+from stir_core.records import PhaseChoice, StepTrace
 
 
 class Forced(NamedTuple):
@@ -77,6 +77,8 @@ class Job:
     """Token budget and sampling; ``None``: those of the batch."""
     likeliest: int = 0
     """Number of likeliest tokens that each token's event tells."""
+    within: PhaseChoice = "both"
+    """Part of the answer in which ``force`` is asked; elsewhere the step is left unsteered."""
 
 
 class Settings(NamedTuple):
@@ -90,6 +92,8 @@ class Settings(NamedTuple):
     """Text that ends a step."""
     seed: int = 0
     """Run seed; all named random streams derive from it."""
+    phase: PhaseChoice = "thinking"
+    """Part of a thinking model's answers that was mined: with ``"final"``, control points are counted behind the thinking."""
     compat: bool = False
     """Tokenise the whole text again at every boundary, as the published code does."""
     rows: int | None = None
@@ -98,4 +102,5 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, config: RunConfig, decode: DecodeConfig | None = None, rows: int | None = None) -> "Settings":
         """A run's settings, with another token budget and sampling (``decode``) or batch size (``rows``) if given."""
-        return cls(decode or config.decode, config.mining.control_points, config.delimiter, config.seed, config.compat, rows)
+        mining = config.mining
+        return cls(decode or config.decode, mining.control_points, config.delimiter, config.seed, mining.phase, config.compat, rows)

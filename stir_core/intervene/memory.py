@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stir_core.config import GateConfig
 from stir_core.keyspace import KeySpace, Place, apply_space
-from stir_core.records import Entry, MarginThreshold, Reason, Retrieved
+from stir_core.records import Entry, MarginThreshold, Phase, Reason, Retrieved
 from stir_core.seeding import generator_for
 from stir_core.store.runs import Library, Run
 
@@ -56,6 +56,7 @@ class Memory:
         members: dict[tuple[int, int], list[int]] = {}
         for row, entry in enumerate(entries):
             members.setdefault((entry.m, entry.layer), []).append(row)
+        self._phases = [entry.phase for entry in entries]
         self._groups: dict[int, list[tuple[int, Tensor, Tensor]]] = {}  # control point -> (layer, rows of the entries, their unit keys)
         for (m, layer), rows in sorted(members.items()):
             self._groups.setdefault(m, []).append((layer, torch.tensor(rows), unit[rows]))
@@ -71,25 +72,38 @@ class Memory:
             tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy(), self.space, self.margins
         )
 
-    def count(self, m: int) -> int:
-        """Entries at control point ``m``."""
-        return sum(len(rows) for _, rows, _ in self._groups.get(m, []))
+    def count(self, m: int, phase: Phase | None = None) -> int:
+        """Entries at control point ``m``: those mined in this part of an answer, or without parts."""
+        return sum(len(rows) for _, rows, _ in self._at(m, phase))
+
+    def _at(self, m: int, phase: Phase | None) -> list[Compared]:
+        """Layer, rows and unit keys of the entries at control point ``m``, by layer."""
+        groups = self._groups.get(m, [])
+        if phase is None or not any(self._phases):
+            return groups
+        chosen: list[Compared] = []
+        for layer, rows, unit in groups:
+            here = torch.tensor([self._phases[row] in (None, phase) for row in rows.tolist()])
+            if here.any():
+                chosen.append((layer, rows[here], unit[here]))
+        return chosen
 
     def retrieve(
-        self, m: int, states: dict[int, Float[Tensor, "d_model"]], gate: GateConfig
+        self, m: int, states: dict[int, Float[Tensor, "d_model"]], gate: GateConfig, phase: Phase | None = None
     ) -> tuple[tuple[Retrieved, ...], Reason | None]:
         """The ``k_retrieve`` nearest entries at control point ``m``, best cosine first (ties: library order).
 
         Args:
             states: the residual stream at the control point, by layer; each entry is compared at its own layer.
+            phase: the part of the answer that the control point lies in.
 
         Returns:
             The entries, and if there are none the reason why.
         """
-        n = self.count(m)
+        n = self.count(m, phase)
         if n < gate.min_entries:
             return (), Reason(kind="too_few_entries", value=n, limit=gate.min_entries)
-        places = [(layer, rows, unit @ self._compared((m, layer), states[layer])) for layer, rows, unit in self._groups[m]]
+        places = [(layer, rows, unit @ self._compared((m, layer), states[layer])) for layer, rows, unit in self._at(m, phase)]
         if gate.rule == "calibrated":
             places, reason = self._told(m, places)
             if reason is not None:

@@ -24,6 +24,7 @@ ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "min_entries": "decision",
     "min_tool_m": "model",
     "max_tool_m": "model",
+    "phase": "model",
     "preview_scale": "less",
     "persistence": "model",
     "noise": "model",

@@ -22,6 +22,7 @@ from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, Trace
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Library, Run
 from stir_core.tasks import Grader
+from stir_core.tasks.thinking import graded_part
 
 VANILLA, STEERED = 0, 1
 """Rows of the two answers of :meth:`Session.compare`."""
@@ -153,5 +154,6 @@ def _graded(events: Iterator[Event], problem: Problem | None) -> Iterator[Event]
     with Grader() as grader:
         for event in events:
             if isinstance(event, TraceEvent):
-                event = event.replaced(trace=event.trace.replaced(verdict=grader.judge(problem, event.trace.text)))
+                trace = event.trace
+                event = event.replaced(trace=trace.replaced(verdict=grader.judge(problem, graded_part(trace.text, trace.thinking))))
             yield event

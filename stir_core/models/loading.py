@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,11 +24,15 @@ from stir_core.models.cache import GRAIN, Store
 from stir_core.models.catalogue import LOG, cache_root, prepare, resolve, weights_digest
 from stir_core.models.sequential import SequentialStore
 from stir_core.models.sizes import Shape, shape_of
-from stir_core.models.templates import check_question_is_written, rendered, says_system, settled_args, turn_end
+from stir_core.models.templates import check_question_is_written, known_tags, rendered, says_system, settled_args, turn_end
 from stir_core.models.weights import UNREADABLE, read_weights, refuse_unfinite
-from stir_core.records import ModelIdentity
+from stir_core.records import ModelIdentity, PhaseChoice, Thinking
+from stir_core.tasks.segment import StepScanner
+from stir_core.tasks.thinking import ThinkingScanner, ThinkingTags, split_thinking
 from stir_core.version import VERSION
 
+_TAIL = 64
+"""Last tokens of a prompt that are read to see whether it opens a thinking block."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 BackendName = Literal["auto", "hooked", "bridge", "plain"]
@@ -56,6 +60,10 @@ class LoadedModel:
     """The model as forward passes use it."""
     shape: Shape
     """The sizes that the FLOPs of a pass depend on."""
+    tags: ThinkingTags | None = None
+    """The tags of its thinking; ``None``: it has none."""
+    hidden: frozenset[int] | None = None
+    """Special tokens that text leaves out, where a tag is made of special tokens; ``None``: all special tokens."""
     plain: Any = None
     """The plain Hugging Face model over the same weights, with eager attention: the reference of :mod:`~stir_core.models.agreement`."""
     eager: bool = False
@@ -80,7 +88,9 @@ class LoadedModel:
         return self.identity.d_model
 
     def text(self, ids: list[int] | tuple[int, ...]) -> str:
-        """Decode ids to text without special tokens; spaces are not cleaned up."""
+        """Decode ids to text without special tokens, except those of the thinking's tags; spaces are not cleaned up."""
+        if self.hidden is not None:
+            return self.prompt_text([token_id for token_id in ids if token_id not in self.hidden])
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def token_text(self, token_id: int) -> str:
@@ -90,6 +100,40 @@ class LoadedModel:
     def prompt_text(self, ids: list[int]) -> str:
         """Decode prompt ids with their special tokens: the text that the chat template wrote."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def opened(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether a prompt ends inside a thinking block."""
+        return self.tags is not None and self.prompt_text(list(prompt_ids[-_TAIL:])).rstrip().endswith(self.tags.opening)
+
+    def scanner(self, prompt_ids: Sequence[int], delimiter: str, phase: PhaseChoice | None) -> StepScanner:
+        """A scanner of the steps of an answer to a prompt.
+
+        Args:
+            phase: the part whose steps are counted; ``None``: tags have no meaning.
+        """
+        if self.tags is None or phase is None:
+            return StepScanner(self.text, delimiter)
+        return StepScanner(self.text, delimiter, ThinkingScanner(self.text, self.tags, opened=self.opened(prompt_ids)), phase)
+
+    def thinking(self, prompt_ids: Sequence[int], ids: Sequence[int], text: str) -> Thinking | None:
+        """Where the thinking of an answer ends; ``None``: it has none.
+
+        Args:
+            ids: of the answer.
+            text: of the answer.
+        """
+        if self.tags is None:
+            return None
+        opened = self.opened(prompt_ids)
+        final = split_thinking(text, [self.tags[:2]], opened=opened).final
+        if final is None:
+            return Thinking(tokens=len(ids), chars=len(text), closed=False)
+        if len(final) == len(text):
+            return None
+        scanner = ThinkingScanner(self.text, self.tags, opened=opened)
+        for token_id in ids:
+            scanner.push(token_id)
+        return Thinking(tokens=scanner.closed_at, chars=len(text) - len(final), closed=True)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of plain text; no special token is added."""
@@ -169,6 +213,7 @@ def load_model(
     device: str = "auto",
     backend: BackendName = "auto",
     template_args: Mapping[str, Any] | None = None,
+    think_tags: tuple[str, str] | None = None,
 ) -> LoadedModel:
     """Load a model by catalogue name, folder, GGUF file or hub name, raw: weights neither folded nor centred.
 
@@ -178,6 +223,7 @@ def load_model(
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes a CUDA device when there is one.
         backend: the way of forward passes, see :data:`BackendName`.
         template_args: arguments of the chat template, e.g. ``{"enable_thinking": False}``; ``date`` is the day that it writes.
+        think_tags: opening and closing tag of the thinking, where they are not ``<think>``, ``[THINK]`` or Harmony channels.
 
     Returns:
         The model with its tokenizer and identity; ``model.bridge`` is the raw TransformerBridge, for your own hooks.
@@ -211,6 +257,7 @@ def load_model(
         device=target,
         backend=backend,
         template_args=template_args,
+        think_tags=think_tags,
         check=True,
     )
 
@@ -224,8 +271,7 @@ def model_of(config: ModelConfig, name: str | None = None) -> LoadedModel:
     Raises:
         As :func:`load_model`.
     """
-    args = config.template_args
-    return load_model(name or config.name, dtype=config.dtype, device=config.device, backend=config.backend, template_args=args)
+    return load_model(name or config.name, **{key: value for key, value in config if key != "name"})
 
 
 def boot(
@@ -237,6 +283,7 @@ def boot(
     device: torch.device | str = "cpu",
     backend: BackendName = "hooked",
     template_args: Mapping[str, Any] | None = None,
+    think_tags: tuple[str, str] | None = None,
     check: bool = False,
 ) -> LoadedModel:
     """Wrap a loaded Hugging Face causal language model and its tokenizer; all backends share its weights.
@@ -253,6 +300,9 @@ def boot(
     """
     args = settled_args(tokenizer, name, template_args or {})
     check_question_is_written(tokenizer, name, args)
+    tags = known_tags(tokenizer, think_tags)
+    special = {*tokenizer.all_special_ids, *(id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special)}
+    kept = special.intersection(tokenizer(tags.opening + tags.end, add_special_tokens=False)["input_ids"]) if tags else set[int]()
     hf_model.eval()
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
@@ -269,6 +319,7 @@ def boot(
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         template_args=args,
+        think_tags=think_tags,
     )
     # before the bridge puts its own modules into the tree; refuses what cannot be hooked
     shape = shape_of(config, [(part, tuple(weight.shape)) for part, weight in block_list(hf_model).named_parameters()])
@@ -280,11 +331,13 @@ def boot(
         tokenizer,
         identity,
         torch.device(device),
-        stop_ids=_stop_ids(hf_model, tokenizer, args),
+        stop_ids=_stop_ids(hf_model, tokenizer, args) - kept,
         n_ctx=_context(config),
         backend=PlainDecoder(plain),  # until the way is known
         shape=shape,
         plain=plain,
+        tags=tags,
+        hidden=frozenset(special - kept) if kept else None,
     )
     return _settled(made, backend, packed, refusal, check=check or backend in ("auto", "plain"))
 

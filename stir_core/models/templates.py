@@ -16,6 +16,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from stir_core.errors import ModelError, PromptError, StirError, first_line
+from stir_core.tasks.thinking import TAGS, ThinkingTags, tags_like
 
 DATE = "2024-07-26"
 """The date that a template writes where ``template_args`` has none; templates of Llama 3 write this day where there is no clock."""
@@ -113,6 +114,14 @@ def turn_end(tokenizer: Any, args: Mapping[str, Any]) -> int | None:
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
     at = next((i for i, token_id in enumerate(ids) if token_id in marks), None)
     return ids[at] if at is not None and not tokenizer.decode(ids[:at]).strip() else None
+
+
+def known_tags(tokenizer: Any, given: tuple[str, str] | None = None) -> ThinkingTags | None:
+    """The tags of a model's thinking: those given, or the usual ones that its chat template or its added tokens hold."""
+    source, added = _source(tokenizer), tokenizer.get_added_vocab()
+    usual = [tags for tags in TAGS if tags[1] in source] + [tags for tags in TAGS if tags[1] in added]
+    found = given or (usual[0] if usual else None)
+    return tags_like(*found) if found else None
 
 
 def _source(tokenizer: Any) -> str:

@@ -67,6 +67,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "model": config.model.model_dump(mode="json", exclude={"device", "backend"}),
         "task": config.task.model_dump(mode="json", exclude={"n_eval", "held_out"}),
         "rollouts": config.rollouts.model_dump(mode="json", exclude={"batch_rows", "cache_tokens"}),
+        **({"steps_of": "final"} if config.mining.phase == "final" else {}),  # the other choices have the same control points
     }
 
 

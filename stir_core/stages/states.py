@@ -73,9 +73,9 @@ def planned_pairs(model: "LoadedModel", config: RunConfig, problems: list[Proble
     return pairs[: -(-config.mining.top_pairs // n_layers)]  # rounded up, since ``top_pairs`` may end between the layers of a pair
 
 
-def steps_in(rollouts: list[Rollout], config: RunConfig) -> dict[tuple[str, int], int]:
-    """Finished steps of every rollout, by (problem id, k): its boundaries, or under ``compat`` the delimiters in its text."""
-    return {(r.problem_id, r.k): count_steps(r.text, config.delimiter) if config.compat else len(r.boundaries) for r in rollouts}
+def steps_in(rollouts: list[Rollout], config: RunConfig) -> dict[tuple[str, int], int] | None:
+    """Under ``compat``, the delimiters in the text of every rollout, by (problem id, k); else ``None``: its boundaries are its steps."""
+    return {(r.problem_id, r.k): count_steps(r.text, config.delimiter) for r in rollouts} if config.compat else None
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

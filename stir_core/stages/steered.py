@@ -10,6 +10,7 @@ from stir_core.store.jsonl import append_records, read_appended, write_records
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader
 from stir_core.tasks.registry import held_out_problems
+from stir_core.tasks.thinking import graded_part
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
@@ -44,7 +45,8 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
         for event in steer(model, jobs, settings):
             if isinstance(event, TraceEvent):
                 problem, kind = waiting[event.row]
-                trace = event.trace.replaced(verdict=grader.judge(problem, event.trace.text))
+                verdict = grader.judge(problem, graded_part(event.trace.text, event.trace.thinking))
+                trace = event.trace.replaced(verdict=verdict)
                 known[kind].append(trace)
                 append_records(files[kind], [trace])
                 tokens += trace.forward_tokens

@@ -48,7 +48,7 @@ organism with planted habits. The second is of a real model, on which no gain is
 ALIASES = {"demo": "two_habits"}
 """Other names of embedded runs."""
 
-CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", "n_layers", "d_model", "template_args")
+CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", "n_layers", "d_model", "template_args", "think_tags")
 """Fields of a model's identity that an artefact must share with the model at hand; the name may differ."""
 
 

@@ -11,8 +11,11 @@ far. Its name takes the delimiter's place, so that runs and bundles made with it
 
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from stir_core.errors import DataError
+from stir_core.records import PhaseChoice
+from stir_core.tasks.thinking import ThinkingScanner
 
 Decode = Callable[[list[int]], str]
 """Token ids -> text, with or without special tokens, as the caller's tokenizer does it."""
@@ -86,9 +89,18 @@ class StepScanner:
 
     Only a short tail of the current step is decoded for each token (the whole step for a segmenter), never anything before the step's
     start, so the cost of a token does not grow with the length of the answer.
+
+    In an answer that thinks, a delimiter straight after a tag does not end a step: the closing tag begins the step that goes on after it.
+
+    Args:
+        thinking: says in which part of the answer it is; ``None``: tags have no meaning.
+        phase: with ``"final"``, steps are counted behind the thinking only.
     """
 
-    def __init__(self, decode: Decode, delimiter: str = "\n\n") -> None:
+    def __init__(
+        self, decode: Decode, delimiter: str = "\n\n", thinking: ThinkingScanner | None = None, phase: PhaseChoice = "thinking"
+    ) -> None:
+        self.thinking, self._phase = thinking, phase
         self._decode = decode
         self._ends = segmenter(delimiter)
         self._window = None if delimiter.startswith(_NAMED) else len(delimiter) + _SLACK_TOKENS
@@ -102,7 +114,20 @@ class StepScanner:
         finished = self._ends(self._decode(self._tail))
         if finished:
             self._tail = []
+        if self.thinking is not None:
+            self.thinking.push(token_id)
+            finished = finished and not self.thinking.after_tag and not (self._phase == "final" and self.thinking.phase == "thinking")
         return finished
+
+    def copy(self) -> "StepScanner":
+        """A scanner that goes on from here by itself."""
+        other = copy(self)
+        other._tail, other.thinking = self._tail[:], self.thinking.copy() if self.thinking is not None else None
+        return other
+
+    def boundaries(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Push these tokens: numbers of tokens after which a step is finished."""
+        return tuple(count for count, token_id in enumerate(ids, start=1) if self.push(token_id))
 
 
 def boundaries(ids: Sequence[int], decode: Decode, delimiter: str = "\n\n") -> tuple[int, ...]:
@@ -116,8 +141,7 @@ def boundaries(ids: Sequence[int], decode: Decode, delimiter: str = "\n\n") -> t
     Raises:
         DataError: the delimiter is empty, or no such segmenter is registered.
     """
-    scanner = StepScanner(decode, delimiter)
-    return tuple(count for count, token_id in enumerate(ids, start=1) if scanner.push(token_id))
+    return StepScanner(decode, delimiter).boundaries(ids)
 
 
 def segmenter(delimiter: str) -> Ends:

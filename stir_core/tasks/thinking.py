@@ -1,11 +1,20 @@
-"""An answer's two parts: the thinking, and the final part behind it. Pure text work."""
+"""An answer's two parts: the thinking, and the final part behind it; in a text, and in token ids while they arrive.
+
+A thinking block may be opened by the prompt or by the answer. ``phase`` is the part that a token or a control point lies in; it is
+``None`` in an answer without tags, which is all that a model without thinking gives.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from typing import NamedTuple
+
+from stir_core.records import Phase, PhaseChoice, Thinking
 
 TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"))
 """Opening and closing tag of a thinking block: of most models, of Mistral's, and of gpt-oss (Harmony channels)."""
+_SLACK_TOKENS = 8
+"""Tokens examined beyond one for each character of a tag."""
 
 
 class SplitAnswer(NamedTuple):
@@ -31,3 +40,109 @@ def split_thinking(text: str, tags: Sequence[tuple[str, str]] = TAGS, *, opened:
     unclosed = bool(re.search(openings, text[end:])) or (opened and start < 0)
     thinking = re.sub(rf"^\s*(?:{openings})", "", text if unclosed else text[: max(start, 0)])
     return SplitAnswer(thinking, None if unclosed else text[end:])
+
+
+class ThinkingTags(NamedTuple):
+    """How a model marks its thinking."""
+
+    opening: str
+    closing: str
+    end: str
+    """Text that a decoder writes to end the thinking."""
+    lead: str = ""
+    """Text before an answer without thinking."""
+
+
+def tags_like(opening: str, closing: str) -> ThinkingTags:
+    """Tags with the text that ends the thinking; in Harmony that text is the closing tag as well."""
+    if "<|message|>" in closing:
+        whole = f"<|end|><|start|>assistant{closing}"
+        return ThinkingTags(opening, whole, whole, lead=closing)
+    return ThinkingTags(opening, closing, f"\n{closing}\n\n")
+
+
+class ThinkingScanner:
+    """Tells, token by token, in which part of an answer it is.
+
+    Args:
+        decode: token ids -> text, with the tags.
+        opened: whether the prompt ends inside a block.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], tags: ThinkingTags, *, opened: bool = False) -> None:
+        self._decode, self._tags = decode, tags
+        self._window = max(len(tags.opening), len(tags.closing)) + _SLACK_TOKENS
+        self._recent: list[int] = []
+        self.phase: Phase | None = "thinking" if opened else None
+        """``None``: no tag yet, so nothing says that the answer thinks."""
+        self.after_tag = opened
+        """Whether nothing but white space followed the last tag."""
+        self.read = self.closed_at = 0
+        """Tokens taken; and those up to the last closing tag."""
+
+    def push(self, token_id: int) -> None:
+        """Take the next generated token."""
+        self.read += 1
+        self._recent = [*self._recent[1 - self._window :], token_id]
+        text = self._decode(self._recent)
+        tags: tuple[tuple[str, Phase], ...] = ((self._tags.closing, "final"), (self._tags.opening, "thinking"))
+        for tag, phase in tags:
+            if tag in text:
+                self.phase, self.after_tag, self._recent = phase, not text.rpartition(tag)[2].strip(), []
+                self.closed_at = self.read if phase == "final" else self.closed_at
+                return
+        self.after_tag = self.after_tag and not text.strip()
+
+    def copy(self) -> "ThinkingScanner":
+        """A scanner that goes on from here; its lists are replaced, never changed, so they may be shared."""
+        return copy(self)
+
+
+class ThinkingStream:
+    """Splits a streamed text into the two parts: a piece that may be the beginning of a tag waits for the rest.
+
+    Joined, the pieces of each part do not depend on how the text was cut.
+    """
+
+    def __init__(self, tags: ThinkingTags, *, opened: bool = False) -> None:
+        self._tags, self._inside, self._held, self._begun = tags, opened, "", opened
+
+    def push(self, text: str, *, last: bool = False) -> list[tuple[Phase, str]]:
+        """The pieces of text that are certain now, each with its part.
+
+        Args:
+            last: no more text follows, so nothing is held back.
+        """
+        self._held += text
+        if not self._begun and self._tags.lead:
+            if self._tags.lead.startswith(self._held) and self._held != self._tags.lead and not last:
+                return []
+            if self._held.startswith(self._tags.lead):
+                self._held, self._begun = self._held.removeprefix(self._tags.lead), True
+        pieces: list[tuple[Phase, str]] = []
+        while True:
+            tag = self._tags.closing if self._inside else self._tags.opening
+            before, found, after = self._held.partition(tag)
+            if not found and not last:
+                kept = next((n for n in range(min(len(tag) - 1, len(before)), 0, -1) if tag.startswith(before[-n:])), 0)
+                kept = len(before) if not self._begun and not before[: len(before) - kept].strip() else kept
+                before, after = before[: len(before) - kept], before[len(before) - kept :]
+            if before and (self._begun or not found):  # white space before a first opening tag is nobody's
+                self._begun = True
+                pieces.append(("thinking" if self._inside else "final", before))
+            self._held = after
+            if not found:
+                return pieces
+            self._inside, self._begun = not self._inside, True
+
+
+def in_phase(phase: Phase | None, chosen: PhaseChoice) -> bool:
+    """Whether a control point of this phase is among the chosen; one of an answer that does not think always is."""
+    return phase is None or chosen in ("both", phase)
+
+
+def graded_part(text: str, thinking: Thinking | None) -> str:
+    """The part of an answer that grading reads; of an answer that did not end its thinking, an open block."""
+    if thinking is None:
+        return text
+    return text[thinking.chars :] if thinking.closed else TAGS[0][0] + text

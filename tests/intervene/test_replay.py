@@ -99,7 +99,15 @@ def test_less_than_was_measured_is_in_the_recording(change):
     assert decide_again(recorded(), GATE, GATE.model_copy(update=change)).missing is None
 
 
-OTHER = {"variant": "no_probing", "rule": "calibrated", "min_tool_m": 1, "max_tool_m": 3, "persistence": "persistent", "noise": "matched"}
+OTHER = {
+    "variant": "no_probing",
+    "rule": "calibrated",
+    "min_tool_m": 1,
+    "max_tool_m": 3,
+    "persistence": "persistent",
+    "noise": "matched",
+    "phase": "both",
+}
 
 
 def test_every_parameter_of_the_gate_is_in_the_table_and_those_that_need_the_model_get_no_decision():

@@ -51,7 +51,9 @@ LLAMA3 = (
 )
 """Writes the date, by a name of its own or by the clock."""
 MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}[SYSTEM_PROMPT]{{ m.content }}[/SYSTEM_PROMPT]"
+    "{{ bos_token }}{% if messages[0].role != 'system' %}"
+    "[SYSTEM_PROMPT]Think first: [THINK]your thoughts[/THINK]Then answer.[/SYSTEM_PROMPT]{% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' %}[SYSTEM_PROMPT]{{ m.content }}[/SYSTEM_PROMPT]"
     "{% elif m.role == 'user' %}[INST]{{ m.content }}[/INST]{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 """Magistral: the answer thinks between ``[THINK]`` and ``[/THINK]``, which are special tokens."""

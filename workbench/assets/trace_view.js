@@ -96,6 +96,7 @@ function drawTrace(root, doc, kept) {
     }
   }
   if (doc.steered_anywhere) bar.appendChild(el("span", "tv-key", "an impulse was live"))
+  if (doc.thinks) bar.appendChild(el("span", "tv-thinking", "thinking"))
 
   function recolour() {
     for (const [key, button] of buttons) button.setAttribute("aria-pressed", String(key === state.quantity))
@@ -223,7 +224,7 @@ function drawTrace(root, doc, kept) {
   }
 
   function tokenSpan(token) {
-    const span = el("span", "tv-token" + (token.live ? " live" : "") + (token.made ? " made" : ""), token.text)
+    const span = el("span", "tv-token" + (token.live ? " live" : "") + (token.made ? " made" : "") + (token.thought ? " thought" : ""), token.text)
     span.token = token
     span.tabIndex = token.at === 0 ? 0 : -1
     span.setAttribute("role", "button")

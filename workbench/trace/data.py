@@ -103,6 +103,7 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
         "divergence": None if apart is None else {"at": apart},
         "aligned": min(map(len, ids)) if apart is None else apart + 1,
         "steered_anywhere": any(token["live"] for token in tokens),
+        "thinks": any(token["thought"] for token in tokens),
         "quantities": [_scale(tokens, *quantity) for quantity in QUANTITIES],
     }
 
@@ -110,7 +111,9 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
 def step_head(row: StepRow) -> str:
     """One line over a step: its control point, its tokens, and the action that steered it."""
     mark = f" · steered by {row.decision.chosen} × {row.decision.alpha:.2f}" if row.decision is not None and row.steered else ""
-    return f"m {row.m} · {len(row.tokens)} tokens{mark}"
+    phase = row.evidence.phase if row.evidence is not None else None
+    part = {"thinking": " · in the thinking", "final": " · behind the thinking", None: ""}[phase]
+    return f"m {row.m}{part} · {len(row.tokens)} tokens{mark}"
 
 
 def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, first: int, same: bool) -> dict[str, Any]:
@@ -118,6 +121,8 @@ def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, 
         return {"head": f"m {m} · the answer had ended" if recording.complete else f"m {m} · not decoded", "tokens": []}
     head = step_head(row) + (" · same ids as vanilla" if same and number == STEERED else "")
     readings = {reading.position: reading for reading in recording.readings[number]}
+    trace = recording.traces[number]
+    thought = trace.thinking.tokens if trace is not None and trace.thinking is not None else 0
     tokens = []
     for place, (token, text) in enumerate(zip(row.tokens, drawn_tokens(row), strict=True)):
         reading = readings.get(first + place)
@@ -130,6 +135,7 @@ def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, 
                 "id": token.token_id,
                 "text": text or name or "◌",
                 "made": not text,
+                "thought": first + place < thought,
                 "name": visible_token(name),
                 "live": reading.live if reading else row.steered,
                 "logprob": token.logprob,

@@ -8,7 +8,7 @@ from stir_core.config import DecodeConfig, GateConfig, TaskConfig, digest_of
 from stir_core.errors import MismatchError
 from stir_core.findings import Estimate
 from stir_core.keyspace import Place, Similarity
-from stir_core.records import MarginThreshold, ModelIdentity, Record
+from stir_core.records import MarginThreshold, ModelIdentity, PhaseChoice, Record
 from stir_core.store.libraries import LibraryKind
 from stir_core.store.runs import check_identity
 
@@ -63,6 +63,8 @@ class StageThree(Record):
     delimiter: str
     """Text that ends a step."""
     control_points: int = Field(ge=1, le=10_000)
+    phase: PhaseChoice = "thinking"
+    """Part of a thinking model's answers that was mined."""
     similarity: Similarity
     """Space that keys and states are compared in; its means and maps lie in ``library.safetensors``."""
     margins: Annotated[tuple[MarginThreshold, ...], Field(exclude_if=lambda margins: not margins)] = ()

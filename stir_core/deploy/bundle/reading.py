@@ -107,10 +107,10 @@ class Bundle(NamedTuple):
             compat=stage3.compat,
             model=section_from(
                 ModelConfig,
-                {"name": manifest.model.name, "dtype": manifest.model.dtype, "template_args": manifest.model.template_args},
+                {key: getattr(manifest.model, key) for key in ("name", "dtype", "template_args", "think_tags")},
             ),
             task=stage3.task,
-            mining=MiningConfig(control_points=stage3.control_points, layers=manifest.layers),
+            mining=MiningConfig(control_points=stage3.control_points, layers=manifest.layers, phase=stage3.phase),
             basis=BasisConfig(similarity=stage3.similarity),
             gate=stage3.gate,
             decode=stage3.decode,

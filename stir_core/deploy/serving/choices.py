@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stir_core.records import StepEvent, TokenEvent, Trace
+from stir_core.tasks.thinking import ThinkingStream
 
 
 class StopText:
@@ -41,8 +42,12 @@ class Choice:
 
     index: int
     text: StopText
+    parts: ThinkingStream | None = None
+    """Splits the text into thinking and final part; ``None``: the model does not think."""
     logprobs: Callable[[TokenEvent], dict[str, Any]] | None = None
     """Makes a token's entry in the protocol's form; ``None``: they were not asked for."""
+    message: dict[str, str] = field(default_factory=lambda: {"content": ""})
+    """The text that has left: ``content``, and ``reasoning_content`` if there is thinking."""
     sent: str = ""
     received: str = ""
     """The answer's text so far; ``sent`` is the part of it that has left."""
@@ -75,6 +80,17 @@ class Choice:
         )  # an incomplete character waited for its end
         self.received += rest
         return self._left(self.text.push(rest)) + self._left(self.text.rest())
+
+    def fields(self, text: str) -> dict[str, str]:
+        """Text that can be sent, as fields of a message; at the end also the possible beginning of a tag that was held back."""
+        pieces = [("final", text)] if self.parts is None else self.parts.push(text, last=self.settled)
+        added: dict[str, str] = {}
+        for phase, piece in pieces:
+            if piece:
+                key = "reasoning_content" if phase == "thinking" else "content"
+                added[key] = added.get(key, "") + piece
+        self.message |= {key: self.message.get(key, "") + piece for key, piece in added.items()}
+        return added
 
     def told(self) -> Iterator[dict[str, Any]]:
         """Entries of the tokens whose text has begun to leave since the last call, all of them at the end."""

@@ -50,6 +50,8 @@ class Message(_Strict):
     """``null`` is an empty text."""
     name: str | None = None
     """Accepted and ignored: chat templates have no place for it."""
+    reasoning_content: str | None = None
+    """The thinking of an earlier answer, as clients send it back: accepted and ignored, since templates drop it."""
 
     def plain(self) -> dict[str, str]:
         """The message in a chat template's form."""
@@ -167,7 +169,10 @@ def parse(body: bytes) -> ChatRequest:
 def usage(prompt: int, choices: Sequence[Choice]) -> dict[str, Any]:
     """Token counts of a response. Previews are not completion tokens; their count is in ``stir``."""
     answer = sum(choice.tokens for choice in choices)
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+    counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+    if thought := [choice.trace.thinking.tokens for choice in choices if choice.trace is not None and choice.trace.thinking is not None]:
+        counts["completion_tokens_details"] = {"reasoning_tokens": sum(thought)}
+    return counts
 
 
 def steering_facts(choice: Choice, digest: str, *, whole: bool) -> dict[str, Any]:
@@ -203,7 +208,7 @@ def completion(name: str, model: str, prompt: int, choices: Sequence[Choice], fa
     told = [
         {
             "index": choice.index,
-            "message": {"role": "assistant", "content": choice.sent},
+            "message": {"role": "assistant", **choice.message},
             "logprobs": _logprobs(choice),
             "finish_reason": choice.finish,
             "stir": stir,

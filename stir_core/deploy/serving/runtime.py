@@ -24,8 +24,9 @@ from stir_core.models.catalogue import folder_source, weights_digest
 from stir_core.models.loading import LoadedModel, boot, load_model
 from stir_core.models.prompting import prompt_ids
 from stir_core.models.scheduler import Intake
-from stir_core.records import Event, Trace, TraceEvent
+from stir_core.records import Event, ModelIdentity, Trace, TraceEvent
 from stir_core.tasks.segment import segmenter
+from stir_core.tasks.thinking import ThinkingStream
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A question, or a conversation: messages with ``role`` and ``content``."""
@@ -61,8 +62,8 @@ class SteeredModel:
                 'give weights_sha256=, or check="shape"'
             )
         device = next(hf_model.parameters()).device
-        args = bundle.manifest.model.template_args
-        booted = boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain", template_args=args)
+        more = _prompting(bundle.manifest.model)
+        booted = boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain", **more)
         self._adopt(booted, bundle, check)
 
     @classmethod
@@ -83,8 +84,8 @@ class SteeredModel:
         """
         bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         made_with = bundle.manifest.model
-        name, args = model or made_with.name, made_with.template_args
-        loaded = load_model(name, dtype=dtype or made_with.dtype, device=device, backend="plain", template_args=args)
+        more = _prompting(made_with)
+        loaded = load_model(model or made_with.name, dtype=dtype or made_with.dtype, device=device, backend="plain", **more)
         return cls.on(loaded, bundle, check=check)
 
     @classmethod
@@ -198,9 +199,17 @@ class SteeredModel:
             messages = [{"role": "system", "content": task.system}, *messages]
         return self.model.fitting(self.model.tokens(self.model.dialogue_text(messages, template_args)), room=room)
 
+    def parts(self, prompt_ids: Sequence[int]) -> ThinkingStream | None:
+        """What splits a streamed answer to a prompt into thinking and final part; ``None``: the model does not think."""
+        return ThinkingStream(self.model.tags, opened=self.model.opened(prompt_ids)) if self.model.tags is not None else None
+
     def serve(self, intake: Intake[Job]) -> Iterator[Event]:
         """Events of the jobs that an intake supplies, until it ends. Every job has its own decode settings."""
         return steer(self.model, intake, Settings.of(self.bundle.config))
+
+
+def _prompting(model: ModelIdentity) -> dict[str, Any]:
+    return {"template_args": model.template_args, "think_tags": model.think_tags}
 
 
 def _listed(prompts: Any) -> list[Prompt]:

@@ -212,7 +212,8 @@ class Service:
             messages, args = [message.plain() for message in asked.messages], asked.chat_template_kwargs
             ids = self.steered.prompt_ids(messages, room=decode.max_new_tokens, template_args=args)
             entry = partial(token_entry, self.steered.model.text) if asked.logprobs else None
-            call = _Call(name, asked, time.monotonic(), len(ids), [Choice(i, StopText(asked.stops), entry) for i in range(asked.n or 1)])
+            choices = [Choice(i, StopText(asked.stops), self.steered.parts(ids), entry) for i in range(asked.n or 1)]
+            call = _Call(name, asked, time.monotonic(), len(ids), choices)
             stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
             jobs = [
                 self.steered.job(
@@ -272,8 +273,8 @@ class Service:
                 return event
         return None
 
-    async def _events(self, call: _Call) -> AsyncIterator[tuple[Choice, Event | Ended, str]]:
-        """A request's events with the text that each lets out, until all choices are over or one cannot be finished."""
+    async def _events(self, call: _Call) -> AsyncIterator[tuple[Choice, Event | Ended, dict[str, str]]]:
+        """A request's events with the text that each lets out, as fields of a message, until all choices are over or one is cut."""
         while not all(choice.settled for choice in call.choices):
             choice, event = await call.queue.get()
             if choice.settled or (choice.text.stopped and isinstance(event, TokenEvent | StepEvent)):
@@ -291,7 +292,7 @@ class Service:
                 self.worker.cancel(call.tickets[choice.index])
                 self.meters.stopped(choice, call.prompt_tokens, time.monotonic() - call.began)
                 choice.settled = True
-            yield choice, event, text
+            yield choice, event, choice.fields(text)
             if isinstance(event, Ended):
                 return
 
@@ -304,9 +305,9 @@ class Service:
         try:
             for choice in call.choices:
                 yield sse(chunk(call.name, self.name, choice, {"role": "assistant", "content": ""}))
-            async for choice, event, text in self._events(call):
-                if text:
-                    yield sse(chunk(call.name, self.name, choice, {"content": text}))
+            async for choice, event, fields in self._events(call):
+                if fields:
+                    yield sse(chunk(call.name, self.name, choice, fields))
                 if isinstance(event, StepEvent) and call.asked.stir.decisions:
                     yield sse(chunk(call.name, self.name, choice, {}, stir=decided(event)))
                 if isinstance(event, Ended):

@@ -1,36 +1,37 @@
 """DEER, dynamic early exit: decode a trial answer at each control point, and end with the first that the model is confident of.
 
-Differences from the published method, which was made for reasoning models: a trial follows every finished step, not words such as "Wait";
-the inducer asks for the format that the prompt asks for; and the answer is the trial answer itself, decoded to its end if it was cut off
-at ``trial_tokens`` (in the published method the model closes its thinking and writes its answer anew).
+As in the published method, a model that thinks then closes its thinking and writes its answer anew, and has no trials behind its thinking.
+Differences: a trial follows every finished step, not words such as "Wait"; and the inducer asks for the format that the prompt asks for.
+Where the answer has no thinking, it is the trial answer itself, decoded to its end if it was cut off at ``trial_tokens``.
 """
 
 import math
 from collections.abc import Iterator
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
-from stir_core.evaluate.decoders.inducer import Induced, answer_tokens, induce
+from stir_core.evaluate.decoders.inducer import Induced, answer_behind, answer_tokens, induce
 from stir_core.evaluate.decoders.loop import Facts, Outcome, answers, numeric
 from stir_core.findings import Answer
 from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.scheduler import Seat, Steps, decode, next_token
 from stir_core.records import AnswerKind, Finish
-from stir_core.tasks.segment import StepScanner
 
 
 def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Greedy decoding that ends at the first control point whose trial answer has confidence ``threshold`` or more.
 
     Confidence is the geometric mean of the likeliest-token probabilities over the trial answer's tokens. Trial tokens that are not
-    committed are probe tokens; the inducer is committed with the answer, and there is no trial when the budget has no room for one.
+    committed are probe tokens; the inducer is committed with a trial answer, and there is no trial when the budget has no room for one.
     """
     threshold, trial_tokens = numeric(parameters, "threshold"), int(numeric(parameters, "trial_tokens", least=1))
 
     def one(seat: Seat, question: Question) -> Steps[Outcome]:
         model, row = bench.model, seat.open()
-        strand = Strand("answer", bench.budget, ends_step=StepScanner(model.text, bench.settings.delimiter).push, row=row)
+        scanner = model.scanner(question.prompt_ids, bench.settings.delimiter, "both")
+        strand = Strand("answer", bench.budget, ends_step=scanner.push, row=row)
         step = trials = probed = 0
+        facts: Facts
         here = yield from seat.read(row, question.prompt_ids)
         while True:
             yield from decode([strand], here.logits)
@@ -38,15 +39,23 @@ def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
                 return Outcome(strand.ids, "stop" if strand.finish == "stop" else "length", probed, {"trials": trials})
             strand.finish, step = None, step + 1
             here = yield [next_token(strand)]
+            phase = scanner.thinking.phase if scanner.thinking is not None else None
+            if phase == "final":
+                continue
             read = row.length
             trial = yield from induce(bench, question, row, strand.ids, trial_tokens)
             if trial is None:
                 continue
             trials += 1
             certainty = confidence(model, question.form, trial.strand)
+            if certainty >= threshold and phase == "thinking":
+                row.length = read
+                rest = yield from answer_behind(bench, row, strand.ids)
+                facts = {"trials": trials, "exit_step": step, "confidence": certainty}
+                return Outcome([*strand.ids, *rest.ids], rest.finish, probed + len(trial.strand.ids), facts)
             if certainty >= threshold:
                 finish = yield from _complete(trial)
-                facts: Facts = {"trials": trials, "exit_step": step, "confidence": certainty}
+                facts = {"trials": trials, "exit_step": step, "confidence": certainty}
                 return Outcome([*strand.ids, *trial.inducer, *trial.strand.ids], finish, probed, facts)
             probed += len(trial.strand.ids)
             row.length = read  # forget the trial; `here` still has the logits after the step, so nothing is read again

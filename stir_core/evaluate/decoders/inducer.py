@@ -8,13 +8,15 @@ the prompt's template asks for a box, else ``####``. No space follows ``####``: 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.models.cache import CacheRow
-from stir_core.models.generation import Strand
+from stir_core.models.generation import Sampling, Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
-from stir_core.models.scheduler import Steps, decode
-from stir_core.records import AnswerKind
+from stir_core.models.scheduler import GREEDY, Steps, decode
+from stir_core.records import AnswerKind, Finish
 from stir_core.tasks.extract import boxes
 
 BOX = "The final answer is \\boxed{"
@@ -49,6 +51,33 @@ def induce(bench: Bench, question: Question, row: CacheRow, ids: list[int], most
     here = yield [Feed(row, inducer)]
     yield from decode([strand], here.logits)
     return Induced(inducer, strand, room)
+
+
+class RestOfAnswer(NamedTuple):
+    """The rest of an answer."""
+
+    ids: list[int]
+    finish: Finish
+
+
+def answer_behind(
+    bench: Bench, row: CacheRow, ids: list[int], *, sampling: Sampling = GREEDY, rng: np.random.Generator | None = None, close: bool = True
+) -> Steps[RestOfAnswer]:
+    """Write the tag that ends the thinking, and decode the final part after it in plain tokens.
+
+    Args:
+        row: holds the prompt and ``ids``, the tokens committed so far; without ``close``, all but the last of them.
+        close: ``False``: the tag is written already.
+    """
+    model = bench.model
+    assert model.tags is not None  # the answer is in its thinking
+    first = model.tokens(model.tags.end)[: bench.budget - len(ids)] if close else []
+    if len(ids) + len(first) >= bench.budget:
+        return RestOfAnswer(first, "length")
+    rest = Strand("answer", bench.budget - len(ids) - len(first), rng, row=row)
+    here = yield [Feed(row, first or ids[-1:])]
+    yield from decode([rest], here.logits, sampling)
+    return RestOfAnswer([*first, *rest.ids], rest.finish or "length")
 
 
 def inducer_ids(model: LoadedModel, kind: AnswerKind, before: list[int]) -> list[int]:

@@ -41,12 +41,13 @@ def answers(
 
     def one(seat: Seat, question: Question) -> Steps[None]:
         outcome = yield from begin(seat, question)
+        text = bench.model.text(outcome.ids)
         yield Answer(
             method="",
             problem_id=question.problem.id,
             seed=question.seed,
             token_ids=tuple(outcome.ids),
-            text=bench.model.text(outcome.ids),
+            text=text,
             finish=outcome.finish,
             tokens_used=len(outcome.ids),
             probe_tokens=outcome.probe_tokens,
@@ -54,6 +55,7 @@ def answers(
             forward_tokens=seat.cost.tokens,
             flops=flops(bench.model.shape, seat.cost),
             facts=outcome.facts,
+            thinking=bench.model.thinking(question.prompt_ids, outcome.ids, text),
         )
 
     rows = bench.settings.rows

@@ -1,8 +1,8 @@
 """Decoders that feed mixtures of token embeddings instead of tokens: Soft Thinking and Multiplex Thinking.
 
-Both were made for reasoning models that mark the end of their thinking with a tag and then answer in plain tokens. Instruction-tuned models
-have no such tag, so here everything is thinking until the recorded token is an end-of-text token (or, for Soft Thinking, Cold Stop fires).
-The committed answer is the sequence of recorded tokens, each of which stands for the mixture that was fed.
+Mixtures are fed until the recorded tokens hold the tag that ends the thinking; then the answer is decoded in plain tokens. An answer
+without such a tag is thinking until an end-of-text token (or, for Soft Thinking, Cold Stop). The committed thinking is the sequence of
+recorded tokens, each of which stands for the mixture that was fed.
 
 Soft Thinking's weights are a smooth function of the logits, so rounding errors are fed back, unlike in methods that feed tokens. A trained
 model damps them (SmolLM2-135M: 120 tokens were the same with 1, 2 and 4 rows); a random one doubles them with each token.
@@ -11,7 +11,7 @@ model damps them (SmolLM2-135M: 120 tokens were the same with 1, 2 and 4 rows); 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
-from stir_core.evaluate.decoders.inducer import induce
+from stir_core.evaluate.decoders.inducer import answer_behind, induce
 from stir_core.evaluate.decoders.loop import Facts, Outcome, answers, numeric, sampling_of
 from stir_core.findings import Answer
 from stir_core.models.cache import CacheRow
@@ -63,9 +63,9 @@ def concept(
 def soft_thinking(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Feed the probability-weighted mixture of the likeliest tokens' embeddings; record the likeliest token.
 
-    With ``cold_stop``, thinking ends once the entropy was below ``entropy`` nats for ``patience`` tokens in a row. Then DEER's inducer is
-    appended and the answer is decoded greedily in plain tokens; the published method appends the tag that closes the thinking. As in the
-    published implementation, top-k is applied before top-p and the entropy is taken at the temperature; its minimum probability (0.001) is
+    With ``cold_stop``, thinking ends once the entropy was below ``entropy`` nats for ``patience`` tokens in a row. Then the tag that closes
+    the thinking is appended, or DEER's inducer where the answer has none, and it is decoded greedily in plain tokens. As in the published
+    implementation, top-k is applied before top-p and the entropy is taken at the temperature; its minimum probability (0.001) is
     left out.
     """
     temperature, top_p = numeric(parameters, "temperature"), numeric(parameters, "top_p", most=1.0)
@@ -83,7 +83,11 @@ def soft_thinking(bench: Bench, questions: list[Question], parameters: Parameter
             return Read(int(logits.argmax()), mixture, cold_stop and calm >= patience)
 
         ids, mixed, finish = yield from _think(bench, seat, question, row, choose)
-        facts: Facts = {"thinking_tokens": len(ids), "mixed_tokens": mixed, "cold_stop": int(finish is None)}
+        cold = finish is None or finish == "cold"
+        facts: Facts = {"thinking_tokens": len(ids), "mixed_tokens": mixed, "cold_stop": int(cold)}
+        if finish in ("closed", "cold"):
+            rest = yield from answer_behind(bench, row, ids, close=finish == "cold")
+            return Outcome([*ids, *rest.ids], rest.finish, 0, facts)
         if finish is None:
             answer = yield from induce(bench, question, row, ids)
             finish = "length" if answer is None or answer.strand.finish == "length" else "stop"
@@ -104,17 +108,26 @@ def multiplex_thinking(bench: Bench, questions: list[Question], parameters: Para
     def one(seat: Seat, question: Question) -> Steps[Outcome]:
         rng = generator_for(bench.settings.seed, "multiplex", question.name)
         choose = partial(_multiplexed, k=k, sampling=sampling, rng=rng)
-        ids, mixed, finish = yield from _think(bench, seat, question, seat.open(), choose)
-        return Outcome(ids, finish or "length", 0, {"mixed_tokens": mixed})
+        row = seat.open()
+        ids, mixed, finish = yield from _think(bench, seat, question, row, choose)
+        if finish == "closed":
+            rest = yield from answer_behind(bench, row, ids, sampling=sampling, rng=rng, close=False)
+            ids, finish = [*ids, *rest.ids], rest.finish
+        return Outcome(ids, "stop" if finish == "stop" else "length", 0, {"mixed_tokens": mixed})
 
     return answers(bench, questions, one)
 
 
 def _think(
     bench: Bench, seat: Seat, question: Question, row: CacheRow, choose: Callable[[Tensor], Read]
-) -> Steps[tuple[list[int], int, Finish | None]]:
-    """Recorded tokens, how many of them stand for a mixture of several, and why decoding ended; ``None``: only the thinking ended."""
+) -> Steps[tuple[list[int], int, Finish | Literal["closed", "cold"] | None]]:
+    """Recorded tokens, how many of them stand for a mixture of several, and why decoding ended.
+
+    Where only the thinking ended: ``"closed"`` by its tag, which is not read yet; ``"cold"`` by the method, inside its block; ``None`` by
+    the method in an answer without a block.
+    """
     ids, mixed = list[int](), 0
+    scanner = bench.model.scanner(question.prompt_ids, bench.settings.delimiter, "both")
     here = yield from seat.read(row, question.prompt_ids)
     while True:
         token, mixture, enough = choose(here.logits[0])
@@ -123,10 +136,14 @@ def _think(
             return ids, mixed, "stop"
         if len(ids) >= bench.budget:
             return ids, mixed, "length"
+        scanner.push(token)
+        phase = scanner.thinking.phase if scanner.thinking is not None else None
+        if phase == "final":
+            return ids, mixed, "closed"
         mixed += mixture is not None
         here = yield [Feed(row, [token], mixture=mixture, logits=not enough)]
         if enough:
-            return ids, mixed, None
+            return ids, mixed, "cold" if phase == "thinking" else None
 
 
 def _multiplexed(logits: Tensor, k: int, sampling: Sampling, rng: np.random.Generator) -> Read:

@@ -40,7 +40,7 @@ def static(bench: Bench, questions: list[Question], parameters: Parameters) -> I
     mean = mean_action(memory, layer)
     forced = Forced("mean", layer, mean / mean.norm().clamp(min=1e-12), dose)
     force = where_steerable(bench, lambda m: forced)
-    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force) for q in questions])
+    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force, within=gate.phase) for q in questions])
 
 
 def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
@@ -55,7 +55,7 @@ def noise(bench: Bench, questions: list[Question], parameters: Parameters) -> It
 
         return where_steerable(bench, force)
 
-    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force_for(q)) for q in questions])
+    return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, force=force_for(q), within=gate.phase) for q in questions])
 
 
 def _injection(bench: Bench, parameters: Parameters) -> tuple[Memory, GateConfig, int, float]:
@@ -120,6 +120,7 @@ def job_answers(bench: Bench, questions: list[Question], jobs: list[Job]) -> Ite
             forward_tokens=trace.forward_tokens,
             flops=trace.flops or 0.0,
             trace=trace,
+            thinking=trace.thinking,
             facts={"decisions": sum(why is None or why.kind == "forced" for why in reasons), "commits": commits},
         )
 
