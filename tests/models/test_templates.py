@@ -52,9 +52,7 @@ def test_ends_of_the_generation_config_are_kept(tmp_path):
     tokenizer = family("gemma", tmp_path)
     hf = make_hf("llama", len(tokenizer))
     hf.generation_config.eos_token_id = [1, 7]
-    assert {1, 7, tokenizer.get_vocab()["<end_of_turn>"]} == boot(
-        "x", hf, tokenizer, weights_sha256="0" * 64, backend="plain"
-    ).stop_ids
+    assert {1, 7, tokenizer.get_vocab()["<end_of_turn>"]} == boot("x", hf, tokenizer, weights_sha256="0" * 64, backend="plain").stop_ids
 
 
 def test_arguments_reach_the_template_and_the_identity(tmp_path):

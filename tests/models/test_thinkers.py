@@ -1,5 +1,7 @@
 """Models that think and answer in the style of every family: labels, control points, phases and streams are right."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ def problem(name):
     return Problem(id=name, task="t", split="s", question=asked, answer=gold, kind="math")
 
 
-def decoded(style, name, settings=STEP, **job):
+def decoded(style, name, settings=STEP, **job) -> Any:
     model = thinker(style)
     (trace,) = run_all(model, [Job("p", model.chat_ids(QUESTIONS[name][0]), GateConfig(), **job)], settings)
     return trace
@@ -99,6 +101,7 @@ def test_rollouts_carry_the_phase_of_their_control_points_and_pairs_stay_inside_
         pairs = plan_pairs([asked], [right, wrong], mining)
         assert {(pair.m, pair.phase) for pair in pairs} == {(m, "final" if m == 3 else "thinking") for m in wanted}
     # of rollouts in different parts at a control point, no pair is made
+    assert wrong.thinking is not None
     late = wrong.replaced(thinking=wrong.thinking.replaced(tokens=1))
     assert {pair.m for pair in plan_pairs([asked], [right, late], config_from(settings).mining)} == set()
 
@@ -116,7 +119,7 @@ def test_decoders_end_the_thinking_with_its_tag(style, name):
     assert closing
     if name == "soft_thinking:temperature=0":
         assert answer.text == written(style, "sum") and answer.facts["cold_stop"] == 0
-        assert answer.facts["thinking_tokens"] == answer.thinking.tokens
+        assert answer.thinking is not None and answer.facts["thinking_tokens"] == answer.thinking.tokens
     elif name.startswith("deer"):
         assert THOUGHT["sum"][0] in thought and THOUGHT["sum"][1] not in thought and answer.facts["exit_step"] == 1
     else:

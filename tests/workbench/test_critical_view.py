@@ -170,10 +170,10 @@ def test_model_text_stays_text_and_old_files_say_what_is_missing(open_page: Open
     file = CriticalFile(run, "steered", trace)
     file.write(found.model_copy(update={"pieces": (NASTY, *found.pieces[1:])}))
     app = open_page("trace", problem=BOTH_WRONG)
-    assert NASTY in _texts(app) and NASTY not in _written(app)
+    assert NASTY in _texts(app) and "lost here" in _texts(app) and NASTY not in _written(app)
     file.write(found.model_copy(update={"pieces": ()}))
     app = open_page("trace", problem=BOTH_WRONG)
-    assert "Lost between" in _written(app) and not _texts(app)
+    assert "Lost between" in _written(app) and "lost here" not in _texts(app)
     assert any("by an older version, without texts" in caption.value for caption in app.caption)
 
 
