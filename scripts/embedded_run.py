@@ -20,7 +20,7 @@ from stir_core.store.runs import EMBEDDED_RUNS, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "two_habits"
-COMMANDS = (
+COMMANDS: tuple[str, ...] = (
     f"run configs/demo.toml --out runs/{NAME}",
     f"eval {NAME} --n 200 --methods stir static stir:noise=matched,variant=random_vector oracle --rows 200",
     f"causal {NAME} --n 16 --states 24 --rolls 4 --rows 128",

@@ -279,7 +279,7 @@ def other_value(value: Any, kind: Any) -> Any:
         return {**value, "other": True}
     if isinstance(value, tuple):
         return (*value, *(value[:1] or ("other",)))
-    if value is None and any(tuple in map(typing.get_origin, (arg, *typing.get_args(arg))) for arg in typing.get_args(kind)):
+    if value is None and any(typing.get_origin(each) is tuple for arg in typing.get_args(kind) for each in (arg, *typing.get_args(arg))):
         return "other", "another"
     if value is None:
         return (
