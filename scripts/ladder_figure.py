@@ -1,9 +1,8 @@
 """Draws the ladder: docs/img/drawings/ladder.svg, the accuracy of five arms on the three shipped organisms.
 
-    stir calibrate --json > docs/calibration.json
     python -m scripts.ladder_figure
 
-Every figure comes from that file. tests/docs/test_ladder_figure.py checks that the committed drawing is up to date.
+Every figure comes from the calibration that the package ships, `stir calibrate`'s result. tests/docs/test_ladder_figure.py checks that the committed drawing is up to date.
 """
 
 import json
@@ -14,8 +13,8 @@ from scripts.algorithm_figure import text
 from scripts.house import STYLE
 from stir_core.evaluate.statistics import wilson
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-SOURCE, DRAWING = DOCS / "calibration.json", DOCS / "img" / "drawings" / "ladder.svg"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE, DRAWING = ROOT / "stir_core" / "assets" / "organisms" / "calibration.json", ROOT / "docs" / "img" / "drawings" / "ladder.svg"
 ARMS = {
     "vanilla": "vanilla",
     "stir": "STIR, published",
