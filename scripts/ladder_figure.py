@@ -2,7 +2,8 @@
 
     python -m scripts.ladder_figure
 
-Every figure comes from the calibration that the package ships, `stir calibrate`'s result. tests/docs/test_ladder_figure.py checks that the committed drawing is up to date.
+Every figure comes from the calibration that the package ships, `stir calibrate`'s result.
+tests/docs/test_ladder_figure.py checks that the committed drawing is up to date.
 """
 
 import json
