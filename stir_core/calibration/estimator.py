@@ -6,22 +6,23 @@ the effect is seen, and which action is ranked first.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stir_core.config import GateConfig, RunConfig, with_changes
+from stir_core.evaluate.continuations import continue_group
 from stir_core.evaluate.effects import NULL_ARM, StateId, by_arm, effect
 from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import ArmEffect, EstimatorCheck, Roll
-from stir_core.intervene.controller import run_all, steer
-from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings
+from stir_core.intervene.controller import run_all
+from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
 from stir_core.organisms.planted import Organism
-from stir_core.records import OnProgress, Problem, Progress, Trace, finished_traces
+from stir_core.records import OnProgress, Problem, Progress
 from stir_core.seeding import generator_for
 from stir_core.store.jsonl import append_records, read_appended
 from stir_core.tasks import Grader, load_problems
@@ -97,61 +98,60 @@ def judged(rolls: Iterable[Roll], states: Sequence[StateId], arms: Sequence[str]
     return tuple(checks)
 
 
+class _State(NamedTuple):
+    """The beginning of a greedy answer: its first step."""
+
+    problem: Problem
+    prompt_ids: list[int]
+    given: tuple[int, ...]
+
+    @property
+    def id(self) -> StateId:
+        return self.problem.id, POINT, None
+
+
 def _continued(
     model: LoadedModel,
     organism: Organism,
     config: RunConfig,
     file: Path,
     problems: Sequence[Problem],
-    arms: Sequence[str],
+    arms: list[str],
     repetitions: int,
     layer: int,
     norm: float,
     report: OnProgress,
 ) -> list[Roll]:
-    """Every continuation: all arms of a repetition draw from the same random streams, as in a causal study."""
-    rolls = read_appended(file, Roll)
-    have = {(roll.problem_id, roll.arm, roll.rep) for roll in rolls}
-    wanted = [(problem, arm, rep) for problem in problems for arm in arms for rep in range(repetitions)]
-    asked = [(problem, arm, rep) for problem, arm, rep in wanted if (problem.id, arm, rep) not in have]
-    report(Progress("causal", len(wanted) - len(asked), len(wanted), "continuations"))
-    if not asked:
+    """Every continuation, made as in a causal study."""
+    rolls, wanted = read_appended(file, Roll), len(problems) * len(arms) * repetitions
+    report(Progress("causal", len(rolls), wanted, "continuations"))
+    if len(rolls) == wanted:
         return rolls
-    gate, decode = with_changes(GateConfig(), variant="no_memory"), config.decode
-    answers = _first_steps(model, config, problems)
-    jobs: list[Job] = []
-    for problem, arm, rep in asked:
-        trace, force = answers[problem.id], _force(organism, problem, arm, rep, layer, norm, config.seed)
-        jobs.append(Job(f"{problem.id}@{POINT}~{rep}", list(trace.prompt_ids), gate, given=trace.steps[0].token_ids, force=force))
-    sampled = with_changes(decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
+
+    def impulse(state: _State, arm: str, rep: int) -> Forced:
+        if arm == NULL_ARM:
+            return NULL
+        return Forced(arm, layer, _vector(organism, state.problem, arm, rep, layer, norm, config.seed))
+
+    states = _first_steps(model, config, problems)
+    sampled = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
+    settings, whole = Settings.of(config, sampled, 64), repetitions
     file.parent.mkdir(parents=True, exist_ok=True)
     with Grader() as grader:
-        for row, trace in finished_traces(steer(model, jobs, Settings.of(config, sampled, 64))):
-            problem, arm, rep = asked[row]
-            verdict = grader.judge(problem, trace.text)
-            decoded, alpha = trace.tokens_used - trace.given, float(arm != NULL_ARM)
-            facts: dict[str, Any] = {"correct": verdict.correct, "finished": verdict.finished, "decoded": decoded}
-            roll = Roll(problem_id=problem.id, m=POINT, arm=arm, alpha=alpha, rep=rep, tokens=trace.tokens_used, **facts)
+        for roll in continue_group(model, settings, GateConfig(), states, rolls, whole, whole, lambda *_: arms, impulse, grader):
             append_records(file, [roll])
             rolls.append(roll)
-            report(Progress("causal", len(wanted) - len(asked) + len(rolls) - len(have), len(wanted), "continuations"))
+            report(Progress("causal", len(rolls), wanted, "continuations"))
     return rolls
 
 
-def _first_steps(model: LoadedModel, config: RunConfig, problems: Sequence[Problem]) -> dict[str, Trace]:
-    """Greedy answers by problem; an organism's first step is long finished within 32 tokens."""
+def _first_steps(model: LoadedModel, config: RunConfig, problems: Sequence[Problem]) -> list[_State]:
+    """Greedy answers up to the end of their first step; an organism's is long finished within 32 tokens."""
     decode = with_changes(config.decode, temperature=0.0, max_new_tokens=32)
-    gate, room = with_changes(GateConfig(), variant="no_memory"), config.decode.max_new_tokens
-    jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=room), gate) for problem in problems]
-    return {trace.id: trace for trace in run_all(model, jobs, Settings.of(config, decode, 64))}
-
-
-def _force(organism: Organism, problem: Problem, arm: str, rep: int, layer: int, norm: float, seed: int) -> Force:
-    """Inject the arm's vector at the state's control point, and nothing elsewhere."""
-    if arm == NULL_ARM:
-        return lambda at: NULL
-    forced = Forced(arm, layer, _vector(organism, problem, arm, rep, layer, norm, seed))
-    return lambda at: forced if at == POINT else NULL
+    room = config.decode.max_new_tokens
+    jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=room), GateConfig()) for problem in problems]
+    answers = {trace.id: trace for trace in run_all(model, jobs, Settings.of(config, decode, 64))}
+    return [_State(problem, list(answers[problem.id].prompt_ids), answers[problem.id].steps[0].token_ids) for problem in problems]
 
 
 def _vector(organism: Organism, problem: Problem, arm: str, rep: int, layer: int, norm: float, seed: int) -> Tensor:

@@ -73,6 +73,7 @@ def continue_states(
     """
     decode = with_changes(config.decode, temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
     settings = Settings.of(config, decode, spec.rows)._replace(seed=spec.seed)
+    gate = with_changes(GateConfig(), persistence=spec.gate["persistence"])
     tokens, done = sum(roll.decoded for roll in rolls), 0
     size = max(1, 4 * spec.rows // (6 * FIRST_ROUND))  # with about six arms per state, a first round fills the batch four times
     report(Progress(stage, 0, len(states), "states", tokens))
@@ -81,7 +82,7 @@ def continue_states(
             if enough() or (spec.budget_tokens is not None and tokens >= spec.budget_tokens):
                 break
             group = states[start : start + size]
-            for roll in _group(model, settings, spec, group, rolls, first, most or spec.rolls, arms, impulses, grader):
+            for roll in continue_group(model, settings, gate, group, rolls, first, most or spec.rolls, arms, impulses, grader):
                 folder.add_roll(roll)
                 rolls.append(roll)
                 tokens += roll.decoded
@@ -90,10 +91,10 @@ def continue_states(
             report(Progress(stage, done, len(states), "states", tokens))
 
 
-def _group(
+def continue_group(
     model: LoadedModel,
     settings: Settings,
-    spec: CausalSpec,
+    gate: GateConfig,
     group: list[StateT],
     known: list[Roll],
     first: int,
@@ -102,10 +103,15 @@ def _group(
     impulses: Impulses[StateT],
     grader: Grader,
 ) -> Iterator[Roll]:
-    """Continuations from a group of states, round by round, until every arm that is still in has ``most``."""
+    """Continue a group of states, round by round, until every arm that is still in has ``most``.
+
+    Args:
+        gate: says how long an impulse lasts.
+        known: continuations that are not made again.
+        first: continuations before ``arms`` is asked again; then twice as many, and so on.
+    """
     ids = {state.id for state in group}
     rolls = [roll for roll in known if roll.state in ids]
-    gate = with_changes(GateConfig(), persistence=spec.gate["persistence"])
     upto = min(first, most)
     while True:
         have = {(roll.state, roll.arm, roll.rep) for roll in rolls}

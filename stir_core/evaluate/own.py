@@ -177,7 +177,7 @@ def study_own(
         return state.impulses.get(arm, NULL)
 
     def undecided() -> list[OwnState]:
-        return [state for state in candidates if _mixed(state, rolls)][: spec.states]
+        return _undecided(candidates, rolls)[: spec.states]
 
     try:
         continue_states(
@@ -187,7 +187,7 @@ def study_own(
             folder,
             candidates,
             rolls,
-            lambda state, rolls, upto: [] if _mixed(state, rolls) else [SCREEN_ARM],
+            lambda state, rolls, upto: [] if _undecided([state], rolls) else [SCREEN_ARM],
             lambda state, arm, rep: NULL,
             most=SCREENED,
             stage="screen",
@@ -215,8 +215,13 @@ def study_own(
     return summary
 
 
-def _mixed(state: OwnState, rolls: list[Roll]) -> bool:
-    return len({roll.correct for roll in rolls if roll.arm == SCREEN_ARM and roll.state == state.id}) == 2
+def _undecided(states: Sequence[OwnState], rolls: Sequence[Roll]) -> list[OwnState]:
+    """The states whose vanilla re-rolls show both outcomes."""
+    seen: dict[StateId, set[bool]] = {}
+    for roll in rolls:
+        if roll.arm == SCREEN_ARM:
+            seen.setdefault(roll.state, set()).add(roll.correct)
+    return [state for state in states if len(seen.get(state.id, ())) == 2]
 
 
 def _detectable(states: Sequence[OwnState], spec: CausalSpec) -> float | None:

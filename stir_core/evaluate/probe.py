@@ -360,6 +360,11 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
         support.append(key_support(each, here, keys[""]))
     judged = corrected(pooled)
     outcome, verdict = conclude(judged)
+    if outcome in ("shared direction", "retrieval only") and chosen_by_quality(run):
+        most = run.config.mining.top_pairs
+        verdict += (
+            f" But only the {most} best pairs were mined, and these look better than all would: raise mining.top_pairs and look again."
+        )
     return ProbeReport(
         run=run.name,
         states=len(place),
@@ -373,6 +378,15 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
         outcome=outcome,
         verdict=verdict,
     )
+
+
+def chosen_by_quality(run: Run) -> bool:
+    """Whether ``mining.top_pairs`` left pairs out.
+
+    Quality prefers short right and long wrong rollouts, so problems in which length happens to go with correctness are chosen for it.
+    Read-outs then tell right from wrong even where nothing is there (docs/calibration.md has the figures).
+    """
+    return len(run.pairs() or ()) >= run.config.mining.top_pairs
 
 
 def mixed_states(run: Run, rows: list[StateRow]) -> tuple[LabelledStates, list[StateRow], dict[str, int]]:

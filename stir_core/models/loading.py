@@ -401,7 +401,7 @@ def _backend(way: str, asked: BackendName, made: LoadedModel, packed: Any) -> Ba
     return HookedDecoder(packed if way == "hooked" else twin(made.plain, "eager"))
 
 
-_UNKNOWN = "0" * 64
+UNKNOWN_WEIGHTS = "0" * 64
 """In place of the hash of weights that are not known."""
 
 
@@ -414,24 +414,26 @@ def _note_file(model: LoadedModel, asked: str) -> Path:
 
 
 def _remembered(model: LoadedModel, asked: str) -> dict[str, Any] | None:
-    file = _note_file(model, asked)
-    if model.identity.weights_sha256 == _UNKNOWN or not file.is_file():
+    if model.identity.weights_sha256 == UNKNOWN_WEIGHTS:
         return None
     try:
-        note = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        note = json.loads(_note_file(model, asked).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     return note if note.keys() >= {"way", "failures"} and note["way"] in _WAYS[asked] else None
 
 
 def _remember(model: LoadedModel, asked: str, note: dict[str, Any]) -> None:
-    if model.identity.weights_sha256 == _UNKNOWN:
+    if model.identity.weights_sha256 == UNKNOWN_WEIGHTS:
         return
     file = _note_file(model, asked)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(note) + "\n", encoding="utf-8")
-    part.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")  # several processes may load the model at once
+        part.write_text(json.dumps(note) + "\n", encoding="utf-8")
+        part.replace(file)
+    except OSError as error:  # the comparison was made; the next load makes it again
+        LOG.warning("%s is compared with plain attention at every load, since %s cannot be written: %s", model.identity.name, file, error)
 
 
 _ENDLESS = 1 << 20

@@ -21,7 +21,7 @@ def make_basis(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -
     """Write picks.jsonl, map.safetensors (``umap``, ``pca``: ``[n_entries, 2]``) and margins.jsonl."""
     from stir_core.basis.geometry import pca_map, umap_map
     from stir_core.basis.making import choose_basis
-    from stir_core.evaluate.probe import margin_thresholds
+    from stir_core.evaluate.probe import chosen_by_quality, margin_thresholds
 
     config, measured = run.config, run.config.basis.quality == "measured"
     entries, keys = run.entries(), run.key_rows()
@@ -38,7 +38,7 @@ def make_basis(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -
     write_tensors(part / "map.safetensors", {name: flat.astype(np.float32) for name, flat in maps.items()})
     report(Progress("basis", len(picks), len(picks), "picks"))
     write_records(part / "margins.jsonl", margin_thresholds(run, run.library_of(picks)) if entries else [])
-    if config.gate.rule == "calibrated" and len(run.pairs() or ()) >= config.mining.top_pairs:
+    if config.gate.rule == "calibrated" and chosen_by_quality(run):
         notes.append(f"margins measured on the {config.mining.top_pairs} best pairs look better than they are: raise mining.top_pairs")
     chosen = {pick.entry_id for pick in picks}
     counts = {

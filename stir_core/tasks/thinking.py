@@ -127,7 +127,7 @@ class ThinkingStream:
                 kept = next((n for n in range(min(len(tag) - 1, len(before)), 0, -1) if tag.startswith(before[-n:])), 0)
                 kept = len(before) if not self._begun and not before[: len(before) - kept].strip() else kept
                 before, after = before[: len(before) - kept], before[len(before) - kept :]
-            if before and (self._begun or not found):  # white space before a first opening tag is nobody's
+            if before and (self._begun or not found):  # white space before a first opening tag belongs to neither part
                 self._begun = True
                 pieces.append(("thinking" if self._inside else "final", before))
             self._held = after

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from stir_core.config import with_changes
 from stir_core.errors import ConfigError, StoreError
 from stir_core.evaluate.probe import (
     DIFFERENCE,
@@ -268,6 +269,16 @@ def test_finished_states_suffice(tmp_path: Path) -> None:
     assert all(each.low is not None for each in report.pooled), "8 problems are enough for an interval"
     (support,) = report.support
     assert (support.layer, support.keys) == (18, min(2 * len(pairs), 2 * run.config.mining.top_pairs))
+
+
+@pytest.mark.parametrize("most", [76, 77, 78])
+def test_a_verdict_on_the_best_pairs_alone_says_so(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open("two_habits")
+    assert len(run.pairs() or ()) == 77
+    monkeypatch.setattr(run, "config", with_changes(run.config, mining={"top_pairs": most}))
+    report = probe_run(run)
+    assert report.outcome == "shared direction"
+    assert (f"only the {most} best pairs were mined" in report.verdict) == (most <= 77)
 
 
 def test_equal_numbers_are_the_best_rollouts_of_both_sides() -> None:

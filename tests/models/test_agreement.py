@@ -79,6 +79,13 @@ def test_the_comparison_is_made_once_for_each_identity(tiny_folder, tmp_path, mo
         load_model(tiny_folder, dtype="bfloat16")
 
 
+def test_a_cache_that_cannot_be_written_costs_a_comparison_and_no_load(tiny_folder, tmp_path, monkeypatch, caplog):
+    (tmp_path / "agreement").write_text("")  # where the folder would be
+    monkeypatch.setenv("STIR_CACHE", str(tmp_path))
+    assert load_model(tiny_folder).backend.packs
+    assert "is compared with plain attention at every load" in caplog.text
+
+
 def test_models_check_answers_with_its_exit_code(tiny_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("STIR_CACHE", str(tmp_path))
     assert main(["models", "--check", tiny_folder, "--json"]) == 0

@@ -4,6 +4,7 @@ Which answer is right follows small rules, so that every figure on a page can be
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of, verdict
@@ -125,17 +126,10 @@ def fake_answer(run: Run, method: str, problem: Problem, i: int, seed: int) -> A
     )
 
 
-def make_fake_causal(run: Run, *, margin: tuple[float, float, float] | None = (0.05, -0.2, 0.3), ended: bool = True) -> CausalReport:
-    """Write a causal study; ``margin``: rank correlation of the margin with its interval, ``None`` where there is none."""
-    points = _points(run)
-    entries = sorted({point.entry_id for point in points})
-    spec = CausalSpec(
+def _causal_spec(run: Run, **facts: Any) -> CausalSpec:
+    return CausalSpec(
         task="arithmetic",
-        split="validation",
-        n=6,
-        states=None,
         rolls=8,
-        halving=True,
         temperature=0.7,
         top_p=0.95,
         max_new_tokens=160,
@@ -144,8 +138,15 @@ def make_fake_causal(run: Run, *, margin: tuple[float, float, float] | None = (0
         basis=run.digest("basis"),
         model=IDENTITY,
         seed=7,
-        command=f"stir causal {run.name}",
+        **facts,
     )
+
+
+def make_fake_causal(run: Run, *, margin: tuple[float, float, float] | None = (0.05, -0.2, 0.3), ended: bool = True) -> CausalReport:
+    """Write a causal study; ``margin``: rank correlation of the margin with its interval, ``None`` where there is none."""
+    points = _points(run)
+    entries = sorted({point.entry_id for point in points})
+    spec = _causal_spec(run, split="validation", n=6, states=None, halving=True, command=f"stir causal {run.name}")
     ordered = sorted(points, key=lambda point: point.margin)
     bins = [ordered[start : start + len(ordered) // 4] for start in range(0, 4 * (len(ordered) // 4), len(ordered) // 4)]
     states = len({(point.problem_id, point.m) for point in points})
@@ -189,23 +190,7 @@ def make_fake_own(run: Run, right: Mapping[str, float], *, ended: bool = True) -
         for i in range(12)
         for rep in range(8)
     ]
-    spec = CausalSpec(
-        study="own",
-        task="arithmetic",
-        split="train",
-        n=12,
-        rolls=8,
-        halving=False,
-        temperature=0.7,
-        top_p=0.95,
-        max_new_tokens=160,
-        gate=run.config.gate.model_dump(mode="json"),
-        run=run.name,
-        basis=run.digest("basis"),
-        model=IDENTITY,
-        seed=7,
-        command=f"stir causal {run.name} --study own",
-    )
+    spec = _causal_spec(run, study="own", split="train", n=12, halving=False, command=f"stir causal {run.name} --study own")
     effects = own_effects(by_arm(rolls), [(f"p{i}", 1, 0) for i in range(12)])
     outcome, verdict = own_verdict(effects)
     report = CausalReport(

@@ -21,7 +21,7 @@ from stir_core.errors import MismatchError, PromptError, SteeringError
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.catalogue import folder_source, weights_digest
-from stir_core.models.loading import LoadedModel, boot, load_model
+from stir_core.models.loading import UNKNOWN_WEIGHTS, LoadedModel, boot, load_model
 from stir_core.models.prompting import prompt_ids
 from stir_core.models.scheduler import Intake
 from stir_core.records import Event, ModelIdentity, Trace, TraceEvent
@@ -31,7 +31,6 @@ from stir_core.tasks.thinking import ThinkingStream
 Prompt = str | Sequence[Mapping[str, str]]
 """A question, or a conversation: messages with ``role`` and ``content``."""
 
-_UNKNOWN = "0" * 64
 COLDEST = 1e-6
 """Minimum temperature above 0: logits divided by a smaller number overflow float32."""
 
@@ -63,7 +62,7 @@ class SteeredModel:
             )
         device = next(hf_model.parameters()).device
         more = _prompting(bundle.manifest.model)
-        booted = boot(name, hf_model, tokenizer, weights_sha256=digest or _UNKNOWN, device=device, backend="plain", **more)
+        booted = boot(name, hf_model, tokenizer, weights_sha256=digest or UNKNOWN_WEIGHTS, device=device, backend="plain", **more)
         self._adopt(booted, bundle, check)
 
     @classmethod
