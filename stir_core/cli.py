@@ -1,12 +1,17 @@
 """``stir ...``: the command line. ``main(argv)`` returns an exit code: 0 done, 1 interrupted, 2 a refusal (one line on stderr).
 
+A full or read-only disk and a folder without permission are refused like any other input.
+
 Every command imports its own dependencies when it runs, so that listing tasks does not wait for torch.
 """
 
 import argparse
+import io
+import os
 import shlex
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from stir_core.commands import (
     calibrate,
@@ -28,6 +33,7 @@ from stir_core.commands import (
 from stir_core.commands.console import (
     Handler,
     asked_prompt,
+    place,
     print_json,
     print_stages,
     print_traces,
@@ -39,7 +45,7 @@ from stir_core.commands.console import (
 from stir_core.commands.flags import add_answering, add_fields, answering, asked
 from stir_core.commands.overrides import add_experiment, overridden
 from stir_core.config import STAGES, BasisConfig
-from stir_core.errors import DataError, StirError
+from stir_core.errors import FAULTS, DataError, escaped, line_of
 from stir_core.models.threads import settle_threads
 from stir_core.version import VERSION
 
@@ -51,14 +57,14 @@ def main(argv: list[str] | None = None) -> int:
         argv: the command's words; ``None``: those of the process, whose thread count is then settled too.
     """
     if argv is None:
+        speak_utf8()
         settle_threads()
     arguments = parsed(sys.argv[1:] if argv is None else argv)
     try:
         with stoppable():
-            return arguments.command(arguments) or 0
-    except StirError as error:
-        print(f"stir: {error}", file=sys.stderr)
-        return 2
+            code = arguments.command(arguments) or 0
+            sys.stdout.flush()
+            return code
     except KeyboardInterrupt:
         kept = "finished results are kept, the same command continues from them"
         print(f"stir: interrupted; {kept if arguments.resumes else 'this command keeps no part of its work'}", file=sys.stderr)
@@ -66,6 +72,24 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has closed the pipe: print nothing more
         sys.stderr.close()
         return 1
+    except FAULTS as error:
+        print(f"stir: {line_of(error)}", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is None and argv is None:  # it may be that of standard output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter tries again, and shows a traceback
+        return 2
+
+
+def speak_utf8() -> None:
+    """Read arguments and write output as UTF-8 in every locale: under ``LC_ALL=C`` the process starts again in Python's UTF-8 mode.
+
+    What cannot be written (lone surrogates) becomes an escape.
+    """
+    if sys.flags.utf8_mode == 0 and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # for the helpers too
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def parsed(words: list[str]) -> argparse.Namespace:
@@ -79,12 +103,23 @@ def parsed(words: list[str]) -> argparse.Namespace:
             joined[-1] += f"={word}"
         else:
             joined.append(word)
-    return command_parser().parse_args(joined)
+    parser = command_parser()
+    for word in words:
+        if "\0" in word or any("\ud800" <= sign <= "\udfff" for sign in word):
+            parser.error(f"{word!r:.200} is not UTF-8 text: type it again, or rename the file")
+    return parser.parse_args(joined)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as all commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {escaped(message)}; `{self.prog} --help` lists what it takes\n")
 
 
 def command_parser() -> argparse.ArgumentParser:
     """The parser of all commands with their options and help."""
-    parser = argparse.ArgumentParser(prog="stir", description="STIR on TransformerLens: discover, select and replay latent actions.")
+    parser = _Parser(prog="stir", description="STIR on TransformerLens: discover, select and replay latent actions.")
     parser.add_argument("--version", action="version", version=f"stir {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -95,7 +130,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")
     add_experiment(run)
-    run.add_argument("--out", type=Path, help="run folder (default: runs/<config's name>)")
+    run.add_argument("--out", type=place, help="run folder (default: runs/<config's name>)")
     run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
     run.add_argument("--progress", type=Path, metavar="FILE", help="append the progress to a file as JSON lines, for other programs")
 

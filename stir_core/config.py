@@ -32,6 +32,10 @@ LayerSpec = int | float | str
 """An absolute index, a negative index, a ratio in [0, 1] (written with a point) or a fraction such as ``"3/5"``."""
 
 
+MAX_NUMBER = 2**53 - 1
+"""Largest whole number in a config: every reader of JSON keeps it exactly, and forms can show it."""
+
+
 class Section(Checked):
     """Base of all sections: immutable, strict (neither ``True`` nor ``"5"`` is a number), with finite numbers and no unknown keys.
 
@@ -50,7 +54,10 @@ class Section(Checked):
         """A list as a tuple, and a number of numpy as Python's: strict fields would refuse both."""
         if isinstance(value, list):
             return tuple(value)
-        return value.item() if isinstance(value, np.generic) else value
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise PydanticCustomError("number", "give a whole number of at most {most}", {"most": MAX_NUMBER})
+        return value
 
 
 SectionT = TypeVar("SectionT", bound=Section)

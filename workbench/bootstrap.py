@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from stir_core.errors import StoreError
+from stir_core.errors import FAULTS, escaped, line_of
 from stir_core.models.catalogue import catalogue
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run, list_runs
@@ -35,13 +35,13 @@ def known_runs() -> KnownRuns:
     """Every run by name, the embedded ones first; a second run of the same name gets its folder's name added."""
     runs: dict[str, RunFacts] = {}
     listed, unreadable = list_runs(runs_root())
-    broken = {str(path): line for path, line in unreadable.items()}
+    broken = {escaped(str(path)): line for path, line in unreadable.items()}
     for run in listed:
         name = run.name if run.name not in runs else f"{run.name} ({run.path.parent.name})"
         try:
             runs[name] = _facts(run_fingerprint(run), run)
-        except StoreError as error:
-            broken[str(run.path)] = str(error)
+        except FAULTS as error:
+            broken[escaped(str(run.path))] = line_of(error)
     return KnownRuns(runs, broken)
 
 

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import psutil
 
 from stir_core.config import digest_of
-from stir_core.errors import StoreError
+from stir_core.errors import FAULTS, StoreError, line_of
 from stir_core.records import Record
 from stir_core.store.jsonl import read_record, write_record
 from stir_core.store.progress import ProgressLine, read_progress
@@ -188,8 +188,8 @@ class JobStore:
         for file in sorted(self._folder.glob("*.json")):
             try:
                 jobs.append(self.status(file.stem))
-            except StoreError as error:
-                broken.append(str(error))
+            except FAULTS as error:
+                broken.append(line_of(error))
         return sorted(jobs, key=lambda each: each.job.started, reverse=True), broken
 
     def running(self) -> list[Status]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from stir_core.commands.console import Command, print_json, progress, table
+from stir_core.commands.console import Command, place, print_json, progress, table
 
 
 def add(command: Command) -> None:
@@ -12,7 +12,7 @@ def add(command: Command) -> None:
     calibrate = command("calibrate", _calibrate, description, "--json")
     calibrate.add_argument("rungs", nargs="*", metavar="RUNG", help="embedded rungs, or folders of organisms (default: all embedded ones)")
     out = "folder of the runs and of the result, calibration.json (default: runs/calibration)"
-    calibrate.add_argument("--out", type=Path, default=Path("runs/calibration"), help=out)
+    calibrate.add_argument("--out", type=place, default=Path("runs/calibration"), help=out)
     calibrate.add_argument("--n", type=int, help="held-out problems (default: 500, with --quick 40)")
     calibrate.add_argument("--quick", action="store_true", help="a smaller harvest and fewer problems")
 

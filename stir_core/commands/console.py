@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from stir_core.errors import DataError, PromptError
+from stir_core.errors import DataError, PromptError, line_of
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -42,6 +42,23 @@ def with_common(parser: argparse.ArgumentParser, *common: str) -> argparse.Argum
     for name in common:
         parser.add_argument(name, **COMMON[name])
     return parser
+
+
+def place(text: str) -> Path:
+    """A folder to write that a flag names: one with a name of its own, that is there already or can be made.
+
+    Raises:
+        argparse.ArgumentTypeError: it is ``.`` or empty, or a file.
+    """
+    path = Path(text)
+    try:
+        if path.name in ("", ".."):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a folder of its own: give a name such as runs/mine")
+        if path.exists() and not path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r} is a file: name a folder")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(line_of(error)) from None
+    return path
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, print_json, table
+from stir_core.commands.console import Command, place, print_json, table
 from stir_core.deploy.targets import INDEX, target_names
 from stir_core.errors import DeployError
 from stir_core.store.libraries import LIBRARY_KINDS
@@ -19,14 +19,14 @@ def add(command: Command) -> None:
     description = "Write a run's library for another program: a bundle, llama.cpp, EasySteer, the published layout."
     export = command("export", _export, description, "source", "--json")
     export.add_argument("--to", choices=target_names(), default="bundle", help="what to write")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    export.add_argument("--out", type=place, required=True, metavar="DIR", help="folder to write")
     export.add_argument("--library", choices=LIBRARY_KINDS, help="which of the run's libraries (default: curated)")
     export.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help="of the curated library, these actions with their null entries")
 
     imported = command("import", _import, "Check a bundle, or a folder in the published layout, and describe it.", "--json")
     imported.add_argument("folder", type=Path, metavar="DIR", help="folder to check")
     imported.add_argument("--like", metavar="RUN|BUNDLE", help="for the published layout: source of the model and settings")
-    imported.add_argument("--out", type=Path, metavar="DIR", help="for the published layout: write it as a bundle")
+    imported.add_argument("--out", type=place, metavar="DIR", help="for the published layout: write it as a bundle")
 
     push = command("push", _push, "Upload a bundle to a hub repository (HF_TOKEN, HF_ENDPOINT).")
     push.add_argument("folder", type=Path, metavar="DIR", help="bundle folder")
@@ -35,7 +35,7 @@ def add(command: Command) -> None:
 
     pull = command("pull", _pull, "Fetch a bundle from a hub repository and check it.", "--json")
     pull.add_argument("repo", help="NAME/REPO")
-    pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    pull.add_argument("--out", type=place, required=True, metavar="DIR", help="folder to write")
     pull.add_argument("--revision", default="main", help="branch, tag or commit")
 
 

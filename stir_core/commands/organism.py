@@ -1,9 +1,8 @@
 """``stir organism``: train a model of the calibration ladder."""
 
 import argparse
-from pathlib import Path
 
-from stir_core.commands.console import Command, progress, with_common
+from stir_core.commands.console import Command, place, progress, with_common
 from stir_core.organisms.rungs import RUNGS
 
 
@@ -14,7 +13,7 @@ def add(command: Command) -> None:
     about = "Train the organism of a rung on the CPU; the same command goes on with an interrupted training."
     train = with_common(verbs.add_parser("train", help=about, description=about))
     train.add_argument("rung", choices=tuple(RUNGS), help="rung of the ladder")
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to make")
+    train.add_argument("--out", type=place, required=True, metavar="DIR", help="model folder to make")
     train.add_argument("--seed", type=int, default=0, help="seed of weights and texts (default: 0)")
 
 

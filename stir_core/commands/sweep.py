@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, print_json, progress
+from stir_core.commands.console import Command, place, print_json, progress
 from stir_core.commands.flags import add_fields, asked
 from stir_core.config import section_from, with_changes
 from stir_core.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ def add(command: Command) -> None:
     description = "Try a grid of settings on the validation split; with --test, evaluate the chosen point once on eval."
     sweep = command("sweep", _sweep, description, "--model", "--json")
     sweep.add_argument("sweep", type=Path, help="sweep file (TOML): base, n, objective, [grid]")
-    sweep.add_argument("--out", type=Path, help="folder (default: runs/<sweep's name>)")
+    sweep.add_argument("--out", type=place, help="folder (default: runs/<sweep's name>)")
     sweep.add_argument(
         "--run", help="take rollouts and states from this run of the base experiment (folder, or the name of an embedded run)"
     )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from stir_core.errors import StoreError
 from stir_core.records import Record
-from stir_core.store.files import write_whole
+from stir_core.store.files import naming, write_whole
 
 R = TypeVar("R", bound=Record)
 
@@ -96,7 +96,7 @@ def _record(path: Path, number: int, line: str, kind: type[R]) -> R:
 
 
 def _write(path: Path, mode: Literal["w", "a"], records: Iterable[Record]) -> None:
-    with path.open(mode, encoding="utf-8", newline="\n") as file:
+    with naming(path), path.open(mode, encoding="utf-8", newline="\n") as file:
         file.writelines(record.model_dump_json() + "\n" for record in records)
         file.flush()
         os.fsync(file.fileno())

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stir_core.config import STAGES, RunConfig, config_from, digest_of
-from stir_core.errors import ConfigError, MismatchError, StirError, StoreError
+from stir_core.errors import FAULTS, ConfigError, MismatchError, StoreError, line_of
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
 from stir_core.records import (
@@ -137,11 +137,16 @@ class Run:
             facts = dict(json.loads(file.read_text(encoding="utf-8")))
             if (version := facts.get("schema_version", SCHEMAS[-1])) not in SCHEMAS:
                 raise StoreError(f"{file} has schema version {version!r:.20}, this program reads 1 and 2: update stir-workbench")
+            for name, kind in (("config", dict), ("versions", dict | None), ("command", str | None), ("device", str | None)):
+                if name in facts and not isinstance(facts[name], kind):
+                    raise TypeError(f"{name} is {facts[name]!r:.40}")
+            digest_of(facts)  # pages digest and show it, so what is nested too deeply, or is not UTF-8, is refused here
+            json.dumps(facts, ensure_ascii=False).encode("utf-8")
             return cls(path, facts)
         except KeyError as error:
             raise StoreError(f"{file} is not a run description (it has no {error}): copy the run again") from None
-        except (ConfigError, OSError, ValueError, TypeError) as error:
-            raise StoreError(f"{file} is not a run description ({error}): copy the run again") from None
+        except (ConfigError, OSError, ValueError, TypeError, RecursionError) as error:
+            raise StoreError(f"{file} is not a run description ({error}): copy the run again, or update stir-workbench") from None
 
     @classmethod
     def at(cls, path: Path, config: RunConfig, environment: dict[str, Any]) -> "Run":
@@ -382,9 +387,11 @@ def list_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
     broken: dict[Path, str] = {}
     for path in [*EMBEDDED_RUNS.values(), *sorted(file.parent for file in root.glob("*/run.json"))]:
         try:
+            if not path.name.isprintable():
+                raise StoreError(f"{path} has a name that cannot be shown: rename the folder")
             runs.append(Run.open(path))
-        except StirError as error:
-            broken[path] = str(error)
+        except FAULTS as error:
+            broken[path] = line_of(error)
     return runs, broken
 
 

@@ -12,7 +12,7 @@ from streamlit import column_config as cc
 from streamlit.components.v2 import component
 
 from stir_core.curation import MAX_WHY, make_edit
-from stir_core.errors import StirError
+from stir_core.errors import FAULTS, line_of
 from stir_core.store.curation import Curation, signature
 from workbench import session
 from workbench.basis import data as columns
@@ -215,8 +215,8 @@ def _add_tag(facts: RunFacts, ids: list[str]) -> None:
     try:
         who, when = signature()
         after = Curation.open(facts.run).add(make_edit("tag", ids, tag, who=who, when=when, why=why))
-    except StirError as error:  # shown at the button; the typed text stays
-        session.set_state(_REFUSED, str(error))
+    except FAULTS as error:  # shown at the button; the typed text stays
+        session.set_state(_REFUSED, line_of(error))
         return
     session.set_state(_TAGGED, f'Edit {len(after)}: {len(ids)} entries tagged "{tag}". It can be taken back on the Curate page.')
     session.set_state(_TAG, "")

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.curation import MAX_NOTE, MAX_WHY, EditKind, make_edit
-from stir_core.errors import StirError
+from stir_core.errors import FAULTS, line_of
 from stir_core.evaluate.confounds import VERDICTS
 from stir_core.store.curated import Curated, curated, library_digest
 from stir_core.store.curation import Curation, signature
@@ -137,8 +137,8 @@ def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
     """Make an edit in a callback. The page that is drawn next shows the outcome; after a refusal the typed text stays."""
     try:
         after = edit()
-    except StirError as error:
-        session.set_state(_REFUSED, str(error))
+    except FAULTS as error:
+        session.set_state(_REFUSED, line_of(error))
         return
     session.set_state(_DONE, f"Edit {len(after)} kept: {tables.what_was_done(after.lines[-1])}")
     if forget is not None:

@@ -10,7 +10,7 @@ from streamlit import column_config as cc
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.certify.certificate import Deployment
 from stir_core.deploy.export import ExportTarget, export, targets_for
-from stir_core.errors import StirError
+from stir_core.errors import FAULTS, line_of
 from workbench import session
 from workbench.export import data as plan
 from workbench.export import view_prepared as shipping
@@ -133,8 +133,8 @@ def _write(bundle: Bundle, target: str, folder: Path) -> None:
     try:
         export(bundle, folder, to=target)
         session.set_state(_DONE, f"Written: {folder}")
-    except StirError as error:
-        session.set_state(_REFUSED, str(error))
+    except FAULTS as error:
+        session.set_state(_REFUSED, line_of(error))
 
 
 def _certificates(bundle: Bundle, folder: Path, earlier: shipping.Written) -> None:

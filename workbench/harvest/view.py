@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from stir_core.config import STAGES, RunConfig, config_from, refusals
-from stir_core.errors import StirError
+from stir_core.errors import FAULTS, line_of
 from stir_core.evaluate.estimate import CostEstimate, bound_and_expectation, estimate
 from workbench import session
 from workbench.bootstrap import PAGES, jobs, known_runs, offered_models, runs_root
@@ -192,8 +192,8 @@ def plan(asked: RunForm) -> None:
         folder, toml = own.run_folder(asked.name), form.toml_of(asked.base, config)
         words = form.arguments(asked.base, config, own.config_file(asked.name, toml), folder, asked.until)
         cost = estimate(config, runs_root(), until=asked.until)
-    except StirError as error:
-        st.error(plain(str(error)))
+    except FAULTS as error:
+        st.error(plain(line_of(error)))
         st.button("Start", key="harvest_start", disabled=True)
         return
     left, right = st.columns([1.7, 1], gap="medium")
@@ -210,8 +210,8 @@ def plan(asked: RunForm) -> None:
     if pressed:
         try:
             own.start(asked.name, words, toml=None if asked.base.file else toml)
-        except StirError as error:
-            st.error(plain(str(error)))
+        except FAULTS as error:
+            st.error(plain(line_of(error)))
 
 
 def _changes(base: Base, config: RunConfig) -> None:

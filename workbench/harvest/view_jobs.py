@@ -4,7 +4,7 @@ import time
 
 import streamlit as st
 
-from stir_core.errors import StirError, StoreError
+from stir_core.errors import FAULTS, line_of
 from stir_core.store.runs import Run
 from workbench import session
 from workbench.bootstrap import PAGES, jobs, known_runs
@@ -95,8 +95,8 @@ def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
         ):
             own.resume(job.id)
             st.rerun()
-    except StirError as error:
-        st.error(plain(str(error)))
+    except FAULTS as error:
+        st.error(plain(line_of(error)))
 
 
 def _shown_as(own: JobStore, run: str) -> str | None:
@@ -117,5 +117,5 @@ def _finished(own: JobStore, status: Status) -> tuple[str, ...]:
     """Finished stages of the run that a job makes; none while its folder is not a run yet."""
     try:
         return Run.open(own.run_folder(status.job.run)).stages()
-    except StoreError:  # no run.json yet: the model is still being loaded, or the command was refused
+    except FAULTS:  # no run.json yet: the model is still being loaded, or the command was refused
         return ()

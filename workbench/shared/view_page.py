@@ -7,7 +7,7 @@ import streamlit as st
 from pydantic import BaseModel
 from streamlit.components.v2 import component
 
-from stir_core.errors import StirError
+from stir_core.errors import FAULTS, line_of
 from workbench import session
 from workbench.bootstrap import known_runs, runs_root
 from workbench.shared.command_lines import FIRST_RUN, run_command
@@ -81,7 +81,7 @@ _COMPLETE = component("stir_complete_address", html="<span hidden></span>", js=_
 
 @contextmanager
 def page(title: str, caption: str) -> Iterator[None]:
-    """Heading and one line on what the page shows; a :class:`StirError` inside becomes one line; anything else is a bug."""
+    """Heading and one line on what the page shows; a refusal, or a fault of a disk or folder, becomes one line; anything else is a bug."""
     session.begin_page(title)
     left, middle, right = st.columns([4, 0.6, 1], vertical_alignment="bottom")
     with left, st.container(gap="xxsmall"):
@@ -104,8 +104,8 @@ def page(title: str, caption: str) -> Iterator[None]:
     try:
         with st.container(gap="small"):
             yield
-    except StirError as error:
-        st.error(plain(str(error)))
+    except FAULTS as error:
+        st.error(plain(line_of(error)))
     if entered_with := session.end_page():
         with address:
             _COMPLETE(key="complete_address", data=entered_with, height=1)

@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.config import DecodeConfig, GateConfig, digest_of, with_changes
-from stir_core.errors import StirError
+from stir_core.errors import FAULTS
 from stir_core.records import Problem, StepEvent, TokenEvent, Variant
 from workbench import bootstrap, session
 from workbench.live import Steering
@@ -149,7 +149,7 @@ def stream(facts: RunFacts, request: TraceRequest, area: DeltaGenerator) -> None
     try:
         with area.container():
             _decode(facts, request, recording)
-    except StirError:
+    except FAULTS:
         session.keep_recording(None)
         area.empty()
         raise
