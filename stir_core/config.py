@@ -126,6 +126,10 @@ class RolloutConfig(Section):
     """Nucleus sampling: the probability mass to sample from."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Token budget of one rollout, also T_max of the reward's length penalty (published 16384)."""
+    max_thinking_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Budget of the thinking: when it is spent, the tag that ends the thinking is written, and the final part follows; none is no limit."""
+    max_final_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Budget of the final part, or of an answer without thinking; none is no limit but max_new_tokens."""
     eta0: Annotated[float, Field(ge=0)] = 0.01
     """Length penalty: reward = correct - eta0 * tokens / max_new_tokens."""
     batch_rows: Annotated[int, Field(ge=1)] = 32
@@ -244,6 +248,10 @@ class DecodeConfig(Section):
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Budget of committed tokens (published 16384); probe tokens are counted separately."""
+    max_thinking_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Budget of the thinking: when it is spent, the tag that ends the thinking is written, and the final part follows; none is no limit."""
+    max_final_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Budget of the final part, or of an answer without thinking; none is no limit but max_new_tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -349,6 +357,8 @@ LATER: dict[str, Any] = {
     "template_args": {},
     "think_tags": None,
     "phase": "thinking",
+    "max_thinking_tokens": None,
+    "max_final_tokens": None,
 }
 """Keys that configs have had since a later version, with the value that all older runs had."""
 

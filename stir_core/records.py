@@ -168,6 +168,8 @@ class Thinking(Record):
     chars: int
     """Its characters at the beginning of the answer's text, with the tags."""
     closed: bool
+    forced: bool = Field(default=False, exclude_if=lambda forced: not forced)
+    """Whether the closing tag was written because the thinking's budget was spent."""
 
 
 _IF_ANY: Any = Field(exclude_if=lambda value: value is None)

@@ -113,7 +113,7 @@ def sample_rollouts(
     for problem, ids in prompts:
         for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
             rng = generator_for(config.seed, "rollout", problem.id, k)
-            strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng)
+            strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng, parts=model.budgets(ids, config.rollouts))
             scanner = model.scanner(ids, config.delimiter, None if config.compat else config.mining.phase)
             waiting[Ending(ids, strand, scanner)] = problem, k
     for ending in sample_endings(model, waiting, config, layers):
@@ -161,7 +161,7 @@ def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[
 def _sampled(model: LoadedModel, ending: Ending, problem: Problem, k: int, config: RunConfig, grade: Grade) -> Sampled:
     ids = ending.strand.ids
     text = model.text(ids)
-    thinking = model.thinking(ending.before, ids, text)
+    thinking = model.thinking(ending.before, ids, text, ending.strand.parts)
     verdict = grade(problem, graded_part(text, thinking))
     rollout = Rollout(
         problem_id=problem.id,

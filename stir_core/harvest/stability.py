@@ -85,7 +85,9 @@ def continuations(
             if budget < 1:
                 yield _settled(model, prefix, roll, [], "length", grade)
                 continue
-            strand = Strand(f"{prefix.key}/{roll}", budget, generator_for(config.seed, "stability", *prefix.key, roll))
+            rng = generator_for(config.seed, "stability", *prefix.key, roll)
+            parts = model.budgets(prefix.prompt_ids, config.rollouts, prefix.given)
+            strand = Strand(f"{prefix.key}/{roll}", budget, rng, parts=parts)
             waiting[Ending([*prefix.prompt_ids, *prefix.given], strand)] = prefix, roll
     for ending in sample_endings(model, waiting, config):
         yield _settled(model, *waiting[ending], ending.strand.ids, ending.strand.finish or "length", grade)

@@ -33,7 +33,7 @@ from stir_core.models.steering import Impulse
 from stir_core.records import Decision, Event, Phase, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
-from stir_core.tasks.thinking import in_phase
+from stir_core.tasks.thinking import PartBudgets, in_phase
 
 
 def steer(model: LoadedModel, jobs: list[Job] | Intake[Job], settings: Settings) -> Generator[Event, None, None]:
@@ -66,6 +66,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
     m, tail = len(ends) - 1, ids[ends[-1] :]  # tail: given tokens of an unfinished step, whose rest is decoded unsteered
     scanner = _scanner(model, job, settings)  # at the control point
     scanner.boundaries(ids[: ends[-1]])
+    parts = model.budgets(job.prompt_ids, decoding, ids)  # after all committed tokens
 
     row, read = seat.open(), _prefix(model, job, ids, texts, settings)
     here = yield from seat.read(row, read, capture=capture, past=_past(job, ends, tail), share=_share(job, settings))
@@ -80,7 +81,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
         previews: list[Strand] = []
         if candidates:
-            previews = yield from _preview(seat, job, settings, scanner, evidence, candidates, row, read[-1], here.logits, sampling)
+            previews = yield from _preview(seat, job, settings, scanner, parts, evidence, candidates, row, read[-1], here.logits, sampling)
             evidence = _with_previews(evidence, candidates, previews, job)
         probed = sum(len(preview.ids) for preview in previews)
         # decide
@@ -95,7 +96,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             _go_on_with(seat, strand, row, budget, skip=0 if impulse is not None else 1)
         else:
             last = m == settings.control_points  # after it the rest of the answer is one strand
-            strand = _strand(job, settings, None if last else scanner, m, budget, f"step{m + 1}", tail=tail)
+            strand = _strand(job, settings, None if last else scanner, parts, m, budget, f"step{m + 1}", tail=tail)
             strand.row = row
         for preview in previews:
             if preview is not strand and preview.row is not None:
@@ -113,6 +114,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         text = yield from _step(seat, strand, m + 1, again, here, sampling)
         steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=tuple(strand.logprobs)))
         scanner.boundaries([*tail, *strand.ids])
+        parts = strand.parts
         ids += strand.ids
         texts.append(text)
         if strand.finish != "delimiter" or len(ids) >= decoding.max_new_tokens:
@@ -141,7 +143,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         forward_tokens=seat.cost.tokens,
         flops=flops(model.shape, seat.cost),
         given=len(job.given),
-        thinking=model.thinking(job.prompt_ids, ids, text),
+        thinking=model.thinking(job.prompt_ids, ids, text, parts),
     )
     yield TraceEvent(row=seat.number, trace=trace)
 
@@ -207,6 +209,7 @@ def _preview(
     job: Job,
     settings: Settings,
     scanner: StepScanner,
+    parts: PartBudgets | None,
     evidence: StepEvidence,
     candidates: tuple[Retrieved, ...],
     row: CacheRow,
@@ -224,7 +227,7 @@ def _preview(
         Null first, then the candidates in order.
     """
     before = row.length - 1
-    previews = [_strand(job, settings, scanner, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
+    previews = [_strand(job, settings, scanner, parts, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
     for preview in previews:
         preview.row = seat.branch(row, before)
     null, *others = previews
@@ -326,12 +329,20 @@ def _go_on_with(seat: Seat, preview: Strand, row: CacheRow, budget: int, *, skip
         del preview.ids[budget:], preview.logprobs[budget:], preview.alternatives[budget:]
         row.length = min(row.length, prefix + budget - 1)
         preview.finish = preview.finish if whole and preview.finish is not None else "length"
-    elif preview.finish == "length":
+    elif preview.finish == "length" and not (preview.parts is not None and preview.parts.left == 0):
         preview.finish = None
 
 
 def _strand(
-    job: Job, settings: Settings, scanner: StepScanner | None, m: int, budget: int, stream: str, *, tail: Sequence[int] = ()
+    job: Job,
+    settings: Settings,
+    scanner: StepScanner | None,
+    parts: PartBudgets | None,
+    m: int,
+    budget: int,
+    stream: str,
+    *,
+    tail: Sequence[int] = (),
 ) -> Strand:
     """A strand of the step after control point ``m``, which draws from the random stream named ``stream``.
 
@@ -339,6 +350,7 @@ def _strand(
 
     Args:
         scanner: at the control point; it is copied. ``None``: no delimiter ends the strand.
+        parts: budgets at the control point, with the tail; they are copied.
         tail: given tokens of this step: a delimiter may begin in them.
     """
     decoding = job.decode or settings.decode
@@ -346,7 +358,8 @@ def _strand(
     scanner = scanner.copy() if scanner is not None else None
     if scanner is not None:
         scanner.boundaries(tail)
-    return Strand(f"{job.id}/{stream}", budget, rng, scanner.push if scanner is not None else None, likeliest=job.likeliest)
+    ends_step, parts = scanner.push if scanner is not None else None, parts.copy() if parts is not None else None
+    return Strand(f"{job.id}/{stream}", budget, rng, ends_step, parts, likeliest=job.likeliest)
 
 
 def _action(job: Job, entry_id: str, seed: int) -> Tensor:

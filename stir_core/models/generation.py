@@ -16,6 +16,7 @@ from stir_core.models.cache import CacheRow
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, batches, forward
 from stir_core.records import Finish
+from stir_core.tasks.thinking import PartBudgets
 
 LIKELIEST = 64
 """Number of likeliest tokens tried first for a nucleus; the whole vocabulary is only sorted if their mass is too small."""
@@ -39,6 +40,8 @@ class Strand:
     """Its own random stream; needed when the temperature is above 0."""
     ends_step: Callable[[int], bool] | None = None
     """Called with every token id; True when the step delimiter is complete. ``None``: delimiters do not end the strand."""
+    parts: PartBudgets | None = None
+    """Budgets of the answer's thinking and final part, after all tokens before this strand; they take its tokens. ``None``: no limits."""
     row: CacheRow | None = None
     """Holds its keys and values, except those of its last token."""
     ids: list[int] = field(default_factory=list)
@@ -60,10 +63,14 @@ class Strand:
 def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows d_vocab"], sampling: Sampling) -> None:
     """Draw the next token of each strand.
 
-    A strand ends at an end-of-text token (``"stop"``), a complete delimiter (``"delimiter"``) or its budget (``"length"``).
+    A strand ends at an end-of-text token (``"stop"``), a complete delimiter (``"delimiter"``) or a budget (``"length"``). Where the budget
+    of the thinking is spent, the tokens that end it are taken instead of drawn ones.
     """
     greedy = sampling.temperature == 0
     ids = logits.argmax(dim=-1) if greedy else nucleus(logits, [_uniform(strand) for strand in strands], sampling)
+    for i, strand in enumerate(strands):
+        if strand.parts is not None and strand.parts.due:
+            ids[i] = strand.parts.due[0]
     total = logits.logsumexp(dim=-1)
     chosen = logits.gather(1, ids[:, None])[:, 0] - total
     for i, (strand, token_id, logprob) in enumerate(zip(strands, ids.tolist(), chosen.tolist(), strict=True)):
@@ -141,8 +148,12 @@ def nucleus(logits: Float[Tensor, "rows d_vocab"], uniforms: list[float], sampli
 
 
 def _ending(model: LoadedModel, strand: Strand, token_id: int) -> Finish | None:
+    if strand.parts is not None:
+        strand.parts.push(token_id)
     if token_id in model.stop_ids:
         return "stop"
+    if strand.parts is not None and strand.parts.left == 0:
+        return "length"
     if strand.ends_step is not None and strand.ends_step(token_id):
         return "delimiter"
     return "length" if len(strand.ids) >= strand.budget else None

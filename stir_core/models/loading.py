@@ -16,7 +16,7 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
-from stir_core.config import ModelConfig
+from stir_core.config import DecodeConfig, ModelConfig, RolloutConfig
 from stir_core.errors import LongPromptError, ModelError, PromptError, StirError, first_line
 from stir_core.models.agreement import UNFIT, agreement
 from stir_core.models.backends import Backend, PlainDecoder, block_list, twin
@@ -28,7 +28,7 @@ from stir_core.models.templates import check_question_is_written, known_tags, re
 from stir_core.models.weights import UNREADABLE, read_weights, refuse_unfinite
 from stir_core.records import ModelIdentity, PhaseChoice, Thinking
 from stir_core.tasks.segment import StepScanner
-from stir_core.tasks.thinking import ThinkingScanner, ThinkingTags, split_thinking
+from stir_core.tasks.thinking import PartBudgets, ThinkingScanner, ThinkingTags, split_thinking
 from stir_core.version import VERSION
 
 _TAIL = 64
@@ -115,12 +115,24 @@ class LoadedModel:
             return StepScanner(self.text, delimiter)
         return StepScanner(self.text, delimiter, ThinkingScanner(self.text, self.tags, opened=self.opened(prompt_ids)), phase)
 
-    def thinking(self, prompt_ids: Sequence[int], ids: Sequence[int], text: str) -> Thinking | None:
+    def budgets(self, prompt_ids: Sequence[int], decode: DecodeConfig | RolloutConfig, given: Sequence[int] = ()) -> PartBudgets | None:
+        """The budgets of the parts of an answer to a prompt, after its first tokens; ``None``: no part has one."""
+        if decode.max_thinking_tokens is None and decode.max_final_tokens is None:
+            return None
+        scanner = ThinkingScanner(self.text, self.tags, opened=self.opened(prompt_ids)) if self.tags is not None else None
+        end = self.tokens(self.tags.end) if self.tags is not None else []
+        budgets = PartBudgets(scanner, end, thinking=decode.max_thinking_tokens, final=decode.max_final_tokens)
+        for token_id in given:
+            budgets.push(token_id)
+        return budgets
+
+    def thinking(self, prompt_ids: Sequence[int], ids: Sequence[int], text: str, budgets: PartBudgets | None = None) -> Thinking | None:
         """Where the thinking of an answer ends; ``None``: it has none.
 
         Args:
             ids: of the answer.
             text: of the answer.
+            budgets: that it was decoded with; they know whether one of them closed the thinking.
         """
         if self.tags is None:
             return None
@@ -133,7 +145,8 @@ class LoadedModel:
         scanner = ThinkingScanner(self.text, self.tags, opened=opened)
         for token_id in ids:
             scanner.push(token_id)
-        return Thinking(tokens=scanner.closed_at, chars=len(text) - len(final), closed=True)
+        forced = budgets is not None and budgets.forced
+        return Thinking(tokens=scanner.closed_at, chars=len(text) - len(final), closed=True, forced=forced)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of plain text; no special token is added."""

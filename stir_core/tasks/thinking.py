@@ -77,6 +77,8 @@ class ThinkingScanner:
         """``None``: no tag yet, so nothing says that the answer thinks."""
         self.after_tag = opened
         """Whether nothing but white space followed the last tag."""
+        self.begun = opened
+        """Whether more came than white space and what may be the beginning of the first opening tag."""
         self.read = self.closed_at = 0
         """Tokens taken; and those up to the last closing tag."""
 
@@ -90,12 +92,70 @@ class ThinkingScanner:
             if tag in text:
                 self.phase, self.after_tag, self._recent = phase, not text.rpartition(tag)[2].strip(), []
                 self.closed_at = self.read if phase == "final" else self.closed_at
+                self.begun = True
                 return
+        self.begun = self.begun or not self._tags.opening.startswith(text.strip())
         self.after_tag = self.after_tag and not text.strip()
 
     def copy(self) -> "ThinkingScanner":
         """A scanner that goes on from here; its lists are replaced, never changed, so they may be shared."""
         return copy(self)
+
+
+class PartBudgets:
+    """The budgets of an answer's parts, token by token.
+
+    When the budget of the thinking is spent, the text that ends it is written in place of drawn tokens, as budget forcing does
+    (arXiv 2501.19393); when that of the final part is spent, the answer ends.
+
+    Args:
+        scanner: says in which part the answer is; ``None``: the model does not think, and all of the answer is the final part.
+        end: ids of the text that ends the thinking.
+        thinking: maximum number of tokens inside thinking blocks, before the text that ends them; ``None``: no limit.
+        final: maximum number of tokens of the final part, or of an answer without thinking; ``None``: no limit.
+    """
+
+    def __init__(self, scanner: ThinkingScanner | None, end: Sequence[int], *, thinking: int | None, final: int | None) -> None:
+        self._scanner, self._end, self._thinking, self._final = scanner, tuple(end), thinking, final
+        self._thought = self._said = 0
+        self.due: tuple[int, ...] = ()
+        """Ids that must come next."""
+        self.forced = False
+        """Whether a block was closed by the budget."""
+        self._look()
+
+    @property
+    def left(self) -> int | None:
+        """Tokens that the final part may still take; ``None``: it has no limit, or has not begun."""
+        return None if self._final is None or self.due or self._phase == "thinking" else max(self._final - self._said, 0)
+
+    def push(self, token_id: int) -> None:
+        """Take the next token of the answer, drawn, forced or given."""
+        due, inside = self.due, self._phase == "thinking"
+        self.due = due[1:] if due[:1] == (token_id,) else ()
+        if self._scanner is not None:
+            self._scanner.push(token_id)
+        self._thought += inside
+        closed = inside and self._phase == "final"
+        self.forced = self.forced or (closed and due[:1] == (token_id,))
+        begun = self._scanner is None or self._scanner.begun
+        self._said = 0 if closed or self._phase == "thinking" or self.due or not begun else self._said + 1
+        if not self.due:
+            self._look()
+
+    def copy(self) -> "PartBudgets":
+        """Budgets that go on from here by themselves."""
+        other = copy(self)
+        other._scanner = self._scanner.copy() if self._scanner is not None else None
+        return other
+
+    @property
+    def _phase(self) -> Phase | None:
+        return self._scanner.phase if self._scanner is not None else None
+
+    def _look(self) -> None:
+        if self._phase == "thinking" and self._thinking is not None and self._thought >= self._thinking:
+            self.due = self._end
 
 
 class ThinkingStream:
@@ -145,4 +205,4 @@ def graded_part(text: str, thinking: Thinking | None) -> str:
     """The part of an answer that grading reads; of an answer that did not end its thinking, an open block."""
     if thinking is None:
         return text
-    return text[thinking.chars :] if thinking.closed else TAGS[0][0] + text
+    return text[thinking.chars :] if thinking.closed else TAGS[0][0]

@@ -63,6 +63,71 @@ def test_an_answer_that_is_cut_off_in_its_thinking_is_unfinished(style):
     assert not verdict.finished and not verdict.correct
 
 
+def inner_tokens(style, trace):
+    """Tokens of the thinking before the end that a budget wrote, and the answer up to that end."""
+    model = thinker(style)
+    opened = 0 if model.opened(trace.prompt_ids) else len(model.tokens(model.tags.opening))
+    ids, end = list(trace.token_ids), model.tokens(model.tags.end)
+    at = next(i for i in range(len(ids)) if ids[i : i + len(end)] == end)
+    return at - opened, ids[: at + len(end)]
+
+
+@pytest.mark.parametrize("style", THINKING)
+@pytest.mark.parametrize("budget", [0, 1, 9, 12])
+def test_when_the_budget_of_the_thinking_is_spent_its_end_is_written_and_the_final_part_follows(style, budget):
+    settings = Settings(DecodeConfig(max_new_tokens=120, max_thinking_tokens=budget))
+    trace = decoded(style, "sum", settings)
+    thought, begun = inner_tokens(style, trace)
+    assert thought == budget and trace.thinking.closed and trace.thinking.forced
+    free = decoded(style, "sum")
+    assert not free.thinking.forced and "forced" not in free.thinking.model_dump()
+    kept = len(begun) - len(thinker(style).tokens(thinker(style).tags.end))
+    assert trace.token_ids[:kept] == free.token_ids[:kept]
+    # what follows is what the model writes behind this beginning
+    assert decoded(style, "sum", given=tuple(begun)).token_ids == trace.token_ids
+    assert trace.text[trace.thinking.chars :].strip()
+    # an answer that is taken up anywhere, even within the end that is being written, goes on in the same way
+    for given in (kept - 1, kept, kept + 1, len(begun), len(begun) + 2):
+        again = decoded(style, "sum", settings, given=trace.token_ids[: max(given, 0)])
+        assert again.token_ids == trace.token_ids and again.thinking == trace.thinking
+
+
+def test_a_budget_that_is_not_reached_changes_nothing():
+    for style in STYLES:
+        free = decoded(style, "sum")
+        decode = DecodeConfig(max_new_tokens=120, max_thinking_tokens=100, max_final_tokens=100)
+        assert decoded(style, "sum", Settings(decode)).token_ids == free.token_ids
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("budget", [1, 5])
+def test_the_final_part_has_a_budget_of_its_own(style, budget):
+    free, trace = decoded(style, "sum"), decoded(style, "sum", Settings(DecodeConfig(max_new_tokens=120, max_final_tokens=budget)))
+    before = free.thinking.tokens if free.thinking is not None else 0
+    if before or style in ("gemma", "llama3"):
+        assert trace.token_ids == free.token_ids[: before + budget] and trace.finish == "length"
+
+
+def test_every_decoder_keeps_the_budgets_of_the_parts():
+    model = thinker("qwen3")
+    decode = DecodeConfig(max_new_tokens=120, max_thinking_tokens=9, max_final_tokens=4)
+    wanted = decoded("qwen3", "sum", Settings(decode))
+    own = Bench(model, Settings(decode), GateConfig(), lambda name: None)
+    for name in ("vanilla", "sampling:temperature=0", "soft_thinking:temperature=0", "multiplex:temperature=0", "deer:threshold=1"):
+        (answer,) = method(name).answer(own, [Question(problem("sum"), model.chat_ids(QUESTIONS["sum"][0]))])
+        assert answer.token_ids == wanted.token_ids and answer.thinking == wanted.thinking and answer.finish == "length"
+    settings = {"rollouts": {"k": 1, "temperature": 0.0, "max_new_tokens": 120, "max_thinking_tokens": 9, "max_final_tokens": 4}}
+    (found,) = sample_rollouts(model, [(problem("sum"), model.chat_ids(QUESTIONS["sum"][0]))], config_from(settings), Grader().judge)
+    assert found.rollout.token_ids == wanted.token_ids and found.rollout.thinking == wanted.thinking
+
+
+def test_a_sample_that_is_still_thinking_does_not_vote():
+    model = thinker("deepseek_r1")
+    own = Bench(model, Settings(DecodeConfig(max_new_tokens=20)), GateConfig(), lambda name: None)
+    (answer,) = method("self_consistency:k=2,temperature=0").answer(own, [Question(problem("sum"), model.chat_ids(QUESTIONS["sum"][0]))])
+    assert "\\boxed{4}" in answer.text and answer.facts["voters"] == 0
+
+
 def test_with_phase_final_steps_are_counted_behind_the_thinking():
     trace = decoded("qwen3", "sum", STEP._replace(phase="final"))
     assert [step.evidence.phase for step in trace.steps] == [None, "final"] and trace.steps[1].text == FINAL["sum"][1]

@@ -70,6 +70,8 @@ class StirOptions(_Strict):
     """An ablation instead of the method."""
     decisions: bool = False
     """Return the gate's decisions and their evidence."""
+    max_final_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Budget of the final part, or of an answer without thinking."""
 
 
 class StreamOptions(_Strict):
@@ -100,6 +102,8 @@ class ChatRequest(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of thinking before the tag that ends it is written, as in vLLM."""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     """Answers, each from a random stream of its own."""
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None

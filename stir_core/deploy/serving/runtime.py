@@ -119,9 +119,10 @@ class SteeredModel:
             stream: yield events as they happen (``TokenEvent``, ``StepEvent``, and one final ``TraceEvent`` for each prompt).
             seed: of sampling and of ablations, instead of the run's.
             raw: send questions as typed, without the template.
-            options: ``max_new_tokens``, ``temperature``, ``top_p`` instead of the bundle's own; ``strength``, a multiple of the bundle's
-                strength (0 injects nothing); ``off``, to decode unsteered, without retrieval and previews; ``variant``, an ablation instead
-                of the method (``"no_probing"``, ``"random_vector"``, ``"random_choice"``, ``"no_memory"``).
+            options: ``max_new_tokens``, ``max_thinking_tokens``, ``max_final_tokens``, ``temperature``, ``top_p`` instead of the bundle's
+                own; ``strength``, a multiple of the bundle's strength (0 injects nothing); ``off``, to decode unsteered, without retrieval
+                and previews; ``variant``, an ablation instead of the method (``"no_probing"``, ``"random_vector"``, ``"random_choice"``,
+                ``"no_memory"``).
 
         Returns:
             One trace for each prompt, in order, with its text, tokens, decisions, evidence and costs; or the events, if ``stream``.
@@ -141,17 +142,17 @@ class SteeredModel:
         traces = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
         return [traces[row] for row in sorted(traces)]
 
-    def decoding(self, *, max_new_tokens: int | None = None, temperature: float | None = None, top_p: float | None = None) -> DecodeConfig:
-        """The bundle's own decoding with other values.
+    def decoding(self, *, temperature: float | None = None, **given: float | int | None) -> DecodeConfig:
+        """The bundle's own decoding with other values; ``None`` keeps its own.
 
         Raises:
             SteeringError: a temperature that is neither 0 nor at least :data:`COLDEST`.
             ConfigError: another value out of range.
         """
-        given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
         if temperature is not None and not (math.isfinite(temperature) and (temperature == 0 or temperature >= COLDEST)):
             raise SteeringError(f"temperature is {temperature}: give 0, which is greedy, or a number of at least {COLDEST:g}")
-        return with_changes(self.bundle.manifest.stage3.decode, **{key: value for key, value in given.items() if value is not None})
+        changed = {key: value for key, value in {"temperature": temperature, **given}.items() if value is not None}
+        return with_changes(self.bundle.manifest.stage3.decode, **changed)
 
     def job(
         self,

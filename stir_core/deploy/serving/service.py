@@ -203,7 +203,13 @@ class Service:
                 loop.call_soon_threadsafe(call.queue.put_nowait, (choice, event))
 
         try:
-            decode = self.steered.decoding(max_new_tokens=asked.budget, temperature=asked.temperature, top_p=asked.top_p)
+            decode = self.steered.decoding(
+                max_new_tokens=asked.budget,
+                max_thinking_tokens=asked.thinking_token_budget,
+                max_final_tokens=options.max_final_tokens,
+                temperature=asked.temperature,
+                top_p=asked.top_p,
+            )
             if decode.max_new_tokens > self.limits.max_new_tokens:
                 most = f"this server gives {self.limits.max_new_tokens}"
                 raise Refused(400, f"{decode.max_new_tokens} tokens are asked for, {most}", param="max_tokens")

@@ -2,10 +2,11 @@
 
 A decoder is a generator function ``(bench, questions, parameters) -> answers``: it decodes all questions side by side, at most
 ``bench.settings.rows`` of them at a time, and yields each answer when it ends, not graded or timed. An answer depends on its problem, its
-seed and the method alone, never on the answers decoded beside it. The budget is the same for all: ``bench.budget`` committed tokens.
+seed and the method alone, never on the answers decoded beside it. The budgets are the same for all: ``bench.budget`` committed tokens, and
+those of an answer's parts (``bench.parts``).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from stir_core.intervene.jobs import Settings
 from stir_core.intervene.memory import Memory
 from stir_core.models.loading import LoadedModel
 from stir_core.records import AnswerKind, Problem
+from stir_core.tasks.thinking import PartBudgets
 
 Value = float | int | str | bool
 Parameters = Mapping[str, Value]
@@ -62,6 +64,10 @@ class Bench:
     def budget(self) -> int:
         """Maximum number of tokens that an answer may commit."""
         return self.settings.decode.max_new_tokens
+
+    def parts(self, question: Question, given: Sequence[int] = ()) -> PartBudgets | None:
+        """Budgets of the parts of an answer after its first tokens; ``None``: no part has one."""
+        return self.model.budgets(question.prompt_ids, self.settings.decode, given)
 
 
 @dataclass(frozen=True)

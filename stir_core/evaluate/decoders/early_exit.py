@@ -29,7 +29,7 @@ def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
     def one(seat: Seat, question: Question) -> Steps[Outcome]:
         model, row = bench.model, seat.open()
         scanner = model.scanner(question.prompt_ids, bench.settings.delimiter, "both")
-        strand = Strand("answer", bench.budget, ends_step=scanner.push, row=row)
+        strand = Strand("answer", bench.budget, ends_step=scanner.push, parts=bench.parts(question), row=row)
         step = trials = probed = 0
         facts: Facts
         here = yield from seat.read(row, question.prompt_ids)
@@ -50,7 +50,7 @@ def deer(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
             certainty = confidence(model, question.form, trial.strand)
             if certainty >= threshold and phase == "thinking":
                 row.length = read
-                rest = yield from answer_behind(bench, row, strand.ids)
+                rest = yield from answer_behind(bench, question, row, strand.ids)
                 facts = {"trials": trials, "exit_step": step, "confidence": certainty}
                 return Outcome([*strand.ids, *rest.ids], rest.finish, probed + len(trial.strand.ids), facts)
             if certainty >= threshold:

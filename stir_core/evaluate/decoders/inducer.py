@@ -44,7 +44,9 @@ def induce(bench: Bench, question: Question, row: CacheRow, ids: list[int], most
     """
     model, kind = bench.model, question.form
     inducer = inducer_ids(model, kind, ids)
-    room = bench.budget - len(ids) - len(inducer)
+    parts = bench.parts(question, ids)
+    left = bench.budget - len(ids) if parts is None or parts.left is None else min(bench.budget - len(ids), parts.left)
+    room = left - len(inducer)
     if room < 1:
         return None
     strand = Strand("answer", room if most is None else min(most, room), ends_step=answer_ends(model, kind), row=row)
@@ -61,7 +63,14 @@ class RestOfAnswer(NamedTuple):
 
 
 def answer_behind(
-    bench: Bench, row: CacheRow, ids: list[int], *, sampling: Sampling = GREEDY, rng: np.random.Generator | None = None, close: bool = True
+    bench: Bench,
+    question: Question,
+    row: CacheRow,
+    ids: list[int],
+    *,
+    sampling: Sampling = GREEDY,
+    rng: np.random.Generator | None = None,
+    close: bool = True,
 ) -> Steps[RestOfAnswer]:
     """Write the tag that ends the thinking, and decode the final part after it in plain tokens.
 
@@ -74,7 +83,7 @@ def answer_behind(
     first = model.tokens(model.tags.end)[: bench.budget - len(ids)] if close else []
     if len(ids) + len(first) >= bench.budget:
         return RestOfAnswer(first, "length")
-    rest = Strand("answer", bench.budget - len(ids) - len(first), rng, row=row)
+    rest = Strand("answer", bench.budget - len(ids) - len(first), rng, parts=bench.parts(question, [*ids, *first]), row=row)
     here = yield [Feed(row, first or ids[-1:])]
     yield from decode([rest], here.logits, sampling)
     return RestOfAnswer([*first, *rest.ids], rest.finish or "length")

@@ -55,7 +55,7 @@ def answers(
             forward_tokens=seat.cost.tokens,
             flops=flops(bench.model.shape, seat.cost),
             facts=outcome.facts,
-            thinking=bench.model.thinking(question.prompt_ids, outcome.ids, text),
+            thinking=bench.model.thinking(question.prompt_ids, outcome.ids, text, bench.parts(question, outcome.ids)),
         )
 
     rows = bench.settings.rows

@@ -86,7 +86,7 @@ def soft_thinking(bench: Bench, questions: list[Question], parameters: Parameter
         cold = finish is None or finish == "cold"
         facts: Facts = {"thinking_tokens": len(ids), "mixed_tokens": mixed, "cold_stop": int(cold)}
         if finish in ("closed", "cold"):
-            rest = yield from answer_behind(bench, row, ids, close=finish == "cold")
+            rest = yield from answer_behind(bench, question, row, ids, close=finish == "cold")
             return Outcome([*ids, *rest.ids], rest.finish, 0, facts)
         if finish is None:
             answer = yield from induce(bench, question, row, ids)
@@ -111,7 +111,7 @@ def multiplex_thinking(bench: Bench, questions: list[Question], parameters: Para
         row = seat.open()
         ids, mixed, finish = yield from _think(bench, seat, question, row, choose)
         if finish == "closed":
-            rest = yield from answer_behind(bench, row, ids, sampling=sampling, rng=rng, close=False)
+            rest = yield from answer_behind(bench, question, row, ids, sampling=sampling, rng=rng, close=False)
             ids, finish = [*ids, *rest.ids], rest.finish
         return Outcome(ids, "stop" if finish == "stop" else "length", 0, {"mixed_tokens": mixed})
 
@@ -128,13 +128,16 @@ def _think(
     """
     ids, mixed = list[int](), 0
     scanner = bench.model.scanner(question.prompt_ids, bench.settings.delimiter, "both")
+    parts = bench.parts(question)
     here = yield from seat.read(row, question.prompt_ids)
     while True:
-        token, mixture, enough = choose(here.logits[0])
+        token, mixture, enough = Read(parts.due[0], None) if parts is not None and parts.due else choose(here.logits[0])
         ids.append(token)
+        if parts is not None:
+            parts.push(token)
         if token in bench.model.stop_ids:
             return ids, mixed, "stop"
-        if len(ids) >= bench.budget:
+        if len(ids) >= bench.budget or (parts is not None and parts.left == 0):
             return ids, mixed, "length"
         scanner.push(token)
         phase = scanner.thinking.phase if scanner.thinking is not None else None

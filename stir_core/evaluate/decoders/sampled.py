@@ -16,6 +16,7 @@ from stir_core.seeding import generator_for
 from stir_core.tasks.extract import extract
 from stir_core.tasks.grading import compare_without_algebra
 from stir_core.tasks.latex import normalise, plain_number
+from stir_core.tasks.thinking import graded_part
 
 
 def sample(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
@@ -40,7 +41,9 @@ def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
     def one(seat: Seat, question: Question) -> Steps[Outcome]:
         strands = yield from _sampled(bench, seat, question, k, sampling)
         kind, choices = question.problem.kind, question.problem.choices
-        stated = [extract(kind, bench.model.text(strand.ids), choices) for strand in strands]
+        texts = [(strand.ids, bench.model.text(strand.ids)) for strand in strands]
+        finals = [graded_part(text, bench.model.thinking(question.prompt_ids, ids, text)) for ids, text in texts]
+        stated = [extract(kind, final, choices) for final in finals]
         ballot = majority(kind, [answer and answer.text for answer in stated])
         winner = strands[ballot.winner]
         others = sum(len(strand.ids) for strand in strands) - len(winner.ids)
@@ -98,7 +101,8 @@ def _sampled(bench: Bench, seat: Seat, question: Question, k: int, sampling: Sam
             if j:
                 row = seat.open()
                 seat.batch.store.copy(trunk, row, len(question.prompt_ids))
-            strands.append(Strand(str(j), bench.budget, generator_for(seed, "sampling", question.name, *([j] if j else [])), row=row))
+            rng = generator_for(seed, "sampling", question.name, *([j] if j else []))
+            strands.append(Strand(str(j), bench.budget, rng, parts=bench.parts(question), row=row))
         yield from decode(strands[start:], logits.expand(len(beside), -1), sampling)
         for row in seat.rows[1:]:
             seat.close(row)

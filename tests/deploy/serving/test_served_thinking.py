@@ -26,6 +26,7 @@ def test_thinking_and_answer_are_apart_streamed_and_whole(style, tmp_path):
             return httpx.post(f"{url}/v1/chat/completions", json=asked | more, timeout=120, trust_env=False)
 
         whole = ask().json()
+        short = ask(thinking_token_budget=4, stir={"off": True, "max_final_tokens": 3}).json()
         chunks = [json.loads(line[6:]) for line in ask(stream=True).text.splitlines() if line.startswith("data: {")]
     message = whole["choices"][0]["message"]
     streamed = {"role": "assistant"}
@@ -35,3 +36,12 @@ def test_thinking_and_answer_are_apart_streamed_and_whole(style, tmp_path):
     final = written(style, "sum").partition(model.tags.closing)[2]
     assert message["content"] == final and message["reasoning_content"].strip().startswith("try")
     assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] < whole["usage"]["completion_tokens"]
+    # a budget for each part: the thinking is closed after four tokens, and three follow it
+    parts, steered = short["choices"][0]["message"], SteeredModel.on(model, bundle)
+    (trace,) = steered.generate(
+        [[asked["messages"][0]]], max_new_tokens=120, max_thinking_tokens=4, max_final_tokens=3, strength=0, off=True
+    )
+    assert trace.thinking.forced and trace.finish == short["choices"][0]["finish_reason"] == "length"
+    assert parts["content"] == trace.text[trace.thinking.chars :]
+    assert model.text(trace.token_ids[: trace.thinking.tokens]) == trace.text[: trace.thinking.chars]
+    assert len(parts["reasoning_content"].strip()) < len(message["reasoning_content"].strip())
