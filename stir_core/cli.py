@@ -28,6 +28,7 @@ from stir_core.commands import (
     probe,
     serve,
     sweep,
+    verify,
     whatif,
 )
 from stir_core.commands.console import (
@@ -168,6 +169,7 @@ def command_parser() -> argparse.ArgumentParser:
     grade.add_argument("--answer", required=True, metavar="FILE|-", help="file with the answer's text, or - for standard input")
 
     modules = (
+        verify,
         estimate,
         evaluate,
         causal,

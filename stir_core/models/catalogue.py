@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import struct
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -203,7 +204,7 @@ def _convert(file: Path, folder: Path) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except ModelError as error:
         raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error) as error:
         raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
     # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks
     model.hf_quantizer = None

@@ -41,7 +41,7 @@ class CausalFolder(StudyFolder[CausalSpec, CausalReport]):
 
     def traces(self) -> list[Trace]:
         """The answers so far whose control points are the states."""
-        return read_appended(self.path / "traces.jsonl", Trace)
+        return read_appended(self.file("traces.jsonl"), Trace)
 
     def add_trace(self, trace: Trace) -> None:
         """Append one answer."""
@@ -49,7 +49,7 @@ class CausalFolder(StudyFolder[CausalSpec, CausalReport]):
 
     def rolls(self) -> list[Roll]:
         """The continuations so far."""
-        return read_appended(self.path / "rolls.jsonl", Roll)
+        return read_appended(self.file("rolls.jsonl"), Roll)
 
     def add_roll(self, roll: Roll) -> None:
         """Append one continuation."""

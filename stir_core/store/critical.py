@@ -8,6 +8,7 @@ from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.records import Trace
 from stir_core.store.jsonl import append_records, read_appended, read_record
 from stir_core.store.runs import Run
+from stir_core.store.seals import DIGESTS, as_sealed, write_seal
 
 Of = Literal["vanilla", "steered"]
 
@@ -22,10 +23,11 @@ class CriticalFile:
 
     def rolls(self) -> list[CriticalRoll]:
         """The continuations so far."""
-        return read_appended(self._run.derived("critical", f"{self._name}.rolls.jsonl"), CriticalRoll)
+        return read_appended(self._checked("rolls.jsonl"), CriticalRoll)
 
     def append(self, roll: CriticalRoll) -> None:
         """Append one continuation."""
+        self._written(DIGESTS).unlink(missing_ok=True)  # sealed again with the summary
         file = self._written("rolls.jsonl")
         if not file.is_file():  # what came with the run is never written to: begin with a copy of it
             append_records(file, self.rolls())
@@ -35,6 +37,7 @@ class CriticalFile:
         """Write the summary."""
         file = self._written("json")
         file.write_text(summary.model_dump_json() + "\n", encoding="utf-8")
+        write_seal(self._written(DIGESTS), [each for each in (file, self._written("rolls.jsonl")) if each.is_file()])
         return file
 
     def read(self) -> CriticalTrace | None:
@@ -43,8 +46,12 @@ class CriticalFile:
         Raises:
             StoreError: it is malformed.
         """
-        file = self._run.derived("critical", f"{self._name}.json")
+        file = self._checked("json")
         return read_record(file, CriticalTrace, "remove it and measure again with `stir critical`") if file.is_file() else None
+
+    def _checked(self, suffix: str) -> Path:
+        file = self._run.derived("critical", f"{self._name}.{suffix}")
+        return as_sealed(file.with_name(f"{self._name}.{DIGESTS}"), file, f"copy it again, or remove {self._name}.* and measure again")
 
     def _written(self, suffix: str) -> Path:
         folder = self._run.work / "critical"

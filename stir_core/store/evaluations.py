@@ -21,6 +21,9 @@ from stir_core.store.jsonl import append_records, read_appended
 from stir_core.store.runs import Run
 from stir_core.store.studies import StudyFolder
 
+MAX_LABEL = 100
+"""Bytes of an evaluation's label."""
+
 FIXED = ("task", "split", "levels", "template", "system", "gate", "max_new_tokens", "basis", "seed")
 """Settings that must stay the same when an evaluation is continued."""
 
@@ -29,8 +32,9 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
     """Where one evaluation of a run is kept."""
 
     def __init__(self, run: Run, label: str):
-        if not label or label != Path(label).name or label.startswith("."):
-            raise StoreError(f"label {label!r} is not a folder name: use letters, digits and dashes")
+        named = label == Path(label).name and label.isprintable() and not label.startswith(".") and not label.endswith(".part")
+        if not label or not named or len(label.encode("utf-8")) > MAX_LABEL:
+            raise StoreError(f"label {label[:MAX_LABEL]!r} is not a folder name: use up to {MAX_LABEL} letters, digits and dashes")
         kinds = EvaluationSpec, EvaluationReport
         super().__init__(run, f"evaluation/{label}", "evaluation.json", kinds, "make it with `stir eval`")
 
@@ -62,7 +66,7 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
 
     def answers(self, method: str) -> list[Answer]:
         """A method's answers so far."""
-        return read_appended(self.file_of(method), Answer)
+        return read_appended(self.file(str(self.file_of(method).relative_to(self.path))), Answer)
 
     def append(self, answer: Answer) -> None:
         """Append one graded answer."""

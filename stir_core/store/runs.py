@@ -39,6 +39,7 @@ from stir_core.records import (
 )
 from stir_core.store.files import file_sha256, write_whole
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
+from stir_core.store.seals import DIGESTS, as_sealed, check_file
 from stir_core.store.tensors import read_tensors
 
 EMBEDDED_RUNS = {name: Path(__file__).resolve().parents[1] / "assets" / "runs" / name for name in ("two_habits", "smollm2")}
@@ -194,6 +195,21 @@ class Run:
             )
         return self.path / stage
 
+    def file(self, stage: str, name: str) -> Path:
+        """A file of a finished stage, with the digest that its manifest names: compared when it is first read, see ``store.seals``.
+
+        Raises:
+            StoreError: the stage has not finished, or the file is missing or another one.
+        """
+        digest, remedy = self.manifest(stage).files.get(name), f"copy the run again, or add --redo {stage}"
+        if digest is None:
+            raise StoreError(f"{self.folder(stage) / name} does not exist, says its manifest: {remedy}")
+        return check_file(self.folder(stage) / name, digest, remedy)
+
+    def has(self, stage: str, name: str) -> bool:
+        """True when a finished stage has a file of this name, which stages of earlier versions may lack."""
+        return name in self.manifest(stage).files
+
     def part(self, stage: str) -> Path:
         """Folder that an unfinished stage writes to."""
         return self.path / f"{stage}.part"
@@ -249,12 +265,8 @@ class Run:
         Raises:
             StoreError: naming the file.
         """
-        folder = self.folder(stage)
-        for name, digest in self.manifest(stage).files.items():
-            if not (folder / name).is_file():
-                raise StoreError(f"{folder / name} is missing: copy the run again, or add --redo {stage}")
-            if file_sha256(folder / name) != digest:
-                raise StoreError(f"{folder / name} is not the file that its manifest names: copy the run again, or add --redo {stage}")
+        for name in self.manifest(stage).files:
+            self.file(stage, name)
 
     def model_identity(self) -> ModelIdentity | None:
         """The model that the run's artefacts were made with; ``None`` for an empty run."""
@@ -263,53 +275,53 @@ class Run:
 
     def problems(self, stage: str = "rollouts") -> list[Problem]:
         """The mined problems, or with ``stage="steered"`` the held-out ones."""
-        return read_records(self.folder(stage) / "problems.jsonl", Problem)
+        return read_records(self.file(stage, "problems.jsonl"), Problem)
 
     def rollouts(self) -> list[Rollout]:
         """All rollouts, problem by problem."""
-        return read_records(self.folder("rollouts") / "rollouts.jsonl", Rollout)
+        return read_records(self.file("rollouts", "rollouts.jsonl"), Rollout)
 
     def pairs(self) -> list[Pair] | None:
         """The pairs of right and wrong rollouts that were mined, best first; ``None`` for a run made before they were kept."""
-        file = self.folder("states") / "pairs.jsonl"
-        return read_records(file, Pair) if file.is_file() else None
+        return read_records(self.file("states", "pairs.jsonl"), Pair) if self.has("states", "pairs.jsonl") else None
 
     def states(self, layers: Sequence[int] | None = None) -> tuple[list[StateRow], dict[int, Float[np.ndarray, "n_rows d_model"]]]:
         """Where each recorded state comes from, and the states by layer (all harvested layers, or some)."""
         tensors = self._tensors("states", "states.safetensors")
         wanted = self.manifest("states").layers if layers is None else layers
-        return read_records(self.folder("states") / "rows.jsonl", StateRow), {layer: tensors[f"layer_{layer}"] for layer in wanted}
+        return read_records(self.file("states", "rows.jsonl"), StateRow), {layer: tensors[f"layer_{layer}"] for layer in wanted}
 
     def entries(self) -> list[Entry]:
         """All mined entries, best pair first, corrective before null."""
-        return read_records(self.folder("actions") / "entries.jsonl", Entry)
+        return read_records(self.file("actions", "entries.jsonl"), Entry)
 
     def lenses(self) -> dict[str, Lens]:
         """The tokens that each action promotes and suppresses through the unembedding, by entry id."""
-        return {lens.entry_id: lens for lens in read_records(self.folder("actions") / "lens.jsonl", Lens)}
+        return {lens.entry_id: lens for lens in read_records(self.file("actions", "lens.jsonl"), Lens)}
 
     def controls(self) -> dict[str, Control]:
         """The controls of each action, by entry id; empty for a run made before they were measured."""
-        file = self.folder("actions") / "controls.jsonl"
-        return {control.entry_id: control for control in read_records(file, Control)} if file.is_file() else {}
+        if not self.has("actions", "controls.jsonl"):
+            return {}
+        return {control.entry_id: control for control in read_records(self.file("actions", "controls.jsonl"), Control)}
 
     def advantages(self) -> dict[str, Advantage]:
         """Measured causal value of actions, by entry id; empty where none was measured."""
-        file = self.derived("causal", "advantages.jsonl")
+        file = self._advantages()
         return {advantage.entry_id: advantage for advantage in read_records(file, Advantage)} if file.is_file() else {}
 
     def advantages_digest(self) -> str | None:
         """SHA-256 of the measured advantages; ``None`` where none were measured."""
-        file = self.derived("causal", "advantages.jsonl")
+        file = self._advantages()
         return file_sha256(file) if file.is_file() else None
 
     def picks(self) -> list[Pick]:
         """The control basis, in the order it was picked."""
-        return read_records(self.folder("basis") / "picks.jsonl", Pick)
+        return read_records(self.file("basis", "picks.jsonl"), Pick)
 
     def traces(self, kind: str = "steered") -> list[Trace]:
         """Held-out answers: ``"steered"`` or ``"vanilla"``."""
-        return read_records(self.folder("steered") / f"{kind}.jsonl", Trace)
+        return read_records(self.file("steered", f"{kind}.jsonl"), Trace)
 
     def key_rows(self) -> Float[np.ndarray, "n_keys d_model"]:
         """Raw keys of all entries; ``Entry.key_row`` indexes it."""
@@ -339,8 +351,7 @@ class Run:
 
     def margins(self) -> list[MarginThreshold]:
         """What the key margins were worth on mined problems, by control point and layer; empty in runs from before they were measured."""
-        file = self.folder("basis") / "margins.jsonl"
-        return read_records(file, MarginThreshold) if file.is_file() else []
+        return read_records(self.file("basis", "margins.jsonl"), MarginThreshold) if self.has("basis", "margins.jsonl") else []
 
     def action_rows(self) -> Float[np.ndarray, "n_actions d_model"]:
         """Raw action vectors; ``Entry.action_row`` indexes it."""
@@ -356,7 +367,7 @@ class Run:
 
     def map_coordinates(self) -> dict[str, Float[np.ndarray, "n_entries 2"]]:
         """Two-dimensional coordinates of all entries by projection name (``umap``, ``pca``)."""
-        return read_tensors(self.folder("basis") / "map.safetensors", columns=2)
+        return read_tensors(self.file("basis", "map.safetensors"), columns=2)
 
     def library(self, *, selected: bool = True) -> Library:
         """Entries with their tensors: the control basis in pick order, or every mined entry."""
@@ -377,8 +388,12 @@ class Run:
                 rows[i] = actions[entry.action_row]
         return Library(chosen, keys[[entry.key_row for entry in chosen]], rows)
 
+    def _advantages(self) -> Path:
+        file = self.derived("causal", "advantages.jsonl")
+        return as_sealed(file.with_name(DIGESTS), file, "copy the study again, or make it again with `stir causal --fresh`")
+
     def _tensors(self, stage: str, name: str) -> dict[str, np.ndarray]:
-        return read_tensors(self.folder(stage) / name, columns=self.manifest(stage).model.d_model)
+        return read_tensors(self.file(stage, name), columns=self.manifest(stage).model.d_model)
 
 
 def list_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:

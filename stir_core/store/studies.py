@@ -14,6 +14,7 @@ from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, Evalu
 from stir_core.records import Problem
 from stir_core.store.jsonl import read_record, read_records, write_record, write_records
 from stir_core.store.runs import Run
+from stir_core.store.seals import DIGESTS, as_sealed, read_seal, write_seal
 
 SpecT = TypeVar("SpecT", EvaluationSpec, CausalSpec)
 ReportT = TypeVar("ReportT", EvaluationReport, CausalReport)
@@ -55,6 +56,15 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         """True when a report was written."""
         return (self.path / "report.json").is_file()
 
+    def file(self, name: str) -> Path:
+        """A file of the study, compared with the study's seal if it is complete; see ``store.seals``.
+
+        Raises:
+            StoreError: it is missing, or not the file that was written.
+        """
+        path = self.path
+        return path / name if path == self.part else as_sealed(path / DIGESTS, path / name, remedy)
+
     def begin(self, spec: SpecT, problems: Sequence[Problem]) -> None:
         """Make the folder, or continue the study in it.
 
@@ -66,11 +76,14 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
                 shutil.rmtree(folder, ignore_errors=True)
         elif self.begun:
             self.check(self.spec(), spec)
+            for name in read_seal(self.path / DIGESTS) if self.path != self.part else ():
+                self.file(name)
             if self.path == self.final:
                 self.final.rename(self.part)
             elif self.path != self.part:  # it came with the run, which is never written to
                 shutil.copytree(self.path, self.part)
         self.part.mkdir(parents=True, exist_ok=True)
+        (self.part / DIGESTS).unlink(missing_ok=True)  # it is sealed again when it is complete
         write_record(self.part / self._spec_file, spec)
         write_records(self.part / "problems.jsonl", problems)
 
@@ -88,17 +101,18 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         Raises:
             StoreError: missing or malformed.
         """
-        return read_record(self.path / self._spec_file, self._spec_kind, self._remedy)
+        return read_record(self.file(self._spec_file), self._spec_kind, self._remedy)
 
     def problems(self) -> list[Problem]:
         """The study's problems, in order."""
-        return read_records(self.path / "problems.jsonl", Problem)
+        return read_records(self.file("problems.jsonl"), Problem)
 
     def write_report(self, report: ReportT, text: str, *, complete: bool) -> None:
         """Write the report and its text; a complete study gets its final name."""
         write_record(self.path / "report.json", report)
         (self.path / "report.md").write_text(text, encoding="utf-8")
         if complete and self.part.is_dir():
+            write_seal(self.part / DIGESTS, (file for file in self.part.rglob("*") if file.is_file()))
             shutil.rmtree(self.final, ignore_errors=True)
             self.part.rename(self.final)
 
@@ -108,4 +122,4 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         Raises:
             StoreError: none was written yet, or it is malformed.
         """
-        return read_record(self.path / "report.json", self._report_kind, self._remedy)
+        return read_record(self.file("report.json"), self._report_kind, self._remedy)

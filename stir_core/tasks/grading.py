@@ -18,6 +18,8 @@ from stir_core.tasks.thinking import split_thinking
 from stir_core.tasks.units import CHANGES
 
 MAX_ANSWER_CHARS = 500
+MAX_GOLD_CHARS = 2000
+"""Fewer than the 4,300 digits that Python converts to a number at once."""
 DEFAULT_LIMIT_S = 1.5
 """Seconds of processor time for one comparison; with the time to stop it, any answer is graded within 2 seconds."""
 
@@ -152,5 +154,7 @@ def _check_gold(kind: AnswerKind, gold: str) -> None:
         "choice": lambda: read_letter(gold) is not None,
         "yesno": lambda: read_yes_no(gold) is not None,
     }
+    if len(gold) > MAX_GOLD_CHARS:
+        raise DataError(f"gold answer {gold[:40]!r}... has {len(gold)} characters, more than {MAX_GOLD_CHARS}: shorten it")
     if not fits[kind]():
         raise DataError(f"gold answer {gold!r} does not fit answer kind {kind!r}: give a number, LaTeX, a letter, or yes / no")

@@ -201,6 +201,9 @@ def test_a_basis_of_another_study_is_not_fresh(run, tiny_loaded):
     measured(run, tiny_loaded, rolls=2)
     run_stages(measured_config, run.path, until="basis", redo="basis", model=tiny_loaded)
     (run.path / "causal" / "advantages.jsonl").write_text("")
+    with pytest.raises(StoreError, match=r"advantages.jsonl is not the file that was written"):
+        check_fresh(Run.open(run.path), "basis")
+    (run.path / "causal" / "digests.json").unlink()
     with pytest.raises(StoreError, match="made from other measured advantages: add --redo basis"):
         check_fresh(Run.open(run.path), "basis")
 

@@ -32,9 +32,9 @@ from stir_core.evaluate.probe import (
 )
 from stir_core.findings import Separation
 from stir_core.harvest.pairs import plan_pairs
-from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from tests.builders import make_pair
+from tests.seals import rewrite
 from tests.workbench.fake_run import make_fake_run
 
 WIDTH = 12
@@ -263,7 +263,7 @@ def test_finished_states_suffice(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match='no finished stage "actions"'):  # a run from before its pairs were kept
         probe_run(run)
     pairs = plan_pairs(run.problems(), run.rollouts(), run.config.mining)
-    write_records(run.folder("states") / "pairs.jsonl", pairs)
+    rewrite(run, "states", "pairs.jsonl", pairs)
     report = probe_run(run)
     assert report.problems == 8 and report.text is None
     assert all(each.low is not None for each in report.pooled), "8 problems are enough for an interval"

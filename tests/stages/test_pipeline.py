@@ -137,9 +137,9 @@ def test_a_run_of_another_model_is_refused(run, tiny):
 def test_damage_is_found(run):
     file = run.folder("actions") / "actions.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(StoreError, match="is not the file that its manifest names"):
+    with pytest.raises(StoreError, match="is not the file that was written"):
         run.check_files("actions")
-    with pytest.raises(StoreError, match="not a whole safetensors file"):
+    with pytest.raises(StoreError, match="is not the file that was written"):
         run.key_rows()
     (run.folder("basis") / "manifest.json").write_text("{}")
     with pytest.raises(StoreError, match="is not a Manifest"):

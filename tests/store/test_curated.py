@@ -12,6 +12,7 @@ from stir_core.store.curated import curated, curated_library, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.jsonl import write_records
 from tests.curated_run import WHEN, curated_run
+from tests.seals import rewrite
 
 BY: dict[str, Any] = {"who": "mara", "when": WHEN}
 
@@ -106,7 +107,7 @@ def test_everything_can_be_excluded(run):
 
 def test_a_basis_of_measured_values_takes_in_no_entry_without_one(run):
     picks = [pick.model_copy(update={"quality": 0.5}) for pick in run.picks()]
-    write_records(run.path / "basis" / "picks.jsonl", picks)
+    rewrite(run, "basis", "picks.jsonl", picks)
     curation = done(run, ("include", ["p0007c"]))
     with pytest.raises(CurationError, match="p0007c has no measured advantage above 0"):
         curated_library(run, curation)

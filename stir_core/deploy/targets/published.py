@@ -320,7 +320,12 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
         raise DeployError(f"{path} is not a plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
-    rows = loaded.detach().numpy() if isinstance(loaded, torch.Tensor) else loaded
+    if isinstance(loaded, torch.Tensor):
+        odd = loaded.layout is not torch.strided or loaded.is_nested or loaded.is_meta or not loaded.is_floating_point()
+        if odd:
+            raise DeployError(f"{path} holds a {loaded.layout} tensor of {loaded.dtype} on {loaded.device}, not numbers: {_AGAIN}")
+        loaded = loaded.detach().float().numpy()  # numpy has no bfloat16
+    rows = loaded
     if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
         raise DeployError(f"{path} holds {type(loaded).__name__}, not numbers: {_AGAIN}")
     return rows.astype(np.float32).reshape(-1)
