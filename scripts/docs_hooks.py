@@ -47,6 +47,7 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "reference/formats.md",
             "reference/*.md",
             "deployment.md",
+            "reliability.md",
             "glossary.md",
         ),
     ),

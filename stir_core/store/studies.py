@@ -62,7 +62,7 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         Raises:
             StoreError: it is missing, or not the file that was written.
         """
-        path = self.path
+        path, remedy = self.path, "copy the study again, or make it again with --fresh"
         return path / name if path == self.part else as_sealed(path / DIGESTS, path / name, remedy)
 
     def begin(self, spec: SpecT, problems: Sequence[Problem]) -> None:
