@@ -35,10 +35,6 @@ def _steering(rung: RungReport) -> Iterator[Mark]:
         yield _mark(rung, "published gate", f"at least +20 points, p < {level:g}", f"{_shown(stir)}, p {_p(stir)}", enough)
         yield _mark(rung, "abstaining gate", "at least +25 points", _shown(default), _points(default) >= 25)
     else:
-        if rung.rung in ("hidden_kind", "null") and not few:
-            harm = stir.lost > stir.won and stir.p is not None and stir.p < LEVEL
-            why = "It acts without knowing where, so it has to harm."
-            yield _mark(rung, "published gate", "its harm is seen (p < 0.05)", f"{_shown(stir)}, p {_p(stir)}", harm, why)
         bound = default.difference.bounds[0] if default.difference else nan
         expected = "harms by less than 3 points" + ("" if few else " (lower end of the interval)")
         yield _mark(rung, "abstaining gate", expected, _shown(default), (_points(default) if few else 100 * bound) > -3)
@@ -87,14 +83,14 @@ def _gate(rung: RungReport) -> Iterator[Mark]:
         yield _mark(
             rung, "gate ROC", "area at least 0.8", f"{_number(rung.gate_auc)} ({points} control points)", (rung.gate_auc or 0) >= 0.8
         )
-        first, last = (rung.gate_bins[0], rung.gate_bins[-1]) if len(rung.gate_bins) > 1 else (None, None)
         seen, rises = "not measured", False
-        if first is not None and last is not None:
-            seen = (
-                f"{first.measured.value:.0%} of {first.points} at the smallest, {last.measured.value:.0%} of {last.points} at the largest"
-            )
-            rises = last.measured.value >= first.measured.value + 0.5
-        yield _mark(rung, "gate calibration", "wrong habit at least 50 points more often at the largest margins", seen, rises)
+        if rung.gate_bins and points:
+            last, everywhere = rung.gate_bins[-1], sum(each.wrong for each in rung.gate) / points
+            seen = f"{last.measured.value:.0%} of {last.points} at the largest, {everywhere:.0%} of all {points}"
+            rises = last.measured.value >= everywhere + 0.5
+        why = "Where only null entries are near there is no margin, so that all margins may be of the wrong habit."
+        expected = "wrong habit at least 50 points more often at the largest margins than at all control points"
+        yield _mark(rung, "gate calibration", expected, seen, rises, why)
     for name, gate in (("published", rung.gate), ("abstaining", rung.default_gate)):
         if helped or name == "abstaining":
             commits, harmed = sum(each.fired_wrong + each.fired_right for each in gate), sum(each.harmed for each in gate)

@@ -96,8 +96,7 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         if "steered" in upto:
             held_out_problems(config)
     sizes = sizes_of(config.model.name)
-    alike = _alike(config, runs)
-    lengths = _lengths(alike[0].path, alike[0].digest("rollouts")) if alike else None
+    alike, lengths = _readable(_alike(config, runs))
     measured = _measured(config, alike, lengths) if lengths else None
     layers = _layers(config, sizes)
     rows = _rollout_rows(config, lengths)
@@ -254,6 +253,16 @@ def _alike(config: RunConfig, runs: Path) -> list[Run]:
             finished = (run.path / "rollouts" / "manifest.json").stat().st_mtime  # of an embedded run, that is when it was installed
             ranked.append(((not _differs(config, run.config), not run.embedded, finished), run))
     return [run for _, run in sorted(ranked, key=lambda each: each[0], reverse=True)]
+
+
+def _readable(alike: list[Run]) -> tuple[list[Run], Lengths | None]:
+    """The runs from the first whose rollouts can be read, and their lengths; a damaged run counts as not there."""
+    for i, run in enumerate(alike):
+        try:
+            return alike[i:], _lengths(run.path, run.digest("rollouts"))
+        except StoreError:
+            continue
+    return [], None
 
 
 def _differs(config: RunConfig, other: RunConfig) -> tuple[str, ...]:

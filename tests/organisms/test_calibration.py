@@ -154,7 +154,6 @@ def test_what_is_there_has_to_be_seen_and_nothing_else(name: str, of: int) -> No
         ("two_habits", {"gate_bins": ()}, ["gate calibration"]),
         ("two_habits", {"picks": ()}, ["basis"]),
         ("two_habits", {"picks": (PickCount(kind="add", towards="P", picks=20),)}, ["basis"]),
-        ("hidden_kind", {"stir": 0}, ["published gate"]),
         ("hidden_kind", {"default": -3}, ["abstaining gate"]),
         ("null", {"default": -5, "oracle": 1}, ["abstaining gate", "oracle"]),
     ],

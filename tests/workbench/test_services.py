@@ -63,9 +63,19 @@ def test_held_out_result_is_paired(facts: RunFacts) -> None:
     assert result.committed == sum(any(s["decision"]["chosen"] for s in trace["steps"]) for trace in raw) / 6
 
 
+def test_a_damaged_run_keeps_its_row_and_hides_no_other(facts: RunFacts, tmp_path: Path) -> None:
+    damaged = make_fake_run(tmp_path, "damaged")
+    (damaged.folder("steered") / "steered.jsonl").write_text("{}\n")
+    table, faults = run_overview.runs_table([RunFacts(damaged), facts])
+    assert list(table["run"]) == ["damaged", "fake"] and list(table["rollouts"]) == [32, 32]
+    assert table["held-out n"].isna()[0] and table["vanilla"][1] == pytest.approx(1 / 3)
+    assert len(faults) == 1 and "steered.jsonl" in faults[0]
+
+
 def test_runs_table_leaves_unmeasured_cells_empty(facts: RunFacts, tmp_path: Path) -> None:
     half = RunFacts(make_fake_run(tmp_path, "half", "actions"))
-    table = run_overview.runs_table([facts, half])
+    table, faults = run_overview.runs_table([facts, half])
+    assert not faults
     assert list(table["run"]) == ["fake", "half"]
     assert list(table["problems"]) == [8, 8] and list(table["rollouts"]) == [32, 32]
     assert list(table["entries"]) == [24, 24] and table["basis"][0] == 14

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.config import STAGES
+from stir_core.errors import StoreError
 from stir_core.evaluate.statistics import clustered_difference
 from stir_core.findings import Estimate
 from stir_core.records import ModelIdentity
@@ -35,6 +36,9 @@ class HeldOut(NamedTuple):
         return clustered_difference([[1.0]] * self.gained + [[-1.0]] * self.lost + [[0.0]] * ties)[0]
 
 
+NO_RESULT = HeldOut(proportion(0, 0), proportion(0, 0), 0, 0, None, None, None, None)
+
+
 def held_out(facts: RunFacts) -> HeldOut:
     """Paired accuracy and mean token counts; problems without a verdict in either arm are left out."""
     pairs = [(facts.vanilla[id_], trace) for id_, trace in facts.steered.items() if id_ in facts.vanilla]
@@ -52,13 +56,20 @@ def held_out(facts: RunFacts) -> HeldOut:
     )
 
 
-def runs_table(runs: list[RunFacts]) -> pd.DataFrame:
-    """One row per run, with counts as the stages recorded them; unmeasured values are empty, not zero."""
-    return pd.DataFrame([_row(facts) for facts in runs])
+def runs_table(runs: list[RunFacts]) -> tuple[pd.DataFrame, list[str]]:
+    """One row per run, with counts as the stages recorded them, and what cannot be read; values not measured or not readable are empty."""
+    rows, faults = [], []
+    for facts in runs:
+        try:
+            result = held_out(facts)
+        except StoreError as error:  # one damaged file does not hide the other runs
+            result, faults = NO_RESULT, [*faults, str(error)]
+        rows.append(_row(facts, result))
+    return pd.DataFrame(rows), faults
 
 
-def _row(facts: RunFacts) -> dict[str, object]:
-    stages, result = facts.stages, held_out(facts)
+def _row(facts: RunFacts, result: HeldOut) -> dict[str, object]:
+    stages = facts.stages
     identity = facts.run.model_identity()
     manifests = {stage: facts.run.manifest(stage) for stage in stages}
 

@@ -3,6 +3,7 @@
 import streamlit as st
 from streamlit import column_config as cc
 
+from stir_core.errors import StoreError
 from workbench import session
 from workbench.bootstrap import known_runs, shelf
 from workbench.home import data as overview
@@ -17,23 +18,29 @@ from workbench.shared.view_tables import Columns, data_table, number_column
 def runs() -> None:
     """The table of runs, and a warning for each unreadable folder. A click on a row chooses the run on every page."""
     known, broken = known_runs()
+    faults = list(broken.values())
     if known:
         names = list(known)
 
         def choose_row(row: int) -> None:
             session.point_at(session.RUN, names[row])
 
-        table = overview.runs_table(list(known.values()))
+        table, damaged = overview.runs_table(list(known.values()))
+        faults += damaged
         table["run"] = names
         data_table(table, RUN_COLUMNS, "All runs", key="runs_table", clicked=choose_row)
-    for line in broken.values():
+    for line in faults:
         st.warning(plain(line))
 
 
 def held_out_line(facts: RunFacts) -> None:
     """The chosen run's held-out result in one row of figures."""
     st.markdown(f"**{plain(facts.name)}**")
-    result = overview.held_out(facts)
+    try:
+        result = overview.held_out(facts)
+    except StoreError as error:
+        st.error(plain(str(error)))
+        return
     if result.vanilla.rate is None or result.steered.rate is None:
         st.caption("No held-out result yet: the last stage has not finished, or its answers have no verdict.")
         return

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_TABLE = 256 << 20
 """Maximum size in bytes of the unpacked table; a packed one can be far smaller."""
+_ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}
+"""What :func:`table_bytes` writes. In others, such as DELTA_BYTE_ARRAY, a few bytes may stand for many."""
 _MARKS = tuple(field for field in Origin.model_fields if field != "entry_id")
 
 
@@ -51,10 +53,16 @@ def table_rows(path: Path, data: bytes, n: int) -> tuple[tuple[Entry, ...], tupl
         if not file.schema_arrow.equals(_schema()):
             odd = sorted(set(names) ^ set(_schema().names))
             raise DeployError(f"{path} has other columns than a bundle's ({odd[0][:40] if odd else 'other types'}): {AGAIN}")
+        chunks = (facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns))
+        if odd := next((each for chunk in chunks for each in chunk.encodings if each not in _ENCODINGS), None):
+            raise DeployError(f"{path} is written in the encoding {odd}, which a bundle's table does not use: {AGAIN}")
         unpacked = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
         if unpacked > MAX_TABLE:
             raise DeployError(f"{path} would unpack to {unpacked >> 20:,} MB, more than {MAX_TABLE >> 20}: {AGAIN}")
-        rows = file.read(use_threads=False).to_pylist()
+        read = pq.ParquetFile(io.BytesIO(data), read_dictionary=_texts()).read(use_threads=False)  # a repeated text is held once
+        if (decoded := sum(map(_decoded, read.columns))) > MAX_TABLE:
+            raise DeployError(f"{path} would unpack to {decoded >> 20:,} MB, more than {MAX_TABLE >> 20}: {AGAIN}")
+        rows = read.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DeployError(f"{path} is not a whole Parquet file ({first_line(error, 120)}): {AGAIN}") from None
     entries, origins = zip(*(_row(path, i, row) for i, row in enumerate(rows)), strict=True)
@@ -69,6 +77,32 @@ def _row(path: Path, i: int, row: dict) -> tuple[Entry, Origin]:
     except ValidationError as error:
         first = error.errors()[0]
         raise DeployError(f"{path} row {i} is not an entry ({first['loc'][0]}: {first['msg']}): {AGAIN}") from None
+
+
+def _texts() -> list[str]:
+    """Parquet's names of all columns of text."""
+    import pyarrow as pa
+
+    lists = [field.name for field in _schema() if pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)]
+    return [field.name for field in _schema() if pa.types.is_string(field.type)] + [f"{name}.list.element" for name in lists]
+
+
+def _decoded(column: "pa.ChunkedArray") -> int:
+    """Bytes of a column with each text written out, computed without writing them out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    total = 0
+    for chunk in column.chunks:
+        while pa.types.is_list(chunk.type):
+            total += chunk.nbytes
+            chunk = chunk.flatten()
+        if not pa.types.is_dictionary(chunk.type):
+            total += chunk.nbytes
+            continue
+        lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+        total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    return total
 
 
 def _schema() -> "pa.Schema":

@@ -321,14 +321,15 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
     except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
         raise DeployError(f"{path} is not a plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
     if isinstance(loaded, torch.Tensor):
+        if loaded.numel() > len(data):  # an expanded tensor holds fewer numbers than it shows
+            raise DeployError(f"{path} would unpack to {loaded.numel():,} numbers from {len(data):,} bytes: {_AGAIN}")
         odd = loaded.layout is not torch.strided or loaded.is_nested or loaded.is_meta or not loaded.is_floating_point()
         if odd:
             raise DeployError(f"{path} holds a {loaded.layout} tensor of {loaded.dtype} on {loaded.device}, not numbers: {_AGAIN}")
         loaded = loaded.detach().float().numpy()  # numpy has no bfloat16
-    rows = loaded
-    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
+    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind != "f" or loaded.size > len(data):
         raise DeployError(f"{path} holds {type(loaded).__name__}, not numbers: {_AGAIN}")
-    return rows.astype(np.float32).reshape(-1)
+    return loaded.astype(np.float32).reshape(-1)
 
 
 def _entry(i: int, row: PublishedEntry, key: Float[np.ndarray, "d"], action: Float[np.ndarray, "d"]) -> Entry:

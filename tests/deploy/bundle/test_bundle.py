@@ -1,5 +1,6 @@
 """The bundle: what is read is what the run holds, equal runs give equal bytes, and what somebody tampered with is refused in one line."""
 
+import io
 import json
 import os
 import struct
@@ -16,6 +17,7 @@ from stir_core.config import config_from
 from stir_core.curation import make_edit
 from stir_core.deploy.bundle.manifest import BundleManifest
 from stir_core.deploy.bundle.reading import is_bundle, read_bundle, read_manifest
+from stir_core.deploy.bundle.table import _schema, table_rows
 from stir_core.deploy.bundle.writing import attach, fact_of, manifest_bytes
 from stir_core.deploy.export import export
 from stir_core.errors import CurationError, DeployError, MismatchError
@@ -277,6 +279,31 @@ def test_tables_of_other_columns_or_counts(folder: Path, tmp_path: Path) -> None
         assert what in refused(folder)
     replaced(folder, "actions.parquet", b"PAR1" + b"\0" * 40)
     assert "not a whole Parquet file" in refused(folder)
+
+
+def test_a_table_that_would_unpack_to_gigabytes_is_refused_before_it_does(tmp_path: Path) -> None:
+    n, note = 500, "x" * (4 << 20)
+    plain = {pa.string(): "a", pa.bool_(): True}
+    columns = {
+        field.name: pa.array([[] if pa.types.is_list(field.type) else plain.get(field.type, 1)] * n, field.type) for field in _schema()
+    }
+    columns["note"] = pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([note]))
+    columns["tags"] = pa.array([["b"]] * n, pa.list_(pa.string()))
+    for column, value in (("note", None), ("tags", [note])):
+        table = {**columns, "note": columns["note"] if column == "note" else pa.array(["a"] * n)}
+        if value is not None:
+            table[column] = pa.ListArray.from_arrays(pa.array(range(n + 1), pa.int32()), columns["note"])
+        out = io.BytesIO()
+        pq.write_table(pa.table(table), out, compression="zstd", store_schema=False, dictionary_pagesize_limit=1 << 30)
+        assert len(out.getvalue()) < 10_000
+        with pytest.raises(DeployError, match="would unpack to 2,00. MB"):
+            table_rows(tmp_path / "actions.parquet", out.getvalue(), n)
+    out = io.BytesIO()
+    pq.write_table(
+        pa.table({**columns, "note": pa.array(["a"] * n)}), out, use_dictionary=False, column_encoding={"note": "DELTA_BYTE_ARRAY"}
+    )
+    with pytest.raises(DeployError, match="encoding DELTA_BYTE_ARRAY"):
+        table_rows(tmp_path / "actions.parquet", out.getvalue(), n)
 
 
 def test_manifests_that_cannot_be(folder: Path) -> None:

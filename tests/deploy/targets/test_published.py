@@ -172,6 +172,9 @@ def test_vectors_that_are_something_else(folder: Path, tmp_path: Path) -> None:
         (torch.full((16,), float("nan")), "not finite"),
         (torch.zeros(16, dtype=torch.int64), "not numbers"),
         ({"a": torch.zeros(16)}, "not numbers"),
+        (torch.zeros(1).expand(10**9), "would unpack to 1,000,000,000 numbers"),
+        (torch.zeros(16, device="meta"), "not numbers"),
+        (torch.zeros(16).to_sparse(), "not numbers"),
     ):
         torch.save(tensor, vector)
         assert what in refused(folder)
