@@ -296,7 +296,7 @@ def test_a_table_that_would_unpack_to_gigabytes_is_refused_before_it_does(tmp_pa
         out = io.BytesIO()
         pq.write_table(pa.table(table), out, compression="zstd", store_schema=False, dictionary_pagesize_limit=1 << 30)
         assert len(out.getvalue()) < 10_000
-        with pytest.raises(DeployError, match="would unpack to 2,00. MB"):
+        with pytest.raises(DeployError, match=r"would unpack to 2,00. MB"):
             table_rows(tmp_path / "actions.parquet", out.getvalue(), n)
     out = io.BytesIO()
     pq.write_table(
