@@ -131,6 +131,8 @@ class EvaluationSpec(Record, EvaluationRequest):
     leaks: tuple[Leak, ...] = ()
     same_words: int = 0
     """Problems that differ from a mined one in numbers only."""
+    left_out: tuple[str, ...] = ()
+    """Problems that no method answers, since their prompt leaves no room in the model's context: one line each."""
     command: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
 

@@ -179,6 +179,8 @@ def _notes(report: EvaluationReport) -> list[str]:
         f"accuracies, Tango's score interval for their differences, Student's t for tokens, with problems as clusters; p: {tests}, "
         "Holm over the methods.",
     ]
+    if spec.left_out:
+        lines.append(f"{len(spec.left_out)} problems did not fit the model's context, for no method: {'; '.join(spec.left_out[:3])}.")
     if spec.same_words:
         lines.append(f"{spec.same_words} problems repeat a mined one but for its numbers; they count as other problems.")
     if spec.environment:

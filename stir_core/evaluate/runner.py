@@ -15,7 +15,7 @@ from stir_core.evaluate.report import evaluation_markdown, evaluation_report
 from stir_core.findings import Answer, EvaluationReport, EvaluationSpec
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
-from stir_core.models.prompting import prompt_ids
+from stir_core.models.prompting import fitting_prompts
 from stir_core.records import ModelIdentity, OnProgress, Problem, Progress
 from stir_core.requests import EvaluationRequest
 from stir_core.store.curated import curated_library, library_digest
@@ -93,13 +93,15 @@ def evaluate(
 ) -> tuple[EvaluationReport, Path]:
     """Decode, grade and keep the answers that are missing, and write the report.
 
-    Methods that were evaluated under this label before stay in the report.
+    Methods that were evaluated under this label before stay in the report. A problem whose prompt does not fit the context is left out for
+    all methods, and named in the report.
 
     Returns:
         The report and its folder.
 
     Raises:
         StoreError: the label holds an evaluation with other settings.
+        PromptError: no problem's prompt fits the context.
     """
     folder, config = EvaluationFolder(run, spec.label), run.config
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
@@ -109,9 +111,11 @@ def evaluate(
         each.decoder.check(bench, each.parameters)
     if not spec.fresh and folder.begun:
         spec = _joined(folder.spec(), spec)
-    folder.begin(spec, problems)
     task, boxed = TaskConfig(name=spec.task, template=spec.template, system=spec.system), asks_for_box(spec.template)
-    prompts = {problem.id: prompt_ids(model, problem, task, room=spec.max_new_tokens) for problem in problems}
+    fitting, left_out = fitting_prompts(model, problems, task, room=spec.max_new_tokens)
+    problems, prompts = [problem for problem, _ in fitting], {problem.id: ids for problem, ids in fitting}
+    spec = spec.replaced(n=len(problems), left_out=left_out)
+    folder.begin(spec, problems)
     by_id = {problem.id: problem for problem in problems}
     missing: dict[str, list[Question]] = {}
     total = 0

@@ -51,7 +51,9 @@ def same_answer(gold: str, answer: str, leaf: Leaf) -> bool:
         return _same_parts(gold_parts, answer_parts, leaf)
     if (parts := gold_parts or answer_parts) is not None:  # only a set of one element equals what has no parts
         lone = answer if gold_parts else gold
-        return parts.brackets == "{}" and len(parts.items) == 1 and same_answer(parts.items[0], lone, leaf)
+        if parts.brackets != "{}" or len(parts.items) != 1 or "\\emptyset" in (lone, parts.items[0]):  # {{}} is not empty
+            return False
+        return same_answer(parts.items[0], lone, leaf)
     return same if (same := same_text(gold, answer)) is not None else leaf(gold, answer)
 
 

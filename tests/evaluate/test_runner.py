@@ -217,6 +217,22 @@ def test_problems_that_repeat_a_mined_one_but_for_its_numbers_are_counted(run, t
     assert "1 problems repeat a mined one but for its numbers" in (path / "report.md").read_text()
 
 
+def test_a_problem_that_does_not_fit_the_context_is_left_out_for_all_methods_and_named(run, tiny_loaded, monkeypatch):
+    load = runner.load_problems
+
+    def with_a_long_one(*given, **more):
+        first, *rest = load(*given, **more)
+        return (first.replaced(id="long", question="9 + " * 4000), *rest)
+
+    monkeypatch.setattr(runner, "load_problems", with_a_long_one)
+    report, path = evaluated(run, tiny_loaded, "stir:candidates=1", label="long")
+    assert report.complete and report.problems == report.spec.n == 3
+    assert len(report.spec.left_out) == 1 and "long" in report.spec.left_out[0]
+    assert "1 problems did not fit the model's context" in (path / "report.md").read_text()
+    again, _ = evaluated(run, tiny_loaded, "stir:candidates=1", label="long")  # it goes on with the same problems
+    assert again.spec.left_out == report.spec.left_out and again.problems == 3
+
+
 def test_a_library_that_cannot_be_had_is_refused_before_anything_is_written(run, tiny_loaded):
     for name, what in (("stir:library=measured", "stir causal"), ("stir:layer=3", "no action at layer 3")):
         with pytest.raises((StoreError, ConfigError), match=what):

@@ -37,6 +37,8 @@ MATRIX = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
         ("math", "1,000", r"\boxed{1000}", True),
         ("math", "1,2", r"\boxed{5,2}", False),
         ("math", "1,2", r"\boxed{1,2}", True),
+        ("math", r"\emptyset", r"\boxed{\{\emptyset\}}", False),
+        ("math", r"\emptyset", r"\boxed{\{\}}", True),
         ("math", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", rf"\boxed{{{MATRIX}}}", True),
         ("choice", "C", r"\boxed{\text{(C)}}", True),
         ("math", "C", r"\boxed{\text{(C)}}", True),
