@@ -100,8 +100,8 @@ def _decoded(column: "pa.ChunkedArray") -> int:
         if not pa.types.is_dictionary(chunk.type):
             total += chunk.nbytes
             continue
-        lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
-        total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+        lengths = pc.call_function("binary_length", [chunk.dictionary]).cast(pa.int64())
+        total += pc.call_function("sum", [lengths.take(chunk.indices)]).as_py() or 0
     return total
 
 

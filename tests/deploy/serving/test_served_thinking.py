@@ -41,7 +41,7 @@ def test_thinking_and_answer_are_apart_streamed_and_whole(style, tmp_path):
     (trace,) = steered.generate(
         [[asked["messages"][0]]], max_new_tokens=120, max_thinking_tokens=4, max_final_tokens=3, strength=0, off=True
     )
-    assert trace.thinking.forced and trace.finish == short["choices"][0]["finish_reason"] == "length"
+    assert trace.thinking is not None and trace.thinking.forced and trace.finish == short["choices"][0]["finish_reason"] == "length"
     assert parts["content"] == trace.text[trace.thinking.chars :]
     assert model.text(trace.token_ids[: trace.thinking.tokens]) == trace.text[: trace.thinking.chars]
     assert len(parts["reasoning_content"].strip()) < len(message["reasoning_content"].strip())
