@@ -14,9 +14,9 @@ from page_reading import MOST_CALLS, calls_of_a_rerun  # pyright: ignore[reportM
 
 from stir_core.curation import make_edit
 from stir_core.store.curation import Curation
-from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
+from tests.seals import renew, rewrite
 from workbench.compare import data as comparison
 from workbench.shared.facts import RunFacts
 
@@ -31,6 +31,7 @@ def copy_of(run: Run, name: str = "copy") -> Run:
 def with_vectors(run: Run, change) -> Run:
     tensors = {"keys": run.key_rows(), "actions": run.action_rows()}
     write_tensors(run.path / "actions" / "actions.safetensors", {name: change(rows).astype(np.float32) for name, rows in tensors.items()})
+    renew(run.path / "actions")
     return run
 
 
@@ -57,7 +58,7 @@ def test_a_copy_shares_every_entry(run, by):
 
 def test_entries_in_another_order_are_the_same_entries(run):
     other = copy_of(run)
-    write_records(other.path / "actions" / "entries.jsonl", list(reversed(other.entries())))
+    rewrite(other, "actions", "entries.jsonl", list(reversed(other.entries())))
     found = comparison.shared_entries(held(run, other), 0.99, assign=True)
     assert len(found.shared) == 12 and list(found.shared["entry"]) == list(found.shared["other"])
 
@@ -119,7 +120,7 @@ def test_the_curated_library_is_one_of_the_versions(run, open_page):
 
 def test_a_library_of_two_entries_and_a_run_without_a_basis(store, run, open_page):
     small = make_fake_run(store, "small", upto="actions")
-    write_records(small.path / "actions" / "entries.jsonl", small.entries()[:2])
+    rewrite(small, "actions", "entries.jsonl", small.entries()[:2])
     app = open_page("compare", run="fake", compared="small", version="all", compared_version="all")
     assert not app.exception and [metric.value for metric in app.metric] == ["1", "11", "0"]
     app = open_page("compare", run="fake", compared="small", version="all", compared_version="basis")
@@ -136,6 +137,7 @@ def test_evaluations_are_paired_by_problem(run, open_page):
     for answer in turned[:1]:
         answer["verdict"]["correct"] = True
     file.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    renew(file.parents[1])
     app = open_page("compare", run="fake", compared="copy")
     assert not app.exception
     table: pd.DataFrame = next(frame.value for frame in app.dataframe if "this run" in frame.value and "method" in frame.value).set_index(

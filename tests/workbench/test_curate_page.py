@@ -1,6 +1,5 @@
 """The Curate page: edits of ticked rows with a reason, notes, history, undo, versions, and the curated library."""
 
-import json
 import shutil
 
 import pytest
@@ -11,8 +10,8 @@ from page_reading import MOST_CALLS, calls_of_a_rerun  # pyright: ignore[reportM
 from stir_core.curation import make_edit, merged_id
 from stir_core.store.curated import curated_library
 from stir_core.store.curation import Curation
-from stir_core.store.jsonl import write_records
 from stir_core.store.runs import Run
+from tests.seals import renew, rewrite
 
 WHEN = "2026-11-21T17:33:14Z"
 
@@ -158,10 +157,9 @@ def test_the_actions_page_shows_what_was_judged(run, open_page):
 
 def test_edits_of_other_entries_are_said_not_to_apply(run, open_page):
     Curation.open(run).add(make_edit("exclude", ["p0000c"], who="a", when=WHEN))
-    manifest = run.path / "actions" / "manifest.json"
-    facts = json.loads(manifest.read_text())
-    facts["files"]["lens.jsonl"] = "0" * 64
-    manifest.write_text(json.dumps(facts))
+    lens = run.path / "actions" / "lens.jsonl"
+    lens.write_text("".join(reversed(lens.read_text().splitlines(keepends=True))))
+    renew(run.path / "actions")
     app = open_page("curate")
     assert not app.exception and "not applied: edit 1" in app.warning[0].value.replace("\\", "")
     assert list(app.dataframe[1].value["applies"]) == ["no"]
@@ -176,7 +174,7 @@ def test_a_broken_history_is_one_line(run, open_page):
 
 def test_a_library_of_two_entries_and_a_run_without_a_basis(store, open_page):
     run = make_fake_run(store, upto="actions")
-    write_records(run.path / "actions" / "entries.jsonl", run.entries()[:2])
+    rewrite(run, "actions", "entries.jsonl", run.entries()[:2])
     app = edit(open_page("curate"), "star")
     assert list(app.dataframe[0].value["entry"]) == ["p0000c"] and "not finished yet" in texts(app)
 
