@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,9 @@ import psutil
 from stir_core.config import digest_of
 from stir_core.errors import FAULTS, StoreError, line_of
 from stir_core.records import Record
+from stir_core.store.files import write_whole
 from stir_core.store.jsonl import read_record, write_record
+from stir_core.store.locks import one_writer
 from stir_core.store.progress import ProgressLine, read_progress
 
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -38,7 +41,8 @@ _TOLD = re.compile(r"(STIR|OMP|MKL)_\w+|HF_HUB_OFFLINE|CUDA_VISIBLE_DEVICES|PYTH
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
 CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
 """Processes started by this server, by process number; those of an earlier server are known from their files alone."""
-_STARTING = threading.Lock()
+PATIENCE = 20.0
+"""Seconds that a start waits for another one, of this server or another."""
 
 JobState = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
 
@@ -117,11 +121,11 @@ class JobStore:
             StoreError: the name is not usable, another job is running, or the process cannot be started.
         """
         self.run_folder(name)
-        with _STARTING:
+        with self._starting():
             self._check_room()
             self._folder.mkdir(parents=True, exist_ok=True)
             if toml is not None:
-                self.config_file(name, toml).write_text(toml, encoding="utf-8")
+                write_whole(self.config_file(name, toml), toml.encode("utf-8"))
             id_ = self._free_id(name)
             progress, log = (self._folder / f"{id_}{end}" for end in (".progress.jsonl", ".log"))
             words = (*arguments, "--progress", str(progress))
@@ -146,7 +150,7 @@ class JobStore:
         Raises:
             StoreError: no such job, or a job is running.
         """
-        with _STARTING:
+        with self._starting():
             job = self._read(id_)
             self._check_room()
             return self._launch(job)
@@ -206,6 +210,10 @@ class JobStore:
             text = log.read().decode("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
+    def _starting(self) -> AbstractContextManager[None]:
+        """One start at a time: each sees the jobs of those before it, whichever server made them."""
+        return one_writer(self._folder, owns=(self._folder,), patience=PATIENCE)
+
     def _check_room(self) -> None:
         running = self.running()
         if len(running) >= self._limit:
@@ -262,9 +270,7 @@ class JobStore:
         return job
 
     def _write(self, job: RunJob) -> RunJob:
-        part = self._folder / f"{job.id}.json.part"
-        write_record(part, job)
-        part.replace(self._folder / f"{job.id}.json")
+        write_record(self._folder / f"{job.id}.json", job)
         return job
 
 

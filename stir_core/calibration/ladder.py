@@ -31,8 +31,10 @@ from stir_core.organisms.rungs import RUNGS
 from stir_core.records import OnProgress
 from stir_core.requests import EvaluationRequest
 from stir_core.stages.pipeline import begin_from, run_stages, short_environment
-from stir_core.store.calibrations import write_calibration
+from stir_core.store.calibrations import FILE, write_calibration
 from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.jsonl import check_free
+from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
 from stir_core.version import VERSION
 
@@ -185,31 +187,33 @@ def calibrate(
     n = (40 if quick else 500) if n is None else n
     section_from(EvaluationRequest, {"n": n})
     out = out / ("quick" if quick else "full")
-    measured: dict[str, RungReport] = {}
-    for name in names:
-        rung = measure_rung(name, out / Path(name.removeprefix(PREFIX)).name, n=n, quick=quick, report=report)
-        measured[rung.rung] = rung
-    checks = [check for rung in measured.values() for check in rung.estimator]
-    studies = sum(check.studies for check in checks)
-    of_each, low, high = (QUICK_SIMULATED, 92, 98) if quick else (SIMULATED, 93, 97)
-    simulated = simulated_coverage(of_each)
-    covers = Mark(
-        rung=SIMULATION,
-        instrument="causal interval",
-        expected=f"{low} to {high} %",
-        seen=f"{simulated:.1%} of {of_each * len(DESIGNS)} studies",
-        passed=low <= 100 * simulated <= high,
-    )
-    marks = [*(mark for rung in measured.values() for mark in marks_of(rung)), covers]
-    result = CalibrationReport(
-        problems=n,
-        quick=quick,
-        version=VERSION,
-        rungs=measured,
-        causal_coverage=sum(check.covered for check in checks) / studies if studies else None,
-        simulated_coverage=simulated,
-        passed=tuple(mark for mark in marks if mark.passed),
-        failed=tuple(mark for mark in marks if not mark.passed),
-    )
-    write_calibration(out, result)
-    return result
+    with one_writer(out / "calibration", of=out, owns=(out,)):
+        check_free(out / FILE, CalibrationReport)
+        measured: dict[str, RungReport] = {}
+        for name in names:
+            rung = measure_rung(name, out / Path(name.removeprefix(PREFIX)).name, n=n, quick=quick, report=report)
+            measured[rung.rung] = rung
+        checks = [check for rung in measured.values() for check in rung.estimator]
+        studies = sum(check.studies for check in checks)
+        of_each, low, high = (QUICK_SIMULATED, 92, 98) if quick else (SIMULATED, 93, 97)
+        simulated = simulated_coverage(of_each)
+        covers = Mark(
+            rung=SIMULATION,
+            instrument="causal interval",
+            expected=f"{low} to {high} %",
+            seen=f"{simulated:.1%} of {of_each * len(DESIGNS)} studies",
+            passed=low <= 100 * simulated <= high,
+        )
+        marks = [*(mark for rung in measured.values() for mark in marks_of(rung)), covers]
+        result = CalibrationReport(
+            problems=n,
+            quick=quick,
+            version=VERSION,
+            rungs=measured,
+            causal_coverage=sum(check.covered for check in checks) / studies if studies else None,
+            simulated_coverage=simulated,
+            passed=tuple(mark for mark in marks if mark.passed),
+            failed=tuple(mark for mark in marks if not mark.passed),
+        )
+        write_calibration(out, result)
+        return result

@@ -37,7 +37,9 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.sweep import SweepReport, changed, choose, grid_points, sweep_markdown, sweep_points
     from stir_core.models.loading import model_of
     from stir_core.store.configs import read_config
-    from stir_core.store.jsonl import write_record
+    from stir_core.store.files import write_whole
+    from stir_core.store.jsonl import check_free, write_record
+    from stir_core.store.locks import one_writer
     from stir_core.tasks import load_problems
 
     rows = asked(arguments, MeasurementRequest).rows
@@ -51,15 +53,19 @@ def _sweep(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path("runs") / arguments.sweep.stem
     problems = list(load_problems(base.task.name, "validation", n=sweep.n, seed=base.seed, levels=base.task.levels))
     model = model_of(base.model)
-    points = _prepared(arguments, base, configs, out, model)
-    if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
-        raise DataError(f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split")
-    with progress() as report:
-        measured = sweep_points(model, points, problems, out / "points", rows=rows, report=report)
-    chosen = choose([point for point, _ in measured], sweep.objective)
-    result = SweepReport(base=sweep.base, split="validation", n=sweep.n, objective=sweep.objective, points=tuple(chosen))
-    write_record(out / "sweep.json", result)
-    (out / "sweep.md").write_text(sweep_markdown(result), encoding="utf-8")
+    with one_writer(out / "sweep", of=out, owns=(out / "sweep.json", out / "sweep.md", out / "points")):
+        check_free(out / "sweep.json", SweepReport)
+        points = _prepared(arguments, base, configs, out, model)
+        if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
+            raise DataError(
+                f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split"
+            )
+        with progress() as report:
+            measured = sweep_points(model, points, problems, out / "points", rows=rows, report=report)
+        chosen = choose([point for point, _ in measured], sweep.objective)
+        result = SweepReport(base=sweep.base, split="validation", n=sweep.n, objective=sweep.objective, points=tuple(chosen))
+        write_record(out / "sweep.json", result)
+        write_whole(out / "sweep.md", sweep_markdown(result).encode("utf-8"))
     if arguments.json:
         print_json(result)
     else:

@@ -117,22 +117,24 @@ def measure(
     folder = CausalFolder(run, request.study)
     if own:
         candidates = own_states(run, memory, spec, organism_named(model.identity.name) if config.task.name == "chain" else None)
-        folder.begin(spec, list({state.problem.id: state.problem for state in candidates}.values()))
-        return study_own(model, config, spec, folder, candidates, say=say, report=report), folder.path
+        with folder.writer():
+            folder.begin(spec, list({state.problem.id: state.problem for state in candidates}.values()))
+            return study_own(model, config, spec, folder, candidates, say=say, report=report), folder.path
     problems = list(load_problems(config.task.name, request.split, n=request.n, seed=config.seed, levels=config.task.levels))
     if leaks := find_overlaps(run.problems(), problems).overlaps:
         raise DataError(f"{len(leaks)} of {len(problems)} problems were mined (e.g. {leaks[0].problem_id}): choose another --split")
-    folder.begin(spec, problems)
-    decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
-    traces = {trace.id: trace for trace in folder.traces()}
-    missing = [problem for problem in problems if problem.id not in traces]
-    jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=spec.max_new_tokens), gate, memory) for problem in missing]
-    for _, trace in finished_traces(steer(model, jobs, Settings.of(config, decode, spec.rows))):
-        folder.add_trace(trace)
-        traces[trace.id] = trace
-        report(Progress("answers", len(traces), len(problems), "answers"))
-    states = logged_states([traces[problem.id] for problem in problems], problems, gate, seed=spec.seed, most=request.states)
-    return study(model, config, memory, spec, folder, states, report=report), folder.path
+    with folder.writer():
+        folder.begin(spec, problems)
+        decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
+        traces = {trace.id: trace for trace in folder.traces()}
+        missing = [problem for problem in problems if problem.id not in traces]
+        jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=spec.max_new_tokens), gate, memory) for problem in missing]
+        for _, trace in finished_traces(steer(model, jobs, Settings.of(config, decode, spec.rows))):
+            folder.add_trace(trace)
+            traces[trace.id] = trace
+            report(Progress("answers", len(traces), len(problems), "answers"))
+        states = logged_states([traces[problem.id] for problem in problems], problems, gate, seed=spec.seed, most=request.states)
+        return study(model, config, memory, spec, folder, states, report=report), folder.path
 
 
 def logged_states(

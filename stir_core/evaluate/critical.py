@@ -43,26 +43,27 @@ def critical_tokens(
             f"the {file.of} answer to {problem.id} is not a wrong one: choose one that is, critical tokens are those that lose an answer"
         )
     points = [(position, rep) for position in range(0, len(trace.token_ids), request.every) for rep in range(request.rolls)]
-    known = {(roll.position, roll.rep): roll for roll in file.rolls()}
-    missing = [point for point in points if point not in known]
-    done = len(points) - len(missing)
-    report(Progress("critical", done, len(points), "continuations"))
-    decode = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
-    settings, prompt = Settings.of(config, decode, request.rows), list(trace.prompt_ids)
-    jobs = [Job(f"{problem.id}^{position}~{rep}", prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in missing]
-    with Grader() as grader:
-        for row, answer in finished_traces(steer(model, jobs, settings)):
-            position, rep = missing[row]
-            verdict, tokens = grader.judge(problem, graded_part(answer.text, answer.thinking)), answer.tokens_used - answer.given
-            roll = CriticalRoll(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
-            file.append(roll)
-            known[position, rep] = roll
-            done += 1
-            report(Progress("critical", done, len(points), "continuations"))
-    pieces = piece_texts(model.text, trace.token_ids, request.every)
-    summary = critical_trace(problem, trace, file.of, request.every, [known[point] for point in points], pieces)
-    file.write(summary)
-    return summary
+    with file.writer():
+        known = {(roll.position, roll.rep): roll for roll in file.rolls()}
+        missing = [point for point in points if point not in known]
+        done = len(points) - len(missing)
+        report(Progress("critical", done, len(points), "continuations"))
+        decode = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
+        settings, prompt = Settings.of(config, decode, request.rows), list(trace.prompt_ids)
+        jobs = [Job(f"{problem.id}^{position}~{rep}", prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in missing]
+        with Grader() as grader:
+            for row, answer in finished_traces(steer(model, jobs, settings)):
+                position, rep = missing[row]
+                verdict, tokens = grader.judge(problem, graded_part(answer.text, answer.thinking)), answer.tokens_used - answer.given
+                roll = CriticalRoll(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
+                file.append(roll)
+                known[position, rep] = roll
+                done += 1
+                report(Progress("critical", done, len(points), "continuations"))
+        pieces = piece_texts(model.text, trace.token_ids, request.every)
+        summary = critical_trace(problem, trace, file.of, request.every, [known[point] for point in points], pieces)
+        file.write(summary)
+        return summary
 
 
 def piece_texts(text: Callable[[list[int]], str], ids: Sequence[int], every: int) -> tuple[str, ...]:

@@ -103,7 +103,15 @@ def evaluate(
         StoreError: the label holds an evaluation with other settings.
         PromptError: no problem's prompt fits the context.
     """
-    folder, config = EvaluationFolder(run, spec.label), run.config
+    folder = EvaluationFolder(run, spec.label)
+    with folder.writer():
+        return _evaluated(folder, run, model, spec, problems, report), folder.path
+
+
+def _evaluated(
+    folder: EvaluationFolder, run: Run, model: LoadedModel, spec: EvaluationSpec, problems: list[Problem], report: OnProgress
+) -> EvaluationReport:
+    config = run.config
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
     sampling = config.rollouts.temperature, config.rollouts.top_p
     bench = Bench(model, Settings.of(config, decode, spec.rows), config.gate, libraries_of(run), sampling)
@@ -138,7 +146,7 @@ def evaluate(
     finally:  # an interrupted evaluation leaves a report of the problems that every method has answered
         summary = summarise(folder, spec, problems)
         folder.write_report(summary, evaluation_markdown(summary), complete=summary.complete)
-    return summary, folder.path
+    return summary
 
 
 def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stir_core.errors import ModelError, first_line
+from stir_core.store.files import flush_files, name_folder, temporary_beside, write_whole
 
 LOG = logging.getLogger("stir_core")
 """Notes that a user should see while a model loads; Python shows them on stderr unless told otherwise."""
@@ -149,9 +150,7 @@ def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     memo.parent.mkdir(parents=True, exist_ok=True)
-    part = memo.with_suffix(f".{os.getpid()}.part")
-    part.write_text(digest + "\n")
-    part.replace(memo)
+    write_whole(memo, f"{digest}\n".encode())
     return digest
 
 
@@ -196,7 +195,7 @@ def _convert(file: Path, folder: Path) -> Path:
 
     from stir_core.models.weights import read_weights
 
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part = temporary_beside(folder)
     size = file.stat().st_size / 1e9
     LOG.warning("%s: unpacking %.1f GB of GGUF once into %s; large models and vocabularies take minutes", file.name, size, folder)
     try:
@@ -217,7 +216,8 @@ def _convert(file: Path, folder: Path) -> Path:
         tokenizer.save_pretrained(part)
         (part / "source.json").write_text(json.dumps({"source": str(file), "sha256": file_digest(file)}) + "\n")
         if not folder.is_dir():  # another process may have finished first
-            part.rename(folder)
+            flush_files(part)
+            name_folder(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -4,7 +4,6 @@ coordinates. TransformerLens is imported only for a backend that needs it.
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from stir_core.models.sizes import Shape, shape_of
 from stir_core.models.templates import check_question_is_written, known_tags, rendered, says_system, settled_args, turn_end
 from stir_core.models.weights import UNREADABLE, read_weights, refuse_unfinite
 from stir_core.records import ModelIdentity, PhaseChoice, Thinking
+from stir_core.store.files import write_whole
 from stir_core.tasks.segment import StepScanner
 from stir_core.tasks.thinking import PartBudgets, ThinkingScanner, ThinkingTags, split_thinking
 from stir_core.version import VERSION
@@ -442,9 +442,7 @@ def _remember(model: LoadedModel, asked: str, note: dict[str, Any]) -> None:
     file = _note_file(model, asked)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")  # several processes may load the model at once
-        part.write_text(json.dumps(note) + "\n", encoding="utf-8")
-        part.replace(file)
+        write_whole(file, (json.dumps(note) + "\n").encode("utf-8"))  # several processes may load the model at once
     except OSError as error:  # the comparison was made; the next load makes it again
         LOG.warning("%s is compared with plain attention at every load, since %s cannot be written: %s", model.identity.name, file, error)
 

@@ -5,14 +5,11 @@ gives the weights that it would have given.
 """
 
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
-from safetensors import safe_open
 from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -24,7 +21,8 @@ from stir_core.organisms.planted import planted, written_states
 from stir_core.organisms.rungs import DELIMITER, Rung, rung_of, vocabulary, write, written_text
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for, seed_for
-from stir_core.store.files import file_sha256, write_whole
+from stir_core.store.files import OURS, flush_files, temporary_beside, write_whole
+from stir_core.store.locks import one_writer
 from stir_core.store.tensors import write_tensors
 from stir_core.tasks.arithmetic import split_of
 from stir_core.tasks.chain import Chain, all_chains
@@ -122,14 +120,29 @@ def train(name: str, out: Path, *, seed: int = 0, recipe: TrainingRecipe | None 
     rung, recipe = rung_of(name), recipe or TrainingRecipe()
     facts = (json.dumps({"rung": name, "seed": seed, "recipe": recipe._asdict()}, indent=2) + "\n").encode()
     facts_file, log_file, checkpoint = out / "training.json", out / "training.jsonl", out / "checkpoint.safetensors"
-    if out.exists() and (not facts_file.is_file() or facts_file.read_bytes() != facts):
+    began = facts_file.is_file() and facts_file.read_bytes() == facts
+    if out.exists() and not began and not _untouched(out):
         raise DataError(f"{out} is there already and is not this training (rung {name}, seed {seed}): give another folder")
-    if log_file.is_file():
+    if began and log_file.is_file() and not checkpoint.exists():
         return out
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(facts_file, facts)
+    with one_writer(out / "training", of=out, owns=(out,), kind=DataError):
+        if not log_file.is_file():
+            write_whole(facts_file, facts)
+            _train(rung, out, seed, recipe, checkpoint, log_file, report)
+        checkpoint.unlink(missing_ok=True)
+    return out
+
+
+def _untouched(out: Path) -> bool:
+    """True for a folder that a training was killed in before it had written anything but its lock."""
+    return out.is_dir() and all(
+        file.name in ("training.lock", "training.writer.json") or file.name.endswith(OURS) for file in out.iterdir()
+    )
+
+
+def _train(rung: Rung, out: Path, seed: int, recipe: TrainingRecipe, checkpoint: Path, log_file: Path, report: OnProgress) -> None:
     words = tokenizer()
-    torch.manual_seed(seed_for(seed, "weights", name))
+    torch.manual_seed(seed_for(seed, "weights", rung.name))
     model = untrained(recipe, words)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
     log = _restore(checkpoint, model, optimiser)
@@ -149,15 +162,18 @@ def train(name: str, out: Path, *, seed: int = 0, recipe: TrainingRecipe | None 
             log.append(LogLine(done, round(sum(losses) / len(losses), 5)))
             losses = []
             write_whole(checkpoint, save(dict(_state(model, optimiser)), metadata={"log": json.dumps(log)}))
-        report(Progress(name, done, recipe.steps, f"steps, loss {losses[-1] if losses else log[-1].loss:.3f}"))
-    model.save_pretrained(out)
-    words.save_pretrained(out)
+        report(Progress(rung.name, done, recipe.steps, f"steps, loss {losses[-1] if losses else log[-1].loss:.3f}"))
+    saved = temporary_beside(out / "model")
+    model.save_pretrained(saved)
+    words.save_pretrained(saved)
+    flush_files(saved)
+    for file in saved.iterdir():
+        file.replace(out / file.name)
+    saved.rmdir()
     directions = planted(written_states(load_model(str(out), device="cpu"), rung, seed=seed))
     write_tensors(out / "planted.safetensors", {name: rows.numpy() for name, rows in directions._asdict().items()})
     write_whole(out / "README.md", card(rung, seed, recipe, log, organism_digest(out)).encode())
     write_whole(log_file, "".join(json.dumps(line._asdict()) + "\n" for line in log).encode())
-    checkpoint.unlink(missing_ok=True)
-    return out
 
 
 def card(rung: Rung, seed: int, recipe: TrainingRecipe, log: list[LogLine], digest: str) -> str:

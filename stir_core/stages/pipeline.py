@@ -5,7 +5,6 @@ stopped.
 """
 
 import platform
-import shutil
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -18,8 +17,9 @@ from stir_core.config import STAGES, RunConfig, resolve_layers
 from stir_core.errors import StoreError
 from stir_core.models.loading import LoadedModel, model_of
 from stir_core.records import OnProgress
-from stir_core.stages.stage import check_fresh, declared, seal, stage_digest, take_up
+from stir_core.stages.stage import check_fresh, complete, declared, seal, stage_digest, take_up
 from stir_core.store.captured import Captured
+from stir_core.store.files import copy_folder
 from stir_core.store.jsonl import append_records
 from stir_core.store.runs import Run, StageTook
 from stir_core.version import VERSION
@@ -46,22 +46,44 @@ def run_stages(
         StirError: see the stages; finished stages stay.
     """
     run = Run.at(out, config, environment() | {"command": command})
-    again = STAGES[STAGES.index(redo) :] if redo is not None else ()
-    kept = [stage for stage in STAGES if run.finished(stage) and stage not in again]
-    for stage in kept:  # before anything is written: a refusal leaves the run as it was
+    if not _missing(run, until, redo):  # before anything is written: a refusal leaves the run as it was
+        return run
+    if model is None:
+        if (out / "run.json").is_file():
+            with run.writer():  # refused before a model is loaded
+                pass
+        model = model_of(config.model)
+    with run.writer():
+        _make(run, model, _missing(run, until, redo), redo, report)
+    return run
+
+
+def _missing(run: Run, until: str, redo: str | None) -> list[str]:
+    """The stages to make, in order, each checked beforehand, as are the finished ones that stay."""
+    kept = _kept(run, redo)
+    for stage in kept:
         check_fresh(run, stage)
     missing = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in kept]
     for stage in missing:
+        run.check_place(stage)
         declared(stage).check(run)
-    if not missing:
-        return run
-    if model is None:
-        model = model_of(config.model)
-    run.check_model(model.identity, kept)
-    if redo is not None:
+    return missing
+
+
+def _kept(run: Run, redo: str | None) -> list[str]:
+    again = STAGES[STAGES.index(redo) :] if redo is not None else ()
+    return [stage for stage in STAGES if run.finished(stage) and stage not in again]
+
+
+def _make(run: Run, model: LoadedModel, missing: list[str], redo: str | None, report: OnProgress) -> None:
+    run.check_model(model.identity, _kept(run, redo))
+    if missing and redo is not None:
         run.discard(redo)
-    run.save()
+    if missing:
+        run.save()
     for stage in missing:
+        if complete(run, stage, model):
+            continue
         started = time.monotonic()
         made = declared(stage).make(run, model, take_up(run, stage, model), report)
         seal(run, stage, model, made)
@@ -70,7 +92,6 @@ def run_stages(
         rate = round(made.tokens / seconds, 1) if made.tokens else None
         took = StageTook(stage=stage, seconds=round(seconds, 1), tokens=made.tokens, tokens_per_second=rate)
         append_records(run.path / "log.jsonl", [took])
-    return run
 
 
 def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> None:
@@ -84,11 +105,13 @@ def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> N
         return
     if base.manifest("rollouts").config_digest != stage_digest(config, "rollouts"):
         raise StoreError(f"the rollouts of {base.path} were sampled with other settings than this config's: make a run of its own")
-    shutil.copytree(base.folder("rollouts"), run.part("rollouts"), dirs_exist_ok=True)
-    run.part("rollouts").rename(run.path / "rollouts")
+    run.check_place("rollouts")
     layers = resolve_layers(config.mining.layers, model.n_layers)
-    if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
-        Captured(take_up(run, "states", model), layers, model.d_model).adopt(*base.states(layers))
+    with run.writer():
+        if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
+            Captured(take_up(run, "states", model), layers, model.d_model).adopt(*base.states(layers))
+        if not run.finished("rollouts"):  # last, since a run with rollouts has begun
+            copy_folder(base.folder("rollouts"), run.path / "rollouts")
 
 
 def environment() -> dict[str, Any]:

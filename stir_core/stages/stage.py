@@ -4,7 +4,6 @@ A stage is declared in one file: the stages that it reads, the settings that its
 imports torch and the model only inside that function, so that pages can import it to ask about stages.
 """
 
-import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stir_core.config import STAGES, RunConfig, digest_of
 from stir_core.errors import StoreError
 from stir_core.records import Manifest, OnProgress
+from stir_core.store.files import remove_folder, write_whole
+from stir_core.store.jsonl import read_record
 from stir_core.store.runs import Run
 
 if TYPE_CHECKING:
@@ -96,14 +97,36 @@ def check_fresh(run: Run, name: str) -> None:
 
 
 def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
-    """The stage's ``.part`` folder; files of an attempt with other settings or another model are removed."""
-    part = run.part(name)
-    marker = f"{stage_digest(run.config, name)} {model.identity.weights_sha256} {model.identity.dtype}\n"
-    if part.is_dir() and (not (part / "marker").is_file() or (part / "marker").read_text() != marker):
-        shutil.rmtree(part)
-    part.mkdir(parents=True, exist_ok=True)
-    (part / "marker").write_text(marker)
-    return part
+    """The stage's ``.part`` folder; files of an attempt with other settings or another model are removed.
+
+    Raises:
+        StoreError: the folder was not written by a stage.
+    """
+    run.check_place(name)
+    file = run.part(name) / "marker"
+    marker = f"{stage_digest(run.config, name)} {model.identity.weights_sha256} {model.identity.dtype}\n".encode()
+    if not file.is_file() or file.read_bytes() != marker:
+        remove_folder(file.parent)
+        file.parent.mkdir(parents=True)
+        write_whole(file, marker)
+    return file.parent
+
+
+def complete(run: Run, name: str, model: "LoadedModel") -> bool:
+    """Give a stage its final name if all of it had been written when its process was killed, with these settings and this model."""
+    file = run.part(name) / "manifest.json"
+    if not file.is_file():
+        return False
+    known = read_record(file, Manifest, f"remove {file.parent}, and run again")
+    inputs = {each: run.digest(each) for each in sources(name)}
+    if "advantages" in known.inputs:
+        inputs["advantages"] = run.advantages_digest() or ""
+    wanted = stage_digest(run.config, name), model.identity.weights_sha256, model.identity.dtype, inputs
+    if (known.config_digest, known.model.weights_sha256, known.model.dtype, known.inputs) != wanted:
+        remove_folder(file.parent)
+        return False
+    run.give_name(name)
+    return True
 
 
 def seal(run: Run, name: str, model: "LoadedModel", made: Made) -> None:
@@ -117,5 +140,5 @@ def seal(run: Run, name: str, model: "LoadedModel", made: Made) -> None:
         counts=made.counts,
         notes=made.notes,
     )
-    with run.writing(name, lambda: manifest) as folder:
-        (folder / "marker").unlink()
+    with run.writing(name, lambda: manifest):
+        pass

@@ -58,7 +58,6 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     write_records(part / "rows.jsonl", rows)
     named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}
     write_tensors(part / "states.safetensors", named)
-    captured.clear()
     counts = {"pairs": len(pairs), "answers": len(readings), "states": len(rows), "read_again": len(missing)}
     return Made(counts, tokens, layers)
 

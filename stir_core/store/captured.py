@@ -1,9 +1,11 @@
 """States captured while rollouts are decoded, kept in the unfinished states folder until the states stage reads them.
 
-They are written in shards beside an index, each shard before its lines of the index, so that everything in the index exists. A rollout that
-is missing from the index (its process was killed before the next shard) is read by the model again.
+They are written in shards beside an index, each shard before its lines of the index, and named by the number of its first row. So
+everything in the index exists, and a shard that the index does not name (its process was killed in between) is never read and is
+written over. A rollout that is missing from the index is read by the model again.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +24,10 @@ class Captured:
 
     def __init__(self, folder: Path, layers: tuple[int, ...], d_model: int):
         self._folder, self._layers, self._d_model = folder, layers, d_model
-        self._index = folder / "captured.jsonl"
+        self._index = folder / "captured-rows.jsonl"
         self._rows: list[StateRow] = read_appended(self._index, StateRow) if layers else []
         self._place = {(row.problem_id, row.k, row.m): row.row for row in self._rows}
-        self._tensors: dict[int, np.ndarray] | None = None
+        self._shards: tuple[list[int], list[dict[str, np.ndarray]]] | None = None
         self._waiting: list[tuple[StateRow, dict[int, np.ndarray]]] = []
 
     def add(self, rollout: Rollout, states: dict) -> None:
@@ -51,15 +53,14 @@ class Captured:
         """Write the states that are not in a shard yet."""
         if not self._waiting:
             return
-        number = len(list(self._folder.glob("captured-*.safetensors")))
+        start = self._rows[-1].row + 1 if self._rows else 0
         named = {f"layer_{layer}": np.stack([states[layer] for _, states in self._waiting]) for layer in self._layers}
-        write_tensors(self._folder / f"captured-{number:05}.safetensors", named)
-        start = self._written(number)
+        write_tensors(self._folder / f"captured-from-{start:09}.safetensors", named)
         rows = [row.replaced(row=start + i) for i, (row, _) in enumerate(self._waiting)]
         append_records(self._index, rows)
         self._rows += rows
         self._place |= {(row.problem_id, row.k, row.m): row.row for row in rows}
-        self._waiting, self._tensors = [], None
+        self._waiting, self._shards = [], None
 
     def holds(self, problem_id: str, k: int, ms: Sequence[int]) -> bool:
         """True when the states at all these control points of a rollout were captured."""
@@ -67,19 +68,10 @@ class Captured:
 
     def states(self, problem_id: str, k: int, ms: Sequence[int]) -> dict[int, np.ndarray]:
         """A rollout's states at these control points, float32 ``[len(ms), d_model]`` by layer."""
-        if self._tensors is None:
-            shards = [read_tensors(file, columns=self._d_model) for file in sorted(self._folder.glob("captured-*.safetensors"))]
-            self._tensors = {layer: np.concatenate([shard[f"layer_{layer}"] for shard in shards]) for layer in self._layers}
-        at = [self._place[problem_id, k, m] for m in ms]
-        return {layer: self._tensors[layer][at] for layer in self._layers}
-
-    def clear(self) -> None:
-        """Remove the shards and their index."""
-        self._index.unlink(missing_ok=True)
-        for file in self._folder.glob("captured-*.safetensors"):
-            file.unlink()
-
-    def _written(self, count: int) -> int:
-        """Number of rows in the first ``count`` shards, including rows that are missing from the index."""
-        shards = [read_tensors(self._folder / f"captured-{i:05}.safetensors", columns=self._d_model) for i in range(count)]
-        return sum(len(next(iter(shard.values()))) for shard in shards)
+        if self._shards is None:
+            files = {int(file.stem.rpartition("-")[2]): file for file in self._folder.glob("captured-from-*.safetensors")}
+            starts = sorted(start for start in files if self._rows and start <= self._rows[-1].row)
+            self._shards = starts, [read_tensors(files[start], columns=self._d_model) for start in starts]
+        starts, shards = self._shards
+        at = [(bisect_right(starts, row) - 1, row) for row in (self._place[problem_id, k, m] for m in ms)]
+        return {layer: np.stack([shards[i][f"layer_{layer}"][row - starts[i]] for i, row in at]) for layer in self._layers}

@@ -1,12 +1,15 @@
 """Critical tokens of answers on disk: continuations appended as they arrive, with the summary beside them."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from stir_core.config import digest_of
 from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.records import Trace
-from stir_core.store.jsonl import append_records, read_appended, read_record
+from stir_core.store.files import write_whole
+from stir_core.store.jsonl import append_records, read_appended, read_record, write_records
+from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, as_sealed, write_seal
 
@@ -21,6 +24,11 @@ class CriticalFile:
         self._run = run
         self._name = digest_of([of, trace.id, list(trace.prompt_ids), list(trace.token_ids), run.config.seed])
 
+    def writer(self) -> AbstractContextManager[None]:
+        """Hold the lock of this answer's files; see :func:`~stir_core.store.locks.one_writer`."""
+        place = self._run.work / "critical" / self._name
+        return one_writer(place, owns=(self._written("rolls.jsonl"), self._written("json")))
+
     def rolls(self) -> list[CriticalRoll]:
         """The continuations so far."""
         return read_appended(self._checked("rolls.jsonl"), CriticalRoll)
@@ -30,13 +38,14 @@ class CriticalFile:
         self._written(DIGESTS).unlink(missing_ok=True)  # sealed again with the summary
         file = self._written("rolls.jsonl")
         if not file.is_file():  # what came with the run is never written to: begin with a copy of it
-            append_records(file, self.rolls())
+            write_records(file, self.rolls())
         append_records(file, [roll])
 
     def write(self, summary: CriticalTrace) -> Path:
         """Write the summary."""
         file = self._written("json")
-        file.write_text(summary.model_dump_json() + "\n", encoding="utf-8")
+        self._written(DIGESTS).unlink(missing_ok=True)
+        write_whole(file, (summary.model_dump_json() + "\n").encode("utf-8"))
         write_seal(self._written(DIGESTS), [each for each in (file, self._written("rolls.jsonl")) if each.is_file()])
         return file
 

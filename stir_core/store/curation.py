@@ -2,7 +2,7 @@
 
     curation/edits.jsonl     one ``Recorded`` a line; never rewritten
     curation/head.json       number of lines and digest of the last one, so that a lost end is noticed too
-    curation/lock            held during a write
+    curation.lock            held during a write
 
 It is written below ``Run.work``, so that the embedded run's own folder stays as it is. Edits belong to the entries that they were made on:
 if the actions stage is made again with another result, they are kept and reported, and do not apply.
@@ -12,21 +12,20 @@ import getpass
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from stir_core.curation import Difference, Edit, EditKind, Judgement, Recorded, changes, check, fold, make_edit, taken_back
 from stir_core.errors import CurationError
 from stir_core.records import Entry
-from stir_core.store.files import write_whole
+from stir_core.store.files import copy_folder, write_whole
 from stir_core.store.jsonl import cut_torn_line
+from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
 
 PATIENCE = 20.0
@@ -143,10 +142,10 @@ def signature() -> Signature:
 def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curation:
     folder = run.work / "curation"
     try:
-        if not folder.exists() and (shipped := run.derived("curation")).is_dir():
-            shutil.copytree(shipped, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock", timeout=PATIENCE):  # the system releases it when its holder dies
+        with one_writer(run.work / "curation", owns=(folder,), patience=PATIENCE, kind=CurationError):
+            if not folder.exists() and (shipped := run.derived("curation")).is_dir():
+                copy_folder(shipped, folder)
+            folder.mkdir(exist_ok=True)
             cut_torn_line(folder / "edits.jsonl")
             fresh = Curation(run, *_read(folder))
             lines, digest = _lines_of(fresh, edits_on(fresh))
@@ -159,8 +158,6 @@ def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curat
             head = {"edits": len(fresh.lines) + len(lines), "digest": digest}
             write_whole(folder / "head.json", (json.dumps(head) + "\n").encode("utf-8"))
             return Curation(run, *_read(folder))
-    except Timeout:
-        raise CurationError(f"{folder / 'lock'} has been held for {PATIENCE:g} s: end the other writer, then edit again") from None
     except OSError as error:
         raise CurationError(f"{folder} cannot be written ({error.strerror}): allow writing to the folder, or free the disk") from None
 

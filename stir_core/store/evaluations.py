@@ -65,8 +65,11 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
             raise StoreError(f"{self.path} was made with {known.model.name} in {known.model.dtype}: choose another --label")
 
     def answers(self, method: str) -> list[Answer]:
-        """A method's answers so far."""
-        return read_appended(self.file(str(self.file_of(method).relative_to(self.path))), Answer)
+        """A method's answers so far, the first to each question."""
+        first: dict[tuple[str, int], Answer] = {}
+        for answer in read_appended(self.file(str(self.file_of(method).relative_to(self.path))), Answer):
+            first.setdefault((answer.problem_id, answer.seed), answer)
+        return list(first.values())
 
     def append(self, answer: Answer) -> None:
         """Append one graded answer."""

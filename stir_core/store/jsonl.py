@@ -4,16 +4,17 @@ A process that dies while it writes leaves a torn last line. :func:`read_appende
 again; :func:`read_records` refuses it with its line number.
 """
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from stir_core.errors import StoreError
 from stir_core.records import Record
-from stir_core.store.files import naming, write_whole
+from stir_core.store.files import flush_folder, naming, write_whole, writing_whole
 
 R = TypeVar("R", bound=Record)
 
@@ -33,8 +34,8 @@ def read_appended(path: Path, kind: type[R]) -> list[R]:
     Raises:
         StoreError: a whole line is not a valid record.
     """
-    lines = enumerate(_lines(path) if path.is_file() else (), start=1)
-    return [_record(path, number, line, kind) for number, line in lines if line.endswith("\n")]
+    lines = enumerate(_lines(path, torn=True) if path.is_file() else (), start=1)
+    return [_record(path, number, line, kind) for number, line in lines]
 
 
 def read_record(path: Path, kind: type[R], remedy: str) -> R:
@@ -55,20 +56,37 @@ def read_record(path: Path, kind: type[R], remedy: str) -> R:
         raise StoreError(f"{path} is not a {kind.__name__} ({reason}): {remedy}") from None
 
 
+def check_free(path: Path, kind: type[Record]) -> None:
+    """Refuse a file that holds something else than a record of this kind, which would be written over.
+
+    Raises:
+        StoreError: naming the file.
+    """
+    if path.exists():
+        read_record(path, kind, "choose another --out, nothing there is overwritten")
+
+
 def write_record(path: Path, record: Record) -> None:
     """Write one record as indented JSON, whole or not at all."""
     write_whole(path, (record.model_dump_json(indent=2) + "\n").encode("utf-8"))
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records to a new file, flushed to the disk before returning."""
-    _write(path, "w", records)
+    """Write records, one a line, whole or not at all."""
+    with writing_whole(path) as file:
+        file.writelines(_line(record) for record in records)
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Append records, flushed to the disk before returning; a torn last line left by a killed process is cut off first."""
     cut_torn_line(path)
-    _write(path, "a", records)
+    new = not path.exists()
+    with naming(path), path.open("ab") as file:
+        file.write(b"".join(_line(record) for record in records))
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        flush_folder(path.parent)
 
 
 def cut_torn_line(path: Path) -> None:
@@ -95,17 +113,16 @@ def _record(path: Path, number: int, line: str, kind: type[R]) -> R:
         raise StoreError(f"{path} line {number} is not a {kind.__name__}: {field}: {first['msg']}; make the stage again") from None
 
 
-def _write(path: Path, mode: Literal["w", "a"], records: Iterable[Record]) -> None:
-    with naming(path), path.open(mode, encoding="utf-8", newline="\n") as file:
-        file.writelines(record.model_dump_json() + "\n" for record in records)
-        file.flush()
-        os.fsync(file.fileno())
+def _line(record: Record) -> bytes:
+    return (record.model_dump_json() + "\n").encode("utf-8")
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, *, torn: bool = False) -> list[str]:
+    """The lines of a file; ``torn``: without an unfinished last one, which may end inside a character."""
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            return file.readlines()
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1] if torn else data
+        return list(io.StringIO(whole.decode("utf-8"), newline="\n"))  # not splitlines(), which also splits at U+2028
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist: run the stage that makes it") from None
     except UnicodeDecodeError as error:

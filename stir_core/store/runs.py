@@ -9,9 +9,8 @@ A stage that appends as it goes keeps its ``.part`` folder between attempts, so 
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,8 +36,9 @@ from stir_core.records import (
     StateRow,
     Trace,
 )
-from stir_core.store.files import file_sha256, write_whole
+from stir_core.store.files import OURS, file_sha256, flush_files, name_folder, remove_folder, write_whole
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
+from stir_core.store.locks import one_writer
 from stir_core.store.seals import DIGESTS, as_sealed, check_file
 from stir_core.store.tensors import read_tensors
 
@@ -52,6 +52,9 @@ ALIASES = {"demo": "two_habits"}
 CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", "n_layers", "d_model", "template_args", "think_tags")
 """Fields of a model's identity that an artefact must share with the model at hand; the name may differ."""
 
+
+SCRATCH = ("marker", "captured")
+"""Beginnings of the names of files that a stage needs only while it is unfinished."""
 
 SCHEMAS = (1, 2)
 """Versions of a run's files that this program reads."""
@@ -158,8 +161,10 @@ class Run:
         """Write run.json, whole or not at all.
 
         Raises:
-            StoreError: the folder cannot be made or written.
+            StoreError: the folder cannot be made or written, or holds another program's run.json.
         """
+        if (file := self.path / "run.json").exists() and not self._is_ours(file):
+            raise StoreError(f"{file} is not a run's: choose another --out, nothing there is overwritten")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / "run.json", (json.dumps(self.facts, indent=2) + "\n").encode("utf-8"))
@@ -232,22 +237,57 @@ class Run:
 
         An exception leaves the ``.part`` folder for the next attempt and no final folder.
         """
-        part, final = self.part(stage), self.path / stage
+        part = self.part(stage)
         part.mkdir(parents=True, exist_ok=True)
         yield part
-        files = {file.name: file_sha256(file) for file in sorted(part.iterdir()) if file.name != "manifest.json"}
-        manifest = describe().replaced(files=files)
-        write_record(part / "manifest.json", manifest)
-        if final.exists():
-            shutil.rmtree(final)
-        part.rename(final)
+        flush_files(part)
+        own = [file for file in sorted(part.iterdir()) if file.name != "manifest.json" and not file.name.startswith(SCRATCH)]
+        # from here on the stage is whole: what follows is done again if it is interrupted
+        write_record(part / "manifest.json", describe().replaced(files={file.name: file_sha256(file) for file in own}))
+        self.give_name(stage)
+
+    def give_name(self, stage: str) -> None:
+        """Give a stage's ``.part`` folder, which has its manifest, the final name.
+
+        Raises:
+            StoreError: a folder of another program has the name.
+        """
+        self.check_place(stage)
+        for file in self.part(stage).iterdir():
+            if file.name.startswith(SCRATCH):
+                file.unlink()
+        name_folder(self.part(stage), self.path / stage)
+
+    def check_place(self, stage: str) -> None:
+        """Refuse files at a stage's place that were not written by one.
+
+        Raises:
+            StoreError: naming the folder.
+        """
+        for place, marks in ((self.path / stage, ("manifest.json",)), (self.part(stage), ("manifest.json", "marker"))):
+            ours = place.is_dir() and (
+                any((place / mark).is_file() for mark in marks) or all(file.name.endswith(OURS) for file in place.iterdir())
+            )
+            if place.exists() and not ours:
+                raise StoreError(f"{place} was not written by a stage: move it away, or choose another --out")
 
     def discard(self, stage: str) -> None:
-        """Remove a stage and every later one."""
-        for name in STAGES[STAGES.index(stage) :]:
-            for folder in (self.path / name, self.part(name)):
-                if folder.exists():
-                    shutil.rmtree(folder)
+        """Remove a stage and every later one, the last first, so that an interruption leaves no stage without its sources.
+
+        Raises:
+            StoreError: a folder in a stage's place was not written by one.
+        """
+        names = STAGES[STAGES.index(stage) :]
+        for name in names:
+            self.check_place(name)
+        for name in reversed(names):
+            remove_folder(self.path / name)
+            remove_folder(self.part(name))
+
+    def writer(self) -> AbstractContextManager[None]:
+        """Hold the lock of the run's stages; see :func:`~stir_core.store.locks.one_writer`."""
+        places = [place for stage in STAGES for place in (self.path / stage, self.part(stage))]
+        return one_writer(self.path / "run", of=self.path, owns=(self.path / "run.json", *places))
 
     def check_model(self, model: ModelIdentity, stages: Sequence[str] | None = None) -> None:
         """Refuse a model that this run's artefacts (those of ``stages``, or all) were not made with.
@@ -391,6 +431,19 @@ class Run:
     def _advantages(self) -> Path:
         file = self.derived("causal", "advantages.jsonl")
         return as_sealed(file.with_name(DIGESTS), file, "copy the study again, or make it again with `stir causal --fresh`")
+
+    def _is_ours(self, file: Path) -> bool:
+        """True for a run.json that a run wrote, or beside which a stage was written."""
+        if any(
+            (folder / mark).is_file()
+            for stage in STAGES
+            for folder, mark in ((self.path / stage, "manifest.json"), (self.part(stage), "marker"))
+        ):
+            return True
+        try:
+            return "config" in json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return False
 
     def _tensors(self, stage: str, name: str) -> dict[str, np.ndarray]:
         return read_tensors(self.file(stage, name), columns=self.manifest(stage).model.d_model)

@@ -4,15 +4,18 @@ It is written to ``<name>.part`` below ``Run.work`` and renamed when it is compl
 copied before it is extended.
 """
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from stir_core.errors import StoreError
 from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec
 from stir_core.records import Problem
+from stir_core.store.files import OURS, copy_folder, flush_folder, name_folder, remove_folder, write_whole
 from stir_core.store.jsonl import read_record, read_records, write_record, write_records
+from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, as_sealed, read_seal, write_seal
 
@@ -65,23 +68,36 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         path, remedy = self.path, "copy the study again, or make it again with --fresh"
         return path / name if path == self.part else as_sealed(path / DIGESTS, path / name, remedy)
 
+    def writer(self) -> AbstractContextManager[None]:
+        """Hold the study's lock; see :func:`~stir_core.store.locks.one_writer`."""
+        return one_writer(self.final, owns=(self.part, self.final))
+
     def begin(self, spec: SpecT, problems: Sequence[Problem]) -> None:
         """Make the folder, or continue the study in it.
 
         Raises:
-            StoreError: the folder holds a study with other settings.
+            StoreError: the folder holds a study with other settings, or files that no study wrote.
         """
+        for folder in (self.part, self.final):
+            if (
+                folder.is_dir()
+                and any(not file.name.endswith(OURS) for file in folder.iterdir())
+                and not (folder / self._spec_file).is_file()
+            ):
+                raise StoreError(f"{folder} holds other files than a study's: move it away, nothing there is overwritten")
         if spec.fresh:
             for folder in (self.part, self.final):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
         elif self.begun:
             self.check(self.spec(), spec)
             for name in read_seal(self.path / DIGESTS) if self.path != self.part else ():
                 self.file(name)
             if self.path == self.final:
                 self.final.rename(self.part)
+                flush_folder(self.part.parent)
             elif self.path != self.part:  # it came with the run, which is never written to
-                shutil.copytree(self.path, self.part)
+                self.part.parent.mkdir(parents=True, exist_ok=True)
+                copy_folder(self.path, self.part)
         self.part.mkdir(parents=True, exist_ok=True)
         (self.part / DIGESTS).unlink(missing_ok=True)  # it is sealed again when it is complete
         write_record(self.part / self._spec_file, spec)
@@ -110,11 +126,10 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
     def write_report(self, report: ReportT, text: str, *, complete: bool) -> None:
         """Write the report and its text; a complete study gets its final name."""
         write_record(self.path / "report.json", report)
-        (self.path / "report.md").write_text(text, encoding="utf-8")
+        write_whole(self.path / "report.md", text.encode("utf-8"))
         if complete and self.part.is_dir():
             write_seal(self.part / DIGESTS, (file for file in self.part.rglob("*") if file.is_file()))
-            shutil.rmtree(self.final, ignore_errors=True)
-            self.part.rename(self.final)
+            name_folder(self.part, self.final)
 
     def report(self) -> ReportT:
         """The last report.

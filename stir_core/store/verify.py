@@ -9,7 +9,7 @@ from stir_core.errors import FAULTS, StoreError, line_of
 from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
-from stir_core.store.files import file_sha256
+from stir_core.store.files import OURS, file_sha256
 from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, read_seal
 from stir_core.store.studies import StudyFolder
@@ -75,7 +75,7 @@ def _beyond(root: Path, known: set[str]) -> Iterator[Damage]:
 
 def _is_ours(path: Path) -> bool:
     """True for locks and temporary files of this program."""
-    return path.name == "lock" or path.suffix in (".lock", ".part", ".stir-part")
+    return path.name == "lock" or path.name.endswith((".lock", ".writer.json", ".part", OURS))
 
 
 def _stage(run: Run, stage: str, verified: Verified) -> Verified:

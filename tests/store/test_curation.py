@@ -143,12 +143,12 @@ def test_two_writers_lose_nothing(run):
 
 def test_a_history_that_another_process_holds_is_refused_in_one_line(run, monkeypatch):
     history = Curation.open(run).add(make_edit("star", ["p0000c"], **BY))
-    lock = run.path / "curation" / "lock"
+    lock = run.path / "curation.lock"
     hold = f"import filelock, sys; held = filelock.FileLock({str(lock)!r}); held.acquire(); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         monkeypatch.setattr("stir_core.store.curation.PATIENCE", 0.0)
-        with pytest.raises(CurationError, match="lock has been held for 0 s: end the other writer, then edit again"):
+        with pytest.raises(CurationError, match="curation is being written to by another process; wait for it, or end that process"):
             history.add(make_edit("star", ["p0001c"], **BY))
         holder.kill()
     assert len(history.add(make_edit("star", ["p0001c"], **BY))) == 2  # it let go as it died

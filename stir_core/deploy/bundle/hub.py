@@ -16,6 +16,7 @@ from stir_core.deploy.bundle.reading import MAX_LIBRARY, MAX_MANIFEST, Bundle, r
 from stir_core.deploy.bundle.untrusted import check_name
 from stir_core.deploy.bundle.writing import check_place
 from stir_core.errors import DeployError, first_line
+from stir_core.store.files import flush_files, name_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -92,9 +93,8 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Hu
                 download(name, fact.size)
             bundle = read_bundle(part)
             shutil.rmtree(part / ".cache", ignore_errors=True)
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.rename(folder)
+            flush_files(part)
+            name_folder(part, folder)
             return bundle._replace(folder=folder), commit
 
     bundle, commit = _asked(repo, fetch)

@@ -6,7 +6,6 @@ and renamed; it replaces only a folder of the same kind.
 """
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +34,7 @@ from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace, fitted_place
 from stir_core.store.curated import Curated
-from stir_core.store.files import write_whole
+from stir_core.store.files import name_folder, write_whole
 from stir_core.store.runs import Library
 
 T = TypeVar("T")
@@ -147,9 +146,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Call
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 write_whole(part / name, data)
             checked = check(part)
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.rename(folder)
+            name_folder(part, folder)
     except OSError as error:
         raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
     return checked
