@@ -104,19 +104,20 @@ def evaluate(
         PromptError: no problem's prompt fits the context.
     """
     folder = EvaluationFolder(run, spec.label)
-    with folder.writer():
-        return _evaluated(folder, run, model, spec, problems, report), folder.path
-
-
-def _evaluated(
-    folder: EvaluationFolder, run: Run, model: LoadedModel, spec: EvaluationSpec, problems: list[Problem], report: OnProgress
-) -> EvaluationReport:
     config = run.config
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
     sampling = config.rollouts.temperature, config.rollouts.top_p
     bench = Bench(model, Settings.of(config, decode, spec.rows), config.gate, libraries_of(run), sampling)
     for each in methods(list(spec.methods)):
         each.decoder.check(bench, each.parameters)
+    with folder.writer():
+        return _evaluated(folder, bench, spec, problems, report), folder.path
+
+
+def _evaluated(
+    folder: EvaluationFolder, bench: Bench, spec: EvaluationSpec, problems: list[Problem], report: OnProgress
+) -> EvaluationReport:
+    model = bench.model
     if not spec.fresh and folder.begun:
         spec = _joined(folder.spec(), spec)
     task, boxed = TaskConfig(name=spec.task, template=spec.template, system=spec.system), asks_for_box(spec.template)

@@ -5,11 +5,14 @@ gives the weights that it would have given.
 """
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
+from safetensors import safe_open
 from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -21,7 +24,7 @@ from stir_core.organisms.planted import planted, written_states
 from stir_core.organisms.rungs import DELIMITER, Rung, rung_of, vocabulary, write, written_text
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for, seed_for
-from stir_core.store.files import OURS, flush_files, temporary_beside, write_whole
+from stir_core.store.files import OURS, file_sha256, flush_files, temporary_beside, write_whole
 from stir_core.store.locks import one_writer
 from stir_core.store.tensors import write_tensors
 from stir_core.tasks.arithmetic import split_of

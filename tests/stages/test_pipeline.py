@@ -309,3 +309,35 @@ def test_a_run_begins_from_anothers_rollouts_and_states(run, config, tmp_path, t
     other = config_from({**CONFIG, "model": config.model.model_dump(), "rollouts": {**CONFIG["rollouts"], "temperature": 0.5}})
     with pytest.raises(StoreError, match="sampled with other settings"):
         begin_from(run, other, tmp_path / "refused", tiny_loaded)
+
+
+def test_a_stage_killed_before_it_had_its_name_is_whole(run, config, tmp_path, tiny_loaded, monkeypatch):
+    def killed(run, stage):
+        if stage == "states":
+            raise KeyboardInterrupt
+
+    give = Run.give_name
+    monkeypatch.setattr(Run, "give_name", lambda run, stage: killed(run, stage) or give(run, stage))
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(config, tmp_path / "torn", model=tiny_loaded)
+    monkeypatch.undo()
+    torn = Run.open(tmp_path / "torn")
+    assert list(torn.part("states").glob("captured*")) and not torn.finished("states")
+    made = []
+    run_stages(config, tmp_path / "torn", until="states", model=tiny_loaded, report=made.append)
+    assert made == [] and torn.digest("states") == run.digest("states")
+    assert not list(torn.folder("states").glob("captured*"))
+
+
+def test_what_no_stage_wrote_is_never_touched(config, tmp_path, tiny_loaded):
+    for name in ("basis", "states.part"):
+        own = tmp_path / name / name / "thesis.txt"
+        own.parent.mkdir(parents=True)
+        own.write_text("years")
+        with pytest.raises(StoreError, match="was not written by a stage: move it away, or choose another --out"):
+            run_stages(config, tmp_path / name, model=tiny_loaded)
+        assert own.read_text() == "years"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text('{"speed": 12}')
+    with pytest.raises(StoreError, match="is not a run's: choose another --out, nothing there is overwritten"):
+        run_stages(config, tmp_path / "mine", model=tiny_loaded)

@@ -39,3 +39,11 @@ def test_a_missing_or_binary_file(tmp_path):
     (tmp_path / "b").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StoreError, match="not UTF-8"):
         read_records(tmp_path / "b", Pick)
+
+
+def test_a_line_torn_inside_a_character_is_left_out(tmp_path):
+    file = tmp_path / "a"
+    append_records(file, [*PICKS[:1], Pick(rank=9, entry_id="é", forced=False, gain=0.5)])
+    data = file.read_bytes()
+    file.write_bytes(data[: data.index("é".encode()) + 1])
+    assert read_appended(file, Pick) == PICKS[:1]
