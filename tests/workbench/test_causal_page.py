@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from stir_core.findings import CausalReport, Estimate
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
+from tests.seals import renew
 from workbench.causal import charts as gate_calibration
 from workbench.causal import data as causal_evidence
 from workbench.shared import entries as action_table
@@ -165,6 +166,7 @@ def test_an_empty_study_is_a_page_too(open_page: OpenPage, store: Path) -> None:
     report = make_fake_causal(run)
     empty = report.model_copy(update={"states": 0, "effects": (), "actions": (), "calibration": (), "points": (), "predictors": ()})
     CausalFolder(run).write_report(empty, "", complete=True)
+    renew(CausalFolder(run).path)
     assert "No action has been measured yet." in texts(clean(open_page("causal")))
 
 

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from stir_core.records import StepEvidence
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
+from tests.seals import renew
 from workbench.evaluate import data as flips
 from workbench.evaluate.charts import pareto, transfer_heatmap
 from workbench.shared import facts as evaluation_facts
@@ -189,6 +190,7 @@ def test_an_evaluation_of_another_basis_says_so(open_page: OpenPage, store: Path
     folder = EvaluationFolder(run, "small")
     report = folder.report()
     folder.write_report(report.model_copy(update={"spec": report.spec.model_copy(update={"basis": "0123"})}), "", complete=True)
+    renew(folder.path)
     assert "Made with another control basis (0123)" in texts(clean(open_page("evaluate")))
 
 
@@ -197,7 +199,7 @@ def test_a_torn_report_is_one_line(open_page: OpenPage, store: Path) -> None:
     make_fake_evaluation(run)
     (EvaluationFolder(run, "small").path / "report.json").write_text("{}")
     app = open_page("evaluate")
-    assert not app.exception and len(app.error) == 1 and "is not a EvaluationReport" in texts(app)
+    assert not app.exception and len(app.error) == 1 and "report.json is not the file that was written" in texts(app)
 
 
 def test_a_problem_shows_its_two_answers_and_the_decisions(open_page: OpenPage, store: Path) -> None:
@@ -248,6 +250,7 @@ def test_a_method_that_forces_its_impulses_has_no_gate_to_take_apart(open_page: 
         assert answer.trace
         bare = [step.model_copy(update={"evidence": StepEvidence(m=step.step - 1, position=9)}) for step in answer.trace.steps]
         folder.append(answer.model_copy(update={"trace": answer.trace.model_copy(update={"steps": tuple(bare)})}))
+    renew(folder.path)
     app = clean(open_page("evaluate", method="stir"))
     assert "Nothing was retrieved" in texts(app) and "library at m" not in texts(app)
     assert "library at m" in texts(clean(open_page("evaluate", method="stir:tau_null=9")))

@@ -32,7 +32,7 @@ def table_bytes(entries: Sequence[Entry], origins: Sequence[Origin]) -> bytes:
     plain = [entry.model_dump() | {field: getattr(origin, field) for field in _MARKS} for entry, origin in rows]
     listed = [{key: list(value) if isinstance(value, tuple) else value for key, value in row.items()} for row in plain]
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(listed, schema=_schema()), out, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(listed, schema=table_schema()), out, compression="zstd")
     return out.getvalue()
 
 
@@ -50,8 +50,8 @@ def table_rows(path: Path, data: bytes, n: int) -> tuple[tuple[Entry, ...], tupl
         facts, names = file.metadata, file.schema_arrow.names
         if facts.num_rows != n or n > MAX_ENTRIES:
             raise DeployError(f"{path} has {facts.num_rows:,} rows, its manifest says {n:,}: {AGAIN}")
-        if not file.schema_arrow.equals(_schema()):
-            odd = sorted(set(names) ^ set(_schema().names))
+        if not file.schema_arrow.equals(table_schema()):
+            odd = sorted(set(names) ^ set(table_schema().names))
             raise DeployError(f"{path} has other columns than a bundle's ({odd[0][:40] if odd else 'other types'}): {AGAIN}")
         chunks = (facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns))
         if odd := next((each for chunk in chunks for each in chunk.encodings if each not in _ENCODINGS), None):
@@ -83,8 +83,8 @@ def _texts() -> list[str]:
     """Parquet's names of all columns of text."""
     import pyarrow as pa
 
-    lists = [field.name for field in _schema() if pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)]
-    return [field.name for field in _schema() if pa.types.is_string(field.type)] + [f"{name}.list.element" for name in lists]
+    lists = [field.name for field in table_schema() if pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)]
+    return [field.name for field in table_schema() if pa.types.is_string(field.type)] + [f"{name}.list.element" for name in lists]
 
 
 def _decoded(column: "pa.ChunkedArray") -> int:
@@ -105,7 +105,8 @@ def _decoded(column: "pa.ChunkedArray") -> int:
     return total
 
 
-def _schema() -> "pa.Schema":
+def table_schema() -> "pa.Schema":
+    """Columns of the table and their types."""
     import pyarrow as pa
 
     text, whole, number, flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()

@@ -17,7 +17,7 @@ from stir_core.config import config_from
 from stir_core.curation import make_edit
 from stir_core.deploy.bundle.manifest import BundleManifest
 from stir_core.deploy.bundle.reading import is_bundle, read_bundle, read_manifest
-from stir_core.deploy.bundle.table import _schema, table_rows
+from stir_core.deploy.bundle.table import table_rows, table_schema
 from stir_core.deploy.bundle.writing import attach, fact_of, manifest_bytes
 from stir_core.deploy.export import export
 from stir_core.errors import CurationError, DeployError, MismatchError
@@ -285,7 +285,7 @@ def test_a_table_that_would_unpack_to_gigabytes_is_refused_before_it_does(tmp_pa
     n, note = 500, "x" * (4 << 20)
     plain = {pa.string(): "a", pa.bool_(): True}
     columns = {
-        field.name: pa.array([[] if pa.types.is_list(field.type) else plain.get(field.type, 1)] * n, field.type) for field in _schema()
+        field.name: pa.array([[] if pa.types.is_list(field.type) else plain.get(field.type, 1)] * n, field.type) for field in table_schema()
     }
     columns["note"] = pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([note]))
     columns["tags"] = pa.array([["b"]] * n, pa.list_(pa.string()))
