@@ -11,16 +11,16 @@ from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS
 
 
-def renew(folder: Path) -> None:
-    """Renew the digests of a stage's or study's files, which a test has changed."""
+def renew(folder: Path, *added: str) -> None:
+    """Renew the digests of a stage's or study's files, which a test has changed, and write those of added files."""
     manifest = folder / "manifest.json"
     seal = manifest if manifest.exists() else folder / DIGESTS
     said = json.loads(seal.read_text())
-    said["files"] = {name: file_sha256(folder / name) for name in said["files"]}
+    said["files"] = {name: file_sha256(folder / name) for name in {*said["files"], *added}}
     seal.write_text(json.dumps(said))
 
 
 def rewrite(run: Run, stage: str, name: str, records: Iterable[Record]) -> None:
     """Write records into a file of a finished stage, and its digest into the manifest."""
     write_records(run.folder(stage) / name, records)
-    renew(run.folder(stage))
+    renew(run.folder(stage), name)
