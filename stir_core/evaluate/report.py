@@ -180,7 +180,8 @@ def _notes(report: EvaluationReport) -> list[str]:
         "Holm over the methods.",
     ]
     if spec.left_out:
-        lines.append(f"{len(spec.left_out)} problems did not fit the model's context, for no method: {'; '.join(spec.left_out[:3])}.")
+        some = "; ".join(line.removeprefix("left out: ") for line in spec.left_out[:3])
+        lines.append(f"Problems that no method answers, since their prompts do not fit the context: {len(spec.left_out)} ({some}).")
     if spec.same_words:
         lines.append(f"{spec.same_words} problems repeat a mined one but for its numbers; they count as other problems.")
     if spec.environment:

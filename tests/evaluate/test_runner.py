@@ -228,7 +228,7 @@ def test_a_problem_that_does_not_fit_the_context_is_left_out_for_all_methods_and
     report, path = evaluated(run, tiny_loaded, "stir:candidates=1", label="long")
     assert report.complete and report.problems == report.spec.n == 3
     assert len(report.spec.left_out) == 1 and "long" in report.spec.left_out[0]
-    assert "1 problems did not fit the model's context" in (path / "report.md").read_text()
+    assert "since their prompts do not fit the context: 1 (problem long: the prompt has" in (path / "report.md").read_text()
     again, _ = evaluated(run, tiny_loaded, "stir:candidates=1", label="long")  # it goes on with the same problems
     assert again.spec.left_out == report.spec.left_out and again.problems == 3
 

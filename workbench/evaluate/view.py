@@ -64,7 +64,7 @@ def methods_view(evaluation: EvaluationFacts) -> None:
     tests = ", ".join(sorted({method.versus.test for method in report.methods if method.versus}))
     intervals = ", ".join(sorted({method.interval for method in report.methods}))
     repeats = f" {report.spec.same_words} problems are worded like a mined one, with other numbers." if report.spec.same_words else ""
-    repeats += f" {len(report.spec.left_out)} problems did not fit the model's context." if report.spec.left_out else ""
+    repeats += f" Left out, since the prompt does not fit the context: {len(report.spec.left_out)}." if report.spec.left_out else ""
     st.caption(
         plain(
             f"n = {report.problems} problems, the same for all. Accuracy intervals: {intervals}; differences: Tango's score interval; "

@@ -37,6 +37,7 @@ class HeldOut(NamedTuple):
 
 
 NO_RESULT = HeldOut(proportion(0, 0), proportion(0, 0), 0, 0, None, None, None, None)
+"""In place of answers that cannot be read."""
 
 
 def held_out(facts: RunFacts) -> HeldOut:

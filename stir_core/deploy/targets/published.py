@@ -318,7 +318,7 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
     try:
         with torch.serialization.safe_globals(arrays):
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError, MemoryError) as error:
         raise DeployError(f"{path} is not a plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
     if isinstance(loaded, torch.Tensor):
         if loaded.numel() > len(data):  # an expanded tensor holds fewer numbers than it shows

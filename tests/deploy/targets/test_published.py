@@ -153,6 +153,13 @@ def test_paths_are_never_followed(folder: Path, tmp_path: Path, named: str) -> N
     assert "is missing" in refused(folder) or "is not the name of a vector file" in refused(folder)
 
 
+class Endless:
+    """An array of 10 terabytes when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (10**13,), b"b")
+
+
 def test_vectors_that_are_something_else(folder: Path, tmp_path: Path) -> None:
     vector = folder / lines(folder)[0]["vector_path"]
     whole = vector.read_bytes()
@@ -173,6 +180,7 @@ def test_vectors_that_are_something_else(folder: Path, tmp_path: Path) -> None:
         (torch.zeros(16, dtype=torch.int64), "not numbers"),
         ({"a": torch.zeros(16)}, "not numbers"),
         (torch.zeros(1).expand(10**9), "would unpack to 1,000,000,000 numbers"),
+        (Endless(), "not a plain tensor"),
         (torch.zeros(16, device="meta"), "not numbers"),
         (torch.zeros(16).to_sparse(), "not numbers"),
     ):
