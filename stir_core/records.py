@@ -360,7 +360,7 @@ class MarginThreshold(Record):
     nearest: int = 1
     """Keys of each kind whose cosines a margin averages."""
     threshold: float | None
-    """Margin from which a gate with ``rule = "calibrated"`` steers; ``None``: it abstains, since chance is not excluded."""
+    """Margin above which a gate with ``rule = "calibrated"`` steers; ``None``: it abstains, since chance is not excluded."""
 
 
 class Retrieved(Record):
@@ -415,7 +415,7 @@ _WORDS: dict[ReasonKind, str] = {
     "too_few_entries": "{value:g} entries at this control point, min_entries is {limit:g}",
     "below_min_sim": "best cosine {value:.3f} < min_sim {limit:g}",
     "abstains": "abstains: no key margin told right from wrong here on mined problems",
-    "below_margin": "key margin {value:.3f} < {limit:.3f}",
+    "below_margin": "key margin {value:.3f} not above {limit:.3f}",
     "nothing_retrieved": "nothing retrieved",
     "forced": "forced",
     "inside_step": "inside a step",

@@ -87,7 +87,7 @@ def test_a_calibrated_gate_steers_only_from_a_margin_that_told_wrong_from_right(
     retrieved, reason = memory.retrieve(1, {3: near_wrong}, gate)
     assert [entry.entry_id for entry in retrieved] == ["e0"] and reason is None
     retrieved, reason = memory.retrieve(1, {3: near_right}, gate)
-    assert not retrieved and str(reason) == "key margin -0.925 < 0.500"
+    assert not retrieved and str(reason) == "key margin -0.925 not above 0.500"
     for margins in ([], [margin(None)]):
         retrieved, reason = Memory(entries, keys, np.zeros_like(keys), None, margins).retrieve(1, {3: near_wrong}, gate)
         assert not retrieved and str(reason).startswith("abstains: no key margin told right from wrong")
@@ -95,5 +95,7 @@ def test_a_calibrated_gate_steers_only_from_a_margin_that_told_wrong_from_right(
     mean_of_two = (unit[2:] @ near_right.numpy() - unit[:2] @ near_right.numpy()).mean() / np.linalg.norm(near_right)
     retrieved, reason = Memory(entries, keys, np.zeros_like(keys), None, [margin(0.5, nearest=2)]).retrieve(1, {3: near_right}, gate)
     assert not retrieved and reason is not None and reason.value == pytest.approx(-mean_of_two)
+    between = Memory(entries, keys[[0, 1, 0, 1]], np.zeros_like(keys), None, [margin(0.0)])  # a tie tells nothing
+    assert between.retrieve(1, {3: near_wrong}, gate)[0] == ()
     published, _ = Memory(entries, keys, np.zeros_like(keys), None, [margin(0.5)]).retrieve(1, {3: near_right}, GateConfig(k_retrieve=1))
     assert published[0].kind == "null"

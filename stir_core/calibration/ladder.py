@@ -22,9 +22,10 @@ from stir_core.calibration.truth import (
     retrieval,
 )
 from stir_core.config import RunConfig, config_from, section_from, with_changes
+from stir_core.errors import ModelError
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.findings import CalibrationReport, EvaluationReport, Mark, RungMethod, RungReport
-from stir_core.models.catalogue import catalogue, resolve
+from stir_core.models.catalogue import catalogue
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.organisms.planted import Organism, organism_of
 from stir_core.organisms.rungs import RUNGS
@@ -36,6 +37,7 @@ from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.jsonl import check_free
 from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
+from stir_core.tasks import load_problems
 from stir_core.version import VERSION
 
 ARMS = {
@@ -85,7 +87,7 @@ def measure_rung(name: str, out: Path, *, n: int, quick: bool = False, report: O
         quick: a smaller harvest.
     """
     model = load_model(name, device="cpu")
-    organism = organism_of(model)
+    organism = organism_of(name)
     published = rung_config(name, *((24, 8) if quick else (48, 16)))
     base = run_stages(published, out / "published", model=model, report=report)
     calibrated = with_changes(published, **CALIBRATED)
@@ -120,7 +122,7 @@ def measure_rung(name: str, out: Path, *, n: int, quick: bool = False, report: O
             model,
             organism,
             published,
-            out / "causal" / "rolls.jsonl",
+            out / "causal" / f"{base.digest('actions')}.jsonl",  # of these weights, this layer and these norms
             QUICK_DESIGN if quick else DESIGN,
             layer=base.manifest("states").layers[0],
             norm=float(np.median(np.linalg.norm(actions, axis=1))) if len(actions) else 1.0,
@@ -161,6 +163,29 @@ def _known(run: Run, organism: Organism) -> list[KnownPoint]:
     return known_points(traces, chains_of(folder.problems()), organism, run.config.mining.control_points)
 
 
+def organisms_named(rungs: Sequence[str]) -> dict[str, str]:
+    """Names of the models to judge, by rung.
+
+    Args:
+        rungs: embedded rungs, with or without ``organism:``, or folders of organisms; none: all embedded ones. A folder that is named like
+            an embedded rung is written as a path, e.g. ``./null``.
+
+    Raises:
+        ModelError: a name that is no organism, or two organisms of one rung.
+    """
+    embedded = {row.name.removeprefix(PREFIX) for row in catalogue() if row.name.startswith(PREFIX)}
+    models: dict[str, str] = {}
+    for name in rungs or [rung for rung in RUNGS if rung in embedded]:
+        rung = name.removeprefix(PREFIX)
+        if rung in RUNGS and rung not in embedded and not Path(name).is_dir():
+            raise ModelError(f"the organism {rung} is not embedded: `stir organism train {rung} --out DIR`, then `stir calibrate DIR`")
+        model = name if rung not in embedded and Path(name).is_dir() else f"{PREFIX}{rung}"
+        own = organism_of(model).rung.name
+        if models.setdefault(own, model) != model:
+            raise ModelError(f"{models[own]} and {model} are both of the rung {own}: judge each in an --out of its own")
+    return models
+
+
 def calibrate(
     rungs: Sequence[str],
     out: Path,
@@ -172,26 +197,25 @@ def calibrate(
     """Measure organisms, mark the instruments, and write the result into ``out``, beside a folder for each rung; see :func:`measure_rung`.
 
     Args:
-        rungs: names of embedded rungs, or folders of organisms; none: all embedded ones.
+        rungs: as in :func:`organisms_named`.
         out: folder; the smaller harvest gets a folder of its own in it.
         n: held-out problems; 500 if not given, with ``quick`` 40.
 
     Raises:
-        ModelError: a name that is no organism.
+        ModelError: a name that is no organism, or two organisms of one rung.
         ConfigError: no problems.
+        DataError: more problems than there are.
     """
-    embedded = {row.name.removeprefix(PREFIX) for row in catalogue()}
-    names = [name if Path(name).is_dir() else f"{PREFIX}{name}" for name in rungs or [rung for rung in RUNGS if rung in embedded]]
-    for name in names:  # a wrong name or number is refused before anything is harvested
-        resolve(name)
     n = (40 if quick else 500) if n is None else n
-    section_from(EvaluationRequest, {"n": n})
+    models = organisms_named(rungs)  # a wrong name or number is refused before anything is harvested
+    load_problems("chain", section_from(EvaluationRequest, {"n": n}).split, n=n)
     out = out / ("quick" if quick else "full")
     with one_writer(out / "calibration", of=out, owns=(out,)):
         check_free(out / FILE, CalibrationReport)
         measured: dict[str, RungReport] = {}
-        for name in names:
-            rung = measure_rung(name, out / Path(name.removeprefix(PREFIX)).name, n=n, quick=quick, report=report)
+        for name in models.values():
+            place = name.removeprefix(PREFIX) if name.startswith(PREFIX) else Path(name).resolve().name
+            rung = measure_rung(name, out / place, n=n, quick=quick, report=report)
             measured[rung.rung] = rung
         checks = [check for rung in measured.values() for check in rung.estimator]
         studies = sum(check.studies for check in checks)

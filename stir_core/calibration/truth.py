@@ -37,11 +37,15 @@ def chains_of(problems: Iterable[Problem]) -> dict[str, Chain]:
 
 
 def known_points(traces: Iterable[Trace], chains: Mapping[str, Chain], organism: Organism, control_points: int) -> list[KnownPoint]:
-    """Control points that the gate may steer, with the truth; those after a step outside the language are left out."""
+    """Control points that the gate may steer, with the truth; those after a step outside the language are left out.
+
+    So are answers to problems without a chain: a calibration with a larger ``n`` leaves its answers in the folder.
+    """
     points: list[KnownPoint] = []
     for trace in traces:
         problem_id = trace.id.partition("#")[0]
-        chain = chains[problem_id]
+        if (chain := chains.get(problem_id)) is None:
+            continue
         written = read_steps(chain, [step.text for step in trace.steps])
         for step in trace.steps:
             before, after = written[step.m - 1] if step.m else None, written[step.m]

@@ -129,7 +129,7 @@ class Memory:
                 continue
             near, far = (sims[kind].topk(min(known.nearest, int(kind.sum()))).values.mean() for kind in (corrective, ~corrective))
             margin, threshold = float(near - far), known.threshold
-            if margin >= threshold:
+            if margin > threshold:  # nothing is told by a tie
                 told.append((layer, rows[corrective], sims[corrective]))
             elif nearest is None or margin - threshold > nearest[0] - nearest[1]:
                 nearest = margin, threshold

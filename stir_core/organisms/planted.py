@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.errors import ModelError
+from stir_core.errors import DataError, ModelError, StoreError, first_line
 from stir_core.models.catalogue import resolve
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, batches, forward
@@ -55,16 +55,14 @@ class Organism(NamedTuple):
     planted: Planted
 
 
-def organism_of(model: LoadedModel) -> Organism:
-    """The truth about a model, if it is an organism.
+def organism_of(name: str) -> Organism:
+    """The truth about the model of that name.
 
     Raises:
-        ModelError: it is not one.
+        ModelError: there is no such model, or it is no organism.
     """
-    if (organism := organism_named(model.identity.name)) is None:
-        raise ModelError(
-            f"{model.identity.name} is not an organism: nothing is known to be planted in it; take organism:two_habits, or another"
-        )
+    if (organism := organism_named(name)) is None:
+        raise ModelError(f"{name} is not an organism: nothing is known to be planted in it; take organism:two_habits, or another")
     return organism
 
 
@@ -72,15 +70,19 @@ def organism_named(name: str) -> Organism | None:
     """The truth about the model of that name; ``None`` where nothing is known to be planted.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or its training is not finished or not readable.
     """
     folder = resolve(name).path
     facts = folder / "training.json" if folder is not None else None
     if folder is None or facts is None or not facts.is_file():
         return None
-    tensors = read_tensors(folder / "planted.safetensors", ("habit", "tone"))
+    try:
+        rung = rung_of(json.loads(facts.read_text("utf-8"))["rung"])
+        tensors = read_tensors(folder / "planted.safetensors", ("habit", "tone"))
+    except (ValueError, KeyError, TypeError, StoreError, DataError) as error:
+        raise ModelError(f"{name} holds no finished organism ({first_line(error)}): finish or repeat `stir organism train`") from None
     directions = Planted(torch.tensor(tensors["habit"]), torch.tensor(tensors["tone"]))
-    return Organism(rung_of(json.loads(facts.read_text("utf-8"))["rung"]), directions)
+    return Organism(rung, directions)
 
 
 def written_states(model: LoadedModel, rung: Rung, *, n: int = 400, seed: int = 0) -> list[WrittenState]:

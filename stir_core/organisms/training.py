@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stir_core.errors import DataError
+from stir_core.errors import DataError, first_line
 from stir_core.models.loading import load_model
 from stir_core.organisms.planted import planted, written_states
 from stir_core.organisms.rungs import DELIMITER, Rung, rung_of, vocabulary, write, written_text
@@ -214,11 +214,18 @@ def _state(model: LlamaForCausalLM, optimiser: torch.optim.Optimizer) -> Iterato
 
 
 def _restore(file: Path, model: LlamaForCausalLM, optimiser: torch.optim.Optimizer) -> list[LogLine]:
-    """Take up a checkpoint; its log, empty where there is none."""
+    """Take up a checkpoint; its log, empty where there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     if not file.is_file():
         return []
-    with safe_open(file, "pt") as tensors:
-        for name, weight in model.named_parameters():
-            weight.data.copy_(tensors.get_tensor(f"weight/{name}"))
-            optimiser.state[weight] = {key: tensors.get_tensor(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-        return [LogLine(*line) for line in json.loads(tensors.metadata()["log"])]
+    try:
+        with safe_open(file, "pt") as tensors:
+            for name, weight in model.named_parameters():
+                weight.data.copy_(tensors.get_tensor(f"weight/{name}"))
+                optimiser.state[weight] = {key: tensors.get_tensor(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            return [LogLine(*line) for line in json.loads(tensors.metadata()["log"])]
+    except SafetensorError as error:
+        raise DataError(f"checkpoint {file} is damaged ({first_line(error)}): delete it, and the training starts over") from None

@@ -1,6 +1,7 @@
 """``stir calibrate``: what is known is compared with what is seen, and an instrument that is wrong fails."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 import stir_core as stir
 from stir_core.calibration.estimator import OPPOSITE, PLANTED, POINT, RANDOM, TONE, StudyDesign, judged
-from stir_core.calibration.ladder import CALIBRATED, calibrate, counts_of, rung_config
+from stir_core.calibration.ladder import CALIBRATED, calibrate, counts_of, organisms_named, rung_config
 from stir_core.calibration.marks import marks_of
 from stir_core.calibration.truth import (
     KnownPoint,
@@ -26,6 +27,7 @@ from stir_core.calibration.truth import (
 )
 from stir_core.cli import main
 from stir_core.config import with_changes
+from stir_core.errors import ModelError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import (
     CalibrationReport,
@@ -79,6 +81,7 @@ def test_commits_are_counted_by_the_habit_of_the_step_before() -> None:
     )
     assert gate_auc(points) == 1.0
     assert known_points([wrong], {"p": ADD}, TWO, control_points=2) == points[:1]
+    assert known_points([wrong], {"q": ADD}, TWO, control_points=5) == []  # left by a calibration of more problems
     silent = [KnownPoint("p", step(1, ""), True, False), KnownPoint("p", step(1, "", 0.2), False, False)]
     assert gate_auc(silent) == 0.0  # where nothing was scored, the margin is the lowest
 
@@ -266,13 +269,38 @@ def test_the_command_prints_marks_and_fails_with_an_instrument(
     assert asked == [(["two_habits"], tmp_path, None, True), ([], tmp_path, 7, False)]
 
 
-@pytest.mark.parametrize(("words", "line"), [(["nonesuch"], 'unknown model "organism:nonesuch"'), (["--n", "0"], "n = 0")])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nonesuch"], 'unknown model "organism:nonesuch"'),
+        (["one_habit"], "the organism one_habit is not embedded: `stir organism train one_habit --out DIR`"),
+        (["--n", "0"], "n = 0"),
+        (["--n", "5000"], "5000 were asked for"),
+    ],
+)
 def test_bad_input_is_refused_before_anything_is_harvested(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["calibrate", *words, "--out", str(tmp_path / "runs")]) == 2
     assert line in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_organisms_are_named_by_rung_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert organisms_named(["null", "organism:null"]) == {"null": "organism:null"}
+    shipped = resolve("organism:null").path
+    assert shipped is not None
+    monkeypatch.chdir(shipped.parent)  # there is a folder null here, too
+    assert organisms_named(["null"]) == {"null": "organism:null"}
+    assert organisms_named(["./null", "two_habits"]) == {"null": "./null", "two_habits": "organism:two_habits"}
+    with pytest.raises(ModelError, match=r"organism:null and \./null are both of the rung null: judge each in an --out of its own"):
+        organisms_named(["null", "./null"])
+    folder = tmp_path / "damaged"
+    shutil.copytree(shipped, folder)
+    for damage in ("not JSON", "{}", '{"rung": "nonesuch"}'):
+        (folder / "training.json").write_text(damage)
+        with pytest.raises(ModelError, match="holds no finished organism"):
+            organisms_named([str(folder)])
 
 
 def test_all_embedded_rungs_are_the_default_in_the_order_of_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

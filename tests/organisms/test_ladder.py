@@ -51,7 +51,7 @@ def _evaluated(run: Run, model: LoadedModel, *methods: str) -> EvaluationReport:
 
 def test_harvested_actions_point_along_the_planted_direction(run: Run, model: LoadedModel) -> None:
     library = run.library(selected=False)
-    cosines = list(planted_cosines(library.entries, library.actions, chains_of(run.problems()), organism_of(model)).values())
+    cosines = list(planted_cosines(library.entries, library.actions, chains_of(run.problems()), organism_of(model.identity.name)).values())
     assert len(cosines) > 20
     assert np.median(cosines) > 0.8
 
@@ -62,7 +62,7 @@ def test_published_steering_corrects_the_wrong_habit_and_nothing_else(run: Run, 
     assert oracle.right == PROBLEMS  # the planted direction, where it is needed, corrects every answer
     assert stir.versus is not None and stir.right > vanilla.right + PROBLEMS / 5 and not stir.versus.lost
     assert noise.right < vanilla.right + PROBLEMS / 5
-    organism, folder = organism_of(model), EvaluationFolder(run, "chain-eval")
+    organism, folder = organism_of(model.identity.name), EvaluationFolder(run, "chain-eval")
     problems = {problem.id: chain_of(problem.question) for problem in folder.problems()}
     fired = Counter[bool]()
     for answer in folder.answers("stir"):

@@ -34,6 +34,12 @@ def test_an_interrupted_training_gives_the_same_weights(trained: Path, tmp_path:
 
     with pytest.raises(Stop):
         train("two_habits", tmp_path / "again", recipe=RECIPE, report=stop)
+    checkpoint = tmp_path / "again" / "checkpoint.safetensors"
+    kept = checkpoint.read_bytes()
+    checkpoint.write_bytes(kept[:1000])
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors is damaged .*: delete it, and the training starts over"):
+        train("two_habits", tmp_path / "again", recipe=RECIPE)
+    checkpoint.write_bytes(kept)
     steps: list[int] = []
     train("two_habits", tmp_path / "again", recipe=RECIPE, report=lambda progress: steps.append(progress.done))
     assert steps == [3, 4, 5, 6]  # the third is trained again: the checkpoint is from the second
@@ -64,7 +70,7 @@ def test_text_is_joined_as_it_was() -> None:
 
 def test_an_organism_loads_and_knows_its_truth(trained: Path) -> None:
     model = load_model(str(trained))
-    organism = organism_of(model)
+    organism = organism_of(model.identity.name)
     assert organism.rung is RUNGS["two_habits"]
     again = planted(written_states(model, organism.rung))
     np.testing.assert_array_equal(again.habit, organism.planted.habit)
@@ -90,7 +96,7 @@ def test_other_models_are_not_organisms(trained: Path, tmp_path: Path) -> None:
         if file.name != "training.json":
             (folder / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelError, match="is not an organism: nothing is known to be planted in it"):
-        organism_of(load_model(str(folder)))
+        organism_of(str(folder))
 
 
 EMBEDDED = sorted(info.name for info in catalogue() if info.name.startswith("organism:"))
@@ -113,7 +119,7 @@ def test_an_embedded_organism_is_the_one_on_its_card(name: str) -> None:
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_the_planted_directions_move_the_habit_of_an_embedded_organism(name: str) -> None:
     model = load_model(name)
-    organism = organism_of(model)
+    organism = organism_of(model.identity.name)
     states = written_states(model, organism.rung, n=40, seed=7)
     if organism.rung.right is None:
         assert not organism.planted.habit.any()

@@ -14,7 +14,7 @@ from stir_core.tasks.chain import Chain, chain_of
 
 def oracle(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Decode, read which steps were written in the wrong habit, force the correction before the first of them, and decode again."""
-    organism, layer = organism_of(bench.model), int(parameters["layer"])
+    organism, layer = organism_of(bench.model.identity.name), int(parameters["layer"])
     layer = layer if layer >= 0 else round(0.6 * (bench.model.n_layers - 1))
     chains = [chain_of(question.problem.question) for question in questions]
     corrected: list[set[int]] = [set() for _ in questions]
@@ -54,5 +54,5 @@ ORACLE = Decoder(
     "Organisms only: knows what is planted, so it is the ceiling for every method that injects directions",
     oracle,
     {"layer": -1, "strength": 1.0},
-    check=lambda bench, parameters: organism_of(bench.model),
+    check=lambda bench, parameters: organism_of(bench.model.identity.name),
 )
