@@ -14,6 +14,7 @@ from stir_core.evaluate.statistics import (
     clustered_difference,
     clustered_mean,
     clustered_share,
+    degrees_of_freedom,
     holm,
     jackknife,
     verdict_of,
@@ -281,10 +282,10 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _spearman_interval(a: np.ndarray, b: np.ndarray, problems: np.ndarray) -> tuple[float | None, float | None]:
     """Fisher's z with the standard error of a jackknife over problems, and Student's t."""
-    names = np.unique(problems)
+    names, sizes = np.unique(problems, return_counts=True)
     left_out = [(a[problems != name], b[problems != name]) for name in names]
     if len(names) < FEWEST_PROBLEMS or not all(np.ptp(x) > 0 and np.ptp(y) > 0 for x, y in left_out):
         return None, None
     z = np.arctanh(np.clip([_spearman(x, y) for x, y in ((a, b), *left_out)], -1 + 1e-9, 1 - 1e-9))
-    half = stdtrit(len(names) - 1, 1 - LEVEL / 2) * jackknife(z[1:])
+    half = stdtrit(degrees_of_freedom(sizes), 1 - LEVEL / 2) * jackknife(z[1:])
     return (float(np.tanh(z[0] - half)), float(np.tanh(z[0] + half))) if half > 0 else (None, None)

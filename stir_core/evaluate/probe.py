@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtr, stdtrit
 
 from stir_core.errors import ConfigError
-from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, holm, jackknife
+from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, degrees_of_freedom, holm, jackknife
 from stir_core.findings import KeySupport, ProbeOutcome, ProbeReport, Separation
 from stir_core.harvest.actions import Mined, mine
 from stir_core.keyspace import Place, apply_space
@@ -211,11 +211,12 @@ def separation(
     without = (seen.ordered.sum() - seen.ordered) / (seen.pairs.sum() - seen.pairs)
     variance = jackknife(without) ** 2 * (2 if fitted else 1)
     effective = auc * (1 - auc) / variance if variance > 0 else n  # all problems agree: each counts once
-    quantile = float(stdtrit(n - 1, 0.975))
+    degrees = degrees_of_freedom(seen.pairs)
+    quantile = float(stdtrit(degrees, 1 - LEVEL / 2))
     centre = (auc * effective + quantile**2 / 2) / (effective + quantile**2)
     half = quantile / (effective + quantile**2) * sqrt(effective * auc * (1 - auc) + quantile**2 / 4)
-    p = float(stdtr(n - 1, -(auc - 0.5) / (0.5 / sqrt(effective)))) if effective > 0 else 1.0
-    return Separation(**place, auc=auc, low=max(0.0, centre - half), high=min(1.0, centre + half), p=p)
+    p = float(stdtr(degrees, -(auc - 0.5) / (0.5 / sqrt(effective)))) if effective > 0 else 1.0
+    return Separation(**place, auc=auc, low=max(0.0, min(auc, centre - half)), high=min(1.0, max(auc, centre + half)), p=p)
 
 
 def _sums(rows: Float[np.ndarray, "n d"], groups: Int[np.ndarray, "n"]) -> Float[np.ndarray, "groups d"]:
@@ -289,7 +290,7 @@ def conclude(pooled: tuple[Separation, ...]) -> tuple[ProbeOutcome, str]:
     if not tested:
         found = f"{problems} problem{'s' * (problems != 1)} with right and wrong rollouts at a control point"
         return "cannot tell", f"Cannot tell: {found}, and an interval takes at least {FEWEST_PROBLEMS}."
-    seen = [each for each in tested if each.p_holm is not None and each.p_holm < 0.05]
+    seen = [each for each in tested if each.p_holm is not None and each.p_holm < LEVEL]
     direction = _first(seen, DIFFERENCE)
     gates = [each for each in tested if each.readout == MARGIN and (direction is None or each.layer == direction.layer)]
     gate = f"the gate's {_shown(gates[0])}" if gates else "the gate, which has no keys here,"

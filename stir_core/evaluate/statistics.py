@@ -1,7 +1,8 @@
 """95 % intervals and tests for answers to problems. Pure numbers: no model, no files, no text.
 
 The problem is the unit throughout: answers to one problem, states of one answer and continuations of one state are alike, so intervals and
-tests rest on how much *problems* differ (clusters; variance by the delete-one jackknife, Student's t with one degree less than problems).
+tests rest on how much *problems* differ (clusters; variance by the delete-one jackknife, Student's t with one degree less than problems,
+fewer where problems hold unequally many values).
 Below :data:`FEWEST_PROBLEMS` problems there is no interval, and no interval ever has zero width.
 """
 
@@ -11,7 +12,7 @@ from math import copysign, inf, sqrt
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import stdtr, stdtrit  # not scipy.stats, which takes most of a second to import, and pages import this module
 
 from stir_core.findings import NO_INTERVAL, EffectVerdict, Estimate
@@ -59,6 +60,8 @@ class Clusters(NamedTuple):
     effective: float
     """Effective sample size: as many independent values would give this standard error (Kish 1965); at most :data:`MOST_EFFECTIVE` times
     ``n``. Where all values are equal they do not tell how alike a problem's values are, and each problem counts once."""
+    degrees: float
+    """Degrees of freedom: :func:`degrees_of_freedom` of the problems' sizes; 0 below :data:`FEWEST_PROBLEMS` problems."""
     quantile: float
     """Of Student's t at 97.5 %; infinite below :data:`FEWEST_PROBLEMS` problems."""
 
@@ -82,11 +85,21 @@ def clusters(groups: Iterable[Sequence[float]]) -> Clusters:
     n, problems = len(flat), len(parts)
     value = float(flat.sum() / n)
     if problems < FEWEST_PROBLEMS:
-        return Clusters(value, n, problems, inf, float(problems), inf)
+        return Clusters(value, n, problems, inf, float(problems), 0.0, inf)
     error = jackknife((flat.sum() - sums) / (n - sizes))
     plain = float(flat.var(ddof=1) / n)
     effective = min(n * plain / error**2 if error > 0 else inf, MOST_EFFECTIVE * n) if plain > 0 else float(problems)
-    return Clusters(value, n, problems, error, effective, float(stdtrit(problems - 1, 1 - LEVEL / 2)))
+    degrees = degrees_of_freedom(sizes)
+    return Clusters(value, n, problems, error, effective, degrees, float(stdtrit(degrees, 1 - LEVEL / 2)))
+
+
+def degrees_of_freedom(sizes: Float[np.ndarray, "problems"] | Int[np.ndarray, "problems"]) -> float:
+    """Degrees of freedom of a standard error over problems that hold so many values each.
+
+    One less than the problems where all hold equally many. Where few of them hold most of the values, the error rests on these few: one
+    less than the effective number of problems (Carter, Schnepel and Steigerwald 2017, with all values of a problem taken to be alike).
+    """
+    return float(sizes.sum() ** 2 / (sizes.astype(float) ** 2).sum()) - 1
 
 
 def jackknife(left_out: Float[np.ndarray, "problems"]) -> float:
@@ -141,7 +154,7 @@ def clustered_difference(groups: Iterable[Sequence[float]]) -> tuple[Estimate, f
         return _tango(won, lost, seen.effective, difference)
 
     low, high = (_bound(score, side * seen.quantile, seen.value, -side) for side in (1.0, -1.0))
-    return Estimate(value=seen.value, low=low, high=high), float(2 * stdtr(seen.problems - 1, -abs(score(0.0))))
+    return Estimate(value=seen.value, low=low, high=high), float(2 * stdtr(seen.degrees, -abs(score(0.0))))
 
 
 def detectable_difference(pairs: int, problems: int) -> float | None:
