@@ -164,9 +164,15 @@ def _cost_table(report: EvaluationReport) -> str:
         versus = [f"{method.versus.committed:+.1f}", f"{method.versus.tokens:+.1f}"] if method.versus else ["", ""]
         seconds = f"{method.seconds:.2f}" if method.seconds is not None else "-"
         cells = [f"`{method.name}`", f"{method.committed:.1f}", f"{method.probe:.1f}", f"{method.total:.1f}", *versus]
-        cells += [f"{method.forward:.1f}", f"{method.flops / 1e9:.1f}", seconds]
+        cells += [f"{method.forward:.1f}", _gflops(method.flops), seconds]
         rows.append([*cells, f"{method.repeated_2:.3f}", f"{method.repeated_3:.3f}", f"{method.zlib_ratio:.3f}"])
     return tabulate(rows, heads, "github", disable_numparse=True)
+
+
+def _gflops(flops: float) -> str:
+    """Two digits below 1, where one decimal would call every method of a tiny model free."""
+    giga = flops / 1e9
+    return f"{giga:.1f}" if giga >= 1 else f"{giga:.2g}"
 
 
 def _notes(report: EvaluationReport) -> list[str]:
