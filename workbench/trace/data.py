@@ -119,10 +119,11 @@ def step_head(row: StepRow) -> str:
 def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, first: int, same: bool) -> dict[str, Any]:
     if row is None:
         return {"head": f"m {m} · the answer had ended" if recording.complete else f"m {m} · not decoded", "tokens": []}
-    head = step_head(row) + (" · same ids as vanilla" if same and number == STEERED else "")
     readings = {reading.position: reading for reading in recording.readings[number]}
     trace = recording.traces[number]
     thought = trace.thinking.tokens if trace is not None and trace.thinking is not None else 0
+    closes = " · ends the thinking" if first < thought < first + len(row.tokens) else ""
+    head = step_head(row) + closes + (" · same ids as vanilla" if same and number == STEERED else "")
     tokens = []
     for place, (token, text) in enumerate(zip(row.tokens, drawn_tokens(row), strict=True)):
         reading = readings.get(first + place)
