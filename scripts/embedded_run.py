@@ -17,6 +17,7 @@ from stir_core.findings import Answer
 from stir_core.store.evaluations import evaluations
 from stir_core.store.jsonl import read_records, write_records
 from stir_core.store.runs import EMBEDDED_RUNS, Run
+from stir_core.store.seals import DIGESTS, write_seal
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "two_habits"
@@ -40,6 +41,8 @@ def make(folder: Path) -> Path:
     for evaluation in evaluations(run):
         for file in (evaluation.path / "answers").iterdir():
             write_records(file, [answer.replaced(trace=None) for answer in read_records(file, Answer)])
+        (evaluation.path / DIGESTS).unlink()
+        write_seal(evaluation.path / DIGESTS, (file for file in evaluation.path.rglob("*") if file.is_file()))
     (run.path / "log.jsonl").unlink()  # times of this machine
     return run.path
 
@@ -50,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         made = make(Path(folder))
         shutil.rmtree(EMBEDDED_RUNS[NAME], ignore_errors=True)
-        shutil.copytree(made, EMBEDDED_RUNS[NAME])
+        shutil.copytree(made, EMBEDDED_RUNS[NAME], ignore=shutil.ignore_patterns("*.lock"))
     return 0
 
 
