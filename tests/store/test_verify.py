@@ -59,7 +59,9 @@ def test_what_is_damaged_missing_or_foreign_is_said(run: Run, capsys: pytest.Cap
     (run.path / "actions" / "lens.jsonl").unlink()
     (run.path / "basis" / "mine.txt").write_text("x")
     (run.path / "notes.txt").write_text("x")
+    (run.path / "causal" / "digests.json").unlink()  # as studies of old runs are
     (run.path / "causal" / "report.json").write_text("[" * 100_000)
+    flip(run.path / "evaluation" / "chain-eval" / "report.json")
     found = {(each.state, each.path.relative_to(run.path).as_posix()) for each in verify_run(run).found}
     assert found == {
         ("damaged", "states/rows.jsonl"),
@@ -67,10 +69,11 @@ def test_what_is_damaged_missing_or_foreign_is_said(run: Run, capsys: pytest.Cap
         ("foreign", "basis/mine.txt"),
         ("foreign", "notes.txt"),
         ("damaged", "causal"),
+        ("damaged", "evaluation/chain-eval/report.json"),
     }
     capsys.readouterr()
     assert main(["verify", str(run.path), "--json"]) == 1
-    assert len(json.loads(capsys.readouterr().out)["found"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["found"]) == 6
 
 
 def test_a_stage_of_another_run_is_foreign(run: Run) -> None:
