@@ -17,11 +17,11 @@ from stir_core.tasks.thinking import split_thinking
 from stir_core.tasks.units import CHANGES, CURRENCY, alters, is_unit, spell_out
 
 _BRACES = re.compile(
-    r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?P<bare>\\{1,3}boxed(?:\s{0,3}-?\d[\d.,/]*|\s{1,3}[A-Z](?![A-Za-z])))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
+    r"(?P<open>\\{1,3}(?:boxed|fbox|framebox)\s{0,3}\{)|(?:\\{1,3}boxed\s{0,3}(?P<bare>-?\d[\d.,/]*|(?<=\s)[A-Z](?![A-Za-z])))|\\\\|\\[{}]|(?P<brace>\{)|(?P<close>\})"
 )
 """Boxes with a brace, boxes of a number or letter without one (``\\boxed 5``), and every other brace, for counting; not escaped ones."""
-_BETWEEN_BOXES = re.compile(r"[\s$]*(?:\\[)\]])?\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*(?:\\[(\[])?[\s$]*(?:[A-Za-z]\w?\s*=\s*)?")
-"""Text between two boxes that hold items of one list."""
+_BETWEEN_BOXES = re.compile(r"[ $]*(?:\\[)\]] ?)?(?:,|;|,? ?\b(?:and|or)\b) ?(?:\\[(\[])?[ $]*(?:[A-Za-z]\w? ?= ?)?")
+"""Text between two boxes that hold items of one list. Its spaces are single ones: longer runs would make the search cubic."""
 _HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*\n?[ \t]*((?:(?!####)[^\n])*)")
 """Exactly four hashes, and the rest of that line or, where it is empty, the next line."""
 _PHRASE = re.compile(
@@ -43,7 +43,7 @@ _HEADING = re.compile(r"(?:step|part|case|solution|conclusion|explanation|verifi
 """Line beginnings that announce reasoning, not an answer."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _MOST_CANDIDATES = 50
-"""Maximum number of hash lines, or phrases, that are examined, from the end."""
+"""Maximum number of boxes, hash lines or phrases that are examined, from the end."""
 _LONGEST_CLEANED = 2000
 """Characters of a candidate that are examined; far more than grading accepts as an answer."""
 _PHRASE_REACH = 400
@@ -101,36 +101,51 @@ def _alone(kind: AnswerKind, text: str, read: Callable[[str], str | None]) -> St
     return None if answer is None else Stated(answer, "alone")
 
 
-def _last_boxes(text: str) -> list[str]:
-    """Contents of the boxes, last first. Boxes that make up one list ("$\\boxed{3}$, $\\boxed{5}$ and $\\boxed{7}$") are one."""
-    spans = list(_boxes(text))
-    lists: list[list[str]] = []
-    for i, (start, _, content) in enumerate(spans):
-        joined = i and lists and _BETWEEN_BOXES.fullmatch(text[spans[i - 1][1] : start])
-        if joined:
-            lists[-1].append(content)
+class _Box(NamedTuple):
+    """Where a balanced box stands in a text, and where its content does: a box inside others costs four numbers, not a copy."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+def _last_boxes(text: str) -> Iterator[str]:
+    """Contents of the last boxes, last first. Boxes that make up one list ("$\\boxed{3}$, $\\boxed{5}$ and $\\boxed{7}$") are one."""
+    lists: deque[list[_Box]] = deque(maxlen=_MOST_CANDIDATES)
+    end = 0
+    for box in _boxes(text):
+        if lists and _BETWEEN_BOXES.fullmatch(" ".join(text[end : box.start].split())):
+            lists[-1].append(box)
         else:
-            lists.append([content])
-    return [", ".join(dict.fromkeys(each)) for each in reversed(lists)]
+            lists.append([box])
+        end = box.end
+    for each in reversed(lists):
+        yield ", ".join(dict.fromkeys(text[box.first : box.last] for box in each))
 
 
 def boxes(text: str) -> list[str]:
-    """Contents of all balanced ``\\boxed{...}``, in the order in which they close. Linear in the length of the text."""
-    return [content for _, _, content in _boxes(text)]
+    """Contents of all balanced ``\\boxed{...}`` that lie in no other one, in order. Linear in the length of the text."""
+    outer: list[_Box] = []
+    for box in _boxes(text):
+        while outer and outer[-1].start > box.start:
+            outer.pop()
+        outer.append(box)
+    return [text[box.first : box.last] for box in outer]
 
 
-def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
-    """Each balanced box, in the order in which they close: where it starts and ends, and its content."""
-    opened: list[re.Match[str] | None] = []
+def _boxes(text: str) -> Iterator[_Box]:
+    """Each balanced box, in the order in which they close."""
+    opened: list[tuple[int, int] | None] = []
     for match in _BRACES.finditer(text):
         if match["open"]:
-            opened.append(match)
+            opened.append(match.span())
         elif match["bare"]:
-            yield match.start(), match.end(), re.sub(r"^\\+boxed\s*", "", match["bare"])
+            yield _Box(*match.span(), *match.span("bare"))
         elif match["brace"]:
             opened.append(None)
-        elif match["close"] and opened and (start := opened.pop()) is not None:
-            yield start.start(), match.end(), text[start.end() : match.start()]
+        elif match["close"] and opened and (box := opened.pop()) is not None:
+            yield _Box(box[0], match.end(), box[1], match.start())
 
 
 def clean(text: str) -> str:

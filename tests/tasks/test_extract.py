@@ -1,6 +1,8 @@
 """What counts as a stated answer."""
 
 import time
+import tracemalloc
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,33 @@ def test_boxes_nested_open_and_escaped():
     assert boxes(r"\boxed{\{1,2\}}") == [r"\{1,2\}"]
     assert boxes(r"\boxed{12") == []
     assert boxes(r"so \boxed 5.") == ["5."]
+    assert boxes(r"\boxed{1, \boxed{2}} and \boxed{3}") == [r"1, \boxed{2}", "3"], "one inside another is a part of its content"
+    assert stated("choice", r"\boxed{it says \boxed{B}}") == "B"
+
+
+def peak(read):
+    """Bytes that a call holds at most."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_for_nested_boxes_grows_with_the_length_of_the_text():
+    """Copying the content of each box took 1.6 GB for the longer of these texts."""
+    short, long = ("\\boxed{" * n + "1" + "}" * n for n in (5_000, 20_000))
+    for read in (boxes, lambda text: extract("math", text), lambda text: extract("choice", text, ("a", "b"))):
+        held = peak(partial(read, long))
+        assert held < 30 * len(long)
+        assert held < 6 * peak(partial(read, short))
+
+
+def test_the_space_between_two_boxes_may_be_long():
+    gap = " " * 20_000
+    assert stated("math", rf"\boxed{{1}}{gap},{gap}\boxed{{2}}") == "1, 2"
+    assert stated("math", rf"\boxed{{1}}{gap}\boxed{{2}}") == "2"
 
 
 @pytest.mark.parametrize(
