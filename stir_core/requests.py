@@ -105,6 +105,8 @@ class Limits(Section):
     """Maximum size in bytes of a request."""
     max_new_tokens: Count = 4096
     """Maximum number of tokens of an answer."""
+    connections: Count = 512
+    """Connections that may be open; more are refused with 503."""
     grace: Seconds = 20.0
     """Seconds that running answers have to end at SIGTERM or Ctrl-C."""
 

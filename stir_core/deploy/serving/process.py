@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
+from stir_core.deploy.serving.guard import Connection
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import build_app
 from stir_core.deploy.serving.worker import Worker
@@ -28,12 +30,13 @@ class Server(uvicorn.Server):
     uvicorn alone would cancel the tasks that wait for the decode loop, and their clients would get nothing.
 
     Args:
-        grace: seconds for running answers to end; a second signal ends them at once.
+        limits: the number of connections, and the seconds for running answers to end; a second signal ends them at once.
     """
 
-    def __init__(self, app: Starlette, worker: Worker, grace: float):
-        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
-        self._worker, self._grace, self._hurried = worker, grace, False
+    def __init__(self, app: Starlette, worker: Worker, limits: Limits):
+        quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+        super().__init__(uvicorn.Config(app, http=Connection, ws="none", limit_concurrency=limits.connections, **quiet))
+        self._worker, self._grace, self._hurried = worker, limits.grace, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle SIGTERM or Ctrl-C here, so that uvicorn does not raise it again and the process ends with 0."""
@@ -99,7 +102,7 @@ def serving(steered: SteeredModel, name: str, limits: Limits | None = None, *, k
     listener = bound("127.0.0.1", 0)
     limits = limits or Limits()
     app = build_app(steered, name, limits, key=key)
-    server = Server(app, app.state.service.worker, limits.grace)
+    server = Server(app, app.state.service.worker, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

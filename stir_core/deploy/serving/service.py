@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +17,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stir_core.deploy.serving.choices import Choice, StopText
+from stir_core.deploy.serving.guard import THIS_MACHINE, HostCheck
 from stir_core.deploy.serving.protocol import (
     ChatRequest,
     Refused,
@@ -351,12 +353,20 @@ class Service:
             self.meters.cut(event.kind)
 
 
-def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *, key: str | None = None) -> Starlette:
+def build_app(
+    steered: SteeredModel,
+    name: str,
+    limits: Limits | None = None,
+    *,
+    key: str | None = None,
+    hosts: Collection[str] | None = THIS_MACHINE,
+) -> Starlette:
     """The server as an ASGI application; its decode loop runs during the application's lifespan.
 
     Args:
         name: the model's name in requests.
         key: bearer token that requests must send.
+        hosts: names in ``Host`` that are answered; ``None``: all of them.
     """
     limits = limits or Limits()
     service = Service(steered, name, limits, key)
@@ -374,7 +384,9 @@ def build_app(steered: SteeredModel, name: str, limits: Limits | None = None, *,
         Route("/health", service.health),
         Route("/metrics", service.metrics),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={Refused: _refusal, HTTPException: _no_such_thing})
+    guards = [] if hosts is None else [Middleware(HostCheck, names=hosts)]
+    refusals = {Refused: _refusal, HTTPException: _no_such_thing}
+    app = Starlette(routes=routes, lifespan=lifespan, middleware=guards, exception_handlers=refusals)
     app.state.service = service
     return app
 

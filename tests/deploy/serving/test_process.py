@@ -1,6 +1,7 @@
 """``stir serve`` as a process of its own: what it says when it begins, and how it ends while answers are being decoded."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from stir_core.cli import main
+from stir_core.deploy.serving.runtime import SteeredModel
+from stir_core.deploy.serving.service import KEY
 
 SLOW = """
 import sys, time
@@ -80,9 +83,49 @@ def test_an_address_that_is_taken_is_one_line(tiny_bundled, capsys):
         (["--timeout", "nan"], "--timeout nan:"),
         (["--grace", "-1"], "--grace -1.0:"),
         (["--host", "no such host", "--port", "0"], "not an address of this machine"),
+        (["--host", "0.0.0.0", "--port", "0"], "--host 0.0.0.0 lets other machines in: set STIR_API_KEY"),
+        (["--host", "::", "--port", "0"], "--host :: lets other machines in: set STIR_API_KEY"),
+        (["--connections", "0"], "--connections 0: input should be greater than or equal to 1"),
     ],
 )
-def test_what_cannot_be_is_said_before_a_model_is_loaded(tiny_bundled, capsys, words, said):
+def test_what_cannot_be_is_said_before_a_model_is_loaded(tiny_bundled, capsys, monkeypatch, words, said):
+    monkeypatch.delenv(KEY, raising=False)
+    monkeypatch.setattr(SteeredModel, "load", None)
     assert main(["serve", str(tiny_bundled[1].folder), *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("stir: ") and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "schlüssel"])
+def test_a_key_that_cannot_be_sent_is_refused(tiny_bundled, capsys, monkeypatch, key):
+    monkeypatch.setenv(KEY, key)
+    assert main(["serve", str(tiny_bundled[1].folder), "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert f"{KEY} cannot be sent in a header" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["http://lab.example", "lab.example:8000", "", "a b", "lab\nexample", "me@lab.example"])
+def test_a_host_is_allowed_by_its_name_alone(tiny_bundled, capsys, name):
+    with pytest.raises(SystemExit) as refused:
+        main(["serve", str(tiny_bundled[1].folder), "--allow-host", name])
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and "is not a host name: give it without http:// and port" in error and error.count("\n") == 1
+
+
+def test_a_process_answers_to_the_names_that_it_was_given(tiny_bundled, tiny_folder):
+    """Beyond the loopback, with its key; ``--host`` and the address of the connection are names of their own."""
+    words = ["serve", str(tiny_bundled[1].folder), "--model", tiny_folder, "--name", "m\x1b\n", "--host", "0.0.0.0", "--port", "0"]
+    words += ["--allow-host", "Lab.Example", "--allow-host", "lab"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "stir_core", *words], stdout=subprocess.PIPE, text=True, env={**os.environ, KEY: "sesame"}
+    )
+    try:
+        assert started.stdout is not None
+        line = started.stdout.readline()
+        assert r'model "m\x1b\n"' in line and "bearer token asked for" in line
+        port = line.split("/v1")[0].rpartition(":")[2]
+        for host, status in (("lab.example", 200), ("LAB:80", 200), ("0.0.0.0", 200), ("127.0.0.1", 200), ("example", 403)):
+            assert httpx.get(f"http://127.0.0.1:{port}/health", headers={"Host": host}, trust_env=False).status_code == status
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).status_code == 401
+    finally:
+        started.kill()
+        started.communicate()

@@ -244,7 +244,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(url):
 def test_bodies_that_are_not_what_was_announced(url, monkeypatch, length, body, answer):
     monkeypatch.setattr("stir_core.deploy.serving.service.BODY_SECONDS", 0.2)
     host, port = url.removeprefix("http://").split(":")
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(head + length + b"\r\n\r\n" + body)
         assert connection.recv(100).startswith(b"HTTP/1.1 " + answer)
