@@ -36,7 +36,7 @@ _SEGMENT = r"(?:\$\$[^$]+\$\$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)|\\\(.+?\
 """One formula between maths delimiters."""
 _MATHS = re.compile(rf"{_SEGMENT}(?:,?\s*(?:,|and|or)\s*{_SEGMENT})*", re.DOTALL)
 """A formula, or several in a list."""
-_SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|,?\s+(?:because|since|as|so|which|where|when|but)\b")
+_SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|(?<!times),?\s+(?:because|since|as|so|which|where|when|but)\b")
 """Where a stated answer ends and an explanation begins."""
 _PLACEHOLDERS = {"", "answer", "letter", "yes or no", "your answer", "final answer", "the answer", "...", "\\ldots", "\\dots"}
 _HEADING = re.compile(r"(?:step|part|case|solution|conclusion|explanation|verification|problem|question|note|example)\b", re.IGNORECASE)
@@ -197,6 +197,10 @@ _AMOUNT = re.compile(rf"\s*({_NUMBER})\s*(?:%|percent)?\s*((?:[°/]?\s*[A-Za-z][
 """A statement that is one number with its per cent sign or unit."""
 _AMONG_WORDS = re.compile(rf"(?<![^\s])({_NUMBER})(?=[\s.,;:!?%)]|$)")
 """A number that stands by itself in a sentence."""
+_OTHER_LETTER = re.compile(
+    r"\s*(?:(?:,|and\b|or\b|&|/)\s*\(?[A-Z]\)?(?![A-Za-z])|(?:is|was|are|can(?:no|')t|must)\b.{0,20}?\b(?:not|wrong|incorrect|false|out|excluded)\b)"
+)
+"""Behind a letter: a second one, or that it is not the answer."""
 _NOT_STATED = re.compile(r"\b(?:double|times|sum|difference|product|step|part|case|problem|question)\b", re.IGNORECASE)
 """Words that make the number beside them something else than the answer: "the sum of 5", "step 5"."""
 
@@ -243,8 +247,8 @@ def read_letter(candidate: str, choices: tuple[str, ...] = ()) -> str | None:
             return chr(ord("A") + among.index(quoted))
     text = re.sub(r"^(?:the\s+)?(?:option|choice|answer|letter)\b\s*:?\s*", "", text, flags=re.IGNORECASE)
     match = re.match(r"[(\[]([A-Za-z])[)\]]|([A-Z])(?:$|[.):](?=\s|$)|(?=\s+[-(]))|([a-z])\)$|([b-z])$", text)
-    if match is None or re.match(r"\s*(?:,|and\b|or\b|&|/)\s*\(?[A-Z]\)?(?![A-Za-z])", text[match.end() :]):
-        return None  # no letter, or two
+    if match is None or _OTHER_LETTER.match(text, match.end()):
+        return None  # no letter, two, or one that is ruled out
     return next(group for group in match.groups() if group).upper()
 
 

@@ -25,6 +25,10 @@ _WORD = rf"(?:{_TEXT.replace('([^{}]*)', '[^{}]*')}|(?<![A-Za-z\\])[A-Za-z]+(?![
 _UNIT = re.compile(rf"(?:(?:\s|\\cdot|[/*.-])*{_WORD}\.?(?:{_POWER.pattern})?)+\s*(?=$|[,;)\]]|\\\}})")
 """Words that may be a unit, behind the value or behind an item of a list."""
 _DEGREES = r"(?:\s*\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-zA-Z])|°)"
+_OPEN = r"\\(?:text|mathrm)\s*\{\s*"
+_AND = r"(?:,?\s*\\(?:text|mbox)\s*\{\s*and\s*\}\s*|,?\s+and\s+|\s*\\(?:land|wedge)(?![a-zA-Z])\s*)"
+_COMPARED = r"(?:[<>]|\\(?:[lg]t|[lg]e(?:q|qslant)?)(?![a-zA-Z]))"
+_BASES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt|pi"
 _Rewrites = tuple[tuple[re.Pattern[str], str], ...]
 
@@ -39,6 +43,9 @@ _MARKUP = _rewrites(
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     (r"\\underline(?![a-zA-Z])|\\(?:text)?color\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|square)(?![a-zA-Z])", ""),
     (rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?-?\d\}}?)?)\s*[({{]?\s*([\d.]+){_DEGREES}\s*[)}}]?", r"\1(\2\\cdot\\frac{\\pi}{180})"),
+    (rf"(?<=\d)\s*(?:\\[,; ]\s*)*(?:{_OPEN}([kM]?)\s*)?\\Omega(?![a-zA-Z])\s*\}}?\s*$", r" \1ohm"),
+    (rf"(?<=\d)\s*(?:\\[,; ]\s*)*(?:{_OPEN})?\\mu\s*(?:{_OPEN})?([mgsAVWFLl])\s*\}}?\s*$", r" u\1"),
+    (rf"\\frac\s*\{{\s*([\d.]+)\s*(?:\\[,; ])*({_OPEN}[^{{}}]*\}})\s*\}}\s*\{{\s*([\d.]+)\s*\}}", r"\\frac{\1}{\3} \2"),  # half of 5 km
     (r"\\frac\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\})\s*\}\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\})\s*\}", r"\1/\2"),  # km over h
     (r"(?i)(?:\\text\s*\{)?\s*\ball real(?:s| numbers)\b\s*\}?", r"(-\\infty ,\\infty )"),
     (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
@@ -50,8 +57,10 @@ _MARKUP = _rewrites(
     (r"\\?%|\s*\b(?:percent|per cent|pct)\b", " "),
     (rf"{_DEGREES}\s*(?:\\(?:text|mathrm)\s*\{{\s*[CF]\s*\}}|[CF](?![A-Za-z]))?", ""),
     (r"^\s*(?:\\approx|\\sim|=|(?:\\text\s*\{\s*)?(?:approximately|approx\.|about|around|roughly|exactly)(?:\s*\}|\s))\s*", ""),
+    (rf"({_COMPARED}[^,;]*?){_AND}(?=[^,;]*{_COMPARED})", r"\1\\land "),
     (r",?\s*\\(?:text|mbox)\s*\{\s*,?\s*(?:and|or)\s*\}\s*|,?\s+(?:and|or)\s+(?![a-z]{2}|an? )", "; "),
     (r"\\(?:text|mbox|mathrm)\s*\{([^{}]*\b(?:negative|minus|half|quarter|dozen|hundred|thousand|[mbt]r?illion)\b[^{}]*)\}", r" \1 "),
+    *((rf"(?i)\b(base[\s-]*\}}?\s*){word}\b", rf"\g<1>{base}") for base, word in enumerate(_BASES.split(), 2)),
     (r"\s*\(?\s*(?:\\(?:text|mbox)\s*\{\s*\(?\s*)?\b(?:in\s+)?base[\s-]*\}?\s*\$?(\d+)\s*\)?\s*\}?\s*\)?\s*$", r"_{\1}"),
 )
 """Markup that does not change an answer; units go after it."""
@@ -95,7 +104,7 @@ _REPEATING = re.compile(
 )
 _FRACTION = re.compile(rf"([-+]?)({_INT}?) ?(?:\\frac\{{([-+]?)({_INT})\}}\{{({_INT})\}}|(?<!\d)({_INT})/({_INT}))")
 _MIXED = re.compile(rf"([-+]?)({_INT}) ({_INT})/({_INT})")
-_BASED = re.compile(r"\(?(-?[\dA-F][\dA-Fa-f]*(?:\.[\dA-Fa-f]+)?)\)?_\{(\d+)\}")
+_BASED = re.compile(r"\(?(-?(?:[\dA-F]|[a-f](?=[\da-f]))[\dA-Fa-f]*(?:\.[\dA-Fa-f]+)?)\)?_\{(\d+)\}")
 
 
 def ascii_spelling(text: str) -> str:
@@ -105,8 +114,9 @@ def ascii_spelling(text: str) -> str:
     text = re.sub(r"[⁰¹²³⁴-⁹⁺⁻ⁿ]+", lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = re.sub(r"[₀-₉]+", lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = re.sub(r"(?<=\d)\s*(?=[¼-¾⅐-⅞])", " ", text)
+    text = re.sub(r"(?<=\d)\s?[µμ](?=[mgsAVWFLl]\b)", " u", re.sub(r"(?<=\d)\s?([kM]?)[ΩΩ](?!\w)", r" \1ohm", text))
     text = re.sub(r"[Α-ω]", lambda letter: f"\\{_greek(letter[0])} ", text)
-    return unicodedata.normalize("NFKC", text.replace("…", "...")).translate(_UNICODE)
+    return unicodedata.normalize("NFKC", text.replace("…", "...").replace("ℝ", "\\mathbb{R}")).translate(_UNICODE)
 
 
 def _greek(letter: str) -> str:

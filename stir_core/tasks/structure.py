@@ -18,6 +18,9 @@ _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![a-zA-Z]) ?|[<>=]")
 _MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
 _VARIABLE = re.compile(r"(?!\\(?:pi|infty)(?![a-z]))(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?|\([A-Za-z]\))?")
 
+_ABSOLUTE = re.compile(r"\|([A-Za-z])([-+]\d+(?:\.\d+|/\d+)?)?\|")
+_REALS = "(-\\infty,\\infty)"
+
 
 class Parts(NamedTuple):
     """The parts of an answer."""
@@ -99,13 +102,24 @@ def _solutions(text: str) -> tuple[str, str]:
     sides, signs = relation(text)
     if not signs or "=" in signs:
         return "", text
+    if len(both := _split(text, "\\land")) == 2:
+        (name, left), (other, right) = map(_solutions, both)
+        overlap = _overlap(left, right) or _overlap(right, left)
+        return (name, overlap) if name == other and overlap else ("", text)
     if (items := _split(text, ",")) and len(items) > 1 and not text.startswith(("(", "[")):
         solved = [_solutions(item) for item in items]
+        solved = [each for each in solved if each[1] != _REALS] or solved[:1]  # "x > 2, x real"
         return (solved[0][0], "\\cup".join(part for _, part in solved)) if len({name for name, _ in solved}) == 1 else ("", text)
-    if len(sides) == 2 and not _VARIABLE.fullmatch(sides[0]) and "\\in" not in signs:
+    if len(sides) == 2 and not (_VARIABLE.fullmatch(sides[0]) or _ABSOLUTE.fullmatch(sides[0])) and "\\in" not in signs:
         sides, signs = mirrored(sides, signs)
     if len(sides) == 3 and set(signs) <= {">", "\\ge"}:
         sides, signs = mirrored(sides, signs)
+    if len(sides) == 2 and (within := _ABSOLUTE.fullmatch(sides[0])) and (bound := plain_number(sides[1])) is not None and bound > 0:
+        name, centre = within[1], -(plain_number(within[2] or "0") or 0)
+        left, right = centre - bound, centre + bound
+        outside = {">": f"(-\\infty,{left})\\cup({right},\\infty)", "\\ge": f"(-\\infty,{left}]\\cup[{right},\\infty)"}
+        inside = {"<": f"({left},{right})", "\\le": f"[{left},{right}]"}
+        return (name, found) if (found := {**inside, **outside}.get(signs[0])) else ("", text)
     name = sides[len(sides) // 2 if len(sides) == 3 else 0]
     if not _VARIABLE.fullmatch(name) or any(name in re.sub(r"\\infty", "", side) for side in sides if side != name):
         return "", text
@@ -118,6 +132,12 @@ def _solutions(text: str) -> tuple[str, str]:
     below, above = f"(-\\infty,{bound}", f"{bound},\\infty)"
     sets = {"<": f"{below})", "\\le": f"{below}]", ">": f"({above}", "\\ge": f"[{above}", "\\ne": f"{below})\\cup({above}", "\\in": bound}
     return name, sets[sign]
+
+
+def _overlap(above: str, below: str) -> str | None:
+    """The interval from a half-line ``(a,\\infty)`` to a half-line ``(-\\infty,b)``."""
+    lower, upper = re.fullmatch(r"([(\[].+,)\\infty\)", above), re.fullmatch(r"\(-\\infty,(.+[)\]])", below)
+    return lower[1] + upper[1] if lower and upper and lower[1] != "(-\\infty," else None
 
 
 def _right_sides(gold: str, answer: str) -> tuple[str, str]:

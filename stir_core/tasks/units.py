@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 
 _SPELLINGS = {
+    "um": "um|micromet(?:er|re)s?|microns?",
     "mm": "mm|millimet(?:er|re)s?",
     "cm": "cm|centimet(?:er|re)s?",
     "m": "m|mtr|met(?:er|re)s?",
@@ -19,6 +20,7 @@ _SPELLINGS = {
     "week": "weeks?",
     "month": "months?",
     "year": "yrs?|years?",
+    "ug": "ug|micrograms?",
     "mg": "mg|milligrams?",
     "g": "gm?s?|grams?",
     "kg": "kgs?|kilo(?:gram)?s?",
@@ -42,6 +44,7 @@ _SPELLINGS = {
     "N": "N|newtons?",
     "W": "k?Wh?|watts?",
     "V": "V|volts?",
+    "ohm": "[kM]?ohms?",
     "A": "A|amp(?:ere)?s?",
     "Hz": "k?Hz|hertz",
     "Pa": "k?Pa|pascals?",
@@ -60,7 +63,7 @@ CHANGES = re.compile(
     r"\b(?:not|or|pi|plus|minus|negative|factorial|mod(?:ulo)?|squared|cubed|roots?|sqrt|log|ln|sin|cos|tan|twice|thrice|below|between"
     r"|half|halves|thirds?|quarter|quarters\s+of|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|(?:hundred|thousand|million)ths?"
     r"|dozens?|hundreds?|thousands?|[a-z]*illions?|lakhs?|crores?"
-    r"|at\s+(?:least|most)|(?:more|less|greater|fewer|larger|smaller|bigger|higher|lower|longer|shorter|other|rather)\s+than|up\s+to|no\s+more"
+    r"|at\s+(?:least|most)|(?:more|less|greater|fewer|larger|smaller|bigger|higher|lower|longer|shorter|other|rather)\s+than|up\s+to|no\s+more|times\s+(?:as|more|less|the)"
     rf"|and\s+(?:an?\s|one|{_NUMBER_WORD}))\b|\b(?:over|under|above|nearly|almost|beyond)\s+[$£€]?\d",
     re.IGNORECASE,
 )

@@ -272,6 +272,27 @@ MATHS = {
         ("5", r"5 \pm 0.1", False),
         (r"\text{no solution}", r"\text{No solution}", True),
     ],
+    "more relations, units and bases": [
+        ("(-1,1)", "|x|<1", True),
+        ("(-1,1)", r"|x|\le 1", False),
+        (r"(-\infty,-1)\cup(5,\infty)", "3<|x-2|", True),
+        ("[2,5)", r"x\ge 2 \text{ and } x<5", True),
+        ("[2,5)", "x≥2 and x<5", True),
+        (r"(-\infty,2)\cup(5,\infty)", "x<2 and x>5", False),
+        (r"(-\infty,2)\cup(5,\infty)", "x<2 or x>5", True),
+        (r"x\ne 2 \text{ and } x\ne 3", r"x\neq 3 and x\neq 2", True),
+        (r"(2,\infty)", "x>2, x∈ℝ", True),
+        ("AB_{16}", "ab_{16}", True),
+        ("AB_{16}", "ac_{16}", False),
+        ("a_{1}", "b_1", False),
+        ("1011_2", r"1011\text{ in base two}", True),
+        ("1011_2", "1011 (base ten)", False),
+        ("5", "5 Ω", True),
+        ("5", r"5\,\mathrm{k\Omega}", True),
+        ("5", r"5\,\mu\text{m}", True),
+        (r"5 \text{ mm}", "5 µm", False),
+        (r"\frac{5}{2}", r"\frac{5\text{ km}}{2}", True),
+    ],
 }
 """Kind -> (gold answer, answer in a box, whether it is right)."""
 
@@ -344,6 +365,10 @@ def test_mathematical_answers(grader, gold, answer, right):
         ("math", "6", r"It is \boxed{4} or \boxed{6}.", False),
         ("math", "6", r"\boxed{6}, \boxed{6}", True),
         ("math", "6", "<think>It is \\boxed{5}.</think> It is \\boxed{6}.", True),
+        ("number", "4", "The answer is 4 times as many.", False),
+        ("number", "4", "The answer is 4 times.", True),
+        ("choice", "C", "The answer is (C) is wrong, so D", False),
+        ("choice", "C", "The answer is (C), which is right.", True),
     ],
 )
 def test_stated_answers(grader, kind, gold, text, right):
