@@ -11,8 +11,14 @@ from typing import NamedTuple
 
 from stir_core.records import Phase, PhaseChoice, Thinking
 
-TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"))
-"""Opening and closing tag of a thinking block: of most models, of Mistral's, and of gpt-oss (Harmony channels)."""
+TAGS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+"""Opening and closing tag of a thinking block: of most models, of Mistral's, of gpt-oss (Harmony channels), Seed-OSS and Command A."""
 _SLACK_TOKENS = 8
 """Tokens examined beyond one for each character of a tag."""
 
