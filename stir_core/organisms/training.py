@@ -198,8 +198,15 @@ def card(rung: Rung, seed: int, recipe: TrainingRecipe, log: list[LogLine], dige
 
 
 def organism_digest(folder: Path) -> str:
-    """SHA-256 of an organism's weights."""
-    return file_sha256(folder / "model.safetensors")
+    """SHA-256 of an organism's weights.
+
+    Raises:
+        DataError: they are missing.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise DataError(f"{weights} is missing: remove {folder / 'training.jsonl'} to train again, or copy the folder again")
+    return file_sha256(weights)
 
 
 def _schedule(step: int, steps: int) -> float:

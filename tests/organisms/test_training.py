@@ -1,6 +1,7 @@
 """Training: seeded, resumable, refusing a folder with something else."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,13 @@ def test_a_folder_with_something_else_is_refused(trained: Path, tmp_path: Path) 
     with pytest.raises(DataError, match="is there already"):
         train("null", tmp_path, recipe=RECIPE)
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_missing_weights_are_named(trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors is missing: remove .*training\.jsonl to train again"):
+        organism_digest(copy)
 
 
 def test_text_is_joined_as_it_was() -> None:
