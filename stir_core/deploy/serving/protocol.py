@@ -46,12 +46,18 @@ class Message(_Strict):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None
+    content: str | list[TextPart] | None = None
     """``null`` is an empty text."""
     name: str | None = None
     """Accepted and ignored: chat templates have no place for it."""
     reasoning_content: str | None = None
     """The thinking of an earlier answer, as clients send it back: accepted and ignored, since templates drop it."""
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    """Not supported, as the next ones: clients send them back empty with an earlier answer."""
+    function_call: None = None
+    refusal: None = None
+    audio: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
     def plain(self) -> dict[str, str]:
         """The message in a chat template's form."""
@@ -77,8 +83,8 @@ class StirOptions(_Strict):
 class StreamOptions(_Strict):
     """The options of a streamed answer."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
     """Accepted and ignored: nothing is padded."""
 
 
@@ -124,19 +130,22 @@ class ChatRequest(_Strict):
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     """Not supported, as the next ones: only the value that asks for nothing is accepted."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=1, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=0)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     response_format: TextFormat | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
-    chat_template_kwargs: dict[str, bool | int | float | str] = {}
+    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
     """Arguments of the chat template, in addition to the bundle's own."""
     stir: StirOptions = StirOptions()
 
     @model_validator(mode="after")
     def _alternatives_need_logprobs(self) -> "ChatRequest":
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs = true")
         return self
 
