@@ -39,6 +39,7 @@ from stir_core.commands.console import (
     print_stages,
     print_traces,
     reporting,
+    say,
     stoppable,
     table,
     with_common,
@@ -68,13 +69,13 @@ def main(argv: list[str] | None = None) -> int:
             return code
     except KeyboardInterrupt:
         kept = "finished results are kept, the same command continues from them"
-        print(f"stir: interrupted; {kept if arguments.resumes else 'this command keeps no part of its work'}", file=sys.stderr)
+        say(f"stir: interrupted; {kept if arguments.resumes else 'this command keeps no part of its work'}", error=True)
         return 1
     except BrokenPipeError:  # the reader (head, less) has closed the pipe: print nothing more
         sys.stderr.close()
         return 1
     except FAULTS as error:
-        print(f"stir: {line_of(error)}", file=sys.stderr)
+        say(f"stir: {line_of(error)}", error=True)
         if isinstance(error, OSError) and error.filename is None and argv is None:  # it may be that of standard output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter tries again, and shows a traceback
         return 2
@@ -201,7 +202,7 @@ def _run(arguments: argparse.Namespace) -> None:
         changes = [word for change in arguments.set for word in ("--set", change)]
         command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
         run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
-    print(run.path)
+    say(run.path)
     print_stages(run.status())
 
 
@@ -217,9 +218,9 @@ def _status(arguments: argparse.Namespace) -> None:
         print_json({"run": run.path, "model": model, "stages": [row._asdict() for row in rows]})
         return
     name = model.name if model else run.config.model.name
-    print(f"{run.path}: task {run.config.task.name}, model {name}, seed {run.config.seed}")
+    say(f"{run.path}: task {run.config.task.name}, model {name}, seed {run.config.seed}")
     if run.standing:
-        print(run.standing)
+        say(run.standing)
     print_stages(rows)
 
 
@@ -245,7 +246,7 @@ def _models(arguments: argparse.Namespace) -> int | None:
     from stir_core.models.catalogue import catalogue, prepare, resolve
 
     if arguments.prepare is not None:
-        print(prepare(resolve(arguments.prepare)))
+        say(prepare(resolve(arguments.prepare)))
     elif arguments.check:
         return _check_model(arguments)
     elif arguments.json:
@@ -266,10 +267,10 @@ def _check_model(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found._asdict() | {"decoder": way, "tolerance": {"kl": most, "same_token": least}})
     else:
-        print(f"{arguments.check} in {arguments.dtype} ({way}) against {found.reference} at {found.positions} positions:")
-        print(f"  mean KL {found.kl:.2e} nats (at most {most:g}), same likeliest token {found.same_token:.0%} (at least {least:.0%})")
-        print(f"  largest difference of that token's log-probability {found.largest_logprob_difference:.2e} nats")
-        print("  agrees" if found.agrees else "  does NOT agree")
+        say(f"{arguments.check} in {arguments.dtype} ({way}) against {found.reference} at {found.positions} positions:")
+        say(f"  mean KL {found.kl:.2e} nats (at most {most:g}), same likeliest token {found.same_token:.0%} (at least {least:.0%})")
+        say(f"  largest difference of that token's log-probability {found.largest_logprob_difference:.2e} nats")
+        say("  agrees" if found.agrees else "  does NOT agree")
     return 0 if found.agrees else 1
 
 
@@ -288,7 +289,7 @@ def _tasks(arguments: argparse.Namespace) -> None:
         print_json(problems)
         return
     for problem in problems:
-        print(f"--- {problem.id}  level {problem.level}  gold {problem.answer}\n{render(problem)}\n")
+        say(f"--- {problem.id}  level {problem.level}  gold {problem.answer}", *render(problem).split("\n"), "")
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -338,7 +339,7 @@ def _grade(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason})
     else:
-        print(f"{'right' if verdict.correct else 'wrong'}: {verdict.reason}")
+        say(f"{'right' if verdict.correct else 'wrong'}: {verdict.reason}")
 
 
 if __name__ == "__main__":

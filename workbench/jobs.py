@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import psutil
 
 from stir_core.config import digest_of
-from stir_core.errors import FAULTS, StoreError, line_of
+from stir_core.errors import FAULTS, StoreError, escaped, line_of
 from stir_core.records import Record
 from stir_core.store.files import write_whole
 from stir_core.store.jsonl import read_record, write_record
@@ -233,9 +233,8 @@ class JobStore:
         started = time.time()
         with (self._folder / job.log).open("a", encoding="utf-8") as log:
             told = {key: value for key, value in sorted(environment.items()) if _TOLD.fullmatch(key) and not _SECRET.search(key)}
-            log.write(
-                f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {job.shown}\n# {shlex.join(f'{key}={value}' for key, value in told.items())}\n"
-            )
+            facts = shlex.join(f"{key}={value}" for key, value in told.items())
+            log.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {escaped(job.shown)}\n# {escaped(facts)}\n")
             log.flush()
             try:
                 child = subprocess.Popen(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from stir_core.commands.console import Command, place, print_json, progress, table
+from stir_core.commands.console import Command, place, print_json, progress, say, table
 
 
 def add(command: Command) -> None:
@@ -27,5 +27,5 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     else:
         rows = [[mark.rung, mark.instrument, mark.expected, mark.seen, "pass" if mark.passed else "FAIL"] for mark in found.marks]
         table(["rung", "instrument", "expected", f"seen ({found.problems} problems)", ""], rows)
-        print(f"{len(found.passed)} of {len(found.marks)} marks passed; the page Calibration shows the result")
+        say(f"{len(found.passed)} of {len(found.marks)} marks passed; the page Calibration shows the result")
     return 1 if found.failed else 0

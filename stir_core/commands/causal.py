@@ -2,9 +2,8 @@
 
 import argparse
 import shlex
-import sys
 
-from stir_core.commands.console import Command, print_json, progress
+from stir_core.commands.console import Command, print_json, progress, say
 from stir_core.commands.flags import add_fields, asked
 from stir_core.requests import CausalRequest, flags_of
 
@@ -30,9 +29,9 @@ def _causal(arguments: argparse.Namespace) -> None:
     command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
     with progress() as report:
         settings = {"command": command, "environment": short_environment()}
-        study, path = measure(run, model, request, **settings, report=report, say=lambda line: print(line, file=sys.stderr))
+        study, path = measure(run, model, request, **settings, report=report, say=lambda line: say(line, error=True))
     if arguments.json:
         print_json(study)
     else:
-        print(causal_markdown(study))
-        print(path)
+        say(*causal_markdown(study).split("\n"))
+        say(path)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, print_json, progress
+from stir_core.commands.console import Command, print_json, progress, say
 from stir_core.config import DecodeConfig, section_from
 from stir_core.errors import DeployError
 
@@ -110,19 +110,19 @@ def _problems(bundle: "Bundle", run: str | None, n: int) -> "list[Problem]":
 
 
 def _print(certificate: "Certificate", file: Path) -> None:
-    print(f"{certificate.target} against {certificate.reference}: {'PASSED' if certificate.passed else 'FAILED'}")
+    say(f"{certificate.target} against {certificate.reference}: {'PASSED' if certificate.passed else 'FAILED'}")
     same = sum(prompt.same for prompt in certificate.prompts)
     if certificate.vectors:
         least = certificate.tolerances.correlation
-        print(f"  changes in logits after {len(certificate.prompts)} prompts; {same} correlate at {least:g} or more")
+        say(f"  changes in logits after {len(certificate.prompts)} prompts; {same} correlate at {least:g} or more")
         for vector in certificate.vectors:
             packed = "" if vector.as_it_is is None else f"; as the quantised file computes: {vector.as_it_is:.4f}"
-            print(f"  {vector.file} × {vector.scale:.3f}: correlation at least {vector.correlation:.5f}{packed}")
+            say(f"  {vector.file} × {vector.scale:.3f}: correlation at least {vector.correlation:.5f}{packed}")
     else:
         worst = ", ".join(f"{name} {gap:.1e}" for name, gap in certificate.worst.model_dump().items() if gap is not None)
         steps = sum(len(prompt.decisions) for prompt in certificate.prompts)
-        print(f"  {same} of {len(certificate.prompts)} prompts the same; {steps} decisions, {certificate.injected} of them injections")
-        print(f"  largest differences: {worst or 'none could be measured'}")
+        say(f"  {same} of {len(certificate.prompts)} prompts the same; {steps} decisions, {certificate.injected} of them injections")
+        say(f"  largest differences: {worst or 'none could be measured'}")
     if certificate.first_difference:
-        print(f"  first difference: {certificate.first_difference}")
-    print(f"  {file}  sha256 {certificate.sha256[:16]}")
+        say(f"  first difference: {certificate.first_difference}")
+    say(f"  {file}  sha256 {certificate.sha256[:16]}")

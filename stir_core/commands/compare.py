@@ -2,7 +2,7 @@
 
 import argparse
 
-from stir_core.commands.console import Command, print_json, table
+from stir_core.commands.console import Command, print_json, say, table
 from stir_core.errors import ConfigError
 from stir_core.store.libraries import LIBRARY_KINDS
 
@@ -45,7 +45,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         print_json({"shared": shared, "lost": lost, "gained": gained, "spans": overlap._asdict() if overlap else None})
         return
     table(["entry", "other", "m", "cosine"], [[str(p["entry"]), str(p["other"]), str(p["m"]), f"{p['cosine']:.3f}"] for p in shared])
-    print(f"{len(matched)} shared of {len(one)} and {len(other)} actions; {lost} lost, {gained} gained")
+    say(f"{len(matched)} shared of {len(one)} and {len(other)} actions; {lost} lost, {gained} gained")
     if overlap is not None:
         a, b = overlap.dimensions
-        print(f"spans of {a} and {b} directions overlap {overlap.overlap:.2f} (by chance {overlap.by_chance:.2f})")
+        say(f"spans of {a} and {b} directions overlap {overlap.overlap:.2f} (by chance {overlap.by_chance:.2f})")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from stir_core.errors import DataError, PromptError, line_of
+from stir_core.errors import DataError, PromptError, escaped, line_of
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -61,15 +61,23 @@ def place(text: str) -> Path:
     return path
 
 
+_CONTROLS = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters that JSON does not escape by itself."""
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def say(*lines: object, error: bool = False) -> None:
+    """Print each argument as one line, on stderr if it is an ``error`` or a note; line breaks and control characters in it are escapes."""
+    for line in lines:
+        print(escaped(str(line)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def print_stages(rows: "list[StageStatus]") -> None:
     """Print one line for each stage, with its notes below it."""
     for stage, state, digest, counts, notes in rows:
-        print(f"  {stage:9} {state:12} {digest or '-':16} {counted(counts)}")
+        say(f"  {stage:9} {state:12} {digest or '-':16} {counted(counts)}")
         for note in notes:
-            print(f"  {'':9} note: {note}")
+            say(f"  {'':9} note: {note}")
 
 
 @contextmanager
@@ -151,12 +159,12 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
     for m in range(max(len(vanilla.steps), len(steered.steps))):
         cells = [_step_text(trace, m) for trace in (vanilla, steered)]
         if m < len(steered.steps):
-            cells[1] = Text(_gate_line(steered.steps[m]) + "\n", style="bold") + cells[1]
+            cells[1] = Text(escaped(_gate_line(steered.steps[m])) + "\n", style="bold") + cells[1]
         table.add_row(str(m), *cells)
     console.print(table)
     for step in steered.steps:
         if step.decision.scored:
-            gate = Table(title=Text(f"gate at control point {step.m}: {step.decision.reason}"), title_justify="left")
+            gate = Table(title=Text(escaped(f"gate at control point {step.m}: {step.decision.reason}")), title_justify="left")
             for name in ("candidate", "cosine", "value A", "preview gain (nats/token)", "score"):
                 gate.add_column(name)
             by_id = {entry.entry_id: entry for entry in step.evidence.retrieved}
@@ -165,26 +173,26 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
                 gain = "-" if row.gain is None else f"{row.gain:+.4f}"
                 score = "-" if row.score is None else f"{row.score:.4f}"
                 mark = " *" if row.entry_id == step.decision.chosen else ""
-                gate.add_row(row.entry_id + mark, f"{by_id[row.entry_id].sim:.4f}", f"{row.value:.4f}", gain, score)
+                gate.add_row(Text(escaped(row.entry_id + mark)), f"{by_id[row.entry_id].sim:.4f}", f"{row.value:.4f}", gain, score)
             console.print(gate)
     for name, trace in (("vanilla", vanilla), ("steered", steered)):
         counts = f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}"
         cost = f"{trace.reused_tokens} of them decoded once for both, {trace.forward_tokens} run through the model"
-        print(f"{name}: {counts}; {cost}; {ending(trace)}")
+        say(f"{name}: {counts}; {cost}; {ending(trace)}")
     same = vanilla.token_ids == steered.token_ids
     commits = sum(step.decision.chosen is not None for step in steered.steps)
-    print(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")
+    say(f"{commits} actions committed; the answers are {'equal, token for token' if same else 'different'}")
 
 
 def _step_text(trace: "Trace", m: int) -> "Text":
-    """A step's text, with the thinking in italics; empty behind the last step."""
+    """A step's text with its line breaks, and with the thinking in italics; empty behind the last step."""
     from rich.text import Text
 
-    text = Text(trace.steps[m].text if m < len(trace.steps) else "")
-    if trace.thinking is not None:
-        before = sum(len(step.text) for step in trace.steps[:m])
-        text.stylize("italic", 0, max(0, trace.thinking.chars - before))
-    return text
+    text = trace.steps[m].text if m < len(trace.steps) else ""
+    before = sum(len(step.text) for step in trace.steps[:m])
+    thought = 0 if trace.thinking is None else max(0, trace.thinking.chars - before)
+    thinking, rest = ("\n".join(map(escaped, part.split("\n"))) for part in (text[:thought], text[thought:]))
+    return Text.assemble((thinking, "italic"), rest)
 
 
 def ending(trace: "Trace") -> str:
@@ -221,7 +229,7 @@ def _gate_line(step: "StepTrace") -> str:
 
 
 def table(heads: list[str], rows: list[list[str]]) -> None:
-    """Print rows of plain text under their heads."""
+    """Print rows of plain text under their heads; line breaks and control characters in a cell are shown as escapes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -230,14 +238,14 @@ def table(heads: list[str], rows: list[list[str]]) -> None:
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(escaped(cell)) for cell in row))
     console = Console() if sys.stdout.isatty() else Console(width=220)
     console.print(table)
 
 
 def print_json(data: Any) -> None:
     """Print data as indented JSON; records and models in it are written as their fields."""
-    print(to_json(data, indent=2).decode("utf-8"))
+    print(_CONTROLS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", to_json(data, indent=2).decode("utf-8")))
 
 
 def counted(counts: dict[str, int]) -> str:

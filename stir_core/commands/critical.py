@@ -2,7 +2,7 @@
 
 import argparse
 
-from stir_core.commands.console import Command, print_json, progress, table
+from stir_core.commands.console import Command, print_json, progress, say, table
 from stir_core.commands.flags import add_fields, asked
 from stir_core.errors import DataError
 from stir_core.requests import CriticalRequest
@@ -44,7 +44,7 @@ def _critical(arguments: argparse.Namespace) -> None:
     for point, text in zip(critical.points, critical.pieces, strict=True):
         mark = "lost here" if point.position == critical.lost_at else ""
         rows.append([str(point.position), f"{point.right}/{point.rolls}", f"{point.rate:.2f}", mark, repr(text)])
-    print(f"{critical.problem_id}, {critical.of} answer: success rate of continuing from each token")
+    say(f"{critical.problem_id}, {critical.of} answer: success rate of continuing from each token")
     table(["token", "right", "rate [95 %]", "", "text after it"], rows)
     ends, steered = (", ".join(map(str, at)) or "none" for at in (critical.control_points, critical.steered_at))
-    print(f"control points at {ends}; steered at {steered}")
+    say(f"control points at {ends}; steered at {steered}")

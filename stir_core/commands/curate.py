@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, print_json, table, with_common
+from stir_core.commands.console import Command, print_json, say, table, with_common
 from stir_core.errors import CurationError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _curate(arguments: argparse.Namespace) -> None:
 
     curation = Curation.open(Run.open(arguments.run))
     if curation.strangers and arguments.verb != "history":
-        print(f"{len(curation.strangers)} edits were made on other entries than the run has now and do not apply")
+        say(f"{len(curation.strangers)} edits were made on other entries than the run has now and do not apply")
     views = {"list": _list, "show": _show, "history": _history, "diff": _diff, "undo": _undo}
     views.get(arguments.verb, _edit)(curation, arguments)
 
@@ -73,7 +73,7 @@ def _edit(curation: "Curation", arguments: argparse.Namespace) -> None:
     names: dict[str, str] = {judged.name: id_ for id_, judged in curation.state.entries.items() if judged.name}
     ids = [names.get(str(entry), str(entry)) for entry in arguments.entries]
     after = curation.edit(arguments.verb, ids, value, why=arguments.why)
-    print(f"edit {len(after)}: {edit_line(after.lines[-1])}")
+    say(f"edit {len(after)}: {edit_line(after.lines[-1])}")
 
 
 def _undo(curation: "Curation", arguments: argparse.Namespace) -> None:
@@ -84,7 +84,7 @@ def _undo(curation: "Curation", arguments: argparse.Namespace) -> None:
     who, when = signature()
     after = curation.undo(len(curation) if arguments.number is None else arguments.number, who=who, when=when, why=arguments.why)
     for line in after.lines[len(curation) :]:
-        print(f"edit {line.number}: {edit_line(line)}")
+        say(f"edit {line.number}: {edit_line(line)}")
 
 
 def _list(curation: "Curation", arguments: argparse.Namespace) -> None:
@@ -129,8 +129,8 @@ def _show(curation: "Curation", arguments: argparse.Namespace) -> None:
     steps = ", ".join(f"m={m}: {corrective}+{null}" for m, (corrective, null) in numbers.by_step.items())
     known = [(name, rank) for name, rank in (("keys", numbers.key_rank), ("actions", numbers.action_rank)) if rank is not None]
     ranks = ", ".join(f"{name} {rank:.1f}" for name, rank in known)
-    print(f"{numbers.entries} entries ({numbers.corrective} corrective, {numbers.null} null); {steps}")
-    print(f"{numbers.orphaned} pairs with one entry only; effective rank: {ranks or '-'}; library {digest}")
+    say(f"{numbers.entries} entries ({numbers.corrective} corrective, {numbers.null} null); {steps}")
+    say(f"{numbers.orphaned} pairs with one entry only; effective rank: {ranks or '-'}; library {digest}")
 
 
 def _history(curation: "Curation", arguments: argparse.Namespace) -> None:
@@ -153,7 +153,7 @@ def _diff(curation: "Curation", arguments: argparse.Namespace) -> None:
         rows = [[each.entry_id, each.field, each.before or "-", each.after or "-"] for each in differences]
         table(["entry", "what", f"version {arguments.a}", f"version {b}"], rows)
     else:
-        print(f"versions {arguments.a} and {b} of the curation are the same: all entries have the same marks and names")
+        say(f"versions {arguments.a} and {b} of the curation are the same: all entries have the same marks and names")
 
 
 def edit_line(line: "Recorded", limit: int = 6) -> str:

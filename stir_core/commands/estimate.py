@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from stir_core.commands.console import Command, print_json, table
+from stir_core.commands.console import Command, print_json, say, table
 from stir_core.commands.overrides import add_experiment, overridden
 from stir_core.errors import StoreError
 
@@ -30,6 +30,6 @@ def _estimate(arguments: argparse.Namespace) -> None:
     table(["what", "at most", "expected", ""], [[each.name, *bound_and_expectation(each), each.note] for each in cost.quantities])
     if cost.measured:
         mean = f"{cost.measured.rollouts} rollouts of {cost.measured.tokens_per_rollout:.0f} tokens on average"
-        print(f"expected from run {cost.measured.run} ({cost.measured.device}): {mean}")
+        say(f"expected from run {cost.measured.run} ({cost.measured.device}): {mean}")
     for note in cost.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from stir_core.commands.console import Command, print_json, progress, table
+from stir_core.commands.console import Command, print_json, progress, say, table
 from stir_core.commands.flags import add_fields, asked
 from stir_core.requests import EvaluationRequest, flags_of
 
@@ -37,8 +37,8 @@ def _eval(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(evaluation)
     else:
-        print(evaluation_markdown(evaluation))
-        print(path)
+        say(*evaluation_markdown(evaluation).split("\n"))
+        say(path)
 
 
 def _methods(arguments: argparse.Namespace) -> None:
@@ -55,5 +55,5 @@ def _methods(arguments: argparse.Namespace) -> None:
         ["method", "what", "parameters", "source"],
         [[d.name, d.about, " ".join(f"{k}={v}" for k, v in d.parameters.items()), d.source] for d in DECODERS.values()],
     )
-    print("\nablations of stir:")
+    say("", "ablations of stir:")
     table(["ablation", "method"], [[name, text] for name, text in ABLATIONS.items()])

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, place, print_json, table
+from stir_core.commands.console import Command, place, print_json, say, table
 from stir_core.deploy.targets import INDEX, target_names
 from stir_core.errors import DeployError
 from stir_core.store.libraries import LIBRARY_KINDS
@@ -53,10 +53,10 @@ def _export(arguments: argparse.Namespace) -> None:
         print_json({"out": out, "files": sorted(files), **index})
         return
     size = sum(map(len, files.values()))
-    print(f"{out}: {index['target']}, {bundle.manifest.n_actions} actions, {len(files)} files, {size / 1e6:.1f} MB")
-    print(f"  use: {index['use']}")
+    say(f"{out}: {index['target']}, {bundle.manifest.n_actions} actions, {len(files)} files, {size / 1e6:.1f} MB")
+    say(f"  use: {index['use']}")
     for lost in index["lost"]:
-        print(f"  lost: {lost}")
+        say(f"  lost: {lost}")
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -83,7 +83,7 @@ def _import(arguments: argparse.Namespace) -> None:
             print_json({"folder": folder, **facts})
         else:
             words = (f"{key} {_list(value) if isinstance(value, list | tuple) else value}" for key, value in facts.items())
-            print(f"{folder}: published layout, whole; {', '.join(words)}")
+            say(f"{folder}: published layout, whole; {', '.join(words)}")
         return
     if arguments.like is None:
         raise DeployError("the published layout does not name its model: add --like RUN or BUNDLE, made with the same model")
@@ -97,7 +97,7 @@ def _push(arguments: argparse.Namespace) -> None:
     from stir_core.deploy.bundle.hub import push
 
     place = push(arguments.folder, arguments.repo, private=not arguments.public)
-    print(f"{place.repo} at {place.commit}")
+    say(f"{place.repo} at {place.commit}")
 
 
 def _pull(arguments: argparse.Namespace) -> None:
@@ -105,7 +105,7 @@ def _pull(arguments: argparse.Namespace) -> None:
 
     bundle, place = pull(arguments.repo, arguments.out, revision=arguments.revision)
     if not arguments.json:
-        print(f"{place.repo} at {place.commit}")
+        say(f"{place.repo} at {place.commit}")
     _describe(bundle, arguments.json)
 
 
@@ -130,7 +130,7 @@ def _describe(bundle: "Bundle", as_json: bool) -> None:
         ["certificates", _list(sorted(name for name in manifest.files if name.startswith("certificate-"))) or "none"],
         *[["note", note] for note in manifest.notes],
     ]
-    print(f"{bundle.folder}: bundle {manifest.digest}, whole")
+    say(f"{bundle.folder}: bundle {manifest.digest}, whole")
     table(["what", ""], rows)
 
 

@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, print_json, table
+from stir_core.commands.console import Command, print_json, say, table
 
 if TYPE_CHECKING:
     from stir_core.responses import ImpulseResponse
@@ -62,7 +62,7 @@ def _print(response: "ImpulseResponse") -> None:
     from stir_core.evaluate.dose import degenerates_at, meters, strength_for
 
     size = response.layers[0].relative
-    print(f"{response.entry_id} x {response.alpha:g} at {response.spot.name}, layer {response.layer}: {size:.0%} of the residual's norm\n")
+    say(f"{response.entry_id} x {response.alpha:g} at {response.spot.name}, layer {response.layer}: {size:.0%} of the residual's norm", "")
     rows = [
         [
             str(each.layer),
@@ -75,13 +75,13 @@ def _print(response: "ImpulseResponse") -> None:
         for each in response.layers
     ]
     table(["layer", "norm", "cosine", "of residual", "promotes", "suppresses"], rows)
-    print()
+    say("")
     shifts = [[repr(shift.text), f"{shift.before:.4f}", f"{shift.after:.4f}"] for shift in response.shifts[:12]]
     table(["next token", "before", "after"], shifts)
-    print()
+    say("")
     kls = zip(response.tokens, response.kl, response.kl_frozen, strict=True)
     table(["after token", "KL (nats)", "attention frozen"], [[repr(token.text), f"{kl:.5f}", f"{held:.5f}"] for token, kl, held in kls])
-    print()
+    say("")
     doses = [
         [
             f"{dose.alpha:g}",
@@ -96,6 +96,6 @@ def _print(response: "ImpulseResponse") -> None:
     table(["alpha", "of residual", "KL (nats)", "KL after", "degenerate", "continuation"], doses)
     for nats in (0.1, 0.5):
         strength = strength_for(response.doses, nats)
-        print(f"{nats} nats at alpha {'outside the strengths that were tried' if strength is None else f'{strength:.3g}'}")
+        say(f"{nats} nats at alpha {'outside the strengths that were tried' if strength is None else f'{strength:.3g}'}")
     first = degenerates_at(response.doses)
-    print("text degenerates: " + ("at no strength tried" if first is None else f"from alpha {first:g} on"))
+    say("text degenerates: " + ("at no strength tried" if first is None else f"from alpha {first:g} on"))

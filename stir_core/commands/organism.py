@@ -2,7 +2,7 @@
 
 import argparse
 
-from stir_core.commands.console import Command, place, progress, with_common
+from stir_core.commands.console import Command, place, progress, say, with_common
 from stir_core.organisms.rungs import RUNGS
 
 
@@ -22,4 +22,4 @@ def _train(arguments: argparse.Namespace) -> None:
 
     with progress() as report:
         folder = train(arguments.rung, arguments.out, seed=arguments.seed, report=report)
-    print(f"{folder}\nweights {organism_digest(folder)}")
+    say(folder, f"weights {organism_digest(folder)}")

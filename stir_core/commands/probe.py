@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, print_json, table
+from stir_core.commands.console import Command, print_json, say, table
 from stir_core.findings import p_text
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ def _print(report: "ProbeReport") -> None:
     from stir_core.evaluate.probe import DIFFERENCE, LOGISTIC, MARGIN, NEIGHBOUR
 
     problems = f"{report.problems} of {report.mined} problems"
-    print(f"{report.run}: {report.states} states of rollouts of {problems}, {report.right:.0%} of them right.")
-    print("AUC: share of pairs (right and wrong, one problem and control point) that a read-out from the other problems orders rightly.\n")
+    say(f"{report.run}: {report.states} states of rollouts of {problems}, {report.right:.0%} of them right.")
+    say("AUC: share of pairs (right and wrong, one problem and control point) that a read-out from the other problems orders rightly.", "")
     heads = ["read-out", "layer", "AUC [95 %]", "p (Holm)", "states", "problems", "pairs"]
     table(heads, [_row(each) for each in [*report.pooled, *([report.text] if report.text else [])]])
     if report.text is None:
-        print("The ceiling from the text was not measured: mining.stability_rolls sampled no prefix again.")
+        say("The ceiling from the text was not measured: mining.stability_rolls sampled no prefix again.")
     for each in report.support:
-        print(f"\nRollouts behind a key of layer {each.layer} (median): {each.corrective:g} corrective, {each.null:g} null", end="")
-        print("." if each.spearman is None else f"; the more, the closer to foreign states: rank correlation {each.spearman:+.2f}.")
-    print("\nAt single control points (not corrected for their number):")
+        closer = "" if each.spearman is None else f"; the more, the closer to foreign states: rank correlation {each.spearman:+.2f}"
+        say("", f"Rollouts behind a key of layer {each.layer} (median): {each.corrective:g} corrective, {each.null:g} null{closer}.")
+    say("", "At single control points (not corrected for their number):")
     names = (DIFFERENCE, NEIGHBOUR, LOGISTIC, MARGIN)
     cells = {(each.layer, each.m, each.readout): each for each in report.cells}
     rows = []
@@ -50,7 +50,7 @@ def _print(report: "ProbeReport") -> None:
         figures = [_figures(cells[layer, m, name]) for name in names]
         rows.append([str(layer), str(m), *figures, str(first.states), str(first.problems)])
     table(["layer", "m", *names, "states", "problems"], rows)
-    print(f"\n{report.verdict}")
+    say("", report.verdict)
 
 
 def _row(seen: "Separation") -> list[str]:

@@ -4,9 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from stir_core.commands.console import Command
+from stir_core.commands.console import Command, say
 from stir_core.commands.flags import add_fields, asked
-from stir_core.errors import DeployError, escaped
+from stir_core.errors import DeployError
 from stir_core.requests import Limits
 
 
@@ -69,8 +69,5 @@ def _serve(arguments: argparse.Namespace) -> None:
         app = build_app(steered, name, limits, key=key, hosts=hosts)
         listener.listen(256)
         where = f"http://{own}:{listener.getsockname()[1]}/v1"
-        print(
-            f'{where}  model "{escaped(name)}", bundle {bundle.manifest.digest}, {"bearer token asked for" if key else "no token"}',
-            flush=True,
-        )
+        say(f'{where}  model "{name}", bundle {bundle.manifest.digest}, {"bearer token asked for" if key else "no token"}')
         Server(app, app.state.service.worker, limits).run(sockets=[listener])

@@ -2,12 +2,11 @@
 
 import argparse
 import shlex
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stir_core.commands.console import Command, place, print_json, progress
+from stir_core.commands.console import Command, place, print_json, progress, say
 from stir_core.commands.flags import add_fields, asked
 from stir_core.config import section_from, with_changes
 from stir_core.errors import ConfigError, DataError
@@ -69,7 +68,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print(sweep_markdown(result))
+        say(*sweep_markdown(result).split("\n"))
     if test.n is not None:
         best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
         _test(arguments, best, model, test)
@@ -121,4 +120,4 @@ def _test(arguments: argparse.Namespace, best: "GridPoint", model: "LoadedModel"
     command = shlex.join(["stir", "sweep", str(arguments.sweep), "--test", str(request.n)])
     spec, problems = settle(run, model.identity, request, command=command, environment=short_environment(facts))
     _, path = evaluate(run, model, spec, problems)
-    print(f"stir: the chosen point on {request.n} eval problems: {path / 'report.md'}", file=sys.stderr)
+    say(f"stir: the chosen point on {request.n} eval problems: {path / 'report.md'}", error=True)

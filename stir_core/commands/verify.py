@@ -2,7 +2,7 @@
 
 import argparse
 
-from stir_core.commands.console import Command, print_json, table
+from stir_core.commands.console import Command, print_json, say, table
 
 
 def add(command: Command) -> None:
@@ -23,6 +23,6 @@ def _verify(arguments: argparse.Namespace) -> int:
         if found:
             table(["state", "file", "why"], [[each.state, escaped(str(each.path)), each.why] for each in found])
         for folder in unsealed:
-            print(f"{folder}: no digests are kept yet, its records can be read")
-        print(f"{run.path}: {files} files compared, {len(found) or 'none'} damaged, missing or foreign")
+            say(f"{folder}: no digests are kept yet, its records can be read")
+        say(f"{run.path}: {files} files compared, {len(found) or 'none'} damaged, missing or foreign")
     return 1 if found else 0

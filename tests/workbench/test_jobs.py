@@ -206,6 +206,14 @@ def test_the_log_names_the_command_and_no_secret(store: JobStore, monkeypatch: p
     assert "stir quick --progress" in log and "STIR_RUNS=/some/where" in log and "hunter2" not in log
 
 
+def test_the_head_of_the_log_is_two_lines_whatever_it_names(store: JobStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STIR_RUNS", "/some\nwhere\x1b[2J")
+    job = store.start("one", ["quick", "\n# forged\x1b[2J"])
+    until(lambda: store.status(job.id).state == "finished")
+    first, second = (folder / job.log).read_text().split("\n")[:2]
+    assert r"\n# forged\x1b[2J" in first and r"STIR_RUNS=/some\nwhere\x1b[2J" in second
+
+
 def test_a_config_of_its_own_is_kept(store: JobStore) -> None:
     first, second = store.config_file("one", "seed = 1\n"), store.config_file("one", "seed = 2\n")
     assert first != second

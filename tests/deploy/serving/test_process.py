@@ -16,6 +16,15 @@ from stir_core.cli import main
 from stir_core.deploy.serving.runtime import SteeredModel
 from stir_core.deploy.serving.service import KEY
 
+HOSTILE = [
+    b"GET /a%0Ab%1B[2J HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: lab\x1b[2J\r\nConnection: close\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: lab\r\nAuthorization: Bearer \x1b[2J\r\nConnection: close\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: lab\r\nAuthorization: \x80\xff\r\nConnection: close\r\n\r\n",
+    b"\x1b[2J\n\n",
+    b"GET /health HTTP/1.1\r\nHost: lab\r\nUpgrade: \xc2\x9b2J\r\nConnection: upgrade, close\r\n\r\n",
+]
+"""What should not reach a log or an answer as it is."""
 SLOW = """
 import sys, time
 from stir_core.cli import main
@@ -116,7 +125,11 @@ def test_a_process_answers_to_the_names_that_it_was_given(tiny_bundled, tiny_fol
     words = ["serve", str(tiny_bundled[1].folder), "--model", tiny_folder, "--name", "m\x1b\n", "--host", "0.0.0.0", "--port", "0"]
     words += ["--allow-host", "Lab.Example", "--allow-host", "lab"]
     started = subprocess.Popen(
-        [sys.executable, "-m", "stir_core", *words], stdout=subprocess.PIPE, text=True, env={**os.environ, KEY: "sesame"}
+        [sys.executable, "-m", "stir_core", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, KEY: "sesame"},
     )
     try:
         assert started.stdout is not None
@@ -126,6 +139,11 @@ def test_a_process_answers_to_the_names_that_it_was_given(tiny_bundled, tiny_fol
         for host, status in (("lab.example", 200), ("LAB:80", 200), ("0.0.0.0", 200), ("127.0.0.1", 200), ("example", 403)):
             assert httpx.get(f"http://127.0.0.1:{port}/health", headers={"Host": host}, trust_env=False).status_code == status
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).status_code == 401
+        for request in HOSTILE:
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as connection:
+                connection.sendall(request)
+                assert b"\x1b" not in b"".join(iter(lambda: connection.recv(4096), b""))
     finally:
-        started.kill()
-        started.communicate()
+        started.terminate()
+        _, errors = started.communicate(timeout=60)
+    assert len(errors.splitlines()) <= len(HOSTILE) and all(line.isprintable() for line in errors.split("\n"))
