@@ -44,7 +44,8 @@ WIN = sys.platform == "win32"
 USAGE = """\
 usage: python3 scripts/dev.py COMMAND [ARGUMENTS]      (or: make COMMAND ARGS="ARGUMENTS")
 
-  workbench   set up, prepare the embedded model, serve the workbench on 127.0.0.1; arguments go to streamlit
+  workbench   set up, prepare the embedded model, serve the workbench on 127.0.0.1; --share: to other machines too, behind a
+              password that is asked for; further arguments go to streamlit
   test        set up, run the tests; arguments go to pytest
   setup       make the environment, or bring it up to date; takes a moment when it is
   lint        set up, run ruff and pyright; arguments are paths
@@ -332,14 +333,16 @@ def setup(arguments: list) -> int:
 
 
 def workbench(arguments: list) -> int:
-    """Serve the workbench; arguments go to streamlit."""
+    """Serve the workbench, with --share to other machines behind a password; further arguments go to streamlit."""
     port = chosen_port()  # first: a set-up takes minutes, and a taken port is known at once
     python = ensure_environment()
     env = dict(os.environ, OMP_WAIT_POLICY="passive", TOKENIZERS_PARALLELISM="false")
     code = subprocess.call([python, "-m", "stir_core.cli", "models", "--prepare", MODEL], cwd=str(ROOT), env=env)
     if code:
         return code
-    return become([python, "-m", "streamlit", "run", str(ROOT / "workbench" / "app.py"), "--server.port", str(port), *arguments], env)
+    share = ["--share"] if "--share" in arguments else []
+    options = [word for word in arguments if word != "--share"]
+    return become([python, "-m", "stir_core.cli", "workbench", "--port", str(port), *share, *(["--", *options] if options else [])], env)
 
 
 def test(arguments: list) -> int:

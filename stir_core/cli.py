@@ -30,6 +30,7 @@ from stir_core.commands import (
     sweep,
     verify,
     whatif,
+    workbench,
 )
 from stir_core.commands.console import (
     Handler,
@@ -184,6 +185,7 @@ def command_parser() -> argparse.ArgumentParser:
         export,
         certify,
         serve,
+        workbench,
         calibrate,
         organism,
     )

@@ -303,8 +303,16 @@ def test_the_workbench_is_served_once_its_model_is_prepared(launcher: Launcher, 
     assert launcher.dev.main(["workbench"]) == 0
     assert called[0][1:] == ["-m", "stir_core.cli", "models", "--prepare", "smollm2"]
     [(command, env)] = becomes
-    assert command[1:] == ["-m", "streamlit", "run", str(launcher.root / "workbench" / "app.py"), "--server.port", "8501"]
+    assert command[1:] == ["-m", "stir_core.cli", "workbench", "--port", "8501"]
     assert env["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_a_shared_workbench_and_options_of_streamlit(launcher: Launcher, becomes: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher.dev, "why_not_free", lambda port: "")
+    monkeypatch.setattr(launcher.dev.subprocess, "call", lambda command, **kwargs: 0)
+    assert launcher.dev.main(["workbench", "--server.headless", "true", "--share"]) == 0
+    [(command, _)] = becomes
+    assert command[3:] == ["workbench", "--port", "8501", "--share", "--", "--server.headless", "true"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])

@@ -1,4 +1,4 @@
-"""Navigation only: `streamlit run workbench/app.py`, from any folder."""
+"""Navigation and the password before it: `streamlit run workbench/app.py`, from any folder."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 import streamlit as st  # noqa: E402
 
 from workbench.bootstrap import PAGES  # noqa: E402
+from workbench.shared import view_password  # noqa: E402
 
 st.set_page_config(page_title="STIR Workbench", page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
 NAMES = (
@@ -27,4 +28,9 @@ NAMES = (
     ("export", "Export", "A library for another system: its content, its losses, and how to serve it."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
-st.navigation(pages, position="top").run()
+OPEN = view_password.is_open()
+PAGE = st.navigation(pages, position="top" if OPEN else "hidden")
+if OPEN:
+    PAGE.run()
+else:
+    view_password.ask()

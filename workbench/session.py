@@ -33,6 +33,8 @@ LINKED = (
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
 )
 """Choices that the address of every page holds, also without a widget on the page."""
+LET_IN = "let_in"
+"""Whether the password was given in this browser tab; never in an address."""
 _RECORDING = "trace_recording"
 _MEMORY = "chosen_{}"
 _PAGE, _ENTERED = "page_shown", "page_entered"

@@ -31,18 +31,25 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def served(runs: Path, log: Path, *, entry: Path = ROOT / "workbench" / "app.py", seconds: float = 90) -> Iterator[str]:
-    """Serve the workbench on a free port, from a folder that is not the repository; yields its address."""
+def served(
+    runs: Path, log: Path, *, entry: Path = ROOT / "workbench" / "app.py", seconds: float = 90, password: str | None = None
+) -> Iterator[str]:
+    """Serve the workbench on a free port, from a folder that is not the repository, shared if there is a password; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "streamlit", "run", str(entry), "--server.port", str(port), "--server.headless", "true"]
-    command += ["--server.address", "127.0.0.1", "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
+    command = [sys.executable, "-m", "streamlit", "run", str(entry), "--server.port", str(port), "--server.address", "127.0.0.1"]
+    if password is not None:
+        command = [sys.executable, "-m", "stir_core", "workbench", "--port", str(port), "--share", "--"]
+    command += ["--server.headless", "true", "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
     environment = os.environ | {"STIR_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT)
         try:
+            assert process.stdin is not None
+            process.stdin.write(f"{password or ''}\n".encode())
+            process.stdin.close()
             _wait(url, process, log, seconds)
             yield url
         finally:
