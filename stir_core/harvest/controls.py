@@ -52,6 +52,10 @@ class Rule(NamedTuple):
         return right[: self.k_pos], wrong[: self.k_neg]
 
 
+ROUNDING = 1e-5
+"""Part of a state's norm that float32 rounding may be; differences of means of other rollouts are hundreds of times as large."""
+
+
 class Labelled(NamedTuple):
     """An action re-estimated from its rollouts under other choices and other labels; ``None`` where that is not possible."""
 
@@ -197,8 +201,9 @@ def permutation_test(
         row[positives] = 1 / len(positives)
         row[negatives] = -1 / len(negatives)
     norms = np.linalg.norm(weights @ states, axis=1)
-    norms = np.where(np.isclose(norms, norms[0], rtol=1e-9), norms[0], norms)  # equal choices of rollouts must tie exactly
-    return float(np.mean(norms >= norms[0])), float(np.mean(np.isclose(norms, norms.max(), rtol=1e-9)))
+    norms[norms <= ROUNDING * np.linalg.norm(states, axis=1).mean()] = 0
+    norms = np.where(np.isclose(norms, norms[0], rtol=ROUNDING), norms[0], norms)  # equal choices of rollouts must tie exactly
+    return float(np.mean(norms >= norms[0])), float(np.mean(np.isclose(norms, norms.max(), rtol=ROUNDING)))
 
 
 def leave_one_out(positives: Float[np.ndarray, "p d_model"], negatives: Float[np.ndarray, "q d_model"]) -> float | None:
@@ -260,12 +265,18 @@ def _labelled(states: Float[np.ndarray, "n_rows d_model"], pool: Pool | None, en
     p, floor = permutation_test(own, pool.tokens, labelings(pool.correct, generator_for(config.seed, "permutation", *name)), rule)
     positives, negatives = rule.choose(generator_for(config.seed, "shuffled", *name).permutation(pool.correct), pool.tokens)
     return Labelled(
-        matched=own[right[i]].mean(axis=0) - own[wrong[j]].mean(axis=0),
+        matched=_difference(own[right[i]], own[wrong[j]]),
         gap_matched=float(pool.tokens[wrong[j]].mean() - pool.tokens[right[i]].mean()),
-        shuffled=own[positives].mean(axis=0) - own[negatives].mean(axis=0),
+        shuffled=_difference(own[positives], own[negatives]),
         p=p,
         floor=floor,
     )
+
+
+def _difference(positives: Float[np.ndarray, "p d_model"], negatives: Float[np.ndarray, "q d_model"]) -> Float[np.ndarray, "d_model"]:
+    """Difference of mean states; zero where it is rounding alone: the state of one prefix has other last bits in another batch."""
+    difference = positives.mean(axis=0) - negatives.mean(axis=0)
+    return difference if np.linalg.norm(difference) > ROUNDING * np.linalg.norm(negatives.mean(axis=0)) else np.zeros_like(difference)
 
 
 def _gap(entry: Entry, lengths: dict[tuple[str, int], int]) -> float | None:

@@ -3,7 +3,6 @@
 Most states were captured while the rollouts were sampled; the model reads only the missing ones again.
 """
 
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write pairs.jsonl, rows.jsonl and states.safetensors (``layer_17: [n, d_model]``, float32; row i is ``rows[i]``)."""
-    from stir_core.harvest.states import Reading, capture_states, plan_readings
+    from stir_core.harvest.states import capture_states, plan_readings
     from stir_core.models.prompting import prompt_ids
 
     config, problems, rollouts = run.config, run.problems(), run.rollouts()
@@ -36,23 +35,18 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     rows: list[StateRow] = []
     tensors: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
 
-    held: list[tuple[Reading, dict[int, np.ndarray]]] = []
-    missing: list[Reading] = []
-    for reading in readings:
-        wanted = reading.problem_id, reading.k, reading.ms
-        if reading.source == "rollout" and captured.holds(*wanted):
-            held.append((reading, captured.states(*wanted)))
-        else:
-            missing.append(reading)
-    tokens = 0
-    report(Progress("states", len(held), len(readings), "answers"))
-    for done, (reading, by_layer) in enumerate(chain(held, capture_states(model, missing, layers)), start=1):
+    held = [each.source == "rollout" and captured.holds(each.problem_id, each.k, each.ms) for each in readings]
+    missing = [reading for reading, there in zip(readings, held, strict=True) if not there]
+    again, tokens = capture_states(model, missing, layers), 0
+    report(Progress("states", 0, len(readings), "answers"))
+    for done, (reading, there) in enumerate(zip(readings, held, strict=True), start=1):  # the plan's order, whatever was captured
+        by_layer = captured.states(reading.problem_id, reading.k, reading.ms) if there else next(again).by_layer
         for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
             rows.append(StateRow(row=len(rows), problem_id=reading.problem_id, source=reading.source, k=reading.k, m=m, position=position))
             for layer in layers:
                 tensors[layer].append(np.asarray(by_layer[layer][i]))
-        if done > len(held):
-            tokens += len(reading.ids)
+        tokens += 0 if there else len(reading.ids)
+        if not there or done == len(readings):
             report(Progress("states", done, len(readings), "answers", tokens))
     write_records(part / "pairs.jsonl", pairs)
     write_records(part / "rows.jsonl", rows)

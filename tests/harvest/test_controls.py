@@ -107,6 +107,14 @@ def test_an_action_made_of_noise_is_not_significant() -> None:
     assert 0.2 < median(controls, "permutation_p") < 0.8
 
 
+def test_rounding_is_no_difference() -> None:
+    """Rollouts of one prefix have one state; decoded in other batches, it has other last bits."""
+    controls, _ = controlled(planted(by_length=0, by_label=0, noise=1e-7))
+    assert not controls.shuffled.any() and not controls.length_matched.any()
+    assert {(record.shuffled_cosine, record.length_matched_cosine) for record in controls.records} == {(None, None)}
+    assert {record.permutation_p for record in controls.records} == {1.0}
+
+
 def test_rows_stand_beside_their_actions() -> None:
     data = planted(by_length=1, by_label=2)
     controls, actions = controlled(data)

@@ -14,7 +14,7 @@ from stir_core.intervene.session import open_session
 from stir_core.records import Continuation, StateRow, TraceEvent, Verdict
 from stir_core.stages import actions, rollouts, steered
 from stir_core.stages.pipeline import begin_from, run_stages
-from stir_core.store.jsonl import read_records
+from stir_core.store.jsonl import read_records, write_records
 from stir_core.store.runs import EMBEDDED_RUNS, Run, list_runs
 from stir_core.store.tensors import read_tensors
 from stir_core.tasks import Grader
@@ -214,6 +214,19 @@ def test_states_are_captured_while_sampling_and_read_again_only_when_they_have_t
     assert not list(run.folder("states").glob("captured*"))
 
 
+def test_rows_of_states_stand_in_one_order_whatever_was_captured(run, tmp_path, tiny_loaded):
+    """Rollouts that are missing from the index, as after a kill between two shards, are read again."""
+    other = run_stages(run.config, tmp_path / "other", until="rollouts", model=tiny_loaded)
+    (index,) = other.path.rglob("captured-rows.jsonl")
+    rows = read_records(index, StateRow)
+    write_records(index, [row for row in rows if row.problem_id == rows[0].problem_id])
+    run_stages(run.config, other.path, until="states", model=tiny_loaded)
+    counts = other.manifest("states").counts
+    assert 0 < counts["read_again"] < counts["answers"]
+    where = [each.folder("states") / "rows.jsonl" for each in (run, other)]
+    assert read_records(where[0], StateRow) == read_records(where[1], StateRow)
+
+
 def test_pairs_are_planned_once_and_planned_again_only_for_a_run_that_did_not_keep_them(run, config, tmp_path, tiny_loaded, monkeypatch):
     pairs = run.pairs()
     assert [(p.problem_id, p.m, p.positives, p.negatives) for p in pairs] == [
@@ -234,7 +247,7 @@ def test_pairs_are_planned_once_and_planned_again_only_for_a_run_that_did_not_ke
             for later in ("actions", "basis", "steered"):
                 shutil.rmtree(tmp_path / name / later)
             assert Run.open(tmp_path / name).pairs() is None
-        again = run_stages(config, tmp_path / name, redo=redo, until="actions", model=tiny_loaded)
+        again = run_stages(run.config, tmp_path / name, redo=redo, until="actions", model=tiny_loaded)
         assert (len(planned), len(parsed)) == expected, name
         assert again.pairs() == (None if name == "old" else pairs)
         if redo == "actions":  # states that are read again may differ in the last bits
