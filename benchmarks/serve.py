@@ -148,7 +148,7 @@ def turn(asker: Asker, messages: list[str], clients: int, off: bool, sizes: Size
                     with lock:
                         asker.keep(answer, message, off)
 
-    _together(one, clients)
+    together(one, clients)
     return counted[0] / sizes.window
 
 
@@ -173,7 +173,7 @@ def soak(asker: Asker, messages: list[str], seconds: float, memory: Callable[[],
 
     looking = threading.Thread(target=look)
     looking.start()
-    _together(one, ROWS)
+    together(one, ROWS)
     done.set()
     looking.join()
     return held
@@ -324,7 +324,8 @@ def _row(clients: int, speeds: dict[bool, list[float]], answers: list[Answer]) -
     }
 
 
-def _together(one: Callable[[int], None], clients: int) -> None:
+def together(one: Callable[[int], None], clients: int) -> None:
+    """Run one thread for each client, and wait for all."""
     threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()

@@ -58,18 +58,18 @@ class PasswordCheck:
         Raises:
             DeployError: a wrong one was given too short a time ago.
         """
-        from argon2.exceptions import VerifyMismatchError
+        from argon2.exceptions import VerificationError
 
         with self._lock:
             if (left := self._closed_until - self._now()) > 0:
                 raise DeployError(f"a wrong password was given just now: try again in {math.ceil(left)} s")
             try:
                 right = self._hasher.verify(self._hash, _normal(password[: MOST_CHARS + 1]))
-            except VerifyMismatchError:
+            except VerificationError:
                 right = False
             self._wrong = 0 if right else self._wrong + 1
             if not right:
-                self._closed_until = self._now() + min(LONGEST_WAIT, 2.0 ** (self._wrong - 1))
+                self._closed_until = self._now() + min(LONGEST_WAIT, 2.0 ** min(self._wrong - 1, 10))
             return right
 
 

@@ -3,6 +3,7 @@
 import unicodedata
 
 import pytest
+from argon2 import PasswordHasher
 
 from stir_core.deploy.serving.password import LONGEST_WAIT, PasswordCheck, password_hash
 from stir_core.errors import DeployError
@@ -72,3 +73,13 @@ def test_a_password_is_neither_short_nor_endless(password):
 def test_what_is_not_a_hash_is_refused(hash):
     with pytest.raises(DeployError, match="STIR_PASSWORD_HASH is not an argon2 hash"):
         PasswordCheck(hash)
+
+
+def test_a_thousand_wrong_ones_and_a_hash_that_is_cut_open_nothing(kept):
+    now = Clock()
+    check = PasswordCheck(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD), now)
+    for _ in range(1100):
+        assert not check.fits("wrong")
+        now.seconds += LONGEST_WAIT
+    assert check.fits(PASSWORD)
+    assert not PasswordCheck(kept[:-4]).fits(PASSWORD)

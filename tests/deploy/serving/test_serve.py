@@ -71,6 +71,24 @@ def test_eight_streams_at_once_are_each_as_alone(client, steered):
     assert injected > 0
 
 
+def test_clients_that_leave_in_mid_stream_change_no_answer_of_the_others(client, url, steered):
+    """What ``python -m benchmarks.load`` does for two minutes, in small."""
+
+    def read(number):
+        chunks = ask(client, QUESTIONS[number % 5], stream=True)
+        if number % 2:
+            return "".join(c.choices[0].delta.content or "" for c in chunks)
+        with chunks:
+            return "".join(next(chunks).choices[0].delta.content or "" for _ in range(1 + number % 7))
+
+    with ThreadPoolExecutor(12) as pool:
+        texts = list(pool.map(read, range(24)))
+    wholes = [alone(steered, question).text for question in QUESTIONS[:5]]
+    for number, text in enumerate(texts):
+        assert text == wholes[number % 5] if number % 2 else wholes[number % 5].startswith(text)
+    until(lambda: live(url) == 0)
+
+
 def test_a_whole_answer_with_its_trace(client, steered):
     response = ask(client, QUESTIONS[1], stir={"decisions": True, "strength": 0.5})
     answer = alone(steered, QUESTIONS[1], strength=0.5)
