@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -67,7 +68,11 @@ def harvest(rollouts: int) -> tuple[dict[str, Any], bool]:
         )
         started = time.monotonic()
         run = run_stages(config, Path(folder) / "run", until="states", report=report, model=model)
-        figures = {"rollouts": len(run.rollouts()), "seconds": time.monotonic() - started, "tokens": run.manifest("rollouts").counts["tokens"]}
+        figures = {
+            "rollouts": len(run.rollouts()),
+            "seconds": time.monotonic() - started,
+            "tokens": run.manifest("rollouts").counts["tokens"],
+        }
     found = growth(samples)
     figures |= found | {"states_stage_mb": peak / 1e6}
     return {f"harvest.{name}": value for name, value in figures.items()}, found["growth"] <= FLAT
@@ -103,6 +108,7 @@ def soak(minutes: float) -> tuple[dict[str, Any], bool]:
 
 def _use(chrome: Any, url: str) -> Iterator[str]:
     """Use the workbench, a new tab for each round; yields the name of each thing that was done."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
     from served_app import settle  # pyright: ignore[reportMissingImports]
 
     from stir_core.store.runs import Run
@@ -139,9 +145,11 @@ def _use(chrome: Any, url: str) -> Iterator[str]:
         page.goto(f"{url}/trace?run={RUN}&problem={quote(problem)}")
         settle(page, seconds=300)
         page.get_by_role("button", name="Decode both answers").click()
-        page.get_by_role("button", name="Stop decoding").wait_for()
+        with suppress(PlaywrightTimeoutError):
+            page.get_by_role("button", name="Stop decoding").wait_for(timeout=5000)  # a short answer may end before it is seen
+        streaming = page.get_by_role("button", name="Stop decoding").is_visible()
         context.close()
-        yield "tabs_closed_in_mid_stream"
+        yield "tabs_closed_in_mid_stream" if streaming else "tabs_closed_after_an_answer"
         yield "rounds"
 
 

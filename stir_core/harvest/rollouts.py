@@ -8,6 +8,7 @@ sampling of many endings after few beginnings.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -56,11 +57,14 @@ class Waiting(Intake[Ending]):
 
     At most ``config.batch_rows`` are live. When keys and values would need more than ``config.cache_tokens`` positions, the youngest
     half of the batch waits again. Its sampled tokens are kept, and are read again when there is room.
+
+    Endings are asked for when there is room, and forgotten when they have ended, so that memory does not grow with their number.
     """
 
     def __init__(self, endings: Iterable[Ending], config: RolloutConfig):
-        self._endings = list(endings)
-        self._numbers = deque(range(len(self._endings)))
+        self._coming = enumerate(endings)
+        self._next: deque[tuple[int, Ending]] = deque()
+        self._live: dict[int, Ending] = {}
         self._config = config
         self._halved = False
 
@@ -68,13 +72,19 @@ class Waiting(Intake[Ending]):
         """As many as fit; a single one always does."""
         if self._halved:
             batch.store.shrink()
+        self._live = {seat.number: self._live[seat.number] for seat in batch.seats}
         entering: list[tuple[int, Ending]] = []
-        while self._numbers and (live := len(batch.seats) + len(entering)) < self._config.batch_rows:
-            ending = self._endings[self._numbers[0]]
+        while (live := len(batch.seats) + len(entering)) < self._config.batch_rows:
+            if not self._next:
+                self._next.extend(islice(self._coming, 1))
+            if not self._next:
+                break
+            ending = self._next[0][1]
             columns = max(batch.store.columns, len(ending.before) + len(ending.strand.ids) + 1)
             if live and (live + 1) * columns > self._config.cache_tokens:
                 break
-            entering.append((self._numbers.popleft(), ending))
+            entering.append(self._next.popleft())
+        self._live |= dict(entering)
         return entering
 
     def gone(self, batch: Batch) -> list[int]:
@@ -86,7 +96,7 @@ class Waiting(Intake[Ending]):
             left = live[len(live) - len(live) // 2 :] + left
             live = live[: len(live) - len(live) // 2]
             longest = max(seat.rows[0].length for seat in batch.seats[: len(live)]) + 1
-        self._numbers.extendleft(reversed(left))
+        self._next.extendleft((number, self._live[number]) for number in reversed(left))
         self._halved = bool(left)
         return left
 
@@ -109,15 +119,19 @@ def sample_rollouts(
         done: (problem id, k) of rollouts that exist already.
         layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries.
     """
-    waiting: dict[Ending, tuple[Problem, int]] = {}
-    for problem, ids in prompts:
-        for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
-            rng = generator_for(config.seed, "rollout", problem.id, k)
-            strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng, parts=model.budgets(ids, config.rollouts))
-            scanner = model.scanner(ids, config.delimiter, None if config.compat else config.mining.phase)
-            waiting[Ending(ids, strand, scanner)] = problem, k
-    for ending in sample_endings(model, waiting, config, layers):
-        yield _sampled(model, ending, *waiting[ending], config, grade)
+    asked: dict[Ending, tuple[Problem, int]] = {}
+
+    def endings() -> Iterator[Ending]:
+        for problem, ids in prompts:
+            for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
+                rng = generator_for(config.seed, "rollout", problem.id, k)
+                strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng, parts=model.budgets(ids, config.rollouts))
+                ending = Ending(ids, strand, model.scanner(ids, config.delimiter, None if config.compat else config.mining.phase))
+                asked[ending] = problem, k
+                yield ending
+
+    for ending in sample_endings(model, endings(), config, layers):
+        yield _sampled(model, ending, *asked.pop(ending), config, grade)
 
 
 def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...] = ()) -> Iterator[Ending]:

@@ -78,19 +78,24 @@ def continuations(
         grade: grades an answer's text.
         done: (prefix, number) of continuations that exist already.
     """
-    waiting: dict[Ending, tuple[Prefix, int]] = {}
-    for prefix in prefixes:
-        budget = config.rollouts.max_new_tokens - len(prefix.given)
-        for roll in [roll for roll in range(config.mining.stability_rolls) if (prefix.key, roll) not in done]:
-            if budget < 1:
-                yield _settled(model, prefix, roll, [], "length", grade)
-                continue
-            rng = generator_for(config.seed, "stability", *prefix.key, roll)
-            parts = model.budgets(prefix.prompt_ids, config.rollouts, prefix.given)
-            strand = Strand(f"{prefix.key}/{roll}", budget, rng, parts=parts)
-            waiting[Ending([*prefix.prompt_ids, *prefix.given], strand)] = prefix, roll
-    for ending in sample_endings(model, waiting, config):
-        yield _settled(model, *waiting[ending], ending.strand.ids, ending.strand.finish or "length", grade)
+    asked: dict[Ending, tuple[Prefix, int]] = {}
+    missing = [(prefix, roll) for prefix in prefixes for roll in range(config.mining.stability_rolls) if (prefix.key, roll) not in done]
+    most = config.rollouts.max_new_tokens
+    for prefix, roll in missing:
+        if len(prefix.given) >= most:
+            yield _settled(model, prefix, roll, [], "length", grade)
+
+    def endings() -> Iterator[Ending]:
+        for prefix, roll in missing:
+            if (budget := most - len(prefix.given)) >= 1:
+                rng = generator_for(config.seed, "stability", *prefix.key, roll)
+                strand = Strand(f"{prefix.key}/{roll}", budget, rng, parts=model.budgets(prefix.prompt_ids, config.rollouts, prefix.given))
+                ending = Ending([*prefix.prompt_ids, *prefix.given], strand)
+                asked[ending] = prefix, roll
+                yield ending
+
+    for ending in sample_endings(model, endings(), config):
+        yield _settled(model, *asked.pop(ending), ending.strand.ids, ending.strand.finish or "length", grade)
 
 
 def shares(entries: list[Entry], rolled: list[Continuation]) -> dict[str, Shares]:

@@ -26,23 +26,22 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     problems = [problem for problem, _ in prompts]
     write_records(part / "problems.jsonl", problems)
     file = part / "rollouts.jsonl"
-    known = read_appended(file, Rollout)
-    done = {(rollout.problem_id, rollout.k) for rollout in known}
+    done = {(rollout.problem_id, rollout.k) for rollout in read_appended(file, Rollout)}
     layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
     captured = Captured(take_up(run, "states", model), layers, model.d_model)
-    total, tokens = len(problems) * config.rollouts.k, 0
-    report(Progress("rollouts", len(done), total, "rollouts"))
+    total, finished, tokens = len(problems) * config.rollouts.k, len(done), 0
+    report(Progress("rollouts", finished, total, "rollouts"))
     with Grader() as grader:
         try:
             for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
                 append_records(file, [rollout])
                 captured.add(rollout, states)
-                known.append(rollout)
-                tokens += rollout.n_tokens
-                report(Progress("rollouts", len(known), total, "rollouts", tokens))
+                finished, tokens = finished + 1, tokens + rollout.n_tokens
+                report(Progress("rollouts", finished, total, "rollouts", tokens))
         finally:
             captured.flush()
     order = {problem.id: i for i, problem in enumerate(problems)}
+    known = read_appended(file, Rollout)  # not held until now, so that memory does not grow with their number
     known.sort(key=lambda rollout: (order[rollout.problem_id], rollout.k))  # the order of arrival depends on the batch
     write_records(file, known)
     counts = {

@@ -25,10 +25,18 @@ class Captured:
     def __init__(self, folder: Path, layers: tuple[int, ...], d_model: int):
         self._folder, self._layers, self._d_model = folder, layers, d_model
         self._index = folder / "captured-rows.jsonl"
-        self._rows: list[StateRow] = read_appended(self._index, StateRow) if layers else []
-        self._place = {(row.problem_id, row.k, row.m): row.row for row in self._rows}
+        self._known: dict[tuple[str, int, int], int] | None = None
+        self._n_rows = max(self._place.values(), default=-1) + 1
         self._shards: tuple[list[int], list[dict[str, np.ndarray]]] | None = None
         self._waiting: list[tuple[StateRow, dict[int, np.ndarray]]] = []
+
+    @property
+    def _place(self) -> dict[tuple[str, int, int], int]:
+        """Row by problem id, rollout and control point; kept only between two writes, so that it does not grow with a harvest."""
+        if self._known is None:
+            rows = read_appended(self._index, StateRow) if self._layers else []
+            self._known = {(row.problem_id, row.k, row.m): row.row for row in rows}
+        return self._known
 
     def add(self, rollout: Rollout, states: dict) -> None:
         """Keep a rollout's states: arrays or tensors ``[boundaries, d_model]`` by layer. A full shard is written."""
@@ -53,14 +61,13 @@ class Captured:
         """Write the states that are not in a shard yet."""
         if not self._waiting:
             return
-        start = self._rows[-1].row + 1 if self._rows else 0
+        start = self._n_rows
         named = {f"layer_{layer}": np.stack([states[layer] for _, states in self._waiting]) for layer in self._layers}
         write_tensors(self._folder / f"captured-from-{start:09}.safetensors", named)
         rows = [row.replaced(row=start + i) for i, (row, _) in enumerate(self._waiting)]
         append_records(self._index, rows)
-        self._rows += rows
-        self._place |= {(row.problem_id, row.k, row.m): row.row for row in rows}
-        self._waiting, self._shards = [], None
+        self._n_rows += len(rows)
+        self._waiting, self._known, self._shards = [], None, None
 
     def holds(self, problem_id: str, k: int, ms: Sequence[int]) -> bool:
         """True when the states at all these control points of a rollout were captured."""
@@ -70,7 +77,7 @@ class Captured:
         """A rollout's states at these control points, float32 ``[len(ms), d_model]`` by layer."""
         if self._shards is None:
             files = {int(file.stem.rpartition("-")[2]): file for file in self._folder.glob("captured-from-*.safetensors")}
-            starts = sorted(start for start in files if self._rows and start <= self._rows[-1].row)
+            starts = sorted(start for start in files if start < self._n_rows)
             self._shards = starts, [read_tensors(files[start], columns=self._d_model) for start in starts]
         starts, shards = self._shards
         at = [(bisect_right(starts, row) - 1, row) for row in (self._place[problem_id, k, m] for m in ms)]
