@@ -64,7 +64,6 @@ class Waiting(Intake[Ending]):
     def __init__(self, endings: Iterable[Ending], config: RolloutConfig):
         self._coming = enumerate(endings)
         self._next: deque[tuple[int, Ending]] = deque()
-        self._live: dict[int, Ending] = {}
         self._config = config
         self._halved = False
 
@@ -72,7 +71,6 @@ class Waiting(Intake[Ending]):
         """As many as fit; a single one always does."""
         if self._halved:
             batch.store.shrink()
-        self._live = {seat.number: self._live[seat.number] for seat in batch.seats}
         entering: list[tuple[int, Ending]] = []
         while (live := len(batch.seats) + len(entering)) < self._config.batch_rows:
             if not self._next:
@@ -84,7 +82,6 @@ class Waiting(Intake[Ending]):
             if live and (live + 1) * columns > self._config.cache_tokens:
                 break
             entering.append(self._next.popleft())
-        self._live |= dict(entering)
         return entering
 
     def gone(self, batch: Batch) -> list[int]:
@@ -96,7 +93,7 @@ class Waiting(Intake[Ending]):
             left = live[len(live) - len(live) // 2 :] + left
             live = live[: len(live) - len(live) // 2]
             longest = max(seat.rows[0].length for seat in batch.seats[: len(live)]) + 1
-        self._next.extendleft((number, self._live[number]) for number in reversed(left))
+        self._next.extendleft(reversed([(seat.number, seat.job) for seat in batch.seats if seat.number in left]))
         self._halved = bool(left)
         return left
 

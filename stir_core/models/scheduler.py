@@ -75,6 +75,8 @@ class Seat:
 
     number: int
     """The answer's number, as its intake counts."""
+    job: Any
+    """What it answers, as its intake gave it."""
     batch: Batch
     layers: tuple[int, ...] = ()
     """Blocks whose outputs are captured at the tokens in ``Feed.capture``."""
@@ -213,7 +215,7 @@ def schedule(model: LoadedModel, intake: Intake[JobT], begin: Callable[[Seat, Jo
                 batch = Batch(model)  # frees the buffers of those that have ended
             entering = intake.take(batch)
             for number, job in entering:
-                seat = Seat(number, batch)
+                seat = Seat(number, job, batch)
                 batch.seats.append(seat)
                 seat.steps = begin(seat, job)
                 yield from seat.resume(None)

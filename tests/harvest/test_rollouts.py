@@ -1,10 +1,12 @@
 """Sampling: tokens depend on names alone, states are captured on the way, and memory stays within what is allowed."""
 
+import gc
+
 import pytest
 import torch
 
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig
-from stir_core.harvest.rollouts import Sampled, Waiting, sample_rollouts
+from stir_core.harvest.rollouts import Ending, Sampled, Waiting, sample_rollouts
 from stir_core.models.cache import Store
 from stir_core.records import Problem, Verdict
 from tests.builders import prefill
@@ -83,6 +85,15 @@ def test_a_batch_that_outgrows_its_memory_is_halved(tiny, plain, monkeypatch):
     other = sampled(tiny, config(cache_tokens=160), LAYERS)
     assert any(left), "no rollout had to wait"
     assert {name: s.rollout.token_ids for name, s in other.items()} == {name: s.rollout.token_ids for name, s in plain.items()}
+
+
+def test_memory_does_not_grow_with_the_number_of_rollouts(tiny):
+    """Only endings that are live, or next, exist; each has a random stream, its tokens and its states."""
+    held = []
+    for _ in sample_rollouts(tiny, PROBLEMS, config(k=8, max_new_tokens=12, batch_rows=4), grade, layers=LAYERS):
+        gc.collect()
+        held.append(sum(isinstance(each, Ending) for each in gc.get_objects()))
+    assert len(held) == 32 and max(held) <= 4 + 2
 
 
 def test_existing_rollouts_are_not_sampled_again(tiny, plain):
