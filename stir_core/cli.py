@@ -1,4 +1,5 @@
-"""``stir ...``: the command line. ``main(argv)`` returns an exit code: 0 done, 1 interrupted, 2 a refusal (one line on stderr).
+"""``stir ...``: the command line. ``main(argv)`` returns an exit code: 0 done, 1 interrupted, 2 a refusal (one line on stderr), 3 the
+call's budget is used up and the same command continues.
 
 A full or read-only disk and a folder without permission are refused like any other input.
 
@@ -48,8 +49,9 @@ from stir_core.commands.console import (
 from stir_core.commands.flags import add_answering, add_fields, answering, asked
 from stir_core.commands.overrides import add_experiment, overridden
 from stir_core.config import STAGES, BasisConfig
-from stir_core.errors import FAULTS, DataError, escaped, line_of
+from stir_core.errors import FAULTS, BudgetSpent, DataError, escaped, line_of
 from stir_core.models.threads import settle_threads
+from stir_core.requests import CallBudget
 from stir_core.version import VERSION
 
 
@@ -68,9 +70,11 @@ def main(argv: list[str] | None = None) -> int:
             code = arguments.command(arguments) or 0
             sys.stdout.flush()
             return code
+    except BudgetSpent as error:
+        say(f"stir: {error}; {_kept(arguments)}", error=True)
+        return 3
     except KeyboardInterrupt:
-        kept = "finished results are kept, the same command continues from them"
-        say(f"stir: interrupted; {kept if arguments.resumes else 'this command keeps no part of its work'}", error=True)
+        say(f"stir: interrupted; {_kept(arguments)}", error=True)
         return 1
     except BrokenPipeError:  # the reader (head, less) has closed the pipe: print nothing more
         sys.stderr.close()
@@ -80,6 +84,14 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.filename is None and argv is None:  # it may be that of standard output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter tries again, and shows a traceback
         return 2
+
+
+def _kept(arguments: argparse.Namespace) -> str:
+    """What an interrupted command keeps, and how to continue: without the flags that would make finished results again."""
+    if not arguments.resumes:
+        return "this command keeps no part of its work"
+    anew = [f"--{name}" for name in ("redo", "fresh") if getattr(arguments, name, None)]
+    return f"finished results are kept, the same command {'without ' + anew[0] + ' ' if anew else ''}continues from them"
 
 
 def speak_utf8() -> None:
@@ -134,6 +146,7 @@ def command_parser() -> argparse.ArgumentParser:
     run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")
     add_experiment(run)
     run.add_argument("--out", type=place, help="run folder (default: runs/<config's name>)")
+    add_fields(run, CallBudget)
     run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
     run.add_argument("--progress", type=Path, metavar="FILE", help="append the progress to a file as JSON lines, for other programs")
 
@@ -195,7 +208,8 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    with reporting(arguments.progress) as report:  # before torch is imported, so that the seconds of the import can be interrupted
+    # entered before torch is imported, so that the seconds of the import can be interrupted
+    with reporting(arguments.progress, asked(arguments, CallBudget)) as report:
         from stir_core.stages.pipeline import run_stages
         from stir_core.store.configs import read_config
 

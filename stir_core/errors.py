@@ -94,5 +94,9 @@ class DeployError(StirError):
     """A library cannot be exported, imported, served or certified as asked."""
 
 
+class BudgetSpent(KeyboardInterrupt):
+    """A call has used up its time or tokens: it ends as at Ctrl-C, with every finished result kept. Not a fault."""
+
+
 FAULTS = (StirError, OSError)
 """What the borders and the lists of runs catch: refusals, and faults of disks and folders."""

@@ -117,6 +117,8 @@ class Progress(NamedTuple):
     """Name of the counted items, e.g. ``"answers"``."""
     tokens: int = 0
     """Tokens decoded so far."""
+    kept: bool = True
+    """Whether everything that is done is on the disk, so that the command may end here and continue later."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -4,9 +4,10 @@ The command line derives its flags from these sections (``commands/flags.py``), 
 The specs on disk (``findings.EvaluationSpec``, ``CausalSpec``) extend them with the values that were settled at the start.
 """
 
+import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stir_core.config import Section
 
@@ -70,7 +71,7 @@ class CausalRequest(MeasurementRequest):
     """Drop the worse half of the candidates at each state after every round; without dropping there is no bias from it. The study own
     drops none."""
     budget_tokens: Count | None = None
-    """Stop after this many tokens decoded in continuations."""
+    """Size of the study: no further state is taken after this many tokens decoded in continuations, those of earlier calls included."""
     strength: Annotated[float, Field(ge=0)] | None = None
     """The gate's k_scale; none is the run's own."""
     max_new_tokens: Count | None = None
@@ -88,6 +89,30 @@ class CriticalRequest(MeasurementRequest):
     """Tokens between two points."""
     rolls: Count = 8
     """Continuations from each point."""
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration, e.g. ``"2h"``, ``"1h30m"``, ``"90s"``.
+
+    Raises:
+        ValueError: it is none, or 0.
+    """
+    found = re.fullmatch(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", text, re.ASCII)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True)) if found else 0
+    if not seconds:
+        raise ValueError("give a duration such as 2h, 1h30m or 90s")
+    return float(seconds)
+
+
+class CallBudget(Section):
+    """What one call of a long command may use before it stops; the same command then continues. Results do not depend on it."""
+
+    noun: ClassVar[str] = "setting"
+
+    max_time: Annotated[str, AfterValidator(lambda text: duration(text) and text)] | None = None
+    """Stop this call after this time, e.g. 2h, 1h30m or 90s, when the next result is finished; the same command continues."""
+    max_tokens: Count | None = None
+    """Stop this call after this many tokens of finished results; the same command continues."""
 
 
 class Limits(Section):

@@ -123,7 +123,7 @@ def _continued(
     report: OnProgress,
 ) -> list[Roll]:
     """Every continuation, made as in a causal study."""
-    rolls, wanted = read_appended(file, Roll), len(problems) * len(arms) * repetitions
+    rolls, wanted, tokens = read_appended(file, Roll), len(problems) * len(arms) * repetitions, 0
     report(Progress("causal", len(rolls), wanted, "continuations"))
     if len(rolls) == wanted:
         return rolls
@@ -141,7 +141,8 @@ def _continued(
         for roll in continue_group(model, settings, GateConfig(), states, rolls, whole, whole, lambda *_: arms, impulse, grader):
             append_records(file, [roll])
             rolls.append(roll)
-            report(Progress("causal", len(rolls), wanted, "continuations"))
+            tokens += roll.decoded
+            report(Progress("causal", len(rolls), wanted, "continuations", tokens))
     return rolls
 
 

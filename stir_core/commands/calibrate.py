@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from stir_core.commands.console import Command, place, print_json, progress, say, table
+from stir_core.commands.flags import add_fields, asked
+from stir_core.requests import CallBudget
 
 
 def add(command: Command) -> None:
@@ -14,13 +16,14 @@ def add(command: Command) -> None:
     out = "folder of the runs and of the result, calibration.json (default: runs/calibration)"
     calibrate.add_argument("--out", type=place, default=Path("runs/calibration"), help=out)
     calibrate.add_argument("--n", type=int, help="held-out problems (default: 500, with --quick 40)")
+    add_fields(calibrate, CallBudget)
     calibrate.add_argument("--quick", action="store_true", help="a smaller harvest and fewer problems")
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     from stir_core.calibration.ladder import calibrate
 
-    with progress() as report:
+    with progress(asked(arguments, CallBudget)) as report:
         found = calibrate(arguments.rungs, arguments.out, n=arguments.n, quick=arguments.quick, report=report)
     if arguments.json:
         print_json(found)

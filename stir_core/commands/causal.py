@@ -5,7 +5,7 @@ import shlex
 
 from stir_core.commands.console import Command, print_json, progress, say
 from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import CausalRequest, flags_of
+from stir_core.requests import CallBudget, CausalRequest, flags_of
 
 
 def add(command: Command) -> None:
@@ -13,6 +13,7 @@ def add(command: Command) -> None:
     description = "Measure actions causally: continuations from recorded states with an action, without it, and with noise; resumes."
     causal = command("causal", _causal, description, "run", "--model", "--json")
     add_fields(causal, CausalRequest)
+    add_fields(causal, CallBudget)
 
 
 def _causal(arguments: argparse.Namespace) -> None:
@@ -25,9 +26,9 @@ def _causal(arguments: argparse.Namespace) -> None:
     request = asked(arguments, CausalRequest)
     run = Run.open(arguments.run)
     run.folder("basis")  # refused before a model is loaded
-    model = model_of(run.config.model, arguments.model)
     command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
-    with progress() as report:
+    with progress(asked(arguments, CallBudget)) as report:
+        model = model_of(run.config.model, arguments.model)
         settings = {"command": command, "environment": short_environment()}
         study, path = measure(run, model, request, **settings, report=report, say=lambda line: say(line, error=True))
     if arguments.json:

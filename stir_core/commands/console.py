@@ -2,10 +2,12 @@
 
 import argparse
 import difflib
+import math
 import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from stir_core.errors import DataError, PromptError, escaped, line_of
+from stir_core.errors import BudgetSpent, DataError, PromptError, escaped, line_of
+from stir_core.requests import CallBudget, duration
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -80,9 +83,47 @@ def print_stages(rows: "list[StageStatus]") -> None:
             say(f"  {'':9} note: {note}")
 
 
+def within(budget: CallBudget | None, report: "OnProgress", clock: Callable[[], float] = time.monotonic) -> "OnProgress":
+    """Report progress, and end the command at a finished result once its budget is used up.
+
+    At least one result is finished first, so that a command that is called again and again comes to its end. A stage whose last result is
+    finished is finished too.
+
+    Args:
+        clock: seconds; the budget counts from now.
+
+    The callback raises:
+        BudgetSpent: the message names the budget and says how far the work has come.
+    """
+    if budget is None or budget == CallBudget():
+        return report
+    end = math.inf if budget.max_time is None else clock() + duration(budget.max_time)
+    seen: dict[str, Progress] = {}
+    tokens = 0
+
+    def checked(progress: "Progress") -> None:
+        nonlocal tokens
+        report(progress)
+        before = seen.get(progress.stage, progress)  # the first may count results of earlier calls
+        seen[progress.stage] = progress
+        if progress.done >= before.done and progress.tokens >= before.tokens:  # else the stage of another run has begun
+            tokens += progress.tokens - before.tokens
+        if not tokens or not progress.kept or progress.done >= progress.total:
+            return
+        if clock() >= end:
+            spent = f"--max-time {budget.max_time}"
+        elif budget.max_tokens is not None and tokens >= budget.max_tokens:
+            spent = f"--max-tokens {budget.max_tokens}"
+        else:
+            return
+        raise BudgetSpent(f"{spent} is used up: {progress.stage} has {progress.done} of {progress.total} {progress.unit}")
+
+    return checked
+
+
 @contextmanager
-def progress() -> "Iterator[OnProgress]":
-    """Progress bars with rate and time left, one for each stage, on stderr."""
+def progress(budget: CallBudget | None = None) -> "Iterator[OnProgress]":
+    """Progress bars with rate and time left, one for each stage, on stderr; the command ends when its budget is used up."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -101,17 +142,17 @@ def progress() -> "Iterator[OnProgress]":
         bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
 
     try:
-        yield report
+        yield within(budget, report)
     finally:
         if tasks:
             bars.stop()
 
 
 @contextmanager
-def reporting(file: Path | None) -> "Iterator[OnProgress]":
+def reporting(file: Path | None, budget: CallBudget) -> "Iterator[OnProgress]":
     """Progress on the console and, if a file is given, as JSON lines in it; the last line says how the command ended."""
     if file is None:
-        with progress() as report:
+        with progress(budget) as report:
             yield report
         return
     with ProgressFile(file) as lines, progress() as show:
@@ -120,7 +161,7 @@ def reporting(file: Path | None) -> "Iterator[OnProgress]":
             show(progress)
             lines.report(progress)
 
-        yield both
+        yield within(budget, both)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import argparse
 from stir_core.commands.console import Command, print_json, progress, say, table
 from stir_core.commands.flags import add_fields, asked
 from stir_core.errors import DataError
-from stir_core.requests import CriticalRequest
+from stir_core.requests import CallBudget, CriticalRequest
 
 
 def add(command: Command) -> None:
@@ -14,6 +14,7 @@ def add(command: Command) -> None:
     critical = command("critical", _critical, description, "run", "--model", "--json")
     critical.add_argument("problem", nargs="?", help="id of a held-out problem (default: the first with a wrong answer)")
     add_fields(critical, CriticalRequest)
+    add_fields(critical, CallBudget)
 
 
 def _critical(arguments: argparse.Namespace) -> None:
@@ -32,10 +33,10 @@ def _critical(arguments: argparse.Namespace) -> None:
     if name not in traces:
         raise DataError(f"{name!r} is not a held-out problem of {run.path}: take one such as {', '.join((wrong or list(traces))[:4])}")
     problem = next(problem for problem in run.problems("steered") if problem.id == name)
-    model = model_of(run.config.model, arguments.model)
-    run.check_model(model.identity)
     file = CriticalFile(run, request.of, traces[name])
-    with progress() as report:
+    with progress(asked(arguments, CallBudget)) as report:
+        model = model_of(run.config.model, arguments.model)
+        run.check_model(model.identity)
         critical = critical_tokens(model, run.config, problem, traces[name], file, request, report=report)
     if arguments.json:
         print_json(critical)

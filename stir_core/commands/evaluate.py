@@ -5,7 +5,7 @@ import shlex
 
 from stir_core.commands.console import Command, print_json, progress, say, table
 from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import EvaluationRequest, flags_of
+from stir_core.requests import CallBudget, EvaluationRequest, flags_of
 
 
 def add(command: Command) -> None:
@@ -13,6 +13,7 @@ def add(command: Command) -> None:
     description = "Compare methods on the same held-out problems: answers, intervals, tests and costs; resumes."
     evaluate = command("eval", _eval, description, "run", "--model", "--json")
     add_fields(evaluate, EvaluationRequest)
+    add_fields(evaluate, CallBudget)
     evaluate.add_argument("--resume", action="store_true", help="continue an interrupted evaluation; this is the default")
     command("methods", _methods, "The methods that `stir eval` compares, with their parameters and sources.", "--json")
 
@@ -29,10 +30,10 @@ def _eval(arguments: argparse.Namespace) -> None:
     run = Run.open(arguments.run)
     run.folder("basis")
     methods([request.baseline, *request.methods])  # refused before a model is loaded
-    model = model_of(run.config.model, arguments.model)
     command = shlex.join(["stir", "eval", str(arguments.run), *flags_of(request)])
-    spec, problems = settle(run, model.identity, request, command=command, environment=short_environment())
-    with progress() as report:
+    with progress(asked(arguments, CallBudget)) as report:
+        model = model_of(run.config.model, arguments.model)
+        spec, problems = settle(run, model.identity, request, command=command, environment=short_environment())
         evaluation, path = evaluate(run, model, spec, problems, report=report)
     if arguments.json:
         print_json(evaluation)

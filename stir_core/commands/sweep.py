@@ -10,13 +10,14 @@ from stir_core.commands.console import Command, place, print_json, progress, say
 from stir_core.commands.flags import add_fields, asked
 from stir_core.config import section_from, with_changes
 from stir_core.errors import ConfigError, DataError
-from stir_core.requests import EvaluationRequest, MeasurementRequest
+from stir_core.requests import CallBudget, EvaluationRequest, MeasurementRequest
 from stir_core.tasks.overlap import find_overlaps
 
 if TYPE_CHECKING:
     from stir_core.config import RunConfig
     from stir_core.evaluate.sweep import GridPoint, SweepConfig
     from stir_core.models.loading import LoadedModel
+    from stir_core.records import OnProgress
 
 
 def add(command: Command) -> None:
@@ -29,6 +30,7 @@ def add(command: Command) -> None:
         "--run", help="take rollouts and states from this run of the base experiment (folder, or the name of an embedded run)"
     )
     add_fields(sweep, MeasurementRequest)
+    add_fields(sweep, CallBudget)
     sweep.add_argument("--test", type=int, metavar="N", help="evaluate the chosen point on N eval problems")
 
 
@@ -51,27 +53,28 @@ def _sweep(arguments: argparse.Namespace) -> None:
         configs = [(point, with_changes(config, model=base.model)) for point, config in configs]
     out = arguments.out or Path("runs") / arguments.sweep.stem
     problems = list(load_problems(base.task.name, "validation", n=sweep.n, seed=base.seed, levels=base.task.levels))
-    model = model_of(base.model)
-    with one_writer(out / "sweep", of=out, owns=(out / "sweep.json", out / "sweep.md", out / "points")):
-        check_free(out / "sweep.json", SweepReport)
-        points = _prepared(arguments, base, configs, out, model)
-        if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
-            raise DataError(
-                f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split"
-            )
-        with progress() as report:
+    with progress(asked(arguments, CallBudget)) as report:
+        model = model_of(base.model)
+        with one_writer(out / "sweep", of=out, owns=(out / "sweep.json", out / "sweep.md", out / "points")):
+            check_free(out / "sweep.json", SweepReport)
+            points = _prepared(arguments, base, configs, out, model, report)
+            if leaks := find_overlaps(points[0].run.problems(), problems).overlaps:
+                raise DataError(
+                    f"{len(leaks)} of {len(problems)} validation problems were mined (e.g. {leaks[0].problem_id}): mine another split"
+                )
             measured = sweep_points(model, points, problems, out / "points", rows=rows, report=report)
-        chosen = choose([point for point, _ in measured], sweep.objective)
-        result = SweepReport(base=sweep.base, split="validation", n=sweep.n, objective=sweep.objective, points=tuple(chosen))
-        write_record(out / "sweep.json", result)
-        write_whole(out / "sweep.md", sweep_markdown(result).encode("utf-8"))
+            chosen = choose([point for point, _ in measured], sweep.objective)
+            result = SweepReport(base=sweep.base, split="validation", n=sweep.n, objective=sweep.objective, points=tuple(chosen))
+            write_record(out / "sweep.json", result)
+            write_whole(out / "sweep.md", sweep_markdown(result).encode("utf-8"))
+        best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
+        tested = None if test.n is None else _tested(arguments, best, model, test, report)
     if arguments.json:
         print_json(result)
     else:
         say(*sweep_markdown(result).split("\n"))
-    if test.n is not None:
-        best = next(points[i] for i, point in enumerate(chosen[1:]) if point.chosen)
-        _test(arguments, best, model, test)
+    if tested is not None:
+        say(f"stir: the chosen point on {test.n} eval problems: {tested / 'report.md'}", error=True)
 
 
 def _read(file: Path) -> "SweepConfig":
@@ -89,7 +92,12 @@ def _read(file: Path) -> "SweepConfig":
 
 
 def _prepared(
-    arguments: argparse.Namespace, base: "RunConfig", configs: "list[tuple[dict, RunConfig]]", out: Path, model: "LoadedModel"
+    arguments: argparse.Namespace,
+    base: "RunConfig",
+    configs: "list[tuple[dict, RunConfig]]",
+    out: Path,
+    model: "LoadedModel",
+    report: "OnProgress",
 ) -> "list[GridPoint]":
     """Every point with a run whose basis is finished; points that differ in the gate alone share a run."""
     from stir_core.config import digest_of
@@ -97,20 +105,21 @@ def _prepared(
     from stir_core.stages.pipeline import begin_from, run_stages
     from stir_core.store.runs import Run
 
-    with progress() as report:
-        first = Run.open(arguments.run) if arguments.run else run_stages(base, out / "base", until="rollouts", report=report, model=model)
-        runs = {}
-        for _, config in configs:
-            key = (config.mining, config.basis)
-            if key not in runs:
-                folder = out / "runs" / digest_of(*key)
-                begin_from(first, config, folder, model)
-                runs[key] = run_stages(config, folder, until="basis", report=report, model=model)
+    first = Run.open(arguments.run) if arguments.run else run_stages(base, out / "base", until="rollouts", report=report, model=model)
+    runs = {}
+    for _, config in configs:
+        key = (config.mining, config.basis)
+        if key not in runs:
+            folder = out / "runs" / digest_of(*key)
+            begin_from(first, config, folder, model)
+            runs[key] = run_stages(config, folder, until="basis", report=report, model=model)
     return [GridPoint(changes, config, runs[config.mining, config.basis]) for changes, config in configs]
 
 
-def _test(arguments: argparse.Namespace, best: "GridPoint", model: "LoadedModel", request: EvaluationRequest) -> None:
-    """Evaluate the chosen point on held-out problems with its own gate, and print the path of the report on stderr."""
+def _tested(
+    arguments: argparse.Namespace, best: "GridPoint", model: "LoadedModel", request: EvaluationRequest, report: "OnProgress"
+) -> Path:
+    """Evaluate the chosen point on held-out problems with its own gate; returns the folder of the report."""
     from stir_core.evaluate.runner import evaluate, settle
     from stir_core.stages.pipeline import environment, short_environment
     from stir_core.store.runs import Run
@@ -119,5 +128,4 @@ def _test(arguments: argparse.Namespace, best: "GridPoint", model: "LoadedModel"
     run = Run.at(best.run.path, best.config, facts)
     command = shlex.join(["stir", "sweep", str(arguments.sweep), "--test", str(request.n)])
     spec, problems = settle(run, model.identity, request, command=command, environment=short_environment(facts))
-    _, path = evaluate(run, model, spec, problems)
-    say(f"stir: the chosen point on {request.n} eval problems: {path / 'report.md'}", error=True)
+    return evaluate(run, model, spec, problems, report=report)[1]

@@ -129,10 +129,13 @@ def measure(
         traces = {trace.id: trace for trace in folder.traces()}
         missing = [problem for problem in problems if problem.id not in traces]
         jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=spec.max_new_tokens), gate, memory) for problem in missing]
+        tokens = 0
+        report(Progress("answers", len(traces), len(problems), "answers"))
         for _, trace in finished_traces(steer(model, jobs, Settings.of(config, decode, spec.rows))):
             folder.add_trace(trace)
             traces[trace.id] = trace
-            report(Progress("answers", len(traces), len(problems), "answers"))
+            tokens += trace.forward_tokens
+            report(Progress("answers", len(traces), len(problems), "answers", tokens))
         states = logged_states([traces[problem.id] for problem in problems], problems, gate, seed=spec.seed, most=request.states)
         return study(model, config, memory, spec, folder, states, report=report), folder.path
 

@@ -46,7 +46,7 @@ def critical_tokens(
     with file.writer():
         known = {(roll.position, roll.rep): roll for roll in file.rolls()}
         missing = [point for point in points if point not in known]
-        done = len(points) - len(missing)
+        done, decoded = len(points) - len(missing), 0
         report(Progress("critical", done, len(points), "continuations"))
         decode = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
         settings, prompt = Settings.of(config, decode, request.rows), list(trace.prompt_ids)
@@ -58,8 +58,8 @@ def critical_tokens(
                 roll = CriticalRoll(position=position, rep=rep, correct=verdict.correct, finished=verdict.finished, tokens=tokens)
                 file.append(roll)
                 known[position, rep] = roll
-                done += 1
-                report(Progress("critical", done, len(points), "continuations"))
+                done, decoded = done + 1, decoded + tokens
+                report(Progress("critical", done, len(points), "continuations", decoded))
         pieces = piece_texts(model.text, trace.token_ids, request.every)
         summary = critical_trace(problem, trace, file.of, request.every, [known[point] for point in points], pieces)
         file.write(summary)

@@ -38,7 +38,7 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     held = [each.source == "rollout" and captured.holds(each.problem_id, each.k, each.ms) for each in readings]
     missing = [reading for reading, there in zip(readings, held, strict=True) if not there]
     again, tokens = capture_states(model, missing, layers), 0
-    report(Progress("states", 0, len(readings), "answers"))
+    report(Progress("states", 0, len(readings), "answers", kept=False))
     for done, (reading, there) in enumerate(zip(readings, held, strict=True), start=1):  # the plan's order, whatever was captured
         by_layer = captured.states(reading.problem_id, reading.k, reading.ms) if there else next(again).by_layer
         for i, (m, position) in enumerate(zip(reading.ms, reading.positions, strict=True)):
@@ -47,7 +47,7 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
                 tensors[layer].append(np.asarray(by_layer[layer][i]))
         tokens += 0 if there else len(reading.ids)
         if not there or done == len(readings):
-            report(Progress("states", done, len(readings), "answers", tokens))
+            report(Progress("states", done, len(readings), "answers", tokens, kept=False))
     write_records(part / "pairs.jsonl", pairs)
     write_records(part / "rows.jsonl", rows)
     named = {f"layer_{layer}": np.array(tensors[layer], np.float32).reshape(-1, model.d_model) for layer in layers}

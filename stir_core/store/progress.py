@@ -6,7 +6,7 @@ Each line is appended whole and flushed at once. A killed process writes no fina
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from stir_core.errors import StoreError
 from stir_core.records import Progress, Record
@@ -65,7 +65,7 @@ class ProgressFile:
         now = time.time()
         first = progress.stage not in self._began
         seconds = now - self._began.setdefault(progress.stage, now)
-        self._line = ProgressLine(at=now, state="running", seconds=round(seconds, 3), **progress._asdict())
+        self._line = ProgressLine(at=now, state="running", seconds=round(seconds, 3), **_shown(progress))
         if first or progress.done >= progress.total or now - self._written >= EVERY:
             self._write(self._line)
 
@@ -84,6 +84,10 @@ class ProgressFile:
         self._file.write(line.model_dump_json() + "\n")
         self._file.flush()
         self._written = line.at
+
+
+def _shown(progress: Progress) -> dict[str, Any]:
+    return {name: value for name, value in progress._asdict().items() if name in ProgressLine.model_fields}
 
 
 def read_progress(path: Path, since: float = 0.0) -> list[ProgressLine]:
