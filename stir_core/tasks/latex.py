@@ -115,7 +115,7 @@ def ascii_spelling(text: str) -> str:
     text = re.sub(r"[₀-₉]+", lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = re.sub(r"(?<=\d)\s*(?=[¼-¾⅐-⅞])", " ", text)
     text = re.sub(r"(?<=\d)\s?[µμ](?=[mgsAVWFLl]\b)", " u", re.sub(r"(?<=\d)\s?([kM]?)[ΩΩ](?!\w)", r" \1ohm", text))
-    text = re.sub(r"[Α-ω]", lambda letter: f"\\{_greek(letter[0])} ", text)
+    text = re.sub(r"[Α-ΡΣ-ω]", lambda letter: f"\\{_greek(letter[0])} ", text)
     return unicodedata.normalize("NFKC", text.replace("…", "...").replace("ℝ", "\\mathbb{R}")).translate(_UNICODE)
 
 

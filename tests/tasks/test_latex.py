@@ -33,6 +33,11 @@ def test_typography_goes(one, other):
     assert normalise(one) == normalise(other)
 
 
+def test_a_code_point_without_a_name_is_kept():
+    """U+03A2 lies among the Greek capitals and is not assigned; a random model writes it."""
+    assert normalise("2\u03a2") == "2\u03a2" and normalise("2Σ") == normalise(r"2\Sigma")
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [("12 13", "1213"), (r"\pi r", r"\pir"), ("2 1/2", "21/2"), ("(1,2)", "1,2"), (r"2\mathrm{i}", "2"), ("[0,1)", "(0,1)")],
