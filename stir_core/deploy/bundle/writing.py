@@ -21,6 +21,7 @@ from stir_core.deploy.bundle.manifest import (
     EVALUATION,
     LIBRARY,
     MANIFEST,
+    PARTS,
     BundleManifest,
     EvaluationSummary,
     FileFact,
@@ -34,7 +35,7 @@ from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace, fitted_place
 from stir_core.store.curated import Curated
-from stir_core.store.files import name_folder, write_whole
+from stir_core.store.files import OURS, name_folder, write_whole
 from stir_core.store.runs import Library
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
 
 
 def check_place(folder: Path, kind: str = "a bundle", ours: Callable[[Path], bool] = is_bundle) -> None:
-    """Refuse a place that is neither free, nor an empty folder, nor a folder of the same kind.
+    """Refuse a place that is neither free, nor an empty folder, nor a folder of the same kind; a bundle with files of the user in it too.
 
     Raises:
         DeployError: naming the folder and the remedy.
@@ -123,6 +124,10 @@ def check_place(folder: Path, kind: str = "a bundle", ours: Callable[[Path], boo
         raise DeployError(f"{folder} is not a folder: choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not ours(folder):
         raise DeployError(f"{folder} holds other files than {kind}'s: choose another --out, nothing there is overwritten")
+    if ours is is_bundle and folder.is_dir():
+        for file in sorted(folder.iterdir()):
+            if file.is_dir() or not (file.name in (MANIFEST, *PARTS) or CERTIFICATE.fullmatch(file.name) or file.name.endswith(OURS)):
+                raise DeployError(f"{folder} holds {file.name!r}, which is not {kind}'s: move it away or choose another --out")
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Callable[[Path], bool], check: Callable[[Path], T]) -> T:

@@ -127,6 +127,16 @@ def test_nothing_but_a_bundle_is_written_over(run: Run, folder: Path, tmp_path: 
     assert read_bundle(folder).manifest.provenance.library == "all" and not list(folder.parent.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", ".git/config", "notes/thesis.txt"])
+def test_a_bundle_with_a_file_of_the_user_in_it_is_not_replaced(run: Run, folder: Path, name: str) -> None:
+    mine = folder / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("years")
+    with pytest.raises(DeployError, match=f"holds '{name.split('/')[0]}', which is not a bundle's"):
+        export(run, folder, library="all")
+    assert mine.read_text() == "years"
+
+
 def test_folders_beside_it_are_left_alone_and_an_empty_current_folder_is_a_place(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
