@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,10 @@ class Ending:
     strand: Strand
     scanner: StepScanner | None = None
     """Finds the control points of a whole answer; ``None`` if they are not wanted."""
+    scanned: int = 0
+    """Number of tokens that the scanner has seen."""
+    rng_state: Any = None
+    """The strand's random stream as it was before its first token."""
     ends: list[int] = field(default_factory=list)
     """Numbers of tokens after which a step ends."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
@@ -151,10 +155,18 @@ def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunCon
 def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[None]:
     """One ending, from its beginning or from where it had to wait; the first ``most`` control points are captured."""
     strand = ending.strand
+    if strand.rng is not None:  # a draw that failed for want of memory may have used up a number
+        stream = strand.rng.bit_generator
+        ending.rng_state = stream.state = ending.rng_state or stream.state
+        strand.rng.random(len(strand.ids))  # one number for each token
     row = strand.row = seat.open()
     here = yield from seat.read(row, ending.before)
     new = strand.ids[:]
     while True:
+        while ending.scanner is not None and ending.scanned < len(strand.ids):
+            ending.scanned += 1
+            if ending.scanner.push(strand.ids[ending.scanned - 1]):
+                ending.ends.append(ending.scanned)
         at_boundary = ending.ends[-1:] == [len(strand.ids)] and len(ending.states) < len(ending.ends) <= most
         if new and (strand.finish is None or at_boundary):  # after the last token at most a state is wanted
             here = yield [Feed(row, new, logits=strand.finish is None, capture=(len(new) - 1,) if at_boundary else ())]
@@ -164,8 +176,6 @@ def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[
             break
         yield Draws([strand], here.logits, sampling)
         new = strand.ids[-1:]
-        if ending.scanner is not None and ending.scanner.push(new[0]):
-            ending.ends.append(len(strand.ids))
     yield ending
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from stir_core.config import RunConfig
 from stir_core.harvest.pairs import Gold
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, batches, forward
+from stir_core.models.passes import Feed, forward, in_batches
 from stir_core.records import Pair, Problem, Rollout
 from stir_core.tasks.segment import boundaries, count_steps, split_steps
 
@@ -107,12 +107,15 @@ def capture_states(model: LoadedModel, readings: list[Reading], layers: tuple[in
     Args:
         batch_tokens: tokens in one pass; bounds memory.
     """
-    for part in batches([len(reading.ids) for reading in readings], batch_tokens):
-        store = model.new_store()
-        batch = readings[part]
+
+    def read(part: slice) -> list[States]:
+        store, batch = model.new_store(), readings[part]
         feeds = [Feed(store.open(), reading.ids, logits=False, capture=reading.positions) for reading in batch]
-        for reading, states in zip(batch, forward(model, feeds, layers).states, strict=True):
-            yield States(reading, {layer: state.float().cpu() for layer, state in states.items()})
+        seen = forward(model, feeds, layers).states
+        return [States(each, {at: state.float().cpu() for at, state in by.items()}) for each, by in zip(batch, seen, strict=True)]
+
+    for states in in_batches([len(reading.ids) for reading in readings], batch_tokens, read):
+        yield from states
 
 
 def _prefixes(model: LoadedModel, reading: Reading, text: str, delimiter: str) -> list[Reading]:

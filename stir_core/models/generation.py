@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stir_core.models.cache import CacheRow
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, batches, forward
+from stir_core.models.passes import Feed, forward, in_batches
 from stir_core.records import Finish
 from stir_core.tasks.thinking import PartBudgets
 
@@ -114,10 +114,9 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
         sequences: (prompt ids, answer ids), neither empty.
         batch_tokens: tokens in one pass; bounds memory (each answer token needs a row of logits).
     """
-    scored: list[list[float]] = []
-    for part in batches([len(prompt) + len(answer) for prompt, answer in sequences], batch_tokens):
-        batch = sequences[part]
-        store = model.new_store()
+
+    def read(part: slice) -> list[list[float]]:
+        batch, store = sequences[part], model.new_store()
         rows = [store.open() for _ in batch]
         if before := [Feed(row, ids[:-1], logits=False) for row, (ids, _) in zip(rows, batch, strict=True) if len(ids) > 1]:
             forward(model, before)
@@ -125,8 +124,10 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
         logits = forward(model, feeds).logits
         chosen = torch.tensor([token for _, answer in batch for token in answer], device=logits.device)
         logprobs = iter((logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)).tolist())
-        scored += [[next(logprobs) for _ in answer] for _, answer in batch]
-    return scored
+        return [[next(logprobs) for _ in answer] for _, answer in batch]
+
+    lengths = [len(prompt) + len(answer) for prompt, answer in sequences]
+    return [each for scored in in_batches(lengths, batch_tokens, read) for each in scored]
 
 
 def nucleus(logits: Float[Tensor, "rows d_vocab"], uniforms: list[float], sampling: Sampling) -> Int[Tensor, "rows"]:

@@ -4,19 +4,24 @@ All decoding goes through :func:`forward`. Hooks are global state of the module 
 another's pass.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
+from stir_core.errors import ModelError, first_line
 from stir_core.models.attention import Packed, Piece
 from stir_core.models.backends import Decodable
 from stir_core.models.cache import CacheRow
 from stir_core.models.sequential import FedToken, SequentialStore, cut, forget
 from stir_core.models.steering import Impulse, Mixture, captured, impulses, mixtures
+
+LOG = logging.getLogger("stir_core")
+T = TypeVar("T")
 
 
 class Feed(NamedTuple):
@@ -58,6 +63,62 @@ def forward(model: Decodable, feeds: list[Feed], layers: tuple[int, ...] = ()) -
             return _packed(model, feeds, layers)
         passes = [_alone(model, feed, layers) for feed in feeds]
     return Pass(torch.cat([each.logits for each in passes]), [states for each in passes for states in each.states])
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice: PyTorch's for a GPU and for the CPU, and Python's own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = ("DefaultCPUAllocator", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
+def halved(batch: int, what: str, reason: str) -> int:
+    """Half of a batch that did not fit into memory, with one line in the log.
+
+    Args:
+        what: what the batch consists of, e.g. ``"answers"``.
+        reason: the first line of the error.
+
+    Raises:
+        ModelError: the batch was a single one.
+    """
+    if batch == 1:
+        raise ModelError(
+            f"memory does not suffice for one of the {what} alone ({reason}): free memory, take a smaller max_new_tokens, "
+            "a smaller model, or bfloat16"
+        )
+    LOG.warning("memory does not suffice for %d %s at a time, continuing with %d (%s)", batch, what, batch // 2, reason)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return batch // 2
+
+
+def in_batches(lengths: list[int], most: int, read: Callable[[slice], T]) -> Iterator[T]:
+    """Read sequences in :func:`batches`; a batch that does not fit into memory is read again in halves.
+
+    Args:
+        read: makes the result of a batch.
+
+    Raises:
+        ModelError: a sequence does not fit into memory alone.
+    """
+    start = 0
+    while start < len(lengths):
+        stop = start + next(batches(lengths[start:], most)).stop
+        made: list[T] = []
+        reason = ""
+        try:
+            made.append(read(slice(start, stop)))
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
+            reason = first_line(error)
+        if reason:  # only now: the error holds what the pass had allocated
+            most = max(1, sum(lengths[start : start + halved(stop - start, "sequences", reason)]))
+        else:
+            yield from made
+            start = stop
 
 
 def batches(lengths: list[int], most: int) -> Iterator[slice]:

@@ -23,11 +23,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stir_core.errors import first_line
 from stir_core.models.cache import CacheRow
 from stir_core.models.cost import Cost, cost_of
 from stir_core.models.generation import Sampling, Strand, draw
 from stir_core.models.loading import LoadedModel
-from stir_core.models.passes import Feed, Pass, forward
+from stir_core.models.passes import Feed, Pass, forward, halved, lacks_memory
 from stir_core.models.steering import Impulse
 
 T = TypeVar("T")
@@ -86,6 +87,10 @@ class Seat:
     steps: Steps[None] | None = None
     wish: "list[Feed] | Draws | None" = None
     """Its last request, not served yet; ``None`` when it has ended."""
+    told: int = 0
+    """Events so far; an answer that is decoded again passes on only those after them."""
+    known: int = 0
+    """Events that were passed on when it was decoded before."""
 
     @property
     def model(self) -> LoadedModel:
@@ -148,7 +153,9 @@ class Seat:
         try:
             while not isinstance(told := self.steps.send(sent), list | Draws):  # type: ignore[arg-type]  # None starts it, and follows draws
                 sent = None
-                yield told
+                self.told += 1
+                if self.told > self.known:
+                    yield told
         except StopIteration:
             self.leave()
         else:
@@ -159,6 +166,7 @@ class Seat:
         self.wish = None
         if self.steps is not None:
             self.steps.close()
+            self.steps = None
         self._release(self.rows)
         self.rows.clear()
 
@@ -200,28 +208,52 @@ class Listed(Intake[JobT]):
 def schedule(model: LoadedModel, intake: Intake[JobT], begin: Callable[[Seat, JobT], Steps[None]]) -> Generator[Any, None, None]:
     """Decode all jobs side by side, yielding the answers' events as they happen. Closing the iterator drops all answers.
 
+    When memory does not suffice, the live answers are begun again, at most half as many side by side from then on, one more in each pass.
+    An answer does not depend on those beside it, so it is the same again, and its events are not repeated.
+
     Args:
         begin: makes the generator of one answer.
+
+    Raises:
+        ModelError: memory does not suffice for one answer.
     """
-    batch = Batch(model)
+    batch, most = Batch(model), 0
+    waiting: deque[tuple[int, JobT, int]] = deque()
     try:
         while True:
             if batch.seats and (gone := intake.gone(batch)):
-                dropped = [seat for seat in batch.seats if seat.number in gone]
-                batch.seats = [seat for seat in batch.seats if seat.number not in gone]
-                for seat in dropped:
+                for seat in [seat for seat in batch.seats if seat.number in gone]:
                     seat.leave()
+                batch.seats = [seat for seat in batch.seats if seat.number not in gone]
+                waiting = deque(each for each in waiting if each[0] not in gone)
             if not batch.seats:
                 batch = Batch(model)  # frees the buffers of those that have ended
-            entering = intake.take(batch)
-            for number, job in entering:
-                seat = Seat(number, job, batch)
-                batch.seats.append(seat)
-                seat.steps = begin(seat, job)
-                yield from seat.resume(None)
-            if not batch.seats:
-                return
-            yield from _round(batch)
+            short = ""
+            try:
+                if not waiting:
+                    waiting.extend((number, job, 0) for number, job in intake.take(batch))
+                while waiting and (not most or len(batch.seats) < most):
+                    number, job, known = waiting.popleft()
+                    seat = Seat(number, job, batch, known=known)
+                    batch.seats.append(seat)
+                    seat.steps = begin(seat, job)
+                    yield from seat.resume(None)
+                    if most:
+                        break
+                if not batch.seats:
+                    return
+                yield from _round(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not lacks_memory(error):
+                    raise
+                short = first_line(error)
+            if short:  # only now: the error holds what the pass had allocated
+                again = [(seat.number, seat.job, max(seat.told, seat.known)) for seat in batch.seats if seat.steps is not None]
+                for seat in batch.seats:
+                    seat.leave()
+                batch = Batch(model)
+                most = halved(len(again), "answers", short)
+                waiting.extendleft(reversed(again))
             batch.seats = [seat for seat in batch.seats if seat.wish is not None]
     finally:
         for seat in batch.seats:
