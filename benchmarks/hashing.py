@@ -58,7 +58,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
             "hashing.rollouts": len(made.rollouts()),
             "hashing.hash_all_s": _median(times["hash"]),
             "hashing.verify_s": _median(times["verify"]),
-            "hashing.verify_share": ratio(times, "hash", "verify"),
+            "hashing.hash_all_over_verify": ratio(times, "hash", "verify"),
             "hashing.read_all_s": _median(times["read checked"]),
             "hashing.read_all_checked_over_unchecked": ratio(times, "read checked", "read unchecked"),
         }

@@ -169,7 +169,7 @@ class Worker(Intake[Job]):
                     for event in self.steered.serve(self):
                         self._pass_on(event)
                 except (StirError, RuntimeError, ValueError, ArithmeticError) as error:
-                    # out of memory, or another failed pass: its answers end with an error, queued answers are decoded next
+                    # no memory for one answer, or another failed pass: its answers end with an error, queued answers are decoded next
                     self._end_all(Ended(f"decoding failed: {first_line(error)}", "failed"), waiting=False)
                     self._handed.clear()
         finally:

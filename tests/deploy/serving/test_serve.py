@@ -342,14 +342,14 @@ def test_a_pass_that_fails_is_told_to_those_in_it_and_the_server_goes_on(steered
     def forward(*args):
         if broken.is_set():
             broken.clear()
-            raise RuntimeError("out of memory\nsecond line")
+            raise RuntimeError("a kernel failed\nsecond line")
         return whole(*args)
 
     monkeypatch.setattr(scheduler, "forward", forward)
     with serving(steered, NAME) as url:
         broken.set()
         response = raw(url)
-        assert response.status_code == 500 and response.json()["error"]["message"] == "decoding failed: out of memory"
+        assert response.status_code == 500 and response.json()["error"]["message"] == "decoding failed: a kernel failed"
         assert raw(url).status_code == 200
 
 
