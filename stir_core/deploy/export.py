@@ -11,6 +11,7 @@ memory, so a page shows exactly what is written. A target is a pure function fro
 """
 
 import io
+import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ from stir_core.config import digest_of
 from stir_core.deploy import targets
 from stir_core.deploy.bundle.card import measured_effect
 from stir_core.deploy.bundle.manifest import Provenance, StageThree
-from stir_core.deploy.bundle.reading import Bundle, is_bundle
+from stir_core.deploy.bundle.reading import MAX_TEXT, Bundle, bundle_names, is_bundle
+from stir_core.deploy.bundle.untrusted import read_plain
 from stir_core.deploy.bundle.writing import bundle_files, bundle_of, check_place, save_bundle, write_folder
 from stir_core.deploy.targets import INDEX, Recipe, target_names
 from stir_core.errors import CurationError, DeployError
@@ -102,18 +104,24 @@ def export(source: Run | Bundle, out: Path, *, to: str = "bundle", library: str 
         raise DeployError(f"a library cannot be written as {to!r}: take one of {', '.join(TARGETS)}")
     if isinstance(source, Bundle) and (library or only or (to == "bundle" and is_bundle(source.folder))):
         raise DeployError(f"{source.folder} is a bundle already: name a run to choose from its library, or another --to")
-    kind = ("a bundle", is_bundle) if to == "bundle" else ("an export", _is_export)
+    kind = ("a bundle", bundle_names) if to == "bundle" else ("an export", _export_names)
     check_place(out, *kind)  # refused before anything is made
     bundle = source if isinstance(source, Bundle) else make_bundle(source, library or "curated", only)
     files = export_files(bundle, to)
     if to == "bundle":
         return Exported(save_bundle(out, files), files)
-    write_folder(out, files, *kind, _is_export)
+    write_folder(out, files, *kind, _export_names)
     return Exported(bundle, files)
 
 
-def _is_export(folder: Path) -> bool:
-    return (folder / INDEX).is_file()
+def _export_names(folder: Path) -> set[str] | None:
+    """The files of an export's folder that its index names; ``None`` for a folder without an index."""
+    if not (folder / INDEX).is_file():
+        return None
+    try:
+        return {INDEX, *json.loads(read_plain(folder / INDEX, MAX_TEXT))["files"]}
+    except (DeployError, ValueError, RecursionError, KeyError, TypeError):  # damaged, or older than the list
+        return {INDEX}
 
 
 def targets_for(bundle: Bundle) -> list[ExportTarget]:

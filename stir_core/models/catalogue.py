@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -157,8 +158,9 @@ def file_digest(path: Path) -> str:
         return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(memo, f"{digest}\n".encode())
+    with suppress(OSError):  # a cache that cannot be written costs time, not the model
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(memo, f"{digest}\n".encode())
     return digest
 
 
@@ -209,10 +211,8 @@ def _convert(file: Path, folder: Path) -> Path:
     try:
         model: Any = read_weights(str(file), file.parent, torch.float32, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except ModelError as error:
-        raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error) as error:
-        raise ModelError(f"{file} cannot be read as a GGUF model: {first_line(error, 300)}") from error
+    except (ModelError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error) as error:
+        raise ModelError(f"{file} cannot be read as a GGUF model ({first_line(error, 300)}): copy or download it again") from error
     # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks
     model.hf_quantizer = None
     model.is_quantized = False

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -93,6 +93,15 @@ def name_folder(part: Path, path: Path) -> None:
     flush_folder(path.parent)
     if old is not None:
         shutil.rmtree(old)
+
+
+def first_stranger(folder: Path, known: Collection[str]) -> Path | None:
+    """The first file, link or empty folder below ``folder`` whose path within it is not ``known``; temporary files are passed over."""
+    for path in sorted(folder.rglob("*")):
+        inner = path.is_dir() and not path.is_symlink() and any(path.iterdir())
+        if not inner and path.relative_to(folder).as_posix() not in known and not path.name.endswith(OURS):
+            return path
+    return None
 
 
 def copy_folder(source: Path, path: Path, ignore: Callable[[str, list[str]], list[str]] | None = None) -> None:

@@ -36,7 +36,7 @@ from stir_core.records import (
     StateRow,
     Trace,
 )
-from stir_core.store.files import OURS, file_sha256, flush_files, name_folder, remove_folder, write_whole
+from stir_core.store.files import OURS, file_sha256, first_stranger, flush_files, name_folder, remove_folder, write_whole
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
 from stir_core.store.locks import one_writer
 from stir_core.store.seals import DIGESTS, as_sealed, check_file
@@ -275,11 +275,17 @@ class Run:
         """Remove a stage and every later one, the last first, so that an interruption leaves no stage without its sources.
 
         Raises:
-            StoreError: a folder in a stage's place was not written by one.
+            StoreError: a folder in a stage's place, or a file in it, was not written by one.
         """
         names = STAGES[STAGES.index(stage) :]
         for name in names:
             self.check_place(name)
+            try:
+                known = {"manifest.json", *self.manifest(name).files}
+            except StoreError:  # not finished, or damaged and to be made again: nothing says what is the stage's
+                continue
+            if (stranger := first_stranger(self.path / name, known)) is not None:
+                raise StoreError(f"{stranger} was not written by the stage: move it away, it would be deleted")
         for name in reversed(names):
             remove_folder(self.path / name)
             remove_folder(self.part(name))

@@ -1,5 +1,6 @@
 """Loading, identity and prompts: what a name resolves to, and what makes two models the same."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -108,6 +109,13 @@ def test_a_digest_follows_the_file(tmp_path, monkeypatch):
     assert file_digest(file) == first
     file.write_bytes(b"other")
     assert file_digest(file) != first
+
+
+def test_a_cache_that_cannot_be_written_keeps_no_model_from_loading(tmp_path, monkeypatch):
+    (file := tmp_path / "weights").write_bytes(b"abc")
+    (tmp_path / "closed").write_text("a file where the cache would be")
+    monkeypatch.setenv("STIR_CACHE", str(tmp_path / "closed"))
+    assert file_digest(file) == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_the_chat_template_writes_the_only_bos(tiny):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,6 +255,14 @@ def test_pairs_are_planned_once_and_planned_again_only_for_a_run_that_did_not_ke
             assert again.entries() == run.entries() and again.digest("actions") == run.digest("actions")
         planned.clear()
         parsed.clear()
+
+
+def test_a_file_of_the_user_in_a_stage_is_not_deleted_by_redo(run, tmp_path, tiny_loaded):
+    other = Path(shutil.copytree(run.path, tmp_path / "other"))
+    (other / "basis" / "notes.txt").write_text("years")
+    with pytest.raises(StoreError, match=r"basis/notes.txt was not written by the stage: move it away"):
+        run_stages(run.config, other, redo="actions", until="actions", model=tiny_loaded)
+    assert (other / "basis" / "notes.txt").read_text() == "years" and Run.open(other).digest("actions") == run.digest("actions")
 
 
 def test_every_action_has_its_controls(run, config, tmp_path, tiny_loaded):

@@ -146,6 +146,13 @@ def is_bundle(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and (folder / LIBRARY).exists() and not (folder / "run.json").exists()
 
 
+def bundle_names(folder: Path) -> set[str] | None:
+    """The files of a bundle's folder that an export or a certificate wrote; ``None`` for a folder that is no bundle."""
+    if not is_bundle(folder):
+        return None
+    return {MANIFEST, *PARTS, *(file.name for file in folder.iterdir() if CERTIFICATE.fullmatch(file.name))}
+
+
 def open_source(where: "Run | Bundle | str | Path") -> "Run | Bundle":
     """The run or the bundle in a folder, or the embedded run of that name. A run or bundle that is open already is returned as it is.
 

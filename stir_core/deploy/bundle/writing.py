@@ -2,12 +2,12 @@
 
 :func:`bundle_of` makes the bundle with its manifest and the hashes of its files, and every target is written from that object. Its files
 are a pure function of it (:func:`bundle_files`), so equal bundles give equal bytes. A folder is written beside its final place, flushed,
-and renamed; it replaces only a folder of the same kind.
+and renamed; it replaces only a folder of the same kind that holds no other files.
 """
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,6 @@ from stir_core.deploy.bundle.manifest import (
     EVALUATION,
     LIBRARY,
     MANIFEST,
-    PARTS,
     BundleManifest,
     EvaluationSummary,
     FileFact,
@@ -30,12 +29,12 @@ from stir_core.deploy.bundle.manifest import (
     TensorFact,
     tensor_name,
 )
-from stir_core.deploy.bundle.reading import CERTIFICATE, MAX_TEXT, Bundle, check_library, is_bundle, read_bundle
+from stir_core.deploy.bundle.reading import CERTIFICATE, MAX_TEXT, Bundle, bundle_names, check_library, read_bundle
 from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace, fitted_place
 from stir_core.store.curated import Curated
-from stir_core.store.files import OURS, name_folder, write_whole
+from stir_core.store.files import first_stranger, name_folder, write_whole
 from stir_core.store.runs import Library
 
 T = TypeVar("T")
@@ -93,7 +92,7 @@ def save_bundle(folder: Path, files: Mapping[str, bytes]) -> Bundle:
         DeployError: the folder holds other files, or cannot be written.
     """
     # Written bytes are read again here on purpose: the folder gets its name only if the ordinary reader accepts it.
-    return write_folder(folder, files, "a bundle", is_bundle, read_bundle)._replace(folder=folder)
+    return write_folder(folder, files, "a bundle", bundle_names, read_bundle)._replace(folder=folder)
 
 
 def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
@@ -114,27 +113,38 @@ def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
     return manifest
 
 
-def check_place(folder: Path, kind: str = "a bundle", ours: Callable[[Path], bool] = is_bundle) -> None:
-    """Refuse a place that is neither free, nor an empty folder, nor a folder of the same kind; a bundle with files of the user in it too.
+def check_place(folder: Path, kind: str = "a bundle", ours: Callable[[Path], Collection[str] | None] = bundle_names) -> None:
+    """Refuse a place that is neither free, nor an empty folder, nor a folder of the same kind with no other files in it.
+
+    Args:
+        kind, ours: the name of the kind of folder that may be replaced, and the files in one that this program wrote, by path within it
+            (``None``: not of that kind).
 
     Raises:
         DeployError: naming the folder and the remedy.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DeployError(f"{folder} is not a folder: choose another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not ours(folder):
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if (known := ours(folder)) is None:
         raise DeployError(f"{folder} holds other files than {kind}'s: choose another --out, nothing there is overwritten")
-    if ours is is_bundle and folder.is_dir():
-        for file in sorted(folder.iterdir()):
-            if file.is_dir() or not (file.name in (MANIFEST, *PARTS) or CERTIFICATE.fullmatch(file.name) or file.name.endswith(OURS)):
-                raise DeployError(f"{folder} holds {file.name!r}, which is not {kind}'s: move it away or choose another --out")
+    if (stranger := first_stranger(folder, known)) is not None:
+        name = stranger.relative_to(folder).as_posix()
+        raise DeployError(f"{folder} holds {name!r}, which is not {kind}'s: move it away or choose another --out")
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes], kind: str, ours: Callable[[Path], bool], check: Callable[[Path], T]) -> T:
+def write_folder(
+    folder: Path,
+    files: Mapping[str, bytes],
+    kind: str,
+    ours: Callable[[Path], Collection[str] | None],
+    check: Callable[[Path], T],
+) -> T:
     """Write files (names may have folders) whole or not at all.
 
     Args:
-        kind, ours: the name of the kind of folder that may be replaced, and a test for it.
+        kind, ours: what may be replaced, as for :func:`check_place`.
         check: reads the written folder before it gets its name; its result is returned.
 
     Raises:

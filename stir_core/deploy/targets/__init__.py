@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stir_core.deploy.bundle.reading import Bundle
 
 INDEX = "stir-export.json"
-"""Describes an export: its target, its bundle, its losses. A folder with this file is an older export, which may be replaced."""
+"""Describes an export: its target, its bundle, its losses. A folder with it and the files that it names alone may be replaced."""
 
 
 class Recipe(NamedTuple):
@@ -38,10 +38,10 @@ def target_names() -> tuple[str, ...]:
     return ("bundle", *sorted(module.name for module in iter_modules(__path__)))
 
 
-def index_bytes(target: str, bundle: "Bundle", facts: Mapping[str, Any]) -> bytes:
-    """The index of an export: its target and bundle, then the target's own facts."""
+def index_bytes(target: str, bundle: "Bundle", facts: Mapping[str, Any], files: Iterable[str]) -> bytes:
+    """The index of an export: its target and bundle, then the target's own facts and the names of its files."""
     made_from = {"target": target, "base_model": bundle.manifest.base_model, "bundle": bundle.manifest.digest}
-    return (json.dumps({**made_from, **facts}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return (json.dumps({**made_from, **facts, "files": sorted(files)}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def file_names(ids: Iterable[str]) -> dict[str, str]:

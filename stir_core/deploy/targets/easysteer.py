@@ -49,7 +49,7 @@ def steering_specs(bundle: Bundle) -> dict[str, bytes]:
             {"file": names[entry.id], "entry": entry.id, "layer": entry.layer, "control_point": entry.m} for _, entry in corrective
         ],
     }
-    return files | {INDEX: index_bytes("EasySteer", bundle, facts)}
+    return files | {INDEX: index_bytes("EasySteer", bundle, facts, files)}
 
 
 def spec(name: str, directions: Mapping[int, Float[np.ndarray, "d_model"]], scale: float, apply: Mapping[str, Any]) -> dict[str, Any]:

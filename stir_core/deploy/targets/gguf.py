@@ -51,7 +51,7 @@ def control_vectors(bundle: Bundle) -> dict[str, bytes]:
         "mean": {"file": MEAN, "layers": sorted(means), "scale": mean_scale(bundle)},
         "actions": listed,
     }
-    return files | {INDEX: index_bytes("llama.cpp control vectors", bundle, index)}
+    return files | {INDEX: index_bytes("llama.cpp control vectors", bundle, index, files)}
 
 
 def check_blocks(bundle: Bundle) -> None:

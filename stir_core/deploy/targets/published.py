@@ -99,13 +99,12 @@ def published_files(bundle: Bundle) -> dict[str, bytes]:
         if vector_path:
             files[vector_path] = _saved(bundle.actions[i])
         lines.append(json.dumps(_row(i, entry, key_path, vector_path), ensure_ascii=False) + "\n")
-    return {
+    files |= {
         "memory/keys.npy": _npy(unit_keys(bundle.keys)),
         "memory/entries.jsonl": "".join(lines).encode("utf-8"),
         "memory/meta.txt": f"N={len(bundle.entries)} H={bundle.keys.shape[1]}\n".encode(),
-        **files,
-        INDEX: index_bytes("published layout", bundle, {"use": "run the controller from here", "lost": LOST}),
     }
+    return files | {INDEX: index_bytes("published layout", bundle, {"use": "run the controller from here", "lost": LOST}, files)}
 
 
 def check_space(bundle: Bundle) -> None:

@@ -132,7 +132,7 @@ def test_a_bundle_with_a_file_of_the_user_in_it_is_not_replaced(run: Run, folder
     mine = folder / name
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("years")
-    with pytest.raises(DeployError, match=f"holds '{name.split('/')[0]}', which is not a bundle's"):
+    with pytest.raises(DeployError, match=f"holds '{name}', which is not a bundle's"):
         export(run, folder, library="all")
     assert mine.read_text() == "years"
 

@@ -165,3 +165,21 @@ def test_an_export_replaces_an_export_and_nothing_else(bundle: Bundle, tmp_path:
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(DeployError, match="nothing there is overwritten"):
         export(bundle, tmp_path / "mine", to="gguf")
+    for target in ("gguf", "easysteer", "published"):
+        folder = tmp_path / target
+        export(bundle, folder, to=target)
+        export(bundle, folder, to=target)
+        (folder / "library").mkdir(exist_ok=True)
+        (folder / "library" / "mine.pt").write_text("years")
+        with pytest.raises(DeployError, match=r"holds 'library/mine.pt', which is not an export's"):
+            export(bundle, folder, to=target)
+        assert (folder / "library" / "mine.pt").read_text() == "years"
+
+
+@pytest.mark.parametrize("index", ["", "[1]", '{"files": 3}', '{"files": [{}]}', "[" * 100_000])
+def test_an_export_whose_index_is_damaged_is_kept(bundle: Bundle, tmp_path: Path, index: str) -> None:
+    export(bundle, tmp_path / "out", to="gguf")
+    (tmp_path / "out" / "stir-export.json").write_text(index)
+    with pytest.raises(DeployError, match="which is not an export's"):
+        export(bundle, tmp_path / "out", to="gguf")
+    assert (tmp_path / "out" / "mean.gguf").is_file()
