@@ -5,10 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup workbench test lint notebooks docs lock
+.PHONY: help setup workbench test lint notebooks docs faults lock
 
 help:
 	@$(PYTHON) scripts/dev.py --help
 
-setup workbench test lint notebooks docs lock:
+setup workbench test lint notebooks docs faults lock:
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)

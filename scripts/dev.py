@@ -50,6 +50,7 @@ usage: python3 scripts/dev.py COMMAND [ARGUMENTS]      (or: make COMMAND ARGS="A
   setup       make the environment, or bring it up to date; takes a moment when it is
   lint        set up, run ruff and pyright; arguments are paths
   notebooks   set up, execute the notebooks from a clean kernel and store their outputs; arguments are names or numbers
+  faults      set up, kill every writing command and disturb it in other ways, count what is lost; QUICK=1 takes few cases
   docs        set up, build the documentation into site/ with warnings as errors, check its links; arguments go to mkdocs
   lock        resolve all dependencies afresh and rewrite constraints.txt
 
@@ -376,6 +377,12 @@ def notebooks(arguments: list) -> int:
     return become([python, str(ROOT / "scripts" / "notebooks.py"), *arguments], dict(os.environ))
 
 
+def faults(arguments: list) -> int:
+    """Disturb every command that writes, and count what is lost; arguments go to scripts/faults.py."""
+    python = ensure_environment()
+    return become([python, "-m", "scripts.faults", *arguments], dict(os.environ, HF_HUB_OFFLINE="1"))
+
+
 def docs(arguments: list) -> int:
     """Build the documentation, with warnings as errors, and check the site; arguments go to mkdocs."""
     python = ensure_extra("docs")
@@ -468,7 +475,7 @@ def say(line: str) -> None:
     print("stir: " + line, flush=True)
 
 
-COMMANDS = {"setup": setup, "workbench": workbench, "test": test, "lint": lint, "notebooks": notebooks, "docs": docs, "lock": lock}
+COMMANDS = {each.__name__: each for each in (setup, workbench, test, lint, notebooks, faults, docs, lock)}
 
 
 def main(argv: list) -> int:

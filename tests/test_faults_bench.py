@@ -1,0 +1,84 @@
+"""The program that kills commands (``make faults``) sees what it looks for: each kind of difference, and each moment of a write."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("resource", reason="make faults is for Linux")
+
+from scripts.faults import Moments, differences, tree, whole_lines
+from stir_core.records import Problem
+from stir_core.store.files import write_whole
+from stir_core.store.jsonl import append_records, read_appended
+
+LINE = b'{"id": 1, "tokens": [1, 2], "logprob": -0.5, "seconds": 1.5}\n'
+PROBLEMS = [Problem(id=str(i), task="t", split="s", kind="number", question="q" * 50, answer="1") for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "how"),
+    [
+        (LINE.replace(b"1.5", b"9.5"), "equal"),  # a time
+        (LINE.replace(b"-0.5", b"-0.5000001"), "last bits"),
+        (LINE.replace(b"-0.5", b"-0.51"), "different"),
+        (LINE.replace(b"[1, 2]", b"[1, 3]"), "different"),
+        (LINE + LINE, "different"),
+        (None, "different"),
+    ],
+)
+def test_files_are_compared_by_what_they_say(seen: bytes | None, how: str) -> None:
+    different, bits = differences({"a.jsonl": LINE}, {} if seen is None else {"a.jsonl": seen})
+    assert (bool(different), bool(bits)) == (how == "different", how == "last bits")
+
+
+def test_finished_results_are_whole_lines() -> None:
+    before = whole_lines({"x/rollouts.part/rollouts.jsonl": LINE + b'{"id"', "x/log.txt": LINE})
+    assert before == {("x/rollouts/rollouts.jsonl", LINE.strip()): 1}
+    assert not before - whole_lines({"x/rollouts/rollouts.jsonl": LINE * 2})
+    assert before - whole_lines({"x/rollouts/rollouts.jsonl": b""})
+
+
+def in_a_fork(work: Callable[[], None]) -> int:
+    """How a fork of this process that does the work ends: 0, or minus the signal's number."""
+    if (child := os.fork()) == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("how", ["before", "torn", "after"])
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_a_process_is_killed_at_each_moment_of_its_writes(tmp_path: Path, at: int, how: str) -> None:
+    """Two whole writes of a file and two appends: nine moments, and after each the files hold what was there or what was to come."""
+
+    def work() -> None:
+        Moments(tmp_path, at, how, cut=0.5)
+        write_whole(tmp_path / "whole", b"old")
+        write_whole(tmp_path / "whole", b"new")
+        append_records(tmp_path / "lines.jsonl", PROBLEMS[:1])
+        append_records(tmp_path / "lines.jsonl", PROBLEMS[1:2])
+
+    assert in_a_fork(work) == -signal.SIGKILL
+    files = tree(tmp_path)
+    assert files.get("whole", b"old") in (b"old", b"new")
+    assert read_appended(tmp_path / "lines.jsonl", Problem) == PROBLEMS[: len(read_appended(tmp_path / "lines.jsonl", Problem))]
+
+
+def test_a_write_that_is_not_whole_is_seen(tmp_path: Path) -> None:
+    """The same kills find a writer that writes in place."""
+    (tmp_path / "whole").write_bytes(b"old")
+
+    def work() -> None:
+        Moments(tmp_path, 1, "torn", cut=0.5)
+        with (tmp_path / "whole").open("wb") as file:
+            file.write(b"new and longer")
+            file.flush()
+            os.fsync(file.fileno())
+
+    assert in_a_fork(work) == -signal.SIGKILL
+    assert (tmp_path / "whole").read_bytes() not in (b"old", b"new and longer")
