@@ -1,5 +1,6 @@
 """The program that kills commands (``make faults``) sees what it looks for: each kind of difference, and each moment of a write."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -41,14 +42,12 @@ def test_finished_results_are_whole_lines() -> None:
     assert before - whole_lines({"x/rollouts/rollouts.jsonl": b""})
 
 
-def in_a_fork(work: Callable[[], None]) -> int:
+def in_a_fork(work: Callable[[], None]) -> int | None:
     """How a fork of this process that does the work ends: 0, or minus the signal's number."""
-    if (child := os.fork()) == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize("how", ["before", "torn", "after"])
