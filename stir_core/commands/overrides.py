@@ -36,7 +36,7 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
             raise ConfigError(f'--set {change!r} is not KEY=VALUE: write e.g. --set task.name="gsm8k"')
         try:
             value: Any = None if text == NONE else tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text
         *sections, key = path.split(".")
         place = data

@@ -85,10 +85,10 @@ def _read(file: Path) -> "SweepConfig":
         if not data.keys() & {"base", "grid"}:
             raise ConfigError(f"it has no base and no [grid], so it is not a sweep; `stir run {file}` takes an experiment file")
         return section_from(SweepConfig, data)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"sweep file {file} cannot be read ({error}): give a TOML file with base and [grid]") from None
     except ConfigError as error:
         raise ConfigError(f"sweep file {file}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"sweep file {file} cannot be read ({error}): give a TOML file with base and [grid]") from None
 
 
 def _prepared(

@@ -109,8 +109,8 @@ def catalogue() -> list[ModelInfo]:
         rows.append(ModelInfo(EMBEDDED, "embedded", str(file), ready))
     rows += [ModelInfo(f"organism:{folder.name}", "embedded", str(folder), "calibration only") for folder in _organism_folders()]
     for facts in sorted((cache_root() / "models").glob("*/source.json")):
-        source = json.loads(facts.read_text(encoding="utf-8"))["source"]
-        if not source.endswith(_EMBEDDED_FILE):
+        source = _source_of(facts)
+        if source is not None and not source.endswith(_EMBEDDED_FILE):
             rows.append(ModelInfo(source, "gguf", str(facts.parent), "converted"))
     rows.append(ModelInfo("DIR", "folder", "any folder with config.json and .safetensors weights", "as it is"))
     rows.append(ModelInfo("FILE.gguf", "gguf", "any local GGUF file", "converted once into the cache"))
@@ -176,10 +176,18 @@ def folder_source(folder: Path) -> ModelSource:
     """The source that a local model folder stands for: the GGUF file that it was converted from, or the folder itself."""
     facts = folder / "source.json"
     if facts.is_file() and folder.resolve().parent == (cache_root() / "models").resolve():  # only what we wrote ourselves is trusted
-        file = Path(json.loads(facts.read_text(encoding="utf-8"))["source"])
+        file = Path(_source_of(facts) or "")
         if file.is_file() and converted_folder(file_digest(file)).resolve() == folder.resolve():
             return ModelSource(str(file), "gguf", file)
     return ModelSource(str(folder), "folder", folder)
+
+
+def _source_of(facts: Path) -> str | None:
+    """The GGUF file that a converted folder in the cache was made from; ``None`` where its note is damaged."""
+    try:
+        return str(json.loads(facts.read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _organism_folders() -> list[Path]:

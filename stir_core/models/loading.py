@@ -431,9 +431,9 @@ def _remembered(model: LoadedModel, asked: str) -> dict[str, Any] | None:
         return None
     try:
         note = json.loads(_note_file(model, asked).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return note if note.keys() >= {"way", "failures"} and note["way"] in _WAYS[asked] else None
+    return note if isinstance(note, dict) and note.keys() >= {"way", "failures"} and note["way"] in _WAYS[asked] else None
 
 
 def _remember(model: LoadedModel, asked: str, note: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def sizes_of(name: str) -> Sizes | None:
         n_ctx = _named(config, "max_position_embeddings")
         shape = shape_of(config, _block_shapes(folder))
         return Sizes(_named(config, "num_hidden_layers"), _named(config, "hidden_size"), n_ctx, shape)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise ModelError(f"{folder} does not say how large the model is ({error}): convert or download it again") from None
 
 

@@ -79,7 +79,7 @@ def organism_named(name: str) -> Organism | None:
     try:
         rung = rung_of(json.loads(facts.read_text("utf-8"))["rung"])
         tensors = read_tensors(folder / "planted.safetensors", ("habit", "tone"))
-    except (ValueError, KeyError, TypeError, StoreError, DataError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, StoreError, DataError) as error:
         raise ModelError(f"{name} holds no finished organism ({first_line(error)}): finish or repeat `stir organism train`") from None
     directions = Planted(torch.tensor(tensors["habit"]), torch.tensor(tensors["tone"]))
     return Organism(rung, directions)

@@ -18,7 +18,7 @@ def read_config(path: Path) -> RunConfig:
     except FileNotFoundError:
         near = ", ".join(sorted(str(file) for file in Path("configs").glob("*.toml"))) or "none here"
         raise ConfigError(f"no config file at {path}: configs that are here: {near}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
     try:
         return config_from(data)

@@ -210,7 +210,7 @@ def _head(file: Path) -> tuple[int, str]:
     try:
         head = json.loads(file.read_text(encoding="utf-8"))
         return int(head["edits"]), str(head["digest"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CurationError(f"{file} does not hold a number of edits and a digest: {_REMEDY}") from None
 
 

@@ -74,13 +74,13 @@ def _mapped(where: str, raw: Iterable[tuple[int, dict[str, Any]]], source: Split
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"benchmark file {path} is not there: set {DATA_ROOT_VARIABLE} to a folder that has it, or unset it to use the hub")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
                 raise DataError(f"{path} line {number} is not JSON ({error}): fetch the file again") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path} line {number} is not a JSON object: write one problem per line")

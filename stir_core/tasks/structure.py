@@ -41,8 +41,8 @@ def same_answer(gold: str, answer: str, leaf: Leaf) -> bool:
         return same
     if re.search(r"\d \d", answer):  # two numbers side by side are not an expression
         return False
-    if "\\approx" in answer and "\\approx" not in gold:
-        return any(same_answer(gold, side, leaf) for side in relation(answer)[0])
+    if "\\approx" in answer and "\\approx" not in gold and len(sides := relation(answer)[0]) > 1:
+        return any(same_answer(gold, side, leaf) for side in sides)
     (gold_name, gold), (name, answer) = _solutions(gold), _solutions(answer)
     if (gold_name and name and gold_name != name) or not gold or not answer:
         return False

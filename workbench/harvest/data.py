@@ -132,7 +132,7 @@ def parsed_value(field: Field, value: Any) -> Any:
     if field.kind == "table":
         try:
             return tomllib.loads(f"v = {{{value or ''}}}")["v"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             return value
     if field.kind == "line":
         pieces = str(value or "").split("\\\\")
@@ -191,7 +191,7 @@ def bases(folder: Path, runs: list[Run]) -> tuple[dict[str, Base], list[str]]:
         try:
             if set(tomllib.loads(file.read_text(encoding="utf-8"))) & set(RunConfig.model_fields):
                 found[f"configs/{file.name}"] = Base(f"configs/{file.name}", file, read_config(file), file.stem)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as error:
+        except (ConfigError, OSError, ValueError, RecursionError) as error:
             broken.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
     for run in runs:
         label = f"run {run.name}" if f"run {run.name}" not in found else f"run {run.name} ({run.path.parent.name})"

@@ -16,6 +16,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,8 +241,8 @@ def _keys(path: Path) -> Float[np.ndarray, "n d"]:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream, max_header_size=10_000)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise DeployError(f"{path} is not a plain array file ({str(error).splitlines()[0][:100]}): {_AGAIN}") from None
+    except (ValueError, SyntaxError, TokenError, MemoryError, RecursionError) as error:  # NumPy parses the header as Python
+        raise DeployError(f"{path} is not a plain array file ({first_line(error, 100)}): {_AGAIN}") from None
     if dtype.hasobject or dtype.kind != "f":
         raise DeployError(f"{path} holds {dtype}, not floating-point numbers; objects would be pickles: {_AGAIN}")
     if len(shape) != 2 or not 1 <= shape[0] <= MAX_ENTRIES or not 1 <= shape[1] <= MAX_WIDTH:
