@@ -58,6 +58,7 @@ from stir_core.tasks.segment import boundaries, count_steps, split_steps
 from stir_core.tasks.structure import same_answer
 from stir_core.tasks.thinking import TAGS, ThinkingStream, split_thinking, tags_like
 
+ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 2
 """Seconds of processor time after which a parser hangs."""
 MEMORY = 12 << 30
@@ -357,7 +358,7 @@ def parsers(folder: Path) -> dict[str, Parser]:
             ),
         ),
         "config values": Parser(lambda data: config_from(json.loads(data)), changed_json(json.dumps(config).encode(), values_only=True)),
-        "config file": Parser(toml, changed((Path(__file__).parents[1] / "configs" / "demo.toml").read_bytes())),
+        "config file": Parser(toml, changed((ROOT / "configs" / "demo.toml").read_bytes())),
         "--set": Parser(
             lambda text: overridden(RunConfig(), [text]),
             texts | st.tuples(st.sampled_from(["gate.rho=", "model.template_args.a="]), texts).map("".join),
