@@ -44,6 +44,7 @@ from stir_core.errors import StoreError
 from stir_core.organisms import training
 from stir_core.stages.pipeline import short_environment
 from stir_core.store.files import OURS
+from stir_core.store.seals import DIGESTS as DIGESTS_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -69,13 +70,15 @@ class Command(NamedTuple):
     words: str
     check: str = ""
     """Command whose output is compared instead of the files."""
+    resume: str = ""
+    """What is given after a kill, if not the same words."""
     weight: float = 1.0
     """Share of the cases that other commands get; less for a slow one."""
 
 
 COMMANDS = {
     "run": Command("empty", "run tiny.toml --out runs/x", weight=2),
-    "run --redo": Command("run", "run tiny.toml --out runs/x --redo states"),
+    "run --redo": Command("run", "run tiny.toml --out runs/x --redo states", resume="run tiny.toml --out runs/x"),
     "eval": Command("run", "eval runs/x --n 4 --methods stir static"),
     "causal": Command("run", "causal runs/x --n 4 --states 4 --rolls 2"),
     "causal --study own": Command("run", "causal runs/x --study own --n 8 --states 4 --rolls 2"),
@@ -120,6 +123,8 @@ class Ended(NamedTuple):
     seconds: float
     moments: int
     """Writes, flushes, renames and deletions in the case's folder."""
+    appended: Counter[tuple[str, bytes]]
+    """Whole lines of results that it appended; those that were there before it began were work done again."""
 
     @property
     def refused(self) -> bool:
@@ -157,7 +162,9 @@ def execute(words: str, folder: Path, *, before: Callable[[], "Moments | None"] 
         for file in said:
             file.seek(0)
         out, err, moments = (file.read().decode("utf-8", "replace") for file in said)
-    return Ended(os.waitstatus_to_exitcode(ended[1]), out, err, took, int(moments or 0))
+    count, appended = json.loads(moments or "[0, []]")
+    lines = Counter((name, line.encode()) for name, line in appended)
+    return Ended(os.waitstatus_to_exitcode(ended[1]), out, err, took, count, lines)
 
 
 def _child(words: str, folder: Path, said: list[int], before: Callable[[], "Moments | None"]) -> NoReturn:
@@ -170,7 +177,8 @@ def _child(words: str, folder: Path, said: list[int], before: Callable[[], "Mome
         moments = before()
         sys.argv = ["stir", *words.split()]
         code = stir(words.split())
-        os.write(said[2], str(moments.count if moments else 0).encode())
+        with os.fdopen(said[2], "w", closefd=False) as file:
+            json.dump([moments.count, moments.appended] if moments else [0, []], file)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
@@ -192,6 +200,8 @@ class Moments:
 
     def __init__(self, folder: Path, at: int | None, how: str, cut: float) -> None:
         self.count, self._folder, self._at, self._how, self._cut = 0, str(folder), at, how, cut
+        self.appended: list[tuple[str, str]] = []
+        self._sizes = {str(file): file.stat().st_size for file in folder.rglob("*.jsonl")}
         for name in ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir"):
             setattr(os, name, self._watched(name, getattr(os, name)))
 
@@ -201,6 +211,8 @@ class Moments:
             if not place.startswith(self._folder) and words.get("dir_fd") is None:
                 return real(*args, **words)
             self.count += 1
+            if name == "fsync" and place.endswith(".jsonl"):
+                self._note(Path(place))
             if self.count != self._at:
                 return real(*args, **words)
             if self._how == "torn" and name == "fsync" and os.path.isfile(place):
@@ -211,6 +223,13 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
         return call
+
+    def _note(self, file: Path) -> None:
+        data = file.read_bytes()
+        new = data[min(self._sizes.get(str(file), 0), data.rfind(b"\n", 0, -1) + 1) :]
+        self._sizes[str(file)] = len(data)
+        for name, line in whole_lines({file.relative_to(self._folder).as_posix(): new}):
+            self.appended.append((name, line.decode()))
 
 
 def _tear(place: str, cut: float) -> None:
@@ -229,7 +248,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in files
-        if not file.name.endswith((".lock", ".writer.json")) and file.name != "log.jsonl"
+        if not file.name.endswith(".lock") and ".writer.json" not in file.name and file.name != "log.jsonl"
     }
 
 
@@ -250,6 +269,8 @@ def _content(name: str, data: bytes) -> Any:
     """What a file says. Texts and tables that are written from records count only in that they are there."""
     if name.endswith(".safetensors"):
         return tensors_of(data)
+    if name.endswith(DIGESTS_FILE):  # of files that hold times; the files themselves are compared
+        return sorted(json.loads(data)["files"])
     if name.endswith((".json", ".jsonl")):
         return [json.loads(line) for line in (data.decode().splitlines() if name.endswith(".jsonl") else [data.decode()])]
     return None if name.endswith((".md", ".parquet")) else data
@@ -340,7 +361,7 @@ class Bench:
         different, bits = ([], []) if stuck else differences(files, seen)
         if COMMANDS[name].check and not stuck:
             different = [] if self.checked(name, place) == check else [COMMANDS[name].check]
-        lost = [] if "--redo" in name else list((kept - whole_lines(seen)).elements())
+        lost = [] if "--redo" in name else list(((kept - whole_lines(seen)) | (kept & ended.appended)).elements())
         repeated = sum((whole_lines(seen) - Counter(set(whole_lines(seen)))).values()) if not stuck else 0
         row["stuck"] += stuck
         row["different"] += bool(different)
@@ -374,7 +395,8 @@ def kills(bench: Bench, row: Row, name: str, count: int) -> None:
                 ended = execute(command.words, place, kill_after=delay)
             row["tracebacks"] += "Traceback" in ended.err
             kept |= whole_lines(tree(place))
-        bench.judge(row, name, place, execute(command.words, place), kept, "killed " + " and ".join(why))
+        then = execute(command.resume or command.words, place, before=lambda place=place: Moments(place, None, "", 0))
+        bench.judge(row, name, place, then, kept, "killed " + " and ".join(why))
 
 
 def second_writers(bench: Bench, row: Row, name: str, count: int) -> None:
@@ -541,6 +563,8 @@ def measured(folder: Path, seed: int, *, quick: bool, only: list[str]) -> dict[s
     titles = {kills: "killed", second_writers: "two writers", disks: "disk full or read-only", clocks: "clock shifted"}
     for test, (full, few) in per_command.items():
         row = rows[titles[test]] = Row()
+        if test is disks and os.environ.get("STIR_FAULTS_INSIDE") != "1":
+            continue
         for name, command in COMMANDS.items():
             if (only and name not in only) or (quick and command.weight < 1):
                 continue
@@ -558,10 +582,12 @@ def _with_own_mounts() -> None:
     """Start this program again in a mount namespace of its own, where it may mount disks without being root."""
     if os.environ.get("STIR_FAULTS_INSIDE") != "1":
         words = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
-        try:
-            os.execvpe("unshare", [*words, sys.executable, "-m", "scripts.faults", *sys.argv[1:]], os.environ | {"STIR_FAULTS_INSIDE": "1"})
-        except OSError as error:
-            raise SystemExit(f"make faults needs Linux with unshare, to mount small disks of its own: {error}") from None
+        with tempfile.TemporaryDirectory() as folder:
+            tried = [*words, "mount", "-t", "tmpfs", "tmpfs", folder]
+            if shutil.which("unshare") is None or subprocess.run(tried, capture_output=True).returncode:
+                print("no disk can be mounted here: full and read-only disks are not run", flush=True)
+                return
+        os.execvpe("unshare", [*words, sys.executable, "-m", "scripts.faults", *sys.argv[1:]], os.environ | {"STIR_FAULTS_INSIDE": "1"})
 
 
 def main() -> int:
@@ -578,7 +604,8 @@ def main() -> int:
         bad = any(row[column] for row in rows.values() for column in Row.COLUMNS[1:-1])
         if bad:
             shutil.copytree(folder, f"{folder}-kept")
-    table = tabulate([[name, *(row[column] for column in Row.COLUMNS)] for name, row in rows.items()], ["test", *Row.COLUMNS], "github")
+    lines = [[name, *(row[column] if row["cases"] else "not run" for column in Row.COLUMNS)] for name, row in rows.items()]
+    table = tabulate(lines, ["test", *Row.COLUMNS], "github")
     commit = short_environment()["revision"]
     print(table, f"\n{time.monotonic() - began:.0f} s, seed {options.seed}, commit {commit}")
     if options.write:

@@ -81,3 +81,19 @@ def test_a_write_that_is_not_whole_is_seen(tmp_path: Path) -> None:
 
     assert in_a_fork(work) == -signal.SIGKILL
     assert (tmp_path / "whole").read_bytes() not in (b"old", b"new and longer")
+
+
+def test_work_that_is_done_again_is_seen(tmp_path: Path) -> None:
+    """The same line decoded again is equal to the one that was thrown away, so it has to be seen when it is appended."""
+    file = tmp_path / "rollouts.jsonl"
+    append_records(file, PROBLEMS[:2])
+    kept = whole_lines(tree(tmp_path))
+
+    def work() -> None:
+        moments = Moments(tmp_path, None, "", cut=0)
+        append_records(file, PROBLEMS[2:])
+        file.unlink()
+        append_records(file, PROBLEMS[:1])
+        assert [(name, line.encode()) in kept for name, line in moments.appended] == [False, True]
+
+    assert in_a_fork(work) == 0
