@@ -92,6 +92,7 @@ def test_work_that_is_done_again_is_seen(tmp_path: Path) -> None:
     def work() -> None:
         moments = Moments(tmp_path, None, "", cut=0)
         append_records(file, PROBLEMS[2:])
+        append_records(file, [])
         file.unlink()
         append_records(file, PROBLEMS[:1])
         assert [(name, line.encode()) in kept for name, line in moments.appended] == [False, True]

@@ -65,7 +65,15 @@ def test_an_escape_and_a_hang_are_found(alarm: None) -> None:
         tried(Parser(fails, st.text()), "x")
 
 
-@pytest.mark.parametrize("data", [b'{"question": "\xff"}\n', b"[" * 100_000, b'{"question": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"question": "\xff"}\n',
+        b"[" * 100_000,
+        b'{"question": ' + b"9" * 5000 + b"}",
+        b'{"question": "half of a sign \\ud83d", "answer": "#### 1"}',
+    ],
+)
 def test_a_benchmark_file_that_is_not_json_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k" / "test.jsonl").write_bytes(data)

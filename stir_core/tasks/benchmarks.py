@@ -80,7 +80,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
+                json.dumps(row, ensure_ascii=False).encode("utf-8")
+            except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested too deeply, or half of a character
                 raise DataError(f"{path} line {number} is not JSON ({error}): fetch the file again") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path} line {number} is not a JSON object: write one problem per line")
