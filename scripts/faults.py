@@ -87,6 +87,7 @@ COMMANDS = {
     "curate": Command("run", "curate runs/x star p0000c", check="curate runs/x list"),
     "export": Command("run", "export runs/x --out bundle"),
     "export, again": Command("exported", "export runs/x --out bundle"),
+    "certify, again": Command("certified", "certify bundle --run runs/x --target runtime --n 1"),
     "certify": Command("exported", "certify bundle --run runs/x --target runtime --n 2"),
     "calibrate": Command("empty", "calibrate two_habits --quick --n 8 --out cal", weight=0.2),
     "organism train": Command("empty", "organism train null --out organism"),
@@ -320,6 +321,7 @@ class Bench:
             stir(COMMANDS["run"].words.split())  # here, so that forks find everything imported and compiled
         self._make("run", "empty", "run")
         self._make("exported", "run", "export")
+        self._make("certified", "exported", "certify")
         self._make("studied", "exported", "eval", "causal", "critical", "curate")
 
     def _make(self, name: str, start: str, *commands: str) -> None:
@@ -508,7 +510,9 @@ def damage(bench: Bench, row: Row, count: int) -> None:
         row["cases"] += 1
         row["tracebacks"] += "Traceback" in ended.err
         expected, after = right[words]
-        named = words.startswith(("verify", "status")) and (ended.code in (1, 2) or name in ended.out or how == "deleted")
+        named = words.startswith(("verify", "status", "estimate")) and (
+            ended.code in (1, 2) or name in ended.out or "left out: " in ended.out or how == "deleted"
+        )
         same = ended.code == 0 and _said(ended.out) == _said(expected.out)
         left = {key: value for key, value in tree(place).items() if key != name}
         untouched = not differences({key: value for key, value in after.items() if key != name}, left)[0]

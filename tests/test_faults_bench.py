@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 pytest.importorskip("resource", reason="make faults is for Linux")
 
+import stir_core as stir
 from scripts.faults import Moments, differences, tree, whole_lines
+from stir_core.deploy.bundle.reading import read_bundle
+from stir_core.deploy.bundle.writing import attach
 from stir_core.records import Problem
 from stir_core.store.files import write_whole
 from stir_core.store.jsonl import append_records, read_appended
@@ -98,3 +102,26 @@ def test_work_that_is_done_again_is_seen(tmp_path: Path) -> None:
         assert [(name, line.encode()) in kept for name, line in moments.appended] == [False, True]
 
     assert in_a_fork(work) == 0
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_a_bundle_is_whole_after_a_kill_at_any_moment_of_a_certificate(tmp_path: Path, certified: bool) -> None:
+    source = tmp_path / "source"
+    stir.export_library(stir.open_run("two_habits"), source)
+    name = "certificate-runtime.json"
+    if certified:
+        attach(source, name, b'{"of": "before"}')
+    moments, ended = 0, -signal.SIGKILL
+    while ended:
+        moments += 1
+        folder = shutil.copytree(source, tmp_path / f"bundle-{moments}")
+
+        def work(folder: Path = folder, at: int = moments) -> None:
+            Moments(folder, at, "torn", cut=0.5)
+            attach(folder, name, b'{"of": "now"}')
+
+        ended = in_a_fork(work)
+        assert set(read_bundle(folder).manifest.files) - {name} == set(read_bundle(source).manifest.files) - {name}
+        attach(folder, name, b'{"of": "now"}')
+        assert read_bundle(folder).manifest.files.keys() == {file.name for file in folder.iterdir()} - {"manifest.json"}
+    assert moments > 6

@@ -96,7 +96,8 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         if "steered" in upto:
             held_out_problems(config)
     sizes = sizes_of(config.model.name)
-    alike, lengths = _readable(_alike(config, runs))
+    listed, broken = list_runs(runs)
+    alike, lengths = _readable(_alike(config, listed))
     measured = _measured(config, alike, lengths) if lengths else None
     layers = _layers(config, sizes)
     rows = _rollout_rows(config, lengths)
@@ -108,7 +109,12 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         rows += _steered_rows(config)
     rows.append(_flops_row(config, sizes, lengths))
     rows.append(_time_row(rows, measured))
-    return CostEstimate(until=until, quantities=tuple(rows), measured=measured, notes=tuple(_notes(config, sizes, measured, lengths)))
+    return CostEstimate(
+        until=until,
+        quantities=tuple(rows),
+        measured=measured,
+        notes=(*_notes(config, sizes, measured, lengths), *(f"left out: {line}" for line in broken.values())),
+    )
 
 
 def _layers(config: RunConfig, sizes: Sizes | None) -> int | None:
@@ -240,12 +246,12 @@ def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, le
     return notes
 
 
-def _alike(config: RunConfig, runs: Path) -> list[Run]:
+def _alike(config: RunConfig, runs: list[Run]) -> list[Run]:
     """Runs of the same model and task whose rollouts are finished: those sampled with the same settings first, then the latest."""
     source = resolve(config.model.name)
     digest = file_digest(source.path) if source.kind == "gguf" and source.path is not None else None
     ranked: list[tuple[tuple[bool, bool, float], Run]] = []
-    for run in list_runs(runs)[0]:
+    for run in runs:
         if run.config.task.name != config.task.name or not run.finished("rollouts"):
             continue
         identity = run.manifest("rollouts").model

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 OURS = ".stir-part"
 """End of every temporary name of ours. They begin with a dot."""
+_TEMPORARY = re.compile(rf"\..*\.[0-9a-f]{{16}}{re.escape(OURS)}", re.DOTALL)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -129,11 +130,16 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(gone)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that :func:`temporary_beside` makes."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def clear_leftovers(path: Path) -> None:
     """Delete the temporary files and folders of ``path``, and those in it, that a killed process left. Only its one writer may do this."""
     beside = [each for each in path.parent.iterdir() if each.name.startswith(_stem(path))] if path.parent.is_dir() else []
     for left in [*beside, *path.rglob(f".*{OURS}")]:
-        if re.fullmatch(rf"\..*\.[0-9a-f]{{16}}{re.escape(OURS)}", left.name, re.DOTALL) is None:
+        if not is_temporary(left.name):
             continue
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)

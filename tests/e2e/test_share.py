@@ -5,8 +5,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import expect
-from served_app import Watched, browser, served, settle
+from playwright.sync_api import Browser, expect
+from served_app import Watched, served, settle
 
 pytestmark = pytest.mark.e2e
 PASSWORD = "correct horse"
@@ -18,11 +18,12 @@ def listening(port: int) -> set[str]:
     return {str(address) for address, taken in found if taken == port}
 
 
-def test_pages_are_shown_after_the_password(tmp_path: Path) -> None:
+def test_pages_are_shown_after_the_password(chrome: Browser, tmp_path: Path) -> None:
     log = tmp_path / "server.log"
-    with served(tmp_path / "runs", log, password=PASSWORD) as url, browser() as chrome:
+    with served(tmp_path / "runs", log, password=PASSWORD) as url:
         assert listening(int(url.rpartition(":")[2])) == {"0.0.0.0"}
-        watched = Watched(chrome.new_page(), url)
+        context = chrome.new_context()
+        watched = Watched(context.new_page(), url)
         page = watched.page
         page.goto(f"{url}/actions?run=two_habits")
         page.get_by_label("Password", exact=True).fill("battery staple")
@@ -37,4 +38,5 @@ def test_pages_are_shown_after_the_password(tmp_path: Path) -> None:
         expect(page.get_by_role("heading", name="Actions", exact=True)).to_be_visible()
         assert re.search(r"/actions\?.*run=two_habits", page.url)
         watched.check()
+        context.close()
     assert PASSWORD not in log.read_text()

@@ -89,6 +89,13 @@ def test_what_was_not_measured_is_not_there(tmp_path):
     assert bound_and_expectation(time) == ("", "")
 
 
+def test_a_run_that_cannot_be_opened_is_left_out_by_name(tmp_path):
+    (tmp_path / "runs" / "broken").mkdir(parents=True)
+    (tmp_path / "runs" / "broken" / "run.json").write_text("")
+    notes = estimate(config_from({"task": {"name": "chain"}}), tmp_path / "runs").notes
+    assert [note for note in notes if note.startswith("left out: ") and "broken/run.json" in note]
+
+
 def test_time_comes_from_logs_of_the_same_machine_and_dtype(embedded, tmp_path):
     for name, rate, device in (("a", 20.0, "x86_64"), ("b", 50.0, "x86_64"), ("c", 900.0, "A GPU")):
         run = Run.at(tmp_path / name, embedded.config, {"device": device})

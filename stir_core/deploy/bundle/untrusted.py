@@ -17,6 +17,7 @@ import safetensors.numpy as st
 from safetensors import SafetensorError
 
 from stir_core.errors import DeployError
+from stir_core.store.files import is_temporary
 
 NAME = re.compile(r"[\w-][\w.-]{0,120}", re.ASCII)
 """File names that a bundle may have: no folder, no leading dot, no character that is special in a shell or a URL."""
@@ -41,8 +42,11 @@ def check_name(name: str, folder: Path) -> str:
     return name
 
 
-def check_folder(folder: Path, known: Collection[str]) -> None:
+def check_folder(folder: Path, known: Collection[str], passed_over: re.Pattern[str]) -> None:
     """Refuse a folder with missing or unknown files, with symbolic links, or with unsafe names.
+
+    Args:
+        passed_over: names of files that may be there unknown, and are not opened then; temporary ones of a killed writer may be, too.
 
     Raises:
         DeployError: naming the file.
@@ -50,12 +54,12 @@ def check_folder(folder: Path, known: Collection[str]) -> None:
     for name in known:
         check_name(name, folder)
     for place in sorted(folder.iterdir()):
-        if place.name in IGNORED:
+        if place.name in IGNORED or is_temporary(place.name):
             continue
         if place.is_symlink():
             raise DeployError(f"{place} is a symbolic link, which may lead anywhere: replace it with the file, or {AGAIN}")
         check_name(place.name, folder)
-        if place.name not in known:
+        if place.name not in known and not passed_over.fullmatch(place.name):
             raise DeployError(f"{place} is not named in the manifest: remove it, or {AGAIN}")
     missing = sorted(name for name in known if not (folder / name).exists())
     if missing:
