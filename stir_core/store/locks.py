@@ -10,6 +10,7 @@ take no lock.
 import getpass
 import os
 import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from stir_core.errors import StirError, StoreError
 from stir_core.records import Record
-from stir_core.store.files import clear_leftovers
+from stir_core.store.files import clear_leftovers, temporary_beside
 from stir_core.store.jsonl import read_record, write_record
 
 
@@ -75,6 +76,22 @@ def one_writer(
     finally:
         record.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def folder_beside(folder: Path, kind: type[StirError]) -> Iterator[Path]:
+    """A new folder beside ``folder``, for its one writer, deleted after the block; what a killed writer left there is deleted before.
+
+    Raises:
+        StirError: as :func:`one_writer`, which waits for 20 seconds here.
+    """
+    with one_writer(folder, owns=(folder,), patience=20.0, kind=kind):
+        work = temporary_beside(folder)
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _holder(record: Path) -> str:

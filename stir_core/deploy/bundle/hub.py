@@ -5,7 +5,6 @@ The token comes from ``HF_TOKEN`` and is never written; ``HF_ENDPOINT`` names th
 
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from stir_core.deploy.bundle.untrusted import check_name
 from stir_core.deploy.bundle.writing import check_place
 from stir_core.errors import DeployError, first_line
 from stir_core.store.files import flush_files, name_folder
+from stir_core.store.locks import folder_beside
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -72,10 +72,8 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Hu
         sizes = {each.rfilename: each.size or 0 for each in facts.siblings or []}
         if MANIFEST not in sizes:
             raise DeployError(f"{repo} holds no bundle ({MANIFEST} is missing): name a repository that `stir push` made")
-        parent = folder.resolve().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{folder.name}.") as place:
-            part = Path(place) / "bundle"
+        with folder_beside(folder.resolve(), DeployError) as work:
+            part = work / "bundle"
 
             def download(name: str, limit: int) -> None:
                 check_name(name, Path(repo))

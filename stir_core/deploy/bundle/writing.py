@@ -6,7 +6,6 @@ and renamed; it replaces only a folder of the same kind that holds no other file
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,6 +34,7 @@ from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace, fitted_place
 from stir_core.store.curated import Curated
 from stir_core.store.files import clear_leftovers, first_stranger, name_folder, write_whole
+from stir_core.store.locks import folder_beside
 from stir_core.store.runs import Library
 
 T = TypeVar("T")
@@ -157,10 +157,9 @@ def write_folder(
     check_place(folder, kind, ours)
     folder = folder.absolute()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         # under a new name beside it: a folder that exists already, even one called `<name>.part`, may hold the user's files
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as work:
-            part = Path(work) / folder.name
+        with folder_beside(folder, DeployError) as work:
+            part = work / folder.name
             for name, data in files.items():
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 write_whole(part / name, data)
