@@ -562,7 +562,7 @@ def servers(bench: Bench, row: Row, count: int) -> None:
 def measured(folder: Path, seed: int, *, quick: bool, only: list[str]) -> dict[str, Row]:
     """All tests, by name."""
     bench, rows = Bench(folder, seed), {}
-    per_command = {kills: (24, 3), second_writers: (2, 1), disks: (4, 1), clocks: (3, 1)}
+    per_command = {kills: (24, 2), second_writers: (2, 1), disks: (4, 1), clocks: (3, 1)}
     titles = {kills: "killed", second_writers: "two writers", disks: "disk full or read-only", clocks: "clock shifted"}
     for test, (full, few) in per_command.items():
         row = rows[titles[test]] = Row()
@@ -576,7 +576,7 @@ def measured(folder: Path, seed: int, *, quick: bool, only: list[str]) -> dict[s
             test(bench, row, name, count)
             print(f"{titles[test]}: {name}: {row['cases'] - before['cases']} cases, {time.monotonic() - began:.0f} s", flush=True)
     if not only:
-        damage(bench, rows.setdefault("a damaged file", Row()), 40 if quick else 600)
+        damage(bench, rows.setdefault("a damaged file", Row()), 25 if quick else 600)
         servers(bench, rows.setdefault("two servers start a job", Row()), 2 if quick else 20)
     return rows
 
