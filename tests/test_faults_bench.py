@@ -39,6 +39,13 @@ def test_files_are_compared_by_what_they_say(seen: bytes | None, how: str) -> No
     assert (bool(different), bool(bits)) == (how == "different", how == "last bits")
 
 
+def test_results_may_arrive_in_another_order() -> None:
+    other = LINE.replace(b'"id": 1', b'"id": 2')
+    assert differences({"x/rolls.jsonl": LINE + other}, {"x/rolls.jsonl": other + LINE}) == ([], ["x/rolls.jsonl"])
+    assert differences({"x/rolls.jsonl": LINE + other}, {"x/rolls.jsonl": LINE + LINE})[0] == ["x/rolls.jsonl"]
+    assert differences({"x/rows.jsonl": LINE + other}, {"x/rows.jsonl": other + LINE})[0] == ["x/rows.jsonl"]
+
+
 def test_finished_results_are_whole_lines() -> None:
     before = whole_lines({"x/rollouts.part/rollouts.jsonl": LINE + b'{"id"', "x/log.txt": LINE})
     assert before == {("x/rollouts/rollouts.jsonl", LINE.strip()): 1}
