@@ -138,6 +138,10 @@ class Ended(NamedTuple):
         return "".join(line for line in self.err.splitlines(keepends=True) if line.startswith("stir") or "Traceback" in line)
 
 
+FEW = 4
+"""Cases of a command below which all its kills are at chosen moments, so that a short run does the same each time."""
+
+
 class Row(Counter[str]):
     """Counts of one test."""
 
@@ -388,12 +392,16 @@ class Bench:
 def kills(bench: Bench, row: Row, name: str, count: int) -> None:
     """Kill a command at chosen moments, evenly over all of them, and as often at random times; some twice in a row."""
     command, (whole, _, _) = COMMANDS[name], bench.undisturbed(name)
-    chosen = np.unique(np.linspace(1, whole.moments, max(1, count // 2)).round().astype(int)).tolist()
+    chosen = np.unique(np.linspace(1, whole.moments, max(2, count // 2) + 2).round().astype(int))[1:-1].tolist()
     for number in range(count):
         place, why, kept = bench.start(command.start), [], Counter[tuple[str, bytes]]()
         for again in range(2 if number % 7 == 6 else 1):
-            if number % 2 == 0:
-                at = int(chosen[(number // 2) % len(chosen)]) if not again else int(bench.rng.integers(1, whole.moments + 1))
+            if number % 2 == 0 or count < FEW:
+                at = (
+                    int(chosen[(number if count < FEW else number // 2) % len(chosen)])
+                    if not again
+                    else int(bench.rng.integers(1, whole.moments + 1))
+                )
                 how, cut = ("before", "torn", "after")[int(bench.rng.integers(3))], float(bench.rng.random())
                 why.append(f"{how} moment {at} of {whole.moments}")
                 ended = execute(command.words, place, before=lambda at=at, how=how, cut=cut, place=place: Moments(place, at, how, cut))
