@@ -63,7 +63,7 @@ class SweepPoint(Record):
     reused: int
     """Answers that follow from recorded evidence alone, without the model."""
     decoded: int
-    """Tokens decoded for this point."""
+    """Tokens that the last call decoded for this point; fewer where it found answers of an interrupted one."""
     chosen: bool = False
 
 
