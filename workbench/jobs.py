@@ -27,7 +27,7 @@ from stir_core.errors import FAULTS, StoreError, escaped, line_of
 from stir_core.records import Record
 from stir_core.store.files import write_whole
 from stir_core.store.jsonl import read_record, write_record
-from stir_core.store.locks import one_writer
+from stir_core.store.locks import PATIENCE, one_writer
 from stir_core.store.progress import ProgressLine, read_progress
 
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -41,8 +41,6 @@ _TOLD = re.compile(r"(STIR|OMP|MKL)_\w+|HF_HUB_OFFLINE|CUDA_VISIBLE_DEVICES|PYTH
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
 CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
 """Processes started by this server, by process number; those of an earlier server are known from their files alone."""
-PATIENCE = 20.0
-"""Seconds that a start waits for another one, of this server or another."""
 
 JobState = Literal["running", "stopping", "finished", "stopped", "failed", "lost"]
 

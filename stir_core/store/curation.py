@@ -25,11 +25,8 @@ from stir_core.errors import CurationError
 from stir_core.records import Entry
 from stir_core.store.files import copy_folder, write_whole
 from stir_core.store.jsonl import cut_torn_line
-from stir_core.store.locks import one_writer
+from stir_core.store.locks import PATIENCE, one_writer
 from stir_core.store.runs import Run
-
-PATIENCE = 20.0
-"""Seconds that a writer waits for the lock."""
 
 
 class Curation:

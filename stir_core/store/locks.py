@@ -26,6 +26,9 @@ from stir_core.records import Record
 from stir_core.store.files import clear_leftovers, temporary_beside
 from stir_core.store.jsonl import read_record, write_record
 
+PATIENCE = 20.0
+"""Seconds that a short write waits for another writer."""
+
 
 class Writer(Record):
     """The process that writes into a folder."""
@@ -83,9 +86,9 @@ def folder_beside(folder: Path, kind: type[StirError]) -> Iterator[Path]:
     """A new folder beside ``folder``, for its one writer, deleted after the block; what a killed writer left there is deleted before.
 
     Raises:
-        StirError: as :func:`one_writer`, which waits for 20 seconds here.
+        StirError: as :func:`one_writer`, which waits for :data:`PATIENCE` here.
     """
-    with one_writer(folder, owns=(folder,), patience=20.0, kind=kind):
+    with one_writer(folder, owns=(folder,), patience=PATIENCE, kind=kind):
         work = temporary_beside(folder)
         work.mkdir()
         try:

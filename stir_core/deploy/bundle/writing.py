@@ -33,8 +33,8 @@ from stir_core.deploy.bundle.table import table_bytes
 from stir_core.errors import DeployError
 from stir_core.keyspace import KeySpace, fitted_place
 from stir_core.store.curated import Curated
-from stir_core.store.files import clear_leftovers, first_stranger, name_folder, write_whole
-from stir_core.store.locks import folder_beside
+from stir_core.store.files import first_stranger, name_folder, write_whole
+from stir_core.store.locks import PATIENCE, folder_beside, one_writer
 from stir_core.store.runs import Library
 
 T = TypeVar("T")
@@ -105,15 +105,14 @@ def attach(folder: Path, name: str, data: bytes) -> BundleManifest:
         raise DeployError(f"{name[:80]!r} is not a certificate's name: use certificate-TARGET.json")
     if len(data) > MAX_TEXT:
         raise DeployError(f"{name} has {len(data):,} bytes, more than the {MAX_TEXT:,} that are read: certify fewer prompts")
-    bundle = read_bundle(folder)  # read again, since the folder may have changed during the minutes of certifying
-    others = {each: fact for each, fact in bundle.manifest.files.items() if each != name}
-    manifest = bundle.manifest.replaced(files={**others, name: fact_of(data)})
-    for path in (folder / name, folder / MANIFEST):
-        clear_leftovers(path)
-    if name in bundle.manifest.files:  # first unlisted, so that the bundle is whole after a kill at any moment
-        write_whole(folder / MANIFEST, manifest_bytes(bundle.manifest.replaced(files=others)))
-    write_whole(folder / name, data)  # before the manifest: what it names is there
-    write_whole(folder / MANIFEST, manifest_bytes(manifest))
+    with one_writer(folder, owns=(folder,), patience=PATIENCE, kind=DeployError):
+        bundle = read_bundle(folder)  # read again, since the folder may have changed during the minutes of certifying
+        others = {each: fact for each, fact in bundle.manifest.files.items() if each != name}
+        manifest = bundle.manifest.replaced(files={**others, name: fact_of(data)})
+        if name in bundle.manifest.files:  # first unlisted, so that the bundle is whole after a kill at any moment
+            write_whole(folder / MANIFEST, manifest_bytes(bundle.manifest.replaced(files=others)))
+        write_whole(folder / name, data)  # before the manifest: what it names is there
+        write_whole(folder / MANIFEST, manifest_bytes(manifest))
     return manifest
 
 

@@ -125,6 +125,8 @@ def read_certificate(bundle: Bundle, target: Deployment) -> Certificate:
     """
     file = bundle.folder / f"certificate-{target}.json"
     again = f"certify again with `stir certify {bundle.folder} --target {target}`"
+    if file.name not in bundle.manifest.files:
+        raise DeployError(f"{file} is not named in the manifest: {again}")
     try:
         certificate = Certificate.model_validate_json(read_plain(file, MAX_CERTIFICATE))
     except ValidationError as error:
