@@ -16,6 +16,7 @@ from stir_core.evaluate.decoders.inducer import answer_ends, answer_tokens, indu
 from stir_core.evaluate.decoders.loop import answers
 from stir_core.evaluate.decoders.mixtures import MULTIPLEX, SOFT_THINKING, concept
 from stir_core.evaluate.decoders.sampled import SAMPLING, SELF_CONSISTENCY, majority, same_vote
+from stir_core.evaluate.decoders.step_sampling import STEP_SAMPLING
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.passes import Feed, forward
@@ -36,6 +37,7 @@ TRIED = [
     (SOFT_THINKING, {**SOFT, "cold_stop": True, "entropy": 99.0, "patience": 4}),
     (MULTIPLEX, HOT),
     (DEER, {"threshold": 0.085, "trial_tokens": 4}),
+    (STEP_SAMPLING, {**HOT, "n": 3}),
 ]
 
 
@@ -374,6 +376,46 @@ def test_what_counts_as_one_answer():
     assert same_vote("math", "\\text{Monday}", "monday") and not same_vote("math", "5", "3")
 
 
+# -- step sampling -------------------------------------------------------------------------------------------------------
+
+
+def test_step_sampling_commits_the_likeliest_of_the_sampled_steps(tiny, oracle):
+    chosen = set()
+    for answer, question in zip(decoded(STEP_SAMPLING, bench_of(tiny), questions(), n=3, **HOT), questions(), strict=True):
+        ids, probed, m, finish = [], 0, 0, None
+        while finish is None:
+            steps = []
+            for j in range(3):
+                rng = generator_for(0, "step sampling", question.name, m, j)
+                steps.append(sampled_step(oracle, question.prompt_ids + ids, 30 - len(ids), rng, ends=m < 4))
+            best = max(range(3), key=lambda j: np.mean(steps[j][1]))
+            chosen.add(best)
+            ids += steps[best][0]
+            probed += sum(len(step[0]) for step in steps) - len(steps[best][0])
+            m += 1
+            if ids[-1] in tiny.stop_ids or len(ids) >= 30 or not ends_step(tiny, steps[best][0]) or m > 4:
+                finish = "stop" if ids[-1] in tiny.stop_ids else "length"
+        assert (list(answer.token_ids), answer.probe_tokens, answer.finish) == (ids, probed, finish)
+        assert answer.facts == {"steps": m, "n": 3}
+    assert len(chosen) > 1
+
+
+def sampled_step(oracle, ids, budget, rng, *, ends):
+    """Tokens of one step and their log-probabilities at temperature 1."""
+    out, logprobs = [], []
+    while len(out) < budget:
+        p = softmax(oracle.logits([*ids, *out]))
+        out.append(pick(p, rng.random(), HOT["top_p"]))
+        logprobs.append(math.log(p[out[-1]]))
+        if out[-1] in oracle.model.stop_ids or (ends and ends_step(oracle.model, out)):
+            break
+    return out, logprobs
+
+
+def ends_step(model, ids):
+    return DELIMITER in model.text(ids)
+
+
 # -- all of them ---------------------------------------------------------------------------------------------------------
 
 
@@ -395,7 +437,7 @@ def test_costs_are_those_that_an_independent_counter_sees(tiny, monkeypatch, dec
     def counting(model, feeds, layers):
         for feed in feeds:
             counted["tokens"] += len(feed.ids)
-            counted["attended"] += sum(feed.row.length + j + 1 for j in range(len(feed.ids)))
+            counted["attended"] += sum(feed.row.total + j + 1 for j in range(len(feed.ids)))
         counted["widest"] = max(counted["widest"], len(feeds))
         result = forward(model, feeds, layers)
         counted["logits"] += len(result.logits)
@@ -442,6 +484,7 @@ def test_rows_are_given_back(tiny, monkeypatch, decoder, parameters):
         (SELF_CONSISTENCY, {"k": 0}, "k = 0 is out of range: take 1 or more"),
         (SOFT_THINKING, {"top_k": 0}, "top_k = 0"),
         (DEER, {"trial_tokens": 0}, "trial_tokens = 0"),
+        (STEP_SAMPLING, {"n": 0}, "n = 0 is out of range: take 1 or more"),
     ],
 )
 def test_an_impossible_parameter_is_refused_before_anything_is_decoded(tiny, decoder, given, message):
