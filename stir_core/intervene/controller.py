@@ -86,6 +86,8 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         probed = sum(len(preview.ids) for preview in previews)
         # decide
         decision = decide(evidence, gate, seed=settings.seed, name=job.id) if forced is None else _forced_decision(evidence, forced)
+        if job.overrule is not None and forced is None and evidence.not_retrieved is None:
+            decision = job.overrule(evidence, decision)
         # commit
         impulse = _impulse(job, evidence, decision, forced, settings.seed)
         ephemeral = impulse is not None and gate.persistence == "ephemeral"
@@ -97,7 +99,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         else:
             last = m == settings.control_points  # after it the rest of the answer is one strand
             strand = _strand(job, settings, None if last else scanner, parts, m, budget, f"step{m + 1}", tail=tail)
-            strand.row = row
+            strand.row, strand.forced = row, model.tokens(settings.delimiter) if job.skip and impulse is not None else ()
         for preview in previews:
             if preview is not strand and preview.row is not None:
                 seat.close(preview.row)
@@ -308,7 +310,7 @@ def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pas
 
 def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, job: Job) -> Strand | None:
     """The preview that equals the beginning of the greedily decoded step, if there is one."""
-    if not previews:
+    if not previews or (job.skip and decision.chosen is not None):
         return None
     if decision.chosen is None:
         return previews[0]

@@ -10,7 +10,7 @@ from stir_core.config import DecodeConfig, GateConfig, RunConfig
 from stir_core.errors import DataError
 from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.steering import Impulse
-from stir_core.records import PhaseChoice, StepTrace
+from stir_core.records import Decision, PhaseChoice, StepEvidence, StepTrace
 
 
 class Forced(NamedTuple):
@@ -39,6 +39,8 @@ NULL = Forced(None)
 
 Force = Callable[[int], Forced | None]
 """Control point -> the decision forced there; ``None`` lets the gate decide."""
+Overrule = Callable[[StepEvidence, Decision], Decision]
+"""What was measured at a control point, and the gate's decision -> the decision that is committed."""
 
 
 def recorded_decision(step: StepTrace, gate: GateConfig, memory: Memory | None, seed: int) -> Forced:
@@ -79,6 +81,11 @@ class Job:
     """Number of likeliest tokens that each token's event tells."""
     within: PhaseChoice = "both"
     """Part of the answer in which ``force`` is asked; elsewhere the step is left unsteered."""
+    overrule: Overrule | None = None
+    """May change what the gate decided at a control point where it retrieved; ``None``: its decisions stand."""
+    skip: bool = False
+    """A steered step is not written: the delimiter alone stands in its place. Wants ``persistent``, since an impulse that is taken back
+    with its step would leave nothing."""
 
 
 class Settings(NamedTuple):

@@ -3,7 +3,7 @@
 A row's tokens do not depend on the rows beside it: each row samples from its own stream, and rows share only the matrix products.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,6 +52,8 @@ class Strand:
     alternatives: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     """For each id the likeliest tokens in its place with their log-probabilities, likeliest first; empty if ``likeliest`` is 0."""
     finish: Finish | None = None
+    forced: Sequence[int] = ()
+    """Its first tokens, taken instead of drawn ones."""
 
     @property
     def mean_logprob(self) -> float | None:
@@ -64,13 +66,15 @@ def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows 
     """Draw the next token of each strand.
 
     A strand ends at an end-of-text token (``"stop"``), a complete delimiter (``"delimiter"``) or a budget (``"length"``). Where the budget
-    of the thinking is spent, the tokens that end it are taken instead of drawn ones.
+    of the thinking is spent, the tokens that end it are taken instead of drawn ones; so are a strand's forced ones.
     """
     greedy = sampling.temperature == 0
     ids = logits.argmax(dim=-1) if greedy else nucleus(logits, [_uniform(strand) for strand in strands], sampling)
     for i, strand in enumerate(strands):
         if strand.parts is not None and strand.parts.due:
             ids[i] = strand.parts.due[0]
+        elif len(strand.ids) < len(strand.forced):
+            ids[i] = strand.forced[len(strand.ids)]
     total = logits.logsumexp(dim=-1)
     chosen = logits.gather(1, ids[:, None])[:, 0] - total
     for i, (strand, token_id, logprob) in enumerate(zip(strands, ids.tolist(), chosen.tolist(), strict=True)):

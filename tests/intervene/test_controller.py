@@ -71,7 +71,7 @@ class Oracle:
                 return out, logprobs, "delimiter"
         return out, logprobs, "length"
 
-    def answer(self, prompt, memory, gate, max_new_tokens):
+    def answer(self, prompt, memory, gate, max_new_tokens, skip=()):
         ids, done, decisions, kept, m = list(prompt), [], [], [], 0
         while True:
             impulses = list(kept)
@@ -93,7 +93,10 @@ class Oracle:
                     if score > gate.beta * null and score >= gate.tau_null:
                         chosen = entry.id
                         impulses.append((len(ids) - 1, gate.k_scale * score * memory.action(entry.id)))
-            out, _, finish = self.decode(ids, impulses, max_new_tokens - len(done), m < M)
+            if skip and len(impulses) > len(kept):
+                out, finish = list(skip), "delimiter"
+            else:
+                out, _, finish = self.decode(ids, impulses, max_new_tokens - len(done), m < M)
             decisions.append(chosen)
             ids, done = [*ids, *out], [*done, *out]
             if gate.persistence == "persistent":
@@ -324,3 +327,30 @@ def test_committed_previews_use_the_committed_strength(tiny):
         assert entry.preview_scale == pytest.approx(step.decision.alpha) == pytest.approx(0.3 * gate.beta * entry.value)
         n = min(len(entry.preview_ids), len(step.token_ids))
         assert step.token_ids[:n] == entry.preview_ids[:n]
+
+
+def test_a_skipped_step_is_the_delimiter_read_with_its_impulse(tiny, oracle):
+    gate, memory = GATE.model_copy(update={"persistence": "persistent"}), make_memory()
+    traces = run_all(tiny, [Job(name, ids, gate, memory, skip=True) for name, ids in PROMPTS.items()], settings())
+    skipped = 0
+    for trace, prompt in zip(traces, PROMPTS.values(), strict=True):
+        ids, decisions = oracle.answer(prompt, memory, gate, 40, skip=tiny.tokens(DELIMITER))
+        assert list(trace.token_ids) == ids
+        assert [step.decision.chosen for step in trace.steps] == decisions
+        steered = [step for step in trace.steps if step.decision.chosen]
+        assert all(step.text == DELIMITER for step in steered)
+        skipped += len(steered)
+    assert skipped >= 2
+
+
+def test_a_decision_may_be_overruled_where_entries_were_retrieved(tiny):
+    asked = []
+
+    def never(evidence, decision):
+        asked.append((evidence.m, decision.chosen))
+        return decision.replaced(chosen=None, alpha=0.0)
+
+    (vanilla,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE)], settings())
+    (trace,) = run_all(tiny, [Job("a", PROMPTS["a"], GATE, make_memory(), overrule=never)], settings())
+    assert trace.token_ids == vanilla.token_ids
+    assert any(chosen for _, chosen in asked) and 0 not in dict(asked)
