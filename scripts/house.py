@@ -36,6 +36,7 @@ ROOMS = {
     "basis": "Stage II: selection and geometry; knows no model",
     "intervene": "Stage III: memory, gate (a pure function), the step loop",
     "organisms": "small models with planted modes: their writer, training, truth",
+    "latent": "reasoners whose steps are latents: frame, strategies, training, thinking",
     "evaluate": "paired runs, comparison decoders, causal value, sweeps",
     "deploy": "bundle and its targets, certificates, runtime, server",
     "stages": "one file each; pipeline makes them in order: run, resume, status",

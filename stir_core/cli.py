@@ -25,6 +25,7 @@ from stir_core.commands import (
     evaluate,
     export,
     impulse,
+    latent,
     organism,
     probe,
     serve,
@@ -140,7 +141,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(command=run, resumes=name in ("run", "eval", "causal", "critical", "sweep", "calibrate", "organism"))
+        sub.set_defaults(command=run, resumes=name in ("run", "eval", "causal", "critical", "sweep", "calibrate", "organism", "latent"))
         return with_common(sub, *common)
 
     run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")
@@ -200,6 +201,7 @@ def command_parser() -> argparse.ArgumentParser:
         serve,
         workbench,
         calibrate,
+        latent,
         organism,
     )
     for module in modules:

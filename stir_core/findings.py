@@ -658,3 +658,51 @@ class CalibrationReport(Record):
         """All of them, in the order of the rungs."""
         order = list(self.rungs)
         return tuple(sorted((*self.passed, *self.failed), key=lambda mark: order.index(mark.rung) if mark.rung in order else len(order)))
+
+
+class LatentRow(Record):
+    """Answers of a latent reasoner in one condition."""
+
+    how: str
+    """``own``: latents at their means, stopping by itself or, without a stop head, at the right number; ``sampled``: drawn; ``zero``,
+    ``shuffled``: as many latents as in ``own``, all zero or those of another problem; ``published``: drawn, every slot's pass run;
+    ``longer``: as ``own``, on problems with one step more than any that was trained on."""
+    problems: int
+    accuracy: Estimate
+    by_count: dict[int, float]
+    """Accuracy by number of steps."""
+    latents: float
+    """Mean per answer."""
+    tokens: float
+    """Latents and text tokens, mean per answer."""
+    passes: float
+    """Forward passes one after the other, mean per answer."""
+    positions: float
+    """Positions run, mean per answer."""
+    seconds: float
+    """Wall-clock time of all answers."""
+
+
+class LatentReport(Record):
+    """What a trained latent reasoner answers, and what its latents hold: ``stir latent eval``."""
+
+    strategy: str
+    stage: str
+    setting: str
+    seed: int
+    options: dict[str, float | int | str | bool]
+    weights: str
+    """SHA-256 of the language model."""
+    split: str
+    rows: tuple[LatentRow, ...]
+    exact_stop: Estimate | None = None
+    """Share of answers that stop by themselves after the right number of latents; ``None``: no stop head."""
+    decoded_results: Estimate | None = None
+    """Share of steps whose decoded result is the step's true value; ``None``: no decoder."""
+    strict_coherence: Estimate | None = None
+    """Mean over answers."""
+    published_coherence: Estimate | None = None
+    """Mean over answers."""
+    probed_values: dict[int, Estimate] | None = None
+    """By step: share of values that a linear probe reads from the step's latents, on other problems than it was fitted on; ``None``: no
+    latents."""

@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "records", "findings", "requests", "responses", "seeding", "keyspace", "config", "curation", "readings", "version"),
     ("store", "tasks"),
     ("models",),
-    ("harvest", "basis", "intervene", "organisms"),
+    ("harvest", "basis", "intervene", "organisms", "latent"),
     ("evaluate", "deploy"),
     ("stages",),
     ("calibration",),

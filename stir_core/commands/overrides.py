@@ -31,13 +31,7 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
         return config
     data = config.model_dump(mode="json")
     for change in changes:
-        path, separator, text = change.partition("=")
-        if not separator or not path:
-            raise ConfigError(f'--set {change!r} is not KEY=VALUE: write e.g. --set task.name="gsm8k"')
-        try:
-            value: Any = None if text == NONE else tomllib.loads(f"value = {text}")["value"]
-        except (ValueError, RecursionError):
-            value = text
+        path, value = plain_value(change)
         *sections, key = path.split(".")
         place = data
         for section in sections:
@@ -47,6 +41,21 @@ def overridden(config: RunConfig, changes: list[str]) -> RunConfig:
                 raise ConfigError(f"--set {change!r}: {section} is not a section of the config: take one of {known}")
         place[key] = value
     return config_from(data)
+
+
+def plain_value(change: str) -> tuple[str, Any]:
+    """The key and the value of ``KEY=VALUE``; the value is written as in TOML, bare words are text, ``none`` is no value.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    key, separator, text = change.partition("=")
+    if not separator or not key:
+        raise ConfigError(f'--set {change!r} is not KEY=VALUE: write e.g. --set task.name="gsm8k"')
+    try:
+        return key, None if text == NONE else tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return key, text
 
 
 def changes_between(base: RunConfig, config: RunConfig) -> list[str]:

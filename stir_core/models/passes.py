@@ -18,7 +18,7 @@ from stir_core.models.attention import Packed, Piece
 from stir_core.models.backends import Decodable
 from stir_core.models.cache import CacheRow
 from stir_core.models.sequential import FedToken, SequentialStore, cut, forget
-from stir_core.models.steering import Impulse, Mixture, captured, impulses, mixtures
+from stir_core.models.steering import Impulse, InputEmbedding, captured, impulses, mixtures
 
 LOG = logging.getLogger("stir_core")
 T = TypeVar("T")
@@ -37,8 +37,8 @@ class Feed(NamedTuple):
     """Indices into ``ids`` whose states are wanted."""
     every: bool = False
     """Logits after each of the new tokens instead of after the last only."""
-    mixture: Mixture | None = None
-    """Replaces the last new token's embedding; that token's id then only stands for it in the row."""
+    mixture: InputEmbedding | None = None
+    """A mixture or a vector (a latent) that replaces the last new token's embedding; that token's id then only stands for it in the row."""
 
 
 class Pass(NamedTuple):
@@ -203,7 +203,7 @@ def _run(
     cache: Any,
     layers: tuple[int, ...],
     plan: list[tuple[int, Impulse]],
-    mixed: list[tuple[int, Mixture]],
+    mixed: list[tuple[int, InputEmbedding]],
     at: list[int],
     kept: list[int],
 ) -> tuple[Float[Tensor, "kept d_vocab"], dict[int, Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from stir_core.models.cache import GRAIN, CacheRow, Store
-from stir_core.models.steering import Impulse, Mixture
+from stir_core.models.steering import Impulse, InputEmbedding
 
 _LONG, _SHORT = 4, 2
 """Remembered caches of a row with a recurrent state, by the pass that made them: of several tokens (steps begin there), of one."""
@@ -23,7 +23,7 @@ class FedToken(NamedTuple):
 
     id: int
     impulse: Impulse | None = None
-    mixture: Mixture | None = None
+    mixture: InputEmbedding | None = None
 
 
 class SequentialRow(CacheRow):

@@ -27,6 +27,9 @@ class Impulse(NamedTuple):
 Mixture = tuple[list[int], list[float]]
 """Token ids and their weights, which sum to 1: the weighted sum of the tokens' embeddings replaces one token's embedding."""
 
+InputEmbedding = Mixture | Float[Tensor, "d_model"]
+"""What replaces one token's embedding: a mixture, or any vector (a latent)."""
+
 _WEIGHT_SLACK = 1e-4
 """Allowed distance of a sum of weights from 1: covers rounding in float32, not weights that were never normalised."""
 
@@ -67,27 +70,34 @@ def _add(at: list[int], vectors: Float[Tensor, "n d_model"], stream: Tensor) -> 
 
 
 @contextmanager
-def mixtures(backend: Backend, plan: list[tuple[int, Mixture]], *, tokens: int) -> Iterator[None]:
-    """Replace the embedding of each planned token of the one forward pass inside the block by a mixture of token embeddings.
+def mixtures(backend: Backend, plan: list[tuple[int, InputEmbedding]], *, tokens: int) -> Iterator[None]:
+    """Replace the embedding of each planned token of the one forward pass inside the block by a mixture of token embeddings or a vector.
 
     A mixture of one token is that token, bit for bit. The sum is computed in float32.
 
     Args:
-        plan: (token of the pass, mixture).
+        plan: (token of the pass, what replaces its embedding).
         tokens: number of tokens of the pass.
 
     Raises:
-        SteeringError: unknown token or weights that are not a distribution before the pass; a hook that did not fire exactly once after it.
+        SteeringError: unknown token, weights that are not a distribution or a vector of another width before the pass; a hook that did not
+            fire exactly once after it.
     """
     if not plan:
         yield
         return
-    for at, (ids, weights) in plan:
+    width = backend.embed([0]).shape[1]
+    for at, fed in plan:
         if not 0 <= at < tokens:
             raise SteeringError(f"mixture at token {at} of a pass of {tokens}: give a token from 0 to {tokens - 1}")
+        if isinstance(fed, Tensor):
+            if tuple(fed.shape) != (width,):
+                raise SteeringError(f"a vector of shape {list(fed.shape)} fed to embeddings of width {width}: give a vector of this model")
+            continue
+        ids, weights = fed
         if len(ids) != len(weights) or any(not weight >= 0 for weight in weights) or abs(sum(weights) - 1) > _WEIGHT_SLACK:
             raise SteeringError(f"a mixture of {len(ids)} tokens with weights {weights[:5]}: give each a weight, adding up to 1")
-    mixed = torch.stack([_mix(backend.embed(ids), weights) for _, (ids, weights) in plan])
+    mixed = torch.stack([fed.float() if isinstance(fed, Tensor) else _mix(backend.embed(fed[0]), fed[1]) for _, fed in plan])
     with _hooked({"the mixture at hook_embed": (backend.embed_point(), partial(_replace, [at for at, _ in plan], mixed))}):
         yield
 

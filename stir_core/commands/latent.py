@@ -1,0 +1,66 @@
+"""``stir latent``: train a reasoner whose steps are latents, and evaluate one."""
+
+import argparse
+from pathlib import Path
+
+from stir_core.commands.console import Command, place, print_json, progress, say, table, with_common
+from stir_core.commands.overrides import plain_value
+from stir_core.tasks.modular import MODULAR
+
+
+def add(command: Command) -> None:
+    """Add ``stir latent train`` and ``stir latent eval``."""
+    description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, and evaluate it with its controls."
+    verbs = command("latent", _train, description).add_subparsers(required=True, metavar="WHAT")
+    about = "Train a strategy on the CPU; the same command goes on with an interrupted training."
+    train = with_common(verbs.add_parser("train", help=about, description=about))
+    train.add_argument("strategy", help="atp, coconut, ...: a file of stir_core/latent/strategies")
+    train.add_argument("--out", type=place, required=True, metavar="DIR", help="model folder to make")
+    train.add_argument("--setting", choices=tuple(MODULAR), default="easy", help="which chains (default: easy)")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights, problems and noise (default: 0)")
+    train.add_argument("--start", type=Path, metavar="DIR", help="trained cot that is the start (default: its training comes first)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the strategy, e.g. --set kl=0.01")
+    train.set_defaults(command=_train, resumes=True)
+    about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
+    evaluate = with_common(verbs.add_parser("eval", help=about, description=about), "--json")
+    evaluate.add_argument("folder", type=Path, metavar="DIR", help="folder of a finished training")
+    evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps (default: 500)")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of the problems and of sampled latents (default: 0)")
+    evaluate.set_defaults(command=_evaluate, resumes=False)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from stir_core.latent.training import train_latent, weights_of
+
+    options = dict(plain_value(change) for change in arguments.set)
+    with progress() as report:
+        folder = train_latent(
+            arguments.strategy,
+            arguments.out,
+            setting=arguments.setting,
+            seed=arguments.seed,
+            start=arguments.start,
+            options=options,
+            report=report,
+        )
+    say(folder, f"weights {weights_of(folder)}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from stir_core.evaluate.latents import evaluate_latents
+
+    with progress() as report:
+        found = evaluate_latents(arguments.folder, n=arguments.n, seed=arguments.seed, report=report)
+    if arguments.json:
+        print_json(found)
+        return
+    rows = []
+    for row in found.rows:
+        costs = (row.latents, row.tokens, row.passes, row.positions, row.seconds)
+        rows.append([row.how, str(row.problems), f"{row.accuracy:.1%}", *(f"{cost:.1f}" for cost in costs)])
+    table(["latents", "problems", "right", "latents", "tokens", "passes", "positions", "seconds"], rows)
+    shares = {"stops exactly": found.exact_stop, "decoded results right": found.decoded_results}
+    shares |= {f"step {step} probed": value for step, value in (found.probed_values or {}).items()}
+    means = {"strict coherence": found.strict_coherence, "published coherence": found.published_coherence}
+    say(*(f"{what}: {value:.1%}" for what, value in shares.items() if value is not None))
+    say(*(f"{what}: {value:.3f}" for what, value in means.items() if value is not None))

@@ -1,0 +1,227 @@
+"""What a trained latent reasoner answers on held-out problems, with its controls, and what its latents hold."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stir_core.errors import DataError
+from stir_core.evaluate.statistics import clustered_mean, clustered_share, wilson
+from stir_core.findings import Estimate, LatentReport, LatentRow
+from stir_core.latent.coherence import equation_of, published_coherence, strict_coherence
+from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
+from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
+from stir_core.latent.words import as_batch
+from stir_core.records import OnProgress, Progress
+from stir_core.seeding import generator_for, seed_for
+from stir_core.tasks.modular import ModularChain, draw_chains
+
+_TOGETHER = 250
+"""Questions answered side by side."""
+_RIDGE = 1e-3
+"""Penalty of the probe, as a share of the latents' mean variance."""
+
+
+class Reasoned(NamedTuple):
+    """A problem with its answer."""
+
+    chain: ModularChain
+    answer: LatentAnswer
+    text: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer's number is the right one."""
+        return self.text.rpartition("#### ")[2] == str(self.chain.answer)
+
+
+def evaluate_latents(
+    folder: Path, *, n: int = 500, seed: int = 0, split: str = "eval", report: OnProgress = lambda progress: None
+) -> LatentReport:
+    """Evaluate a reasoner on ``n`` different problems of each number of steps.
+
+    Args:
+        seed: of the problems and of what is drawn.
+        report: progress, in conditions.
+
+    Raises:
+        DataError: the folder holds no finished reasoner, or ``n`` is not a number of problems.
+    """
+    if n < 1:
+        raise DataError(f"n is {n}: give at least one problem")
+    trained = load_reasoner(folder)
+    setting = trained.setting
+    rng = generator_for(seed, "latent eval", setting.name, split)
+    known = {count: draw_chains(setting, split, count, n, rng, without=set()) for count in setting.counts}
+    longer = {setting.longest: draw_chains(setting, split, setting.longest, n, rng, without=set())}
+    conditions = [
+        "own",
+        "longer",
+        *(("zero", "shuffled") if trained.reasoner.most else ()),
+        *(("sampled", "published") if _draws(trained) else ()),
+    ]
+    rows: list[LatentRow] = []
+    own: list[Reasoned] = []
+    for how in conditions:
+        began = time.perf_counter()
+        given = [each.answer.vectors for each in own] if how in ("zero", "shuffled") else None
+        answers = answer_modular(trained, longer if how == "longer" else known, how, seed, given)
+        rows.append(_row(how, answers, time.perf_counter() - began))
+        own = answers if how == "own" else own
+        report(Progress("latents", len(rows), len(conditions), "conditions"))
+    return LatentReport(
+        strategy=trained.reasoner.name,
+        stage=trained.facts["stage"],
+        setting=setting.name,
+        seed=trained.facts["seed"],
+        options=trained.facts["options"],
+        weights=weights_of(folder),
+        split=split,
+        rows=tuple(rows),
+        **_stops(trained, own),
+        **_decoded(trained, own),
+        probed_values=_probed(trained, known, seed) if trained.reasoner.most else None,
+    )
+
+
+def answer_modular(
+    trained: TrainedReasoner,
+    problems: Mapping[int, Sequence[ModularChain]],
+    how: str = "own",
+    seed: int = 0,
+    given: Sequence[Float[Tensor, "latents d_model"]] | None = None,
+) -> list[Reasoned]:
+    """Answers to problems, by number of steps, in a condition of :class:`LatentRow`.
+
+    Args:
+        given: each problem's latents in the condition ``own``, in order, for ``zero`` and ``shuffled``.
+    """
+    reasoner, answers = trained.reasoner, []
+    for count, chains in problems.items():
+        question = as_batch(trained.words, chains).question
+        most_text = 8 * count + 8  # all steps written, and the answer
+        if given is not None:
+            fed = list(given[len(answers) : len(answers) + len(chains)])
+            found = _answer_given(trained, question, fed, how, most_text)
+        else:
+            found = []
+            drawn = how in ("sampled", "published")
+            noise = torch.Generator().manual_seed(seed_for(seed, "latent eval noise", count, how)) if drawn else None
+            slots = None if _stops_itself(trained) else reasoner.most and count * reasoner.options.per_step
+            choice = LatentChoice(noise=noise, slots=slots, published=how == "published")
+            for part in question.split(_TOGETHER):
+                found += reason(reasoner, part, choice, most_text=most_text)
+        texts = trained.words.batch_decode([each.ids for each in found], skip_special_tokens=True)
+        answers += [Reasoned(*each) for each in zip(chains, found, texts, strict=True)]
+    return answers
+
+
+def _stops_itself(trained: TrainedReasoner) -> bool:
+    width = trained.reasoner.lm.config.hidden_size
+    return trained.reasoner.stop_logits(torch.zeros(1, width)) is not None
+
+
+def _draws(trained: TrainedReasoner) -> bool:
+    state = torch.zeros(1, trained.reasoner.lm.config.hidden_size)
+    return bool(trained.reasoner.most) and trained.reasoner.latent(state, None).logvar is not None
+
+
+def _answer_given(
+    trained: TrainedReasoner, question: Int[Tensor, "batch question"], own: list[Tensor], how: str, most_text: int
+) -> list[LatentAnswer]:
+    """Answers with zeros in place of the latents, or with those of the next problem that has as many."""
+    found: dict[int, LatentAnswer] = {}
+    for size in sorted({len(vectors) for vectors in own}):
+        rows = [i for i, vectors in enumerate(own) if len(vectors) == size]
+        fed = torch.stack([own[i] for i in rows])
+        fed = torch.zeros_like(fed) if how == "zero" else fed.roll(1, dims=0)
+        answers = reason(trained.reasoner, question[rows], given=fed, most_text=most_text)
+        found |= dict(zip(rows, answers, strict=True))
+    return [found[i] for i in range(len(own))]
+
+
+def _row(how: str, answers: list[Reasoned], seconds: float) -> LatentRow:
+    right = [each.right for each in answers]
+    counts = sorted({len(each.chain.operations) for each in answers})
+    runs = [each.answer for each in answers]
+    return LatentRow(
+        how=how,
+        problems=len(answers),
+        accuracy=wilson(sum(right), len(right)),
+        by_count={count: float(np.mean([each.right for each in answers if len(each.chain.operations) == count])) for count in counts},
+        latents=float(np.mean([len(run.vectors) for run in runs])),
+        tokens=float(np.mean([len(run.vectors) + len(run.ids) for run in runs])),
+        passes=float(np.mean([run.passes for run in runs])),
+        positions=float(np.mean([run.positions for run in runs])),
+        seconds=round(seconds, 3),
+    )
+
+
+def _stops(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Estimate]:
+    if not _stops_itself(trained):
+        return {}
+    wanted = [trained.reasoner.options.per_step * len(each.chain.operations) for each in answers]
+    exact = sum(len(each.answer.vectors) == want for each, want in zip(answers, wanted, strict=True))
+    return {"exact_stop": wilson(exact, len(answers))}
+
+
+def _decoded(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Estimate]:
+    """How the decoder reads the latents; a step without latents is not right."""
+    if not hasattr(trained.reasoner, "decoded"):
+        return {}
+    right, strict, published = [], [], []
+    for each in answers:
+        steps = decoded_steps(trained, each.answer.vectors)
+        read = [None if (equation := equation_of(step)) is None else equation.result for step in steps]
+        right.append([float(i < len(read) and read[i] == value) for i, value in enumerate(each.chain.values[1:])])
+        given = (each.chain.first, *(number for _, number in each.chain.operations))
+        strict.append([strict_coherence(steps, each.text, given, each.chain.modulus)])
+        published.append([published_coherence(steps, each.text)])
+    coherences = {"strict_coherence": clustered_mean(strict), "published_coherence": clustered_mean(published)}
+    return {"decoded_results": clustered_share(right), **coherences}
+
+
+def decoded_steps(trained: TrainedReasoner, vectors: Float[Tensor, "latents d_model"]) -> list[str]:
+    """The text of each step, as the reasoner's decoder reads it from one answer's latents."""
+    ids = trained.reasoner.decoded(vectors[None])[0]  # type: ignore[operator]
+    return trained.words.batch_decode(ids, skip_special_tokens=True)
+
+
+def _probed(trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], seed: int) -> dict[int, Estimate]:
+    """Share of step values that ridge regression onto one value among the modulus reads from a step's latents."""
+    rng = generator_for(seed, "latent probe", trained.setting.name)
+    n = max(len(chains) for chains in problems.values())
+    fitted = {count: draw_chains(trained.setting, "validation", count, n, rng, without=set()) for count in problems}
+    (latents, values), (tested, truth) = _step_latents(trained, fitted), _step_latents(trained, problems)
+    estimates: dict[int, Estimate] = {}
+    for step in sorted(latents):
+        x, y = np.stack(latents[step]), np.eye(trained.setting.modulus)[values[step]]
+        centre, base = x.mean(0), y.mean(0)
+        gram = (x - centre).T @ (x - centre)
+        weights = np.linalg.solve(gram + _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), (x - centre).T @ (y - base))
+        said = ((np.stack(tested[step]) - centre) @ weights + base).argmax(1)
+        estimates[step] = wilson(int((said == np.array(truth[step])).sum()), len(said))
+    return estimates
+
+
+def _step_latents(
+    trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]]
+) -> tuple[dict[int, list[np.ndarray]], dict[int, list[int]]]:
+    """By step, counted from 1: its latents in a row, and the value after it; every problem has the right number of latents."""
+    latents: dict[int, list[np.ndarray]] = {}
+    values: dict[int, list[int]] = {}
+    c = trained.reasoner.options.per_step
+    for count, chains in problems.items():
+        for part in range(0, len(chains), _TOGETHER):
+            asked = chains[part : part + _TOGETHER]
+            found = reason(trained.reasoner, as_batch(trained.words, asked).question, LatentChoice(slots=c * count), most_text=1)
+            for chain, answer in zip(asked, found, strict=True):
+                for step in range(1, count + 1):
+                    latents.setdefault(step, []).append(answer.vectors[c * (step - 1) : c * step].flatten().double().numpy())
+                    values.setdefault(step, []).append(chain.values[step])
+    return latents, values

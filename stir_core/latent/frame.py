@@ -1,0 +1,238 @@
+"""The frame of a reasoner whose steps are latents: a language model, what a latent is, how many there are, and what is trained when.
+
+A sequence is *question, start marker, latents, end marker, remaining steps, answer*. A latent is the input embedding of its position
+(at the hook point ``hook_embed``), made from the state before it. A strategy is a subclass of :class:`Reasoner` in a file of
+``strategies/``. It says
+
+- ``latent``: what is fed next, a function of the last state (and so of its logits; a recognition network may see the step's tokens);
+- ``slots``: how many latents stand for how many steps, and ``stop_logits``: when they end;
+- ``losses``: the weighted terms of the loss, from everything that one pass over a batch shows (:class:`Unrolled`);
+- ``phases``: the curriculum.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, PreTrainedModel
+
+from stir_core.config import Section
+from stir_core.tasks.modular import ModularSetting
+
+IGNORED_LABEL = -100
+
+
+class Markers(NamedTuple):
+    """Ids of the tokens that the frame itself writes."""
+
+    start: int
+    """``<|start-latent|>``"""
+    latent: int
+    """``<|latent|>``: stands for a latent where token ids are kept; its own embedding is never fed."""
+    end: int
+    """``<|end-latent|>``"""
+    eos: int
+
+
+class LatentBatch(NamedTuple):
+    """Problems with equally many steps, as token ids; nothing is padded."""
+
+    question: Int[Tensor, "batch question"]
+    steps: Int[Tensor, "batch steps step"]
+    """Each ends in the delimiter."""
+    answer: Int[Tensor, "batch answer"]
+    """Ends in the end-of-text token."""
+
+
+class LatentRecipe(NamedTuple):
+    """How a reasoner is trained; every strategy has the same number of steps."""
+
+    d_model: int = 96
+    layers: int = 3
+    heads: int = 4
+    written: int = 1200
+    """Training steps with every reasoning step written (plain CoT), before the first latent; none where another model is the start."""
+    stage: int = 300
+    """Training steps with the first s reasoning steps latent, for s = 1, 2, ..."""
+    final: int = 900
+    """Training steps with no reasoning step written."""
+    batch: int = 96
+    rate: float = 3e-3
+    """Learning rate while every step is written; warmed up over 100 steps, and over the last fifth of a training down to a tenth."""
+    latent_rate: float = 1e-3
+    """Learning rate of the other phases, with the same warm-up and end."""
+    weight_decay: float = 0.01
+    checkpoint: int = 100
+    """Training steps between two checkpoints; each is a line of the loss curve."""
+
+
+class LatentPhase(NamedTuple):
+    """A stretch of the curriculum."""
+
+    steps: int
+    """Training steps."""
+    replaced: int
+    """How many reasoning steps are not written."""
+
+
+class LatentOptions(Section):
+    """Options of all strategies."""
+
+    noun: ClassVar[str] = "option"
+
+    per_step: int = 2
+    """Latents for each reasoning step."""
+    train_eos: bool = True
+    """Train the end-of-text token after the answer. ATP-Latent's code masks it, since it is its padding token, too."""
+    fresh_optimiser: bool = False
+    """Begin every phase with a fresh optimiser, as Coconut does."""
+
+
+class Latent(NamedTuple):
+    """What is fed at one position."""
+
+    vector: Float[Tensor, "batch d_model"]
+    mean: Float[Tensor, "batch d_model"]
+    logvar: Float[Tensor, "batch d_model"] | None = None
+    """Of the Gaussian that the vector was drawn from; ``None``: the vector is the mean."""
+
+
+class Unrolled(NamedTuple):
+    """A batch read with its latents: what losses are made from."""
+
+    batch: LatentBatch
+    states: Float[Tensor, "batch slots d_model"]
+    """The state before each slot: the last block's output after the final norm, one position earlier."""
+    latents: list[Latent]
+    """By slot; the first ``active`` stand for reasoning steps, the others are surplus and seen by no later position."""
+    active: int
+    replaced: int
+    """Reasoning steps that are not written."""
+    logits: Float[Tensor, "batch text d_vocab"]
+    """Before each token of the text after the latents."""
+    text: Int[Tensor, "batch text"]
+    """The remaining steps and the answer."""
+
+    @property
+    def vectors(self) -> Float[Tensor, "batch slots d_model"]:
+        """What was fed at each slot."""
+        return torch.stack([each.vector for each in self.latents], dim=1)
+
+
+class Reasoner(nn.Module):
+    """A language model whose reasoning steps may be latents: the base of all strategies."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """One line for tables."""
+    source: ClassVar[str]
+    """Where it is published."""
+    options_type: ClassVar[type[LatentOptions]] = LatentOptions
+    lm: Any
+    """A causal language model of transformers."""
+
+    def __init__(self, lm: PreTrainedModel, markers: Markers, setting: ModularSetting, options: LatentOptions):
+        super().__init__()
+        self.lm, self.markers, self.setting, self.options = lm, markers, setting, options
+
+    def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
+        """What is fed after ``state``.
+
+        Args:
+            state: the last block's output after the final norm; ``self.lm.get_output_embeddings()(state)`` are the next token's logits.
+            noise: standard normal, of the state's shape; ``None``: nothing is drawn.
+            step: token ids ``[batch, step]`` of the reasoning step that the latent stands for, for a recognition network; only in training.
+        """
+        raise NotImplementedError(f"{self.name} has no latents")
+
+    def stop_logits(self, vector: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch 2"] | None:
+        """Logits of going on and of stopping at a latent that begins a step; ``None``: this strategy never stops by itself."""
+        return None
+
+    def slots(self, count: int, replaced: int) -> tuple[int, int]:
+        """How many latents a problem of ``count`` steps has in training: those that stand for its steps, and surplus ones.
+
+        Args:
+            replaced: how many steps are not written in this phase; it may be more than the problem has.
+        """
+        return self.options.per_step * min(count, replaced), 0
+
+    @property
+    def most(self) -> int:
+        """How many latents an answer may have."""
+        return self.options.per_step * self.setting.longest
+
+    def phases(self, recipe: LatentRecipe, *, started: bool) -> list[LatentPhase]:
+        """The curriculum.
+
+        Args:
+            started: whether training starts from a model that already writes its steps.
+        """
+        longest = max(self.setting.counts)
+        stages = [LatentPhase(recipe.stage, replaced) for replaced in range(1, longest + 1)]
+        return [LatentPhase(0 if started else recipe.written, 0), *stages, LatentPhase(recipe.final, longest)]
+
+    def losses(self, seen: Unrolled) -> dict[str, Float[Tensor, ""]]:
+        """The terms of the loss by name, weighted; their sum is trained on. The base has one, the cross-entropy of the text."""
+        labels = seen.text if self.options.train_eos else seen.text.masked_fill(seen.text == self.markers.eos, IGNORED_LABEL)
+        return {"text": cross_entropy(seen.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)}
+
+    def embed(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """Input embeddings of tokens."""
+        return self.lm.get_input_embeddings()(ids)
+
+    def read(
+        self, vectors: Float[Tensor, "batch pos d_model"], cache: DynamicCache | None = None, *, skipped: int = 0
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """One pass: input embeddings after those in the cache -> states after the final norm; the cache then holds them too.
+
+        Args:
+            skipped: positions left free before the first.
+        """
+        first = skipped + (0 if cache is None else cache.get_seq_length())
+        positions = torch.arange(first, first + vectors.shape[1], device=vectors.device)[None]
+        passed = self.lm.base_model(inputs_embeds=vectors, position_ids=positions, past_key_values=cache, use_cache=cache is not None)
+        return passed.last_hidden_state
+
+    def logits(self, states: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of the next token."""
+        return self.lm.get_output_embeddings()(states)
+
+    def marked(self, ids: Int[Tensor, "batch pos"], marker: int) -> Int[Tensor, "batch pos+1"]:
+        """Token ids with a marker appended."""
+        return torch.cat([ids, ids.new_full((len(ids), 1), marker)], dim=1)
+
+    def unroll(self, batch: LatentBatch, replaced: int, noise: torch.Generator | None) -> Unrolled:
+        """Read a batch as in training: latents in place of the first steps one pass each, then the remaining text in one pass.
+
+        Gradients flow through all passes. A surplus latent is cut from the cache again, so that no later position sees it.
+
+        Args:
+            replaced: how many steps are not written, at most.
+            noise: source of the latents' noise; ``None``: each latent is its mean.
+        """
+        count = batch.steps.shape[1]
+        active, surplus = self.slots(count, replaced)
+        replaced = min(replaced, count)
+        text = torch.cat([batch.steps[:, replaced:].flatten(1), batch.answer], dim=1)
+        if active + surplus == 0:
+            states = self.read(self.embed(torch.cat([batch.question, text[:, :-1]], dim=1)))
+            logits = self.logits(states[:, batch.question.shape[1] - 1 :])
+            return Unrolled(batch, states[:, :0], [], 0, replaced, logits, text)
+        cache = DynamicCache()
+        state = self.read(self.embed(self.marked(batch.question, self.markers.start)), cache)[:, -1]
+        states, latents = [], []
+        for slot in range(active + surplus):
+            drawn = None if noise is None else torch.randn(state.shape, generator=noise).to(state)
+            step = batch.steps[:, slot * replaced // active] if slot < active else None
+            states.append(state)
+            latents.append(self.latent(state, drawn, step))
+            if slot < active or slot + 1 < active + surplus:
+                state = self.read(latents[-1].vector[:, None], cache)[:, -1]
+                if slot >= active:
+                    cache.crop(-1)
+        fed = torch.cat([text.new_full((len(text), 1), self.markers.end), text[:, :-1]], dim=1)
+        logits = self.logits(self.read(self.embed(fed), cache))
+        return Unrolled(batch, torch.stack(states, dim=1), latents, active, replaced, logits, text)

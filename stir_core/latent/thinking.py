@@ -1,0 +1,146 @@
+"""Answer with latents: think slot by slot, really stop at stop, then write the text. A batch of questions of equal length side by side."""
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from stir_core.latent.frame import Reasoner
+
+
+class LatentChoice(NamedTuple):
+    """How latents and text are chosen. The default is the mended way; ``published`` is ATP-Latent's."""
+
+    noise: torch.Generator | None = None
+    """Source of the latents' noise; ``None``: each latent is its mean."""
+    sample: torch.Generator | None = None
+    """Source of draws from the stop head and from the text's logits at temperature 1; ``None``: the likeliest."""
+    slots: int | None = None
+    """Exactly so many latents; ``None``: until the stop head says stop."""
+    published: bool = False
+    """Run every slot's pass although the answer has stopped, and count these slots in the positions of the first pass after them."""
+
+
+OWN = LatentChoice()
+"""Latents at their means, until the stop head says stop; the likeliest text."""
+
+
+class LatentAnswer(NamedTuple):
+    """One answer."""
+
+    vectors: Float[Tensor, "latents d_model"]
+    """What was fed."""
+    ending: Float[Tensor, "d_model"] | None
+    """The latent on which the stop head said stop; ``None``: it did not, since there was no room or nothing was asked."""
+    ids: list[int]
+    """The text after the latents, with its end-of-text token if it came to that."""
+    passes: int
+    """Forward passes, one after the other."""
+    positions: int
+    """Positions that were run."""
+
+
+class _Chain(NamedTuple):
+    """Rows that stopped at the same slot."""
+
+    rows: list[int]
+    vectors: Float[Tensor, "rows latents d_model"]
+    ending: Float[Tensor, "rows d_model"] | None
+    cache: DynamicCache
+
+
+@torch.no_grad()
+def reason(
+    reasoner: Reasoner,
+    question: Int[Tensor, "batch question"],
+    choice: LatentChoice = OWN,
+    *,
+    given: Float[Tensor, "batch latents d_model"] | None = None,
+    most_text: int = 16,
+) -> list[LatentAnswer]:
+    """Answer questions of equal length.
+
+    Args:
+        given: latents to feed in place of the reasoner's own.
+        most_text: longest text after the latents, in tokens.
+    """
+    length = question.shape[1]
+    if not reasoner.most:
+        texts = write_text(reasoner, question, DynamicCache(), most_text, choice.sample)
+        empty = reasoner.embed(question)[0, :0]
+        return [LatentAnswer(empty, None, ids, len(ids), length + len(ids) - 1) for ids in texts]
+    answers: dict[int, LatentAnswer] = {}
+    for chain in _chains(reasoner, question, choice) if given is None else [_read_given(reasoner, question, given)]:
+        latents = chain.vectors.shape[1]
+        end = question.new_full((len(chain.rows), 1), reasoner.markers.end)
+        idle = reasoner.most - latents if choice.published and given is None else 0
+        texts = write_text(reasoner, end, chain.cache, most_text, choice.sample, skipped=idle)
+        for i, (row, ids) in enumerate(zip(chain.rows, texts, strict=True)):
+            thought = 1 if given is not None else 1 + latents + idle
+            ending = None if chain.ending is None else chain.ending[i]
+            run = length + 1 + latents + idle + len(ids)
+            answers[row] = LatentAnswer(chain.vectors[i], ending, ids, thought + len(ids), run)
+    return [answers[row] for row in range(len(question))]
+
+
+def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice: LatentChoice) -> Iterator[_Chain]:
+    """Think; rows that stop leave the batch."""
+    cache = DynamicCache()
+    state = reasoner.read(reasoner.embed(reasoner.marked(question, reasoner.markers.start)), cache)[:, -1]
+    rows, vectors = torch.arange(len(question)), state[:, None][:, :0]
+    done = torch.zeros(len(question), dtype=torch.bool)  # used where stopped rows go on
+    room = reasoner.most if choice.slots is None else choice.slots
+    for slot in range(room + 1):
+        noise = None if choice.noise is None else torch.randn(state.shape, generator=choice.noise).to(state)
+        vector = reasoner.latent(state, noise).vector
+        logits = reasoner.stop_logits(vector) if choice.slots is None and slot < room and slot % reasoner.options.per_step == 0 else None
+        stop = torch.full_like(done, slot == room) if logits is None else _chosen(logits, choice.sample).bool()
+        stop = stop & ~done
+        if stop.any():
+            ended = copy.deepcopy(cache)
+            ended.batch_select_indices(stop.nonzero()[:, 0])
+            yield _Chain(rows[stop].tolist(), vectors[stop], None if logits is None else vector[stop], ended)
+            done = done | stop
+        if done.all() and not choice.published:
+            return
+        if slot == room:
+            return
+        if not choice.published and done.any():
+            cache.batch_select_indices((~done).nonzero()[:, 0])
+            rows, vectors, vector, done = rows[~done], vectors[~done], vector[~done], done[~done]
+        vectors = torch.cat([vectors, vector[:, None]], dim=1)
+        state = reasoner.read(vector[:, None], cache)[:, -1]
+
+
+def _read_given(reasoner: Reasoner, question: Int[Tensor, "batch question"], given: Float[Tensor, "batch latents d_model"]) -> _Chain:
+    cache = DynamicCache()
+    reasoner.read(torch.cat([reasoner.embed(reasoner.marked(question, reasoner.markers.start)), given], dim=1), cache)
+    return _Chain(list(range(len(question))), given, None, cache)
+
+
+def write_text(
+    reasoner: Reasoner, ids: Int[Tensor, "rows pos"], cache: DynamicCache, most: int, sample: torch.Generator | None, *, skipped: int = 0
+) -> list[list[int]]:
+    """Decode the text after ``ids`` and what the cache holds, up to its end-of-text token or ``most`` tokens.
+
+    Args:
+        skipped: positions that the first pass leaves free.
+    """
+    written = ids[:, :0]
+    fed = ids
+    for _ in range(most):
+        state = reasoner.read(reasoner.embed(fed), cache, skipped=skipped)[:, -1:]
+        fed = _chosen(reasoner.logits(state)[:, 0], sample)[:, None]
+        written, skipped = torch.cat([written, fed], dim=1), 0
+        if bool((written == reasoner.markers.eos).any(dim=1).all()):
+            break
+    eos = reasoner.markers.eos
+    return [row[: row.index(eos) + 1] if eos in row else row for row in written.tolist()]
+
+
+def _chosen(logits: Float[Tensor, "rows n"], sample: torch.Generator | None) -> Int[Tensor, "rows"]:
+    return logits.argmax(-1) if sample is None else torch.multinomial(logits.softmax(-1), 1, generator=sample)[:, 0]

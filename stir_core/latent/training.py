@@ -1,0 +1,207 @@
+"""Train a reasoner step by step (SFT), and load one. Seeded, resumable, on the CPU."""
+
+import json
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from stir_core.config import section_from
+from stir_core.errors import ConfigError, DataError, StoreError, first_line
+from stir_core.latent.frame import LatentPhase, LatentRecipe, Reasoner
+from stir_core.latent.registry import strategy
+from stir_core.latent.words import markers_of, modular_tokenizer, training_batch
+from stir_core.models.small import restore_checkpoint, save_checkpoint, save_small, small_llama, train_in
+from stir_core.records import OnProgress, Progress
+from stir_core.seeding import seed_for
+from stir_core.store.files import file_sha256, write_whole
+from stir_core.store.tensors import read_tensors
+from stir_core.tasks.modular import ModularSetting, modular_setting
+
+HEADS = "heads.safetensors"
+"""The parts of a reasoner beside its language model."""
+
+
+class CurveLine(NamedTuple):
+    """One point of a training's loss curve."""
+
+    step: int
+    replaced: int
+    """Reasoning steps that are not written, at this step."""
+    terms: dict[str, float]
+    """Weighted terms of the loss: means over the steps since the line before."""
+
+
+class TrainedReasoner(NamedTuple):
+    """A reasoner as it is in its folder."""
+
+    reasoner: Reasoner
+    words: PreTrainedTokenizerFast
+    setting: ModularSetting
+    facts: dict[str, Any]
+    """What ``training.json`` holds: everything that decided the weights."""
+
+
+def train_latent(
+    name: str,
+    out: Path,
+    *,
+    setting: str = "easy",
+    seed: int = 0,
+    start: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    recipe: LatentRecipe | None = None,
+    report: OnProgress = lambda progress: None,
+) -> Path:
+    """Train a strategy, or go on with an interrupted training.
+
+    Args:
+        name: a strategy.
+        out: model folder: config, weights and tokenizer as any model has them, ``heads.safetensors`` (the strategy's own parts),
+            ``training.json`` and the loss curve, ``training.jsonl`` (:class:`CurveLine`).
+        start: folder of a trained ``cot`` whose weights are the start, in place of the recipe's first phase.
+        options: that differ from the strategy's defaults.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: no such strategy, or an option that it cannot take.
+        DataError: no such setting, the start is of another kind, or the folder holds something else.
+    """
+    kind, recipe = strategy(name), recipe or LatentRecipe()
+    chosen = section_from(kind.options_type, options or {})
+    facts: dict[str, Any] = {"strategy": name, "stage": "sft", "setting": modular_setting(setting).name, "seed": seed}
+    facts |= {"start": None if start is None else weights_of(start), "options": chosen.model_dump(), "recipe": recipe._asdict()}
+
+    def work(checkpoint: Path) -> list[dict[str, Any]]:
+        words = modular_tokenizer(modular_setting(setting))
+        torch.manual_seed(seed_for(seed, "latent weights", setting))  # the same language model for every strategy
+        lm = (
+            small_llama(words, d_model=recipe.d_model, layers=recipe.layers, heads=recipe.heads)
+            if start is None
+            else _started(start, setting)
+        )
+        torch.manual_seed(seed_for(seed, "latent heads", name, setting))
+        reasoner = kind(lm, markers_of(words), modular_setting(setting), chosen)
+        curve = _fit(reasoner, words, recipe, seed, checkpoint, started=start is not None, report=report)
+        save_reasoner(out, reasoner, words)
+        return [line._asdict() for line in curve]
+
+    return train_in(out, facts, f"{name}, setting {setting}, seed {seed}, with its options, recipe and start", work)
+
+
+def _fit(
+    reasoner: Reasoner,
+    words: PreTrainedTokenizerFast,
+    recipe: LatentRecipe,
+    seed: int,
+    checkpoint: Path,
+    *,
+    started: bool,
+    report: OnProgress,
+) -> list[CurveLine]:
+    phases = [phase for phase in reasoner.phases(recipe, started=started) if phase.steps]
+    ends = list(accumulate(phase.steps for phase in phases))
+    optimiser = fresh_optimiser(reasoner, recipe)
+    curve = [CurveLine(*line) for line in restore_checkpoint(checkpoint, reasoner, optimiser)]
+    sums: dict[str, float] = {}
+    since = curve[-1].step if curve else 0
+    for step in range(since, ends[-1]):
+        phase = _phase_at(step, phases, ends)
+        if reasoner.options.fresh_optimiser and step in ends:
+            optimiser = fresh_optimiser(reasoner, recipe)
+        batch = training_batch(step, reasoner.setting, seed, recipe, words)
+        noise = torch.Generator().manual_seed(seed_for(seed, "latent noise", step))
+        terms = reasoner.losses(reasoner.unroll(batch, phase.replaced, noise))
+        optimiser.param_groups[0]["lr"] = (recipe.latent_rate if phase.replaced else recipe.rate) * _share_of_rate(step, ends[-1])
+        optimiser.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(reasoner.parameters(), 1.0)
+        optimiser.step()
+        for term, value in terms.items():
+            sums[term] = sums.get(term, 0.0) + value.item()
+        done = step + 1
+        if done % recipe.checkpoint == 0 or done == ends[-1]:
+            curve.append(CurveLine(done, phase.replaced, {term: round(total / (done - since), 5) for term, total in sums.items()}))
+            sums, since = {}, done
+            save_checkpoint(checkpoint, reasoner, optimiser, curve)
+        shown = ", ".join(f"{term} {value.item():.3f}" for term, value in terms.items())
+        report(Progress(reasoner.name, done, ends[-1], f"steps, {phase.replaced} latent, {shown}"))
+    return curve
+
+
+def _phase_at(step: int, phases: list[LatentPhase], ends: list[int]) -> LatentPhase:
+    return next(phase for phase, end in zip(phases, ends, strict=True) if step < end)
+
+
+def fresh_optimiser(reasoner: Reasoner, recipe: LatentRecipe) -> torch.optim.AdamW:
+    """AdamW over all parameters of a reasoner."""
+    return torch.optim.AdamW(reasoner.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+
+
+def _share_of_rate(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / 100, 0.1 + 0.9 * 5 * (steps - step) / steps)
+
+
+def _started(folder: Path, setting: str) -> LlamaForCausalLM:
+    started = load_reasoner(folder)
+    if started.setting.name != setting:
+        raise DataError(
+            f"{folder} was trained on the setting {started.setting.name}, not {setting}: start from a model of the same setting"
+        )
+    lm = started.reasoner.lm
+    assert isinstance(lm, LlamaForCausalLM)
+    return lm
+
+
+def save_reasoner(out: Path, reasoner: Reasoner, words: PreTrainedTokenizerFast) -> None:
+    """Write a reasoner: its language model as any other model, and its own parts beside it."""
+    heads = {name: value.detach().contiguous() for name, value in reasoner.state_dict().items() if not name.startswith("lm.")}
+    write_whole(out / HEADS, save(heads))
+    assert isinstance(reasoner.lm, LlamaForCausalLM)
+    save_small(out, reasoner.lm, words)
+
+
+def load_reasoner(folder: Path) -> TrainedReasoner:
+    """A trained reasoner from its folder.
+
+    Raises:
+        DataError: the folder holds no finished training of a reasoner.
+    """
+    if not (folder / "training.jsonl").is_file():
+        raise DataError(f"{folder} holds no finished reasoner: make or finish it with `stir latent train`")
+    try:
+        facts = json.loads((folder / "training.json").read_text("utf-8"))
+        kind, setting = strategy(facts["strategy"]), modular_setting(facts["setting"])
+        options = section_from(kind.options_type, facts["options"])
+        read_tensors(folder / "model.safetensors")  # refuses values that are not finite
+        lm = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        reasoner = kind(lm, markers_of(words), setting, options)
+        missing = reasoner.load_state_dict(load((folder / HEADS).read_bytes()), strict=False)
+        lacking = [name for name in missing.missing_keys if not name.startswith("lm.")]
+    except (ValueError, KeyError, TypeError, StoreError, ConfigError, OSError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder} holds no reasoner that can be read ({first_line(error)}): copy it again, or train it again") from None
+    if lacking or missing.unexpected_keys:
+        raise DataError(
+            f"{folder / HEADS} does not fit the strategy {kind.name} ({[*lacking, *missing.unexpected_keys][0]}): train it again"
+        )
+    return TrainedReasoner(reasoner.eval(), words, setting, facts)
+
+
+def weights_of(folder: Path) -> str:
+    """SHA-256 of a reasoner's language model.
+
+    Raises:
+        DataError: it is missing.
+    """
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise DataError(f"{file} is missing: give the folder of a finished `stir latent train`")
+    return file_sha256(file)

@@ -1,0 +1,122 @@
+"""The task ``modular``: a chain of operations modulo a prime, from left to right, each step of which is known.
+
+A problem is ``7+3*5-2?``; its steps are ``<<7+3=10>>``, ``<<10*5=6>>`` and ``<<6-2=4>>`` modulo 11. There are too many problems to list,
+so they are drawn from a named stream. As in :mod:`stir_core.tasks.arithmetic` the split is a hash of the content. Additions and
+subtractions in a row may be done in any order, multiplications in a row too: such equivalent orders are one content.
+"""
+
+from collections.abc import Collection
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from stir_core.errors import DataError
+from stir_core.tasks.arithmetic import split_of
+
+
+class ModularSetting(NamedTuple):
+    """Which chains are asked."""
+
+    name: str
+    modulus: int
+    """A prime, so that a product with a number other than 0 can be undone and results stay evenly spread."""
+    counts: tuple[int, ...]
+    """How many operations the problems of training have; one more is asked only in tests (:attr:`longest`)."""
+    reordered: bool
+    """Whether a solution takes operations that may change places in a random order."""
+
+    @property
+    def longest(self) -> int:
+        """Operations of the longest problems, which are never trained on."""
+        return max(self.counts) + 1
+
+
+MODULAR = {
+    setting.name: setting
+    for setting in (ModularSetting("easy", 11, (2, 3, 4), reordered=False), ModularSetting("hard", 23, (3, 4, 5, 6), reordered=True))
+}
+"""Setting by name."""
+_SUMS = "+-"
+
+
+class ModularChain(NamedTuple):
+    """The content of a problem: a first number, then operations from left to right."""
+
+    modulus: int
+    first: int
+    operations: tuple[tuple[str, int], ...]
+    """``+``, ``-`` or ``*``, and a number."""
+
+    @property
+    def question(self) -> str:
+        """The problem as text."""
+        return f"{self.first}{''.join(f'{sign}{number}' for sign, number in self.operations)}?"
+
+    @property
+    def canonical(self) -> str:
+        """The content without the order of operations that may change places; the split hashes this and nothing else."""
+        sign = "+" if self.operations[0][0] in _SUMS else "*"
+        runs = groupby(((sign, self.first), *self.operations), key=lambda operation: operation[0] in _SUMS)
+        return f"modular:{self.modulus}:{[sorted(run) for _, run in runs]}"
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The running value: the first number, then the result of each operation."""
+        values = [self.first]
+        for sign, number in self.operations:
+            values.append(applied(values[-1], sign, number) % self.modulus)
+        return tuple(values)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The solution, one equation per operation."""
+        values = self.values
+        return tuple(f"<<{a}{sign}{b}={result}>>" for a, (sign, b), result in zip(values, self.operations, values[1:], strict=False))
+
+    @property
+    def answer(self) -> int:
+        """The last value."""
+        return self.values[-1]
+
+    def reordered(self, rng: np.random.Generator) -> "ModularChain":
+        """The same problem with operations that may change places in a random order."""
+        runs = [list(run) for _, run in groupby(self.operations, key=lambda operation: operation[0] in _SUMS)]
+        return self._replace(operations=tuple(run[int(i)] for run in runs for i in rng.permutation(len(run))))
+
+
+def applied(value: int, sign: str, number: int) -> int:
+    """The result of one operation, before the modulus is taken."""
+    return value + number if sign == "+" else value - number if sign == "-" else value * number
+
+
+def modular_setting(name: str) -> ModularSetting:
+    """The setting of that name.
+
+    Raises:
+        DataError: no such setting.
+    """
+    if name not in MODULAR:
+        raise DataError(f"unknown setting {name!r}: take one of {', '.join(MODULAR)}")
+    return MODULAR[name]
+
+
+def draw_chains(
+    setting: ModularSetting, split: str, count: int, n: int, rng: np.random.Generator, *, without: Collection[str] = ()
+) -> list[ModularChain]:
+    """``n`` problems of a split, each with ``count`` operations; numbers are even over their range.
+
+    Args:
+        split: ``train``, ``validation`` or ``eval``.
+        without: contents (:attr:`ModularChain.canonical`) that are left out; each drawn content is left out afterwards if this is a set.
+    """
+    drawn: list[ModularChain] = []
+    while len(drawn) < n:
+        signs = [str(sign) for sign in rng.choice(["+", "-", "*"], size=count)]
+        numbers = [int(rng.integers(2 if sign == "*" else 1, setting.modulus)) for sign in signs]
+        chain = ModularChain(setting.modulus, int(rng.integers(setting.modulus)), tuple(zip(signs, numbers, strict=True)))
+        if split_of(chain.canonical) == split and chain.canonical not in without:
+            drawn.append(chain)
+            if isinstance(without, set):
+                without.add(chain.canonical)
+    return drawn

@@ -1,0 +1,138 @@
+"""The evaluation of latent reasoners on a tiny one: rows, controls and figures agree with counts made by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stir_core.cli import main
+from stir_core.errors import DataError
+from stir_core.evaluate.latents import answer_modular, decoded_steps, evaluate_latents
+from stir_core.findings import LatentReport
+from stir_core.latent.training import load_reasoner, train_latent
+from stir_core.seeding import generator_for
+from stir_core.tasks.modular import ModularChain, draw_chains
+from tests.latent.toys import RECIPE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_latent("atp", tmp_path_factory.mktemp("latents") / "atp", recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> LatentReport:
+    return evaluate_latents(folder, n=8)
+
+
+def test_every_condition_is_a_row(found: LatentReport) -> None:
+    rows = {row.how: row for row in found.rows}
+    assert list(rows) == ["own", "longer", "zero", "shuffled", "sampled", "published"]
+    assert {how: row.problems for how, row in rows.items()} == dict.fromkeys(rows, 24) | {"longer": 8}
+    assert set(rows["own"].by_count) == {2, 3, 4}
+    assert set(rows["longer"].by_count) == {5}
+    assert rows["zero"].latents == rows["shuffled"].latents == rows["own"].latents
+    assert rows["published"].passes - rows["published"].tokens - 1 == pytest.approx(10 - rows["published"].latents)
+    assert rows["own"].passes == pytest.approx(1 + rows["own"].tokens)
+    assert rows["own"].positions > rows["own"].passes
+    assert LatentReport.model_validate_json(found.model_dump_json()) == found
+
+
+def test_figures_are_counts_over_the_answers(folder: Path, found: LatentReport) -> None:
+    trained = load_reasoner(folder)
+    rng = generator_for(0, "latent eval", "easy", "eval")
+    problems = {count: draw_chains(trained.setting, "eval", count, 8, rng, without=set()) for count in (2, 3, 4)}
+    answers = answer_modular(trained, problems)
+    own = found.rows[0]
+    assert own.accuracy.value == np.mean([each.text.endswith(f"#### {each.chain.answer}") for each in answers])
+    assert own.latents == np.mean([len(each.answer.vectors) for each in answers])
+    exact = [len(each.answer.vectors) == 2 * len(each.chain.operations) for each in answers]
+    assert found.exact_stop is not None
+    assert found.exact_stop.value == np.mean(exact)
+    right = 0
+    for each in answers:
+        for step, value in zip(decoded_steps(trained, each.answer.vectors), each.chain.values[1:], strict=False):
+            right += step.endswith(f"={value}>>")
+    assert found.decoded_results is not None
+    assert found.decoded_results.value == pytest.approx(right / (8 * 9))
+
+
+def test_a_probe_reads_what_the_latents_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents that are one-hot in the value of their step are read without an error, and noise at chance."""
+    from stir_core.evaluate import latents as module
+    from stir_core.latent.thinking import LatentAnswer
+
+    drawn = torch.Generator().manual_seed(0)
+
+    def planted(reasoner: object, question: torch.Tensor, choice: object, *, most_text: int) -> list[LatentAnswer]:
+        answers = []
+        for row in question:
+            text = words.decode(row, skip_special_tokens=True)
+            values = truth[f"{text}".strip()]
+            vectors = torch.randn(2 * (len(values) - 1), 16, generator=drawn)
+            for step, value in enumerate(values[1:]):
+                if step != 1:
+                    vectors[2 * step] = torch.eye(16)[value]
+            answers.append(LatentAnswer(vectors, None, [], 1, 1))
+        return answers
+
+    trained = load_reasoner(folder)
+    words, truth = trained.words, {}
+    kept = answer_modular(trained, {2: draw_chains(trained.setting, "eval", 2, 8, generator_for(0, "kept"))}, "own")
+    plain = module.draw_chains
+
+    def remembered(*args: Any, **named: Any) -> list[ModularChain]:
+        chains = plain(*args, **named)
+        truth.update({chain.question: chain.values for chain in chains})
+        return chains
+
+    monkeypatch.setattr(module, "draw_chains", remembered)
+    monkeypatch.setattr(module, "reason", planted)
+    monkeypatch.setattr(module, "answer_modular", lambda *args, **named: kept)
+    probed = evaluate_latents(folder, n=150).probed_values
+    assert probed is not None
+    assert probed[1].value == probed[3].value == probed[4].value == 1
+    assert probed[2].value < 0.2
+
+
+def test_shuffled_and_zero_latents_are_really_fed(folder: Path) -> None:
+    trained = load_reasoner(folder)
+    problems = {2: draw_chains(trained.setting, "eval", 2, 6, generator_for(0, "shuffled"))}
+    own = answer_modular(trained, problems)
+    given = [each.answer.vectors for each in own]
+    zero = answer_modular(trained, problems, "zero", given=given)
+    assert all(
+        not each.answer.vectors.any() and len(each.answer.vectors) == len(vectors) for each, vectors in zip(zero, given, strict=True)
+    )
+    shuffled = answer_modular(trained, problems, "shuffled", given=given)
+    moved = [each.answer.vectors for each in shuffled]
+    assert not any(torch.equal(vectors, other) for vectors, other in zip(moved, given, strict=True))
+    assert sorted(float(vectors.sum()) for vectors in moved) == sorted(float(vectors.sum()) for vectors in given)
+
+
+def test_strategies_without_latents_have_no_controls(tmp_path: Path) -> None:
+    found = evaluate_latents(train_latent("answer_only", tmp_path / "answer_only", recipe=RECIPE), n=4)
+    assert [row.how for row in found.rows] == ["own", "longer"]
+    assert (found.rows[0].latents, found.exact_stop, found.decoded_results, found.probed_values) == (0, None, None, None)
+
+
+def test_the_command_line_trains_and_evaluates(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["latent", "eval", str(folder), "--n", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["strategy"] == "atp"
+    assert main(["latent", "eval", str(folder), "--n", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "stops exactly: " in said
+    assert "step 4 probed: " in said
+    assert main(["latent", "eval", str(tmp_path)]) == 2
+    assert "holds no finished reasoner" in capsys.readouterr().err
+    assert main(["latent", "eval", str(folder), "--n", "0"]) == 2
+    assert "n is 0: give at least one problem" in capsys.readouterr().err
+    assert main(["latent", "train", "atp", "--out", str(tmp_path / "a"), "--set", "kl=much"]) == 2
+    assert "kl" in capsys.readouterr().err
+    assert main(["latent", "train", "nothing", "--out", str(tmp_path / "a")]) == 2
+    assert "unknown latent strategy 'nothing'" in capsys.readouterr().err
+    with pytest.raises(DataError, match="n is -1"):
+        evaluate_latents(folder, n=-1)

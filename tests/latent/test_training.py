@@ -1,0 +1,131 @@
+"""Training: every strategy is seeded and resumable; and a trained reasoner is a model like any other."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from stir_core.errors import ConfigError, DataError
+from stir_core.latent.registry import strategy_names
+from stir_core.latent.thinking import LatentChoice, reason
+from stir_core.latent.training import HEADS, load_reasoner, train_latent, weights_of
+from stir_core.latent.words import as_batch
+from stir_core.models.loading import load_model
+from stir_core.models.passes import Feed, forward
+from stir_core.models.steering import Impulse
+from stir_core.records import Progress
+from stir_core.seeding import generator_for
+from stir_core.tasks.modular import MODULAR, draw_chains
+from tests.latent.toys import RECIPE
+
+
+class Stop(Exception):
+    """Raised in the middle of a training."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("latent")
+    return {name: train_latent(name, folder / name, recipe=RECIPE) for name in strategy_names()}
+
+
+@pytest.mark.parametrize("name", strategy_names())
+def test_an_interrupted_training_gives_the_same_weights(name: str, trained: dict[str, Path], tmp_path: Path) -> None:
+    end = 2 if name == "cot" else 8
+    at = end - 1  # the checkpoint is from the step before it
+
+    def stop(progress: Progress) -> None:
+        assert progress.total == end
+        if progress.done == at:
+            raise Stop
+
+    again = tmp_path / "again"
+    with pytest.raises(Stop):
+        train_latent(name, again, recipe=RECIPE, report=stop)
+    with pytest.raises(DataError, match="holds no finished reasoner: make or finish it"):
+        load_reasoner(again)
+    steps: list[int] = []
+    train_latent(name, again, recipe=RECIPE, report=lambda progress: steps.append(progress.done))
+    assert steps == list(range(at - at % 2 + 1, end + 1))
+    for file in ("model.safetensors", HEADS, "training.jsonl", "training.json"):
+        assert (again / file).read_bytes() == (trained[name] / file).read_bytes(), file
+    assert not (again / "checkpoint.safetensors").exists()
+    curve = [json.loads(line) for line in (again / "training.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in curve] == list(range(2, end + 1, 2))
+    assert all(line["terms"]["text"] > 0 for line in curve)
+
+
+def test_the_curriculum_replaces_one_step_after_another(trained: dict[str, Path]) -> None:
+    curve = [json.loads(line) for line in (trained["atp"] / "training.jsonl").read_text().splitlines()]
+    assert [line["replaced"] for line in curve] == [0, 2, 4, 4]
+    assert curve[0]["terms"].keys() == {"text"}
+    assert curve[-1]["terms"].keys() == {"text", "decoder", "kl", "stop"}
+
+
+def test_strategies_share_the_start_and_another_seed_does_not(trained: dict[str, Path], tmp_path: Path) -> None:
+    other = train_latent("cot", tmp_path / "other", seed=1, recipe=RECIPE)
+    assert weights_of(other) != weights_of(trained["cot"])
+    started = train_latent("coconut", tmp_path / "started", start=trained["cot"], recipe=RECIPE._replace(stage=0, final=1, latent_rate=0.0))
+    for name, weight in load_reasoner(trained["cot"]).reasoner.lm.named_parameters():
+        assert torch.equal(load_reasoner(started).reasoner.lm.get_parameter(name), weight)
+    assert json.loads((started / "training.json").read_text())["start"] == weights_of(trained["cot"])
+    with pytest.raises(DataError, match="was trained on the setting easy, not hard: start from a model of the same setting"):
+        train_latent("coconut", tmp_path / "hard", setting="hard", start=trained["cot"], recipe=RECIPE)
+
+
+def test_what_cannot_be_trained_is_refused(trained: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is there already and is not this training"):
+        train_latent("coconut", trained["cot"], recipe=RECIPE)
+    with pytest.raises(ConfigError, match="unknown latent strategy"):
+        train_latent("nothing", tmp_path / "a")
+    with pytest.raises(ConfigError, match="unknown option kl"):
+        train_latent("coconut", tmp_path / "a", options={"kl": 0.1})
+    with pytest.raises(DataError, match="unknown setting 'medium'"):
+        train_latent("coconut", tmp_path / "a", setting="medium")
+    with pytest.raises(DataError, match=r"model\.safetensors is missing: give the folder of a finished"):
+        train_latent("coconut", tmp_path / "a", start=tmp_path / "none")
+    assert not (tmp_path / "a").exists()
+
+
+def test_damaged_parts_are_named(trained: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in trained["atp"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / HEADS).write_bytes((trained["coconut"] / HEADS).read_bytes())
+    with pytest.raises(DataError, match=r"heads\.safetensors does not fit the strategy atp \(decoder\..*\): train it again"):
+        load_reasoner(copy)
+    (copy / HEADS).write_bytes(b"no")
+    with pytest.raises(DataError, match="holds no reasoner that can be read"):
+        load_reasoner(copy)
+
+
+def test_latents_are_fed_at_hook_embed_of_a_loaded_model(trained: dict[str, Path]) -> None:
+    """The workbench's one forward pass reads latents, with captures and impulses at them."""
+    reasoner, words, _, _ = load_reasoner(trained["atp"])
+    model = load_model(str(trained["atp"]))
+    (chain,) = draw_chains(MODULAR["easy"], "eval", 3, 1, generator_for(0, "hooks"))
+    batch = as_batch(words, [chain])
+    assert model.chat_ids(chain.question) == batch.question[0].tolist()
+    (answer,) = reason(reasoner, batch.question, LatentChoice(slots=6))
+
+    def logits(impulse: Impulse | None = None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        row = model.new_store().open()
+        feeds = [Feed(row, [*batch.question[0].tolist(), reasoner.markers.start], logits=False)]
+        feeds += [
+            Feed(row, [reasoner.markers.latent], mixture=vector, impulse=impulse if i == 2 else None, capture=(0,))
+            for i, vector in enumerate(answer.vectors)
+        ]
+        seen = [forward(model, [feed], (model.n_layers - 1,)) for feed in feeds]
+        return forward(model, [Feed(row, [reasoner.markers.end])]).logits[0], [each.states[0][model.n_layers - 1][0] for each in seen[1:]]
+
+    here, states = logits()
+    seen = reasoner.unroll(batch, 3, None)
+    torch.testing.assert_close(here, seen.logits[0, 0], atol=1e-4, rtol=0)
+    norm = reasoner.lm.base_model.norm
+    torch.testing.assert_close(norm(torch.stack(states)), seen.states[0, 1:7], atol=1e-4, rtol=0)
+    steered, moved = logits(Impulse(0, torch.ones(model.d_model)))
+    assert torch.equal(moved[1], states[1])
+    assert not torch.allclose(moved[2], states[2], atol=1e-3)
+    assert not torch.allclose(steered, here, atol=1e-4)
