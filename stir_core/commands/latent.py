@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from stir_core.commands.console import Command, place, print_json, progress, say, table, with_common
 from stir_core.commands.overrides import plain_value
+from stir_core.errors import ConfigError
 from stir_core.tasks.modular import MODULAR
 
 
@@ -16,10 +18,22 @@ def add(command: Command) -> None:
     train = with_common(verbs.add_parser("train", help=about, description=about))
     train.add_argument("strategy", help="atp, coconut, ...: a file of stir_core/latent/strategies")
     train.add_argument("--out", type=place, required=True, metavar="DIR", help="model folder to make")
-    train.add_argument("--setting", choices=tuple(MODULAR), default="easy", help="which chains (default: easy)")
+    train.add_argument("--stage", choices=("sft", "rl"), default="sft", help="supervised, or reinforcement from --start (default: sft)")
+    train.add_argument("--setting", choices=tuple(MODULAR), help="which chains (default: easy; rl: those of the start)")
     train.add_argument("--seed", type=int, default=0, help="seed of weights, problems and noise (default: 0)")
-    train.add_argument("--start", type=Path, metavar="DIR", help="trained cot that is the start (default: its training comes first)")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the strategy, e.g. --set kl=0.01")
+    train.add_argument(
+        "--start",
+        type=Path,
+        metavar="DIR",
+        help="sft: trained cot that is the start (default: its training comes first); rl: the trained strategy",
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the strategy, or with rl of reinforcement, e.g. --set kl=0.01",
+    )
     train.set_defaults(command=_train, resumes=True)
     about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
     evaluate = with_common(verbs.add_parser("eval", help=about, description=about), "--json")
@@ -33,16 +47,33 @@ def _train(arguments: argparse.Namespace) -> None:
     from stir_core.latent.training import train_latent, weights_of
 
     options = dict(plain_value(change) for change in arguments.set)
+    if arguments.stage == "rl":
+        _reinforce(arguments, options)
+        return
     with progress() as report:
         folder = train_latent(
             arguments.strategy,
             arguments.out,
-            setting=arguments.setting,
+            setting=arguments.setting or "easy",
             seed=arguments.seed,
             start=arguments.start,
             options=options,
             report=report,
         )
+    say(folder, f"weights {weights_of(folder)}")
+
+
+def _reinforce(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    from stir_core.latent.rl import reinforce
+    from stir_core.latent.training import load_reasoner, weights_of
+
+    if arguments.start is None:
+        raise ConfigError("reinforcement needs a trained reasoner: give its folder with --start")
+    held = load_reasoner(arguments.start)
+    if (held.reasoner.name, held.setting.name) != (arguments.strategy, arguments.setting or held.setting.name):
+        raise ConfigError(f"{arguments.start} holds {held.reasoner.name} on the setting {held.setting.name}: name what it holds")
+    with progress() as report:
+        folder = reinforce(arguments.start, arguments.out, seed=arguments.seed, options=options, report=report)
     say(folder, f"weights {weights_of(folder)}")
 
 

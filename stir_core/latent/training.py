@@ -184,6 +184,8 @@ def load_reasoner(folder: Path) -> TrainedReasoner:
         lm = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         reasoner = kind(lm, markers_of(words), setting, options)
+        if facts["stage"] == "rl" and facts["rl"]["frozen_table"] and hasattr(reasoner, "freeze_table"):
+            reasoner.freeze_table()  # type: ignore[operator]
         missing = reasoner.load_state_dict(load((folder / HEADS).read_bytes()), strict=False)
         lacking = [name for name in missing.missing_keys if not name.startswith("lm.")]
     except (ValueError, KeyError, TypeError, StoreError, ConfigError, OSError, RuntimeError, SafetensorError) as error:

@@ -167,6 +167,20 @@ def test_latents_can_be_deterministic_and_the_stop_head_left_out() -> None:
         toy("atp", klx=1)
 
 
+def test_latents_begin_on_the_scale_of_embeddings() -> None:
+    batch = problems(2)
+    rms = {scale: toy("atp", scale=scale).unroll(batch, 3, None).vectors.square().mean().sqrt().item() for scale in ("embedding", "one")}
+    table = toy("atp").lm.get_input_embeddings().weight.square().mean().sqrt().item()
+    assert 0.2 * table < rms["embedding"] < 2 * table
+    assert rms["one"] * table == pytest.approx(rms["embedding"], rel=0.5)
+    assert (
+        toy("atp", scale="one")
+        .unroll(batch, 1, None)
+        .latents[0]
+        .vector.equal(toy("atp", scale="one").head(toy("atp").unroll(batch, 1, None).states[:, 0])[0])
+    )
+
+
 def test_a_surplus_latent_is_seen_by_nothing_after_it() -> None:
     batch = problems(2)
     short, long = toy("atp", surplus="first"), toy("atp", surplus="all")

@@ -22,6 +22,9 @@ class AtpOptions(SimCotOptions):
 
     latents: Literal["sampled", "mean"] = "sampled"
     """Whether a latent is drawn in training, or is the Gaussian's mean (a deterministic latent)."""
+    scale: Literal["embedding", "one"] = "embedding"
+    """Scale on which N(0, I) is measured: the embeddings' root mean square at the start, or 1 (published). On a scale that is much larger
+    than that of embeddings, what the blocks add at a latent's position is lost beside it."""
     kl: float = 1e-3
     """Weight of KL(latent || N(0, I)), a mean over dimensions and slots; 0: no prior."""
     stop: float = 1.0
@@ -34,7 +37,7 @@ class AtpOptions(SimCotOptions):
     @classmethod
     def compat(cls) -> "AtpOptions":
         """As published."""
-        return cls(decoder_loss="step", stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
+        return cls(scale="one", decoder_loss="step", stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
 
 
 class Atp(SimCot):
@@ -45,15 +48,19 @@ class Atp(SimCot):
     source = "arXiv 2601.21598"
     options_type: ClassVar[type[LatentOptions]] = AtpOptions
     options: AtpOptions
+    scale: Tensor
 
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
         self.head = LatentHead(lm.config.hidden_size)
+        rms = lm.get_input_embeddings().weight.detach().square().mean().sqrt()
+        self.register_buffer("scale", rms if options.scale == "embedding" else torch.ones_like(rms))
         self.stopper = StopHead(lm.config.hidden_size) if options.stop else None
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
-        """``mean + sigma * noise``."""
+        """``mean + sigma * noise``, on the scale of embeddings."""
         mean, logvar = self.head(state)
+        mean, logvar = self.scale * mean, logvar + 2 * self.scale.log()
         drawn = self.options.latents == "sampled" and noise is not None
         return Latent(mean + (logvar / 2).exp() * noise if drawn else mean, mean, logvar)
 
@@ -76,7 +83,7 @@ class Atp(SimCot):
         if self.options.kl:
             logvar = torch.stack([each.logvar for each in seen.latents if each.logvar is not None], dim=1)
             mean = torch.stack([each.mean for each in seen.latents], dim=1)
-            terms["kl"] = self.options.kl * kl_to_prior(mean, logvar).mean()
+            terms["kl"] = self.options.kl * kl_to_prior(mean / self.scale, logvar - 2 * self.scale.log()).mean()
         if self.stopper is not None:
             c, first = self.options.per_step, self.options.stop_on == "first"
             at = list(range(0, len(seen.latents), c if first else 1))

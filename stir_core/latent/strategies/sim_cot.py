@@ -29,15 +29,22 @@ class SimCot(Coconut):
     source = "Wei et al. 2025, arXiv 2509.20317"
     options_type: ClassVar[type[LatentOptions]] = SimCotOptions
     options: SimCotOptions
+    own_table: Tensor | None
+    """The decoder's own embedding table; ``None``: the language model's."""
 
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
         self.decoder = StepDecoder(lm)
+        self.register_buffer("own_table", None)
 
     @property
     def table(self) -> Float[Tensor, "d_vocab d_model"]:
         """The embedding table that the decoder reads and writes with."""
-        return self.lm.get_input_embeddings().weight
+        return self.lm.get_input_embeddings().weight if self.own_table is None else self.own_table
+
+    def freeze_table(self) -> None:
+        """Let the decoder keep the present embedding table while the language model is trained on."""
+        self.own_table = self.table.detach().clone()
 
     def losses(self, seen: Unrolled) -> dict[str, Float[Tensor, ""]]:
         """Text, and the steps as the decoder writes them."""
