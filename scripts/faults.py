@@ -111,7 +111,9 @@ VOLATILE = {"seconds", "created", "environment", "git_revision", "at", "when", "
 """Fields of records that hold times, or how a command was typed."""
 DIGESTS = {"files", "inputs", "basis", "before", "digest", "sha256", "library_sha256", "read_again", "umap"}
 """Fields that follow from last bits: digests of other files, rollouts that were read again, and UMAP's chaotic map."""
-APPENDED = {"rollouts.jsonl", "continuations.jsonl", "vanilla.jsonl", "steered.jsonl", "traces.jsonl", "rolls.jsonl"}
+_STUDY = re.compile(r"/causal/[0-9a-f]{16}\.jsonl$")
+"""Continuations of a calibration: the name is a digest of digests, which follow from last bits, too."""
+APPENDED = {"study.jsonl", "rollouts.jsonl", "continuations.jsonl", "vanilla.jsonl", "steered.jsonl", "traces.jsonl", "rolls.jsonl"}
 
 
 class Ended(NamedTuple):
@@ -253,7 +255,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     """The files below a folder, by path, without locks and the log of times."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return {
-        file.relative_to(folder).as_posix(): file.read_bytes()
+        _STUDY.sub("/causal/study.jsonl", file.relative_to(folder).as_posix()): file.read_bytes()
         for file in files
         if not file.name.endswith(".lock") and ".writer.json" not in file.name and file.name != "log.jsonl"
     }
@@ -533,7 +535,8 @@ def damage(bench: Bench, row: Row, count: int) -> None:
         same = ended.code == 0 and _said(ended.out) == _said(expected.out)
         left = {key: value for key, value in tree(place).items() if key != name}
         untouched = not differences({key: value for key, value in after.items() if key != name}, left)[0]
-        fine = ended.refused or named or (same and untouched)
+        unfinished = how == "deleted" and name.endswith("manifest.json") and "has not finished" in ended.err
+        fine = ended.refused or named or unfinished or (same and untouched)
         row["different"] += not fine and ended.code == 0
         row["stuck"] += not fine and ended.code != 0
         if not fine or "Traceback" in ended.err:

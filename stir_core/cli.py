@@ -326,6 +326,8 @@ def _show(arguments: argparse.Namespace) -> None:
         )
         print_json([entry.model_dump() | more for entry, more in zip(entries, measured, strict=True)])
     else:
+        if not run.finished("basis"):
+            say(f"stir: the basis of {run.path} has not finished: all mined entries", error=True)
         table(*library_table(entries, ranks, run.lenses(), controls, advantages))
 
 

@@ -19,6 +19,8 @@ from stir_core.seeding import generator_for
 
 FLOOR = 1e-12
 """Smallest Schur complement inside a logarithm; an exact duplicate still has about 2 * epsilon."""
+TIE = 1e-6
+"""Gains closer than this tie: keys that are equal but for the rounding of states must not be picked in another order each time."""
 
 
 class Picked(NamedTuple):
@@ -56,7 +58,7 @@ def greedy_map(
     forced: tuple[int, ...] = (),
     conditioned: bool = True,
 ) -> list[Picked]:
-    """Greedy maximiser of the objective, in pick order; ties go to the lowest index.
+    """Greedy maximiser of the objective, in pick order; ties (within :data:`TIE`) go to the lowest index.
 
     Args:
         units: unit-length keys, ``[n, d]``.
@@ -105,7 +107,7 @@ def greedy_map(
             absorb(index)
     while len(picks) < min(budget, n):
         gains = open_reward + diversity * np.log(np.maximum(schur, FLOOR))
-        index = int(gains.argmax())
+        index = int((gains >= gains.max() - TIE).argmax())
         picks.append(Picked(index, False, float(gains[index])))
         open_reward[index] = -np.inf
         absorb(index)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stir_core.config import STAGES, RunConfig, resolve_layers
-from stir_core.errors import StoreError
+from stir_core.errors import StoreError, line_of
 from stir_core.models.catalogue import file_digest, resolve
 from stir_core.models.cost import Cost, flops
 from stir_core.models.sizes import Shape, Sizes, sizes_of
@@ -97,7 +97,7 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
             held_out_problems(config)
     sizes = sizes_of(config.model.name)
     listed, broken = list_runs(runs)
-    alike, lengths = _readable(_alike(config, listed))
+    alike, lengths, damaged = _readable(_alike(config, listed))
     measured = _measured(config, alike, lengths) if lengths else None
     layers = _layers(config, sizes)
     rows = _rollout_rows(config, lengths)
@@ -113,7 +113,7 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         until=until,
         quantities=tuple(rows),
         measured=measured,
-        notes=(*_notes(config, sizes, measured, lengths), *(f"left out: {line}" for line in broken.values())),
+        notes=(*_notes(config, sizes, measured, lengths), *(f"left out: {line}" for line in (*broken.values(), *damaged))),
     )
 
 
@@ -261,14 +261,15 @@ def _alike(config: RunConfig, runs: list[Run]) -> list[Run]:
     return [run for _, run in sorted(ranked, key=lambda each: each[0], reverse=True)]
 
 
-def _readable(alike: list[Run]) -> tuple[list[Run], Lengths | None]:
-    """The runs from the first whose rollouts can be read, and their lengths; a damaged run counts as not there."""
+def _readable(alike: list[Run]) -> tuple[list[Run], Lengths | None, list[str]]:
+    """The runs from the first whose rollouts can be read, their lengths, and a line for each damaged one before it."""
+    damaged: list[str] = []
     for i, run in enumerate(alike):
         try:
-            return alike[i:], _lengths(run.path, run.digest("rollouts"))
-        except StoreError:
-            continue
-    return [], None
+            return alike[i:], _lengths(run.path, run.digest("rollouts")), damaged
+        except StoreError as error:
+            damaged.append(line_of(error))
+    return [], None, damaged
 
 
 def _differs(config: RunConfig, other: RunConfig) -> tuple[str, ...]:

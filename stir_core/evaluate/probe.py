@@ -31,6 +31,8 @@ PENALTY = 0.01
 """Inverse strength ``C`` of the probe's L2 penalty on standardised states."""
 EPSILON = 1e-12
 """Smallest norm that a state is divided by."""
+TIE = 1e-4
+"""Scores closer than this share of their standard deviation tie: equal prefixes have equal states but for rounding."""
 
 DIFFERENCE, MARGIN, NEIGHBOUR, LOGISTIC, TEXT = (
     "difference of means",
@@ -175,7 +177,8 @@ def logistic_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
 
 
 def ordered_pairs(scores: Float[np.ndarray, "n"], data: LabelledStates) -> OrderedPairs:
-    """Count the pairs that the scores order rightly; states whose score is NaN are left out."""
+    """Count the pairs that the scores order rightly, ties (within :data:`TIE`) half; states whose score is NaN are left out."""
+    tie = TIE * float(np.nanstd(scores)) if np.isfinite(scores).any() else 0.0
     ordered, pairs = np.zeros(data.problems.max(initial=-1) + 1), np.zeros(data.problems.max(initial=-1) + 1, int)
     strata = data.strata
     order = np.argsort(strata, kind="stable")
@@ -183,7 +186,8 @@ def ordered_pairs(scores: Float[np.ndarray, "n"], data: LabelledStates) -> Order
         own = own[~np.isnan(scores[own])]
         right, wrong = scores[own[data.right[own]]], scores[own[~data.right[own]]]
         if len(right) and len(wrong):
-            ordered[data.problems[own[0]]] += (right[:, None] > wrong).sum() + 0.5 * (right[:, None] == wrong).sum()
+            gaps = right[:, None] - wrong
+            ordered[data.problems[own[0]]] += (gaps > tie).sum() + 0.5 * (np.abs(gaps) <= tie).sum()
             pairs[data.problems[own[0]]] += len(right) * len(wrong)
     return OrderedPairs(ordered[pairs > 0], pairs[pairs > 0])
 
@@ -484,11 +488,10 @@ def _keys_at(layer: int, mined: Mined, numbers: Mapping[str, int]) -> Keys:
 
 def _rerolled(run: Run, rows: list[StateRow], data: LabelledStates) -> Separation | None:
     """The outcome of a rollout, told from how often the same prefix ends right when it is sampled again; ``None``: not measured."""
-    file = run.path / "actions" / "continuations.jsonl"
-    if not run.finished("actions") or not file.is_file():
+    if not run.finished("actions") or not run.has("actions", "continuations.jsonl"):
         return None
     rolled: dict[tuple[str, int, int], list[bool]] = {}
-    for each in read_records(file, Continuation):
+    for each in read_records(run.file("actions", "continuations.jsonl"), Continuation):
         if each.source == "rollout":
             rolled.setdefault((each.problem_id, each.k, each.m), []).append(each.verdict.correct)
     shares = [float(np.mean(rolled.get((row.problem_id, row.k, row.m), np.nan))) for row in rows]

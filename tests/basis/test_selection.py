@@ -81,6 +81,17 @@ def test_an_exact_duplicate_comes_last_and_ties_go_to_the_lowest_index():
     assert [pick.index for pick in greedy_map(units, np.ones(4), 9)] == [0, 2, 3, 1]
 
 
+def test_rounding_decides_no_pick():
+    units, quality = draw(0)
+    twice, qualities = np.concatenate([units, units]), np.concatenate([quality, quality])
+    rng = np.random.default_rng(1)
+    orders = {
+        tuple(pick.index for pick in greedy_map(unit_rows(twice + 1e-9 * rng.standard_normal(twice.shape)), qualities, 8))
+        for _ in range(20)
+    }
+    assert orders == {tuple(pick.index for pick in greedy_map(twice, qualities, 8))}
+
+
 @pytest.mark.parametrize(
     ("keys", "quality", "budget", "message"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -14,7 +15,7 @@ from stir_core.models.loading import load_model
 from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Continuation
 from stir_core.store.jsonl import read_records
-from stir_core.store.runs import Run
+from stir_core.store.runs import EMBEDDED_RUNS, Run
 
 SMOLLM2 = Sizes(30, 576, 8192, Shape(106168320, 28311552, 17280))
 """The embedded model's sizes, so that one test alone needs its files."""
@@ -94,6 +95,14 @@ def test_a_run_that_cannot_be_opened_is_left_out_by_name(tmp_path):
     (tmp_path / "runs" / "broken" / "run.json").write_text("")
     notes = estimate(config_from({"task": {"name": "chain"}}), tmp_path / "runs").notes
     assert [note for note in notes if note.startswith("left out: ") and "broken/run.json" in note]
+
+
+def test_a_run_whose_rollouts_are_damaged_is_left_out_by_name(tmp_path):
+    run = tmp_path / "runs" / "mine"
+    shutil.copytree(EMBEDDED_RUNS["two_habits"], run)
+    (run / "rollouts" / "rollouts.jsonl").write_text("")
+    found = estimate(config_from({"model": {"name": "organism:two_habits"}, "task": {"name": "chain"}}), tmp_path / "runs")
+    assert [note for note in found.notes if note.startswith("left out: ") and "mine/rollouts/rollouts.jsonl" in note]
 
 
 def test_time_comes_from_logs_of_the_same_machine_and_dtype(embedded, tmp_path):

@@ -196,6 +196,13 @@ def test_pairs_are_those_of_one_problem_and_control_point() -> None:
     np.testing.assert_array_equal(seen.pairs, pairs)
 
 
+def test_rounding_orders_no_pair() -> None:
+    data, rng = sampled(problems=3, k=6), np.random.default_rng(0)
+    scores = rng.integers(0, 4, len(data.right)).astype(float)
+    rounded = scores + 1e-7 * rng.standard_normal(len(scores))
+    np.testing.assert_array_equal(ordered_pairs(rounded, data).ordered, ordered_pairs(scores, data).ordered)
+
+
 # ---- read-outs ------------------------------------------------------------------------------------------------------------------------
 
 
