@@ -167,7 +167,7 @@ def test_latents_can_be_deterministic_and_the_stop_head_left_out() -> None:
         toy("atp", klx=1)
 
 
-def test_latents_begin_on_the_scale_of_embeddings() -> None:
+def test_latents_may_be_on_the_scale_of_embeddings() -> None:
     batch = problems(2)
     rms = {scale: toy("atp", scale=scale).unroll(batch, 3, None).vectors.square().mean().sqrt().item() for scale in ("embedding", "one")}
     table = toy("atp").lm.get_input_embeddings().weight.square().mean().sqrt().item()

@@ -22,9 +22,8 @@ class AtpOptions(SimCotOptions):
 
     latents: Literal["sampled", "mean"] = "sampled"
     """Whether a latent is drawn in training, or is the Gaussian's mean (a deterministic latent)."""
-    scale: Literal["embedding", "one"] = "embedding"
-    """Scale on which N(0, I) is measured: the embeddings' root mean square at the start, or 1 (published). On a scale that is much larger
-    than that of embeddings, what the blocks add at a latent's position is lost beside it."""
+    scale: Literal["one", "embedding"] = "one"
+    """Unit of N(0, I) and of the latents: 1 (published), or the embeddings' root mean square at the start."""
     kl: float = 1e-3
     """Weight of KL(latent || N(0, I)), a mean over dimensions and slots; 0: no prior."""
     stop: float = 1.0
@@ -37,7 +36,7 @@ class AtpOptions(SimCotOptions):
     @classmethod
     def compat(cls) -> "AtpOptions":
         """As published."""
-        return cls(scale="one", decoder_loss="step", stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
+        return cls(decoder_loss="step", stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
 
 
 class Atp(SimCot):
@@ -58,7 +57,7 @@ class Atp(SimCot):
         self.stopper = StopHead(lm.config.hidden_size) if options.stop else None
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
-        """``mean + sigma * noise``, on the scale of embeddings."""
+        """``mean + sigma * noise``, in units of the scale."""
         mean, logvar = self.head(state)
         mean, logvar = self.scale * mean, logvar + 2 * self.scale.log()
         drawn = self.options.latents == "sampled" and noise is not None
