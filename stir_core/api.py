@@ -15,10 +15,10 @@ from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, sectio
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError, first_line
-from stir_core.findings import CalibrationReport, CausalReport, EvaluationReport, ProbeReport, Roll
+from stir_core.findings import CalibrationReport, CausalReport, EvaluationReport, PolicyReport, ProbeReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
-from stir_core.requests import CausalRequest, EvaluationRequest
+from stir_core.requests import CausalRequest, EvaluationRequest, PolicyRequest
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
@@ -450,6 +450,36 @@ def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalRep
     from stir_core.stages.pipeline import short_environment
 
     return measure(run, model, request, command=None, environment=short_environment())[0]
+
+
+def policy(run: Run, model: "LoadedModel", **settings: Any) -> PolicyReport:
+    """Learn gates from decisions that are drawn on further problems of the mined split; estimate each, then run it. `stir policy`.
+
+    Afterwards ``stir:policy=probe`` (``direct``, ``ips``, ``awr``) is a method of :func:`evaluate_methods`, and
+    ``with_changes(gate, policy="direct")`` a gate of :func:`steer`. Results are written below ``run.work / "policy"`` as they arrive; the
+    same call resumes.
+
+    Args:
+        settings: fields of ``stir_core.requests.PolicyRequest``, the flags of `stir policy` with underscores: ``n`` problems that are
+            logged, ``further`` ones for the on-policy run, ``rollouts`` of each, ``eps``, ``rolls``, ``temperature``, ``risk``,
+            ``max_new_tokens``, ``rows`` side by side, ``fresh``.
+
+    Returns:
+        One row for each gate with off-policy estimates of its mean reward (IPS, SNIPS, doubly robust), its run, and a verdict.
+
+    Raises:
+        ConfigError: an unknown setting, or a value out of range.
+        DataError: too few problems behind the mined ones, or no decision to draw.
+        StoreError: a library without actions, or the folder holds a study with other settings.
+        MismatchError: the run was made with another model.
+    """
+    request = section_from(PolicyRequest, settings)
+    _checked(run, "Run")
+    _checked(model, "LoadedModel")
+    from stir_core.evaluate.policy import learn
+    from stir_core.stages.pipeline import short_environment
+
+    return learn(run, model, request, command=None, environment=short_environment())[0]
 
 
 def read_causal(run: Run, study: Literal["gate", "own"] = "gate") -> CausalStudy:

@@ -27,6 +27,7 @@ from stir_core.commands import (
     impulse,
     latent,
     organism,
+    policy,
     probe,
     serve,
     sweep,
@@ -141,7 +142,8 @@ def command_parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(command=run, resumes=name in ("run", "eval", "causal", "critical", "sweep", "calibrate", "organism", "latent"))
+        long = ("run", "eval", "causal", "policy", "critical", "sweep", "calibrate", "organism", "latent")
+        sub.set_defaults(command=run, resumes=name in long)
         return with_common(sub, *common)
 
     run = command("run", _run, "Make a run from a config: rollouts, states, actions, basis, steered; resumes.")
@@ -190,6 +192,7 @@ def command_parser() -> argparse.ArgumentParser:
         evaluate,
         causal,
         probe,
+        policy,
         critical,
         impulse,
         sweep,

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from stir_core.errors import ConfigError, StirError
 from stir_core.keyspace import Similarity
-from stir_core.records import Checked, PhaseChoice, Variant, refusal_line
+from stir_core.records import Checked, PhaseChoice, PolicyName, Variant, refusal_line
 
 
 def _modules(folder: str) -> list[str]:
@@ -204,6 +204,8 @@ class GateConfig(Section):
     """The method, or an ablation of it."""
     rule: Literal["score", "calibrated"] = "score"
     """Commit by score against null (published), or only where the key margin told right from wrong on mined problems; else abstain."""
+    policy: PolicyName = "value"
+    """Decide by value (published), or by a gate that `stir policy` learned: probe, direct, ips or awr."""
     k_retrieve: Annotated[int, Field(ge=1)] = 8
     """Nearest entries retrieved at each control point, over all layers by raw cosine (published: one layer)."""
     candidates: Annotated[int, Field(ge=1)] = 4
@@ -354,6 +356,7 @@ DIGESTED_AS = {"backend": {"auto": "hooked"}}
 LATER: dict[str, Any] = {
     "equal_numbers": False,
     "rule": "score",
+    "policy": "value",
     "template_args": {},
     "think_tags": None,
     "phase": "thinking",

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from stir_core.records import Arm, Finish, MarginThreshold, ModelIdentity, Record, Thinking, Trace, Verdict
-from stir_core.requests import CausalRequest, EvaluationRequest
+from stir_core.requests import CausalRequest, EvaluationRequest, PolicyRequest
 
 
 class Answer(Record):
@@ -126,6 +126,8 @@ class EvaluationSpec(Record, EvaluationRequest):
     """SHA-256 of the measured advantages that ``library=measured`` is made from; ``None``: no method uses them."""
     curated: str | None = None
     """Digest of the library ``library=curated``; ``None``: no method uses it."""
+    policies: Annotated[str | None, Field(exclude_if=lambda digest: digest is None)] = None
+    """SHA-256 of the weights of the learned gates; ``None``: no method uses them."""
     model: ModelIdentity
     seed: int
     leaks: tuple[Leak, ...] = ()
@@ -335,6 +337,137 @@ class CausalReport(Record):
     (``evaluate.statistics.detectable_difference``); ``None`` also below eight problems."""
     outcome: OwnOutcome | None = None
     verdict: str | None = None
+
+
+class PolicySpec(Record, PolicyRequest):
+    """The settings of learned gates: the request with all values settled before the first answer, and its run and model."""
+
+    task: str
+    levels: tuple[str, ...] = ()
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    eta0: float
+    """Reward: share of right answers - eta0 * tokens / max_new_tokens."""
+    layer: int
+    """Layer whose states the gates see."""
+    gate: dict[str, float | int | str | None]
+    run: str
+    basis: str
+    model: ModelIdentity
+    seed: int
+    command: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class LoggedDecision(Record):
+    """One drawn decision of a rollout; the evidence is in the answer (``traces.jsonl``), what came of it in ``rolls.jsonl``."""
+
+    problem_id: str
+    rollout: int
+    m: int
+    """The one control point at which the decision is drawn; at the others the gate decides."""
+    propensities: dict[str, float]
+    """Probability of ``"null"`` and of each candidate that could be injected."""
+    arm: Arm
+    """What was drawn."""
+    chosen: Arm
+    """What the gate would have chosen."""
+    explored: bool
+    """Whether it was drawn uniformly."""
+
+    @property
+    def propensity(self) -> float:
+        """Probability of what was drawn."""
+        return self.propensities[self.arm]
+
+
+class CoveragePoint(Record):
+    """What a probe leaves alone from some log-odds on."""
+
+    coverage: float
+    """Share of the states."""
+    risk: Estimate
+    """Share of these that end wrong."""
+    log_odds: float
+
+
+class PolicyTruth(Record):
+    """A gate on an organism, judged by the habit that the writer is in, at the control points of answers to further problems."""
+
+    auc: float | None
+    """Area under the ROC curve of its score for "the writer is in the wrong habit"; ``None``: no habit decides."""
+    wrong: int
+    """Points in the wrong habit; ``right``: others."""
+    fired_wrong: int
+    """Commits among them."""
+    right: int
+    fired_right: int
+
+    @property
+    def null_share(self) -> float | None:
+        """Share of null where nothing is needed."""
+        return 1 - self.fired_right / self.right if self.right else None
+
+
+class PolicyFigures(Record):
+    """One gate, estimated from logged decisions, and run."""
+
+    name: str
+    """``"value"``, ``"null"`` (never acts), a learned gate, or one learned from shuffled outcomes, e.g. ``"direct, shuffled"``."""
+    acts: float
+    """Share of the logged decisions at which it injects something (out of fold)."""
+    threshold: float | None
+    """Of its score; ``None``: it abstains everywhere, or has none."""
+    effective: float
+    """Effective sample size of the estimates."""
+    ips: Estimate | None
+    """Mean reward where the gate makes one decision of an answer and the published gate the others; ``None``: the effective sample size is
+    too small; likewise below."""
+    snips: Estimate | None
+    dr: Estimate | None
+    over_null: Estimate
+    """Doubly robust advantage over null."""
+    over_value: Estimate
+    """The same minus that of the published gate."""
+    verdict: str
+    on_policy: Estimate | None = None
+    """Mean reward when it was run on further problems; ``None``: it was not, likewise below."""
+    right: Estimate | None = None
+    """Share of right answers there."""
+    contained: bool | None = None
+    """Whether the doubly robust interval contains the mean reward of the run."""
+    difference: Estimate | None = None
+    """Doubly robust estimate minus the run, with the errors of both."""
+    truth: PolicyTruth | None = None
+    """``None``: the run is not of an organism, or the gate was learned from shuffled outcomes."""
+
+
+class PolicyReport(Record):
+    """The learned gates of a run."""
+
+    spec: PolicySpec
+    problems: int
+    decisions: int
+    """Drawn decisions with all their continuations."""
+    planned: int
+    further: int
+    """Problems of the on-policy run."""
+    rolls: int
+    tokens: int
+    """Decoded in all continuations."""
+    right: float
+    """Share of right answers under null, over the drawn decisions."""
+    gates: tuple[PolicyFigures, ...]
+    calibration: tuple[Bin, ...]
+    """Predicted against measured advantage of drawn actions, out of fold."""
+    brier: float | None
+    """Brier score of "the advantage is above 0", out of fold; ``None``: nearly all advantages are on one side."""
+    brier_share: float | None
+    """The same for the share alone, without any prediction."""
+    coverage: tuple[CoveragePoint, ...]
+    """What the probe leaves alone, and the risk of it, out of fold."""
+    verdict: str
 
 
 class CriticalRoll(Record):

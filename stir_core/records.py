@@ -6,7 +6,7 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,6 +21,10 @@ Finish = Literal["stop", "length", "delimiter"]
 Variant = Literal["stir", "no_memory", "no_probing", "random_vector", "random_choice"]
 """The method or an ablation of it; the paper's ablation ``"no_memory"`` decodes as vanilla does."""
 # The word "no_memory" stays, although it is called vanilla elsewhere: digests of settings contain it, and runs are found by their digests.
+
+
+PolicyName = Literal["value", "probe", "direct", "ips", "awr"]
+"""Who decides at a step: the published gate by value, or a gate that was learned from logged decisions."""
 
 
 def null_word(word: Any) -> Any:
@@ -365,6 +369,28 @@ class MarginThreshold(Record):
     """Margin above which a gate with ``rule = "calibrated"`` steers; ``None``: it abstains, since chance is not excluded."""
 
 
+class PolicyWeights(Record):
+    """A learned gate: a linear score of features (``policies.Policies``), and the threshold at which it acts."""
+
+    policy: PolicyName
+    basis: str
+    """Digest of the control basis that it was fitted with."""
+    layer: int
+    bias: float
+    state: tuple[float, ...]
+    """Weights of the state's features."""
+    candidate: tuple[float, ...] = ()
+    """Weights of a candidate's features; empty for the probe, which sees the state only."""
+    threshold: float | None
+    """The probe abstains where its log-odds of a right answer reach it; the others act where a candidate's score is above it.
+    ``None``: it abstains everywhere, since no gain over null was seen on mined problems."""
+
+    def score(self, features: Sequence[float], candidate: Sequence[float] = ()) -> float:
+        """The score of a state (of the probe: log-odds of a right answer), or of a candidate there."""
+        seen = zip((*self.state, *self.candidate), (*features, *candidate), strict=True)
+        return self.bias + sum(weight * value for weight, value in seen)
+
+
 class Retrieved(Record):
     """One entry that was retrieved for a step, with its value and its preview, if it was previewed."""
 
@@ -404,6 +430,10 @@ ReasonKind = Literal[
     "below_tau_null",
     "no_strength",
     "above_null",
+    "policy_abstains",
+    "ends_right",
+    "policy_below",
+    "policy_above",
 ]
 
 _WORDS: dict[ReasonKind, str] = {
@@ -427,6 +457,10 @@ _WORDS: dict[ReasonKind, str] = {
     "below_tau_null": "best {entry_id} {value:.3f} < tau_null {limit:g}",
     "no_strength": "{entry_id} won at {value:.3f}, but its strength is not above 0: nothing to inject",
     "above_null": "{entry_id} {value:.3f} > null {limit:.3f}",
+    "policy_abstains": "the learned gate abstains everywhere: no gain over null was seen on mined problems",
+    "ends_right": "the probe expects a right answer: log-odds {value:.2f}, at least {limit:.2f}",
+    "policy_below": "the learned gate scores {entry_id} {value:.3f}, not above {limit:.3f}",
+    "policy_above": "the learned gate scores {entry_id} {value:.3f} > {limit:.3f}",
 }
 
 _SENTENCES: dict[ReasonKind, str] = {
@@ -504,6 +538,8 @@ class StepEvidence(Record):
     null_preview_ids: tuple[int, ...] = ()
     not_retrieved: Reason | None = None
     """Why nothing was retrieved; ``None``: entries were retrieved."""
+    features: Annotated[tuple[float, ...] | None, _IF_ANY] = None
+    """What learned gates see of the state (``policies.Policies.features``); ``None``: the run had none, or nothing was retrieved."""
 
 
 class Scored(Record):
@@ -516,6 +552,8 @@ class Scored(Record):
     """``P_i - P_null`` in nats per token; ``None`` when not measured."""
     score: float | None
     """``None`` when the candidate could not be scored (its preview was not measured)."""
+    policy_score: Annotated[float | None, _IF_ANY] = None
+    """The learned gate's score: predicted advantage over null (``direct``), or logit against null (``ips``, ``awr``)."""
 
 
 class Decision(Record):

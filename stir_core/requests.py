@@ -1,7 +1,7 @@
 """The settings of measurements and of the server, each declared once, here, with its help.
 
 The command line derives its flags from these sections (``commands/flags.py``), the Python API its keywords, and the pages their commands.
-The specs on disk (``findings.EvaluationSpec``, ``CausalSpec``) extend them with the values that were settled at the start.
+The specs on disk (``findings.EvaluationSpec``, ``CausalSpec``, ``PolicySpec``) extend them with the values that were settled at the start.
 """
 
 import re
@@ -74,6 +74,29 @@ class CausalRequest(MeasurementRequest):
     """Size of the study: no further state is taken after this many tokens decoded in continuations, those of earlier calls included."""
     strength: Annotated[float, Field(ge=0)] | None = None
     """The gate's k_scale; none is the run's own."""
+    max_new_tokens: Count | None = None
+    """Budget of an answer; none is the run's own."""
+    fresh: Annotated[bool, Field(exclude=True)] = False
+    """Delete this study on disk first."""
+
+
+class PolicyRequest(MeasurementRequest):
+    """How a run's learned gates are fitted and judged: ``stir policy``, :func:`stir_core.policy`."""
+
+    n: Count = 200
+    """Problems whose answers are logged: of the split that was mined, behind the mined ones, never held-out ones."""
+    further: Count = 100
+    """Problems behind these, for the on-policy run."""
+    rollouts: Count = 2
+    """Rollouts of a problem, each with one control point at which the decision is drawn."""
+    eps: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability that the drawn decision is uniform over null and the candidates; else it is the gate's."""
+    rolls: Count = 4
+    """Continuations of a drawn decision, and of null in its state; one where decoding is greedy."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Sampling temperature of answers and continuations; none is that of the run's held-out answers."""
+    risk: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Share of wrong answers that the probe may leave alone as sure, and one-sided level at which any gate must gain over null to act."""
     max_new_tokens: Count | None = None
     """Budget of an answer; none is the run's own."""
     fresh: Annotated[bool, Field(exclude=True)] = False

@@ -16,7 +16,20 @@ PRODUCT = ("stir_core", "workbench", "pages")
 
 # A folder imports from lower floors only. Folders of one floor do not import each other, except on the ground floor.
 FLOORS = (
-    ("errors", "records", "findings", "requests", "responses", "seeding", "keyspace", "config", "curation", "readings", "version"),
+    (
+        "errors",
+        "records",
+        "findings",
+        "requests",
+        "responses",
+        "seeding",
+        "keyspace",
+        "policies",
+        "config",
+        "curation",
+        "readings",
+        "version",
+    ),
     ("store", "tasks"),
     ("models",),
     ("harvest", "basis", "intervene", "organisms", "latent"),

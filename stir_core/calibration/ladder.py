@@ -9,20 +9,18 @@ from stir_core.calibration.estimator import StudyDesign, check_estimator
 from stir_core.calibration.marks import marks_of
 from stir_core.calibration.simulation import DESIGNS, simulated_coverage
 from stir_core.calibration.truth import (
-    KnownPoint,
-    chains_of,
     control_counts,
     cosines_by_place,
     gate_auc,
     gate_bins,
     gate_counts,
-    known_points,
     pick_counts,
     planted_cosines,
     retrieval,
 )
 from stir_core.config import RunConfig, config_from, section_from, with_changes
 from stir_core.errors import ModelError
+from stir_core.evaluate.habits import KnownPoint, chains_of, known_points
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.findings import CalibrationReport, EvaluationReport, Mark, RungMethod, RungReport
 from stir_core.models.catalogue import catalogue

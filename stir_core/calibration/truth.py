@@ -2,57 +2,23 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 
 from stir_core.evaluate.confounds import LABELS_DO_NOT_MATTER, MOSTLY_LENGTH, flags, verdict
 from stir_core.evaluate.effects import BINS, area_under_roc
+from stir_core.evaluate.habits import KnownPoint
 from stir_core.evaluate.probe import MARGIN, LabelledStates, key_margins, separation
 from stir_core.evaluate.statistics import clustered_share
 from stir_core.findings import ActionAgreement, Bin, ControlCounts, GateCounts, PickCount, Separation
 from stir_core.keyspace import apply_space
 from stir_core.organisms.planted import Organism
 from stir_core.organisms.rungs import DELIMITER, Habit, is_right, read_steps
-from stir_core.records import Control, Entry, Problem, Rollout, StepTrace, Trace
+from stir_core.records import Control, Entry, Rollout, StepTrace
 from stir_core.store.runs import Library, Run
-from stir_core.tasks.chain import KINDS, Chain, chain_of
+from stir_core.tasks.chain import KINDS, Chain
 from stir_core.tasks.segment import split_steps
-
-
-class KnownPoint(NamedTuple):
-    """One control point at which the gate could steer, with the truth about the writer there."""
-
-    problem_id: str
-    step: StepTrace
-    wrong: bool
-    """Whether the writer is in a habit that is wrong for the problem, read from the step before the control point."""
-    erred: bool
-    """Whether the step after it makes an error of its own, or is not in the language."""
-
-
-def chains_of(problems: Iterable[Problem]) -> dict[str, Chain]:
-    """Contents by problem id."""
-    return {problem.id: chain_of(problem.question) for problem in problems}
-
-
-def known_points(traces: Iterable[Trace], chains: Mapping[str, Chain], organism: Organism, control_points: int) -> list[KnownPoint]:
-    """Control points that the gate may steer, with the truth; those after a step outside the language are left out.
-
-    So are answers to problems without a chain: a calibration with a larger ``n`` leaves its answers in the folder.
-    """
-    points: list[KnownPoint] = []
-    for trace in traces:
-        problem_id = trace.id.partition("#")[0]
-        if (chain := chains.get(problem_id)) is None:
-            continue
-        written = read_steps(chain, [step.text for step in trace.steps])
-        for step in trace.steps:
-            before, after = written[step.m - 1] if step.m else None, written[step.m]
-            if before is not None and step.m < control_points and step.m < len(chain.numbers):
-                wrong = not is_right(organism.rung, before.habit, chain.kind)
-                points.append(KnownPoint(problem_id, step, wrong, erred=after is None or not after.right))
-    return points
 
 
 def gate_counts(points: Sequence[KnownPoint]) -> tuple[GateCounts, ...]:

@@ -183,6 +183,10 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
     for stage in ("actions",) if library == "all" else ("actions", "basis"):
         run.check_files(stage)
     curation, made_with = Curation.open(run), run.manifest("actions").model
+    if run.config.gate.policy != "value":
+        raise DeployError(
+            f'gate.policy is "{run.config.gate.policy}", and no target holds a learned gate: export a run whose policy is "value"'
+        )
     chosen = _chosen(run, curation, library, only)
     config, base = run.config, hub_name(made_with.name)
     return bundle_of(

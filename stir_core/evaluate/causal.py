@@ -31,7 +31,7 @@ from stir_core.evaluate.effects import (
 from stir_core.evaluate.own import own_states, study_own
 from stir_core.findings import CausalPoint, CausalReport, CausalSpec, Roll
 from stir_core.intervene.controller import steer
-from stir_core.intervene.gate import dose
+from stir_core.intervene.gate import injectable
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.intervene.memory import Memory, memory_of
 from stir_core.models.loading import LoadedModel
@@ -149,8 +149,7 @@ def logged_states(
     for trace in traces:
         given: tuple[int, ...] = ()
         for step in trace.steps:
-            doses = {scored.entry_id: multiple for scored in step.decision.scored if (multiple := dose(scored, gate)) and multiple > 0}
-            if doses:
+            if doses := injectable(step.decision.scored, gate):
                 states.append(LoggedState(by_id[trace.id], list(trace.prompt_ids), given, step, doses))
             given += step.token_ids
     order = generator_for(seed, "causal states").permutation(len(states)).tolist()

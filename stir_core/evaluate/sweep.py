@@ -24,6 +24,7 @@ from stir_core.intervene.memory import memory_of
 from stir_core.intervene.replay import ANSWERABLE, decide_again
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
+from stir_core.policies import Policies
 from stir_core.records import OnProgress, Problem, Progress, Record, StepTrace, Trace, finished_traces
 from stir_core.store.jsonl import append_records, read_appended
 from stir_core.store.runs import Run
@@ -88,7 +89,7 @@ class Replay(NamedTuple):
     """Whether the whole answer stays the same."""
 
 
-def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -> Replay | None:
+def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int, policies: Policies | None = None) -> Replay | None:
     """Decide a recorded answer again under another gate, without a model.
 
     Returns:
@@ -99,7 +100,7 @@ def replay(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int) -
         return None
     kept: list[StepTrace] = []
     for step in trace.steps:
-        again = decide_again(step, recorded, gate, seed=seed, name=trace.id)
+        again = decide_again(step, recorded, gate, seed=seed, name=trace.id, policies=policies)
         decision = again.decision
         if decision is None or (decision.chosen, decision.alpha) != (step.decision.chosen, step.decision.alpha):
             break
@@ -203,7 +204,7 @@ def _answers(
     jobs: list[Job] = []
     begun: list[tuple[Trace, Replay] | None] = []
     for problem in (problem for problem in problems if problem.id not in known):
-        longest = _longest(problem.id, recorded, config.gate, config.seed)
+        longest = _longest(problem.id, recorded, config.gate, config.seed, memory.policies if memory is not None else None)
         if longest is not None and longest[1].whole:
             trace, held = longest
             yield _with_steps(trace, held.steps), 0
@@ -223,12 +224,12 @@ def _with_steps(trace: Trace, steps: tuple[StepTrace, ...]) -> Trace:
 
 
 def _longest(
-    problem_id: str, recorded: list[tuple[GateConfig, dict[str, Trace]]], gate: GateConfig, seed: int
+    problem_id: str, recorded: list[tuple[GateConfig, dict[str, Trace]]], gate: GateConfig, seed: int, policies: Policies | None
 ) -> tuple[Trace, Replay] | None:
     """The recorded answer with the longest part that stays the same under this gate, if there is one with a step."""
     usable: list[tuple[Trace, Replay]] = []
     for other, traces in recorded:
-        if (trace := traces.get(problem_id)) and (held := replay(trace, other, gate, seed=seed)) and held.steps:
+        if (trace := traces.get(problem_id)) and (held := replay(trace, other, gate, seed=seed, policies=policies)) and held.steps:
             usable.append((trace, held))
     return max(usable, key=lambda pair: (pair[1].whole, len(pair[1].given)), default=None)
 

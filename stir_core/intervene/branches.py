@@ -10,6 +10,7 @@ exact up to rounding: one pass over many tokens replaces many passes over one.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
@@ -37,14 +38,15 @@ def branch(
         DataError: no such control point, an entry that cannot be injected there, or no token left to decode.
         SteeringError: earlier impulses cannot be read again at their positions (``compat`` with ``persistent``).
     """
-    past = _past(trace, gate, memory, settings)
-    jobs = [_job(trace, change, gate, memory, settings, past) for change in changes]
+    past = _past(trace, gate, memory, settings)  # one object for all, so that they share what is read
+    jobs = [replace(branch_job(trace, change, gate, memory, settings), past=past) for change in changes]
     for event in steer(model, jobs, settings):
         yield _whole(event, trace, changes[event.row])
 
 
-def _job(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings, past: Force | None) -> Job:
-    place = step_at(trace, change.m)
+def branch_job(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings) -> Job:
+    """The job that decodes one branch, without the given steps; see :func:`branch`, whose errors it raises."""
+    place, past = step_at(trace, change.m), _past(trace, gate, memory, settings)
     given = tuple(token for step in trace.steps[:place] for token in step.token_ids)
     if len(given) >= settings.decode.max_new_tokens:
         raise DataError(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
-from stir_core.intervene.memory import action_of
+from stir_core.intervene.memory import action_of, check_policy
 from stir_core.models.cache import CacheRow, graft, shared_length
 from stir_core.models.cost import flops
 from stir_core.models.generation import Sampling, Strand, TextStream
@@ -57,6 +57,7 @@ def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Tra
 def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
     """One answer from its prompt to its trace, as a generator for the scheduler; see the head of this file."""
     model, gate, decoding = seat.model, job.gate, job.decode or settings.decode
+    check_policy(gate, job.memory)
     sampling = Sampling(decoding.temperature, decoding.top_p)
     seat.layers = job.memory.layers if job.memory is not None else ()
     capture = job.memory is not None
@@ -85,7 +86,9 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             evidence = _with_previews(evidence, candidates, previews, job)
         probed = sum(len(preview.ids) for preview in previews)
         # decide
-        decision = decide(evidence, gate, seed=settings.seed, name=job.id) if forced is None else _forced_decision(evidence, forced)
+        policies = job.memory.policies if job.memory is not None else None
+        asked = {"seed": settings.seed, "name": job.id, "policies": policies}
+        decision = decide(evidence, gate, **asked) if forced is None else _forced_decision(evidence, forced)
         if job.overrule is not None and forced is None and evidence.not_retrieved is None:
             decision = job.overrule(evidence, decision)
         # commit
@@ -196,11 +199,14 @@ def _retrieve(
     if job.memory is None:
         return StepEvidence(m=m, position=position, phase=phase, not_retrieved=reason or Reason(kind="no_library"))
     retrieved: tuple[Retrieved, ...] = ()
+    features: tuple[float, ...] | None = None
     if reason is None:
         states = {layer: state[-1] for layer, state in here.states[-1].items()}
         retrieved, reason = job.memory.retrieve(m, states, job.gate, phase)
+        features = job.memory.features(m, states, here.logits[-1]) if retrieved else None
     n = job.memory.count(m, phase)
-    return StepEvidence(m=m, position=position, phase=phase, retrieved=retrieved, n_entries=n, not_retrieved=reason)
+    place = {"m": m, "position": position, "phase": phase}
+    return StepEvidence(**place, retrieved=retrieved, n_entries=n, not_retrieved=reason, features=features)
 
 
 # -- preview -----------------------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,11 @@
 It uses no model, and random numbers only from named streams.
 """
 
+from collections.abc import Sequence
+
 from stir_core.config import GateConfig
+from stir_core.errors import DataError
+from stir_core.policies import Policies, candidate_features
 from stir_core.records import Decision, Phase, Reason, ReasonKind, Retrieved, Scored, StepEvidence
 from stir_core.seeding import generator_for
 from stir_core.tasks.thinking import in_phase
@@ -50,15 +54,80 @@ def dose(scored: Scored, gate: GateConfig) -> float | None:
     return gate.k_scale * scored.score if scored.score is not None else None
 
 
-def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str = "") -> Decision:
+def injectable(scored: Sequence[Scored], gate: GateConfig) -> dict[str, float]:
+    """Multiple of the action that would be injected, by candidate, of those that can be committed at all; in preview order."""
+    return {each.entry_id: multiple for each in scored if (multiple := dose(each, gate)) and multiple > 0}
+
+
+def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str = "", policies: Policies | None = None) -> Decision:
     """Commit the best candidate, or null with the reason.
 
     ``score_i = beta * A_i + rho * (P_i - P_null)`` is compared with ``score_null = beta * A_null``; the best candidate is committed only
     if its score is strictly greater (within 1e-12, null wins) and at least ``tau_null``. Source: arXiv 2602.04925, Stage III.
+    A learned gate (``gate.policy``) chooses among the same candidates at the same strengths.
 
     Args:
         seed, name: run seed and answer id, which name the random stream of the ``random_choice`` variant.
+        policies: the run's learned gates.
+
+    Raises:
+        DataError: the gate is a learned one, and the evidence or the policies do not hold what it needs.
     """
+    valued = _by_value(evidence, gate, seed=seed, name=name)
+    if gate.policy == "value" or not injectable(valued.scored, gate):
+        return valued
+    if (missing := lacks(evidence, gate, policies)) is not None:
+        raise DataError(missing)
+    assert policies is not None  # else something is missing
+    return _learned(evidence, gate, valued, policies)
+
+
+def lacks(evidence: StepEvidence, gate: GateConfig, policies: Policies | None) -> str | None:
+    """What a learned gate needs to decide on this evidence and does not have, in one line; ``None``: nothing."""
+    if gate.policy == "value" or not evidence.retrieved:
+        return None
+    if policies is None or gate.policy not in policies.weights:
+        return f'gate.policy is "{gate.policy}", and no such gate was learned for this library: make it with `stir policy RUN`'
+    if evidence.features is None:
+        return f"the state was recorded without the features that {gate.policy} sees: record the answer again"
+    return None
+
+
+def _learned(evidence: StepEvidence, gate: GateConfig, valued: Decision, policies: Policies) -> Decision:
+    """The decision of a learned gate; ``valued`` is that of the published one."""
+    weights, features = policies.weights[gate.policy], evidence.features or ()
+    scored = _policy_scored(evidence, gate, valued, policies)
+
+    def null(kind: ReasonKind, **about: str | float) -> Decision:
+        reason = Reason.model_validate({"kind": kind, **about})
+        return Decision(chosen=None, alpha=0.0, score_null=valued.score_null, scored=scored, reason=reason)
+
+    if weights.threshold is None:
+        return null("policy_abstains")
+    if gate.policy == "probe":
+        log_odds = weights.score(features)
+        return valued if log_odds < weights.threshold else null("ends_right", value=log_odds, limit=weights.threshold)
+    doses = injectable(scored, gate)
+    score, best = max(((each.policy_score or 0.0, each) for each in scored if each.entry_id in doses), key=lambda pair: pair[0])
+    about = {"entry_id": best.entry_id, "value": score, "limit": weights.threshold}
+    if score <= weights.threshold:
+        return null("policy_below", **about)
+    reason = Reason.model_validate({"kind": "policy_above", **about})
+    return Decision(chosen=best.entry_id, alpha=doses[best.entry_id], score_null=valued.score_null, scored=scored, reason=reason)
+
+
+def _policy_scored(evidence: StepEvidence, gate: GateConfig, valued: Decision, policies: Policies) -> tuple[Scored, ...]:
+    if gate.policy == "probe":
+        return valued.scored
+    weights, features, score_null = policies.weights[gate.policy], evidence.features or (), valued.score_null or 0.0
+    return tuple(
+        each.replaced(policy_score=weights.score(features, candidate_features(each, score_null, evidence.retrieved)))
+        for each in valued.scored
+    )
+
+
+def _by_value(evidence: StepEvidence, gate: GateConfig, *, seed: int, name: str) -> Decision:
+    """The decision of the published gate."""
     if evidence.not_retrieved is not None or not evidence.retrieved:
         return Decision(chosen=None, alpha=0.0, score_null=None, reason=evidence.not_retrieved or Reason(kind="nothing_retrieved"))
     score_null = gate.beta * null_value(evidence.retrieved)

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stir_core.config import GateConfig
+from stir_core.errors import StoreError
 from stir_core.keyspace import KeySpace, Place, apply_space
+from stir_core.policies import Policies
 from stir_core.records import Entry, MarginThreshold, Phase, Reason, Retrieved
 from stir_core.seeding import generator_for
 from stir_core.store.runs import Library, Run
@@ -31,6 +33,7 @@ class Memory:
         actions: raw, likewise; zero for null entries.
         space: the space that keys and states are compared in; the plain cosine if not given.
         margins: where the key margin tells right from wrong, for a gate that abstains elsewhere (``gate.rule = "calibrated"``).
+        policies: the run's learned gates (``gate.policy``); ``None``: it has none, and no features are recorded.
     """
 
     def __init__(
@@ -40,14 +43,16 @@ class Memory:
         actions: Float[np.ndarray, "n d_model"],
         space: KeySpace | None = None,
         margins: Sequence[MarginThreshold] = (),
+        policies: Policies | None = None,
     ):
         self.entries = entries
         self.margins = tuple(margins)
+        self.policies = policies
         self._told_at = {(each.m, each.layer): each for each in margins if each.threshold is not None}
         self._corrective = torch.tensor([entry.kind == "corrective" for entry in entries], dtype=torch.bool)
         self.space = space or KeySpace("cosine", {}, {})
         self.by_id = {entry.id: entry for entry in entries}
-        self.layers = tuple(sorted({entry.layer for entry in entries}))
+        self.layers = tuple(sorted({entry.layer for entry in entries} | ({policies.layer} if policies is not None else set())))
         self._row = {entry.id: row for row, entry in enumerate(entries)}
         self.raw_keys = torch.tensor(keys, dtype=torch.float32)
         self._actions = torch.tensor(actions, dtype=torch.float32)
@@ -68,9 +73,8 @@ class Memory:
     def at_layer(self, layer: int) -> "Memory":
         """The entries of one layer, as a memory of its own."""
         rows = [row for row, entry in enumerate(self.entries) if entry.layer == layer]
-        return Memory(
-            tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy(), self.space, self.margins
-        )
+        own, keys, actions = tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy()
+        return Memory(own, keys, actions, self.space, self.margins, self.policies)
 
     def count(self, m: int, phase: Phase | None = None) -> int:
         """Entries at control point ``m``: those mined in this part of an answer, or without parts."""
@@ -119,6 +123,18 @@ class Memory:
             return (), Reason(kind="below_min_sim", value=best, limit=gate.min_sim)
         return tuple(self._retrieved(row, -negative) for negative, row in order), None
 
+    def features(self, m: int, states: dict[int, Float[Tensor, "d_model"]], logits: Float[Tensor, "d_vocab"]) -> tuple[float, ...] | None:
+        """What the learned gates see at control point ``m``; ``None`` without such gates.
+
+        Args:
+            states: the residual stream there, by layer.
+            logits: of the next token, unsteered.
+        """
+        if self.policies is None:
+            return None
+        log = logits.float().log_softmax(dim=-1)
+        return self.policies.features(m, states[self.policies.layer].float().cpu().numpy(), float(-(log.exp() * log).sum()))
+
     def _told(self, m: int, places: list[Compared]) -> tuple[list[Compared], Reason | None]:
         """The corrective entries of the layers whose key margin says "wrong" here; without such a layer, the reason to abstain."""
         told: list[Compared] = []
@@ -160,7 +176,18 @@ def memory_of(run: Run, library: Library) -> Memory | None:
     if not library.entries:
         return None
     margins = run.margins() if run.finished("basis") else ()
-    return Memory(*library, run.key_space(), margins)
+    return Memory(*library, run.key_space(), margins, run.policies())
+
+
+def check_policy(gate: GateConfig, memory: Memory | None) -> None:
+    """Refuse a gate that was not learned for this library.
+
+    Raises:
+        StoreError: with the command that learns it.
+    """
+    if gate.policy == "value" or memory is None or (memory.policies is not None and gate.policy in memory.policies.weights):
+        return
+    raise StoreError(f'gate.policy is "{gate.policy}", and no such gate was learned for this library: make it with `stir policy RUN`')
 
 
 def action_of(memory: Memory, gate: GateConfig, entry_id: str, seed: int) -> Tensor:

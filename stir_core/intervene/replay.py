@@ -7,12 +7,14 @@ from math import isclose
 from typing import Literal, NamedTuple
 
 from stir_core.config import GateConfig
-from stir_core.intervene.gate import decide, preview_scale, shortlist
+from stir_core.intervene.gate import decide, lacks, preview_scale, shortlist
+from stir_core.policies import Policies
 from stir_core.records import Decision, Reason, StepEvidence, StepTrace, Trace
 
 ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "variant": "model",
     "rule": "model",
+    "policy": "decision",
     "k_retrieve": "less",
     "candidates": "less",
     "probe_tokens": "less",
@@ -62,7 +64,9 @@ def _forced(step: StepTrace) -> bool:
     return step.decision.reason.kind in ("forced", "inside_step")
 
 
-def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, name: str = "") -> Again:
+def decide_again(
+    step: StepTrace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, name: str = "", policies: Policies | None = None
+) -> Again:
     """Decide a recorded step under another gate.
 
     The state at the step is taken as recorded. After a step where the other gate decides differently, the answer would have continued
@@ -70,9 +74,10 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
 
     Args:
         recorded: the gate that the step was recorded with.
-        seed, name: see :func:`stir_core.intervene.gate.decide`.
+        seed, name, policies: see :func:`stir_core.intervene.gate.decide`.
     """
     evidence = step.evidence
+    about = {"seed": seed, "name": name, "policies": policies}
     if _forced(step):
         return Again(evidence, step.decision, None)
     others = [key for key, reach in ANSWERABLE.items() if reach == "model" and getattr(gate, key) != getattr(recorded, key)]
@@ -80,19 +85,23 @@ def decide_again(step: StepTrace, recorded: GateConfig, gate: GateConfig, *, see
         return Again(evidence, None, f"{', '.join(others)} changes what is measured")
     if evidence.not_retrieved is not None:
         missing = _never_looked(step, recorded, gate)
-        return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
+        return Again(evidence, None if missing else decide(evidence, gate, **about), missing)
     blocked = _blocked(evidence, gate)
     if blocked is not None:
-        bare = {"retrieved": (), "null_logprob": None, "null_preview_ids": (), "not_retrieved": blocked}
+        bare = {"retrieved": (), "null_logprob": None, "null_preview_ids": (), "not_retrieved": blocked, "features": None}
         evidence = evidence.replaced(**bare)
-        return Again(evidence, decide(evidence, gate, seed=seed, name=name), None)
+        return Again(evidence, decide(evidence, gate, **about), None)
     if gate.k_retrieve < len(evidence.retrieved):
         evidence = evidence.replaced(retrieved=evidence.retrieved[: gate.k_retrieve])
-    missing = _not_retrieved(evidence, recorded, gate) or _not_previewed(step.evidence, evidence, recorded, gate)
-    return Again(evidence, None if missing else decide(evidence, gate, seed=seed, name=name), missing)
+    missing = (
+        _not_retrieved(evidence, recorded, gate)
+        or _not_previewed(step.evidence, evidence, recorded, gate)
+        or lacks(evidence, gate, policies)
+    )
+    return Again(evidence, None if missing else decide(evidence, gate, **about), missing)
 
 
-def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0) -> list[Again]:
+def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, policies: Policies | None = None) -> list[Again]:
     """Every step of a recorded answer decided again under another gate, in order, without a model. Source: arXiv 2602.04925, Stage III.
 
     After the first step whose decision differs (or that the recording cannot answer), the answer would have continued with other text, so
@@ -103,6 +112,7 @@ def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int 
         recorded: the gate that it was recorded with, e.g. ``run.config.gate``.
         gate: the gate to try, e.g. ``stir.with_changes(run.config.gate, rho=0.0)``.
         seed: the run's seed; only the variant ``random_choice`` draws.
+        policies: the run's learned gates (``run.policies()``), for a gate with such a ``policy``.
 
     Returns:
         One :class:`Again` for each step; if the recording does not answer, its ``decision`` is ``None`` and ``missing`` says why.
@@ -110,7 +120,7 @@ def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int 
 
     Raises nothing of its own: ``missing`` names what the recording does not hold.
     """
-    return [decide_again(step, recorded, gate, seed=seed, name=trace.id) for step in trace.steps]
+    return [decide_again(step, recorded, gate, seed=seed, name=trace.id, policies=policies) for step in trace.steps]
 
 
 def _blocked(evidence: StepEvidence, gate: GateConfig) -> Reason | None:

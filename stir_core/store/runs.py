@@ -21,6 +21,7 @@ from stir_core.config import STAGES, RunConfig, config_from, digest_of
 from stir_core.errors import FAULTS, ConfigError, MismatchError, StoreError, line_of
 from stir_core.findings import Advantage
 from stir_core.keyspace import KeySpace, fit_space
+from stir_core.policies import Policies
 from stir_core.records import (
     Control,
     Entry,
@@ -30,6 +31,7 @@ from stir_core.records import (
     ModelIdentity,
     Pair,
     Pick,
+    PolicyWeights,
     Problem,
     Record,
     Rollout,
@@ -399,6 +401,24 @@ class Run:
         """What the key margins were worth on mined problems, by control point and layer; empty in runs from before they were measured."""
         return read_records(self.file("basis", "margins.jsonl"), MarginThreshold) if self.has("basis", "margins.jsonl") else []
 
+    def policies(self) -> Policies | None:
+        """The learned gates; ``None`` where none were learned for the present basis (`stir policy` does it)."""
+        file = self._policies()
+        if not (file.is_file() and self.finished("basis")):
+            return None
+        weights = read_records(file, PolicyWeights)
+        if not weights or weights[0].basis != (basis := self.digest("basis")):
+            return None
+        view = self._policies("view.safetensors")
+        tensors = read_tensors(view, columns=self.manifest("states").model.d_model)
+        by_name = {each.policy: each for each in weights}
+        return Policies(basis, weights[0].layer, tensors["means"], tensors["axes"], by_name)
+
+    def policies_digest(self) -> str | None:
+        """SHA-256 of the learned gates' weights; ``None`` where none were learned."""
+        file = self._policies()
+        return file_sha256(file) if file.is_file() else None
+
     def action_rows(self) -> Float[np.ndarray, "n_actions d_model"]:
         """Raw action vectors; ``Entry.action_row`` indexes it."""
         return self._tensors("actions", "actions.safetensors")["actions"]
@@ -437,6 +457,10 @@ class Run:
     def _advantages(self) -> Path:
         file = self.derived("causal", "advantages.jsonl")
         return as_sealed(file.with_name(DIGESTS), file, "copy the study again, or make it again with `stir causal --fresh`")
+
+    def _policies(self, name: str = "weights.jsonl") -> Path:
+        file = self.derived("policy", name)
+        return as_sealed(file.with_name(DIGESTS), file, "copy the run again, or learn the gates again with `stir policy --fresh`")
 
     def _is_ours(self, file: Path) -> bool:
         """True for a run.json that a run wrote, or beside which a stage was written."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from stir_core.errors import StoreError
-from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec
+from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec, PolicyReport, PolicySpec
 from stir_core.records import Problem
 from stir_core.store.files import OURS, copy_folder, flush_folder, name_folder, remove_folder, write_whole
 from stir_core.store.jsonl import read_record, read_records, write_record, write_records
@@ -19,12 +19,12 @@ from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, as_sealed, read_seal, write_seal
 
-SpecT = TypeVar("SpecT", EvaluationSpec, CausalSpec)
-ReportT = TypeVar("ReportT", EvaluationReport, CausalReport)
+SpecT = TypeVar("SpecT", EvaluationSpec, CausalSpec, PolicySpec)
+ReportT = TypeVar("ReportT", EvaluationReport, CausalReport, PolicyReport)
 
 
 class StudyFolder(ABC, Generic[SpecT, ReportT]):
-    """The folder of an evaluation or a causal study: a spec, problems, a report, and a final name.
+    """The folder of an evaluation, a causal study or learned gates: a spec, problems, a report, and a final name.
 
     Args:
         place: path of the folder below the run's, e.g. ``"evaluation/arithmetic-eval"``.

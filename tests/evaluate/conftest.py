@@ -6,7 +6,7 @@ import pytest
 
 from stir_core.basis import geometry
 from stir_core.config import config_from
-from stir_core.evaluate import continuations, runner, sweep
+from stir_core.evaluate import continuations, policy, runner, sweep
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Verdict
 from stir_core.stages import actions, rollouts, steered
@@ -35,7 +35,7 @@ class Coin(Grader):
 
 @pytest.fixture(autouse=True)
 def coin(monkeypatch):
-    for module in (rollouts, actions, steered, runner, continuations, sweep):
+    for module in (rollouts, actions, steered, runner, continuations, sweep, policy):
         monkeypatch.setattr(module, "Grader", Coin)
 
 

@@ -14,20 +14,19 @@ from stir_core.calibration.estimator import OPPOSITE, PLANTED, POINT, RANDOM, TO
 from stir_core.calibration.ladder import CALIBRATED, calibrate, counts_of, organisms_named, rung_config
 from stir_core.calibration.marks import marks_of
 from stir_core.calibration.truth import (
-    KnownPoint,
     control_counts,
     cosines_by_place,
     gate_auc,
     gate_bins,
     gate_counts,
     known_habits,
-    known_points,
     pick_counts,
     planted_cosines,
 )
 from stir_core.cli import main
 from stir_core.config import with_changes
 from stir_core.errors import ModelError
+from stir_core.evaluate.habits import KnownPoint, known_points
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import (
     CalibrationReport,

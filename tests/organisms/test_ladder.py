@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stir_core.calibration.truth import chains_of, planted_cosines
+from stir_core.calibration.truth import planted_cosines
 from stir_core.config import RunConfig, with_changes
 from stir_core.evaluate.causal import measure
 from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, PLANTED, RANDOM_ARM
+from stir_core.evaluate.habits import chains_of
 from stir_core.evaluate.probe import probe_run
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.evaluate.statistics import LEVEL

@@ -13,7 +13,7 @@ from stir_core.findings import Answer
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import steerable
 from stir_core.intervene.jobs import Force, Forced, Job
-from stir_core.intervene.memory import Memory, fullest_layer
+from stir_core.intervene.memory import Memory, check_policy, fullest_layer
 from stir_core.records import finished_traces
 from stir_core.seeding import generator_for
 
@@ -29,9 +29,16 @@ def vanilla(bench: Bench, questions: list[Question], parameters: Parameters) -> 
 
 def stir(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Retrieve, preview, commit; see :func:`stir_core.intervene.controller.steer`. Gate parameters that are not given are the run's own."""
-    gate = with_changes(bench.gate, **{key: value for key, value in parameters.items() if key not in ("library", "layer")})
-    memory = library_of(bench, parameters)
+    gate, memory = _gate_of(bench, parameters), library_of(bench, parameters)
     return job_answers(bench, questions, [Job(q.name, q.prompt_ids, gate, memory) for q in questions])
+
+
+def _gate_of(bench: Bench, parameters: Parameters) -> GateConfig:
+    return with_changes(bench.gate, **{key: value for key, value in parameters.items() if key not in ("library", "layer")})
+
+
+def _check_stir(bench: Bench, parameters: Parameters) -> None:
+    check_policy(_gate_of(bench, parameters), library_of(bench, parameters))
 
 
 def static(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
@@ -132,7 +139,7 @@ STIR = Decoder(
     "arXiv 2602.04925; parameters that are not given are the run's own, not the defaults shown here",
     stir,
     {"library": "basis", "layer": -1, **_GATE},
-    check=library_of,
+    check=_check_stir,
 )
 STATIC = Decoder(
     "static",
