@@ -70,6 +70,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "measure_causal",
             "read_causal",
             "CausalStudy",
+            "policy",
             "measure_impulse",
             "strength_for",
             "degenerates_at",
@@ -101,8 +102,8 @@ ABOUT_COMMANDS = """\
 # Commands
 
 As `stir COMMAND --help` prints them. A command exits with 0 when it is done, with 1 when it was interrupted (`run`,
-`eval`, `causal`, `critical` and `sweep` keep finished results, and the same command continues from them), and with 2 when it refuses: one
-line on the error output names the value and the remedy.
+`eval`, `causal`, `policy`, `critical` and `sweep` keep finished results, and the same command continues from them), and with 2 when it
+refuses: one line on the error output names the value and the remedy.
 
 | command | |
 |---|---|"""

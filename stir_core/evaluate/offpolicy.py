@@ -254,7 +254,7 @@ def unless_sure(log: Logged, log_odds: Float[np.ndarray, "n"], threshold: float 
     return np.zeros(len(log_odds), int) if threshold is None else np.where(log_odds < threshold, log.chosen, 0)
 
 
-def weights_of(log: Logged, columns: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+def importance_weights(log: Logged, columns: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """Clipped importance weights of a gate that chooses these columns."""
     return np.where(columns == log.taken, np.minimum(1 / log.propensity, MOST_WEIGHT), 0.0)
 
@@ -262,7 +262,7 @@ def weights_of(log: Logged, columns: Int[np.ndarray, "n"]) -> Float[np.ndarray, 
 def gains(log: Logged, columns: Int[np.ndarray, "n"], models: OutOfFold) -> Float[np.ndarray, "n"]:
     """Doubly robust terms of the advantage over null, whose mean estimates it; exactly 0 where the gate chooses null."""
     residual = np.where(columns > 0, log.advantage - models.worth(log.taken), 0.0)
-    return models.worth(columns) + weights_of(log, columns) * residual
+    return models.worth(columns) + importance_weights(log, columns) * residual
 
 
 def _by_problem(log: Logged, values: Float[np.ndarray, "n"]) -> list[list[float]]:
@@ -277,7 +277,7 @@ def lower_bound(log: Logged, columns: Int[np.ndarray, "n"], risk: float) -> floa
     """
     if len(np.unique(log.problems[(columns > 0) & (columns == log.taken)])) < FEWEST_PROBLEMS:
         return -np.inf
-    seen = clusters(_by_problem(log, weights_of(log, columns) * log.advantage))
+    seen = clusters(_by_problem(log, importance_weights(log, columns) * log.advantage))
     return seen.value - float(stdtrit(seen.degrees, 1 - risk)) * seen.error
 
 
@@ -329,7 +329,7 @@ class OffPolicy(NamedTuple):
 
 def estimates(log: Logged, columns: Int[np.ndarray, "n"], models: OutOfFold, *, seed: int) -> OffPolicy:
     """What a gate that chooses these columns is worth, in mean reward."""
-    weight = weights_of(log, columns)
+    weight = importance_weights(log, columns)
     total = weight.sum()
     effective = float(total**2 / (weight**2).sum()) if total else 0.0
     if effective < FEWEST_EFFECTIVE:

@@ -44,7 +44,7 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
         (self.part / "answers").mkdir(exist_ok=True)
 
     def check(self, known: EvaluationSpec, spec: EvaluationSpec) -> None:
-        """Refuse other settings, another model, and other advantages or another curated library than the answers on disk were made with.
+        """Refuse other settings, model, advantages, curated library and learned gates than the answers on disk were made with.
 
         Raises:
             StoreError: naming the setting and both values.
@@ -56,6 +56,8 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
                 raise StoreError(f"{self.path} was made with {field} = {theirs!r}, not {ours!r}: {remedy}")
         if None not in (known.advantages, spec.advantages) and known.advantages != spec.advantages:
             raise StoreError(f"{self.path} was made with other measured advantages: {remedy}")
+        if None not in (known.policies, spec.policies) and known.policies != spec.policies:
+            raise StoreError(f"{self.path} was made with other learned gates: {remedy}")
         if None not in (known.curated, spec.curated) and known.curated != spec.curated:
             raise StoreError(
                 f"{self.path} was made with an earlier version of the curated library ({known.curated}), not with the present one "

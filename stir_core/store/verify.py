@@ -10,11 +10,12 @@ from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.files import OURS, file_sha256
+from stir_core.store.policies import PolicyFolder
 from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, read_seal
 from stir_core.store.studies import StudyFolder
 
-STUDIES = ("evaluation", "causal", "causal-own", "critical", "curation")
+STUDIES = ("evaluation", "causal", "causal-own", "policy", "critical", "curation")
 """Folders of a run that are not stages."""
 
 
@@ -109,6 +110,7 @@ def _studies(run: Run) -> Iterator[StudyFolder]:
                 continue  # no label of ours: reported as foreign
     yield CausalFolder(run)
     yield CausalFolder(run, "own")
+    yield PolicyFolder(run)
 
 
 def _study(study: StudyFolder, verified: Verified) -> Verified:

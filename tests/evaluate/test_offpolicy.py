@@ -18,6 +18,7 @@ from stir_core.evaluate.offpolicy import (
     cross_fitted,
     estimates,
     gains,
+    importance_weights,
     lower_bound,
     margin_threshold,
     outcome_models,
@@ -26,7 +27,6 @@ from stir_core.evaluate.offpolicy import (
     risk_coverage,
     sure_threshold,
     unless_sure,
-    weights_of,
 )
 
 OBP = 0.36435483870967744, 0.41468563561266636, 0.43913559274193553
@@ -57,7 +57,7 @@ def test_the_estimates_are_those_of_the_open_bandit_pipeline():
     assert (1 / log.propensity[columns == log.taken]).max() > MOST_WEIGHT  # so that clipping matters
     found = estimates(log, columns, models, seed=0)
     assert (found.ips.value, found.snips.value, found.dr.value) == pytest.approx(OBP, rel=1e-12)
-    weight = weights_of(log, columns)
+    weight = importance_weights(log, columns)
     assert found.effective == pytest.approx(weight.sum() ** 2 / (weight**2).sum()) and found.effective > FEWEST_EFFECTIVE
     for each in (found.ips, found.snips, found.dr):
         assert each.low < each.value < each.high
