@@ -60,7 +60,9 @@ class LatentRecipe(NamedTuple):
     """Training steps with no reasoning step written."""
     batch: int = 96
     rate: float = 3e-3
-    """Learning rate: warmed up over 100 steps, constant, and over the last fifth of a training down to a tenth."""
+    """Learning rate while every step is written; warmed up over 100 steps, and over the last fifth of a training down to a tenth."""
+    latent_rate: float = 1e-3
+    """Learning rate of the other phases, with the same warm-up and end; at 3e-3 what the decoder reads is lost again."""
     weight_decay: float = 0.01
     checkpoint: int = 100
     """Training steps between two checkpoints; each is a line of the loss curve."""

@@ -119,7 +119,7 @@ def _fit(
         batch = training_batch(step, reasoner.setting, seed, recipe, words)
         noise = torch.Generator().manual_seed(seed_for(seed, "latent noise", step))
         terms = reasoner.losses(reasoner.unroll(batch, phase.replaced, noise))
-        optimiser.param_groups[0]["lr"] = recipe.rate * _share_of_rate(step, ends[-1])
+        optimiser.param_groups[0]["lr"] = (recipe.latent_rate if phase.replaced else recipe.rate) * _share_of_rate(step, ends[-1])
         optimiser.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(reasoner.parameters(), 1.0)

@@ -66,7 +66,7 @@ def test_the_curriculum_replaces_one_step_after_another(trained: dict[str, Path]
 def test_strategies_share_the_start_and_another_seed_does_not(trained: dict[str, Path], tmp_path: Path) -> None:
     other = train_latent("cot", tmp_path / "other", seed=1, recipe=RECIPE)
     assert weights_of(other) != weights_of(trained["cot"])
-    started = train_latent("coconut", tmp_path / "started", start=trained["cot"], recipe=RECIPE._replace(stage=0, final=1, rate=0.0))
+    started = train_latent("coconut", tmp_path / "started", start=trained["cot"], recipe=RECIPE._replace(stage=0, final=1, latent_rate=0.0))
     for name, weight in load_reasoner(trained["cot"]).reasoner.lm.named_parameters():
         assert torch.equal(load_reasoner(started).reasoner.lm.get_parameter(name), weight)
     assert json.loads((started / "training.json").read_text())["start"] == weights_of(trained["cot"])
