@@ -65,6 +65,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Effects with intervals, doses, and the tokens of a direction.",
         (
             "probe",
+            "codebook",
             "calibrate",
             "evaluate_methods",
             "measure_causal",

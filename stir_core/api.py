@@ -15,7 +15,7 @@ from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, sectio
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError, first_line
-from stir_core.findings import CalibrationReport, CausalReport, EvaluationReport, PolicyReport, ProbeReport, Roll
+from stir_core.findings import CalibrationReport, CausalReport, CodebookReport, EvaluationReport, PolicyReport, ProbeReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
 from stir_core.requests import CausalRequest, EvaluationRequest, PolicyRequest
@@ -389,6 +389,41 @@ def probe(run: Run, layer: int | None = None) -> ProbeReport:
     from stir_core.evaluate.probe import probe_run
 
     return probe_run(run, layer)
+
+
+def codebook(
+    run: Run,
+    *,
+    kind: Literal["vq", "rvq", "fsq", "kmeans"] | None = None,
+    size: int | None = None,
+    encoder: Literal["state", "delta", "window"] | None = None,
+    redo: bool = False,
+    model: "LoadedModel | None" = None,
+    report: OnProgress | None = None,
+) -> CodebookReport:
+    """Quantise all steps of a run into codes, and report what the codes keep and go with. `stir codebook`.
+
+    The first call reads the rollouts with the model once; others need none. docs/evaluation.md says how it is judged. Its entries are the
+    library ``"codes"``.
+
+    Args:
+        run: with finished rollouts; not an embedded one, which is never written to.
+        kind: quantiser; like ``size`` (number of codes) and ``encoder`` (what is coded of a step), the run's config says if not given.
+        redo: replace a codebook that was made with other settings.
+        model: the run's model, if it is loaded already.
+        report: called with the progress.
+
+    Raises:
+        ConfigError: a setting out of range, or more codes than the steps allow.
+        DataError: steps of fewer than two problems.
+        StoreError: rollouts have not finished, an embedded run, or another codebook without ``redo``.
+        MismatchError: another model than the run's.
+    """
+    _checked(run, "Run")
+    from stir_core.stages.pipeline import make_codebook
+
+    given = {name: value for name, value in (("kind", kind), ("size", size), ("encoder", encoder)) if value is not None}
+    return make_codebook(run, given, redo=redo, model=model, report=report or (lambda progress: None))
 
 
 def calibrate(

@@ -262,6 +262,17 @@ class DecodeConfig(Section):
     """Problems decoded side by side; results do not depend on it."""
 
 
+class CodesConfig(Section):
+    """The codebook of steps, which `stir codebook` makes."""
+
+    kind: Literal["vq", "rvq", "fsq", "kmeans"] = "kmeans"
+    """Vector quantiser, residual quantiser of two levels, finite scalar quantiser, or k-means."""
+    size: Annotated[int, Field(ge=2, le=1024)] = 32
+    """Number of codes K; of the first level for rvq, and at most this many for fsq."""
+    encoder: Literal["state", "delta", "window"] = "state"
+    """What is coded of a step: the state at its end, the state's change over it, or its last 16 states."""
+
+
 class RunConfig(Section):
     """One reproducible experiment: all settings that its results depend on."""
 
@@ -278,6 +289,7 @@ class RunConfig(Section):
     basis: BasisConfig = BasisConfig()
     gate: GateConfig = GateConfig()
     decode: DecodeConfig = DecodeConfig()
+    codes: CodesConfig = CodesConfig()
 
     @model_validator(mode="after")
     def _mined_where_steered(self) -> "RunConfig":
@@ -362,6 +374,7 @@ LATER: dict[str, Any] = {
     "phase": "thinking",
     "max_thinking_tokens": None,
     "max_final_tokens": None,
+    "codes": CodesConfig().model_dump(mode="json"),
 }
 """Keys that configs have had since a later version, with the value that all older runs had."""
 
@@ -384,8 +397,10 @@ def _without_later(value: Any) -> Any:
     return value
 
 
+ON_REQUEST = ("steps", "codes")
+"""Stages that `stir run` does not make: `stir codebook` does. They read the rollouts, and no stage of a run reads them."""
 STAGES = ["rollouts", "states", "actions", "basis", "steered"]
-STAGES += [name for name in _modules("stages") if name not in (*STAGES, "pipeline", "stage")]
+STAGES += [name for name in _modules("stages") if name not in (*STAGES, *ON_REQUEST, "pipeline", "stage")]
 """The stages of a run, in order; ``stages/<name>.py`` defines each. A new file there, or ``stages.stage.register_stage``, adds another at
 the end."""
 

@@ -128,6 +128,8 @@ class EvaluationSpec(Record, EvaluationRequest):
     """Digest of the library ``library=curated``; ``None``: no method uses it."""
     policies: Annotated[str | None, Field(exclude_if=lambda digest: digest is None)] = None
     """SHA-256 of the weights of the learned gates; ``None``: no method uses them."""
+    codes: Annotated[str | None, Field(exclude_if=lambda codes: codes is None)] = None
+    """Digest of the codebook that ``library=codes`` is made from; ``None``: no method uses it."""
     model: ModelIdentity
     seed: int
     leaks: tuple[Leak, ...] = ()
@@ -791,6 +793,100 @@ class CalibrationReport(Record):
         """All of them, in the order of the rungs."""
         order = list(self.rungs)
         return tuple(sorted((*self.passed, *self.failed), key=lambda mark: order.index(mark.rung) if mark.rung in order else len(order)))
+
+
+class CodeFit(Record):
+    """How well one way to describe steps in few numbers does on held-out problems."""
+
+    method: str
+    """E.g. ``"vq"``, ``"kmeans"``, ``"pca"`` (one component for each bit of a code), ``"random vectors"``."""
+    size: int
+    """Number of codes; for ``"pca"``, of the codes that it is compared with."""
+    error: float
+    """Squared error on held-out steps as a share of their variance, in whitened components."""
+    perplexity: float | None
+    """Codes used, weighted by their use; ``None``: it has no codes. Likewise ``dead``."""
+    dead: int | None
+    """Codes that no train step has."""
+
+
+class CodeInformation(Record):
+    """What the codes of held-out steps tell about something known of each step."""
+
+    about: str
+    """``"control point"``, ``"length"``, ``"correctness"``, ``"habit"``, ``"kind"``, ``"habit and kind"`` or ``"operator"``."""
+    steps: int
+    information: float
+    """Adjusted mutual information: 0 by chance, 1 when each tells the other."""
+    null: float
+    """Its 95th percentile when whole answers exchange their codes (for the control point: when steps do)."""
+    ari: float
+    """Adjusted Rand index; far below 1 for clean codes that split a label."""
+    read_as: float
+    """Adjusted Rand index when each code is read as the commonest label of its train steps."""
+    shuffled: float
+    """The same with the codes of all steps shuffled."""
+
+
+class Code(Record):
+    """One code of a codebook."""
+
+    code: int
+    merged: int
+    """The code that it becomes when similar codes are merged."""
+    members: int
+    """Train and held-out steps."""
+    points: dict[str, int]
+    """Members by control point."""
+    right: float
+    """Share of members in answers that are right."""
+    tokens: float
+    """Median length of its steps."""
+    exemplars: tuple[str, ...]
+    """Texts of the five members nearest to the mean member."""
+    flags: tuple[Literal["position", "length"], ...]
+    """What alone would explain the code."""
+
+
+class LayerCodes(Record):
+    """The codebook of one layer, and what it is worth."""
+
+    layer: int
+    fits: tuple[CodeFit, ...]
+    """The codebook first, then what it is compared with, at equal size."""
+    rate: tuple[CodeFit, ...]
+    """Error over the number of codes, for the codebook's kind and for k-means."""
+    seeds: float
+    """Adjusted Rand index between the held-out codes of two seeds."""
+    halves: float
+    """The same between codebooks of two halves of the train problems."""
+    information: tuple[CodeInformation, ...]
+    flag: str | None
+    """Why the codebook as a whole tells little but position or length; ``None``: it does not."""
+    codes: tuple[Code, ...]
+    merged: int
+    """Number of codes after merging."""
+    merged_error: float
+    entries: int
+    """Corrective entries of the library that the codes make."""
+
+
+class CodebookReport(Record):
+    """A codebook of a run's steps: what it keeps, how stable it is, and what its codes go with (`stir codebook`)."""
+
+    run: str
+    kind: str
+    size: int
+    """Codes asked for."""
+    encoder: str
+    steps: int
+    problems: int
+    held_out: int
+    """Problems that nothing was fitted on."""
+    quality: Literal["measured", "share"]
+    """Quality of the entries: measured advantages, or the share of wrong answers among a code's members (a proxy: it is not causal)."""
+    layers: tuple[LayerCodes, ...]
+    notes: tuple[str, ...]
 
 
 class LatentRow(Record):

@@ -250,6 +250,21 @@ class StateRow(Record):
     """Token position (0-based, prompt included) of the last token of the prefix."""
 
 
+class StepState(Record):
+    """The origin of a row of ``steps/steps.safetensors``: the state at the end of one step of one rollout (``m = 0``: of the prompt)."""
+
+    row: int
+    problem_id: str
+    k: int
+    """Rollout number."""
+    m: int
+    """Number of finished steps: the row is the state at the end of step m, which began at the row before."""
+    n_tokens: int
+    """Tokens of the step."""
+    text: str
+    """Its text; empty for the prompt."""
+
+
 class Entry(Record):
     """One library entry: a key and, for a corrective entry, the latent action that it retrieves."""
 

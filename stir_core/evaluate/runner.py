@@ -74,6 +74,7 @@ def settle(
         advantages=run.advantages_digest() if any("library=measured" in name for name in names) else None,
         curated=library_digest(curated_library(run, Curation.open(run))) if any("library=curated" in name for name in names) else None,
         policies=run.policies_digest() if config.gate.policy != "value" or any("policy=" in name for name in names) else None,
+        codes=run.digest("codes") if any("library=codes" in name for name in names) else None,
         model=identity,
         seed=config.seed,
         leaks=leakage.overlaps,
@@ -160,6 +161,7 @@ def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
         advantages=spec.advantages or known.advantages,  # the methods asked for now need not be the ones that used them
         curated=spec.curated or known.curated,
         policies=spec.policies or known.policies,
+        codes=spec.codes or known.codes,
     )
 
 

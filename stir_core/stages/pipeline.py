@@ -7,17 +7,21 @@ stopped.
 import platform
 import subprocess
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stir_core.config import STAGES, RunConfig, resolve_layers
+from stir_core.config import ON_REQUEST, STAGES, RunConfig, resolve_layers, with_changes
 from stir_core.errors import StoreError
+from stir_core.findings import CodebookReport
 from stir_core.models.loading import LoadedModel, model_of
-from stir_core.records import OnProgress
-from stir_core.stages.stage import check_fresh, complete, declared, seal, stage_digest, take_up
+from stir_core.records import ModelIdentity, OnProgress
+from stir_core.stages.codes import make_codes
+from stir_core.stages.stage import Made, check_fresh, complete, declared, seal, stage_digest, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.files import copy_folder
 from stir_core.store.jsonl import append_records
@@ -82,16 +86,86 @@ def _make(run: Run, model: LoadedModel, missing: list[str], redo: str | None, re
     if missing:
         run.save()
     for stage in missing:
-        if complete(run, stage, model):
-            continue
-        started = time.monotonic()
-        made = declared(stage).make(run, model, take_up(run, stage, model), report)
-        seal(run, stage, model, made)
-        # times stay out of the stage's own files, so that equal results are equal files
-        seconds = time.monotonic() - started
-        rate = round(made.tokens / seconds, 1) if made.tokens else None
-        took = StageTook(stage=stage, seconds=round(seconds, 1), tokens=made.tokens, tokens_per_second=rate)
-        append_records(run.path / "log.jsonl", [took])
+        _make_stage(run, stage, model.identity, partial(declared(stage).make, run, model), report)
+
+
+def _make_stage(run: Run, stage: str, model: ModelIdentity, make: Callable[[Path, OnProgress], Made], report: OnProgress) -> None:
+    if complete(run, stage, model):
+        return
+    started = time.monotonic()
+    made = make(take_up(run, stage, model), report)
+    seal(run, stage, model, made)
+    # times stay out of the stage's own files, so that equal results are equal files
+    seconds = time.monotonic() - started
+    rate = round(made.tokens / seconds, 1) if made.tokens else None
+    took = StageTook(stage=stage, seconds=round(seconds, 1), tokens=made.tokens, tokens_per_second=rate)
+    append_records(run.path / "log.jsonl", [took])
+
+
+def make_codebook(
+    run: Run,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    redo: bool = False,
+    model: LoadedModel | None = None,
+    report: OnProgress = lambda progress: None,
+) -> CodebookReport:
+    """The codebook of a run's steps: made, or read if it was made with these settings.
+
+    Args:
+        settings: keys of the config's section ``codes``; none: the codebook that is there, whatever its settings.
+        redo: make the codebook again.
+        model: the run's model; loaded if the states of the steps are missing and none is given.
+
+    Raises:
+        ConfigError: a setting out of range.
+        StoreError: an embedded run, rollouts that have not finished, or another codebook without ``redo``.
+        MismatchError: another model than the run's.
+    """
+    if run.finished("codes") and not settings and not redo:
+        return run.codebook()
+    run.folder("rollouts")
+    if run.embedded:
+        raise StoreError(f"{run.name} is an embedded run, which is never written to: copy {run.path} and name the copy")
+    changed = with_changes(run.config, codes=dict(settings or {}))
+    run = Run(run.path, run.facts | {"config": changed.model_dump(mode="json")})  # run.json keeps the settings that `stir run` was given
+    again = [stage for stage in ON_REQUEST if run.finished(stage) and _other_steps(run, stage)]
+    if run.finished("codes") and not redo:
+        check_codes(run)
+        return run.codebook()
+    if "steps" not in run.stages() or again:
+        model = model_of(run.config.model) if model is None else model
+        run.check_model(model.identity, ("rollouts",))
+    for stage in ON_REQUEST:
+        run.check_place(stage)
+    with run.writer():
+        if again or (redo and run.finished("codes")):
+            run.discard("steps" if again else "codes")
+        if not run.finished("steps") and model is not None:
+            _make_stage(run, "steps", model.identity, partial(declared("steps").make, run, model), report)
+        _make_stage(run, "codes", run.manifest("steps").model, partial(make_codes, run, None), report)
+    return run.codebook()
+
+
+def _other_steps(run: Run, stage: str) -> bool:
+    """Whether the states of the steps were made with other settings or from other rollouts; they are then made again with the codebook."""
+    manifest = run.manifest(stage)
+    return stage == "steps" and (manifest.config_digest, manifest.inputs) != (
+        stage_digest(run.config, stage),
+        {"rollouts": run.digest("rollouts")},
+    )
+
+
+def check_codes(run: Run) -> None:
+    """Refuse a codebook that was made with other settings, or from other rollouts, states or advantages.
+
+    Raises:
+        StoreError: naming the remedy.
+    """
+    try:
+        check_fresh(run, "codes")
+    except StoreError as error:
+        raise StoreError(str(error).replace("add --redo codes, or choose another --out", "add --redo")) from None
 
 
 def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> None:
@@ -109,7 +183,7 @@ def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> N
     layers = resolve_layers(config.mining.layers, model.n_layers)
     with run.writer():
         if base.finished("states") and not config.compat and not base.config.compat and set(layers) <= set(base.manifest("states").layers):
-            Captured(take_up(run, "states", model), layers, model.d_model).adopt(*base.states(layers))
+            Captured(take_up(run, "states", model.identity), layers, model.d_model).adopt(*base.states(layers))
         if not run.finished("rollouts"):  # last, since a run with rollouts has begun
             copy_folder(base.folder("rollouts"), run.path / "rollouts")
 

@@ -28,7 +28,7 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
     file = part / "rollouts.jsonl"
     done = {(rollout.problem_id, rollout.k) for rollout in read_appended(file, Rollout)}
     layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
-    captured = Captured(take_up(run, "states", model), layers, model.d_model)
+    captured = Captured(take_up(run, "states", model.identity), layers, model.d_model)
     total, finished, tokens = len(problems) * config.rollouts.k, len(done), 0
     report(Progress("rollouts", finished, total, "rollouts"))
     with Grader() as grader:

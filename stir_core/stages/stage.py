@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stir_core.config import STAGES, RunConfig, digest_of
+from stir_core.config import ON_REQUEST, STAGES, RunConfig, digest_of
 from stir_core.errors import StoreError
-from stir_core.records import Manifest, OnProgress
+from stir_core.records import Manifest, ModelIdentity, OnProgress
 from stir_core.store.files import remove_folder, write_whole
 from stir_core.store.jsonl import read_record
 from stir_core.store.runs import Run
@@ -55,7 +55,7 @@ DECLARED: dict[str, Stage] = {}
 def register_stage(stage: Stage) -> None:
     """Add a stage after the others in this process; one of the same name is replaced."""
     DECLARED[stage.name] = stage
-    if stage.name not in STAGES:
+    if stage.name not in (*STAGES, *ON_REQUEST):
         STAGES.append(stage.name)
 
 
@@ -69,7 +69,7 @@ def declared(name: str) -> Stage:
 def sources(name: str) -> tuple[str, ...]:
     """All stages that a stage is made from, directly or through others, in order."""
     direct = declared(name).reads
-    return tuple(each for each in STAGES if each in direct or any(each in sources(other) for other in direct))
+    return tuple(each for each in (*STAGES, *ON_REQUEST) if each in direct or any(each in sources(other) for other in direct))
 
 
 def stage_digest(config: RunConfig, name: str) -> str:
@@ -96,7 +96,7 @@ def check_fresh(run: Run, name: str) -> None:
             raise StoreError(f'stage "{name}" of {run.path} was made from another "{source}": add --redo {name}')
 
 
-def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
+def take_up(run: Run, name: str, model: ModelIdentity) -> Path:
     """The stage's ``.part`` folder; files of an attempt with other settings or another model are removed.
 
     Raises:
@@ -104,7 +104,7 @@ def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
     """
     run.check_place(name)
     file = run.part(name) / "marker"
-    marker = f"{stage_digest(run.config, name)} {model.identity.weights_sha256} {model.identity.dtype}\n".encode()
+    marker = f"{stage_digest(run.config, name)} {model.weights_sha256} {model.dtype}\n".encode()
     if not file.is_file() or file.read_bytes() != marker:
         remove_folder(file.parent)
         file.parent.mkdir(parents=True)
@@ -112,7 +112,7 @@ def take_up(run: Run, name: str, model: "LoadedModel") -> Path:
     return file.parent
 
 
-def complete(run: Run, name: str, model: "LoadedModel") -> bool:
+def complete(run: Run, name: str, model: ModelIdentity) -> bool:
     """Give a stage its final name if all of it had been written when its process was killed, with these settings and this model."""
     file = run.part(name) / "manifest.json"
     if not file.is_file():
@@ -121,7 +121,7 @@ def complete(run: Run, name: str, model: "LoadedModel") -> bool:
     inputs = {each: run.digest(each) for each in sources(name)}
     if "advantages" in known.inputs:
         inputs["advantages"] = run.advantages_digest() or ""
-    wanted = stage_digest(run.config, name), model.identity.weights_sha256, model.identity.dtype, inputs
+    wanted = stage_digest(run.config, name), model.weights_sha256, model.dtype, inputs
     if (known.config_digest, known.model.weights_sha256, known.model.dtype, known.inputs) != wanted:
         remove_folder(file.parent)
         return False
@@ -129,11 +129,11 @@ def complete(run: Run, name: str, model: "LoadedModel") -> bool:
     return True
 
 
-def seal(run: Run, name: str, model: "LoadedModel", made: Made) -> None:
+def seal(run: Run, name: str, model: ModelIdentity, made: Made) -> None:
     """Give the stage's ``.part`` folder a manifest and its final name."""
     manifest = Manifest(
         stage=name,
-        model=model.identity,
+        model=model,
         layers=made.layers,
         config_digest=stage_digest(run.config, name),
         inputs={each: run.digest(each) for each in sources(name)} | made.inputs,

@@ -58,6 +58,8 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
             raise StoreError(f"{self.path} was made with other measured advantages: {remedy}")
         if None not in (known.policies, spec.policies) and known.policies != spec.policies:
             raise StoreError(f"{self.path} was made with other learned gates: {remedy}")
+        if None not in (known.codes, spec.codes) and known.codes != spec.codes:
+            raise StoreError(f"{self.path} was made with another codebook: {remedy}")
         if None not in (known.curated, spec.curated) and known.curated != spec.curated:
             raise StoreError(
                 f"{self.path} was made with an earlier version of the curated library ({known.curated}), not with the present one "

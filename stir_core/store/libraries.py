@@ -17,6 +17,7 @@ LIBRARIES = {
     "all": "All mined",
     "curated": "Curated",
     "measured": "Measured",
+    "codes": "Codes of steps",
     "zero": "Zero vectors",
     "shuffled": "Shuffled labels",
     "length_matched": "Lengths matched",
@@ -32,8 +33,9 @@ def library_named(run: Run, name: str) -> Library:
 
     ``basis`` and ``all`` are the selected and all mined entries. ``curated`` is the basis with the manual exclusions, inclusions and merges
     (see ``store.curated``). ``measured`` holds the mined entries whose action has a measured advantage above 0, with that advantage as
-    their quality. ``zero`` is the basis with zero vectors. ``shuffled`` and ``length_matched`` are the basis with its actions re-estimated
-    (see ``harvest.controls``), without the pairs that have no estimate.
+    their quality. ``codes`` holds the entries that the codes of steps make
+    (see ``evaluate.codes``). ``zero`` is the basis with zero vectors. ``shuffled`` and ``length_matched`` are the basis with its actions
+    re-estimated (see ``harvest.controls``), without the pairs that have no estimate.
 
     Raises:
         ConfigError: no such library.
@@ -49,6 +51,8 @@ def library_named(run: Run, name: str) -> Library:
         return _with_actions(run.library(), run.control_rows(name), name, run)
     if name == "measured":
         return _measured(run)
+    if name == "codes":
+        return run.codes_library()
     if name == "curated":
         return curated_library(run, Curation.open(run))
     raise ConfigError(f"there is no library {name!r}: take one of {', '.join(LIBRARIES)}")

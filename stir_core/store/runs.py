@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from stir_core.config import STAGES, RunConfig, config_from, digest_of
+from stir_core.config import ON_REQUEST, STAGES, RunConfig, config_from, digest_of
 from stir_core.errors import FAULTS, ConfigError, MismatchError, StoreError, line_of
-from stir_core.findings import Advantage
+from stir_core.findings import Advantage, CodebookReport
 from stir_core.keyspace import KeySpace, fit_space
 from stir_core.policies import Policies
 from stir_core.records import (
@@ -36,6 +36,7 @@ from stir_core.records import (
     Record,
     Rollout,
     StateRow,
+    StepState,
     Trace,
 )
 from stir_core.store.files import OURS, file_sha256, first_stranger, flush_files, name_folder, remove_folder, write_whole
@@ -188,7 +189,7 @@ class Run:
 
     def stages(self) -> tuple[str, ...]:
         """The finished stages, in order."""
-        return tuple(stage for stage in STAGES if self.finished(stage))
+        return tuple(stage for stage in (*STAGES, *ON_REQUEST) if self.finished(stage))
 
     def folder(self, stage: str) -> Path:
         """Folder of a finished stage.
@@ -197,6 +198,8 @@ class Run:
             StoreError: the stage has not finished.
         """
         if not self.finished(stage):
+            if stage in ON_REQUEST:
+                raise StoreError(f"run {self.path} has no codebook: make one with `stir codebook {self.path}`")
             raise StoreError(
                 f'run {self.path} has no finished stage "{stage}": make it with `stir run CONFIG --out {self.path} --until {stage}`'
             )
@@ -279,7 +282,8 @@ class Run:
         Raises:
             StoreError: a folder in a stage's place, or a file in it, was not written by one.
         """
-        names = STAGES[STAGES.index(stage) :]
+        later = ON_REQUEST if stage == STAGES[0] else ON_REQUEST[ON_REQUEST.index(stage) :] if stage in ON_REQUEST else ()
+        names = [*([] if stage in ON_REQUEST else STAGES[STAGES.index(stage) :]), *later]
         for name in names:
             self.check_place(name)
             try:
@@ -294,7 +298,7 @@ class Run:
 
     def writer(self) -> AbstractContextManager[None]:
         """Hold the lock of the run's stages; see :func:`~stir_core.store.locks.one_writer`."""
-        places = [place for stage in STAGES for place in (self.path / stage, self.part(stage))]
+        places = [place for stage in (*STAGES, *ON_REQUEST) for place in (self.path / stage, self.part(stage))]
         return one_writer(self.path / "run", of=self.path, owns=(self.path / "run.json", *places))
 
     def check_model(self, model: ModelIdentity, stages: Sequence[str] | None = None) -> None:
@@ -339,6 +343,28 @@ class Run:
         wanted = self.manifest("states").layers if layers is None else layers
         return read_records(self.file("states", "rows.jsonl"), StateRow), {layer: tensors[f"layer_{layer}"] for layer in wanted}
 
+    def steps(self) -> tuple[list[StepState], dict[str, Float[np.ndarray, "n d_model"]]]:
+        """Every step of every rollout and the states at their ends, ``layer_17: [n, d_model]`` (see ``stages.steps``)."""
+        return read_records(self.file("steps", "steps.jsonl"), StepState), self._tensors("steps", "steps.safetensors")
+
+    def codebook(self) -> CodebookReport:
+        """The report of the codebook of steps."""
+        return read_record(self.file("codes", "report.json"), CodebookReport, "make it again with `stir codebook --redo`")
+
+    def step_codes(self) -> dict[str, np.ndarray]:
+        """The codebook's arrays: ``codes_17: [n]``, the code of every row of :meth:`steps`, and others (see ``stages.codes``)."""
+        return read_tensors(self.file("codes", "codebook.safetensors"))
+
+    def codes_library(self) -> Library:
+        """The entries that the codes of steps make, with their tensors."""
+        tensors = self._tensors("codes", "actions.safetensors")
+        entries = tuple(read_records(self.file("codes", "entries.jsonl"), Entry))
+        actions = np.zeros_like(tensors["keys"])
+        for i, entry in enumerate(entries):
+            if entry.action_row is not None:
+                actions[i] = tensors["actions"][entry.action_row]
+        return Library(entries, tensors["keys"], actions)
+
     def entries(self) -> list[Entry]:
         """All mined entries, best pair first, corrective before null."""
         return read_records(self.file("actions", "entries.jsonl"), Entry)
@@ -378,7 +404,7 @@ class Run:
     def status(self) -> list[StageStatus]:
         """Every stage in order, with the counts and notes of the finished ones."""
         rows: list[StageStatus] = []
-        for stage in STAGES:
+        for stage in (*STAGES, *(stage for stage in ON_REQUEST if self.finished(stage) or self.part(stage).is_dir())):
             if self.finished(stage):
                 manifest = self.manifest(stage)
                 rows.append(StageStatus(stage, "finished", self.digest(stage), manifest.counts, manifest.notes))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from stir_core.config import STAGES
+from stir_core.config import ON_REQUEST, STAGES
 from stir_core.errors import FAULTS, StoreError, line_of
 from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
@@ -40,7 +40,7 @@ class Verified(NamedTuple):
 def verify_run(run: Run) -> Verified:
     """Read every file of a run again. The run's own folder is looked at, and for an embedded run what was made from it later."""
     verified = Verified(0, [], [])
-    for stage in STAGES:
+    for stage in (*STAGES, *ON_REQUEST):
         if (run.path / stage).is_dir():
             verified = _stage(run, stage, verified)
     for root in {run.path: None, run.work: None}:
@@ -89,7 +89,7 @@ def _stage(run: Run, stage: str, verified: Verified) -> Verified:
     if manifest.stage != stage:
         verified.found.append(Damage("foreign", root / "manifest.json", f'it is of the stage "{manifest.stage}"'))
     for source, digest in manifest.inputs.items():
-        if source in STAGES and run.finished(source):
+        if source in (*STAGES, *ON_REQUEST) and run.finished(source):
             try:
                 same = run.digest(source) == digest
             except FAULTS:
@@ -150,7 +150,7 @@ def _history(run: Run) -> Iterator[Damage]:
 
 def _strangers(root: Path) -> Iterator[Damage]:
     """Files and folders at the top that no stage and no study of this program writes."""
-    known = {"run.json", "log.jsonl", *STAGES, *STUDIES}
+    known = {"run.json", "log.jsonl", *STAGES, *ON_REQUEST, *STUDIES}
     for path in sorted(root.iterdir()):
         if path.name not in known and not _is_ours(path):
             yield Damage("foreign", path, "this program writes nothing of that name")

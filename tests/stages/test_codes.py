@@ -1,0 +1,115 @@
+"""The stages that are made on request: a codebook of a copy of the embedded organism's run, which finds what is planted in it."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from stir_core.config import ON_REQUEST, STAGES, CodesConfig, RunConfig, digest_of, with_changes
+from stir_core.errors import ConfigError, StoreError
+from stir_core.evaluate import codes as coding
+from stir_core.evaluate.libraries import libraries_of
+from stir_core.findings import Advantage
+from stir_core.stages import pipeline
+from stir_core.stages.pipeline import make_codebook
+from stir_core.stages.stage import sources
+from stir_core.store.libraries import library_named
+from stir_core.store.runs import EMBEDDED_RUNS, Run
+from stir_core.store.verify import verify_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("coded") / "two_habits"
+    shutil.copytree(EMBEDDED_RUNS["two_habits"], folder)
+    run = Run.open(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coding, "SIZES", (4,))
+        patch.setattr(coding, "EXCHANGES", 10)
+        make_codebook(run, {"size": 4})
+    return run
+
+
+@pytest.fixture
+def coded(made, tmp_path, monkeypatch) -> Run:
+    monkeypatch.setattr(coding, "SIZES", (4,))
+    monkeypatch.setattr(coding, "EXCHANGES", 2)
+    shutil.copytree(made.path, tmp_path / "two_habits")
+    return Run.open(tmp_path / "two_habits")
+
+
+def test_codes_separate_the_planted_habits_on_held_out_problems(made):
+    found = made.codebook()
+    (layer,) = found.layers
+    told = {each.about: each for each in layer.information}
+    assert found.held_out > 0 and told["habit"].read_as >= 0.6 and abs(told["habit"].shuffled) <= 0.1
+    assert told["habit and kind"].ari >= 0.6 and told["habit"].information > told["habit"].null
+    assert layer.flag is None and layer.fits[0].error < min(each.error for each in layer.fits[1:])
+    assert all(len(code.exemplars) <= 5 and code.exemplars[0] for code in layer.codes)
+    assert sum(code.members for code in layer.codes) == found.steps
+
+
+def test_the_folders_are_stages_that_a_run_does_not_make(made):
+    assert made.stages() == (*STAGES, *ON_REQUEST) and "codes" not in STAGES
+    assert sources("codes") == ("rollouts", "steps") and {*made.manifest("codes").inputs} == {"rollouts", "steps", "advantages"}
+    assert verify_run(made).found == []
+    assert digest_of(RunConfig()) == digest_of(RunConfig().model_dump(mode="json", exclude={"codes"}))
+    assert Run.open(made.path).config.codes == CodesConfig()  # run.json keeps what `stir run` was given
+
+
+def test_codes_are_a_library_at_control_points(made):
+    library, memory = library_named(made, "codes"), libraries_of(made)("codes")
+    assert memory is not None and len(library.entries) == len(library.keys) == len(library.actions)
+    rows, tensors = made.steps()
+    assert len(made.step_codes()["codes_1"]) == len(rows) == len(tensors["layer_1"])
+    for entry, key, action in zip(*library, strict=True):
+        assert entry.key_norm == pytest.approx(np.linalg.norm(key), rel=1e-4) and 0 <= entry.quality <= 1
+        assert np.linalg.norm(action) == pytest.approx(entry.action_norm or 0.0, rel=1e-4)
+    with pytest.raises(StoreError, match="has no codebook"):
+        library_named(Run.open("two_habits"), "codes")
+
+
+def test_another_size_needs_redo_and_no_model(coded, monkeypatch):
+    monkeypatch.setattr(pipeline, "model_of", lambda *_: pytest.fail("the states are there"))
+    before = coded.digest("codes")
+    assert make_codebook(coded) == coded.codebook()
+    with pytest.raises(StoreError, match=r'"codes" .* made with other settings: add --redo$'):
+        make_codebook(coded, {"size": 3})
+    assert coded.digest("codes") == before
+    assert make_codebook(coded, {"size": 3}, redo=True).size == 3 and verify_run(coded).found == []
+
+
+def test_measured_advantages_replace_the_proxy(coded):
+    rows, tensors = coded.steps()
+    coded_steps = coded.step_codes()["codes_1"]
+    by_layer = {1: coded_steps[[row.row for row in rows if row.m]]}
+    advantages = coded.advantages()
+    assert coded.codebook().quality == ("measured" if advantages else "share")
+    entry = next(each for each in coded.entries() if each.kind == "corrective" and each.m == 2)
+    one = Advantage.model_construct(entry_id=entry.id, value=0.25)
+    library = coding.code_entries(coded, rows, {1: tensors["layer_1"]}, by_layer, {entry.id: one})
+    assert library.entries and {each.m for each in library.entries} == {2} and {each.quality for each in library.entries} == {0.25}
+
+
+def test_a_refusal_leaves_the_run_as_it_was(coded, tmp_path):
+    shutil.rmtree(coded.path / "codes")
+    with pytest.raises(ConfigError, match="size 1000 is too many codes"):
+        make_codebook(coded, {"size": 1000})
+    assert not coded.finished("codes") and verify_run(coded).found == []
+    with pytest.raises(ConfigError):
+        make_codebook(coded, {"kind": "guess"})
+    with pytest.raises(StoreError, match="never written to"):
+        make_codebook(Run.open("two_habits"), {"size": 4})
+
+
+def test_a_damaged_codebook_is_found(coded):
+    file = coded.path / "codes" / "entries.jsonl"
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert [each.path.name for each in verify_run(coded).found] == ["entries.jsonl"]
+
+
+def test_the_change_over_a_step_is_another_thing_than_the_state_after_it(coded):
+    found = make_codebook(coded, {"size": 4, "encoder": "delta"}, redo=True)
+    told = {each.about: each for each in found.layers[0].information}
+    assert told["habit"].read_as < 0.6, "a habit that stays cancels in the difference"
+    assert with_changes(coded.config, codes={"encoder": "delta"}) != coded.config
