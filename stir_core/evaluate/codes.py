@@ -41,7 +41,7 @@ TRAIN = 0.75
 STEPS_A_CODE = 20
 """Train steps that each code needs."""
 KEPT_BELOW = 0.9
-"""A two-layer encoder is kept if its held-out error is below this share of that of k-means."""
+"""A two-layer encoder is kept if its held-out error is below this share of that of k-means (of the plain quantiser for rvq)."""
 EXCHANGES = 100
 """Random exchanges of codes behind the null of the mutual information."""
 FEWEST_PROBLEMS = 3
@@ -196,7 +196,8 @@ def _fit_layer(
     chosen, hidden, tried = data.fit(kind, size, seed, train), 0, []
     if kind != "kmeans" and data.windows is None:
         deep = data.fit(kind, size, seed, train, hidden=64)
-        errors = [error_share(data.rows[~train], each(data.rows[~train])[1]) for each in (deep, plain)]
+        equal = chosen if kind == "rvq" else plain  # two levels describe more than as many codes of k-means
+        errors = [error_share(data.rows[~train], each(data.rows[~train])[1]) for each in (deep, equal)]
         tried = [_fit_of(f"{kind}, two-layer encoder", size, deep, data.rows, data.rows, train)]
         if errors[0] < KEPT_BELOW * errors[1]:
             chosen, hidden = deep, 64
@@ -423,7 +424,9 @@ def codebook_report(
         if (flag := each.report.flag) is not None:
             notes.append(f"layer {layer}: {flag}")
         if settings.kind != "kmeans" and settings.encoder != "window" and "two-layer" not in each.report.fits[0].method:
-            notes.append(f"layer {layer}: the two-layer encoder is dropped, its held-out error is not 10 % below that of k-means")
+            notes.append(
+                f"layer {layer}: the two-layer encoder is dropped, its held-out error is not 10 % below that of {'the plain one' if settings.kind == 'rvq' else 'k-means'}"
+            )
     kinds = [entry.layer for entry in library.entries if entry.kind == "corrective"]
     return CodebookReport(
         run=run.name,
