@@ -424,9 +424,8 @@ def codebook_report(
         if (flag := each.report.flag) is not None:
             notes.append(f"layer {layer}: {flag}")
         if settings.kind != "kmeans" and settings.encoder != "window" and "two-layer" not in each.report.fits[0].method:
-            notes.append(
-                f"layer {layer}: the two-layer encoder is dropped, its held-out error is not 10 % below that of {'the plain one' if settings.kind == 'rvq' else 'k-means'}"
-            )
+            than = "the plain one" if settings.kind == "rvq" else "k-means"
+            notes.append(f"layer {layer}: the two-layer encoder is dropped, its held-out error is not 10 % below that of {than}")
     kinds = [entry.layer for entry in library.entries if entry.kind == "corrective"]
     return CodebookReport(
         run=run.name,
