@@ -34,7 +34,10 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Tutorial", ("tutorial.md", "tour.md")),
     ("How-to", ("howto/index.md", "howto/*.md")),
     ("Notebooks", ("notebooks/index.md", "notebooks/*.md")),
-    ("Explanation", ("explanation/index.md", "explanation/algorithm.md", "explanation/*.md", "evaluation.md", "calibration.md", "latent.md")),
+    (
+        "Explanation",
+        ("explanation/index.md", "explanation/algorithm.md", "explanation/*.md", "evaluation.md", "calibration.md", "latent.md"),
+    ),
     ("Results", ("results.md", "benchmarks/results.md", "benchmarks/*.md")),
     (
         "Reference",

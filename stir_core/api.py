@@ -15,10 +15,10 @@ from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, sectio
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError, first_line
-from stir_core.findings import CalibrationReport, CausalReport, CodebookReport, EvaluationReport, PolicyReport, ProbeReport, Roll
+from stir_core.findings import CalibrationReport, CausalReport, CodebookReport, CurriculumReport, EvaluationReport, PolicyReport, ProbeReport, Roll
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
-from stir_core.requests import CausalRequest, EvaluationRequest, PolicyRequest
+from stir_core.requests import CausalRequest, CurriculumRequest, EvaluationRequest, PolicyRequest
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
@@ -571,6 +571,34 @@ def evaluate_methods(
 
     spec, problems = settle(run, model.identity, request, command=None, environment=short_environment())
     return evaluate(run, model, spec, problems)[0]
+
+
+def curriculum(run: Run, model: "LoadedModel", **settings: Any) -> CurriculumReport:
+    """Raise the share of latently handled steps while the accuracy on validation problems holds. `stir curriculum`.
+
+    A handled step gets the impulse of the candidate with the highest predicted advantage; with ``how="skip"`` it is not written either.
+    The answers are an evaluation of the run, ``curriculum-HOW``; the same call resumes. docs/evaluation.md says how a share is raised.
+
+    Args:
+        run: with learned gates (`stir policy`).
+        settings: fields of ``stir_core.requests.CurriculumRequest``, the flags of `stir curriculum` with underscores: ``how``, ``n``
+            problems of ``split``, first ``step``, allowed ``margin``, ``label``, ``rows`` side by side.
+
+    Returns:
+        Accuracies, differences and tokens by share and by order of the steps, the largest share that held, and a ``verdict``.
+
+    Raises:
+        ConfigError: an unknown setting, or a value out of range.
+        DataError: too few problems, problems that were mined, or no step that could be handled.
+        StoreError: the run has no learned gates, or the label holds an evaluation with other settings.
+    """
+    request = section_from(CurriculumRequest, settings)
+    _checked(run, "Run")
+    _checked(model, "LoadedModel")
+    from stir_core.evaluate.curriculum import raise_share
+    from stir_core.stages.pipeline import short_environment
+
+    return raise_share(run, model, request, environment=short_environment())[0]
 
 
 def report_text(report: EvaluationReport | CausalReport) -> str:

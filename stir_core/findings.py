@@ -561,6 +561,45 @@ class EvaluationReport(Record):
     methods: tuple[MethodReport, ...]
 
 
+class CurriculumRow(Record):
+    """Accuracy and cost where one share of the steps is handled latently."""
+
+    method: str
+    order: str | None
+    """Which steps go first; ``None``: none is handled."""
+    share: float
+    """Share of the steps that was asked for, of those that the gate may steer."""
+    handled: float
+    """Share that was handled."""
+    accuracy: Estimate
+    difference: Estimate | None
+    """Paired change of accuracy against share 0."""
+    least: float | None
+    """One-sided 95 % lower bound of the difference."""
+    holds: bool
+    """Whether that bound is above minus the margin."""
+    committed: float
+    """Mean tokens of an answer."""
+    decoded: float
+    """With those of previews."""
+    forward: float
+    """Token positions run, prompts and unsteered passes included."""
+
+
+class CurriculumReport(Record):
+    """How large a share of the steps can be handled latently: ``stir curriculum``."""
+
+    run: str
+    how: str
+    margin: float
+    problems: int
+    reached: float
+    """The largest share that held, in order of predicted advantage."""
+    rows: tuple[CurriculumRow, ...]
+    verdict: str
+    """What it shows."""
+
+
 class Separation(Record):
     """How well one read-out tells right from wrong rollouts of the same problem at the same control point."""
 

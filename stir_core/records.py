@@ -449,6 +449,8 @@ ReasonKind = Literal[
     "ends_right",
     "policy_below",
     "policy_above",
+    "handled",
+    "left_explicit",
 ]
 
 _WORDS: dict[ReasonKind, str] = {
@@ -475,6 +477,8 @@ _WORDS: dict[ReasonKind, str] = {
     "policy_abstains": "the learned gate abstains everywhere: no gain over null was seen on mined problems",
     "ends_right": "the probe expects a right answer: log-odds {value:.2f}, at least {limit:.2f}",
     "policy_below": "the learned gate scores {entry_id} {value:.3f}, not above {limit:.3f}",
+    "handled": "handled latently: {entry_id} ranks {value:.3f} > {limit:g}",
+    "left_explicit": "left explicit: {entry_id} ranks {value:.3f}, not above {limit:g}",
     "policy_above": "the learned gate scores {entry_id} {value:.3f} > {limit:.3f}",
 }
 

@@ -103,6 +103,24 @@ class PolicyRequest(MeasurementRequest):
     """Delete this study on disk first."""
 
 
+class CurriculumRequest(MeasurementRequest):
+    """How the share of latently handled steps is raised: ``stir curriculum``, :func:`stir_core.curriculum`."""
+
+    how: Literal["impulse", "skip"] = "impulse"
+    """impulse: a handled step is steered and written. skip: only the delimiter is written in its place, and the impulse stays in the
+    cache."""
+    split: str = "validation"
+    """Split whose problems decide; with validation, eval stays unseen."""
+    n: Count = 200
+    """Problems. With fewer than about 140, no share could hold at a margin of 2 points."""
+    step: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Rise of the share at first; halved at a refusal."""
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Fall of accuracy that is allowed."""
+    label: str | None = None
+    """Name of the evaluation on disk that holds the answers; none is curriculum-HOW."""
+
+
 class CriticalRequest(MeasurementRequest):
     """How a wrong answer is searched for the token at which it was lost: ``stir critical``."""
 

@@ -143,18 +143,26 @@ def clustered_difference(groups: Iterable[Sequence[float]]) -> tuple[Estimate, f
     Raises:
         ValueError: no values, or one that is not finite.
     """
-    groups = list(groups)
-    seen = clusters(groups)
+    seen, score = _scored(groups)
     if not seen.enough:
         return Estimate(value=seen.value, missing=NO_INTERVAL), None
-    scale = seen.effective / seen.n
-    won, lost = (scale * sum(sign * value > 0 for group in groups for value in group) for sign in (1, -1))
-
-    def score(difference: float) -> float:
-        return _tango(won, lost, seen.effective, difference)
-
     low, high = (_bound(score, side * seen.quantile, seen.value, -side) for side in (1.0, -1.0))
     return Estimate(value=seen.value, low=low, high=high), float(2 * stdtr(seen.degrees, -abs(score(0.0))))
+
+
+def least_difference(groups: Iterable[Sequence[float]]) -> float | None:
+    """One-sided 95 % lower bound of a mean of paired differences, as :func:`clustered_difference` takes them; ``None``: few problems."""
+    seen, score = _scored(groups)
+    return _bound(score, float(stdtrit(seen.degrees, 1 - LEVEL)), seen.value, -1.0) if seen.enough else None
+
+
+def _scored(groups: Iterable[Sequence[float]]) -> tuple[Clusters, Callable[[float], float]]:
+    """The clusters of paired differences, and the score statistic of a hypothetical one."""
+    groups = list(groups)
+    seen = clusters(groups)
+    scale = seen.effective / seen.n
+    won, lost = (scale * sum(sign * value > 0 for group in groups for value in group) for sign in (1, -1))
+    return seen, lambda difference: _tango(won, lost, seen.effective, difference)
 
 
 def detectable_difference(pairs: int, problems: int) -> float | None:

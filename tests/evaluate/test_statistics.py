@@ -19,6 +19,7 @@ from stir_core.evaluate.statistics import (
     clusters,
     detectable_difference,
     holm,
+    least_difference,
     mcnemar,
     verdict_of,
     wilson,
@@ -154,3 +155,26 @@ def test_below_eight_problems_nothing_is_detectable():
     assert detectable_difference(1000, FEWEST_PROBLEMS - 1) is None
     few, many = detectable_difference(1000, FEWEST_PROBLEMS), detectable_difference(4000, 4 * FEWEST_PROBLEMS)
     assert few is not None and many is not None and few > many
+
+
+@pytest.mark.parametrize(("won", "lost", "tied"), [(0, 0, 200), (10, 4, 186), (3, 12, 45)])
+def test_the_one_sided_bound_is_where_the_score_reaches_its_quantile(won, lost, tied):
+    groups = [[1.0]] * won + [[-1.0]] * lost + [[0.0]] * tied
+    least, (both, _) = least_difference(groups), clustered_difference(groups)
+    assert both.low is not None and least is not None and both.low < least < both.value
+    n, quantile = len(groups), student.ppf(0.95, len(groups) - 1)
+    if not won + lost:
+        assert least == pytest.approx(-(quantile**2) / (n + quantile**2), abs=1e-6)
+        return
+
+    def unlikely(share):  # of lost ones, where the difference of the shares is the bound
+        return -(lost * np.log(share) + won * np.log(share + least) + tied * np.log(1 - 2 * share - least))
+
+    share = minimize_scalar(
+        unlikely, bounds=(max(0.0, -least) + 1e-9, (1 - least) / 2 - 1e-9), method="bounded", options={"xatol": 1e-12}
+    ).x
+    assert (won - lost - n * least) / np.sqrt(n * (2 * share + least - least**2)) == pytest.approx(quantile, rel=1e-3)
+
+
+def test_few_problems_have_no_one_sided_bound():
+    assert least_difference([[1.0]] * 7) is None
