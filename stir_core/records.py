@@ -477,8 +477,8 @@ _WORDS: dict[ReasonKind, str] = {
     "policy_abstains": "the learned gate abstains everywhere: no gain over null was seen on mined problems",
     "ends_right": "the probe expects a right answer: log-odds {value:.2f}, at least {limit:.2f}",
     "policy_below": "the learned gate scores {entry_id} {value:.3f}, not above {limit:.3f}",
-    "handled": "handled latently: {entry_id} ranks {value:.3f} > {limit:g}",
-    "left_explicit": "left explicit: {entry_id} ranks {value:.3f}, not above {limit:g}",
+    "handled": "handled latently by {entry_id}: rank {value:.3f}",
+    "left_explicit": "left explicit: {entry_id} ranks {value:.3f}, too low for this share",
     "policy_above": "the learned gate scores {entry_id} {value:.3f} > {limit:.3f}",
 }
 

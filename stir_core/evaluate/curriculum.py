@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from stir_core.config import with_changes
 from stir_core.errors import DataError
-from stir_core.evaluate.decoders.internalise import ORDERS, ranked
+from stir_core.evaluate.decoders.internalise import EVERY, ORDERS, ranked
 from stir_core.evaluate.decoders.registry import method
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.evaluate.statistics import least_difference
@@ -90,7 +90,7 @@ def _ranks(run: Run, answers: list[Answer]) -> dict[str, list[float]]:
 
 def _limit(ranks: list[float], share: float) -> str:
     """The limit above which this share of the ranks lies."""
-    return "-inf" if share == 1 else f"{np.quantile(ranks, 1 - share):.6g}"
+    return f"-{EVERY}" if share == 1 else f"{np.quantile(ranks, 1 - share):.6g}"
 
 
 def _row(

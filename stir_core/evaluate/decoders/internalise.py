@@ -4,7 +4,6 @@ A step is handled by the impulse of its best candidate. With ``how=skip`` it is 
 read with the impulse, which then stays in the cache. All other steps are decoded unsteered.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,6 +22,8 @@ from stir_core.seeding import generator_for
 ORDERS = ("advantage", "random", "left")
 """Which steps go first: those of the highest predicted advantage, any, or the first ones (as in Coconut and iCoT)."""
 WAYS = ("impulse", "skip")
+EVERY = 10**9
+"""Above every rank; its negative is below every one."""
 
 
 class Ranked(NamedTuple):
@@ -55,7 +56,7 @@ def ranked(order: str, evidence: StepEvidence, decision: Decision, gate: GateCon
 
 def internalise(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """Handle every step that is ranked above ``above``, and no other; see :func:`ranked`."""
-    gate, memory, above = _gate(bench, parameters), library_of(bench, parameters), numeric(parameters, "above", least=-math.inf)
+    gate, memory, above = _gate(bench, parameters), library_of(bench, parameters), numeric(parameters, "above", least=-EVERY)
     order, skip = str(parameters["order"]), parameters["how"] == "skip"
 
     def overrule_for(question: Question) -> Overrule:
@@ -63,7 +64,7 @@ def internalise(bench: Bench, questions: list[Question], parameters: Parameters)
             rank = ranked(order, evidence, decision, gate, seed=bench.settings.seed, name=question.name)
             if rank is None:
                 return decision.replaced(chosen=None, alpha=0.0)
-            about = {"entry_id": rank.best.entry_id, "value": rank.score, "limit": above}
+            about = {"entry_id": rank.best.entry_id, "value": rank.score}
             handled = rank.score > above
             reason = Reason.model_validate({"kind": "handled" if handled else "left_explicit", **about})
             return decision.replaced(chosen=rank.best.entry_id if handled else None, alpha=rank.dose if handled else 0.0, reason=reason)
@@ -92,6 +93,6 @@ INTERNALISE = Decoder(
     about="steps ranked above a limit are handled latently",
     source="the curriculum of `stir curriculum`; orders as in Coconut (2412.06769), iCoT (2405.14838) and Token Assorted (2502.03275)",
     decode=internalise,
-    parameters={"library": "basis", "layer": -1, "above": math.inf, "order": "advantage", "how": "impulse"},
+    parameters={"library": "basis", "layer": -1, "above": float(EVERY), "order": "advantage", "how": "impulse"},
     check=_check,
 )
