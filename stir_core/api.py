@@ -15,7 +15,16 @@ from stir_core.config import STAGES, DecodeConfig, GateConfig, RunConfig, sectio
 from stir_core.deploy.bundle.reading import Bundle, open_source, session_on
 from stir_core.deploy.certify.certificate import Certificate
 from stir_core.errors import ConfigError, DataError, StoreError, first_line
-from stir_core.findings import CalibrationReport, CausalReport, CodebookReport, CurriculumReport, EvaluationReport, PolicyReport, ProbeReport, Roll
+from stir_core.findings import (
+    CalibrationReport,
+    CausalReport,
+    CodebookReport,
+    CurriculumReport,
+    EvaluationReport,
+    PolicyReport,
+    ProbeReport,
+    Roll,
+)
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
 from stir_core.requests import CausalRequest, CurriculumRequest, EvaluationRequest, PolicyRequest
