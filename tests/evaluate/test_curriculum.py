@@ -78,6 +78,20 @@ def test_an_unknown_order_or_way_is_refused(learned, tiny_loaded, parameters):
         answers(learned, tiny_loaded, f"internalise:{parameters}")
 
 
+def test_step_sampling_by_the_probe_chooses_otherwise_and_costs_a_read_a_sample(learned, tiny_loaded):
+    _, likely, probed = answers(learned, tiny_loaded, "step_sampling", "step_sampling:choose=probe")
+    assert {id_: answer.token_ids for id_, answer in likely.items()} != {id_: answer.token_ids for id_, answer in probed.items()}
+    weights = learned.policies().weights
+    assert set(weights) >= {"probe"} and any(weights["probe"].state)
+    first = next(answer for answer in probed.values() if answer.facts["steps"] > 1)
+    assert first.forward_tokens > first.tokens_used + first.probe_tokens
+
+
+def test_step_sampling_by_a_probe_that_is_not_there_is_refused(run, tiny_loaded):
+    with pytest.raises(StoreError, match="stir policy"):
+        answers(run, tiny_loaded, "step_sampling:choose=probe")
+
+
 def scored(name, advantage, score=1.0):
     return Scored(entry_id=name, value=1.0, gain=0.0, score=score, policy_score=advantage)
 
