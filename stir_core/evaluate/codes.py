@@ -225,7 +225,9 @@ def _fit_layer(
         for each in possible
     ]
     home, merged_error = merged(data.rows[train], codes[train], data.rows[~train], number)
-    information = tuple(_information(name, *each, codes, table, seed) for name, each in labels.items())
+    # a label with one value is read from any codes
+    varied = {name: each for name, each in labels.items() if len(np.unique(each[0][each[1] & ~train])) > 1}
+    information = tuple(_information(name, *each, codes, table, seed) for name, each in varied.items())
     report = LayerCodes(
         layer=layer,
         fits=tuple(fits),

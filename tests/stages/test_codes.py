@@ -113,3 +113,11 @@ def test_the_change_over_a_step_is_another_thing_than_the_state_after_it(coded):
     told = {each.about: each for each in found.layers[0].information}
     assert told["habit"].read_as < 0.6, "a habit that stays cancels in the difference"
     assert with_changes(coded.config, codes={"encoder": "delta"}) != coded.config
+
+
+def test_a_label_with_one_value_is_left_out(coded, monkeypatch):
+    real = coding.read_steps
+    monkeypatch.setattr(coding, "read_steps", lambda chain, texts: [step and step._replace(habit="P") for step in real(chain, texts)])
+    found = make_codebook(coded, {"size": 4}, redo=True)
+    assert {"control point", "length", "correctness", "kind"} <= (told := {each.about for each in found.layers[0].information})
+    assert "habit" not in told
