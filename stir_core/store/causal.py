@@ -24,6 +24,8 @@ compared as part of ``gate``."""
 class CausalFolder(StudyFolder[CausalSpec, CausalReport]):
     """Where one of a run's two causal studies is kept."""
 
+    results = ("traces.jsonl", "rolls.jsonl", "advantages.jsonl")
+
     def __init__(self, run: Run, study: Literal["gate", "own"] = "gate"):
         place = "causal" if study == "gate" else f"causal-{study}"
         super().__init__(run, place, "causal.json", (CausalSpec, CausalReport), "make it with `stir causal`, or again with --fresh")

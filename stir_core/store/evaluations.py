@@ -28,12 +28,19 @@ FIXED = ("task", "split", "levels", "template", "system", "gate", "max_new_token
 """Settings that must stay the same when an evaluation is continued."""
 
 
+def is_label(name: str) -> bool:
+    """True for a folder name that an evaluation may have: not one of those that stand beside an evaluation."""
+    beside = name.startswith(".") or name.endswith((".part", ".lock", ".writer.json"))
+    return bool(name) and name == Path(name).name and name.isprintable() and not beside and len(name.encode("utf-8")) <= MAX_LABEL
+
+
 class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
     """Where one evaluation of a run is kept."""
 
+    results = ("answers", "answers/*-????????.jsonl")
+
     def __init__(self, run: Run, label: str):
-        named = label == Path(label).name and label.isprintable() and not label.startswith(".") and not label.endswith(".part")
-        if not label or not named or len(label.encode("utf-8")) > MAX_LABEL:
+        if not is_label(label):
             raise StoreError(f"label {label[:MAX_LABEL]!r} is not a folder name: use up to {MAX_LABEL} letters, digits and dashes")
         kinds = EvaluationSpec, EvaluationReport
         super().__init__(run, f"evaluation/{label}", "evaluation.json", kinds, "make it with `stir eval`")
@@ -85,7 +92,7 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
 
 
 def evaluations(run: Run) -> list[EvaluationFolder]:
-    """All evaluations of a run that have a report, by label."""
+    """All evaluations of a run that have a report, by label; folders of other programs are passed over."""
     roots = [root for root in (run.work / "evaluation", run.path / "evaluation") if root.is_dir()]
     labels = sorted({folder.name.removesuffix(".part") for root in roots for folder in root.iterdir() if folder.is_dir()})
-    return [folder for label in labels if (folder := EvaluationFolder(run, label)).reported]
+    return [folder for label in labels if is_label(label) and (folder := EvaluationFolder(run, label)).reported]

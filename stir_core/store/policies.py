@@ -26,6 +26,8 @@ OPEN = {"command", "environment", "n", "further", "rollouts", "rolls", "risk", "
 class PolicyFolder(StudyFolder[PolicySpec, PolicyReport]):
     """Where a run's learned gates are kept."""
 
+    results = ("traces.jsonl", "decisions.jsonl", "rolls.jsonl", "view.safetensors", "weights.jsonl")
+
     def __init__(self, run: Run):
         super().__init__(run, "policy", "policy.json", (PolicySpec, PolicyReport), "make it with `stir policy`, or again with --fresh")
 

@@ -246,7 +246,9 @@ class Run:
         part.mkdir(parents=True, exist_ok=True)
         yield part
         flush_files(part)
-        own = [file for file in sorted(part.iterdir()) if file.name != "manifest.json" and not file.name.startswith(SCRATCH)]
+        own = [
+            file for file in sorted(part.iterdir()) if file.is_file() and file.name != "manifest.json" and not file.name.startswith(SCRATCH)
+        ]
         # from here on the stage is whole: what follows is done again if it is interrupted
         write_record(part / "manifest.json", describe().replaced(files={file.name: file_sha256(file) for file in own}))
         self.give_name(stage)

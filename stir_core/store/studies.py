@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from stir_core.errors import StoreError
 from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec, PolicyReport, PolicySpec
 from stir_core.records import Problem
-from stir_core.store.files import OURS, copy_folder, flush_folder, name_folder, remove_folder, write_whole
+from stir_core.store.files import OURS, copy_folder, first_stranger, flush_folder, name_folder, remove_folder, write_whole
 from stir_core.store.jsonl import read_record, read_records, write_record, write_records
 from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
@@ -32,6 +32,9 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         kinds: record types of the spec and of the report.
         remedy: what to do when a file is missing or malformed, for the message.
     """
+
+    results: ClassVar[tuple[str, ...]]
+    """Patterns of the files of results, and the folders that hold them, below the study's folder."""
 
     def __init__(self, run: Run, place: str, spec_file: str, kinds: tuple[type[SpecT], type[ReportT]], remedy: str):
         self.part, self.final = run.work / f"{place}.part", run.work / place
@@ -76,18 +79,17 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         """Make the folder, or continue the study in it.
 
         Raises:
-            StoreError: the folder holds a study with other settings, or files that no study wrote.
+            StoreError: the folder holds a study with other settings, or files that no study wrote; or there are two folders.
         """
         for folder in (self.part, self.final):
-            if (
-                folder.is_dir()
-                and any(not file.name.endswith(OURS) for file in folder.iterdir())
-                and not (folder / self._spec_file).is_file()
-            ):
-                raise StoreError(f"{folder} holds other files than a study's: move it away, nothing there is overwritten")
+            self._check_place(folder)
+            if spec.fresh and (stranger := first_stranger(folder, self._written_in(folder))) is not None:
+                raise StoreError(f"{stranger} was not written by the study: move it away, it would be deleted")
         if spec.fresh:
             for folder in (self.part, self.final):
                 remove_folder(folder)
+        elif self.part.exists() and self.final.exists():
+            raise StoreError(f"{self.part} and {self.final} are both there: move one of them away, or add --fresh to delete both")
         elif self.begun:
             self.check(self.spec(), spec)
             for name in read_seal(self.path / DIGESTS) if self.path != self.part else ():
@@ -102,6 +104,17 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         (self.part / DIGESTS).unlink(missing_ok=True)  # it is sealed again when it is complete
         write_record(self.part / self._spec_file, spec)
         write_records(self.part / "problems.jsonl", problems)
+
+    def _check_place(self, folder: Path) -> None:
+        """Refuse a file, or a folder with files of another program, at one of the study's two places."""
+        strange = any(not file.name.endswith(OURS) for file in folder.iterdir()) if folder.is_dir() else folder.exists()
+        if strange and not (folder / self._spec_file).is_file():
+            raise StoreError(f"{folder} holds other files than a study's: move it away, nothing there is overwritten")
+
+    def _written_in(self, folder: Path) -> set[str]:
+        """The files below a folder that the study wrote, by path within it."""
+        patterns = (self._spec_file, "problems.jsonl", "report.json", "report.md", DIGESTS, *self.results)
+        return {file.relative_to(folder).as_posix() for pattern in patterns for file in folder.glob(pattern)}
 
     @abstractmethod
     def check(self, known: SpecT, spec: SpecT) -> None:
@@ -128,7 +141,8 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         write_record(self.path / "report.json", report)
         write_whole(self.path / "report.md", text.encode("utf-8"))
         if complete and self.part.is_dir():
-            write_seal(self.part / DIGESTS, (file for file in self.part.rglob("*") if file.is_file()))
+            files = (self.part / name for name in self._written_in(self.part))
+            write_seal(self.part / DIGESTS, (file for file in files if file.is_file()))
             name_folder(self.part, self.final)
 
     def report(self) -> ReportT:

@@ -8,7 +8,7 @@ from stir_core.config import ON_REQUEST, STAGES
 from stir_core.errors import FAULTS, StoreError, line_of
 from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
-from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.evaluations import EvaluationFolder, is_label
 from stir_core.store.files import OURS, file_sha256
 from stir_core.store.policies import PolicyFolder
 from stir_core.store.runs import Run
@@ -104,10 +104,8 @@ def _studies(run: Run) -> Iterator[StudyFolder]:
     for root in {run.path: None, run.work: None}:
         folder = root / "evaluation"
         for label in sorted({each.name.removesuffix(".part") for each in folder.iterdir() if each.is_dir()}) if folder.is_dir() else ():
-            try:
+            if is_label(label):
                 yield EvaluationFolder(run, label)
-            except StoreError:
-                continue  # no label of ours: reported as foreign
     yield CausalFolder(run)
     yield CausalFolder(run, "own")
     yield PolicyFolder(run)
@@ -144,13 +142,18 @@ def _critical(root: Path, verified: Verified) -> Verified:
 def _history(run: Run) -> Iterator[Damage]:
     try:
         Curation.open(run)
+    except StoreError:
+        return  # the manifest of the actions is damaged, and reported
     except FAULTS as error:
         yield Damage("damaged", run.derived("curation"), line_of(error))
 
 
 def _strangers(root: Path) -> Iterator[Damage]:
-    """Files and folders at the top that no stage and no study of this program writes."""
+    """Files and folders at the top and among the evaluations that no stage and no study of this program writes."""
     known = {"run.json", "log.jsonl", *STAGES, *ON_REQUEST, *STUDIES}
     for path in sorted(root.iterdir()):
         if path.name not in known and not _is_ours(path):
             yield Damage("foreign", path, "this program writes nothing of that name")
+    for path in sorted((root / "evaluation").iterdir()) if (root / "evaluation").is_dir() else ():
+        if not (path.is_dir() and is_label(path.name)) and not _is_ours(path):
+            yield Damage("foreign", path, "this program writes no evaluation of that name")
