@@ -170,6 +170,14 @@ def test_an_experiment_is_not_a_sweep(capsys, tmp_path):
     assert "sweep key grid is missing" in refused(capsys, ["sweep", str(tmp_path / "s.toml")])
 
 
+def test_a_report_of_the_user_is_not_written_over_by_a_sweep(capsys, tmp_path):
+    (tmp_path / "c.toml").write_text("[task]\nn_train = 2\n")
+    (tmp_path / "s.toml").write_text('base = "c.toml"\nn = 2\nobjective = "accuracy"\ngrid = { "gate.k_scale" = [0.5] }\n')
+    (tmp_path / "sweep.md").write_text("mine")
+    assert "sweep.md is not a sweep's" in refused(capsys, ["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path)])
+    assert (tmp_path / "sweep.md").read_text() == "mine"
+
+
 def test_run_status_show_and_trace_on_a_tiny_model(capsys, tmp_path, tiny_folder):
     """The commands in the usual order, on a random model that is never right: the library is empty and reported as such."""
     (tmp_path / "tiny.toml").write_text(

@@ -52,6 +52,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
         base = with_changes(base, model={"name": arguments.model})
         configs = [(point, with_changes(config, model=base.model)) for point, config in configs]
     out = arguments.out or Path("runs") / arguments.sweep.stem
+    if (out / "sweep.md").exists() and not (out / "sweep.json").exists():
+        raise DataError(f"{out / 'sweep.md'} is not a sweep's: choose another --out, nothing there is overwritten")
     problems = list(load_problems(base.task.name, "validation", n=sweep.n, seed=base.seed, levels=base.task.levels))
     with progress(asked(arguments, CallBudget)) as report:
         model = model_of(base.model)

@@ -17,6 +17,10 @@ EVERY = 0.2
 """Minimum time in seconds between two lines of one stage; its first and last lines are always written."""
 
 
+_BEGIN = b'{"at":'
+"""Beginning of every line."""
+
+
 class ProgressLine(Record):
     """The progress of a process at one moment."""
 
@@ -45,12 +49,14 @@ class ProgressFile:
     """Writes the lines. In a ``with`` block an exception is written as the last line, and raised again.
 
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: the file cannot be written, or holds other lines.
     """
 
     def __init__(self, path: Path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and not all(line.startswith(_BEGIN) for line in path.read_bytes().splitlines()):
+                raise StoreError(f"{path} is not a progress file: choose another --progress, nothing there is overwritten")
             cut_torn_line(path)
             self._file: TextIO = path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:

@@ -62,5 +62,10 @@ def test_what_cannot_be_written_or_read_is_refused(tmp_path):
     (tmp_path / "file").write_text("x\n")
     with pytest.raises(StoreError, match="progress cannot be written"):
         ProgressFile(tmp_path / "file" / "p.jsonl")
+    for text in ("line\nnot ended", "not ended", '{\n  "config": {}\n}\n'):  # a file of the user's, which a torn line would be cut off from
+        (tmp_path / "notes.txt").write_text(text)
+        with pytest.raises(StoreError, match="is not a progress file: choose another --progress"):
+            ProgressFile(tmp_path / "notes.txt")
+        assert (tmp_path / "notes.txt").read_text() == text
     with pytest.raises(StoreError, match="not a ProgressLine"):
         read_progress(tmp_path / "file")

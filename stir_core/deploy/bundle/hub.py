@@ -92,6 +92,7 @@ def pull(repo: str, folder: Path, *, revision: str = "main") -> tuple[Bundle, Hu
             bundle = read_bundle(part)
             shutil.rmtree(part / ".cache", ignore_errors=True)
             flush_files(part)
+            check_place(folder)  # again: fetching took a while
             name_folder(part, folder)
             return bundle._replace(folder=folder), commit
 

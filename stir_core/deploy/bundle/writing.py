@@ -163,6 +163,7 @@ def write_folder(
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 write_whole(part / name, data)
             checked = check(part)
+            check_place(folder, kind, ours)  # again: another writer may have been waited for
             name_folder(part, folder)
     except OSError as error:
         raise DeployError(f"{folder} cannot be written ({error.strerror}): choose another --out, or free the disk") from None
