@@ -8,11 +8,15 @@ import difflib
 import inspect
 import json
 import re
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
+from types import FrameType
 from typing import Any
 
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateRuntimeError
 from transformers import PreTrainedTokenizerBase
 
 from stir_core.errors import ModelError, PromptError, StirError, first_line
@@ -24,7 +28,9 @@ _NOW = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _OURS = {"self", "messages", *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters}
 """Names that have a meaning of their own when a template is rendered."""
 _QUESTION, _SYSTEM, _ANSWER = "stir question", "stir system", "stir answer"
-_FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+TRIAL_S = 20.0
+"""Seconds that a chat template may take for the first question; it takes milliseconds, unless it does not end."""
+_FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError)
 """What a template can raise: its own refusal, or any error of the expressions in it."""
 
 
@@ -92,11 +98,29 @@ def check_question_is_written(tokenizer: Any, name: str, args: Mapping[str, Any]
         return
     remedy = "mend chat_template.jinja (or chat_template in tokenizer_config.json) in its folder"
     try:
-        text = rendered(tokenizer, [{"role": "user", "content": _QUESTION}], args)
+        with _ending(TRIAL_S):
+            text = rendered(tokenizer, [{"role": "user", "content": _QUESTION}], args)
     except StirError as error:
         raise ModelError(f"{name} cannot be asked: {error}; {remedy}, or give the arguments it needs in model.template_args") from None
     if _QUESTION not in text:
         raise ModelError(f"{name} cannot be asked: its chat template does not write the question (it writes {text[:80]!r}); {remedy}")
+
+
+@contextmanager
+def _ending(seconds: float) -> Iterator[None]:
+    """Raise a ``TemplateError`` in the block after a time, at its next line of Python: a template may loop without end."""
+    end, before = time.monotonic() + seconds, sys.gettrace()
+
+    def check(frame: FrameType, event: str, value: Any) -> Any:
+        if time.monotonic() > end:
+            raise TemplateRuntimeError(f"it has not ended after {seconds:g} s")
+        return check
+
+    sys.settrace(check)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def turn_end(tokenizer: Any, args: Mapping[str, Any]) -> int | None:

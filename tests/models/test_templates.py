@@ -5,6 +5,7 @@ import pytest
 from stir_core.commands.overrides import changes_between, overridden
 from stir_core.config import config_from, digest_of
 from stir_core.errors import ConfigError, MismatchError, ModelError, PromptError
+from stir_core.models import templates
 from stir_core.models.loading import boot, load_model
 from stir_core.store.runs import check_identity
 from tests.builders import make_hf, make_tokenizer
@@ -89,9 +90,13 @@ def test_the_date_is_fixed_and_recorded(tmp_path, name, default, other):
         ("x", "{{ messages[0].content + 5 }}", {}, r"cannot be asked: .* \(TypeError\)"),
         ("x", "{{ messages[0].content.nothing.more }}", {}, "cannot be asked"),
         ("x", "{{ messages[0].content }", {}, "cannot be asked"),
+        ("x", "{% break %}{{ messages[0].content }}", {}, r"cannot be asked: .* \(SyntaxError\)"),
+        ("x", "{{ '{0:>99999999999999}'.format('x') }}", {}, r"cannot be asked: .* \(MemoryError\)"),
+        ("x", "{% for i in range(9999) %}" * 3 + "{% endfor %}" * 3 + "{{ messages[0].content }}", {}, "has not ended after 0.5 s"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused_in_one_line(tmp_path, name, template, args, line):
+def test_a_template_that_cannot_be_used_is_refused_in_one_line(tmp_path, monkeypatch, name, template, args, line):
+    monkeypatch.setattr(templates, "TRIAL_S", 0.5)
     with pytest.raises(ModelError, match=line) as caught:
         booted(name, tmp_path, template, **args)
     assert "\n" not in str(caught.value)

@@ -185,6 +185,8 @@ def read_manifest(folder: Path) -> BundleManifest:
     Raises:
         DeployError: missing, malformed, of another schema version, or with impossible counts.
     """
+    if folder.is_file():
+        raise DeployError(f"{folder} is a file, not a bundle's folder: unpack it first, or name the folder that it is in")
     if not folder.is_dir():
         raise DeployError(f"there is no bundle at {folder}: make one with `stir export RUN --to bundle --out {folder}`")
     if (folder / "run.json").is_file():

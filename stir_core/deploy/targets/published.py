@@ -14,6 +14,7 @@ sizes.
 import io
 import json
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from tokenize import TokenError
@@ -316,7 +317,7 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
     arrays: list[Any] = [(_reconstruct, "numpy.core.multiarray._reconstruct"), (_reconstruct, "numpy._core.multiarray._reconstruct")]
     arrays += [np.ndarray, np.dtype, type(np.dtype(np.float32))]
     try:
-        with torch.serialization.safe_globals(arrays):
+        with torch.serialization.safe_globals(arrays), warnings.catch_warnings(action="ignore"):
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError, MemoryError) as error:
         raise DeployError(f"{path} is not a plain tensor ({first_line(error, 120)}): nothing was run; {_AGAIN}") from None
@@ -326,7 +327,7 @@ def _numbers(path: Path, data: bytes) -> np.ndarray:
         odd = loaded.layout is not torch.strided or loaded.is_nested or loaded.is_meta or not loaded.is_floating_point()
         if odd:
             raise DeployError(f"{path} holds a {loaded.layout} tensor of {loaded.dtype} on {loaded.device}, not numbers: {_AGAIN}")
-        loaded = loaded.detach().float().numpy()  # numpy has no bfloat16
+        loaded = loaded.detach().float().resolve_neg().numpy()  # numpy has no bfloat16
     if not isinstance(loaded, np.ndarray) or loaded.dtype.kind != "f" or loaded.size > len(data):
         raise DeployError(f"{path} holds {type(loaded).__name__}, not numbers: {_AGAIN}")
     return loaded.astype(np.float32).reshape(-1)

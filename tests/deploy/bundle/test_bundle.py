@@ -316,7 +316,7 @@ def test_a_table_that_would_unpack_to_gigabytes_is_refused_before_it_does(tmp_pa
         table_rows(tmp_path / "actions.parquet", out.getvalue(), n)
 
 
-def test_manifests_that_cannot_be(folder: Path) -> None:
+def test_manifests_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     whole = (folder / "manifest.json").read_bytes()
     model = json.loads(whole)["model"]
     for changes, what in (
@@ -339,6 +339,9 @@ def test_manifests_that_cannot_be(folder: Path) -> None:
     for data in (b"{", b"[" * 100_000, b"\xff\xfe", whole + b" " * (5 << 20)):
         (folder / "manifest.json").write_bytes(data)
         assert "manifest.json" in refused(folder)
+    (archive := tmp_path / "lib.zip").write_bytes(b"PK")
+    with pytest.raises(DeployError, match=r"lib\.zip is a file, not a bundle's folder: unpack it first"):
+        read_bundle(archive)
     with pytest.raises(DeployError, match="there is no bundle"):
         read_bundle(folder / "nowhere")
     assert is_bundle(folder)

@@ -186,6 +186,12 @@ def test_vectors_that_are_something_else(folder: Path, tmp_path: Path) -> None:
     ):
         torch.save(tensor, vector)
         assert what in refused(folder)
+    kept = torch.load(io.BytesIO(whole))
+    negated = torch.complex(kept, -kept).conj().imag  # a view that torch negates when it is read
+    assert negated.is_neg()
+    for same in (kept.double(), negated, torch.nn.Parameter(kept)):
+        torch.save(same, vector)
+        assert np.array_equal(read_published(folder).library.actions[0], kept.numpy())
     vector.unlink()
     vector.symlink_to(tmp_path / "elsewhere")
     assert "links are not followed" in refused(folder)
