@@ -91,7 +91,8 @@ def refusal_line(first: Any, root: type[Checked], flags: Mapping[str, str] | Non
         return f"unknown {root.noun} {path}: {hint}"
     if first["type"] == "missing":
         return f"{root.noun} {path} is missing: give it a value"
-    message, value = first["msg"][0].lower() + first["msg"][1:], first["input"]
+    said, value = first["msg"].removeprefix("Value error, "), first["input"]
+    message = said[0].lower() + said[1:]
     if first["type"] == "tuple_type":
         message = f"give a list, e.g. [{value!r}]"
     if isinstance(value, Mapping | BaseModel) or not path:  # a rule about several keys, which the message names

@@ -39,7 +39,7 @@ def test_no_durations(text, capsys):
     with pytest.raises(ValueError, match="give a duration such as 2h, 1h30m or 90s"):
         duration(text)
     assert main(["eval", "smollm2", f"--max-time={text}"]) == 2
-    assert "--max-time" in (said := capsys.readouterr().err) and "give a duration such as 2h" in said and said.count("\n") == 1
+    assert f"--max-time {text!r}: give a duration such as 2h" in (said := capsys.readouterr().err) and said.count("\n") == 1
 
 
 def test_time_ends_a_call_at_a_finished_result_after_the_first():
