@@ -106,6 +106,7 @@ def take_up(run: Run, name: str, model: ModelIdentity) -> Path:
     file = run.part(name) / "marker"
     marker = f"{stage_digest(run.config, name)} {model.weights_sha256} {model.dtype}\n".encode()
     if not file.is_file() or file.read_bytes() != marker:
+        run.check_unlisted(file.parent)
         remove_folder(file.parent)
         file.parent.mkdir(parents=True)
         write_whole(file, marker)
@@ -123,6 +124,7 @@ def complete(run: Run, name: str, model: ModelIdentity) -> bool:
         inputs["advantages"] = run.advantages_digest() or ""
     wanted = stage_digest(run.config, name), model.weights_sha256, model.dtype, inputs
     if (known.config_digest, known.model.weights_sha256, known.model.dtype, known.inputs) != wanted:
+        run.check_unlisted(file.parent)
         remove_folder(file.parent)
         return False
     run.give_name(name)

@@ -58,6 +58,8 @@ CHECKED = ("weights_sha256", "tokenizer_sha256", "processing", "dtype", "hook", 
 
 SCRATCH = ("marker", "captured")
 """Beginnings of the names of files that a stage needs only while it is unfinished."""
+WRITTEN = (".json", ".jsonl", ".safetensors")
+"""Ends of the names of files that stages write: what else lies in a folder without a manifest is somebody's."""
 
 SCHEMAS = (1, 2)
 """Versions of a run's files that this program reads."""
@@ -288,15 +290,28 @@ class Run:
         names = [*([] if stage in ON_REQUEST else STAGES[STAGES.index(stage) :]), *later]
         for name in names:
             self.check_place(name)
+            self.check_unlisted(self.part(name))
             try:
                 known = {"manifest.json", *self.manifest(name).files}
             except StoreError:  # not finished, or damaged and to be made again: nothing says what is the stage's
+                self.check_unlisted(self.path / name)
                 continue
             if (stranger := first_stranger(self.path / name, known)) is not None:
                 raise StoreError(f"{stranger} was not written by the stage: move it away, it would be deleted")
         for name in reversed(names):
             remove_folder(self.path / name)
             remove_folder(self.part(name))
+
+    @staticmethod
+    def check_unlisted(folder: Path) -> None:
+        """Refuse to lose files that no stage writes, in a folder of a stage that no manifest describes.
+
+        Raises:
+            StoreError: naming the first.
+        """
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not (file.is_file() and file.name.endswith((*WRITTEN, OURS))) and not file.name.startswith(SCRATCH):
+                raise StoreError(f"{file} was not written by the stage: move it away, it would be deleted")
 
     def writer(self) -> AbstractContextManager[None]:
         """Hold the lock of the run's stages; see :func:`~stir_core.store.locks.one_writer`."""

@@ -265,6 +265,24 @@ def test_a_file_of_the_user_in_a_stage_is_not_deleted_by_redo(run, tmp_path, tin
     assert (other / "basis" / "notes.txt").read_text() == "years" and Run.open(other).digest("actions") == run.digest("actions")
 
 
+@pytest.mark.parametrize("where", ["basis.part", "basis"])
+def test_nor_is_one_in_an_unfinished_or_damaged_stage(run, tmp_path, tiny_loaded, where):
+    other = Path(shutil.copytree(run.path, tmp_path / "other"))
+    if where == "basis":
+        (other / "basis" / "manifest.json").write_text("{")
+    else:
+        (other / "basis").rename(other / "basis.part")
+        (other / "basis.part" / "manifest.json").unlink()
+        (other / "basis.part" / "marker").write_text("of other settings\n")
+    (other / where / "notes.txt").write_text("years")
+    redo = "basis" if where == "basis" else None
+    with pytest.raises(StoreError, match=r"notes.txt was not written by the stage: move it away"):
+        run_stages(run.config, other, redo=redo, until="basis", model=tiny_loaded)
+    assert (other / where / "notes.txt").read_text() == "years"
+    (other / where / "notes.txt").unlink()
+    assert run_stages(run.config, other, redo=redo, until="basis", model=tiny_loaded).finished("basis")
+
+
 def test_every_action_has_its_controls(run, config, tmp_path, tiny_loaded):
     controls, actions = run.controls(), run.action_rows()
     corrective = [entry for entry in run.entries() if entry.kind == "corrective"]
