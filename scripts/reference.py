@@ -72,6 +72,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "read_causal",
             "CausalStudy",
             "policy",
+            "curriculum",
             "measure_impulse",
             "strength_for",
             "degenerates_at",
@@ -103,8 +104,8 @@ ABOUT_COMMANDS = """\
 # Commands
 
 As `stir COMMAND --help` prints them. A command exits with 0 when it is done, with 1 when it was interrupted (`run`,
-`eval`, `causal`, `policy`, `critical` and `sweep` keep finished results, and the same command continues from them), and with 2 when it
-refuses: one line on the error output names the value and the remedy.
+`eval`, `causal`, `policy`, `critical`, `curriculum` and `sweep` keep finished results, and the same command continues from them), and with
+2 when it refuses: one line on the error output names the value and the remedy.
 
 | command | |
 |---|---|"""

@@ -144,7 +144,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Handler, help: str, *common: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        long = ("run", "eval", "causal", "policy", "critical", "sweep", "calibrate", "organism", "latent")
+        long = ("run", "eval", "causal", "policy", "critical", "curriculum", "sweep", "calibrate", "organism", "latent")
         sub.set_defaults(command=run, resumes=name in long)
         return with_common(sub, *common)
 

@@ -83,7 +83,7 @@ def continue_states(
                 break
             group = states[start : start + size]
             for roll in continue_group(model, settings, gate, group, rolls, first, most or spec.rolls, arms, impulses, grader):
-                folder.add_roll(roll)
+                folder.add_rolls([roll])
                 rolls.append(roll)
                 tokens += roll.decoded
                 report(Progress(stage, done, len(states), "states", tokens))

@@ -86,11 +86,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             evidence = _with_previews(evidence, candidates, previews, job)
         probed = sum(len(preview.ids) for preview in previews)
         # decide
-        policies = job.memory.policies if job.memory is not None else None
-        asked = {"seed": settings.seed, "name": job.id, "policies": policies}
-        decision = decide(evidence, gate, **asked) if forced is None else _forced_decision(evidence, forced)
-        if job.overrule is not None and forced is None and evidence.not_retrieved is None:
-            decision = job.overrule(evidence, decision)
+        decision = _decided(job, settings, evidence, forced)
         # commit
         impulse = _impulse(job, evidence, decision, forced, settings.seed)
         ephemeral = impulse is not None and gate.persistence == "ephemeral"
@@ -271,6 +267,15 @@ def _with_previews(evidence: StepEvidence, candidates: tuple[Retrieved, ...], pr
 
 
 # -- decide and commit -------------------------------------------------------------------------------------------------------------------
+
+
+def _decided(job: Job, settings: Settings, evidence: StepEvidence, forced: Forced | None) -> Decision:
+    """The gate's decision, overruled if the job says so, or the forced one."""
+    if forced is not None:
+        return _forced_decision(evidence, forced)
+    policies = job.memory.policies if job.memory is not None else None
+    decision = decide(evidence, job.gate, seed=settings.seed, name=job.id, policies=policies)
+    return decision if job.overrule is None or evidence.not_retrieved is not None else job.overrule(evidence, decision)
 
 
 def _forced_decision(evidence: StepEvidence, forced: Forced) -> Decision:

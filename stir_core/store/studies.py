@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from stir_core.config import digest_of
 from stir_core.errors import StoreError
-from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec, PolicyReport, PolicySpec
-from stir_core.records import Problem
+from stir_core.findings import CausalReport, CausalSpec, EvaluationReport, EvaluationSpec, PolicyReport, PolicySpec, Roll
+from stir_core.records import Problem, Trace
 from stir_core.store.files import OURS, copy_folder, first_stranger, flush_folder, name_folder, remove_folder, write_whole
-from stir_core.store.jsonl import read_record, read_records, write_record, write_records
+from stir_core.store.jsonl import append_records, read_appended, read_record, read_records, write_record, write_records
 from stir_core.store.locks import one_writer
 from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, as_sealed, read_seal, write_seal
@@ -152,3 +153,37 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
             StoreError: none was written yet, or it is malformed.
         """
         return read_record(self.file("report.json"), self._report_kind, self._remedy)
+
+
+class ContinuationsFolder(StudyFolder[SpecT, ReportT]):
+    """The folder of a study that decodes answers and continues them from states: a causal study, or learned gates."""
+
+    may_change: ClassVar[set[str]]
+    """Fields of the spec that may change when the study is continued."""
+
+    def check(self, known: SpecT, spec: SpecT) -> None:
+        """Refuse other settings than those in :attr:`may_change`.
+
+        Raises:
+            StoreError: naming the setting and both values.
+        """
+        theirs = known.model_dump(mode="json", exclude=self.may_change)
+        for field, value in spec.model_dump(mode="json", exclude=self.may_change).items():
+            if digest_of(theirs[field]) != digest_of(value):
+                raise StoreError(f"{self.path} was made with {field} = {theirs[field]!r}, not {value!r}: add --fresh to start over")
+
+    def traces(self) -> list[Trace]:
+        """The answers so far whose control points are the states."""
+        return read_appended(self.file("traces.jsonl"), Trace)
+
+    def add_trace(self, trace: Trace) -> None:
+        """Append one answer."""
+        append_records(self.part / "traces.jsonl", [trace])
+
+    def rolls(self) -> list[Roll]:
+        """The continuations so far."""
+        return read_appended(self.file("rolls.jsonl"), Roll)
+
+    def add_rolls(self, rolls: Sequence[Roll]) -> None:
+        """Append continuations."""
+        append_records(self.part / "rolls.jsonl", rolls)
