@@ -27,7 +27,7 @@ from stir_core.findings import (
 )
 from stir_core.readings import TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
-from stir_core.requests import CausalRequest, CurriculumRequest, EvaluationRequest, PolicyRequest
+from stir_core.requests import CausalRequest, CausalStudyName, CurriculumRequest, EvaluationRequest, PolicyRequest
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
@@ -181,8 +181,8 @@ def open_library(run: Run, which: str | Basis = "basis") -> Library:
     """Entries of a run with their raw vectors, to look at or to steer with.
 
     Args:
-        which: ``"basis"``, ``"all"`` (every mined entry), ``"curated"``, ``"measured"``; a control: ``"zero"``, ``"shuffled"``,
-            ``"length_matched"``; or the result of :func:`select_basis`.
+        which: ``"basis"``, ``"all"`` (every mined entry), ``"curated"``, ``"measured"``, ``"codes"``; a control: ``"zero"``,
+            ``"shuffled"``, ``"length_matched"``; or the result of :func:`select_basis`.
 
     Returns:
         ``entries``, ``keys`` and ``actions``, both float32 ``[n_entries, d_model]`` in residual-stream units; null entries' actions are 0.
@@ -470,8 +470,9 @@ def calibrate(
 def measure_causal(run: Run, model: "LoadedModel", **settings: Any) -> CausalReport:
     """Measure the causal effect of actions: continuations from logged states with an action, without it, and with noise of its size.
 
-    Results are written below ``run.work / "causal"`` as they arrive (``causal-own`` for ``study="own"``, which asks whether a problem's own
-    action helps its own undecided rollouts); the same call resumes. `stir causal`, docs/evaluation.md.
+    Results are written below ``run.work / "causal"`` as they arrive (``causal-codes`` for ``study="codes"``, which measures the library of
+    codes, and ``causal-own`` for ``study="own"``, which asks whether a problem's own action helps its own undecided rollouts); the same
+    call resumes. `stir causal`, docs/evaluation.md.
 
     Args:
         settings: fields of ``stir_core.requests.CausalRequest``, the flags of `stir causal` with underscores: ``n`` held-out problems of
@@ -526,11 +527,11 @@ def policy(run: Run, model: "LoadedModel", **settings: Any) -> PolicyReport:
     return learn(run, model, request, command=None, environment=short_environment())[0]
 
 
-def read_causal(run: Run, study: Literal["gate", "own"] = "gate") -> CausalStudy:
+def read_causal(run: Run, study: CausalStudyName = "gate") -> CausalStudy:
     """A causal study of a run on disk, finished or not; the embedded runs have one. Needs no model.
 
     Args:
-        study: ``"own"``: of problems' own actions at their own rollouts.
+        study: ``"codes"``: of the library of codes; ``"own"``: of problems' own actions at their own rollouts.
 
     Returns:
         The report and its continuations: ``stir.to_frame(stir.read_causal(run).rolls)`` gives one row for each.
@@ -629,7 +630,7 @@ def export_library(
     out: str | Path,
     *,
     to: str = "bundle",
-    library: Literal["curated", "basis", "all"] | None = None,
+    library: Literal["curated", "basis", "all", "codes"] | None = None,
     only: str | None = None,
 ) -> Path:
     """Write a library for another program, whole or not at all. `stir export`; docs/deployment.md lists what each target keeps and loses.

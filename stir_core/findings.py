@@ -226,10 +226,16 @@ class CausalSpec(Record, CausalRequest):
     gate: dict[str, float | int | str | None]
     run: str
     basis: str
+    """Digest of the control basis, or in the study ``codes`` of the codebook."""
     model: ModelIdentity
     seed: int
     command: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def library(self) -> Literal["basis", "codes"]:
+        """The library whose actions are tried."""
+        return "codes" if self.study == "codes" else "basis"
 
 
 class ArmEffect(Record):

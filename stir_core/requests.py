@@ -53,12 +53,15 @@ class EvaluationRequest(MeasurementRequest):
     """Evaluate even if evaluation problems were mined; the report is marked."""
 
 
+CausalStudyName = Literal["gate", "codes", "own"]
+
+
 class CausalRequest(MeasurementRequest):
     """How a run's actions are measured: ``stir causal``, :func:`stir_core.measure_causal`."""
 
-    study: Literal["gate", "own"] = "gate"
-    """What is asked. gate: do the gate's actions help held-out answers? own: does a problem's own action help its own rollouts where they
-    are undecided? It tells whether an impulse can help at all."""
+    study: CausalStudyName = "gate"
+    """What is asked. gate: do the gate's actions help held-out answers? codes: the same of the library of codes, after stir codebook. own:
+    does a problem's own action help its own rollouts where they are undecided? It tells whether an impulse can help at all."""
     split: str = "validation"
     """Split whose problems give the states; with validation, eval stays unseen. The study own takes mined problems instead."""
     n: Count = 24

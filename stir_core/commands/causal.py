@@ -25,7 +25,8 @@ def _causal(arguments: argparse.Namespace) -> None:
 
     request = asked(arguments, CausalRequest)
     run = Run.open(arguments.run)
-    run.folder("basis")  # refused before a model is loaded
+    for stage in ("basis", *(["codes"] if request.study == "codes" else [])):
+        run.folder(stage)  # refused before a model is loaded
     command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
     with progress(asked(arguments, CallBudget)) as report:
         model = model_of(run.config.model, arguments.model)

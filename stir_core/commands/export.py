@@ -21,7 +21,8 @@ def add(command: Command) -> None:
     export.add_argument("--to", choices=target_names(), default="bundle", help="what to write")
     export.add_argument("--out", type=place, required=True, metavar="DIR", help="folder to write")
     export.add_argument("--library", choices=LIBRARY_KINDS, help="which of the run's libraries (default: curated)")
-    export.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help="of the curated library, these actions with their null entries")
+    some = "these actions with their null entries; stars and tags are of the curated library"
+    export.add_argument("--only", metavar="starred|tag:NAME|ids:A,B", help=some)
 
     imported = command("import", _import, "Check a bundle, or a folder in the published layout, and describe it.", "--json")
     imported.add_argument("folder", type=Path, metavar="DIR", help="folder to check")

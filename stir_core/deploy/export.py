@@ -30,9 +30,9 @@ from stir_core.deploy.targets import INDEX, Recipe, target_names
 from stir_core.errors import CurationError, DeployError
 from stir_core.models.catalogue import EMBEDDED, hub_name
 from stir_core.records import Record
-from stir_core.store.curated import Curated, Origin, curated, library_digest
+from stir_core.store.curated import Curated, Origin, curated, library_digest, only_ids
 from stir_core.store.curation import Curation
-from stir_core.store.libraries import LIBRARY_KINDS, LibraryKind, library_named
+from stir_core.store.libraries import LIBRARY_KINDS, LibraryKind, library_named, made_of
 from stir_core.store.runs import Run
 from stir_core.version import VERSION
 
@@ -93,7 +93,7 @@ def export(source: Run | Bundle, out: Path, *, to: str = "bundle", library: str 
 
     Args:
         library: which of the run's libraries; ``None``: the curated one.
-        only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``.
+        only: ``"ids:A,B"`` of the library, or ``"starred"`` or ``"tag:NAME"`` of the curated one.
 
     Raises:
         DeployError: no such target, a target that cannot hold the library, a choice within a bundle, or a folder with other files.
@@ -172,15 +172,15 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
     """The bundle of a run's library, in memory.
 
     Args:
-        library: the ``"curated"`` control basis, the ``"basis"`` as it was selected, or ``"all"`` mined entries.
-        only: of the curated library, ``"starred"``, ``"tag:NAME"`` or ``"ids:A,B"``: these actions with the null entries of their pairs.
+        library: the ``"curated"`` control basis, the ``"basis"`` as it was selected, ``"all"`` mined entries, or the ``"codes"`` of steps.
+        only: ``"ids:A,B"``, or of the curated library ``"starred"`` or ``"tag:NAME"``: these actions with the null entries of their pairs.
 
     Raises:
         DeployError: the choice holds no action.
         CurationError: the choice is empty or names an unknown id.
         StoreError: the run has no finished basis, or its files are damaged.
     """
-    for stage in ("actions",) if library == "all" else ("actions", "basis"):
+    for stage in made_of(library):
         run.check_files(stage)
     curation, made_with = Curation.open(run), run.manifest("actions").model
     if run.config.gate.policy != "value":
@@ -213,7 +213,7 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
         provenance=Provenance(
             run=run.path.resolve().name,
             config_digest=digest_of(config),
-            inputs={stage: run.digest(stage) for stage in ("actions", "basis") if run.finished(stage)},
+            inputs={stage: run.digest(stage) for stage in sorted({"basis", *made_of(library)}) if run.finished(stage)},
             library=cast(LibraryKind, library),
             only=only,
             curation_version=len(curation) if library == "curated" else 0,
@@ -231,12 +231,13 @@ def _chosen(run: Run, curation: Curation, library: str, only: str | None) -> Cur
     """The chosen part of the run's library, with its lineage and marks."""
     if library not in LIBRARY_KINDS:
         raise DeployError(f"the library {library!r} cannot be exported: take one of {', '.join(LIBRARY_KINDS)}")
-    if only is not None and library != "curated":
-        raise CurationError(f"--only {only} chooses within the curated library: leave --library {library} out")
+    if only is not None and library != "curated" and not only.startswith("ids:"):
+        raise CurationError(f"--only {only} chooses within the curated library: leave --library {library} out, or choose by ids:A,B")
     if library == "curated":
         chosen = curated(run, curation.state, only)
     else:
         plain = library_named(run, library)
+        plain = plain if only is None else only_ids(plain, only)
         chosen = Curated(plain, tuple(Origin.of(entry.id, curation.state) for entry in plain.entries))
     if not any(entry.kind == "corrective" for entry in chosen.library.entries):
         raise DeployError(f"the {library} library{f' ({only})' if only else ''} of {run.path} holds no action: star, tag or include one")

@@ -41,6 +41,7 @@ from stir_core.records import OnProgress, Problem, Progress, StepTrace, Trace, f
 from stir_core.requests import CausalRequest
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
+from stir_core.store.libraries import library_named
 from stir_core.store.runs import Run
 from stir_core.tasks import load_problems
 from stir_core.tasks.overlap import find_overlaps
@@ -89,9 +90,10 @@ def measure(
     """
     run.check_model(model.identity)
     config = run.config
-    memory = memory_of(run, run.library())
+    which = "codes" if request.study == "codes" else "basis"
+    memory = memory_of(run, library_named(run, which))
     if memory is None:
-        raise StoreError(f"run {run.path} has an empty library, so there is no action to measure: mine more problems or more rollouts")
+        raise StoreError(f"run {run.path} has no entry in its {which}, so no action to measure: mine more problems or more rollouts")
     gate = config.gate if request.strength is None else with_changes(config.gate, k_scale=request.strength)
     own = request.study == "own"
     budget = (config.rollouts if own else config.decode).max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
@@ -108,7 +110,7 @@ def measure(
         top_p=config.rollouts.top_p,
         gate=gate.model_dump(mode="json"),
         run=run.name,
-        basis=run.digest("basis"),
+        basis=run.digest(which),
         model=model.identity,
         seed=config.seed,
         command=command,

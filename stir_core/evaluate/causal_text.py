@@ -83,8 +83,8 @@ def _gate(report: CausalReport) -> str:
     lines = [
         f"# Causal value of actions: {spec.task} {spec.split}",
         "",
-        f"Run `{spec.run}` (basis {spec.basis}), {spec.model.name} in {spec.model.dtype}. {report.states} of {report.planned} states from "
-        f"{spec.n} problems, {report.rolls} continuations ({report.tokens} tokens) at temperature {spec.temperature:g}, "
+        f"Run `{spec.run}` ({spec.library} {spec.basis}), {spec.model.name} in {spec.model.dtype}. {report.states} of {report.planned} "
+        f"states from {spec.n} problems, {report.rolls} continuations ({report.tokens} tokens) at temperature {spec.temperature:g}, "
         f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens per answer; {spec.rolls} per arm{halving}.",
     ]
     if spec.command:

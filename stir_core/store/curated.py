@@ -87,6 +87,18 @@ def curated(run: Run, standing: Judgement, only: str | None = None) -> Curated:
     return Curated(Library(tuple(row[0] for row in kept), keys, actions), origins)
 
 
+def only_ids(library: Library, only: str) -> Library:
+    """Of a library without marks: the actions that ``"ids:A,B"`` names, with the null entries of their pairs.
+
+    Raises:
+        CurationError: an id that the library does not have.
+    """
+    ids = _named(only, Judgement({}, {}), {entry.id for entry in library.entries})
+    pairs = {entry.pair for entry in library.entries if entry.id in ids}
+    keep = [i for i, entry in enumerate(library.entries) if entry.id in ids or (entry.kind == "null" and entry.pair in pairs)]
+    return Library(tuple(library.entries[i] for i in keep), library.keys[keep], library.actions[keep])
+
+
 def library_digest(library: Library) -> str:
     """16 hex digits; equal digests mean the same entries with the same vectors."""
     tensors = [hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest() for rows in (library.keys, library.actions)]
@@ -166,7 +178,7 @@ def _named(only: str, standing: Judgement, there: set[str]) -> set[str]:
         raise CurationError(f"{only[:80]!r} chooses no entries: say starred, tag:NAME, or ids:A,B,...")
     ids = named.split(",")
     if odd := next((id_ for id_ in ids if id_ not in there), None):
-        raise CurationError(f"{odd[:40]!r} is not an entry of the curated library: list its entries with `stir curate RUN show`")
+        raise CurationError(f"{odd[:40]!r} is not an entry of the library: `stir show RUN --library NAME` lists its entries")
     return set(ids)
 
 

@@ -162,8 +162,13 @@ def _append(run: Run, edits_on: Callable[[Curation], tuple[Edit, ...]]) -> Curat
 def _lines_of(fresh: Curation, edits: tuple[Edit, ...]) -> tuple[list[str], str]:
     """The lines to append, each edit checked after those before it, and the digest of the last line."""
     entries: dict[str, Entry] = {entry.id: entry for entry in fresh.run.entries()}
+    made_of_codes = {entry.id for entry in fresh.run.codes_library().entries} if fresh.run.finished("codes") else set()
     standing, digest, lines = fresh.state, fresh.digest, []
     for edit in edits:
+        if id_ := next((id_ for id_ in edit.entries if id_ in made_of_codes), None):
+            raise CurationError(
+                f"{id_} is made of a code of steps, and only mined entries are curated: choose at export (--library codes --only ids:A,B)"
+            )
         check(edit, standing, entries)
         standing = fold((edit,), standing)
         record = Recorded(number=len(fresh.lines) + len(lines) + 1, actions=fresh.actions, before=digest, edit=edit)

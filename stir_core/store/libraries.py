@@ -23,9 +23,19 @@ LIBRARIES = {
     "length_matched": "Lengths matched",
 }
 """The title of every library that has a name; :func:`library_named` describes them."""
-LibraryKind = Literal["curated", "basis", "all"]
+LibraryKind = Literal["curated", "basis", "all", "codes"]
 """The libraries that can be compared and exported; the others are for evaluations."""
 LIBRARY_KINDS: tuple[str, ...] = get_args(LibraryKind)
+
+
+def made_of(name: str) -> tuple[str, ...]:
+    """The stages whose files one of :data:`LIBRARY_KINDS` is made of, and the keys' space with it."""
+    return ("actions", *{"all": (), "codes": ("codes",)}.get(name, ("basis",)))
+
+
+def offered(run: Run) -> tuple[str, ...]:
+    """The libraries of a run that can be compared and exported, as far as its stages are finished."""
+    return tuple(name for name in LIBRARY_KINDS if all(run.finished(stage) for stage in made_of(name)))
 
 
 def library_named(run: Run, name: str) -> Library:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from stir_core.config import ON_REQUEST, STAGES
 from stir_core.errors import FAULTS, StoreError, line_of
+from stir_core.requests import CausalStudyName
 from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder, is_label
@@ -15,7 +16,7 @@ from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, read_seal
 from stir_core.store.studies import StudyFolder
 
-STUDIES = ("evaluation", "causal", "causal-own", "policy", "critical", "curation")
+STUDIES = ("evaluation", "causal", "causal-codes", "causal-own", "policy", "critical", "curation")
 """Folders of a run that are not stages."""
 
 
@@ -106,8 +107,7 @@ def _studies(run: Run) -> Iterator[StudyFolder]:
         for label in sorted({each.name.removesuffix(".part") for each in folder.iterdir() if each.is_dir()}) if folder.is_dir() else ():
             if is_label(label):
                 yield EvaluationFolder(run, label)
-    yield CausalFolder(run)
-    yield CausalFolder(run, "own")
+    yield from (CausalFolder(run, study) for study in get_args(CausalStudyName))
     yield PolicyFolder(run)
 
 

@@ -1,19 +1,28 @@
 """The stages that are made on request: a codebook of a copy of the embedded organism's run, which finds what is planted in it."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
+from stir_core.cli import main
 from stir_core.config import ON_REQUEST, STAGES, CodesConfig, RunConfig, digest_of, with_changes
-from stir_core.errors import ConfigError, StoreError
+from stir_core.deploy.bundle.reading import read_bundle
+from stir_core.deploy.export import TARGETS, export, export_files, make_bundle
+from stir_core.errors import ConfigError, CurationError, StoreError
 from stir_core.evaluate import codes as coding
+from stir_core.evaluate.causal import measure
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.findings import Advantage
+from stir_core.models.loading import load_model
+from stir_core.requests import CausalRequest
 from stir_core.stages import pipeline
 from stir_core.stages.pipeline import make_codebook
 from stir_core.stages.stage import sources
-from stir_core.store.libraries import library_named
+from stir_core.store.causal import CausalFolder
+from stir_core.store.curation import Curation
+from stir_core.store.libraries import LIBRARY_KINDS, library_named, offered
 from stir_core.store.runs import EMBEDDED_RUNS, Run
 from stir_core.store.verify import verify_run
 
@@ -121,3 +130,54 @@ def test_a_label_with_one_value_is_left_out(coded, monkeypatch):
     found = make_codebook(coded, {"size": 4}, redo=True)
     assert {"control point", "length", "correctness", "kind"} <= (told := {each.about for each in found.layers[0].information})
     assert "habit" not in told
+
+
+def test_codes_are_exported_and_chosen_like_any_library(made, tmp_path):
+    library = library_named(made, "codes")
+    bundle = read_bundle(export(made, tmp_path / "bundle", library="codes").bundle.folder)
+    assert np.array_equal(bundle.library.keys, library.keys) and np.array_equal(bundle.library.actions, library.actions)
+    assert [(e.id, e.quality) for e in bundle.entries] == [(e.id, e.quality) for e in library.entries]
+    assert bundle.manifest.provenance.inputs["codes"] == made.digest("codes") and bundle.manifest.provenance.library == "codes"
+    assert offered(made) == LIBRARY_KINDS and offered(Run.open("two_habits")) == tuple(name for name in LIBRARY_KINDS if name != "codes")
+    for target in TARGETS:
+        assert export_files(bundle, target), target
+    first = next(entry for entry in library.entries if entry.kind == "corrective")
+    part = make_bundle(made, "codes", f"ids:{first.id}")
+    assert {entry.id for entry in part.entries} == {entry.id for entry in library.entries if entry.pair == first.pair}
+    with pytest.raises(CurationError, match="is not an entry of the library"):
+        make_bundle(made, "codes", "ids:p0000c")
+    with pytest.raises(CurationError, match="chooses within the curated library"):
+        make_bundle(made, "codes", "starred")
+    with pytest.raises(StoreError, match="has no codebook"):
+        make_bundle(Run.open("two_habits"), "codes")
+
+
+def test_codes_are_listed_and_compared(made, capsys):
+    assert main(["show", str(made.path), "--library", "codes", "--json"]) == 0
+    shown = [row["id"] for row in json.loads(capsys.readouterr().out)]
+    assert shown == [entry.id for entry in library_named(made, "codes").entries]
+    assert main(["compare", str(made.path), str(made.path), "--library", "codes", "--other-library", "codes", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["entry"]: row["other"] for row in found["shared"]} == {id_: id_ for id_ in shown if id_.endswith("c")}
+    assert (found["lost"], found["gained"]) == (0, 0)
+
+
+def test_codes_are_not_curated(coded):
+    first = library_named(coded, "codes").entries[0].id
+    with pytest.raises(CurationError, match=f"{first} is made of a code of steps, and only mined entries are curated"):
+        Curation.open(coded).edit("star", first)
+    assert not len(Curation.open(coded))
+
+
+def test_the_causal_study_of_codes_has_a_place_of_its_own(coded):
+    before, model = coded.advantages(), load_model(coded.config.model.name)
+    asked = CausalRequest(study="codes", n=4, states=4, rolls=2, halving=False)
+    report, path = measure(coded, model, asked, command=None, environment={})
+    ids = {entry.id for entry in library_named(coded, "codes").entries}
+    assert path == coded.path / "causal-codes" and report.spec.basis == coded.digest("codes")
+    assert report.actions and {each.entry_id for each in report.actions} <= ids
+    assert coded.advantages() == before, "the study of the basis is another one"
+    assert CausalFolder(coded, "codes").report() == report and verify_run(coded).found == []
+    make_codebook(coded, {"size": 3}, redo=True)
+    with pytest.raises(StoreError, match="was made with basis"):
+        measure(coded, model, asked, command=None, environment={})

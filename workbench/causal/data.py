@@ -1,6 +1,6 @@
 """A causal study as tables and sentences. An effect that cannot be told from 0 is "no effect seen", never "no effect"."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -8,6 +8,7 @@ from stir_core.evaluate.causal_text import NOTE, OWN_NOTE, own_size
 from stir_core.evaluate.effects import PREDICTORS, roc_curve
 from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import Advantage, ArmEffect, CausalReport, EffectVerdict, Estimate
+from stir_core.requests import CausalStudyName
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import Run
 from workbench.shared.intervals import counted_states, interval, with_interval
@@ -21,7 +22,7 @@ class Study(NamedTuple):
     """False while it is being made, or if it was interrupted."""
 
 
-def study_of(run: Run, study: Literal["gate", "own"] = "gate") -> Study | None:
+def study_of(run: Run, study: CausalStudyName = "gate") -> Study | None:
     """One of a run's causal studies; ``None`` if there is no report yet."""
     folder = CausalFolder(run, study)
     return Study(folder.report(), folder.finished) if folder.reported else None
@@ -37,7 +38,7 @@ def study_line(report: CausalReport) -> str:
         f"{spec.task} · {spec.split}{levels} · {report.states} of {report.planned} states from {spec.n} problems · "
         f"{report.rolls} continuations, {report.tokens} tokens decoded · temperature {spec.temperature:g}, top-p {spec.top_p:g} · "
         f"{spec.rolls} per arm{', successive halving' if spec.halving else ''} · at most {spec.max_new_tokens} tokens per answer · "
-        f"{spec.model.name} in {spec.model.dtype} · strength {spec.gate.get('k_scale', '?')} · basis {spec.basis}"
+        f"{spec.model.name} in {spec.model.dtype} · strength {spec.gate.get('k_scale', '?')} · {spec.library} {spec.basis}"
     )
 
 

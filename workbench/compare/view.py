@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.store.curation import Curation
-from stir_core.store.libraries import LIBRARY_KINDS
+from stir_core.store.libraries import LIBRARY_KINDS, made_of
 from workbench import session
 from workbench.bootstrap import known_evaluations, known_runs
 from workbench.compare import data as compare
@@ -40,7 +40,7 @@ def need_other(facts: RunFacts) -> Chosen:
             f"Library of {own}",
             LIBRARY_KINDS,
             first="basis",
-            help="Control basis, all mined entries, or the basis as curated.",
+            help="Control basis, all mined entries, the basis as curated, or the entries that codes of steps make.",
         )
         options = list(dict.fromkeys([*alike, own, *others]))
         name = session.choose_one(session.COMPARED, "With run", options, width=260, help="Another run of the same model, or this one.")
@@ -57,7 +57,8 @@ def need_other(facts: RunFacts) -> Chosen:
         st.error(plain(refused))
         st.stop()
     for side, needed in ((facts, version), (other, theirs)):
-        side.run.folder("actions" if needed == "all" else "basis")
+        for stage in made_of(needed):
+            side.run.folder(stage)
     prints = tuple((run_fingerprint(side.run), used, _digest(side, used)) for side, used in ((facts, version), (other, theirs)))
     if (name, theirs) == (own, version):
         st.info("Both sides are the same library. Choose another run, or another version of this one (all, curated).")

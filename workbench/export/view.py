@@ -10,7 +10,7 @@ from stir_core.deploy.bundle.card import card_text
 from stir_core.deploy.bundle.reading import Bundle
 from stir_core.deploy.export import TARGETS
 from stir_core.store.curation import Curation
-from stir_core.store.libraries import LIBRARIES, LIBRARY_KINDS
+from stir_core.store.libraries import LIBRARIES, offered
 from workbench import session
 from workbench.export import data as plan
 from workbench.export import view_prepared as shipping
@@ -45,8 +45,7 @@ def choose_library(facts: RunFacts) -> ExportChoice:
     """The choices of library, actions and targets; the address holds all three."""
     curation = Curation.open(facts.run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        offered = [name for name in LIBRARY_KINDS if name == "all" or "basis" in facts.stages]
-        library = session.choose_short(session.LIBRARY, "Library", offered, format_func=LIBRARIES.__getitem__)
+        library = session.choose_short(session.LIBRARY, "Library", offered(facts.run), format_func=LIBRARIES.__getitem__)
         whole = shipping.prepared(facts, curation, library, None)
         labels = {plan.ALL: "All actions"}
         linked = session.chosen(session.ONLY)

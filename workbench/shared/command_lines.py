@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stir_core.config import digest_of
 from stir_core.intervene.changes import DENY, KEEP, Change
-from stir_core.requests import ANSWERING, EvaluationRequest, flags_of
+from stir_core.requests import ANSWERING, CausalStudyName, EvaluationRequest, flags_of
 from stir_core.store.runs import Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
@@ -67,7 +67,7 @@ def gate_command(run: Run, changed: Mapping[str, object], n: int) -> str:
     return _eval(run, methods=("vanilla", "stir", f"stir:{values}"), n=n, label="gates")
 
 
-def causal_command(run: Run, study: Literal["gate", "own"] = "gate") -> str:
+def causal_command(run: Run, study: CausalStudyName = "gate") -> str:
     """Measures the run's actions one by one, or whether a problem's own action can help."""
     return _stir("causal", name_of(run), study=None if study == "gate" else study)
 

@@ -23,14 +23,15 @@ def measured_effect(run: Run, digest: str, library: str) -> EvaluationSummary:
     reports = [folder.report() for folder in evaluations(run) if folder.finished]
     basis = run.digest("basis") if run.finished("basis") else None
     of_basis = basis is not None and (library == "basis" or library_digest(run.library()) == digest)
-    complete = tuple(_measured(report, digest, of_basis) for report in reports if report.complete and report.spec.basis == basis)
+    codes = run.digest("codes") if library == "codes" and library_digest(run.codes_library()) == digest else None
+    complete = tuple(_measured(report, digest, of_basis, codes) for report in reports if report.complete and report.spec.basis == basis)
     if complete:
         return EvaluationSummary(evaluated=True, evaluations=complete)
     other = f" ({len(reports)} of another basis)" if reports else ""
     return EvaluationSummary(evaluated=False, reason=f"no finished evaluation of this run's basis{other}: make one with `stir eval`")
 
 
-def _measured(report: EvaluationReport, digest: str, of_basis: bool) -> MeasuredEvaluation:
+def _measured(report: EvaluationReport, digest: str, of_basis: bool, codes: str | None) -> MeasuredEvaluation:
     spec = report.spec
     return MeasuredEvaluation(
         label=spec.label,
@@ -40,7 +41,8 @@ def _measured(report: EvaluationReport, digest: str, of_basis: bool) -> Measured
         baseline=spec.baseline,
         leaks=len(spec.leaks),
         same_library=(of_basis and any(name.partition(":")[0] == "stir" and "library=" not in name for name in spec.methods))
-        or (spec.curated == digest and any("library=curated" in name for name in spec.methods)),
+        or (spec.curated == digest and any("library=curated" in name for name in spec.methods))
+        or (codes is not None and spec.codes == codes and any("library=codes" in name for name in spec.methods)),
         methods=tuple(_method(method) for method in report.methods),
     )
 
