@@ -107,7 +107,10 @@ def test_a_frame_holds_the_raw_vectors_in_the_order_of_the_entries(tmp_path) -> 
 
 def test_the_runs_own_settings_select_its_own_basis() -> None:
     run = stir.open_run("smollm2")
-    assert stir.select_basis(run).picks == run.picks()
+    ours, theirs = run.picks(), stir.select_basis(run).picks
+    # the last digit of a gain is that of the machine's own matrix products
+    assert [pick.replaced(gain=0.0) for pick in theirs] == [pick.replaced(gain=0.0) for pick in ours]
+    assert [pick.gain for pick in theirs] == pytest.approx([pick.gain for pick in ours], abs=1e-9)
     own, chosen = stir.open_library(run), stir.open_library(run, stir.select_basis(run))
     assert own.entries == chosen.entries
     assert np.array_equal(own.keys, chosen.keys)
