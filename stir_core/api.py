@@ -19,6 +19,7 @@ from stir_core.findings import (
     CalibrationReport,
     CausalReport,
     CodebookReport,
+    CoherenceReport,
     CurriculumReport,
     EvaluationReport,
     PolicyReport,
@@ -398,6 +399,28 @@ def probe(run: Run, layer: int | None = None) -> ProbeReport:
     from stir_core.evaluate.probe import probe_run
 
     return probe_run(run, layer)
+
+
+def coherence(run: Run) -> CoherenceReport:
+    """Whether the coherence of the equations that rollouts write tells right answers from wrong ones. Needs no model. `stir coherence`.
+
+    Beside strict coherence and the rule that ATP-Latent rewards (arXiv 2601.21598) stand other scores that need no label: agreement of the
+    problem's rollouts, mean log-probability, and length.
+
+    Args:
+        run: with finished rollouts.
+
+    Returns:
+        For each score its means and its AUC, over all pairs and over pairs of answers to one problem, with 95 % intervals over problems.
+
+    Raises:
+        StoreError: rollouts have not finished.
+        DataError: the answers are all right, or all wrong.
+    """
+    _checked(run, "Run")
+    from stir_core.evaluate.coherence import coherence_run
+
+    return coherence_run(run)
 
 
 def codebook(

@@ -669,6 +669,37 @@ class ProbeReport(Record):
     verdict: str
 
 
+class CoherenceScore(Record):
+    """How well a score that needs no label tells right answers from wrong ones."""
+
+    score: str
+    mean_right: float
+    mean_wrong: float
+    pooled: Estimate
+    """AUC over all pairs of a right and a wrong answer, of whichever problems; telling easy problems from hard ones counts, too."""
+    within: Separation
+    """AUC over pairs of answers to the same problem."""
+
+
+class CoherenceReport(Record):
+    """The coherence of the equations that answers write, as a score of the answers."""
+
+    run: str
+    problems: int
+    rollouts: int
+    """Answers that state a result."""
+    unfinished: int
+    """Answers that state none; they are left out."""
+    right: float
+    """Share of right ones among those that state a result."""
+    with_equations: float
+    """Share of answers with at least one equation; the others are 1 by the published rule and 0 by the strict one."""
+    equations: int
+    true: Estimate | None
+    """Share of equations that are true; ``None``: no answer has any."""
+    scores: tuple[CoherenceScore, ...]
+
+
 class GateCounts(Record):
     """Commits of a gate on an organism at one control point, by the habit that the writer is in, and what the steered steps became."""
 

@@ -66,7 +66,10 @@ def strict_coherence(steps: Sequence[str], answer: str, given: Collection[int | 
 
 
 def equation_of(step: str, modulus: int | None = None) -> Equation | None:
-    """A decoded step such as ``<<16-3-4=9>>``; ``None``: it is not one."""
+    """A decoded step such as ``<<16-3-4=9>>``; ``None``: it is not one.
+
+    A result with decimals is true if the left side rounds to it.
+    """
     match = _EQUATION.fullmatch(step.strip())
     if match is None:
         return None
@@ -76,7 +79,9 @@ def equation_of(step: str, modulus: int | None = None) -> Equation | None:
         difference = _value(tree, operands) - Fraction(match[2])
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
-    true = difference == 0 if modulus is None else difference % modulus == 0
+    decimals = len(match[2].partition(".")[2])
+    exact = difference == 0 if modulus is None else difference % modulus == 0
+    true = exact or (bool(decimals) and abs(difference) <= Fraction(1, 2 * 10**decimals))
     return Equation(tuple(operands), Fraction(match[2]), true)
 
 

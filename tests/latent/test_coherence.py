@@ -47,4 +47,4 @@ def test_precedence_and_fractions() -> None:
     assert equation_of("<<2+3*4=14>>").true  # type: ignore[union-attr]
     assert equation_of("<<(2+3)*4=20>>").true  # type: ignore[union-attr]
     assert equation_of("<<.5*3=1.5>>").true  # type: ignore[union-attr]
-    assert not equation_of("<<1/3=0.33>>").true  # type: ignore[union-attr]
+    assert not equation_of("<<1/3=0.34>>").true  # type: ignore[union-attr]
