@@ -1011,3 +1011,30 @@ class LatentReport(Record):
     probed_values: dict[int, Estimate] | None = None
     """By step: share of values that a linear probe reads from the step's latents, on other problems than it was fitted on; ``None``: no
     latents."""
+
+
+class InterchangeRow(Record):
+    """What answers become when the latents of one step are replaced."""
+
+    count: int
+    """Steps of the problems."""
+    step: int
+    how: str
+    """What takes their place: ``swapped`` (another problem's latents; the later ones kept), ``swapped, then thinking on``, ``zero`` or
+    ``mean``."""
+    problems: int
+    """Problems answered rightly before, whose answer would be another with the other problem's value."""
+    kept: Estimate | None
+    """Share whose answer stays; ``None``: no such problem, likewise below."""
+    followed: Estimate | None
+    """Share whose answer becomes what the remaining operations make of the other problem's value; ``None`` also without a swap."""
+
+
+class InterchangeReport(Record):
+    """Whether answers follow the values that latents hold (interchange interventions, Geiger et al. 2021)."""
+
+    strategy: str
+    setting: str
+    weights: str
+    """SHA-256 of the language model."""
+    rows: tuple[InterchangeRow, ...]

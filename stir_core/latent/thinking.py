@@ -21,6 +21,8 @@ class LatentChoice(NamedTuple):
     """Source of draws from the stop head and from the text's logits at temperature 1; ``None``: the likeliest."""
     slots: int | None = None
     """Exactly so many latents; ``None``: until the stop head says stop."""
+    first: Float[Tensor, "batch fed d_model"] | None = None
+    """Latents fed at the first slots in place of the reasoner's own; it thinks on from there, and may stop no earlier."""
     published: bool = False
     """Run every slot's pass although the answer has stopped, and count these slots in the positions of the first pass after them."""
 
@@ -94,10 +96,12 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
     rows, vectors = torch.arange(len(question)), state[:, None][:, :0]
     done = torch.zeros(len(question), dtype=torch.bool)  # used where stopped rows go on
     room = reasoner.most if choice.slots is None else choice.slots
+    fed = 0 if choice.first is None else choice.first.shape[1]
     for slot in range(room + 1):
         noise = None if choice.noise is None else torch.randn(state.shape, generator=choice.noise).to(state)
-        vector = reasoner.latent(state, noise).vector
-        logits = reasoner.stop_logits(vector) if choice.slots is None and slot < room and slot % reasoner.options.per_step == 0 else None
+        vector = choice.first[rows, slot] if choice.first is not None and slot < fed else reasoner.latent(state, noise).vector
+        decides = choice.slots is None and fed <= slot < room and slot % reasoner.options.per_step == 0
+        logits = reasoner.stop_logits(vector) if decides else None
         stop = torch.full_like(done, slot == room) if logits is None else _chosen(logits, choice.sample).bool()
         stop = stop & ~done
         if stop.any():
