@@ -1,4 +1,4 @@
-"""Make the embedded run ``two_habits`` again, with its evaluation, causal study and critical tokens: ``python -m scripts.embedded_run``
+"""Make the embedded run ``two_habits`` again, with its studies and its codebook: ``python -m scripts.embedded_run``
 
 Everything is decoded in a temporary folder by the commands that are stored with the results. The evaluation keeps texts, verdicts and costs
 but not the steps of its 1000 answers, which would be most of the package; the run's own held-out answers keep theirs.
@@ -26,6 +26,7 @@ COMMANDS: tuple[str, ...] = (
     f"eval {NAME} --n 200 --methods stir static stir:noise=matched,variant=random_vector oracle --rows 200",
     f"causal {NAME} --n 16 --states 24 --rolls 4 --rows 128",
     f"critical {NAME} --of vanilla --every 4 --rows 64",
+    f"codebook {NAME} --size 4",
 )
 
 

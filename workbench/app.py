@@ -17,6 +17,7 @@ NAMES = (
     ("harvest", "Harvest", "A new run: settings, cost, progress."),
     ("actions", "Actions", "The library of latent actions, one card each."),
     ("basis", "Basis", "Map, cosines and coverage of the control basis."),
+    ("codebook", "Codebook", "Codes of all steps of a run: what each code stands for, and what it goes with."),
     ("curate", "Curate", "Star, tag, note, exclude, rename, merge; with history."),
     ("gates", "Gates", "The gate's evidence and decisions on held-out problems."),
     ("evaluate", "Evaluate", "Methods compared on the same held-out problems."),

@@ -18,7 +18,7 @@ from stir_core.errors import ModelError
 from stir_core.intervene.changes import Change
 from stir_core.models.threads import settle_threads
 from stir_core.readings import TokenReading
-from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace
+from stir_core.records import Entry, Event, Lens, ModelIdentity, Problem, Trace
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 
@@ -78,6 +78,20 @@ class ModelShelf:
         """
         with self._lock:
             return self._take(config).identity
+
+    def lens(self, run: Run, directions: Float[np.ndarray, "n d_model"], names: Sequence[str]) -> list[Lens]:
+        """The tokens that raw directions of a run's own model promote and suppress; loads the model unless it is in memory.
+
+        Raises:
+            ModelError: the model cannot be found or loaded, or another model is answering.
+            MismatchError: the run was made with another model than the one of that name.
+        """
+        from stir_core.api import logit_lens
+
+        with self._lock:
+            model = self._take(run.config.model)
+        run.check_model(model.identity, ("rollouts",))
+        return logit_lens(model, directions, names=names)
 
     @contextmanager
     def lent(self, run: Run, fingerprint: str) -> Iterator[Steering]:

@@ -28,9 +28,12 @@ LIBRARY, ONLY, TARGETS = "library", "only", "targets"
 """The library to export, which of its actions, and the targets (separated by commas)."""
 CALIBRATION = "calibration"
 """A result of `stir calibrate`."""
+CODE, CODED, CODED_LAYER = "code", "coded", "layer"
+"""A code of a codebook, a rollout whose codes are shown, and the codebook's layer."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
+    *(CODE, CODED, CODED_LAYER),
 )
 """Choices that the address of every page holds, also without a widget on the page."""
 LET_IN = "let_in"

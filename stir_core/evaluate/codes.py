@@ -1,7 +1,7 @@
 """A codebook of a run's steps: fitted on train problems, judged on the others, and turned into entries of a library. Runs no model."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -346,14 +346,13 @@ def code_entries(
             answers among the members for a corrective entry, and that of right ones for a null entry.
     """
     table = coded_steps(rows, run.rollouts(), run.config.seed)
-    place = {(row.problem_id, row.k, row.m): i for i, row in enumerate(table.rows)}
     problems = np.array(table.problems)
     entries: list[Entry] = []
     keys: list[np.ndarray] = []
     actions: list[np.ndarray] = []
     pairs = 0
     for layer, codes in sorted(coded.items()):
-        measured = _measured(run, layer, codes, place, advantages)
+        measured = _measured(run, layer, table, codes, advantages)
         here = states[layer][table.at].astype(np.float64)
         for m, code in ((m, code) for m in range(1, run.config.mining.control_points + 1) for code in np.unique(codes)):
             at, quality = table.ms == m, measured.get((m, int(code)))
@@ -403,17 +402,32 @@ def code_entries(
     return Mined(entries, np.array(keys, np.float32).reshape(-1, width), np.array(actions, np.float32).reshape(-1, width), [])
 
 
+def actions_of_codes(
+    entries: Iterable[Entry], layer: int, rows: Sequence[StepState], codes: Sequence[int] | Int[np.ndarray, "n"]
+) -> dict[tuple[int, int], list[str]]:
+    """Mined actions of a layer by control point and code: an action's id once for each of its wrong rollouts whose step there has the code.
+
+    Args:
+        codes: of each of the rows.
+    """
+    code_at = {(row.problem_id, row.k, row.m): int(code) for row, code in zip(rows, codes, strict=True) if row.m}
+    found: dict[tuple[int, int], list[str]] = {}
+    for entry in entries:
+        if entry.layer == layer and entry.kind == "corrective":
+            for k in entry.negatives:
+                if (code := code_at.get((entry.problem_id, k, entry.m))) is not None:
+                    found.setdefault((entry.m, code), []).append(entry.id)
+    return found
+
+
 def _measured(
-    run: Run, layer: int, codes: np.ndarray, place: Mapping[tuple[str, int, int], int], advantages: Mapping[str, Advantage]
+    run: Run, layer: int, table: CodedSteps, codes: np.ndarray, advantages: Mapping[str, Advantage]
 ) -> dict[tuple[int, int], float]:
     """Mean measured advantage by control point and code."""
-    gained: dict[tuple[int, int], list[float]] = {}
-    for entry in run.entries() if advantages else ():
-        if entry.id in advantages and entry.layer == layer:
-            for k in entry.negatives:
-                if (step := place.get((entry.problem_id, k, entry.m))) is not None:
-                    gained.setdefault((entry.m, int(codes[step])), []).append(advantages[entry.id].value)
-    return {key: float(np.mean(values)) for key, values in gained.items()}
+    if not advantages:
+        return {}
+    found = actions_of_codes((each for each in run.entries() if each.id in advantages), layer, table.rows, codes)
+    return {key: float(np.mean([advantages[name].value for name in names])) for key, names in found.items()}
 
 
 def codebook_report(

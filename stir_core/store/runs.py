@@ -362,7 +362,11 @@ class Run:
 
     def steps(self) -> tuple[list[StepState], dict[str, Float[np.ndarray, "n d_model"]]]:
         """Every step of every rollout and the states at their ends, ``layer_17: [n, d_model]`` (see ``stages.steps``)."""
-        return read_records(self.file("steps", "steps.jsonl"), StepState), self._tensors("steps", "steps.safetensors")
+        return self.step_rows(), self._tensors("steps", "steps.safetensors")
+
+    def step_rows(self) -> list[StepState]:
+        """Every step of every rollout, without the states."""
+        return read_records(self.file("steps", "steps.jsonl"), StepState)
 
     def codebook(self) -> CodebookReport:
         """The report of the codebook of steps."""

@@ -20,6 +20,7 @@ PAGES = {
     "home": "Runs",
     "actions": "Actions",
     "basis": "Basis",
+    "codebook": "Codebook",
     "gates": "Gates",
     "evaluate": "Evaluate",
     "causal": "Causal",

@@ -30,7 +30,7 @@ from stir_core.store.verify import verify_run
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("coded") / "two_habits"
-    shutil.copytree(EMBEDDED_RUNS["two_habits"], folder)
+    shutil.copytree(EMBEDDED_RUNS["two_habits"], folder, ignore=shutil.ignore_patterns(*ON_REQUEST))
     run = Run.open(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coding, "SIZES", (4,))
@@ -75,7 +75,7 @@ def test_codes_are_a_library_at_control_points(made):
         assert entry.key_norm == pytest.approx(np.linalg.norm(key), rel=1e-4) and 0 <= entry.quality <= 1
         assert np.linalg.norm(action) == pytest.approx(entry.action_norm or 0.0, rel=1e-4)
     with pytest.raises(StoreError, match="has no codebook"):
-        library_named(Run.open("two_habits"), "codes")
+        library_named(Run.open("smollm2"), "codes")
 
 
 def test_another_size_needs_redo_and_no_model(coded, monkeypatch):
@@ -98,6 +98,16 @@ def test_measured_advantages_replace_the_proxy(coded):
     one = Advantage.model_construct(entry_id=entry.id, value=0.25)
     library = coding.code_entries(coded, rows, {1: tensors["layer_1"]}, by_layer, {entry.id: one})
     assert library.entries and {each.m for each in library.entries} == {2} and {each.quality for each in library.entries} == {0.25}
+
+
+def test_mined_actions_are_found_by_the_codes_of_their_wrong_rollouts(made):
+    rows, codes = made.step_rows(), made.step_codes()["codes_1"].tolist()
+    found = coding.actions_of_codes(made.entries(), 1, rows, codes)
+    at = {(row.problem_id, row.k, row.m): code for row, code in zip(rows, codes, strict=True)}
+    assert made.steps()[0] == rows and found
+    for (m, code), names in found.items():
+        slow = [e.id for e in made.entries() if e.kind == "corrective" and e.m == m for k in e.negatives if at[e.problem_id, k, m] == code]
+        assert names == slow
 
 
 def test_a_refusal_leaves_the_run_as_it_was(coded, tmp_path):
@@ -138,7 +148,7 @@ def test_codes_are_exported_and_chosen_like_any_library(made, tmp_path):
     assert np.array_equal(bundle.library.keys, library.keys) and np.array_equal(bundle.library.actions, library.actions)
     assert [(e.id, e.quality) for e in bundle.entries] == [(e.id, e.quality) for e in library.entries]
     assert bundle.manifest.provenance.inputs["codes"] == made.digest("codes") and bundle.manifest.provenance.library == "codes"
-    assert offered(made) == LIBRARY_KINDS and offered(Run.open("two_habits")) == tuple(name for name in LIBRARY_KINDS if name != "codes")
+    assert offered(made) == LIBRARY_KINDS and offered(Run.open("smollm2")) == tuple(name for name in LIBRARY_KINDS if name != "codes")
     for target in TARGETS:
         assert export_files(bundle, target), target
     first = next(entry for entry in library.entries if entry.kind == "corrective")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stir_core.config import digest_of
+from stir_core.findings import CodebookReport
 from stir_core.intervene.changes import DENY, KEEP, Change
 from stir_core.requests import ANSWERING, CausalStudyName, EvaluationRequest, flags_of
 from stir_core.store.runs import Run
@@ -54,6 +55,14 @@ def reselect_command(run: Run, changed: Mapping[str, object]) -> str:
 def calibrate_command(root: Path, *, quick: bool) -> str:
     """Judges the instruments on the embedded organisms; the result lies below the folder of runs."""
     return _stir("calibrate", quick=quick, out=None if root == Path("runs").resolve() else str(root / "calibration"))
+
+
+def codebook_command(run: Run, made: CodebookReport | None = None) -> str:
+    """Makes a codebook of the run's steps, or makes the present one again; an embedded run, never written to, is copied first."""
+    kept = {} if made is None else {"kind": made.kind, "size": made.size, "encoder": made.encoder, "redo": True}
+    folder = str(Path("runs") / f"{run.name}-codes") if run.embedded else str(run.path)
+    copy = f"{shlex.join(['cp', '-r', str(run.path), folder])} && " if run.embedded else ""
+    return copy + _stir("codebook", folder, **kept)
 
 
 def eval_command(run: Run) -> str:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from stir_core.basis.selection import unit_rows
 from stir_core.config import GateConfig, RunConfig, digest_of
-from stir_core.findings import Advantage, Answer, EvaluationReport, EvaluationSpec, MethodReport
-from stir_core.records import Control, Entry, Lens, ModelIdentity, Pick, Problem, Rollout, Trace
+from stir_core.findings import Advantage, Answer, CodebookReport, EvaluationReport, EvaluationSpec, MethodReport
+from stir_core.records import Control, Entry, Lens, ModelIdentity, Pick, Problem, Rollout, StepState, Trace
 from stir_core.store.evaluations import EvaluationFolder, evaluations
 from stir_core.store.runs import CHECKED, Library, Run
 
@@ -92,6 +92,21 @@ class RunFacts:
     def library(self) -> Library:
         """The control basis."""
         return self.run.library()
+
+    @cached_property
+    def codebook(self) -> CodebookReport | None:
+        """The report of the codebook of steps; ``None``: there is none."""
+        return self.run.codebook() if "codes" in self.stages else None
+
+    @cached_property
+    def step_codes(self) -> dict[str, np.ndarray]:
+        """The codebook's arrays, see ``Run.step_codes``."""
+        return self.run.step_codes()
+
+    @cached_property
+    def step_rows(self) -> list[StepState]:
+        """Every step of every rollout."""
+        return self.run.step_rows()
 
     @cached_property
     def unit_keys(self) -> Float[np.ndarray, "n_entries d_model"]:

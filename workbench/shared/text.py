@@ -26,17 +26,19 @@ def plain(text: str) -> str:
 _MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~$:@^=\"'&")
 
 
-Role = Literal["plain", "past", "steered", "mark"]
-"""``past``: before the control point; ``steered``: decoded while an impulse was live; ``mark``: added by the workbench."""
+Role = Literal["plain", "past", "steered", "mark", "code"]
+"""``past``: before the control point; ``steered``: decoded while an impulse was live; ``mark``: added by the workbench, and ``code`` is
+such a mark on a coloured ground."""
 
 
 class Segment(TypedDict):
-    """One piece of text. ``tip`` is shown on hover; ``shade`` in [0, 1] tints it."""
+    """One piece of text. ``tip`` is shown on hover; ``shade`` in [0, 1] tints it; ``colour`` is the ground of a code."""
 
     text: str
     role: Role
     tip: str
     shade: float
+    colour: str
 
 
 def text_segments(text: str, role: Role = "plain") -> list[Segment]:
@@ -55,6 +57,6 @@ def trace_segments(trace: Trace) -> list[Segment]:
     return pieces
 
 
-def segment(text: str, role: Role = "plain", tip: str = "", shade: float = 0.0) -> Segment:
-    """A piece of text with its role, tip and shade."""
-    return {"text": text, "role": role, "tip": tip, "shade": shade}
+def segment(text: str, role: Role = "plain", tip: str = "", shade: float = 0.0, colour: str = "") -> Segment:
+    """A piece of text with its role, tip, shade and colour."""
+    return {"text": text, "role": role, "tip": tip, "shade": shade, "colour": colour}

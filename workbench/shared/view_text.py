@@ -19,6 +19,7 @@ _CSS = """
 .past { opacity: 0.68; }
 .steered { box-shadow: inset 0 -2px 0 #d55e00; }
 .mark { font-weight: 700; color: #d55e00; }
+.code { color: #111; border-radius: 4px; font-weight: 600; }
 .tip:hover, .tip:focus { outline: 1px solid var(--st-text-color); outline-offset: -1px; }
 .head { font-size: 0.8rem; min-height: 1.5em; line-height: 1.5; opacity: 0.8; color: var(--st-text-color); white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis; }
@@ -40,6 +41,7 @@ export default function (component) {
     span.textContent = piece.text
     span.className = piece.role + (piece.tip ? " tip" : "")
     if (data.shaded && piece.shade > 0.02) span.style.background = "rgba(58, 135, 200, " + (0.55 * piece.shade).toFixed(3) + ")"
+    if (piece.colour) span.style.background = piece.colour
     if (piece.tip) {
       span.tabIndex = 0
       const show = () => { head.textContent = piece.tip }
