@@ -884,6 +884,8 @@ class CodeFit(Record):
     """Codes used, weighted by their use; ``None``: it has no codes. Likewise ``dead``."""
     dead: int | None
     """Codes that no train step has."""
+    estimate: Estimate | None = None
+    """The error with its interval over held-out problems; ``None`` in codebooks from before intervals."""
 
 
 class CodeInformation(Record):
@@ -895,13 +897,17 @@ class CodeInformation(Record):
     information: float
     """Adjusted mutual information: 0 by chance, 1 when each tells the other."""
     null: float
-    """Its 95th percentile when whole answers exchange their codes (for the control point: when steps do)."""
+    """Its 95th percentile when whole problems exchange their codes (for the control point: when the steps of each answer do)."""
     ari: float
     """Adjusted Rand index; far below 1 for clean codes that split a label."""
     read_as: float
     """Adjusted Rand index when each code is read as the commonest label of its train steps."""
     shuffled: float
     """The same with the codes of all steps shuffled."""
+    problems: int | None = None
+    """Held-out problems of these steps; ``None`` in codebooks from before they were counted."""
+    estimates: dict[str, Estimate] = Field(default_factory=dict)
+    """``"information"``, ``"ari"`` and ``"read_as"`` with intervals over these problems; empty likewise."""
 
 
 class Code(Record):

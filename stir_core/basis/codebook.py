@@ -258,16 +258,23 @@ def read_as(train: Int[np.ndarray, "n"], train_labels: np.ndarray, codes: Int[np
     return float(adjusted_rand_score(labels, names[counts.argmax(axis=1)][codes]))
 
 
-def shuffled_within(codes: Int[np.ndarray, "n"], places: Int[np.ndarray, "n"], answers: Int[np.ndarray, "n"], seed: int) -> np.ndarray:
-    """Codes exchanged between whole answers at equal places: the steps of an answer get those of one other answer where it is long enough.
+def givers(places: Int[np.ndarray, "n"], answers: Int[np.ndarray, "n"], problems: Int[np.ndarray, "n"], seed: int) -> Int[np.ndarray, "n"]:
+    """For each step the one whose code it gets when whole problems exchange their codes at equal places.
 
-    Steps of an answer are not independent, so codes shuffled step by step would make every association look certain.
+    Each of a problem's answers gets the codes of one answer of one other problem, as far as they reach. Steps of an answer and answers to a
+    problem are alike, so codes shuffled step by step, or answer by answer, would make every association look certain.
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(answers.max(initial=0) + 1)[answers]
-    found = codes.copy()
+    order = rng.permutation(problems.max(initial=0) + 1)[problems]
+    ranked = np.lexsort((places, answers, order))
+    found = np.arange(len(places))
+    ranks = np.zeros(len(places), int)
+    for problem in np.unique(problems):
+        own = problems == problem
+        ranks[own] = np.unique(answers[own], return_inverse=True)[1]
     for place in np.unique(places):
-        here = np.flatnonzero(places == place)
-        here = here[np.argsort(order[here], kind="stable")]
-        found[here] = codes[np.roll(here, 1)]
+        here = ranked[places[ranked] == place]
+        groups = np.split(here, np.flatnonzero(np.diff(problems[here])) + 1)
+        for taker, giver in zip(groups, groups[-1:] + groups[:-1], strict=True):
+            found[taker] = giver[np.searchsorted(ranks[giver], ranks[taker]) % len(giver)]
     return found

@@ -8,7 +8,7 @@ from stir_core.commands.flags import add_fields
 from stir_core.config import CodesConfig
 
 if TYPE_CHECKING:
-    from stir_core.findings import CodebookReport, CodeFit, LayerCodes
+    from stir_core.findings import CodebookReport, CodeFit, CodeInformation, LayerCodes
 
 SHOWN = 40
 """Characters of an exemplar in the table; ``--json`` prints all."""
@@ -53,17 +53,14 @@ def print_codebook(report: "CodebookReport") -> None:
 
 def _print_layer(layer: "LayerCodes") -> None:
     say("", f"Layer {layer.layer}: squared error on held-out problems as a share of their variance, in whitened components.")
-    rows = [[fit.method, str(fit.size), f"{fit.error:.3f}", *_used(fit)] for fit in layer.fits]
-    table(["method", "codes", "error", "perplexity", "dead"], rows)
+    rows = [[fit.method, str(fit.size), f"{fit.error if fit.estimate is None else fit.estimate:.3f}", *_used(fit)] for fit in layer.fits]
+    table(["method", "codes", "error [95 %]", "perplexity", "dead"], rows)
     for method in dict.fromkeys(fit.method for fit in layer.rate):
         say(f"{method} over K: " + ", ".join(f"{fit.size}: {fit.error:.3f}" for fit in layer.rate if fit.method == method))
     say(f"Merged: {layer.merged} codes with error {layer.merged_error:.3f}.")
     say(f"Agreement (adjusted Rand index): {layer.seeds:.2f} between seeds, {layer.halves:.2f} between halves of the problems.", "")
-    rows = [
-        [each.about, str(each.steps), *(f"{x:.2f}" for x in (each.information, each.null, each.ari, each.read_as, each.shuffled))]
-        for each in layer.information
-    ]
-    table(["codes and", "steps", "AMI", "AMI by chance", "ARI", "ARI read as", "shuffled"], rows)
+    rows = [[each.about, str(each.steps), "-" if each.problems is None else str(each.problems), *_told(each)] for each in layer.information]
+    table(["codes and", "steps", "problems", "AMI [95 %]", "AMI by chance", "ARI", "ARI read as [95 %]", "shuffled"], rows)
     say("")
     rows = [
         [
@@ -82,3 +79,8 @@ def _print_layer(layer: "LayerCodes") -> None:
 
 def _used(fit: "CodeFit") -> list[str]:
     return ["-", "-"] if fit.perplexity is None else [f"{fit.perplexity:.1f}", str(fit.dead)]
+
+
+def _told(each: "CodeInformation") -> list[str]:
+    told, read = each.estimates.get("information", each.information), each.estimates.get("read_as", each.read_as)
+    return [f"{told:.2f}", f"{each.null:.2f}", f"{each.ari:.2f}", f"{read:.2f}", f"{each.shuffled:.2f}"]

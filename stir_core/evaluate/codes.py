@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,15 +18,16 @@ from stir_core.basis.codebook import (
     fit_whitening,
     fit_windows,
     fsq_levels,
+    givers,
     member_means,
     merged,
     perplexity,
     read_as,
-    shuffled_within,
 )
 from stir_core.config import CodesConfig
 from stir_core.errors import ConfigError, DataError
-from stir_core.findings import Advantage, Code, CodebookReport, CodeFit, CodeInformation, LayerCodes
+from stir_core.evaluate.statistics import jackknife_interval
+from stir_core.findings import Advantage, Code, CodebookReport, CodeFit, CodeInformation, Estimate, LayerCodes
 from stir_core.harvest.actions import Mined
 from stir_core.organisms.rungs import read_steps
 from stir_core.records import Entry, EntryKind, Rollout, StepState
@@ -43,7 +44,7 @@ STEPS_A_CODE = 20
 KEPT_BELOW = 0.9
 """A two-layer encoder is kept if its held-out error is below this share of that of k-means (of the plain quantiser for rvq)."""
 EXCHANGES = 100
-"""Random exchanges of codes behind the null of the mutual information."""
+"""Random exchanges of codes between problems behind the null of the mutual information."""
 FEWEST_PROBLEMS = 3
 """Problems that an entry's vector is a mean over."""
 _OPERATOR = re.compile(r"\d\s*([-+*/×÷−])\s*\d")
@@ -78,6 +79,11 @@ class CodedSteps(NamedTuple):
     def problems(self) -> list[str]:
         """The problem of each step."""
         return [row.problem_id for row in self.rows]
+
+    @property
+    def numbers(self) -> Int[np.ndarray, "n"]:
+        """The same as numbers."""
+        return np.unique(self.problems, return_inverse=True)[1]
 
 
 def coded_steps(rows: Sequence[StepState], rollouts: Sequence[Rollout], seed: int) -> CodedSteps:
@@ -198,36 +204,41 @@ def _fit_layer(
         deep = data.fit(kind, size, seed, train, hidden=64)
         equal = chosen if kind == "rvq" else plain  # two levels describe more than as many codes of k-means
         errors = [error_share(data.rows[~train], each(data.rows[~train])[1]) for each in (deep, equal)]
-        tried = [_fit_of(f"{kind}, two-layer encoder", size, deep, data.rows, data.rows, train)]
+        tried = [_fit_of(f"{kind}, two-layer encoder", size, deep, data.rows, data.rows, table)]
         if errors[0] < KEPT_BELOW * errors[1]:
             chosen, hidden = deep, 64
     codes = chosen(given)[0]
     # a scalar quantiser has as many codes as its levels multiply to
     number = int(np.prod(fsq_levels(size))) if kind == "fsq" else size
     means = member_means(data.rows[train], codes[train], number)
-    first = _fit_of(f"{kind}{', two-layer encoder' if hidden else ''}", number, chosen, given, data.rows, train)
+    first = _fit_of(f"{kind}{', two-layer encoder' if hidden else ''}", number, chosen, given, data.rows, table)
     rng = generator_for(seed, "codes", "controls")
     random = rng.standard_normal(means.shape)
     random *= np.linalg.norm(means, axis=1, keepdims=True) / np.linalg.norm(random, axis=1, keepdims=True)
     shuffled = rng.permutation(codes[~train])
     fits = [first, *([] if hidden else tried)]
     if kind != "kmeans":
-        fits.append(_fit_of("kmeans", size, plain, data.rows, data.rows, train))
+        fits.append(_fit_of("kmeans", size, plain, data.rows, data.rows, table))
     bits = max(1, round(np.log2(number)))
-    squeezed = error_share(data.rows[~train], fit_pca(data.rows[train], bits)(data.rows[~train]))
-    fits.append(CodeFit(method="pca", size=number, error=squeezed, perplexity=None, dead=None))
-    fits.append(_fit_of("random vectors", number, by_centroid(random), data.rows, data.rows, train))
-    fits.append(CodeFit(**dict(first) | {"method": "shuffled codes", "error": error_share(data.rows[~train], means[shuffled])}))
+    held = data.rows[~train]
+    fits.append(
+        CodeFit(method="pca", size=number, perplexity=None, dead=None, **_error(held, fit_pca(data.rows[train], bits)(held), table))
+    )
+    fits.append(_fit_of("random vectors", number, by_centroid(random), data.rows, data.rows, table))
+    fits.append(first.replaced(method="shuffled codes", **_error(held, means[shuffled], table)))
     possible = [each for each in SIZES if each <= int(train.sum()) // STEPS_A_CODE]
     rate = [
-        _fit_of(method, each, data.fit(method, each, seed, train, hidden * (method == kind)), data.given(method), data.rows, train)
+        _fit_of(method, each, data.fit(method, each, seed, train, hidden * (method == kind)), data.given(method), data.rows, table)
         for method in dict.fromkeys((kind, "kmeans"))
         for each in possible
     ]
     home, merged_error = merged(data.rows[train], codes[train], data.rows[~train], number)
     # a label with one value is read from any codes
     varied = {name: each for name, each in labels.items() if len(np.unique(each[0][each[1] & ~train])) > 1}
-    information = tuple(_information(name, *each, codes, table, seed) for name, each in varied.items())
+    between, within = _exchanges(table, seed)
+    information = tuple(
+        _information(name, *each, codes, table, within if name == "control point" else between, seed) for name, each in varied.items()
+    )
     report = LayerCodes(
         layer=layer,
         fits=tuple(fits),
@@ -244,11 +255,17 @@ def _fit_layer(
     return CodedLayer(report, codes, means, data.whitening)
 
 
-def _fit_of(method: str, size: int, assign: Assign, given: np.ndarray, rows: np.ndarray, train: np.ndarray) -> CodeFit:
+def _fit_of(method: str, size: int, assign: Assign, given: np.ndarray, rows: np.ndarray, table: CodedSteps) -> CodeFit:
     codes, described = assign(given)
-    counts = np.bincount(codes[train], minlength=size)
-    error = error_share(rows[~train], described[~train])
-    return CodeFit(method=method, size=size, error=error, perplexity=perplexity(codes[~train]), dead=int((counts[:size] == 0).sum()))
+    held, counts = ~table.train, np.bincount(codes[table.train], minlength=size)
+    found, dead = _error(rows[held], described[held], table), int((counts[:size] == 0).sum())
+    return CodeFit(method=method, size=size, perplexity=perplexity(codes[held]), dead=dead, **found)
+
+
+def _error(held: np.ndarray, described: np.ndarray, table: CodedSteps) -> dict[str, Any]:
+    """The error of held-out rows as a share of their variance, and the same with its interval over their problems."""
+    estimate = _over_problems(lambda kept: error_share(held[kept], described[kept]), table.numbers[~table.train])
+    return {"error": estimate.value, "estimate": estimate}
 
 
 def _agreement(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -269,27 +286,49 @@ def _halves(data: _Data, kind: str, size: int, hidden: int, table: CodedSteps, s
     return _agreement(first, second)
 
 
-def _information(name: str, labels: np.ndarray, known: np.ndarray, codes: np.ndarray, table: CodedSteps, seed: int) -> CodeInformation:
+def _exchanges(table: CodedSteps, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Orders of the held-out steps: whole problems exchange their codes, and the steps of each answer do."""
+    held = ~table.train
+    answers = table.answers[held]
+    rng = generator_for(seed, "codes", "control point")
+    between = [givers(table.ms[held], answers, table.numbers[held], seed + i) for i in range(EXCHANGES)]
+    home = np.argsort(np.argsort(answers, kind="stable"), kind="stable")
+    return between, [np.lexsort((rng.random(len(answers)), answers))[home] for _ in range(EXCHANGES)]
+
+
+def _information(
+    name: str, labels: np.ndarray, known: np.ndarray, codes: np.ndarray, table: CodedSteps, orders: Sequence[np.ndarray], seed: int
+) -> CodeInformation:
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
     held, train = known & ~table.train, known & table.train
-    ours, theirs = codes[held], labels[held]
+    ours, theirs, problems = codes[held], labels[held], table.numbers[held]
     rng = generator_for(seed, "codes", name)
-    exchanged: Callable[[int], np.ndarray] = lambda i: (  # noqa: E731 (one of two ways)
-        rng.permutation(ours) if name == "control point" else shuffled_within(ours, table.ms[held], table.answers[held], seed + i)
-    )
-    null = [adjusted_mutual_info_score(theirs, exchanged(i)) for i in range(EXCHANGES)] if held.any() else [0.0]
+    told, every = known[~table.train], codes[~table.train]
+    null = [adjusted_mutual_info_score(theirs, every[order][told]) for order in orders]
+    figures: dict[str, Callable[[np.ndarray], float]] = {
+        "information": lambda kept: float(adjusted_mutual_info_score(theirs[kept], ours[kept])),
+        "ari": lambda kept: float(adjusted_rand_score(theirs[kept], ours[kept])),
+        "read_as": lambda kept: read_as(codes[train], labels[train], ours[kept], theirs[kept]) if train.any() else 0.0,
+    }
+    estimates = {figure: _over_problems(of, problems, most=1.0) for figure, of in figures.items()}
     return CodeInformation(
         about=name,
         steps=int(held.sum()),
-        information=float(adjusted_mutual_info_score(theirs, ours)) if held.any() else 0.0,
+        problems=len(np.unique(problems)),
         null=float(np.quantile(null, 0.95)),
-        ari=float(adjusted_rand_score(theirs, ours)) if held.any() else 0.0,
-        read_as=read_as(codes[train], labels[train], ours, theirs) if held.any() and train.any() else 0.0,
-        shuffled=read_as(rng.permutation(codes[train]), labels[train], rng.permutation(ours), theirs)
-        if held.any() and train.any()
-        else 0.0,
+        **{figure: each.value for figure, each in estimates.items()},
+        shuffled=read_as(rng.permutation(codes[train]), labels[train], rng.permutation(ours), theirs) if train.any() else 0.0,
+        estimates=estimates,
     )
+
+
+def _over_problems(figure: Callable[[np.ndarray], float], problems: Int[np.ndarray, "n"], most: float = np.inf) -> Estimate:
+    """A figure of some rows, given as a mask and at most ``most``, with its interval over the problems of all rows."""
+    names, sizes = np.unique(problems, return_counts=True)
+    left_out = [figure(problems != name) for name in names] if len(names) > 1 else []
+    found = jackknife_interval(figure(np.ones(len(problems), bool)), np.array(left_out), sizes)
+    return found if found.high is None else found.replaced(high=min(found.high, most))
 
 
 def _flag(information: Sequence[CodeInformation]) -> str | None:

@@ -464,7 +464,7 @@ def reported(
                 dr=found.dr,
                 over_null=over_null,
                 over_value=over_value,
-                verdict=gate_verdict(each.name, acts, over_null, over_value),
+                verdict=gate_verdict(each.name, acts, over_null, over_value, found.effective),
                 **run,
                 **_compared(found.dr, run.get("on_policy")),
                 truth=truths.get(each.name),

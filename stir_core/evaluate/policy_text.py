@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from stir_core.evaluate.offpolicy import FEWEST_EFFECTIVE
 from stir_core.findings import Estimate, PolicyFigures, PolicyReport
 
 NOTE = (
@@ -14,12 +15,14 @@ NOTE = (
 )
 
 
-def gate_verdict(name: str, acts: float, over_null: Estimate, over_value: Estimate) -> str:
+def gate_verdict(name: str, acts: float, over_null: Estimate, over_value: Estimate, effective: float) -> str:
     """What a gate's advantage over null and over the published gate shows; the only place that decides it."""
     if name == "null":
         return "never acts"
     if acts == 0:
         return "abstains: no gain over null was seen"
+    if effective < FEWEST_EFFECTIVE:
+        return f"cannot tell: the effective sample size is {effective:.0f}, below {FEWEST_EFFECTIVE:.0f}"
     low, high = over_null.bounds
     first = "gains over null" if low > 0 else "harms" if high < 0 else "no gain over null"
     if name == "value":
@@ -34,7 +37,11 @@ def policy_verdict(gates: Sequence[PolicyFigures]) -> str:
     gaining = [gate.name for gate in learned if gate.verdict.startswith("gains")]
     better = [gate.name for gate in learned if gate.verdict.endswith("better than the published gate")]
     if not gaining:
-        return "No gain: no learned gate is seen to do better than null on logged decisions."
+        said = "no learned gate is seen to do better than null on logged decisions"
+        logged = next((gate for gate in gates if gate.name == "value"), None)
+        if logged is not None and logged.verdict.startswith("cannot tell"):
+            return f"Cannot tell: {said}, and these are too few even to judge the gate that logged them."
+        return f"No gain: {said}."
     said = f"{', '.join(gaining)}: a gain over null."
     return f"{said} {', '.join(better)}: better than the published gate." if better else f"{said} None does better than the published gate."
 

@@ -108,6 +108,20 @@ def jackknife(left_out: Float[np.ndarray, "problems"]) -> float:
     return float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
 
 
+def jackknife_interval(value: float, left_out: Float[np.ndarray, "problems"], sizes: Int[np.ndarray, "problems"]) -> Estimate:
+    """Any statistic with a t interval from its values without each problem in turn; none for few problems, nor where nothing varies.
+
+    Args:
+        sizes: values that each problem holds.
+    """
+    if len(left_out) < FEWEST_PROBLEMS:
+        return Estimate(value=value, missing=NO_INTERVAL)
+    if (error := jackknife(left_out)) == 0:
+        return Estimate(value=value, missing="no interval: all equal")
+    half = float(stdtrit(degrees_of_freedom(sizes), 1 - LEVEL / 2)) * error
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
 def clustered_mean(groups: Iterable[Sequence[float]]) -> Estimate:
     """Mean over all values with a t interval over problems; none for few problems, nor where nothing varies.
 

@@ -11,11 +11,11 @@ from stir_core.basis.codebook import (
     fit_whitening,
     fit_windows,
     fsq_levels,
+    givers,
     member_means,
     merged,
     perplexity,
     read_as,
-    shuffled_within,
 )
 
 RNG = np.random.default_rng(0)
@@ -81,10 +81,32 @@ def test_a_label_that_is_split_over_codes_is_still_read():
     assert perplexity(MODES) == pytest.approx(4.0) and perplexity(np.zeros(9, int)) == pytest.approx(1.0)
 
 
-def test_answers_exchange_their_codes_at_equal_places():
-    answers, places = np.repeat(np.arange(100), 4), np.tile(np.arange(4), 100)
-    codes = answers * 10 + places
-    mixed = shuffled_within(codes, places, answers, 0)
-    assert (mixed % 10 == places).all() and sorted(mixed) == sorted(codes) and (mixed != codes).all()
-    givers = (mixed // 10).reshape(100, 4)
-    assert (givers == givers[:, :1]).all()  # whole answers
+def test_whole_problems_exchange_their_codes_at_equal_places():
+    problems, answers, places = np.repeat(np.arange(20), 20), np.repeat(np.arange(100), 4), np.tile(np.arange(4), 100)
+    found = givers(places, answers, problems, 0)
+    assert (places[found] == places).all() and sorted(found) == list(range(400)) and (problems[found] != problems).all()
+    by_problem, by_answer = problems[found].reshape(20, 20), answers[found].reshape(100, 4)
+    assert (by_problem == by_problem[:, :1]).all() and (by_answer == by_answer[:, :1]).all()  # whole problems and answers
+    short = (places < 2) | (problems % 2 == 0)  # at later places every second problem has no step
+    found = givers(places[short], answers[short], problems[short], 1)
+    assert (places[short][found] == places[short]).all() and (problems[short][found] != problems[short]).all()
+
+
+def test_an_association_of_problems_is_told_only_where_there_are_enough_problems():
+    """Codes that are the problem's own go with any label of problems at step level; only over problems is that chance seen."""
+    from sklearn.metrics import adjusted_mutual_info_score as told
+
+    rng = np.random.default_rng(0)
+    seen = {"steps": 0, "problems": 0}
+    for trial in range(12):
+        problems, places = np.repeat(np.arange(12), 30), np.tile(np.arange(3), 120)
+        answers = np.repeat(np.arange(120), 3)
+        codes, labels = rng.integers(0, 4, 12)[problems], rng.integers(0, 2, 12)[problems]
+        ours = told(labels, codes)
+        nulls = {
+            "steps": [told(labels, rng.permutation(codes)) for _ in range(15)],
+            "problems": [told(labels, codes[givers(places, answers, problems, 15 * trial + i)]) for i in range(15)],
+        }
+        for name, null in nulls.items():
+            seen[name] += ours > np.quantile(null, 0.95)
+    assert seen["steps"] >= 9 and seen["problems"] <= 3, seen

@@ -28,6 +28,8 @@ from stir_core.evaluate.offpolicy import (
     sure_threshold,
     unless_sure,
 )
+from stir_core.evaluate.policy_text import gate_verdict, policy_verdict
+from stir_core.findings import Estimate, PolicyFigures
 
 OBP = 0.36435483870967744, 0.41468563561266636, 0.43913559274193553
 
@@ -167,3 +169,20 @@ def test_reliability_follows_what_was_measured():
     assert bins[0].measured.value < bins[-1].measured.value and brier < share
     flat = log._replace(reward=log.null_reward)
     assert reliability(flat, outcome_models(flat))[1:] == (None, None)
+
+
+def test_a_verdict_is_not_stronger_than_its_evidence():
+    gains_, none = Estimate(value=0.2, low=0.1, high=0.3), Estimate(value=0.0, low=-0.1, high=0.1)
+    assert gate_verdict("value", 0.5, gains_, none, FEWEST_EFFECTIVE) == "gains over null"
+    assert gate_verdict("value", 0.5, gains_, none, FEWEST_EFFECTIVE - 1).startswith("cannot tell")
+    assert gate_verdict("direct", 0.0, none, none, 3.0).startswith("abstains")
+
+    def study(effective: float) -> str:
+        facts = {"threshold": None, "effective": effective, "ips": None, "snips": None, "dr": None, "over_null": none, "over_value": none}
+        gates = [
+            PolicyFigures(name=name, acts=acts, verdict=gate_verdict(name, acts, none, none, effective), **facts)
+            for name, acts in (("value", 0.5), ("direct", 0.0))
+        ]
+        return policy_verdict(gates)
+
+    assert study(FEWEST_EFFECTIVE).startswith("No gain") and study(FEWEST_EFFECTIVE - 1).startswith("Cannot tell")
