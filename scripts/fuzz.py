@@ -36,14 +36,16 @@ from stir_core.deploy.bundle.reading import read_bundle
 from stir_core.deploy.serving.protocol import parse
 from stir_core.deploy.targets.published import read_published
 from stir_core.errors import FAULTS, DataError
+from stir_core.evaluate import codes
 from stir_core.evaluate.decoders.registry import method
+from stir_core.findings import CodebookReport, LoggedDecision, PolicyReport
 from stir_core.organisms.rungs import read_steps
-from stir_core.records import Entry, Rollout, Trace
+from stir_core.records import Entry, PolicyWeights, Record, Rollout, StepState, Trace
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import evaluations
-from stir_core.store.jsonl import read_appended, read_records
+from stir_core.store.jsonl import read_appended, read_record, read_records
 from stir_core.store.progress import read_progress
 from stir_core.store.runs import Run, list_runs
 from stir_core.store.seals import read_seal
@@ -261,8 +263,12 @@ def parsers(folder: Path) -> dict[str, Parser]:
     published = folder / "published"
     from stir_core.cli import main as stir
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    codes.SIZES, codes.EXCHANGES = (4,), 2  # any codebook is one to be changed
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         stir(["curate", str(run), "star", "p0000c"])
+        for words in (["codebook", str(run), "--size", "4"], ["policy", str(run), *["--n", "8", "--further", "2", "--rollouts", "1"]]):
+            if stir(words):
+                raise DataError(f"what `stir {words[0]}` makes could not be made, so it cannot be changed")
         for target, place in (("bundle", bundle), ("published", published)):
             if stir(["export", str(run), "--to", target, "--out", str(place)]):
                 raise DataError(f"the {target} to be changed could not be exported")
@@ -321,7 +327,15 @@ def parsers(folder: Path) -> dict[str, Parser]:
         (folder / "c.toml").write_bytes(data)
         read_config(folder / "c.toml")
 
-    records = {"rollouts/rollouts.jsonl": Rollout, "steered/steered.jsonl": Trace, "actions/entries.jsonl": Entry}
+    records: dict[str, type[Record]] = {
+        "rollouts/rollouts.jsonl": Rollout,
+        "steered/steered.jsonl": Trace,
+        "actions/entries.jsonl": Entry,
+        "steps/steps.jsonl": StepState,
+        "policy/decisions.jsonl": LoggedDecision,
+        "policy/weights.jsonl": PolicyWeights,
+    }
+    reports: dict[str, type[Record]] = {"codes/report.json": CodebookReport, "policy/report.json": PolicyReport}
     names = st.sampled_from([name for name, splits in SOURCES.items() if "test" in splits])
     fields = st.sampled_from(
         [
@@ -382,9 +396,12 @@ def parsers(folder: Path) -> dict[str, Parser]:
         path = folder / Path(name).name
         lines = (run / name).read_bytes().splitlines(keepends=True)[:2]
         path.write_bytes(b"".join(lines))
-        found[Path(name).stem] = file(
+        found[Path(name).stem if Path(name).stem not in found else name] = file(
             path, lambda path=path, kind=kind: (read_appended(path, kind), read_records(path, kind)), json_values=True
         )
+    for name, kind in reports.items():  # copies: the digests beside the originals would refuse every change
+        path = Path(shutil.copyfile(run / name, folder / name.replace("/", "-")))
+        found[name] = file(path, lambda path=path, kind=kind: read_record(path, kind, "make it again"), json_values=True)
     progress = folder / "progress.jsonl"
     progress.write_text('{"at": 1.0, "stage": "rollouts", "done": 1, "total": 2, "unit": "rollouts"}\n')
     found["progress"] = file(progress, lambda: read_progress(progress), json_values=True)
