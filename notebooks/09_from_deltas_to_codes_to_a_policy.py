@@ -43,7 +43,7 @@ model = stir.load_model("organism:two_habits")
 # *AMI* is adjusted mutual information, beside it what chance gives when whole problems exchange their codes. *ARI* is the adjusted Rand index of the codes with the label, *read as* the same when each code is read as the commonest label of its train steps.
 
 # %%
-reports = {"delta": stir.codebook(run, size=4, encoder="delta", model=model)}
+reports = {"delta": stir.codebook(run, size=4, encoder="delta", redo=True)}
 reports["state"] = stir.codebook(run, size=4, encoder="state", redo=True)
 told = pd.DataFrame(
     {"coded": coded, "codes and": each.about, "held-out steps": each.steps, "AMI": each.information, "by chance": each.null}

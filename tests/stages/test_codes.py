@@ -159,7 +159,7 @@ def test_codes_are_exported_and_chosen_like_any_library(made, tmp_path):
     with pytest.raises(CurationError, match="chooses within the curated library"):
         make_bundle(made, "codes", "starred")
     with pytest.raises(StoreError, match="has no codebook"):
-        make_bundle(Run.open("two_habits"), "codes")
+        make_bundle(Run.open("smollm2"), "codes")
 
 
 def test_codes_are_listed_and_compared(made, capsys):
