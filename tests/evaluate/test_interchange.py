@@ -1,10 +1,9 @@
 """Interchange of latents, judged on a mechanism that is known: each latent holds the value, and the answer is read off the last."""
 
 from pathlib import Path
+
 # pyright: reportOptionalMemberAccess=false
 # (what is None where a test expects something raises there, and the test fails as it should)
-
-
 import pytest
 import torch
 

@@ -17,7 +17,7 @@ from stir_core.curation import make_edit
 from stir_core.deploy.certify.certificate import Certificate, CertifiedVector, Tolerances, Worst, put
 from stir_core.deploy.export import export, export_files, make_bundle
 from stir_core.store.curation import Curation
-from stir_core.store.runs import Run
+from stir_core.store.runs import EMBEDDED_RUNS, Run
 from workbench.export import data as plan
 from workbench.export import view_prepared as shipping
 from workbench.export.data import certificate_table, snippets
@@ -46,6 +46,16 @@ def said(run: Run, library: str = "curated", only: str | None = None) -> dict[st
 def exported(app) -> list[str]:
     table = app.dataframe[0].value
     return list(table["entry"][table["exported"]])
+
+
+def test_codes_of_steps_are_exported_from_the_page_too(store, open_page):
+    coded = Run.open(shutil.copytree(EMBEDDED_RUNS["two_habits"], store / "coded"))
+    app = clean(open_page("export", run="coded", library="codes", targets=EVERY))
+    wanted = [entry for entry in coded.codes_library().entries if entry.kind == "corrective"]
+    assert exported(app) == [entry.id for entry in wanted]
+    assert app.dataframe[0].value["quality"].tolist() == pytest.approx([entry.quality for entry in wanted])
+    assert all("--library codes" in code.value for code in app.code if code.value.startswith("stir export "))
+    assert RunFacts(coded).advantages and "No causal study measured the effect of single actions." in said(coded, "codes")
 
 
 def test_what_is_written_is_what_the_command_writes(run, store, open_page, tmp_path):

@@ -16,7 +16,9 @@ from stir_core.deploy.certify.certificate import Certificate
 from stir_core.deploy.targets.gguf import MEAN, mean_scale
 from stir_core.errors import StoreError
 from stir_core.evaluate import confounds
+from stir_core.findings import Advantage
 from stir_core.stages.stage import check_fresh
+from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
 from workbench.shared.facts import RunFacts
 
@@ -83,7 +85,7 @@ def _measured(bundle: Bundle) -> Iterator[Caution]:
 
 def _causal(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
     ids = [entry.id for entry in bundle.entries if entry.kind == "corrective"]
-    measured = facts.advantages
+    measured = _advantages(bundle, facts)
     if not measured:
         yield Caution(False, "No causal study measured the effect of single actions.")
         return
@@ -97,6 +99,16 @@ def _causal(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
             yield Caution(True, f"{_count(hit)} {text}: {_named(hit)}.")
     if untried := [id_ for id_ in ids if id_ not in measured]:
         yield Caution(False, f"{_count(untried)} not tried in the causal study.")
+
+
+def _advantages(bundle: Bundle, facts: RunFacts) -> Mapping[str, Advantage]:
+    """Of the actions of this library: codes have a study of their own, which holds for the codebook that it was made with."""
+    if bundle.manifest.provenance.library != "codes":
+        return facts.advantages
+    folder = CausalFolder(facts.run, "codes")
+    if not folder.reported or (study := folder.report()).spec.basis != facts.run.digest("codes"):
+        return {}
+    return {each.entry_id: each for each in study.actions}
 
 
 def _controls(bundle: Bundle, facts: RunFacts) -> Iterator[Caution]:
@@ -145,9 +157,15 @@ def exported_actions(actions: pd.DataFrame, library: Bundle, bundle: Bundle) -> 
     Args:
         actions: entries with their judgements (see ``curation_table``).
     """
-    ids = [entry.id for entry in library.entries if entry.kind == "corrective"]
-    table = actions.drop(columns=["kind", "library"]).set_index("entry").loc[ids].reset_index()
-    table = table.drop(columns=[name for name in ("star", "tags", "name", "note") if not table[name].astype(bool).any()])
+    own = [entry for entry in library.entries if entry.kind == "corrective"]
+    facts = pd.DataFrame(
+        [(e.id, e.m, e.layer, e.quality, e.problem_id) for e in own], columns=["entry", "m", "layer", "quality", "problem"]
+    )
+    # entries made of codes are in no table of mined ones
+    table = (
+        actions.drop(columns=["kind", "library"]).set_index("entry").reindex(facts["entry"]).fillna(facts.set_index("entry")).reset_index()
+    )
+    table = table.drop(columns=[name for name in ("star", "tags", "name", "note") if not any(map(bool, table[name].dropna()))])
     table.insert(1, "exported", table["entry"].isin([entry.id for entry in bundle.entries]))
     return table
 
