@@ -25,7 +25,7 @@ def add(command: Command) -> None:
         "--start",
         type=Path,
         metavar="DIR",
-        help="sft: trained cot that is the start (default: its training comes first); rl: the trained strategy",
+        help="sft: finished training that is the start, of any strategy (default: every step is written first); rl: what is trained",
     )
     train.add_argument(
         "--set",

@@ -64,7 +64,8 @@ def train_latent(
         name: a strategy.
         out: model folder: config, weights and tokenizer as any model has them, ``heads.safetensors`` (the strategy's own parts),
             ``training.json`` and the loss curve, ``training.jsonl`` (:class:`CurveLine`).
-        start: folder of a trained ``cot`` whose weights are the start, in place of the recipe's first phase.
+        start: folder of a finished training whose weights are the start: of one that writes its steps, in place of the recipe's first
+            phase; of one with latents, whose parts of the same name are taken over too, in place of all phases but the last.
         options: that differ from the strategy's defaults.
 
     Returns:
@@ -82,14 +83,19 @@ def train_latent(
     def work(checkpoint: Path) -> list[dict[str, Any]]:
         words = modular_tokenizer(modular_setting(setting))
         torch.manual_seed(seed_for(seed, "latent weights", setting))  # the same language model for every strategy
-        lm = (
-            small_llama(words, d_model=recipe.d_model, layers=recipe.layers, heads=recipe.heads)
-            if start is None
-            else _started(start, setting)
-        )
+        started = None if start is None else _started(start, setting)
+        lm = started.lm if started else small_llama(words, d_model=recipe.d_model, layers=recipe.layers, heads=recipe.heads)
         torch.manual_seed(seed_for(seed, "latent heads", name, setting))
         reasoner = kind(lm, markers_of(words), modular_setting(setting), chosen)
-        curve = _fit(reasoner, words, recipe, seed, checkpoint, started=start is not None, report=report)
+        phases = reasoner.phases(recipe, started=started is not None)
+        if started is not None and started.most:
+            parts = reasoner.state_dict()
+            reasoner.load_state_dict(
+                {name: value for name, value in started.state_dict().items() if name in parts and value.shape == parts[name].shape},
+                strict=False,
+            )
+            phases = phases[-1:]
+        curve = _fit(reasoner, words, recipe, phases, seed, checkpoint, report)
         save_reasoner(out, reasoner, words)
         return [line._asdict() for line in curve]
 
@@ -100,13 +106,12 @@ def _fit(
     reasoner: Reasoner,
     words: PreTrainedTokenizerFast,
     recipe: LatentRecipe,
+    phases: list[LatentPhase],
     seed: int,
     checkpoint: Path,
-    *,
-    started: bool,
     report: OnProgress,
 ) -> list[CurveLine]:
-    phases = [phase for phase in reasoner.phases(recipe, started=started) if phase.steps]
+    phases = [phase for phase in phases if phase.steps]
     ends = list(accumulate(phase.steps for phase in phases))
     optimiser = fresh_optimiser(reasoner, recipe)
     curve = [CurveLine(*line) for line in restore_checkpoint(checkpoint, reasoner, optimiser)]
@@ -149,15 +154,13 @@ def _share_of_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100, 0.1 + 0.9 * 5 * (steps - step) / steps)
 
 
-def _started(folder: Path, setting: str) -> LlamaForCausalLM:
+def _started(folder: Path, setting: str) -> Reasoner:
     started = load_reasoner(folder)
     if started.setting.name != setting:
         raise DataError(
             f"{folder} was trained on the setting {started.setting.name}, not {setting}: start from a model of the same setting"
         )
-    lm = started.reasoner.lm
-    assert isinstance(lm, LlamaForCausalLM)
-    return lm
+    return started.reasoner
 
 
 def save_reasoner(out: Path, reasoner: Reasoner, words: PreTrainedTokenizerFast) -> None:

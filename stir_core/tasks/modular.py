@@ -34,7 +34,7 @@ class ModularSetting(NamedTuple):
 
 MODULAR = {
     setting.name: setting
-    for setting in (ModularSetting("easy", 11, (2, 3, 4), reordered=False), ModularSetting("hard", 23, (3, 4, 5, 6), reordered=True))
+    for setting in (ModularSetting("easy", 11, (2, 3, 4), reordered=False), ModularSetting("hard", 13, (3, 4, 5), reordered=True))
 }
 """Setting by name."""
 _SUMS = "+-"

@@ -51,8 +51,9 @@ def plain_log_prob(trained: TrainedReasoner, each: Rewarded, options: RlOptions)
         return reasoner.lm.base_model(inputs_embeds=torch.cat(parts)[None]).last_hidden_state[0, -1]
 
     def density(vector: torch.Tensor, latents: int) -> torch.Tensor:
-        mean, logvar = reasoner.head(state(latents))
-        mean, sigma = reasoner.scale * mean, reasoner.scale * (logvar / 2).exp()
+        before = state(latents)
+        mean, logvar = reasoner.head(before)
+        mean, sigma = reasoner.scale * (before + mean), reasoner.scale * (logvar / 2).exp()
         by_dimension = -0.5 * torch.tensor(2 * torch.pi).log() - sigma.log() - ((vector - mean) / sigma) ** 2 / 2
         return by_dimension.mean() if options.density == "mean" else by_dimension.sum()
 

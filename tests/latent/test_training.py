@@ -63,6 +63,19 @@ def test_the_curriculum_replaces_one_step_after_another(trained: dict[str, Path]
     assert curve[-1]["terms"].keys() == {"text", "decoder", "kl", "stop"}
 
 
+def test_a_start_that_has_latents_goes_on_with_them(trained: dict[str, Path], tmp_path: Path) -> None:
+    """ATP-Latent's mean is the state plus what its head says, at first nothing: it begins as SIM-CoT, and has its decoder."""
+    begun = train_latent("atp", tmp_path / "atp", start=trained["sim_cot"], recipe=RECIPE._replace(latent_rate=0.0))
+    curve = [json.loads(line) for line in (begun / "training.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["replaced"]) for line in curve] == [(2, 4)]  # the last phase alone
+    ours, theirs = load_reasoner(begun), load_reasoner(trained["sim_cot"])
+    for name, weight in theirs.reasoner.named_parameters():
+        assert torch.equal(ours.reasoner.get_parameter(name), weight)
+    question = as_batch(ours.words, draw_chains(ours.setting, "eval", 3, 4, generator_for(0, "begun"))).question
+    found = [reason(each.reasoner, question, LatentChoice(slots=6)) for each in (ours, theirs)]
+    assert all(torch.equal(a.vectors, b.vectors) and a.ids == b.ids for a, b in zip(*found, strict=True))
+
+
 def test_strategies_share_the_start_and_another_seed_does_not(trained: dict[str, Path], tmp_path: Path) -> None:
     other = train_latent("cot", tmp_path / "other", seed=1, recipe=RECIPE)
     assert weights_of(other) != weights_of(trained["cot"])

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from stir_core.latent.frame import Latent, LatentOptions, Unrolled
@@ -24,6 +24,11 @@ class AtpOptions(SimCotOptions):
     """Whether a latent is drawn in training, or is the Gaussian's mean (a deterministic latent)."""
     scale: Literal["one", "embedding"] = "one"
     """Unit of N(0, I) and of the latents: 1 (published), or the embeddings' root mean square at the start."""
+    residual: bool = True
+    """Whether a latent's mean is the state plus what the head says, or what the head says alone (published).
+
+    A head alone begins as a random map: what the text has learned to read from written numbers does not read its latents.
+    """
     kl: float = 1e-3
     """Weight of KL(latent || N(0, I)), a mean over dimensions and slots; 0: no prior."""
     stop: float = 1.0
@@ -36,7 +41,7 @@ class AtpOptions(SimCotOptions):
     @classmethod
     def compat(cls) -> "AtpOptions":
         """As published."""
-        return cls(decoder_loss="step", stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
+        return cls(residual=False, decoder=1.0, stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
 
 
 class Atp(SimCot):
@@ -52,6 +57,9 @@ class Atp(SimCot):
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
         self.head = LatentHead(lm.config.hidden_size)
+        if options.residual:
+            nn.init.zeros_(self.head.mean.weight)
+            nn.init.zeros_(self.head.mean.bias)
         rms = lm.get_input_embeddings().weight.detach().square().mean().sqrt()
         self.register_buffer("scale", rms if options.scale == "embedding" else torch.ones_like(rms))
         self.stopper = StopHead(lm.config.hidden_size) if options.stop else None
@@ -59,6 +67,7 @@ class Atp(SimCot):
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
         """``mean + sigma * noise``, in units of the scale."""
         mean, logvar = self.head(state)
+        mean = state + mean if self.options.residual else mean
         mean, logvar = self.scale * mean, logvar + 2 * self.scale.log()
         drawn = self.options.latents == "sampled" and noise is not None
         return Latent(mean + (logvar / 2).exp() * noise if drawn else mean, mean, logvar)

@@ -15,9 +15,9 @@ from stir_core.latent.strategies.coconut import Coconut
 class SimCotOptions(LatentOptions):
     """Options of strategies with a step decoder."""
 
-    decoder: float = 1.0
+    decoder: float = 0.3
     """Weight of the decoder's loss."""
-    decoder_loss: Literal["token", "step"] = "token"
+    decoder_loss: Literal["token", "step"] = "step"
     """Mean over tokens, or over steps of the sum over a step's tokens (published)."""
 
 
