@@ -15,4 +15,4 @@ with page("Codebook", "All steps of all rollouts, each described by one of K cod
     views.rate_distortion(book)
     views.associations(book)
     answers.answer_strip(facts, book)
-    views.reproduce(facts, book)
+    views.codebook_files(facts, book)

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from workbench.gates import view as settings
+from workbench.gates import view_policies as gates
 from workbench.gates import view_replay as whole
 from workbench.shared.view_gate import answer_margins, choose_gate_step, step_detail
 from workbench.shared.view_page import need_run, page
@@ -27,3 +28,4 @@ with page("Gates", "Recorded evidence of held-out answers, decided again under t
         whole.flips(answers, changed=changed)
     settings.answer_text(trace)
     settings.reproduce(facts, gate, trace)
+    gates.compare_policies(facts)

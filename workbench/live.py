@@ -8,6 +8,7 @@ while the first is answering.
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -92,6 +93,27 @@ class ModelShelf:
             model = self._take(run.config.model)
         run.check_model(model.identity, ("rollouts",))
         return logit_lens(model, directions, names=names)
+
+    def step_states(
+        self, run: Run, traces: Sequence[Trace], layers: tuple[int, ...]
+    ) -> list[dict[int, Float[np.ndarray, "steps d_model"]]]:
+        """States at the end of the prompt and of every finished step of some answers, read unsteered, by layer.
+
+        Raises:
+            ModelError, MismatchError: as for :meth:`lens`.
+        """
+        from stir_core.harvest.states import Reading, capture_states
+
+        with self._lock:
+            model = self._take(run.config.model)
+        run.check_model(model.identity, ("rollouts",))
+        readings = []
+        for number, trace in enumerate(traces):
+            ends = (0, *accumulate(len(step.token_ids) for step in trace.steps[:-1]))
+            ids = [*trace.prompt_ids, *trace.token_ids[: ends[-1]]]
+            at = tuple(len(trace.prompt_ids) + end - 1 for end in ends)
+            readings.append(Reading(trace.id, "rollout", number, tuple(range(len(ends))), ids, at))
+        return [{layer: seen.by_layer[layer].numpy() for layer in layers} for seen in capture_states(model, readings, layers)]
 
     @contextmanager
     def lent(self, run: Run, fingerprint: str) -> Iterator[Steering]:

@@ -30,10 +30,12 @@ CALIBRATION = "calibration"
 """A result of `stir calibrate`."""
 CODE, CODED, CODED_LAYER = "code", "coded", "layer"
 """A code of a codebook, a rollout whose codes are shown, and the codebook's layer."""
+EVIDENCE, FIRST_GATE, SECOND_GATE = "evidence", "gate", "against"
+"""The recorded answers that two gates are compared on, and the gates."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
-    *(CODE, CODED, CODED_LAYER),
+    *(CODE, CODED, CODED_LAYER, EVIDENCE, FIRST_GATE, SECOND_GATE),
 )
 """Choices that the address of every page holds, also without a widget on the page."""
 LET_IN = "let_in"

@@ -368,6 +368,41 @@ def _code(code: int, home: int, codes: np.ndarray, table: CodedSteps, rows: np.n
     )
 
 
+class Coder(NamedTuple):
+    """Codes of states that are not the run's own: each gets the code whose mean member is nearest, which for k-means is its codebook."""
+
+    encoder: str
+    layers: dict[int, tuple[Whitening, Int[np.ndarray, "alive"], Float[np.ndarray, "alive r"]]]
+    """By layer: the whitening, the codes with a member, and their mean members."""
+
+    def codes(self, states: Mapping[int, Float[np.ndarray, "steps d"]]) -> dict[int, list[int]]:
+        """By layer, the codes of an answer's finished steps; ``states``: at the end of the prompt and of each of these steps, raw."""
+        found = {}
+        for layer, (whitening, alive, means) in self.layers.items():
+            raw = states[layer].astype(np.float64)
+            raw = np.diff(raw, axis=0) if self.encoder == "delta" else raw[1:]
+            found[layer] = alive[by_centroid(means)(whitening.apply(raw, np.arange(1, len(raw) + 1)))[0]].tolist()
+        return found
+
+
+def coder_of(run: Run) -> Coder | None:
+    """The coder of a run's codebook; ``None`` where it codes windows of states, which only the trained reader can.
+
+    Raises:
+        StoreError: the run has no codebook, or the states of its steps are missing.
+    """
+    report = run.codebook()
+    if report.encoder == "window":
+        return None
+    rows, tensors = run.steps()
+    table, arrays = coded_steps(rows, run.rollouts(), run.config.seed), run.step_codes()
+    layers = {}
+    for layer in (each.layer for each in report.layers):
+        alive = np.unique(arrays[f"codes_{layer}"][table.at])
+        layers[layer] = _data_of(report.encoder, layer, table, tensors).whitening, alive, arrays[f"means_{layer}"][alive]
+    return Coder(report.encoder, layers)
+
+
 def code_entries(
     run: Run, rows: list[StepState], states: Mapping[int, np.ndarray], coded: Mapping[int, np.ndarray], advantages: Mapping[str, Advantage]
 ) -> Mined:

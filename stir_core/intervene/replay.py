@@ -3,13 +3,15 @@
 Pure, like the gate itself. If the evidence is not sufficient, the result names what is missing; nothing is guessed.
 """
 
+from collections.abc import Sequence
 from math import isclose
-from typing import Literal, NamedTuple
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
-from stir_core.config import GateConfig
+from stir_core.config import GateConfig, with_changes
 from stir_core.intervene.gate import decide, lacks, preview_scale, shortlist
 from stir_core.policies import Policies
-from stir_core.records import Decision, Reason, StepEvidence, StepTrace, Trace
+from stir_core.records import Decision, MarginThreshold, Reason, StepEvidence, StepTrace, Trace
 
 ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "variant": "model",
@@ -36,7 +38,8 @@ ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
 - ``decision``: always, except where a threshold prevented the measurement, since the parameter only enters the decision.
 - ``strength``: as ``decision`` if previews run at scale 1; else the parameter enters their strength, too.
 - ``less``: for values that need no more than was measured.
-- ``model``: never; a model is needed.
+- ``model``: never; a model is needed. But ``rule = "calibrated"`` is answered for a recording under the published rule where its library
+  has one layer at the control point, all entries there were retrieved or it abstains, and :func:`decide_again` is given ``margins``.
 """
 
 
@@ -65,7 +68,14 @@ def _forced(step: StepTrace) -> bool:
 
 
 def decide_again(
-    step: StepTrace, recorded: GateConfig, gate: GateConfig, *, seed: int = 0, name: str = "", policies: Policies | None = None
+    step: StepTrace,
+    recorded: GateConfig,
+    gate: GateConfig,
+    *,
+    seed: int = 0,
+    name: str = "",
+    policies: Policies | None = None,
+    margins: Sequence[MarginThreshold] | None = None,
 ) -> Again:
     """Decide a recorded step under another gate.
 
@@ -75,11 +85,14 @@ def decide_again(
     Args:
         recorded: the gate that the step was recorded with.
         seed, name, policies: see :func:`stir_core.intervene.gate.decide`.
+        margins: the run's (``run.margins()``), for a gate with ``rule = "calibrated"``.
     """
     evidence = step.evidence
     about = {"seed": seed, "name": name, "policies": policies}
     if _forced(step):
         return Again(evidence, step.decision, None)
+    if margins is not None and (recorded.rule, gate.rule) == ("score", "calibrated") and evidence.retrieved:
+        return _told_again(step, with_changes(recorded, rule="calibrated"), gate, margins, about)
     others = [key for key, reach in ANSWERABLE.items() if reach == "model" and getattr(gate, key) != getattr(recorded, key)]
     if others:
         return Again(evidence, None, f"{', '.join(others)} changes what is measured")
@@ -121,6 +134,32 @@ def redecide(trace: Trace, recorded: GateConfig, gate: GateConfig, *, seed: int 
     Raises nothing of its own: ``missing`` names what the recording does not hold.
     """
     return [decide_again(step, recorded, gate, seed=seed, name=trace.id, policies=policies) for step in trace.steps]
+
+
+def _told_again(
+    step: StepTrace, recorded: GateConfig, gate: GateConfig, margins: Sequence[MarginThreshold], about: dict[str, Any]
+) -> Again:
+    """The calibrated rule on evidence of the published one: null unless the key margin tells "wrong", then corrective entries only."""
+    evidence = step.evidence
+    here = [each for each in margins if each.m == evidence.m]
+    reason = Reason(kind="abstains")
+    if any(each.threshold is not None for each in here):
+        if len(here) > 1 or {each.layer for each in evidence.retrieved} != {here[0].layer}:
+            return Again(evidence, None, "the calibrated rule retrieves from some layers only")
+        known, whole, threshold = here[0], len(evidence.retrieved) == evidence.n_entries, here[0].threshold or 0.0
+        corrective = tuple(each for each in evidence.retrieved if each.kind == "corrective")
+        sims = [[each.sim for each in evidence.retrieved if each.kind == kind][: known.nearest] for kind in ("corrective", "null")]
+        if not whole and min(map(len, sims)) < known.nearest:
+            return Again(evidence, None, "the nearest keys of each kind were not all retrieved")
+        if all(sims):  # without keys of both kinds there is no margin
+            margin = fmean(sims[0]) - fmean(sims[1])
+            if margin > threshold:
+                if not whole:
+                    return Again(evidence, None, "the calibrated rule retrieves further corrective entries")
+                return decide_again(step.replaced(evidence=evidence.replaced(retrieved=corrective)), recorded, gate, **about)
+            reason = Reason(kind="below_margin", value=margin, limit=threshold)
+    evidence = evidence.replaced(retrieved=(), null_logprob=None, null_preview_ids=(), not_retrieved=reason, features=None)
+    return Again(evidence, decide(evidence, gate, **about), None)
 
 
 def _blocked(evidence: StepEvidence, gate: GateConfig) -> Reason | None:

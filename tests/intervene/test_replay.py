@@ -3,16 +3,20 @@
 # pyright: reportOptionalMemberAccess=false, reportOptionalOperand=false, reportOperatorIssue=false
 # (what is None where a test expects something raises there, and the test fails as it should)
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from stir_core.config import GateConfig
+from stir_core.config import GateConfig, with_changes
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.gate import TIE, decide
 from stir_core.intervene.jobs import Job
+from stir_core.intervene.memory import Memory
 from stir_core.intervene.replay import ANSWERABLE, decide_again, gate_was_asked
-from stir_core.records import Decision, Reason, Retrieved, StepEvidence, StepTrace
+from stir_core.records import Decision, MarginThreshold, Reason, Retrieved, StepEvidence, StepTrace
+from stir_core.store.runs import Run
 from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
 
 CHANGES = [
@@ -207,3 +211,38 @@ def test_it_agrees_with_a_plain_loop(rows, beta, rho, tau, floor, k, width, stre
     again = decide_again(step, wide, gate)
     assert again.missing is None
     assert again.decision.chosen == rival(step, gate)
+
+
+@pytest.mark.parametrize("k", [6, 99])
+@pytest.mark.parametrize("nearest", [1, 3])
+@pytest.mark.parametrize("threshold", [None, -0.5, 0.0, 0.02])
+def test_the_calibrated_rule_is_replayed_as_the_memory_applies_it(nearest, threshold, k):
+    """States near every key of a real library: the recording of the published rule tells what the calibrated one retrieves."""
+    run = Run.open("two_habits")
+    library, space, own, m = run.library(), run.key_space(), run.config.gate, 2
+    known = MarginThreshold(m=m, layer=1, states=9, problems=9, auc=0.9, low=0.8, high=1.0, nearest=nearest, threshold=threshold)
+    memory = Memory(*library, space, [known], None)
+    published = with_changes(own, variant="no_probing", rule="score", k_retrieve=k)
+    calibrated = with_changes(published, rule="calibrated")
+    recorded = next(step for trace in run.traces() for step in trace.steps if step.m == m and step.evidence.retrieved)
+    rng, kinds = np.random.default_rng(0), set()
+    for key in (key for entry, key in zip(library.entries, library.keys, strict=True) if entry.m == m):
+        states = {1: torch.tensor(key + 0.1 * np.linalg.norm(key) * rng.standard_normal(len(key)) / len(key) ** 0.5, dtype=torch.float32)}
+        retrieved, _ = memory.retrieve(m, states, published)
+        evidence = StepEvidence(m=m, position=9, retrieved=retrieved, n_entries=memory.count(m, None))
+        step = recorded.replaced(evidence=evidence, decision=decide(evidence, published))
+        again = decide_again(step, published, calibrated, margins=[known])
+        truth, reason = memory.retrieve(m, states, calibrated)
+        if again.decision is None:
+            assert k < memory.count(m, None)
+            continue
+        assert again.evidence.retrieved == truth
+        assert (again.evidence.not_retrieved is None) == (reason is None)
+        assert reason is None or again.evidence.not_retrieved.kind == reason.kind
+        kinds.add(reason.kind if reason else "told")
+    assert kinds == {"abstains"} if threshold is None else "abstains" not in kinds and (kinds or k == 6)
+
+
+def test_without_margins_the_calibrated_rule_needs_the_model(tiny):
+    step = next(step for trace in traces(tiny, GATE) for step in trace.steps if step.evidence.retrieved)
+    assert decide_again(step, GATE, with_changes(GATE, rule="calibrated")).missing == "rule changes what is measured"

@@ -110,6 +110,14 @@ def test_mined_actions_are_found_by_the_codes_of_their_wrong_rollouts(made):
         assert names == slow
 
 
+def test_other_answers_are_coded_as_the_steps_were(made):
+    (rows, tensors), codes, coder = made.steps(), made.step_codes()["codes_1"].tolist(), coding.coder_of(made)
+    assert coder is not None
+    starts = [row.row for row in rows if row.m == 0]
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        assert coder.codes({1: tensors["layer_1"][start:end]}) == {1: codes[start + 1 : end]}
+
+
 def test_a_refusal_leaves_the_run_as_it_was(coded, tmp_path):
     shutil.rmtree(coded.path / "codes")
     with pytest.raises(ConfigError, match="size 1000 is too many codes"):

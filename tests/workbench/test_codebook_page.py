@@ -1,8 +1,12 @@
 """The Codebook page: cards, charts and strips hold what the codebook on disk holds, and a run without one says how to make it."""
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (plotly carries no stubs here: a trace may be anything to a type checker)
+
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from fake_run import make_fake_run
 from page_reading import clean, components, strips, texts
 from streamlit.testing.v1 import AppTest
 
+from stir_core.evaluate.codes import coder_of
 from stir_core.records import Lens, TokenWeight
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import EMBEDDED_RUNS, Run
@@ -92,7 +97,7 @@ def test_the_effects_of_the_codes_own_vectors_come_first_while_they_are_of_this_
 
 
 def test_the_curve_has_every_fit(book: Book) -> None:
-    table = data.rate_table(book.layer)
+    table = data.error_table(book.layer)
     assert len(table) == len(book.layer.rate) + len(book.layer.fits) and {"pca", "kmeans"} <= set(table["method"])
     figure = charts.rate_chart(table)
     drawn = sorted((x, y) for trace in figure.data for x, y in zip(trace["x"], trace["y"], strict=True))
@@ -146,3 +151,20 @@ def test_a_damaged_codebook_is_one_line(open_page: OpenPage, copied: Path) -> No
     (copied / "codes" / "report.json").write_text("{}\n")
     app = open_page("codebook")
     assert not app.exception and len(app.error) == 1 and "\n" not in app.error[0].value
+
+
+@pytest.mark.model
+def test_answers_that_are_read_again_get_the_codes_of_the_run(coded: RunFacts) -> None:
+    """A rollout dressed as a trace: its states, read by the shelf's model, have the codes that the codebook gave its steps."""
+    coder, trace = coder_of(coded.run), coded.run.traces("vanilla")[0]
+    assert coder is not None
+    rows = zip(coded.step_rows, coded.step_codes["codes_1"].tolist(), strict=True)
+    known = {(row.problem_id, row.k, row.m): code for row, code in rows if row.m}
+    traces, wanted = [], []
+    for rollout in list(coded.rollouts.values())[:40:3]:
+        cuts = (0, *rollout.boundaries, len(rollout.token_ids))
+        steps = tuple(trace.steps[0].replaced(token_ids=rollout.token_ids[a:b]) for a, b in pairwise(cuts))
+        traces.append(trace.replaced(prompt_ids=rollout.prompt_ids, token_ids=rollout.token_ids, steps=steps))
+        wanted.append([known[rollout.problem_id, rollout.k, m] for m in range(1, len(rollout.boundaries) + 1)])
+    found = ModelShelf().step_states(coded.run, traces, (1,))
+    assert [coder.codes(states)[1] for states in found] == wanted and len({code for codes in wanted for code in codes}) > 1

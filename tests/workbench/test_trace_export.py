@@ -12,6 +12,7 @@ import pytest
 from test_trace_comparison import recorded
 
 from stir_core.config import GateConfig
+from workbench.shared.codes import code_colour
 from workbench.shared.facts import RunFacts
 from workbench.shared.trace_comparison import Recording, first_divergence
 from workbench.trace import data as trace_presets
@@ -43,6 +44,15 @@ def drawn(recording: Recording) -> dict:
 
 def tokens(doc: dict, row: int) -> list[dict]:
     return [token for step in doc["steps"] for token in step["rows"][row]["tokens"]]
+
+
+def test_a_coded_step_has_its_label_and_no_other(facts: RunFacts) -> None:
+    recording = recorded(facts, 0.5)
+    recording.codes[1].update({0: 3, 2: 13})
+    for step in drawn(recording)["steps"]:
+        for row, side in enumerate(step["rows"]):
+            code = recording.codes[row].get(step["m"])
+            assert side.get("code") == code and side.get("colour") == (None if code is None else code_colour(3))
 
 
 def test_every_token_is_drawn_once_with_its_numbers(facts: RunFacts) -> None:

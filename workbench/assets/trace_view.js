@@ -258,7 +258,13 @@ function drawTrace(root, doc, kept) {
     const pair = main.appendChild(el("section", "tv-pair"))
     for (const row of step.rows) {
       const cell = pair.appendChild(el("div", "tv-cell"))
-      cell.appendChild(el("div", "tv-head", row.head))
+      const head = cell.appendChild(el("div", "tv-head"))
+      if (row.code !== undefined) {
+        const label = head.appendChild(el("span", "tv-code", row.code))
+        label.style.background = row.colour
+        label.title = "code of this step in the run's codebook"
+      }
+      head.append(row.head)
       if (!row.tokens.length) continue
       const strip = cell.appendChild(el("div", "tv-strip"))
       for (const token of row.tokens) strip.appendChild(tokenSpan(token))

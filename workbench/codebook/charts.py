@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import CHOSEN, CONTROL_POINTS, GREY, categorical, set_axes
+from workbench.shared.charts import CHOSEN, CONTROL_POINTS, GREY, categorical, reach, set_axes
 from workbench.shared.codes import code_colour
 
 SEQUENCE = "codes_sequence"
@@ -12,7 +12,7 @@ SEQUENCE = "codes_sequence"
 
 
 def rate_chart(table: pd.DataFrame) -> go.Figure:
-    """Rows of :func:`workbench.codebook.data.rate_table`: curves over K as lines, fits at the codebook's own size as single marks."""
+    """Rows of :func:`workbench.codebook.data.error_table`: curves over K as lines, fits at the codebook's own size as single marks."""
     figure = go.Figure()
     names = list(dict.fromkeys(table["method"]))
     for name, colour, symbol in zip(
@@ -24,6 +24,7 @@ def rate_chart(table: pd.DataFrame) -> go.Figure:
             go.Scatter(
                 x=part["codes"],
                 y=part["error"],
+                error_y=reach(part["error"], part["low"], part["high"], thickness=1.2, width=3, color=colour),
                 mode="lines+markers" if curve else "markers",
                 name=name,
                 line={"color": colour, "width": 2},
@@ -42,7 +43,7 @@ def rate_chart(table: pd.DataFrame) -> go.Figure:
 
 
 def point_bars(table: pd.DataFrame, code: int) -> alt.LayerChart:
-    """Rows of :func:`workbench.codebook.data.point_table`: the share of a control point's steps that have the code, with intervals."""
+    """Rows of :func:`workbench.codebook.data.use_table`: the share of a control point's steps that have the code, with intervals."""
     tooltip = ["m:O", "steps:Q", "of:Q", alt.Tooltip("share:Q", format=".0%")]
     base = alt.Chart(table).encode(x=CONTROL_POINTS, tooltip=tooltip)
     bars = base.mark_bar(color=code_colour(code)).encode(

@@ -9,12 +9,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from stir_core.evaluate.codes import actions_of_codes
-from stir_core.findings import Advantage, Code, CodebookReport, LayerCodes
+from stir_core.findings import Advantage, Code, CodebookReport, Estimate, LayerCodes
 from stir_core.records import Lens, Rollout, StepState
 from stir_core.store.causal import CausalFolder
 from workbench.shared.codes import code_colour
 from workbench.shared.facts import RunFacts
-from workbench.shared.intervals import proportion, with_interval
+from workbench.shared.intervals import interval, proportion, with_interval
 from workbench.shared.text import one_line, visible_token
 
 FLAGS = {"position": "position only", "length": "length only"}
@@ -142,7 +142,7 @@ def cards(book: Book, lenses: Mapping[int, Lens], order: str, chosen: int | None
     return found
 
 
-def point_table(book: Book, code: Code) -> pd.DataFrame:
+def use_table(book: Book, code: Code) -> pd.DataFrame:
     """One row per control point: how many of its steps have the code."""
     rows = []
     for m, n in sorted(Counter(row.m for row in book.rows).items()):
@@ -162,23 +162,31 @@ def effect_table(effects: Sequence[Advantage]) -> pd.DataFrame:
 
 def fit_table(layer: LayerCodes) -> pd.DataFrame:
     """One row per way to describe the steps: the codebook first, then what it is compared with at equal size."""
-    rows = [(fit.method, fit.size, fit.error, fit.perplexity, fit.dead) for fit in layer.fits]
-    return pd.DataFrame(rows, columns=["method", "codes", "error", "perplexity", "dead"])
+    rows = [(fit.method, fit.size, fit.error, _interval(fit.estimate), fit.perplexity, fit.dead) for fit in layer.fits]
+    return pd.DataFrame(rows, columns=["method", "codes", "error", "95 %", "perplexity", "dead"])
 
 
-def rate_table(layer: LayerCodes) -> pd.DataFrame:
+def _interval(estimate: Estimate | None) -> str | None:
+    return None if estimate is None else interval(estimate, ".3f")
+
+
+def error_table(layer: LayerCodes) -> pd.DataFrame:
     """Tidy: the curves over K (``curve``), and the fits at the codebook's own size, which are single points."""
-    rows = [(fit.method, fit.size, fit.error, True) for fit in layer.rate]
-    rows += [(f"{fit.method} (this codebook)" if i == 0 else fit.method, fit.size, fit.error, False) for i, fit in enumerate(layer.fits)]
-    return pd.DataFrame(rows, columns=["method", "codes", "error", "curve"])
+    named = [(fit.method, fit, True) for fit in layer.rate]
+    named += [(f"{fit.method} (this codebook)" if i == 0 else fit.method, fit, False) for i, fit in enumerate(layer.fits)]
+    rows = [(name, fit.size, fit.error, *(fit.estimate or Estimate(value=fit.error)).bounds, curve) for name, fit, curve in named]
+    return pd.DataFrame(rows, columns=["method", "codes", "error", "low", "high", "curve"])
 
 
 def information_table(layer: LayerCodes) -> pd.DataFrame:
     """One row per label of the steps, the best told first."""
     found = sorted(layer.information, key=lambda each: -each.information)
-    names = ("about", "steps", "information", "null", "ari", "read_as", "shuffled")
-    rows = [(*(getattr(each, name) for name in names), "told" if each.information > each.null else "not told") for each in found]
-    return pd.DataFrame(rows, columns=["about", "steps", "information", "null", "ari", "read as", "shuffled", "verdict"])
+    names = ("about", "steps", "problems", "information", "null", "ari", "read_as", "shuffled")
+    rows = []
+    for each in found:
+        shown = _interval(each.estimates.get("information"))
+        rows.append((*(getattr(each, name) for name in names), shown, "told" if each.information > each.null else "not told"))
+    return pd.DataFrame(rows, columns=[*names, "95 %", "verdict"])
 
 
 class CodedAnswer(NamedTuple):

@@ -83,7 +83,7 @@ def code_card(facts: RunFacts, book: Book, read: Mapping[int, Lens]) -> None:
             st.badge(" · ".join(tables.FLAGS[flag] for flag in code.flags), color="orange", help="What alone would explain the code.")
     with middle:
         st.markdown("**Use by control point**")
-        st.altair_chart(charts.point_bars(tables.point_table(book, code), code.code), alt=f"Share of steps with code {code.code}")
+        st.altair_chart(charts.point_bars(tables.use_table(book, code), code.code), alt=f"Share of steps with code {code.code}")
         st.caption("Lines: Wilson 95 % intervals, which treat steps as independent.")
     with right:
         st.markdown("**Through the unembedding**")
@@ -115,7 +115,7 @@ def rate_distortion(book: Book) -> None:
     st.markdown("**Rate and distortion on held-out problems**")
     left, right = st.columns([1.5, 1], gap="medium")
     with left:
-        figure = charts.rate_chart(tables.rate_table(book.layer))
+        figure = charts.rate_chart(tables.error_table(book.layer))
         st.plotly_chart(figure, key="codebook_rate", config=PLAIN, alt="Held-out error over the number of codes")
     with right:
         data_table(tables.fit_table(book.layer), FIT_COLUMNS, "The codebook and what it is compared with at equal size")
@@ -134,7 +134,7 @@ def associations(book: Book) -> None:
     st.caption(plain(" ".join(["On held-out problems.", *(f"{note[0].upper()}{note[1:]}." for note in notes)])))
 
 
-def reproduce(facts: RunFacts, book: Book) -> None:
+def codebook_files(facts: RunFacts, book: Book) -> None:
     """The command that makes this codebook again, and its report as a file."""
     command_line(codebook_command(facts.run, book.report), "Make it again (another --kind or --size needs no model)")
     data = book.report.model_dump_json(indent=2)
@@ -146,6 +146,7 @@ FIT_COLUMNS: Columns = {
     "method": cc.TextColumn("method", pinned=True, width=150),
     "codes": number_column("codes", "%d", "Number of codes; for pca, of the codes that it is compared with.", width=56),
     "error": number_column("error", "%.3f", "Held-out squared error as a share of the variance; 1 is as good as the mean.", width=60),
+    "95 %": cc.TextColumn("95 %", help="Interval of the error over held-out problems.", width=120),
     "perplexity": number_column("perplexity", "%.1f", "Codes in use, weighted by use.", width=76),
     "dead": number_column("dead", "%d", "Codes that no train step has.", width=50),
 }
@@ -153,11 +154,13 @@ INFORMATION_COLUMNS: Columns = {
     "about": cc.TextColumn("label", pinned=True, width=120),
     "verdict": cc.TextColumn("told", help="Whether the mutual information is above its 95th percentile by chance.", width=70),
     "information": number_column("AMI", "%.2f", "Adjusted mutual information: 0 by chance, 1 when each tells the other.", width=60),
-    "null": number_column("AMI by chance", "%.2f", "95th percentile when whole answers exchange their codes.", width=104),
+    "95 %": cc.TextColumn("95 %", help="Interval of the AMI over held-out problems.", width=120),
+    "null": number_column("AMI by chance", "%.2f", "95th percentile when whole problems exchange their codes.", width=104),
     "ari": number_column("ARI", "%.2f", "Adjusted Rand index; far below 1 for clean codes that split a label.", width=56),
-    "read as": number_column("ARI read as", "%.2f", "When each code is read as the commonest label of its train steps.", width=86),
+    "read_as": number_column("ARI read as", "%.2f", "When each code is read as the commonest label of its train steps.", width=86),
     "shuffled": number_column("shuffled", "%.2f", "The same with the codes of all steps shuffled.", width=70),
     "steps": number_column("steps", "%d", "Held-out steps that have the label.", width=56),
+    "problems": number_column("problems", "%d", "Their problems.", width=70),
 }
 EFFECT_COLUMNS: Columns = {name: ACTION_COLUMNS[name] for name in ("entry", "advantage", "advantage 95 %", "verdict")} | {
     "problems": number_column("problems", "%d", "Problems of the states it was tried at: the clusters of the interval.", width=70),

@@ -90,7 +90,7 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
     with st.expander(plain(f"Decisions of {method} at each step of this answer"), expanded=True):
         if any(step.evidence.retrieved for step in trace.steps):
             gate = gate_of(evaluation.spec, method)
-            answer = replay_answer(trace, gate, gate, seed=facts.config.seed)
+            answer = replay_answer(trace, gate, gate, seed=facts.config.seed, policies=facts.policies)
             answer_margins(facts, trace, answer)
             step = choose_gate_step(trace)
             step_detail(gate, answer.at(step.m) if step else None)

@@ -26,7 +26,7 @@ Answers = Mapping[str, AnswerReplay]
 def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
     """Decide all held-out answers again with the settings that are tried; a badge counts the decisions that flip."""
     own = facts.config.gate
-    answers = replay.replay_all(facts.steered, own, gate, seed=facts.config.seed)
+    answers = replay.replay_all(facts.steered, own, gate, seed=facts.config.seed, policies=facts.policies)
     counted = replay.tally(answers.values())
     if gate == own and counted.flipped:
         st.warning(f"With the run's own settings, {counted.flipped} decisions differ from the recording: it was made with other settings.")
@@ -75,7 +75,7 @@ def _curve(facts: RunFacts, gate: GateConfig) -> None:
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _points(print_of_settings: str, _facts: RunFacts, _gate: GateConfig, name: str, values: list[float]) -> pd.DataFrame:
-    return replay.curve(_facts.steered, _facts.config.gate, _gate, name, values, seed=_facts.config.seed)
+    return replay.curve(_facts.steered, _facts.config.gate, _gate, name, values, seed=_facts.config.seed, policies=_facts.policies)
 
 
 def _firing(facts: RunFacts) -> None:

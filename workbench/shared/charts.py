@@ -13,6 +13,7 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from stir_core.records import Lens
+from workbench.shared.codes import CATEGORIES
 from workbench.shared.text import visible_token
 
 CORRECTIVE, NULL = "#d55e00", "#3a87c8"
@@ -32,7 +33,6 @@ VERDICTS = {
 }
 """Colour and shape of an effect's verdict: warm above 0, cold below, as in the diverging scale; the shape repeats it."""
 VANILLA, STEERED = GREY, CORRECTIVE
-CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
 """Blue below 0, red above (ColorBrewer RdBu); always used with a domain that is symmetric about 0."""
 SEQUENTIAL = "cividis"

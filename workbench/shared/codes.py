@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from stir_core.records import StepState
-from workbench.shared.charts import CATEGORIES
 from workbench.shared.text import Segment, segment, text_segments
+
+CATEGORIES = ("#d55e00", "#3a87c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2a000", "#7f7f7f", "#a6761d")
+"""Colours of unordered categories, also on charts: distinguishable with colour-blindness, on light and dark backgrounds."""
 
 
 def code_colour(code: int) -> str:

@@ -81,6 +81,11 @@ def causal_command(run: Run, study: CausalStudyName = "gate") -> str:
     return _stir("causal", name_of(run), study=None if study == "gate" else study)
 
 
+def policy_command(run: Run) -> str:
+    """Learns gates from drawn decisions; their answers hold what the gates see."""
+    return _stir("policy", name_of(run))
+
+
 def impulse_command(run: Run, entry_id: str, at: str, alpha: float) -> str:
     """Measures what one action does at one control point."""
     return _stir("impulse", name_of(run), entry_id, at=at, alpha=f"{alpha:.10g}")

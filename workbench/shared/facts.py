@@ -12,7 +12,8 @@ from jaxtyping import Float
 from stir_core.basis.selection import unit_rows
 from stir_core.config import GateConfig, RunConfig, digest_of
 from stir_core.findings import Advantage, Answer, CodebookReport, EvaluationReport, EvaluationSpec, MethodReport
-from stir_core.records import Control, Entry, Lens, ModelIdentity, Pick, Problem, Rollout, StepState, Trace
+from stir_core.policies import Policies
+from stir_core.records import Control, Entry, Lens, MarginThreshold, ModelIdentity, Pick, Problem, Rollout, StepState, Trace
 from stir_core.store.evaluations import EvaluationFolder, evaluations
 from stir_core.store.runs import CHECKED, Library, Run
 
@@ -72,6 +73,16 @@ class RunFacts:
     def controls(self) -> dict[str, Control]:
         """Confound controls by entry id, corrective entries only; empty for a run made before they were measured."""
         return self.run.controls()
+
+    @property
+    def policies(self) -> Policies | None:
+        """The learned gates; ``None`` without any. Read anew each time, since they are made after the run."""
+        return self.run.policies()
+
+    @cached_property
+    def margins(self) -> list[MarginThreshold]:
+        """What the key margins are worth, for the calibrated rule."""
+        return self.run.margins()
 
     @property
     def advantages(self) -> dict[str, Advantage]:

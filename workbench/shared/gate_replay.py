@@ -11,6 +11,7 @@ import pandas as pd
 
 from stir_core.config import GateConfig, with_changes
 from stir_core.intervene.replay import Again, decide_again, gate_was_asked
+from stir_core.policies import Policies
 from stir_core.records import Decision, StepEvidence, StepTrace, Trace
 from workbench.shared.gate_evidence import best_score, candidate_table, funnel, margin_of
 from workbench.shared.intervals import proportion
@@ -65,20 +66,22 @@ def changes_of(own: GateConfig, gate: GateConfig) -> dict[str, float]:
     return {key: value for key, value in gate if value != getattr(own, key)}
 
 
-def replay_answer(trace: Trace, own: GateConfig, gate: GateConfig, *, seed: int) -> AnswerReplay:
-    """Decide every step of an answer again."""
+def replay_answer(trace: Trace, own: GateConfig, gate: GateConfig, *, seed: int, policies: Policies | None = None) -> AnswerReplay:
+    """Decide every step of an answer again; ``policies``: the run's learned gates, for a gate with such a policy."""
     steps: list[StepReplay] = []
     diverged = False
     for step in trace.steps:
-        again = decide_again(step, own, gate, seed=seed, name=trace.id)
+        again = decide_again(step, own, gate, seed=seed, name=trace.id, policies=policies)
         steps.append(StepReplay(step, again, _change(step, again), diverged))
         diverged = diverged or steps[-1].flips or again.decision is None
     return AnswerReplay(trace.id, tuple(steps))
 
 
-def replay_all(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, *, seed: int) -> dict[str, AnswerReplay]:
+def replay_all(
+    traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, *, seed: int, policies: Policies | None = None
+) -> dict[str, AnswerReplay]:
     """Decide every step of every answer again."""
-    return {id_: replay_answer(trace, own, gate, seed=seed) for id_, trace in traces.items()}
+    return {id_: replay_answer(trace, own, gate, seed=seed, policies=policies) for id_, trace in traces.items()}
 
 
 def _change(step: StepTrace, again: Again) -> FlipKind:
@@ -179,7 +182,16 @@ def step_rows(answer: AnswerReplay) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["m", "recorded", "now", "change", "standing", "margin", "why now"])
 
 
-def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: str, values: Iterable[float], *, seed: int) -> pd.DataFrame:
+def curve(
+    traces: Mapping[str, Trace],
+    own: GateConfig,
+    gate: GateConfig,
+    key: str,
+    values: Iterable[float],
+    *,
+    seed: int,
+    policies: Policies | None = None,
+) -> pd.DataFrame:
     """Share of steps that a gate steers as one of its settings takes each of ``values`` and the others stay as in ``gate``.
 
     Each recorded step is decided by itself, with the text before it as recorded; steps that need the model are left out (``unknown``).
@@ -189,7 +201,7 @@ def curve(traces: Mapping[str, Trace], own: GateConfig, gate: GateConfig, key: s
     rows = []
     for value in values:
         other = with_changes(gate, **{key: value})
-        decisions = [decide_again(step, own, other, seed=seed, name=id_).decision for id_, step in asked]
+        decisions = [decide_again(step, own, other, seed=seed, name=id_, policies=policies).decision for id_, step in asked]
         known = [decision for decision in decisions if decision is not None]
         share = proportion(sum(decision.chosen is not None for decision in known), len(known))
         rows.append((value, *share, len(decisions) - len(known)))

@@ -54,6 +54,8 @@ class Recording:
     """Readings of both finished answers, token by token; shorter than the answers where reading was stopped."""
     reading_seconds: float = 0.0
     """Wall-clock time of reading so far."""
+    codes: tuple[dict[int, int], dict[int, int]] = field(default_factory=lambda: ({}, {}))
+    """The run's code of each finished step, by the control point at which it begins; empty without a codebook."""
 
     def take(self, event: Event) -> None:
         """Bring the comparison up to date with one event."""

@@ -14,6 +14,7 @@ import pandas as pd
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.readings import TokenReading
 from stir_core.records import Problem
+from workbench.shared.codes import code_colour
 from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel_line, score_line
 from workbench.shared.text import one_line, visible_token
 from workbench.shared.trace_comparison import (
@@ -144,7 +145,8 @@ def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, 
                 "values": _values(token.logprob, reading),
             }
         )
-    return {"head": head, "tokens": tokens}
+    code = recording.codes[number].get(m)
+    return {"head": head, "tokens": tokens} | ({} if code is None else {"code": code, "colour": code_colour(code)})
 
 
 def _values(logprob: float, reading: TokenReading | None) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.config import DecodeConfig, GateConfig, digest_of, with_changes
 from stir_core.errors import FAULTS
+from stir_core.evaluate.codes import Coder, coder_of
 from stir_core.records import Problem, StepEvent, TokenEvent, Variant
 from workbench import bootstrap, session
 from workbench.live import Steering
@@ -167,6 +168,7 @@ def _decode(facts: RunFacts, request: TraceRequest, recording: Recording) -> Non
             column.markdown(f"**{name}**")
         _answers(steering, request, recording)
         _read(steering, request, recording, progress)
+        _code(facts, recording)
 
 
 def _answers(steering: Steering, request: TraceRequest, recording: Recording) -> None:
@@ -192,6 +194,22 @@ def _read(steering: Steering, request: TraceRequest, recording: Recording, progr
             recording.reading_seconds = time.monotonic() - started
             if number % _EVERY == 0:
                 progress.progress(number / max(1, total), "Reading both answers again, steered and unsteered")
+
+
+def _code(facts: RunFacts, recording: Recording) -> None:
+    """The codes of both answers' finished steps, where the run has a codebook: one more unsteered reading."""
+    coder = _coder(run_fingerprint(facts.run), facts) if {"codes", "steps"} <= set(facts.stages) else None
+    if coder is None:
+        return
+    rows = [(row, trace) for row, trace in enumerate(recording.traces) if trace is not None]
+    states = bootstrap.shelf().step_states(facts.run, [trace for _, trace in rows], tuple(coder.layers))
+    for (row, _), seen in zip(rows, states, strict=True):
+        recording.codes[row].update(enumerate(next(iter(coder.codes(seen).values()))))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _coder(print_of_run: str, _facts: RunFacts) -> Coder | None:
+    return coder_of(_facts.run)
 
 
 def _draw(recording: Recording, row: int, m: int, places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]]) -> None:
