@@ -976,7 +976,8 @@ class LatentRow(Record):
 
     how: str
     """``own``: latents at their means, stopping by itself or, without a stop head, at the right number; ``sampled``: drawn; ``zero``,
-    ``shuffled``: as many latents as in ``own``, all zero or those of another problem; ``published``: drawn, every slot's pass run;
+    ``shuffled``: as many latents as in ``own``, all zero or those of another problem; ``none``: no latent at all;
+    ``published``: drawn, every slot's pass run;
     ``longer``: as ``own``, on problems with one step more than any that was trained on."""
     problems: int
     accuracy: Estimate

@@ -14,6 +14,7 @@ from stir_core.errors import DataError
 from stir_core.evaluate.statistics import clustered_mean, clustered_share, wilson
 from stir_core.findings import Estimate, LatentReport, LatentRow
 from stir_core.latent.coherence import equation_of, published_coherence, strict_coherence
+from stir_core.latent.frame import Latent
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
 from stir_core.latent.words import as_batch
@@ -62,7 +63,7 @@ def evaluate_latents(
     conditions = [
         "own",
         "longer",
-        *(("zero", "shuffled") if trained.reasoner.most else ()),
+        *(("zero", "shuffled", "none") if trained.reasoner.most else ()),
         *(("sampled", "published") if _draws(trained) else ()),
     ]
     rows: list[LatentRow] = []
@@ -112,7 +113,8 @@ def answer_modular(
             found = []
             drawn = how in ("sampled", "published")
             noise = torch.Generator().manual_seed(seed_for(seed, "latent eval noise", count, how)) if drawn else None
-            slots = None if _stops_itself(trained) else reasoner.most and count * reasoner.options.per_step
+            slots = None if reasoner.stops else reasoner.slots(count, count)[0]
+            slots = 0 if how == "none" else slots
             choice = LatentChoice(noise=noise, slots=slots, published=how == "published")
             for part in question.split(_TOGETHER):
                 found += reason(reasoner, part, choice, most_text=most_text)
@@ -121,14 +123,11 @@ def answer_modular(
     return answers
 
 
-def _stops_itself(trained: TrainedReasoner) -> bool:
-    width = trained.reasoner.lm.config.hidden_size
-    return trained.reasoner.stop_logits(torch.zeros(1, width)) is not None
-
-
 def _draws(trained: TrainedReasoner) -> bool:
-    state = torch.zeros(1, trained.reasoner.lm.config.hidden_size)
-    return bool(trained.reasoner.most) and trained.reasoner.latent(state, None).logvar is not None
+    state = torch.ones(1, trained.reasoner.lm.config.hidden_size)
+    with torch.no_grad():
+        latent = trained.reasoner.latent if trained.reasoner.most else lambda *_: Latent(state, state)
+        return not torch.equal(latent(state, state).vector, latent(state, None).vector)
 
 
 def _answer_given(
@@ -163,7 +162,7 @@ def _row(how: str, answers: list[Reasoned], seconds: float) -> LatentRow:
 
 
 def _stops(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Estimate]:
-    if not _stops_itself(trained):
+    if not trained.reasoner.stops:
         return {}
     wanted = [trained.reasoner.options.per_step * len(each.chain.operations) for each in answers]
     exact = sum(len(each.answer.vectors) == want for each, want in zip(answers, wanted, strict=True))
@@ -176,7 +175,7 @@ def _decoded(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Est
         return {}
     right, strict, published = [], [], []
     for each in answers:
-        steps = decoded_steps(trained, each.answer.vectors)
+        steps = decoded_steps(trained, getattr(each.answer, trained.reasoner.content))
         read = [None if (equation := equation_of(step)) is None else equation.result for step in steps]
         right.append([float(i < len(read) and read[i] == value) for i, value in enumerate(each.chain.values[1:])])
         given = (each.chain.first, *(number for _, number in each.chain.operations))
@@ -186,9 +185,9 @@ def _decoded(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Est
     return {"decoded_results": clustered_share(right), **coherences}
 
 
-def decoded_steps(trained: TrainedReasoner, vectors: Float[Tensor, "latents d_model"]) -> list[str]:
-    """The text of each step, as the reasoner's decoder reads it from one answer's latents."""
-    ids = trained.reasoner.decoded(vectors[None])[0]  # type: ignore[operator]
+def decoded_steps(trained: TrainedReasoner, content: Float[Tensor, "latents d_model"]) -> list[str]:
+    """The text of each step, as the reasoner's decoder reads it from one answer's latents (:attr:`Reasoner.content`)."""
+    ids = trained.reasoner.decoded(content[None])[0]  # type: ignore[operator]
     return trained.words.batch_decode(ids, skip_special_tokens=True)
 
 
@@ -221,7 +220,8 @@ def _step_latents(
             asked = chains[part : part + _TOGETHER]
             found = reason(trained.reasoner, as_batch(trained.words, asked).question, LatentChoice(slots=c * count), most_text=1)
             for chain, answer in zip(asked, found, strict=True):
+                content = getattr(answer, trained.reasoner.content)
                 for step in range(1, count + 1):
-                    latents.setdefault(step, []).append(answer.vectors[c * (step - 1) : c * step].flatten().double().numpy())
+                    latents.setdefault(step, []).append(content[c * (step - 1) : c * step].flatten().double().numpy())
                     values.setdefault(step, []).append(chain.values[step])
     return latents, values

@@ -4,13 +4,14 @@ A sequence is *question, start marker, latents, end marker, remaining steps, ans
 (at the hook point ``hook_embed``), made from the state before it. A strategy is a subclass of :class:`Reasoner` in a file of
 ``strategies/``. It says
 
-- ``latent``: what is fed next, a function of the last state (and so of its logits; a recognition network may see the step's tokens);
+- ``latent``: what is fed next, a function of the last state (and so of its logits; a recognition network may see the step's tokens), or
+  ``given``: what training feeds where it knows that beforehand;
 - ``slots``: how many latents stand for how many steps, and ``stop_logits``: when they end;
 - ``losses``: the weighted terms of the loss, from everything that one pass over a batch shows (:class:`Unrolled`);
 - ``phases``: the curriculum.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -75,6 +76,8 @@ class LatentPhase(NamedTuple):
     """Training steps."""
     replaced: int
     """How many reasoning steps are not written."""
+    only: tuple[str, ...] = ("",)
+    """What the names of the parameters that are trained begin with; the others are held."""
 
 
 class LatentOptions(Section):
@@ -96,7 +99,9 @@ class Latent(NamedTuple):
     vector: Float[Tensor, "batch d_model"]
     mean: Float[Tensor, "batch d_model"]
     logvar: Float[Tensor, "batch d_model"] | None = None
-    """Of the Gaussian that the vector was drawn from; ``None``: the vector is the mean."""
+    """Of the Gaussian that the vector was drawn from; ``None``: the vector is the mean, or what was drawn is not the vector itself."""
+    target: Float[Tensor, "batch n"] | None = None
+    """What the state before it has to predict, as probabilities over tokens or codes; ``None``: it is free."""
 
 
 class Unrolled(NamedTuple):
@@ -130,6 +135,8 @@ class Reasoner(nn.Module):
     source: ClassVar[str]
     """Where it is published."""
     options_type: ClassVar[type[LatentOptions]] = LatentOptions
+    content: ClassVar[Literal["vectors", "states"]] = "vectors"
+    """Where what a latent holds is read by decoders and probes: in what is fed, or in the state before it."""
     lm: Any
     """A causal language model of transformers."""
 
@@ -147,9 +154,18 @@ class Reasoner(nn.Module):
         """
         raise NotImplementedError(f"{self.name} has no latents")
 
+    def given(self, batch: LatentBatch, active: int, noise: torch.Generator | None) -> list[Latent] | None:
+        """What training feeds at the first ``active`` slots where it knows that without a pass; ``None``: nothing, ``latent`` says it."""
+        return None
+
     def stop_logits(self, vector: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch 2"] | None:
         """Logits of going on and of stopping at a latent that begins a step; ``None``: this strategy never stops by itself."""
         return None
+
+    @property
+    def stops(self) -> bool:
+        """Whether an answer ends its latents by itself."""
+        return self.stop_logits(self.lm.get_input_embeddings().weight[:1]) is not None
 
     def slots(self, count: int, replaced: int) -> tuple[int, int]:
         """How many latents a problem of ``count`` steps has in training: those that stand for its steps, and surplus ones.
@@ -179,6 +195,11 @@ class Reasoner(nn.Module):
         labels = seen.text if self.options.train_eos else seen.text.masked_fill(seen.text == self.markers.eos, IGNORED_LABEL)
         return {"text": cross_entropy(seen.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)}
 
+    def target_loss(self, seen: Unrolled, table: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
+        """Cross-entropy of what the states before the latents have to predict, among the rows of a table; in nats, a mean over slots."""
+        targets = torch.stack([each.target for each in seen.latents if each.target is not None], dim=1)
+        return cross_entropy((seen.states @ table.T).flatten(0, 1), targets.flatten(0, 1))
+
     def embed(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """Input embeddings of tokens."""
         return self.lm.get_input_embeddings()(ids)
@@ -196,7 +217,7 @@ class Reasoner(nn.Module):
         passed = self.lm.base_model(inputs_embeds=vectors, position_ids=positions, past_key_values=cache, use_cache=cache is not None)
         return passed.last_hidden_state
 
-    def logits(self, states: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab"]:
+    def logits(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """Logits of the next token."""
         return self.lm.get_output_embeddings()(states)
 
@@ -204,8 +225,14 @@ class Reasoner(nn.Module):
         """Token ids with a marker appended."""
         return torch.cat([ids, ids.new_full((len(ids), 1), marker)], dim=1)
 
+    def ended(self, steps: Int[Tensor, "n step"]) -> Int[Tensor, "n step"]:
+        """Steps with the end-of-text token in place of their delimiter, as decoders write them."""
+        return torch.cat([steps[:, :-1], steps.new_full((len(steps), 1), self.markers.eos)], dim=1)
+
     def unroll(self, batch: LatentBatch, replaced: int, noise: torch.Generator | None) -> Unrolled:
         """Read a batch as in training: latents in place of the first steps one pass each, then the remaining text in one pass.
+
+        Where all latents are known beforehand there is one pass in all.
 
         Gradients flow through all passes. A surplus latent is cut from the cache again, so that no later position sees it.
 
@@ -221,8 +248,15 @@ class Reasoner(nn.Module):
             states = self.read(self.embed(torch.cat([batch.question, text[:, :-1]], dim=1)))
             logits = self.logits(states[:, batch.question.shape[1] - 1 :])
             return Unrolled(batch, states[:, :0], [], 0, replaced, logits, text)
+        begun = self.embed(self.marked(batch.question, self.markers.start))
+        fed = torch.cat([text.new_full((len(text), 1), self.markers.end), text[:, :-1]], dim=1)
+        known = self.given(batch, active, noise)
+        if known is not None:
+            before = self.read(torch.cat([begun, *(each.vector[:, None] for each in known), self.embed(fed)], dim=1))
+            before = before[:, begun.shape[1] - 1 :]
+            return Unrolled(batch, before[:, :active], known, active, replaced, self.logits(before[:, active + 1 :]), text)
         cache = DynamicCache()
-        state = self.read(self.embed(self.marked(batch.question, self.markers.start)), cache)[:, -1]
+        state = self.read(begun, cache)[:, -1]
         states, latents = [], []
         for slot in range(active + surplus):
             drawn = None if noise is None else torch.randn(state.shape, generator=noise).to(state)
@@ -233,6 +267,5 @@ class Reasoner(nn.Module):
                 state = self.read(latents[-1].vector[:, None], cache)[:, -1]
                 if slot >= active:
                     cache.crop(-1)
-        fed = torch.cat([text.new_full((len(text), 1), self.markers.end), text[:, :-1]], dim=1)
         logits = self.logits(self.read(self.embed(fed), cache))
         return Unrolled(batch, torch.stack(states, dim=1), latents, active, replaced, logits, text)

@@ -123,7 +123,7 @@ def reinforce(
     trained = load_reasoner(start)
     reasoner = trained.reasoner
     if not reasoner.most or reasoner.latent(torch.zeros(1, reasoner.lm.config.hidden_size), None).logvar is None:
-        raise DataError(f"{start} holds the strategy {reasoner.name}, which draws no latents: reinforce one that does, such as atp")
+        raise DataError(f"{start} holds the strategy {reasoner.name}, whose latents have no known density: reinforce one such as atp")
     facts = {**trained.facts, "stage": "rl", "seed": seed, "start": weights_of(start), "rl": chosen.model_dump()}
 
     def work(checkpoint: Path) -> list[dict[str, Any]]:
@@ -189,8 +189,9 @@ def rollouts(trained: TrainedReasoner, options: RlOptions, seed: int, round_: in
     for count in sorted(set(counts)):
         chains = draw_chains(trained.setting, "train", count, counts.count(count), rng)
         chains = [chain for chain in chains for _ in range(options.answers)]
+        slots = None if trained.reasoner.stops else trained.reasoner.slots(count, count)[0]
         noise, sample = (torch.Generator().manual_seed(seed_for(seed, "latent rl", what, round_, count)) for what in ("noise", "sample"))
-        answers = reason(trained.reasoner, as_batch(trained.words, chains).question, LatentChoice(noise, sample))
+        answers = reason(trained.reasoner, as_batch(trained.words, chains).question, LatentChoice(noise, sample, slots))
         rewarded += reward(trained, options, chains, answers)
     return rewarded
 
@@ -216,7 +217,7 @@ def _decoded(trained: TrainedReasoner, answers: Sequence[LatentAnswer]) -> list[
     texts: dict[int, list[str]] = {}
     for size in {len(each.vectors) for each in answers} if hasattr(trained.reasoner, "decoded") else ():
         rows = [i for i, each in enumerate(answers) if len(each.vectors) == size]
-        read = trained.reasoner.decoded(torch.stack([answers[i].vectors for i in rows]))  # type: ignore[operator]
+        read = trained.reasoner.decoded(torch.stack([getattr(answers[i], trained.reasoner.content) for i in rows]))  # type: ignore[operator]
         texts |= {i: trained.words.batch_decode(steps, skip_special_tokens=True) for i, steps in zip(rows, read, strict=True)}
     return [texts.get(i, []) for i in range(len(answers))]
 

@@ -44,6 +44,8 @@ class LatentAnswer(NamedTuple):
     """Forward passes, one after the other."""
     positions: int
     """Positions that were run."""
+    states: Float[Tensor, "latents d_model"]
+    """The state before each latent, after the final norm."""
 
 
 class _Chain(NamedTuple):
@@ -51,6 +53,7 @@ class _Chain(NamedTuple):
 
     rows: list[int]
     vectors: Float[Tensor, "rows latents d_model"]
+    states: Float[Tensor, "rows latents d_model"]
     ending: Float[Tensor, "rows d_model"] | None
     cache: DynamicCache
 
@@ -74,7 +77,7 @@ def reason(
     if not reasoner.most:
         texts = write_text(reasoner, question, DynamicCache(), most_text, choice.sample)
         empty = reasoner.embed(question)[0, :0]
-        return [LatentAnswer(empty, None, ids, len(ids), length + len(ids) - 1) for ids in texts]
+        return [LatentAnswer(empty, None, ids, len(ids), length + len(ids) - 1, empty) for ids in texts]
     answers: dict[int, LatentAnswer] = {}
     for chain in _chains(reasoner, question, choice) if given is None else [_read_given(reasoner, question, given)]:
         latents = chain.vectors.shape[1]
@@ -85,7 +88,7 @@ def reason(
             thought = 1 if given is not None else 1 + latents + idle
             ending = None if chain.ending is None else chain.ending[i]
             run = length + 1 + latents + idle + len(ids)
-            answers[row] = LatentAnswer(chain.vectors[i], ending, ids, thought + len(ids), run)
+            answers[row] = LatentAnswer(chain.vectors[i], ending, ids, thought + len(ids), run, chain.states[i])
     return [answers[row] for row in range(len(question))]
 
 
@@ -94,6 +97,7 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
     cache = DynamicCache()
     state = reasoner.read(reasoner.embed(reasoner.marked(question, reasoner.markers.start)), cache)[:, -1]
     rows, vectors = torch.arange(len(question)), state[:, None][:, :0]
+    states = vectors
     done = torch.zeros(len(question), dtype=torch.bool)  # used where stopped rows go on
     room = reasoner.most if choice.slots is None else choice.slots
     fed = 0 if choice.first is None else choice.first.shape[1]
@@ -107,7 +111,7 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
         if stop.any():
             ended = copy.deepcopy(cache)
             ended.batch_select_indices(stop.nonzero()[:, 0])
-            yield _Chain(rows[stop].tolist(), vectors[stop], None if logits is None else vector[stop], ended)
+            yield _Chain(rows[stop].tolist(), vectors[stop], states[stop], None if logits is None else vector[stop], ended)
             done = done | stop
         if done.all() and not choice.published:
             return
@@ -115,15 +119,15 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
             return
         if not choice.published and done.any():
             cache.batch_select_indices((~done).nonzero()[:, 0])
-            rows, vectors, vector, done = rows[~done], vectors[~done], vector[~done], done[~done]
-        vectors = torch.cat([vectors, vector[:, None]], dim=1)
+            rows, vectors, states, vector, state, done = (each[~done] for each in (rows, vectors, states, vector, state, done))
+        vectors, states = torch.cat([vectors, vector[:, None]], dim=1), torch.cat([states, state[:, None]], dim=1)
         state = reasoner.read(vector[:, None], cache)[:, -1]
 
 
 def _read_given(reasoner: Reasoner, question: Int[Tensor, "batch question"], given: Float[Tensor, "batch latents d_model"]) -> _Chain:
     cache = DynamicCache()
-    reasoner.read(torch.cat([reasoner.embed(reasoner.marked(question, reasoner.markers.start)), given], dim=1), cache)
-    return _Chain(list(range(len(question))), given, None, cache)
+    states = reasoner.read(torch.cat([reasoner.embed(reasoner.marked(question, reasoner.markers.start)), given], dim=1), cache)
+    return _Chain(list(range(len(question))), given, states[:, question.shape[1] : -1], None, cache)
 
 
 def write_text(

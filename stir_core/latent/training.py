@@ -122,6 +122,8 @@ def _fit(
         if reasoner.options.fresh_optimiser and step in ends:
             optimiser = fresh_optimiser(reasoner, recipe)
         batch = training_batch(step, reasoner.setting, seed, recipe, words)
+        for name, weight in reasoner.named_parameters():
+            weight.requires_grad_(name.startswith(phase.only))
         noise = torch.Generator().manual_seed(seed_for(seed, "latent noise", step))
         terms = reasoner.losses(reasoner.unroll(batch, phase.replaced, noise))
         optimiser.param_groups[0]["lr"] = (recipe.latent_rate if phase.replaced else recipe.rate) * _share_of_rate(step, ends[-1])

@@ -81,6 +81,8 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tuple
         yield f"weight/{name}", weight.detach()
         for key, value in optimiser.state[weight].items():
             yield f"{key}/{name}", value
+    for name, value in model.named_buffers():
+        yield f"buffer/{name}", value.clone()  # a model may hold one tensor under two names
 
 
 def restore_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[list[Any]]:
@@ -98,6 +100,9 @@ def restore_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Opti
                 weight.data.copy_(tensors.get_tensor(f"weight/{name}"))
                 if f"step/{name}" in kept:  # a weight that no loss has reached yet has no moments
                     optimiser.state[weight] = {key: tensors.get_tensor(f"{key}/{name}") for key in _MOMENTS}
+            for name, value in model.named_buffers():
+                if f"buffer/{name}" in kept:  # checkpoints of before it was kept lack it
+                    value.copy_(tensors.get_tensor(f"buffer/{name}"))
             return json.loads(tensors.metadata()["log"])
     except SafetensorError as error:
         raise DataError(f"checkpoint {file} is damaged ({first_line(error)}): delete it, and the training starts over") from None

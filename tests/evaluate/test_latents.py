@@ -30,10 +30,11 @@ def found(folder: Path) -> LatentReport:
 
 def test_every_condition_is_a_row(found: LatentReport) -> None:
     rows = {row.how: row for row in found.rows}
-    assert list(rows) == ["own", "longer", "zero", "shuffled", "sampled", "published"]
+    assert list(rows) == ["own", "longer", "zero", "shuffled", "none", "sampled", "published"]
     assert {how: row.problems for how, row in rows.items()} == dict.fromkeys(rows, 24) | {"longer": 8}
     assert set(rows["own"].by_count) == {2, 3, 4}
     assert set(rows["longer"].by_count) == {5}
+    assert rows["none"].latents == 0
     assert rows["zero"].latents == rows["shuffled"].latents == rows["own"].latents
     assert rows["published"].passes - rows["published"].tokens - 1 == pytest.approx(10 - rows["published"].latents)
     assert rows["own"].passes == pytest.approx(1 + rows["own"].tokens)
@@ -76,7 +77,7 @@ def test_a_probe_reads_what_the_latents_hold(folder: Path, monkeypatch: pytest.M
             for step, value in enumerate(values[1:]):
                 if step != 1:
                     vectors[2 * step] = torch.eye(16)[value]
-            answers.append(LatentAnswer(vectors, None, [], 1, 1))
+            answers.append(LatentAnswer(vectors, None, [], 1, 1, vectors))
         return answers
 
     trained = load_reasoner(folder)

@@ -139,7 +139,10 @@ def test_rewards() -> None:
     trained = TrainedReasoner(reasoner, WORDS, TINY, {})
     chain = ModularChain(11, 7, (("+", 3), ("*", 5)))  # 10, then 6
     texts = ["#### 6</s>", "#### 7</s>", "#### ", "6"]
-    answers = [LatentAnswer(torch.zeros(0, 16), None, WORDS(text, add_special_tokens=False)["input_ids"], 1, 1) for text in texts]
+    answers = [
+        LatentAnswer(torch.zeros(0, 16), None, WORDS(text, add_special_tokens=False)["input_ids"], 1, 1, torch.zeros(0, 16))
+        for text in texts
+    ]
     earned = reward(trained, RlOptions(), [chain] * 4, answers)
     assert [(each.right, each.formatted, each.reward) for each in earned] == [
         (True, True, 1.5),
@@ -157,7 +160,7 @@ def test_strict_coherence_is_rewarded_for_what_the_decoder_reads(monkeypatch: py
     reasoner = toy("atp")
     steps = [[WORDS(step, add_special_tokens=False)["input_ids"] for step in ("<<7+3=10>>", "<<10*5=7>>")]]
     monkeypatch.setattr(reasoner, "decoded", lambda vectors: steps)
-    answer = LatentAnswer(torch.zeros(4, 16), None, WORDS("#### 6", add_special_tokens=False)["input_ids"], 1, 1)
+    answer = LatentAnswer(torch.zeros(4, 16), None, WORDS("#### 6", add_special_tokens=False)["input_ids"], 1, 1, torch.zeros(4, 16))
     chain = ModularChain(11, 7, (("+", 3), ("*", 5)))
     (earned,) = reward(TrainedReasoner(reasoner, WORDS, TINY, {}), RlOptions(), [chain], [answer])
     assert (earned.strict, earned.published, earned.reward) == (0.5, 0.5, pytest.approx(1.55))
@@ -212,7 +215,7 @@ def test_reinforcement_raises_a_reward_that_it_can_reach(start: Path, tmp_path: 
 
 def test_what_cannot_be_reinforced_is_refused(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coconut = train_latent("coconut", tmp_path / "coconut", recipe=RECIPE)
-    with pytest.raises(DataError, match="holds the strategy coconut, which draws no latents: reinforce one that does"):
+    with pytest.raises(DataError, match="holds the strategy coconut, whose latents have no known density"):
         reinforce(coconut, tmp_path / "a")
     assert main(["latent", "train", "atp", "--stage", "rl", "--out", str(tmp_path / "a")]) == 2
     assert "give its folder with --start" in capsys.readouterr().err

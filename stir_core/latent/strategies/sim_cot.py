@@ -58,8 +58,7 @@ class SimCot(Coconut):
     def readings(self, seen: Unrolled) -> Iterator[tuple[Float[Tensor, "groups per_step d_model"], Int[Tensor, "groups pos"]]]:
         """Latents of each replaced step, and the text that the decoder must write: the step without its delimiter, then the end."""
         steps = seen.batch.steps[:, : seen.replaced].flatten(0, 1)
-        ended = torch.cat([steps[:, :-1], steps.new_full((len(steps), 1), self.markers.eos)], dim=1)
-        yield self.grouped(seen.vectors[:, : seen.active]), ended
+        yield self.grouped(getattr(seen, self.content)[:, : seen.active]), self.ended(steps)
 
     def grouped(self, vectors: Float[Tensor, "batch slots d_model"]) -> Float[Tensor, "groups per_step d_model"]:
         """Latents by the step that they stand for, problem by problem."""

@@ -1,0 +1,69 @@
+"""CODI: one language model writes its steps as teacher and thinks in latents as student; their states before the answer are compared."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, smooth_l1_loss
+
+from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Unrolled
+
+
+class CodiOptions(LatentOptions):
+    """Options of CODI."""
+
+    teacher: float = 1.0
+    """Weight of the teacher's loss."""
+    gamma: float = 1.0
+    """Weight of the distance of the states. Published: 1 for GPT-2, 20 for Llama-1B."""
+    last_step: bool = False
+    """Show the teacher the last step, too. As published it is left out, since the teacher would copy its result."""
+
+
+class Codi(Reasoner):
+    """A latent is the last state through an MLP. No step is written from the first student's training step on."""
+
+    name = "codi"
+    about = "a student whose state before the answer is drawn to that of a teacher that writes"
+    source = "Shen et al. 2025, arXiv 2502.21074"
+    options_type: ClassVar[type[LatentOptions]] = CodiOptions
+    options: CodiOptions
+
+    def __init__(self, lm, markers, setting, options) -> None:
+        super().__init__(lm, markers, setting, options)
+        d = lm.config.hidden_size
+        self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, d), nn.LayerNorm(d))
+
+    def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
+        """The state through the MLP."""
+        vector = self.head(state)
+        return Latent(vector, vector)
+
+    def phases(self, recipe: LatentRecipe, *, started: bool) -> list[LatentPhase]:
+        """No step after another: all are latent at once."""
+        longest = max(self.setting.counts)
+        return [LatentPhase(0 if started else recipe.written, 0), LatentPhase(longest * recipe.stage + recipe.final, longest)]
+
+    def losses(self, seen: Unrolled) -> dict[str, Float[Tensor, ""]]:
+        """The student's answer, the teacher's steps and answer, and how far their states before the answer's number are apart."""
+        terms = super().losses(seen)
+        if seen.active:
+            question, steps, answer = seen.batch
+            steps = steps if self.options.last_step else steps[:, :-1]
+            text = torch.cat([steps.flatten(1), answer], dim=1)
+            taught = self.layers(self.embed(torch.cat([question, text[:, :-1]], dim=1)))
+            logits = self.logits(taught[-1][:, question.shape[1] - 1 :])
+            terms["teacher"] = self.options.teacher * cross_entropy(logits.flatten(0, 1), text.flatten())
+            ended = torch.cat([seen.text.new_full((len(text), 1), self.markers.end), seen.text[:, :-1]], dim=1)
+            begun = self.embed(self.marked(question, self.markers.start))
+            learned = self.layers(torch.cat([begun, seen.vectors, self.embed(ended)], dim=1))
+            before = 1 - answer.shape[1]  # behind the answer's first token, "#### "; the last token is not fed
+            pairs = [(student[:, before], teacher[:, before].detach()) for student, teacher in zip(learned, taught, strict=True)]
+            distance = torch.stack([smooth_l1_loss(student, teacher) / teacher.std() for student, teacher in pairs]).mean()
+            terms["distance"] = self.options.gamma * distance
+        return terms
+
+    def layers(self, vectors: Float[Tensor, "batch pos d_model"]) -> list[Float[Tensor, "batch pos d_model"]]:
+        """The output of every block; the last after the final norm."""
+        return list(self.lm.base_model(inputs_embeds=vectors, use_cache=False, output_hidden_states=True).hidden_states[1:])
