@@ -26,6 +26,8 @@ _TOGETHER = 250
 """Questions answered side by side."""
 _RIDGE = 1e-3
 """Penalty of the probe, as a share of the latents' mean variance."""
+_TINY = 1e-12
+"""Penalty where latents do not vary at all."""
 
 
 class Reasoned(NamedTuple):
@@ -64,7 +66,8 @@ def evaluate_latents(
         "own",
         "longer",
         *(("zero", "shuffled", "none") if trained.reasoner.most else ()),
-        *(("sampled", "published") if _draws(trained) else ()),
+        *(("sampled",) if _draws(trained) else ()),
+        *(("published",) if _draws(trained) and trained.reasoner.stops else ()),
     ]
     rows: list[LatentRow] = []
     own: list[Reasoned] = []
@@ -202,7 +205,7 @@ def _probed(trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularCha
         x, y = np.stack(latents[step]), np.eye(trained.setting.modulus)[values[step]]
         centre, base = x.mean(0), y.mean(0)
         gram = (x - centre).T @ (x - centre)
-        weights = np.linalg.solve(gram + _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), (x - centre).T @ (y - base))
+        weights = np.linalg.solve(gram + (_RIDGE * np.trace(gram) / len(gram) + _TINY) * np.eye(len(gram)), (x - centre).T @ (y - base))
         said = ((np.stack(tested[step]) - centre) @ weights + base).argmax(1)
         estimates[step] = wilson(int((said == np.array(truth[step])).sum()), len(said))
     return estimates

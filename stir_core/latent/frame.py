@@ -190,6 +190,11 @@ class Reasoner(nn.Module):
         stages = [LatentPhase(recipe.stage, replaced) for replaced in range(1, longest + 1)]
         return [LatentPhase(0 if started else recipe.written, 0), *stages, LatentPhase(recipe.final, longest)]
 
+    def at_once(self, recipe: LatentRecipe, started: bool) -> list[LatentPhase]:
+        """A curriculum without stages: after the written phase every step is latent."""
+        longest = max(self.setting.counts)
+        return [LatentPhase(0 if started else recipe.written, 0), LatentPhase(longest * recipe.stage + recipe.final, longest)]
+
     def losses(self, seen: Unrolled) -> dict[str, Float[Tensor, ""]]:
         """The terms of the loss by name, weighted; their sum is trained on. The base has one, the cross-entropy of the text."""
         labels = seen.text if self.options.train_eos else seen.text.masked_fill(seen.text == self.markers.eos, IGNORED_LABEL)

@@ -41,9 +41,8 @@ class Codi(Reasoner):
         return Latent(vector, vector)
 
     def phases(self, recipe: LatentRecipe, *, started: bool) -> list[LatentPhase]:
-        """No step after another: all are latent at once."""
-        longest = max(self.setting.counts)
-        return [LatentPhase(0 if started else recipe.written, 0), LatentPhase(longest * recipe.stage + recipe.final, longest)]
+        """All steps at once."""
+        return self.at_once(recipe, started)
 
     def losses(self, seen: Unrolled) -> dict[str, Float[Tensor, ""]]:
         """The student's answer, the teacher's steps and answer, and how far their states before the answer's number are apart."""
