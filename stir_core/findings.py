@@ -978,7 +978,8 @@ class LatentRow(Record):
     """``own``: latents at their means, stopping by itself or, without a stop head, at the right number; ``sampled``: drawn; ``zero``,
     ``shuffled``: as many latents as in ``own``, all zero or those of another problem; ``none``: no latent at all;
     ``published``: drawn, every slot's pass run;
-    ``longer``: as ``own``, on problems with one step more than any that was trained on."""
+    ``longer``: as ``own``, on problems with one step more than any that was trained on; ``soft_thinking``, ``multiplex``: a model that
+    writes its steps feeds mixtures of tokens, without training for it."""
     problems: int
     accuracy: Estimate
     by_count: dict[int, float]
@@ -993,6 +994,22 @@ class LatentRow(Record):
     """Positions run, mean per answer."""
     seconds: float
     """Wall-clock time of all answers."""
+
+
+class LatentRunsRow(Record):
+    """Several latent runs of each problem: what the first ``runs`` of them come to."""
+
+    runs: int
+    noise: float
+    """Standard deviation of the noise on each fed latent, beside its own."""
+    dropout: float
+    problems: int
+    coverage: Estimate
+    """Share of problems that at least one run gets right."""
+    vote: Estimate
+    """Share of problems that the most frequent answer gets right; ties go to the earliest."""
+    best: Estimate | None = None
+    """Share of problems that the run with the highest score gets right; ``None``: no scorer was trained."""
 
 
 class LatentReport(Record):
@@ -1015,6 +1032,8 @@ class LatentReport(Record):
     """Mean over answers."""
     published_coherence: Estimate | None = None
     """Mean over answers."""
+    runs: tuple[LatentRunsRow, ...] = ()
+    """Several runs of each problem, where they were asked for."""
     probed_values: dict[int, Estimate] | None = None
     """By step: share of values that a linear probe reads from the step's latents, on other problems than it was fitted on; ``None``: no
     latents."""

@@ -1,12 +1,14 @@
 """``stir latent``: train a reasoner whose steps are latents, and evaluate one."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stir_core.commands.console import Command, place, print_json, progress, say, table, with_common
 from stir_core.commands.overrides import plain_value
 from stir_core.errors import ConfigError
+from stir_core.findings import LatentReport, LatentRunsRow
 from stir_core.tasks.modular import MODULAR
 
 
@@ -37,9 +39,19 @@ def add(command: Command) -> None:
     train.set_defaults(command=_train, resumes=True)
     about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
     evaluate = with_common(verbs.add_parser("eval", help=about, description=about), "--json")
-    evaluate.add_argument("folder", type=Path, metavar="DIR", help="folder of a finished training")
+    evaluate.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folder of a finished training; several are one table")
     evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps (default: 500)")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the problems and of sampled latents (default: 0)")
+    evaluate.add_argument("--runs", type=int, default=0, metavar="N", help="answer each problem N more times: coverage and vote")
+    evaluate.add_argument("--noise", type=float, default=0.0, help="with --runs: deviation of Gaussian noise on each latent (default: 0)")
+    evaluate.add_argument("--dropout", type=float, default=0.0, help="with --runs: dropout in the latents' passes (default: 0)")
+    evaluate.add_argument(
+        "--scored",
+        type=int,
+        default=50,
+        metavar="N",
+        help="with --runs: problems of each number of steps to train the scorer on (default: 50)",
+    )
     evaluate.set_defaults(command=_evaluate, resumes=False)
 
 
@@ -78,13 +90,26 @@ def _reinforce(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from stir_core.evaluate.latent_runs import RunChoice, evaluate_runs
     from stir_core.evaluate.latents import evaluate_latents
 
-    with progress() as report:
-        found = evaluate_latents(arguments.folder, n=arguments.n, seed=arguments.seed, report=report)
+    found: list[LatentReport] = []
+    for folder in arguments.folders:
+        with progress() as report:
+            each = evaluate_latents(folder, n=arguments.n, seed=arguments.seed, report=report)
+        if arguments.runs:
+            choice = RunChoice(arguments.runs, arguments.noise, arguments.dropout, arguments.scored)
+            each = each.replaced(runs=evaluate_runs(folder, choice, n=arguments.n, seed=arguments.seed))
+        found.append(each)
     if arguments.json:
-        print_json(found)
-        return
+        print_json(found[0] if len(found) == 1 else found)
+    elif len(found) == 1:
+        _one(found[0])
+    else:
+        _several(arguments.folders, found)
+
+
+def _one(found: LatentReport) -> None:
     rows = []
     for row in found.rows:
         costs = (row.latents, row.tokens, row.passes, row.positions, row.seconds)
@@ -95,3 +120,32 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     means = {"strict coherence": found.strict_coherence, "published coherence": found.published_coherence}
     say(*(f"{what}: {value:.1%}" for what, value in shares.items() if value is not None))
     say(*(f"{what}: {value:.3f}" for what, value in means.items() if value is not None))
+    if found.runs:
+        _runs([[str(row.runs)] for row in found.runs], ["runs"], found.runs)
+
+
+def _several(folders: list[Path], found: list[LatentReport]) -> None:
+    """One table over trainings: accuracy, cost and the controls."""
+    rows, runs, names = [], [], []
+    for folder, report in zip(folders, found, strict=True):
+        by_how = {row.how: row for row in report.rows}
+        controls = [by_how[how].accuracy if how in by_how else None for how in ("longer", "zero", "none")]
+        for row in (by_how[how] for how in ("own", "soft_thinking", "multiplex", "sampled") if how in by_how):
+            costs = (row.latents, row.tokens, row.positions, row.seconds)
+            said = [("-" if each is None or row.how != "own" else f"{each:.1%}") for each in controls]
+            what = [folder.name, report.strategy, report.stage, report.setting, str(report.seed), row.how, str(row.problems)]
+            rows.append([*what, f"{row.accuracy:.1%}", *(f"{cost:.1f}" for cost in costs), *said])
+        runs += report.runs
+        names += [[folder.name, str(row.runs)] for row in report.runs]
+    head = ["folder", "strategy", "stage", "setting", "seed", "how", "problems", "right", "latents", "tokens", "positions", "seconds"]
+    table([*head, "one step more", "latents zero", "no latents"], rows)
+    if runs:
+        _runs(names, ["folder", "runs"], runs)
+
+
+def _runs(names: list[list[str]], head: list[str], runs: Sequence[LatentRunsRow]) -> None:
+    rows = []
+    for name, row in zip(names, runs, strict=True):
+        best = "-" if row.best is None else f"{row.best:.1%}"
+        rows.append([*name, str(row.problems), f"{row.coverage:.1%}", f"{row.vote:.1%}", best])
+    table([*head, "problems", "one right", "vote", "best by score"], rows)

@@ -10,20 +10,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import DataError
+from stir_core.evaluate.decoders.base import Bench, Question
+from stir_core.evaluate.decoders.registry import DECODERS
 from stir_core.evaluate.statistics import clustered_mean, clustered_share, wilson
 from stir_core.findings import Estimate, LatentReport, LatentRow
+from stir_core.intervene.jobs import Settings
 from stir_core.latent.coherence import equation_of, published_coherence, strict_coherence
 from stir_core.latent.frame import Latent
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
 from stir_core.latent.words import as_batch
-from stir_core.records import OnProgress, Progress
+from stir_core.models.loading import load_model
+from stir_core.records import OnProgress, Problem, Progress
 from stir_core.seeding import generator_for, seed_for
-from stir_core.tasks.modular import ModularChain, draw_chains
+from stir_core.tasks.modular import ModularChain, ModularSetting, draw_chains
 
 _TOGETHER = 250
 """Questions answered side by side."""
+_TRAINING_FREE = ("soft_thinking", "multiplex")
+"""Decoders that let a model which writes its steps think in mixtures."""
 _RIDGE = 1e-3
 """Penalty of the probe, as a share of the latents' mean variance."""
 _TINY = 1e-12
@@ -55,26 +62,26 @@ def evaluate_latents(
     Raises:
         DataError: the folder holds no finished reasoner, or ``n`` is not a number of problems.
     """
-    if n < 1:
-        raise DataError(f"n is {n}: give at least one problem")
     trained = load_reasoner(folder)
     setting = trained.setting
-    rng = generator_for(seed, "latent eval", setting.name, split)
-    known = {count: draw_chains(setting, split, count, n, rng, without=set()) for count in setting.counts}
-    longer = {setting.longest: draw_chains(setting, split, setting.longest, n, rng, without=set())}
+    known = held_out_chains(setting, n, seed, split)
+    longer = {setting.longest: known.pop(setting.longest)}
     conditions = [
         "own",
         "longer",
+        *(_TRAINING_FREE if trained.reasoner.name == "cot" else ()),
         *(("zero", "shuffled", "none") if trained.reasoner.most else ()),
-        *(("sampled",) if _draws(trained) else ()),
-        *(("published",) if _draws(trained) and trained.reasoner.stops else ()),
+        *(("sampled",) if draws_latents(trained) else ()),
+        *(("published",) if draws_latents(trained) and trained.reasoner.stops else ()),
     ]
     rows: list[LatentRow] = []
     own: list[Reasoned] = []
     for how in conditions:
         began = time.perf_counter()
         given = [each.answer.vectors for each in own] if how in ("zero", "shuffled") else None
-        answers = answer_modular(trained, longer if how == "longer" else known, how, seed, given)
+        asked = longer if how == "longer" else known
+        mixed = how in _TRAINING_FREE
+        answers = _answer_mixed(folder, trained, asked, how, seed) if mixed else answer_modular(trained, asked, how, seed, given)
         rows.append(_row(how, answers, time.perf_counter() - began))
         own = answers if how == "own" else own
         report(Progress("latents", len(rows), len(conditions), "conditions"))
@@ -87,10 +94,23 @@ def evaluate_latents(
         weights=weights_of(folder),
         split=split,
         rows=tuple(rows),
+        runs=(),
         **_stops(trained, own),
         **_decoded(trained, own),
         probed_values=_probed(trained, known, seed) if trained.reasoner.most else None,
     )
+
+
+def held_out_chains(setting: ModularSetting, n: int, seed: int, split: str = "eval") -> dict[int, list[ModularChain]]:
+    """``n`` different problems of each number of steps, at last of one step more than any that is trained on.
+
+    Raises:
+        DataError: ``n`` is not a number of problems.
+    """
+    if n < 1:
+        raise DataError(f"n is {n}: give at least one problem")
+    rng = generator_for(seed, "latent eval", setting.name, split)
+    return {count: draw_chains(setting, split, count, n, rng, without=set()) for count in (*setting.counts, setting.longest)}
 
 
 def answer_modular(
@@ -98,12 +118,16 @@ def answer_modular(
     problems: Mapping[int, Sequence[ModularChain]],
     how: str = "own",
     seed: int = 0,
-    given: Sequence[Float[Tensor, "latents d_model"]] | None = None,
+    given: Sequence[Tensor] | None = None,
+    *,
+    spread: float = 0.0,
+    dropout: float = 0.0,
 ) -> list[Reasoned]:
     """Answers to problems, by number of steps, in a condition of :class:`LatentRow`.
 
     Args:
         given: each problem's latents in the condition ``own``, in order, for ``zero`` and ``shuffled``.
+        spread: see :class:`LatentChoice`, as for ``dropout``; of use where latents are drawn.
     """
     reasoner, answers = trained.reasoner, []
     for count, chains in problems.items():
@@ -118,7 +142,7 @@ def answer_modular(
             noise = torch.Generator().manual_seed(seed_for(seed, "latent eval noise", count, how)) if drawn else None
             slots = None if reasoner.stops else reasoner.slots(count, count)[0]
             slots = 0 if how == "none" else slots
-            choice = LatentChoice(noise=noise, slots=slots, published=how == "published")
+            choice = LatentChoice(noise, slots=slots, published=how == "published", spread=spread, dropout=dropout)
             for part in question.split(_TOGETHER):
                 found += reason(reasoner, part, choice, most_text=most_text)
         texts = trained.words.batch_decode([each.ids for each in found], skip_special_tokens=True)
@@ -126,11 +150,38 @@ def answer_modular(
     return answers
 
 
-def _draws(trained: TrainedReasoner) -> bool:
+def draws_latents(trained: TrainedReasoner) -> bool:
+    """Whether noise changes what is fed."""
     state = torch.ones(1, trained.reasoner.lm.config.hidden_size)
     with torch.no_grad():
         latent = trained.reasoner.latent if trained.reasoner.most else lambda *_: Latent(state, state)
         return not torch.equal(latent(state, state).vector, latent(state, None).vector)
+
+
+def _answer_mixed(
+    folder: Path, trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], how: str, seed: int
+) -> list[Reasoned]:
+    """Answers of the plain language model through a decoder of the workbench."""
+    model, decoder = load_model(str(folder)), DECODERS[how]
+    chains = [chain for each in problems.values() for chain in each]
+    settings = Settings(DecodeConfig(max_new_tokens=8 * max(problems) + 8), seed=seed, rows=_TOGETHER)
+    named = {f"modular/{i}": chain for i, chain in enumerate(chains)}
+    asked = [
+        Question(
+            Problem(id=name, task="modular", split="eval", question=chain.question, answer=str(chain.answer), kind="number"),
+            model.chat_ids(chain.question),
+        )
+        for name, chain in named.items()
+    ]
+    empty = trained.reasoner.embed(torch.tensor([[trained.reasoner.markers.eos]]))[0, :0]
+    bench = Bench(model, settings, GateConfig(), lambda library: None)
+    answers = {answer.problem_id: answer for answer in decoder.decode(bench, asked, decoder.parameters)}
+    reasoned = []
+    for name, chain in named.items():
+        ids = list(answers[name].token_ids)
+        found = LatentAnswer(empty, None, ids, len(ids), answers[name].forward_tokens, empty)
+        reasoned.append(Reasoned(chain, found, trained.words.batch_decode([ids], skip_special_tokens=True)[0]))
+    return reasoned
 
 
 def _answer_given(

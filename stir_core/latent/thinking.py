@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from stir_core.latent.frame import Reasoner
@@ -25,6 +26,10 @@ class LatentChoice(NamedTuple):
     """Latents fed at the first slots in place of the reasoner's own; it thinks on from there, and may stop no earlier."""
     published: bool = False
     """Run every slot's pass although the answer has stopped, and count these slots in the positions of the first pass after them."""
+    spread: float = 0.0
+    """Standard deviation of Gaussian noise on each of its own latents, beside the noise of its own."""
+    dropout: float = 0.0
+    """Share of the inputs of every linear map that is dropped in its own latents' passes. Both draw from ``noise``."""
 
 
 OWN = LatentChoice()
@@ -104,6 +109,8 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
     for slot in range(room + 1):
         noise = None if choice.noise is None else torch.randn(state.shape, generator=choice.noise).to(state)
         vector = choice.first[rows, slot] if choice.first is not None and slot < fed else reasoner.latent(state, noise).vector
+        if choice.spread and slot >= fed:
+            vector = vector + choice.spread * torch.randn(vector.shape, generator=choice.noise).to(vector)
         decides = choice.slots is None and fed <= slot < room and slot % reasoner.options.per_step == 0
         logits = reasoner.stop_logits(vector) if decides else None
         stop = torch.full_like(done, slot == room) if logits is None else _chosen(logits, choice.sample).bool()
@@ -121,7 +128,25 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
             cache.batch_select_indices((~done).nonzero()[:, 0])
             rows, vectors, states, vector, state, done = (each[~done] for each in (rows, vectors, states, vector, state, done))
         vectors, states = torch.cat([vectors, vector[:, None]], dim=1), torch.cat([states, state[:, None]], dim=1)
-        state = reasoner.read(vector[:, None], cache)[:, -1]
+        with _dropped(reasoner, choice if slot >= fed else OWN):
+            state = reasoner.read(vector[:, None], cache)[:, -1]
+
+
+@contextmanager
+def _dropped(reasoner: Reasoner, choice: LatentChoice) -> Iterator[None]:
+    """Dropout at every linear map of the language model; most models have none of their own."""
+
+    def drop(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        kept = torch.rand(inputs[0].shape, generator=choice.noise) >= choice.dropout
+        return (inputs[0] * kept.to(inputs[0]) / (1 - choice.dropout),)
+
+    linear = [part for part in reasoner.lm.base_model.modules() if isinstance(part, nn.Linear)] if choice.dropout else []
+    hooks = [part.register_forward_pre_hook(drop) for part in linear]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _read_given(reasoner: Reasoner, question: Int[Tensor, "batch question"], given: Float[Tensor, "batch latents d_model"]) -> _Chain:

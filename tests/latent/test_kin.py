@@ -1,12 +1,17 @@
 """The kin of ATP-Latent: each trains what it says it trains, learns a fixed batch, and answers with the latents of its training."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributions import Normal
 from torch.nn.functional import smooth_l1_loss
 
+from stir_core.errors import ConfigError
+from stir_core.latent.rl import reinforce
 from stir_core.latent.thinking import LatentChoice, reason
+from stir_core.latent.training import load_reasoner, train_latent
 from tests.latent.toys import RECIPE, WORDS, noise, problems, toy
 
 KIN = ("codi", "colt", "latent_sft", "marcos", "soft_tokens", "token_assorted")
@@ -119,3 +124,106 @@ def test_stored_mixtures_stay_while_the_language_model_is_trained() -> None:
             weight += 0.1
     after = [each.target for each in reasoner.unroll(problems(3), 3, None).latents]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_token_assorted_replaces_a_random_number_of_first_steps_only_where_it_draws() -> None:
+    reasoner, batch = toy("token_assorted"), problems(3)
+    reasoner.compressor.requires_grad_(False)  # the phase of the language model
+    drawn = [reasoner.unroll(batch, 3, noise(seed)) for seed in range(40)]
+    assert {seen.replaced for seen in drawn} == {0, 1, 2, 3}
+    assert all(seen.active == 2 * seen.replaced and seen.text.shape[1] == 8 * (3 - seen.replaced) + 3 for seen in drawn)
+    assert {toy("token_assorted", assorted=False).unroll(batch, 3, noise(seed)).replaced for seed in range(4)} == {3}
+    assert reasoner.unroll(batch, 2, None).replaced == 2
+
+
+def test_codes_of_token_assorted_are_words_of_its_own() -> None:
+    reasoner = toy("token_assorted", codes=8)
+    seen = reasoner.unroll(problems(3), 3, None)
+    codes = torch.stack([each.target for each in seen.latents], dim=1).argmax(-1)
+    assert torch.equal(seen.vectors, reasoner.words[codes])
+    logs = (seen.states @ reasoner.words.T).log_softmax(-1)
+    terms = reasoner.losses(seen)
+    assert terms["codes"].item() == pytest.approx(-logs.gather(-1, codes[..., None]).mean().item())
+    read = reasoner.decoded(seen.vectors)
+    assert [len(steps) for steps in read] == [3] * 4
+    same = codes.unflatten(1, (3, 2)).flatten(0, 1).tolist()
+    texts = [step for steps in read for step in steps]
+    assert all((texts[i] == texts[j]) >= (same[i] == same[j]) for i in range(12) for j in range(12))  # equal codes, equal text
+
+
+def test_marcos_recognises_the_step_in_training_and_draws_in_use() -> None:
+    reasoner, batch = toy("marcos"), problems(3)
+    seen = reasoner.unroll(batch, 3, noise())
+    r = reasoner.recognise(batch.steps.flatten(0, 1)).unflatten(0, (4, 3))
+    torch.testing.assert_close(seen.vectors, seen.states + reasoner.random(r), atol=1e-6, rtol=0)
+    assert (r >= 0).all()
+    mean, logvar = reasoner.head(seen.states[:, 0]).chunk(2, dim=-1)
+    drawn = torch.randn(4, 16, generator=noise(), dtype=torch.float64)
+    expected = seen.states[:, 0] + reasoner.random(mean + (logvar / 2).exp() * drawn[:, :8])
+    torch.testing.assert_close(reasoner.latent(seen.states[:, 0], drawn).vector, expected)
+
+
+def test_the_loss_of_marcos_head_is_a_gaussians_unless_it_is_as_published() -> None:
+    r, mean, logvar = (torch.randn(50, generator=noise(seed), dtype=torch.float64) for seed in range(3))
+    plain = -Normal(mean, (logvar / 2).exp()).log_prob(r) - Normal(0.0, 1.0).log_prob(torch.zeros(())).neg()
+    torch.testing.assert_close(toy("marcos").nll(r, mean, logvar), plain, atol=1e-6, rtol=0)
+    published = toy("marcos", nll="published").nll(r, mean, logvar)
+    torch.testing.assert_close(published - logvar / 2, (r - mean) ** 2 / (4 * logvar.exp() ** 2))
+
+
+def test_the_last_phase_of_marcos_is_its_heads_alone() -> None:
+    phases = toy("marcos").phases(RECIPE, started=True)
+    assert [(phase.steps, phase.only[-1]) for phase in phases][-2:] == [(1, "random."), (1, "head.")]
+    reasoner = toy("marcos")
+    for name, weight in reasoner.named_parameters():
+        weight.requires_grad_(name.startswith(phases[-1].only))
+    torch.stack(list(losses(reasoner).values())).sum().backward()
+    assert {name.partition(".")[0] for name, weight in reasoner.named_parameters() if weight.grad is not None} == {"head"}
+
+
+def test_colt_unpacks_a_step_from_the_states_at_its_seeds() -> None:
+    reasoner, batch = toy("colt"), problems(3)
+    seen = reasoner.unroll(batch, 2, None)
+    assert seen.active == 6
+    assert torch.equal(seen.vectors[0], reasoner.words.repeat(2, 1))  # the same for every step
+    ((prefix, ids),) = reasoner.readings(seen)
+    assert torch.equal(prefix[:2], torch.stack([seen.states[0, 1:3], seen.states[0, 4:6]]))
+    assert WORDS.batch_decode(ids)[0].startswith("<<")
+    terms = losses(reasoner, 2)
+    logs = (seen.states @ reasoner.words.T).log_softmax(-1)
+    assert terms["seeds"].item() == pytest.approx(-sum(logs[:, slot, slot % 3].mean().item() for slot in range(6)) / 6)
+    assert terms["decoder"].item() == pytest.approx(reasoner.decoder.loss(prefix, reasoner.table, ids).mean().item())
+
+
+def test_a_soft_token_is_the_mixture_of_all_tokens_and_its_noise_has_a_density() -> None:
+    state = torch.randn(3, 16, generator=noise(), dtype=torch.float64)
+    drawn = torch.randn(3, 16, generator=noise(1), dtype=torch.float64)
+    reasoner = toy("soft_tokens", tau=0.7, sigma=0.2)
+    table = reasoner.lm.get_input_embeddings().weight
+    latent = reasoner.latent(state, drawn)
+    torch.testing.assert_close(latent.mean, (state @ table.T / 0.7).softmax(-1) @ table)
+    sigma = 0.2 * table.square().mean().sqrt()
+    torch.testing.assert_close((latent.logvar / 2).exp(), sigma.expand(3, 16))
+    torch.testing.assert_close(latent.vector - latent.mean, sigma * drawn)
+    fuzzy = toy("soft_tokens", tau=1e-4).latent(state, None).vector
+    torch.testing.assert_close(fuzzy, table[(state @ table.T).argmax(-1)], atol=1e-4, rtol=0)
+    with pytest.raises(ConfigError, match="per_step is 2, but a step has 8 tokens: soft tokens need per_step=8"):
+        toy("soft_tokens", per_step=2).unroll(problems(3), 3, None)
+
+
+def test_soft_tokens_are_reinforced_with_as_many_as_the_steps_need(tmp_path: Path) -> None:
+    start = train_latent("soft_tokens", tmp_path / "start", recipe=RECIPE)
+    options = {"iterations": 1, "questions": 3, "answers": 2, "updates": 1, "density": "sum", "rate": 1e-2}
+    out = reinforce(start, tmp_path / "rl", options=options)
+    line = (out / "training.jsonl").read_text()
+    assert '"clipped": 0.0' in line  # one update is on policy
+    assert any(f'"latents": {total / 3 * 8:.5f}'.rstrip("0") in line.replace("}", ",") for total in range(6, 13))
+    assert load_reasoner(out).reasoner.name == "soft_tokens"
+
+
+def test_short_cot_writes_the_results_alone() -> None:
+    batch = problems(3)
+    seen = toy("short_cot").unroll(batch, 0, None)
+    text = WORDS.decode(seen.text[0])
+    results = [step.partition("=")[2].partition(">>")[0] for step in WORDS.batch_decode(batch.steps[0])]
+    assert text == "".join(f"{result}\n\n" for result in results) + WORDS.batch_decode(batch.answer)[0]

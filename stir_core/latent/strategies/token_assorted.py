@@ -36,13 +36,13 @@ class TokenAssorted(Reasoner):
 
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
-        table = lm.get_input_embeddings().weight.detach()
-        self.words = nn.Parameter(torch.randn(options.codes, lm.config.hidden_size) * table.std())
+        d, table = self.lm.config.hidden_size, self.lm.get_input_embeddings().weight.detach()
+        self.words = nn.Parameter(torch.randn(self.options.codes, d) * table.std())
         self.compressor = StepCompressor(lm, options.per_step)
         self.quantiser: Any = VectorQuantize(
-            dim=lm.config.hidden_size,
-            codebook_dim=options.width,
-            codebook_size=options.codes,
+            dim=d,
+            codebook_dim=self.options.width,
+            codebook_size=self.options.codes,
             decay=0.95,
             kmeans_init=True,
             threshold_ema_dead_code=2,
