@@ -44,7 +44,7 @@ def test_answers_follow_a_value_that_is_read_and_no_other(folder: Path, monkeypa
                     values.append(float(applied(int(values[-1]), sign, number) % chain.modulus))
             vectors = torch.tensor(values)[:, None] if given is None else given[i]
             ids = WORDS(f"#### {int(vectors[-1, 0])}", add_special_tokens=False)["input_ids"]
-            found.append(LatentAnswer(vectors, None, ids, 0, 0))
+            found.append(LatentAnswer(vectors, None, ids, 0, 0, vectors))
         return found
 
     monkeypatch.setattr(module, "reason", thinks)
