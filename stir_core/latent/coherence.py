@@ -33,11 +33,14 @@ def published_coherence(steps: Sequence[str], answer: str) -> float:
         steps: decoded text of each step.
         answer: the whole answer as text, e.g. ``"### 18"``.
     """
-    if not steps:
-        return 1.0
+    hits = published_hits(steps, answer)
+    return sum(hits) / len(hits) if hits else 1.0
+
+
+def published_hits(steps: Sequence[str], answer: str) -> list[bool]:
+    """Which steps count for :func:`published_coherence`."""
     results = [match[1].strip() if (match := _RESULT.search(step)) else "" for step in steps]
-    hits = [any(result in later for later in steps[i + 1 :]) for i, result in enumerate(results[:-1])]
-    return (sum(hits) + (results[-1] in answer)) / len(steps)
+    return [any(result in later for later in steps[i + 1 :] or [answer]) for i, result in enumerate(results)]
 
 
 def strict_coherence(steps: Sequence[str], answer: str, given: Collection[int | Fraction], modulus: int | None = None) -> float:
@@ -49,20 +52,25 @@ def strict_coherence(steps: Sequence[str], answer: str, given: Collection[int | 
         given: the numbers of the question.
         modulus: of the arithmetic, if any.
     """
-    if not steps:
-        return 0.0
+    hits = strict_hits(steps, answer, given, modulus)
+    return sum(hits) / len(hits) if hits else 0.0
+
+
+def strict_hits(steps: Sequence[str], answer: str, given: Collection[int | Fraction], modulus: int | None = None) -> list[bool]:
+    """Which steps count for :func:`strict_coherence`."""
     equations = [equation_of(step, modulus) for step in steps]
     numbers = _NUMBER.findall(answer)
     final = Fraction(numbers[-1]) if numbers else None
     known = {Fraction(number) for number in given}
-    hits = 0
+    hits: list[bool] = []
     for i, equation in enumerate(equations):
         if equation is None:
+            hits.append(False)
             continue
         used = any(later is not None and equation.result in later.operands for later in equations[i + 1 :])
-        hits += equation.true and known.issuperset(equation.operands) and (used or equation.result == final)
+        hits.append(equation.true and known.issuperset(equation.operands) and (used or equation.result == final))
         known.add(equation.result)
-    return hits / len(steps)
+    return hits
 
 
 def equation_of(step: str, modulus: int | None = None) -> Equation | None:

@@ -5,6 +5,7 @@ so they are drawn from a named stream. As in :mod:`stir_core.tasks.arithmetic` t
 subtractions in a row may be done in any order, multiplications in a row too: such equivalent orders are one content.
 """
 
+import re
 from collections.abc import Collection
 from itertools import groupby
 from typing import NamedTuple
@@ -38,6 +39,7 @@ MODULAR = {
 }
 """Setting by name."""
 _SUMS = "+-"
+_QUESTION = re.compile(r"\d{1,4}([-+*]\d{1,4})+")
 
 
 class ModularChain(NamedTuple):
@@ -99,6 +101,29 @@ def modular_setting(name: str) -> ModularSetting:
     if name not in MODULAR:
         raise DataError(f"unknown setting {name!r}: take one of {', '.join(MODULAR)}")
     return MODULAR[name]
+
+
+def asked_chain(text: str, setting: ModularSetting) -> ModularChain:
+    """The problem that a text such as ``7+3*5-2?`` asks; spaces and the question mark may be left out.
+
+    Raises:
+        DataError: it asks no problem of this setting.
+    """
+    asked = "".join(text.split()).removesuffix("?")
+    if not _QUESTION.fullmatch(asked):
+        raise DataError(f"{text[:60]!r} is no chain of operations: write numbers with +, - or * between them, such as 7+3*5-2?")
+    first, *rest = re.findall(r"[-+*]?\d+", asked)
+    operations = tuple((each[0], int(each[1:])) for each in rest)
+    large = next((number for number in (int(first), *(number for _, number in operations)) if number >= setting.modulus), None)
+    if large is not None:
+        raise DataError(f"{large} is too large: numbers of the setting {setting.name} are below its modulus {setting.modulus}")
+    least = min(setting.counts)
+    if not least <= len(operations) <= setting.longest:
+        raise DataError(
+            f"{asked}? has {len(operations)} operation{'' if len(operations) == 1 else 's'}: "
+            f"ask between {least} and {setting.longest} in the setting {setting.name}"
+        )
+    return ModularChain(setting.modulus, int(first), operations)
 
 
 def draw_chains(

@@ -1,0 +1,288 @@
+"""Look into one question's chain of latents: what each latent holds, and what the answer becomes when some are replaced.
+
+Nothing here is an average over problems: for figures with intervals see :func:`stir_core.evaluate.latents.evaluate_latents` and
+:func:`stir_core.evaluate.interchange.interchange`.
+"""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from stir_core.errors import DataError
+from stir_core.evaluate.interchange import carried_on
+from stir_core.evaluate.latents import decoded_steps, draws_latents
+from stir_core.latent.coherence import equation_of, published_hits, strict_hits
+from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
+from stir_core.latent.training import TrainedReasoner
+from stir_core.latent.words import STEP_END, as_batch
+from stir_core.readings import TOP, LatentChange, LatentLayer, LatentReading, LatentRun, LatentToken, ReadLatent, ReadStep
+from stir_core.seeding import generator_for, seed_for
+from stir_core.tasks.arithmetic import split_of
+from stir_core.tasks.modular import ModularChain, asked_chain, draw_chains
+
+_OTHERS = 64
+"""Problems that the mean of a step's latents is taken over."""
+_STATES = "#### "
+"""The token after which an answer states its number."""
+
+
+class _Thought(NamedTuple):
+    """One question with its own answer."""
+
+    trained: TrainedReasoner
+    chain: ModularChain
+    question: Int[Tensor, "1 question"]
+    answer: LatentAnswer
+    text: str
+
+    @property
+    def width(self) -> int:
+        """Latents for each step."""
+        return self.trained.reasoner.options.per_step
+
+
+def read_latents(trained: TrainedReasoner, question: str, *, other: str | None = None, runs: int = 8, seed: int = 0) -> LatentReading:
+    """Everything that can be read of one question's latents.
+
+    The language model attends without a fused kernel from then on, since that alone says where it attended.
+
+    Args:
+        question: such as ``7+3*5-2?``.
+        other: a problem with as many operations, whose latents are swapped in; ``None``: one is drawn whose value after every step
+            would change the answer, if 50 draws find one.
+        runs: answers with drawn latents.
+        seed: of what is drawn.
+
+    Raises:
+        DataError: one of the texts is no problem of the reasoner's setting, or the other has another number of operations.
+    """
+    chain = asked_chain(question, trained.setting)
+    count = len(chain.operations)
+    partner = _drawn_partner(trained, chain, seed) if other is None else asked_chain(other, trained.setting)
+    if len(partner.operations) != count:
+        raise DataError(f"{partner.question} has {len(partner.operations)} operations, {chain.question} has {count}: give one with as many")
+    trained.reasoner.lm.set_attn_implementation("eager")
+    thought = _thought(trained, chain)
+    reasoner, vectors = trained.reasoner, thought.answer.vectors
+    table = reasoner.lm.get_input_embeddings().weight.detach()
+    norms = table.norm(dim=1)
+    number = _number(thought.text)
+    swapped = bool(len(vectors))
+    ending = thought.answer.ending
+    return LatentReading(
+        strategy=reasoner.name,
+        setting=trained.setting.name,
+        question=chain.question,
+        split=split_of(chain.canonical),
+        text=thought.text,
+        answer=number,
+        truth=chain.answer,
+        probability=_share(trained, _probabilities(thought, vectors[None])[0], number) if swapped and number else None,
+        steps=_steps(thought),
+        latents=tuple(_latents(thought)) if swapped else (),
+        stop_at_end=None if ending is None else _stop(thought, ending),
+        embedding_norms=(norms.min().item(), norms.median().item(), norms.max().item()),
+        other=partner.question if swapped else None,
+        other_values=partner.values[1:] if swapped else (),
+        changes=tuple(_changes(thought, partner, seed)) if swapped else (),
+        runs=_runs(thought, runs, seed) if draws_latents(trained) else None,
+    )
+
+
+def _thought(trained: TrainedReasoner, chain: ModularChain) -> _Thought:
+    question = as_batch(trained.words, [chain]).question
+    answer = _answered(trained, question, _choice(trained, chain), chain)[0]
+    return _Thought(trained, chain, question, answer, _texts(trained, [answer])[0])
+
+
+def _choice(trained: TrainedReasoner, chain: ModularChain) -> LatentChoice:
+    """Its own number of latents; without a stop head the right one."""
+    count = len(chain.operations)
+    return LatentChoice(slots=None if trained.reasoner.stops else trained.reasoner.slots(count, count)[0])
+
+
+def _answered(
+    trained: TrainedReasoner, question: Tensor, choice: LatentChoice, chain: ModularChain, given: Tensor | None = None
+) -> list[LatentAnswer]:
+    return reason(trained.reasoner, question, choice, given=given, most_text=8 * len(chain.operations) + 8)
+
+
+def _texts(trained: TrainedReasoner, answers: Sequence[LatentAnswer]) -> list[str]:
+    return trained.words.batch_decode([each.ids for each in answers], skip_special_tokens=True)
+
+
+def _number(text: str) -> str:
+    _, found, number = text.rpartition(_STATES)
+    return number.strip() if found else ""
+
+
+def _drawn_partner(trained: TrainedReasoner, chain: ModularChain, seed: int) -> ModularChain:
+    count = len(chain.operations)
+    drawn = draw_chains(trained.setting, "eval", count, 50, generator_for(seed, "latent partner", chain.question))
+    return max(drawn, key=lambda other: sum(carried_on(chain, s, other.values[s]) != chain.answer for s in range(1, count + 1)))
+
+
+def _steps(thought: _Thought) -> tuple[ReadStep, ...]:
+    """What is read of each step; steps that are written are read as they stand."""
+    trained, chain = thought.trained, thought.chain
+    given: list[int | Fraction] = [chain.first, *(number for _, number in chain.operations)]
+    if len(thought.answer.vectors):
+        read = _decoded(trained, thought.answer)
+    else:
+        read = [part for part in thought.text.rpartition(_STATES)[0].split(STEP_END) if part]
+    strict = strict_hits(read, thought.text, given, chain.modulus)
+    published = published_hits(read, thought.text)
+    steps = []
+    for i in range(max(len(read), len(chain.steps), len(thought.answer.vectors) // thought.width)):
+        text = read[i] if i < len(read) else None
+        truth = chain.steps[i] if i < len(chain.steps) else None
+        equation = None if text is None else equation_of(text)
+        right = None if text is None else truth is not None and equation is not None and equation.result == chain.values[i + 1]
+        counts = (None, None) if text is None else (strict[i], published[i])
+        steps.append(ReadStep(text=text, truth=truth, right=right, strict=counts[0], published=counts[1]))
+    return tuple(steps)
+
+
+def _decoded(trained: TrainedReasoner, answer: LatentAnswer) -> list[str]:
+    return decoded_steps(trained, getattr(answer, trained.reasoner.content)) if hasattr(trained.reasoner, "decoded") else []
+
+
+@torch.no_grad()
+def _stop(thought: _Thought, vector: Float[Tensor, "d_model"]) -> float | None:
+    logits = thought.trained.reasoner.stop_logits(vector[None])
+    return None if logits is None else logits.softmax(-1)[0, 1].item()
+
+
+@torch.no_grad()
+def _latents(thought: _Thought) -> Iterator[ReadLatent]:
+    """Each latent, from one more pass over the whole answer."""
+    reasoner, words, answer = thought.trained.reasoner, thought.trained.words, thought.answer
+    fed = torch.tensor([[reasoner.markers.end, *answer.ids]])
+    begun = reasoner.marked(thought.question, reasoner.markers.start)
+    vectors = torch.cat([reasoner.embed(begun), answer.vectors[None], reasoner.embed(fed)], dim=1)
+    passed = reasoner.lm.base_model(inputs_embeds=vectors, use_cache=False, output_hidden_states=True, output_attentions=True)
+    states = torch.stack([*(reasoner.lm.base_model.norm(each[0]) for each in passed.hidden_states[:-1]), passed.last_hidden_state[0]])
+    lens = reasoner.logits(states).log_softmax(-1)
+    asks = words.convert_tokens_to_ids(_STATES)
+    decides = begun.shape[1] + len(answer.vectors) + max((i for i, token in enumerate(fed[0].tolist()) if token == asks), default=-1)
+    attention = [None, *(each[0, :, decides].mean(0) for each in passed.attentions)] if asks in answer.ids else [None] * len(states)
+    table = normalize(reasoner.lm.get_input_embeddings().weight[: len(words)], dim=-1)
+    for slot, vector in enumerate(answer.vectors):
+        at = begun.shape[1] + slot
+        nearest = (table @ normalize(vector, dim=-1)).topk(TOP)
+        logvar = reasoner.latent(answer.states[slot][None], None).logvar
+        yield ReadLatent(
+            step=slot // thought.width + 1,
+            norm=vector.norm().item(),
+            nearest=_tokens(thought, nearest.values, nearest.indices),
+            deviation=None if logvar is None else logvar.exp().mean().sqrt().item(),
+            stop=_stop(thought, vector) if slot % thought.width == 0 else None,
+            layers=tuple(
+                LatentLayer(
+                    layer=layer,
+                    entropy=-(logs[at].exp() * logs[at]).sum().item(),
+                    top=_tokens(thought, *logs[at].exp().topk(TOP)),
+                    attention=None if (paid := attention[layer]) is None else paid[at].item(),
+                )
+                for layer, logs in enumerate(lens)
+            ),
+        )
+
+
+def _tokens(thought: _Thought, values: Float[Tensor, "n"], ids: Int[Tensor, "n"]) -> tuple[LatentToken, ...]:
+    texts = thought.trained.words.batch_decode([[token] for token in ids.tolist()])
+    return tuple(LatentToken(text=text, value=value) for text, value in zip(texts, values.tolist(), strict=True))
+
+
+@torch.no_grad()
+def _probabilities(thought: _Thought, vectors: Float[Tensor, "n latents d_model"]) -> Float[Tensor, "n d_vocab"]:
+    """For each row of latents, the probability of each token where the answer is forced to state its number after them."""
+    reasoner = thought.trained.reasoner
+    begun = reasoner.embed(reasoner.marked(thought.question, reasoner.markers.start)).expand(len(vectors), -1, -1)
+    ids = torch.tensor([[reasoner.markers.end, thought.trained.words.convert_tokens_to_ids(_STATES)]])
+    states = reasoner.read(torch.cat([begun, vectors, reasoner.embed(ids).expand(len(vectors), -1, -1)], dim=1))
+    return reasoner.logits(states[:, -1]).softmax(-1)
+
+
+def _changes(thought: _Thought, partner: ModularChain, seed: int) -> Iterator[LatentChange]:
+    """Every replacement of the latents of every step, by step."""
+    trained, chain, own, c = thought.trained, thought.chain, thought.answer.vectors, thought.width
+    fixed = LatentChoice(slots=len(own))
+    rng = generator_for(seed, "latent mean", trained.setting.name, len(chain.operations))
+    others = draw_chains(trained.setting, "validation", len(chain.operations), _OTHERS, rng, without=set())
+    asked = as_batch(trained.words, [partner, *others]).question
+    swapped, *rest = torch.stack([each.vectors for each in _answered(trained, asked, fixed, chain)])
+    replacements = {"zero": torch.zeros_like(own), "mean": torch.stack(rest).mean(0), "swapped": swapped}
+    steps = range(1, len(own) // c + 1)
+    fed = own.expand(len(steps), len(replacements), -1, -1).clone()
+    for step in steps:
+        here = slice(c * (step - 1), c * step)
+        fed[step - 1, :, here] = torch.stack(list(replacements.values()))[:, here]
+    dropped = torch.stack([torch.cat([own[: c * (step - 1)], own[c * step :]]) for step in steps])
+    kept = [(step, how, "later latents kept") for step in steps for how in replacements]
+    groups = [
+        (kept, _answered(trained, _times(thought, len(kept)), LatentChoice(), chain, fed.flatten(0, 1))),
+        *(
+            (
+                [(step, how, "thinking on") for how in replacements],
+                _answered(trained, _times(thought, len(replacements)), fixed._replace(first=fed[step - 1, :, : c * step]), chain),
+            )
+            for step in steps
+        ),
+        (
+            [(step, "dropped", "later latents kept") for step in steps],
+            _answered(trained, _times(thought, len(steps)), LatentChoice(), chain, dropped),
+        ),
+    ]
+    found = [change for what, answers in groups for change in _changed(thought, partner, what, answers)]
+    yield from sorted(found, key=lambda change: change.step)
+
+
+def _changed(
+    thought: _Thought, partner: ModularChain, what: Sequence[tuple[int, str, str]], answers: Sequence[LatentAnswer]
+) -> Iterator[LatentChange]:
+    trained, chain = thought.trained, thought.chain
+    stated = _number(thought.text) or str(chain.answer)
+    shares = _probabilities(thought, torch.stack([each.vectors for each in answers]))
+    for (step, how, then), text, share in zip(what, _texts(trained, answers), shares, strict=True):
+        value = partner.values[step] if how == "swapped" and step < len(partner.values) else None
+        implied = None if value is None else carried_on(chain, step, value)
+        yield LatentChange(
+            step=step,
+            how=how,  # type: ignore[arg-type]
+            then=then,  # type: ignore[arg-type]
+            answer=_number(text),
+            probability=_share(trained, share, stated),
+            implied=implied,
+            implied_probability=None if implied is None else _share(trained, share, str(implied)),
+        )
+
+
+def _share(trained: TrainedReasoner, shares: Float[Tensor, "d_vocab"], number: str) -> float:
+    return shares[trained.words.convert_tokens_to_ids(number)].item()
+
+
+def _times(thought: _Thought, n: int) -> Int[Tensor, "n question"]:
+    return thought.question.expand(n, -1)
+
+
+def _runs(thought: _Thought, runs: int, seed: int) -> tuple[LatentRun, ...]:
+    """Answers with drawn latents; the likeliest text."""
+    trained, chain = thought.trained, thought.chain
+    noise = torch.Generator().manual_seed(seed_for(seed, "latent runs", chain.question))
+    choice = _choice(trained, chain)._replace(noise=noise)
+    answers = _answered(trained, _times(thought, runs), choice, chain)
+    return tuple(
+        LatentRun(
+            latents=len(answer.vectors),
+            steps=tuple(_decoded(trained, answer)),
+            answer=(number := _number(text)),
+            right=number == str(chain.answer),
+        )
+        for answer, text in zip(answers, _texts(trained, answers), strict=True)
+    )
