@@ -1,6 +1,7 @@
 """The composition root: the folder of runs, cached facts, and the one model of this server. Draws nothing."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,13 @@ import streamlit as st
 
 from stir_core.errors import FAULTS, escaped, line_of
 from stir_core.models.catalogue import catalogue
+from stir_core.readings import LatentReading
 from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.files import file_sha256
+from stir_core.store.latents import kept_reading, latent_folders
 from stir_core.store.runs import Run, list_runs
 from workbench.jobs import JobStore
-from workbench.live import ModelShelf, Steering
+from workbench.live import ModelShelf, Steering, load_latent_reasoner
 from workbench.shared.facts import EvaluationFacts, RunFacts, evaluation_fingerprint, evaluations_of, run_fingerprint
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
@@ -86,3 +90,31 @@ def offered_models(also: str) -> list[str]:
     folder = os.environ.get("STIR_MODELS")
     local = sorted(str(file.resolve()) for file in Path(folder).glob("*.gguf")) if folder else []
     return list(dict.fromkeys([also, *listed, *local]))
+
+
+def known_reasoners() -> dict[str, Path]:
+    """Folders of trained latent reasoners: shipped ones, and those below STIR_RUNS and STIR_MODELS."""
+    models = os.environ.get("STIR_MODELS")
+    return latent_folders([runs_root(), *([Path(models).resolve()] if models else [])])
+
+
+def latent_reading(folder: Path, question: str, other: str | None) -> LatentReading:
+    """What is read of one question's latents; the model is loaded on first use, unless the reading came with the package.
+
+    Raises:
+        DataError: the folder holds no reasoner, or a text is no problem that it can be asked.
+    """
+    kept = kept_reading(folder)
+    if kept is not None and kept.question == question and other in (None, kept.other):
+        return kept
+    return _latent_reading(f"{folder}:{file_sha256(folder / 'model.safetensors')}", folder, question, other)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _latent_reading(print_of_weights: str, _folder: Path, question: str, other: str | None) -> LatentReading:
+    return _reasoner(print_of_weights, _folder)(question, other)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _reasoner(print_of_weights: str, _folder: Path) -> Callable[[str, str | None], LatentReading]:
+    return load_latent_reasoner(_folder)

@@ -6,9 +6,10 @@ while the first is answering.
 """
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from stir_core.config import DecodeConfig, GateConfig, ModelConfig
 from stir_core.errors import ModelError
 from stir_core.intervene.changes import Change
 from stir_core.models.threads import settle_threads
-from stir_core.readings import TokenReading
+from stir_core.readings import LatentReading, TokenReading
 from stir_core.records import Entry, Event, Lens, ModelIdentity, Problem, Trace
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
@@ -166,3 +167,17 @@ def open_steering(run: Run, model: "LoadedModel") -> Steering:
     from stir_core.intervene.session import open_session as open_core_session
 
     return open_core_session(run, model)
+
+
+def load_latent_reasoner(folder: Path) -> Callable[[str, str | None], LatentReading]:
+    """What reads a question's latents, and the answer with another question's, through the core (imports torch).
+
+    Raises:
+        DataError: the folder holds no finished reasoner.
+    """
+    settle_threads()
+    from stir_core.evaluate.latent_readings import read_latents
+    from stir_core.latent.training import load_reasoner
+
+    trained = load_reasoner(folder)
+    return lambda question, other: read_latents(trained, question, other=other)

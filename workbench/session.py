@@ -32,9 +32,12 @@ CODE, CODED, CODED_LAYER = "code", "coded", "layer"
 """A code of a codebook, a rollout whose codes are shown, and the codebook's layer."""
 EVIDENCE, FIRST_GATE, SECOND_GATE = "evidence", "gate", "against"
 """The recorded answers that two gates are compared on, and the gates."""
+LATENT, CHAIN, PARTNER, SLOT = "latent", "chain", "partner", "slot"
+"""A trained latent reasoner, its problem, the problem whose latents are swapped in, and the latent that is looked into."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
+    *(LATENT, CHAIN, PARTNER, SLOT),
     *(CODE, CODED, CODED_LAYER, EVIDENCE, FIRST_GATE, SECOND_GATE),
 )
 """Choices that the address of every page holds, also without a widget on the page."""
@@ -92,6 +95,12 @@ def choose_one(key: str, label: str, options: Sequence[str], **widget: Any) -> s
     return remember(key, st.selectbox(label, options, key=key, **widget))
 
 
+def write_line(key: str, label: str, first: str, **widget: Any) -> str:
+    """A line of text that the address holds as ``?key=``; ``first`` where nothing was written yet."""
+    _seed(key, None, first)
+    return remember(key, st.text_input(label, key=key, **widget) or "")
+
+
 def choose_short(key: str, label: str, options: Sequence[str], first: str | None = None, **widget: Any) -> str:
     """Like :func:`choose_one`, drawn as a row of buttons; for a dozen options at most.
 
@@ -124,17 +133,21 @@ def choose_several(key: str, label: str, options: Sequence[str], first: Sequence
     return chosen_options
 
 
-def _seed(key: str, options: Sequence[str], first: str) -> None:
-    """Seed a linked widget: the value in the address, else its current value, else the remembered one, else ``first``."""
+def _seed(key: str, options: Sequence[str] | None, first: str) -> None:
+    """Seed a linked widget: the value in the address, else its current value, else the remembered one, else ``first``.
+
+    Args:
+        options: ``None``: any text.
+    """
     state = st.session_state
     arrived = _arrived(key)
-    if arrived is not None and arrived in options:
+    if arrived is not None and (options is None or arrived in options):
         state[key] = arrived
         _written()[key] = arrived
-    elif state.get(_ENTERED) or state.get(key) not in options:
+    elif state.get(_ENTERED) or (key not in state if options is None else state.get(key) not in options):
         # on entering a page Streamlit shows new widgets the old page's value once, and then forgets it
         remembered = state.get(_MEMORY.format(key))
-        state[key] = remembered if remembered in options else first
+        state[key] = remembered if remembered is not None and (options is None or remembered in options) else first
 
 
 def remember(key: str, value: str) -> str:

@@ -21,6 +21,7 @@ PAGES = {
     "actions": "Actions",
     "basis": "Basis",
     "codebook": "Codebook",
+    "latents": "Latents",
     "gates": "Gates",
     "evaluate": "Evaluate",
     "causal": "Causal",

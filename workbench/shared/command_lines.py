@@ -57,6 +57,17 @@ def calibrate_command(root: Path, *, quick: bool) -> str:
     return _stir("calibrate", quick=quick, out=None if root == Path("runs").resolve() else str(root / "calibration"))
 
 
+def latent_train_command(root: Path) -> str:
+    """Trains the reasoners of the Latents page, the start of all others first."""
+    start, out = root / "latent" / "cot", root / "latent" / "atp"
+    return f"{_stir('latent', 'train', 'cot', out=str(start))} && {_stir('latent', 'train', 'atp', start=str(start), out=str(out))}"
+
+
+def latent_eval_command(folder: Path) -> str:
+    """Evaluates a trained reasoner and keeps the report beside it."""
+    return f"{_stir('latent', 'eval', str(folder), json=True)} > {shlex.quote(str(folder / 'evaluation.json'))}"
+
+
 def codebook_command(run: Run, made: CodebookReport | None = None) -> str:
     """Makes a codebook of the run's steps, or makes the present one again; an embedded run, never written to, is copied first."""
     kept = {} if made is None else {"kind": made.kind, "size": made.size, "encoder": made.encoder, "redo": True}
