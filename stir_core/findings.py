@@ -1045,15 +1045,21 @@ class InterchangeRow(Record):
     count: int
     """Steps of the problems."""
     step: int
+    latent: int | None
+    """Which of the step's latents, from 1; ``None``: all of them."""
     how: str
     """What takes their place: ``swapped`` (another problem's latents; the later ones kept), ``swapped, then thinking on``, ``zero`` or
     ``mean``."""
     problems: int
-    """Problems answered rightly before, whose answer would be another with the other problem's value."""
+    """Problems answered rightly before, on which the answers below all differ."""
     kept: Estimate | None
     """Share whose answer stays; ``None``: no such problem, likewise below."""
-    followed: Estimate | None
-    """Share whose answer becomes what the remaining operations make of the other problem's value; ``None`` also without a swap."""
+    after: Estimate | None = None
+    """Share whose answer follows the other problem's value after the step; ``None`` also without a swap, likewise below."""
+    before: Estimate | None = None
+    """Share whose answer follows the other problem's value before the step."""
+    operation: Estimate | None = None
+    """Share whose answer follows the other problem's operation."""
 
 
 class InterchangeReport(Record):

@@ -13,7 +13,7 @@ from stir_core.tasks.modular import MODULAR
 
 
 def add(command: Command) -> None:
-    """Add ``stir latent train`` and ``stir latent eval``."""
+    """Add ``stir latent train``, ``stir latent eval`` and ``stir latent interchange``."""
     description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, and evaluate it with its controls."
     verbs = command("latent", _train, description).add_subparsers(required=True, metavar="WHAT")
     about = "Train a strategy on the CPU; the same command goes on with an interrupted training."
@@ -53,6 +53,12 @@ def add(command: Command) -> None:
         help="with --runs: problems of each number of steps to train the scorer on (default: 50)",
     )
     evaluate.set_defaults(command=_evaluate, resumes=False)
+    about = "Replace the latents of one step by another problem's, by zeros or by a mean: what does the answer follow?"
+    swap = with_common(verbs.add_parser("interchange", help=about, description=about), "--json")
+    swap.add_argument("folder", type=Path, metavar="DIR", help="folder of a finished training")
+    swap.add_argument("--n", type=int, default=200, help="problems for each number of steps (default: 200)")
+    swap.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
+    swap.set_defaults(command=_interchange, resumes=False)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -107,6 +113,24 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _one(found[0])
     else:
         _several(arguments.folders, found)
+
+
+def _interchange(arguments: argparse.Namespace) -> None:
+    from stir_core.evaluate.interchange import interchange
+
+    with progress() as report:
+        found = interchange(arguments.folder, n=arguments.n, seed=arguments.seed, report=report)
+    if arguments.json:
+        print_json(found)
+        return
+    say(f"{found.strategy}, {found.setting}: answers that were right, after latents of a step became another problem's.", "")
+    rows = []
+    for row in found.rows:
+        shares = ["-" if share is None else f"{share:.1%}" for share in (row.kept, row.after, row.before, row.operation)]
+        which = "all" if row.latent is None else str(row.latent)
+        rows.append([str(row.count), str(row.step), which, row.how, str(row.problems), *shares])
+    heads = ["steps", "step", "latent", "replaced by", "problems", "answer stays", "follows value after", "value before", "operation"]
+    table(heads, rows)
 
 
 def _one(found: LatentReport) -> None:

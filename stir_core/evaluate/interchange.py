@@ -1,7 +1,8 @@
-"""Interchange interventions on latents (Geiger et al. 2021): does the answer follow the value that a step's latents hold?
+"""Interchange interventions on latents (Geiger et al. 2021): what do a step's latents hold that the answer is computed from?
 
-The latents of one step are replaced by those of another problem with equally many steps. If they hold the value after the step and the
-answer is computed from it, the answer becomes what the remaining operations make of the *other* problem's value.
+The latents of one step are replaced by those of another problem with equally many steps. If the answer is computed from a value that they
+hold, it becomes what the problem makes of the *other* problem's value. Three things may be held: the value after the step, the value before
+it, or its operation.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,21 @@ from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for
 from stir_core.tasks.modular import ModularChain, applied, draw_chains
 
-HOWS = ("swapped", "swapped, then thinking on", "zero", "mean")
-"""What takes the place of a step's latents: another problem's, with the later latents kept or thought anew; zeros; the problems' mean."""
+SWAPS = ("swapped", "swapped, then thinking on")
+"""Another problem's latents take a step's place; the later latents are kept, or thought anew."""
+HOWS = (*SWAPS, "zero", "mean")
+"""What takes the place of a step's latents; zeros and the problems' mean replace all of them, a swap also one alone."""
+
+
+class Counterfactuals(NamedTuple):
+    """What the answer is if one thing that a step's latents may hold is another problem's."""
+
+    after: int
+    """The value after the step."""
+    before: int
+    """The value before the step; the problem's own operation is applied to it."""
+    operation: int
+    """The operation and its number, applied to the problem's own value."""
 
 
 class _Answered(NamedTuple):
@@ -54,8 +68,9 @@ def interchange(folder: Path, *, n: int = 200, seed: int = 0, report: OnProgress
         chains = draw_chains(trained.setting, "eval", count, n, rng, without=set())
         own = _answered(trained, chains, LatentChoice(slots=count * trained.reasoner.options.per_step))
         for step in range(1, count + 1):
-            rows += [_row(trained, own, step, how) for how in HOWS]
-        report(Progress("interchange", len(rows), sum(counts) * len(HOWS), "replacements"))
+            rows += [_row(trained, own, step, None, how) for how in HOWS]
+            rows += [_row(trained, own, step, latent, SWAPS[1]) for latent in range(1, trained.reasoner.options.per_step + 1)]
+        report(Progress("interchange", count - counts[0] + 1, len(counts), "numbers of steps"))
     return InterchangeReport(strategy=trained.reasoner.name, setting=trained.setting.name, weights=weights_of(folder), rows=tuple(rows))
 
 
@@ -70,32 +85,40 @@ def _answered(
     return _Answered(list(chains), torch.stack([each.vectors for each in found]), [text.rpartition("#### ")[2] for text in texts])
 
 
-def _row(trained: TrainedReasoner, own: _Answered, step: int, how: str) -> InterchangeRow:
+def _row(trained: TrainedReasoner, own: _Answered, step: int, latent: int | None, how: str) -> InterchangeRow:
     c, count = trained.reasoner.options.per_step, len(own.chains[0].operations)
-    here = slice(c * (step - 1), c * step)
+    here = slice(c * (step - 1), c * step) if latent is None else slice(c * (step - 1) + latent - 1, c * (step - 1) + latent)
     fed = own.vectors.clone()
     other = {"zero": torch.zeros_like(fed), "mean": fed.mean(0, keepdim=True).expand_as(fed)}.get(how, fed.roll(-1, dims=0))
     fed[:, here] = other[:, here]
-    if how == HOWS[1]:
-        after = _answered(trained, own.chains, LatentChoice(slots=c * count, first=fed[:, : c * step]))
+    if how == SWAPS[1]:
+        after = _answered(trained, own.chains, LatentChoice(slots=c * count, first=fed[:, : here.stop]))
     else:
         after = _answered(trained, own.chains, LatentChoice(), given=fed)
-    followed = [
-        carried_on(chain, step, other.values[step]) for chain, other in zip(own.chains, own.chains[1:] + own.chains[:1], strict=True)
+    read = [counterfactuals(chain, other, step) for chain, other in zip(own.chains, own.chains[1:] + own.chains[:1], strict=True)]
+    # where two readings lead to one answer, nothing can be told; nor where the answer was wrong before
+    told = [
+        i
+        for i, chain in enumerate(own.chains)
+        if own.answers[i] == str(chain.answer) and len({chain.answer, *read[i]}) == 1 + len(Counterfactuals._fields)
     ]
-    # where both values lead to one answer, nothing can be told
-    told = [i for i, chain in enumerate(own.chains) if followed[i] != chain.answer and own.answers[i] == str(chain.answer)]
 
     def share(said: Callable[[int], str]) -> Estimate | None:
         return wilson(sum(after.answers[i] == said(i) for i in told), len(told)) if told else None
 
+    swapped = {name: share(lambda i, name=name: str(getattr(read[i], name))) for name in Counterfactuals._fields} if how in SWAPS else {}
     return InterchangeRow(
-        count=count,
-        step=step,
-        how=how,
-        problems=len(told),
-        kept=share(lambda i: own.answers[i]),
-        followed=share(lambda i: str(followed[i])) if how in HOWS[:2] else None,
+        count=count, step=step, latent=latent, how=how, problems=len(told), kept=share(lambda i: own.answers[i]), **swapped
+    )
+
+
+def counterfactuals(chain: ModularChain, other: ModularChain, step: int) -> Counterfactuals:
+    """The answers to a problem if its latents of a step said what those of another problem say."""
+    sign, number = other.operations[step - 1]
+    return Counterfactuals(
+        after=carried_on(chain, step, other.values[step]),
+        before=carried_on(chain, step - 1, other.values[step - 1]),
+        operation=carried_on(chain, step, applied(chain.values[step - 1], sign, number) % chain.modulus),
     )
 
 

@@ -186,7 +186,7 @@ def load_reasoner(folder: Path) -> TrainedReasoner:
         kind, setting = strategy(facts["strategy"]), modular_setting(facts["setting"])
         options = section_from(kind.options_type, facts["options"])
         read_tensors(folder / "model.safetensors")  # refuses values that are not finite
-        lm = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        lm = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
         words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         reasoner = kind(lm, markers_of(words), setting, options)
         if facts["stage"] == "rl" and facts["rl"]["frozen_table"] and hasattr(reasoner, "freeze_table"):
