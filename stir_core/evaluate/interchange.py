@@ -95,7 +95,7 @@ def _row(trained: TrainedReasoner, own: _Answered, step: int, latent: int | None
         after = _answered(trained, own.chains, LatentChoice(slots=c * count, first=fed[:, : here.stop]))
     else:
         after = _answered(trained, own.chains, LatentChoice(), given=fed)
-    read = [counterfactuals(chain, other, step) for chain, other in zip(own.chains, own.chains[1:] + own.chains[:1], strict=True)]
+    read = [other_answers(chain, other, step) for chain, other in zip(own.chains, own.chains[1:] + own.chains[:1], strict=True)]
     # where two readings lead to one answer, nothing can be told; nor where the answer was wrong before
     told = [
         i
@@ -112,7 +112,7 @@ def _row(trained: TrainedReasoner, own: _Answered, step: int, latent: int | None
     )
 
 
-def counterfactuals(chain: ModularChain, other: ModularChain, step: int) -> Counterfactuals:
+def other_answers(chain: ModularChain, other: ModularChain, step: int) -> Counterfactuals:
     """The answers to a problem if its latents of a step said what those of another problem say."""
     sign, number = other.operations[step - 1]
     return Counterfactuals(

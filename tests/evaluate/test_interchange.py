@@ -9,7 +9,7 @@ import torch
 
 from stir_core.errors import DataError
 from stir_core.evaluate import interchange as module
-from stir_core.evaluate.interchange import carried_on, counterfactuals, interchange
+from stir_core.evaluate.interchange import carried_on, interchange, other_answers
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import load_reasoner, train_latent
 from stir_core.latent.words import as_batch
@@ -68,8 +68,8 @@ def test_answers_follow_a_value_that_is_read_and_no_other(folder: Path, monkeypa
 def test_what_another_step_would_have_led_to() -> None:
     one, two = (ModularChain(11, first, operations) for first, operations in ((7, (("+", 3), ("*", 5))), (2, (("-", 1), ("*", 2)))))
     # 7 + 3 = 10, * 5 = 6 modulo 11; 2 - 1 = 1, * 2 = 2
-    assert counterfactuals(one, two, 1) == (1 * 5, (2 + 3) * 5 % 11, (7 - 1) * 5 % 11)
-    assert counterfactuals(one, two, 2) == (2, 1 * 5, 10 * 2 % 11)
+    assert other_answers(one, two, 1) == (1 * 5, (2 + 3) * 5 % 11, (7 - 1) * 5 % 11)
+    assert other_answers(one, two, 2) == (2, 1 * 5, 10 * 2 % 11)
 
 
 def drawn(folder: Path, count: int):

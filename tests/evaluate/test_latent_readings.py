@@ -2,6 +2,7 @@
 
 # pyright: reportOptionalMemberAccess=false
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from torch.nn.functional import cosine_similarity, one_hot
 from stir_core.errors import DataError
 from stir_core.evaluate.latent_readings import read_latents
 from stir_core.latent.thinking import LatentChoice, reason
-from stir_core.latent.training import TrainedReasoner
+from stir_core.latent.training import TrainedReasoner, load_reasoner
 from stir_core.latent.words import as_batch
 from stir_core.readings import LatentReading
 from stir_core.seeding import generator_for
+from stir_core.store.latents import SHIPPED, kept_reading, latent_folders, latent_report
 from stir_core.tasks.modular import asked_chain, draw_chains
 from tests.latent.toys import TINY, WORDS, toy
 
@@ -146,3 +148,20 @@ def test_written_steps_are_read_as_they_stand() -> None:
 def test_the_other_problem_has_as_many_operations(atp: TrainedReasoner) -> None:
     with pytest.raises(DataError, match="has 3 operations, 7\\+3\\*5\\? has 2"):
         read_latents(atp, QUESTION, other="1+1+1+1?")
+
+
+@pytest.mark.parametrize("folder", sorted(SHIPPED.iterdir()), ids=lambda folder: folder.name)
+def test_what_is_shipped_is_small_and_is_read_as_it_is_kept(folder: Path) -> None:
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2_000_000
+    report, kept = latent_report(folder), kept_reading(folder)  # the report is refused if it is of other weights
+    assert report is not None and kept is not None and kept.strategy == report.strategy == folder.name
+    found = read_latents(load_reasoner(folder), kept.question)
+    assert (found.text, found.steps, found.other) == (kept.text, kept.steps, kept.other)
+    assert [change.answer for change in found.changes] == [change.answer for change in kept.changes]
+    assert [layer.entropy for latent in found.latents for layer in latent.layers] == pytest.approx(
+        [layer.entropy for latent in kept.latents for layer in latent.layers], abs=1e-3
+    )
+
+
+def test_what_is_shipped_is_offered_without_any_folder_of_one_s_own(tmp_path: Path) -> None:
+    assert set(latent_folders([tmp_path])) == {folder.name for folder in SHIPPED.iterdir()} >= {"cot"}

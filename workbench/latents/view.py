@@ -5,7 +5,7 @@ from streamlit import column_config as cc
 
 from stir_core.errors import DataError, line_of
 from stir_core.readings import LatentReading
-from stir_core.store.latents import latent_facts
+from stir_core.store.latents import SHIPPED, latent_facts
 from workbench import bootstrap, session
 from workbench.latents import data as tables
 from workbench.latents.charts import attention_map
@@ -26,7 +26,7 @@ def choose_reasoner() -> ChosenReasoner | None:
     folders = bootstrap.known_reasoners()
     if not folders:
         st.info("There is no trained reasoner here yet. It appears as soon as a training has finished.")
-        command_line(latent_train_command(bootstrap.runs_root()), "Train two (about half an hour each on two cores)")
+        command_line(latent_train_command(bootstrap.runs_root()), TRAIN)
         return None
     name = session.choose_one(
         session.LATENT,
@@ -78,6 +78,7 @@ def read_question(reasoner: ChosenReasoner) -> LatentReading | None:
 
 
 _DRAWN = "latents_drawn"
+TRAIN = "Train reasoners like the shipped ones (each takes up to an hour on two cores, and resumes); they appear here"
 
 
 def answer_line(reading: LatentReading) -> None:
@@ -139,7 +140,8 @@ def replacements(reading: LatentReading, slot: int) -> None:
     data_table(tables.change_rows(reading, step), CHANGE_COLUMNS, f"Answers with the latents of step {step} replaced", height="content")
     st.caption(
         "If the latents hold the step's value and the answer is computed from it, swapped latents give the answer that the other value "
-        "implies. Later latents are kept, or made anew (thinking on). One problem shows what happens, not how often."
+        "implies. Later latents are kept, or made anew (thinking on). One problem shows what happens; `stir latent interchange` counts "
+        "how often."
     )
 
 
@@ -169,7 +171,11 @@ def strategies(reasoner: ChosenReasoner | None) -> None:
     )
     for line in found.broken:
         st.warning(plain(line))
-    if reasoner is not None:
+    if reasoner is None:
+        return
+    if reasoner.folder.parent == SHIPPED:
+        command_line(latent_train_command(bootstrap.runs_root()), TRAIN)
+    else:
         command_line(latent_eval_command(reasoner.folder), f"Evaluate {plain(reasoner.name)} (its row is filled from that file)")
 
 

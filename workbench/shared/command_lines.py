@@ -58,9 +58,10 @@ def calibrate_command(root: Path, *, quick: bool) -> str:
 
 
 def latent_train_command(root: Path) -> str:
-    """Trains the reasoners of the Latents page, the start of all others first."""
-    start, out = root / "latent" / "cot", root / "latent" / "atp"
-    return f"{_stir('latent', 'train', 'cot', out=str(start))} && {_stir('latent', 'train', 'atp', start=str(start), out=str(out))}"
+    """Trains the reasoners of the Latents page, each from the one before."""
+    cot, sim_cot, atp = (str(root / "latent" / name) for name in ("cot", "sim_cot", "atp"))
+    trainings = [("cot", None, cot), ("sim_cot", cot, sim_cot), ("atp", sim_cot, atp)]
+    return " && ".join(_stir("latent", "train", name, start=start, out=out) for name, start, out in trainings)
 
 
 def latent_eval_command(folder: Path) -> str:
