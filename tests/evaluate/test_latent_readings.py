@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity, one_hot
 
 from stir_core.errors import DataError
 from stir_core.evaluate.latent_readings import read_latents
+from stir_core.latent.registry import strategy_names
 from stir_core.latent.thinking import LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner
 from stir_core.latent.words import as_batch
@@ -52,7 +53,9 @@ class Always(nn.Module):
 
 def own_answer(held: TrainedReasoner) -> Any:
     question = as_batch(WORDS, [asked_chain(QUESTION, TINY)]).question
-    return question, reason(held.reasoner, question, LatentChoice(slots=None if held.reasoner.stops else 4), most_text=24)[0]
+    return question, reason(
+        held.reasoner, question, LatentChoice(slots=None if held.reasoner.stops else held.reasoner.slots(2, 2)[0]), most_text=24
+    )[0]
 
 
 def test_a_problem_is_read_from_its_text() -> None:
@@ -137,6 +140,16 @@ def test_runs_are_drawn_and_reproducible(atp: TrainedReasoner, reading: LatentRe
     assert reading.runs is not None and len(reading.runs) == 3
     assert read_latents(atp, QUESTION, other=OTHER, runs=3) == reading
     assert LatentReading.model_validate_json(reading.model_dump_json()) == reading
+
+
+@pytest.mark.parametrize("name", strategy_names())
+def test_every_strategy_can_be_read(name: str) -> None:
+    held = trained(name)
+    found = read_latents(held, QUESTION, other=OTHER, runs=1)
+    assert len(found.latents) == len(own_answer(held)[1].vectors)
+    assert bool(found.latents) == bool(found.changes) == bool(held.reasoner.most)
+    decoded = [step.text for step in found.steps if step.text is not None]
+    assert bool(decoded) or not hasattr(held.reasoner, "decoded") or not found.latents
 
 
 def test_written_steps_are_read_as_they_stand() -> None:

@@ -215,11 +215,12 @@ def compared(reasoners: Mapping[str, Path]) -> ReasonerTable:
         try:
             facts = latent_facts(folder)
             report = latent_report(folder)
+            figures = _figures(report) if report else ("not evaluated", *[None] * 9)
         except FAULTS as error:
             broken.append(line_of(error))
             continue
         said = (facts["strategy"], facts["stage"], facts["setting"], facts["seed"])
-        rows.append((name, *said, *(_figures(report) if report else ("not evaluated", *[None] * 9))))
+        rows.append((name, *said, *figures))
     columns = ["name", "strategy", "stage", "setting", "seed", "right", "n", "zero", "shuffled", "sampled", "decoded", "strict", "stops"]
     return ReasonerTable(pd.DataFrame(rows, columns=[*columns, "latents", "passes"]), broken)
 
