@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from tests import checked
@@ -17,6 +18,9 @@ checked.install()
 
 from stir_core.models.loading import LoadedModel, boot, load_model  # noqa: E402  # after the checks are in place
 from tests.builders import make_hf, make_tokenizer  # noqa: E402
+
+settings.register_profile("no clock", deadline=None)  # a first call may import a library
+settings.load_profile("no clock")
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("STIR_CACHE", "STIR_CASES_ROOT", "STIR_CHROMIUM", "STIR_DATA_ROOT", "STIR_GOLDEN_ROOT")

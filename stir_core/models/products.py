@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 class Product(nn.Module):
-    """``nn.Linear`` over the same parameters, for packed tokens ``[1, tokens, k]``."""
+    """``nn.Linear`` over the same parameters; the rule is for packed tokens ``[1, tokens, k]``, other shapes (experts, heads) are left."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -29,7 +29,7 @@ class Product(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x @ weight.T + bias``."""
-        if self.plain or x.shape[0] != 1 or x.requires_grad or not _ruled(x.device.type, x.dtype):
+        if self.plain or x.ndim != 3 or x.shape[0] != 1 or x.requires_grad or not _ruled(x.device.type, x.dtype):
             return nn.functional.linear(x, self.weight, self.bias)
         rows = x[0]
         m, k = rows.shape

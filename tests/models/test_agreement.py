@@ -109,3 +109,12 @@ def test_replaced_products_and_norms_compute_the_same(tokenizer):
             with torch.inference_mode():
                 torch.testing.assert_close(product(x), expected, atol=1e-5, rtol=1e-5)
                 assert product(x).is_contiguous()
+
+
+def test_products_of_other_shapes_are_the_plain_ones():
+    """Experts give ``[tokens, k]`` and multi-head latent attention ``[1, heads, tokens, k]``."""
+    linear = torch.nn.Linear(24, 16)
+    for shape in ((1, 24), (3, 24), (1, 2, 5, 24), (2, 3, 24)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            assert torch.equal(Product(linear)(x), linear(x))

@@ -32,7 +32,10 @@ def made(request: pytest.FixtureRequest, small: RunFacts) -> RunFacts:
 
 def test_the_runs_own_settings_give_back_its_picks(made: RunFacts) -> None:
     again, stored = reselection.reselect(made, made.config), reselection.stored(made)
-    assert list(again.picks) == made.run.picks()  # entry, order, forced, gain
+    ours, theirs = made.run.picks(), list(again.picks)
+    # the last digit of a gain is that of the machine's own matrix products
+    assert [pick.replaced(gain=None) for pick in theirs] == [pick.replaced(gain=None) for pick in ours]  # entry, order, forced
+    assert [pick.gain for pick in theirs] == pytest.approx([pick.gain for pick in ours], abs=1e-9)
     assert again.ids == stored.ids
     assert again.notes == made.run.manifest("basis").notes
     assert reselection.comparison(made, stored, again)["change"].dropna().tolist() == pytest.approx([0] * 16)
