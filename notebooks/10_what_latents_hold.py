@@ -19,13 +19,7 @@
 import altair as alt
 import pandas as pd
 
-from stir_core.evaluate.interchange import interchange
-from stir_core.evaluate.latent_readings import read_latents
-from stir_core.evaluate.latents import evaluate_latents
-from stir_core.latent.training import load_reasoner
-from stir_core.seeding import generator_for
-from stir_core.store.latents import SHIPPED
-from stir_core.tasks.modular import draw_chains
+import stir_core as stir
 
 alt.renderers.enable("png", scale_factor=1.5)
 NAMES = ("cot", "sim_cot", "atp")
@@ -36,7 +30,7 @@ NAMES = ("cot", "sim_cot", "atp")
 # Each reasoner answers held-out problems of two to four operations. The controls: as many latents, all *zero*; those of another problem (*shuffled*); and none. If one of these is as good as the reasoner's own, its latents are placeholders.
 
 # %%
-reports = {name: evaluate_latents(SHIPPED / name, n=100) for name in NAMES}
+reports = {name: stir.evaluate_latents(name, n=100) for name in NAMES}
 table = pd.DataFrame(
     {"reasoner": name, "latents": row.how, "problems": row.problems, "right": f"{row.accuracy:.1%}", "latents each": row.latents}
     | {"tokens written": round(row.tokens - row.latents, 1), "passes": round(row.passes, 1)}
@@ -65,10 +59,9 @@ for name in ("sim_cot", "atp"):
 # A held-out problem of three operations. SIM-CoT and ATP-Latent have a decoder that was trained to write each step from its two latents; the answer never uses it.
 
 # %%
-setting = load_reasoner(SHIPPED / "atp").setting
-problem = draw_chains(setting, "eval", 3, 1, generator_for(0, "notebook 10"))[0]
-readings = {name: read_latents(load_reasoner(SHIPPED / name), problem.question) for name in NAMES}
-print(f"{problem.question}   true steps: {'  '.join(problem.steps)}")
+QUESTION = "10*10-8+9?"
+readings = {name: stir.read_latents(stir.load_reasoner(name), QUESTION) for name in NAMES}
+print(f"{QUESTION} is of the split {readings['cot'].split}; true steps: {'  '.join(step.truth or '' for step in readings['cot'].steps)}")
 pd.DataFrame(
     {"reasoner": name, "written after the latents": reading.text.replace("\n", " "), "right": reading.right}
     | {"steps as decoded": "  ".join(step.text or "-" for step in reading.steps) if reading.latents else "(written)"}
@@ -92,7 +85,7 @@ pd.DataFrame(
 # *operation*, applied to the problem's own value. Only problems count that were answered rightly and on which all four differ.
 
 # %%
-exchanged = {name: interchange(SHIPPED / name, n=150) for name in ("sim_cot", "atp")}
+exchanged = {name: stir.interchange(name, n=150) for name in ("sim_cot", "atp")}
 READ = {"kept": "stays", "after": "value after", "before": "value before", "operation": "operation"}
 cells = pd.DataFrame(
     {"reasoner": name, "place": f"step {row.step} of {row.count}, latent {row.latent}", "answer": said, "problems": row.problems}

@@ -53,9 +53,13 @@ if TYPE_CHECKING:
     from stir_core.deploy.serving.runtime import SteeredModel
     from stir_core.errors import StirError
     from stir_core.evaluate.dose import degenerates_at, strength_for
+    from stir_core.evaluate.interchange import interchange
+    from stir_core.evaluate.latent_readings import read_latents
+    from stir_core.evaluate.latents import evaluate_latents
     from stir_core.intervene.changes import Change
     from stir_core.intervene.replay import redecide
     from stir_core.intervene.session import Session, Steered
+    from stir_core.latent.training import load_reasoner, train_latent
     from stir_core.models.loading import LoadedModel, load_model
     from stir_core.records import Problem, StepEvent, TokenEvent, Trace, TraceEvent
     from stir_core.store.curation import Curation
@@ -91,12 +95,15 @@ __all__ = [
     "coherence",
     "curriculum",
     "degenerates_at",
+    "evaluate_latents",
     "evaluate_methods",
     "export_library",
     "export_targets",
     "harvest_run",
+    "interchange",
     "load_model",
     "load_problems",
+    "load_reasoner",
     "logit_lens",
     "measure_causal",
     "measure_impulse",
@@ -108,6 +115,7 @@ __all__ = [
     "probe",
     "read_bundle",
     "read_causal",
+    "read_latents",
     "read_tokens",
     "redecide",
     "register_segmenter",
@@ -120,6 +128,7 @@ __all__ = [
     "steer",
     "strength_for",
     "to_frame",
+    "train_latent",
     "what_if",
     "with_changes",
 ]
@@ -143,9 +152,13 @@ _ELSEWHERE = {
     "Trace": "records",
     "TraceEvent": "records",
     "degenerates_at": "evaluate.dose",
+    "evaluate_latents": "evaluate.latents",
+    "interchange": "evaluate.interchange",
     "load_model": "models.loading",
     "load_problems": "tasks.registry",
+    "load_reasoner": "latent.training",
     "read_bundle": "deploy.bundle.reading",
+    "read_latents": "evaluate.latent_readings",
     "redecide": "intervene.replay",
     "register_segmenter": "tasks.segment",
     "register_selector": "basis.selection",
@@ -153,6 +166,7 @@ _ELSEWHERE = {
     "serving": "deploy.serving.process",
     "split_steps": "tasks.segment",
     "strength_for": "evaluate.dose",
+    "train_latent": "latent.training",
     "with_changes": "config",
 }
 """The module of every public name that is not defined in ``api``."""

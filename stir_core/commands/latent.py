@@ -39,7 +39,9 @@ def add(command: Command) -> None:
     train.set_defaults(command=_train, resumes=True)
     about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
     evaluate = with_common(verbs.add_parser("eval", help=about, description=about), "--json")
-    evaluate.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folder of a finished training; several are one table")
+    evaluate.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="finished training, or a shipped one's name; several: one table"
+    )
     evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps (default: 500)")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the problems and of sampled latents (default: 0)")
     evaluate.add_argument("--runs", type=int, default=0, metavar="N", help="answer each problem N more times: coverage and vote")
@@ -55,7 +57,7 @@ def add(command: Command) -> None:
     evaluate.set_defaults(command=_evaluate, resumes=False)
     about = "Replace the latents of one step by another problem's, by zeros or by a mean: what does the answer follow?"
     swap = with_common(verbs.add_parser("interchange", help=about, description=about), "--json")
-    swap.add_argument("folder", type=Path, metavar="DIR", help="folder of a finished training")
+    swap.add_argument("folder", type=Path, metavar="DIR", help="folder of a finished training, or a shipped one's name")
     swap.add_argument("--n", type=int, default=200, help="problems for each number of steps (default: 200)")
     swap.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
     swap.set_defaults(command=_interchange, resumes=False)
@@ -98,9 +100,10 @@ def _reinforce(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.latent_runs import RunChoice, evaluate_runs
     from stir_core.evaluate.latents import evaluate_latents
+    from stir_core.store.latents import latent_folder
 
     found: list[LatentReport] = []
-    for folder in arguments.folders:
+    for folder in map(latent_folder, arguments.folders):
         with progress() as report:
             each = evaluate_latents(folder, n=arguments.n, seed=arguments.seed, report=report)
         if arguments.runs:

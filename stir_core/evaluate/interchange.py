@@ -21,6 +21,7 @@ from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
 from stir_core.latent.words import as_batch
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for
+from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, applied, draw_chains
 
 SWAPS = ("swapped", "swapped, then thinking on")
@@ -47,10 +48,11 @@ class _Answered(NamedTuple):
     """The number that each states; the empty text if it states none."""
 
 
-def interchange(folder: Path, *, n: int = 200, seed: int = 0, report: OnProgress = lambda progress: None) -> InterchangeReport:
-    """Replace the latents of each step in turn.
+def interchange(folder: Path | str, *, n: int = 200, seed: int = 0, report: OnProgress = lambda progress: None) -> InterchangeReport:
+    """Replace the latents of each step in turn, and see what the answers follow. `stir latent interchange`.
 
     Args:
+        folder: of a finished training, or the name of a reasoner that comes with the package.
         n: problems for each number of steps; none that a training has seen. Each is paired with the next one.
 
     Raises:
@@ -58,6 +60,7 @@ def interchange(folder: Path, *, n: int = 200, seed: int = 0, report: OnProgress
     """
     if n < 2:
         raise DataError(f"n is {n}: give at least two problems, which exchange their latents")
+    folder = latent_folder(folder)
     trained = load_reasoner(folder)
     if not trained.reasoner.most:
         raise DataError(f"{folder} holds the strategy {trained.reasoner.name}, which has no latents: give one that has")

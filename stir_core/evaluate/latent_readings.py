@@ -52,6 +52,7 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
     The language model attends without a fused kernel from then on, since that alone says where it attended.
 
     Args:
+        trained: from :func:`~stir_core.latent.training.load_reasoner`.
         question: such as ``7+3*5-2?``.
         other: a problem with as many operations, whose latents are swapped in; ``None``: one is drawn whose value after every step
             would change the answer, if 50 draws find one.

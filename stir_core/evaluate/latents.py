@@ -25,6 +25,7 @@ from stir_core.latent.words import as_batch
 from stir_core.models.loading import load_model
 from stir_core.records import OnProgress, Problem, Progress
 from stir_core.seeding import generator_for, seed_for
+from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, ModularSetting, draw_chains
 
 _TOGETHER = 250
@@ -51,17 +52,20 @@ class Reasoned(NamedTuple):
 
 
 def evaluate_latents(
-    folder: Path, *, n: int = 500, seed: int = 0, split: str = "eval", report: OnProgress = lambda progress: None
+    folder: Path | str, *, n: int = 500, seed: int = 0, split: str = "eval", report: OnProgress = lambda progress: None
 ) -> LatentReport:
-    """Evaluate a reasoner on ``n`` different problems of each number of steps.
+    """Evaluate a reasoner on ``n`` different problems of each number of steps, with its controls. `stir latent eval`.
 
     Args:
+        folder: of a finished training, or the name of a reasoner that comes with the package.
+        split: the problems' split; training has seen ``"train"`` alone.
         seed: of the problems and of what is drawn.
         report: progress, in conditions.
 
     Raises:
         DataError: the folder holds no finished reasoner, or ``n`` is not a number of problems.
     """
+    folder = latent_folder(folder)
     trained = load_reasoner(folder)
     setting = trained.setting
     known = held_out_chains(setting, n, seed, split)

@@ -25,6 +25,7 @@ from stir_core.latent.words import as_batch
 from stir_core.models.small import restore_checkpoint, save_checkpoint, train_in
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for, seed_for
+from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, draw_chains
 
 
@@ -96,7 +97,7 @@ class LogProbs(NamedTuple):
 
 
 def reinforce(
-    start: Path,
+    start: Path | str,
     out: Path,
     *,
     seed: int = 0,
@@ -119,7 +120,7 @@ def reinforce(
         ConfigError: an unusable option.
         DataError: the start is not finished or draws no latents, or the folder holds something else.
     """
-    chosen = section_from(RlOptions, options or {})
+    chosen, start = section_from(RlOptions, options or {}), latent_folder(start)
     trained = load_reasoner(start)
     reasoner = trained.reasoner
     if not reasoner.most or reasoner.latent(torch.zeros(1, reasoner.lm.config.hidden_size), None).logvar is None:

@@ -20,6 +20,7 @@ from stir_core.models.small import restore_checkpoint, save_checkpoint, save_sma
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import seed_for
 from stir_core.store.files import file_sha256, write_whole
+from stir_core.store.latents import latent_folder
 from stir_core.store.tensors import read_tensors
 from stir_core.tasks.modular import ModularSetting, modular_setting
 
@@ -49,24 +50,26 @@ class TrainedReasoner(NamedTuple):
 
 def train_latent(
     name: str,
-    out: Path,
+    out: Path | str,
     *,
     setting: str = "easy",
     seed: int = 0,
-    start: Path | None = None,
+    start: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
     recipe: LatentRecipe | None = None,
     report: OnProgress = lambda progress: None,
 ) -> Path:
-    """Train a strategy, or go on with an interrupted training.
+    """Train a reasoner whose steps are latents, or go on with an interrupted training. `stir latent train`.
 
     Args:
-        name: a strategy.
+        setting: which chains are asked; ``"easy"`` or ``"hard"``.
+        name: a strategy, such as ``"atp"``.
         out: model folder: config, weights and tokenizer as any model has them, ``heads.safetensors`` (the strategy's own parts),
             ``training.json`` and the loss curve, ``training.jsonl`` (:class:`CurveLine`).
         start: folder of a finished training whose weights are the start: of one that writes its steps, in place of the recipe's first
             phase; of one with latents, whose parts of the same name are taken over too, in place of all phases but the last.
         options: that differ from the strategy's defaults.
+        recipe: sizes, and how many steps each phase has.
 
     Returns:
         The folder.
@@ -75,7 +78,8 @@ def train_latent(
         ConfigError: no such strategy, or an option that it cannot take.
         DataError: no such setting, the start is of another kind, or the folder holds something else.
     """
-    kind, recipe = strategy(name), recipe or LatentRecipe()
+    kind, recipe, out = strategy(name), recipe or LatentRecipe(), Path(out)
+    start = None if start is None else latent_folder(start)
     chosen = section_from(kind.options_type, options or {})
     facts: dict[str, Any] = {"strategy": name, "stage": "sft", "setting": modular_setting(setting).name, "seed": seed}
     facts |= {"start": None if start is None else weights_of(start), "options": chosen.model_dump(), "recipe": recipe._asdict()}
@@ -173,12 +177,14 @@ def save_reasoner(out: Path, reasoner: Reasoner, words: PreTrainedTokenizerFast)
     save_small(out, reasoner.lm, words)
 
 
-def load_reasoner(folder: Path) -> TrainedReasoner:
-    """A trained reasoner from its folder.
+def load_reasoner(folder: Path | str) -> TrainedReasoner:
+    """A trained reasoner, from its folder or by the name of one that comes with the package.
 
     Raises:
+        StoreError: no such folder or name.
         DataError: the folder holds no finished training of a reasoner.
     """
+    folder = latent_folder(folder)
     if not (folder / "training.jsonl").is_file():
         raise DataError(f"{folder} holds no finished reasoner: make or finish it with `stir latent train`")
     try:

@@ -28,6 +28,20 @@ def latent_folders(roots: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
+def latent_folder(name: str | Path) -> Path:
+    """A reasoner's folder: the folder itself, or the name of one that comes with the package.
+
+    Raises:
+        StoreError: neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    shipped = latent_folders(())
+    if str(name) not in shipped:
+        raise StoreError(f"{name} is no folder, nor a reasoner that comes with the package: take one of {', '.join(shipped)}")
+    return shipped[str(name)]
+
+
 def latent_facts(folder: Path) -> dict[str, Any]:
     """What decided a reasoner's weights: strategy, stage, setting, seed, options.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stir_core.errors import ConfigError, DataError
+from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.latent.registry import strategy_names
 from stir_core.latent.thinking import LatentChoice, reason
 from stir_core.latent.training import HEADS, load_reasoner, train_latent, weights_of
@@ -96,8 +96,10 @@ def test_what_cannot_be_trained_is_refused(trained: dict[str, Path], tmp_path: P
         train_latent("coconut", tmp_path / "a", options={"kl": 0.1})
     with pytest.raises(DataError, match="unknown setting 'medium'"):
         train_latent("coconut", tmp_path / "a", setting="medium")
-    with pytest.raises(DataError, match=r"model\.safetensors is missing: give the folder of a finished"):
+    with pytest.raises(StoreError, match="none is no folder, nor a reasoner that comes with the package: take one of atp, cot, sim_cot"):
         train_latent("coconut", tmp_path / "a", start=tmp_path / "none")
+    with pytest.raises(DataError, match=r"model\.safetensors is missing: give the folder of a finished"):
+        train_latent("coconut", tmp_path / "a", start=tmp_path)
     assert not (tmp_path / "a").exists()
 
 
