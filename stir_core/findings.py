@@ -1039,6 +1039,22 @@ class LatentReport(Record):
     latents."""
 
 
+class LatentCalibration(Record):
+    """Latent reasoners judged on chains whose every step is known: ``stir latent calibrate``."""
+
+    n: int
+    """Problems for each number of steps."""
+    reports: dict[str, LatentReport]
+    """By folder."""
+    marks: tuple[Mark, ...]
+    """``rung`` is the folder."""
+
+    @property
+    def failed(self) -> tuple[Mark, ...]:
+        """Marks that were missed."""
+        return tuple(mark for mark in self.marks if not mark.passed)
+
+
 class InterchangeRow(Record):
     """What answers become when the latents of one step are replaced."""
 

@@ -13,7 +13,7 @@ from stir_core.tasks.modular import MODULAR
 
 
 def add(command: Command) -> None:
-    """Add ``stir latent train``, ``stir latent eval`` and ``stir latent interchange``."""
+    """Add the verbs of ``stir latent``: ``train``, ``eval``, ``interchange`` and ``calibrate``."""
     description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, and evaluate it with its controls."
     verbs = command("latent", _train, description).add_subparsers(required=True, metavar="WHAT")
     about = "Train a strategy on the CPU; the same command goes on with an interrupted training."
@@ -61,6 +61,11 @@ def add(command: Command) -> None:
     swap.add_argument("--n", type=int, default=200, help="problems for each number of steps (default: 200)")
     swap.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
     swap.set_defaults(command=_interchange, resumes=False)
+    about = "Judge trained reasoners: accuracy with no written step, controls, stopping; exit code 1 if a mark is missed."
+    judged = with_common(verbs.add_parser("calibrate", help=about, description=about), "--json")
+    judged.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="trainings or names (default: all that are shipped)")
+    judged.add_argument("--quick", action="store_true", help="100 problems for each number of steps instead of 500")
+    judged.set_defaults(command=_calibrate, resumes=False)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -134,6 +139,23 @@ def _interchange(arguments: argparse.Namespace) -> None:
         rows.append([str(row.count), str(row.step), which, row.how, str(row.problems), *shares])
     heads = ["steps", "step", "latent", "replaced by", "problems", "answer stays", "follows value after", "value before", "operation"]
     table(heads, rows)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from stir_core.calibration.latents import calibrate_latents
+    from stir_core.store.latents import latent_folders
+
+    with progress() as report:
+        found = calibrate_latents(arguments.folders or list(latent_folders(())), n=100 if arguments.quick else 500, report=report)
+    if arguments.json:
+        print_json(found)
+    else:
+        rows = [
+            [mark.rung, mark.instrument, mark.expected, mark.seen, "pass" if mark.passed else "MISSED", mark.why] for mark in found.marks
+        ]
+        table(["reasoner", "what", "expected", "seen", "", ""], rows)
+        say(f"{len(found.marks) - len(found.failed)} of {len(found.marks)} marks passed")
+    return 1 if found.failed else 0
 
 
 def _one(found: LatentReport) -> None:
