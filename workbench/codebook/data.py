@@ -112,7 +112,7 @@ def effect_line(effects: Sequence[Advantage]) -> str:
     if not effects:
         return UNMEASURED
     values = [each.value for each in effects]
-    spread = f" ({min(values):+.2f} to {max(values):+.2f})".replace("-", "−") if len(values) > 1 else ""
+    spread = f" (single actions {min(values):+.2f} to {max(values):+.2f})".replace("-", "−") if len(values) > 1 else ""
     pairs = sum(each.pairs for each in effects)
     mean = f"{np.mean(values):+.2f}".replace("-", "−")
     return f"{mean}{spread}, n = {len(values)} action{'' if len(values) == 1 else 's'}, {pairs} pairs"
