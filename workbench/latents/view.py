@@ -140,8 +140,8 @@ def replacements(reading: LatentReading, slot: int) -> None:
     data_table(tables.change_rows(reading, step), CHANGE_COLUMNS, f"Answers with the latents of step {step} replaced", height="content")
     st.caption(
         "If the latents hold the step's value and the answer is computed from it, swapped latents give the answer that the other value "
-        "implies. Later latents are kept, or made anew (thinking on). *another*: the answer may follow the other problem's operation, or its "
-        "value before the step. One problem shows what happens; `stir latent interchange` tells these apart, latent by latent, and counts."
+        "implies. Later latents are kept, or made anew (thinking on). *another*: it may follow the other problem's operation, or its value "
+        "before the step. One problem shows what happens; `stir latent interchange` tells these apart, latent by latent, and counts."
     )
 
 
