@@ -138,6 +138,19 @@ def fit_codes(run: Run, settings: CodesConfig, rows: list[StepState], tensors: M
         DataError: fewer than two problems with a step.
         ConfigError: more codes than the steps allow.
     """
+    table = table_for(run, settings, rows)
+    labels = labels_of(run, table)
+    layers = sorted(int(name.removeprefix("layer_")) for name in tensors if name.startswith("layer_"))
+    return {layer: _fit_layer(layer, settings, table, labels, tensors, run.config.seed) for layer in layers}
+
+
+def table_for(run: Run, settings: CodesConfig, rows: list[StepState]) -> CodedSteps:
+    """The steps that a codebook is fitted to and judged on, if they are enough for it.
+
+    Raises:
+        DataError: fewer than two problems with a step.
+        ConfigError: more codes than the steps allow.
+    """
     table = coded_steps(rows, run.rollouts(), run.config.seed)
     if not table.rows or table.train.all():
         raise DataError(f"run {run.name} has steps of fewer than two problems: a codebook is judged on problems that it was not fitted on")
@@ -147,9 +160,7 @@ def fit_codes(run: Run, settings: CodesConfig, rows: list[StepState], tensors: M
         raise ConfigError(
             f"size {settings.size} is too many codes for {few} train steps: give at most {most}, one for {STEPS_A_CODE} steps"
         )
-    labels = labels_of(run, table)
-    layers = sorted(int(name.removeprefix("layer_")) for name in tensors if name.startswith("layer_"))
-    return {layer: _fit_layer(layer, settings, table, labels, tensors, run.config.seed) for layer in layers}
+    return table
 
 
 class _Data(NamedTuple):

@@ -62,6 +62,8 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
     Raises:
         DataError: one of the texts is no problem of the reasoner's setting, or the other has another number of operations.
     """
+    if runs < 1:
+        raise DataError(f"runs is {runs}: give at least one run with drawn latents")
     chain = asked_chain(question, trained.setting)
     count = len(chain.operations)
     partner = _drawn_partner(trained, chain, seed) if other is None else asked_chain(other, trained.setting)

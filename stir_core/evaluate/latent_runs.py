@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,10 @@ def evaluate_runs(folder: Path, choice: RunChoice, *, n: int = 500, seed: int = 
         DataError: the folder holds no reasoner with latents, the runs cannot differ, or a number is out of range.
     """
     trained = load_reasoner(folder)
-    if choice.runs < 1 or not 0 <= choice.dropout < 1 or choice.noise < 0:
-        raise DataError(f"{choice.runs} runs, noise {choice.noise}, dropout {choice.dropout}: give at least one run and dropout below 1")
+    if choice.runs < 1 or not 0 <= choice.dropout < 1 or not 0 <= choice.noise < inf:
+        raise DataError(
+            f"{choice.runs} runs, noise {choice.noise}, dropout {choice.dropout}: give at least one run, dropout below 1 and finite noise"
+        )
     if not trained.reasoner.most:
         raise DataError(f"{folder} holds the strategy {trained.reasoner.name}, which has no latents: nothing differs between its runs")
     if not (choice.noise or choice.dropout or draws_latents(trained)):

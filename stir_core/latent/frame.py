@@ -11,10 +11,11 @@ A sequence is *question, start marker, latents, end marker, remaining steps, ans
 - ``phases``: the curriculum.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
@@ -80,12 +81,16 @@ class LatentPhase(NamedTuple):
     """What the names of the parameters that are trained begin with; the others are held."""
 
 
+PerStep = Annotated[int, Field(ge=1, le=64)]
+"""Latents for each reasoning step."""
+
+
 class LatentOptions(Section):
     """Options of all strategies."""
 
     noun: ClassVar[str] = "option"
 
-    per_step: int = 2
+    per_step: PerStep = 2
     """Latents for each reasoning step."""
     train_eos: bool = True
     """Train the end-of-text token after the answer. ATP-Latent's code masks it, since it is its padding token, too."""

@@ -187,12 +187,21 @@ def load_reasoner(folder: Path | str) -> TrainedReasoner:
     folder = latent_folder(folder)
     if not (folder / "training.jsonl").is_file():
         raise DataError(f"{folder} holds no finished reasoner: make or finish it with `stir latent train`")
+    for name in ("config.json", "model.safetensors", HEADS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing: copy the folder again, or train it again")
     try:
         facts = json.loads((folder / "training.json").read_text("utf-8"))
         kind, setting = strategy(facts["strategy"]), modular_setting(facts["setting"])
         options = section_from(kind.options_type, facts["options"])
-        read_tensors(folder / "model.safetensors")  # refuses values that are not finite
-        lm = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+        for name in ("model.safetensors", HEADS):
+            read_tensors(folder / name)  # refuses values that are not finite
+        read: Any = LlamaForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+        lm, loaded = read
+        if unfit := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]}):
+            raise ValueError(f"config.json and model.safetensors do not fit: {unfit[0]}")
         words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         reasoner = kind(lm, markers_of(words), setting, options)
         if facts["stage"] == "rl" and facts["rl"]["frozen_table"] and hasattr(reasoner, "freeze_table"):

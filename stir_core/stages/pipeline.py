@@ -138,6 +138,10 @@ def make_codebook(
         run.check_model(model.identity, ("rollouts",))
     for stage in ON_REQUEST:
         run.check_place(stage)
+    if run.finished("steps") and not again:
+        from stir_core.evaluate.codes import table_for
+
+        table_for(run, run.config.codes, run.steps()[0])  # what cannot be made takes nothing away
     with run.writer():
         if again or (redo and run.finished("codes")):
             run.discard("steps" if again else "codes")

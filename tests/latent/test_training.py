@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.latent.registry import strategy_names
@@ -114,6 +115,24 @@ def test_damaged_parts_are_named(trained: dict[str, Path], tmp_path: Path) -> No
     (copy / HEADS).write_bytes(b"no")
     with pytest.raises(DataError, match="holds no reasoner that can be read"):
         load_reasoner(copy)
+    whole = load_file(trained["atp"] / HEADS)
+    save_file(whole | {"head.mean.bias": torch.full_like(whole["head.mean.bias"], torch.nan)}, copy / HEADS)
+    with pytest.raises(DataError, match="holds no reasoner that can be read"):
+        load_reasoner(copy)
+    save_file(whole, copy / HEADS)
+    weights = load_file(trained["atp"] / "model.safetensors")
+    save_file({name: weight for name, weight in weights.items() if "layers.1.mlp" not in name}, copy / "model.safetensors")
+    with pytest.raises(DataError, match=r"do not fit: model\.layers\.1\.mlp"):  # never filled with random weights
+        load_reasoner(copy)
+    (copy / "config.json").unlink()
+    with pytest.raises(DataError, match=r"config\.json is missing"):
+        load_reasoner(copy)
+
+
+def test_a_step_has_at_least_one_latent(tmp_path: Path) -> None:
+    for name in ("atp", "colt", "marcos", "soft_tokens"):
+        with pytest.raises(ConfigError, match="per_step"):
+            train_latent(name, tmp_path / name, options={"per_step": 0})
 
 
 def test_latents_are_fed_at_hook_embed_of_a_loaded_model(trained: dict[str, Path]) -> None:

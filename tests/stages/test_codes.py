@@ -119,6 +119,10 @@ def test_other_answers_are_coded_as_the_steps_were(made):
 
 
 def test_a_refusal_leaves_the_run_as_it_was(coded, tmp_path):
+    before = coded.codebook()
+    with pytest.raises(ConfigError, match="size 1000 is too many codes"):
+        make_codebook(coded, {"size": 1000}, redo=True)
+    assert coded.codebook() == before  # what cannot be made takes nothing away
     shutil.rmtree(coded.path / "codes")
     with pytest.raises(ConfigError, match="size 1000 is too many codes"):
         make_codebook(coded, {"size": 1000})

@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, Unrolled
+from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, PerStep, Unrolled
 from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
 
 
 class ColtOptions(SimCotOptions):
     """Options of CoLT."""
 
-    per_step: int = 3
+    per_step: PerStep = 3
     """Tokens for each reasoning step: seeds, and at last the trigger."""
     seeds: float = 1.0
     """Weight of predicting seeds and triggers."""

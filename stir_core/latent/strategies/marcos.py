@@ -6,14 +6,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stir_core.latent.compress import StepEncoder
-from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Unrolled
+from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, PerStep, Unrolled
 from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
 
 
 class MarcosOptions(SimCotOptions):
     """Options of MARCOS."""
 
-    per_step: int = 1
+    per_step: PerStep = 1
     """Latents for each reasoning step; one thought each, as published."""
     dims: int = 8
     """Dimensions of a step's random part R."""

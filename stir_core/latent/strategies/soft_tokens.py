@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from stir_core.errors import ConfigError
-from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Unrolled
+from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, PerStep, Reasoner, Unrolled
 
 
 class SoftTokensOptions(LatentOptions):
     """Options of Soft Tokens."""
 
-    per_step: int = 8
+    per_step: PerStep = 8
     """Latents for each reasoning step: as many as its text has tokens."""
     tau: float = 0.5
     """Temperature of the mixture; "fuzzy" tokens: 0.0001."""
