@@ -31,8 +31,8 @@ _SPELLING = re.compile("|".join(re.escape(sign) + "(?![a-z])" * sign.startswith(
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=[$\d(])")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}")
 _LAYOUT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]{0,40}\}|\\[()\[\],;! ]|[$€£*_`]{2}|[$€£]|(?<=\d),(?=\d{3}(?!\d))")
-_UNIT = r"(?:\s*[A-Za-z]+\.?){0,3}"
-_OPERAND = rf"[(\s]*-?\d+(?:\.\d+)?%?{_UNIT}[)\s]*"
+_UNIT = r"(?:\s*+[A-Za-z]++\.?){0,3}"
+_OPERAND = rf"[(\s]*+-?\d++(?:\.\d++)?%?{_UNIT}[)\s]*+"
 _WRITTEN = re.compile(rf"(?<![\d.=])({_OPERAND}(?:[-+*/]{_OPERAND})+)=\s*(-?\d+(?:\.\d+)?)(%?)")
 _NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?")
 _SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
