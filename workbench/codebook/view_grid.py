@@ -8,6 +8,7 @@ from streamlit.components.v2 import component
 from stir_core.records import Lens
 from workbench import session
 from workbench.codebook.data import ORDERS, Book, cards
+from workbench.shared.view_text import ADD_ELEMENT
 
 _HTML = """<div class="grid" role="list"></div>"""
 
@@ -32,18 +33,15 @@ _CSS = """
   padding: 0 4px; margin-right: 4px; white-space: nowrap; }
 """
 
-_JS = """
+_JS = (
+    """
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const grid = parentElement.querySelector(".grid")
   if (!grid || !data) return
-  const add = (parent, tag, name, text) => {
-    const made = document.createElement(tag)
-    if (name) made.className = name
-    if (text !== undefined) made.textContent = text
-    parent.appendChild(made)
-    return made
-  }
+"""
+    + ADD_ELEMENT
+    + """
   const kept = grid.scrollTop
   grid.replaceChildren()
   for (const one of data.cards) {
@@ -76,6 +74,7 @@ export default function (component) {
   grid.scrollTop = kept
 }
 """
+)
 
 _GRID = component("stir_code_grid", html=_HTML, css=_CSS, js=_JS)
 _KEY = "codebook_grid"

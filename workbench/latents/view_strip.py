@@ -6,6 +6,7 @@ from streamlit.components.v2 import component
 
 from workbench import session
 from workbench.latents.data import StripStep
+from workbench.shared.view_text import ADD_ELEMENT
 
 _HTML = """<div class="chain" role="list"></div>"""
 
@@ -26,18 +27,15 @@ _CSS = """
 .latent b, .latent span { display: block; }
 """
 
-_JS = """
+_JS = (
+    """
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const chain = parentElement.querySelector(".chain")
   if (!chain || !data) return
-  const add = (parent, tag, name, text) => {
-    const made = document.createElement(tag)
-    if (name) made.className = name
-    if (text !== undefined) made.textContent = text
-    parent.appendChild(made)
-    return made
-  }
+"""
+    + ADD_ELEMENT
+    + """
   chain.replaceChildren()
   for (const one of data.steps) {
     const step = add(chain, "div", "step" + (one.wrong ? " wrong" : ""))
@@ -67,6 +65,7 @@ export default function (component) {
   }
 }
 """
+)
 
 _STRIP = component("stir_latent_strip", html=_HTML, css=_CSS, js=_JS)
 

@@ -9,6 +9,17 @@ from streamlit.components.v2 import component
 
 from workbench.shared.text import Segment
 
+ADD_ELEMENT = """
+  const add = (parent, tag, name, text) => {
+    const made = document.createElement(tag)
+    if (name) made.className = name
+    if (text !== undefined) made.textContent = text
+    parent.appendChild(made)
+    return made
+  }
+"""
+"""A function for the scripts of components: a new element below another, with its text as text."""
+
 _HTML = """<div class="head" aria-live="polite"></div>
 <div class="strip" role="document"></div>"""
 
