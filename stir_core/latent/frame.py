@@ -56,8 +56,8 @@ class LatentRecipe(NamedTuple):
     heads: int = 4
     written: int = 1200
     """Training steps with every reasoning step written (plain CoT), before the first latent; none where another model is the start."""
-    stage: int = 800
-    """Training steps with the first s reasoning steps latent, for s = 1, 2, ...; with 300, no latent is read."""
+    stage: int = 400
+    """Training steps with the first s reasoning steps latent, for s = 1, 2, ..."""
     final: int = 900
     """Training steps with no reasoning step written."""
     batch: int = 96

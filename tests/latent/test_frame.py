@@ -40,17 +40,21 @@ def test_a_new_file_is_a_strategy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_every_strategy_has_the_same_number_of_steps() -> None:
     recipe = LatentRecipe()
     totals = {name: sum(phase.steps for phase in toy(name).phases(recipe, started=False)) for name in strategy_names() if name != "cot"}
-    assert set(totals.values()) == {1200 + 3 * 800 + 900}
-    assert sum(phase.steps for phase in toy("atp").phases(recipe, started=True)) == 3 * 800 + 900
+    assert set(totals.values()) == {1200 + 3 * 400 + 900}
+    assert sum(phase.steps for phase in toy("atp").phases(recipe, started=True)) == 3 * 400 + 900
 
 
 def test_the_latents_of_the_first_steps_replace_their_text() -> None:
     batch = problems(3)
-    seen = toy("coconut").unroll(batch, 2, None)
+    reasoner = toy("coconut")
+    seen = reasoner.unroll(batch, 2, None)
     assert (seen.active, seen.replaced, seen.vectors.shape) == (4, 2, (4, 4, 16))
     text = WORDS.decode(seen.text[0])
     assert text == f"{WORDS.decode(batch.steps[0, 2])}{WORDS.decode(batch.answer[0])}"
-    assert torch.equal(seen.vectors, seen.states)  # Coconut: the state itself
+    rms = reasoner.embed(torch.arange(len(WORDS))[None]).square().mean().sqrt()
+    torch.testing.assert_close(seen.vectors, rms * seen.states)  # Coconut: the state, in units of the embeddings
+    as_published = toy("coconut", scale="one").unroll(batch, 2, None)
+    assert torch.equal(as_published.vectors, as_published.states)
     assert toy("coconut").unroll(batch, 9, None).active == 6
     plain = toy("cot").unroll(batch, 0, None)
     assert WORDS.decode(plain.text[0]).count("<<") == 3
@@ -173,7 +177,7 @@ def test_latents_may_be_on_the_scale_of_embeddings() -> None:
     table = toy("atp").lm.get_input_embeddings().weight.square().mean().sqrt().item()
     assert 0.2 * table < rms["embedding"] < 2 * table
     assert rms["one"] * table == pytest.approx(rms["embedding"], rel=0.5)
-    published = toy("atp", residual=False)
+    published = toy("atp", residual=False, scale="one")
     seen = published.unroll(batch, 1, None)
     assert seen.latents[0].vector.equal(published.head(seen.states[:, 0])[0])
 

@@ -155,11 +155,11 @@ def test_marcos_recognises_the_step_in_training_and_draws_in_use() -> None:
     reasoner, batch = toy("marcos"), problems(3)
     seen = reasoner.unroll(batch, 3, noise())
     r = reasoner.recognise(batch.steps.flatten(0, 1)).unflatten(0, (4, 3))
-    torch.testing.assert_close(seen.vectors, seen.states + reasoner.random(r), atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen.vectors, reasoner.scale * (seen.states + reasoner.random(r)), atol=1e-6, rtol=0)
     assert (r >= 0).all()
     mean, logvar = reasoner.head(seen.states[:, 0]).chunk(2, dim=-1)
     drawn = torch.randn(4, 16, generator=noise(), dtype=torch.float64)
-    expected = seen.states[:, 0] + reasoner.random(mean + (logvar / 2).exp() * drawn[:, :8])
+    expected = reasoner.scale * (seen.states[:, 0] + reasoner.random(mean + (logvar / 2).exp() * drawn[:, :8]))
     torch.testing.assert_close(reasoner.latent(seen.states[:, 0], drawn).vector, expected)
 
 

@@ -22,8 +22,8 @@ class AtpOptions(SimCotOptions):
 
     latents: Literal["sampled", "mean"] = "sampled"
     """Whether a latent is drawn in training, or is the Gaussian's mean (a deterministic latent)."""
-    scale: Literal["one", "embedding"] = "one"
-    """Unit of N(0, I) and of the latents: 1 (published), or the embeddings' root mean square at the start."""
+    scale: Literal["embedding", "one"] = "embedding"
+    """Unit of N(0, I) and of the latents: the embeddings' root mean square at the start, or 1 (published)."""
     residual: bool = True
     """Whether a latent's mean is the state plus what the head says, or what the head says alone (published).
 
@@ -41,7 +41,7 @@ class AtpOptions(SimCotOptions):
     @classmethod
     def compat(cls) -> "AtpOptions":
         """As published."""
-        return cls(residual=False, decoder=1.0, stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
+        return cls(scale="one", residual=False, decoder=1.0, stop_on="every", surplus="all", train_eos=False, fresh_optimiser=True)
 
 
 class Atp(SimCot):
@@ -52,7 +52,6 @@ class Atp(SimCot):
     source = "arXiv 2601.21598"
     options_type: ClassVar[type[LatentOptions]] = AtpOptions
     options: AtpOptions
-    scale: Tensor
 
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
@@ -60,8 +59,6 @@ class Atp(SimCot):
         if options.residual:
             nn.init.zeros_(self.head.mean.weight)
             nn.init.zeros_(self.head.mean.bias)
-        rms = lm.get_input_embeddings().weight.detach().square().mean().sqrt()
-        self.register_buffer("scale", rms if options.scale == "embedding" else torch.ones_like(rms))
         self.stopper = StopHead(lm.config.hidden_size) if options.stop else None
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Unrolled
+from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Unrolled
+from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 
 
-class CodiOptions(LatentOptions):
+class CodiOptions(CoconutOptions):
     """Options of CODI."""
 
     teacher: float = 1.0
@@ -21,7 +22,7 @@ class CodiOptions(LatentOptions):
     """Show the teacher the last step, too. As published it is left out, since the teacher would copy its result."""
 
 
-class Codi(Reasoner):
+class Codi(Coconut):
     """A latent is the last state through an MLP. No step is written from the first student's training step on."""
 
     name = "codi"
@@ -37,7 +38,7 @@ class Codi(Reasoner):
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
         """The state through the MLP."""
-        vector = self.head(state)
+        vector = self.scale * self.head(state)
         return Latent(vector, vector)
 
     def phases(self, recipe: LatentRecipe, *, started: bool) -> list[LatentPhase]:

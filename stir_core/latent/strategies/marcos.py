@@ -50,7 +50,7 @@ class Marcos(SimCot):
         else:
             r, logvar = self.head(state).chunk(2, dim=-1)
             r = r if noise is None else r + (logvar / 2).exp() * noise[:, : self.options.dims]
-        vector = state + self.random(r)
+        vector = self.scale * (state + self.random(r))
         return Latent(vector, vector)
 
     def recognise(self, steps: Int[Tensor, "n step"]) -> Float[Tensor, "n dims"]:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from stir_core.latent.frame import LatentOptions, Unrolled
 from stir_core.latent.heads import StepDecoder
-from stir_core.latent.strategies.coconut import Coconut
+from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 
 
-class SimCotOptions(LatentOptions):
+class SimCotOptions(CoconutOptions):
     """Options of strategies with a step decoder."""
 
     decoder: float = 0.3
