@@ -169,7 +169,7 @@ def command_parser() -> argparse.ArgumentParser:
     models = command("models", _models, "The models of the catalogue.", "--json")
     models.add_argument("--prepare", metavar="NAME", help="convert or download a model now rather than at first use")
     models.add_argument("--check", metavar="NAME", help="compare a model's decoding with float32; exit code 1 if it differs too much")
-    models.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="numeric type for --check")
+    models.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="numeric type for --check")
 
     tasks = command("tasks", _tasks, "The tasks, or some problems of one.", "--json")
     tasks.add_argument("name", nargs="?", help="show this task's first problems")

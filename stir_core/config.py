@@ -84,8 +84,8 @@ class ModelConfig(Section):
 
     name: str = "smollm2"
     """Catalogue name, local folder, local GGUF file or hub name."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numeric type of the model; float32 is exact and reproducible."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Numeric type of the model; auto is float32, exact and reproducible, on the CPU, and the type of the model's files on a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the model; auto takes a CUDA device when there is one."""
     backend: Literal["auto", "hooked", "bridge"] = "auto"

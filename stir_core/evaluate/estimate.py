@@ -23,6 +23,8 @@ from stir_core.tasks.registry import check_task, held_out_problems, mined_proble
 
 STATE_BYTES = 4
 """Bytes of a stored number: states and actions are float32, whatever dtype the model computes in."""
+MEMORY = "weights in memory", "keys and values in memory"
+"""The rows of what a model needs while it decodes."""
 
 
 class Quantity(Record):
@@ -107,13 +109,17 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         rows += _actions_rows(config, sizes, layers)
     if "steered" in upto:
         rows += _steered_rows(config)
+    rows += _memory_rows(config, sizes)
     rows.append(_flops_row(config, sizes, lengths))
     rows.append(_time_row(rows, measured))
     return CostEstimate(
         until=until,
         quantities=tuple(rows),
         measured=measured,
-        notes=(*_notes(config, sizes, measured, lengths), *(f"left out: {line}" for line in (*broken.values(), *damaged))),
+        notes=(
+            *_notes(config, sizes, measured, lengths, _memory_note(rows)),
+            *(f"left out: {line}" for line in (*broken.values(), *damaged)),
+        ),
     )
 
 
@@ -182,6 +188,31 @@ def _steered_rows(config: RunConfig) -> list[Quantity]:
     ]
 
 
+def _memory_rows(config: RunConfig, sizes: Sizes | None) -> list[Quantity]:
+    """What decoding holds in memory; torch's own buffers and the states of the batch come on top."""
+    if sizes is None:
+        return []
+    each, what = (2, config.model.dtype) if config.model.dtype in ("bfloat16", "float16") else (4, "float32")
+    tied = "" if config.model.dtype != "auto" else "; on a GPU in the type of the files, often half of it"
+    held = min(config.rollouts.cache_tokens, config.rollouts.batch_rows * sizes.n_ctx) * sizes.cache_width * each
+    return [
+        Quantity(name=MEMORY[0], unit="bytes", bound=sizes.parameters * each, note=f"{sizes.parameters:,} in {what}{tied}"),
+        Quantity(name=MEMORY[1], unit="bytes", bound=held, note=f"{sizes.cache_width * each:,} bytes a token, {what}{tied}"),
+    ]
+
+
+def _memory_note(rows: list[Quantity]) -> str | None:
+    """A line where the model does not fit into this machine's memory; of a GPU's memory nothing is known here."""
+    needed = sum(row.bound or 0 for row in rows if row.name in MEMORY)
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed <= here:
+        return None
+    return (
+        f"weights and cache need {_written(needed, 'bytes')}, and this machine has {_written(here, 'bytes')} of memory: "
+        "set model.dtype=bfloat16, lower rollouts.cache_tokens, or take a machine (or a GPU) with more"
+    )
+
+
 def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: Lengths | None) -> Quantity:
     """Forward FLOPs of the rollouts alone, without the passes that read a sequence again after it had to wait for memory."""
     name, problems, k, budget = "rollout FLOPs", config.task.n_train, config.rollouts.k, config.rollouts.max_new_tokens
@@ -226,8 +257,8 @@ def _time_row(rows: list[Quantity], measured: Measured | None) -> Quantity:
     return Quantity(name="decoding time", unit="seconds", low=least / fast, high=most / slow, note=note)
 
 
-def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, lengths: Lengths | None) -> list[str]:
-    notes: list[str] = []
+def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, lengths: Lengths | None, memory: str | None) -> list[str]:
+    notes = [] if memory is None else [memory]
     if measured is None:
         notes.append(
             f"no measurement yet: no finished run of model {config.model.name} on task {config.task.name} to expect tokens or time from"

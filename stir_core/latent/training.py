@@ -62,7 +62,7 @@ def train_latent(
     """Train a reasoner whose steps are latents, or go on with an interrupted training. `stir latent train`.
 
     Args:
-        setting: which chains are asked; ``"easy"`` or ``"hard"``.
+        setting: which chains are asked; ``"easy"``, ``"hard"`` or ``"orders"``.
         name: a strategy, such as ``"atp"``.
         out: model folder: config, weights and tokenizer as any model has them, ``heads.safetensors`` (the strategy's own parts),
             ``training.json`` and the loss curve, ``training.jsonl`` (:class:`CurveLine`).

@@ -24,7 +24,7 @@ from stir_core.models.catalogue import LOG, cache_root, prepare, resolve, weight
 from stir_core.models.sequential import SequentialStore
 from stir_core.models.sizes import Shape, shape_of
 from stir_core.models.templates import check_question_is_written, known_tags, rendered, says_system, settled_args, turn_end
-from stir_core.models.weights import UNREADABLE, read_weights, refuse_unfinite
+from stir_core.models.weights import UNREADABLE, no_room, read_weights, refuse_unfinite
 from stir_core.records import ModelIdentity, PhaseChoice, Thinking
 from stir_core.store.files import write_whole
 from stir_core.tasks.segment import StepScanner
@@ -33,7 +33,7 @@ from stir_core.version import VERSION
 
 _TAIL = 64
 """Last tokens of a prompt that are read to see whether it opens a thinking block."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 BackendName = Literal["auto", "hooked", "bridge", "plain"]
 """The way of forward passes: ``hooked``, the lean decoder with TransformerLens hook points, beside a bridge; ``bridge``, the raw bridge;
@@ -222,7 +222,7 @@ class LoadedModel:
 def load_model(
     name: str = "smollm2",
     *,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str = "auto",
     backend: BackendName = "auto",
     template_args: Mapping[str, Any] | None = None,
@@ -232,7 +232,8 @@ def load_model(
 
     Args:
         name: ``"smollm2"`` (embedded), a local folder, a local ``.gguf`` file (dequantised once into a cache), or a hub name.
-        dtype: ``"float32"``, exact and reproducible, or ``"bfloat16"``.
+        dtype: ``"float32"``, exact and reproducible, ``"bfloat16"``, ``"float16"``, or ``"auto"``: float32 on the CPU, the type of the
+            model's files on a GPU.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes a CUDA device when there is one.
         backend: the way of forward passes, see :data:`BackendName`.
         template_args: arguments of the chat template, e.g. ``{"enable_thinking": False}``; ``date`` is the day that it writes.
@@ -245,9 +246,9 @@ def load_model(
         ModelError: unknown name, dtype, device or backend, unreadable files, an architecture that is not a causal language model, or a chat
             template that does not write the question or read one of the arguments.
     """
-    for what, value, offered in (("dtype", dtype, tuple(DTYPES)), ("backend", backend, get_args(BackendName))):
+    for what, value, offered in (("dtype", dtype, ("auto", *DTYPES)), ("backend", backend, get_args(BackendName))):
         if value not in offered:
-            raise ModelError(f'{what} "{value}" is not offered: choose {" or ".join(offered)}')
+            raise ModelError(f'{what} "{value}" is not offered: choose {", ".join(offered)}')
     try:
         target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except (RuntimeError, TypeError):
@@ -261,7 +262,8 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (*UNREADABLE, ImportError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
-    hf_model = read_weights(name, folder, DTYPES[dtype])
+    settled = ("auto" if target.type == "cuda" else torch.float32) if dtype == "auto" else DTYPES[dtype]
+    hf_model = read_weights(name, folder, settled, device=target)
     return boot(
         name,
         hf_model,
@@ -322,7 +324,7 @@ def boot(
     try:
         hf_model.to(device)
     except RuntimeError as error:  # torch's errors of memory and of drivers, too
-        raise ModelError(f"{name} does not fit on {device} ({first_line(error)}): set model.device=cpu or model.dtype=bfloat16") from error
+        raise no_room(name, device, error) from error
     identity = ModelIdentity(
         name=name,
         weights_sha256=weights_sha256,

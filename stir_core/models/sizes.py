@@ -43,6 +43,10 @@ class Sizes(NamedTuple):
     d_model: int
     n_ctx: int
     shape: Shape
+    parameters: int = 0
+    """Weights of all tensors."""
+    cache_width: int = 0
+    """Numbers that are kept for each token of a sequence: keys and values of all layers, where each layer keeps all of them."""
 
 
 def sizes_of(name: str) -> Sizes | None:
@@ -59,8 +63,12 @@ def sizes_of(name: str) -> Sizes | None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = config.get("text_config", config)  # multimodal wrappers
         n_ctx = _named(config, "max_position_embeddings")
-        shape = shape_of(config, _block_shapes(folder))
-        return Sizes(_named(config, "num_hidden_layers"), _named(config, "hidden_size"), n_ctx, shape)
+        shapes = list(_tensor_shapes(folder))
+        shape = shape_of(config, [(name, each) for name, each in shapes if _IN_A_BLOCK.search(name)])
+        layers = _named(config, "num_hidden_layers")
+        heads = _named(config, "num_attention_heads", 0)
+        width = shape.attention_width // heads * (config.get("num_key_value_heads") or heads) if heads else 0
+        return Sizes(layers, _named(config, "hidden_size"), n_ctx, shape, sum(prod(each) for _, each in shapes), 2 * width)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise ModelError(f"{folder} does not say how large the model is ({error}): convert or download it again") from None
 
@@ -97,13 +105,12 @@ def _named(config: Mapping[str, Any], name: str, default: int | None = None) -> 
     return found
 
 
-def _block_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the tensors of all blocks, from the headers of the safetensors files."""
+def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of all tensors, from the headers of the safetensors files."""
     for path in sorted(folder.glob("*.safetensors")):
         with safetensors.safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
-                if _IN_A_BLOCK.search(name):
-                    yield name, tuple(file.get_slice(name).get_shape())
+                yield name, tuple(file.get_slice(name).get_shape())
 
 
 def _downloaded(name: str) -> Path | None:

@@ -1,7 +1,7 @@
 """Read a causal language model from its files, whole or not at all: no tensor is made up, and no code of the folder is run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,10 +16,14 @@ _READ_UNPACKED = "mxfp4"
 """The only quantisation that is read: transformers unpacks it while loading (gpt-oss)."""
 
 
-def read_weights(name: str, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+def read_weights(
+    name: str, folder: Path, dtype: torch.dtype | Literal["auto"], *, device: torch.device | None = None, **options: Any
+) -> Any:
     """The Hugging Face model of a folder, with eager attention.
 
     Args:
+        dtype: ``"auto"``: the type of the files.
+        device: a GPU is read to directly, file by file, so that the whole model is never in the machine's own memory.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -30,11 +34,14 @@ def read_weights(name: str, folder: Path, dtype: torch.dtype, **options: Any) ->
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
         _refuse(name, config)
         options |= {} if "gguf_file" in options else {"use_safetensors": True}
+        options |= {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # it is a pair with output_loading_info
             folder, dtype=dtype, attn_implementation="eager", output_loading_info=True, trust_remote_code=False, **options
         )
     except ImportError as error:
         raise ModelError(f"{name} needs a package that is not installed ({first_line(error, 200)}): take another model") from error
+    except torch.OutOfMemoryError as error:
+        raise no_room(name, device, error) from error
     except UNREADABLE as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
     wrong = {"is missing": info["missing_keys"], "has no place in the model": info["unexpected_keys"]}
@@ -47,6 +54,11 @@ def read_weights(name: str, folder: Path, dtype: torch.dtype, **options: Any) ->
                 "with the config that belongs to it"
             )
     return model
+
+
+def no_room(name: str, device: Any, error: Exception) -> ModelError:
+    """The refusal of a model that is larger than the memory of its device."""
+    return ModelError(f"{name} does not fit on {device} ({first_line(error)}): set model.device=cpu or model.dtype=bfloat16")
 
 
 def refuse_unfinite(name: str, model: Any) -> None:

@@ -35,7 +35,11 @@ class ModularSetting(NamedTuple):
 
 MODULAR = {
     setting.name: setting
-    for setting in (ModularSetting("easy", 11, (2, 3, 4), reordered=False), ModularSetting("hard", 13, (3, 4, 5), reordered=True))
+    for setting in (
+        ModularSetting("easy", 11, (2, 3, 4), reordered=False),
+        ModularSetting("hard", 13, (3, 4, 5), reordered=False),
+        ModularSetting("orders", 11, (2, 3, 4), reordered=True),
+    )
 }
 """Setting by name."""
 _SUMS = "+-"

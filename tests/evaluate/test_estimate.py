@@ -9,15 +9,16 @@ import pytest
 from stir_core.cli import main
 from stir_core.config import config_from
 from stir_core.errors import ConfigError, DataError, ModelError
-from stir_core.evaluate.estimate import Lengths, bound_and_expectation, estimate, mean_tokens, rollout_flops
+from stir_core.evaluate.estimate import MEMORY, CostEstimate, Lengths, bound_and_expectation, estimate, mean_tokens, rollout_flops
 from stir_core.models.cost import Cost, flops
 from stir_core.models.loading import load_model
+from stir_core.models.passes import Feed, forward
 from stir_core.models.sizes import Shape, Sizes, sizes_of
 from stir_core.records import Continuation
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import EMBEDDED_RUNS, Run
 
-SMOLLM2 = Sizes(30, 576, 8192, Shape(106168320, 28311552, 17280))
+SMOLLM2 = Sizes(30, 576, 8192, Shape(106168320, 28311552, 17280), 134515008, 2 * 30 * 3 * 64)
 """The embedded model's sizes, so that one test alone needs its files."""
 
 
@@ -119,19 +120,40 @@ def test_time_comes_from_logs_of_the_same_machine_and_dtype(embedded, tmp_path):
     time, tokens = found.of("decoding time"), found.of("rollout tokens")
     assert tokens.low is not None and tokens.bound is not None
     assert time.low == pytest.approx(tokens.low / 50) and time.high == pytest.approx(tokens.bound / 20)
-    assert [each.name for each in found.quantities] == ["rollouts", "rollout tokens", "rollout FLOPs", "decoding time"]
+    names = ["rollouts", "rollout tokens", *MEMORY, "rollout FLOPs", "decoding time"]
+    assert [each.name for each in found.quantities] == names
     other = estimate(config_from(embedded.config.model_dump() | {"model": {"dtype": "bfloat16"}}), tmp_path)
     assert other.of("decoding time").low is None
 
 
 def test_sizes_are_those_of_the_loaded_model(tiny_folder):
     loaded, found = load_model(tiny_folder), sizes_of(tiny_folder)
-    assert found is not None and found == (loaded.n_layers, loaded.d_model, loaded.n_ctx, loaded.shape)
+    assert found is not None and found[:4] == (loaded.n_layers, loaded.d_model, loaded.n_ctx, loaded.shape)
+    assert found.parameters == sum(weight.numel() for weight in loaded.plain.parameters())
+    store = loaded.new_store(columns=64)
+    forward(loaded, [Feed(store.open(), [1, 2, 3])])
+    kept = [part.numel() for layer in range(loaded.n_layers) for part in (store.keys(layer), store.values(layer))]
+    assert found.cache_width == sum(kept) // 64
+
+
+def test_memory_is_that_of_weights_and_cache(tmp_path, monkeypatch):
+    def asked(**model: str) -> CostEstimate:
+        return estimate(config_from({"model": model, "rollouts": {"cache_tokens": 1000}}), tmp_path)
+
+    exact, half = asked(dtype="float32"), asked(dtype="float16")
+    assert [exact.of(name).bound for name in MEMORY] == [4 * SMOLLM2.parameters, 4 * 1000 * SMOLLM2.cache_width]
+    assert [half.of(name).bound for name in MEMORY] == [2 * SMOLLM2.parameters, 2 * 1000 * SMOLLM2.cache_width]
+    assert not any("of memory" in note for note in exact.notes)
+    monkeypatch.setattr("os.sysconf", lambda name: 20_000)  # pages of 20 kB, and as many of them
+    assert any(
+        note.startswith("weights and cache need 584.1 MB, and this machine has 400.0 MB of memory") for note in asked(dtype="float32").notes
+    )
 
 
 @pytest.mark.model
 def test_sizes_of_the_embedded_model(smollm2):
-    assert sizes_of("smollm2") == SMOLLM2 == (smollm2.n_layers, smollm2.d_model, smollm2.n_ctx, smollm2.shape)
+    assert sizes_of("smollm2") == SMOLLM2
+    assert SMOLLM2[:4] == (smollm2.n_layers, smollm2.d_model, smollm2.n_ctx, smollm2.shape)
 
 
 @pytest.mark.parametrize(

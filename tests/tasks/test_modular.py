@@ -36,7 +36,7 @@ def test_a_known_chain() -> None:
 
 def test_equivalent_orders_are_one_content_with_one_answer() -> None:
     changed = 0
-    for chain in drawn("hard", 6):
+    for chain in drawn("orders", 6):
         other = chain.reordered(generator_for(1, "order", chain.question))
         changed += other != chain
         assert (other.canonical, other.answer) == (chain.canonical, chain.answer)
@@ -54,5 +54,5 @@ def test_splits_are_disjoint_and_draws_can_be_distinct() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(DataError, match="unknown setting 'medium': take one of easy, hard"):
+    with pytest.raises(DataError, match="unknown setting 'medium': take one of easy, hard, orders"):
         modular_setting("medium")
