@@ -48,9 +48,7 @@ for name in ("sim_cot", "atp"):
     own, zero = rows[name]["own"], rows[name]["zero"]
     print(f"{name}: {own.accuracy.value:.0%} right with its own latents, {zero.accuracy.value:.0%} with zeros; chance is {chance:.0%}")
     learned = [count for count, share in own.by_count.items() if share > 0.9]
-    print(
-        f"  learned: {', '.join(map(str, learned))} operations; not learned: {', '.join(str(c) for c in own.by_count if c not in learned)}"
-    )
+    print(f"  learned: {', '.join(map(str, learned))} operations; five, never trained: {rows[name]['longer'].accuracy:.1%}")
     assert own.accuracy.low > zero.accuracy.high  # the latents do matter
 
 # %% [markdown]
@@ -115,11 +113,13 @@ for (name, count, step, latent), each in clear.groupby(["reasoner", "count", "st
     )
 
 # %% [markdown]
-# Read it row by row. Where the first latent of a step is followed for the *operation* and the second for the value *before* it, the step's result is in neither: it is computed where it is next needed, from both. That is why a probe for the value after a step finds little where the decoder writes it without a mistake: the decoder looks the
-# result up from its operands, like any reader would. The first number of a problem stands in the question, so the first step's second latent may be left unused (*stays*).
+# Read it row by row. The first latent of the second and every later step is followed for the value *before* that step: the running value, so to speak, is there. The second latent is followed for nothing in particular, and the answer stays in a part of the problems only: what it holds, something of the operation, is used together with what is
+# read from the question. The step's own result is in neither: it is computed where it is next needed. That is why a probe for the value after a step finds little where the decoder writes it without a mistake: the decoder works the result out, like any reader would. The first number of a problem stands in the question, so before the first step there
+# is no value to hold.
 #
 # ## What to take from this
 #
 # - A control with zeros or another problem's latents says whether latents matter; accuracy alone does not.
 # - A decoder that reads a result does not show that a latent holds it. An interchange says what the answer follows.
-# - None of the three was trained on more than one seed, and the fourth operation is not learned: [Latent reasoning](../docs/latent.md) has what was measured, and why ATP-Latent did not learn at first. The page *Latents* of the workbench does all this for a problem of your own; `stir latent interchange DIR` for a training of your own.
+# - The code is an accident of training: a SIM-CoT whose latents were ten times as large held the operation in the first latent of a step and the value before it in the second, and learned no fourth step ([Latent reasoning](../docs/latent.md) has what was measured). One seed each. The page *Latents* of the workbench does all this for a problem of
+# your own; `stir latent interchange DIR` for a training of your own.

@@ -55,6 +55,6 @@ def test_what_ships_is_judged() -> None:
     found = calibrate_latents(["cot", "sim_cot"], n=10)
     assert list(found.reports) == ["cot", "sim_cot"]
     passed = {(mark.rung, mark.instrument): mark.passed for mark in found.marks}
-    assert passed["cot", "answers with every step written"] and not passed["sim_cot", "answers with no written step"]
+    assert passed["cot", "answers with every step written"] and passed["sim_cot", "answers with no written step"]
     with pytest.raises(StoreError, match="cocoa is no folder, nor a reasoner that comes with the package"):
         calibrate_latents(["cocoa"])
