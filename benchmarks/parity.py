@@ -140,7 +140,9 @@ def traces(case: Path, model: LoadedModel) -> dict[str, Any]:
     published = lines(case / "traces.jsonl")
     prompts = [model.chat_ids(TEMPLATE.format(**row["problem"]), SYSTEM) for row in published]
     decode = DecodeConfig(max_new_tokens=120)
-    steered = run_all(model, [Job(str(i), ids, GateConfig(), memory) for i, ids in enumerate(prompts)], Settings(decode, compat=True))
+    gate = GateConfig(previews="all")  # as published: the tokens of the previews are compared, too
+    steered = run_all(model, [Job(str(i), ids, gate, memory) for i, ids in enumerate(prompts)], Settings(decode, compat=True))
+    lean = run_all(model, [Job(str(i), ids, GateConfig(), memory) for i, ids in enumerate(prompts)], Settings(decode, compat=True))
     greedy = run_all(model, [Job(str(i), ids, GateConfig()) for i, ids in enumerate(prompts)], Settings(decode))
     rows = [compare(row, plain, ours) for row, plain, ours in zip(published, greedy, steered, strict=True)]
     keys = ("greedy_text", "text", "tokens", "probe_tokens")
@@ -152,6 +154,11 @@ def traces(case: Path, model: LoadedModel) -> dict[str, Any]:
         "texts_equal": sum(row["text"] for row in rows),
         "max_score_difference": max(row["max_score_difference"] for row in rows),
     }
+    pairs = list(zip(steered, lean, strict=True))
+    summary["only_needed_previews"] = all(
+        one.token_ids == two.token_ids and [s.decision.chosen for s in one.steps] == [s.decision.chosen for s in two.steps]
+        for one, two in pairs
+    ) and all(two.probe_tokens < one.probe_tokens for one, two in pairs if one.probe_tokens)
     same = all(summary.values()) and counts["decisions"] == counts["decisions_equal"] > 0
     return {"equal": same and counts["max_score_difference"] <= TOLERANCE, **counts, **summary}
 

@@ -256,6 +256,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _trace(arguments: argparse.Namespace) -> None:
     from stir_core.deploy.bundle.reading import open_source, session_on
+    from stir_core.intervene.gate import needs_all
     from stir_core.models.loading import model_of
     from stir_core.store.runs import Run
 
@@ -270,6 +271,8 @@ def _trace(arguments: argparse.Namespace) -> None:
         print_json(answers._asdict())
     else:
         print_traces(*answers)
+        if changed.gate.previews == "needed" and (why := needs_all(changed.gate)) is not None:
+            say(f"every candidate was previewed to its end: {why}")
 
 
 def _models(arguments: argparse.Namespace) -> int | None:

@@ -212,6 +212,9 @@ class GateConfig(Section):
     """Corrective entries previewed (published L)."""
     probe_tokens: Annotated[int, Field(ge=1)] = 4
     """Tokens decoded in a preview."""
+    previews: Literal["needed", "all"] = "needed"
+    """Decode a preview only as long as its candidate can still win, or all to their end, to decide again with other weights later; both
+    decide the same."""
     beta: float = 2.0
     """Weight of the retrieval value A in the score."""
     rho: float = 0.1
@@ -369,6 +372,7 @@ LATER: dict[str, Any] = {
     "equal_numbers": False,
     "rule": "score",
     "policy": "value",
+    "previews": "needed",
     "template_args": {},
     "think_tags": None,
     "phase": "thinking",

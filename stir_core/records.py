@@ -419,7 +419,10 @@ class Retrieved(Record):
     value: float
     """``A = sim * quality``."""
     preview_logprob: float | None = None
-    """Mean log-probability of the preview tokens under the steered model; ``None`` when not previewed."""
+    """Mean log-probability of the preview tokens under the steered model; ``None`` when not previewed to its end."""
+    preview_at_most: Annotated[float | None, _IF_ANY] = None
+    """The largest mean log-probability that a candidate's preview could still have when it was stopped, or never begun, since the candidate
+    could not win; ``None`` for all other entries."""
     preview_ids: tuple[int, ...] = ()
     preview_scale: float | None = None
     """Multiple of the action that was injected in the preview."""
@@ -443,6 +446,7 @@ ReasonKind = Literal[
     "no_corrective",
     "not_previewed",
     "not_above_null",
+    "cannot_win",
     "below_tau_null",
     "no_strength",
     "above_null",
@@ -472,6 +476,7 @@ _WORDS: dict[ReasonKind, str] = {
     "no_corrective": "no corrective entry among the retrieved",
     "not_previewed": "no candidate's preview was measured",
     "not_above_null": "best {entry_id} {value:.3f} <= null {limit:.3f}",
+    "cannot_win": "{entry_id} cannot win: at most {value:.3f} against {limit:.3f}",
     "below_tau_null": "best {entry_id} {value:.3f} < tau_null {limit:g}",
     "no_strength": "{entry_id} won at {value:.3f}, but its strength is not above 0: nothing to inject",
     "above_null": "{entry_id} {value:.3f} > null {limit:.3f}",
@@ -516,7 +521,7 @@ class Reason(Record):
     value: float | None = None
     """The compared number: the candidate's score, the best cosine, the number of entries, or the control point."""
     limit: float | None = None
-    """Its limit: the score of null, or a setting of the gate."""
+    """Its limit: the score of null or of the best candidate, or a setting of the gate."""
 
     def __str__(self) -> str:
         return _WORDS[self.kind].format(entry_id=self.entry_id, value=self.value, limit=self.limit)
@@ -555,6 +560,8 @@ class StepEvidence(Record):
     n_entries: int = 0
     """Library entries at this control point."""
     null_logprob: float | None = None
+    null_at_least: Annotated[float | None, _IF_ANY] = None
+    """The smallest mean log-probability that null's preview could have; ``None``: not known, or not needed, since there is a preview."""
     null_preview_ids: tuple[int, ...] = ()
     not_retrieved: Reason | None = None
     """Why nothing was retrieved; ``None``: entries were retrieved."""
@@ -572,8 +579,19 @@ class Scored(Record):
     """``P_i - P_null`` in nats per token; ``None`` when not measured."""
     score: float | None
     """``None`` when the candidate could not be scored (its preview was not measured)."""
+    at_most: Annotated[float | None, _IF_ANY] = None
+    """The largest score that it could still have, if its preview was not decoded to its end because it could not win."""
+    against: Annotated[float | None, _IF_ANY] = None
+    """What that does not win against: null's score, ``tau_null``, or the best candidate's score."""
     policy_score: Annotated[float | None, _IF_ANY] = None
     """The learned gate's score: predicted advantage over null (``direct``), or logit against null (``ips``, ``awr``)."""
+
+    @property
+    def stopped(self) -> str | None:
+        """Why its preview was not decoded to its end, e.g. ``cannot win: at most 0.412 against 0.523``; ``None``: it was."""
+        if self.at_most is None or self.against is None:
+            return None
+        return f"cannot win: at most {self.at_most:.3f} against {self.against:.3f}"
 
 
 class Decision(Record):

@@ -33,3 +33,4 @@ def test_decisions_texts_and_scores(root, smollm2):
     assert report["decisions_equal"] == report["decisions"] > 0 and report["texts_equal"] == report["texts"] == 4, report
     assert report["text"] and report["greedy_text"] and report["tokens"] and report["probe_tokens"], report
     assert report["max_score_difference"] < parity.TOLERANCE
+    assert report["only_needed_previews"], report

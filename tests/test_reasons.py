@@ -42,7 +42,7 @@ def test_a_stored_sentence_is_parsed_into_its_kind_and_numbers(sentence):
 
 
 def test_every_kind_has_a_stored_sentence_and_wording():
-    later = {"abstains", "below_margin", "in_thinking", "in_final", "handled", "left_explicit"}
+    later = {"abstains", "below_margin", "in_thinking", "in_final", "handled", "left_explicit", "cannot_win"}
     later |= {"policy_abstains", "ends_right", "policy_below", "policy_above"}  # kinds that came after schema 1 have no sentence
     assert {reason.kind for reason in STORED.values()} | later == set(get_args(ReasonKind))
     assert len({str(reason) for reason in STORED.values()}) == len(STORED)

@@ -73,6 +73,7 @@ def rung_config(model: str, problems: int, rollouts: int) -> RunConfig:
             "rollouts": {"k": rollouts, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 90},
             "mining": {"control_points": 5, "layers": [1]},
             "decode": {"max_new_tokens": 90},
+            "gate": {"previews": "all"},  # the margins of all candidates are judged
         }
     )
 

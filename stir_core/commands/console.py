@@ -212,10 +212,12 @@ def print_traces(vanilla: "Trace", steered: "Trace") -> None:
             gate.add_row("null", "", "", "", f"{step.decision.score_null:.4f}")
             for row in step.decision.scored:
                 gain = "-" if row.gain is None else f"{row.gain:+.4f}"
-                score = "-" if row.score is None else f"{row.score:.4f}"
+                score = (row.stopped or "-") if row.score is None else f"{row.score:.4f}"
                 mark = " *" if row.entry_id == step.decision.chosen else ""
                 gate.add_row(Text(escaped(row.entry_id + mark)), f"{by_id[row.entry_id].sim:.4f}", f"{row.value:.4f}", gain, score)
             console.print(gate)
+    if stopped := sum(row.stopped is not None for step in steered.steps for row in step.decision.scored):
+        say(f"{stopped} candidates were not previewed to their end, since they could not win (gate.previews=needed)")
     for name, trace in (("vanilla", vanilla), ("steered", steered)):
         counts = f"{trace.tokens_used} tokens + {trace.probe_tokens} probe = {trace.total_tokens}"
         cost = f"{trace.reused_tokens} of them decoded once for both, {trace.forward_tokens} run through the model"

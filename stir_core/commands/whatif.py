@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stir_core.commands.console import Command, asked_prompt, ending, print_json, say, table
 from stir_core.commands.flags import add_answering, answering
-from stir_core.config import section_from
+from stir_core.config import section_from, with_changes
 from stir_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,16 +61,17 @@ def _whatif(arguments: argparse.Namespace) -> None:
         if change.alpha is not None and not change.forces:
             raise DataError(f"--alpha {change.alpha:g} is the strength of an action: name one with --force")
     changed = answering(arguments, run.config)
+    gate = with_changes(changed.gate, previews="all")  # any candidate may be forced, at the strength that its preview gives
     prompt, problem = asked_prompt(run, arguments.problem)
     run.folder("basis")
     session = open_session(run, model_of(run.config.model, arguments.model))
     if problem and changed is run.config:
         origin = next(trace for trace in run.traces("steered") if trace.id == problem.id)
     else:
-        origin = session.answer(prompt, changed.gate, changed.decode, raw=arguments.raw).steered
+        origin = session.answer(prompt, gate, changed.decode, raw=arguments.raw).steered
     answers = [origin]
     for change in changes:
-        events = session.branch(answers[-1], [change], changed.gate, changed.decode, problem=problem)
+        events = session.branch(answers[-1], [change], gate, changed.decode, problem=problem)
         answers += [event.trace for event in events if isinstance(event, TraceEvent)]
     if arguments.json:
         branches = [{"change": change, "trace": trace} for change, trace in zip(changes, answers[1:], strict=True)]

@@ -130,7 +130,8 @@ def measure(
         decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0)
         traces = {trace.id: trace for trace in folder.traces()}
         missing = [problem for problem in problems if problem.id not in traces]
-        jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=spec.max_new_tokens), gate, memory) for problem in missing]
+        seen = with_changes(gate, previews="all")  # every candidate may become an arm, at the strength that its preview gives
+        jobs = [Job(problem.id, prompt_ids(model, problem, config.task, room=spec.max_new_tokens), seen, memory) for problem in missing]
         tokens = 0
         report(Progress("answers", len(traces), len(problems), "answers"))
         for _, trace in finished_traces(steer(model, jobs, Settings.of(config, decode, spec.rows))):

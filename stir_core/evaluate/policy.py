@@ -201,7 +201,8 @@ class _Study:
         traces = {trace.id: trace for trace in self.folder.traces()}
         fitting, _ = fitting_prompts(self.model, problems, self.config.task, room=self.spec.max_new_tokens)
         missing = [(problem, ids) for problem, ids in fitting if problem.id not in traces]
-        jobs = [Job(problem.id, ids, self.gate, self.memory) for problem, ids in missing]
+        seen = with_changes(self.gate, previews="all")  # every candidate may be drawn, and learned gates see its preview
+        jobs = [Job(problem.id, ids, seen, self.memory) for problem, ids in missing]
         self.report(Progress("answers", len(fitting) - len(jobs), len(fitting), "answers", self.tokens))
         with Grader() as grader:
             for row, trace in finished_traces(steer(self.model, jobs, self.settings)):

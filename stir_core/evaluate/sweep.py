@@ -210,7 +210,8 @@ def _answers(
             yield _with_steps(trace, held.steps), 0
             continue
         prompt = prompt_ids(model, problem, config.task, room=config.decode.max_new_tokens)
-        jobs.append(Job(problem.id, prompt, config.gate, memory, longest[1].given if longest else ()))
+        recording = with_changes(config.gate, previews="all")  # later points decide it again
+        jobs.append(Job(problem.id, prompt, recording, memory, longest[1].given if longest else ()))
         begun.append(longest)
     for row, trace in finished_traces(steer(model, jobs, settings)):
         start = begun[row]

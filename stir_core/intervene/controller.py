@@ -14,13 +14,16 @@ Invariants at every control point (the tests compare with one full prefill for e
 - A preview is a branch that reads the row up to that last token in place, so a fork copies nothing. Under greedy decoding a preview
   that is committed unchanged (null, or any with ``preview_scale = "committed"``) is appended to the row and continued: nothing is
   decoded twice. A sampled step draws from its own stream, so that choosing a preview does not bias it.
+- A preview is decoded as long as its candidate can still win. With ``gate.previews = "all"`` the rest follows afterwards, in passes of
+  its own; decisions, tokens and everything that was seen before are the same, bit for bit, for an answer that is decoded alone.
 """
 
 from collections.abc import Generator, Sequence
+from math import log
 
 from torch import Tensor
 
-from stir_core.intervene.gate import decide, preview_scale, shortlist, steerable
+from stir_core.intervene.gate import contenders, decide, needs_all, null_value, preview_scale, shortlist, steerable
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.intervene.memory import action_of, check_policy
 from stir_core.models.cache import CacheRow, graft, shared_length
@@ -28,7 +31,7 @@ from stir_core.models.cost import flops
 from stir_core.models.generation import Sampling, Strand, TextStream
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, Pass
-from stir_core.models.scheduler import Draws, Intake, Listed, Seat, Steps, decode, next_token, schedule
+from stir_core.models.scheduler import Draws, Intake, Listed, Seat, Steps, next_token, schedule
 from stir_core.models.steering import Impulse
 from stir_core.records import Decision, Event, Phase, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
@@ -81,9 +84,10 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         # preview
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
         previews: list[Strand] = []
+        needed = False
         if candidates:
-            previews = yield from _preview(seat, job, settings, scanner, parts, evidence, candidates, row, read[-1], here.logits, sampling)
-            evidence = _with_previews(evidence, candidates, previews, job)
+            previewing = _preview(seat, job, settings, scanner, parts, evidence, candidates, row, read[-1], here.logits, sampling)
+            evidence, previews, needed = yield from previewing
         probed = sum(len(preview.ids) for preview in previews)
         # decide
         decision = _decided(job, settings, evidence, forced)
@@ -92,7 +96,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         ephemeral = impulse is not None and gate.persistence == "ephemeral"
         unsteered = seat.batch.store.column(row, row.length - 1) if ephemeral else None
         budget = decoding.max_new_tokens - len(ids)
-        strand = _preview_to_keep(candidates, previews, decision, job) if sampling.temperature == 0 else None
+        strand = _preview_to_keep(candidates, previews, decision, job) if needed and sampling.temperature == 0 else None
         if strand is not None:
             _go_on_with(seat, strand, row, budget, skip=0 if impulse is not None else 1)
         else:
@@ -220,50 +224,87 @@ def _preview(
     last: int,
     logits: Tensor,
     sampling: Sampling,
-) -> Steps[list[Strand]]:
-    """Decode the first tokens under null and under each candidate side by side, on branches that fork before the prefix's last token.
+) -> Steps[tuple[StepEvidence, list[Strand], bool]]:
+    """Decode the first tokens under null and under candidates on branches that fork before the prefix's last token.
+
+    First as far as the decision needs it: null's preview, beside it the best candidate if it is above null by value alone, then all that
+    may yet win (:func:`stir_core.intervene.gate.contenders`), side by side. With ``gate.previews = "all"``, and under a gate that sees
+    every preview, the others follow, so that what is needed is decoded in the same passes and has the same bits.
 
     Args:
         last: the last token of the prefix, which each candidate's branch reads with its impulse.
         logits: unsteered logits after it, ``[1, d_vocab]``, for null's first draw.
 
     Returns:
-        Null first, then the candidates in order.
+        The evidence with what was seen; the previews, null first, then the candidates in order; and whether any was needed.
     """
-    before = row.length - 1
-    previews = [_strand(job, settings, scanner, parts, evidence.m, job.gate.probe_tokens, "preview") for _ in range(len(candidates) + 1)]
-    for preview in previews:
-        preview.row = seat.branch(row, before)
-    null, *others = previews
-    assert null.row is not None
-    null.row.store.put(null.row, 0, seat.batch.store.column(row, before))
-    null.row.length = 1
-    yield Draws([null], logits, sampling)
-    feeds = [next_token(null)] if null.finish is None else []
-    for entry, preview in zip(candidates, others, strict=True):
-        assert preview.row is not None
-        feeds.append(
-            Feed(preview.row, [last], Impulse(entry.layer, preview_scale(entry, job.gate) * _action(job, entry.entry_id, settings.seed)))
+    gate, before = job.gate, row.length - 1
+    null, *others = (_strand(job, settings, scanner, parts, evidence.m, gate.probe_tokens, "preview") for _ in range(len(candidates) + 1))
+    of = dict(zip((entry.entry_id for entry in candidates), others, strict=True))
+    # a greedy token is at least as likely as one of all tokens drawn at random; a token that a budget forces may be less so
+    floor = -log(logits.shape[1]) - 1e-3 if sampling.temperature == 0 and parts is None else None
+
+    def seen(entry: Retrieved) -> Retrieved:
+        return _seen(entry, of[entry.entry_id], job) if entry.entry_id in of else entry
+
+    def told() -> StepEvidence:
+        whole = null.finish is not None
+        return evidence.replaced(
+            retrieved=tuple(map(seen, evidence.retrieved)),
+            null_logprob=null.mean_logprob if whole else None,
+            null_at_least=None if whole else floor,
+            null_preview_ids=tuple(null.ids),
         )
-    result = yield feeds
-    yield from decode([preview for preview in previews if preview.finish is None], result.logits, sampling)
-    return previews
+
+    def on(entries: Sequence[Retrieved], *, with_null: bool) -> Steps[None]:
+        """One more token of each."""
+        if with_null and not null.ids:
+            null.row = seat.branch(row, before)
+            null.row.store.put(null.row, 0, seat.batch.store.column(row, before))
+            null.row.length = 1
+            yield Draws([null], logits, sampling)
+        going = [null] if with_null and null.finish is None else []
+        feeds = [next_token(strand) for strand in going]
+        for entry in entries:
+            strand = of[entry.entry_id]
+            going.append(strand)
+            if strand.row is not None:
+                feeds.append(next_token(strand))
+                continue
+            strand.row = seat.branch(row, before)
+            impulse = Impulse(entry.layer, preview_scale(entry, gate) * _action(job, entry.entry_id, settings.seed))
+            feeds.append(Feed(strand.row, [last], impulse))
+        if feeds:
+            yield Draws(going, (yield feeds).logits, sampling)
+
+    needed = False
+    if needs_all(gate) is None and job.overrule is None:
+        score_null = gate.beta * null_value(evidence.retrieved)
+        while open_ := contenders(told(), gate):
+            needed = True
+            begun = [entry for entry in open_ if of[entry.entry_id].ids]
+            if null.finish is None:
+                first = [entry for entry in open_ if gate.beta * entry.value > score_null]
+                yield from on((begun or first)[:1], with_null=True)
+            else:
+                yield from on(begun if len(begun) == 1 else open_, with_null=False)
+        while needed and null.finish is None:  # it is the step's own beginning, unless it is sampled or an action wins
+            yield from on((), with_null=True)
+        if gate.previews == "needed":
+            return told(), [null, *others], needed
+    while null.finish is None or any(strand.finish is None for strand in others):
+        yield from on([entry for entry in candidates if of[entry.entry_id].finish is None], with_null=True)
+    return told(), [null, *others], needed or needs_all(gate) is not None or job.overrule is not None
 
 
-def _with_previews(evidence: StepEvidence, candidates: tuple[Retrieved, ...], previews: list[Strand], job: Job) -> StepEvidence:
-    """The evidence with the previews' tokens and log-probabilities."""
-    null, *others = previews
-    measured = {
-        entry.entry_id: entry.replaced(
-            preview_logprob=preview.mean_logprob, preview_ids=tuple(preview.ids), preview_scale=preview_scale(entry, job.gate)
-        )
-        for entry, preview in zip(candidates, others, strict=True)
-    }
-    return evidence.replaced(
-        retrieved=tuple(measured.get(entry.entry_id, entry) for entry in evidence.retrieved),
-        null_logprob=null.mean_logprob,
-        null_preview_ids=tuple(null.ids),
-    )
+def _seen(entry: Retrieved, preview: Strand, job: Job) -> Retrieved:
+    """A candidate with its preview so far."""
+    measured: dict[str, object] = {"preview_ids": tuple(preview.ids)}
+    if preview.ids:
+        measured["preview_scale"] = preview_scale(entry, job.gate)
+    if preview.finish is not None:
+        return entry.replaced(**measured, preview_logprob=preview.mean_logprob)
+    return entry.replaced(**measured, preview_at_most=preview.mean_at_most)
 
 
 # -- decide and commit -------------------------------------------------------------------------------------------------------------------
@@ -325,9 +366,8 @@ def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], 
         return None
     if decision.chosen is None:
         return previews[0]
-    if job.gate.preview_scale == "committed":
-        return next(preview for entry, preview in zip(candidates, previews[1:], strict=True) if entry.entry_id == decision.chosen)
-    return None
+    entry, preview = next(pair for pair in zip(candidates, previews[1:], strict=True) if pair[0].entry_id == decision.chosen)
+    return preview if preview.finish is not None and preview_scale(entry, job.gate) == decision.alpha else None
 
 
 def _go_on_with(seat: Seat, preview: Strand, row: CacheRow, budget: int, *, skip: int) -> None:

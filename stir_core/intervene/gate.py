@@ -1,9 +1,15 @@
 """The gate: a pure decision from measured evidence. The same function decides during decoding and decides a recorded trace again.
 
 It uses no model, and random numbers only from named streams.
+
+A preview can be left out where it cannot matter (:func:`contenders`). Log-probabilities are at most 0, so of a preview of at most ``n``
+tokens whose first ones sum to ``S`` the mean is at most ``S / n``, however it goes on and wherever it ends. With ``rho >= 0`` the same
+mean, put through the same operations as a measured one, bounds the score: each is monotone in floating point, too, so the bound holds to
+the last bit, and what is decided without the rest of a preview is what would have been decided with it.
 """
 
 from collections.abc import Sequence
+from math import inf
 
 from stir_core.config import GateConfig
 from stir_core.errors import DataError
@@ -59,6 +65,51 @@ def injectable(scored: Sequence[Scored], gate: GateConfig) -> dict[str, float]:
     return {each.entry_id: multiple for each in scored if (multiple := dose(each, gate)) and multiple > 0}
 
 
+def needs_all(gate: GateConfig) -> str | None:
+    """Why this gate's decisions depend on every preview, so that none can be left out, in one line; ``None``: they do not."""
+    if gate.variant == "random_choice":
+        return "the variant random_choice draws among all candidates that were previewed"
+    if gate.policy not in ("value", "probe"):
+        return f"the learned gate {gate.policy} sees the preview of every candidate"
+    return None if gate.rho >= 0 else "rho is below 0, so a preview may raise a score by any amount"
+
+
+def contenders(evidence: StepEvidence, gate: GateConfig) -> tuple[Retrieved, ...]:
+    """The candidates that were not previewed to their end and may yet win, the highest possible score first (ties: preview order).
+
+    The others cannot: not above null, below ``tau_null``, or behind a candidate whose score is known. Null's own preview is decoded to its
+    end wherever any is; until then ``null_at_least`` stands for it.
+    """
+    scored = tuple(_score(entry, evidence, gate) for entry in shortlist(evidence.retrieved, gate))
+    beaten = _beaten(scored, gate.beta * null_value(evidence.retrieved), gate)
+    left = {each.entry_id: inf if each.at_most is None else each.at_most for each in scored if each.entry_id not in beaten}
+    open_ = [entry for entry in shortlist(evidence.retrieved, gate) if entry.preview_at_most is not None and entry.entry_id in left]
+    return tuple(sorted(open_, key=lambda entry: -left[entry.entry_id]))
+
+
+def _beaten(scored: Sequence[Scored], score_null: float, gate: GateConfig) -> dict[str, float]:
+    """What each candidate without a score falls short of, of those whose largest possible score cannot win."""
+    limits: dict[str, float] = {}
+    known = [each for each in scored if each.score is not None]
+    best = _best(known) if known else None
+    before = best is None  # ``best`` is ahead of the candidates behind it at an equal score, since the first of equals is chosen
+    for each in scored:
+        before = before or each is best
+        if each.score is not None or each.at_most is None:
+            continue
+        if each.at_most <= score_null + TIE:
+            limits[each.entry_id] = score_null
+        elif each.at_most < gate.tau_null:
+            limits[each.entry_id] = gate.tau_null
+        elif best is not None and best.score is not None and (each.at_most < best.score or (before and each.at_most == best.score)):
+            limits[each.entry_id] = best.score
+    return limits
+
+
+def _best(usable: Sequence[Scored]) -> Scored:
+    return max(usable, key=lambda candidate: candidate.score or 0.0)  # max keeps the first of equals: the best value
+
+
 def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str = "", policies: Policies | None = None) -> Decision:
     """Commit the best candidate, or null with the reason.
 
@@ -71,8 +122,11 @@ def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str
         policies: the run's learned gates.
 
     Raises:
-        DataError: the gate is a learned one, and the evidence or the policies do not hold what it needs.
+        DataError: previews that could win were not decoded to their end; or the gate is a learned one, and the evidence or the policies do
+            not hold what it needs.
     """
+    if (missing := _unseen(evidence, gate)) is not None:
+        raise DataError(missing)
     valued = _by_value(evidence, gate, seed=seed, name=name)
     if gate.policy == "value" or not injectable(valued.scored, gate):
         return valued
@@ -83,7 +137,9 @@ def decide(evidence: StepEvidence, gate: GateConfig, *, seed: int = 0, name: str
 
 
 def lacks(evidence: StepEvidence, gate: GateConfig, policies: Policies | None) -> str | None:
-    """What a learned gate needs to decide on this evidence and does not have, in one line; ``None``: nothing."""
+    """What a gate needs to decide on this evidence and does not have, in one line; ``None``: nothing."""
+    if (missing := _unseen(evidence, gate)) is not None:
+        return missing
     if gate.policy == "value" or not evidence.retrieved:
         return None
     if policies is None or gate.policy not in policies.weights:
@@ -91,6 +147,19 @@ def lacks(evidence: StepEvidence, gate: GateConfig, policies: Policies | None) -
     if evidence.features is None:
         return f"the state was recorded without the features that {gate.policy} sees: record the answer again"
     return None
+
+
+def _unseen(evidence: StepEvidence, gate: GateConfig) -> str | None:
+    """The previews that were stopped because they could not win, and that this gate wants, in one line; ``None``: none."""
+    if gate.variant == "no_probing":
+        return None
+    short = shortlist(evidence.retrieved, gate)
+    reason = needs_all(gate) or "may win"
+    wanted = [entry for entry in short if entry.preview_at_most is not None] if needs_all(gate) else contenders(evidence, gate)
+    if not wanted:
+        return None
+    names = ", ".join(entry.entry_id for entry in short if entry in wanted)
+    return f'{names} was not previewed to its end, and {reason}: record the answer with gate.previews = "all"'
 
 
 def _learned(evidence: StepEvidence, gate: GateConfig, valued: Decision, policies: Policies) -> Decision:
@@ -132,9 +201,15 @@ def _by_value(evidence: StepEvidence, gate: GateConfig, *, seed: int, name: str)
         return Decision(chosen=None, alpha=0.0, score_null=None, reason=evidence.not_retrieved or Reason(kind="nothing_retrieved"))
     score_null = gate.beta * null_value(evidence.retrieved)
     scored = tuple(_score(entry, evidence, gate) for entry in shortlist(evidence.retrieved, gate))
+    beaten = _beaten(scored, score_null, gate)
+    scored = tuple(each.replaced(against=beaten[each.entry_id]) if each.entry_id in beaten else each for each in scored)
     usable = [candidate for candidate in scored if candidate.score is not None]
 
     def null(kind: ReasonKind, limit: float | None = None) -> Decision:
+        first = max((each for each in scored if each.against is not None), key=lambda each: each.at_most or 0.0, default=None)
+        if first is not None and first.at_most is not None and (best is None or best.score is None or first.at_most > best.score):
+            short = Reason(kind="cannot_win", entry_id=first.entry_id, value=first.at_most, limit=first.against)
+            return Decision(chosen=None, alpha=0.0, score_null=score_null, scored=scored, reason=short)
         about = {"entry_id": best.entry_id, "value": best.score, "limit": limit} if best else {}
         return Decision(chosen=None, alpha=0.0, score_null=score_null, scored=scored, reason=Reason(kind=kind, **about))
 
@@ -146,7 +221,7 @@ def _by_value(evidence: StepEvidence, gate: GateConfig, *, seed: int, name: str)
     if gate.variant == "random_choice":
         best = usable[int(generator_for(seed, "random_choice", name, evidence.m).integers(len(usable)))]
     else:
-        best = max(usable, key=lambda candidate: candidate.score or 0.0)  # max keeps the first of equals: the best value
+        best = _best(usable)
     score = best.score if best.score is not None else 0.0
     if score <= score_null + TIE:
         return null("not_above_null", score_null)
@@ -167,6 +242,10 @@ def _by_value(evidence: StepEvidence, gate: GateConfig, *, seed: int, name: str)
 def _score(entry: Retrieved, evidence: StepEvidence, gate: GateConfig) -> Scored:
     if gate.variant == "no_probing":
         return Scored(entry_id=entry.entry_id, value=entry.value, gain=None, score=gate.beta * entry.value)
+    null = evidence.null_logprob if evidence.null_logprob is not None else evidence.null_at_least
+    if entry.preview_at_most is not None and null is not None:
+        most = gate.beta * entry.value + gate.rho * (entry.preview_at_most - null)
+        return Scored(entry_id=entry.entry_id, value=entry.value, gain=None, score=None, at_most=most)
     if entry.preview_logprob is None or evidence.null_logprob is None:
         return Scored(entry_id=entry.entry_id, value=entry.value, gain=None, score=None)
     gain = entry.preview_logprob - evidence.null_logprob

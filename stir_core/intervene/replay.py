@@ -20,6 +20,7 @@ ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "k_retrieve": "less",
     "candidates": "less",
     "probe_tokens": "less",
+    "previews": "decision",
     "beta": "strength",
     "rho": "decision",
     "k_scale": "strength",
@@ -40,7 +41,14 @@ ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
 - ``less``: for values that need no more than was measured.
 - ``model``: never; a model is needed. But ``rule = "calibrated"`` is answered for a recording under the published rule where its library
   has one layer at the control point, all entries there were retrieved or it abstains, and :func:`decide_again` is given ``margins``.
+
+A recording of ``gate.previews = "needed"`` holds only the previews that its own gate needed. For the others it knows the most that they can
+score, and it answers where that does not win under the other gate either; else it says which preview is missing.
 """
+
+
+_BARE: dict[str, Any] = {"retrieved": (), "null_logprob": None, "null_at_least": None, "null_preview_ids": (), "features": None}
+"""What is left of the evidence where nothing is retrieved."""
 
 
 class Again(NamedTuple):
@@ -101,8 +109,7 @@ def decide_again(
         return Again(evidence, None if missing else decide(evidence, gate, **about), missing)
     blocked = _blocked(evidence, gate)
     if blocked is not None:
-        bare = {"retrieved": (), "null_logprob": None, "null_preview_ids": (), "not_retrieved": blocked, "features": None}
-        evidence = evidence.replaced(**bare)
+        evidence = evidence.replaced(**_BARE, not_retrieved=blocked)
         return Again(evidence, decide(evidence, gate, **about), None)
     if gate.k_retrieve < len(evidence.retrieved):
         evidence = evidence.replaced(retrieved=evidence.retrieved[: gate.k_retrieve])
@@ -158,7 +165,7 @@ def _told_again(
                     return Again(evidence, None, "the calibrated rule retrieves further corrective entries")
                 return decide_again(step.replaced(evidence=evidence.replaced(retrieved=corrective)), recorded, gate, **about)
             reason = Reason(kind="below_margin", value=margin, limit=threshold)
-    evidence = evidence.replaced(retrieved=(), null_logprob=None, null_preview_ids=(), not_retrieved=reason, features=None)
+    evidence = evidence.replaced(**_BARE, not_retrieved=reason)
     return Again(evidence, decide(evidence, gate, **about), None)
 
 

@@ -5,6 +5,7 @@ A row's tokens do not depend on the rows beside it: each row samples from its ow
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,12 @@ class Strand:
     @property
     def mean_logprob(self) -> float | None:
         """Mean over the decoded tokens, in nats; ``None`` before the first."""
-        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
+        return fsum(self.logprobs) / len(self.logprobs) if self.logprobs else None
+
+    @property
+    def mean_at_most(self) -> float:
+        """The largest mean log-probability that it can end with, whatever its other tokens are: as if all of them were certain."""
+        return fsum(self.logprobs) / self.budget
 
 
 @torch.inference_mode()

@@ -30,7 +30,7 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     library = run.library()
     setups = {
         "vanilla": (with_changes(config.gate, variant="no_memory"), None),
-        "steered": (config.gate, memory_of(run, library)),
+        "steered": (with_changes(config.gate, previews="all"), memory_of(run, library)),  # to be decided again under other gates
     }
     write_records(part / "problems.jsonl", problems)
     files = {kind: part / f"{kind}.jsonl" for kind in setups}

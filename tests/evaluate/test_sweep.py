@@ -5,7 +5,7 @@
 
 import pytest
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, with_changes
 from stir_core.errors import ConfigError
 from stir_core.evaluate.sweep import GridPoint, SweepConfig, changed, choose, grid_points, replay, sweep_points
 from stir_core.intervene.controller import run_all
@@ -92,7 +92,8 @@ def test_a_sweep_equals_decoding_every_point(run, tiny_loaded, tmp_path):
     config = run.config
     for (summary, own), point in zip(found[1:], points, strict=True):
         prompts = [tiny_loaded.chat_ids(render(p, "plain"), None, room=24) for p in problems]
-        jobs = [Job(p.id, ids, point.config.gate, memory) for p, ids in zip(problems, prompts, strict=True)]
+        gate = with_changes(point.config.gate, previews="all")  # as a sweep records it
+        jobs = [Job(p.id, ids, gate, memory) for p, ids in zip(problems, prompts, strict=True)]
         alone = run_all(tiny_loaded, jobs, Settings(DecodeConfig(max_new_tokens=24), config.mining.control_points, "e", config.seed))
         assert [t.token_ids for t in own] == [t.token_ids for t in alone]
         assert [[s.decision.chosen for s in t.steps] for t in own] == [[s.decision.chosen for s in t.steps] for t in alone]

@@ -17,8 +17,10 @@ from stir_core.intervene.memory import Memory
 from stir_core.intervene.replay import ANSWERABLE, decide_again, gate_was_asked
 from stir_core.records import Decision, MarginThreshold, Reason, Retrieved, StepEvidence, StepTrace
 from stir_core.store.runs import Run
-from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
+from tests.intervene.test_controller import GATE as OWN
+from tests.intervene.test_controller import PROMPTS, make_memory, settings
 
+GATE = with_changes(OWN, previews="all")
 CHANGES = [
     {"beta": 0.5},
     {"rho": 3.0},

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.config import GateConfig
+from stir_core.intervene.gate import needs_all
 from stir_core.records import Decision, Retrieved, Scored, StepEvidence, Trace
 from workbench.shared.intervals import proportion
 
@@ -31,8 +32,10 @@ def margin_of(decision: Decision, score: float | None) -> float | None:
 
 
 def best_score(decision: Decision) -> float | None:
-    """The best candidate's score; ``None`` where none was scored."""
-    return max((scored.score for scored in decision.scored if scored.score is not None), default=None)
+    """The best candidate's score; ``None`` where none was scored, or one whose preview was stopped might have more."""
+    best = max((scored.score for scored in decision.scored if scored.score is not None), default=None)
+    most = max((scored.at_most for scored in decision.scored if scored.at_most is not None), default=None)
+    return None if best is not None and most is not None and most > best else best
 
 
 def funnel_line(evidence: StepEvidence, decision: Decision, *, mark: str = "") -> str:
@@ -46,7 +49,9 @@ def score_line(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> 
     null_score = "not measured" if decision.score_null is None else f"{decision.score_null:.3f}"
     null_preview = "not measured" if evidence.null_logprob is None else f"{evidence.null_logprob:.3f} nats per token"
     formula = f"score = {gate.beta:g} A + {gate.rho:g} gain"
-    return f"{formula}; null score {null_score}; unsteered preview {null_preview}; strength {gate.k_scale:g}"
+    why = needs_all(gate) if gate.previews == "needed" else None
+    every = f"; every candidate is previewed to its end: {why}" if why else ""
+    return f"{formula}; null score {null_score}; unsteered preview {null_preview}; strength {gate.k_scale:g}{every}"
 
 
 def candidate_table(evidence: StepEvidence, decision: Decision) -> pd.DataFrame:
@@ -78,7 +83,7 @@ def _fate(seen: Retrieved, scored: Scored | None, margin: float | None, evidence
         worst = min((candidate.value for candidate in decision.scored), default=None)
         return "no candidate: value below the L best" + (f" ({seen.value:.3f} < {worst:.3f})" if worst is not None else "")
     if scored.score is None:
-        return "not scored: preview not measured"
+        return scored.stopped or "not scored: preview not measured"
     if margin is None:
         return "scored"
     if margin <= 0:

@@ -193,10 +193,10 @@ CANDIDATE_COLUMNS: Columns = {
     "quality": number_column("quality", "%.3f", "Reward gap q of the entry.", width=64),
     "value": number_column("A = s·q", "%.3f", "Retrieval value.", width=66),
     "logprob": number_column(
-        "preview", "%.3f", "Mean log-probability of the preview tokens (nats per token); empty when not previewed.", width=70
+        "preview", "%.3f", "Mean log-probability of the preview tokens (nats per token); empty when not previewed to its end.", width=70
     ),
     "gain": number_column("gain", "%+.3f", "Preview log-probability minus that of the unsteered preview (nats per token).", width=66),
-    "score": number_column("score", "%.3f", "beta * A + rho * gain; empty when not previewed.", width=62),
+    "score": number_column("score", "%.3f", "beta * A + rho * gain; empty when not previewed to its end.", width=62),
     "margin": number_column("margin", "%+.3f", "Score minus null score: positive beats null.", width=66),
     "fate": cc.TextColumn("fate", width="medium"),
     "score now": number_column("score now", "%.3f", "With the settings that are tried.", width=72),

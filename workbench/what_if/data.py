@@ -242,13 +242,15 @@ class OfferedAction(NamedTuple):
 
 def candidates(step: StepTrace, entries: Sequence[Entry], gate: GateConfig) -> tuple[list[OfferedAction], list[OfferedAction]]:
     """Corrective entries of the step's control point: those retrieved there, best score first, and the rest of the library."""
-    scores = {scored.entry_id: scored.score for scored in step.decision.scored}
+    scored = {each.entry_id: each for each in step.decision.scored}
+    scores = {entry_id: each.score for entry_id, each in scored.items()}
     seen = {entry.entry_id: entry for entry in step.evidence.retrieved if entry.kind == "corrective"}
     ranked = sorted(seen.values(), key=lambda e: (e.entry_id not in scores, -(scores.get(e.entry_id) or 0.0), -e.value))
     first = []
     for entry in ranked:
         score = scores.get(entry.entry_id)
-        preview = f"score {score:.3f}" if score is not None else "not previewed"
+        stopped = scored[entry.entry_id].stopped if entry.entry_id in scored else None
+        preview = f"score {score:.3f}" if score is not None else stopped or "not previewed"
         mark = " · chosen" if entry.entry_id == step.decision.chosen else ""
         own = own_alpha(step, entry.entry_id, gate)
         first.append(OfferedAction(entry.entry_id, own, f"{entry.entry_id} · cosine {entry.sim:.3f} · {preview}{mark}"))
