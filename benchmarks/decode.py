@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.harness import interleaved, machine, measured, ratio, read_bandwidth
+from benchmarks.harness import checked, interleaved, machine, measured, ratio, read_bandwidth
 from stir_core.models.catalogue import prepare, resolve
 from stir_core.models.generation import Strand
 from stir_core.models.loading import DTYPES, LoadedModel, load_model
@@ -85,14 +85,15 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
             figures["decode.batch1.vs_bridge_generate"] = ratio(times, "bridge", "ours")
             figures["decode.batch1.bandwidth_fraction"] = weights * rate["batch 1"] / bandwidth
             figures["read_bandwidth_gb_s"] = bandwidth / 1e9
-    same = ours(model, ids, 1, tokens) == hugging_face(peers["eager"], ids, 1, tokens)
+    decoded = ours(model, ids, 1, tokens)
+    same = decoded == hugging_face(peers["eager"], ids, 1, tokens)
     figures["decode.tokens_equal"] = same
     return {
         "dtype": dtype,
         "machine": machine(),
         "figures": figures,
         "cost_model": {"tokens per second by batch": rate},
-        "equal": same or dtype != "float32",
+        **checked(same or dtype != "float32", tokens=sum(map(len, decoded))),
     }
 
 

@@ -115,6 +115,11 @@ def measured(module: str, about: str | None, measure: Callable[..., dict[str, An
     return 0 if report["equal"] else 1
 
 
+def checked(equal: bool, **compared: int) -> dict[str, Any]:
+    """A report's check: what was compared, by name, and whether it is equal. A comparison of nothing is no equality."""
+    return {"compared": compared, "equal": equal and bool(compared) and all(n > 0 for n in compared.values())}
+
+
 def show(report: dict[str, Any], as_json: bool) -> None:
     """Print a report: JSON, or its figures as a table."""
     if as_json:

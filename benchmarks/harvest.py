@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import interleaved, machine, measured, ratio
+from benchmarks.harness import checked, interleaved, machine, measured, ratio
 from stir_core.config import MiningConfig, RolloutConfig, RunConfig, TaskConfig
 from stir_core.harvest.rollouts import Sampled, sample_rollouts
 from stir_core.models.loading import LoadedModel, load_model
@@ -49,11 +49,12 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
     overhead = ratio(times, "captured", "plain")
     plain = sorted(times["plain"])[rounds // 2]
     extra = max(overhead["median"] - 1, LEAST_SHARE) * plain
-    equal, worst = compare(model, sampled["captured"], layers)
+    equal, worst, states = compare(model, sampled["captured"], layers)
     same = {(s.rollout.problem_id, s.rollout.k): s.rollout.token_ids for s in sampled["plain"]} == {
         (s.rollout.problem_id, s.rollout.k): s.rollout.token_ids for s in sampled["captured"]
     }
     boundaries = sum(len(s.rollout.boundaries) for s in sampled["captured"])
+    written = sum(s.rollout.n_tokens for s in sampled["captured"])
     figures = {
         "harvest.capture_overhead": overhead,
         "harvest.vs_reprefill": min(again["reprefill"]) / extra,
@@ -64,7 +65,7 @@ def measure(name: str, dtype: str, *, quick: bool) -> dict[str, Any]:
         "harvest.states_equal": equal,
         "harvest.largest_relative_difference": worst,
     }
-    return {"dtype": dtype, "machine": machine(), "figures": figures, "equal": equal and same and boundaries > 0}
+    return {"dtype": dtype, "machine": machine(), "figures": figures, **checked(equal and same, tokens=written, states=states)}
 
 
 def reprefill(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...]) -> None:
@@ -79,9 +80,9 @@ def prefilled(model: LoadedModel, ids: list[int], layers: tuple[int, ...]) -> di
     return forward(model, [Feed(model.new_store().open(), ids, capture=(len(ids) - 1,))], layers).states[0]
 
 
-def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...]) -> tuple[bool, float]:
-    """True if every boundary was captured, and the largest distance of a state from a full prefill's, relative to its norm."""
-    worst, whole = 0.0, True
+def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...]) -> tuple[bool, float, int]:
+    """True if every boundary was captured; the largest distance of a state from a full prefill's, relative to its norm; states compared."""
+    worst, whole, n = 0.0, True, 0
     for each in sampled:
         ends = each.rollout.boundaries
         whole &= all(len(each.states[layer]) == len(ends) for layer in layers) if ends else not each.states
@@ -90,8 +91,9 @@ def compare(model: LoadedModel, sampled: list[Sampled], layers: tuple[int, ...])
             for layer in layers:
                 state = states[layer][0].float().cpu()
                 worst = max(worst, float(torch.linalg.norm(each.states[layer][i] - state) / torch.linalg.norm(state)))
+                n += 1
     limit = 1e-4 if model.identity.dtype == "float32" else 0.1
-    return whole and worst <= limit, worst
+    return whole and worst <= limit, worst, n
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import corrective, interleaved, machine, measured, ratio
+from benchmarks.harness import checked, corrective, interleaved, machine, measured, ratio
 from stir_core.config import GateConfig
 from stir_core.intervene.memory import Memory
 
@@ -18,7 +18,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
     sizes = (2_000,) if quick else (1_000, 10_000, 100_000)
     figures: dict[str, Any] = {}
     cost: dict[str, float] = {}
-    equal = True
+    equal, entries = True, 0
     gate = GateConfig()
     for n in sizes:
         rng = np.random.default_rng(0)
@@ -38,8 +38,14 @@ def measure(*, quick: bool) -> dict[str, Any]:
         figures[f"retrieve.n{n}.vs_matmul"] = ratio(times, "ours", "bare")
         cost[f"n = {n}"] = sorted(times["ours"])[4] / len(loops) * 1e3
         equal &= ours() == [f"e{i}" for i in bare()]
+        entries += len(ours())
     figures["retrieve.same_entries"] = equal
-    return {"machine": machine(), "figures": figures, "cost_model": {"milliseconds by library size": cost}, "equal": equal}
+    return {
+        "machine": machine(),
+        "figures": figures,
+        "cost_model": {"milliseconds by library size": cost},
+        **checked(equal, entries=entries),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
