@@ -635,6 +635,8 @@ class StepTrace(Record):
     probe_tokens: int
     reused_tokens: int = 0
     """Preview tokens that became the step's first tokens without being decoded again; included in both counts."""
+    missed_tokens: int = Field(default=0, exclude_if=lambda missed: not missed)
+    """Tokens of the chosen preview that were read with the step's impulse as a guess of the step, and are not the step's own."""
 
     @property
     def m(self) -> int:

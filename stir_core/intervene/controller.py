@@ -14,6 +14,8 @@ Invariants at every control point (the tests compare with one full prefill for e
 - A preview is a branch that reads the row up to that last token in place, so a fork copies nothing. Under greedy decoding a preview
   that is committed unchanged (null, or any with ``preview_scale = "committed"``) is appended to the row and continued: nothing is
   decoded twice. A sampled step draws from its own stream, so that choosing a preview does not bias it.
+- The preview of an action that is committed at another strength is a good guess of the step under greedy decoding: one pass reads it with
+  the committed impulse, and the tokens that the model draws there itself are the step's, as far as they agree.
 - A preview is decoded as long as its candidate can still win. With ``gate.previews = "all"`` the rest follows afterwards, in passes of
   its own; decisions, tokens and everything that was seen before are the same, bit for bit, for an answer that is decoded alone.
 """
@@ -115,9 +117,11 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             again = next_token(strand)
         elif impulse is not None and not reused:
             row.length -= 1  # the last token of the prefix is read again, with the impulse
-            again = Feed(row, read[-1:], impulse)
-        text = yield from _step(seat, strand, m + 1, again, here, sampling)
-        steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=tuple(strand.logprobs)))
+            guess = _guess(candidates, previews, decision, strand) if sampling.temperature == 0 and model.backend.packs else []
+            again = Feed(row, [read[-1], *guess], impulse, every=True, first=True)
+        missed = yield from _step(seat, strand, m + 1, again, here, sampling)
+        text, logprobs = model.text(strand.ids), tuple(strand.logprobs)
+        steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=logprobs, missed_tokens=missed))
         scanner.boundaries([*tail, *strand.ids])
         parts = strand.parts
         ids += strand.ids
@@ -335,11 +339,12 @@ def _impulse(job: Job, evidence: StepEvidence, decision: Decision, forced: Force
     return Impulse(entry.layer, decision.alpha * _action(job, entry.entry_id, seed))
 
 
-def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pass, sampling: Sampling) -> Steps[str]:
-    """Decode a step to its end, yielding each token, first those of a preview that was kept. Returns its text.
+def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pass, sampling: Sampling) -> Steps[int]:
+    """Decode a step to its end, yielding each token, first those of a preview that was kept. Returns how many guessed tokens were not its.
 
     Args:
-        again: read before the first draw; without it, the first draw is from ``here``.
+        again: read before the first draw; without it, the first draw is from ``here``. Tokens after its first are a guess of the step's
+            own: as long as they are drawn, they need not be read again.
     """
     stream = TextStream(seat.model.text)
 
@@ -352,12 +357,20 @@ def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pas
         yield told(i)
     if again is not None:
         here = yield [again]
+    guess, at, missed = [] if again is None else again.ids[1:], 0, 0
     while strand.finish is None:
-        yield Draws([strand], here.logits, sampling)
+        yield Draws([strand], here.logits[at : at + 1], sampling)
         yield told(-1)
+        if at < len(guess) and strand.finish is None and strand.ids[-1] == guess[at]:
+            at += 1
+            continue
+        assert strand.row is not None
+        missed += len(guess) - at
+        strand.row.length -= len(guess) - at  # what was guessed beyond is not the step's
+        guess, at = [], 0
         if strand.finish is None:
             here = yield [next_token(strand)]
-    return seat.model.text(strand.ids)
+    return missed
 
 
 def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, job: Job) -> Strand | None:
@@ -368,6 +381,15 @@ def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], 
         return previews[0]
     entry, preview = next(pair for pair in zip(candidates, previews[1:], strict=True) if pair[0].entry_id == decision.chosen)
     return preview if preview.finish is not None and preview_scale(entry, job.gate) == decision.alpha else None
+
+
+def _guess(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, step: Strand) -> list[int]:
+    """The chosen candidate's preview as a guess of the greedily decoded step, whose impulse is the same but for its strength."""
+    if not previews or step.forced:
+        return []
+    preview = next(preview for entry, preview in zip(candidates, previews[1:], strict=True) if entry.entry_id == decision.chosen)
+    whole = preview.ids if preview.finish == "length" else preview.ids[:-1]  # nothing of the step follows its end
+    return whole[: step.budget - 1]
 
 
 def _go_on_with(seat: Seat, preview: Strand, row: CacheRow, budget: int, *, skip: int) -> None:

@@ -30,7 +30,7 @@ class Feed(NamedTuple):
     row: CacheRow
     ids: list[int]
     impulse: Impulse | None = None
-    """Added at the last of the new tokens."""
+    """Added at one of the new tokens: the last, or the first of several (``first``)."""
     logits: bool = True
     """Whether the logits after the last new token are wanted."""
     capture: tuple[int, ...] = ()
@@ -39,6 +39,8 @@ class Feed(NamedTuple):
     """Logits after each of the new tokens instead of after the last only."""
     mixture: InputEmbedding | None = None
     """A mixture or a vector (a latent) that replaces the last new token's embedding; that token's id then only stands for it in the row."""
+    first: bool = False
+    """The impulse is at the first new token; those after it are read in the same pass."""
 
 
 class Pass(NamedTuple):
@@ -136,7 +138,7 @@ def _packed(model: Decodable, feeds: list[Feed], layers: tuple[int, ...]) -> Pas
     """One pass for all feeds."""
     packed = Packed([Piece(feed.row, feed.ids) for feed in feeds], device=model.device, eager=model.eager)
     ends = dict(zip(packed.order, packed.ends, strict=True))
-    plan = [(ends[i], feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]
+    plan = [(ends[i] - (len(feed.ids) - 1) * feed.first, feed.impulse) for i, feed in enumerate(feeds) if feed.impulse is not None]
     mixed = [(ends[i], feed.mixture) for i, feed in enumerate(feeds) if feed.mixture is not None]
     at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
     wanted = [i for i, feed in enumerate(feeds) if feed.logits]
@@ -163,7 +165,9 @@ def _alone(model: Decodable, feed: Feed, layers: tuple[int, ...]) -> Pass:
     length, cache = store.longest(row, row.total)
     again = store.tokens(row, length, row.total)
     new = [FedToken(token) for token in feed.ids]
-    new[-1] = FedToken(feed.ids[-1], feed.impulse, feed.mixture)
+    new[-1] = FedToken(feed.ids[-1], None, feed.mixture)
+    carrier = 0 if feed.first else -1
+    new[carrier] = new[carrier]._replace(impulse=feed.impulse)
     tokens = [*again, *new]
     ends = {i + 1 for i, token in enumerate(tokens) if token.impulse is not None or token.mixture is not None}
     ends |= {len(again), len(tokens)} | (set() if store.cuts else {len(tokens) - 1})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, with_changes
 from stir_core.intervene.controller import run_all, steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.intervene.memory import Memory, action_of
@@ -152,9 +152,10 @@ def test_a_batch_equals_its_rows(tiny):
         assert_same(trace, alone)
 
 
-def assert_same(a: Trace, b: Trace) -> None:
+def assert_same(a: Trace, b: Trace, *, cost: bool = True) -> None:
     assert a.token_ids == b.token_ids
-    assert (a.tokens_used, a.probe_tokens, a.forward_tokens, a.finish) == (b.tokens_used, b.probe_tokens, b.forward_tokens, b.finish)
+    assert (a.tokens_used, a.probe_tokens, a.finish) == (b.tokens_used, b.probe_tokens, b.finish)
+    assert a.forward_tokens == b.forward_tokens or not cost
     for one, two in zip(a.steps, b.steps, strict=True):
         assert one.decision.chosen == two.decision.chosen
         assert one.decision.alpha == pytest.approx(two.decision.alpha, abs=1e-5)
@@ -199,7 +200,23 @@ def fed(step, last: bool) -> int:
     previews = step.probe_tokens - len(step.evidence.null_preview_ids) + null
     if step.decision.chosen is None:
         return previews + max(0, n - null - (1 if last else 0))
-    return previews + n + (0 if last else n)
+    return previews + n + step.missed_tokens + (0 if last else n)
+
+
+@pytest.mark.parametrize("budget", [8, 11, 12, 13, 40])
+def test_a_guess_of_the_step_changes_nothing_but_the_passes(tiny, monkeypatch, budget):
+    """The chosen preview as a guess: whatever of it is right, the tokens and their log-probabilities are those of one pass a token."""
+    jobs = [Job(n, i, with_changes(GATE, k_scale=scale), make_memory()) for n, i in PROMPTS.items() for scale in (0.3, 0.7, 3.0)]
+    guessing = run_all(tiny, jobs, settings(budget))
+    monkeypatch.setattr("stir_core.intervene.controller._guess", lambda *arguments: [])
+    singly = run_all(tiny, jobs, settings(budget))
+    for one, two in zip(guessing, singly, strict=True):
+        assert_same(one, two, cost=False)
+        assert all(step.missed_tokens == 0 for step in two.steps)
+    steered = [step for trace in guessing for step in trace.steps if step.decision.chosen]
+    guessed = [next(e.preview_ids for e in step.evidence.retrieved if e.entry_id == step.decision.chosen) for step in steered]
+    agree = [step.token_ids[: len(guess)] == guess for step, guess in zip(steered, guessed, strict=True)]
+    assert any(agree) and not all(agree) and any(step.missed_tokens for step in steered)
 
 
 @pytest.mark.parametrize("max_new_tokens", [10, 11, 12, 13, 40])
@@ -254,7 +271,7 @@ def test_the_reference_backend_decides_the_same(llama_pair, tokenizer, backend):
     reference = boot("tiny/llama", make_hf("llama", len(tokenizer)), tokenizer, weights_sha256="0" * 64, backend=backend)
     jobs = [Job(name, ids, GATE, make_memory()) for name, ids in PROMPTS.items()]
     for one, two in zip(run_all(llama_pair[0], jobs, settings()), run_all(reference, jobs, settings()), strict=True):
-        assert_same(one, two)
+        assert_same(one, two, cost=False)  # which reads no guesses
 
 
 def test_events_hold_the_whole_trace(tiny):
