@@ -6,6 +6,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -21,8 +22,9 @@ from stir_core.models.loading import load_model
 from stir_core.models.prompting import prompt_ids
 from stir_core.records import Trace
 from stir_core.store.runs import Run
-from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
+from tests.intervene.test_controller import GATE, PROMPTS, D, make_memory, settings
 from tests.intervene.test_gate import entry, evidence
+from tests.intervene.test_policies import policies, weights
 from tests.intervene.test_replay import recorded
 
 ROUND = [-3.0, -1.0, -0.5, -0.25, 0.0]  # so that scores tie
@@ -70,8 +72,9 @@ def test_any_order_of_previews_ends_in_the_decision_of_all(values, nulls, of_nul
         floor = None if known is not None else -8.0
         return evidence(*seen, *kinds, null=known).replaced(null_at_least=floor)
 
-    while left := contenders(now(), gate):
-        bounds = [gate.beta * each.value + gate.rho * (each.preview_at_most or 0.0) for each in left]
+    while left := contenders(seen := now(), gate):
+        least = seen.null_at_least if seen.null_logprob is None else seen.null_logprob
+        bounds = [gate.beta * each.value + gate.rho * (each.preview_at_most - least) for each in left]
         assert bounds == sorted(bounds, reverse=True)
         choices = [each.entry_id for each in left] + (["null"] if shown["null"] < len(of_null) else [])
         shown[draw.choice(choices)] += 1
@@ -164,6 +167,17 @@ def test_a_gate_that_sees_every_preview_gets_every_preview(tiny):
         ]
         assert [step.evidence for step in pair[0].steps] == [step.evidence for step in pair[1].steps]
         assert any(step.evidence.null_logprob is not None for step in pair[0].steps)
+
+
+def test_learned_gates_get_what_they_see(tiny):
+    """A gate that scores every candidate gets every preview; the probe, which only lets the published gate act or not, those it needs."""
+    plain = make_memory()
+    actions = np.array([plain.action(each.id).numpy() for each in plain.entries])
+    own = policies(weights("direct", -1e9, state=(0.0,) * 4), weights("probe", 0.0, state=(0.5, -0.5, 0.0, 0.0)))
+    own = own._replace(axes=np.random.default_rng(1).normal(size=(2, D)))
+    memory = Memory(plain.entries, plain.raw_keys.numpy(), actions, policies=own)
+    assert both(tiny, with_changes(GATE, policy="probe"), memory, PROMPTS, settings()) > 0
+    assert both(tiny, with_changes(GATE, policy="direct"), memory, PROMPTS, settings()) == 0
 
 
 def test_a_preview_that_was_stopped_is_never_guessed():
