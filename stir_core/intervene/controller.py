@@ -117,7 +117,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             again = next_token(strand)
         elif impulse is not None and not reused:
             row.length -= 1  # the last token of the prefix is read again, with the impulse
-            guess = _guess(candidates, previews, decision, strand) if sampling.temperature == 0 and model.backend.packs else []
+            guess = guess_of_step(candidates, previews, decision, strand) if sampling.temperature == 0 and model.backend.packs else []
             again = Feed(row, [read[-1], *guess], impulse, every=True, first=True)
         missed = yield from _step(seat, strand, m + 1, again, here, sampling)
         text, logprobs = model.text(strand.ids), tuple(strand.logprobs)
@@ -383,7 +383,7 @@ def _preview_to_keep(candidates: tuple[Retrieved, ...], previews: list[Strand], 
     return preview if preview.finish is not None and preview_scale(entry, job.gate) == decision.alpha else None
 
 
-def _guess(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, step: Strand) -> list[int]:
+def guess_of_step(candidates: tuple[Retrieved, ...], previews: list[Strand], decision: Decision, step: Strand) -> list[int]:
     """The chosen candidate's preview as a guess of the greedily decoded step, whose impulse is the same but for its strength."""
     if not previews or step.forced:
         return []

@@ -25,7 +25,7 @@ def test_cosines_of_the_same_text_change_only_above_the_impulse(tiny, impulse_la
     impulse = Forced("earlier", impulse_layer, torch.tensor(3 * rng.standard_normal(tiny.d_model), dtype=torch.float32))
 
     def cosines(persistence: str) -> tuple[np.ndarray, float | None]:
-        gate = GateConfig.model_validate({"persistence": persistence, "candidates": 1})
+        gate = GateConfig.model_validate({"persistence": persistence, "candidates": 1, "previews": "all"})
         (trace,) = run_all(tiny, [Job("it", PROMPT, gate, memory, given=given, past=lambda m: impulse if m == 1 else None)], settings)
         evidence = trace.steps[0].evidence
         assert evidence.m == 2

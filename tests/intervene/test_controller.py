@@ -208,7 +208,7 @@ def test_a_guess_of_the_step_changes_nothing_but_the_passes(tiny, monkeypatch, b
     """The chosen preview as a guess: whatever of it is right, the tokens and their log-probabilities are those of one pass a token."""
     jobs = [Job(n, i, with_changes(GATE, k_scale=scale), make_memory()) for n, i in PROMPTS.items() for scale in (0.3, 0.7, 3.0)]
     guessing = run_all(tiny, jobs, settings(budget))
-    monkeypatch.setattr("stir_core.intervene.controller._guess", lambda *arguments: [])
+    monkeypatch.setattr("stir_core.intervene.controller.guess_of_step", lambda *arguments: [])
     singly = run_all(tiny, jobs, settings(budget))
     for one, two in zip(guessing, singly, strict=True):
         assert_same(one, two, cost=False)
