@@ -119,6 +119,8 @@ VOLATILE = {"seconds", "created", "environment", "git_revision", "at", "when", "
 """Fields of records that hold times, or how a command was typed."""
 DIGESTS = {"files", "inputs", "basis", "before", "digest", "sha256", "library_sha256", "read_again", "umap"}
 """Fields that follow from last bits: digests of other files, rollouts that were read again, and UMAP's chaotic map."""
+ROUNDED = {"features"}
+"""Fields with what a learned gate sees of a state, which is kept to five decimals."""
 _STUDY = re.compile(r"/causal/[0-9a-f]{16}\.jsonl$")
 """Continuations of a calibration: the name is a digest of digests, which follow from last bits, too."""
 APPENDED = {"study.jsonl", "rollouts.jsonl", "continuations.jsonl", "vanilla.jsonl", "steered.jsonl", "traces.jsonl", "rolls.jsonl"}
@@ -302,17 +304,23 @@ def _content(name: str, data: bytes) -> Any:
     return None if name.endswith((".md", ".parquet")) else data
 
 
-def _alike(a: Any, b: Any, *, exact: bool) -> bool:
-    """Equal but for times; without ``exact``, also but for digests, the last bits of numbers, and the map that UMAP makes of these."""
+def _alike(a: Any, b: Any, *, exact: bool, rounded: bool = False) -> bool:
+    """Equal but for times; without ``exact``, also but for digests, the last bits of numbers, and the map that UMAP makes of these.
+
+    Args:
+        rounded: the numbers were rounded to five decimals, so that a last bit may be worth one there.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
         left_out = VOLATILE if exact else VOLATILE | DIGESTS
-        return a.keys() == b.keys() and all(key in left_out or _alike(a[key], b[key], exact=exact) for key in a)
+        return a.keys() == b.keys() and all(
+            key in left_out or _alike(a[key], b[key], exact=exact, rounded=rounded or key in ROUNDED) for key in a
+        )
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_alike(*each, exact=exact) for each in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_alike(*each, exact=exact, rounded=rounded) for each in zip(a, b, strict=True))
     if isinstance(a, np.ndarray):
         return a.shape == b.shape and (np.array_equal(a, b) if exact else np.allclose(a, b, rtol=1e-4, atol=1e-5))
     if isinstance(a, float) and isinstance(b, float) and not exact:
-        return bool(np.isclose(a, b, rtol=1e-4, atol=5e-5))  # what a learned gate sees of a state is kept to five decimals
+        return bool(np.isclose(a, b, rtol=1e-4, atol=5e-5 if rounded else 1e-5))
     return a == b
 
 

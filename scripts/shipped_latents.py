@@ -34,7 +34,7 @@ def ship(folder: Path) -> Path:
     for name in WEIGHTS:
         weights = {key: value.half() if value.is_floating_point() else value for key, value in load_file(folder / name).items()}
         save_file(weights, target / name, metadata={"format": "pt"})
-    write_record(target / REPORT, evaluate_latents(target, n=PROBLEMS))
+    write_record(target / REPORT, evaluate_latents(target, n=PROBLEMS, probes=True))
     write_record(target / READING, read_latents(load_reasoner(target), FIRST))
     return target
 

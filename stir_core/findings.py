@@ -624,7 +624,7 @@ class Separation(Record):
     """Share of these pairs that it orders rightly, ties counted half; 0.5 is chance, ``None``: no pair."""
     low: float | None = None
     high: float | None = None
-    """Ends of its 95 % interval (problems as clusters); ``None``: too few problems, likewise below."""
+    """Ends of its 95 % interval (problems as clusters); ``None``: too few problems, or every pair is a tie; likewise below."""
     p: float | None = None
     """One-sided, of the hypothesis that the AUC is at most 0.5."""
     p_holm: float | None = None
@@ -1012,6 +1012,19 @@ class LatentRunsRow(Record):
     """Share of problems that the run with the highest score gets right; ``None``: no scorer was trained."""
 
 
+class LatentProbe(Record):
+    """How often a linear probe reads a value of the chain from one latent at one layer, on other problems than it was fitted on."""
+
+    latent: int
+    """Counted from 1."""
+    layer: int
+    """0: the latent itself, as it is fed; l: the residual stream at its position after block l, counted from 1. Through the final norm."""
+    after: int
+    """Which value: that after so many steps; 0: the number that the problem begins with."""
+    problems: int
+    accuracy: Estimate
+
+
 class LatentReport(Record):
     """What a trained latent reasoner answers, and what its latents hold: ``stir latent eval``."""
 
@@ -1037,6 +1050,8 @@ class LatentReport(Record):
     probed_values: dict[int, Estimate] | None = None
     """By step: share of values that a linear probe reads from the step's latents, on other problems than it was fitted on; ``None``: no
     latents."""
+    probes: tuple[LatentProbe, ...] = ()
+    """Every value read from every latent at every layer, where that was asked for."""
 
 
 class LatentCalibration(Record):

@@ -7,6 +7,7 @@ temperature 1, over the whole vocabulary.
 
 from typing import Literal
 
+from stir_core.findings import Estimate
 from stir_core.records import Record
 
 TOP = 5
@@ -108,6 +109,10 @@ class ReadStep(Record):
     """Likewise for the published one."""
 
 
+Held = Literal["after", "before", "operation"]
+"""What of another problem the latents of a step may hold: the value after the step, the value before it, or its operation."""
+
+
 class LatentChange(Record):
     """What the answer becomes when the latents of one step are replaced."""
 
@@ -119,10 +124,30 @@ class LatentChange(Record):
     """The number that is stated; the empty text if none is."""
     probability: float
     """Of the unchanged answer's number, where the answer is forced to state one now."""
-    implied: int | None
-    """The answer that the other problem's value after this step implies; ``None``: the latents are not another problem's."""
-    implied_probability: float | None
-    """Of that answer."""
+    implied: dict[Held, int]
+    """The answer if what the latents hold of the other problem is followed: its value after the step, before it, or its operation; empty:
+    the latents are not another problem's."""
+    implied_probability: dict[Held, float]
+    """Of each of these answers."""
+
+
+class LatentSample(Record):
+    """Answers with one latent moved: on the line to another problem's latent, or by noise. Later latents are thought anew."""
+
+    latent: int
+    """Counted from 1."""
+    how: Literal["interpolation", "its own noise", "noise of problems"]
+    """Noise is drawn with the standard deviations of the latent's own Gaussian, or where it has none with those that this latent has over
+    other problems."""
+    amount: float
+    """Share of the way to the other problem's latent, or how many standard deviations."""
+    draws: int
+    kept: Estimate
+    """Share of answers that stay."""
+    answer: str
+    """The most frequent one; the empty text: no number is stated."""
+    step: str | None
+    """What the decoder reads of the latent's step, the most frequent text; ``None``: there is no decoder."""
 
 
 class LatentRun(Record):
@@ -161,6 +186,7 @@ class LatentReading(Record):
     other_values: tuple[int, ...]
     """Its values after each step."""
     changes: tuple[LatentChange, ...]
+    samples: tuple[LatentSample, ...] = ()
     runs: tuple[LatentRun, ...] | None
     """``None``: nothing is drawn, so every run is the same."""
 

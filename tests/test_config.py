@@ -1,5 +1,6 @@
 """Configs: validation with helpful messages, and digests that cover exactly the settings of a stage."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -98,6 +99,10 @@ def test_files_that_are_not_configs(tmp_path):
     (tmp_path / "bad.toml").write_text("a = = 1")
     with pytest.raises(ConfigError, match="cannot be read as TOML"):
         read_config(tmp_path / "bad.toml")
+    (tmp_path / "empty.toml").write_text("# nothing is set\n")
+    for file in (tmp_path / "empty.toml", Path(os.devnull)):
+        with pytest.raises(ConfigError, match="is empty: name a file with at least one key"):
+            read_config(file)
     (tmp_path / "typo.toml").write_text("[gate]\nkscale = 1\n")
     with pytest.raises(ConfigError, match=r"typo\.toml: unknown config key gate\.kscale: did you mean"):
         read_config(tmp_path / "typo.toml")

@@ -3,17 +3,20 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from stir_core.commands.console import Command, place, print_json, progress, say, table, with_common
 from stir_core.commands.overrides import plain_value
 from stir_core.errors import ConfigError
 from stir_core.findings import LatentReport, LatentRunsRow
+from stir_core.readings import Held, LatentReading
 from stir_core.tasks.modular import MODULAR
+
+_WHICH = "folder of a finished training, or a shipped one's name (a folder that is called like one: ./NAME)"
 
 
 def add(command: Command) -> None:
-    """Add the verbs of ``stir latent``: ``train``, ``eval``, ``interchange`` and ``calibrate``."""
+    """Add the verbs of ``stir latent``: ``train``, ``eval``, ``read``, ``interchange`` and ``calibrate``."""
     description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, and evaluate it with its controls."
     verbs = command("latent", _train, description).add_subparsers(required=True, metavar="WHAT")
     about = "Train a strategy on the CPU; the same command goes on with an interrupted training."
@@ -25,7 +28,6 @@ def add(command: Command) -> None:
     train.add_argument("--seed", type=int, default=0, help="seed of weights, problems and noise (default: 0)")
     train.add_argument(
         "--start",
-        type=Path,
         metavar="DIR",
         help="sft: finished training that is the start, of any strategy (default: every step is written first); rl: what is trained",
     )
@@ -39,9 +41,7 @@ def add(command: Command) -> None:
     train.set_defaults(command=_train, resumes=True)
     about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
     evaluate = with_common(verbs.add_parser("eval", help=about, description=about), "--json")
-    evaluate.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="finished training, or a shipped one's name; several: one table"
-    )
+    evaluate.add_argument("folders", nargs="+", metavar="DIR", help=f"{_WHICH}; several: one table")
     evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps (default: 500)")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the problems and of sampled latents (default: 0)")
     evaluate.add_argument("--runs", type=int, default=0, metavar="N", help="answer each problem N more times: coverage and vote")
@@ -54,16 +54,25 @@ def add(command: Command) -> None:
         metavar="N",
         help="with --runs: problems of each number of steps to train the scorer on (default: 50)",
     )
+    evaluate.add_argument("--probes", action="store_true", help="read every value of the chain from every latent at every layer, too")
     evaluate.set_defaults(command=_evaluate, resumes=False)
+    about = "Look into one problem's chain: what each latent holds, and what the answer becomes when it is moved, swapped or left out."
+    read = with_common(verbs.add_parser("read", help=about, description=about), "--json")
+    read.add_argument("folder", metavar="DIR", help=_WHICH)
+    read.add_argument("question", help="the problem, such as 7+3*5-2?")
+    read.add_argument("--other", metavar="QUESTION", help="problem whose latents are swapped in (default: drawn)")
+    read.add_argument("--runs", type=int, default=8, help="answers with drawn latents (default: 8)")
+    read.add_argument("--seed", type=int, default=0, help="seed of what is drawn (default: 0)")
+    read.set_defaults(command=_read, resumes=False)
     about = "Replace the latents of one step by another problem's, by zeros or by a mean: what does the answer follow?"
     swap = with_common(verbs.add_parser("interchange", help=about, description=about), "--json")
-    swap.add_argument("folder", type=Path, metavar="DIR", help="folder of a finished training, or a shipped one's name")
+    swap.add_argument("folder", metavar="DIR", help=_WHICH)
     swap.add_argument("--n", type=int, default=200, help="problems for each number of steps (default: 200)")
     swap.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
     swap.set_defaults(command=_interchange, resumes=False)
     about = "Judge trained reasoners: accuracy with no written step, controls, stopping; exit code 1 if a mark is missed."
     judged = with_common(verbs.add_parser("calibrate", help=about, description=about), "--json")
-    judged.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="trainings or names (default: all that are shipped)")
+    judged.add_argument("folders", nargs="*", metavar="DIR", help=f"{_WHICH} (default: all that are shipped)")
     judged.add_argument("--quick", action="store_true", help="100 problems for each number of steps instead of 500")
     judged.set_defaults(command=_calibrate, resumes=False)
 
@@ -110,7 +119,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     found: list[LatentReport] = []
     for folder in map(latent_folder, arguments.folders):
         with progress() as report:
-            each = evaluate_latents(folder, n=arguments.n, seed=arguments.seed, report=report)
+            each = evaluate_latents(folder, n=arguments.n, seed=arguments.seed, probes=arguments.probes, report=report)
         if arguments.runs:
             choice = RunChoice(arguments.runs, arguments.noise, arguments.dropout, arguments.scored)
             each = each.replaced(runs=evaluate_runs(folder, choice, n=arguments.n, seed=arguments.seed))
@@ -141,6 +150,64 @@ def _interchange(arguments: argparse.Namespace) -> None:
     table(heads, rows)
 
 
+def _read(arguments: argparse.Namespace) -> None:
+    from stir_core.evaluate.latent_readings import read_latents
+    from stir_core.latent.training import load_reasoner
+
+    found = read_latents(
+        load_reasoner(arguments.folder), arguments.question, other=arguments.other, runs=arguments.runs, seed=arguments.seed
+    )
+    if arguments.json:
+        print_json(found)
+        return
+    said = "none" if found.probability is None else f"{found.probability:.3f}"
+    say(f"{found.strategy}: {found.question} answer {found.answer or 'none'} (probability {said}), truth {found.truth}", "")
+    table(["step", "truth", "read"], [[str(i), step.truth or "-", step.text or "-"] for i, step in enumerate(found.steps, start=1)])
+    if not found.latents:
+        return
+    rows = []
+    for i, latent in enumerate(found.latents, start=1):
+        lens, near = latent.layers[-1].top[0], latent.nearest[0]
+        stop = "-" if latent.stop is None else f"{latent.stop:.3f}"
+        rows.append([f"z{i}", str(latent.step), f"{latent.norm:.2f}", *(f"{each.text!r} {each.value:.2f}" for each in (lens, near)), stop])
+    say("")
+    table(["latent", "step", "norm", "last block's lens", "nearest token", "stop"], rows)
+    say("", f"Latents of a step replaced; the other problem is {found.other}, and the answers that it implies stand beside.")
+    rows = [
+        [str(each.step), each.how, each.then, each.answer or "none", *(str(each.implied.get(held, "-")) for held in get_args(Held))]
+        for each in found.changes
+    ]
+    table(["step", "by", "then", "answer", *(f"by {held}" for held in get_args(Held))], rows)
+    say("", "One latent moved, then thinking on: answers on the line to the other problem's, and how many stay under noise.")
+    _samples(found)
+
+
+def _samples(found: LatentReading) -> None:
+    amounts = sorted({each.amount for each in found.samples if each.how != "interpolation"})
+    rows = []
+    for i in range(1, len(found.latents) + 1):
+        here = [each for each in found.samples if each.latent == i]
+        noisy = {each.amount: each for each in here if each.how != "interpolation"}
+        kept = [f"{noisy[amount].kept.value * noisy[amount].draws:.0f} of {noisy[amount].draws}" for amount in amounts]
+        line = " ".join(each.answer or "-" for each in here if each.how == "interpolation")
+        rows.append([f"z{i}", line, *kept, next(each.how for each in noisy.values())])
+    table(["latent", "from its own to the other's", *(f"{amount:g} sd" for amount in amounts), "noise"], rows)
+
+
+def _probes(found: LatentReport) -> None:
+    """What a probe reads, one table for each value: layers by latents."""
+    latents = sorted({each.latent for each in found.probes})
+    read = {(each.after, each.layer, each.latent): each for each in found.probes}
+    sizes = sorted({each.problems for each in found.probes})
+    say("", f"Share of values that a linear probe reads; {' to '.join(map(str, {sizes[0]: 0, sizes[-1]: 0}))} problems each.")
+    for after in sorted({each.after for each in found.probes}):
+        rows = []
+        for layer in sorted({each.layer for each in found.probes}):
+            shares = [f"{read[after, layer, latent].accuracy.value:.1%}" for latent in latents]
+            rows.append(["fed" if layer == 0 else f"block {layer}", *shares])
+        table([f"value after {after} steps", *(f"z{latent}" for latent in latents)], rows)
+
+
 def _calibrate(arguments: argparse.Namespace) -> int:
     from stir_core.calibration.latents import calibrate_latents
     from stir_core.store.latents import latent_folders
@@ -169,11 +236,13 @@ def _one(found: LatentReport) -> None:
     means = {"strict coherence": found.strict_coherence, "published coherence": found.published_coherence}
     say(*(f"{what}: {value:.1%}" for what, value in shares.items() if value is not None))
     say(*(f"{what}: {value:.3f}" for what, value in means.items() if value is not None))
+    if found.probes:
+        _probes(found)
     if found.runs:
         _runs([[str(row.runs)] for row in found.runs], ["runs"], found.runs)
 
 
-def _several(folders: list[Path], found: list[LatentReport]) -> None:
+def _several(folders: list[str], found: list[LatentReport]) -> None:
     """One table over trainings: accuracy, cost and the controls."""
     rows, runs, names = [], [], []
     for folder, report in zip(folders, found, strict=True):
@@ -182,10 +251,10 @@ def _several(folders: list[Path], found: list[LatentReport]) -> None:
         for row in (by_how[how] for how in ("own", "soft_thinking", "multiplex", "sampled") if how in by_how):
             costs = (row.latents, row.tokens, row.positions, row.seconds)
             said = [("-" if each is None or row.how != "own" else f"{each:.1%}") for each in controls]
-            what = [folder.name, report.strategy, report.stage, report.setting, str(report.seed), row.how, str(row.problems)]
+            what = [Path(folder).name, report.strategy, report.stage, report.setting, str(report.seed), row.how, str(row.problems)]
             rows.append([*what, f"{row.accuracy:.1%}", *(f"{cost:.1f}" for cost in costs), *said])
         runs += report.runs
-        names += [[folder.name, str(row.runs)] for row in report.runs]
+        names += [[Path(folder).name, str(row.runs)] for row in report.runs]
     head = ["folder", "strategy", "stage", "setting", "seed", "how", "problems", "right", "latents", "tokens", "positions", "seconds"]
     table([*head, "one step more", "latents zero", "no latents"], rows)
     if runs:

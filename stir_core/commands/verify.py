@@ -21,7 +21,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         print_json({"run": run.path, "files": files, "found": [each._asdict() for each in found], "unsealed": unsealed})
     else:
         if found:
-            table(["state", "file", "why"], [[each.state, escaped(str(each.path)), each.why] for each in found])
+            table(["state", "file", "why", "remedy"], [[each.state, escaped(str(each.path)), each.why, each.remedy] for each in found])
         for folder in unsealed:
             say(f"{folder}: no digests are kept yet, its records can be read")
         say(f"{run.path}: {files} files compared, {len(found) or 'none'} damaged, missing or foreign")

@@ -18,7 +18,7 @@ from stir_core.evaluate.effects import area_under_roc
 from stir_core.evaluate.probe import LabelledStates, separation
 from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, clustered_share, jackknife
 from stir_core.findings import NO_INTERVAL, CoherenceReport, CoherenceScore, Estimate
-from stir_core.latent.coherence import equation_of, published_coherence, strict_coherence
+from stir_core.latent.coherence import equation_of, number_of, published_coherence, strict_coherence
 from stir_core.records import Rollout
 from stir_core.store.runs import Run
 
@@ -66,7 +66,8 @@ def equations_in(text: str) -> list[str]:
 def given_in(question: str) -> set[Fraction]:
     """The numbers of a question, in digits and in small words, and 100, which percentages bring with them."""
     words = {Fraction(_WORDS[word.lower()]) for word in _WORD.findall(question)}
-    return words | {Fraction(number) for number in _NUMBER.findall(_LAYOUT.sub("", question))} | {Fraction(100)}
+    numbers = {number_of(number) for number in _NUMBER.findall(_LAYOUT.sub("", question))}
+    return words | {number for number in numbers if number is not None} | {Fraction(100)}
 
 
 def coherence_run(run: Run) -> CoherenceReport:

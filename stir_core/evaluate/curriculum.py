@@ -51,7 +51,7 @@ def raise_share(
     def measured(methods: list[str]) -> tuple[EvaluationReport, Path]:
         chosen = {"n": request.n, "split": request.split, "rows": request.rows, "label": folder.final.name}
         asked = EvaluationRequest(methods=tuple(methods), baseline=base, **chosen)
-        spec, problems = settle(run, model.identity, asked, command=command, environment=environment)
+        spec, problems = settle(run, model.identity, asked, command=command, environment=environment, leaks=False)
         return evaluate(run, model, spec, problems, report=report)
 
     evaluation, path = measured([base])

@@ -332,9 +332,10 @@ def _measured(config: RunConfig, alike: list[Run], lengths: Lengths) -> Measured
 @lru_cache(maxsize=8)
 def _lengths(path: Path, digest: str) -> Lengths:
     """Lengths of a run's rollouts, read once for each ``digest`` of their files."""
-    rollouts = Run.open(path).rollouts()
+    run = Run.open(path)
+    rollouts = run.rollouts()
     if not rollouts:
-        raise StoreError(f"run {path} has no rollouts: add --redo rollouts")
+        raise StoreError(f"run {path} has no rollouts: {run.remade('rollouts')}")
     prompts = {rollout.problem_id: len(rollout.prompt_ids) for rollout in rollouts}
     answers = tuple(rollout.n_tokens for rollout in rollouts)
     return Lengths(tuple(prompts.values()), answers, tuple(rollout.finish == "length" for rollout in rollouts))

@@ -4,6 +4,7 @@ Nothing here is an average over problems: for figures with intervals see :func:`
 :func:`stir_core.evaluate.interchange.interchange`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -14,19 +15,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from stir_core.errors import DataError
-from stir_core.evaluate.interchange import carried_on
-from stir_core.evaluate.latents import decoded_steps, draws_latents
+from stir_core.evaluate.interchange import other_answers
+from stir_core.evaluate.latents import decoded_steps, draws_latents, lens_states
+from stir_core.evaluate.statistics import wilson
 from stir_core.latent.coherence import equation_of, published_hits, strict_hits
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner
 from stir_core.latent.words import STEP_END, as_batch
-from stir_core.readings import TOP, LatentChange, LatentLayer, LatentReading, LatentRun, LatentToken, ReadLatent, ReadStep
+from stir_core.readings import TOP, LatentChange, LatentLayer, LatentReading, LatentRun, LatentSample, LatentToken, ReadLatent, ReadStep
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.arithmetic import split_of
 from stir_core.tasks.modular import ModularChain, asked_chain, draw_chains
 
 _OTHERS = 64
-"""Problems that the mean of a step's latents is taken over."""
+"""Problems that the mean of a step's latents, and a latent's standard deviations, are taken over."""
+_LINE = 10
+"""Parts of the line between two latents."""
+_SIGMAS, _DRAWS = (1.0, 2.0, 4.0), 16
+"""How many standard deviations of noise a latent gets, and how often."""
 _STATES = "#### "
 """The token after which an answer states its number."""
 
@@ -54,8 +60,8 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
     Args:
         trained: from :func:`~stir_core.latent.training.load_reasoner`.
         question: such as ``7+3*5-2?``.
-        other: a problem with as many operations, whose latents are swapped in; ``None``: one is drawn whose value after every step
-            would change the answer, if 50 draws find one.
+        other: a problem with as many operations, whose latents are swapped in; ``None``: one is drawn for which what the latents
+            of a step may hold implies different answers, if 50 draws find one.
         runs: answers with drawn latents.
         seed: of what is drawn.
 
@@ -76,6 +82,7 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
     norms = table.norm(dim=1)
     number = _number(thought.text)
     swapped = bool(len(vectors))
+    others = _others(thought, partner, seed) if swapped else vectors
     ending = thought.answer.ending
     return LatentReading(
         strategy=reasoner.name,
@@ -92,7 +99,8 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
         embedding_norms=(norms.min().item(), norms.median().item(), norms.max().item()),
         other=partner.question if swapped else None,
         other_values=partner.values[1:] if swapped else (),
-        changes=tuple(_changes(thought, partner, seed)) if swapped else (),
+        changes=tuple(_changes(thought, partner, others)) if swapped else (),
+        samples=tuple(_samples(thought, others, seed)) if swapped else (),
         runs=_runs(thought, runs, seed) if draws_latents(trained) else None,
     )
 
@@ -127,7 +135,17 @@ def _number(text: str) -> str:
 def _drawn_partner(trained: TrainedReasoner, chain: ModularChain, seed: int) -> ModularChain:
     count = len(chain.operations)
     drawn = draw_chains(trained.setting, "eval", count, 50, generator_for(seed, "latent partner", chain.question))
-    return max(drawn, key=lambda other: sum(carried_on(chain, s, other.values[s]) != chain.answer for s in range(1, count + 1)))
+    return max(drawn, key=lambda other: sum(len({chain.answer, *other_answers(chain, other, s)}) for s in range(1, count + 1)))
+
+
+def _others(thought: _Thought, partner: ModularChain, seed: int) -> Float[Tensor, "problems latents d_model"]:
+    """As many latents of other problems; the first are the partner's."""
+    trained, count = thought.trained, len(thought.chain.operations)
+    rng = generator_for(seed, "latent mean", trained.setting.name, count)
+    drawn = draw_chains(trained.setting, "validation", count, _OTHERS, rng, without=set())
+    asked = as_batch(trained.words, [partner, *drawn]).question
+    fixed = LatentChoice(slots=len(thought.answer.vectors))
+    return torch.stack([each.vectors for each in _answered(trained, asked, fixed, thought.chain)])
 
 
 def _steps(thought: _Thought) -> tuple[ReadStep, ...]:
@@ -135,7 +153,7 @@ def _steps(thought: _Thought) -> tuple[ReadStep, ...]:
     trained, chain = thought.trained, thought.chain
     given: list[int | Fraction] = [chain.first, *(number for _, number in chain.operations)]
     if len(thought.answer.vectors):
-        read = _decoded(trained, thought.answer)
+        (read,) = _decoded(trained, [thought.answer])
     else:
         read = [part for part in thought.text.rpartition(_STATES)[0].split(STEP_END) if part]
     strict = strict_hits(read, thought.text, given, chain.modulus)
@@ -151,8 +169,11 @@ def _steps(thought: _Thought) -> tuple[ReadStep, ...]:
     return tuple(steps)
 
 
-def _decoded(trained: TrainedReasoner, answer: LatentAnswer) -> list[str]:
-    return decoded_steps(trained, getattr(answer, trained.reasoner.content)) if hasattr(trained.reasoner, "decoded") else []
+def _decoded(trained: TrainedReasoner, answers: Sequence[LatentAnswer], part: slice = slice(None)) -> list[list[str]]:
+    """The text of the steps that the latents ``part`` stand for."""
+    if not hasattr(trained.reasoner, "decoded"):
+        return [[] for _ in answers]
+    return decoded_steps(trained, [getattr(answer, trained.reasoner.content)[part] for answer in answers])
 
 
 @torch.no_grad()
@@ -169,11 +190,10 @@ def _latents(thought: _Thought) -> Iterator[ReadLatent]:
     begun = reasoner.marked(thought.question, reasoner.markers.start)
     vectors = torch.cat([reasoner.embed(begun), answer.vectors[None], reasoner.embed(fed)], dim=1)
     passed = reasoner.lm.base_model(inputs_embeds=vectors, use_cache=False, output_hidden_states=True, output_attentions=True)
-    states = torch.stack([*(reasoner.lm.base_model.norm(each[0]) for each in passed.hidden_states[:-1]), passed.last_hidden_state[0]])
-    lens = reasoner.logits(states).log_softmax(-1)
+    lens = reasoner.logits(lens_states(reasoner, passed)[:, 0]).log_softmax(-1)
     asks = words.convert_tokens_to_ids(_STATES)
     decides = begun.shape[1] + len(answer.vectors) + max((i for i, token in enumerate(fed[0].tolist()) if token == asks), default=-1)
-    attention = [None, *(each[0, :, decides].mean(0) for each in passed.attentions)] if asks in answer.ids else [None] * len(states)
+    attention = [None, *(each[0, :, decides].mean(0) for each in passed.attentions)] if asks in answer.ids else [None] * len(lens)
     table = normalize(reasoner.lm.get_input_embeddings().weight[: len(words)], dim=-1)
     for slot, vector in enumerate(answer.vectors):
         at = begun.shape[1] + slot
@@ -212,15 +232,11 @@ def _probabilities(thought: _Thought, vectors: Float[Tensor, "n latents d_model"
     return reasoner.logits(states[:, -1]).softmax(-1)
 
 
-def _changes(thought: _Thought, partner: ModularChain, seed: int) -> Iterator[LatentChange]:
+def _changes(thought: _Thought, partner: ModularChain, others: Float[Tensor, "problems latents d_model"]) -> Iterator[LatentChange]:
     """Every replacement of the latents of every step, by step."""
     trained, chain, own, c = thought.trained, thought.chain, thought.answer.vectors, thought.width
     fixed = LatentChoice(slots=len(own))
-    rng = generator_for(seed, "latent mean", trained.setting.name, len(chain.operations))
-    others = draw_chains(trained.setting, "validation", len(chain.operations), _OTHERS, rng, without=set())
-    asked = as_batch(trained.words, [partner, *others]).question
-    swapped, *rest = torch.stack([each.vectors for each in _answered(trained, asked, fixed, chain)])
-    replacements = {"zero": torch.zeros_like(own), "mean": torch.stack(rest).mean(0), "swapped": swapped}
+    replacements = {"zero": torch.zeros_like(own), "mean": others[1:].mean(0), "swapped": others[0]}
     steps = range(1, len(own) // c + 1)
     fed = own.expand(len(steps), len(replacements), -1, -1).clone()
     for step in steps:
@@ -253,17 +269,50 @@ def _changed(
     stated = _number(thought.text) or str(chain.answer)
     shares = _probabilities(thought, torch.stack([each.vectors for each in answers]))
     for (step, how, then), text, share in zip(what, _texts(trained, answers), shares, strict=True):
-        value = partner.values[step] if how == "swapped" and step < len(partner.values) else None
-        implied = None if value is None else carried_on(chain, step, value)
+        told = how == "swapped" and step < len(partner.values)
+        implied = other_answers(chain, partner, step)._asdict() if told else {}
         yield LatentChange(
             step=step,
             how=how,  # type: ignore[arg-type]
             then=then,  # type: ignore[arg-type]
             answer=_number(text),
             probability=_share(trained, share, stated),
-            implied=implied,
-            implied_probability=None if implied is None else _share(trained, share, str(implied)),
+            implied=implied,  # type: ignore[arg-type]
+            implied_probability={held: _share(trained, share, str(number)) for held, number in implied.items()},  # type: ignore[arg-type]
         )
+
+
+def _samples(thought: _Thought, others: Float[Tensor, "problems latents d_model"], seed: int) -> Iterator[LatentSample]:
+    """Each latent on the line to the other problem's, and with noise; latent by latent."""
+    trained, own, states = thought.trained, thought.answer.vectors, thought.answer.states
+    line = torch.linspace(0, 1, _LINE + 1)
+    sigmas = torch.tensor(_SIGMAS).repeat_interleave(_DRAWS)
+    noise = torch.Generator().manual_seed(seed_for(seed, "latent samples", thought.chain.question))
+    for slot, vector in enumerate(own):
+        logvar = trained.reasoner.latent(states[slot][None], None).logvar
+        sigma = others[1:, slot].std(0) if logvar is None else (logvar[0] / 2).exp()
+        drawn = torch.randn((len(sigmas), *vector.shape), generator=noise).to(vector)
+        on_line = torch.lerp(vector, others[0, slot], line[:, None].to(vector))
+        moved = torch.cat([on_line, vector + sigmas[:, None].to(vector) * sigma * drawn])
+        first = torch.cat([own[:slot].expand(len(moved), -1, -1), moved[:, None]], dim=1)
+        answers = _answered(trained, _times(thought, len(moved)), LatentChoice(slots=len(own), first=first), thought.chain)
+        numbers = [_number(text) for text in _texts(trained, answers)]
+        begins = slot - slot % thought.width
+        steps = _decoded(trained, answers, slice(begins, begins + thought.width))
+        kinds = [("interpolation", share) for share in line.tolist()]
+        kinds += [("noise of problems" if logvar is None else "its own noise", amount) for amount in sigmas.tolist()]
+        for how, amount in dict.fromkeys(kinds):
+            rows = [i for i, kind in enumerate(kinds) if kind == (how, amount)]
+            texts = Counter(step for i in rows for step in steps[i])
+            yield LatentSample(
+                latent=slot + 1,
+                how=how,  # type: ignore[arg-type]
+                amount=round(amount, 3),
+                draws=len(rows),
+                kept=wilson(sum(numbers[i] == _number(thought.text) for i in rows), len(rows)),
+                answer=Counter(numbers[i] for i in rows).most_common(1)[0][0],
+                step=texts.most_common(1)[0][0] if texts else None,
+            )
 
 
 def _share(trained: TrainedReasoner, shares: Float[Tensor, "d_vocab"], number: str) -> float:
@@ -283,9 +332,9 @@ def _runs(thought: _Thought, runs: int, seed: int) -> tuple[LatentRun, ...]:
     return tuple(
         LatentRun(
             latents=len(answer.vectors),
-            steps=tuple(_decoded(trained, answer)),
+            steps=tuple(steps),
             answer=(number := _number(text)),
             right=number == str(chain.answer),
         )
-        for answer, text in zip(answers, _texts(trained, answers), strict=True)
+        for answer, text, steps in zip(answers, _texts(trained, answers), _decoded(trained, answers), strict=True)
     )

@@ -1,7 +1,7 @@
 """What a trained latent reasoner answers on held-out problems, with its controls, and what its latents hold."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import DataError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS
 from stir_core.evaluate.statistics import clustered_mean, clustered_share, wilson
-from stir_core.findings import Estimate, LatentReport, LatentRow
+from stir_core.findings import Estimate, LatentProbe, LatentReport, LatentRow
 from stir_core.intervene.jobs import Settings
 from stir_core.latent.coherence import equation_of, published_coherence, strict_coherence
-from stir_core.latent.frame import Latent
+from stir_core.latent.frame import Latent, Reasoner
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
 from stir_core.latent.words import as_batch
@@ -52,7 +53,13 @@ class Reasoned(NamedTuple):
 
 
 def evaluate_latents(
-    folder: Path | str, *, n: int = 500, seed: int = 0, split: str = "eval", report: OnProgress = lambda progress: None
+    folder: Path | str,
+    *,
+    n: int = 500,
+    seed: int = 0,
+    split: str = "eval",
+    probes: bool = False,
+    report: OnProgress = lambda progress: None,
 ) -> LatentReport:
     """Evaluate a reasoner on ``n`` different problems of each number of steps, with its controls. `stir latent eval`.
 
@@ -60,6 +67,7 @@ def evaluate_latents(
         folder: of a finished training, or the name of a reasoner that comes with the package.
         split: the problems' split; training has seen ``"train"`` alone.
         seed: of the problems and of what is drawn.
+        probes: read every value of the chain from every latent at every layer, too.
         report: progress, in conditions.
 
     Raises:
@@ -89,6 +97,7 @@ def evaluate_latents(
         rows.append(_row(how, answers, time.perf_counter() - began))
         own = answers if how == "own" else own
         report(Progress("latents", len(rows), len(conditions), "conditions"))
+    fitted = _fitted(trained, known, seed)
     return LatentReport(
         strategy=trained.reasoner.name,
         stage=trained.facts["stage"],
@@ -101,7 +110,8 @@ def evaluate_latents(
         runs=(),
         **_stops(trained, own),
         **_decoded(trained, own),
-        probed_values=_probed(trained, known, seed) if trained.reasoner.most else None,
+        probed_values=_probed(trained, known, fitted) if trained.reasoner.most else None,
+        probes=tuple(_probes(trained, known, fitted)) if trained.reasoner.most and probes else (),
     )
 
 
@@ -232,8 +242,8 @@ def _decoded(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Est
     if not hasattr(trained.reasoner, "decoded"):
         return {}
     right, strict, published = [], [], []
-    for each in answers:
-        steps = decoded_steps(trained, getattr(each.answer, trained.reasoner.content))
+    contents = [getattr(each.answer, trained.reasoner.content) for each in answers]
+    for each, steps in zip(answers, decoded_steps(trained, contents), strict=True):
         read = [None if (equation := equation_of(step)) is None else equation.result for step in steps]
         right.append([float(i < len(read) and read[i] == value) for i, value in enumerate(each.chain.values[1:])])
         given = (each.chain.first, *(number for _, number in each.chain.operations))
@@ -243,27 +253,86 @@ def _decoded(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Est
     return {"decoded_results": clustered_share(right), **coherences}
 
 
-def decoded_steps(trained: TrainedReasoner, content: Float[Tensor, "latents d_model"]) -> list[str]:
-    """The text of each step, as the reasoner's decoder reads it from one answer's latents (:attr:`Reasoner.content`)."""
-    ids = trained.reasoner.decoded(content[None])[0]  # type: ignore[operator]
-    return trained.words.batch_decode(ids, skip_special_tokens=True)
+def decoded_steps(trained: TrainedReasoner, contents: Sequence[Float[Tensor, "_latents d_model"]]) -> list[list[str]]:
+    """The text of each answer's steps, as the reasoner's decoder reads it from the latents (:attr:`Reasoner.content`)."""
+    found: dict[int, list[str]] = {}
+    for size in {len(content) for content in contents}:
+        rows = [i for i, content in enumerate(contents) if len(content) == size]
+        read = trained.reasoner.decoded(torch.stack([contents[i] for i in rows]))  # type: ignore[operator]
+        found |= {i: trained.words.batch_decode(ids, skip_special_tokens=True) for i, ids in zip(rows, read, strict=True)}
+    return [found[i] for i in range(len(contents))]
 
 
-def _probed(trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], seed: int) -> dict[int, Estimate]:
-    """Share of step values that ridge regression onto one value among the modulus reads from a step's latents."""
+def _fitted(trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], seed: int) -> dict[int, list[ModularChain]]:
+    """As many validation problems, which probes are fitted on."""
     rng = generator_for(seed, "latent probe", trained.setting.name)
     n = max(len(chains) for chains in problems.values())
-    fitted = {count: draw_chains(trained.setting, "validation", count, n, rng, without=set()) for count in problems}
+    return {count: draw_chains(trained.setting, "validation", count, n, rng, without=set()) for count in problems}
+
+
+def _probed(
+    trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], fitted: Mapping[int, Sequence[ModularChain]]
+) -> dict[int, Estimate]:
+    """Share of step values that a probe reads from a step's latents."""
     (latents, values), (tested, truth) = _step_latents(trained, fitted), _step_latents(trained, problems)
-    estimates: dict[int, Estimate] = {}
-    for step in sorted(latents):
-        x, y = np.stack(latents[step]), np.eye(trained.setting.modulus)[values[step]]
-        centre, base = x.mean(0), y.mean(0)
-        gram = (x - centre).T @ (x - centre)
-        weights = np.linalg.solve(gram + (_RIDGE * np.trace(gram) / len(gram) + _TINY) * np.eye(len(gram)), (x - centre).T @ (y - base))
-        said = ((np.stack(tested[step]) - centre) @ weights + base).argmax(1)
-        estimates[step] = wilson(int((said == np.array(truth[step])).sum()), len(said))
-    return estimates
+    n = trained.setting.modulus
+    return {step: _probe(np.stack(latents[step]), values[step], np.stack(tested[step]), truth[step], n) for step in sorted(latents)}
+
+
+def _probe(x: np.ndarray, values: Sequence[int], tested: np.ndarray, truth: Sequence[int], n: int) -> Estimate:
+    """Share of values, one among ``n``, that ridge regression onto one-hot values reads on other problems.
+
+    Args:
+        x: features that it is fitted on, ``[problems, features]``; ``tested`` likewise.
+    """
+    y = np.eye(n)[list(values)]
+    centre, base = x.mean(0), y.mean(0)
+    gram = (x - centre).T @ (x - centre)
+    weights = np.linalg.solve(gram + (_RIDGE * np.trace(gram) / len(gram) + _TINY) * np.eye(len(gram)), (x - centre).T @ (y - base))
+    said = ((tested - centre) @ weights + base).argmax(1)
+    return wilson(int((said == np.array(truth)).sum()), len(said))
+
+
+def _probes(
+    trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], fitted: Mapping[int, Sequence[ModularChain]]
+) -> Iterator[LatentProbe]:
+    """A probe of every value, latent and layer; every problem that has both the latent and the value counts."""
+    x, tested = _layers(trained, fitted), _layers(trained, problems)
+    c, most, n = trained.reasoner.options.per_step, max(problems), trained.setting.modulus
+    for slot in range(c * most):
+        for after in range(most + 1):
+            counts = [count for count in problems if count >= max(slot // c + 1, after)]
+            values, truth = ([chain.values[after] for count in counts for chain in each[count]] for each in (fitted, problems))
+            for layer in range(x[most].shape[1]):
+                here, there = (np.concatenate([each[count][:, layer, slot] for count in counts]) for each in (x, tested))
+                accuracy = _probe(here.astype(float), values, there.astype(float), truth, n)
+                yield LatentProbe(latent=slot + 1, layer=layer, after=after, problems=len(truth), accuracy=accuracy)
+
+
+@torch.no_grad()
+def _layers(trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]]) -> dict[int, np.ndarray]:
+    """By number of steps, ``[problems, layers + 1, latents, d_model]``: :func:`lens_states` at the right number of latents."""
+    reasoner, found = trained.reasoner, {}
+    for count, chains in problems.items():
+        parts = []
+        for question in as_batch(trained.words, chains).question.split(_TOGETHER):
+            choice = LatentChoice(slots=reasoner.options.per_step * count)
+            vectors = torch.stack([each.vectors for each in reason(reasoner, question, choice, most_text=1)])
+            begun = reasoner.embed(reasoner.marked(question, reasoner.markers.start))
+            fed = torch.cat([begun, vectors], dim=1)
+            parts.append(lens_states(reasoner, reasoner.lm.base_model(inputs_embeds=fed, use_cache=False, output_hidden_states=True)))
+        found[count] = torch.cat(parts, dim=1)[:, :, begun.shape[1] :].transpose(0, 1).numpy()
+    return found
+
+
+def lens_states(reasoner: Reasoner, passed: BaseModelOutputWithPast) -> Float[Tensor, "layers batch pos d_model"]:
+    """What is fed and the residual stream after each block, through the final norm.
+
+    Args:
+        passed: of the language model without its unembedding, with ``hidden_states``, the last of which transformers has normed already.
+    """
+    assert passed.hidden_states is not None and passed.last_hidden_state is not None
+    return torch.stack([*(reasoner.lm.base_model.norm(each) for each in passed.hidden_states[:-1]), passed.last_hidden_state])
 
 
 def _step_latents(

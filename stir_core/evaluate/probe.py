@@ -84,6 +84,8 @@ class OrderedPairs(NamedTuple):
     """Pairs in which the right one scores higher; a tie counts half."""
     pairs: Int[np.ndarray, "problems"]
     """All pairs; at least one for each problem."""
+    tied: bool
+    """Whether every pair is a tie."""
 
 
 def key_margins(
@@ -180,6 +182,7 @@ def ordered_pairs(scores: Float[np.ndarray, "n"], data: LabelledStates) -> Order
     """Count the pairs that the scores order rightly, ties (within :data:`TIE`) half; states whose score is NaN are left out."""
     tie = TIE * float(np.nanstd(scores)) if np.isfinite(scores).any() else 0.0
     ordered, pairs = np.zeros(data.problems.max(initial=-1) + 1), np.zeros(data.problems.max(initial=-1) + 1, int)
+    tied = True
     strata = data.strata
     order = np.argsort(strata, kind="stable")
     for own in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
@@ -187,9 +190,11 @@ def ordered_pairs(scores: Float[np.ndarray, "n"], data: LabelledStates) -> Order
         right, wrong = scores[own[data.right[own]]], scores[own[~data.right[own]]]
         if len(right) and len(wrong):
             gaps = right[:, None] - wrong
-            ordered[data.problems[own[0]]] += (gaps > tie).sum() + 0.5 * (np.abs(gaps) <= tie).sum()
+            ties = (np.abs(gaps) <= tie).sum()
+            ordered[data.problems[own[0]]] += (gaps > tie).sum() + 0.5 * ties
+            tied = tied and bool(ties == gaps.size)
             pairs[data.problems[own[0]]] += len(right) * len(wrong)
-    return OrderedPairs(ordered[pairs > 0], pairs[pairs > 0])
+    return OrderedPairs(ordered[pairs > 0], pairs[pairs > 0], tied)
 
 
 def separation(
@@ -201,6 +206,8 @@ def separation(
     Student's t. Where each problem is scored by the others, two problems share one comparison: with nothing to find, that doubles the
     variance, so it is doubled.
 
+    A score that ties every pair, such as a constant, has no interval: it says nothing, and says it without a doubt.
+
     Args:
         fitted: whether the scores of a problem were made from other problems.
     """
@@ -210,7 +217,7 @@ def separation(
     if not n:
         return Separation(**place)
     auc = float(seen.ordered.sum() / seen.pairs.sum())
-    if n < FEWEST_PROBLEMS:
+    if n < FEWEST_PROBLEMS or seen.tied:
         return Separation(**place, auc=auc)
     without = (seen.ordered.sum() - seen.ordered) / (seen.pairs.sum() - seen.pairs)
     variance = jackknife(without) ** 2 * (2 if fitted else 1)

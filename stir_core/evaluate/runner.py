@@ -31,9 +31,18 @@ CHUNK = 4
 
 
 def settle(
-    run: Run, identity: ModelIdentity, request: EvaluationRequest, *, command: str | None, environment: dict[str, str]
+    run: Run,
+    identity: ModelIdentity,
+    request: EvaluationRequest,
+    *,
+    command: str | None,
+    environment: dict[str, str],
+    leaks: bool = True,
 ) -> tuple[EvaluationSpec, list[Problem]]:
     """Resolve a request against a run: everything that the evaluation depends on, and its problems.
+
+    Args:
+        leaks: whether who asks can allow problems that were mined, so that a refusal may name that remedy.
 
     Raises:
         ConfigError: an unknown method.
@@ -52,7 +61,7 @@ def settle(
         first = leakage.overlaps[0]
         raise DataError(
             f"{len(leakage.overlaps)} of {len(problems)} evaluation problems were mined (e.g. {first.problem_id} is {first.mined_id}): "
-            "choose another split, or add --allow-leak to go on with a marked report"
+            f"choose another split{', or add --allow-leak to go on with a marked report' if leaks else ''}"
         )
     settled: dict[str, Any] = dict(request) | {
         "label": f"{task.name}-{request.split}" if request.label is None else request.label,

@@ -15,6 +15,8 @@ from typing import NamedTuple
 _RESULT = re.compile(r"=(.*?)>>", re.DOTALL)
 _EQUATION = re.compile(r"<<([-+*/().\d\s]+)=\s*(-?\d+(?:\.\d+)?)\s*>>")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_MOST_DIGITS = 1000
+"""Longer numbers are none: Python refuses to read one of more than 4,300 digits, and an answer may write any."""
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
@@ -60,7 +62,7 @@ def strict_hits(steps: Sequence[str], answer: str, given: Collection[int | Fract
     """Which steps count for :func:`strict_coherence`."""
     equations = [equation_of(step, modulus) for step in steps]
     numbers = _NUMBER.findall(answer)
-    final = Fraction(numbers[-1]) if numbers else None
+    final = number_of(numbers[-1]) if numbers else None
     known = {Fraction(number) for number in given}
     hits: list[bool] = []
     for i, equation in enumerate(equations):
@@ -71,6 +73,11 @@ def strict_hits(steps: Sequence[str], answer: str, given: Collection[int | Fract
         hits.append(equation.true and known.issuperset(equation.operands) and (used or equation.result == final))
         known.add(equation.result)
     return hits
+
+
+def number_of(text: str) -> Fraction | None:
+    """A number that is written in digits; ``None``: it has more than a thousand."""
+    return Fraction(text) if len(text) <= _MOST_DIGITS else None
 
 
 def equation_of(step: str, modulus: int | None = None) -> Equation | None:

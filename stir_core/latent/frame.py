@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
@@ -48,26 +49,46 @@ class LatentBatch(NamedTuple):
     """Ends in the end-of-text token."""
 
 
-class LatentRecipe(NamedTuple):
+TrainingSteps = Annotated[int, Field(ge=1, le=10**7)]
+Size = Annotated[int, Field(ge=1, le=4096)]
+Weight = Annotated[float, Field(ge=0)]
+"""Weight of a term of the loss."""
+
+
+class LatentRecipe(Section):
     """How a reasoner is trained; every strategy has the same number of steps."""
 
-    d_model: int = 96
-    layers: int = 3
-    heads: int = 4
-    written: int = 1200
+    noun: ClassVar[str] = "key of a recipe"
+
+    d_model: Size = 96
+    """Width of the language model; every head has an even share of it."""
+    layers: Size = 3
+    """Blocks."""
+    heads: Size = 4
+    """Attention heads."""
+    written: TrainingSteps = 1200
     """Training steps with every reasoning step written (plain CoT), before the first latent; none where another model is the start."""
-    stage: int = 400
+    stage: Annotated[int, Field(ge=0, le=10**7)] = 400
     """Training steps with the first s reasoning steps latent, for s = 1, 2, ..."""
-    final: int = 900
+    final: TrainingSteps = 900
     """Training steps with no reasoning step written."""
-    batch: int = 96
-    rate: float = 3e-3
+    batch: Size = 96
+    """Problems in a training step."""
+    rate: Weight = 3e-3
     """Learning rate while every step is written; warmed up over 100 steps, and over the last fifth of a training down to a tenth."""
-    latent_rate: float = 1e-3
+    latent_rate: Weight = 1e-3
     """Learning rate of the other phases, with the same warm-up and end; at 3e-3 what the decoder reads is lost again."""
-    weight_decay: float = 0.01
-    checkpoint: int = 100
+    weight_decay: Weight = 0.01
+    """Of AdamW."""
+    checkpoint: Annotated[int, Field(ge=1)] = 100
     """Training steps between two checkpoints; each is a line of the loss curve."""
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> "LatentRecipe":
+        if self.d_model % (2 * self.heads):
+            about = {"width": self.d_model, "heads": self.heads}
+            raise PydanticCustomError("d_model", "d_model {width} is no multiple of twice {heads} heads", about)
+        return self
 
 
 class LatentPhase(NamedTuple):

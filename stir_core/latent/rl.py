@@ -7,18 +7,19 @@ mended in the published code is an option; :meth:`RlOptions.compat` sets all of 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stir_core.config import Section, section_from
 from stir_core.errors import DataError
 from stir_core.latent.coherence import published_coherence, strict_coherence
-from stir_core.latent.frame import Reasoner
+from stir_core.latent.frame import Reasoner, Size, Weight
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import CurveLine, TrainedReasoner, load_reasoner, save_reasoner, weights_of
 from stir_core.latent.words import as_batch
@@ -34,23 +35,23 @@ class RlOptions(Section):
 
     noun: ClassVar[str] = "option"
 
-    iterations: int = 60
+    iterations: Size = 60
     """Rounds of answering and updating."""
-    questions: int = 32
+    questions: Size = 32
     """Questions in a round."""
-    answers: int = 8
+    answers: Annotated[int, Field(ge=2, le=4096)] = 8
     """Answers to each question."""
-    updates: int = 4
+    updates: Size = 4
     """Optimiser steps in a round; each takes its share of the answers once."""
-    rate: float = 3e-5
+    rate: Weight = 3e-5
     """Learning rate, constant."""
-    clip: float = 0.2
+    clip: Weight = 0.2
     """Ratios of new to old probability beyond 1 plus or minus this gain nothing."""
-    accuracy: float = 1.0
+    accuracy: Weight = 1.0
     """Reward of a right answer."""
-    format: float = 0.5
+    format: Weight = 0.5
     """Reward of a text that begins with ``#### `` and goes on."""
-    coherence: float = 0.1
+    coherence: Weight = 0.1
     """Reward of coherence, times the coherence."""
     coherence_rule: Literal["strict", "published"] = "strict"
     """Which coherence is rewarded; both are logged."""
@@ -60,7 +61,7 @@ class RlOptions(Section):
     """The mean reward of the other answers, or the group's mean with a division by its standard deviation (published)."""
     density: Literal["mean", "sum"] = "mean"
     """Log density of a latent: mean or sum (published) over its dimensions. A sum leaves the trust region after one step."""
-    clamp: float = 0.0
+    clamp: Weight = 0.0
     """Limit of the change of a log probability before the ratio; 0: none. Published: 3."""
     stop_density: bool = True
     """Count the density of the latent that an answer stopped on. Published: not, which biases the gradient."""

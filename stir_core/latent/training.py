@@ -20,12 +20,16 @@ from stir_core.models.small import restore_checkpoint, save_checkpoint, save_sma
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import seed_for
 from stir_core.store.files import file_sha256, write_whole
-from stir_core.store.latents import latent_folder
+from stir_core.store.latents import latent_facts, latent_folder
 from stir_core.store.tensors import read_tensors
 from stir_core.tasks.modular import ModularSetting, modular_setting
 
 HEADS = "heads.safetensors"
 """The parts of a reasoner beside its language model."""
+
+
+_UNREADABLE = (StoreError, ConfigError, DataError, ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError, SafetensorError)
+"""What transformers and the parsers raise on damaged files; a tokenizer file that is ``null`` is an ``AttributeError``."""
 
 
 class CurveLine(NamedTuple):
@@ -78,11 +82,11 @@ def train_latent(
         ConfigError: no such strategy, or an option that it cannot take.
         DataError: no such setting, the start is of another kind, or the folder holds something else.
     """
-    kind, recipe, out = strategy(name), recipe or LatentRecipe(), Path(out)
+    kind, recipe, out = strategy(name), LatentRecipe() if recipe is None else recipe, Path(out)
     start = None if start is None else latent_folder(start)
     chosen = section_from(kind.options_type, options or {})
     facts: dict[str, Any] = {"strategy": name, "stage": "sft", "setting": modular_setting(setting).name, "seed": seed}
-    facts |= {"start": None if start is None else weights_of(start), "options": chosen.model_dump(), "recipe": recipe._asdict()}
+    facts |= {"start": None if start is None else weights_of(start), "options": chosen.model_dump(), "recipe": recipe.model_dump()}
 
     def work(checkpoint: Path) -> list[dict[str, Any]]:
         words = modular_tokenizer(modular_setting(setting))
@@ -185,15 +189,18 @@ def load_reasoner(folder: Path | str) -> TrainedReasoner:
         DataError: the folder holds no finished training of a reasoner.
     """
     folder = latent_folder(folder)
-    if not (folder / "training.jsonl").is_file():
+    curve = folder / "training.jsonl"
+    if not curve.is_file():
         raise DataError(f"{folder} holds no finished reasoner: make or finish it with `stir latent train`")
     for name in ("config.json", "model.safetensors", HEADS):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing: copy the folder again, or train it again")
     try:
-        facts = json.loads((folder / "training.json").read_text("utf-8"))
+        if not [json.loads(line) for line in curve.read_text("utf-8").splitlines()]:
+            raise ValueError(f"{curve.name} is empty")
+        facts = latent_facts(folder)
         kind, setting = strategy(facts["strategy"]), modular_setting(facts["setting"])
-        options = section_from(kind.options_type, facts["options"])
+        options = section_from(kind.options_type, dict(facts["options"]))
         for name in ("model.safetensors", HEADS):
             read_tensors(folder / name)  # refuses values that are not finite
         read: Any = LlamaForCausalLM.from_pretrained(
@@ -203,12 +210,14 @@ def load_reasoner(folder: Path | str) -> TrainedReasoner:
         if unfit := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]}):
             raise ValueError(f"config.json and model.safetensors do not fit: {unfit[0]}")
         words = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        if words.get_vocab() != modular_tokenizer(setting).get_vocab() or len(words) != lm.config.vocab_size:
+            raise ValueError(f"its tokens are not those of the setting {setting.name}")
         reasoner = kind(lm, markers_of(words), setting, options)
         if facts["stage"] == "rl" and facts["rl"]["frozen_table"] and hasattr(reasoner, "freeze_table"):
             reasoner.freeze_table()  # type: ignore[operator]
         missing = reasoner.load_state_dict(load((folder / HEADS).read_bytes()), strict=False)
         lacking = [name for name in missing.missing_keys if not name.startswith("lm.")]
-    except (ValueError, KeyError, TypeError, StoreError, ConfigError, OSError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{folder} holds no reasoner that can be read ({first_line(error)}): copy it again, or train it again") from None
     if lacking or missing.unexpected_keys:
         raise DataError(

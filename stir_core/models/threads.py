@@ -1,6 +1,7 @@
 """Set the number of threads that a process computes with: once, by its entry point, never by loading a model."""
 
 import os
+import re
 import sys
 
 
@@ -16,7 +17,7 @@ def settle_threads() -> None:
     if "OMP_NUM_THREADS" in os.environ:
         return
     asked = os.environ.get("STIR_THREADS", "")
-    threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, (os.cpu_count() or 2) // 2)
+    threads = int(asked) if re.fullmatch("[1-9][0-9]{0,4}", asked) else max(1, (os.cpu_count() or 2) // 2)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch when it is imported
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)

@@ -37,9 +37,10 @@ _HABIT_OPENERS = {"P": "so", "Q": "well"}
 _VERBS: dict[Habit, str] = {"P": "makes", "Q": "gives"}
 _SIGNS: dict[Operation, str] = {"add": "plus", "sub": "minus"}
 _FILLERS = (" let me see ,", " step by step ,")
+_N = r"\d{1,18}"
 _STEP = re.compile(
     rf"(?P<opener>so|well|then|now)(?P<filler>{'|'.join(_FILLERS)})? "
-    rf"(?:start with (?P<start>\d+)|(?P<value>\d+) (?:plus|minus) (?P<operand>\d+) (?P<verb>makes|gives) (?P<result>\d+))"
+    rf"(?:start with (?P<start>{_N})|(?P<value>{_N}) (?:plus|minus) (?P<operand>{_N}) (?P<verb>makes|gives) (?P<result>{_N}))"
 )
 
 

@@ -123,6 +123,7 @@ def make_codebook(
         MismatchError: another model than the run's.
     """
     if run.finished("codes") and not settings and not redo:
+        run.check_files("codes")  # figures of a codebook that is damaged are none
         return run.codebook()
     run.folder("rollouts")
     if run.embedded:
@@ -132,6 +133,7 @@ def make_codebook(
     again = [stage for stage in ON_REQUEST if run.finished(stage) and _other_steps(run, stage)]
     if run.finished("codes") and not redo:
         check_codes(run)
+        run.check_files("codes")
         return run.codebook()
     if "steps" not in run.stages() or again:
         model = model_of(run.config.model) if model is None else model

@@ -1,6 +1,7 @@
 """Trained latent reasoners on disk, by name: those that come with the package, and those in folders of one's own."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,19 @@ def latent_folders(roots: Iterable[Path]) -> dict[str, Path]:
 def latent_folder(name: str | Path) -> Path:
     """A reasoner's folder: the folder itself, or the name of one that comes with the package.
 
+    Args:
+        name: a text without a separator is a shipped name first: a folder of one's own that is called so is ``./NAME``, or a ``Path``.
+
     Raises:
         StoreError: neither.
     """
-    if Path(name).is_dir():
-        return Path(name)
     shipped = latent_folders(())
+    if isinstance(name, str) and name in shipped:
+        return shipped[name]
+    if os.path.isdir(name):  # unlike Path.is_dir it takes a name of any length
+        return Path(name)
     if str(name) not in shipped:
-        raise StoreError(f"{name} is no folder, nor a reasoner that comes with the package: take one of {', '.join(shipped)}")
+        raise StoreError(f"{str(name)[:80]} is no folder, nor a reasoner that comes with the package: take one of {', '.join(shipped)}")
     return shipped[str(name)]
 
 

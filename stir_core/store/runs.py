@@ -213,10 +213,16 @@ class Run:
         Raises:
             StoreError: the stage has not finished, or the file is missing or another one.
         """
-        digest, remedy = self.manifest(stage).files.get(name), f"copy the run again, or add --redo {stage}"
+        digest, remedy = self.manifest(stage).files.get(name), f"copy the run again, or {self.remade(stage)}"
         if digest is None:
             raise StoreError(f"{self.folder(stage) / name} does not exist, says its manifest: {remedy}")
         return check_file(self.folder(stage) / name, digest, remedy)
+
+    def remade(self, stage: str) -> str:
+        """How a stage is made again, for a refusal."""
+        if stage in ON_REQUEST:
+            return f"make it again with `stir codebook {self.path} --redo`"
+        return f"make it again with `stir run CONFIG --out {self.path} --redo {stage}`"
 
     def has(self, stage: str, name: str) -> bool:
         """True when a finished stage has a file of this name, which stages of earlier versions may lack."""
@@ -232,7 +238,7 @@ class Run:
         Raises:
             StoreError: missing or malformed.
         """
-        return read_record(self.folder(stage) / "manifest.json", Manifest, "make the stage again")
+        return read_record(self.folder(stage) / "manifest.json", Manifest, self.remade(stage))
 
     def digest(self, stage: str) -> str:
         """Digest of a finished stage's files: equal digests mean equal files."""
@@ -370,7 +376,7 @@ class Run:
 
     def codebook(self) -> CodebookReport:
         """The report of the codebook of steps."""
-        return read_record(self.file("codes", "report.json"), CodebookReport, "make it again with `stir codebook --redo`")
+        return read_record(self.file("codes", "report.json"), CodebookReport, self.remade("codes"))
 
     def step_codes(self) -> dict[str, np.ndarray]:
         """The codebook's arrays: ``codes_17: [n]``, the code of every row of :meth:`steps`, and others (see ``stages.codes``)."""

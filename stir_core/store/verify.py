@@ -26,6 +26,7 @@ class Damage(NamedTuple):
     state: Literal["damaged", "missing", "foreign"]
     path: Path
     why: str
+    remedy: str
 
 
 class Verified(NamedTuple):
@@ -55,16 +56,21 @@ def verify_run(run: Run) -> Verified:
     return verified
 
 
-def _compared(root: Path, digests: dict[str, str], verified: Verified) -> Verified:
+_COPY = "copy it again"
+_STUDY_REMEDY = "copy it again, or make the study again: its command with --fresh"
+_FOREIGN = "move it elsewhere, or delete it"
+
+
+def _compared(root: Path, digests: dict[str, str], verified: Verified, remedy: str) -> Verified:
     for name, digest in digests.items():
         file = root / name
         try:
             if not file.is_file():
-                verified.found.append(Damage("missing", file, "its digest is kept, and it is not there"))
+                verified.found.append(Damage("missing", file, "its digest is kept, and it is not there", remedy))
             elif file_sha256(file) != digest:
-                verified.found.append(Damage("damaged", file, "its SHA-256 is not the one that was kept when it was written"))
+                verified.found.append(Damage("damaged", file, "its SHA-256 is not the one that was kept when it was written", remedy))
         except OSError as error:
-            verified.found.append(Damage("damaged", file, line_of(error)))
+            verified.found.append(Damage("damaged", file, line_of(error), remedy))
     return verified._replace(files=verified.files + len(digests))
 
 
@@ -72,7 +78,7 @@ def _beyond(root: Path, known: set[str]) -> Iterator[Damage]:
     """Files below a sealed folder that its digests do not name."""
     for file in sorted(root.rglob("*")):
         if file.is_file() and file.relative_to(root).as_posix() not in known and not _is_ours(file):
-            yield Damage("foreign", file, "no digest names it")
+            yield Damage("foreign", file, "no digest names it", _FOREIGN)
 
 
 def _is_ours(path: Path) -> bool:
@@ -81,14 +87,14 @@ def _is_ours(path: Path) -> bool:
 
 
 def _stage(run: Run, stage: str, verified: Verified) -> Verified:
-    root = run.path / stage
+    root, remedy = run.path / stage, f"copy the run again, or {run.remade(stage)}"
     try:
         manifest = run.manifest(stage)
     except FAULTS as error:
-        verified.found.append(Damage("damaged", root / "manifest.json", line_of(error)))
+        verified.found.append(Damage("damaged", root / "manifest.json", line_of(error), remedy))
         return verified
     if manifest.stage != stage:
-        verified.found.append(Damage("foreign", root / "manifest.json", f'it is of the stage "{manifest.stage}"'))
+        verified.found.append(Damage("foreign", root / "manifest.json", f'it is of the stage "{manifest.stage}"', remedy))
     for source, digest in manifest.inputs.items():
         if source in (*STAGES, *ON_REQUEST) and run.finished(source):
             try:
@@ -96,9 +102,9 @@ def _stage(run: Run, stage: str, verified: Verified) -> Verified:
             except FAULTS:
                 continue  # that stage's own manifest is damaged, and reported
             if not same:
-                verified.found.append(Damage("foreign", root, f'it was made from another "{source}" than the one here'))
+                verified.found.append(Damage("foreign", root, f'it was made from another "{source}" than the one here', remedy))
     verified.found.extend(_beyond(root, {"manifest.json", *manifest.files}))
-    return _compared(root, manifest.files, verified)
+    return _compared(root, manifest.files, verified, remedy)
 
 
 def _studies(run: Run) -> Iterator[StudyFolder]:
@@ -119,23 +125,23 @@ def _study(study: StudyFolder, verified: Verified) -> Verified:
         if study.finished and seal.is_file():
             digests = read_seal(seal)
             verified.found.extend(_beyond(study.path, {DIGESTS, *digests}))
-            return _compared(study.path, digests, verified)
+            return _compared(study.path, digests, verified, _STUDY_REMEDY)
         verified.unsealed.append(study.path)
         study.spec()
         study.problems()
         if study.reported:
             study.report()
     except FAULTS as error:
-        verified.found.append(Damage("damaged", study.path, line_of(error)))
+        verified.found.append(Damage("damaged", study.path, line_of(error), _STUDY_REMEDY))
     return verified
 
 
 def _critical(root: Path, verified: Verified) -> Verified:
     for seal in sorted((root / "critical").glob(f"*.{DIGESTS}")):
         try:
-            verified = _compared(seal.parent, read_seal(seal), verified)
+            verified = _compared(seal.parent, read_seal(seal), verified, _STUDY_REMEDY)
         except FAULTS as error:
-            verified.found.append(Damage("damaged", seal, line_of(error)))
+            verified.found.append(Damage("damaged", seal, line_of(error), _STUDY_REMEDY))
     return verified
 
 
@@ -145,7 +151,7 @@ def _history(run: Run) -> Iterator[Damage]:
     except StoreError:
         return  # the manifest of the actions is damaged, and reported
     except FAULTS as error:
-        yield Damage("damaged", run.derived("curation"), line_of(error))
+        yield Damage("damaged", run.derived("curation"), line_of(error), _COPY)
 
 
 def _strangers(root: Path) -> Iterator[Damage]:
@@ -153,7 +159,7 @@ def _strangers(root: Path) -> Iterator[Damage]:
     known = {"run.json", "log.jsonl", *STAGES, *ON_REQUEST, *STUDIES}
     for path in sorted(root.iterdir()):
         if path.name not in known and not _is_ours(path):
-            yield Damage("foreign", path, "this program writes nothing of that name")
+            yield Damage("foreign", path, "this program writes nothing of that name", _FOREIGN)
     for path in sorted((root / "evaluation").iterdir()) if (root / "evaluation").is_dir() else ():
         if not (path.is_dir() and is_label(path.name)) and not _is_ours(path):
-            yield Damage("foreign", path, "this program writes no evaluation of that name")
+            yield Damage("foreign", path, "this program writes no evaluation of that name", _FOREIGN)

@@ -124,7 +124,7 @@ def asked_chain(text: str, setting: ModularSetting) -> ModularChain:
     least = min(setting.counts)
     if not least <= len(operations) <= setting.longest:
         raise DataError(
-            f"{asked}? has {len(operations)} operation{'' if len(operations) == 1 else 's'}: "
+            f"{asked[:60]}? has {len(operations)} operation{'' if len(operations) == 1 else 's'}: "
             f"ask between {least} and {setting.longest} in the setting {setting.name}"
         )
     return ModularChain(setting.modulus, int(first), operations)

@@ -42,6 +42,12 @@ def test_no_durations(text, capsys):
     assert f"--max-time {text!r}: give a duration such as 2h" in (said := capsys.readouterr().err) and said.count("\n") == 1
 
 
+def test_a_duration_of_too_many_digits_is_called_too_long():
+    assert duration("9999999h") == 9999999 * 3600
+    with pytest.raises(ValueError, match="too long: a number of days, hours, minutes or seconds has at most 9 digits"):
+        duration("9" * 5000 + "s")
+
+
 def test_time_ends_a_call_at_a_finished_result_after_the_first():
     clock, seen = Clock(), []
     report = within(CallBudget(max_time="1m"), seen.append, clock)

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from stir_core.errors import DataError
 from stir_core.evaluate.coherence import AGREEMENT, PUBLISHED, SHORTER, STRICT, coherence_run, equations_in, given_in, pooled_auc
+from stir_core.evaluate.probe import LabelledStates, separation
 from stir_core.latent.coherence import equation_of, strict_coherence
 from stir_core.store.runs import Run
 from tests.seals import rewrite
@@ -48,6 +49,23 @@ def test_numbers_of_a_question_in_digits_and_words() -> None:
     said = given_in("Tom has twice as many as the 1,000 of Ann, and 2.5 dozen more.")
     assert said == {Fraction(number) for number in (2, 1000, "2.5", 12, 100)}
     assert strict_coherence(equations_in("2 * 1000 = 2000"), "#### 2000", said) == 1
+
+
+def test_numbers_that_python_refuses_to_read_are_none() -> None:
+    huge = "9" * 5000
+    assert given_in(f"Add {huge} and 2.") == {Fraction(2), Fraction(100)}
+    assert equation_of(f"<<1+{huge}=2>>") is equation_of(f"<<1+1={huge}>>") is None
+    assert strict_coherence(["<<1+1=2>>"], f"#### {huge}", [1]) == 0
+
+
+def test_a_constant_score_has_no_interval() -> None:
+    problems, right = np.repeat(np.arange(20), 6), np.tile([True, False, True, False, False, True], 20)
+    data = LabelledStates(problems, np.zeros_like(problems), right, np.zeros((len(problems), 0)))
+    found = separation("constant", np.ones(120), data, layer=None, fitted=False)
+    assert (found.auc, found.low, found.high, found.p) == (0.5, None, None, None)
+    assert pooled_auc(np.ones(120), right, problems).missing == "no interval: all equal"
+    told = separation("told", right.astype(float), data, layer=None, fitted=False)
+    assert told.auc == 1 and told.low is not None
 
 
 def test_the_pooled_auc_is_the_share_of_ordered_pairs_and_its_interval_is_of_problems() -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from stir_core.config import GateConfig
-from stir_core.errors import ConfigError, StoreError
+from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.evaluate.curriculum import curriculum_markdown, raise_share
 from stir_core.evaluate.decoders.internalise import ORDERS, ranked
 from stir_core.evaluate.decoders.registry import method
@@ -118,3 +118,8 @@ def test_ranks_by_hand():
     assert -1 <= ranks["left", 1].score < 0 and math.floor(ranks["left", 2].score) == -2
     nothing = decision.replaced(scored=(scored("c", 0.9, score=-1.0),))
     assert ranked("left", StepEvidence(m=1, position=9), nothing, GateConfig(), seed=0, name="p") is None
+
+
+def test_mined_problems_are_refused_without_a_flag_that_the_command_lacks(run, tiny_loaded):
+    with pytest.raises(DataError, match=r"were mined .*: choose another split$"):
+        raised(run, tiny_loaded, split="mine", n=2)

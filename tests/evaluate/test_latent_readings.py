@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, one_hot
 
 from stir_core.errors import DataError
+from stir_core.evaluate.interchange import other_answers
 from stir_core.evaluate.latent_readings import read_latents
 from stir_core.latent.registry import strategy_names
 from stir_core.latent.thinking import LatentChoice, reason
@@ -70,6 +71,7 @@ def test_a_problem_is_read_from_its_text() -> None:
         ("<b>1+1</b>", "is no chain of operations"),
         ("7+13-2?", "13 is too large: .* modulus 11"),
         ("7+1?", "7\\+1\\? has 1 operation: ask between 2 and 4"),
+        ("7" + "+1" * 9999 + "?", "^.{0,70} has 9999 operations"),
     ],
 )
 def test_what_is_no_problem_is_one_line(text: str, said: str) -> None:
@@ -107,14 +109,51 @@ def test_replaced_latents_give_the_answers_of_those_latents(atp: TrainedReasoner
         ids = reason(atp.reasoner, question, given=fed[None], most_text=24)[0].ids
         text = WORDS.batch_decode([ids], skip_special_tokens=True)[0]
         assert changes[step, "zero", "later latents kept"].answer == text.partition("#### ")[2]
-    assert {change.implied is None for change in reading.changes} == {True, False}
+    known = min(steps, len(reading.other_values))
+    assert [(change.step, change.implied) for change in reading.changes if change.implied] == [
+        (
+            step,
+            dict(
+                zip(
+                    ("after", "before", "operation"),
+                    other_answers(asked_chain(QUESTION, TINY), asked_chain(OTHER, TINY), step),
+                    strict=True,
+                )
+            ),
+        )
+        for step in range(1, known + 1)
+        for _ in ("kept", "thought anew")
+    ]
+
+
+def test_samples_begin_at_the_answer_and_end_at_the_other_problem_s_latent(atp: TrainedReasoner, reading: LatentReading) -> None:
+    question, answer = own_answer(atp)
+    asked = as_batch(WORDS, [asked_chain(OTHER, TINY)]).question
+    other = reason(atp.reasoner, asked, LatentChoice(slots=len(answer.vectors)))[0].vectors
+    line = {(each.latent, each.amount): each for each in reading.samples if each.how == "interpolation"}
+    noisy = [each for each in reading.samples if each.how == "its own noise"]
+    assert len(line) == 11 * len(answer.vectors) and len(reading.samples) == len(line) + len(noisy)
+    for slot in range(len(answer.vectors)):
+        assert line[slot + 1, 0.0].answer == reading.answer and line[slot + 1, 0.0].step == reading.steps[slot // 2].text
+        first = torch.cat([answer.vectors[:slot], other[slot][None]])[None]
+        moved = reason(atp.reasoner, question, LatentChoice(slots=len(answer.vectors), first=first), most_text=24)[0]
+        text = WORDS.batch_decode([moved.ids], skip_special_tokens=True)[0]
+        assert line[slot + 1, 1.0].answer == text.partition("#### ")[2]
+    assert {(each.draws, each.amount) for each in noisy} == {(16, 1.0), (16, 2.0), (16, 4.0)}
+    assert all(round(each.kept.value * each.draws, 6).is_integer() for each in noisy)
+
+
+def test_noise_where_no_latent_is_drawn_is_that_of_problems() -> None:
+    found = read_latents(trained("sim_cot"), QUESTION, other=OTHER)
+    assert {each.how for each in found.samples} == {"interpolation", "noise of problems"}
 
 
 def test_latents_of_the_same_problem_change_nothing(atp: TrainedReasoner) -> None:
     same = read_latents(atp, QUESTION, other=QUESTION, runs=1)
     swapped = [change for change in same.changes if change.how == "swapped"]
     assert swapped and {change.answer for change in swapped} == {same.answer}
-    assert {change.implied for change in swapped if change.implied is not None} == {same.truth}
+    assert {number for change in swapped for number in change.implied.values()} == {same.truth}
+    assert {each.kept.value for each in same.samples if each.how == "interpolation"} == {1.0}
     assert max(change.probability for change in swapped) - min(change.probability for change in swapped) < 1e-6
 
 

@@ -54,8 +54,8 @@ def test_figures_are_counts_over_the_answers(folder: Path, found: LatentReport) 
     assert found.exact_stop is not None
     assert found.exact_stop.value == np.mean(exact)
     right = 0
-    for each in answers:
-        for step, value in zip(decoded_steps(trained, each.answer.vectors), each.chain.values[1:], strict=False):
+    for each, steps in zip(answers, decoded_steps(trained, [each.answer.vectors for each in answers]), strict=True):
+        for step, value in zip(steps, each.chain.values[1:], strict=False):
             right += step.endswith(f"={value}>>")
     assert found.decoded_results is not None
     assert found.decoded_results.value == pytest.approx(right / (8 * 9))
@@ -93,8 +93,17 @@ def test_a_probe_reads_what_the_latents_hold(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "draw_chains", remembered)
     monkeypatch.setattr(module, "reason", planted)
     monkeypatch.setattr(module, "answer_modular", lambda *args, **named: kept)
-    probed = evaluate_latents(folder, n=150).probed_values
-    assert probed is not None
+    found = evaluate_latents(folder, n=150, probes=True)
+    probed = found.probed_values
+    read = {(probe.latent, probe.after): probe for probe in found.probes if probe.layer == 0}
+    assert probed is not None and [read[latent, after].problems for latent, after in ((1, 0), (3, 1), (1, 3), (8, 1))] == [
+        450,
+        450,
+        300,
+        150,
+    ]
+    assert [read[latent, after].accuracy.value for latent, after in ((1, 1), (5, 3), (7, 4))] == [1, 1, 1]
+    assert max(read[latent, after].accuracy.value for latent, after in ((2, 1), (3, 2), (1, 3))) < 0.25
     assert probed[1].value == probed[3].value == probed[4].value == 1
     assert probed[2].value < 0.2
 
@@ -126,7 +135,13 @@ def test_the_command_line_trains_and_evaluates(tmp_path: Path, folder: Path, cap
     assert main(["latent", "eval", str(folder), "--n", "2"]) == 0
     said = capsys.readouterr().out
     assert "stops exactly: " in said
-    assert "step 4 probed: " in said
+    assert "step 4 probed: " in said and "value after 4 steps" not in said
+    assert main(["latent", "eval", str(folder), "--n", "2", "--probes"]) == 0
+    assert "value after 4 steps" in capsys.readouterr().out
+    assert main(["latent", "read", str(folder), "7+3*5-2?", "--other", "9-4*7*9?"]) == 0
+    assert "the other problem is 9-4*7*9?" in capsys.readouterr().out
+    assert main(["latent", "read", str(folder), "7+?"]) == 2
+    assert "is no chain of operations" in capsys.readouterr().err
     assert main(["latent", "eval", str(tmp_path)]) == 2
     assert "holds no finished reasoner" in capsys.readouterr().err
     assert main(["latent", "eval", str(folder), "--n", "0"]) == 2

@@ -1,14 +1,19 @@
 """Training: every strategy is seeded and resumable; and a trained reasoner is a model like any other."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stir_core.config import Section, section_from, with_changes
 from stir_core.errors import ConfigError, DataError, StoreError
-from stir_core.latent.registry import strategy_names
+from stir_core.latent.frame import LatentRecipe
+from stir_core.latent.registry import strategy, strategy_names
+from stir_core.latent.rl import RlOptions
 from stir_core.latent.thinking import LatentChoice, reason
 from stir_core.latent.training import HEADS, load_reasoner, train_latent, weights_of
 from stir_core.latent.words import as_batch
@@ -66,7 +71,7 @@ def test_the_curriculum_replaces_one_step_after_another(trained: dict[str, Path]
 
 def test_a_start_that_has_latents_goes_on_with_them(trained: dict[str, Path], tmp_path: Path) -> None:
     """ATP-Latent's mean is the state plus what its head says, at first nothing: it begins as SIM-CoT, and has its decoder."""
-    begun = train_latent("atp", tmp_path / "atp", start=trained["sim_cot"], recipe=RECIPE._replace(latent_rate=0.0))
+    begun = train_latent("atp", tmp_path / "atp", start=trained["sim_cot"], recipe=with_changes(RECIPE, latent_rate=0.0))
     curve = [json.loads(line) for line in (begun / "training.jsonl").read_text().splitlines()]
     assert [(line["step"], line["replaced"]) for line in curve] == [(2, 4)]  # the last phase alone
     ours, theirs = load_reasoner(begun), load_reasoner(trained["sim_cot"])
@@ -80,7 +85,9 @@ def test_a_start_that_has_latents_goes_on_with_them(trained: dict[str, Path], tm
 def test_strategies_share_the_start_and_another_seed_does_not(trained: dict[str, Path], tmp_path: Path) -> None:
     other = train_latent("cot", tmp_path / "other", seed=1, recipe=RECIPE)
     assert weights_of(other) != weights_of(trained["cot"])
-    started = train_latent("coconut", tmp_path / "started", start=trained["cot"], recipe=RECIPE._replace(stage=0, final=1, latent_rate=0.0))
+    started = train_latent(
+        "coconut", tmp_path / "started", start=trained["cot"], recipe=with_changes(RECIPE, stage=0, final=1, latent_rate=0.0)
+    )
     for name, weight in load_reasoner(trained["cot"]).reasoner.lm.named_parameters():
         assert torch.equal(load_reasoner(started).reasoner.lm.get_parameter(name), weight)
     assert json.loads((started / "training.json").read_text())["start"] == weights_of(trained["cot"])
@@ -127,6 +134,61 @@ def test_damaged_parts_are_named(trained: dict[str, Path], tmp_path: Path) -> No
     (copy / "config.json").unlink()
     with pytest.raises(DataError, match=r"config\.json is missing"):
         load_reasoner(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("tokenizer.json", "null"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "null"),
+        ("config.json", "null"),
+        ("training.json", "null"),
+        ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "easy", "seed": 0, "options": null}'),
+        ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "hard", "seed": 0, "options": {}}'),
+        ("training.jsonl", ""),
+        ("training.jsonl", "{"),
+    ],
+)
+def test_a_damaged_description_is_one_line(trained: dict[str, Path], tmp_path: Path, file: str, text: str) -> None:
+    copy = shutil.copytree(trained["atp"], tmp_path / "copy")
+    assert load_reasoner(copy).setting.name == "easy"
+    (copy / file).write_text(text)
+    with pytest.raises(DataError, match="holds no reasoner that can be read"):
+        load_reasoner(copy)
+
+
+def test_names_of_any_length_are_looked_up_and_a_shipped_name_goes_before_a_folder(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreError, match="nor a reasoner that comes with the package") as refused:
+        load_reasoner("a" * 5000)
+    assert len(str(refused.value)) < 300
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained["answer_only"], tmp_path / "cot")
+    assert load_reasoner("cot").reasoner.name == "cot"
+    assert load_reasoner("./cot").reasoner.name == load_reasoner(Path("cot")).reasoner.name == "answer_only"
+
+
+BAD = [(LatentRecipe, name, value) for name in LatentRecipe.model_fields for value in (-1, math.nan)]
+BAD += [(LatentRecipe, name, 0) for name in ("d_model", "layers", "heads", "written", "final", "batch", "checkpoint")]
+BAD += [
+    (kind, name, -1)
+    for kind in (*(strategy(name).options_type for name in strategy_names()), RlOptions)
+    for name, field in kind.model_fields.items()
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize(("kind", "key", "value"), BAD)
+def test_numbers_that_no_training_can_take_are_refused(kind: type[Section], key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=key):
+        section_from(kind, {key: value})
+
+
+def test_heads_share_the_width() -> None:
+    with pytest.raises(ConfigError, match="15 is no multiple of twice 4 heads"):
+        section_from(LatentRecipe, {"d_model": 15})
 
 
 def test_a_step_has_at_least_one_latent(tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_another_size_needs_redo_and_no_model(coded, monkeypatch):
     assert make_codebook(coded, {"size": 3}, redo=True).size == 3 and verify_run(coded).found == []
 
 
+def test_a_damaged_codebook_has_no_figures_and_is_made_again(coded):
+    file = coded.path / "codes" / "codebook.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(StoreError, match=r"codebook\.safetensors .* make it again with `stir codebook .* --redo`"):
+        make_codebook(coded)
+    (damage,) = verify_run(coded).found
+    assert "stir codebook" in damage.remedy and "--redo" in damage.remedy
+    assert make_codebook(coded, redo=True) == coded.codebook() and verify_run(coded).found == []
+
+
 def test_measured_advantages_replace_the_proxy(coded):
     rows, tensors = coded.steps()
     coded_steps = coded.step_codes()["codes_1"]

@@ -18,15 +18,20 @@ from stir_core.store import latents as store_latents
 from stir_core.tasks.arithmetic import split_of
 from stir_core.tasks.modular import MODULAR, asked_chain
 from tests.latent.toys import RECIPE
-from workbench.latents.charts import attention_map
+from workbench.latents.charts import latent_map
 from workbench.latents.data import (
     FIRST,
     attention_rows,
+    by_operations,
     change_outcome,
     change_rows,
     compared,
     drawn_problem,
     lens_rows,
+    line_rows,
+    noise_line,
+    noise_rows,
+    probe_rows,
     run_rows,
     strip,
     vote_line,
@@ -73,18 +78,36 @@ def test_tables_hold_the_reading(reading: LatentReading) -> None:
 
 def test_outcomes_are_told_apart(reading: LatentReading) -> None:
     own = reading.replaced(answer="4")
-    change = reading.changes[0].replaced(how="swapped", implied=7)
-    said = {answer: change_outcome(own, change.replaced(answer=answer)) for answer in ("4", "7", "9", "")}
-    assert said == {"4": "stays", "7": "follows the other value", "9": "another", "": "another"}
-    assert change_outcome(own, change.replaced(answer="4", implied=4)) == "cannot tell: both values imply it"
-    assert change_outcome(reading.replaced(answer=""), change.replaced(answer="", implied=None)) == "stays"
+    change = reading.changes[0].replaced(how="swapped", implied={"after": 7, "before": 8, "operation": 10})
+    said = {answer: change_outcome(own, change.replaced(answer=answer)) for answer in ("4", "7", "8", "10", "9", "")}
+    follows = {"7": "follows the value after", "8": "follows the value before", "10": "follows the operation"}
+    assert said == {"4": "stays", "9": "another", "": "another"} | follows
+    alike = change.replaced(answer="4", implied={"after": 4, "before": 8, "operation": 4})
+    assert change_outcome(own, alike) == "cannot tell: stays or follows the value after or follows the operation"
+    assert change_outcome(reading.replaced(answer=""), change.replaced(answer="", implied={})) == "stays"
+
+
+def test_a_moved_latent_is_one_table_row_for_each_answer_in_turn(reading: LatentReading) -> None:
+    first = reading.samples[0]
+    answers = {0.0: "4", 0.1: "4", 0.2: "7", 0.3: "4"}
+    line = tuple(first.replaced(amount=amount, answer=answer, step="<<1+1=2>>") for amount, answer in answers.items())
+    rows = line_rows(reading.replaced(answer="4", samples=line), 0)
+    assert list(zip(rows["way"], rows["answer"], rows["outcome"], strict=True)) == [
+        ("0% to 10%", "4", "stays"),
+        ("20%", "7", "another"),
+        ("30%", "4", "stays"),
+    ]
+    noise = noise_rows(reading, 1)
+    assert list(noise["draws"]) == [16, 16, 16] and list(noise["noise"]) == ["1 sd", "2 sd", "4 sd"]
+    assert "its own" not in noise_line(reading.replaced(samples=line)) and "own Gaussian" in noise_line(reading)
 
 
 def test_attention_is_drawn_for_each_latent_and_block(reading: LatentReading) -> None:
     layers = tuple(layer.replaced(attention=0.1 * layer.layer or None) for layer in reading.latents[0].layers)
     rows = attention_rows(reading.replaced(latents=(reading.latents[0].replaced(layers=layers),) * 2))
     assert list(rows["latent"]) == ["z1", "z1", "z2", "z2"] and list(rows["block"]) == ["1", "2", "1", "2"]
-    assert attention_map(rows).to_dict()["height"] > 0
+    drawn = latent_map(rows, "attention", ".2f").to_dict()
+    assert drawn["height"] > 0 and {layer["mark"]["type"] for layer in drawn["layer"]} == {"rect", "text"}
 
 
 @pytest.mark.parametrize("setting", list(MODULAR.values()))
@@ -128,10 +151,14 @@ def test_a_bad_problem_is_one_line_and_the_rest_stays(open_page: OpenPage, place
 def test_evaluations_beside_the_folders_are_compared(placed: Path) -> None:
     (row,) = compared({"atp": placed}).table.to_dict("records")
     assert row["right"] == "not evaluated" and row["strategy"] == "atp"
-    report = evaluate_latents(placed, n=2)
+    report = evaluate_latents(placed, n=2, probes=True)
     (placed / store_latents.REPORT).write_text(report.model_dump_json())
     (row,) = compared({"atp": placed}).table.to_dict("records")
-    assert row["right"] == f"{report.rows[0].accuracy:.1%}" and row["n"] == report.rows[0].problems
+    own = report.rows[0]
+    assert row["right"] == f"{own.accuracy:.1%}" and row["n"] == own.problems
+    assert [float(row[by_operations(count)].split()[0]) for count in (2, 3, 4)] == [100 * own.by_count[count] for count in (2, 3, 4)]
+    table = probe_rows(report, 3)
+    assert len(table) == 8 * 3 and list(table["read"]) == [probe.accuracy.value for probe in report.probes if probe.after == 3]
     (placed / store_latents.REPORT).write_text(report.replaced(weights="0" * 64).model_dump_json())
     found = compared({"atp": placed})
     assert found.table.empty and "made with other weights" in found.broken[0]

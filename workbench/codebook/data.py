@@ -178,6 +178,10 @@ def error_table(layer: LayerCodes) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "codes", "error", "low", "high", "curve"])
 
 
+LEAST_TOLD = 0.1
+"""Adjusted mutual information below which a label is hardly told, although by chance it would be less."""
+
+
 def information_table(layer: LayerCodes) -> pd.DataFrame:
     """One row per label of the steps, the best told first."""
     found = sorted(layer.information, key=lambda each: -each.information)
@@ -185,7 +189,8 @@ def information_table(layer: LayerCodes) -> pd.DataFrame:
     rows = []
     for each in found:
         shown = _interval(each.estimates.get("information"))
-        rows.append((*(getattr(each, name) for name in names), shown, "told" if each.information > each.null else "not told"))
+        verdict = "not told" if each.information <= each.null else "told" if each.information >= LEAST_TOLD else "hardly"
+        rows.append((*(getattr(each, name) for name in names), shown, verdict))
     return pd.DataFrame(rows, columns=[*names, "95 %", "verdict"])
 
 

@@ -152,7 +152,9 @@ FIT_COLUMNS: Columns = {
 }
 INFORMATION_COLUMNS: Columns = {
     "about": cc.TextColumn("label", pinned=True, width=120),
-    "verdict": cc.TextColumn("told", help="Whether the mutual information is above its 95th percentile by chance.", width=70),
+    "verdict": cc.TextColumn(
+        "told", help="told: AMI above its 95th percentile by chance, and at least 0.1; hardly: above chance, but below 0.1.", width=70
+    ),
     "information": number_column("AMI", "%.2f", "Adjusted mutual information: 0 by chance, 1 when each tells the other.", width=60),
     "95 %": cc.TextColumn("95 %", help="Interval of the AMI over held-out problems.", width=120),
     "null": number_column("AMI by chance", "%.2f", "95th percentile when whole problems exchange their codes.", width=104),

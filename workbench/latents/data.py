@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from stir_core.errors import FAULTS, StirError, line_of
-from stir_core.findings import Estimate, LatentReport
-from stir_core.readings import LatentChange, LatentReading
+from stir_core.evaluate.statistics import wilson
+from stir_core.findings import LatentReport
+from stir_core.readings import Held, LatentChange, LatentReading
 from stir_core.seeding import generator_for
 from stir_core.store.latents import latent_facts, latent_report
 from stir_core.tasks.modular import ModularSetting, asked_chain, draw_chains, modular_setting
@@ -164,23 +166,69 @@ HOWS = {
 """What takes the place of a step's latents, in words."""
 
 
+HELD: dict[Held, str] = {"after": "value after", "before": "value before", "operation": "operation"}
+"""What of the other problem the answer may follow, in words."""
+
+
 def change_rows(reading: LatentReading, step: int) -> pd.DataFrame:
-    """What the answer becomes when the latents of a step are replaced."""
-    rows = [
-        (HOWS[c.how], c.then, c.answer or "none", change_outcome(reading, c), c.probability, c.implied, c.implied_probability)
-        for c in reading.changes
-        if c.step == step
-    ]
-    columns = ["in their place", "then", "answer", "outcome", "p own", "implied", "p implied"]
-    return pd.DataFrame(rows, columns=columns).astype({"implied": "Int64"})
+    """What the answer becomes when the latents of a step are replaced, and what each thing that they may hold implies."""
+    rows = []
+    for change in reading.changes:
+        if change.step == step:
+            implied = [_implied(change, held) for held in HELD]
+            said = (HOWS[change.how], change.then, change.answer or "none", change_outcome(reading, change), change.probability)
+            rows.append((*said, *implied))
+    return pd.DataFrame(rows, columns=["in their place", "then", "answer", "outcome", "p own", *HELD])
+
+
+def _implied(change: LatentChange, held: Held) -> str | None:
+    """The answer that follows, with its probability now."""
+    return f"{change.implied[held]} ({change.implied_probability[held]:.2f})" if held in change.implied else None
 
 
 def change_outcome(reading: LatentReading, change: LatentChange) -> str:
     """What a replacement did to the answer, in words."""
-    stays, follows = change.answer == reading.answer, change.answer == str(change.implied)
-    if stays and follows:
-        return "cannot tell: both values imply it"
-    return "stays" if stays else "follows the other value" if follows else "another"
+    said = ["stays"] * (change.answer == reading.answer)
+    said += [f"follows the {name}" for held, name in HELD.items() if change.answer == str(change.implied.get(held))]
+    return "another" if not said else said[0] if len(said) == 1 else f"cannot tell: {' or '.join(said)}"
+
+
+def line_rows(reading: LatentReading, slot: int) -> pd.DataFrame:
+    """The answer and the decoded step on the way from a latent to the other problem's; neighbours that are alike are one row."""
+    found = [each for each in reading.samples if each.latent == slot + 1 and each.how == "interpolation"]
+    rows = []
+    for (answer, step), each in groupby(found, key=lambda sample: (sample.answer, sample.step)):
+        shares = [sample.amount for sample in each]
+        way = f"{shares[0]:.0%}" if len(shares) == 1 else f"{shares[0]:.0%} to {shares[-1]:.0%}"
+        rows.append((way, step or "not read", answer or "none", "stays" if answer == reading.answer else "another"))
+    return pd.DataFrame(rows, columns=["way", "read", "answer", "outcome"])
+
+
+def noise_rows(reading: LatentReading, slot: int) -> pd.DataFrame:
+    """How many answers stay when a latent gets noise, and what is read most often."""
+    rows = [
+        (f"{each.amount:g} sd", with_interval(each.kept, ".0%"), each.draws, each.step or "not read", each.answer or "none")
+        for each in reading.samples
+        if each.latent == slot + 1 and each.how != "interpolation"
+    ]
+    return pd.DataFrame(rows, columns=["noise", "stay", "draws", "read", "answer"])
+
+
+def noise_line(reading: LatentReading) -> str:
+    """Which noise that is."""
+    own = any(each.how == "its own noise" for each in reading.samples)
+    whose = "of the latent's own Gaussian" if own else "that this latent has over 64 other problems (it is not drawn itself)"
+    return f"Noise with the standard deviations {whose}; the most frequent reading and answer. The reasoner thinks on from there."
+
+
+def probe_rows(report: LatentReport, after: int) -> pd.DataFrame:
+    """How often a probe reads the value after so many steps, by latent and layer."""
+    rows = [
+        (f"z{each.latent}", "fed" if each.layer == 0 else str(each.layer), each.accuracy.value, f"{each.accuracy:.1%}", each.problems)
+        for each in report.probes
+        if each.after == after
+    ]
+    return pd.DataFrame(rows, columns=["latent", "block", "read", "95 %", "problems"])
 
 
 def run_rows(reading: LatentReading) -> pd.DataFrame:
@@ -211,31 +259,41 @@ class ReasonerTable(NamedTuple):
 def compared(reasoners: Mapping[str, Path]) -> ReasonerTable:
     """One row for each trained reasoner; figures are empty where no evaluation is kept beside it."""
     rows, broken = [], []
+    counts: set[int] = set()
     for name, folder in reasoners.items():
         try:
             facts = latent_facts(folder)
+            counts |= {*modular_setting(facts["setting"]).counts}
             report = latent_report(folder)
-            figures = _figures(report) if report else ("not evaluated", *[None] * 9)
+            figures = _figures(report) if report else {"right": "not evaluated"}
         except FAULTS as error:
             broken.append(line_of(error))
             continue
-        said = (facts["strategy"], facts["stage"], facts["setting"], facts["seed"])
-        rows.append((name, *said, *figures))
-    columns = ["name", "strategy", "stage", "setting", "seed", "right", "n", "zero", "shuffled", "sampled", "decoded", "strict", "stops"]
-    return ReasonerTable(pd.DataFrame(rows, columns=[*columns, "latents", "passes"]), broken)
+        rows.append({"name": name, **figures, **{key: facts[key] for key in ("strategy", "stage", "setting", "seed")}})
+    by_count = [by_operations(count) for count in sorted(counts)]
+    columns = ["name", "right", *by_count, "n", *CONTROLS, "decoded", "strict", "stops", "latents", "passes"]
+    return ReasonerTable(pd.DataFrame(rows, columns=[*columns, "strategy", "stage", "setting", "seed"]), broken)
 
 
-def _figures(report: LatentReport) -> tuple[Any, ...]:
+CONTROLS = ("zero", "shuffled", "sampled")
+"""Conditions beside its own latents."""
+
+
+def by_operations(count: int) -> str:
+    """The column with the accuracy on problems of so many operations."""
+    return f"{count} operations"
+
+
+def _figures(report: LatentReport) -> dict[str, Any]:
     rows = {row.how: row for row in report.rows}
     own = rows.get("own")
     if own is None:
         raise StirError(f"the evaluation of {report.strategy} lacks its own answers")
-
-    def accuracy(how: str) -> str | None:
-        return with_interval(rows[how].accuracy, ".1%") if how in rows else None
-
-    def said(estimate: Estimate | None, form: str = ".1%") -> str | None:
-        return None if estimate is None or not np.isfinite(estimate.value) else with_interval(estimate, form)
-
-    held = (said(report.decoded_results), said(report.strict_coherence, ".2f"), said(report.exact_stop))
-    return (accuracy("own"), own.problems, accuracy("zero"), accuracy("shuffled"), accuracy("sampled"), *held, own.latents, own.passes)
+    each = own.problems // len(own.by_count)  # as many problems of each number of operations
+    estimates = {by_operations(count): wilson(round(share * each), each) for count, share in own.by_count.items()}
+    estimates |= {"right": own.accuracy, **{how: rows[how].accuracy for how in CONTROLS if how in rows}}
+    estimates |= {"decoded": report.decoded_results, "stops": report.exact_stop}
+    said = {key: with_interval(value, ".1%") for key, value in estimates.items() if value is not None and np.isfinite(value.value)}
+    if report.strict_coherence is not None and np.isfinite(report.strict_coherence.value):
+        said["strict"] = with_interval(report.strict_coherence, ".2f")
+    return {**said, "n": own.problems, "latents": own.latents, "passes": own.passes}

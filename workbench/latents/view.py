@@ -1,15 +1,16 @@
-"""The Latents page's sections: choice of reasoner and problem, the chain, one latent, replacements, drawn runs, reasoners compared."""
+"""The Latents page's sections: reasoner and problem, the chain, one latent, replacements, drawn runs, probes, reasoners compared."""
 
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.errors import DataError, line_of
+from stir_core.errors import DataError, StoreError, line_of
 from stir_core.readings import LatentReading
-from stir_core.store.latents import SHIPPED, latent_facts
+from stir_core.store.latents import SHIPPED, latent_facts, latent_report
+from stir_core.tasks.modular import MODULAR
 from workbench import bootstrap, session
 from workbench.latents import data as tables
-from workbench.latents.charts import attention_map
-from workbench.latents.data import FIRST, ChosenReasoner
+from workbench.latents.charts import latent_map
+from workbench.latents.data import FIRST, ChosenReasoner, by_operations
 from workbench.latents.view_strip import latent_strip
 from workbench.shared.command_lines import latent_eval_command, latent_train_command
 from workbench.shared.text import plain
@@ -92,7 +93,8 @@ def answer_line(reading: LatentReading) -> None:
 def chain(reading: LatentReading) -> int:
     """The strip; returns the chosen latent."""
     held = session.chosen(session.SLOT) or ""
-    slot = int(held) - 1 if held.isdecimal() and 1 <= int(held) <= len(reading.latents) else 0
+    slots = [str(slot + 1) for slot in range(len(reading.latents))]
+    slot = slots.index(held) if held in slots else 0
     latent_strip(tables.strip(reading), slot, lambda picked: session.point_at(session.SLOT, str(picked + 1)), key="latents_strip")
     if reading.latents:
         st.caption(
@@ -120,10 +122,52 @@ def one_latent(reading: LatentReading, slot: int) -> None:
         st.caption("The answer states no number, so there is no place whose attention could be read.")
         return
     with st.expander("Where the answer looks: attention to each latent, by block"):
-        st.altair_chart(attention_map(attention), key="latents_attention", alt="Attention from the answer to each latent by block")
+        st.altair_chart(
+            latent_map(attention, "attention", ".2f"), key="latents_attention", alt="Attention from the answer to each latent by block"
+        )
         st.caption(
             "From the position whose output is the answer's number, averaged over heads. Attention is no proof of use: see replacements."
         )
+
+
+def moved_latent(reading: LatentReading, slot: int) -> None:
+    """The chosen latent on the line to another problem's, and with noise."""
+    if not reading.samples:
+        return
+    with st.expander("Move this latent: to the other problem's, and by noise"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            st.caption(plain(f"From z{slot + 1} to the same latent of {reading.other}, in steps of 10 %; the reasoner thinks on."))
+            data_table(tables.line_rows(reading, slot), LINE_COLUMNS, "Answers on the line to the other latent", height="content")
+        with right:
+            st.caption(plain(tables.noise_line(reading)))
+            data_table(tables.noise_rows(reading, slot), NOISE_COLUMNS, "Answers with noise on this latent", height="content")
+
+
+def probes(reasoner: ChosenReasoner, reading: LatentReading, slot: int) -> None:
+    """How often a linear probe reads the values of the chain, by latent and layer."""
+    if not reading.latents:
+        return
+    st.markdown("**What a linear probe reads, by latent and block**")
+    try:
+        report = latent_report(reasoner.folder)
+    except StoreError:
+        return  # the table below says why
+    if report is None or not report.probes:
+        st.caption("No evaluation with probes lies beside this reasoner; the command at the end of the page makes one.")
+        return
+    values = sorted({each.after for each in report.probes})
+    step = reading.latents[slot].step
+    after = st.segmented_control(
+        "Value after how many steps", values, default=step if step in values else values[0], required=True, key="latents_value"
+    )
+    rows = tables.probe_rows(report, values[0] if after is None else after)
+    st.altair_chart(latent_map(rows, "read", ".0%"), key="latents_probes", alt="Share of values that a probe reads, by latent and block")
+    st.caption(
+        f"Share of held-out problems ({rows['problems'].min()} to {rows['problems'].max()} for a cell; intervals under the pointer) whose "
+        f"value a linear probe, fitted on others, reads there. Chance is {1 / reasoner.setting.modulus:.0%}. fed: the latent itself; "
+        "1, 2, ...: its position after that block. What can be read need not be used: see the swaps."
+    )
 
 
 def replacements(reading: LatentReading, slot: int) -> None:
@@ -139,9 +183,9 @@ def replacements(reading: LatentReading, slot: int) -> None:
     st.caption(plain(f"This problem: {here}. The other problem: {reading.other}{there}."))
     data_table(tables.change_rows(reading, step), CHANGE_COLUMNS, f"Answers with the latents of step {step} replaced", height="content")
     st.caption(
-        "If the latents hold the step's value and the answer is computed from it, swapped latents give the answer that the other value "
-        "implies. Later latents are kept, or made anew (thinking on). *another*: it may follow the other problem's operation, or its value "
-        "before the step. One problem shows what happens; `stir latent interchange` tells these apart, latent by latent, and counts."
+        "Swapped latents may bring the other problem's value after the step, its value before it (this problem's own operation is applied "
+        "to that), or its operation: each implies an answer, which stands beside with its probability now. Later latents are kept, or made "
+        "anew (thinking on). One problem shows what happens; `stir latent interchange` takes the latents one by one, and counts."
     )
 
 
@@ -167,7 +211,8 @@ def strategies(reasoner: ChosenReasoner | None) -> None:
     data_table(found.table, STRATEGY_COLUMNS, "Trained reasoners with their evaluations", height="content")
     st.caption(
         "Shares with 95 % intervals over held-out problems (Wilson; for steps, problems as clusters). Rows are comparable where setting, n "
-        "and training agree. zero, shuffled: as many latents, all zero or those of another problem."
+        "and training agree; there are as many problems of each number of operations. zero, shuffled: as many latents, all zero or those "
+        "of another problem."
     )
     for line in found.broken:
         st.warning(plain(line))
@@ -195,14 +240,29 @@ NEAREST_COLUMNS: Columns = {
     "token": cc.TextColumn("nearest token", width=110),
     "cosine": number_column("cosine", "%.3f", "Of its embedding with the latent.", width=70),
 }
+IMPLIED = "The answer if that of the other problem is followed, with its probability when a number is forced to be stated now."
 CHANGE_COLUMNS: Columns = {
     "in their place": cc.TextColumn("in their place", width=180),
     "then": cc.TextColumn("then", width=140),
     "answer": cc.TextColumn("answer", width=66),
-    "outcome": cc.TextColumn("outcome", width=210),
+    "outcome": cc.TextColumn("outcome", width=190),
     "p own": number_column("p(own answer)", "%.3f", "Probability of the unchanged answer's number, forced to be stated now.", width=104),
-    "implied": number_column("other implies", "%d", "The answer that the other problem's value implies.", width=96),
-    "p implied": number_column("p(implied)", "%.3f", "Probability of that answer.", width=84),
+    "after": cc.TextColumn("by value after", help=IMPLIED, width=104),
+    "before": cc.TextColumn("by value before", help=IMPLIED, width=112),
+    "operation": cc.TextColumn("by operation", help=IMPLIED, width=98),
+}
+LINE_COLUMNS: Columns = {
+    "way": cc.TextColumn("way", help="Share of the way to the other problem's latent.", width=100),
+    "read": cc.TextColumn("decoded step", width=130),
+    "answer": cc.TextColumn("answer", width=66),
+    "outcome": cc.TextColumn("outcome", width=80),
+}
+NOISE_COLUMNS: Columns = {
+    "noise": cc.TextColumn("noise", help="In standard deviations.", width=60),
+    "stay": cc.TextColumn("answers that stay", width=150),
+    "draws": number_column("draws", "%d", "", width=56),
+    "read": cc.TextColumn("decoded step", width=130),
+    "answer": cc.TextColumn("answer", width=66),
 }
 RUN_COLUMNS: Columns = {
     "run": number_column("run", "%d", "", width=48),
@@ -212,19 +272,24 @@ RUN_COLUMNS: Columns = {
     "steps": cc.TextColumn("decoded steps", width=420),
 }
 STRATEGY_COLUMNS: Columns = {
-    "name": cc.TextColumn("reasoner", pinned=True, width=120),
-    "strategy": cc.TextColumn("strategy", width=84),
-    "stage": cc.TextColumn("stage", width=50),
-    "setting": cc.TextColumn("setting", width=60),
-    "seed": number_column("seed", "%d", "Of the training.", width=46),
-    "right": cc.TextColumn("right", help="Share of right answers.", width=150),
+    "name": cc.TextColumn("reasoner", pinned=True, width=96),
+    "right": cc.TextColumn("right", help="Share of right answers.", width=165),
+    **{
+        by_operations(count): cc.TextColumn(by_operations(count), help="Share of right answers.", width=165)
+        for setting in MODULAR.values()
+        for count in setting.counts
+    },
     "n": number_column("n", "%d", "Problems.", width=54),
-    "zero": cc.TextColumn("latents zero", width=150),
-    "shuffled": cc.TextColumn("latents shuffled", width=150),
-    "sampled": cc.TextColumn("latents drawn", width=150),
-    "decoded": cc.TextColumn("decoded results right", width=150),
-    "strict": cc.TextColumn("strict coherence", width=140),
-    "stops": cc.TextColumn("stops exactly", width=150),
-    "latents": number_column("latents", "%.1f", "Mean per answer.", width=60),
-    "passes": number_column("passes", "%.1f", "Forward passes, one after the other; mean per answer.", width=60),
+    "zero": cc.TextColumn("latents zero", width=165),
+    "shuffled": cc.TextColumn("latents shuffled", width=165),
+    "sampled": cc.TextColumn("latents drawn", width=165),
+    "decoded": cc.TextColumn("decoded results right", width=165),
+    "strict": cc.TextColumn("strict coherence", width=150),
+    "stops": cc.TextColumn("stops exactly", width=165),
+    "latents": number_column("latents", "%.1f", "Mean per answer.", width=64),
+    "passes": number_column("passes", "%.1f", "Forward passes, one after the other; mean per answer.", width=64),
+    "strategy": cc.TextColumn("strategy", width=110),
+    "stage": cc.TextColumn("stage", width=54),
+    "setting": cc.TextColumn("setting", width=64),
+    "seed": number_column("seed", "%d", "Of the training.", width=50),
 }

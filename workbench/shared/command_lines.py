@@ -66,7 +66,7 @@ def latent_train_command(root: Path) -> str:
 
 def latent_eval_command(folder: Path) -> str:
     """Evaluates a trained reasoner and keeps the report beside it."""
-    return f"{_stir('latent', 'eval', str(folder), json=True)} > {shlex.quote(str(folder / 'evaluation.json'))}"
+    return f"{_stir('latent', 'eval', str(folder), probes=True, json=True)} > {shlex.quote(str(folder / 'evaluation.json'))}"
 
 
 def codebook_command(run: Run, made: CodebookReport | None = None) -> str:

@@ -77,6 +77,8 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
     version = [len(recording.tokens(row)) for row in (VANILLA, STEERED)] + [len(readings) for readings in recording.readings]
     drawn = document(recording, GateConfig.model_validate(recording.settings["gate"]))
     _STRIP(data=drawn | {"version": version}, key="trace_tokens")  # drawn anew only where digest or version differ
+    if any(recording.codes):
+        st.caption("Coloured number before a step: its code in the run's codebook (page Codebook); equal numbers are alike steps.")
     _downloads(facts, recording)
 
 

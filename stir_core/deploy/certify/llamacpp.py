@@ -8,6 +8,7 @@ Needs the package ``llama-cpp-python``, which compiles llama.cpp when it is inst
 """
 
 import ctypes
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ def read_directions(data: bytes) -> Directions:
         directions: Directions = {}
         for tensor in gguf.GGUFReader(file).tensors:
             name, _, number = tensor.name.partition(".")
-            if name != "direction" or not number.isdigit() or int(number) < 1:
+            if name != "direction" or not re.fullmatch("[1-9][0-9]{0,5}", number):
                 raise DeployError(
                     f"the control vector holds a tensor {tensor.name!r}, llama.cpp reads direction.1, direction.2, … only: "
                     "export the library again with `stir export RUN --to gguf`"

@@ -180,7 +180,7 @@ class Service:
             raise Refused(415, "the body must be JSON: send Content-Type: application/json")
         too_large = Refused(413, f"the body has more than the {self.limits.max_body:,} bytes that are read: send less")
         said = request.headers.get("content-length", "")
-        if said.isdigit() and (len(said) > 18 or int(said) > self.limits.max_body):
+        if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > self.limits.max_body):
             raise too_large
         body = bytearray()
         try:

@@ -78,7 +78,10 @@ def method(text: str) -> Method:
         close = difflib.get_close_matches(name, DECODERS, n=1)
         raise ConfigError(f"unknown method {name!r}: " + (f"did you mean {close[0]}?" if close else f"take one of {', '.join(DECODERS)}"))
     decoder = DECODERS[name]
-    given = dict(_parameter(decoder, part) for part in filter(None, rest.split(",")))
+    pairs = [_parameter(decoder, part) for part in filter(None, rest.split(","))]
+    given = dict(pairs)
+    if twice := [key for key in given if [name for name, _ in pairs].count(key) > 1]:
+        raise ConfigError(f"method {text[:200]}: {twice[0]} is given twice: give it once")
     defaults = {key: decoder.parameters[key] for key in ("library", "layer")} if decoder is STIR else dict(decoder.parameters)
     if decoder is STIR:
         try:
@@ -115,6 +118,8 @@ def _parameter(decoder: Decoder, part: str) -> tuple[str, Value]:
             return key, {"true": True, "false": False}[text.lower()]
         if isinstance(default, str):
             return key, text
+        if "_" in text:
+            raise ValueError(text)  # Python reads 2_5 as 25
         return key, int(text) if isinstance(default, int) else float(text)
     except (ValueError, KeyError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stir_core.latent.frame import Latent, LatentOptions, Unrolled
+from stir_core.latent.frame import Latent, LatentOptions, Unrolled, Weight
 from stir_core.latent.heads import LatentHead, StopHead
 from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
 
@@ -29,9 +29,9 @@ class AtpOptions(SimCotOptions):
 
     A head alone begins as a random map: what the text has learned to read from written numbers does not read its latents.
     """
-    kl: float = 1e-3
+    kl: Weight = 1e-3
     """Weight of KL(latent || N(0, I)), a mean over dimensions and slots; 0: no prior."""
-    stop: float = 1.0
+    stop: Weight = 1.0
     """Weight of the stop head's loss; 0: no stop head."""
     stop_on: Literal["first", "every"] = "first"
     """Latents that the stop head is trained on: the first of each step, which alone decides, or every one (published)."""

@@ -7,16 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Unrolled
+from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Unrolled, Weight
 from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 
 
 class CodiOptions(CoconutOptions):
     """Options of CODI."""
 
-    teacher: float = 1.0
+    teacher: Weight = 1.0
     """Weight of the teacher's loss."""
-    gamma: float = 1.0
+    gamma: Weight = 1.0
     """Weight of the distance of the states. Published: 1 for GPT-2, 20 for Llama-1B."""
     last_step: bool = False
     """Show the teacher the last step, too. As published it is left out, since the teacher would copy its result."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, PerStep, Unrolled
+from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, PerStep, Unrolled, Weight
 from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
 
 
@@ -16,7 +16,7 @@ class ColtOptions(SimCotOptions):
 
     per_step: PerStep = 3
     """Tokens for each reasoning step: seeds, and at last the trigger."""
-    seeds: float = 1.0
+    seeds: Weight = 1.0
     """Weight of predicting seeds and triggers."""
 
 

@@ -7,17 +7,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stir_core.latent.compress import StepCompressor
-from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Unrolled
+from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Size, Unrolled, Weight
 
 
 class LatentSftOptions(LatentOptions):
     """Options of Latent-SFT."""
 
-    top: int = 10
+    top: Size = 10
     """Tokens in a mixture."""
-    kl: float = 1.0
+    kl: Weight = 1.0
     """Weight of KL(stored mixture || model) at latent positions."""
-    gumbel: float = 0.0
+    gumbel: Weight = 0.0
     """Scale of Gumbel noise on the stored mixtures' logits in training, clamped to [-1.5, 3]; published: 1."""
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stir_core.latent.compress import StepEncoder
-from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, PerStep, Unrolled
+from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, PerStep, Size, Unrolled, Weight
 from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
 
 
@@ -15,9 +15,9 @@ class MarcosOptions(SimCotOptions):
 
     per_step: PerStep = 1
     """Latents for each reasoning step; one thought each, as published."""
-    dims: int = 8
+    dims: Size = 8
     """Dimensions of a step's random part R."""
-    l1: float = 1e-4
+    l1: Weight = 1e-4
     """Weight of the mean absolute R."""
     nll: Literal["gaussian", "published"] = "gaussian"
     """The loss of the head that draws R. Published: the square is taken of (x - mean) / (2 var), so that it is no Gaussian's."""

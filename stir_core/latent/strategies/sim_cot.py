@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stir_core.latent.frame import LatentOptions, Unrolled
+from stir_core.latent.frame import LatentOptions, Unrolled, Weight
 from stir_core.latent.heads import StepDecoder
 from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 
@@ -15,7 +15,7 @@ from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 class SimCotOptions(CoconutOptions):
     """Options of strategies with a step decoder."""
 
-    decoder: float = 0.3
+    decoder: Weight = 0.3
     """Weight of the decoder's loss."""
     decoder_loss: Literal["token", "step"] = "step"
     """Mean over tokens, or over steps of the sum over a step's tokens (published)."""

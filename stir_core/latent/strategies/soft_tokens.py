@@ -1,14 +1,15 @@
 """Soft Tokens: the chain of thought in mixtures of all tokens with noise, for reinforcement."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from stir_core.errors import ConfigError
-from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, PerStep, Reasoner, Unrolled
+from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, PerStep, Reasoner, Unrolled, Weight
 
 
 class SoftTokensOptions(LatentOptions):
@@ -16,9 +17,9 @@ class SoftTokensOptions(LatentOptions):
 
     per_step: PerStep = 8
     """Latents for each reasoning step: as many as its text has tokens."""
-    tau: float = 0.5
+    tau: Annotated[float, Field(gt=0)] = 0.5
     """Temperature of the mixture; "fuzzy" tokens: 0.0001."""
-    sigma: float = 0.3
+    sigma: Weight = 0.3
     """Standard deviation of the noise, in units of the embeddings' root mean square."""
 
 

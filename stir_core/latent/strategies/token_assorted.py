@@ -9,19 +9,19 @@ from torch.nn.functional import one_hot
 from vector_quantize_pytorch import VectorQuantize
 
 from stir_core.latent.compress import StepCompressor
-from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Unrolled
+from stir_core.latent.frame import Latent, LatentBatch, LatentOptions, LatentPhase, LatentRecipe, Reasoner, Size, Unrolled, Weight
 
 
 class TokenAssortedOptions(LatentOptions):
     """Options of Token Assorted."""
 
-    codes: int = 64
+    codes: Size = 64
     """Size of the codebook: the new words."""
-    width: int = 16
+    width: Size = 16
     """Dimensions that are quantised."""
     assorted: bool = True
     """In training each batch has a random number of its first steps replaced, from none to all that the phase replaces. Otherwise all."""
-    predicted: float = 1.0
+    predicted: Weight = 1.0
     """Weight of predicting the codes."""
 
 
