@@ -37,7 +37,7 @@ MODULAR = {
     setting.name: setting
     for setting in (
         ModularSetting("easy", 11, (2, 3, 4), reordered=False),
-        ModularSetting("hard", 13, (3, 4, 5), reordered=False),
+        ModularSetting("hard", 11, (3, 4, 5), reordered=False),
         ModularSetting("orders", 11, (2, 3, 4), reordered=True),
     )
 }

@@ -22,7 +22,7 @@ from stir_core.models.passes import Feed, forward
 from stir_core.models.steering import Impulse
 from stir_core.records import Progress
 from stir_core.seeding import generator_for
-from stir_core.tasks.modular import MODULAR, draw_chains
+from stir_core.tasks.modular import MODULAR, ModularSetting, draw_chains
 from tests.latent.toys import RECIPE
 
 
@@ -82,7 +82,9 @@ def test_a_start_that_has_latents_goes_on_with_them(trained: dict[str, Path], tm
     assert all(torch.equal(a.vectors, b.vectors) and a.ids == b.ids for a, b in zip(*found, strict=True))
 
 
-def test_strategies_share_the_start_and_another_seed_does_not(trained: dict[str, Path], tmp_path: Path) -> None:
+def test_strategies_share_the_start_and_another_seed_does_not(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = train_latent("cot", tmp_path / "other", seed=1, recipe=RECIPE)
     assert weights_of(other) != weights_of(trained["cot"])
     started = train_latent(
@@ -91,8 +93,11 @@ def test_strategies_share_the_start_and_another_seed_does_not(trained: dict[str,
     for name, weight in load_reasoner(trained["cot"]).reasoner.lm.named_parameters():
         assert torch.equal(load_reasoner(started).reasoner.lm.get_parameter(name), weight)
     assert json.loads((started / "training.json").read_text())["start"] == weights_of(trained["cot"])
-    with pytest.raises(DataError, match="was trained on the setting easy, not hard: start from a model of the same setting"):
-        train_latent("coconut", tmp_path / "hard", setting="hard", start=trained["cot"], recipe=RECIPE)
+    longer = train_latent("coconut", tmp_path / "hard", setting="hard", start=trained["cot"], recipe=RECIPE._replace(stage=0, final=1))
+    assert load_reasoner(longer).setting.name == "hard"
+    monkeypatch.setitem(MODULAR, "large", ModularSetting("large", 23, (2, 3), reordered=False))
+    with pytest.raises(DataError, match="was trained on the setting easy, whose numbers are not those of large: start anew"):
+        train_latent("coconut", tmp_path / "large", setting="large", start=trained["cot"], recipe=RECIPE)
 
 
 def test_what_cannot_be_trained_is_refused(trained: dict[str, Path], tmp_path: Path) -> None:
