@@ -93,7 +93,7 @@ def test_strategies_share_the_start_and_another_seed_does_not(
     for name, weight in load_reasoner(trained["cot"]).reasoner.lm.named_parameters():
         assert torch.equal(load_reasoner(started).reasoner.lm.get_parameter(name), weight)
     assert json.loads((started / "training.json").read_text())["start"] == weights_of(trained["cot"])
-    longer = train_latent("coconut", tmp_path / "hard", setting="hard", start=trained["cot"], recipe=RECIPE._replace(stage=0, final=1))
+    longer = train_latent("coconut", tmp_path / "hard", setting="hard", start=trained["cot"], recipe=with_changes(RECIPE, stage=0, final=1))
     assert load_reasoner(longer).setting.name == "hard"
     monkeypatch.setitem(MODULAR, "large", ModularSetting("large", 23, (2, 3), reordered=False))
     with pytest.raises(DataError, match="was trained on the setting easy, whose numbers are not those of large: start anew"):
@@ -150,7 +150,7 @@ def test_damaged_parts_are_named(trained: dict[str, Path], tmp_path: Path) -> No
         ("config.json", "null"),
         ("training.json", "null"),
         ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "easy", "seed": 0, "options": null}'),
-        ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "hard", "seed": 0, "options": {}}'),
+        ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "medium", "seed": 0, "options": {}}'),
         ("training.jsonl", ""),
         ("training.jsonl", "{"),
     ],
