@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -115,8 +116,33 @@ class TaskConfig(Section):
     """System prompt before the question; none keeps the chat template's default."""
 
 
+LOCAL = "local"
+
+
+def _engine(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = value == LOCAL or (value.isprintable() and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        raise PydanticCustomError("engine", "that is no URL: give one, e.g. http://127.0.0.1:8000/v1") from None
+    if "@" in parts.netloc or parts.query:
+        remedy = "a URL with a key or a query is not kept in a config: set STIR_ENGINE_KEY in the environment, and give the URL alone"
+        raise PydanticCustomError("secret", remedy)
+    if not usable:
+        raise PydanticCustomError("engine", 'give "local", or the URL of a server, e.g. http://127.0.0.1:8000/v1')
+    return value
+
+
+Engine = Annotated[str, AfterValidator(_engine)]
+"""``"local"``, or the URL of an OpenAI-compatible server with ``#NAME`` of the model where it serves several."""
+
+
 class RolloutConfig(Section):
     """Stage I: how answers are sampled."""
+
+    engine: Engine = LOCAL
+    """What samples: local, or the URL of an OpenAI-compatible server with the same model, e.g. http://127.0.0.1:8000/v1; add #NAME of
+    the model where it serves several."""
 
     k: Annotated[int, Field(ge=1)] = 8
     """Rollouts per problem (published K)."""
@@ -133,9 +159,16 @@ class RolloutConfig(Section):
     eta0: Annotated[float, Field(ge=0)] = 0.01
     """Length penalty: reward = correct - eta0 * tokens / max_new_tokens."""
     batch_rows: Annotated[int, Field(ge=1)] = 32
-    """Sequences decoded side by side; results do not depend on it."""
+    """Sequences decoded side by side, or requests to a server at one time; results do not depend on it."""
     cache_tokens: Annotated[int, Field(ge=1)] = 65536
     """Maximum number of tokens in the key-value cache; if more are needed, the youngest half of the batch waits."""
+
+    @model_validator(mode="after")
+    def _parts_are_local(self) -> "RolloutConfig":
+        if self.engine != LOCAL and (self.max_thinking_tokens is not None or self.max_final_tokens is not None):
+            message = 'max_thinking_tokens and max_final_tokens are kept by engine = "local" alone: leave them out for {engine}'
+            raise PydanticCustomError("engine", message, {"engine": self.engine})
+        return self
 
 
 class MiningConfig(Section):
@@ -369,6 +402,7 @@ def refusals(data: dict[str, Any]) -> dict[str, list[str]]:
 DIGESTED_AS = {"backend": {"auto": "hooked"}}
 """Values that stand for an older one in a digest: ``auto`` takes what ``hooked`` was, or something that agrees with the model itself."""
 LATER: dict[str, Any] = {
+    "engine": LOCAL,
     "equal_numbers": False,
     "rule": "score",
     "policy": "value",

@@ -95,7 +95,8 @@ def refusal_line(first: Any, root: type[Checked], flags: Mapping[str, str] | Non
     message = said[0].lower() + said[1:]
     if first["type"] == "tuple_type":
         message = f"give a list, e.g. [{value!r}]"
-    if isinstance(value, Mapping | BaseModel) or not path:  # a rule about several keys, which the message names
+    if isinstance(value, Mapping | BaseModel) or not path or first["type"] == "secret":
+        # a rule about several keys, which the message names, or a value that nobody should see
         return f"{root.noun} {path}: {message}" if path else message
     flag = (flags or {}).get(path)
     return f"{f'{root.noun} {path} =' if flag is None else flag} {value!r:.200}: {message}"

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from stir_core.config import Section
+from stir_core.config import LOCAL, Engine, Section
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -43,6 +43,8 @@ class EvaluationRequest(MeasurementRequest):
     """Method that the others are compared with."""
     max_new_tokens: Count | None = None
     """Budget of committed tokens; none is the run's own."""
+    engine: Annotated[Engine, Field(exclude_if=lambda engine: engine == LOCAL)] = LOCAL
+    """What samples for sampling and self_consistency: local, or the URL of a server with the same model, as rollouts.engine."""
     template: str | None = None
     """Prompt template; none is the run's own."""
     label: str | None = None
@@ -51,6 +53,11 @@ class EvaluationRequest(MeasurementRequest):
     """Delete the evaluation with this label first."""
     allow_leak: Annotated[bool, Field(exclude=True)] = False
     """Evaluate even if evaluation problems were mined; the report is marked."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether one of the methods takes its samples from the engine."""
+        return any(name.partition(":")[0] in ("sampling", "self_consistency") for name in self.methods)
 
 
 CausalStudyName = Literal["gate", "codes", "own"]

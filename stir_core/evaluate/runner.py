@@ -118,7 +118,7 @@ def evaluate(
     config = run.config
     decode = with_changes(config.decode, max_new_tokens=spec.max_new_tokens, temperature=0.0, top_p=1.0)
     sampling = config.rollouts.temperature, config.rollouts.top_p
-    bench = Bench(model, Settings.of(config, decode, spec.rows), config.gate, libraries_of(run), sampling)
+    bench = Bench(model, Settings.of(config, decode, spec.rows), config.gate, libraries_of(run), sampling, spec.engine)
     for each in methods(list(spec.methods)):
         each.decoder.check(bench, each.parameters)
     with folder.writer():
@@ -167,6 +167,7 @@ def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
     return spec.replaced(
         methods=tuple(dict.fromkeys((*known.methods, *spec.methods))),
         command="\n".join(commands) or None,
+        engine=spec.engine if spec.sampled else known.engine,
         advantages=spec.advantages or known.advantages,  # the methods asked for now need not be the ones that used them
         curated=spec.curated or known.curated,
         policies=spec.policies or known.policies,

@@ -2,7 +2,7 @@
 
 Rollouts that finish leave the batch and waiting ones enter. A prompt is read once for all its rollouts that are live together. The state
 at a control point is captured when the token there is fed to decode on, so it costs no extra pass. :func:`sample_endings` does this for any
-sampling of many endings after few beginnings.
+sampling of many endings after few beginnings. A server may sample instead (``rollouts.engine``, ``models.served``); it captures no state.
 """
 
 from collections import deque
@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.config import RolloutConfig, RunConfig
+from stir_core.config import LOCAL, RolloutConfig, RunConfig
 from stir_core.models.generation import Sampling, Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
 from stir_core.models.scheduler import Batch, Draws, Intake, Seat, Steps, schedule
+from stir_core.models.served import Asked, find_served, sample_served
 from stir_core.records import Problem, Rollout, Verdict
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.segment import StepScanner
@@ -54,6 +55,13 @@ class Ending:
     """Numbers of tokens after which a step ends."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
     """One dict for each captured control point: ``[d_model]`` by layer."""
+
+    def scan(self) -> None:
+        """Note where steps end in the tokens that came since the last call."""
+        while self.scanner is not None and self.scanned < len(self.strand.ids):
+            self.scanned += 1
+            if self.scanner.push(self.strand.ids[self.scanned - 1]):
+                self.ends.append(self.scanned)
 
 
 class Waiting(Intake[Ending]):
@@ -136,7 +144,9 @@ def sample_rollouts(
 
 
 def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...] = ()) -> Iterator[Ending]:
-    """Sample endings with the run's temperature, nucleus, batch and memory, yielding each as it ends (in no fixed order).
+    """Sample endings with the run's engine, temperature, nucleus, batch and memory, yielding each as it ends (in no fixed order).
+
+    Another engine captures no states: the states stage reads them here.
 
     Args:
         endings: put those of one beginning side by side, so that it is read once.
@@ -144,6 +154,13 @@ def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunCon
     """
     sampling = Sampling(config.rollouts.temperature, config.rollouts.top_p)
     most = config.mining.control_points if layers else 0
+    if config.rollouts.engine != LOCAL:
+        served = find_served(config.rollouts.engine, model.identity.name)
+        asked = (Asked(ending, ending.before, ending.strand) for ending in endings)
+        for each in sample_served(model, served, asked, sampling, rows=config.rollouts.batch_rows):
+            each.item.scan()
+            yield each.item
+        return
 
     def begin(seat: Seat, ending: Ending) -> Steps[None]:
         seat.layers = layers
@@ -163,10 +180,7 @@ def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[
     here = yield from seat.read(row, ending.before)
     new = strand.ids[:]
     while True:
-        while ending.scanner is not None and ending.scanned < len(strand.ids):
-            ending.scanned += 1
-            if ending.scanner.push(strand.ids[ending.scanned - 1]):
-                ending.ends.append(ending.scanned)
+        ending.scan()
         at_boundary = ending.ends[-1:] == [len(strand.ids)] and len(ending.states) < len(ending.ends) <= most
         if new and (strand.finish is None or at_boundary):  # after the last token at most a state is wanted
             here = yield [Feed(row, new, logits=strand.finish is None, capture=(len(new) - 1,) if at_boundary else ())]

@@ -38,6 +38,14 @@ def cost_of(feeds: "Sequence[Feed]") -> Cost:
     return total
 
 
+def decoding_cost(prompt: int, answers: Sequence[int]) -> Cost:
+    """Cost of answers of these lengths to one prompt, all in tokens: the prompt is read once, and the last token of an answer is not."""
+    total = Cost(prompt, prompt * (prompt + 1) // 2, 1)
+    for n in answers:
+        total += Cost(n - 1, (n - 1) * prompt + n * (n - 1) // 2, n - 1)
+    return total
+
+
 def flops(shape: Shape, cost: Cost) -> float:
     """Floating-point operations of this cost: two for each weight and token, four for each attended position and unit of width.
 

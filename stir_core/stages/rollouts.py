@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stir_core.config import RunConfig, resolve_layers
+from stir_core.config import LOCAL, RunConfig, resolve_layers
 from stir_core.records import OnProgress, Progress, Rollout
 from stir_core.stages.stage import Made, Stage, take_up
 from stir_core.store.captured import Captured
@@ -14,6 +14,9 @@ from stir_core.tasks.registry import check_task, mined_problems
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
+
+UNLIKELY = 0.05
+"""A server whose tokens the model here would not have drawn more often than this is suspected of other weights."""
 
 
 def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
@@ -51,7 +54,20 @@ def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress
         "unfinished": sum(not rollout.verdict.finished for rollout in known),
         "tokens": sum(rollout.n_tokens for rollout in known),
     }
-    return Made(counts, tokens, notes=notes)
+    return Made(counts, tokens, notes=notes if config.rollouts.engine == LOCAL else (*notes, _likeness(model, config, known)))
+
+
+def _likeness(model: "LoadedModel", config: RunConfig, known: list[Rollout]) -> str:
+    """Whether a server's rollouts look drawn from the model here, by the first tokens of a few of them."""
+    from stir_core.models.generation import Sampling
+    from stir_core.models.served import unlikely_share
+
+    heads = [(rollout.prompt_ids, rollout.token_ids[:64]) for rollout in known[:: -(-len(known) // 16)]]
+    n = sum(len(ids) for _, ids in heads)
+    share = unlikely_share(model, heads, Sampling(config.rollouts.temperature, config.rollouts.top_p))
+    verdict = "so other weights may be served" if share > UNLIKELY else "as expected of the same weights"
+    drawn = f"of {n} tokens the model here would not have drawn {share:.1%}"
+    return f"sampled by {config.rollouts.engine}: {drawn}, {verdict}" + (" (top_p = 1: no test)" if config.rollouts.top_p == 1 else "")
 
 
 def _check(run: Run) -> None:
@@ -65,7 +81,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "delimiter": config.delimiter,
         "model": config.model.model_dump(mode="json", exclude={"device", "backend"}),
         "task": config.task.model_dump(mode="json", exclude={"n_eval", "held_out"}),
-        "rollouts": config.rollouts.model_dump(mode="json", exclude={"batch_rows", "cache_tokens"}),
+        "rollouts": config.rollouts.model_dump(mode="json", exclude={"engine", "batch_rows", "cache_tokens"}),
+        **({} if config.rollouts.engine == LOCAL else {"engine": "served"}),  # which server does not matter: its address may change
         **({"steps_of": "final"} if config.mining.phase == "final" else {}),  # the other choices have the same control points
     }
 

@@ -13,7 +13,7 @@ An evaluation can be continued with more methods, problems or seeds; answers tha
 from collections.abc import Sequence
 from pathlib import Path
 
-from stir_core.config import digest_of
+from stir_core.config import LOCAL, digest_of
 from stir_core.errors import StoreError
 from stir_core.findings import Answer, EvaluationReport, EvaluationSpec
 from stir_core.records import Problem
@@ -61,6 +61,10 @@ class EvaluationFolder(StudyFolder[EvaluationSpec, EvaluationReport]):
             theirs, ours = getattr(known, field), getattr(spec, field)
             if digest_of(theirs) != digest_of(ours):
                 raise StoreError(f"{self.path} was made with {field} = {theirs!r}, not {ours!r}: {remedy}")
+        if (
+            known.sampled and spec.sampled and (known.engine == LOCAL) != (spec.engine == LOCAL)
+        ):  # which server does not matter: its address may change
+            raise StoreError(f"{self.path} was made with engine = {known.engine!r}, not {spec.engine!r}: {remedy}")
         if None not in (known.advantages, spec.advantages) and known.advantages != spec.advantages:
             raise StoreError(f"{self.path} was made with other measured advantages: {remedy}")
         if None not in (known.policies, spec.policies) and known.policies != spec.policies:

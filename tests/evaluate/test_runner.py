@@ -10,6 +10,7 @@ import torch
 
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.evaluate import runner
+from stir_core.evaluate.decoders import sampled
 from stir_core.evaluate.decoders.registry import ABLATIONS, DECODERS, method, methods
 from stir_core.evaluate.libraries import libraries_of
 from stir_core.evaluate.report import evaluation_markdown
@@ -147,6 +148,16 @@ def test_other_settings_under_the_same_label_are_refused(run, tiny_loaded):
     assert report.spec.max_new_tokens == 10
     with pytest.raises(StoreError, match="not a folder name"):
         evaluated(run, tiny_loaded, "stir", label="../up")
+
+
+def test_samples_of_a_server_and_of_this_process_are_not_mixed(run, tiny_loaded, monkeypatch):
+    away = {"n": 2, "engine": "http://127.0.0.1:9/v1"}
+    evaluated(run, tiny_loaded, "stir", **away)  # nothing is sampled, so no server is asked
+    report, _ = evaluated(run, tiny_loaded, "sampling", n=2)
+    assert report.spec.engine == "local"
+    monkeypatch.setattr(sampled, "find_served", lambda engine, own: None)
+    with pytest.raises(StoreError, match=r"made with engine = 'local', not 'http://127\.0\.0\.1:9/v1'"):
+        evaluated(run, tiny_loaded, "self_consistency", **away)
 
 
 def test_mined_problems_are_refused_and_marked_when_allowed(run, tiny_loaded, monkeypatch):

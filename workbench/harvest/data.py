@@ -42,6 +42,10 @@ FIRST = (
 """The settings that are changed most often: shown on top. All others are folded away by section."""
 
 
+NOT_HERE = ("rollouts.engine",)
+"""A page does not choose which server gets requests, with a key from this machine's environment; a base keeps its own."""
+
+
 class Field(NamedTuple):
     """One setting as a form shows it."""
 
@@ -62,13 +66,14 @@ class Field(NamedTuple):
 
 
 def fields() -> list[Field]:
-    """Every setting, in the order of the schema."""
+    """Every setting that a page may change, in the order of the schema."""
     schema = RunConfig.model_json_schema()
     settings: list[Field] = []
     for name, rule in schema["properties"].items():
         if "$ref" in rule:
             section = schema["$defs"][rule["$ref"].rpartition("/")[2]]
-            settings += [_field(f"{name}.{key}", inner) for key, inner in section["properties"].items()]
+            keys = {key: inner for key, inner in section["properties"].items() if f"{name}.{key}" not in NOT_HERE}
+            settings += [_field(f"{name}.{key}", inner) for key, inner in keys.items()]
         else:
             settings.append(_field(name, rule))
     return settings

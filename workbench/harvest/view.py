@@ -161,7 +161,7 @@ def _fields(base: Base, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
     schema = form.fields()
     by_key = {field.key: field for field in schema}
     task = session.state_of(f"{prefix}_task.name", base.config.task.name)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {key: form.value_of(base.config, key) for key in form.NOT_HERE}
     for start in range(0, len(form.FIRST), _COLUMNS):
         for column, key in zip(st.columns(_COLUMNS), form.FIRST[start : start + _COLUMNS], strict=False):
             with column:

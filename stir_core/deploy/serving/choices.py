@@ -51,7 +51,8 @@ class Choice:
     sent: str = ""
     received: str = ""
     """The answer's text so far; ``sent`` is the part of it that has left."""
-    tokens: int = 0
+    ids: list[int] = field(default_factory=list)
+    """Its tokens so far."""
     decided: list[StepEvent] = field(default_factory=list)
     trace: Trace | None = None
     settled: bool = False
@@ -60,13 +61,18 @@ class Choice:
     """Entries of tokens whose text has not left, with the place in the text at which they begin."""
 
     @property
+    def tokens(self) -> int:
+        """Number of its tokens so far."""
+        return len(self.ids)
+
+    @property
     def finish(self) -> str:
         """Why it ended, in the protocol's words."""
         return "stop" if self.text.stopped or (self.trace is not None and self.trace.finish == "stop") else "length"
 
     def token(self, event: TokenEvent) -> str:
         """Add a token; returns the text that can be sent."""
-        self.tokens += 1
+        self.ids.append(event.token_id)
         if self.logprobs is not None:
             self._untold.append((len(self.received), self.logprobs(event)))
         self.received += event.text

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -97,36 +97,24 @@ class TextFormat(_Strict):
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class ChatRequest(_Strict):
-    """A request for an answer. Unknown fields are refused, never ignored; known fields without support are accepted at a value that asks
-    for nothing."""
+class _Asked(_Strict):
+    """What requests for an answer have in common. Unknown fields are refused, never ignored; known fields without support are accepted at a
+    value that asks for nothing."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """``None``: the bundle's own."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
-    """Tokens of thinking before the tag that ends it is written, as in vLLM."""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     """Answers, each from a random stream of its own."""
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     """Texts that end an answer before them."""
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
-    """Likeliest tokens beside each token; needs ``logprobs``."""
     seed: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    """Give the ids of the prompt and of each answer, as in vLLM; not in a stream."""
     user: str | None = None
-    """Accepted and ignored, as the next ones are."""
-    metadata: dict[str, str] | None = None
-    store: bool | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    """Accepted and ignored."""
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     """Not supported, as the next ones: only the value that asks for nothing is accepted."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
@@ -134,25 +122,58 @@ class ChatRequest(_Strict):
     top_k: Annotated[int, Field(ge=-1, le=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=0)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    stir: StirOptions = StirOptions()
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """All stop sequences."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class CompletionRequest(_Asked):
+    """A request to go on after a prompt that is sent as it is: as token ids, or as text without a chat template."""
+
+    prompt: Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    stream: Literal[False] | None = None
+    """Not supported, as the next ones."""
+    echo: Literal[False] | None = None
+    logprobs: None = None
+
+
+class ChatRequest(_Asked):
+    """A request for the next turn of a conversation."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of thinking before the tag that ends it is written, as in vLLM."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+    """Likeliest tokens beside each token; needs ``logprobs``."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    metadata: dict[str, str] | None = None
+    """Accepted and ignored, as the next ones are."""
+    store: bool | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     response_format: TextFormat | None = None
+    """Not supported, as the next ones: only the value that asks for nothing is accepted."""
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
     chat_template_kwargs: dict[str, bool | int | float | str] | None = None
     """Arguments of the chat template, in addition to the bundle's own."""
-    stir: StirOptions = StirOptions()
 
     @model_validator(mode="after")
-    def _alternatives_need_logprobs(self) -> "ChatRequest":
+    def _fits_together(self) -> "ChatRequest":
         if self.top_logprobs and not self.logprobs:
             raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs = true")
+        if self.return_token_ids and self.stream:
+            raise PydanticCustomError("return_token_ids", "return_token_ids needs stream = false")
         return self
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """All stop sequences."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def budget(self) -> int | None:
@@ -160,14 +181,17 @@ class ChatRequest(_Strict):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
-def parse(body: bytes) -> ChatRequest:
+RequestT = TypeVar("RequestT", bound=_Asked)
+
+
+def parse(body: bytes, form: type[RequestT] = ChatRequest) -> RequestT:
     """Validate a request.
 
     Raises:
         Refused: 400, naming the first wrong field.
     """
     try:
-        return ChatRequest.model_validate_json(body)
+        return form.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     param = "".join(each if each.isprintable() else "?" for each in ".".join(str(part) for part in first["loc"])[:100])
@@ -175,7 +199,7 @@ def parse(body: bytes) -> ChatRequest:
     if first["type"] == "extra_forbidden":
         reason = "is not a known field"
         if len(first["loc"]) == 1:
-            reason += f": fields are {', '.join(ChatRequest.model_fields)}"
+            reason += f": fields are {', '.join(form.model_fields)}"
     raise Refused(400, f"{param or 'the body'}: {reason}", param=param or None)
 
 
@@ -216,19 +240,24 @@ def token_entry(text: Callable[[list[int]], str], event: TokenEvent) -> dict[str
     return entry(event.token_id, event.logprob) | {"top_logprobs": [entry(*alternative) for alternative in event.alternatives]}
 
 
-def completion(name: str, model: str, prompt: int, choices: Sequence[Choice], facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A whole response; ``stir`` of the first answer stands at the top, too."""
-    told = [
-        {
-            "index": choice.index,
-            "message": {"role": "assistant", **choice.message},
-            "logprobs": _logprobs(choice),
-            "finish_reason": choice.finish,
-            "stir": stir,
-        }
-        for choice, stir in zip(choices, facts, strict=True)
-    ]
-    return {**_head(name, model, "chat.completion"), "choices": told, "usage": usage(prompt, choices), "stir": facts[0]}
+def completion(
+    name: str, model: str, prompt_ids: Sequence[int], choices: Sequence[Choice], facts: Sequence[dict[str, Any]], *, chat: bool, ids: bool
+) -> dict[str, Any]:
+    """A whole response; ``stir`` of the first answer stands at the top, too.
+
+    Args:
+        chat: in the form of chat completions, not of completions.
+        ids: with the token ids of the prompt and of each answer, in the places where vLLM has them.
+    """
+    told: list[dict[str, Any]] = []
+    for choice, stir in zip(choices, facts, strict=True):
+        said = {"message": {"role": "assistant", **choice.message}} if chat else {"text": choice.message["content"]}
+        told.append({"index": choice.index, **said, "logprobs": _logprobs(choice), "finish_reason": choice.finish, "stir": stir})
+        if ids:
+            told[-1] |= {"token_ids": choice.ids} | ({} if chat else {"prompt_token_ids": list(prompt_ids)})
+    head = _head(name, model, "chat.completion" if chat else "text_completion")
+    more = {"prompt_token_ids": list(prompt_ids)} if chat and ids else {}
+    return {**head, **more, "choices": told, "usage": usage(len(prompt_ids), choices), "stir": facts[0]}
 
 
 def chunk(name: str, model: str, choice: Choice, delta: dict[str, Any], *, last: bool = False, **more: Any) -> dict[str, Any]:

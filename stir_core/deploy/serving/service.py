@@ -1,7 +1,7 @@
 """An OpenAI-compatible server over a bundle: one decode loop for all requests, and no answer depends on the others.
 
-``POST /v1/chat/completions`` (streamed or whole), ``GET /v1/models``, ``/health``, ``/metrics``. A request may contain
-``"stir": {"strength": 0.5, "off": false, "variant": null, "decisions": true}``; unknown fields are refused.
+``POST /v1/chat/completions`` (streamed or whole), ``/v1/completions`` (whole), ``GET /v1/models``, ``/health``, ``/metrics``. A request
+may contain ``"stir": {"strength": 0.5, "off": false, "variant": null, "decisions": true}``; unknown fields are refused.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from stir_core.deploy.serving.choices import Choice, StopText
 from stir_core.deploy.serving.guard import THIS_MACHINE, HostCheck
 from stir_core.deploy.serving.protocol import (
     ChatRequest,
+    CompletionRequest,
     Refused,
     chunk,
     completion,
@@ -109,15 +110,20 @@ class _Call:
     """One request that is being answered."""
 
     name: str
-    asked: ChatRequest
+    asked: ChatRequest | CompletionRequest
     began: float
-    prompt_tokens: int
+    prompt_ids: list[int]
     choices: list[Choice]
     queue: "asyncio.Queue[tuple[Choice, Event | Ended]]" = field(default_factory=asyncio.Queue)
     tickets: list[Ticket] = field(default_factory=list)
     """One for each choice."""
     first: bool = True
     """Whether no token has come."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Number of tokens of the prompt."""
+        return len(self.prompt_ids)
 
 
 class Service:
@@ -133,9 +139,16 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """``POST /v1/chat/completions``."""
+        return await self._answer(request, ChatRequest)
+
+    async def complete(self, request: Request) -> Response:
+        """``POST /v1/completions``."""
+        return await self._answer(request, CompletionRequest)
+
+    async def _answer(self, request: Request, form: type[ChatRequest] | type[CompletionRequest]) -> Response:
         try:
             self._let_in(request)
-            call = self._begin(parse(await self._body(request)))
+            call = self._begin(parse(await self._body(request), form))
             response = self._streamed(call) if call.asked.stream else await self._whole(call, request)
         except Refused as refused:
             self.meters.asked(refused.status)
@@ -195,9 +208,10 @@ class Service:
             raise Refused(408, f"the body was not complete after {BODY_SECONDS:g} seconds: send it again") from None
         return bytes(body)
 
-    def _begin(self, asked: ChatRequest) -> _Call:
+    def _begin(self, asked: ChatRequest | CompletionRequest) -> _Call:
         self._check_name(asked.model)
-        name, options = f"chatcmpl-{uuid.uuid4().hex}", asked.stir
+        chat, options = asked if isinstance(asked, ChatRequest) else None, asked.stir
+        name = f"{'cmpl' if chat is None else 'chatcmpl'}-{uuid.uuid4().hex}"
         loop = asyncio.get_running_loop()
 
         def sink(choice: Choice, event: Event | Ended) -> None:
@@ -206,8 +220,8 @@ class Service:
 
         try:
             decode = self.steered.decoding(
-                max_new_tokens=asked.budget,
-                max_thinking_tokens=asked.thinking_token_budget,
+                max_new_tokens=asked.max_tokens if chat is None else chat.budget,
+                max_thinking_tokens=None if chat is None else chat.thinking_token_budget,
                 max_final_tokens=options.max_final_tokens,
                 temperature=asked.temperature,
                 top_p=asked.top_p,
@@ -217,11 +231,12 @@ class Service:
                 raise Refused(400, f"{decode.max_new_tokens} tokens are asked for, {most}", param="max_tokens")
             if (asked.n or 1) > max(self.limits.rows, self.limits.queue):
                 raise Refused(400, f"n = {asked.n} answers at once do not fit into this server: ask one by one", param="n")
-            messages, args = [message.plain() for message in asked.messages], asked.chat_template_kwargs
-            ids = self.steered.prompt_ids(messages, room=decode.max_new_tokens, template_args=args)
+            ids = self._prompt_ids(asked, decode.max_new_tokens)
             entry = partial(token_entry, self.steered.model.text) if asked.logprobs else None
-            choices = [Choice(i, StopText(asked.stops), self.steered.parts(ids), entry) for i in range(asked.n or 1)]
-            call = _Call(name, asked, time.monotonic(), len(ids), choices)
+            choices = [
+                Choice(i, StopText(asked.stops), self.steered.parts(ids) if chat is not None else None, entry) for i in range(asked.n or 1)
+            ]
+            call = _Call(name, asked, time.monotonic(), ids, choices)
             stream = name if asked.seed is None else f"seed {asked.seed}"  # random streams are named by the job
             jobs = [
                 self.steered.job(
@@ -231,14 +246,14 @@ class Service:
                     off=options.off,
                     variant=options.variant,
                     decode=decode,
-                    likeliest=asked.top_logprobs or 0,
+                    likeliest=(chat.top_logprobs if chat is not None else None) or 0,
                 )
                 for choice in call.choices
             ]
             call.tickets = self.worker.submit(jobs, [partial(sink, choice) for choice in call.choices], timeout=self.limits.timeout)
         except (PromptError, SteeringError, ConfigError, ModelError) as error:
             line = str(error).replace(self.steered.model.identity.name, self.name)  # the model's own name may be a folder of this machine
-            param = {PromptError: "messages", ModelError: "chat_template_kwargs"}.get(type(error))
+            param = {PromptError: "messages" if chat is not None else "prompt", ModelError: "chat_template_kwargs"}.get(type(error))
             raise Refused(400, line, param=param) from None
         except Busy as error:
             refused = Refused(429, str(error), kind="rate_limit_error", code="rate_limit_exceeded")
@@ -247,6 +262,16 @@ class Service:
         except DeployError as error:
             raise Refused(503, str(error), kind="server_error") from None
         return call
+
+    def _prompt_ids(self, asked: ChatRequest | CompletionRequest, room: int) -> list[int]:
+        model = self.steered.model
+        if isinstance(asked, ChatRequest):
+            messages = [message.plain() for message in asked.messages]
+            return self.steered.prompt_ids(messages, room=room, template_args=asked.chat_template_kwargs)
+        ids = model.tokens(asked.prompt) if isinstance(asked.prompt, str) else asked.prompt
+        if not ids or max(ids) >= len(model.tokenizer):
+            raise PromptError(f"the prompt has {len(ids)} tokens: give at least one, each from 0 to {len(model.tokenizer) - 1}")
+        return model.fitting(ids, room=room)
 
     def _check_name(self, name: str) -> None:
         if name != self.name:
@@ -273,7 +298,8 @@ class Service:
         if (ended := waiting.result()) is not None:
             raise Refused(_ENDED[ended.kind], ended.why, kind="server_error", code=ended.kind)
         facts = [self._facts(call, choice) for choice in call.choices]
-        return JSONResponse(completion(call.name, self.name, call.prompt_tokens, call.choices, facts))
+        form = {"chat": isinstance(call.asked, ChatRequest), "ids": bool(call.asked.return_token_ids)}
+        return JSONResponse(completion(call.name, self.name, call.prompt_ids, call.choices, facts, **form))
 
     async def _last(self, call: _Call) -> Ended | None:
         async for _, event, _ in self._events(call):
@@ -324,6 +350,7 @@ class Service:
                 elif choice.settled:
                     whole = all(each.settled for each in call.choices)
                     yield sse(chunk(call.name, self.name, choice, {}, last=True, stir=self._facts(call, choice)))
+            assert isinstance(call.asked, ChatRequest)  # completions are not streamed
             if call.asked.stream_options is not None and call.asked.stream_options.include_usage and call.choices[-1].settled:
                 yield sse(usage_chunk(call.name, self.name, call.prompt_tokens, call.choices))
             yield sse("[DONE]")
@@ -379,6 +406,7 @@ def build_app(
 
     routes = [
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/completions", service.complete, methods=["POST"]),
         Route("/v1/models", service.models),
         Route("/v1/models/{name:path}", service.model),
         Route("/health", service.health),
@@ -398,5 +426,6 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 async def _no_such_thing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for this class alone
-    line = f"{request.method} {request.url.path[:80]}: {error.detail}; use POST /v1/chat/completions, GET /v1/models, /health, /metrics"
+    known = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, /health, /metrics"
+    line = f"{request.method} {request.url.path[:80]}: {error.detail}; use {known}"
     return JSONResponse(Refused(error.status_code, line).body(), status_code=error.status_code)

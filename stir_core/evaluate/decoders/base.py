@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stir_core.config import GateConfig
+from stir_core.config import LOCAL, GateConfig
 from stir_core.findings import Answer
 from stir_core.intervene.jobs import Settings
 from stir_core.intervene.memory import Memory
@@ -59,6 +59,8 @@ class Bench:
     """Library by name (``"basis"``, ``"all"``, ``"shuffled"``, ...), built when first asked for; ``None``: it has no entry."""
     sampling: tuple[float, float] = (0.7, 0.95)
     """Temperature and top-p of methods that sample, where they are not given."""
+    engine: str = LOCAL
+    """What samples whole answers: this process, or a server (``config.Engine``)."""
 
     @property
     def budget(self) -> int:

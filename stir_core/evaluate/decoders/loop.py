@@ -11,7 +11,7 @@ from typing import NamedTuple
 from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Parameters, Question
 from stir_core.findings import Answer
-from stir_core.models.cost import flops
+from stir_core.models.cost import Cost, flops
 from stir_core.models.generation import Sampling
 from stir_core.models.scheduler import Listed, Seat, Steps, schedule
 from stir_core.records import Finish
@@ -41,25 +41,30 @@ def answers(
 
     def one(seat: Seat, question: Question) -> Steps[None]:
         outcome = yield from begin(seat, question)
-        text = bench.model.text(outcome.ids)
-        yield Answer(
-            method="",
-            problem_id=question.problem.id,
-            seed=question.seed,
-            token_ids=tuple(outcome.ids),
-            text=text,
-            finish=outcome.finish,
-            tokens_used=len(outcome.ids),
-            probe_tokens=outcome.probe_tokens,
-            prompt_tokens=len(question.prompt_ids),  # every method here reads its prompt once
-            forward_tokens=seat.cost.tokens,
-            flops=flops(bench.model.shape, seat.cost),
-            facts=outcome.facts,
-            thinking=bench.model.thinking(question.prompt_ids, outcome.ids, text, bench.parts(question, outcome.ids)),
-        )
+        yield answer_of(bench, question, outcome, seat.cost)
 
     rows = bench.settings.rows
     return schedule(bench.model, Listed(questions, rows and max(1, rows // width)), one)
+
+
+def answer_of(bench: Bench, question: Question, outcome: Outcome, cost: Cost) -> Answer:
+    """The answer of an outcome, without method, time or verdict."""
+    text = bench.model.text(outcome.ids)
+    return Answer(
+        method="",
+        problem_id=question.problem.id,
+        seed=question.seed,
+        token_ids=tuple(outcome.ids),
+        text=text,
+        finish=outcome.finish,
+        tokens_used=len(outcome.ids),
+        probe_tokens=outcome.probe_tokens,
+        prompt_tokens=len(question.prompt_ids),  # every method here reads its prompt once
+        forward_tokens=cost.tokens,
+        flops=flops(bench.model.shape, cost),
+        facts=outcome.facts,
+        thinking=bench.model.thinking(question.prompt_ids, outcome.ids, text, bench.parts(question, outcome.ids)),
+    )
 
 
 def numeric(parameters: Parameters, key: str, *, least: int = 0, most: float = math.inf) -> float:

@@ -1,16 +1,21 @@
 """Sampling, and self-consistency: the majority among several sampled answers.
 
-Self-consistency's first sample is the answer of :data:`SAMPLING` at the same settings, so the two differ by the vote alone.
+Self-consistency's first sample is the answer of :data:`SAMPLING` at the same settings, so the two differ by the vote alone. A server may
+draw the samples (``bench.engine``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from stir_core.config import LOCAL
+from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
-from stir_core.evaluate.decoders.loop import Outcome, answers, numeric, sampling_of
+from stir_core.evaluate.decoders.loop import Outcome, answer_of, answers, numeric, sampling_of
 from stir_core.findings import Answer
+from stir_core.models.cost import decoding_cost
 from stir_core.models.generation import Sampling, Strand
 from stir_core.models.scheduler import Seat, Steps, decode
+from stir_core.models.served import Asked, find_served, sample_served
 from stir_core.records import AnswerKind
 from stir_core.seeding import generator_for
 from stir_core.tasks.extract import extract
@@ -18,16 +23,17 @@ from stir_core.tasks.grading import compare_without_algebra
 from stir_core.tasks.latex import normalise, plain_number
 from stir_core.tasks.thinking import graded_part
 
+Decide = Callable[[Question, list[Strand]], Outcome]
+"""Makes an outcome of a question's samples."""
+
 
 def sample(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
     """One sampled answer to each question, from its own random stream."""
-    sampling = sampling_of(bench, parameters)
 
-    def one(seat: Seat, question: Question) -> Steps[Outcome]:
-        (strand,) = yield from _sampled(bench, seat, question, 1, sampling)
-        return Outcome(strand.ids, strand.finish or "length", 0, {})
+    def decide(question: Question, strands: list[Strand]) -> Outcome:
+        return Outcome(strands[0].ids, strands[0].finish or "length", 0, {})
 
-    return answers(bench, questions, one)
+    return _answers(bench, questions, 1, parameters, decide)
 
 
 def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
@@ -36,10 +42,9 @@ def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
     Samples that state no final answer do not vote; ties go to the answer that was stated first. Where no sample states one, the first
     sample is committed with no votes. The prompt is read once for all samples.
     """
-    sampling, k = sampling_of(bench, parameters), int(numeric(parameters, "k", least=1))
+    k = int(numeric(parameters, "k", least=1))
 
-    def one(seat: Seat, question: Question) -> Steps[Outcome]:
-        strands = yield from _sampled(bench, seat, question, k, sampling)
+    def decide(question: Question, strands: list[Strand]) -> Outcome:
         kind, choices = question.problem.kind, question.problem.choices
         texts = [(strand.ids, bench.model.text(strand.ids)) for strand in strands]
         finals = [graded_part(text, bench.model.thinking(question.prompt_ids, ids, text)) for ids, text in texts]
@@ -49,7 +54,7 @@ def vote(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
         others = sum(len(strand.ids) for strand in strands) - len(winner.ids)
         return Outcome(winner.ids, winner.finish or "length", others, {"votes": ballot.votes, "voters": ballot.voters, "k": k})
 
-    return answers(bench, questions, one, width=k)
+    return _answers(bench, questions, k, parameters, decide)
 
 
 class Ballot(NamedTuple):
@@ -88,25 +93,66 @@ def same_vote(kind: AnswerKind, one: str, other: str) -> bool:
     return values[0] == values[1] if None not in values else normal[0] == normal[1]
 
 
+def _answers(bench: Bench, questions: list[Question], k: int, parameters: Parameters, decide: Decide) -> Iterator[Answer]:
+    sampling = sampling_of(bench, parameters)
+    if bench.engine != LOCAL:
+        return _served(bench, questions, k, sampling, decide)
+
+    def one(seat: Seat, question: Question) -> Steps[Outcome]:
+        return decide(question, (yield from _sampled(bench, seat, question, k, sampling)))
+
+    return answers(bench, questions, one, width=k)
+
+
+def _served(bench: Bench, questions: list[Question], k: int, sampling: Sampling, decide: Decide) -> Iterator[Answer]:
+    """Answers whose samples a server draws; their costs are those of the same tokens here."""
+    model, samples = bench.model, [_strands(bench, question, k) for question in questions]
+    asked = [
+        Asked(i, question.prompt_ids, strand)
+        for i, (question, strands) in enumerate(zip(questions, samples, strict=True))
+        for strand in strands
+    ]
+    served, rows = find_served(bench.engine, model.identity.name), bench.settings.rows or len(asked)
+    for each in sample_served(model, served, asked, sampling, rows=rows):
+        question, strands = questions[each.item], samples[each.item]
+        if all(strand.finish is not None for strand in strands):
+            cost = decoding_cost(len(question.prompt_ids), [len(strand.ids) for strand in strands])
+            yield answer_of(bench, question, decide(question, strands), cost)
+
+
+def _strands(bench: Bench, question: Question, k: int) -> list[Strand]:
+    """``k`` samples of a question, each with a random stream of its own."""
+    named = [generator_for(bench.settings.seed, "sampling", question.name, *([j] if j else [])) for j in range(k)]
+    return [Strand(f"{question.name}/{j}", bench.budget, rng, parts=bench.parts(question)) for j, rng in enumerate(named)]
+
+
 def _sampled(bench: Bench, seat: Seat, question: Question, k: int, sampling: Sampling) -> Steps[list[Strand]]:
     """``k`` samples, as many side by side as there are rows; the first uses the prompt's own row, the others copies of it."""
-    seed, width = bench.settings.seed, bench.settings.rows or k
+    width = bench.settings.rows or k
     trunk = seat.open()
     logits = (yield from seat.read(trunk, question.prompt_ids)).logits
-    strands: list[Strand] = []
+    strands = _strands(bench, question, k)
     for start in range(0, k, width):
-        beside = range(start, min(k, start + width))
-        for j in beside:
-            row = trunk
-            if j:
-                row = seat.open()
-                seat.batch.store.copy(trunk, row, len(question.prompt_ids))
-            rng = generator_for(seed, "sampling", question.name, *([j] if j else []))
-            strands.append(Strand(str(j), bench.budget, rng, parts=bench.parts(question), row=row))
-        yield from decode(strands[start:], logits.expand(len(beside), -1), sampling)
+        beside = strands[start : start + width]
+        for strand in beside:
+            strand.row = trunk
+            if strand is not strands[0]:
+                strand.row = seat.open()
+                seat.batch.store.copy(trunk, strand.row, len(question.prompt_ids))
+        yield from decode(beside, logits.expand(len(beside), -1), sampling)
         for row in seat.rows[1:]:
             seat.close(row)
     return strands
+
+
+def _check(bench: Bench, parameters: Parameters) -> None:
+    """Refuse a server that is not there, and budgets that only this process keeps."""
+    if bench.engine == LOCAL:
+        return
+    decode = bench.settings.decode
+    if decode.max_thinking_tokens is not None or decode.max_final_tokens is not None:
+        raise ConfigError("decode.max_thinking_tokens and max_final_tokens are kept by engine = local alone: leave one of them out")
+    find_served(bench.engine, bench.model.identity.name)
 
 
 SAMPLING = Decoder(
@@ -116,6 +162,7 @@ SAMPLING = Decoder(
     decode=sample,
     parameters={"temperature": "auto", "top_p": "auto"},
     by_chance=True,
+    check=_check,
 )
 SELF_CONSISTENCY = Decoder(
     name="self_consistency",
@@ -124,4 +171,5 @@ SELF_CONSISTENCY = Decoder(
     decode=vote,
     parameters={"k": 5, "temperature": "auto", "top_p": "auto"},
     by_chance=True,
+    check=_check,
 )
