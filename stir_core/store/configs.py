@@ -20,8 +20,8 @@ def read_config(path: Path) -> RunConfig:
         raise ConfigError(f"no config file at {path}: configs that are here: {near}") from None
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
-    if not data:
-        raise ConfigError(f"{path} is empty: name a file with at least one key, such as those in configs")
+    if not data and not path.is_file():  # /dev/null; an empty file is every default
+        raise ConfigError(f"{path} is no file and sets nothing: name a config, such as those in configs")
     try:
         return config_from(data)
     except ConfigError as error:
