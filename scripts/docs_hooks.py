@@ -32,7 +32,7 @@ OUTSIDE = {
 NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Home", ("index.md",)),
     ("Tutorial", ("tutorial.md", "tour.md")),
-    ("How-to", ("howto/index.md", "howto/*.md")),
+    ("How-to", ("howto/index.md", "howto/*.md", "scale.md")),
     ("Notebooks", ("notebooks/index.md", "notebooks/*.md")),
     (
         "Explanation",

@@ -51,12 +51,12 @@ from stir_core.commands.console import (
     table,
     with_common,
 )
-from stir_core.commands.flags import add_answering, add_fields, answering, asked
+from stir_core.commands.flags import add_answering, add_fields, answering, asked, executing
 from stir_core.commands.overrides import add_experiment, overridden
 from stir_core.config import STAGES, BasisConfig
 from stir_core.errors import FAULTS, BudgetSpent, DataError, escaped, line_of
 from stir_core.models.threads import settle_threads
-from stir_core.requests import CallBudget
+from stir_core.requests import CallBudget, ExecutorRequest
 from stir_core.store.libraries import LIBRARY_KINDS
 from stir_core.version import VERSION
 
@@ -154,6 +154,7 @@ def command_parser() -> argparse.ArgumentParser:
     add_experiment(run)
     run.add_argument("--out", type=place, help="run folder (default: runs/<config's name>)")
     add_fields(run, CallBudget)
+    add_fields(run, ExecutorRequest)
     run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
     run.add_argument("--progress", type=Path, metavar="FILE", help="append the progress to a file as JSON lines, for other programs")
 
@@ -223,7 +224,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> None:
     # entered before torch is imported, so that the seconds of the import can be interrupted
-    with reporting(arguments.progress, asked(arguments, CallBudget)) as report:
+    with reporting(arguments.progress, asked(arguments, CallBudget)) as report, executing(arguments) as pool:
         from stir_core.stages.pipeline import run_stages
         from stir_core.store.configs import read_config
 
@@ -231,7 +232,7 @@ def _run(arguments: argparse.Namespace) -> None:
         out = arguments.out or Path("runs") / arguments.config.stem
         changes = [word for change in arguments.set for word in ("--set", change)]
         command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
-        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report)
+        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report, pool=pool)
     say(run.path)
     print_stages(run.status())
 

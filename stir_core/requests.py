@@ -168,6 +168,19 @@ class CallBudget(Section):
     """Stop this call after this many tokens of finished results; the same command continues."""
 
 
+class ExecutorRequest(Section):
+    """Where a long command decodes: ``stir run``, ``eval``, ``causal``, ``sweep`` and ``calibrate``. Results do not depend on it."""
+
+    noun: ClassVar[str] = "setting"
+
+    executor: Literal["local", "ray"] = "local"
+    """Where answers are decoded. local: in this process. ray: by workers on the GPUs or machines of a Ray cluster, each with the model."""
+    address: str | None = None
+    """Address of the Ray cluster, e.g. auto, or ray-head:6379; none takes the one on this machine, or starts one here."""
+    workers: Count | None = None
+    """Workers on the cluster; none takes one for each GPU, or without GPUs one for each machine."""
+
+
 class Limits(Section):
     """What a server accepts: ``stir serve``, :func:`stir_core.serving`."""
 

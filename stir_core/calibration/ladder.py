@@ -24,7 +24,8 @@ from stir_core.evaluate.habits import KnownPoint, chains_of, known_points
 from stir_core.evaluate.runner import evaluate, settle
 from stir_core.findings import CalibrationReport, EvaluationReport, Mark, RungMethod, RungReport
 from stir_core.models.catalogue import catalogue
-from stir_core.models.loading import LoadedModel, load_model
+from stir_core.models.loading import LoadedModel, model_of
+from stir_core.models.workers import WorkerPool
 from stir_core.organisms.planted import Organism, organism_of
 from stir_core.organisms.rungs import RUNGS
 from stir_core.records import OnProgress
@@ -78,16 +79,19 @@ def rung_config(model: str, problems: int, rollouts: int) -> RunConfig:
     )
 
 
-def measure_rung(name: str, out: Path, *, n: int, quick: bool = False, report: OnProgress = lambda progress: None) -> RungReport:
+def measure_rung(
+    name: str, out: Path, *, n: int, quick: bool = False, report: OnProgress = lambda progress: None, pool: WorkerPool | None = None
+) -> RungReport:
     """Harvest an organism's runs below ``out`` and answer ``n`` held-out problems with every method; resumes.
 
     Args:
         name: model name, e.g. ``organism:two_habits``, or the folder of a trained organism.
         quick: a smaller harvest.
+        pool: workers that decode in this process's place.
     """
-    model = load_model(name, device="cpu")
     organism = organism_of(name)
     published = rung_config(name, *((24, 8) if quick else (48, 16)))
+    model = model_of(with_changes(published.model, device="cpu"), None, pool)
     base = run_stages(published, out / "published", model=model, report=report)
     calibrated = with_changes(published, **CALIBRATED)
     begin_from(base, calibrated, out / "calibrated", model)
@@ -192,6 +196,7 @@ def calibrate(
     n: int | None = None,
     quick: bool = False,
     report: OnProgress = lambda progress: None,
+    pool: WorkerPool | None = None,
 ) -> CalibrationReport:
     """Measure organisms, mark the instruments, and write the result into ``out``, beside a folder for each rung; see :func:`measure_rung`.
 
@@ -199,6 +204,7 @@ def calibrate(
         rungs: as in :func:`organisms_named`.
         out: folder; the smaller harvest gets a folder of its own in it.
         n: held-out problems; 500 if not given, with ``quick`` 40.
+        pool: workers that decode in this process's place.
 
     Raises:
         ModelError: a name that is no organism, or two organisms of one rung.
@@ -214,7 +220,7 @@ def calibrate(
         measured: dict[str, RungReport] = {}
         for name in models.values():
             place = name.removeprefix(PREFIX) if name.startswith(PREFIX) else Path(name).resolve().name
-            rung = measure_rung(name, out / place, n=n, quick=quick, report=report)
+            rung = measure_rung(name, out / place, n=n, quick=quick, report=report, pool=pool)
             measured[rung.rung] = rung
         checks = [check for rung in measured.values() for check in rung.estimator]
         studies = sum(check.studies for check in checks)

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from stir_core.commands.console import Command, place, print_json, progress, say, table
-from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import CallBudget
+from stir_core.commands.flags import add_fields, asked, executing
+from stir_core.requests import CallBudget, ExecutorRequest
 
 
 def add(command: Command) -> None:
@@ -17,14 +17,15 @@ def add(command: Command) -> None:
     calibrate.add_argument("--out", type=place, default=Path("runs/calibration"), help=out)
     calibrate.add_argument("--n", type=int, help="held-out problems (default: 500, with --quick 40)")
     add_fields(calibrate, CallBudget)
+    add_fields(calibrate, ExecutorRequest)
     calibrate.add_argument("--quick", action="store_true", help="a smaller harvest and fewer problems")
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     from stir_core.calibration.ladder import calibrate
 
-    with progress(asked(arguments, CallBudget)) as report:
-        found = calibrate(arguments.rungs, arguments.out, n=arguments.n, quick=arguments.quick, report=report)
+    with progress(asked(arguments, CallBudget)) as report, executing(arguments) as pool:
+        found = calibrate(arguments.rungs, arguments.out, n=arguments.n, quick=arguments.quick, report=report, pool=pool)
     if arguments.json:
         print_json(found)
     else:

@@ -4,8 +4,8 @@ import argparse
 import shlex
 
 from stir_core.commands.console import Command, print_json, progress, say
-from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import CallBudget, CausalRequest, flags_of
+from stir_core.commands.flags import add_fields, asked, executing
+from stir_core.requests import CallBudget, CausalRequest, ExecutorRequest, flags_of
 
 
 def add(command: Command) -> None:
@@ -14,6 +14,7 @@ def add(command: Command) -> None:
     causal = command("causal", _causal, description, "run", "--model", "--json")
     add_fields(causal, CausalRequest)
     add_fields(causal, CallBudget)
+    add_fields(causal, ExecutorRequest)
 
 
 def _causal(arguments: argparse.Namespace) -> None:
@@ -28,8 +29,8 @@ def _causal(arguments: argparse.Namespace) -> None:
     for stage in ("basis", *(["codes"] if request.study == "codes" else [])):
         run.folder(stage)  # refused before a model is loaded
     command = shlex.join(["stir", "causal", str(arguments.run), *flags_of(request)])
-    with progress(asked(arguments, CallBudget)) as report:
-        model = model_of(run.config.model, arguments.model)
+    with progress(asked(arguments, CallBudget)) as report, executing(arguments) as pool:
+        model = model_of(run.config.model, arguments.model, pool)
         settings = {"command": command, "environment": short_environment()}
         study, path = measure(run, model, request, **settings, report=report, say=lambda line: say(line, error=True))
     if arguments.json:

@@ -4,8 +4,8 @@ import argparse
 import shlex
 
 from stir_core.commands.console import Command, print_json, progress, say, table
-from stir_core.commands.flags import add_fields, asked
-from stir_core.requests import CallBudget, EvaluationRequest, flags_of
+from stir_core.commands.flags import add_fields, asked, executing
+from stir_core.requests import CallBudget, EvaluationRequest, ExecutorRequest, flags_of
 
 
 def add(command: Command) -> None:
@@ -14,6 +14,7 @@ def add(command: Command) -> None:
     evaluate = command("eval", _eval, description, "run", "--model", "--json")
     add_fields(evaluate, EvaluationRequest)
     add_fields(evaluate, CallBudget)
+    add_fields(evaluate, ExecutorRequest)
     evaluate.add_argument("--resume", action="store_true", help="continue an interrupted evaluation; this is the default")
     command("methods", _methods, "The methods that `stir eval` compares, with their parameters and sources.", "--json")
 
@@ -31,8 +32,8 @@ def _eval(arguments: argparse.Namespace) -> None:
     run.folder("basis")
     methods([request.baseline, *request.methods])  # refused before a model is loaded
     command = shlex.join(["stir", "eval", str(arguments.run), *flags_of(request)])
-    with progress(asked(arguments, CallBudget)) as report:
-        model = model_of(run.config.model, arguments.model)
+    with progress(asked(arguments, CallBudget)) as report, executing(arguments) as pool:
+        model = model_of(run.config.model, arguments.model, pool)
         spec, problems = settle(run, model.identity, request, command=command, environment=short_environment())
         evaluation, path = evaluate(run, model, spec, problems, report=report)
     if arguments.json:

@@ -1,14 +1,19 @@
 """Flags of the command line, derived from the fields of a section, which declare type, choices and help."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from stir_core.config import RunConfig, Section, SectionT, section_from
-from stir_core.requests import ANSWERING, flag_of
+from stir_core.errors import ConfigError
+from stir_core.requests import ANSWERING, ExecutorRequest, flag_of
+
+if TYPE_CHECKING:
+    from stir_core.models.workers import WorkerPool
 
 
 def add_fields(parser: argparse.ArgumentParser, section: type[Section], only: Sequence[str] = ()) -> None:
@@ -70,6 +75,26 @@ def answering(arguments: argparse.Namespace, config: RunConfig) -> RunConfig:
         section, field = ANSWERING[name].split(".")
         changed[section][field] = getattr(arguments, name)
     return section_from(RunConfig, changed, {key: flag_of(name) for name, key in ANSWERING.items()})
+
+
+@contextmanager
+def executing(arguments: argparse.Namespace) -> "Iterator[WorkerPool | None]":
+    """The workers that a command asks for (:class:`~stir_core.requests.ExecutorRequest`); ``None``: its own process decodes.
+
+    Raises:
+        ConfigError: ray is not installed, or its settings come without it.
+    """
+    settings = asked(arguments, ExecutorRequest)
+    if settings.executor == "ray":
+        from stir_core.models.cluster import pool_of
+
+        with pool_of(settings.address, settings.workers) as pool:
+            yield pool
+        return
+    for name in ("address", "workers"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"--{name} is for --executor ray: add that, or leave --{name} out")
+    yield None
 
 
 def _plain(kind: Any) -> Any:

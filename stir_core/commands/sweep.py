@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stir_core.commands.console import Command, place, print_json, progress, say
-from stir_core.commands.flags import add_fields, asked
+from stir_core.commands.flags import add_fields, asked, executing
 from stir_core.config import section_from, with_changes
 from stir_core.errors import ConfigError, DataError
-from stir_core.requests import CallBudget, EvaluationRequest, MeasurementRequest
+from stir_core.requests import CallBudget, EvaluationRequest, ExecutorRequest, MeasurementRequest
 from stir_core.tasks.overlap import find_overlaps
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def add(command: Command) -> None:
     )
     add_fields(sweep, MeasurementRequest)
     add_fields(sweep, CallBudget)
+    add_fields(sweep, ExecutorRequest)
     sweep.add_argument("--test", type=int, metavar="N", help="evaluate the chosen point on N eval problems")
 
 
@@ -55,8 +56,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     if (out / "sweep.md").exists() and not (out / "sweep.json").exists():
         raise DataError(f"{out / 'sweep.md'} is not a sweep's: choose another --out, nothing there is overwritten")
     problems = list(load_problems(base.task.name, "validation", n=sweep.n, seed=base.seed, levels=base.task.levels))
-    with progress(asked(arguments, CallBudget)) as report:
-        model = model_of(base.model)
+    with progress(asked(arguments, CallBudget)) as report, executing(arguments) as pool:
+        model = model_of(base.model, None, pool)
         with one_writer(out / "sweep", of=out, owns=(out / "sweep.json", out / "sweep.md", out / "points")):
             check_free(out / "sweep.json", SweepReport)
             points = _prepared(arguments, base, configs, out, model, report)

@@ -46,6 +46,10 @@ Impulses = Callable[[StateT, str, int], Forced]
 """``(state, arm, repetition) -> what is injected at its control point``."""
 
 
+def _never() -> bool:
+    return False
+
+
 def continue_states(
     model: LoadedModel,
     config: RunConfig,
@@ -59,7 +63,7 @@ def continue_states(
     first: int = FIRST_ROUND,
     most: int | None = None,
     stage: str = "states",
-    enough: Callable[[], bool] = lambda: False,
+    enough: Callable[[], bool] = _never,
     report: OnProgress = lambda progress: None,
 ) -> None:
     """Continue states under their arms until each has ``spec.rolls``, or ``most``; continuations are kept as they arrive.
@@ -76,6 +80,8 @@ def continue_states(
     gate = with_changes(GateConfig(), persistence=spec.gate["persistence"])
     tokens, done = sum(roll.decoded for roll in rolls), 0
     size = max(1, 4 * spec.rows // (6 * FIRST_ROUND))  # with about six arms per state, a first round fills the batch four times
+    if model.workers is not None and spec.budget_tokens is None and enough is _never:  # else the groups decide which states are taken
+        size *= model.workers.pool.size
     report(Progress(stage, 0, len(states), "states", tokens))
     with Grader() as grader:
         for start in range(0, len(states), size):

@@ -27,7 +27,8 @@ from stir_core.tasks.overlap import find_overlaps
 from stir_core.tasks.thinking import graded_part
 
 CHUNK = 4
-"""Batches that one method answers before it is the next one's turn, so that an interrupted evaluation is still paired."""
+"""Batches (of each worker, if there are some) that one method answers before it is the next one's turn, so that an interrupted
+evaluation is still paired."""
 
 
 def settle(
@@ -147,7 +148,8 @@ def _evaluated(
     done, tokens = total - sum(map(len, missing.values())), 0
     try:
         with Grader() as grader:
-            for name, questions in _turns(missing, spec.rows * CHUNK):
+            size = spec.rows * CHUNK * (1 if model.workers is None else model.workers.pool.size)
+            for name, questions in _turns(missing, size):
                 unit = f"answers ({name.partition(':')[0]})"
                 report(Progress("eval", done, total, unit, tokens))
                 for answer in _timed(method(name).answer(bench, questions)):

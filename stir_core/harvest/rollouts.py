@@ -6,7 +6,7 @@ sampling of many endings after few beginnings. A server may sample instead (``ro
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.config import LOCAL, RolloutConfig, RunConfig
+from stir_core.config import LOCAL, RolloutConfig, RunConfig, config_from
 from stir_core.models.generation import Sampling, Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
 from stir_core.models.scheduler import Batch, Draws, Intake, Seat, Steps, schedule
 from stir_core.models.served import Asked, find_served, sample_served
+from stir_core.models.workers import Parcel, Workers
 from stir_core.records import Problem, Rollout, Verdict
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.segment import StepScanner
@@ -51,6 +52,8 @@ class Ending:
     """Number of tokens that the scanner has seen."""
     rng_state: Any = None
     """The strand's random stream as it was before its first token."""
+    asked: list[Any] = field(default_factory=list)
+    """The arguments of :func:`ending_of` that made it, with which another process makes it, too."""
     ends: list[int] = field(default_factory=list)
     """Numbers of tokens after which a step ends."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
@@ -62,6 +65,24 @@ class Ending:
             self.scanned += 1
             if self.scanner.push(self.strand.ids[self.scanned - 1]):
                 self.ends.append(self.scanned)
+
+
+def ending_of(
+    model: LoadedModel, config: RunConfig, stream: Sequence[str | int], prompt_ids: list[int], given: Sequence[int] | None = None
+) -> Ending:
+    """An ending of an answer to a prompt, within the budget of the run's rollouts.
+
+    Args:
+        stream: names its random stream.
+        given: the first tokens of the answer; ``None``: it is a whole answer, whose control points are found.
+    """
+    before = list(given or ())
+    budget = config.rollouts.max_new_tokens - len(before)
+    rng = generator_for(config.seed, *stream)
+    strand = Strand("/".join(map(str, stream)), budget, rng, parts=model.budgets(prompt_ids, config.rollouts, before))
+    phase = None if config.compat else config.mining.phase
+    scanner = model.scanner(prompt_ids, config.delimiter, phase) if given is None else None
+    return Ending([*prompt_ids, *before], strand, scanner, asked=[list(stream), prompt_ids, None if given is None else before])
 
 
 class Waiting(Intake[Ending]):
@@ -133,9 +154,7 @@ def sample_rollouts(
     def endings() -> Iterator[Ending]:
         for problem, ids in prompts:
             for k in [k for k in range(config.rollouts.k) if (problem.id, k) not in done]:
-                rng = generator_for(config.seed, "rollout", problem.id, k)
-                strand = Strand(f"{problem.id}#{k}", config.rollouts.max_new_tokens, rng, parts=model.budgets(ids, config.rollouts))
-                ending = Ending(ids, strand, model.scanner(ids, config.delimiter, None if config.compat else config.mining.phase))
+                ending = ending_of(model, config, ("rollout", problem.id, k), ids)
                 asked[ending] = problem, k
                 yield ending
 
@@ -149,7 +168,7 @@ def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunCon
     Another engine captures no states: the states stage reads them here.
 
     Args:
-        endings: put those of one beginning side by side, so that it is read once.
+        endings: put those of one beginning side by side, so that it is read once; made by :func:`ending_of` where the model has workers.
         layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries of endings with a scanner.
     """
     sampling = Sampling(config.rollouts.temperature, config.rollouts.top_p)
@@ -161,12 +180,47 @@ def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunCon
             each.item.scan()
             yield each.item
         return
+    if model.workers is not None:
+        yield from _sampled_by(model.workers, endings, config, layers)
+        return
 
     def begin(seat: Seat, ending: Ending) -> Steps[None]:
         seat.layers = layers
         return _sample(seat, ending, sampling, most)
 
     yield from schedule(model, Waiting(endings, config.rollouts), begin)
+
+
+def _sampled_by(workers: Workers, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...]) -> Iterator[Ending]:
+    """Let workers sample; what they send is put into the endings that were asked for."""
+    asked: dict[int, Ending] = {}
+
+    def items() -> Iterator[Parcel]:
+        for number, ending in enumerate(endings):
+            asked[number] = ending
+            yield Parcel(ending.asked)
+
+    common = Parcel({"config": config.model_dump(mode="json"), "layers": layers})
+    for number, (plain, arrays) in workers.share(sample_shard, common, items(), config.rollouts.batch_rows):
+        ending = asked.pop(number)
+        ids, logprobs, finish, ending.ends = plain
+        ending.strand.ids, ending.strand.logprobs, ending.strand.finish = ids, logprobs, finish
+        if ending.strand.parts is not None:
+            for token_id in ids:
+                ending.strand.parts.push(token_id)
+        states = {layer: torch.from_numpy(arrays[str(layer)]) for layer in layers if arrays}
+        ending.states = [{layer: states[layer][i] for layer in layers} for i in range(len(states[layers[0]]) if states else 0)]
+        yield ending
+
+
+def sample_shard(model: LoadedModel, common: Parcel, shard: Parcel) -> Iterator[tuple[int, Parcel]]:
+    """A worker's part of :func:`sample_endings`: tokens, log-probabilities, finish, boundaries and states of each ending."""
+    config, layers = config_from(common.plain["config"]), tuple(common.plain["layers"])
+    numbers = {ending_of(model, config, *asked): number for number, asked in shard.plain}
+    for ending in sample_endings(model, numbers, config, layers):
+        states = {str(layer): torch.stack([each[layer] for each in ending.states]).numpy() for layer in layers if ending.states}
+        plain = [ending.strand.ids, ending.strand.logprobs, ending.strand.finish, ending.ends]
+        yield numbers[ending], Parcel(plain, states)
 
 
 def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[None]:

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from stir_core.config import RunConfig
-from stir_core.harvest.rollouts import Ending, Grade, sample_endings
+from stir_core.harvest.rollouts import Ending, Grade, ending_of, sample_endings
 from stir_core.harvest.states import Reading
-from stir_core.models.generation import Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Continuation, Entry, Finish, Problem
-from stir_core.seeding import generator_for
 from stir_core.tasks.thinking import graded_part
 
 PrefixKey = tuple[str, Literal["rollout", "gold"], int, int]
@@ -87,10 +85,8 @@ def continuations(
 
     def endings() -> Iterator[Ending]:
         for prefix, roll in missing:
-            if (budget := most - len(prefix.given)) >= 1:
-                rng = generator_for(config.seed, "stability", *prefix.key, roll)
-                strand = Strand(f"{prefix.key}/{roll}", budget, rng, parts=model.budgets(prefix.prompt_ids, config.rollouts, prefix.given))
-                ending = Ending([*prefix.prompt_ids, *prefix.given], strand)
+            if len(prefix.given) < most:
+                ending = ending_of(model, config, ("stability", *prefix.key, roll), prefix.prompt_ids, prefix.given)
                 asked[ending] = prefix, roll
                 yield ending
 

@@ -9,6 +9,7 @@ published code does; the states may then differ from those during decoding.
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,8 +17,12 @@ from stir_core.config import RunConfig
 from stir_core.harvest.pairs import Gold
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward, in_batches
+from stir_core.models.workers import Parcel
 from stir_core.records import Pair, Problem, Rollout
 from stir_core.tasks.segment import boundaries, count_steps, split_steps
+
+SHARE = 32
+"""Sequences in a batch of a worker."""
 
 
 class Reading(NamedTuple):
@@ -107,6 +112,17 @@ def capture_states(model: LoadedModel, readings: list[Reading], layers: tuple[in
     Args:
         batch_tokens: tokens in one pass; bounds memory.
     """
+    if model.workers is not None:
+        items = (Parcel([reading.ids, reading.positions]) for reading in readings)
+        early: dict[int, Parcel] = {}
+        number = 0
+        for arrived, result in model.workers.share(read_shard, Parcel(layers), items, SHARE):
+            early[arrived] = result
+            while number in early:
+                arrays = early.pop(number).arrays
+                yield States(readings[number], {layer: torch.from_numpy(arrays[str(layer)]) for layer in layers})
+                number += 1
+        return
 
     def read(part: slice) -> list[States]:
         store, batch = model.new_store(), readings[part]
@@ -116,6 +132,13 @@ def capture_states(model: LoadedModel, readings: list[Reading], layers: tuple[in
 
     for states in in_batches([len(reading.ids) for reading in readings], batch_tokens, read):
         yield from states
+
+
+def read_shard(model: LoadedModel, common: Parcel, shard: Parcel) -> Iterator[tuple[int, Parcel]]:
+    """A worker's part of :func:`capture_states`."""
+    readings = [Reading("", "rollout", 0, (), ids, tuple(positions)) for _, (ids, positions) in shard.plain]
+    for (number, _), states in zip(shard.plain, capture_states(model, readings, tuple(common.plain)), strict=True):
+        yield number, Parcel(None, {str(layer): rows.numpy() for layer, rows in states.by_layer.items()})
 
 
 def _prefixes(model: LoadedModel, reading: Reading, text: str, delimiter: str) -> list[Reading]:

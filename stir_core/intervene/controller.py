@@ -20,7 +20,7 @@ Invariants at every control point (the tests compare with one full prefill for e
   its own; decisions, tokens and everything that was seen before are the same, bit for bit, for an answer that is decoded alone.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from math import log
 
 from torch import Tensor
@@ -28,6 +28,7 @@ from torch import Tensor
 from stir_core.intervene.gate import contenders, decide, needs_all, null_value, preview_scale, shortlist, steerable
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
 from stir_core.intervene.memory import action_of, check_policy
+from stir_core.intervene.travel import received_batch, received_job, sent_batch, sent_job
 from stir_core.models.cache import CacheRow, graft, shared_length
 from stir_core.models.cost import flops
 from stir_core.models.generation import Sampling, Strand, TextStream
@@ -35,6 +36,7 @@ from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, Pass
 from stir_core.models.scheduler import Draws, Intake, Listed, Seat, Steps, next_token, schedule
 from stir_core.models.steering import Impulse
+from stir_core.models.workers import Parcel, Workers
 from stir_core.records import Decision, Event, Phase, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
@@ -47,8 +49,11 @@ def steer(model: LoadedModel, jobs: list[Job] | Intake[Job], settings: Settings)
     Source: arXiv 2602.04925, Stage III. A job's events do not depend on its neighbours. Closing the iterator drops all answers.
 
     Args:
-        jobs: a list, or an intake whose jobs may join while others are decoded; new ones begin between two passes.
+        jobs: a list, or an intake whose jobs may join while others are decoded; new ones begin between two passes. Where the model has
+            workers, a list of jobs that can travel is decoded by them, and only finished traces are told.
     """
+    if model.workers is not None and isinstance(jobs, list) and all(job.past is None and job.overrule is None for job in jobs):
+        return _steered_by(model.workers, jobs, settings)
     intake = jobs if isinstance(jobs, Intake) else Listed(jobs, settings.rows)
     return schedule(model, intake, lambda seat, job: answer(seat, job, settings))
 
@@ -57,6 +62,23 @@ def run_all(model: LoadedModel, jobs: list[Job], settings: Settings) -> list[Tra
     """The finished traces of :func:`steer`, in the jobs' order."""
     traces = {event.row: event.trace for event in steer(model, jobs, settings) if isinstance(event, TraceEvent)}
     return [traces[row] for row in range(len(jobs))]
+
+
+def _steered_by(workers: Workers, jobs: list[Job], settings: Settings) -> Generator[Event, None, None]:
+    memories = list({id(job.memory): job.memory for job in jobs if job.memory is not None}.values())
+    common = sent_batch(memories, settings)
+    items = (sent_job(job, number, memories, settings.control_points) for number, job in enumerate(jobs))
+    for row, result in workers.share(steer_shard, common, items, settings.rows or len(jobs)):
+        yield TraceEvent(row=row, trace=Trace.model_validate_json(result.plain))
+
+
+def steer_shard(model: LoadedModel, common: Parcel, shard: Parcel) -> Iterator[tuple[int, Parcel]]:
+    """A worker's part of :func:`steer`: the trace of each job."""
+    memories, settings = received_batch(common)
+    jobs = [received_job(plain, number, shard.arrays, memories) for number, plain in shard.plain]
+    for event in steer(model, jobs, settings):
+        if isinstance(event, TraceEvent):
+            yield shard.plain[event.row][0], Parcel(event.trace.model_dump_json())
 
 
 def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:

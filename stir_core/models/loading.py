@@ -25,6 +25,7 @@ from stir_core.models.sequential import SequentialStore
 from stir_core.models.sizes import Shape, shape_of
 from stir_core.models.templates import check_question_is_written, known_tags, rendered, says_system, settled_args, turn_end
 from stir_core.models.weights import UNREADABLE, no_room, read_weights, refuse_unfinite
+from stir_core.models.workers import WorkerPool, Workers
 from stir_core.records import ModelIdentity, PhaseChoice, Thinking
 from stir_core.store.files import write_whole
 from stir_core.tasks.segment import StepScanner
@@ -68,6 +69,8 @@ class LoadedModel:
     """The plain Hugging Face model over the same weights, with eager attention: the reference of :mod:`~stir_core.models.agreement`."""
     eager: bool = False
     """Attention as Hugging Face's eager kernel computes it, bit for bit, instead of fused kernels."""
+    workers: Workers | None = None
+    """Processes with the same model that decode in this one's place; ``None``: this one decodes."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     """Held during a pass, since its hooks are global state of the module tree."""
 
@@ -232,8 +235,8 @@ def load_model(
 
     Args:
         name: ``"smollm2"`` (embedded), a local folder, a local ``.gguf`` file (dequantised once into a cache), or a hub name.
-        dtype: ``"float32"``, exact and reproducible, ``"bfloat16"``, ``"float16"``, or ``"auto"``: float32 on the CPU, the type of the
-            model's files on a GPU.
+        dtype: ``"float32"``, exact and reproducible, ``"bfloat16"``, ``"float16"``, ``"stored"``, the type of the model's files, or
+            ``"auto"``: float32 on the CPU, stored on a GPU.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes a CUDA device when there is one.
         backend: the way of forward passes, see :data:`BackendName`.
         template_args: arguments of the chat template, e.g. ``{"enable_thinking": False}``; ``date`` is the day that it writes.
@@ -246,7 +249,7 @@ def load_model(
         ModelError: unknown name, dtype, device or backend, unreadable files, an architecture that is not a causal language model, or a chat
             template that does not write the question or read one of the arguments.
     """
-    for what, value, offered in (("dtype", dtype, ("auto", *DTYPES)), ("backend", backend, get_args(BackendName))):
+    for what, value, offered in (("dtype", dtype, ("auto", *DTYPES, "stored")), ("backend", backend, get_args(BackendName))):
         if value not in offered:
             raise ModelError(f'{what} "{value}" is not offered: choose {", ".join(offered)}')
     try:
@@ -262,7 +265,8 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (*UNREADABLE, ImportError) as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
-    settled = ("auto" if target.type == "cuda" else torch.float32) if dtype == "auto" else DTYPES[dtype]
+    stored = dtype == "stored" or (dtype == "auto" and target.type == "cuda")
+    settled = "auto" if stored else DTYPES.get(dtype, torch.float32)
     hf_model = read_weights(name, folder, settled, device=target)
     return boot(
         name,
@@ -277,16 +281,27 @@ def load_model(
     )
 
 
-def model_of(config: ModelConfig, name: str | None = None) -> LoadedModel:
+def model_of(config: ModelConfig, name: str | None = None, pool: WorkerPool | None = None) -> LoadedModel:
     """Load the model that a run's settings ask for.
 
     Args:
         name: load this name, folder or file in place of ``config.name``.
+        pool: its workers load the model too, and decode in this process's place.
 
     Raises:
         As :func:`load_model`.
     """
-    return load_model(name or config.name, **{key: value for key, value in config if key != "name"})
+    settings: dict[str, Any] = {**dict(config), "name": name or config.name}
+    if pool is None:
+        return load_model(**settings)
+    own = dict(settings)
+    if pool.device is not None:
+        own |= {"device": pool.device, "dtype": "stored" if config.dtype == "auto" else config.dtype}
+    model = load_model(**own)
+    settings["dtype"] = model.identity.dtype  # auto would mean another on another device
+    if Path(settings["name"]).exists():
+        settings["name"] = str(Path(settings["name"]).resolve())  # workers have working folders of their own
+    return replace(model, workers=Workers(pool, settings, model.identity.model_dump_json()))
 
 
 def boot(

@@ -19,6 +19,7 @@ from stir_core.config import ON_REQUEST, STAGES, RunConfig, resolve_layers, with
 from stir_core.errors import StoreError
 from stir_core.findings import CodebookReport
 from stir_core.models.loading import LoadedModel, model_of
+from stir_core.models.workers import WorkerPool
 from stir_core.records import ModelIdentity, OnProgress
 from stir_core.stages.codes import make_codes
 from stir_core.stages.stage import Made, check_fresh, complete, declared, seal, stage_digest, take_up
@@ -38,6 +39,7 @@ def run_stages(
     command: str | None = None,
     report: OnProgress = lambda progress: None,
     model: LoadedModel | None = None,
+    pool: WorkerPool | None = None,
 ) -> Run:
     """Make the run at ``out`` up to and including the stage ``until``; finished stages are kept.
 
@@ -45,6 +47,7 @@ def run_stages(
         redo: make this stage and all later ones again.
         command: the command line that makes the run, kept in run.json for readers.
         model: a model that is loaded already; else the config's is loaded when first needed.
+        pool: workers that decode in this process's place, if no model is given.
 
     Raises:
         StirError: see the stages; finished stages stay.
@@ -56,7 +59,7 @@ def run_stages(
         if (out / "run.json").is_file():
             with run.writer():  # refused before a model is loaded
                 pass
-        model = model_of(config.model)
+        model = model_of(config.model, None, pool)
     with run.writer():
         _make(run, model, _missing(run, until, redo), redo, report)
     return run

@@ -11,6 +11,10 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Question, Value
 from stir_core.evaluate.decoders.stepwise import STIR
 from stir_core.findings import Answer
+from stir_core.intervene.travel import received_batch, sent_batch
+from stir_core.models.loading import LoadedModel
+from stir_core.models.workers import Parcel
+from stir_core.records import Problem
 from stir_core.store.libraries import LIBRARIES
 
 
@@ -62,9 +66,37 @@ class Method:
     """All of them; for ``stir`` only those that were given, since the others are the run's."""
 
     def answer(self, bench: Bench, questions: list[Question]) -> Iterator[Answer]:
-        """Answers with the method's name, as they end; not graded or timed."""
+        """Answers with the method's name, as they end; not graded or timed.
+
+        Raises:
+            ConfigError: the model has workers, which do not know a decoder that was registered in this process.
+        """
+        if (workers := bench.model.workers) is not None:
+            if self.decoder is not _OWN.get(self.decoder.name):
+                raise ConfigError(f"{self.decoder.name} was registered in this process, so workers do not know it: leave out --executor")
+            # a decoder that has no such parameter may look into the basis
+            library = str(self.parameters.get("library", "basis"))
+            common = sent_batch([bench.libraries(library)], bench.settings)
+            common.plain.update(method=self.name, gate=bench.gate.model_dump(mode="json"), library=library)
+            common.plain.update(sampling=bench.sampling, engine=bench.engine)
+            items = (Parcel([q.problem.model_dump_json(), q.prompt_ids, q.seed, q.boxed]) for q in questions)
+            for _, result in workers.share(answer_shard, common, items, bench.settings.rows or len(questions)):
+                yield Answer.model_validate_json(result.plain)
+            return
         for answer in self.decoder.decode(bench, questions, self.parameters):
             yield answer.replaced(method=self.name)
+
+
+def answer_shard(model: LoadedModel, common: Parcel, shard: Parcel) -> Iterator[tuple[int, Parcel]]:
+    """A worker's part of :meth:`Method.answer`."""
+    (memory,), settings = received_batch(common)
+    gate = section_from(GateConfig, common.plain["gate"])
+    library, sampling, engine = (common.plain[key] for key in ("library", "sampling", "engine"))
+    bench = Bench(model, settings, gate, {library: memory}.__getitem__, tuple(sampling), engine)
+    questions = [Question(Problem.model_validate_json(problem), *rest) for _, (problem, *rest) in shard.plain]
+    numbers = {(q.problem.id, q.seed): number for q, (number, _) in zip(questions, shard.plain, strict=True)}
+    for answer in method(common.plain["method"]).answer(bench, questions):
+        yield numbers[answer.problem_id, answer.seed], Parcel(answer.model_dump_json())
 
 
 def method(text: str) -> Method:
