@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from stir_core.evaluate.dose import degenerates_at, strength_for
     from stir_core.evaluate.interchange import interchange
     from stir_core.evaluate.latent_readings import read_latents
+    from stir_core.evaluate.latent_steering import evaluate_latent_steering, latent_config
     from stir_core.evaluate.latents import evaluate_latents
     from stir_core.intervene.changes import Change
     from stir_core.intervene.replay import redecide
@@ -95,12 +96,14 @@ __all__ = [
     "coherence",
     "curriculum",
     "degenerates_at",
+    "evaluate_latent_steering",
     "evaluate_latents",
     "evaluate_methods",
     "export_library",
     "export_targets",
     "harvest_run",
     "interchange",
+    "latent_config",
     "load_model",
     "load_problems",
     "load_reasoner",
@@ -152,8 +155,10 @@ _ELSEWHERE = {
     "Trace": "records",
     "TraceEvent": "records",
     "degenerates_at": "evaluate.dose",
+    "evaluate_latent_steering": "evaluate.latent_steering",
     "evaluate_latents": "evaluate.latents",
     "interchange": "evaluate.interchange",
+    "latent_config": "evaluate.latent_steering",
     "load_model": "models.loading",
     "load_problems": "tasks.registry",
     "load_reasoner": "latent.training",

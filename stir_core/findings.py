@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from stir_core.config import GateConfig
 from stir_core.records import Arm, Finish, MarginThreshold, ModelIdentity, Record, Thinking, Trace, Verdict
 from stir_core.requests import CausalRequest, EvaluationRequest, PolicyRequest
 
@@ -1101,3 +1102,60 @@ class InterchangeReport(Record):
     weights: str
     """SHA-256 of the language model."""
     rows: tuple[InterchangeRow, ...]
+
+
+class LatentSteeringRow(Record):
+    """Noisy answers of a latent reasoner under one method."""
+
+    method: str
+    """``vanilla``, ``stir``, ``random`` (a direction of the action's norm in its place) or ``shuffled`` (actions from shuffled labels)."""
+    problems: int
+    answers: int
+    accuracy: Estimate
+    by_count: dict[int, float]
+    """Accuracy by number of steps."""
+    impulses: float
+    """Mean per answer."""
+    won: int
+    """Answers that are right, and wrong in ``vanilla`` under the same noise."""
+    lost: int
+    over_vanilla: Estimate | None
+    """Accuracy minus that of ``vanilla``, paired; ``None`` for ``vanilla``."""
+    p: float | None
+    """Of no difference from ``vanilla``."""
+    stir_over: Estimate | None
+    """Accuracy of ``stir`` minus this one, paired; ``None`` for ``stir``."""
+    stir_p: float | None
+    """Of no difference from ``stir``."""
+    positions: float
+    """Positions run, previews included, mean per answer."""
+
+
+class LatentOwnRow(Record):
+    """Mined actions of one latent and layer on new noisy runs of their own problems, once each, at strength 1."""
+
+    m: int
+    layer: int
+    problems: int
+    answers: int
+    vanilla: Estimate
+    """Accuracy without an impulse."""
+    own: Estimate
+    """Accuracy with the action minus that without, paired under the same noise."""
+    random: Estimate
+    """The same with a random direction of the action's norm."""
+
+
+class LatentSteeringReport(Record):
+    """STIR on latents against its controls on common random numbers: ``stir latent steer``."""
+
+    run: str
+    strategy: str
+    noise: float
+    """Standard deviation of the noise on each latent."""
+    gate: GateConfig
+    split: str
+    seed: int
+    rows: tuple[LatentSteeringRow, ...]
+    own: tuple[LatentOwnRow, ...] = ()
+    """By latent and layer, where it was asked for."""

@@ -1,14 +1,15 @@
-"""``stir latent``: train a reasoner whose steps are latents, and evaluate one."""
+"""``stir latent``: train a reasoner whose steps are latents, evaluate one, and steer one."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from stir_core.commands.console import Command, place, print_json, progress, say, table, with_common
-from stir_core.commands.overrides import plain_value
+from stir_core.commands.console import Command, place, print_json, print_stages, progress, say, table, with_common
+from stir_core.commands.overrides import overridden, plain_value
+from stir_core.config import STAGES
 from stir_core.errors import ConfigError
-from stir_core.findings import LatentReport, LatentRunsRow
+from stir_core.findings import LatentOwnRow, LatentReport, LatentRunsRow, p_text
 from stir_core.readings import Held, LatentReading
 from stir_core.tasks.modular import MODULAR
 
@@ -16,7 +17,7 @@ _WHICH = "folder of a finished training, or a shipped one's name (a folder that 
 
 
 def add(command: Command) -> None:
-    """Add the verbs of ``stir latent``: ``train``, ``eval``, ``read``, ``interchange`` and ``calibrate``."""
+    """Add the verbs of ``stir latent``: ``train``, ``eval``, ``read``, ``interchange``, ``harvest``, ``steer``, ``calibrate``."""
     description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, and evaluate it with its controls."
     verbs = command("latent", _train, description).add_subparsers(required=True, metavar="WHAT")
     about = "Train a strategy on the CPU; the same command goes on with an interrupted training."
@@ -70,6 +71,31 @@ def add(command: Command) -> None:
     swap.add_argument("--n", type=int, default=200, help="problems for each number of steps (default: 200)")
     swap.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
     swap.set_defaults(command=_interchange, resumes=False)
+    about = "STIR at latents: mine actions between right and wrong noisy runs of a problem, up to a control basis, as a run; resumes."
+    harvest = with_common(verbs.add_parser("harvest", help=about, description=about))
+    harvest.add_argument("folder", metavar="DIR", help=_WHICH)
+    harvest.add_argument("--out", type=place, required=True, metavar="RUN", help="run folder to make")
+    harvest.add_argument("--noise", type=float, default=1.0, help="deviation of Gaussian noise on each latent (default: 1)")
+    harvest.add_argument("--steps", type=int, nargs="+", default=[], metavar="N", help="numbers of steps of the problems (default: all)")
+    harvest.add_argument("--n", type=int, default=50, help="problems for each number of steps (default: 50)")
+    harvest.add_argument("--runs", type=int, default=16, help="noisy runs of each problem (default: 16)")
+    harvest.add_argument("--seed", type=int, default=0, help="seed of the problems and of the noise (default: 0)")
+    harvest.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config key, e.g. --set mining.layers=[2]"
+    )
+    harvest.add_argument("--redo", choices=STAGES[: STAGES.index("steered")], help="make this stage and all later ones again")
+    harvest.set_defaults(command=_harvest, resumes=True)
+    about = "Think held-out problems with noise, with and without the impulses of a run at latents, beside random and shuffled actions."
+    steer = with_common(verbs.add_parser("steer", help=about, description=about), "run", "--json")
+    steer.add_argument("--n", type=int, default=300, help="problems for each number of steps (default: 300)")
+    steer.add_argument("--runs", type=int, default=1, help="noisy runs of each problem (default: 1)")
+    steer.add_argument(
+        "--own", type=int, default=0, metavar="N", help="try each mined action in N new runs of its own problem (default: 0)"
+    )
+    steer.add_argument("--seed", type=int, default=0, help="seed of the problems and of the noise (default: 0)")
+    steer.add_argument("--split", choices=("eval", "validation"), default="eval", help="problems: validation to choose settings on")
+    steer.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the gate, e.g. --set gate.rho=5")
+    steer.set_defaults(command=_steer, resumes=False)
     about = "Judge trained reasoners: accuracy with no written step, controls, stopping; exit code 1 if a mark is missed."
     judged = with_common(verbs.add_parser("calibrate", help=about, description=about), "--json")
     judged.add_argument("folders", nargs="*", metavar="DIR", help=f"{_WHICH} (default: all that are shipped)")
@@ -206,6 +232,55 @@ def _probes(found: LatentReport) -> None:
             shares = [f"{read[after, layer, latent].accuracy.value:.1%}" for latent in latents]
             rows.append(["fed" if layer == 0 else f"block {layer}", *shares])
         table([f"value after {after} steps", *(f"z{latent}" for latent in latents)], rows)
+
+
+def _harvest(arguments: argparse.Namespace) -> None:
+    from stir_core.evaluate.latent_steering import latent_config
+    from stir_core.stages.pipeline import run_stages
+
+    asked = {name: getattr(arguments, name) for name in ("noise", "steps", "n", "runs", "seed")}
+    config = overridden(latent_config(arguments.folder, **asked), arguments.set)
+    with progress() as report:
+        run = run_stages(config, arguments.out, until="basis", redo=arguments.redo, report=report)
+    say(run.path)
+    print_stages(run.status())
+
+
+def _steer(arguments: argparse.Namespace) -> None:
+    from stir_core.evaluate.latent_steering import evaluate_latent_steering
+    from stir_core.store.runs import Run
+
+    run = Run.open(arguments.run)
+    asked = {name: getattr(arguments, name) for name in ("n", "runs", "own", "seed", "split")}
+    with progress() as report:
+        found = evaluate_latent_steering(run, gate=overridden(run.config, arguments.set).gate, report=report, **asked)
+    if arguments.json:
+        print_json(found)
+        return
+    rows = []
+    for row in found.rows:
+        over, behind = (("-" if each is None else f"{each:+.1%}") for each in (row.over_vanilla, row.stir_over))
+        costs = [
+            f"{row.impulses:.2f}",
+            str(row.won),
+            str(row.lost),
+            over,
+            p_text(row.p),
+            behind,
+            p_text(row.stir_p),
+            f"{row.positions:.1f}",
+        ]
+        rows.append([row.method, str(row.answers), f"{row.accuracy:.1%}", *costs])
+    heads = ["method", "answers", "right", "impulses", "won", "lost", "over vanilla", "p", "stir over it", "p", "positions"]
+    table(heads, rows)
+    if found.own:
+        say("", "Each mined action on new runs of its own problem, at strength 1:")
+        own = [[str(row.m), str(row.layer), str(row.answers), *_shares(row)] for row in found.own]
+        table(["latent", "layer", "answers", "right without", "own action", "random direction"], own)
+
+
+def _shares(row: LatentOwnRow) -> list[str]:
+    return [f"{row.vanilla:.1%}", f"{row.own:+.1%}", f"{row.random:+.1%}"]
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

@@ -104,7 +104,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         if job.force is not None and not tail:
             forced = job.force(m) if in_phase(phase, job.within) else NULL
         # retrieve
-        evidence = _retrieve(job, settings, m, len(read) - 1, here, forced, phase, inside=bool(tail))
+        evidence = evidence_at(job, settings, m, len(read) - 1, here, forced, phase, inside=bool(tail))
         # preview
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
         previews: list[Strand] = []
@@ -114,9 +114,9 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             evidence, previews, needed = yield from previewing
         probed = sum(len(preview.ids) for preview in previews)
         # decide
-        decision = _decided(job, settings, evidence, forced)
+        decision = decision_at(job, settings, evidence, forced)
         # commit
-        impulse = _impulse(job, evidence, decision, forced, settings.seed)
+        impulse = impulse_of(job, evidence, decision, forced, settings.seed)
         ephemeral = impulse is not None and gate.persistence == "ephemeral"
         unsteered = seat.batch.store.column(row, row.length - 1) if ephemeral else None
         budget = decoding.max_new_tokens - len(ids)
@@ -215,7 +215,7 @@ def _share(job: Job, settings: Settings) -> tuple[object, ...] | None:
 # -- retrieve ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _retrieve(
+def evidence_at(
     job: Job, settings: Settings, m: int, position: int, here: Pass, forced: Forced | None, phase: Phase | None, *, inside: bool
 ) -> StepEvidence:
     """The evidence before any preview; nothing is retrieved if the decision is forced or the gate may not steer."""
@@ -336,7 +336,7 @@ def _seen(entry: Retrieved, preview: Strand, job: Job) -> Retrieved:
 # -- decide and commit -------------------------------------------------------------------------------------------------------------------
 
 
-def _decided(job: Job, settings: Settings, evidence: StepEvidence, forced: Forced | None) -> Decision:
+def decision_at(job: Job, settings: Settings, evidence: StepEvidence, forced: Forced | None) -> Decision:
     """The gate's decision, overruled if the job says so, or the forced one."""
     if forced is not None:
         return _forced_decision(evidence, forced)
@@ -351,7 +351,7 @@ def _forced_decision(evidence: StepEvidence, forced: Forced) -> Decision:
     return Decision(chosen=forced.label if alpha else None, alpha=alpha, score_null=None, reason=evidence.not_retrieved)
 
 
-def _impulse(job: Job, evidence: StepEvidence, decision: Decision, forced: Forced | None, seed: int) -> Impulse | None:
+def impulse_of(job: Job, evidence: StepEvidence, decision: Decision, forced: Forced | None, seed: int) -> Impulse | None:
     """``alpha`` times the chosen action, or times the forced vector; ``None`` for null."""
     if forced is not None:
         return forced.impulse

@@ -172,7 +172,13 @@ def fullest_layer(entries: Sequence[Entry]) -> int:
 
 
 def memory_of(run: Run, library: Library) -> Memory | None:
-    """Retrieval over a library of a run, as the run's settings ask for it; ``None`` for a library without entries."""
+    """Retrieval over a library of a run, as the run's settings ask for it; ``None`` for a library without entries.
+
+    Raises:
+        StoreError: its actions act at latents, and answers in text have none.
+    """
+    if run.on_latents:
+        raise StoreError(f"the actions of {run.path} were mined at latents, which only `stir latent steer {run.path}` thinks")
     if not library.entries:
         return None
     margins = run.margins() if run.finished("basis") else ()

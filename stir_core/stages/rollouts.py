@@ -1,10 +1,11 @@
 """Stage I, first part: sample K answers to each problem and grade them. Appended as they end, so a resumed run samples the rest."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.config import LOCAL, RunConfig, resolve_layers
-from stir_core.records import OnProgress, Progress, Rollout
+from stir_core.records import OnProgress, Problem, Progress, Rollout
 from stir_core.stages.stage import Made, Stage, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.jsonl import append_records, read_appended, write_records
@@ -13,30 +14,29 @@ from stir_core.tasks import Grader
 from stir_core.tasks.registry import check_task, mined_problems
 
 if TYPE_CHECKING:
+    from stir_core.harvest.rollouts import Grade, Sampled
     from stir_core.models.loading import LoadedModel
 
 UNLIKELY = 0.05
 """A server whose tokens the model here would not have drawn more often than this is suspected of other weights."""
+_Sampler = tuple[list[Problem], tuple[str, ...], "Callable[[Grade, frozenset[tuple[str, int]]], Iterator[Sampled]]"]
+"""Problems, notes, and what samples their rollouts, but for those that are done."""
 
 
 def make_rollouts(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write problems.jsonl and rollouts.jsonl; states at control points are captured meanwhile, for the next stage."""
-    from stir_core.harvest.rollouts import sample_rollouts
-    from stir_core.models.prompting import fitting_prompts
-
     config = run.config
-    prompts, notes = fitting_prompts(model, mined_problems(config), config.task, room=config.rollouts.max_new_tokens)
-    problems = [problem for problem, _ in prompts]
+    layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
+    problems, notes, sample = (_latent_sampler if run.on_latents else _sampler)(model, config, layers)
     write_records(part / "problems.jsonl", problems)
     file = part / "rollouts.jsonl"
     done = {(rollout.problem_id, rollout.k) for rollout in read_appended(file, Rollout)}
-    layers = () if config.compat else resolve_layers(config.mining.layers, model.n_layers)
     captured = Captured(take_up(run, "states", model.identity), layers, model.d_model)
     total, finished, tokens = len(problems) * config.rollouts.k, len(done), 0
     report(Progress("rollouts", finished, total, "rollouts"))
     with Grader() as grader:
         try:
-            for rollout, states in sample_rollouts(model, prompts, config, grader.judge, frozenset(done), layers):
+            for rollout, states in sample(grader.judge, frozenset(done)):
                 append_records(file, [rollout])
                 captured.add(rollout, states)
                 finished, tokens = finished + 1, tokens + rollout.n_tokens
@@ -70,7 +70,27 @@ def _likeness(model: "LoadedModel", config: RunConfig, known: list[Rollout]) -> 
     return f"sampled by {config.rollouts.engine}: {drawn}, {verdict}" + (" (top_p = 1: no test)" if config.rollouts.top_p == 1 else "")
 
 
+def _sampler(model: "LoadedModel", config: RunConfig, layers: tuple[int, ...]) -> _Sampler:
+    from stir_core.harvest.rollouts import sample_rollouts
+    from stir_core.models.prompting import fitting_prompts
+
+    prompts, notes = fitting_prompts(model, mined_problems(config), config.task, room=config.rollouts.max_new_tokens)
+    return [problem for problem, _ in prompts], notes, lambda judge, done: sample_rollouts(model, prompts, config, judge, done, layers)
+
+
+def _latent_sampler(model: "LoadedModel", config: RunConfig, layers: tuple[int, ...]) -> _Sampler:
+    from stir_core.evaluate.latent_steering import latent_problems, sample_latent_rollouts
+    from stir_core.latent.training import load_reasoner
+
+    trained = load_reasoner(config.model.name)
+    problems, wanted = latent_problems(model, trained, config), config.task.n_train
+    notes = () if len(problems) == wanted else (f"left out: {wanted - len(problems)} of {wanted} problems, wrong even without noise",)
+    return problems, notes, lambda judge, done: sample_latent_rollouts(model, trained, problems, config, done, layers)
+
+
 def _check(run: Run) -> None:
+    if run.on_latents:
+        return
     check_task(run.config)
     mined_problems(run.config)
 

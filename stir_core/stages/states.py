@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stir_core.config import RunConfig, resolve_layers
+from stir_core.errors import StoreError
 from stir_core.records import OnProgress, Pair, Problem, Progress, Rollout, StateRow
 from stir_core.stages.stage import Made, Stage
 from stir_core.store.captured import Captured
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
 def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) -> Made:
     """Write pairs.jsonl, rows.jsonl and states.safetensors (``layer_17: [n, d_model]``, float32; row i is ``rows[i]``)."""
     from stir_core.harvest.states import capture_states, plan_readings
-    from stir_core.models.prompting import prompt_ids
 
     config, problems, rollouts = run.config, run.problems(), run.rollouts()
     layers = resolve_layers(config.mining.layers, model.n_layers)
     pairs = planned_pairs(model, config, problems, rollouts, len(layers))
-    prompts = {problem.id: prompt_ids(model, problem, config.task) for problem in problems}
+    prompts = {rollout.problem_id: list(rollout.prompt_ids) for rollout in rollouts}
     readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
     captured = Captured(part, () if config.compat else layers, model.d_model)
     rows: list[StateRow] = []
@@ -37,6 +37,8 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
 
     held = [each.source == "rollout" and captured.holds(each.problem_id, each.k, each.ms) for each in readings]
     missing = [reading for reading, there in zip(readings, held, strict=True) if not there]
+    if missing and run.on_latents:
+        raise StoreError(f"states at latents are kept while {run.path} thinks them, and were not: add --redo rollouts")
     again, tokens = capture_states(model, missing, layers), 0
     report(Progress("states", 0, len(readings), "answers", kept=False))
     for done, (reading, there) in enumerate(zip(readings, held, strict=True), start=1):  # the plan's order, whatever was captured

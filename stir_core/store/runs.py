@@ -119,6 +119,11 @@ class Run:
         return self.config.task.name == "chain"
 
     @property
+    def on_latents(self) -> bool:
+        """True for a run whose control points are latents: only reasoners with latents read the task ``modular``."""
+        return self.config.task.name == "modular"
+
+    @property
     def standing(self) -> str | None:
         """What the run's results can show, in one sentence, where that is known beforehand."""
         if self.is_organism:

@@ -33,6 +33,8 @@ class ModularSetting(NamedTuple):
         return max(self.counts) + 1
 
 
+TASK = "modular"
+"""What runs at latents call their task; no other run can have it, since it is not among the tasks that `stir run` samples text for."""
 MODULAR = {
     setting.name: setting
     for setting in (
