@@ -1153,6 +1153,8 @@ class LatentSteeringReport(Record):
     strategy: str
     noise: float
     """Standard deviation of the noise on each latent."""
+    library: str
+    """What was retrieved from: the control basis, or all mined entries."""
     gate: GateConfig
     split: str
     seed: int

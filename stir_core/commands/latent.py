@@ -94,6 +94,7 @@ def add(command: Command) -> None:
     )
     steer.add_argument("--seed", type=int, default=0, help="seed of the problems and of the noise (default: 0)")
     steer.add_argument("--split", choices=("eval", "validation"), default="eval", help="problems: validation to choose settings on")
+    steer.add_argument("--library", choices=("basis", "all"), default="basis", help="the control basis, or all mined entries")
     steer.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the gate, e.g. --set gate.rho=5")
     steer.set_defaults(command=_steer, resumes=False)
     about = "Judge trained reasoners: accuracy with no written step, controls, stopping; exit code 1 if a mark is missed."
@@ -251,7 +252,7 @@ def _steer(arguments: argparse.Namespace) -> None:
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)
-    asked = {name: getattr(arguments, name) for name in ("n", "runs", "own", "seed", "split")}
+    asked = {name: getattr(arguments, name) for name in ("n", "runs", "own", "seed", "split", "library")}
     with progress() as report:
         found = evaluate_latent_steering(run, gate=overridden(run.config, arguments.set).gate, report=report, **asked)
     if arguments.json:

@@ -178,8 +178,9 @@ def make_bundle(run: Run, library: str = "curated", only: str | None = None) -> 
     Raises:
         DeployError: the choice holds no action.
         CurationError: the choice is empty or names an unknown id.
-        StoreError: the run has no finished basis, or its files are damaged.
+        StoreError: the run has no finished basis, its files are damaged, or its control points are latents, which no target has.
     """
+    run.check_text()
     for stage in made_of(library):
         run.check_files(stage)
     curation, made_with = Curation.open(run), run.manifest("actions").model

@@ -20,7 +20,7 @@ from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Entry, OnProgress, Problem, Progress, Rollout, Verdict
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.latents import latent_folder
-from stir_core.store.libraries import library_named
+from stir_core.store.libraries import library_named, reestimated
 from stir_core.store.runs import Run
 from stir_core.tasks.modular import TASK, ModularChain, asked_chain, draw_chains
 
@@ -163,6 +163,7 @@ def evaluate_latent_steering(
     own: int = 0,
     seed: int = 0,
     split: str = "eval",
+    library: str = "basis",
     gate: GateConfig | None = None,
     report: OnProgress = lambda progress: None,
 ) -> LatentSteeringReport:
@@ -175,6 +176,7 @@ def evaluate_latent_steering(
         own: new noisy runs of each mined problem, in which its own actions are injected, one at a time; 0: none.
         seed: of problems and noise.
         split: of the problems, ``"eval"``, or ``"validation"`` to choose settings on.
+        library: what is retrieved from: the control basis, or ``"all"`` mined entries.
         gate: in place of the run's.
         report: progress, in methods.
 
@@ -193,14 +195,15 @@ def evaluate_latent_steering(
     run.folder("basis")
     config = run.config if gate is None else with_changes(run.config, gate=gate)
     model, trained = load_model(config.model.name), load_reasoner(config.model.name)
-    run.check_model(model.identity)
+    run.check_model(model.identity, run.stages())
     counts = step_counts(config, trained)
     problems = held_out_chains(trained.setting, n, seed, split)
     chains = [chain for count in counts for chain in problems[count]]
+    chosen = library_named(run, library)
     found: dict[str, list[Thought]] = {}
     for name in METHODS:
-        library = library_named(run, "shuffled" if name == "shuffled" else "basis")
-        memory = Memory(*library, run.key_space(), run.margins()) if name != "vanilla" and library.entries else None
+        known = reestimated(run, chosen, "shuffled") if name == "shuffled" else chosen
+        memory = Memory(*known, run.key_space(), run.margins()) if name != "vanilla" and known.entries else None
         method_gate = with_changes(config.gate, variant="random_vector", noise="matched") if name == "random" else config.gate
         about = {"noise": config.rollouts.temperature, "seed": seed, "memory": memory}
         jobs = [noisy_job(trained, chain.question, chain, method_gate, k=k, **about) for chain in chains for k in range(runs)]
@@ -212,6 +215,7 @@ def evaluate_latent_steering(
         run=run.name,
         strategy=trained.reasoner.name,
         noise=config.rollouts.temperature,
+        library=library,
         gate=config.gate,
         split=split,
         seed=seed,

@@ -177,8 +177,7 @@ def memory_of(run: Run, library: Library) -> Memory | None:
     Raises:
         StoreError: its actions act at latents, and answers in text have none.
     """
-    if run.on_latents:
-        raise StoreError(f"the actions of {run.path} were mined at latents, which only `stir latent steer {run.path}` thinks")
+    run.check_text()
     if not library.entries:
         return None
     margins = run.margins() if run.finished("basis") else ()

@@ -129,6 +129,7 @@ def make_codebook(
         run.check_files("codes")  # figures of a codebook that is damaged are none
         return run.codebook()
     run.folder("rollouts")
+    run.check_text()
     if run.embedded:
         raise StoreError(f"{run.name} is an embedded run, which is never written to: copy {run.path} and name the copy")
     changed = with_changes(run.config, codes=dict(settings or {}))

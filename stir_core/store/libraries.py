@@ -58,7 +58,7 @@ def library_named(run: Run, name: str) -> Library:
         library = run.library()
         return library._replace(actions=np.zeros_like(library.actions))
     if name in ("shuffled", "length_matched"):
-        return _with_actions(run.library(), run.control_rows(name), name, run)
+        return reestimated(run, run.library(), name)
     if name == "measured":
         return _measured(run)
     if name == "codes":
@@ -77,7 +77,13 @@ def measured_quality(entries: Sequence[Entry], advantages: Mapping[str, Advantag
     return {i: gained[entry.pair] for i, entry in enumerate(entries) if gained.get(entry.pair, 0.0) > 0}
 
 
-def _with_actions(library: Library, rows: np.ndarray, name: str, run: Run) -> Library:
+def reestimated(run: Run, library: Library, name: Literal["shuffled", "length_matched"]) -> Library:
+    """A run's library with its actions re-estimated (see ``harvest.controls``), without the pairs that have no estimate.
+
+    Raises:
+        StoreError: the run lacks the estimates.
+    """
+    rows = run.control_rows(name)
     if not len(rows) and library.entries:
         raise StoreError(f"run {run.path} holds no {name} vectors: add --redo actions to make them")
     actions = np.zeros_like(library.actions)

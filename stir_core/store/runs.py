@@ -334,10 +334,22 @@ class Run:
 
         Raises:
             MismatchError: naming the field, both values and the remedy.
+            StoreError: no stages are named, so the run itself is meant, and its answers are not text.
         """
+        if stages is None:
+            self.check_text()
         for stage in self.stages() if stages is None else stages:
             remedy = "load the model it was made with, or harvest a run with this one"
             check_identity(f"{self.path}/{stage}", self.manifest(stage).model, model, remedy)
+
+    def check_text(self) -> None:
+        """Refuse a run at latents where tokens are read, continued or steered: its rollouts hold no token that a latent stands for.
+
+        Raises:
+            StoreError: it is one.
+        """
+        if self.on_latents:
+            raise StoreError(f"the control points of {self.path} are latents, not text: `stir latent steer {self.path}` steers there")
 
     def check_files(self, stage: str) -> None:
         """Refuse a stage with a missing or changed file.

@@ -15,7 +15,7 @@ from stir_core.errors import DataError, StoreError
 from stir_core.evaluate.latent_steering import METHODS, evaluate_latent_steering, latent_config
 from stir_core.evaluate.latent_steps import LatentJob, Thought, noisy_job, think, thoughts
 from stir_core.intervene.jobs import NULL, Force, Forced
-from stir_core.intervene.memory import Memory, memory_of
+from stir_core.intervene.memory import Memory
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner
 from stir_core.latent.words import as_batch
@@ -181,25 +181,31 @@ def test_an_interrupted_harvest_gives_the_same_run(run: Run, tmp_path: Path, mon
 
 
 def test_methods_are_compared_under_the_same_noise(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    idle = evaluate_latent_steering(run, n=2, gate=GateConfig(k_scale=0.0))
-    assert [row.method for row in idle.rows] == list(METHODS)
-    assert {(row.accuracy.value, row.won, row.lost, row.impulses) for row in idle.rows} == {(idle.rows[0].accuracy.value, 0, 0, 0.0)}
-    assert main(["latent", "steer", str(run.path), "--n", "3", "--own", "1", "--set", "gate.min_tool_m=4", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    vanilla, stir, *_ = found["rows"]
-    assert vanilla["over_vanilla"] is None
-    assert stir["stir_over"] is None
-    assert stir["over_vanilla"]["value"] == pytest.approx((stir["won"] - stir["lost"]) / stir["answers"])
-    assert stir["over_vanilla"]["value"] == vanilla["stir_over"]["value"]
-    assert stir["positions"] > vanilla["positions"]
-    assert [(row["m"], row["layer"]) for row in found["own"]] == [(m, 1) for m in range(1, 7)]
-    assert main(["latent", "steer", str(run.path), "--n", "2"]) == 0
-    assert "stir over it" in capsys.readouterr().out
+    late = ["--set", "gate.min_tool_m=6"]
+    assert main(["latent", "steer", str(run.path), "--n", "2", "--set", "gate.k_scale=0", *late, "--json"]) == 0
+    idle = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["method"] for row in idle] == list(METHODS)
+    assert {(row["accuracy"]["value"], row["won"], row["lost"], row["impulses"]) for row in idle} == {
+        (idle[0]["accuracy"]["value"], 0, 0, 0.0)
+    }
+    found = evaluate_latent_steering(run, n=3, own=1, library="all", gate=GateConfig(min_tool_m=4, max_tool_m=4))
+    vanilla, stir, *_ = found.rows
+    assert vanilla.over_vanilla is stir.stir_over is None
+    assert stir.over_vanilla == vanilla.stir_over
+    assert stir.over_vanilla is not None
+    assert stir.over_vanilla.value == pytest.approx((stir.won - stir.lost) / stir.answers)
+    assert stir.positions > vanilla.positions
+    assert [(row.m, row.layer) for row in found.own] == [(m, 1) for m in range(1, 7)]
+    assert main(["latent", "steer", str(run.path), "--n", "1", "--own", "1", *late]) == 0
+    shown = capsys.readouterr().out
+    assert "stir over it" in shown
+    assert "own action" in shown
 
 
 def test_what_cannot_be_done_is_refused(run: Run, trained: TrainedReasoner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="which only `stir latent steer"):
-        memory_of(run, run.library())
+    for command in ("trace {} 7+3*5?", "eval {}", "causal {}", "codebook {}", "export {} --out x", "policy {}"):
+        assert main(command.format(run.path).split()) == 2
+        assert "are latents, not text: `stir latent steer" in capsys.readouterr().err, command
     with pytest.raises(DataError, match="was not mined at latents"):
         evaluate_latent_steering(Run.open("two_habits"))
     with pytest.raises(DataError, match="give at least one run"):
