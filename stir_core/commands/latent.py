@@ -75,7 +75,7 @@ def add(command: Command) -> None:
     harvest = with_common(verbs.add_parser("harvest", help=about, description=about))
     harvest.add_argument("folder", metavar="DIR", help=_WHICH)
     harvest.add_argument("--out", type=place, required=True, metavar="RUN", help="run folder to make")
-    harvest.add_argument("--noise", type=float, default=1.0, help="deviation of Gaussian noise on each latent (default: 1)")
+    harvest.add_argument("--noise", type=float, default=0.15, help="deviation of Gaussian noise on each latent (default: 0.15)")
     harvest.add_argument("--steps", type=int, nargs="+", default=[], metavar="N", help="numbers of steps of the problems (default: all)")
     harvest.add_argument("--n", type=int, default=50, help="problems for each number of steps (default: 50)")
     harvest.add_argument("--runs", type=int, default=16, help="noisy runs of each problem (default: 16)")

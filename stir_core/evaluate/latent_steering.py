@@ -29,7 +29,7 @@ METHODS = ("vanilla", "stir", "random", "shuffled")
 
 
 def latent_config(
-    reasoner: Path | str, *, noise: float = 1.0, steps: Collection[int] = (), n: int = 50, runs: int = 16, seed: int = 0
+    reasoner: Path | str, *, noise: float = 0.15, steps: Collection[int] = (), n: int = 50, runs: int = 16, seed: int = 0
 ) -> RunConfig:
     """The config of a run that is mined at latents. `stir latent harvest` makes the run of it, up to its basis.
 

@@ -28,7 +28,7 @@ from stir_core.store.runs import Run
 from stir_core.tasks.modular import ModularChain, draw_chains
 
 CLEAN = {"noise": 0.0, "seed": 0, "k": 0}
-CONFIG = with_changes(latent_config("sim_cot", steps=(3,), n=4, runs=6, noise=1.1), mining={"layers": (1,)})
+CONFIG = with_changes(latent_config("sim_cot", steps=(3,), n=4, runs=6), mining={"layers": (1,)})
 
 
 @pytest.fixture(scope="module")
