@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from stir_core.intervene.changes import Change
     from stir_core.intervene.replay import redecide
     from stir_core.intervene.session import Session, Steered
-    from stir_core.latent.training import load_reasoner, train_latent
+    from stir_core.latent.training import load_reasoner, train_latent, train_latent_model
     from stir_core.models.loading import LoadedModel, load_model
     from stir_core.records import Problem, StepEvent, TokenEvent, Trace, TraceEvent
     from stir_core.store.curation import Curation
@@ -132,6 +132,7 @@ __all__ = [
     "strength_for",
     "to_frame",
     "train_latent",
+    "train_latent_model",
     "what_if",
     "with_changes",
 ]
@@ -172,6 +173,7 @@ _ELSEWHERE = {
     "split_steps": "tasks.segment",
     "strength_for": "evaluate.dose",
     "train_latent": "latent.training",
+    "train_latent_model": "latent.training",
     "with_changes": "config",
 }
 """The module of every public name that is not defined in ``api``."""

@@ -413,8 +413,9 @@ LATER: dict[str, Any] = {
     "max_thinking_tokens": None,
     "max_final_tokens": None,
     "codes": CodesConfig().model_dump(mode="json"),
+    "decoder_layers": 1,
 }
-"""Keys that configs have had since a later version, with the value that all older runs had."""
+"""Keys that configs and options have had since a later version, with the value that all older runs had."""
 
 
 def digest_of(*parts: Any) -> str:

@@ -5,7 +5,7 @@ The specs on disk (``findings.EvaluationSpec``, ``CausalSpec``, ``PolicySpec``) 
 """
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -140,6 +140,47 @@ class CriticalRequest(MeasurementRequest):
     """Tokens between two points."""
     rolls: Count = 8
     """Continuations from each point."""
+
+
+class LatentTraining(Section):
+    """How a model of the catalogue learns to think in latents: ``stir latent train FILE.toml``. Defaults are those of ATP-Latent's SFT."""
+
+    noun: ClassVar[str] = "key"
+
+    strategy: str = "atp"
+    """A file of stir_core/latent/strategies."""
+    model: str = "smollm2"
+    """Catalogue name, local folder, local GGUF file or hub name."""
+    data: str
+    """File of problems with their steps, one a line: JSON with question, steps and answer, GSM8K's own, or iCoT's text."""
+    seed: int = 0
+    """Seed of the strategy's own parts, of the order of the problems and of noise."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a CUDA device when there is one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numeric type of passes in SFT; weights and optimiser are float32 in any case."""
+    longest: Annotated[int, Field(ge=1, le=64)] = 10
+    """Steps of a problem at most; further ones are joined to its last."""
+    written: Annotated[int, Field(ge=0)] = 0
+    """Epochs with every step written."""
+    stage: Annotated[int, Field(ge=0)] = 2
+    """Epochs with the first s steps latent, for s = 1, 2, ... up to longest."""
+    final: Annotated[int, Field(ge=0)] = 5
+    """Epochs with no step written."""
+    batch: Count = 32
+    """Problems in a training step."""
+    rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Learning rate of AdamW, constant."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of AdamW."""
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of the gradient; 0: any."""
+    checkpoint: Count = 1000
+    """Training steps between two checkpoints; each is a line of the loss curve."""
+    options: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """Options of the strategy that differ from its defaults."""
+    rl: dict[str, Any] = {}  # noqa: RUF012
+    """Options of reinforcement that differ from its defaults."""
 
 
 def duration(text: str) -> float:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from stir_core.config import GateConfig, RunConfig, config_from, digest_of, resolve_layers
+from stir_core.config import GateConfig, RunConfig, config_from, digest_of, resolve_layers, section_from
 from stir_core.errors import ConfigError
 from stir_core.evaluate.sweep import SweepConfig, changed, grid_points
+from stir_core.latent.registry import strategy
+from stir_core.latent.rl import RlOptions
+from stir_core.requests import LatentTraining
 from stir_core.store.configs import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,12 +76,22 @@ def test_every_field_has_a_help_string():
 
 SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
 SWEEPS = [file for file in SHIPPED if file.stem.startswith("sweep")]
+TRAININGS = [file for file in SHIPPED if file.stem.startswith("latent")]
 OTHERS = ("results",)
 
 
-@pytest.mark.parametrize("file", [file for file in SHIPPED if file not in SWEEPS and file.stem not in OTHERS], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in SHIPPED if file not in (*SWEEPS, *TRAININGS) and file.stem not in OTHERS], ids=lambda file: file.stem
+)
 def test_every_shipped_config_is_valid(file):
     read_config(file)
+
+
+@pytest.mark.parametrize("file", TRAININGS, ids=lambda file: file.stem)
+def test_every_shipped_latent_training_is_valid(file):
+    training = read_config(file, LatentTraining)
+    section_from(strategy(training.strategy).options_type, training.options)
+    section_from(RlOptions, training.rl)
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)

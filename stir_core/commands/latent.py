@@ -7,10 +7,12 @@ from typing import Any, get_args
 
 from stir_core.commands.console import Command, place, print_json, print_stages, progress, say, table, with_common
 from stir_core.commands.overrides import overridden, plain_value
-from stir_core.config import STAGES
+from stir_core.config import STAGES, section_from
 from stir_core.errors import ConfigError
 from stir_core.findings import LatentOwnRow, LatentReport, LatentRunsRow, p_text
 from stir_core.readings import Held, LatentReading
+from stir_core.requests import LatentTraining
+from stir_core.store.configs import read_config
 from stir_core.tasks.modular import MODULAR
 
 _WHICH = "folder of a finished training, or a shipped one's name (a folder that is called like one: ./NAME)"
@@ -18,15 +20,18 @@ _WHICH = "folder of a finished training, or a shipped one's name (a folder that 
 
 def add(command: Command) -> None:
     """Add the verbs of ``stir latent``: ``train``, ``eval``, ``read``, ``interchange``, ``harvest``, ``steer``, ``calibrate``."""
-    description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, and evaluate it with its controls."
+    description = "Reasoners whose steps are latents: train a strategy on chains modulo a prime, or a model of the catalogue on a file of "
+    description += "problems, and evaluate it with its controls."
     verbs = command("latent", _train, description).add_subparsers(required=True, metavar="WHAT")
-    about = "Train a strategy on the CPU; the same command goes on with an interrupted training."
+    about = "Train a strategy on chains, or with --data a model on a file; the same command goes on with an interrupted training."
     train = with_common(verbs.add_parser("train", help=about, description=about))
-    train.add_argument("strategy", help="atp, coconut, ...: a file of stir_core/latent/strategies")
+    train.add_argument("strategy", help="atp, coconut, ...: a file of stir_core/latent/strategies; or an experiment file (TOML)")
     train.add_argument("--out", type=place, required=True, metavar="DIR", help="model folder to make")
     train.add_argument("--stage", choices=("sft", "rl"), default="sft", help="supervised, or reinforcement from --start (default: sft)")
     train.add_argument("--setting", choices=tuple(MODULAR), help="which chains (default: easy; rl: those of the start)")
-    train.add_argument("--seed", type=int, default=0, help="seed of weights, problems and noise (default: 0)")
+    train.add_argument("--data", type=Path, metavar="FILE", help="problems with their steps, one a line: JSON, GSM8K's own, or iCoT's text")
+    train.add_argument("--model", metavar="NAME", help="with --data: catalogue name, folder, GGUF file or hub name (default: smollm2)")
+    train.add_argument("--seed", type=int, help="seed of weights, problems and noise (default: 0)")
     train.add_argument(
         "--start",
         metavar="DIR",
@@ -37,13 +42,14 @@ def add(command: Command) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the strategy, or with rl of reinforcement, e.g. --set kl=0.01",
+        help="an option of the strategy, or with rl of reinforcement, e.g. --set kl=0.01; of an experiment file: one of its keys",
     )
     train.set_defaults(command=_train, resumes=True)
     about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
     evaluate = with_common(verbs.add_parser("eval", help=about, description=about), "--json")
     evaluate.add_argument("folders", nargs="+", metavar="DIR", help=f"{_WHICH}; several: one table")
-    evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps (default: 500)")
+    evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps, with --data in all (default: 500)")
+    evaluate.add_argument("--data", type=Path, metavar="FILE", help="problems to answer, for a reasoner that was trained on a file")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the problems and of sampled latents (default: 0)")
     evaluate.add_argument("--runs", type=int, default=0, metavar="N", help="answer each problem N more times: coverage and vote")
     evaluate.add_argument("--noise", type=float, default=0.0, help="with --runs: deviation of Gaussian noise on each latent (default: 0)")
@@ -105,18 +111,23 @@ def add(command: Command) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from stir_core.latent.training import train_latent, weights_of
+    from stir_core.latent.training import train_latent, train_latent_model, weights_of
 
     options = dict(plain_value(change) for change in arguments.set)
+    training = _of_a_model(arguments, options)
     if arguments.stage == "rl":
-        _reinforce(arguments, options)
+        _reinforce(arguments, training, options)
         return
     with progress() as report:
+        if training is not None:
+            folder = train_latent_model(arguments.out, start=arguments.start, report=report, **training.model_dump())
+            say(folder, f"weights {weights_of(folder)}")
+            return
         folder = train_latent(
             arguments.strategy,
             arguments.out,
             setting=arguments.setting or "easy",
-            seed=arguments.seed,
+            seed=arguments.seed or 0,
             start=arguments.start,
             options=options,
             report=report,
@@ -124,17 +135,47 @@ def _train(arguments: argparse.Namespace) -> None:
     say(folder, f"weights {weights_of(folder)}")
 
 
-def _reinforce(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+def _of_a_model(arguments: argparse.Namespace, options: dict[str, Any]) -> LatentTraining | None:
+    """The training of a model on a file that is asked for; ``None``: it is one on chains."""
+    given = {"data": arguments.data and str(arguments.data), "model": arguments.model, "seed": arguments.seed}
+    given = {key: value for key, value in given.items() if value is not None}
+    file = Path(arguments.strategy)
+    if file.suffix == ".toml":
+        data = read_config(file, LatentTraining).model_dump() | given
+        for key, value in options.items():
+            section, _, rest = key.rpartition(".")
+            place = data.get(section) if section else data
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {key}: {section} is not a section of {file}: take options or rl")
+            place[rest] = value
+        training = section_from(LatentTraining, data)
+    elif arguments.data is None:
+        if arguments.model is not None:
+            raise ConfigError(f"--model {arguments.model} needs problems to be trained on: give their file with --data")
+        return None
+    else:
+        training = section_from(
+            LatentTraining, {"strategy": arguments.strategy, "rl" if arguments.stage == "rl" else "options": options, **given}
+        )
+    if arguments.setting is not None:
+        raise ConfigError(f"--setting {arguments.setting} is for chains: leave it out with a file of problems")
+    return training
+
+
+def _reinforce(arguments: argparse.Namespace, training: LatentTraining | None, options: dict[str, Any]) -> None:
     from stir_core.latent.rl import reinforce
     from stir_core.latent.training import load_reasoner, weights_of
 
     if arguments.start is None:
         raise ConfigError("reinforcement needs a trained reasoner: give its folder with --start")
     held = load_reasoner(arguments.start)
-    if (held.reasoner.name, held.setting.name) != (arguments.strategy, arguments.setting or held.setting.name):
+    strategy = arguments.strategy if training is None else training.strategy
+    if (held.reasoner.name, held.setting.name) != (strategy, arguments.setting or held.setting.name):
         raise ConfigError(f"{arguments.start} holds {held.reasoner.name} on the setting {held.setting.name}: name what it holds")
+    seed, data = (arguments.seed or 0, None) if training is None else (training.seed, training.data)
+    options = options if training is None else training.rl
     with progress() as report:
-        folder = reinforce(arguments.start, arguments.out, seed=arguments.seed, options=options, report=report)
+        folder = reinforce(arguments.start, arguments.out, seed=seed, options=options, data=data, report=report)
     say(folder, f"weights {weights_of(folder)}")
 
 
@@ -146,7 +187,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     found: list[LatentReport] = []
     for folder in map(latent_folder, arguments.folders):
         with progress() as report:
-            each = evaluate_latents(folder, n=arguments.n, seed=arguments.seed, probes=arguments.probes, report=report)
+            asked = {"n": arguments.n, "seed": arguments.seed, "probes": arguments.probes, "data": arguments.data}
+            each = evaluate_latents(folder, **asked, report=report)
         if arguments.runs:
             choice = RunChoice(arguments.runs, arguments.noise, arguments.dropout, arguments.scored)
             each = each.replaced(runs=evaluate_runs(folder, choice, n=arguments.n, seed=arguments.seed))

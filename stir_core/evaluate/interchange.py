@@ -64,17 +64,18 @@ def interchange(folder: Path | str, *, n: int = 200, seed: int = 0, report: OnPr
     trained = load_reasoner(folder)
     if not trained.reasoner.most:
         raise DataError(f"{folder} holds the strategy {trained.reasoner.name}, which has no latents: give one that has")
-    counts = trained.setting.counts
-    rng = generator_for(seed, "latent interchange", trained.setting.name)
+    setting = trained.chains
+    counts = setting.counts
+    rng = generator_for(seed, "latent interchange", setting.name)
     rows: list[InterchangeRow] = []
     for count in counts:
-        chains = draw_chains(trained.setting, "eval", count, n, rng, without=set())
+        chains = draw_chains(setting, "eval", count, n, rng, without=set())
         own = _answered(trained, chains, LatentChoice(slots=count * trained.reasoner.options.per_step))
         for step in range(1, count + 1):
             rows += [_row(trained, own, step, None, how) for how in HOWS]
             rows += [_row(trained, own, step, latent, SWAPS[1]) for latent in range(1, trained.reasoner.options.per_step + 1)]
         report(Progress("interchange", count - counts[0] + 1, len(counts), "numbers of steps"))
-    return InterchangeReport(strategy=trained.reasoner.name, setting=trained.setting.name, weights=weights_of(folder), rows=tuple(rows))
+    return InterchangeReport(strategy=trained.reasoner.name, setting=setting.name, weights=weights_of(folder), rows=tuple(rows))
 
 
 def _answered(

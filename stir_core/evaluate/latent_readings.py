@@ -70,9 +70,9 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
     """
     if runs < 1:
         raise DataError(f"runs is {runs}: give at least one run with drawn latents")
-    chain = asked_chain(question, trained.setting)
+    chain = asked_chain(question, trained.chains)
     count = len(chain.operations)
-    partner = _drawn_partner(trained, chain, seed) if other is None else asked_chain(other, trained.setting)
+    partner = _drawn_partner(trained, chain, seed) if other is None else asked_chain(other, trained.chains)
     if len(partner.operations) != count:
         raise DataError(f"{partner.question} has {len(partner.operations)} operations, {chain.question} has {count}: give one with as many")
     trained.reasoner.lm.set_attn_implementation("eager")
@@ -86,7 +86,7 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
     ending = thought.answer.ending
     return LatentReading(
         strategy=reasoner.name,
-        setting=trained.setting.name,
+        setting=trained.chains.name,
         question=chain.question,
         split=split_of(chain.canonical),
         text=thought.text,
@@ -134,15 +134,15 @@ def _number(text: str) -> str:
 
 def _drawn_partner(trained: TrainedReasoner, chain: ModularChain, seed: int) -> ModularChain:
     count = len(chain.operations)
-    drawn = draw_chains(trained.setting, "eval", count, 50, generator_for(seed, "latent partner", chain.question))
+    drawn = draw_chains(trained.chains, "eval", count, 50, generator_for(seed, "latent partner", chain.question))
     return max(drawn, key=lambda other: sum(len({chain.answer, *other_answers(chain, other, s)}) for s in range(1, count + 1)))
 
 
 def _others(thought: _Thought, partner: ModularChain, seed: int) -> Float[Tensor, "problems latents d_model"]:
     """As many latents of other problems; the first are the partner's."""
     trained, count = thought.trained, len(thought.chain.operations)
-    rng = generator_for(seed, "latent mean", trained.setting.name, count)
-    drawn = draw_chains(trained.setting, "validation", count, _OTHERS, rng, without=set())
+    rng = generator_for(seed, "latent mean", trained.chains.name, count)
+    drawn = draw_chains(trained.chains, "validation", count, _OTHERS, rng, without=set())
     asked = as_batch(trained.words, [partner, *drawn]).question
     fixed = LatentChoice(slots=len(thought.answer.vectors))
     return torch.stack([each.vectors for each in _answered(trained, asked, fixed, thought.chain)])

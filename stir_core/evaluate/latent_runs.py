@@ -74,7 +74,7 @@ def evaluate_runs(folder: Path, choice: RunChoice, *, n: int = 500, seed: int = 
         raise DataError(f"{folder} holds the strategy {trained.reasoner.name}, which has no latents: nothing differs between its runs")
     if not (choice.noise or choice.dropout or draws_latents(trained)):
         raise DataError(f"the latents of {trained.reasoner.name} are not drawn, so its runs are alike: give --noise or --dropout")
-    known = {count: chains for count, chains in held_out_chains(trained.setting, n, seed).items() if count in trained.setting.counts}
+    known = {count: chains for count, chains in held_out_chains(trained.chains, n, seed).items() if count in trained.chains.counts}
     answered = latent_runs(trained, known, choice, choice.runs, seed)
     scorer = train_scorer(trained, choice, seed) if choice.scored else None
     scores = None if scorer is None else [_scores(scorer, each, trained.reasoner.options.per_step) for each in answered]
@@ -114,7 +114,7 @@ def train_scorer(trained: TrainedReasoner, choice: RunChoice, seed: int) -> Late
 
     At the end of each step, the softmax of the scores over a problem's runs is drawn to the shares of right continuations from there.
     """
-    rng, setting = generator_for(seed, "latent scorer", trained.setting.name), trained.setting
+    rng, setting = generator_for(seed, "latent scorer", trained.chains.name), trained.chains
     chains = {count: draw_chains(setting, "validation", count, choice.scored, rng, without=set()) for count in setting.counts}
     samples = latent_runs(trained, chains, choice, min(choice.runs, _MOST_SAMPLES), seed_for(seed, "latent scorer"))
     mixed = [each for each in samples if len({run.right for run in each}) == 2]
@@ -147,9 +147,9 @@ def prefix_labels(trained: TrainedReasoner, runs: Sequence[Reasoned], choice: Ru
     """
     reasoner, c = trained.reasoner, trained.reasoner.options.per_step
     labels = [[float(run.right)] * (len(run.answer.vectors) // c) for run in runs]
-    kinds = sorted({(len(run.chain.operations), step) for run, label in zip(runs, labels, strict=True) for step in range(1, len(label))})
+    kinds = sorted({(len(run.chain.steps), step) for run, label in zip(runs, labels, strict=True) for step in range(1, len(label))})
     for count, step in kinds:
-        rows = [i for i, run in enumerate(runs) if len(run.chain.operations) == count and len(labels[i]) > step]
+        rows = [i for i, run in enumerate(runs) if len(run.chain.steps) == count and len(labels[i]) > step]
         repeated = [i for i in rows for _ in range(choice.continuations)]
         noise = torch.Generator().manual_seed(seed_for(seed, "latent scorer continuations", count, step))
         slots = None if reasoner.stops else reasoner.slots(count, count)[0]

@@ -22,12 +22,13 @@ from stir_core.latent.coherence import equation_of, published_coherence, strict_
 from stir_core.latent.frame import Latent, Reasoner
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
-from stir_core.latent.words import as_batch
+from stir_core.latent.words import ANSWER, as_batch, states_answer
 from stir_core.models.loading import load_model
 from stir_core.records import OnProgress, Problem, Progress
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, ModularSetting, draw_chains
+from stir_core.tasks.solutions import SolvedProblem, read_solutions
 
 _TOGETHER = 250
 """Questions answered side by side."""
@@ -42,14 +43,14 @@ _TINY = 1e-12
 class Reasoned(NamedTuple):
     """A problem with its answer."""
 
-    chain: ModularChain
+    chain: ModularChain | SolvedProblem
     answer: LatentAnswer
     text: str
 
     @property
     def right(self) -> bool:
         """Whether the answer's number is the right one."""
-        return self.text.rpartition("#### ")[2] == str(self.chain.answer)
+        return states_answer(self.chain, self.text.rpartition(ANSWER)[2])
 
 
 def evaluate_latents(
@@ -59,6 +60,7 @@ def evaluate_latents(
     seed: int = 0,
     split: str = "eval",
     probes: bool = False,
+    data: Path | str | None = None,
     report: OnProgress = lambda progress: None,
 ) -> LatentReport:
     """Evaluate a reasoner on ``n`` different problems of each number of steps, with its controls. `stir latent eval`.
@@ -68,20 +70,30 @@ def evaluate_latents(
         split: the problems' split; training has seen ``"train"`` alone.
         seed: of the problems and of what is drawn.
         probes: read every value of the chain from every latent at every layer, too.
+        data: for a reasoner that was trained on a file: a file of problems, of which ``n`` in all are drawn. The split is ``"train"`` if it
+            is the same file; whether other files share problems is not looked at.
         report: progress, in conditions.
 
     Raises:
-        DataError: the folder holds no finished reasoner, or ``n`` is not a number of problems.
+        DataError: the folder holds no finished reasoner, the data is missing or cannot be read, or ``n`` is not a number of problems.
     """
     folder = latent_folder(folder)
     trained = load_reasoner(folder)
     setting = trained.setting
-    known = held_out_chains(setting, n, seed, split)
-    longer = {setting.longest: known.pop(setting.longest)}
+    chains: dict[int, list[ModularChain]] = {}
+    known: Mapping[int, Sequence[ModularChain | SolvedProblem]] = chains
+    longer = known
+    if isinstance(setting, ModularSetting):
+        if data is not None:
+            raise DataError(f"{folder} was trained on chains, which are drawn: leave --data out")
+        chains |= held_out_chains(setting, n, seed, split)
+        longer = {setting.longest: chains.pop(setting.longest)}
+    else:
+        split, known = _drawn_of(trained, data, n, seed)
     conditions = [
         "own",
-        "longer",
-        *(_TRAINING_FREE if trained.reasoner.name == "cot" else ()),
+        *(("longer",) if chains else ()),
+        *(_TRAINING_FREE if chains and trained.reasoner.name == "cot" else ()),
         *(("zero", "shuffled", "none") if trained.reasoner.most else ()),
         *(("sampled",) if draws_latents(trained) else ()),
         *(("published",) if draws_latents(trained) and trained.reasoner.stops else ()),
@@ -97,7 +109,7 @@ def evaluate_latents(
         rows.append(_row(how, answers, time.perf_counter() - began))
         own = answers if how == "own" else own
         report(Progress("latents", len(rows), len(conditions), "conditions"))
-    fitted = _fitted(trained, known, seed)
+    fitted = _fitted(trained, chains, seed) if chains else {}
     return LatentReport(
         strategy=trained.reasoner.name,
         stage=trained.facts["stage"],
@@ -110,8 +122,8 @@ def evaluate_latents(
         runs=(),
         **_stops(trained, own),
         **_decoded(trained, own),
-        probed_values=_probed(trained, known, fitted) if trained.reasoner.most else None,
-        probes=tuple(_probes(trained, known, fitted)) if trained.reasoner.most and probes else (),
+        probed_values=_probed(trained, chains, fitted) if chains and trained.reasoner.most else None,
+        probes=tuple(_probes(trained, chains, fitted)) if chains and trained.reasoner.most and probes else (),
     )
 
 
@@ -127,9 +139,25 @@ def held_out_chains(setting: ModularSetting, n: int, seed: int, split: str = "ev
     return {count: draw_chains(setting, split, count, n, rng, without=set()) for count in (*setting.counts, setting.longest)}
 
 
+def _drawn_of(
+    trained: TrainedReasoner, data: Path | str | None, n: int, seed: int
+) -> tuple[str, dict[int, list[ModularChain | SolvedProblem]]]:
+    """Whether training has seen a file, and problems of it by number of steps."""
+    if data is None:
+        raise DataError(f"this reasoner was trained on {trained.setting.name}: give a file of problems with --data")
+    if n < 1:
+        raise DataError(f"n is {n}: give at least one problem")
+    found = read_solutions(Path(data), trained.setting.longest)
+    order = generator_for(seed, "latent eval", found.sha256).permutation(len(found.problems))[:n]
+    known: dict[int, list[ModularChain | SolvedProblem]] = {}
+    for problem in sorted((found.problems[int(i)] for i in order), key=lambda problem: len(problem.steps)):
+        known.setdefault(len(problem.steps), []).append(problem)
+    return "train" if found.sha256 == trained.facts["data"]["sha256"] else "eval", known
+
+
 def answer_modular(
     trained: TrainedReasoner,
-    problems: Mapping[int, Sequence[ModularChain]],
+    problems: Mapping[int, Sequence[ModularChain | SolvedProblem]],
     how: str = "own",
     seed: int = 0,
     given: Sequence[Tensor] | None = None,
@@ -146,7 +174,8 @@ def answer_modular(
     reasoner, answers = trained.reasoner, []
     for count, chains in problems.items():
         question = as_batch(trained.words, chains).question
-        most_text = 8 * count + 8  # all steps written, and the answer
+        each, rest = (8, 8) if isinstance(trained.setting, ModularSetting) else (32, 16)
+        most_text = each * count + rest  # all steps written, and the answer
         if given is not None:
             fed = list(given[len(answers) : len(answers) + len(chains)])
             found = _answer_given(trained, question, fed, how, most_text)
@@ -166,14 +195,14 @@ def answer_modular(
 
 def draws_latents(trained: TrainedReasoner) -> bool:
     """Whether noise changes what is fed."""
-    state = torch.ones(1, trained.reasoner.lm.config.hidden_size)
+    state = torch.ones(1, trained.reasoner.lm.config.hidden_size, device=trained.reasoner.device)
     with torch.no_grad():
         latent = trained.reasoner.latent if trained.reasoner.most else lambda *_: Latent(state, state)
         return not torch.equal(latent(state, state).vector, latent(state, None).vector)
 
 
 def _answer_mixed(
-    folder: Path, trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], how: str, seed: int
+    folder: Path, trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain | SolvedProblem]], how: str, seed: int
 ) -> list[Reasoned]:
     """Answers of the plain language model through a decoder of the workbench."""
     model, decoder = load_model(str(folder)), DECODERS[how]
@@ -214,13 +243,13 @@ def _answer_given(
 
 def _row(how: str, answers: list[Reasoned], seconds: float) -> LatentRow:
     right = [each.right for each in answers]
-    counts = sorted({len(each.chain.operations) for each in answers})
+    counts = sorted({len(each.chain.steps) for each in answers})
     runs = [each.answer for each in answers]
     return LatentRow(
         how=how,
         problems=len(answers),
         accuracy=wilson(sum(right), len(right)),
-        by_count={count: float(np.mean([each.right for each in answers if len(each.chain.operations) == count])) for count in counts},
+        by_count={count: float(np.mean([each.right for each in answers if len(each.chain.steps) == count])) for count in counts},
         latents=float(np.mean([len(run.vectors) for run in runs])),
         tokens=float(np.mean([len(run.vectors) + len(run.ids) for run in runs])),
         passes=float(np.mean([run.passes for run in runs])),
@@ -232,7 +261,7 @@ def _row(how: str, answers: list[Reasoned], seconds: float) -> LatentRow:
 def _stops(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Estimate]:
     if not trained.reasoner.stops:
         return {}
-    wanted = [trained.reasoner.options.per_step * len(each.chain.operations) for each in answers]
+    wanted = [trained.reasoner.options.per_step * len(each.chain.steps) for each in answers]
     exact = sum(len(each.answer.vectors) == want for each, want in zip(answers, wanted, strict=True))
     return {"exact_stop": wilson(exact, len(answers))}
 
@@ -244,13 +273,13 @@ def _decoded(trained: TrainedReasoner, answers: list[Reasoned]) -> dict[str, Est
     right, strict, published = [], [], []
     contents = [getattr(each.answer, trained.reasoner.content) for each in answers]
     for each, steps in zip(answers, decoded_steps(trained, contents), strict=True):
-        read = [None if (equation := equation_of(step)) is None else equation.result for step in steps]
-        right.append([float(i < len(read) and read[i] == value) for i, value in enumerate(each.chain.values[1:])])
-        given = (each.chain.first, *(number for _, number in each.chain.operations))
-        strict.append([strict_coherence(steps, each.text, given, each.chain.modulus)])
+        read, truth = ([equation and equation.result for equation in map(equation_of, side)] for side in (steps, each.chain.steps))
+        right.append([float(i < len(read) and read[i] == value) for i, value in enumerate(truth) if value is not None])
+        strict.append([strict_coherence(steps, each.text, each.chain.given, each.chain.modulus)])
         published.append([published_coherence(steps, each.text)])
+    right = [each for each in right if each]  # of a file, a step may be no equation
     coherences = {"strict_coherence": clustered_mean(strict), "published_coherence": clustered_mean(published)}
-    return {"decoded_results": clustered_share(right), **coherences}
+    return {"decoded_results": clustered_share(right), **coherences} if right else coherences
 
 
 def decoded_steps(trained: TrainedReasoner, contents: Sequence[Float[Tensor, "_latents d_model"]]) -> list[list[str]]:
@@ -265,9 +294,9 @@ def decoded_steps(trained: TrainedReasoner, contents: Sequence[Float[Tensor, "_l
 
 def _fitted(trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], seed: int) -> dict[int, list[ModularChain]]:
     """As many validation problems, which probes are fitted on."""
-    rng = generator_for(seed, "latent probe", trained.setting.name)
+    rng = generator_for(seed, "latent probe", trained.chains.name)
     n = max(len(chains) for chains in problems.values())
-    return {count: draw_chains(trained.setting, "validation", count, n, rng, without=set()) for count in problems}
+    return {count: draw_chains(trained.chains, "validation", count, n, rng, without=set()) for count in problems}
 
 
 def _probed(
@@ -275,7 +304,7 @@ def _probed(
 ) -> dict[int, Estimate]:
     """Share of step values that a probe reads from a step's latents."""
     (latents, values), (tested, truth) = _step_latents(trained, fitted), _step_latents(trained, problems)
-    n = trained.setting.modulus
+    n = trained.chains.modulus
     return {step: _probe(np.stack(latents[step]), values[step], np.stack(tested[step]), truth[step], n) for step in sorted(latents)}
 
 
@@ -298,7 +327,7 @@ def _probes(
 ) -> Iterator[LatentProbe]:
     """A probe of every value, latent and layer; every problem that has both the latent and the value counts."""
     x, tested = _layers(trained, fitted), _layers(trained, problems)
-    c, most, n = trained.reasoner.options.per_step, max(problems), trained.setting.modulus
+    c, most, n = trained.reasoner.options.per_step, max(problems), trained.chains.modulus
     for slot in range(c * most):
         for after in range(most + 1):
             counts = [count for count in problems if count >= max(slot // c + 1, after)]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from transformers import PreTrainedModel
 
+from stir_core.latent.frame import PADDING, masking
 from stir_core.latent.heads import StepDecoder
 
 
@@ -25,8 +26,11 @@ class StepEncoder(nn.Module):
 
     def forward(self, steps: Int[Tensor, "n step"]) -> Float[Tensor, "n queries d_model"]:
         """The states of the queries."""
-        vectors = torch.cat([embedding(steps, self.table), self.queries.expand(len(steps), -1, -1)], dim=1)
-        return self.body(inputs_embeds=vectors, use_cache=False).last_hidden_state[:, steps.shape[1] :]
+        vectors = torch.cat([embedding(steps.clamp_min(0), self.table), self.queries.expand(len(steps), -1, -1)], dim=1)
+        visible = torch.cat([steps != PADDING, steps.new_ones(len(steps), len(self.queries), dtype=torch.bool)], dim=1)
+        return self.body(inputs_embeds=vectors, use_cache=False, **masking(visible, vectors.shape[1])).last_hidden_state[
+            :, steps.shape[1] :
+        ]
 
 
 class StepCompressor(nn.Module):
@@ -44,7 +48,7 @@ class StepCompressor(nn.Module):
 
     def loss(self, prefix: Float[Tensor, "n queries d_model"], steps: Int[Tensor, "n step"]) -> Float[Tensor, ""]:
         """Cross-entropy of the steps as the decoder writes them, in nats, a mean over tokens."""
-        return self.decoder.loss(prefix, self.encoder.table, steps).mean()
+        return self.decoder.loss(prefix, self.encoder.table, steps)[steps != PADDING].mean()
 
     def write(self, prefix: Float[Tensor, "batch slots d_model"], *, eos: int) -> list[list[list[int]]]:
         """The likeliest text of each step, by problem and step; what is left over at the end of the slots is not read."""

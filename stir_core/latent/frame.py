@@ -14,7 +14,7 @@ A sequence is *question, start marker, latents, end marker, remaining steps, ans
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
@@ -23,8 +23,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from stir_core.config import Section
 from stir_core.tasks.modular import ModularSetting
+from stir_core.tasks.solutions import SolvedProblems
 
-IGNORED_LABEL = -100
+PADDING = -100
+"""In place of a token id where a row of a batch is filled up; the cross-entropy ignores it."""
 
 
 class Markers(NamedTuple):
@@ -37,16 +39,43 @@ class Markers(NamedTuple):
     end: int
     """``<|end-latent|>``"""
     eos: int
+    stated: int = 1
+    """How many tokens of the answer stand before its number."""
 
 
 class LatentBatch(NamedTuple):
-    """Problems with equally many steps, as token ids; nothing is padded."""
+    """Problems as token ids. Rows are filled up with :data:`PADDING`, which changes nothing that is computed for a problem."""
 
     question: Int[Tensor, "batch question"]
+    """Filled up on the left, so that latents stand side by side."""
     steps: Int[Tensor, "batch steps step"]
-    """Each ends in the delimiter."""
+    """Each ends in the delimiter. Filled up on the right, and so are problems that have fewer steps."""
     answer: Int[Tensor, "batch answer"]
-    """Ends in the end-of-text token."""
+    """Ends in the end-of-text token. Filled up on the right."""
+
+    @property
+    def there(self) -> Bool[Tensor, "batch steps"]:
+        """Which steps are a problem's own."""
+        return self.steps[:, :, 0] != PADDING
+
+
+def packed(ids: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch longest"]:
+    """Rows with all padding moved to the end, cut to the longest."""
+    padded = ids == PADDING
+    return ids.gather(1, padded.int().argsort(dim=1, stable=True))[:, : int((~padded).sum(1).max())]
+
+
+def masking(visible: Bool[Tensor, "batch pos"], last: int, skipped: int = 0) -> dict[str, Tensor]:
+    """What a pass over the last positions is told of those that are not to be seen: nothing where all are.
+
+    Args:
+        last: how many positions are new.
+        skipped: positions left free before the first new one.
+    """
+    if visible.all():
+        return {}
+    positions = (visible.long().cumsum(1) - 1).clamp_min(0) + skipped
+    return {"attention_mask": visible.long(), "position_ids": positions[:, -last:]}
 
 
 TrainingSteps = Annotated[int, Field(ge=1, le=10**7)]
@@ -137,14 +166,24 @@ class Unrolled(NamedTuple):
     states: Float[Tensor, "batch slots d_model"]
     """The state before each slot: the last block's output after the final norm, one position earlier."""
     latents: list[Latent]
-    """By slot; the first ``active`` stand for reasoning steps, the others are surplus and seen by no later position."""
+    """By slot."""
+    stands: Bool[Tensor, "batch slots"]
+    """Slots that stand for reasoning steps of their problem; no later position sees another."""
+    own: Bool[Tensor, "batch slots"]
+    """Slots that the problem has at all, surplus ones too; the others fill up its row."""
     active: int
+    """Slots that stand for reasoning steps, of the problem with the most."""
     replaced: int
-    """Reasoning steps that are not written."""
+    """Reasoning steps that are not written, of the problem with the most steps."""
     logits: Float[Tensor, "batch text d_vocab"]
     """Before each token of the text after the latents."""
     text: Int[Tensor, "batch text"]
-    """The remaining steps and the answer."""
+    """The remaining steps and the answer, filled up on the right."""
+
+    @property
+    def there(self) -> Bool[Tensor, "batch replaced"]:
+        """Which of the replaced steps are a problem's own."""
+        return self.batch.there[:, : self.replaced]
 
     @property
     def vectors(self) -> Float[Tensor, "batch slots d_model"]:
@@ -161,14 +200,21 @@ class Reasoner(nn.Module):
     source: ClassVar[str]
     """Where it is published."""
     options_type: ClassVar[type[LatentOptions]] = LatentOptions
+    chains_only: ClassVar[bool] = False
+    """Whether it relies on steps of equally many tokens, as only chains have them."""
     content: ClassVar[Literal["vectors", "states"]] = "vectors"
     """Where what a latent holds is read by decoders and probes: in what is fed, or in the state before it."""
     lm: Any
     """A causal language model of transformers."""
 
-    def __init__(self, lm: PreTrainedModel, markers: Markers, setting: ModularSetting, options: LatentOptions):
+    def __init__(self, lm: PreTrainedModel, markers: Markers, setting: ModularSetting | SolvedProblems, options: LatentOptions):
         super().__init__()
         self.lm, self.markers, self.setting, self.options = lm, markers, setting, options
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.lm.get_input_embeddings().weight.device
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
         """What is fed after ``state``.
@@ -223,29 +269,36 @@ class Reasoner(nn.Module):
 
     def losses(self, seen: Unrolled) -> dict[str, Float[Tensor, ""]]:
         """The terms of the loss by name, weighted; their sum is trained on. The base has one, the cross-entropy of the text."""
-        labels = seen.text if self.options.train_eos else seen.text.masked_fill(seen.text == self.markers.eos, IGNORED_LABEL)
-        return {"text": cross_entropy(seen.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)}
+        labels = seen.text if self.options.train_eos else seen.text.masked_fill(seen.text == self.markers.eos, PADDING)
+        return {"text": cross_entropy(seen.logits.flatten(0, 1), labels.flatten(), ignore_index=PADDING)}
 
     def target_loss(self, seen: Unrolled, table: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
         """Cross-entropy of what the states before the latents have to predict, among the rows of a table; in nats, a mean over slots."""
         targets = torch.stack([each.target for each in seen.latents if each.target is not None], dim=1)
-        return cross_entropy((seen.states @ table.T).flatten(0, 1), targets.flatten(0, 1))
+        return cross_entropy((seen.states @ table.T)[seen.stands], targets[seen.stands])
 
     def embed(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        """Input embeddings of tokens."""
-        return self.lm.get_input_embeddings()(ids)
+        """Input embeddings of tokens; of padding, those of some token."""
+        return self.lm.get_input_embeddings()(ids.clamp_min(0))
 
     def read(
-        self, vectors: Float[Tensor, "batch pos d_model"], cache: DynamicCache | None = None, *, skipped: int = 0
+        self,
+        vectors: Float[Tensor, "batch pos d_model"],
+        cache: DynamicCache | None = None,
+        visible: Bool[Tensor, "batch seen"] | None = None,
+        *,
+        skipped: int = 0,
     ) -> Float[Tensor, "batch pos d_model"]:
         """One pass: input embeddings after those in the cache -> states after the final norm; the cache then holds them too.
 
         Args:
+            visible: which positions, of the cache and then of the new ones, are seen and counted; ``None``: all.
             skipped: positions left free before the first.
         """
-        first = skipped + (0 if cache is None else cache.get_seq_length())
-        positions = torch.arange(first, first + vectors.shape[1], device=vectors.device)[None]
-        passed = self.lm.base_model(inputs_embeds=vectors, position_ids=positions, past_key_values=cache, use_cache=cache is not None)
+        n, first = vectors.shape[1], skipped + (0 if cache is None else cache.get_seq_length())
+        told = {"position_ids": torch.arange(first, first + n, device=vectors.device)[None]}
+        told |= {} if visible is None else masking(visible, n, skipped)
+        passed = self.lm.base_model(inputs_embeds=vectors, past_key_values=cache, use_cache=cache is not None, **told)
         return passed.last_hidden_state
 
     def logits(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
@@ -258,45 +311,54 @@ class Reasoner(nn.Module):
 
     def ended(self, steps: Int[Tensor, "n step"]) -> Int[Tensor, "n step"]:
         """Steps with the end-of-text token in place of their delimiter, as decoders write them."""
-        return torch.cat([steps[:, :-1], steps.new_full((len(steps), 1), self.markers.eos)], dim=1)
+        last = ((steps != PADDING).sum(1, keepdim=True) - 1).clamp_min(0)
+        return steps.scatter(1, last, self.markers.eos)
 
     def unroll(self, batch: LatentBatch, replaced: int, noise: torch.Generator | None) -> Unrolled:
         """Read a batch as in training: latents in place of the first steps one pass each, then the remaining text in one pass.
 
         Where all latents are known beforehand there is one pass in all.
 
-        Gradients flow through all passes. A surplus latent is cut from the cache again, so that no later position sees it.
+        Gradients flow through all passes. A slot that stands for no step of its problem is seen by no later position, nor counted.
 
         Args:
             replaced: how many steps are not written, at most.
             noise: source of the latents' noise; ``None``: each latent is its mean.
         """
-        count = batch.steps.shape[1]
-        active, surplus = self.slots(count, replaced)
-        replaced = min(replaced, count)
-        text = torch.cat([batch.steps[:, replaced:].flatten(1), batch.answer], dim=1)
-        if active + surplus == 0:
-            states = self.read(self.embed(torch.cat([batch.question, text[:, :-1]], dim=1)))
+        batch = LatentBatch(*(ids.to(self.device) for ids in batch))
+        counts = batch.there.sum(1).tolist()
+        plan = [self.slots(count, replaced) for count in counts]
+        slots = torch.tensor(plan, device=self.device).cumsum(1)
+        active, room = slots.max(0).values.tolist()
+        stands, own = (torch.arange(room, device=self.device) < ends for ends in slots[:, :, None].unbind(1))
+        replaced = min(replaced, max(counts))
+        text = packed(torch.cat([batch.steps[:, replaced:].flatten(1), batch.answer], dim=1))
+        if room == 0:
+            ids = torch.cat([batch.question, text[:, :-1]], dim=1)
+            states = self.read(self.embed(ids), visible=ids != PADDING)
             logits = self.logits(states[:, batch.question.shape[1] - 1 :])
-            return Unrolled(batch, states[:, :0], [], 0, replaced, logits, text)
-        begun = self.embed(self.marked(batch.question, self.markers.start))
+            return Unrolled(batch, states[:, :0], [], stands, own, active, replaced, logits, text)
+        asked = self.marked(batch.question, self.markers.start)
+        begun, visible = self.embed(asked), asked != PADDING
         fed = torch.cat([text.new_full((len(text), 1), self.markers.end), text[:, :-1]], dim=1)
         known = self.given(batch, active, noise)
         if known is not None:
-            before = self.read(torch.cat([begun, *(each.vector[:, None] for each in known), self.embed(fed)], dim=1))
-            before = before[:, begun.shape[1] - 1 :]
-            return Unrolled(batch, before[:, :active], known, active, replaced, self.logits(before[:, active + 1 :]), text)
+            vectors = torch.cat([begun, *(each.vector[:, None] for each in known), self.embed(fed)], dim=1)
+            before = self.read(vectors, visible=torch.cat([visible, stands, fed != PADDING], dim=1))[:, begun.shape[1] - 1 :]
+            return Unrolled(batch, before[:, :active], known, stands, own, active, replaced, self.logits(before[:, active + 1 :]), text)
         cache = DynamicCache()
-        state = self.read(begun, cache)[:, -1]
+        state = self.read(begun, cache, visible)[:, -1]
         states, latents = [], []
-        for slot in range(active + surplus):
+        for slot in range(room):
             drawn = None if noise is None else torch.randn(state.shape, generator=noise).to(state)
             step = batch.steps[:, slot * replaced // active] if slot < active else None
             states.append(state)
             latents.append(self.latent(state, drawn, step))
-            if slot < active or slot + 1 < active + surplus:
-                state = self.read(latents[-1].vector[:, None], cache)[:, -1]
-                if slot >= active:
+            if slot < active or slot + 1 < room:
+                state = self.read(latents[-1].vector[:, None], cache, torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1))[:, -1]
+                if slot < active:
+                    visible = torch.cat([visible, stands[:, slot, None]], dim=1)
+                else:
                     cache.crop(-1)
-        logits = self.logits(self.read(self.embed(fed), cache))
-        return Unrolled(batch, torch.stack(states, dim=1), latents, active, replaced, logits, text)
+        logits = self.logits(self.read(self.embed(fed), cache, torch.cat([visible, fed != PADDING], dim=1)))
+        return Unrolled(batch, torch.stack(states, dim=1), latents, stands, own, active, replaced, logits, text)

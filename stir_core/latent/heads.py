@@ -1,6 +1,7 @@
 """The parts that strategies add to a language model: heads of latents, and a small decoder that reads them."""
 
-from typing import Any
+import copy
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -44,25 +45,34 @@ class StopHead(nn.Module):
 class StepDecoder(nn.Module):
     """Writes a reasoning step from its latents alone: it sees neither the question nor other steps (SIM-CoT, ATP-Latent).
 
-    One block of the language model's own kind. Its embedding table, for input and output, is the language model's, passed with each call.
+    Blocks of the language model's own kind. Its embedding table, for input and output, is the language model's, passed with each call.
+
+    Args:
+        layers: how many blocks, with random weights; 0: a copy of all of the language model, with an output table of its own (published).
     """
 
     def __init__(self, lm: PreTrainedModel, layers: int = 1):
         super().__init__()
-        config = type(lm.config).from_dict({**lm.config.to_dict(), "num_hidden_layers": layers})
-        self.body: Any = type(lm.base_model)(config)
+        total = lm.config.num_hidden_layers
+        facts = {
+            key: value[:layers] if isinstance(value, list) and len(value) == total else value for key, value in lm.config.to_dict().items()
+        }
+        config = type(lm.config).from_dict({**facts, "num_hidden_layers": layers})
+        config._attn_implementation = lm.config._attn_implementation
+        self.body: Any = type(lm.base_model)(config) if layers else copy.deepcopy(lm.base_model)
         self.body.set_input_embeddings(nn.Identity())  # it is given embeddings, and has no table of its own
+        self.output = None if layers else nn.Parameter(cast(nn.Linear, lm.get_output_embeddings()).weight.detach().clone())
 
     def forward(
         self, prefix: Float[Tensor, "n prefix d_model"], table: Float[Tensor, "d_vocab d_model"], ids: Int[Tensor, "n pos"]
     ) -> Float[Tensor, "n pos+1 d_vocab"]:
         """Logits of the first token after the prefix and after each of ``ids``."""
-        vectors = torch.cat([prefix, embedding(ids, table)], dim=1)
+        vectors = torch.cat([prefix, embedding(ids.clamp_min(0), table)], dim=1)
         states = self.body(inputs_embeds=vectors, use_cache=False).last_hidden_state
-        return linear(states[:, prefix.shape[1] - 1 :], table)
+        return linear(states[:, prefix.shape[1] - 1 :], table if self.output is None else self.output)
 
     def loss(self, prefix: Tensor, table: Tensor, ids: Int[Tensor, "n pos"]) -> Float[Tensor, "n pos"]:
-        """Cross-entropy of each token of the steps, in nats."""
+        """Cross-entropy of each token of the steps, in nats; 0 for padding, which is on the right."""
         logits = self(prefix, table, ids[:, :-1])
         return cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
 

@@ -21,13 +21,14 @@ from stir_core.errors import DataError
 from stir_core.latent.coherence import published_coherence, strict_coherence
 from stir_core.latent.frame import Reasoner, Size, Weight
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
-from stir_core.latent.training import CurveLine, TrainedReasoner, load_reasoner, save_reasoner, weights_of
-from stir_core.latent.words import as_batch
+from stir_core.latent.training import CurveLine, TrainedReasoner, described, load_reasoner, save_reasoner, weights_of
+from stir_core.latent.words import ANSWER, as_batch, states_answer
 from stir_core.models.small import restore_checkpoint, save_checkpoint, train_in
 from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, draw_chains
+from stir_core.tasks.solutions import SolvedProblem, SolvedProblems, read_solutions
 
 
 class RlOptions(Section):
@@ -77,7 +78,7 @@ class RlOptions(Section):
 class Rewarded(NamedTuple):
     """An answer that was drawn, with what it earns."""
 
-    chain: ModularChain
+    chain: ModularChain | SolvedProblem
     answer: LatentAnswer
     right: bool
     formatted: bool
@@ -103,6 +104,7 @@ def reinforce(
     *,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    data: Path | str | None = None,
     every: int = 5,
     report: OnProgress = lambda progress: None,
 ) -> Path:
@@ -112,6 +114,7 @@ def reinforce(
         start: folder of a finished training whose latents are drawn.
         out: model folder, as :func:`~stir_core.latent.training.train_latent` makes it; the curve's terms are means over a round.
         options: of :class:`RlOptions`, that differ from the defaults.
+        data: file of problems, for a start that was trained on one.
         every: rounds between two checkpoints; each is a line of the curve.
 
     Returns:
@@ -119,14 +122,17 @@ def reinforce(
 
     Raises:
         ConfigError: an unusable option.
-        DataError: the start is not finished or draws no latents, or the folder holds something else.
+        DataError: the start is not finished or draws no latents, the data is missing or cannot be read, or the folder holds something else.
     """
     chosen, start = section_from(RlOptions, options or {}), latent_folder(start)
     trained = load_reasoner(start)
     reasoner = trained.reasoner
-    if not reasoner.most or reasoner.latent(torch.zeros(1, reasoner.lm.config.hidden_size), None).logvar is None:
+    if not reasoner.most or reasoner.latent(torch.zeros(1, reasoner.lm.config.hidden_size, device=reasoner.device), None).logvar is None:
         raise DataError(f"{start} holds the strategy {reasoner.name}, whose latents have no known density: reinforce one such as atp")
     facts = {**trained.facts, "stage": "rl", "seed": seed, "start": weights_of(start), "rl": chosen.model_dump()}
+    if data is not None or isinstance(trained.setting, SolvedProblems):
+        problems = _asked_of(trained, start, data, chosen)
+        trained, facts = trained._replace(setting=problems), {**facts, "setting": problems.name, "data": described(problems)}
 
     def work(checkpoint: Path) -> list[dict[str, Any]]:
         if chosen.frozen_table and hasattr(reasoner, "freeze_table"):
@@ -136,6 +142,17 @@ def reinforce(
         return [line._asdict() for line in curve]
 
     return train_in(out, facts, f"reinforcement of {start}, seed {seed}, with its options", work)
+
+
+def _asked_of(trained: TrainedReasoner, start: Path, data: Path | str | None, options: RlOptions) -> SolvedProblems:
+    if not isinstance(trained.setting, SolvedProblems):
+        raise DataError(f"{start} was trained on chains, which are drawn: leave --data out")
+    if data is None:
+        raise DataError(f"{start} was trained on {trained.setting.name}: give a file of problems with --data")
+    problems = read_solutions(Path(data), trained.setting.longest)
+    if len(problems.problems) < options.questions:
+        raise DataError(f"{data} has {len(problems.problems)} problems, and a round asks {options.questions}: set questions lower")
+    return problems
 
 
 def _rounds(trained: TrainedReasoner, options: RlOptions, seed: int, every: int, checkpoint: Path, report: OnProgress) -> list[CurveLine]:
@@ -148,6 +165,7 @@ def _rounds(trained: TrainedReasoner, options: RlOptions, seed: int, every: int,
     for done in range(since + 1, options.iterations + 1):
         drawn = rollouts(trained, options, seed, done)
         advantage = group_advantages(torch.tensor([each.reward for each in drawn]).view(-1, options.answers), options.baseline).flatten()
+        advantage = advantage.to(reasoner.device)
         with torch.no_grad():
             old = log_probs(reasoner, [(each.chain, each.answer) for each in drawn], trained, options)
         seen = {
@@ -186,11 +204,17 @@ def _rounds(trained: TrainedReasoner, options: RlOptions, seed: int, every: int,
 def rollouts(trained: TrainedReasoner, options: RlOptions, seed: int, round_: int) -> list[Rewarded]:
     """Draw ``options.answers`` answers to each question of a round, one question after the other, and reward them."""
     rng = generator_for(seed, "latent rl questions", trained.setting.name, round_)
-    counts = sorted(int(count) for count in rng.choice(trained.setting.counts, size=options.questions))
+    asked: dict[int, list[ModularChain | SolvedProblem]] = {}
+    if isinstance(trained.setting, SolvedProblems):
+        for i in rng.choice(len(trained.setting.problems), size=options.questions, replace=False):
+            problem = trained.setting.problems[int(i)]
+            asked.setdefault(len(problem.steps), []).append(problem)
+    else:
+        counts = sorted(int(count) for count in rng.choice(trained.setting.counts, size=options.questions))
+        asked = {count: [*draw_chains(trained.setting, "train", count, counts.count(count), rng)] for count in sorted(set(counts))}
     rewarded: list[Rewarded] = []
-    for count in sorted(set(counts)):
-        chains = draw_chains(trained.setting, "train", count, counts.count(count), rng)
-        chains = [chain for chain in chains for _ in range(options.answers)]
+    for count, problems in asked.items():
+        chains = [chain for chain in problems for _ in range(options.answers)]
         slots = None if trained.reasoner.stops else trained.reasoner.slots(count, count)[0]
         noise, sample = (torch.Generator().manual_seed(seed_for(seed, "latent rl", what, round_, count)) for what in ("noise", "sample"))
         answers = reason(trained.reasoner, as_batch(trained.words, chains).question, LatentChoice(noise, sample, slots))
@@ -198,15 +222,16 @@ def rollouts(trained: TrainedReasoner, options: RlOptions, seed: int, round_: in
     return rewarded
 
 
-def reward(trained: TrainedReasoner, options: RlOptions, chains: Sequence[ModularChain], answers: Sequence[LatentAnswer]) -> list[Rewarded]:
+def reward(
+    trained: TrainedReasoner, options: RlOptions, chains: Sequence[ModularChain | SolvedProblem], answers: Sequence[LatentAnswer]
+) -> list[Rewarded]:
     """What each answer earns: ``accuracy * right + format * formatted + coherence * (the chosen coherence)``."""
     texts = trained.words.batch_decode([each.ids for each in answers], skip_special_tokens=True)
     rewarded: list[Rewarded] = []
     for chain, answer, text, steps in zip(chains, answers, texts, _decoded(trained, answers), strict=True):
-        formatted = text.startswith("#### ") and len(text) > len("#### ")
-        right = formatted and text.removeprefix("#### ") == str(chain.answer)
-        given = (chain.first, *(number for _, number in chain.operations))
-        strict, published = strict_coherence(steps, text, given, chain.modulus), published_coherence(steps, text)
+        formatted = text.startswith(ANSWER) and len(text) > len(ANSWER)
+        right = formatted and states_answer(chain, text.removeprefix(ANSWER))
+        strict, published = strict_coherence(steps, text, chain.given, chain.modulus), published_coherence(steps, text)
         coherence = strict if options.coherence_rule == "strict" else published
         earned = options.accuracy * right + options.format * formatted
         earned += options.coherence * coherence * (right or not options.coherence_if_right)
@@ -252,13 +277,14 @@ def surrogate(
 
 
 def log_probs(
-    reasoner: Reasoner, drawn: Sequence[tuple[ModularChain, LatentAnswer]], trained: TrainedReasoner, options: RlOptions
+    reasoner: Reasoner, drawn: Sequence[tuple[ModularChain | SolvedProblem, LatentAnswer]], trained: TrainedReasoner, options: RlOptions
 ) -> LogProbs:
     """Log probabilities of drawn answers under the reasoner as it is now, from one pass over all of them."""
-    questions = [as_batch(trained.words, [chain]).question for chain, _ in drawn]
+    device = reasoner.device
+    questions = [as_batch(trained.words, [chain]).question.to(device) for chain, _ in drawn]
     inputs, firsts = [], []
     for question, (_, answer) in zip(questions, drawn, strict=True):
-        tail = torch.tensor([[reasoner.markers.end, *answer.ids[:-1]]])
+        tail = torch.tensor([[reasoner.markers.end, *answer.ids[:-1]]], device=device)
         before = reasoner.embed(reasoner.marked(question, reasoner.markers.start))[0]
         inputs.append(torch.cat([before, answer.vectors, reasoner.embed(tail)[0]]))
         firsts.append(len(before) - 1)
@@ -269,8 +295,10 @@ def log_probs(
         n = len(answer.vectors)
         logits = reasoner.logits(row[None, first + n + 1 : first + n + 1 + len(answer.ids)])[0]
         stop = logits.new_zeros(1) if answer.ending is None else _stop_log_probs(reasoner, answer.ending[None])[:, 1]
-        texts.append(torch.cat([stop, logits.log_softmax(-1).gather(1, torch.tensor(answer.ids)[:, None])[:, 0]]))
-    masks = [pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True) for rows in (slots, texts)]
+        texts.append(torch.cat([stop, logits.log_softmax(-1).gather(1, torch.tensor(answer.ids, device=device)[:, None])[:, 0]]))
+    masks = [
+        pad_sequence([torch.ones(len(row), dtype=torch.bool, device=device) for row in rows], batch_first=True) for rows in (slots, texts)
+    ]
     return LogProbs(pad_sequence(slots, batch_first=True), masks[0], pad_sequence(texts, batch_first=True), masks[1])
 
 
@@ -290,7 +318,7 @@ def _slot_log_probs(
     if n == 0 or reasoner.stop_logits(vectors[:1]) is None:
         return logs
     on = torch.zeros_like(logs)
-    deciding = torch.arange(0, n, reasoner.options.per_step)
+    deciding = torch.arange(0, n, reasoner.options.per_step, device=logs.device)
     return logs + on.index_put((deciding,), _stop_log_probs(reasoner, vectors[deciding])[:, 0])
 
 

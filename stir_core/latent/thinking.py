@@ -1,4 +1,4 @@
-"""Answer with latents: think slot by slot, really stop at stop, then write the text. A batch of questions of equal length side by side."""
+"""Answer with latents: think slot by slot, really stop at stop, then write the text. A batch of questions side by side."""
 
 import copy
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from stir_core.latent.frame import Reasoner
+from stir_core.latent.frame import PADDING, Reasoner
 
 
 class LatentChoice(NamedTuple):
@@ -61,6 +61,8 @@ class _Chain(NamedTuple):
     states: Float[Tensor, "rows latents d_model"]
     ending: Float[Tensor, "rows d_model"] | None
     cache: DynamicCache
+    visible: Bool[Tensor, "rows cached"]
+    """What of the cache is no padding."""
 
 
 @torch.no_grad()
@@ -72,27 +74,29 @@ def reason(
     given: Float[Tensor, "batch latents d_model"] | None = None,
     most_text: int = 16,
 ) -> list[LatentAnswer]:
-    """Answer questions of equal length.
+    """Answer questions.
 
     Args:
+        question: filled up on the left, as in :class:`~stir_core.latent.frame.LatentBatch`.
         given: latents to feed in place of the reasoner's own.
         most_text: longest text after the latents, in tokens.
     """
-    length = question.shape[1]
+    question = question.to(reasoner.device)
+    lengths = (question != PADDING).sum(1).tolist()
     if not reasoner.most:
-        texts = write_text(reasoner, question, DynamicCache(), most_text, choice.sample)
+        texts = write_text(reasoner, question, DynamicCache(), question[:, :0] != PADDING, most_text, choice.sample)
         empty = reasoner.embed(question)[0, :0]
-        return [LatentAnswer(empty, None, ids, len(ids), length + len(ids) - 1, empty) for ids in texts]
+        return [LatentAnswer(empty, None, ids, len(ids), n + len(ids) - 1, empty) for n, ids in zip(lengths, texts, strict=True)]
     answers: dict[int, LatentAnswer] = {}
     for chain in _chains(reasoner, question, choice) if given is None else [_read_given(reasoner, question, given)]:
         latents = chain.vectors.shape[1]
         end = question.new_full((len(chain.rows), 1), reasoner.markers.end)
         idle = reasoner.most - latents if choice.published and given is None else 0
-        texts = write_text(reasoner, end, chain.cache, most_text, choice.sample, skipped=idle)
+        texts = write_text(reasoner, end, chain.cache, chain.visible, most_text, choice.sample, skipped=idle)
         for i, (row, ids) in enumerate(zip(chain.rows, texts, strict=True)):
             thought = 1 if given is not None else 1 + latents + idle
             ending = None if chain.ending is None else chain.ending[i]
-            run = length + 1 + latents + idle + len(ids)
+            run = lengths[row] + 1 + latents + idle + len(ids)
             answers[row] = LatentAnswer(chain.vectors[i], ending, ids, thought + len(ids), run, chain.states[i])
     return [answers[row] for row in range(len(question))]
 
@@ -100,10 +104,12 @@ def reason(
 def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice: LatentChoice) -> Iterator[_Chain]:
     """Think; rows that stop leave the batch."""
     cache = DynamicCache()
-    state = reasoner.read(reasoner.embed(reasoner.marked(question, reasoner.markers.start)), cache)[:, -1]
-    rows, vectors = torch.arange(len(question)), state[:, None][:, :0]
+    asked = reasoner.marked(question, reasoner.markers.start)
+    visible = asked != PADDING
+    state = reasoner.read(reasoner.embed(asked), cache, visible)[:, -1]
+    rows, vectors = torch.arange(len(question), device=state.device), state[:, None][:, :0]
     states = vectors
-    done = torch.zeros(len(question), dtype=torch.bool)  # used where stopped rows go on
+    done = torch.zeros_like(rows, dtype=torch.bool)  # used where stopped rows go on
     room = reasoner.most if choice.slots is None else choice.slots
     fed = 0 if choice.first is None else choice.first.shape[1]
     for slot in range(room + 1):
@@ -118,7 +124,7 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
         if stop.any():
             ended = copy.deepcopy(cache)
             ended.batch_select_indices(stop.nonzero()[:, 0])
-            yield _Chain(rows[stop].tolist(), vectors[stop], states[stop], None if logits is None else vector[stop], ended)
+            yield _Chain(rows[stop].tolist(), vectors[stop], states[stop], None if logits is None else vector[stop], ended, visible[stop])
             done = done | stop
         if done.all() and not choice.published:
             return
@@ -126,10 +132,12 @@ def _chains(reasoner: Reasoner, question: Int[Tensor, "batch question"], choice:
             return
         if not choice.published and done.any():
             cache.batch_select_indices((~done).nonzero()[:, 0])
-            rows, vectors, states, vector, state, done = (each[~done] for each in (rows, vectors, states, vector, state, done))
+            kept = rows, vectors, states, vector, state, visible, done
+            rows, vectors, states, vector, state, visible, done = (each[~done] for each in kept)
         vectors, states = torch.cat([vectors, vector[:, None]], dim=1), torch.cat([states, state[:, None]], dim=1)
+        visible = _widened(visible, 1)
         with _dropped(reasoner, choice if slot >= fed else OWN):
-            state = reasoner.read(vector[:, None], cache)[:, -1]
+            state = reasoner.read(vector[:, None], cache, visible)[:, -1]
 
 
 @contextmanager
@@ -150,23 +158,37 @@ def _dropped(reasoner: Reasoner, choice: LatentChoice) -> Iterator[None]:
 
 
 def _read_given(reasoner: Reasoner, question: Int[Tensor, "batch question"], given: Float[Tensor, "batch latents d_model"]) -> _Chain:
-    cache = DynamicCache()
-    states = reasoner.read(torch.cat([reasoner.embed(reasoner.marked(question, reasoner.markers.start)), given], dim=1), cache)
-    return _Chain(list(range(len(question))), given, states[:, question.shape[1] : -1], None, cache)
+    cache, asked = DynamicCache(), reasoner.marked(question, reasoner.markers.start)
+    visible = _widened(asked != PADDING, given.shape[1])
+    states = reasoner.read(torch.cat([reasoner.embed(asked), given], dim=1), cache, visible)
+    return _Chain(list(range(len(question))), given, states[:, question.shape[1] : -1], None, cache, visible)
+
+
+def _widened(visible: Bool[Tensor, "rows pos"], n: int) -> Bool[Tensor, "rows widened"]:
+    return torch.cat([visible, visible.new_ones(len(visible), n)], dim=1)
 
 
 def write_text(
-    reasoner: Reasoner, ids: Int[Tensor, "rows pos"], cache: DynamicCache, most: int, sample: torch.Generator | None, *, skipped: int = 0
+    reasoner: Reasoner,
+    ids: Int[Tensor, "rows pos"],
+    cache: DynamicCache,
+    visible: Bool[Tensor, "rows cached"],
+    most: int,
+    sample: torch.Generator | None,
+    *,
+    skipped: int = 0,
 ) -> list[list[int]]:
     """Decode the text after ``ids`` and what the cache holds, up to its end-of-text token or ``most`` tokens.
 
     Args:
+        visible: what of the cache is no padding.
         skipped: positions that the first pass leaves free.
     """
     written = ids[:, :0]
     fed = ids
     for _ in range(most):
-        state = reasoner.read(reasoner.embed(fed), cache, skipped=skipped)[:, -1:]
+        visible = torch.cat([visible, fed != PADDING], dim=1)
+        state = reasoner.read(reasoner.embed(fed), cache, visible, skipped=skipped)[:, -1:]
         fed = _chosen(reasoner.logits(state)[:, 0], sample)[:, None]
         written, skipped = torch.cat([written, fed], dim=1), 0
         if bool((written == reasoner.markers.eos).any(dim=1).all()):
@@ -176,4 +198,6 @@ def write_text(
 
 
 def _chosen(logits: Float[Tensor, "rows n"], sample: torch.Generator | None) -> Int[Tensor, "rows"]:
-    return logits.argmax(-1) if sample is None else torch.multinomial(logits.softmax(-1), 1, generator=sample)[:, 0]
+    if sample is None:
+        return logits.argmax(-1)
+    return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=sample)[:, 0].to(logits.device)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import transformers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from stir_core.config import DecodeConfig, ModelConfig, RolloutConfig
@@ -24,7 +24,7 @@ from stir_core.models.catalogue import LOG, cache_root, prepare, resolve, weight
 from stir_core.models.sequential import SequentialStore
 from stir_core.models.sizes import Shape, shape_of
 from stir_core.models.templates import check_question_is_written, known_tags, rendered, says_system, settled_args, turn_end
-from stir_core.models.weights import UNREADABLE, no_room, read_weights, refuse_unfinite
+from stir_core.models.weights import no_room, read_tokenizer, read_weights, refuse_unfinite
 from stir_core.models.workers import WorkerPool, Workers
 from stir_core.records import ModelIdentity, PhaseChoice, Thinking
 from stir_core.store.files import write_whole
@@ -252,19 +252,11 @@ def load_model(
     for what, value, offered in (("dtype", dtype, ("auto", *DTYPES, "stored")), ("backend", backend, get_args(BackendName))):
         if value not in offered:
             raise ModelError(f'{what} "{value}" is not offered: choose {", ".join(offered)}')
-    try:
-        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    except (RuntimeError, TypeError):
-        raise ModelError(f"device {device!r} is not known: choose auto, cpu or cuda") from None
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r} is not here: torch finds no CUDA device on this machine, choose cpu or auto")
+    target = device_of(device)
     hf_logging.disable_progress_bar()  # it draws a bar for each tensor; callers show their own progress
     source = resolve(name)
     folder = prepare(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (*UNREADABLE, ImportError) as error:
-        raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
+    tokenizer = read_tokenizer(name, folder)
     stored = dtype == "stored" or (dtype == "auto" and target.type == "cuda")
     settled = "auto" if stored else DTYPES.get(dtype, torch.float32)
     hf_model = read_weights(name, folder, settled, device=target)
@@ -279,6 +271,21 @@ def load_model(
         think_tags=think_tags,
         check=True,
     )
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; ``"auto"`` is a CUDA device where there is one.
+
+    Raises:
+        ModelError: it is not known, or not here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except (RuntimeError, TypeError):
+        raise ModelError(f"device {name!r} is not known: choose auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r} is not here: torch finds no CUDA device on this machine, choose cpu or auto")
+    return device
 
 
 def model_of(config: ModelConfig, name: str | None = None, pool: WorkerPool | None = None) -> LoadedModel:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stir_core.errors import DataError, first_line
 from stir_core.store.files import OURS, flush_files, temporary_beside, write_whole
@@ -60,7 +60,7 @@ def small_llama(words: PreTrainedTokenizerFast, *, d_model: int, layers: int, he
     )
 
 
-def save_small(out: Path, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> None:
+def save_small(out: Path, model: PreTrainedModel, words: PreTrainedTokenizerBase) -> None:
     """Write a model and its tokenizer into a folder, each file whole or not at all."""
     saved = temporary_beside(out / "model")
     model.save_pretrained(saved)
@@ -99,13 +99,17 @@ def restore_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Opti
             for name, weight in model.named_parameters():
                 weight.data.copy_(tensors.get_tensor(f"weight/{name}"))
                 if f"step/{name}" in kept:  # a weight that no loss has reached yet has no moments
-                    optimiser.state[weight] = {key: tensors.get_tensor(f"{key}/{name}") for key in _MOMENTS}
+                    optimiser.state[weight] = {key: _moment(tensors.get_tensor(f"{key}/{name}"), weight) for key in _MOMENTS}
             for name, value in model.named_buffers():
                 if f"buffer/{name}" in kept:  # checkpoints of before it was kept lack it
                     value.copy_(tensors.get_tensor(f"buffer/{name}"))
             return json.loads(tensors.metadata()["log"])
     except SafetensorError as error:
         raise DataError(f"checkpoint {file} is damaged ({first_line(error)}): delete it, and the training starts over") from None
+
+
+def _moment(value: Tensor, weight: Tensor) -> Tensor:
+    return value.to(weight.device) if value.ndim else value  # the step number stays on the CPU, as AdamW has it
 
 
 def train_in(out: Path, facts: Mapping[str, Any], what: str, work: Callable[[Path], list[dict[str, Any]]]) -> Path:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from stir_core.errors import ModelError, first_line
@@ -59,6 +59,18 @@ def read_weights(
 def no_room(name: str, device: Any, error: Exception) -> ModelError:
     """The refusal of a model that is larger than the memory of its device."""
     return ModelError(f"{name} does not fit on {device} ({first_line(error)}): set model.device=cpu or model.dtype=bfloat16")
+
+
+def read_tokenizer(name: str, folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        ModelError: unreadable files.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (*UNREADABLE, ImportError) as error:
+        raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
 
 
 def refuse_unfinite(name: str, model: Any) -> None:

@@ -3,12 +3,12 @@
 import tomllib
 from pathlib import Path
 
-from stir_core.config import RunConfig, config_from
+from stir_core.config import RunConfig, SectionT, section_from
 from stir_core.errors import ConfigError
 
 
-def read_config(path: Path) -> RunConfig:
-    """Read and validate a TOML config.
+def read_config(path: Path, kind: type[SectionT] = RunConfig) -> SectionT:
+    """Read and validate a TOML config, of a run or of another kind.
 
     Raises:
         ConfigError: the file is missing or not TOML, or a key or value is not usable; the line names the file.
@@ -23,6 +23,6 @@ def read_config(path: Path) -> RunConfig:
     if not data and not path.is_file():  # /dev/null; an empty file is every default
         raise ConfigError(f"{path} is no file and sets nothing: name a config, such as those in configs")
     try:
-        return config_from(data)
+        return section_from(kind, data)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -83,6 +83,11 @@ class ModularChain(NamedTuple):
         return tuple(f"<<{a}{sign}{b}={result}>>" for a, (sign, b), result in zip(values, self.operations, values[1:], strict=False))
 
     @property
+    def given(self) -> tuple[int, ...]:
+        """The numbers of the question."""
+        return (self.first, *(number for _, number in self.operations))
+
+    @property
     def answer(self) -> int:
         """The last value."""
         return self.values[-1]

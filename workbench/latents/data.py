@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import pandas as pd
 
-from stir_core.errors import FAULTS, StirError, line_of
+from stir_core.errors import FAULTS, DataError, StirError, line_of
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import LatentReport
 from stir_core.readings import Held, LatentChange, LatentReading
@@ -32,7 +32,13 @@ class ChosenReasoner(NamedTuple):
 
     @property
     def setting(self) -> ModularSetting:
-        """Its problems."""
+        """Its problems.
+
+        Raises:
+            DataError: it was trained on a file.
+        """
+        if "data" in self.facts:
+            raise DataError(f"{self.name} was trained on {self.facts['setting']}, and only chains are shown here: choose another reasoner")
         return modular_setting(self.facts["setting"])
 
 

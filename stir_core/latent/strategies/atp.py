@@ -88,20 +88,21 @@ class Atp(SimCot):
         if self.options.kl:
             logvar = torch.stack([each.logvar for each in seen.latents if each.logvar is not None], dim=1)
             mean = torch.stack([each.mean for each in seen.latents], dim=1)
-            terms["kl"] = self.options.kl * kl_to_prior(mean / self.scale, logvar - 2 * self.scale.log()).mean()
+            terms["kl"] = self.options.kl * kl_to_prior(mean / self.scale, logvar - 2 * self.scale.log())[seen.own].mean()
         if self.stopper is not None:
             c, first = self.options.per_step, self.options.stop_on == "first"
             at = list(range(0, len(seen.latents), c if first else 1))
-            target = torch.tensor([int(slot >= seen.active) for slot in at], device=seen.states.device).repeat(len(seen.states))
-            nats = cross_entropy(self.stopper(seen.vectors[:, at]).flatten(0, 1), target, reduction="sum") / len(seen.states)
-            terms["stop"] = self.options.stop * nats / (len(at) if first else len(at) / c)
+            own, target = seen.own[:, at], (~seen.stands[:, at]).long()
+            nats = cross_entropy(self.stopper(seen.vectors[:, at])[own], target[own], reduction="sum") / len(own)
+            terms["stop"] = self.options.stop * nats / (int(own.sum()) / len(own) / (1 if first else c))
         return terms
 
     def readings(self, seen: Unrolled) -> Iterator[tuple[Float[Tensor, "groups per_step d_model"], Int[Tensor, "groups pos"]]]:
         """The steps, and with ``surplus = "all"`` an empty text after each surplus group."""
         yield from super().readings(seen)
-        if self.options.surplus == "all" and len(seen.latents) > seen.active:
-            groups = self.grouped(seen.vectors[:, seen.active :])
+        surplus = (seen.own & ~seen.stands)[:, :: self.options.per_step].flatten()
+        if self.options.surplus == "all" and surplus.any():
+            groups = self.grouped(seen.vectors)[surplus]
             yield groups, torch.full((len(groups), 1), self.markers.eos, device=groups.device)
 
 

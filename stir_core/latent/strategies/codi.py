@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, Unrolled, Weight
+from stir_core.latent.frame import PADDING, Latent, LatentOptions, LatentPhase, LatentRecipe, Unrolled, Weight, masking, packed
 from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 
 
@@ -50,20 +50,34 @@ class Codi(Coconut):
         terms = super().losses(seen)
         if seen.active:
             question, steps, answer = seen.batch
-            steps = steps if self.options.last_step else steps[:, :-1]
-            text = torch.cat([steps.flatten(1), answer], dim=1)
-            taught = self.layers(self.embed(torch.cat([question, text[:, :-1]], dim=1)))
+            there = seen.batch.there
+            if not self.options.last_step:
+                last = there.sum(1, keepdim=True) - 1
+                steps = steps.masked_fill((torch.arange(steps.shape[1], device=last.device) == last)[:, :, None], PADDING)
+            text = packed(torch.cat([steps.flatten(1), answer], dim=1))
+            written = torch.cat([question, text[:, :-1]], dim=1)
+            taught = self.layers(self.embed(written), written != PADDING)
             logits = self.logits(taught[-1][:, question.shape[1] - 1 :])
-            terms["teacher"] = self.options.teacher * cross_entropy(logits.flatten(0, 1), text.flatten())
+            terms["teacher"] = self.options.teacher * cross_entropy(logits.flatten(0, 1), text.flatten(), ignore_index=PADDING)
             ended = torch.cat([seen.text.new_full((len(text), 1), self.markers.end), seen.text[:, :-1]], dim=1)
-            begun = self.embed(self.marked(question, self.markers.start))
-            learned = self.layers(torch.cat([begun, seen.vectors, self.embed(ended)], dim=1))
-            before = 1 - answer.shape[1]  # behind the answer's first token, "#### "; the last token is not fed
-            pairs = [(student[:, before], teacher[:, before].detach()) for student, teacher in zip(learned, taught, strict=True)]
+            asked = self.marked(question, self.markers.start)
+            visible = torch.cat([asked != PADDING, seen.stands, ended != PADDING], dim=1)
+            learned = self.layers(torch.cat([self.embed(asked), seen.vectors, self.embed(ended)], dim=1), visible)
+            # behind what stands before the answer's number; the last token is not fed
+            before = self.markers.stated - 1 - (answer != PADDING).sum(1)
+            rows = torch.arange(len(text), device=before.device)
+            at = [
+                first + (ids != PADDING).sum(1) + before
+                for first, ids in ((asked.shape[1] + len(seen.latents) + 1, seen.text), (question.shape[1], text))
+            ]
+            pairs = [(student[rows, at[0]], teacher[rows, at[1]].detach()) for student, teacher in zip(learned, taught, strict=True)]
             distance = torch.stack([smooth_l1_loss(student, teacher) / teacher.std() for student, teacher in pairs]).mean()
             terms["distance"] = self.options.gamma * distance
         return terms
 
-    def layers(self, vectors: Float[Tensor, "batch pos d_model"]) -> list[Float[Tensor, "batch pos d_model"]]:
+    def layers(
+        self, vectors: Float[Tensor, "batch pos d_model"], visible: Bool[Tensor, "batch pos"]
+    ) -> list[Float[Tensor, "batch pos d_model"]]:
         """The output of every block; the last after the final norm."""
-        return list(self.lm.base_model(inputs_embeds=vectors, use_cache=False, output_hidden_states=True).hidden_states[1:])
+        told = masking(visible, vectors.shape[1])
+        return list(self.lm.base_model(inputs_embeds=vectors, use_cache=False, output_hidden_states=True, **told).hidden_states[1:])

@@ -75,10 +75,10 @@ class LatentSft(Reasoner):
         terms = super().losses(seen)
         if seen.active:
             wanted = torch.stack([each.target for each in seen.latents if each.target is not None], dim=1)
-            entropy = torch.special.entr(wanted).sum(-1).mean()
+            entropy = torch.special.entr(wanted).sum(-1)[seen.stands].mean()
             terms["kl"] = self.options.kl * (self.target_loss(seen, self.lm.get_output_embeddings().weight) - entropy)
         if seen.active and self.compressor.trained:
-            steps = self.ended(seen.batch.steps.flatten(0, 1))
+            steps = self.ended(seen.batch.steps[seen.batch.there])
             terms["compressor"] = self.compressor.loss(self.mixture(self.compressed(steps)) @ self.compressor.encoder.table, steps)
         return terms
 

@@ -68,9 +68,9 @@ class Marcos(SimCot):
         """Text, decoder and the size of R; or in the last phase the head's loss."""
         terms = super().losses(seen)
         if seen.active:
-            r = self.recognise(seen.batch.steps[:, : seen.replaced].flatten(0, 1))
+            r = self.recognise(seen.batch.steps[:, : seen.replaced][seen.there])
             if not self.recognised.weight.requires_grad:
-                mean, logvar = self.head(seen.states.detach()).flatten(0, 1).chunk(2, dim=-1)
+                mean, logvar = self.head(seen.states.detach())[seen.stands].chunk(2, dim=-1)
                 terms["nll"] = self.nll(r.repeat_interleave(self.options.per_step, dim=0), mean, logvar).mean()
             else:
                 terms["l1"] = self.options.l1 * r.abs().mean()

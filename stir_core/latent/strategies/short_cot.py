@@ -11,6 +11,7 @@ class ShortCot(Reasoner):
     name = "short_cot"
     about = "the results of the steps are written"
     source = "baseline"
+    chains_only = True
 
     def unroll(self, batch: LatentBatch, replaced: int, noise: torch.Generator | None) -> Unrolled:
         """With every step cut to its result and delimiter."""

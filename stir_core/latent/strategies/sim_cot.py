@@ -1,13 +1,14 @@
 """SIM-CoT: Coconut with a decoder that must write each step from its latents. The decoder is not used to answer."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from stir_core.latent.frame import LatentOptions, Unrolled, Weight
+from stir_core.latent.frame import PADDING, LatentOptions, Unrolled, Weight
 from stir_core.latent.heads import StepDecoder
 from stir_core.latent.strategies.coconut import Coconut, CoconutOptions
 
@@ -19,6 +20,8 @@ class SimCotOptions(CoconutOptions):
     """Weight of the decoder's loss."""
     decoder_loss: Literal["token", "step"] = "step"
     """Mean over tokens, or over steps of the sum over a step's tokens (published)."""
+    decoder_layers: Annotated[int, Field(ge=0)] = 1
+    """Blocks of the decoder, with random weights at the start; 0: a copy of all of the language model (published)."""
 
 
 class SimCot(Coconut):
@@ -34,7 +37,7 @@ class SimCot(Coconut):
 
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
-        self.decoder = StepDecoder(lm)
+        self.decoder = StepDecoder(lm, self.options.decoder_layers)
         self.register_buffer("own_table", None)
 
     @property
@@ -50,15 +53,17 @@ class SimCot(Coconut):
         """Text, and the steps as the decoder writes them."""
         terms = super().losses(seen)
         if seen.active:
-            nats = [self.decoder.loss(prefix, self.table, ids) for prefix, ids in self.readings(seen)]
-            n = sum(each.numel() if self.options.decoder_loss == "token" else len(each) for each in nats)
+            read = list(self.readings(seen))
+            nats = [self.decoder.loss(prefix, self.table, ids) for prefix, ids in read]
+            n = sum(int((ids != PADDING).sum()) if self.options.decoder_loss == "token" else len(ids) for _, ids in read)
             terms["decoder"] = self.options.decoder * torch.stack([each.sum() for each in nats]).sum() / n
         return terms
 
     def readings(self, seen: Unrolled) -> Iterator[tuple[Float[Tensor, "groups per_step d_model"], Int[Tensor, "groups pos"]]]:
         """Latents of each replaced step, and the text that the decoder must write: the step without its delimiter, then the end."""
-        steps = seen.batch.steps[:, : seen.replaced].flatten(0, 1)
-        yield self.grouped(getattr(seen, self.content)[:, : seen.active]), self.ended(steps)
+        steps, there = seen.batch.steps[:, : seen.replaced], seen.there
+        content = getattr(seen, self.content)[:, : seen.active]
+        yield self.grouped(content)[there.flatten()], self.ended(steps[there])
 
     def grouped(self, vectors: Float[Tensor, "batch slots d_model"]) -> Float[Tensor, "groups per_step d_model"]:
         """Latents by the step that they stand for, problem by problem."""

@@ -31,6 +31,7 @@ class SoftTokens(Reasoner):
     source = "arXiv 2509.19170"
     options_type: ClassVar[type[LatentOptions]] = SoftTokensOptions
     options: SoftTokensOptions
+    chains_only = True
     content = "states"
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:

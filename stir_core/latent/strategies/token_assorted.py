@@ -97,7 +97,7 @@ class TokenAssorted(Reasoner):
         if seen.active:
             terms["codes"] = self.options.predicted * self.target_loss(seen, self.words)
         if seen.active and self.compressor.trained:
-            steps = self.ended(seen.batch.steps.flatten(0, 1))
+            steps = self.ended(seen.batch.steps[seen.batch.there])
             described, _, commitment = self.quantised(steps, noise=int(steps.sum()))
             terms["compressor"] = self.compressor.loss(described, steps)
             terms["commitment"] = commitment.sum()
