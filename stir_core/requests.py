@@ -165,7 +165,7 @@ class LatentTraining(Section):
     """Epochs with every step written."""
     stage: Annotated[int, Field(ge=0)] = 2
     """Epochs with the first s steps latent, for s = 1, 2, ... up to longest."""
-    final: Annotated[int, Field(ge=0)] = 5
+    final: Count = 5
     """Epochs with no step written."""
     batch: Count = 32
     """Problems in a training step."""

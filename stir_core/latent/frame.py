@@ -95,7 +95,7 @@ class LatentRecipe(Section):
     """Blocks."""
     heads: Size = 4
     """Attention heads."""
-    written: TrainingSteps = 1200
+    written: Annotated[int, Field(ge=0, le=10**7)] = 1200
     """Training steps with every reasoning step written (plain CoT), before the first latent; none where another model is the start."""
     stage: Annotated[int, Field(ge=0, le=10**7)] = 400
     """Training steps with the first s reasoning steps latent, for s = 1, 2, ..."""

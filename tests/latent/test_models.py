@@ -200,7 +200,7 @@ def test_what_the_frame_cannot_read_is_refused(small: str, data: Path, tmp_path:
         long.write_text(json.dumps(ROWS[0] | {"question": "many " * 140}) + "\n")
         train_latent_model(tmp_path / "a", model=small, data=str(long), **SIZES)
     with pytest.raises(ConfigError, match="this training has no step"):
-        train_latent_model(tmp_path / "b", model=small, data=str(data), **{**SIZES, "stage": 0, "final": 0})
+        train_latent_model(tmp_path / "b", strategy="cot", model=small, data=str(data), **SIZES)
     lm, words = marked_model(small)
     reasoner = strategy("coconut")(lm, markers_of(words), read_solutions(data, 2), strategy("coconut").options_type())
     check_frame("small", reasoner, words)
