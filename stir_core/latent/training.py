@@ -314,7 +314,7 @@ def _share_of_rate(step: int, steps: int) -> float:
 
 def _started(folder: Path, setting: str) -> Reasoner:
     started = load_reasoner(folder)
-    if started.setting.modulus != modular_setting(setting).modulus:  # its words are other ones
+    if started.chains.modulus != modular_setting(setting).modulus:  # its words are other ones
         raise DataError(f"{folder} was trained on the setting {started.setting.name}, whose numbers are not those of {setting}: start anew")
     return started.reasoner
 
