@@ -72,10 +72,10 @@ def step_counts(config: RunConfig, trained: TrainedReasoner) -> tuple[int, ...]:
     Raises:
         DataError: it was not trained on such problems.
     """
-    known = {str(count): count for count in trained.setting.counts}
+    known = {str(count): count for count in trained.chains.counts}
     if unknown := [level for level in config.task.levels if level not in known]:
         raise DataError(f"the reasoner was not trained on problems of {unknown[0]} steps: take some of {', '.join(known)}")
-    return tuple(known[level] for level in config.task.levels) or trained.setting.counts
+    return tuple(known[level] for level in config.task.levels) or trained.chains.counts
 
 
 def latent_problems(model: LoadedModel, trained: TrainedReasoner, config: RunConfig) -> list[Problem]:
@@ -85,8 +85,8 @@ def latent_problems(model: LoadedModel, trained: TrainedReasoner, config: RunCon
     """
     counts = step_counts(config, trained)
     n = -(-config.task.n_train // len(counts))
-    rng = generator_for(config.seed, "latent harvest", trained.setting.name)
-    drawn = {count: draw_chains(trained.setting, "train", count, n, rng, without=set()) for count in counts}
+    rng = generator_for(config.seed, "latent harvest", trained.chains.name)
+    drawn = {count: draw_chains(trained.chains, "train", count, n, rng, without=set()) for count in counts}
     chains = [chain for each in zip(*drawn.values(), strict=True) for chain in each][: config.task.n_train]
     jobs = [noisy_job(trained, f"clean/{i}", chain, config.gate, noise=0.0, seed=0, k=0) for i, chain in enumerate(chains)]
     right = {i for i, thought in enumerate(thoughts(model, trained, jobs, config)) if thought.said == str(chains[i].answer)}
@@ -120,7 +120,7 @@ def sample_latent_rollouts(
         layers: blocks whose outputs at the latents are kept.
     """
     asked = [(problem, k) for problem in problems for k in range(config.rollouts.k) if (problem.id, k) not in done]
-    chains = [asked_chain(problem.question, trained.setting) for problem, _ in asked]
+    chains = [asked_chain(problem.question, trained.chains) for problem, _ in asked]
     noise = config.rollouts.temperature
     jobs = [
         noisy_job(trained, problem.id, chain, config.gate, noise=noise, seed=config.seed, k=k)
@@ -197,7 +197,7 @@ def evaluate_latent_steering(
     model, trained = load_model(config.model.name), load_reasoner(config.model.name)
     run.check_model(model.identity, run.stages())
     counts = step_counts(config, trained)
-    problems = held_out_chains(trained.setting, n, seed, split)
+    problems = held_out_chains(trained.chains, n, seed, split)
     chains = [chain for count in counts for chain in problems[count]]
     chosen = library_named(run, library)
     found: dict[str, list[Thought]] = {}
@@ -260,7 +260,7 @@ def _difference(here: list[list[float]], there: list[list[float]]) -> tuple[Esti
 
 def _own_rows(run: Run, config: RunConfig, model: LoadedModel, trained: TrainedReasoner, own: int) -> tuple[LatentOwnRow, ...]:
     """Every mined action on new noisy runs of its own problem: what an action does that retrieval need not find."""
-    chains = {problem.id: asked_chain(problem.question, trained.setting) for problem in run.problems()}
+    chains = {problem.id: asked_chain(problem.question, trained.chains) for problem in run.problems()}
     actions, entries = run.action_rows(), [entry for entry in run.entries() if entry.action_row is not None]
     new = range(config.rollouts.k, config.rollouts.k + own)
 

@@ -31,7 +31,7 @@ LINES = [line for page in PAGES for line in command_lines(page)]
 PYTHON = ("python", "py")
 OTHERS = ("", "text", "html", "yaml", "diff", "bibtex", "ini", "dockerfile", "svg")
 FOREIGN = {"cd", "mkdir", "cat", "ls", "head", "echo", "export", "source", "open", "unzip", "git", "pip", "python", "python3", "curl"}
-FOREIGN |= {"streamlit", "jupyter", "vllm", "llama-cli", "nvidia-smi", "lm_eval"}
+FOREIGN |= {"streamlit", "jupyter", "vllm", "llama-cli", "nvidia-smi", "lm_eval", "ray"}
 """External programs that a page may name; the arguments of our own commands are checked."""
 MOST_NOT_RUN = 8
 """Limit on the number of blocks that are not run."""

@@ -251,7 +251,7 @@ def test_the_command_prints_marks_and_fails_with_an_instrument(
 ) -> None:
     asked: list[tuple[list[str], Path, int | None, bool]] = []
 
-    def made(rungs: list[str], out: Path, *, n: int | None, quick: bool, report: object) -> CalibrationReport:
+    def made(rungs: list[str], out: Path, *, n: int | None, quick: bool, **others: object) -> CalibrationReport:
         asked.append((rungs, out, n, quick))
         return fake_report(rung("two_habits") if passes else rung("two_habits", stir=0))
 

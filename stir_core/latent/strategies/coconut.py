@@ -31,8 +31,8 @@ class Coconut(Reasoner):
 
     def __init__(self, lm, markers, setting, options) -> None:
         super().__init__(lm, markers, setting, options)
-        rms = lm.get_input_embeddings().weight.detach().square().mean().sqrt()
-        self.register_buffer("scale", rms if options.scale == "embedding" else torch.ones_like(rms))
+        rms = self.lm.get_input_embeddings().weight.detach().square().mean().sqrt()
+        self.register_buffer("scale", rms if self.options.scale == "embedding" else torch.ones_like(rms))
 
     def latent(self, state: Float[Tensor, "batch d_model"], noise: Tensor | None, step: Tensor | None = None) -> Latent:
         """The state, scaled."""
