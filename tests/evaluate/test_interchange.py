@@ -73,7 +73,7 @@ def test_what_another_step_would_have_led_to() -> None:
 
 
 def drawn(folder: Path, count: int):
-    setting = load_reasoner(folder).setting
+    setting = load_reasoner(folder).chains
     rng = generator_for(0, "latent interchange", setting.name)
     return [draw_chains(setting, "eval", each, 30, rng, without=set()) for each in setting.counts][count - setting.counts[0]]
 

@@ -29,7 +29,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_coverage_and_vote_are_counts_over_the_runs(folders: dict[str, Path]) -> None:
     trained = load_reasoner(folders["coconut"])
-    known = held_out_chains(trained.setting, 12, 0)
+    known = held_out_chains(trained.chains, 12, 0)
     longest = known.pop(trained.setting.longest)
     assert len(longest) == 12
     runs = latent_runs(trained, known, NOISY, 3, 0)
@@ -72,7 +72,7 @@ def test_a_prefix_is_continued_as_it_went_on() -> None:
 
 def test_labels_without_chance_are_whether_the_run_is_right(folders: dict[str, Path]) -> None:
     trained = load_reasoner(folders["coconut"])
-    chains = draw_chains(trained.setting, "validation", 3, 30, generator_for(0, "labels"))
+    chains = draw_chains(trained.chains, "validation", 3, 30, generator_for(0, "labels"))
     runs = answer_modular(trained, {3: chains})
     labels = prefix_labels(trained, runs, RunChoice(continuations=2), 0)
     assert labels == [[float(run.right)] * 3 for run in runs]

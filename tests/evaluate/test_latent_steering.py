@@ -43,7 +43,7 @@ def model() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def chains(trained: TrainedReasoner) -> list[ModularChain]:
-    return draw_chains(trained.setting, "eval", 3, 3, generator_for(0, "latent steering"))
+    return draw_chains(trained.chains, "eval", 3, 3, generator_for(0, "latent steering"))
 
 
 @pytest.fixture(scope="module")

@@ -45,17 +45,19 @@ def test_every_condition_is_a_row(found: LatentReport) -> None:
 def test_figures_are_counts_over_the_answers(folder: Path, found: LatentReport) -> None:
     trained = load_reasoner(folder)
     rng = generator_for(0, "latent eval", "easy", "eval")
-    problems = {count: draw_chains(trained.setting, "eval", count, 8, rng, without=set()) for count in (2, 3, 4)}
+    problems = {count: draw_chains(trained.chains, "eval", count, 8, rng, without=set()) for count in (2, 3, 4)}
     answers = answer_modular(trained, problems)
     own = found.rows[0]
     assert own.accuracy.value == np.mean([each.text.endswith(f"#### {each.chain.answer}") for each in answers])
     assert own.latents == np.mean([len(each.answer.vectors) for each in answers])
-    exact = [len(each.answer.vectors) == 2 * len(each.chain.operations) for each in answers]
+    chains = [each.chain for each in answers if isinstance(each.chain, ModularChain)]
+    assert len(chains) == len(answers)
+    exact = [len(each.answer.vectors) == 2 * len(chain.operations) for each, chain in zip(answers, chains, strict=True)]
     assert found.exact_stop is not None
     assert found.exact_stop.value == np.mean(exact)
     right = 0
-    for each, steps in zip(answers, decoded_steps(trained, [each.answer.vectors for each in answers]), strict=True):
-        for step, value in zip(steps, each.chain.values[1:], strict=False):
+    for chain, steps in zip(chains, decoded_steps(trained, [each.answer.vectors for each in answers]), strict=True):
+        for step, value in zip(steps, chain.values[1:], strict=False):
             right += step.endswith(f"={value}>>")
     assert found.decoded_results is not None
     assert found.decoded_results.value == pytest.approx(right / (8 * 9))
@@ -82,7 +84,7 @@ def test_a_probe_reads_what_the_latents_hold(folder: Path, monkeypatch: pytest.M
 
     trained = load_reasoner(folder)
     words, truth = trained.words, {}
-    kept = answer_modular(trained, {2: draw_chains(trained.setting, "eval", 2, 8, generator_for(0, "kept"))}, "own")
+    kept = answer_modular(trained, {2: draw_chains(trained.chains, "eval", 2, 8, generator_for(0, "kept"))}, "own")
     plain = module.draw_chains
 
     def remembered(*args: Any, **named: Any) -> list[ModularChain]:
@@ -110,7 +112,7 @@ def test_a_probe_reads_what_the_latents_hold(folder: Path, monkeypatch: pytest.M
 
 def test_shuffled_and_zero_latents_are_really_fed(folder: Path) -> None:
     trained = load_reasoner(folder)
-    problems = {2: draw_chains(trained.setting, "eval", 2, 6, generator_for(0, "shuffled"))}
+    problems = {2: draw_chains(trained.chains, "eval", 2, 6, generator_for(0, "shuffled"))}
     own = answer_modular(trained, problems)
     given = [each.answer.vectors for each in own]
     zero = answer_modular(trained, problems, "zero", given=given)

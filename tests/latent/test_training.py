@@ -77,7 +77,7 @@ def test_a_start_that_has_latents_goes_on_with_them(trained: dict[str, Path], tm
     ours, theirs = load_reasoner(begun), load_reasoner(trained["sim_cot"])
     for name, weight in theirs.reasoner.named_parameters():
         assert torch.equal(ours.reasoner.get_parameter(name), weight)
-    question = as_batch(ours.words, draw_chains(ours.setting, "eval", 3, 4, generator_for(0, "begun"))).question
+    question = as_batch(ours.words, draw_chains(ours.chains, "eval", 3, 4, generator_for(0, "begun"))).question
     found = [reason(each.reasoner, question, LatentChoice(slots=6)) for each in (ours, theirs)]
     assert all(torch.equal(a.vectors, b.vectors) and a.ids == b.ids for a, b in zip(*found, strict=True))
 
