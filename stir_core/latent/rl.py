@@ -21,7 +21,7 @@ from stir_core.errors import DataError
 from stir_core.latent.coherence import published_coherence, strict_coherence
 from stir_core.latent.frame import Reasoner, Size, Weight
 from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
-from stir_core.latent.training import CurveLine, TrainedReasoner, described, load_reasoner, save_reasoner, weights_of
+from stir_core.latent.training import CurveLine, TrainedReasoner, described, load_reasoner, refuse_unfinite_loss, save_reasoner, weights_of
 from stir_core.latent.words import ANSWER, as_batch, states_answer
 from stir_core.models.small import restore_checkpoint, save_checkpoint, train_in
 from stir_core.records import OnProgress, Progress
@@ -182,6 +182,7 @@ def _rounds(trained: TrainedReasoner, options: RlOptions, seed: int, every: int,
                 surrogate(getattr(new, kind), getattr(before, kind), advantage[part], getattr(new, mask), options.clip, options.clamp)
                 for kind, mask in (("slots", "slot_mask"), ("text", "text_mask"))
             ]
+            refuse_unfinite_loss(done, {kind: loss.item() for kind, (loss, _) in zip(("latents", "text"), terms, strict=True)})
             optimiser.zero_grad()
             torch.stack([loss for loss, _ in terms]).sum().backward()
             torch.nn.utils.clip_grad_norm_(policy, 1.0)

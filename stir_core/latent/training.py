@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -283,6 +284,7 @@ def _fit(
         share = _share_of_rate(step, ends[-1]) if pace.warmed else 1.0
         optimiser.param_groups[0]["lr"] = (recipe.latent_rate if phase.replaced else recipe.rate) * share
         optimiser.zero_grad()
+        refuse_unfinite_loss(step + 1, {term: value.item() for term, value in terms.items()})
         torch.stack(list(terms.values())).sum().backward()
         if pace.clip:
             torch.nn.utils.clip_grad_norm_(reasoner.parameters(), pace.clip)
@@ -297,6 +299,16 @@ def _fit(
         shown = ", ".join(f"{term} {value.item():.3f}" for term, value in terms.items())
         report(Progress(reasoner.name, done, ends[-1], f"steps, {phase.replaced} latent, {shown}"))
     return curve
+
+
+def refuse_unfinite_loss(step: int, terms: Mapping[str, float]) -> None:
+    """Stop a training before its weights are lost.
+
+    Raises:
+        DataError: a term of the loss is infinite or not a number.
+    """
+    if wrong := [f"{term} {value}" for term, value in terms.items() if not isfinite(value)]:
+        raise DataError(f"the loss is not finite at step {step} ({', '.join(wrong)}): lower the rate or the weight of that term")
 
 
 def _phase_at(step: int, phases: list[LatentPhase], ends: list[int]) -> LatentPhase:

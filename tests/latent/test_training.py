@@ -107,6 +107,12 @@ def test_what_cannot_be_trained_is_refused(trained: dict[str, Path], tmp_path: P
         train_latent("nothing", tmp_path / "a")
     with pytest.raises(ConfigError, match="unknown option kl"):
         train_latent("coconut", tmp_path / "a", options={"kl": 0.1})
+    with pytest.raises(ConfigError, match="per_step"):  # a trigger without a seed holds nothing
+        train_latent("colt", tmp_path / "a", options={"per_step": 1})
+    with pytest.raises(ConfigError, match="option dims = 999 is more than the"):
+        train_latent("marcos", tmp_path / "dims", options={"dims": 999}, recipe=RECIPE)
+    with pytest.raises(DataError, match=r"the loss is not finite at step \d+ \(decoder inf\): lower the rate or the weight"):
+        train_latent("sim_cot", tmp_path / "inf", options={"decoder": 1e300}, start=trained["cot"], recipe=RECIPE)
     with pytest.raises(DataError, match="unknown setting 'medium'"):
         train_latent("coconut", tmp_path / "a", setting="medium")
     with pytest.raises(StoreError, match="none is no folder, nor a reasoner that comes with the package: take one of atp, cot, sim_cot"):

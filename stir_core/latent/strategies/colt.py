@@ -1,9 +1,10 @@
 """CoLT: the model writes seed tokens and a trigger for each step, and a small decoder unpacks the step from the seeds' states."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -14,7 +15,7 @@ from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
 class ColtOptions(SimCotOptions):
     """Options of CoLT."""
 
-    per_step: PerStep = 3
+    per_step: Annotated[PerStep, Field(ge=2)] = 3
     """Tokens for each reasoning step: seeds, and at last the trigger."""
     seeds: Weight = 1.0
     """Weight of predicting seeds and triggers."""

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stir_core.errors import ConfigError
 from stir_core.latent.compress import StepEncoder
 from stir_core.latent.frame import Latent, LatentOptions, LatentPhase, LatentRecipe, PerStep, Size, Unrolled, Weight
 from stir_core.latent.strategies.sim_cot import SimCot, SimCotOptions
@@ -39,6 +40,8 @@ class Marcos(SimCot):
         super().__init__(lm, markers, setting, options)
         d = lm.config.hidden_size
         self.encoder = StepEncoder(lm, 1)
+        if options.dims > d:
+            raise ConfigError(f"option dims = {options.dims} is more than the {d} dimensions of a state: give at most {d}")
         self.recognised = nn.Linear(d, options.dims)
         self.random = nn.Sequential(nn.Linear(options.dims, d), nn.GELU(), nn.Linear(d, d))
         self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, 2 * options.dims))
