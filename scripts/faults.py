@@ -119,8 +119,8 @@ VOLATILE = {"seconds", "created", "environment", "git_revision", "at", "when", "
 """Fields of records that hold times, or how a command was typed."""
 DIGESTS = {"files", "inputs", "basis", "before", "digest", "sha256", "library_sha256", "read_again", "umap"}
 """Fields that follow from last bits: digests of other files, rollouts that were read again, and UMAP's chaotic map."""
-ROUNDED = {"features"}
-"""Fields with what a learned gate sees of a state, which is kept to five decimals."""
+ROUNDED = {"features", "state", "candidate"}
+"""Fields with what a learned gate sees of a state, which is kept to five decimals, and with the weights that are fitted to it."""
 _STUDY = re.compile(r"/causal/[0-9a-f]{16}\.jsonl$")
 """Continuations of a calibration: the name is a digest of digests, which follow from last bits, too."""
 APPENDED = {"study.jsonl", "rollouts.jsonl", "continuations.jsonl", "vanilla.jsonl", "steered.jsonl", "traces.jsonl", "rolls.jsonl"}
