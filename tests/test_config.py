@@ -74,7 +74,7 @@ def test_every_field_has_a_help_string():
             assert field.description or hasattr(field.annotation, "model_fields"), f"{section.__name__}.{name}"
 
 
-SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
+SHIPPED = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "configs" / "protocol").glob("*.toml")])
 SWEEPS = [file for file in SHIPPED if file.stem.startswith("sweep")]
 TRAININGS = [file for file in SHIPPED if file.stem.startswith("latent")]
 OTHERS = ("results",)
