@@ -1011,6 +1011,8 @@ class LatentRunsRow(Record):
     """Share of problems that the most frequent answer gets right; ties go to the earliest."""
     best: Estimate | None = None
     """Share of problems that the run with the highest score gets right; ``None``: no scorer was trained."""
+    beam: Estimate | None = None
+    """Share of problems that beam search gets right, with as many chains at each step as there are runs; ``None`` likewise."""
 
 
 class LatentProbe(Record):

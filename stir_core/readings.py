@@ -166,8 +166,9 @@ class LatentReading(Record):
     strategy: str
     setting: str
     question: str
-    split: str
-    """``train``, ``validation`` or ``eval``: whether a training may have seen the problem."""
+    split: str | None
+    """``train``: a training may have seen the problem, or an equivalent order of it; ``validation``, ``eval``, or ``None`` (it is in no
+    split): none has."""
     text: str
     """What is written after the latents."""
     answer: str

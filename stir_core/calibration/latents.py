@@ -6,7 +6,7 @@ from pathlib import Path
 from stir_core.evaluate.latents import evaluate_latents
 from stir_core.findings import LatentCalibration, LatentReport, LatentRow, Mark
 from stir_core.records import OnProgress, Progress
-from stir_core.store.latents import latent_folder
+from stir_core.store.latents import different_folders
 from stir_core.tasks.modular import modular_setting
 
 FLOOR = "answer_only"
@@ -23,11 +23,11 @@ def calibrate_latents(folders: Sequence[Path | str], *, n: int = 500, report: On
         n: problems for each number of steps.
 
     Raises:
-        StoreError: no such folder or name.
+        StoreError: no such folder or name, or the same twice.
         DataError: a folder holds no finished training.
     """
     reports: dict[str, LatentReport] = {}
-    for folder in map(latent_folder, folders):
+    for folder in different_folders(folders):
         reports[folder.name if folder.name not in reports else str(folder)] = evaluate_latents(folder, n=n)
         report(Progress("latents", len(reports), len(folders), "reasoners"))
     marks = tuple(mark for name, each in reports.items() for mark in latent_marks(name, each, list(reports.values())))

@@ -51,13 +51,12 @@ def add(command: Command) -> None:
     evaluate.add_argument("--n", type=int, default=500, help="problems for each number of steps, with --data in all (default: 500)")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="problems to answer, for a reasoner that was trained on a file")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the problems and of sampled latents (default: 0)")
-    evaluate.add_argument("--runs", type=int, default=0, metavar="N", help="answer each problem N more times: coverage and vote")
-    evaluate.add_argument("--noise", type=float, default=0.0, help="with --runs: deviation of Gaussian noise on each latent (default: 0)")
-    evaluate.add_argument("--dropout", type=float, default=0.0, help="with --runs: dropout in the latents' passes (default: 0)")
+    evaluate.add_argument("--runs", type=int, default=0, metavar="N", help="answer each problem N more times: coverage, vote, beam search")
+    evaluate.add_argument("--noise", type=float, help="with --runs: deviation of Gaussian noise on each latent (default: 0)")
+    evaluate.add_argument("--dropout", type=float, help="with --runs: dropout in the latents' passes (default: 0)")
     evaluate.add_argument(
         "--scored",
         type=int,
-        default=50,
         metavar="N",
         help="with --runs: problems of each number of steps to train the scorer on (default: 50)",
     )
@@ -182,17 +181,19 @@ def _reinforce(arguments: argparse.Namespace, training: LatentTraining | None, o
 def _evaluate(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.latent_runs import RunChoice, evaluate_runs
     from stir_core.evaluate.latents import evaluate_latents
-    from stir_core.store.latents import latent_folder
+    from stir_core.store.latents import different_folders
 
+    asked = {"n": arguments.n, "seed": arguments.seed}
+    of_runs = {name: value for name in ("noise", "dropout", "scored") if (value := getattr(arguments, name)) is not None}
+    if of_runs and not arguments.runs:
+        raise ConfigError(f"{', '.join(f'--{name} {value}' for name, value in of_runs.items())}: of use with --runs N alone, add it")
     found: list[LatentReport] = []
-    for folder in map(latent_folder, arguments.folders):
+    for folder in different_folders(arguments.folders):
         with progress() as report:
-            asked = {"n": arguments.n, "seed": arguments.seed, "probes": arguments.probes, "data": arguments.data}
-            each = evaluate_latents(folder, **asked, report=report)
-        if arguments.runs:
-            choice = RunChoice(arguments.runs, arguments.noise, arguments.dropout, arguments.scored)
-            each = each.replaced(runs=evaluate_runs(folder, choice, n=arguments.n, seed=arguments.seed))
-        found.append(each)
+            choice = RunChoice(arguments.runs, **of_runs)
+            runs = evaluate_runs(folder, choice, **asked, report=report) if arguments.runs else ()  # first, since it refuses more
+            each = evaluate_latents(folder, **asked, probes=arguments.probes, data=arguments.data, report=report)
+        found.append(each.replaced(runs=runs))
     if arguments.json:
         print_json(found[0] if len(found) == 1 else found)
     elif len(found) == 1:
@@ -382,6 +383,6 @@ def _several(folders: list[str], found: list[LatentReport]) -> None:
 def _runs(names: list[list[str]], head: list[str], runs: Sequence[LatentRunsRow]) -> None:
     rows = []
     for name, row in zip(names, runs, strict=True):
-        best = "-" if row.best is None else f"{row.best:.1%}"
-        rows.append([*name, str(row.problems), f"{row.coverage:.1%}", f"{row.vote:.1%}", best])
-    table([*head, "problems", "one right", "vote", "best by score"], rows)
+        scored = ["-" if share is None else f"{share:.1%}" for share in (row.best, row.beam)]
+        rows.append([*name, str(row.problems), f"{row.coverage:.1%}", f"{row.vote:.1%}", *scored])
+    table([*head, "problems", "one right", "vote", "best by score", "beam search"], rows)

@@ -68,6 +68,7 @@ def interchange(folder: Path | str, *, n: int = 200, seed: int = 0, report: OnPr
     counts = setting.counts
     rng = generator_for(seed, "latent interchange", setting.name)
     rows: list[InterchangeRow] = []
+    report(Progress("interchange", 0, len(counts), "numbers of steps"))
     for count in counts:
         chains = draw_chains(setting, "eval", count, n, rng, without=set())
         own = _answered(trained, chains, LatentChoice(slots=count * trained.reasoner.options.per_step))

@@ -24,7 +24,6 @@ from stir_core.latent.training import TrainedReasoner
 from stir_core.latent.words import STEP_END, as_batch
 from stir_core.readings import TOP, LatentChange, LatentLayer, LatentReading, LatentRun, LatentSample, LatentToken, ReadLatent, ReadStep
 from stir_core.seeding import generator_for, seed_for
-from stir_core.tasks.arithmetic import split_of
 from stir_core.tasks.modular import ModularChain, asked_chain, draw_chains
 
 _OTHERS = 64
@@ -88,7 +87,7 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
         strategy=reasoner.name,
         setting=trained.chains.name,
         question=chain.question,
-        split=split_of(chain.canonical),
+        split=chain.split_in(trained.chains),
         text=thought.text,
         answer=number,
         truth=chain.answer,

@@ -1,8 +1,8 @@
-"""Many latent runs of each problem: coverage, vote, and a small model that scores latents (Parallel TTS, arXiv 2510.07745)."""
+"""Many latent runs of each problem: coverage, vote, a small model that scores latents, beam search (Parallel TTS, arXiv 2510.07745)."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, isqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from stir_core.findings import LatentRunsRow
 from stir_core.latent.thinking import LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner
 from stir_core.latent.words import as_batch
+from stir_core.records import OnProgress, Progress
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.modular import ModularChain, draw_chains
 
@@ -59,23 +60,34 @@ class LatentScorer(nn.Module):
         return self.score(self.body((features - self.centre) / self.scale)[0])[..., 0]
 
 
-def evaluate_runs(folder: Path, choice: RunChoice, *, n: int = 500, seed: int = 0) -> tuple[LatentRunsRow, ...]:
-    """Coverage, vote and the best run by score against the number of runs (1, 2, 4, ...), on the problems of ``evaluate_latents``.
+def evaluate_runs(
+    folder: Path, choice: RunChoice, *, n: int = 500, seed: int = 0, report: OnProgress = lambda progress: None
+) -> tuple[LatentRunsRow, ...]:
+    """Coverage, vote, the best run by score and beam search against the number of runs (1, 2, 4, ...).
+
+    The problems are those of ``evaluate_latents``. Progress is in answers of the runs; the scorer and beam search follow.
 
     Raises:
         DataError: the folder holds no reasoner with latents, the runs cannot differ, or a number is out of range.
     """
+    if choice.runs < 1 or choice.scored < 0 or not 0 <= choice.dropout < 1 or not 0 <= choice.noise < inf:
+        given = f"{choice.runs} runs, noise {choice.noise}, dropout {choice.dropout}, scorer on {choice.scored} problems"
+        raise DataError(f"{given}: give at least one run, dropout below 1, finite noise from 0 on, and no fewer than 0 problems")
     trained = load_reasoner(folder)
-    if choice.runs < 1 or not 0 <= choice.dropout < 1 or not 0 <= choice.noise < inf:
-        raise DataError(
-            f"{choice.runs} runs, noise {choice.noise}, dropout {choice.dropout}: give at least one run, dropout below 1 and finite noise"
-        )
     if not trained.reasoner.most:
         raise DataError(f"{folder} holds the strategy {trained.reasoner.name}, which has no latents: nothing differs between its runs")
     if not (choice.noise or choice.dropout or draws_latents(trained)):
         raise DataError(f"the latents of {trained.reasoner.name} are not drawn, so its runs are alike: give --noise or --dropout")
     known = {count: chains for count, chains in held_out_chains(trained.chains, n, seed).items() if count in trained.chains.counts}
-    answered = latent_runs(trained, known, choice, choice.runs, seed)
+    total, done = choice.runs * sum(map(len, known.values())), 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        report(Progress("runs", done, total, "answers"))
+
+    count(0)
+    answered = latent_runs(trained, known, choice, choice.runs, seed, count)
     scorer = train_scorer(trained, choice, seed) if choice.scored else None
     scores = None if scorer is None else [_scores(scorer, each, trained.reasoner.options.per_step) for each in answered]
     rows = []
@@ -83,9 +95,10 @@ def evaluate_runs(folder: Path, choice: RunChoice, *, n: int = 500, seed: int = 
         first = [each[:runs] for each in answered]
         voted = [Counter(run.text.rpartition("#### ")[2] for run in each).most_common(1)[0][0] for each in first]
         right = sum(vote == str(each[0].chain.answer) for vote, each in zip(voted, first, strict=True))
-        best = None
-        if scores is not None:
+        best = beam = None
+        if scores is not None and scorer is not None:
             best = sum(each[int(score[:runs].argmax())].right for each, score in zip(first, scores, strict=True))
+            beam = sum(run.right for run in beam_search(trained, first, scorer, choice, seed))
         rows.append(
             LatentRunsRow(
                 runs=runs,
@@ -95,17 +108,54 @@ def evaluate_runs(folder: Path, choice: RunChoice, *, n: int = 500, seed: int = 
                 coverage=wilson(sum(any(run.right for run in each) for each in first), len(first)),
                 vote=wilson(right, len(first)),
                 best=None if best is None else wilson(best, len(first)),
+                beam=None if beam is None else wilson(beam, len(first)),
             )
         )
     return tuple(rows)
 
 
+def beam_search(
+    trained: TrainedReasoner, begun: Sequence[Sequence[Reasoned]], scorer: LatentScorer, choice: RunChoice, seed: int
+) -> list[Reasoned]:
+    """The best answer to each problem, thought step by step: of all chains the best by score go on, in several ways each.
+
+    The score is the sum over the steps so far. Of N runs at most the square root are kept (of 16, 4 in 4 ways each), so that there are N
+    chains at each step, as many latent passes as N runs take.
+
+    Args:
+        begun: by problem, its N runs, in whose first steps the search begins.
+    """
+    runs, c = len(begun[0]), trained.reasoner.options.per_step
+    if runs == 1:
+        return [each[0] for each in begun]
+    beam = max(width for width in range(1, isqrt(runs) + 1) if runs % width == 0)
+    kept = [list(each) for each in begun]
+    for step in range(1, trained.reasoner.most // c + 1):
+        sums = [_scores(scorer, each, c, step).argsort(descending=True, stable=True)[:beam] for each in kept]
+        kept = [[each[int(i)] for i in order] for each, order in zip(kept, sums, strict=True)]
+        going = [(i, run) for i, each in enumerate(kept) for run in each if len(run.answer.vectors) > c * step]
+        kept = [[run for run in each if len(run.answer.vectors) <= c * step] for each in kept]
+        for count in sorted({len(run.chain.steps) for _, run in going}):
+            rows = [pair for pair in going if len(pair[1].chain.steps) == count for _ in range(runs // beam)]
+            noise = torch.Generator().manual_seed(seed_for(seed, "latent beam", runs, count, step))
+            for (i, _), run in zip(rows, continued(trained, [run for _, run in rows], step, choice, noise), strict=True):
+                kept[i].append(run)
+        if not going:
+            break
+    return [each[0] for each in kept]
+
+
 def latent_runs(
-    trained: TrainedReasoner, problems: Mapping[int, Sequence[ModularChain]], choice: RunChoice, runs: int, seed: int
+    trained: TrainedReasoner,
+    problems: Mapping[int, Sequence[ModularChain]],
+    choice: RunChoice,
+    runs: int,
+    seed: int,
+    answered: Callable[[int], None] = lambda n: None,
 ) -> list[list[Reasoned]]:
-    """Drawn answers to each problem."""
+    """Drawn answers to each problem; ``answered`` as in :func:`answer_modular`."""
     repeated = {count: [chain for chain in chains for _ in range(runs)] for count, chains in problems.items()}
-    flat = answer_modular(trained, repeated, "sampled", seed, spread=choice.noise, dropout=choice.dropout)
+    flat = answer_modular(trained, repeated, "sampled", seed, spread=choice.noise, dropout=choice.dropout, answered=answered)
     return [flat[i : i + runs] for i in range(0, len(flat), runs)]
 
 
@@ -145,26 +195,31 @@ def prefix_labels(trained: TrainedReasoner, runs: Sequence[Reasoned], choice: Ru
 
     At the last step it is whether the run itself is right.
     """
-    reasoner, c = trained.reasoner, trained.reasoner.options.per_step
+    c = trained.reasoner.options.per_step
     labels = [[float(run.right)] * (len(run.answer.vectors) // c) for run in runs]
     kinds = sorted({(len(run.chain.steps), step) for run, label in zip(runs, labels, strict=True) for step in range(1, len(label))})
     for count, step in kinds:
         rows = [i for i, run in enumerate(runs) if len(run.chain.steps) == count and len(labels[i]) > step]
         repeated = [i for i in rows for _ in range(choice.continuations)]
         noise = torch.Generator().manual_seed(seed_for(seed, "latent scorer continuations", count, step))
-        slots = None if reasoner.stops else reasoner.slots(count, count)[0]
-        drawn = LatentChoice(noise, slots=slots, spread=choice.noise, dropout=choice.dropout)
-        found = []
-        for part in range(0, len(repeated), 250):
-            asked = [runs[i] for i in repeated[part : part + 250]]
-            first = torch.stack([run.answer.vectors[: c * step] for run in asked])
-            question = as_batch(trained.words, [run.chain for run in asked]).question
-            answers = reason(reasoner, question, drawn._replace(first=first))
-            texts = trained.words.batch_decode([each.ids for each in answers], skip_special_tokens=True)
-            found += [Reasoned(run.chain, *each).right for run, each in zip(asked, zip(answers, texts, strict=True), strict=True)]
+        found = [run.right for run in continued(trained, [runs[i] for i in repeated], step, choice, noise)]
         for k, i in enumerate(rows):
             labels[i][step - 1] = sum(found[k * choice.continuations : (k + 1) * choice.continuations]) / choice.continuations
     return labels
+
+
+def continued(trained: TrainedReasoner, runs: Sequence[Reasoned], step: int, choice: RunChoice, noise: torch.Generator) -> list[Reasoned]:
+    """Each run's problem, thought on from the end of one of its steps with drawn latents; all have equally many steps."""
+    reasoner, found, count = trained.reasoner, [], len(runs[0].chain.steps)
+    slots = None if reasoner.stops else reasoner.slots(count, count)[0]
+    drawn = LatentChoice(noise, slots=slots, spread=choice.noise, dropout=choice.dropout)
+    for part in range(0, len(runs), 250):
+        asked = runs[part : part + 250]
+        first = torch.stack([run.answer.vectors[: reasoner.options.per_step * step] for run in asked])
+        answers = reason(reasoner, as_batch(trained.words, [run.chain for run in asked]).question, drawn._replace(first=first))
+        texts = trained.words.batch_decode([each.ids for each in answers], skip_special_tokens=True)
+        found += [Reasoned(run.chain, *each) for run, each in zip(asked, zip(answers, texts, strict=True), strict=True)]
+    return found
 
 
 def _features(run: Reasoned) -> Float[Tensor, "slots features"]:
@@ -172,6 +227,11 @@ def _features(run: Reasoned) -> Float[Tensor, "slots features"]:
 
 
 @torch.no_grad()
-def _scores(scorer: LatentScorer, runs: Sequence[Reasoned], per_step: int) -> Float[Tensor, "runs"]:
-    """Sum over the ends of an answer's steps, as published."""
-    return torch.stack([scorer(_features(run)[None])[0, per_step - 1 :: per_step].sum() for run in runs])
+def _scores(scorer: LatentScorer, runs: Sequence[Reasoned], per_step: int, steps: int | None = None) -> Float[Tensor, "runs"]:
+    """Sum over the ends of an answer's steps, as published; with ``steps``, of its first ones."""
+    features = pad_sequence([_features(run) for run in runs], batch_first=True)
+    if not features.shape[1]:
+        return torch.zeros(len(runs))  # all have stopped before their first latent
+    ends = scorer(features)[:, per_step - 1 :: per_step][:, :steps]
+    own = torch.tensor([len(run.answer.vectors) // per_step for run in runs])
+    return ends.masked_fill(torch.arange(ends.shape[1]) >= own[:, None], 0.0).sum(1)

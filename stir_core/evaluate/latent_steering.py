@@ -178,7 +178,7 @@ def evaluate_latent_steering(
         split: of the problems, ``"eval"``, or ``"validation"`` to choose settings on.
         library: what is retrieved from: the control basis, or ``"all"`` mined entries.
         gate: in place of the run's.
-        report: progress, in methods.
+        report: progress, in answers, then in latents of own actions.
 
     Returns:
         Accuracy, what was won and lost against vanilla, and paired differences, by method.
@@ -201,16 +201,21 @@ def evaluate_latent_steering(
     chains = [chain for count in counts for chain in problems[count]]
     chosen = library_named(run, library)
     found: dict[str, list[Thought]] = {}
+    total = len(METHODS) * len(chains) * runs
+    report(Progress("latents", 0, total, "answers"))
     for name in METHODS:
         known = reestimated(run, chosen, "shuffled") if name == "shuffled" else chosen
         memory = Memory(*known, run.key_space(), run.margins()) if name != "vanilla" and known.entries else None
         method_gate = with_changes(config.gate, variant="random_vector", noise="matched") if name == "random" else config.gate
         about = {"noise": config.rollouts.temperature, "seed": seed, "memory": memory}
         jobs = [noisy_job(trained, chain.question, chain, method_gate, k=k, **about) for chain in chains for k in range(runs)]
-        found[name] = thoughts(model, trained, jobs, config)
-        report(Progress("latents", len(found), len(METHODS) + bool(own), "methods"))
+        ended: dict[int, Thought] = {}
+        for i, thought in think(model, trained, jobs, config):
+            ended[i] = thought
+            report(Progress("latents", len(found) * len(jobs) + len(ended), total, "answers"))
+        found[name] = [ended[i] for i in range(len(jobs))]
     right = {name: _right(each, [chain for chain in chains for _ in range(runs)], runs) for name, each in found.items()}
-    own_rows = _own_rows(run, config, model, trained, own) if own else ()
+    own_rows = _own_rows(run, config, model, trained, own, report) if own else ()
     return LatentSteeringReport(
         run=run.name,
         strategy=trained.reasoner.name,
@@ -258,7 +263,9 @@ def _difference(here: list[list[float]], there: list[list[float]]) -> tuple[Esti
     return clustered_difference([[a - b for a, b in zip(*each, strict=True)] for each in zip(here, there, strict=True)])
 
 
-def _own_rows(run: Run, config: RunConfig, model: LoadedModel, trained: TrainedReasoner, own: int) -> tuple[LatentOwnRow, ...]:
+def _own_rows(
+    run: Run, config: RunConfig, model: LoadedModel, trained: TrainedReasoner, own: int, report: OnProgress
+) -> tuple[LatentOwnRow, ...]:
     """Every mined action on new noisy runs of its own problem: what an action does that retrieval need not find."""
     chains = {problem.id: asked_chain(problem.question, trained.chains) for problem in run.problems()}
     actions, entries = run.action_rows(), [entry for entry in run.entries() if entry.action_row is not None]
@@ -281,7 +288,9 @@ def _own_rows(run: Run, config: RunConfig, model: LoadedModel, trained: TrainedR
     names = sorted({entry.problem_id for entry in entries})
     vanilla = dict(zip(names, answers(names, [None] * len(names), [None] * len(names)), strict=True))
     rows: list[LatentOwnRow] = []
-    for m, layer in sorted({(entry.m, entry.layer) for entry in entries}):
+    places = sorted({(entry.m, entry.layer) for entry in entries})
+    for done, (m, layer) in enumerate(places):
+        report(Progress("own", done, len(places), "latents"))
         here = [entry for entry in entries if (entry.m, entry.layer) == (m, layer)]
         ids, own_actions = [entry.problem_id for entry in here], [actions[entry.action_row or 0] for entry in here]
         noise = [generator_for(config.seed, "own random", entry.id).standard_normal(model.d_model) for entry in here]

@@ -1,7 +1,7 @@
 """What a trained latent reasoner answers on held-out problems, with its controls, and what its latents hold."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,10 +72,10 @@ def evaluate_latents(
         probes: read every value of the chain from every latent at every layer, too.
         data: for a reasoner that was trained on a file: a file of problems, of which ``n`` in all are drawn. The split is ``"train"`` if it
             is the same file; whether other files share problems is not looked at.
-        report: progress, in conditions.
+        report: progress, in answers.
 
     Raises:
-        DataError: the folder holds no finished reasoner, the data is missing or cannot be read, or ``n`` is not a number of problems.
+        DataError: the folder holds no finished reasoner, the data is missing or cannot be read, or there are not ``n`` problems.
     """
     folder = latent_folder(folder)
     trained = load_reasoner(folder)
@@ -100,15 +100,27 @@ def evaluate_latents(
     ]
     rows: list[LatentRow] = []
     own: list[Reasoned] = []
+    total = sum(len(chains) for how in conditions for chains in (longer if how == "longer" else known).values())
+    report(Progress("latents", 0, total, "answers"))
+    done = 0
+
+    def answered(n: int) -> None:
+        nonlocal done
+        done += n
+        report(Progress("latents", done, total, "answers"))
+
     for how in conditions:
         began = time.perf_counter()
         given = [each.answer.vectors for each in own] if how in ("zero", "shuffled") else None
         asked = longer if how == "longer" else known
         mixed = how in _TRAINING_FREE
-        answers = _answer_mixed(folder, trained, asked, how, seed) if mixed else answer_modular(trained, asked, how, seed, given)
+        if mixed:
+            answers = _answer_mixed(folder, trained, asked, how, seed)
+            answered(len(answers))
+        else:
+            answers = answer_modular(trained, asked, how, seed, given, answered=answered)
         rows.append(_row(how, answers, time.perf_counter() - began))
         own = answers if how == "own" else own
-        report(Progress("latents", len(rows), len(conditions), "conditions"))
     fitted = _fitted(trained, chains, seed) if chains else {}
     return LatentReport(
         strategy=trained.reasoner.name,
@@ -131,7 +143,7 @@ def held_out_chains(setting: ModularSetting, n: int, seed: int, split: str = "ev
     """``n`` different problems of each number of steps, at last of one step more than any that is trained on.
 
     Raises:
-        DataError: ``n`` is not a number of problems.
+        DataError: ``n`` is not a number of problems, or there are not so many.
     """
     if n < 1:
         raise DataError(f"n is {n}: give at least one problem")
@@ -164,12 +176,14 @@ def answer_modular(
     *,
     spread: float = 0.0,
     dropout: float = 0.0,
+    answered: Callable[[int], None] = lambda n: None,
 ) -> list[Reasoned]:
     """Answers to problems, by number of steps, in a condition of :class:`LatentRow`.
 
     Args:
         given: each problem's latents in the condition ``own``, in order, for ``zero`` and ``shuffled``.
         spread: see :class:`LatentChoice`, as for ``dropout``; of use where latents are drawn.
+        answered: called with how many more are answered, for progress.
     """
     reasoner, answers = trained.reasoner, []
     for count, chains in problems.items():
@@ -179,6 +193,7 @@ def answer_modular(
         if given is not None:
             fed = list(given[len(answers) : len(answers) + len(chains)])
             found = _answer_given(trained, question, fed, how, most_text)
+            answered(len(found))
         else:
             found = []
             drawn = how in ("sampled", "published")
@@ -188,6 +203,7 @@ def answer_modular(
             choice = LatentChoice(noise, slots=slots, published=how == "published", spread=spread, dropout=dropout)
             for part in question.split(_TOGETHER):
                 found += reason(reasoner, part, choice, most_text=most_text)
+                answered(len(part))
         texts = trained.words.batch_decode([each.ids for each in found], skip_special_tokens=True)
         answers += [Reasoned(*each) for each in zip(chains, found, texts, strict=True)]
     return answers

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
 
 from stir_core.config import LATER, section_from
 from stir_core.errors import ConfigError, DataError, StoreError, first_line
@@ -354,6 +355,7 @@ def load_reasoner(folder: Path | str) -> TrainedReasoner:
     for name in ("config.json", "model.safetensors", HEADS):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing: copy the folder again, or train it again")
+    hf_logging.disable_progress_bar()  # it draws a bar for each tensor; callers show their own progress
     try:
         if not [json.loads(line) for line in curve.read_text("utf-8").splitlines()]:
             raise ValueError(f"{curve.name} is empty")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stir_core.config import LOCAL, RunConfig, resolve_layers
+from stir_core.errors import ConfigError
 from stir_core.records import OnProgress, Problem, Progress, Rollout
 from stir_core.stages.stage import Made, Stage, take_up
 from stir_core.store.captured import Captured
@@ -90,6 +91,10 @@ def _latent_sampler(model: "LoadedModel", config: RunConfig, layers: tuple[int, 
 
 def _check(run: Run) -> None:
     if run.on_latents:
+        if run.config.rollouts.engine != LOCAL:
+            raise ConfigError(
+                f"rollouts.engine is {run.config.rollouts.engine}: a server draws no latents, take local for a run at latents"
+            )
         return
     check_task(run.config)
     mined_problems(run.config)

@@ -48,6 +48,20 @@ def latent_folder(name: str | Path) -> Path:
     return shipped[str(name)]
 
 
+def different_folders(names: Iterable[str | Path]) -> list[Path]:
+    """Several reasoners' folders.
+
+    Raises:
+        StoreError: one is no reasoner, or two are the same.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        folder = latent_folder(name)
+        if found.setdefault(folder.resolve(), folder) is not folder:
+            raise StoreError(f"{name} is named twice: name each reasoner once")
+    return list(found.values())
+
+
 def latent_facts(folder: Path) -> dict[str, Any]:
     """What decided a reasoner's weights: strategy, stage, setting, seed, options.
 

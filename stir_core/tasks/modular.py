@@ -7,7 +7,7 @@ subtractions in a row may be done in any order, multiplications in a row too: su
 
 import re
 from collections.abc import Collection
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,10 @@ MODULAR = {
 """Setting by name."""
 _SUMS = "+-"
 _QUESTION = re.compile(r"\d{1,4}([-+*]\d{1,4})+")
+_LEAST = {"+": 1, "-": 1, "*": 2}
+"""Smallest number of an operation that is drawn, by its sign: a smaller one changes nothing, or leaves 0 of everything."""
+_MISSES = 10_000
+"""After so many draws in a row that give no new problem, the different problems are held to be used up."""
 
 
 class ModularChain(NamedTuple):
@@ -86,6 +90,18 @@ class ModularChain(NamedTuple):
     def given(self) -> tuple[int, ...]:
         """The numbers of the question."""
         return (self.first, *(number for _, number in self.operations))
+
+    def split_in(self, setting: ModularSetting) -> str | None:
+        """The split from which the problem, or an equivalent order of it, may be drawn; ``None``: from none, so no training has seen it."""
+        sign = "+" if self.operations[0][0] in _SUMS else "*"
+        run = 1 + len(list(takewhile(lambda operation: (operation[0] in _SUMS) == (sign == "+"), self.operations)))
+        small = [i for i, each in enumerate(((sign, self.first), *self.operations)) if each[1] < _LEAST[each[0]]]
+        split = split_of(self.canonical)
+        if (
+            any(i >= run or (i and self.operations[i - 1][0] != sign) for i in small) or len(small) > 1
+        ):  # only what comes first may be small
+            return None
+        return None if split == "train" and len(self.operations) not in setting.counts else split
 
     @property
     def answer(self) -> int:
@@ -145,13 +161,23 @@ def draw_chains(
     Args:
         split: ``train``, ``validation`` or ``eval``.
         without: contents (:attr:`ModularChain.canonical`) that are left out; each drawn content is left out afterwards if this is a set.
+
+    Raises:
+        DataError: there are not so many different problems.
     """
     drawn: list[ModularChain] = []
+    most = setting.modulus * sum(setting.modulus - least for least in _LEAST.values()) ** count if isinstance(without, set) else n
+    missed = 0
     while len(drawn) < n:
+        if n > most or missed > _MISSES:
+            known = f"there are fewer than {most:,} of all splits" if n > most else f"{len(drawn):,} are all that could be drawn"
+            raise DataError(f"{n:,} different problems of {count} operations are asked for in the split {split}: {known}, ask for fewer")
         signs = [str(sign) for sign in rng.choice(["+", "-", "*"], size=count)]
-        numbers = [int(rng.integers(2 if sign == "*" else 1, setting.modulus)) for sign in signs]
+        numbers = [int(rng.integers(_LEAST[sign], setting.modulus)) for sign in signs]
         chain = ModularChain(setting.modulus, int(rng.integers(setting.modulus)), tuple(zip(signs, numbers, strict=True)))
+        missed += 1
         if split_of(chain.canonical) == split and chain.canonical not in without:
+            missed = 0
             drawn.append(chain)
             if isinstance(without, set):
                 without.add(chain.canonical)

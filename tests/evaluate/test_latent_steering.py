@@ -216,6 +216,7 @@ def test_what_cannot_be_done_is_refused(run: Run, trained: TrainedReasoner, caps
         (["sim_cot", "--noise", "0"], "noise above 0"),
         (["sim_cot", "--runs", "1"], "two runs"),
         (["sim_cot", "--set", "gate.rho=much"], "gate.rho"),
+        (["sim_cot", "--set", "rollouts.engine=http://127.0.0.1:1/v1"], "a server draws no latents, take local for a run at latents"),
     ):
         assert main(["latent", "harvest", *flags, "--out", str(tmp_path / "refused")]) == 2
         assert said in capsys.readouterr().err

@@ -187,7 +187,10 @@ def test_an_experiment_file_is_a_training(small: str, data: Path, tmp_path: Path
         (["latent", "train", str(file), "--setting", "easy"], "--setting easy is for chains"),
         (["latent", "train", str(file), "--set", "rats.x=1"], "rats is not a section"),
         (["latent", "train", str(file), "--set", "stages=1"], "unknown key stages: did you mean"),
-        (["latent", "train", "soft_tokens", "--data", str(data)], "relies on steps of equally many tokens"),
+        *(
+            (["latent", "train", name, "--data", str(data)], f"{name} relies on steps of equally many tokens, which only chains have")
+            for name in ("soft_tokens", "short_cot")
+        ),
         ([*started[:5], "--model", "organism:null", *started[7:]], "was not trained from organism:null"),
     ):
         assert main([*words, "--out", str(tmp_path / "refused")]) == 2

@@ -1,6 +1,7 @@
 """Chains modulo a prime: true steps, and equivalent orders in one split."""
 
 import re
+from itertools import product
 
 import pytest
 
@@ -51,6 +52,39 @@ def test_splits_are_disjoint_and_draws_can_be_distinct() -> None:
     seen: set[str] = set()
     distinct = draw_chains(MODULAR["easy"], "eval", 2, 300, generator_for(0, "distinct"), without=seen)
     assert len({chain.canonical for chain in distinct}) == len(seen) == 300
+
+
+def test_more_different_problems_than_there_are_is_one_line() -> None:
+    """All contents of a split are found before a draw gives up, and a number beyond all contents is refused before one is drawn."""
+    small = MODULAR["easy"]._replace(modulus=3)
+    numbers = {"+": (1, 2), "-": (1, 2), "*": (2,)}
+    operations = [(sign, number) for sign, each in numbers.items() for number in each]
+    contents = {ModularChain(3, first, pair).canonical for first in range(3) for pair in product(operations, repeat=2)}
+    own = {content for content in contents if split_of(content) == "eval"}
+    assert 0 < len(own) < len(contents)
+    seen: set[str] = set()
+    draw_chains(small, "eval", 2, len(own), generator_for(0, "all"), without=seen)
+    assert seen == own
+    with pytest.raises(DataError, match=f"{len(own)} are all that could be drawn, ask for fewer"):
+        draw_chains(small, "eval", 2, len(own) + 1, generator_for(0, "all"), without=set())
+    with pytest.raises(
+        DataError, match=r"1,000,000,000 different problems of 4 operations .* there are fewer than 7,780,091 of all splits"
+    ):
+        draw_chains(MODULAR["easy"], "eval", 4, 10**9, generator_for(0, "all"), without=set())
+
+
+def test_a_problem_is_in_a_split_if_an_equivalent_order_is_drawn() -> None:
+    """Against all that is drawn, with operands that never are: ``7+0*5?`` is ``0+7*5?`` in another order, ``7-0*5?`` is nothing's."""
+    setting = MODULAR["easy"]._replace(modulus=5)
+    least = {"+": 1, "-": 1, "*": 2}
+    every = [(sign, number) for sign in "+-*" for number in range(5)]
+    chains = [ModularChain(5, first, each) for first in range(5) for count in (2, 3) for each in product(every, repeat=count)]
+    drawn = {chain.canonical for chain in chains if all(number >= least[sign] for sign, number in chain.operations)}
+    assert 0 < len(drawn) < len({chain.canonical for chain in chains})
+    for chain in chains:
+        assert chain.split_in(setting) == (split_of(chain.canonical) if chain.canonical in drawn else None), chain.question
+    longer = [chain for chain in chains if chain.canonical in drawn and split_of(chain.canonical) == "train" and len(chain.operations) == 3]
+    assert longer and {chain.split_in(setting._replace(counts=(2,))) for chain in longer} == {None}
 
 
 def test_an_unknown_setting_is_refused() -> None:

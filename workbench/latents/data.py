@@ -121,7 +121,9 @@ def answer_badges(reading: LatentReading) -> list[tuple[str, str]]:
     if read:
         strict, published = sum(bool(step.strict) for step in read), sum(bool(step.published) for step in read)
         facts.append((f"coherent steps: strict {strict} of {len(read)}, published {published} of {len(read)}", "gray"))
-    facts.append(("a training may have seen this problem" if reading.split == "train" else "not seen in training", "gray"))
+    facts.append(
+        ("a training may have seen this problem, or an equivalent order" if reading.split == "train" else "not seen in training", "gray")
+    )
     return facts
 
 

@@ -20,11 +20,11 @@ _CSS = """
 .text { font-family: var(--st-code-font); overflow-wrap: anywhere; }
 .quiet { opacity: 0.75; }
 .latents { display: flex; gap: 6px; flex-wrap: wrap; margin-top: auto; }
-.latent { flex: 1 1 4.5rem; font: inherit; color: inherit; text-align: left; cursor: pointer; padding: 4px 8px; min-height: 2.6rem;
-  background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: 6px; }
+.latent { flex: 1 1 4.5rem; display: flex; flex-direction: column; font: inherit; color: inherit; text-align: left;
+  cursor: pointer; padding: 4px 8px; min-height: 2.6rem; background: var(--st-background-color);
+  border: 1px solid var(--st-border-color); border-radius: 6px; }
 .latent:hover, .latent:focus-visible { border-color: var(--st-primary-color); outline: none; }
 .latent.chosen { border-color: #e6007e; box-shadow: 0 0 0 1.5px #e6007e; }
-.latent b, .latent span { display: block; }
 """
 
 _JS = (
