@@ -99,6 +99,7 @@ def harvest_run(
     *,
     until: str = STAGES[-1],
     model: "LoadedModel | None" = None,
+    base: Run | None = None,
     report: OnProgress | None = None,
 ) -> Run:
     """Make a run from a config: rollouts, states, actions (Stage I), basis (II), steered held-out answers (III).
@@ -110,11 +111,12 @@ def harvest_run(
         out: run folder, new or to be resumed.
         until: last stage to make, one of rollouts, states, actions, basis, steered.
         model: the config's model, if it is loaded already.
+        base: a finished run whose rollouts are taken, to mine or select with other settings.
         report: called with the progress of each stage (items, and tokens decoded).
 
     Raises:
         ConfigError: an unusable config, or no such stage.
-        StoreError: the folder holds stages made with other settings.
+        StoreError: the folder holds stages made with other settings, or the base's rollouts were sampled with others.
         ModelError, DataError: the model or the task's problems cannot be loaded.
     """
     if model is not None:
@@ -125,7 +127,7 @@ def harvest_run(
     _checked(config, "RunConfig")
     from stir_core.stages.pipeline import run_stages
 
-    return run_stages(config, Path(out), until=until, model=model, report=report or (lambda progress: None))
+    return run_stages(config, Path(out), until=until, model=model, base=base, report=report or (lambda progress: None))
 
 
 def to_frame(source: Run | Bundle | Library | Iterable[Record]) -> "pd.DataFrame":

@@ -155,6 +155,7 @@ def command_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=place, help="run folder (default: runs/<config's name>)")
     add_fields(run, CallBudget)
     add_fields(run, ExecutorRequest)
+    run.add_argument("--base", metavar="RUN", help="take the rollouts of this finished run, to mine or select with other settings")
     run.add_argument("--redo", choices=STAGES, help="make this stage and all later ones again")
     run.add_argument("--progress", type=Path, metavar="FILE", help="append the progress to a file as JSON lines, for other programs")
 
@@ -227,12 +228,16 @@ def _run(arguments: argparse.Namespace) -> None:
     with reporting(arguments.progress, asked(arguments, CallBudget)) as report, executing(arguments) as pool:
         from stir_core.stages.pipeline import run_stages
         from stir_core.store.configs import read_config
+        from stir_core.store.runs import Run
 
         config = overridden(read_config(arguments.config), arguments.set)
+        base = Run.open(arguments.base) if arguments.base else None
         out = arguments.out or Path("runs") / arguments.config.stem
         changes = [word for change in arguments.set for word in ("--set", change)]
-        command = shlex.join(["stir", "run", str(arguments.config), "--out", str(out), *changes])
-        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report, pool=pool)
+        command = shlex.join(
+            ["stir", "run", str(arguments.config), "--out", str(out), *changes, *(["--base", arguments.base] if base else [])]
+        )
+        run = run_stages(config, out, until=arguments.until, redo=arguments.redo, command=command, report=report, pool=pool, base=base)
     say(run.path)
     print_stages(run.status())
 

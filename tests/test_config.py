@@ -77,7 +77,7 @@ def test_every_field_has_a_help_string():
 SHIPPED = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "configs" / "protocol").glob("*.toml")])
 SWEEPS = [file for file in SHIPPED if file.stem.startswith("sweep")]
 TRAININGS = [file for file in SHIPPED if file.stem.startswith("latent")]
-OTHERS = ("results",)
+OTHERS = ("results", "protocol")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Below :data:`FEWEST_PROBLEMS` problems there is no interval, and no interval eve
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from math import copysign, inf, sqrt
 from typing import NamedTuple, TypeVar
@@ -219,6 +220,28 @@ def mcnemar(won: int, lost: int) -> float:
 
     n = won + lost
     return 1.0 if n == 0 else float(binomtest(won, n, 0.5).pvalue)
+
+
+@cache
+def looks(count: int, level: float = LEVEL) -> tuple[float, ...]:
+    """Largest two-sided p that stops at each of ``count`` equally spaced looks at growing data (O'Brien and Fleming 1979).
+
+    The chance that any look stops by chance is ``level``: the statistics of two looks correlate by the root of their sizes' ratio.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import multivariate_normal, norm
+
+    at = np.arange(1, count + 1)
+    correlation = np.sqrt(np.minimum.outer(at, at) / np.maximum.outer(at, at))
+
+    together = multivariate_normal(cov=correlation, seed=0)  # pyright: ignore[reportArgumentType]
+
+    def excess(last: float) -> float:
+        z = last * np.sqrt(count / at)
+        return 1 - float(together.cdf(z, lower_limit=-z)) - level
+
+    last = float(brentq(excess, 1.0, 6.0, xtol=1e-4))  # pyright: ignore[reportArgumentType]
+    return tuple(float(2 * norm.sf(z)) for z in last * np.sqrt(count / at))
 
 
 def holm(p_values: Mapping[NameT, float]) -> dict[NameT, float]:

@@ -40,6 +40,7 @@ def run_stages(
     report: OnProgress = lambda progress: None,
     model: LoadedModel | None = None,
     pool: WorkerPool | None = None,
+    base: Run | None = None,
 ) -> Run:
     """Make the run at ``out`` up to and including the stage ``until``; finished stages are kept.
 
@@ -48,9 +49,10 @@ def run_stages(
         command: the command line that makes the run, kept in run.json for readers.
         model: a model that is loaded already; else the config's is loaded when first needed.
         pool: workers that decode in this process's place, if no model is given.
+        base: a run whose rollouts, and whose states if they serve, are taken instead of making them.
 
     Raises:
-        StirError: see the stages; finished stages stay.
+        StirError: see the stages and :func:`begin_from`; finished stages stay.
     """
     run = Run.at(out, config, environment() | {"command": command})
     if not _missing(run, until, redo):  # before anything is written: a refusal leaves the run as it was
@@ -60,6 +62,8 @@ def run_stages(
             with run.writer():  # refused before a model is loaded
                 pass
         model = model_of(config.model, None, pool)
+    if base is not None:
+        begin_from(base, config, out, model)
     with run.writer():
         _make(run, model, _missing(run, until, redo), redo, report)
     return run

@@ -1,0 +1,336 @@
+"""Run docs/protocol.md step by step, and say what each link showed: ``python -m benchmarks.protocol [FILE] [--runs DIR] [--hours H]``
+
+Every step is a `stir` command, which resumes; a step whose result is there is not run again. So the same command goes on after an
+interruption, on a laptop and on a GPU alike. The figures are those of the commands; only the looks are decided here.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from stir_core.cli import main as stir
+from stir_core.errors import StirError
+from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING
+from stir_core.evaluate.probe import WORTH
+from stir_core.evaluate.statistics import LEVEL, clustered_difference, looks, mcnemar, verdict_of
+from stir_core.findings import Answer, ArmEffect, CausalReport, Estimate, ProbeReport
+from stir_core.records import Record
+from stir_core.requests import CausalStudyName
+from stir_core.store.causal import CausalFolder
+from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.runs import Run
+
+FILE = Path(__file__).resolve().parents[1] / "configs" / "protocol.toml"
+KNOWS = 0.2
+"""Upper limit of the rank correlation of the gate's margin with the measured advantage, below which the gate is said not to know."""
+WORTH_WHOLE = 0.05
+"""A gain of accuracy that is worth having; where it is excluded, the whole does not help, and a look stops."""
+
+
+class Step(NamedTuple):
+    """A command, and whether its result is there."""
+
+    run: str
+    command: list[str]
+    done: bool
+
+
+class Verdict(NamedTuple):
+    """What a link of a run showed."""
+
+    link: str
+    run: str
+    says: str
+    """``yes``, ``no``, ``cannot tell``, or ``not measured``."""
+    seen: str
+
+
+class Pooled(Record):
+    """A method against vanilla on the problems of several runs."""
+
+    method: str
+    problems: int
+    won: int
+    lost: int
+    difference: Estimate
+    p: float
+    bound: float
+    """p at most this stops at the look that was reached."""
+    stops: str | None
+    """Why no further problems are taken; ``None``: go on."""
+
+
+class Protocol:
+    """A protocol file, and what of it stands in a folder of runs."""
+
+    def __init__(self, file: Path, runs: Path):
+        self.facts, self.runs, self.file = tomllib.loads(file.read_text(encoding="utf-8")), runs, file
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """What the file says of a run, with the settings that all runs share."""
+        own = next(each for each in self.facts["run"] if each["name"] == name)
+        return {key: value for key, value in self.facts.items() if key not in ("run", "whole")} | own
+
+    def run(self, name: str) -> Run | None:
+        """A run that has its basis."""
+        if not (self.runs / name / "run.json").is_file():
+            return None
+        run = Run.open(self.runs / name)
+        return run if run.finished("basis") else None
+
+    def probe(self, name: str) -> Path:
+        """Where the output of `stir probe` is kept."""
+        return self.runs / f"{name}.probe.json"
+
+    def causal(self, name: str, study: CausalStudyName) -> CausalReport | None:
+        """A finished causal study."""
+        run = self.run(name)
+        folder = CausalFolder(run, study) if run else None
+        return folder.report() if folder and folder.finished and folder.reported else None
+
+    def answers(self, name: str, label: str, method: str) -> dict[str, Answer]:
+        """A method's answers by problem, as far as they are there."""
+        run = self.run(name)
+        return {each.problem_id: each for each in EvaluationFolder(run, label).answers(method)} if run else {}
+
+    def steps(self) -> Iterator[Step]:
+        """The steps in order: mining, links 1 to 5 of each run, the looks, the other methods, transfer. Read anew after each step."""
+        for each in self.facts["run"]:
+            name, settings = each["name"], self.settings(each["name"])
+            place = str(self.runs / name)
+            config = str(self.file.parent / settings["config"])
+            base = ["--base", str(self.runs / settings["base"])] if "base" in settings else []
+            yield Step(name, ["run", config, "--until", "basis", "--out", place, *base], self.run(name) is not None)
+            yield Step(name, ["probe", place, "--json"], self.probe(name).is_file())
+            for study in ("own", "gate") if "base" not in settings else ():
+                command = ["causal", place, "--study", study, *settings[study].split(), "--rows", str(settings["rows"])]
+                yield Step(name, command, self.causal(name, study) is not None)
+            if "policy" in settings:
+                run = self.run(name)
+                yield Step(name, ["policy", place, *settings["policy"].split()], run is not None and run.policies() is not None)
+        for whole in self.facts["whole"]:
+            yield from self._evaluation(whole)
+
+    def _evaluation(self, whole: dict[str, Any]) -> Iterator[Step]:
+        reached = self.look(whole)
+        for name in whole["runs"]:
+            yield self._answered(name, "whole", whole["primary"], self.settings(name)["looks"][reached])
+        if self.stopped(whole):
+            for name in whole["runs"]:
+                settings = self.settings(name)
+                methods = [m for m in whole["methods"] if "policy=" not in m or "policy" in settings]
+                yield self._answered(name, "whole", methods, settings["looks"][reached])
+                if "transfer" in settings:
+                    yield self._answered(name, "transfer", whole["primary"][:1], settings["transfer_n"], "--task", settings["transfer"])
+
+    def _answered(self, name: str, label: str, methods: Sequence[str], n: int, *more: str) -> Step:
+        rows = str(self.settings(name)["rows"])
+        command = ["eval", str(self.runs / name), "--methods", *methods, "--n", str(n), "--label", label, "--rows", rows, *more]
+        run = self.run(name)
+        folder = EvaluationFolder(run, label) if run else None
+        done = False
+        if folder and folder.begun and (spec := folder.spec()).n + len(spec.left_out) >= n:
+            done = all(len(self.answers(name, label, m)) >= spec.n for m in (spec.baseline, *methods))
+        return Step(name, command, done)
+
+    def look(self, whole: dict[str, Any]) -> int:
+        """The look that the primary methods are at, from 0: the first that is not whole, or at which they have stopped, or the last."""
+        count = len(self.settings(whole["runs"][0])["looks"])
+        for look in range(count):
+            wanted = {name: self.settings(name)["looks"][look] for name in whole["runs"]}
+            if not all(self._answered(name, "whole", whole["primary"], n).done for name, n in wanted.items()) or self._stop(whole, look):
+                return look
+        return count - 1
+
+    def stopped(self, whole: dict[str, Any]) -> bool:
+        """Whether all primary methods have stopped."""
+        return self._stop(whole, self.look(whole))
+
+    def _stop(self, whole: dict[str, Any], look: int) -> bool:
+        pooled = self.pooled(whole, whole["primary"], look)
+        wanted = sum(self.settings(name)["looks"][look] for name in whole["runs"])
+        return bool(pooled) and all(each.stops and each.problems >= 0.98 * wanted for each in pooled)
+
+    def pooled(self, whole: dict[str, Any], methods: Sequence[str], look: int) -> list[Pooled]:
+        """Methods against vanilla over the problems of all runs that both have answered."""
+        bounds = looks(len(self.settings(whole["runs"][0])["looks"]), whole["level"])
+        found = []
+        for method in methods:
+            gaps = []
+            for name in whole["runs"]:
+                base, own = self.answers(name, "whole", "vanilla"), self.answers(name, "whole", method)
+                gaps += [float(_right(own[id_])) - float(_right(base[id_])) for id_ in base if id_ in own]
+            if not gaps:
+                continue
+            difference, _ = clustered_difference([[gap] for gap in gaps])
+            won, lost = gaps.count(1.0), gaps.count(-1.0)
+            p, stops = mcnemar(won, lost), None
+            if p <= bounds[look]:
+                stops = "the difference is seen"
+            elif difference.high is not None and difference.high < WORTH_WHOLE:
+                stops = "a gain of 5 points is excluded"
+            elif look == len(bounds) - 1:
+                stops = "all problems are answered"
+            found.append(
+                Pooled(method=method, problems=len(gaps), won=won, lost=lost, difference=difference, p=p, bound=bounds[look], stops=stops)
+            )
+        return found
+
+    def verdicts(self) -> list[Verdict]:
+        """Every link of every run."""
+        found = []
+        for each in self.facts["run"]:
+            name = each["name"]
+            if "base" in each:
+                continue
+            own, gate = self.causal(name, "own"), self.causal(name, "gate")
+            found += [
+                Verdict("1. a shared direction", name, *_shared(self.probe(name))),
+                Verdict("2. a problem's own action helps", name, *_arm(own, OWN)),
+                Verdict("3. another problem's action helps", name, *_arm(own, ANOTHER)),
+                Verdict("4. the retrieved action helps", name, *_arm(own, RETRIEVED)),
+                Verdict("5. the gate's choice helps", name, *_arm(gate, "chosen action")),
+                Verdict("5. the gate knows which action helps", name, *_knows(gate)),
+            ]
+        for whole in self.facts["whole"]:
+            where = " and ".join(whole["runs"])
+            for each in self.pooled(whole, whole["primary"], self.look(whole)):
+                seen = f"{each.difference:+.1%} of {each.problems}, {each.won} won, {each.lost} lost, "
+                seen += f"p = {each.p:.4f} (bound {each.bound:.4f})"
+                helps = each.p <= each.bound and each.difference.value > 0
+                says = "yes" if helps else "no" if (each.difference.high or 1.0) < WORTH_WHOLE else "cannot tell"
+                found.append(Verdict(f"6. the whole helps: `{each.method}`", where, says, seen))
+        return found
+
+
+def _right(answer: Answer) -> bool:
+    return answer.verdict is not None and answer.verdict.correct
+
+
+def _shared(file: Path) -> tuple[str, str]:
+    if not file.is_file():
+        return "not measured", ""
+    report = ProbeReport.model_validate_json(file.read_text(encoding="utf-8"))
+    tested = [each for each in report.pooled if each.p is not None and each.auc is not None]
+    best = min(tested, key=lambda each: each.p or 0.0, default=None)
+    if best is None:
+        return "cannot tell", report.verdict
+    seen = f"{best.readout}, layer {best.layer}: AUC {best.auc:.2f} [{best.low:.2f}, {best.high:.2f}], "
+    seen += f"{best.problems} problems, p = {best.p_holm:.3f}"
+    if any((each.p_holm or 1.0) < LEVEL and (each.auc or 0.0) > 0.5 for each in tested):
+        return "yes", seen
+    return ("no" if all((each.high or 1.0) < WORTH for each in tested) else "cannot tell"), seen
+
+
+def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
+    if report is None:
+        return "not measured", ""
+    found: dict[tuple[str, str], ArmEffect] = {(each.arm, each.against): each for each in report.effects}
+    effect = found.get((arm, NULL_ARM))
+    p = None if effect is None else effect.p if effect.p_holm is None else effect.p_holm
+    if effect is None or p is None:
+        return "cannot tell", f"{report.states} states"
+    seen = f"{effect.advantage:+.1%}, {effect.states} states of {effect.problems} problems, p = {p:.3f}"
+    if verdict_of(effect.advantage.value, p) == "helps":
+        equal = [
+            name
+            for name in (RANDOM_ARM, SHUFFLED)
+            if (each := found.get((arm, name))) and verdict_of(each.advantage.value, each.p) != "helps"
+        ]
+        return ("cannot tell", f"{seen}; not told apart from {' and '.join(equal)}") if equal else ("yes", seen)
+    return ("no" if effect.advantage.high is not None and effect.advantage.high < WORTH_HAVING else "cannot tell"), seen
+
+
+def _knows(report: CausalReport | None) -> tuple[str, str]:
+    if report is None:
+        return "not measured", ""
+    margin = next((each for each in report.predictors if each.name == "margin"), None)
+    if margin is None or margin.spearman is None or margin.low is None or margin.high is None:
+        return "cannot tell", f"{report.states} states"
+    seen = f"rank correlation {margin.spearman:+.2f} [{margin.low:+.2f}, {margin.high:+.2f}], {margin.points} candidates"
+    return ("yes" if margin.low > 0 else "no" if margin.high < KNOWS else "cannot tell"), seen
+
+
+def markdown(protocol: Protocol) -> str:
+    """The table of links, and for each run where its chain breaks."""
+    verdicts = protocol.verdicts()
+    rows = [(each.link, each.run, each.says, each.seen) for each in verdicts]
+    lines = [tabulate(rows, ("link", "run", "verdict", "seen"), "github", disable_numparse=True), ""]
+    for each in protocol.facts["run"]:
+        own = [verdict for verdict in verdicts if each["name"] in verdict.run.split(" and ")]
+        broken = next((verdict for verdict in own if verdict.says == "no"), None)
+        open_ = [verdict.link[:1] for verdict in own if verdict.says in ("cannot tell", "not measured")]
+        if not own:
+            continue
+        said = f"breaks at link {broken.link}" if broken else "is not seen to break"
+        lines.append(f"- `{each['name']}`: the chain {said}" + (f"; links {', '.join(dict.fromkeys(open_))} are open." if open_ else "."))
+    return "\n".join(lines)
+
+
+def go_on(protocol: Protocol, hours: float, changes: Sequence[str], only: str | None) -> bool:
+    """Run what is missing until time is over; whether nothing is missing any more.
+
+    Raises:
+        StirError: a command failed.
+    """
+    end = time.monotonic() + 3600 * hours
+    while True:
+        step = next((each for each in protocol.steps() if not each.done and (only is None or each.run == only)), None)
+        if step is None:
+            return True
+        left = end - time.monotonic()
+        if left < 1:
+            return False
+        command = [*step.command]
+        if command[0] == "run":
+            command += [word for change in changes for word in ("--set", change)]
+        if command[0] != "probe":
+            command += ["--max-time", f"{max(1, int(left))}s"]
+        print(f"stir {' '.join(command)}", file=sys.stderr, flush=True)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            code = stir(command)
+        if command[0] == "probe" and code == 0:
+            protocol.probe(step.run).write_text(said.getvalue(), encoding="utf-8")
+        if code in (1, 3):  # interrupted, or time is over
+            return False
+        if any(each.command == step.command and not each.done for each in protocol.steps()):
+            raise StirError(f"`stir {' '.join(command)}` ended with exit code {code}, and its result is not there: see its output above")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Go on with the protocol, and print its table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.protocol", description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("file", nargs="?", type=Path, default=FILE, help="protocol file (default: configs/protocol.toml)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument("--hours", type=float, default=3.0, help="stop when a result is finished after this time (default: 3)")
+    parser.add_argument("--only", metavar="RUN", help="only the steps of this run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help="change a key of the mining configs"
+    )
+    parser.add_argument("--report", action="store_true", help="run nothing, print the table of what is there")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    arguments = parser.parse_args(argv)
+    protocol = Protocol(arguments.file, arguments.runs)
+    try:
+        if not arguments.report:
+            whole = go_on(protocol, arguments.hours, arguments.changes, arguments.only)
+            print("The protocol is finished." if whole else "Time is over; the same command goes on.", file=sys.stderr)
+        print(json.dumps([each._asdict() for each in protocol.verdicts()], indent=1) if arguments.json else markdown(protocol))
+    except StirError as error:
+        print(f"protocol: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

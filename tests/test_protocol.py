@@ -1,0 +1,93 @@
+"""The protocol's runner: every step is a command that exists, it goes on where it was, and what a link shows follows from the reports."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from benchmarks.protocol import FILE, Protocol, main, markdown
+from stir_core.cli import parsed
+from stir_core.evaluate.statistics import LEVEL, looks
+
+SMALL = """
+rows = 64
+own = "--n 3 --states 1 --rolls 1"
+gate = "--n 4 --states 1 --rolls 1"
+
+[[run]]
+name = "habits"
+config = "habits.toml"
+looks = [2, 4]
+
+[[whole]]
+runs = ["habits"]
+primary = ["stir"]
+level = 0.05
+methods = ["static"]
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "protocol.toml").write_text(SMALL)
+    config = (FILE.parent / "organism.toml").read_text().replace("n_train = 48", "n_train = 8").replace("k = 16", "k = 4")
+    (tmp_path / "habits.toml").write_text(config)
+    return tmp_path
+
+
+def test_bounds_of_looks():
+    """Constants of Jennison and Turnbull (2000), table 2.3: C_B(K, 0.05) = 1.960, 1.977, 2.004, 2.024, 2.040."""
+    for count, constant in enumerate((1.960, 1.977, 2.004, 2.024, 2.040), start=1):
+        bounds = looks(count)
+        assert bounds == pytest.approx([2 * norm.sf(constant * (count / k) ** 0.5) for k in range(1, count + 1)], rel=5e-3)
+
+
+def test_looks_keep_their_level():
+    draws = np.random.default_rng(0).standard_normal((40_000, 3)).cumsum(1) / np.sqrt([1, 2, 3])
+    stopped = (2 * norm.sf(np.abs(draws)) <= looks(3)).any(1).mean()
+    assert stopped == pytest.approx(LEVEL, abs=4 * (LEVEL / 40_000) ** 0.5)
+
+
+def test_every_step_of_the_shipped_protocol_is_a_command(tmp_path):
+    steps = list(Protocol(FILE, tmp_path).steps())
+    assert {step.command[0] for step in steps} == {"run", "probe", "causal", "policy", "eval"}
+    assert not any(step.done for step in steps)
+    for step in steps:
+        parsed(step.command)
+    configs = [Path(step.command[1]) for step in steps if step.command[0] == "run"]
+    assert configs and all(config.is_file() for config in configs)
+
+
+def test_pooled_runs_have_as_many_looks(tmp_path):
+    facts = tomllib.loads(FILE.read_text())
+    protocol = Protocol(FILE, tmp_path)
+    for whole in facts["whole"]:
+        assert len({len(protocol.settings(name)["looks"]) for name in whole["runs"]}) == 1
+
+
+@pytest.mark.slow
+def test_a_small_protocol_from_mining_to_the_whole(place, capsys):
+    arguments = [str(place / "protocol.toml"), "--runs", str(place / "runs")]
+    assert main([*arguments, "--hours", "0"]) == 0
+    assert "goes on" in capsys.readouterr().err
+    assert main(arguments) == 0
+    protocol = Protocol(place / "protocol.toml", place / "runs")
+    assert all(step.done for step in protocol.steps())
+    first = markdown(protocol)
+    assert "not measured" not in first and "6. the whole helps: `stir`" in first
+    (pooled,) = protocol.pooled(protocol.facts["whole"][0], ["stir"], protocol.look(protocol.facts["whole"][0]))
+    own, base = (protocol.answers("habits", "whole", name) for name in ("stir", "vanilla"))
+    assert pooled.problems == len(own) == len(base) in (2, 4) and pooled.stops
+    right = [sum(bool(each.verdict and each.verdict.correct) for each in answers.values()) for answers in (own, base)]
+    assert pooled.won - pooled.lost == right[0] - right[1]
+    capsys.readouterr()
+    assert main(arguments) == 0  # nothing is left to do
+    assert "stir " not in capsys.readouterr().err
+
+
+def test_a_command_that_fails_is_named(place, capsys):
+    (place / "habits.toml").write_text('[model]\nname = "organism:nobody"\n')
+    assert main([str(place / "protocol.toml"), "--runs", str(place / "runs")]) == 2
+    assert "`stir run " in capsys.readouterr().err
