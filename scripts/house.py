@@ -28,6 +28,7 @@ ROOMS = {
     "config": "settings, strict",
     "curation": "a fold of edits",
     "readings": "a token read again",
+    "saved": "what was decoded, kept",
     "policies": "learned gates, linear",
     "version": "which one this is",
     "store": "run folders, JSON lines, safetensors: the only code that knows paths and formats",

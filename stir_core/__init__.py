@@ -57,12 +57,12 @@ if TYPE_CHECKING:
     from stir_core.evaluate.latent_readings import read_latents
     from stir_core.evaluate.latent_steering import evaluate_latent_steering, latent_config
     from stir_core.evaluate.latents import evaluate_latents
-    from stir_core.intervene.changes import Change
     from stir_core.intervene.replay import redecide
     from stir_core.intervene.session import Session, Steered
     from stir_core.latent.training import load_reasoner, train_latent, train_latent_model
     from stir_core.models.loading import LoadedModel, load_model
     from stir_core.records import Problem, StepEvent, TokenEvent, Trace, TraceEvent
+    from stir_core.requests import Change
     from stir_core.store.curation import Curation
     from stir_core.store.runs import Run
     from stir_core.tasks.catalogue import TaskSpec, register_task
@@ -139,7 +139,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "Certificate": "deploy.certify.certificate",
-    "Change": "intervene.changes",
+    "Change": "requests",
     "Curation": "store.curation",
     "ExportTarget": "deploy.export",
     "LoadedModel": "models.loading",

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from stir_core.deploy.export import ExportTarget
     from stir_core.deploy.serving.runtime import SteeredModel
-    from stir_core.intervene.changes import Change
     from stir_core.intervene.session import Session, Steered
     from stir_core.models.loading import LoadedModel
+    from stir_core.requests import Change
 
 
 _FROM = {

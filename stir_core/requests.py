@@ -7,9 +7,10 @@ The specs on disk (``findings.EvaluationSpec``, ``CausalSpec``, ``PolicySpec``) 
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from stir_core.config import LOCAL, Engine, Section
+from stir_core.records import Arm, null_word
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -271,3 +272,26 @@ def flags_of(request: MeasurementRequest) -> list[str]:
         else:
             words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return words
+
+
+KEEP, DENY = "keep", "null"
+
+
+class Change(Section):
+    """One decision of a recorded answer, changed or kept, and how later steps are decided."""
+
+    noun: ClassVar[str] = "change field"
+
+    m: Annotated[int, Field(ge=0)]
+    """Control point whose decision is changed: the number of steps before it."""
+    to: Arm = KEEP
+    """``"keep"``, ``"null"`` or the id of a corrective entry of this control point."""
+    alpha: float | None = None
+    """Multiple of the action vector to inject; ``None``: the gate's own, as measured when the answer was recorded."""
+    then: Annotated[Literal["gate", "null"], BeforeValidator(null_word)] = "gate"
+    """After the change: the gate decides, or every later step stays unsteered."""
+
+    @property
+    def forces(self) -> bool:
+        """True when an action is named."""
+        return self.to not in (KEEP, DENY)

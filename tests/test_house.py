@@ -28,6 +28,7 @@ FLOORS = (
         "config",
         "curation",
         "readings",
+        "saved",
         "version",
     ),
     ("store", "tasks"),

@@ -17,10 +17,10 @@ from jaxtyping import Float
 
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
 from stir_core.errors import ModelError
-from stir_core.intervene.changes import Change
 from stir_core.models.threads import settle_threads
 from stir_core.readings import LatentReading, TokenReading
 from stir_core.records import Entry, Event, Lens, ModelIdentity, Problem, Trace
+from stir_core.requests import Change
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 

@@ -49,10 +49,10 @@ def add(command: Command) -> None:
 
 
 def _whatif(arguments: argparse.Namespace) -> None:
-    from stir_core.intervene.changes import Change
     from stir_core.intervene.session import open_session
     from stir_core.models.loading import model_of
     from stir_core.records import TraceEvent
+    from stir_core.requests import Change
     from stir_core.store.runs import Run
 
     run = Run.open(arguments.run)

@@ -38,7 +38,7 @@ from stir_core.evaluate.policy_text import gate_verdict, policy_markdown, policy
 from stir_core.evaluate.statistics import clustered_mean, clustered_share
 from stir_core.findings import Estimate, LoggedDecision, PolicyFigures, PolicyReport, PolicySpec, PolicyTruth, Roll
 from stir_core.intervene.branches import branch_job
-from stir_core.intervene.changes import DENY, Change, step_at
+from stir_core.intervene.changes import step_at
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import decide, injectable
 from stir_core.intervene.jobs import Job, Settings
@@ -48,7 +48,7 @@ from stir_core.models.prompting import fitting_prompts
 from stir_core.organisms.planted import Organism, organism_named
 from stir_core.policies import CANDIDATE_FEATURES, Policies, candidate_features
 from stir_core.records import OnProgress, PolicyName, PolicyWeights, Problem, Progress, StepTrace, Trace, finished_traces
-from stir_core.requests import PolicyRequest
+from stir_core.requests import DENY, Change, PolicyRequest
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.policies import PolicyFolder
 from stir_core.store.runs import Run

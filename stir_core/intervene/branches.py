@@ -14,12 +14,13 @@ from dataclasses import replace
 
 from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
-from stir_core.intervene.changes import DENY, KEEP, Change, alpha_of, step_at, was_forced
+from stir_core.intervene.changes import alpha_of, step_at, was_forced
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings, recorded_decision
 from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Decision, Event, StepEvent, Trace, TraceEvent
+from stir_core.requests import DENY, KEEP, Change
 
 
 def branch(

@@ -1,36 +1,12 @@
-"""Changes to a recorded answer's decisions, and their strength: records and plain checks, no model and no tensors."""
+"""Changes to a recorded answer's decisions, and their strength: plain checks, no model and no tensors."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
-
-from stir_core.config import GateConfig, Section
+from stir_core.config import GateConfig
 from stir_core.errors import DataError
 from stir_core.intervene.gate import dose
-from stir_core.records import Arm, Entry, StepTrace, Trace, null_word
-
-KEEP, DENY = "keep", "null"
-
-
-class Change(Section):
-    """One decision of a recorded answer, changed or kept, and how later steps are decided."""
-
-    noun: ClassVar[str] = "change field"
-
-    m: Annotated[int, Field(ge=0)]
-    """Control point whose decision is changed: the number of steps before it."""
-    to: Arm = KEEP
-    """``"keep"``, ``"null"`` or the id of a corrective entry of this control point."""
-    alpha: float | None = None
-    """Multiple of the action vector to inject; ``None``: the gate's own, as measured when the answer was recorded."""
-    then: Annotated[Literal["gate", "null"], BeforeValidator(null_word)] = "gate"
-    """After the change: the gate decides, or every later step stays unsteered."""
-
-    @property
-    def forces(self) -> bool:
-        """True when an action is named."""
-        return self.to not in (KEEP, DENY)
+from stir_core.records import Entry, StepTrace, Trace
+from stir_core.requests import DENY, Change
 
 
 def step_at(trace: Trace, m: int) -> int:

@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 from stir_core.config import DecodeConfig, GateConfig, RunConfig, with_changes
 from stir_core.intervene.branches import branch
-from stir_core.intervene.changes import Change
 from stir_core.intervene.controller import steer
 from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
@@ -19,6 +18,7 @@ from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import prompt_ids
 from stir_core.readings import TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Trace, TraceEvent
+from stir_core.requests import Change
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Library, Run
 from stir_core.tasks import Grader

@@ -119,7 +119,7 @@ def test_a_hostile_file_runs_nothing(chrome: Browser, tmp_path: Path) -> None:
     from test_trace_export import HOSTILE  # pyright: ignore[reportMissingImports]
 
     from workbench.shared.facts import RunFacts
-    from workbench.trace.data import html
+    from workbench.shared.trace_document import html
 
     recording = recorded(RunFacts(make_fake_run(tmp_path)), 0.5)
     tokens = recording.steps[1][1].tokens

@@ -7,10 +7,11 @@ import pytest
 from stir_core.config import GateConfig
 from stir_core.errors import DataError, SteeringError
 from stir_core.intervene.branches import branch
-from stir_core.intervene.changes import DENY, KEEP, Change, own_alpha, was_forced
+from stir_core.intervene.changes import own_alpha, was_forced
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import NULL, Job, Settings
 from stir_core.records import StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.requests import DENY, KEEP, Change
 from tests.intervene.test_controller import GATE, PROMPTS, make_memory, settings
 
 PERSISTENT = GATE.model_copy(update={"persistence": "persistent"})

@@ -9,9 +9,9 @@ from fake_impulse import fake_response
 from fake_run import IDENTITY, NASTY, answer, fake_trace, problems, tokens_of
 
 from stir_core.config import DecodeConfig, GateConfig
-from stir_core.intervene.changes import KEEP, Change
 from stir_core.readings import Alternative, TokenReading
 from stir_core.records import Entry, Event, ModelIdentity, Problem, Reason, StepEvent, TokenEvent, Trace, TraceEvent
+from stir_core.requests import KEEP, Change
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 from workbench import live

@@ -6,8 +6,8 @@ import sys
 import pytest
 from fake_run import make_fake_run
 
-from stir_core.intervene.changes import DENY, Change
 from stir_core.records import StepTrace, Trace
+from stir_core.requests import DENY, Change
 from stir_core.store.runs import Run
 from workbench.shared.command_lines import whatif_command
 from workbench.what_if import data as pairs

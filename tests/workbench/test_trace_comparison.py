@@ -16,7 +16,7 @@ from stir_core.store.runs import EMBEDDED_RUNS, Run
 from workbench.shared import trace_comparison as tc
 from workbench.shared.command_lines import name_of, run_command, trace_command
 from workbench.shared.facts import RunFacts
-from workbench.trace.data import drawn_tokens
+from workbench.shared.trace_document import drawn_tokens
 
 
 def recorded(facts: RunFacts, strength: float, stop_after: int | None = None, *, read: bool = True) -> tc.Recording:

@@ -15,8 +15,8 @@ from stir_core.config import GateConfig
 from workbench.shared.codes import code_colour
 from workbench.shared.facts import RunFacts
 from workbench.shared.trace_comparison import Recording, first_divergence
+from workbench.shared.trace_document import document, html, reading_line
 from workbench.trace import data as trace_presets
-from workbench.trace.data import document, html, reading_line
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1><!--<script> & \u2028 \"'"
 

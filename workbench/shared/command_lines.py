@@ -7,8 +7,7 @@ from typing import Any
 
 from stir_core.config import digest_of
 from stir_core.findings import CodebookReport
-from stir_core.intervene.changes import DENY, KEEP, Change
-from stir_core.requests import ANSWERING, CausalStudyName, EvaluationRequest, flags_of
+from stir_core.requests import ANSWERING, DENY, KEEP, CausalStudyName, Change, EvaluationRequest, flags_of
 from stir_core.store.runs import Run
 
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"

@@ -15,10 +15,11 @@ from workbench.shared.command_lines import trace_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import one_line, plain, trace_segments
 from workbench.shared.trace_comparison import STEERED, VANILLA, Recording
+from workbench.shared.trace_document import VIEW_CSS, VIEW_JS, document, html, reading_line
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
-from workbench.trace.data import VIEW_CSS, VIEW_JS, document, drawing, html, reading_line
+from workbench.trace.data import drawing
 from workbench.trace.view_form import TraceRequest
 
 _JS = (

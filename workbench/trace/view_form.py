@@ -17,7 +17,8 @@ from workbench.live import Steering
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import one_line, plain
 from workbench.shared.trace_comparison import ROWS, Recording, settings_of
-from workbench.trace.data import drawing, examples, preset_of, presets, step_head
+from workbench.shared.trace_document import step_head
+from workbench.trace.data import drawing, examples, preset_of, presets
 
 HELD_OUT, FREE = "Held-out problem", "Free prompt"
 _PROMPT = "trace_prompt"

@@ -14,8 +14,9 @@ import pandas as pd
 
 from stir_core.config import DecodeConfig, GateConfig, digest_of
 from stir_core.evaluate.degeneration import repeated
-from stir_core.intervene.changes import DENY, KEEP, Change, own_alpha, was_forced
+from stir_core.intervene.changes import own_alpha, was_forced
 from stir_core.records import Entry, Problem, StepTrace, Trace
+from stir_core.requests import DENY, KEEP, Change
 from workbench.shared.text import Segment, segment, text_segments
 from workbench.shared.trace_comparison import first_divergence
 

@@ -7,8 +7,8 @@ import streamlit as st
 
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import StoreError
-from stir_core.intervene.changes import DENY, KEEP, Change
 from stir_core.records import StepTrace
+from stir_core.requests import DENY, KEEP, Change
 from workbench import session
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
