@@ -18,3 +18,4 @@ with page("Trace", "One prompt, two answers decoded in lock-step: row by row the
     with finished.container():
         trace_views.result(facts, request)
         critical_view.where_lost(facts, request)
+        critical_view.what_steps_decided(facts, request)

@@ -480,7 +480,7 @@ class PolicyReport(Record):
 
 
 class CriticalRoll(Record):
-    """One continuation of a wrong answer, from one of its tokens."""
+    """One continuation of an answer, from one of its tokens."""
 
     position: int
     """Number of the answer's tokens before the continuation."""
@@ -489,6 +489,28 @@ class CriticalRoll(Record):
     finished: bool
     tokens: int
     """Tokens decoded for it."""
+    answer: str | None = None
+    """What was graded; empty: nothing was found to grade. ``None`` in files made before it was kept."""
+
+
+class StepImportance(Record):
+    """How much a step changes which answers follow: those of continuations from its end against those from its start."""
+
+    step: int
+    """Number of the step, from 1."""
+    start: int
+    end: int
+    """Tokens of the answer before it, and up to its end."""
+    text: str
+    kl: float
+    """Divergence of the answers after the step from those before it, in nats, with half a continuation added to each answer."""
+    p: float
+    """Share of random divisions of the same continuations whose divergence is as large."""
+    p_holm: float
+    """Corrected for the steps of the answer."""
+    before: dict[str, int]
+    after: dict[str, int]
+    """Continuations by the answer that they end in, the most frequent first; empty text: none."""
 
 
 class CriticalPoint(Record):
@@ -502,12 +524,13 @@ class CriticalPoint(Record):
 
 
 class CriticalTrace(Record):
-    """The token at which a wrong answer was lost."""
+    """Continuations from places within an answer: where a wrong one was lost, or what each step decided."""
 
     problem_id: str
     of: str
     """``"vanilla"`` or ``"steered"``."""
     every: int
+    """Tokens between two points; 0: the points are ends of steps."""
     token_ids: tuple[int, ...]
     points: tuple[CriticalPoint, ...]
     lost_at: int | None
@@ -519,6 +542,8 @@ class CriticalTrace(Record):
     """The control points at which an action was committed."""
     pieces: tuple[str, ...] = ()
     """Text of the tokens from each point to the next; empty in files made before it was stored."""
+    steps: Annotated[tuple[StepImportance, ...], Field(exclude_if=lambda steps: not steps)] = ()
+    """Every step but the last, which holds the answer, where the points are ends of steps."""
 
 
 class MethodReport(Record):

@@ -133,12 +133,15 @@ class CurriculumRequest(MeasurementRequest):
 
 
 class CriticalRequest(MeasurementRequest):
-    """How a wrong answer is searched for the token at which it was lost: ``stir critical``."""
+    """How an answer is continued from places within it: ``stir critical``."""
 
+    at: Literal["tokens", "steps"] = "tokens"
+    """tokens: from every k-th token of a wrong answer, to see where it was lost. steps: from every end of a step of any answer, to see how
+    much each step changes which answers follow."""
     of: Literal["vanilla", "steered"] = "steered"
     """Which of the two recorded answers."""
     every: Count = 8
-    """Tokens between two points."""
+    """Tokens between two points, where these are tokens."""
     rolls: Count = 8
     """Continuations from each point."""
 

@@ -14,6 +14,8 @@ from stir_core.store.runs import Run
 from stir_core.store.seals import DIGESTS, as_sealed, write_seal
 
 Of = Literal["vanilla", "steered"]
+SUFFIXES = ("json", "steps.json")
+"""Of the summaries: of tokens, and of steps."""
 
 
 class CriticalFile:
@@ -27,7 +29,7 @@ class CriticalFile:
     def writer(self) -> AbstractContextManager[None]:
         """Hold the lock of this answer's files; see :func:`~stir_core.store.locks.one_writer`."""
         place = self._run.work / "critical" / self._name
-        return one_writer(place, owns=(self._written("rolls.jsonl"), self._written("json")))
+        return one_writer(place, owns=tuple(self._written(suffix) for suffix in ("rolls.jsonl", *SUFFIXES)))
 
     def rolls(self) -> list[CriticalRoll]:
         """The continuations so far."""
@@ -42,20 +44,24 @@ class CriticalFile:
         append_records(file, [roll])
 
     def write(self, summary: CriticalTrace) -> Path:
-        """Write the summary."""
-        file = self._written("json")
+        """Write the summary, of tokens or of steps."""
+        file = self._written(SUFFIXES[not summary.every])
+        for suffix in SUFFIXES:  # what came with the run stays readable beside what is made of it
+            if (other := self._written(suffix)) != file and not other.is_file() and (came := self._checked(suffix)).is_file():
+                write_whole(other, came.read_bytes())
         self._written(DIGESTS).unlink(missing_ok=True)
         write_whole(file, (summary.model_dump_json() + "\n").encode("utf-8"))
-        write_seal(self._written(DIGESTS), [each for each in (file, self._written("rolls.jsonl")) if each.is_file()])
+        sealed = [self._written(suffix) for suffix in (*SUFFIXES, "rolls.jsonl")]
+        write_seal(self._written(DIGESTS), [each for each in sealed if each.is_file()])
         return file
 
-    def read(self) -> CriticalTrace | None:
-        """The summary; ``None`` when there is none.
+    def read(self, at: Literal["tokens", "steps"] = "tokens") -> CriticalTrace | None:
+        """The summary of tokens or of steps; ``None`` when there is none.
 
         Raises:
             StoreError: it is malformed.
         """
-        file = self._checked("json")
+        file = self._checked(SUFFIXES[at == "steps"])
         return read_record(file, CriticalTrace, "remove it and measure again with `stir critical`") if file.is_file() else None
 
     def _checked(self, suffix: str) -> Path:

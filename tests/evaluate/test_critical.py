@@ -1,10 +1,12 @@
 """Critical tokens on the tiny model: prefixes kept, rates counted, the fall found, nothing sampled twice."""
 
+from math import log
+
 import pytest
 
 from stir_core.errors import DataError
 from stir_core.evaluate import critical
-from stir_core.evaluate.critical import critical_tokens, critical_trace, piece_texts
+from stir_core.evaluate.critical import answer_divergence, critical_tokens, critical_trace, piece_texts, step_ends
 from stir_core.findings import CriticalRoll
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
@@ -74,9 +76,9 @@ def test_pieces_join_to_the_text_and_tear_no_character():
         return bytes(ids).decode(errors="replace")
 
     for every in (1, 2, 3, 5, 40):
-        pieces = piece_texts(text, words, every)
+        pieces = piece_texts(text, words, range(0, len(words), every))
         assert "".join(pieces) == "a café, naïve" and len(pieces) == -(-len(words) // every)
-    assert piece_texts(text, words, 6) == ("a caf", "é, na", "ïve")
+    assert piece_texts(text, words, range(0, len(words), 6)) == ("a caf", "é, na", "ïve")
 
 
 def test_a_summary_from_before_pieces_were_kept_is_read(run, wrong):
@@ -92,3 +94,37 @@ def test_a_right_answer_has_none(run, tiny_loaded, wrong):
     right = wrong.model_copy(update={"verdict": wrong.verdict.model_copy(update={"correct": True})})
     with pytest.raises(DataError, match="is not a wrong one"):
         critical_tokens(tiny_loaded, run.config, PROBLEM, right, CriticalFile(run, "vanilla", right), CriticalRequest())
+
+
+def test_steps_are_continued_from_their_ends_and_tokens_keep_their_own_summary(run, tiny_loaded, wrong):
+    file = CriticalFile(run, "vanilla", wrong)
+    tokens = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, CriticalRequest(every=8, rolls=2))
+    found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, CriticalRequest(at="steps", rolls=2))
+    assert len(wrong.steps) > 1 and [point.position for point in found.points] == [0, *step_ends(wrong)]
+    assert "".join(found.pieces) == tiny_loaded.text(wrong.token_ids)
+    assert [each.text for each in found.steps] == [step.text for step in wrong.steps[:-1]]
+    assert all(sum(each.before.values()) == sum(each.after.values()) == 2 for each in found.steps)
+    assert (file.read(), file.read("steps")) == (tokens, found)
+    assert len({(roll.position, roll.rep) for roll in file.rolls()}) == len(file.rolls())  # what both need is sampled once
+    right = wrong.model_copy(update={"verdict": wrong.verdict.model_copy(update={"correct": True})})
+    assert critical_tokens(tiny_loaded, run.config, PROBLEM, right, file, CriticalRequest(at="steps", rolls=2)).steps == found.steps
+
+
+def test_an_answer_of_one_step_has_no_steps_to_compare(run, tiny_loaded, wrong):
+    short = wrong.model_copy(update={"steps": wrong.steps[:1]})
+    with pytest.raises(DataError, match="at least two"):
+        critical_tokens(tiny_loaded, run.config, PROBLEM, short, CriticalFile(run, "vanilla", short), CriticalRequest(at="steps"))
+
+
+def test_divergence_by_hand():
+    """Two answers, (3, 1) before and (0, 4) after. All three on one side: 5 + 5 of 70 divisions."""
+    kl, p = answer_divergence(["a", "a", "a", "b"], ["b"] * 4, seed=0)
+    assert kl == pytest.approx(0.1 * log(0.1 / 0.7) + 0.9 * log(0.9 / 0.3))
+    assert p == pytest.approx(1 / 7, abs=0.015)
+
+
+def test_answers_that_do_not_change_or_never_repeat_decide_nothing():
+    assert answer_divergence(["a"] * 8, ["a"] * 8, seed=0) == (0.0, 1.0)
+    apart = [str(i) for i in range(16)]
+    assert answer_divergence(apart[:8], apart[8:], seed=0)[1] == 1.0
+    assert answer_divergence(["a"] * 8, ["b"] * 8, seed=0)[1] < 0.001

@@ -12,8 +12,10 @@ from fake_run import NASTY, fake_trace, make_fake_run
 from page_reading import strips
 from streamlit.testing.v1 import AppTest
 
-from stir_core.findings import CriticalTrace
+from stir_core.evaluate.critical import critical_trace, step_ends
+from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.store.critical import CriticalFile, Of
+from stir_core.store.runs import Run
 from workbench.shared.command_lines import critical_command
 from workbench.shared.facts import RunFacts
 from workbench.trace import critical
@@ -160,7 +162,7 @@ def test_nothing_was_lost_in_a_right_answer(open_page: OpenPage, store: Path) ->
     make_fake_run(store)
     app = open_page("trace", problem=BOTH_RIGHT)
     assert not app.exception
-    assert "Where was it lost?" not in _written(app) and not any("stir critical" in code.value for code in app.code)
+    assert "Where was it lost?" not in _written(app) and not any("--every" in code.value for code in app.code)
 
 
 def test_model_text_stays_text_and_old_files_say_what_is_missing(open_page: OpenPage, store: Path) -> None:
@@ -175,6 +177,36 @@ def test_model_text_stays_text_and_old_files_say_what_is_missing(open_page: Open
     app = open_page("trace", problem=BOTH_WRONG)
     assert "Lost between" in _written(app) and "lost here" not in _texts(app)
     assert any("by an older version, without texts" in caption.value for caption in app.caption)
+
+
+def steps_of(run: Run, answers: Sequence[str]) -> CriticalTrace:
+    """Eight continuations from each end of a step of the answer to problem 2, all of which end in one of ``answers``."""
+    problem, trace = run.problems("steered")[2], run.traces("steered")[2]
+    places = [(0, *step_ends(trace))[i] for i in range(len(trace.steps))]
+    rolls = [
+        CriticalRoll(position=place, rep=rep, correct=False, finished=True, tokens=3, answer=answers[min(i, len(answers) - 1)])
+        for i, place in enumerate(places)
+        for rep in range(8)
+    ]
+    found = critical_trace(problem, trace, "steered", 0, rolls)
+    CriticalFile(run, "steered", trace).write(found)
+    return found
+
+
+def test_what_each_step_decided_is_shown_for_any_recorded_answer(open_page: OpenPage, store: Path) -> None:
+    run = make_fake_run(store)
+    app = open_page("trace", problem=BOTH_RIGHT)
+    assert "What did each step decide?" in _written(app)
+    assert any("--at steps --rolls 16" in code.value for code in app.code)
+    found = steps_of(run, ["", NASTY])
+    assert [each.p_holm < 0.05 for each in found.steps] == [True, *[False] * (len(found.steps) - 1)]
+    app = open_page("trace", problem=BOTH_WRONG)
+    assert not app.exception and "1 changes which answers follow: step 1" in _written(app)
+    assert any("--at steps --rolls 8" in code.value for code in app.code)
+    table = critical.importance_table(found)
+    assert list(table["does"]) == [critical.DECIDES, *[critical.OPEN] * (len(table) - 1)]
+    assert "<img" not in "".join(table["hover"]) and "no answer × 8" in table["hover"][0]
+    assert critical.steps_sentence(steps_of(run, ["1"])).endswith("each divergence can be chance.")
 
 
 def test_a_malformed_summary_is_one_line(open_page: OpenPage, store: Path) -> None:

@@ -102,9 +102,11 @@ def impulse_command(run: Run, entry_id: str, at: str, alpha: float) -> str:
     return _stir("impulse", name_of(run), entry_id, at=at, alpha=f"{alpha:.10g}")
 
 
-def critical_command(run: Run, problem_id: str, of: str, *, every: int | None = None, rolls: int | None = None) -> str:
-    """Measures where a wrong held-out answer was lost."""
-    return _stir("critical", name_of(run), problem_id, of=of, every=every, rolls=rolls)
+def critical_command(
+    run: Run, problem_id: str, of: str, *, every: int | None = None, rolls: int | None = None, at: str | None = None
+) -> str:
+    """Measures where a wrong held-out answer was lost, or with ``at="steps"`` what each step decided."""
+    return _stir("critical", name_of(run), problem_id, of=of, at=at, every=every, rolls=rolls)
 
 
 def curate_command(run: Run, *words: str) -> str:

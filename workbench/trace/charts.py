@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.shared.charts import CHOSEN, GREY, NULL, STEERED, set_axes
+from workbench.trace import critical
 
 LEGEND = {"gate acted": (STEERED, "solid", "diamond"), "gate chose null": (GREY, "dot", "diamond-open")}
 """Colour, dash and symbol of a control point; other kinds are drawn as where the gate chose null."""
@@ -43,6 +44,36 @@ def critical_strip(rates: pd.DataFrame, controls: pd.DataFrame, tokens: int, los
     )
     figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False)
     figure.update_yaxes(range=[-3, _TOP + 18], tickvals=[0, 25, 50, 75, 100])
+    return figure
+
+
+def step_strip(steps: pd.DataFrame, controls: pd.DataFrame, tokens: int) -> go.Figure:
+    """Tables of :func:`workbench.trace.critical.importance_table` and ``control_table``: a bar for each step, as high as the
+    divergence of the answers that follow it."""
+    figure, top = go.Figure(), 1.15 * max([*steps["kl"].tolist(), 0.1])
+    for does, colour, pattern in ((critical.DECIDES, CHOSEN, ""), (critical.OPEN, GREY, "/")):
+        part = pd.DataFrame(steps[steps["does"] == does])
+        figure.add_bar(
+            x=(part["start"] + part["end"]) / 2,
+            y=part["kl"],
+            width=0.94 * (part["end"] - part["start"]),
+            name=does,
+            marker={"color": colour, "pattern": {"shape": pattern, "solidity": 0.25}},
+            customdata=part["hover"].tolist(),
+            hovertemplate="%{customdata}<br>%{y:.2f} nats<extra></extra>",
+        )
+    for fate in dict.fromkeys(controls["fate"]):
+        figure.add_trace(_signs(pd.DataFrame(controls[controls["fate"] == fate]), fate, top))
+    set_axes(
+        figure,
+        "token of the answer",
+        "divergence (nats)",
+        height=300,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        hovermode="closest",
+    )
+    figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False)
+    figure.update_yaxes(range=[0, 1.08 * top])
     return figure
 
 
@@ -90,12 +121,12 @@ def _lines(part: pd.DataFrame, fate: str) -> go.Scatter:
     )
 
 
-def _signs(part: pd.DataFrame, fate: str) -> go.Scatter:
+def _signs(part: pd.DataFrame, fate: str, top: float = _TOP) -> go.Scatter:
     """Symbols on top of the lines, which differ without colour too; the tooltip gives the gate's reason."""
     colour, _, sign = LEGEND.get(fate, LEGEND["gate chose null"])
     return go.Scatter(
         x=part["position"],
-        y=[_TOP] * len(part),
+        y=[top] * len(part),
         mode="markers",
         marker={"symbol": sign, "size": 11, "color": colour, "line": {"width": 1.5, "color": colour}},
         legendgroup=fate,

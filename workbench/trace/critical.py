@@ -5,11 +5,12 @@ The sentence names no place where the intervals on both sides of the largest fal
 
 from html import escape
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from stir_core.findings import CriticalPoint, CriticalTrace
+from stir_core.evaluate.statistics import LEVEL
+from stir_core.findings import CriticalPoint, CriticalTrace, StepImportance, p_text
 from stir_core.records import Decision, Trace
 from stir_core.store.critical import CriticalFile, Of
 from workbench.shared.facts import RunFacts
@@ -43,13 +44,19 @@ def wrong_answers(facts: RunFacts, problem_id: str) -> dict[Of, Trace]:
     return {of: trace for of, trace in both.items() if trace and trace.token_ids and trace.verdict and not trace.verdict.correct}
 
 
-def summaries(facts: RunFacts, wrong: dict[Of, Trace]) -> dict[Of, CriticalTrace]:
-    """Measurements of the wrong answers that have one. Read anew each time, since they are made after the run.
+def answers_in_steps(facts: RunFacts, problem_id: str) -> dict[Of, Trace]:
+    """The run's answers to a held-out problem that have at least two steps, right or wrong, the steered one first."""
+    both: dict[Of, Trace | None] = {"steered": facts.steered.get(problem_id), "vanilla": facts.vanilla.get(problem_id)}
+    return {of: trace for of, trace in both.items() if trace and len(trace.steps) > 1}
+
+
+def summaries(facts: RunFacts, answers: dict[Of, Trace], at: Literal["tokens", "steps"] = "tokens") -> dict[Of, CriticalTrace]:
+    """Measurements of the answers that have one. Read anew each time, since they are made after the run.
 
     Raises:
         StoreError: a summary is malformed.
     """
-    measured: dict[Of, CriticalTrace | None] = {of: CriticalFile(facts.run, of, trace).read() for of, trace in wrong.items()}
+    measured: dict[Of, CriticalTrace | None] = {of: CriticalFile(facts.run, of, trace).read(at) for of, trace in answers.items()}
     return {of: summary for of, summary in measured.items() if summary is not None}
 
 
@@ -173,6 +180,47 @@ def critical_segments(summary: CriticalTrace, trace: Trace) -> list[Segment]:
         if lost:
             pieces.append(segment("⟧", "mark"))
     return [piece for piece in pieces if piece["text"]]
+
+
+DECIDES, OPEN = "changes the answers", "not told from chance"
+"""What a step does, by the corrected p of its divergence."""
+
+
+def steps_sentence(summary: CriticalTrace) -> str:
+    """Which steps change the answers that follow, as far as the continuations can tell."""
+    sure = [each for each in summary.steps if each.p_holm < LEVEL]
+    counts = f"{len(summary.steps)} step{'s' * (len(summary.steps) != 1)} with {_count(summary.points)} on each side"
+    if not sure:
+        return f"Of {counts}, none is seen to change which answers follow: each divergence can be chance."
+    named = [f"step {each.step}{_turn(each)}" for each in sorted(sure, key=lambda each: -each.kl)]
+    return f"Of {counts}, {len(sure)} {'changes' if len(sure) == 1 else 'change'} which answers follow: {'; '.join(named)}."
+
+
+def _turn(step: StepImportance) -> str:
+    """The most frequent answer before and after a step, where they differ."""
+    first, last = next(iter(step.before), ""), next(iter(step.after), "")
+    return f" (from {first or 'no answer'} to {last or 'no answer'})" if first != last else ""
+
+
+def importance_table(summary: CriticalTrace) -> pd.DataFrame:
+    """One row per step: its tokens, divergence, what it does, and a tooltip with the answers on both sides."""
+
+    def listed(counts: dict[str, int]) -> str:
+        shown = [f"{escape(answer[:24]) or 'no answer'} × {count}" for answer, count in list(counts.items())[:4]]
+        return ", ".join(shown) + (f" and {len(counts) - 4} more" if len(counts) > 4 else "")
+
+    rows = [
+        (
+            each.step,
+            each.start,
+            each.end,
+            each.kl,
+            DECIDES if each.p_holm < LEVEL else OPEN,
+            f"step {each.step}, p {p_text(each.p_holm)} after Holm<br>before: {listed(each.before)}<br>after: {listed(each.after)}",
+        )
+        for each in summary.steps
+    ]
+    return pd.DataFrame(rows, columns=["step", "start", "end", "kl", "does", "hover"])
 
 
 def _marks_in_text(summary: CriticalTrace, trace: Trace) -> dict[int, Segment]:
