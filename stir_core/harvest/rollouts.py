@@ -19,7 +19,7 @@ from stir_core.config import LOCAL, RolloutConfig, RunConfig, config_from
 from stir_core.models.generation import Sampling, Strand
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed
-from stir_core.models.scheduler import Batch, Draws, Intake, Seat, Steps, schedule
+from stir_core.models.scheduler import Batch, Draws, Fetch, Intake, Seat, Steps, schedule
 from stir_core.models.served import Asked, find_served, sample_served
 from stir_core.models.workers import Parcel, Workers
 from stir_core.records import Problem, Rollout, Verdict
@@ -57,7 +57,7 @@ class Ending:
     ends: list[int] = field(default_factory=list)
     """Numbers of tokens after which a step ends."""
     states: list[dict[int, Tensor]] = field(default_factory=list)
-    """One dict for each captured control point: ``[d_model]`` by layer."""
+    """One dict for each captured control point: ``[d_model]`` by layer, on the model's device until the ending is whole."""
 
     def scan(self) -> None:
         """Note where steps end in the tokens that came since the last call."""
@@ -239,11 +239,14 @@ def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[
         if new and (strand.finish is None or at_boundary):  # after the last token at most a state is wanted
             here = yield [Feed(row, new, logits=strand.finish is None, capture=(len(new) - 1,) if at_boundary else ())]
         if at_boundary:
-            ending.states.append({layer: here.states[0][layer][0].float().cpu() for layer in seat.layers})
+            ending.states.append({layer: here.states[0][layer][0] for layer in seat.layers})
         if strand.finish is not None:
             break
         yield Draws([strand], here.logits, sampling)
         new = strand.ids[-1:]
+    if ending.states:  # only now, all at once
+        states = iter((yield Fetch([state for states in ending.states for state in states.values()])))
+        ending.states = [{layer: next(states).float() for layer in captured} for captured in ending.states]
     yield ending
 
 

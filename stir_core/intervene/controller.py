@@ -31,10 +31,10 @@ from stir_core.intervene.memory import action_of, check_policy
 from stir_core.intervene.travel import received_batch, received_job, sent_batch, sent_job
 from stir_core.models.cache import CacheRow, graft, shared_length
 from stir_core.models.cost import flops
-from stir_core.models.generation import Sampling, Strand, TextStream
+from stir_core.models.generation import Sampling, Strand, TextStream, likeliest
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, Pass
-from stir_core.models.scheduler import Draws, Intake, Listed, Seat, Steps, next_token, schedule
+from stir_core.models.scheduler import Draws, Fetch, Intake, Listed, Seat, Steps, next_token, schedule
 from stir_core.models.steering import Impulse
 from stir_core.models.workers import Parcel, Workers
 from stir_core.records import Decision, Event, Phase, Reason, Retrieved, StepEvent, StepEvidence, StepTrace, TokenEvent, Trace, TraceEvent
@@ -104,13 +104,14 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         if job.force is not None and not tail:
             forced = job.force(m) if in_phase(phase, job.within) else NULL
         # retrieve
-        evidence = evidence_at(job, settings, m, len(read) - 1, here, forced, phase, inside=bool(tail))
+        place, first = yield from _brought(job, settings, m, here, forced, phase, sampling)
+        evidence = evidence_at(job, settings, m, len(read) - 1, place, forced, phase, inside=bool(tail))
         # preview
         candidates = () if forced is not None or gate.variant == "no_probing" else shortlist(evidence.retrieved, gate)
         previews: list[Strand] = []
         needed = False
         if candidates:
-            previewing = _preview(seat, job, settings, scanner, parts, evidence, candidates, row, read[-1], here.logits, sampling)
+            previewing = _preview(seat, job, settings, scanner, parts, evidence, candidates, row, read[-1], here.logits, sampling, first)
             evidence, previews, needed = yield from previewing
         probed = sum(len(preview.ids) for preview in previews)
         # decide
@@ -141,7 +142,7 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
             row.length -= 1  # the last token of the prefix is read again, with the impulse
             guess = guess_of_step(candidates, previews, decision, strand) if sampling.temperature == 0 and model.backend.packs else []
             again = Feed(row, [read[-1], *guess], impulse, every=True, first=True)
-        missed = yield from _step(seat, strand, m + 1, again, here, sampling)
+        missed = yield from _step(seat, strand, m + 1, again, here, sampling, first)
         text, logprobs = model.text(strand.ids), tuple(strand.logprobs)
         steps.append(StepTrace(**counts, token_ids=tuple(strand.ids), text=text, logprobs=logprobs, missed_tokens=missed))
         scanner.boundaries([*tail, *strand.ids])
@@ -215,6 +216,21 @@ def _share(job: Job, settings: Settings) -> tuple[object, ...] | None:
 # -- retrieve ----------------------------------------------------------------------------------------------------------------------------
 
 
+def _brought(
+    job: Job, settings: Settings, m: int, here: Pass, forced: Forced | None, phase: Phase | None, sampling: Sampling
+) -> Steps[tuple[Pass, tuple[int, float] | None]]:
+    """What is retrieved by, on the host, and with it the next token under null, where that is greedy."""
+    if forced is not None or job.memory is None or steerable(m, job.gate, settings.control_points, phase) is not None:
+        return here, None
+    greedy = sampling.temperature == 0 and not job.likeliest
+    first = likeliest(here.logits) if greedy else ()
+    logits = () if job.memory.policies is None else (here.logits,)  # learned gates see how certain the next token is
+    host = iter((yield Fetch([*here.states[-1].values(), *logits, *first])))
+    states = {layer: next(host) for layer in here.states[-1]}
+    place = Pass(next(host) if logits else here.logits, [states])
+    return place, (int(next(host)), float(next(host))) if greedy else None
+
+
 def evidence_at(
     job: Job, settings: Settings, m: int, position: int, here: Pass, forced: Forced | None, phase: Phase | None, *, inside: bool
 ) -> StepEvidence:
@@ -250,6 +266,7 @@ def _preview(
     last: int,
     logits: Tensor,
     sampling: Sampling,
+    known: tuple[int, float] | None,
 ) -> Steps[tuple[StepEvidence, list[Strand], bool]]:
     """Decode the first tokens under null and under candidates on branches that fork before the prefix's last token.
 
@@ -259,7 +276,7 @@ def _preview(
 
     Args:
         last: the last token of the prefix, which each candidate's branch reads with its impulse.
-        logits: unsteered logits after it, ``[1, d_vocab]``, for null's first draw.
+        logits: unsteered logits after it, ``[1, d_vocab]``, for null's first draw; ``known`` is this draw where the host has it.
 
     Returns:
         The evidence with what was seen; the previews, null first, then the candidates in order; and whether any was needed.
@@ -288,7 +305,7 @@ def _preview(
             null.row = seat.branch(row, before)
             null.row.store.put(null.row, 0, seat.batch.store.column(row, before))
             null.row.length = 1
-            yield Draws([null], logits, sampling)
+            yield Draws([null], logits, sampling, known)
         going = [null] if with_null and null.finish is None else []
         feeds = [next_token(strand) for strand in going]
         for entry in entries:
@@ -361,12 +378,15 @@ def impulse_of(job: Job, evidence: StepEvidence, decision: Decision, forced: For
     return Impulse(entry.layer, decision.alpha * _action(job, entry.entry_id, seed))
 
 
-def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pass, sampling: Sampling) -> Steps[int]:
+def _step(
+    seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pass, sampling: Sampling, first: tuple[int, float] | None
+) -> Steps[int]:
     """Decode a step to its end, yielding each token, first those of a preview that was kept. Returns how many guessed tokens were not its.
 
     Args:
         again: read before the first draw; without it, the first draw is from ``here``. Tokens after its first are a guess of the step's
             own: as long as they are drawn, they need not be read again.
+        first: the draw from ``here``, where it is known.
     """
     stream = TextStream(seat.model.text)
 
@@ -377,11 +397,15 @@ def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pas
 
     for i in range(len(strand.ids)):
         yield told(i)
+    guess, at, missed = [] if again is None else again.ids[1:], 0, 0
+    known = [first] if again is None else [None]
     if again is not None:
         here = yield [again]
-    guess, at, missed = [] if again is None else again.ids[1:], 0, 0
+        if guess and not strand.likeliest:
+            ids, logprobs = yield Fetch(likeliest(here.logits))
+            known = list(zip(ids.tolist(), logprobs.tolist(), strict=True))
     while strand.finish is None:
-        yield Draws([strand], here.logits[at : at + 1], sampling)
+        yield Draws([strand], here.logits[at : at + 1], sampling, known[at] if at < len(known) else None)
         yield told(-1)
         if at < len(guess) and strand.finish is None and strand.ids[-1] == guess[at]:
             at += 1
@@ -389,7 +413,7 @@ def _step(seat: Seat, strand: Strand, number: int, again: Feed | None, here: Pas
         assert strand.row is not None
         missed += len(guess) - at
         strand.row.length -= len(guess) - at  # what was guessed beyond is not the step's
-        guess, at = [], 0
+        guess, at, known = [], 0, []
         if strand.finish is None:
             here = yield [next_token(strand)]
     return missed

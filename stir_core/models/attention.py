@@ -38,6 +38,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from stir_core.errors import ModelError
 from stir_core.models.cache import CacheRow, Store
+from stir_core.models.transfer import to_device
 
 NAME = "stir_packed"
 
@@ -96,12 +97,20 @@ class _Stretch(NamedTuple):
     lengths: list[int]
     """Tokens that each reads, its own included."""
 
+    def numbers(self) -> list[list[int]]:
+        """Slot and column that each new token is written to."""
+        return [list(range(self.slot, self.slot + self.n)), [length - 1 for length in self.lengths]]
+
 
 class _Forks(NamedTuple):
     """Single tokens of branches of one trunk."""
 
     at: int
     rows: list[CacheRow]
+
+    def numbers(self) -> list[list[int]]:
+        """As :meth:`_Stretch.numbers`."""
+        return [[row.slot for row in self.rows], [row.length for row in self.rows]]
 
 
 class _Segment(NamedTuple):
@@ -153,8 +162,20 @@ class Packed:
             at += len(pieces[i].ids)
         self._pieces = pieces
         self._masks: dict[tuple[int, Reach], Tensor | None] = {}
-        self._tails: dict[int, Tensor] = {}
-        self._places: dict[int, Tensor] = {}
+        self._at: Tensor | None = None
+        """Positions on the device, once :meth:`settle` has moved them there."""
+        self._slots: dict[int, tuple[Tensor, Tensor]] = {}
+        """By packed position of a stretch or of forks: slot and column of each new token."""
+        self._places: dict[tuple[int, int, int], Tensor] = {}
+
+    def settle(self, *more: list[int]) -> list[Tensor]:
+        """Move all numbers of the pass to the device in one transfer: ids and positions, which are returned first, and ``more``."""
+        kinds = [*self._stretches, *self._forks]
+        own = [numbers for kind in kinds for numbers in kind.numbers()]
+        ids, self._at, *others = to_device([self.ids, self.positions, *own, *more], self.device)
+        for i, kind in enumerate(kinds):
+            self._slots[kind.at] = others[2 * i], others[2 * i + 1]
+        return [ids, self._at, *others[len(own) :]]
 
     def advance(self) -> None:
         """After the pass: count the new tokens as the rows' own."""
@@ -170,8 +191,8 @@ class Packed:
         """
         if layer_idx is None:
             return 0
-        places = range(len(self.positions))
-        return torch.tensor([position - place for place, position in zip(places, self.positions, strict=True)], device=self.device)
+        assert self._at is not None  # the pass runs
+        return self._at - torch.arange(len(self.positions), device=self.device)
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """For a mask of transformers, which is never computed: see :class:`Reach`."""
@@ -185,27 +206,28 @@ class Packed:
         """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function then receives the result."""
         for part, new in ((Store.keys, keys), (Store.values, values)):
             for stretch in self._stretches:
-                places = [(stretch.slot + i, n - 1) for i, n in enumerate(stretch.lengths)]
-                self._write(part(stretch.store, layer_idx, new), new, stretch.at, places)
+                self._write(part(stretch.store, layer_idx, new), new, stretch.at, stretch.n, stretch.slot, stretch.lengths[0] - 1)
             for forks in self._forks:
-                self._write(part(forks.rows[0].store, layer_idx, new), new, forks.at, [(row.slot, row.length) for row in forks.rows])
+                first = forks.rows[0]
+                self._write(part(first.store, layer_idx, new), new, forks.at, len(forks.rows), first.slot, first.length)
             for at, row, n in self._segments:
                 part(row.store, layer_idx, new)[row.slot, :, row.length : row.length + n] = new[0, :, at : at + n]
         written = WrittenLayer(self, layer_idx)
         return written, written
 
-    def _write(self, buffer: Tensor, new: Tensor, at: int, places: list[tuple[int, int]]) -> None:
-        if len(places) == 1:
-            slot, column = places[0]
+    def _write(self, buffer: Tensor, new: Tensor, at: int, n: int, slot: int, column: int) -> None:
+        """Write ``n`` tokens from packed position ``at`` on; the first one to this slot and column."""
+        if n == 1:
             buffer[slot, :, column] = new[0, :, at]
             return
         heads, columns = buffer.shape[1], buffer.shape[2]
-        index = self._places.get(at)
+        index = self._places.get((at, heads, columns))
         if index is None:
-            first = torch.tensor([slot * heads * columns + column for slot, column in places], device=new.device)
+            slots, own = self._slots[at]
+            first = slots * (heads * columns) + own
             index = (first[:, None] + torch.arange(heads, device=new.device) * columns).flatten()
-            self._places[at] = index
-        buffer.view(-1, buffer.shape[3]).index_copy_(0, index, new[0, :, at : at + len(places)].transpose(0, 1).flatten(0, 1))
+            self._places[at, heads, columns] = index
+        buffer.view(-1, buffer.shape[3]).index_copy_(0, index, new[0, :, at : at + n].transpose(0, 1).flatten(0, 1))
 
     # -- attention ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +247,7 @@ class Packed:
             keys, values = terms.expand(keys, values)
         name = (at, terms.reach)
         if name not in self._masks:
-            self._masks[name] = _seen(lengths, longest, terms.reach, packed.device)
+            self._masks[name] = _seen(lengths, self._slots[at][1], longest, terms.reach)
         query = packed[at : at + n].reshape(n, keys.shape[1], -1, packed.shape[2])
         sinks = None if terms.sinks is None else terms.sinks.view(1, keys.shape[1], -1, 1)
         out = self._kernel(query, keys, values, self._masks[name], terms, sinks)
@@ -236,9 +258,7 @@ class Packed:
         trunk = rows[0].trunk
         assert trunk is not None  # only branches come here
         shared, b = rows[0].trunk_length, len(rows)
-        if at not in self._tails:
-            self._tails[at] = torch.tensor([row.slot for row in rows], device=packed.device)
-        slots = self._tails[at]
+        slots, own = self._slots[at]
         longest = max(row.length for row in rows) + 1
         # a branch may have grown beyond the window: at least one column of the trunk stays, masked
         first = max(0, min(shared - 1, terms.reach.first(min(row.total for row in rows))))
@@ -258,7 +278,7 @@ class Packed:
             scores = terms.softcap * torch.tanh(scores / terms.softcap)
         name = (at, terms.reach)
         if name not in self._masks:  # once per pass, not once per layer
-            self._masks[name] = self._fork_mask(rows, first, shared, longest, terms.reach, packed.device)
+            self._masks[name] = self._fork_mask(rows, own + shared, first, shared + longest, terms.reach)
         if (mask := self._masks[name]) is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         sinks = None if terms.sinks is None else terms.sinks.view(1, heads, -1, 1)
@@ -269,11 +289,10 @@ class Packed:
         return out.reshape(b, -1, values.shape[2])
 
     @staticmethod
-    def _fork_mask(rows: list[CacheRow], first: int, shared: int, longest: int, reach: Reach, device: torch.device) -> Tensor | None:
+    def _fork_mask(rows: list[CacheRow], ends: Tensor, first: int, stop: int, reach: Reach) -> Tensor | None:
         if reach == Reach() and len({row.length for row in rows}) == 1:
             return None
-        at = torch.arange(first, shared + longest, device=device)[None]
-        end = torch.tensor([row.total for row in rows], device=device)[:, None]
+        at, end = torch.arange(first, stop, device=ends.device)[None], ends[:, None]
         return ((at <= end) & (at >= reach.first(end)))[:, None, None, :]
 
     def _attend_segment(self, layer: int, query: Tensor, segment: _Segment, terms: Terms) -> Tensor:
@@ -335,12 +354,11 @@ def _families(at: int, rows: list[CacheRow]) -> list[_Forks]:
     return families
 
 
-def _seen(lengths: list[int], longest: int, reach: Reach, device: torch.device) -> Tensor | None:
-    """Mask of the columns that each row's last token sees, ``[rows, 1, 1, columns]``; ``None`` if it is all of them."""
+def _seen(lengths: list[int], ends: Tensor, longest: int, reach: Reach) -> Tensor | None:
+    """Mask of the columns that each row's last token, at ``ends``, sees, ``[rows, 1, 1, columns]``; ``None`` if it is all of them."""
     if min(lengths) == longest and reach.first(longest - 1) <= 0:
         return None
-    end = torch.tensor(lengths, device=device)[:, None] - 1
-    at = torch.arange(longest, device=device)[None]
+    end, at = ends[:, None], torch.arange(longest, device=ends.device)[None]
     return ((at <= end) & (at >= reach.first(end)))[:, None, None, :]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from stir_core.models.cache import CacheRow
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, forward, in_batches
+from stir_core.models.transfer import moved, to_host
 from stir_core.records import Finish
 from stir_core.tasks.thinking import PartBudgets
 
@@ -57,6 +58,13 @@ class Strand:
     """Its first tokens, taken instead of drawn ones."""
 
     @property
+    def given(self) -> int | None:
+        """The next token where it is not drawn: the end of a thinking whose budget is spent, or a forced one."""
+        if self.parts is not None and self.parts.due:
+            return self.parts.due[0]
+        return self.forced[len(self.ids)] if len(self.ids) < len(self.forced) else None
+
+    @property
     def mean_logprob(self) -> float | None:
         """Mean over the decoded tokens, in nats; ``None`` before the first."""
         return fsum(self.logprobs) / len(self.logprobs) if self.logprobs else None
@@ -67,29 +75,77 @@ class Strand:
         return fsum(self.logprobs) / self.budget
 
 
-@torch.inference_mode()
+class Drawn(NamedTuple):
+    """Next tokens that the device knows and the host does not yet; see :func:`begin_draw`."""
+
+    strands: list[Strand]
+    logits: Float[Tensor, "rows d_vocab"]
+    sampling: Sampling
+    uniforms: list[float]
+    tensors: list[Tensor]
+    """Ids, their log-probabilities, which rows need more of their distribution than was looked at, and the likeliest tokens."""
+
+
 def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows d_vocab"], sampling: Sampling) -> None:
     """Draw the next token of each strand.
 
     A strand ends at an end-of-text token (``"stop"``), a complete delimiter (``"delimiter"``) or a budget (``"length"``). Where the budget
     of the thinking is spent, the tokens that end it are taken instead of drawn ones; so are a strand's forced ones.
     """
-    greedy = sampling.temperature == 0
-    ids = logits.argmax(dim=-1) if greedy else nucleus(logits, [_uniform(strand) for strand in strands], sampling)
+    begun = begin_draw(strands, logits, sampling)
+    take(model, begun, to_host(begun.tensors))
+
+
+@torch.inference_mode()
+def begin_draw(strands: list[Strand], logits: Float[Tensor, "rows d_vocab"], sampling: Sampling) -> Drawn:
+    """Choose the next token of each strand on the device; :func:`take` gives them to the strands once they are on the host."""
+    uniforms: list[float] = []
+    wide = torch.zeros(len(strands), dtype=torch.bool, device=logits.device)
+    if sampling.temperature == 0:
+        ids = logits.argmax(dim=-1)
+    else:
+        uniforms = [_uniform(strand) for strand in strands]
+        ids, wide = _narrow(logits, uniforms, sampling)
     for i, strand in enumerate(strands):
-        if strand.parts is not None and strand.parts.due:
-            ids[i] = strand.parts.due[0]
-        elif len(strand.ids) < len(strand.forced):
-            ids[i] = strand.forced[len(strand.ids)]
+        if (token := strand.given) is not None:
+            ids[i], wide[i] = token, False
     total = logits.logsumexp(dim=-1)
-    chosen = logits.gather(1, ids[:, None])[:, 0] - total
-    for i, (strand, token_id, logprob) in enumerate(zip(strands, ids.tolist(), chosen.tolist(), strict=True)):
-        strand.ids.append(token_id)
-        strand.logprobs.append(logprob)
+    tensors = [ids, logits.gather(1, ids[:, None])[:, 0] - total, wide]
+    if any(strand.likeliest for strand in strands):
+        top = (logits - total[:, None]).topk(min(max(strand.likeliest for strand in strands), logits.shape[1]))
+        tensors += [top.indices, top.values]
+    return Drawn(strands, logits, sampling, uniforms, tensors)
+
+
+@torch.inference_mode()
+def take(model: LoadedModel, found: Drawn, host: Sequence[Tensor]) -> None:
+    """Give drawn tokens to their strands; ``host``: the same tensors on the CPU."""
+    picks, chosen, wide = (each.tolist() for each in host[:3])
+    if rows := [row for row, more in enumerate(wide) if more]:  # a second transfer, for all of them
+        logits = torch.cat([found.logits[row : row + 1] for row in rows])
+        ids = _wide(logits, [found.uniforms[row] for row in rows], found.sampling)
+        again = to_host([ids, logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)])
+        for row, token, logprob in zip(rows, again[0].tolist(), again[1].tolist(), strict=True):
+            picks[row], chosen[row] = token, logprob
+    for i, (strand, token, logprob) in enumerate(zip(found.strands, picks, chosen, strict=True)):
         if strand.likeliest:
-            top = (logits[i] - total[i]).topk(min(strand.likeliest, logits.shape[1]))
-            strand.alternatives.append(tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
-        strand.finish = _ending(model, strand, token_id)
+            near = [each[i, : strand.likeliest].tolist() for each in host[3:]]
+            strand.alternatives.append(tuple(zip(*near, strict=True)))
+        add(model, strand, token, logprob)
+
+
+def add(model: LoadedModel, strand: Strand, token_id: int, logprob: float) -> None:
+    """Give a strand its next token."""
+    strand.ids.append(token_id)
+    strand.logprobs.append(logprob)
+    strand.finish = _ending(model, strand, token_id)
+
+
+@torch.inference_mode()
+def likeliest(logits: Float[Tensor, "rows d_vocab"]) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
+    """The token that greedy decoding takes after each row (ties: lowest id), and its log-probability."""
+    ids = logits.argmax(dim=-1)
+    return ids, logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 
 class TextStream:
@@ -142,20 +198,40 @@ def score(model: LoadedModel, sequences: list[tuple[list[int], list[int]]], *, b
 
 def nucleus(logits: Float[Tensor, "rows d_vocab"], uniforms: list[float], sampling: Sampling) -> Int[Tensor, "rows"]:
     """Inverse-CDF draws from the smallest set of likeliest tokens whose mass reaches ``top_p``, one uniform number per row."""
+    ids, wide = _narrow(logits, uniforms, sampling)
+    return torch.where(wide, _wide(logits, uniforms, sampling), ids) if bool(wide.any()) else ids
+
+
+def _narrow(logits: Tensor, uniforms: list[float], sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Draws from the likeliest tokens, and the rows whose nucleus is wider than these, so that their draws do not count."""
     scaled = logits / sampling.temperature
-    total = scaled.logsumexp(dim=-1, keepdim=True).double()
     top, order = scaled.topk(min(LIKELIEST, scaled.shape[1]), dim=-1)
-    mass = (top.double() - total).exp().cumsum(dim=-1)
-    picks: list[int] = []
-    for row, u in enumerate(uniforms):
-        row_mass, row_order = mass[row], order[row]
-        if float(row_mass[-1]) < sampling.top_p and len(row_mass) < scaled.shape[1]:
-            every, row_order = scaled[row].sort(descending=True, stable=True)
-            row_mass = (every.double() - total[row]).exp().cumsum(dim=-1)
-        inside = min(int((row_mass < sampling.top_p).sum()) + 1, len(row_mass))
-        at = int((row_mass[:inside] < u * row_mass[inside - 1]).sum())
-        picks.append(int(row_order[min(at, inside - 1)]))
-    return torch.tensor(picks, device=logits.device)
+    mass = (top.double() - scaled.logsumexp(dim=-1, keepdim=True).double()).exp().cumsum(dim=-1)
+    ids = _inverse(mass, order, uniforms, sampling)
+    if scaled.shape[1] <= LIKELIEST:
+        return ids, torch.zeros_like(ids, dtype=torch.bool)
+    wide = mass[:, -1] < sampling.top_p
+    if sampling.top_p < 1 or logits.device.type == "cpu":
+        return ids, wide
+    # the whole distribution: a few rows are peaked enough to be spared the sorting, but to ask which takes longer
+    return torch.where(wide, _wide(logits, uniforms, sampling), ids), torch.zeros_like(wide)
+
+
+def _wide(logits: Tensor, uniforms: list[float], sampling: Sampling) -> Tensor:
+    """Draws as :func:`_narrow`, from all tokens in order."""
+    scaled = logits / sampling.temperature
+    every, order = scaled.sort(dim=-1, descending=True, stable=True)
+    mass = (every.double() - scaled.logsumexp(dim=-1, keepdim=True).double()).exp().cumsum(dim=-1)
+    return _inverse(mass, order, uniforms, sampling)
+
+
+def _inverse(mass: Float[Tensor, "rows n"], order: Int[Tensor, "rows n"], uniforms: list[float], sampling: Sampling) -> Tensor:
+    """Where each uniform number falls in the mass of its nucleus; ``mass`` is summed along ``order``, likeliest first."""
+    u = moved(torch.tensor(uniforms, dtype=torch.float64), mass.device)[:, None]
+    last = (mass < sampling.top_p).sum(dim=-1, keepdim=True).clamp(max=mass.shape[1] - 1)
+    inside = torch.arange(mass.shape[1], device=mass.device) <= last
+    at = ((mass < u * mass.gather(1, last)) & inside).sum(dim=-1, keepdim=True)
+    return order.gather(1, at.minimum(last))[:, 0]
 
 
 def _ending(model: LoadedModel, strand: Strand, token_id: int) -> Finish | None:

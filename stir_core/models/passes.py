@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -19,6 +19,7 @@ from stir_core.models.backends import Decodable
 from stir_core.models.cache import CacheRow
 from stir_core.models.sequential import FedToken, SequentialStore, cut, forget
 from stir_core.models.steering import Impulse, InputEmbedding, captured, impulses, mixtures
+from stir_core.models.transfer import to_device
 
 LOG = logging.getLogger("stir_core")
 T = TypeVar("T")
@@ -143,7 +144,8 @@ def _packed(model: Decodable, feeds: list[Feed], layers: tuple[int, ...]) -> Pas
     at = [ends[i] - len(feed.ids) + 1 + j for i, feed in enumerate(feeds) for j in feed.capture]
     wanted = [i for i, feed in enumerate(feeds) if feed.logits]
     kept = [end for i in wanted for end in range(ends[i] - len(feeds[i].ids) + 1 if feeds[i].every else ends[i], ends[i] + 1)]
-    logits, seen = _run(model, packed.ids, packed.positions, packed, layers, plan, mixed, at, kept)
+    numbers = packed.settle(kept, at)
+    logits, seen = _run(model, numbers, packed, layers, plan, mixed)
     packed.advance()
     states: list[dict[int, Tensor]] = []
     start = 0
@@ -183,7 +185,8 @@ def _alone(model: Decodable, feed: Feed, layers: tuple[int, ...]) -> Pass:
         mixed = [(i, token.mixture) for i, token in enumerate(piece) if token.mixture is not None]
         positions = list(range(length + start, length + end))
         kept = list(wanted) if feed.logits else []
-        made, states = _run(model, [token.id for token in piece], positions, cache, layers, plan, mixed, at, kept)
+        numbers = to_device([[token.id for token in piece], positions, kept, at], model.device)
+        made, states = _run(model, numbers, cache, layers, plan, mixed)
         logits.append(made)
         for layer, captured_ in states.items():
             seen[layer] |= dict(zip((i + first for i in at), captured_, strict=True))
@@ -202,23 +205,18 @@ def _alone(model: Decodable, feed: Feed, layers: tuple[int, ...]) -> Pass:
 
 def _run(
     model: Decodable,
-    ids: list[int],
-    positions: list[int],
+    numbers: list[Int[Tensor, "_"]],
     cache: Any,
     layers: tuple[int, ...],
     plan: list[tuple[int, Impulse]],
     mixed: list[tuple[int, InputEmbedding]],
-    at: list[int],
-    kept: list[int],
 ) -> tuple[Float[Tensor, "kept d_vocab"], dict[int, Tensor]]:
-    """One pass over packed tokens: logits at ``kept``, states at ``at`` by layer."""
-    keep = torch.tensor(kept, dtype=torch.long, device=model.device)
+    """One pass over packed tokens; ``numbers``: ids, positions, where logits are kept, where states are captured by layer."""
+    ids, positions, kept, at = numbers
     with (
         mixtures(model.backend, mixed, tokens=len(ids)),
-        impulses(model.backend, plan, tokens=len(ids), d_model=model.d_model),
+        impulses(model.backend, plan, tokens=len(ids), d_model=model.d_model, device=model.device),
         captured(model.backend, layers, at) as seen,
     ):
-        logits = model.backend.forward(
-            torch.tensor([ids], device=model.device), torch.tensor([positions], device=model.device), cache, keep
-        )
+        logits = model.backend.forward(ids[None], positions[None], cache, kept)
     return logits.float(), seen

@@ -4,6 +4,7 @@ An answer is a generator (:data:`Steps`), written in the order in which things h
 
 - ``list[Feed]``: its part of the next pass. It is sent the :class:`Pass` of these feeds only. An empty list waits for the next pass.
 - :class:`Draws`: tokens to draw. It resumes once they are drawn, in one call for all answers with equal sampling settings.
+- :class:`Fetch`: tensors that it needs on the host. It is sent them, in order.
 - anything else: passed on to the caller unchanged (an event, a finished answer).
 
 Invariants, which the oracle tests hold:
@@ -11,6 +12,8 @@ Invariants, which the oracle tests hold:
 - An answer sees only its own feeds, rows and random streams, so its tokens do not depend on what is decoded beside it.
 - An answer's rows are released when it ends, fails or is dropped; dropping it closes its generator. No answer has to clean up.
 - One pass serves all live answers, whatever each is doing. An answer waits for another only while that one reads a prefix they share.
+- What a pass sends to the host, drawn tokens and fetched tensors of all answers, is sent in one transfer. There is another one where an
+  answer asks again before the next pass, as it does when it draws at random after it has retrieved, or where a nucleus is wide.
 """
 
 from abc import ABC, abstractmethod
@@ -26,15 +29,16 @@ from torch import Tensor
 from stir_core.errors import first_line
 from stir_core.models.cache import CacheRow
 from stir_core.models.cost import Cost, cost_of
-from stir_core.models.generation import Sampling, Strand, draw
+from stir_core.models.generation import Sampling, Strand, add, begin_draw, take
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, Pass, forward, halved, lacks_memory
 from stir_core.models.steering import Impulse
+from stir_core.models.transfer import to_host
 
 T = TypeVar("T")
 JobT = TypeVar("JobT")
-Steps = Generator[Any, Pass, T]
-"""One answer, or a part of one: yields feeds, draws and events, is sent the results of its feeds, and returns a ``T``."""
+Steps = Generator[Any, Any, T]
+"""One answer, or a part of one: yields feeds, draws and events, is sent the :class:`Pass` of its feeds, and returns a ``T``."""
 
 GREEDY = Sampling()
 
@@ -45,6 +49,14 @@ class Draws(NamedTuple):
     strands: Sequence[Strand]
     logits: Float[Tensor, "strands d_vocab"]
     sampling: Sampling = GREEDY
+    known: tuple[int, float] | None = None
+    """For one strand: what greedy decoding draws from these logits, and its log-probability, where that is on the host already."""
+
+
+class Fetch(NamedTuple):
+    """Bring tensors to the host, together with all that other answers draw and fetch."""
+
+    tensors: Sequence[Tensor]
 
 
 @dataclass(eq=False)
@@ -85,7 +97,7 @@ class Seat:
     """As if it were decoded alone: a prefix that is copied from a neighbour is charged to both."""
     rows: list[CacheRow] = field(default_factory=list)
     steps: Steps[None] | None = None
-    wish: "list[Feed] | Draws | None" = None
+    wish: "list[Feed] | Draws | Fetch | None" = None
     """Its last request, not served yet; ``None`` when it has ended."""
     told: int = 0
     """Events so far; an answer that is decoded again passes on only those after them."""
@@ -144,14 +156,15 @@ class Seat:
         for stop, impulse in past:
             yield [Feed(row, ids[start:stop], impulse, logits=False)]
             start = stop
-        prefix.result = yield [Feed(row, ids[start:], capture=(len(ids) - start - 1,) if capture else ())]
-        return prefix.result
+        result = yield [Feed(row, ids[start:], capture=(len(ids) - start - 1,) if capture else ())]
+        prefix.result = result
+        return result
 
-    def resume(self, sent: Pass | None) -> Iterator[Any]:
+    def resume(self, sent: Pass | list[Tensor] | None) -> Iterator[Any]:
         """Run the answer to its next request or its end, yielding its events."""
         assert self.steps is not None
         try:
-            while not isinstance(told := self.steps.send(sent), list | Draws):  # type: ignore[arg-type]  # None starts it, and follows draws
+            while not isinstance(told := self.steps.send(sent), list | Draws | Fetch):  # None starts it, and follows draws
                 sent = None
                 self.told += 1
                 if self.told > self.known:
@@ -297,13 +310,23 @@ def _round(batch: Batch) -> Iterator[Any]:
         at, row = at + len(feeds), row + rows
         yield from seat.resume(own)
     # repeated, since an answer may draw again at once: after its last preview token it decides, and may have its next logits already
-    while drawing := [(seat, seat.wish) for seat in batch.seats if isinstance(seat.wish, Draws)]:
+    while asking := [(seat, seat.wish) for seat in batch.seats if isinstance(seat.wish, Draws | Fetch)]:
         groups: dict[Sampling, list[Draws]] = {}
-        for _, draws in drawing:
-            groups.setdefault(draws.sampling, []).append(draws)
-        for sampling, group in groups.items():
-            draw(batch.model, [strand for draws in group for strand in draws.strands], torch.cat([each.logits for each in group]), sampling)
-        for seat, _ in drawing:
-            yield from seat.resume(None)
+        for _, wish in asking:
+            if isinstance(wish, Draws):
+                if wish.known is not None and wish.strands[0].given is None:
+                    add(batch.model, wish.strands[0], *wish.known)
+                else:
+                    groups.setdefault(wish.sampling, []).append(wish)
+        found = [
+            begin_draw([strand for draws in group for strand in draws.strands], torch.cat([each.logits for each in group]), sampling)
+            for sampling, group in groups.items()
+        ]
+        wanted = [each.tensors for each in found] + [wish.tensors for _, wish in asking if isinstance(wish, Fetch)]
+        host = iter(to_host([tensor for tensors in wanted for tensor in tensors]))
+        for each in found:
+            take(batch.model, each, [next(host) for _ in each.tensors])
+        for seat, wish in asking:
+            yield from seat.resume([next(host) for _ in wish.tensors] if isinstance(wish, Fetch) else None)
     for prefix in batch.prefixes.values():
         prefix.result = None

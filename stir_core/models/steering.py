@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stir_core.errors import SteeringError
 from stir_core.models.backends import Backend
+from stir_core.models.transfer import moved, to_device
 
 
 class Impulse(NamedTuple):
@@ -35,35 +36,43 @@ _WEIGHT_SLACK = 1e-4
 
 
 @contextmanager
-def impulses(backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, d_model: int) -> Iterator[None]:
+def impulses(
+    backend: Backend, plan: list[tuple[int, Impulse]], *, tokens: int, d_model: int, device: torch.device | None = None
+) -> Iterator[None]:
     """Add each impulse at its token of the one forward pass inside the block.
 
     Args:
         plan: (token of the pass, impulse).
         tokens: number of tokens of the pass.
+        device: the model's; the vectors of all layers are moved there together.
 
     Raises:
         SteeringError: unknown layer or token or wrong width before the pass; a hook that did not fire exactly once after it.
     """
-    by_layer: dict[int, list[tuple[int, Impulse]]] = {}
-    for at, impulse in plan:
+    by_layer: dict[int, list[int]] = {}
+    for i, (at, impulse) in enumerate(plan):
         if not 0 <= at < tokens:
             raise SteeringError(f"impulse at token {at} of a pass of {tokens}: give a token from 0 to {tokens - 1}")
         if tuple(impulse.vector.shape) != (d_model,):
             raise SteeringError(
                 f"impulse of shape {list(impulse.vector.shape)} on a residual stream of width {d_model}: give a vector of this model"
             )
-        by_layer.setdefault(impulse.layer, []).append((at, impulse))
+        by_layer.setdefault(impulse.layer, []).append(i)
 
     hooks: _Hooks = {}
-    for layer, planned in by_layer.items():
-        vectors = torch.stack([impulse.vector for _, impulse in planned])
-        hooks[f"the impulse at blocks.{layer}.hook_out"] = backend.hook_point(layer), partial(_add, [at for at, _ in planned], vectors)
+    if plan:
+        order = [i for planned in by_layer.values() for i in planned]
+        vectors = torch.stack([plan[i][1].vector for i in order])
+        device = vectors.device if device is None else device
+        sizes = [len(planned) for planned in by_layer.values()]
+        places = to_device([[plan[i][0] for i in planned] for planned in by_layer.values()], device)
+        for layer, at_, each in zip(by_layer, places, moved(vectors, device).split(sizes), strict=True):
+            hooks[f"the impulse at blocks.{layer}.hook_out"] = backend.hook_point(layer), partial(_add, at_, each)
     with _hooked(hooks):
         yield
 
 
-def _add(at: list[int], vectors: Float[Tensor, "n d_model"], stream: Tensor) -> Float[Tensor, "1 pos d_model"]:
+def _add(at: Int[Tensor, "n"], vectors: Float[Tensor, "n d_model"], stream: Tensor) -> Float[Tensor, "1 pos d_model"]:
     steered = _one_stream(stream).clone()
     steered[0, at] += vectors.to(stream)
     return steered
@@ -114,7 +123,7 @@ def _mix(rows: Float[Tensor, "n d_model"], weights: list[float]) -> Float[Tensor
 
 
 @contextmanager
-def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterator[dict[int, Tensor]]:
+def captured(backend: Backend, layers: tuple[int, ...], at: list[int] | Int[Tensor, "n"]) -> Iterator[dict[int, Tensor]]:
     """Capture block outputs at the tokens ``at`` of the one forward pass inside the block, by layer, after any impulse there.
 
     Yields:
@@ -126,11 +135,11 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int]) -> Iterat
     seen: dict[int, Tensor] = {}
     names = {layer: f"the capture at blocks.{layer}.hook_out" for layer in layers}
     hooks: _Hooks = {name: (backend.hook_point(layer), partial(_keep, seen, layer, at)) for layer, name in names.items()}
-    with _hooked(hooks if at else {}):
+    with _hooked(hooks if len(at) else {}):
         yield seen
 
 
-def _keep(seen: dict[int, Tensor], layer: int, at: list[int], stream: Tensor) -> None:
+def _keep(seen: dict[int, Tensor], layer: int, at: list[int] | Tensor, stream: Tensor) -> None:
     seen[layer] = _one_stream(stream)[0, at].detach()
 
 

@@ -78,7 +78,7 @@ def test_a_pass_may_fail_at_any_moment(tiny, monkeypatch, at):
     same(rollouts(tiny), whole)
 
 
-@pytest.mark.parametrize(("where", "name"), [(generation, "nucleus"), (Store, "copy")])
+@pytest.mark.parametrize(("where", "name"), [(scheduler, "take"), (Store, "copy")])
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_so_may_a_draw_or_a_copy(tiny, monkeypatch, where, name, at):
     """A draw that fails has used up numbers of the random streams; a copy that fails ends its answer's generator."""
