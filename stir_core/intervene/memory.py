@@ -1,9 +1,12 @@
 """Retrieval: rank the library's entries at a control point by the cosine between their keys and the current state.
 
-Exact brute force: one matrix product for each layer. No model is involved; states are given as tensors.
+Exact brute force: one matrix product for each layer and block of :data:`BLOCK` keys. Keys are held in memory as unit vectors, or left in
+their file and read block by block at each retrieval; both compute the same products and so find the same bits. No model is involved;
+states are given as tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,24 +15,45 @@ from torch import Tensor
 
 from stir_core.config import GateConfig
 from stir_core.errors import StoreError
-from stir_core.keyspace import KeySpace, Place, apply_space
+from stir_core.intervene.nearest import NearestIndex, check_installed
+from stir_core.keyspace import KeySpace, Place
 from stir_core.policies import Policies
 from stir_core.records import Entry, MarginThreshold, Phase, Reason, Retrieved
 from stir_core.seeding import generator_for
+from stir_core.store.libraries import library_named
 from stir_core.store.runs import Library, Run
+from stir_core.store.tensors import MappedRows
 
 EPSILON = 1e-12
 """Smallest norm that a key or state is divided by."""
 
+BLOCK = 1024
+"""Keys that are read and compared at once. What a retrieval holds is one block, its unit vectors, and one cosine for each entry."""
+
+IN_MEMORY = 1 << 30
+"""Bytes of a run's keys and actions from which on the library of all mined entries stays in its file."""
+
+INDEX_FROM = 100_000
+"""Entries of a control point and layer from which on ``gate.search = "approximate"`` uses an index (see ``benchmarks/retrieve.py``)."""
+
 Compared = tuple[int, Tensor, Tensor]
 """A layer, rows of its entries at a control point, and their cosines with the state."""
+
+
+class Group(NamedTuple):
+    """The entries of a control point and layer."""
+
+    layer: int
+    rows: Tensor
+    unit: Tensor | None
+    """Their unit keys; ``None``: the keys are in a file."""
 
 
 class Memory:
     """Library entries by control point and layer, with unit keys and raw actions, on the CPU.
 
     Args:
-        keys: raw, row i belongs to ``entries[i]``.
+        keys: raw, row i belongs to ``entries[i]``. :class:`MappedRows` are never held: each retrieval reads those of its control point.
         actions: raw, likewise; zero for null entries.
         space: the space that keys and states are compared in; the plain cosine if not given.
         margins: where the key margin tells right from wrong, for a gate that abstains elsewhere (``gate.rule = "calibrated"``).
@@ -39,8 +63,8 @@ class Memory:
     def __init__(
         self,
         entries: tuple[Entry, ...],
-        keys: Float[np.ndarray, "n d_model"],
-        actions: Float[np.ndarray, "n d_model"],
+        keys: Float[np.ndarray, "n d_model"] | MappedRows,
+        actions: Float[np.ndarray, "n d_model"] | MappedRows,
         space: KeySpace | None = None,
         margins: Sequence[MarginThreshold] = (),
         policies: Policies | None = None,
@@ -54,42 +78,60 @@ class Memory:
         self.by_id = {entry.id: entry for entry in entries}
         self.layers = tuple(sorted({entry.layer for entry in entries} | ({policies.layer} if policies is not None else set())))
         self._row = {entry.id: row for row, entry in enumerate(entries)}
-        self.raw_keys = torch.tensor(keys, dtype=torch.float32)
-        self._actions = torch.tensor(actions, dtype=torch.float32)
-        compared = apply_space(self.space, np.asarray(keys), [(entry.m, entry.layer) for entry in entries])
-        unit = torch.nn.functional.normalize(torch.tensor(compared, dtype=torch.float32), dim=-1, eps=EPSILON)
-        members: dict[tuple[int, int], list[int]] = {}
+        self._keys, self._actions = (rows if isinstance(rows, MappedRows) else np.array(rows, dtype=np.float32) for rows in (keys, actions))
+        members: dict[Place, list[int]] = {}
         for row, entry in enumerate(entries):
             members.setdefault((entry.m, entry.layer), []).append(row)
         self._phases = [entry.phase for entry in entries]
-        self._groups: dict[int, list[tuple[int, Tensor, Tensor]]] = {}  # control point -> (layer, rows of the entries, their unit keys)
-        for (m, layer), rows in sorted(members.items()):
-            self._groups.setdefault(m, []).append((layer, torch.tensor(rows), unit[rows]))
+        self._phased = any(self._phases)
+        self._groups: dict[int, list[Group]] = {}
+        for (m, layer), own in sorted(members.items()):
+            rows = torch.tensor(own)
+            unit = None if isinstance(keys, MappedRows) else torch.cat([self._unit((m, layer), part) for part in rows.split(BLOCK)])
+            self._groups.setdefault(m, []).append(Group(layer, rows, unit))
+        self._indexes: dict[Place, NearestIndex] = {}
+
+    @property
+    def raw_keys(self) -> Float[Tensor, "n d_model"]:
+        """Raw keys of all entries; read from their file each time if that is where they are."""
+        return torch.from_numpy(self._keys[:])
 
     def action(self, entry_id: str) -> Float[Tensor, "d_model"]:
         """The raw action vector of an entry; zero for a null entry."""
-        return self._actions[self._row[entry_id]]
+        row = self._row[entry_id]
+        return torch.from_numpy(np.asarray(self._actions[row : row + 1], dtype=np.float32)[0])
 
     def at_layer(self, layer: int) -> "Memory":
         """The entries of one layer, as a memory of its own."""
         rows = [row for row, entry in enumerate(self.entries) if entry.layer == layer]
-        own, keys, actions = tuple(self.entries[row] for row in rows), self.raw_keys[rows].numpy(), self._actions[rows].numpy()
+        own = tuple(self.entries[row] for row in rows)
+        keys, actions = (each.only(rows) if isinstance(each, MappedRows) else each[rows] for each in (self._keys, self._actions))
         return Memory(own, keys, actions, self.space, self.margins, self.policies)
+
+    def _unit(self, place: Place, rows: Tensor) -> Float[Tensor, "n d"]:
+        """Unit keys of these entries of one control point and layer, in the space that they are compared in."""
+        keys = self._keys[rows.numpy()]
+        moved = keys if self.space.kind == "cosine" else self.space.apply(place, np.asarray(keys, np.float64))
+        return torch.nn.functional.normalize(torch.from_numpy(np.asarray(moved, np.float32)), dim=-1, eps=EPSILON)
+
+    def _blocks(self, place: Place, group: Group) -> Iterable[Float[Tensor, "n d"]]:
+        """The unit keys of a group, in blocks."""
+        return group.unit.split(BLOCK) if group.unit is not None else (self._unit(place, rows) for rows in group.rows.split(BLOCK))
 
     def count(self, m: int, phase: Phase | None = None) -> int:
         """Entries at control point ``m``: those mined in this part of an answer, or without parts."""
-        return sum(len(rows) for _, rows, _ in self._at(m, phase))
+        return sum(len(group.rows) for group in self._at(m, phase))
 
-    def _at(self, m: int, phase: Phase | None) -> list[Compared]:
-        """Layer, rows and unit keys of the entries at control point ``m``, by layer."""
+    def _at(self, m: int, phase: Phase | None) -> list[Group]:
+        """The entries at control point ``m``, by layer."""
         groups = self._groups.get(m, [])
-        if phase is None or not any(self._phases):
+        if phase is None or not self._phased:
             return groups
-        chosen: list[Compared] = []
+        chosen: list[Group] = []
         for layer, rows, unit in groups:
             here = torch.tensor([self._phases[row] in (None, phase) for row in rows.tolist()])
             if here.any():
-                chosen.append((layer, rows[here], unit[here]))
+                chosen.append(Group(layer, rows[here], None if unit is None else unit[here]))
         return chosen
 
     def retrieve(
@@ -107,7 +149,7 @@ class Memory:
         n = self.count(m, phase)
         if n < gate.min_entries:
             return (), Reason(kind="too_few_entries", value=n, limit=gate.min_entries)
-        places = [(layer, rows, unit @ self._compared((m, layer), states[layer])) for layer, rows, unit in self._at(m, phase)]
+        places = [self._compared(m, group, states[group.layer], gate) for group in self._at(m, phase)]
         if gate.rule == "calibrated":
             places, reason = self._told(m, places)
             if reason is not None:
@@ -153,12 +195,27 @@ class Memory:
             return told, None
         return [], Reason(kind="abstains") if nearest is None else Reason(kind="below_margin", value=nearest[0], limit=nearest[1])
 
-    def _compared(self, place: Place, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:
-        """A state as a unit vector of the space that the keys are compared in."""
+    def recall(self, m: int) -> float | None:
+        """Smallest recall of the indexes that have searched at control point ``m``; ``None``: it was searched exactly."""
+        return min((index.recall for (own, _), index in self._indexes.items() if own == m), default=None)
+
+    def _compared(self, m: int, group: Group, state: Float[Tensor, "d_model"], gate: GateConfig) -> Compared:
+        """The entries of a group that are to be ranked, and their cosines with the state: all, or those that an index finds."""
+        place = m, group.layer
         state = state.float().cpu()
         if self.space.kind != "cosine":
             state = torch.tensor(self.space.apply(place, state.double().numpy()[None])[0], dtype=torch.float32)
-        return torch.nn.functional.normalize(state, dim=0, eps=EPSILON)
+        unit = torch.nn.functional.normalize(state, dim=0, eps=EPSILON)
+        if gate.search == "exact" or gate.rule == "calibrated" or self._phased or len(group.rows) < INDEX_FROM:
+            cosines, done = torch.empty(len(group.rows)), 0
+            for block in self._blocks(place, group):
+                cosines[done : done + len(block)] = block @ unit  # small pieces kept between blocks would leave holes of a block in memory
+                done += len(block)
+            return group.layer, group.rows, cosines
+        if place not in self._indexes:
+            self._indexes[place] = NearestIndex(lambda: (block.numpy() for block in self._blocks(place, group)), gate.k_retrieve)
+        found = group.rows[self._indexes[place].search(unit.numpy(), gate.k_retrieve)]
+        return group.layer, found, self._unit(place, found) @ unit
 
     def _retrieved(self, row: int, sim: float) -> Retrieved:
         entry = self.entries[row]
@@ -184,12 +241,31 @@ def memory_of(run: Run, library: Library) -> Memory | None:
     return Memory(*library, run.key_space(), margins, run.policies())
 
 
-def check_policy(gate: GateConfig, memory: Memory | None) -> None:
-    """Refuse a gate that was not learned for this library.
+def memory_named(run: Run, name: str) -> Memory | None:
+    """Retrieval over one of :data:`stir_core.store.libraries.LIBRARIES`; ``None`` for one without entries.
+
+    The library of all mined entries stays in its file if that is larger than :data:`IN_MEMORY`.
+
+    Raises:
+        StoreError: the run does not hold it, or its actions act at latents.
+    """
+    run.check_text()
+    if name == "all" and run.file("actions", "actions.safetensors").stat().st_size > IN_MEMORY:
+        entries = tuple(run.entries())
+        margins = run.margins() if run.finished("basis") else ()
+        return Memory(entries, *run.mapped_rows(entries), run.key_space(), margins, run.policies()) if entries else None
+    return memory_of(run, library_named(run, name))
+
+
+def check_gate(gate: GateConfig, memory: Memory | None) -> None:
+    """Refuse a gate that was not learned for this library, or that searches with a package that is not installed.
 
     Raises:
         StoreError: with the command that learns it.
+        ConfigError: with the command that installs the package.
     """
+    if gate.search == "approximate":
+        check_installed()
     if gate.policy == "value" or memory is None or (memory.policies is not None and gate.policy in memory.policies.weights):
         return
     raise StoreError(f'gate.policy is "{gate.policy}", and no such gate was learned for this library: make it with `stir policy RUN`')

@@ -18,6 +18,7 @@ ANSWERABLE: dict[str, Literal["decision", "strength", "less", "model"]] = {
     "rule": "model",
     "policy": "decision",
     "k_retrieve": "less",
+    "search": "model",
     "candidates": "less",
     "probe_tokens": "less",
     "previews": "decision",

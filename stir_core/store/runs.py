@@ -43,7 +43,7 @@ from stir_core.store.files import OURS, file_sha256, first_stranger, flush_files
 from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
 from stir_core.store.locks import one_writer
 from stir_core.store.seals import DIGESTS, as_sealed, check_file
-from stir_core.store.tensors import read_tensors
+from stir_core.store.tensors import MappedRows, read_tensors
 
 EMBEDDED_RUNS = {name: Path(__file__).resolve().parents[1] / "assets" / "runs" / name for name in ("two_habits", "smollm2")}
 """Finished run folders that ship inside the package, by name. The first, which the workbench opens with, is a calibration object: an
@@ -517,12 +517,15 @@ class Run:
             if pick.quality is not None:
                 entries[pick.entry_id] = entries[pick.entry_id].replaced(quality=pick.quality)
         chosen = tuple(entries[id_] for id_ in order)
-        keys, actions = self.key_rows(), self.action_rows()
-        rows = np.zeros((len(chosen), keys.shape[1]), dtype=np.float32)
-        for i, entry in enumerate(chosen):
-            if entry.action_row is not None:
-                rows[i] = actions[entry.action_row]
-        return Library(chosen, keys[[entry.key_row for entry in chosen]], rows)
+        keys, actions = self.mapped_rows(chosen)
+        return Library(chosen, keys[:], actions[:])
+
+    def mapped_rows(self, entries: Sequence[Entry]) -> tuple[MappedRows, MappedRows]:
+        """Raw keys and actions of mined entries, left in their file until rows are asked for; the actions of null entries are zero."""
+        file, columns = self.file("actions", "actions.safetensors"), self.manifest("actions").model.d_model
+        rows = {"keys": [entry.key_row for entry in entries], "actions": [entry.action_row for entry in entries]}
+        keys, actions = (MappedRows(file, name, own, columns=columns) for name, own in rows.items())
+        return keys, actions
 
     def _advantages(self) -> Path:
         file = self.derived("causal", "advantages.jsonl")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from unittest.mock import patch
 
@@ -74,6 +75,19 @@ def test_the_gains_sum_to_the_objective():
     units, quality = draw(1)
     picks = greedy_map(units, quality, 5, diversity=0.5, epsilon=1e-3)
     assert sum(pick.gain or 0 for pick in picks) == pytest.approx(objective(units, quality, [pick.index for pick in picks], 0.5, 1e-3))
+
+
+def test_no_kernel_of_all_candidates_is_ever_made():
+    """Numbers held while selecting grow with the candidates, as rows of the keys and of the factor do, and not with their square."""
+    held, picked = {}, {}
+    for n in (1000, 4000):
+        units, quality = draw(2, n=n)
+        tracemalloc.start()
+        picked[n] = len(greedy_map(units, quality, 16))
+        held[n] = tracemalloc.get_traced_memory()[1] / 8
+        tracemalloc.stop()
+        assert held[n] < n * (16 + 16) < n * n / 30
+    assert picked == {1000: 16, 4000: 16} and held[4000] < 4.5 * held[1000]
 
 
 def test_an_exact_duplicate_comes_last_and_ties_go_to_the_lowest_index():

@@ -113,6 +113,7 @@ OTHER = {
     "persistence": "persistent",
     "noise": "matched",
     "phase": "both",
+    "search": "approximate",
 }
 
 

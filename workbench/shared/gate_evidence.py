@@ -41,7 +41,8 @@ def best_score(decision: Decision) -> float | None:
 def funnel_line(evidence: StepEvidence, decision: Decision, *, mark: str = "") -> str:
     """The funnel of one step in words; ``mark`` is set around each number."""
     words = (f"library at m = {evidence.m}:", "→ retrieved", "→ candidates", "→ committed")
-    return " ".join(f"{word} {mark}{n}{mark}" for word, n in zip(words, funnel(evidence, decision), strict=True))
+    line = " ".join(f"{word} {mark}{n}{mark}" for word, n in zip(words, funnel(evidence, decision), strict=True))
+    return line if evidence.recall is None else f"{line}; retrieved by an approximate index of recall {evidence.recall:.2f}"
 
 
 def score_line(evidence: StepEvidence, decision: Decision, gate: GateConfig) -> str:

@@ -15,7 +15,7 @@ from stir_core.evaluate.decoders.stepwise import job_answers, library_of
 from stir_core.findings import Answer
 from stir_core.intervene.gate import injectable
 from stir_core.intervene.jobs import Job, Overrule
-from stir_core.intervene.memory import check_policy
+from stir_core.intervene.memory import check_gate
 from stir_core.records import Decision, Reason, Scored, StepEvidence
 from stir_core.seeding import generator_for
 
@@ -85,7 +85,7 @@ def _check(bench: Bench, parameters: Parameters) -> None:
             raise ConfigError(f"{key} = {parameters[key]!r} is unknown: take one of {', '.join(known)}")
     if parameters["how"] == "skip" and bench.settings.delimiter.startswith("segmenter:"):
         raise ConfigError("how = 'skip' needs a delimiter that can be written, and steps end where a function says: take how=impulse")
-    check_policy(_gate(bench, parameters), library_of(bench, parameters))
+    check_gate(_gate(bench, parameters), library_of(bench, parameters))
 
 
 INTERNALISE = Decoder(

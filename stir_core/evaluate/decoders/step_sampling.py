@@ -13,7 +13,7 @@ from stir_core.errors import ConfigError
 from stir_core.evaluate.decoders.base import Bench, Decoder, Parameters, Question
 from stir_core.evaluate.decoders.loop import Outcome, answers, numeric, sampling_of
 from stir_core.findings import Answer
-from stir_core.intervene.memory import Memory, check_policy
+from stir_core.intervene.memory import Memory, check_gate
 from stir_core.models.cache import graft
 from stir_core.models.generation import Strand
 from stir_core.models.scheduler import Seat, Steps, decode, next_token
@@ -84,7 +84,7 @@ def _probed(bench: Bench, parameters: Parameters) -> Memory | None:
     if parameters["choose"] == "logprob":
         return None
     memory = bench.libraries("basis")
-    check_policy(with_changes(bench.gate, policy="probe"), memory)
+    check_gate(with_changes(bench.gate, policy="probe"), memory)
     return memory
 
 

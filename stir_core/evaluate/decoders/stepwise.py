@@ -13,7 +13,7 @@ from stir_core.findings import Answer
 from stir_core.intervene.controller import steer
 from stir_core.intervene.gate import steerable
 from stir_core.intervene.jobs import Force, Forced, Job
-from stir_core.intervene.memory import Memory, check_policy, fullest_layer
+from stir_core.intervene.memory import Memory, check_gate, fullest_layer
 from stir_core.records import finished_traces
 from stir_core.seeding import generator_for
 
@@ -38,7 +38,7 @@ def _gate_of(bench: Bench, parameters: Parameters) -> GateConfig:
 
 
 def _check_stir(bench: Bench, parameters: Parameters) -> None:
-    check_policy(_gate_of(bench, parameters), library_of(bench, parameters))
+    check_gate(_gate_of(bench, parameters), library_of(bench, parameters))
 
 
 def static(bench: Bench, questions: list[Question], parameters: Parameters) -> Iterator[Answer]:
