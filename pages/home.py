@@ -7,6 +7,7 @@ with page("Runs", "One row per run. Accuracy is on held-out problems, the same o
     views.runs()
     facts = need_run()
     views.held_out_line(facts)
+    views.recent_saved()
     views.stage_notes_view(facts)
     views.stages_and_model(facts)
     views.made_by(facts)

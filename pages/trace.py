@@ -9,12 +9,11 @@ from workbench.trace import view_form as trace_form
 
 with page("Trace", "One prompt, two answers decoded in lock-step: row by row the same step without and with steering."):
     facts = need_run("actions", "basis")
+    trace_form.open_trace(facts)
     request = trace_form.trace_form(facts)
     growing, finished = st.empty(), st.empty()
-    if request.start:
-        finished.empty()
-        trace_form.stream(facts, request, growing)
-        growing.empty()
+    if decoding := trace_form.trace_decoding(facts, request):
+        trace_form.follow_trace(decoding, growing)
     with finished.container():
         trace_views.result(facts, request)
         critical_view.where_lost(facts, request)

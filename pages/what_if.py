@@ -9,10 +9,11 @@ from workbench.what_if import view_form as form
 with page("What-if", "Change one decision of a recorded answer and decode on from there: a tree of branches, side by side."):
     facts = need_run("actions", "basis", "steered")
     need_entries(facts)
+    form.open_branch(facts)
     views.branch_notes()
     left, right = st.columns([1.25, 1], gap="medium")
     with left:
-        tree = views.tree_of(form.choose_origin(facts))
+        tree = views.tree_of(facts, form.choose_origin(facts))
     with right:
         node = form.choose_node(tree)
         step = form.choose_branch_step(node)
@@ -20,8 +21,8 @@ with page("What-if", "Change one decision of a recorded answer and decode on fro
     growing = st.empty()
     with left:
         views.where(node, step, tree.origin)
-    if request.changes:
-        views.decode_branches(facts, tree, node, request, growing)
+    if decoding := views.branch_decoding(facts, tree, node, request):
+        views.follow_branches(decoding, growing)
     views.tree_view(tree)
     views.one_step(tree, node, step)
     views.tree_downloads(facts, tree, views.compare(tree))

@@ -29,7 +29,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Open runs and libraries",
         "None of these needs a model; a run's records and raw arrays are read from its folder.",
-        ("open_run", "Run", "read_bundle", "to_frame", "open_library", "Curation"),
+        ("open_run", "Run", "read_bundle", "to_frame", "open_library", "Curation", "SavedFolder"),
     ),
     (
         "Make a run",

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from stir_core.requests import Change
     from stir_core.store.curation import Curation
     from stir_core.store.runs import Run
+    from stir_core.store.saved import SavedFolder
     from stir_core.tasks.catalogue import TaskSpec, register_task
     from stir_core.tasks.registry import load_problems
     from stir_core.tasks.segment import register_segmenter, split_steps
@@ -81,6 +82,7 @@ __all__ = [
     "Problem",
     "Run",
     "RunConfig",
+    "SavedFolder",
     "Session",
     "Steered",
     "SteeredModel",
@@ -146,6 +148,7 @@ _ELSEWHERE = {
     "Problem": "records",
     "Run": "store.runs",
     "RunConfig": "config",
+    "SavedFolder": "store.saved",
     "Session": "intervene.session",
     "Steered": "intervene.session",
     "SteeredModel": "deploy.serving.runtime",

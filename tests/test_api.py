@@ -18,12 +18,12 @@ from stir_core.errors import ConfigError
 from tests.workbench.fake_run import make_fake_run
 
 NAMES = """
-CausalStudy Certificate Change Curation ExportTarget LoadedModel Problem Run RunConfig Session Steered SteeredModel StepEvent StirError
-TaskSpec TokenEvent Trace TraceEvent calibrate certify_bundle codebook coherence curriculum degenerates_at evaluate_latent_steering
-evaluate_latents evaluate_methods export_library export_targets harvest_run interchange latent_config load_model load_problems
-load_reasoner logit_lens measure_causal measure_impulse model_folder open_library open_run open_session policy probe read_bundle
-read_causal read_latents read_tokens redecide register_segmenter register_selector register_task report_text select_basis serving
-split_steps steer strength_for to_frame train_latent train_latent_model what_if with_changes
+CausalStudy Certificate Change Curation ExportTarget LoadedModel Problem Run RunConfig SavedFolder Session Steered SteeredModel StepEvent
+StirError TaskSpec TokenEvent Trace TraceEvent calibrate certify_bundle codebook coherence curriculum degenerates_at
+evaluate_latent_steering evaluate_latents evaluate_methods export_library export_targets harvest_run interchange latent_config load_model
+load_problems load_reasoner logit_lens measure_causal measure_impulse model_folder open_library open_run open_session policy probe
+read_bundle read_causal read_latents read_tokens redecide register_segmenter register_selector register_task report_text select_basis
+serving split_steps steer strength_for to_frame train_latent train_latent_model what_if with_changes
 """
 STABLE = NAMES.split()
 """Names that users depend on: new names are added here, and none is removed or renamed."""

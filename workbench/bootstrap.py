@@ -11,12 +11,14 @@ import streamlit as st
 from stir_core.errors import FAULTS, escaped, line_of
 from stir_core.models.catalogue import catalogue
 from stir_core.readings import LatentReading
+from stir_core.saved import SavedContent
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.files import file_sha256
 from stir_core.store.latents import kept_reading, latent_folders
 from stir_core.store.runs import Run, list_runs
+from stir_core.store.saved import SavedFolder, run_digest
 from workbench.jobs import JobStore
-from workbench.live import ModelShelf, Steering, load_latent_reasoner
+from workbench.live import Decodings, ModelShelf, Steering, load_latent_reasoner
 from workbench.shared.facts import EvaluationFacts, RunFacts, evaluation_fingerprint, evaluations_of, run_fingerprint
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
@@ -77,6 +79,48 @@ def steering(facts: RunFacts) -> AbstractContextManager[Steering]:
         StirError: on entering: the model cannot be loaded, the run was made with another one, or another model is answering.
     """
     return shelf().lent(facts.run, run_fingerprint(facts.run))
+
+
+@st.cache_resource(show_spinner=False)
+def decodings() -> Decodings:
+    """What is being decoded on this server, for all browser tabs."""
+    return Decodings()
+
+
+def saved() -> SavedFolder:
+    """What was decoded and measured before, in the folder of runs."""
+    return SavedFolder(runs_root())
+
+
+def saved_content(id_: str) -> SavedContent:
+    """The content of one piece of saved work, which never changes.
+
+    Raises:
+        StoreError: there is none of that id, or it is damaged.
+    """
+    saved().work(id_)
+    return _saved_content(str(runs_root()), id_)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _saved_content(root: str, id_: str) -> SavedContent:
+    return SavedFolder(root).content(id_)
+
+
+def run_of_saved(id_: str) -> str | None:
+    """Name of the run that a piece of saved work was made with, or is being made with; ``None``: one of the two is not here."""
+    running = next((each.run for each in decodings().running() if each.id == id_), None)
+    if running is not None:
+        return running
+    try:
+        return run_of(saved().work(id_).run_digest)
+    except FAULTS:  # the page that opens it says so
+        return None
+
+
+def run_of(digest: str) -> str | None:
+    """Name of the run whose stages have that digest (:func:`~stir_core.store.saved.run_digest`); ``None``: it is not here."""
+    return next((name for name, facts in known_runs().runs.items() if run_digest(facts.run) == digest), None)
 
 
 def jobs() -> JobStore:

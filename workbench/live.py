@@ -1,22 +1,24 @@
-"""The model in memory: one for all browser tabs.
+"""The model in memory, one for all browser tabs, and what is being decoded with it.
 
 Pages know the protocol :class:`Steering`; the core is imported inside functions only, so that opening a page never loads torch.
 Answers of several tabs share the model pass by pass. At most one model is held: asking for another releases the first, and is refused
 while the first is answering.
+
+Decoding goes on in a thread of its own (:class:`Decoding`) whatever page is open, and any tab can follow it.
 """
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
-from stir_core.errors import ModelError
+from stir_core.errors import FAULTS, ModelError
 from stir_core.models.threads import settle_threads
 from stir_core.readings import LatentReading, TokenReading
 from stir_core.records import Entry, Event, Lens, ModelIdentity, Problem, Trace
@@ -26,6 +28,9 @@ from stir_core.store.runs import Run
 
 if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
+
+
+T = TypeVar("T")
 
 
 class Steering(Protocol):
@@ -152,6 +157,84 @@ class ModelShelf:
             self._model = load_core_model(config)
             self._model_key = key
         return self._model
+
+
+class Decoding:
+    """Work on the model that goes on when its page is left: what it has made so far, and whether it has ended."""
+
+    def __init__(self, id_: str, title: str, run: str, made: Any):
+        self.id, self.title, self.run, self.made = id_, title, run, made
+        self.stopping = False
+        """Set by :meth:`stop`: it ends after the next event, and what was decoded is kept."""
+        self.ended = False
+        self.fault: BaseException | None = None
+        """Why it ended early; ``None``: it did not."""
+        self._told: list[Any] = []
+        self._news = threading.Condition()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self.stopping = True
+
+    def told(self, events: Generator[T, None, None]) -> Iterator[T]:
+        """Events one by one, each told to the followers once it is dealt with; the generator is closed at the end or at :meth:`stop`."""
+        with closing(events):
+            for event in events:
+                yield event
+                with self._news:
+                    self._told.append(event)
+                    self._news.notify_all()
+                if self.stopping:
+                    return
+
+    def follow(self, every: float = 0.3) -> Iterator[list[Any]]:
+        """All events from the first on, in batches as they come, until it has ended; an empty batch where none came for ``every`` seconds.
+
+        A page draws something for each batch, so that it can be left.
+        """
+        seen = 0
+        while True:
+            with self._news:
+                if len(self._told) == seen and not self.ended:
+                    self._news.wait(every)
+                fresh, ended = self._told[seen:], self.ended
+            yield fresh
+            seen += len(fresh)
+            if ended:
+                return
+
+    def run_to_end(self, work: "Callable[[Decoding], None]") -> None:
+        """Do the work, in this thread; a refusal or a fault of a disk becomes :attr:`fault`."""
+        self.fault = RuntimeError("decoding ended by a fault of the program: its log has the traceback")
+        try:
+            work(self)
+            self.fault = None
+        except FAULTS as error:
+            self.fault = error
+        finally:
+            with self._news:
+                self.ended = True
+                self._news.notify_all()
+
+
+class Decodings:
+    """What is being decoded on this server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[Decoding] = []
+
+    def start(self, decoding: Decoding, work: Callable[[Decoding], None]) -> Decoding:
+        """Begin the work in a thread of its own; it must not draw."""
+        with self._lock:
+            self._held = [*(each for each in self._held if not each.ended), decoding]
+        threading.Thread(target=decoding.run_to_end, args=(work,), daemon=True, name=f"stir-{decoding.id}").start()
+        return decoding
+
+    def running(self) -> list[Decoding]:
+        """Those that have not ended."""
+        with self._lock:
+            return [each for each in self._held if not each.ended]
 
 
 def load_core_model(config: ModelConfig) -> "LoadedModel":

@@ -34,11 +34,13 @@ EVIDENCE, FIRST_GATE, SECOND_GATE = "evidence", "gate", "against"
 """The recorded answers that two gates are compared on, and the gates."""
 LATENT, CHAIN, PARTNER, SLOT = "latent", "chain", "partner", "slot"
 """A trained latent reasoner, its problem, the problem whose latents are swapped in, and the latent that is looked into."""
+SAVED = "saved"
+"""A piece of saved work: shown on its page, and while it is being decoded."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
     *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
     *(LATENT, CHAIN, PARTNER, SLOT),
-    *(CODE, CODED, CODED_LAYER, EVIDENCE, FIRST_GATE, SECOND_GATE),
+    *(CODE, CODED, CODED_LAYER, EVIDENCE, FIRST_GATE, SECOND_GATE, SAVED),
 )
 """Choices that the address of every page holds, also without a widget on the page."""
 LET_IN = "let_in"
@@ -46,6 +48,7 @@ LET_IN = "let_in"
 _RECORDING = "trace_recording"
 _MEMORY = "chosen_{}"
 _PAGE, _ENTERED = "page_shown", "page_entered"
+_OPENED, _ARRIVED = "saved_opened", "saved_arrived"
 _ADDRESS = "address"
 """Parameters last written to the address or taken from it; where the address differs, the user followed a link or went back."""
 
@@ -165,6 +168,43 @@ def point_at(key: str, value: str) -> None:
 def chosen(key: str) -> str | None:
     """The remembered choice, whether or not its widget is on this page."""
     return st.session_state.get(_MEMORY.format(key))
+
+
+def choose_saved(id_: str) -> None:
+    """Choose a piece of saved work, and write it to the address at once."""
+    remember(SAVED, id_)
+    st.session_state[_ARRIVED] = id_
+    _written()[SAVED] = id_
+    st.query_params[SAVED] = id_
+
+
+def saved_arrived() -> str | None:
+    """The piece of saved work that an address or a list chose since this was last asked."""
+    id_ = chosen(SAVED)
+    if id_ is None or st.session_state.get(_ARRIVED) == id_:
+        return None
+    st.session_state[_ARRIVED] = id_
+    return id_
+
+
+def saved_to_open() -> str | None:
+    """The chosen piece of saved work; ``None`` where there is none, or this tab has opened it."""
+    id_ = chosen(SAVED)
+    return None if id_ is None or st.session_state.get(_OPENED) == id_ else id_
+
+
+def saved_is_open(id_: str) -> None:
+    """This tab shows the piece, so it is not opened again."""
+    st.session_state[_OPENED] = id_
+
+
+def forget_saved() -> None:
+    """No piece of saved work is chosen any more."""
+    for key in (_MEMORY.format(SAVED), _OPENED, _ARRIVED):
+        st.session_state.pop(key, None)
+    _written().pop(SAVED, None)
+    if SAVED in st.query_params:
+        del st.query_params[SAVED]
 
 
 def recording() -> Recording | None:

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from stir_core.store.runs import Run
 
-READ_NO_STAGE = ("calibration", "causal", "codebook", "evaluate", "harvest", "latents")
+READ_NO_STAGE = ("calibration", "causal", "codebook", "evaluate", "harvest", "latents", "saved")
 """Pages that read nothing of this run's stages: it has no studies and no codebook."""
 PAGES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "pages").glob("*.py"))
 

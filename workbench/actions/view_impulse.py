@@ -1,25 +1,30 @@
 """Effects of an action's impulse: the control point and strength to try, the button that measures it on the live model, and the figures.
 
-Responses are kept in memory for all tabs of this server; nothing is written to disk.
+A measured response is saved, and is shown again wherever the same action, control point and strength are chosen.
 """
 
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import streamlit as st
 
+from stir_core.errors import line_of
 from stir_core.evaluate.dose import degenerates_at
 from stir_core.records import Entry
 from stir_core.responses import ImpulseResponse, Spot
-from workbench import session
+from stir_core.saved import SavedImpulse
+from stir_core.store.saved import new_id, run_digest
+from workbench import bootstrap, session
 from workbench.actions import data as reading
 from workbench.actions.charts import attention_maps, disturbance_curves, divergence_curves, dose_curve, shift_dumbbells, travel_heatmap
-from workbench.bootstrap import steering
+from workbench.live import Decoding
 from workbench.shared.command_lines import impulse_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
+from workbench.shared.view_saved import followed, opened
 from workbench.shared.view_tables import data_table
 
 MOST = 48
@@ -88,12 +93,69 @@ def impulse(facts: RunFacts, entry: Entry) -> None:
         alpha = _strength(entry, spots[name])
     with right:
         asked = st.button("Measure on the model", type="primary", key="actions_measure", help="Loads the run's model on first use.")
-    if asked:
-        with st.spinner("Reading the answer with and without the impulse, and decoding at each strength"), steering(facts) as live:
-            response = live.respond(entry, facts.run.action_rows()[entry.action_row], spots[name], alpha)
-        impulse_memory().put(key_of(facts, entry, spots[name], alpha), response)
+    _measure(facts, entry, spots[name], alpha, asked=asked)
     _show(facts, entry, spots[name], alpha)
     command_line(impulse_command(facts.run, entry.id, name, alpha))
+
+
+def _title(entry_id: str, spot: Spot, alpha: float) -> str:
+    return f"{entry_id} × {alpha:.10g} at {spot.name}"
+
+
+def _measure(facts: RunFacts, entry: Entry, spot: Spot, alpha: float, *, asked: bool) -> None:
+    """Measure where the button was pressed, or wait for a measurement of this tab that goes on."""
+    decoding, title = followed("impulse"), _title(entry.id, spot, alpha)
+    if asked:
+        decoding = bootstrap.decodings().start(Decoding(new_id("impulse"), title, facts.name, None), _work(facts, entry, spot, alpha))
+        session.choose_saved(decoding.id)
+    if decoding is None or decoding.title != title:
+        return
+    with st.spinner("Reading the answer with and without the impulse, and decoding at each strength; it goes on when you leave the page"):
+        place = st.empty()
+        for _ in decoding.follow():
+            place.empty()
+    session.saved_is_open(decoding.id)
+    if decoding.fault is not None:
+        session.forget_saved()
+        st.error(plain(line_of(decoding.fault)))
+
+
+def _work(facts: RunFacts, entry: Entry, spot: Spot, alpha: float) -> Callable[[Decoding], None]:
+    shelf, saved, memory, key = bootstrap.shelf(), bootstrap.saved(), impulse_memory(), key_of(facts, entry, spot, alpha)
+
+    def work(decoding: Decoding) -> None:
+        with shelf.lent(facts.run, run_fingerprint(facts.run)) as live:
+            response = live.respond(entry, facts.run.action_rows()[entry.action_row], spot, alpha)
+            identity = live.identity
+        memory.put(key, response)
+        outcome = f"KL at the control point {response.kl[0]:.4f} nats ({response.kl_frozen[0]:.4f} with attention frozen)"
+        content = SavedImpulse(response=response)
+        saved.keep(content, title=decoding.title, outcome=outcome, run=facts.run, model=identity, id_=decoding.id)
+
+    return work
+
+
+def _measured_before(facts: RunFacts, entry: Entry, spot: Spot, alpha: float) -> ImpulseResponse | None:
+    """The saved response to these settings, the latest one."""
+    title, digest = _title(entry.id, spot, alpha), run_digest(facts.run)
+    for work in bootstrap.saved().all()[0]:
+        if (work.kind, work.title, work.run_digest) == ("impulse", title, digest):
+            content = bootstrap.saved_content(work.id)
+            if isinstance(content, SavedImpulse) and content.response.spot == spot:
+                impulse_memory().put(key_of(facts, entry, spot, alpha), content.response)
+                return content.response
+    return None
+
+
+def open_impulse(facts: RunFacts) -> None:
+    """Choose the entry, control point and strength of the saved impulse that the address names. Call before they are drawn."""
+    found = opened(facts, "impulse")
+    if found is not None and isinstance(found[1], SavedImpulse):
+        response = found[1].response
+        session.point_at(session.ACTION, response.entry_id)
+        session.point_at(session.AT, response.spot.name)
+        session.remember(session.ALPHA, f"{response.alpha:.10g}")
+        session.take_state(_PLACE)
 
 
 def _strength(entry: Entry, spot: Spot) -> float:
@@ -133,14 +195,14 @@ def _number(text: str | None) -> float | None:
 def _show(facts: RunFacts, entry: Entry, spot: Spot, alpha: float) -> None:
     """The response to these settings; if it was not measured, the entry's last figures in this tab, marked as stale."""
     key = key_of(facts, entry, spot, alpha)
-    response = impulse_memory().get(key)
+    response = impulse_memory().get(key) or _measured_before(facts, entry, spot, alpha)
     if response is not None:
         session.set_state(_SHOWN, key)
     else:
         last = session.state_of(_SHOWN)
         response = impulse_memory().get(last) if last is not None and last[:2] == key[:2] else None
         if response is None:
-            st.caption("Not measured yet: press the button. It takes some seconds on the embedded model, and nothing is written to disk.")
+            st.caption("Not measured yet: press the button. It takes some seconds on the embedded model, and the result is saved.")
             return
         st.warning(
             plain(f"Stale: these figures are of α {response.alpha:g} at {response.spot.name}. Measure again for the settings above.")

@@ -9,6 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.config import GateConfig, with_changes
 from stir_core.records import Trace
+from stir_core.saved import SavedRedecision
 from workbench import session
 from workbench.gates.data import Scale, scales
 from workbench.shared import gate_evidence as evidence
@@ -17,6 +18,7 @@ from workbench.shared.command_lines import gate_command, trace_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain, trace_segments
 from workbench.shared.view_page import command_line
+from workbench.shared.view_saved import opened
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 
@@ -26,9 +28,12 @@ _RUN, _PUT_BACK = "gates_settings_of", "gates_put_back"
 def tried(facts: RunFacts) -> GateConfig:
     """Draw the sliders and return the gate with their values, checked by the config's own rules."""
     offered = scales(facts.config.gate, facts.steered.values())
+    found = opened(facts, "re-decision")
     if session.first_state(_RUN, facts.name) != facts.name:  # another run has settings of its own
         session.set_state(_RUN, facts.name)
         _put_back(offered)
+    if found is not None and isinstance(found[1], SavedRedecision):
+        _put_back(offered, found[1].gate)
     fresh = session.take_state(_PUT_BACK, False)
     with st.container(border=True, gap="xsmall"):
         *columns, last = st.columns([*(1 for _ in offered), 0.8], vertical_alignment="center", gap="medium")
@@ -59,9 +64,11 @@ def _key(scale: Scale) -> str:
     return f"gates_{scale.name}"
 
 
-def _put_back(offered: list[Scale]) -> None:
+def _put_back(offered: list[Scale], gate: GateConfig | None = None) -> None:
+    """The sliders at the run's own values, or at those of ``gate``."""
     for scale in offered:
-        session.set_state(_key(scale), int(scale.own) if scale.whole else float(scale.own))
+        value = scale.own if gate is None else min(max(getattr(gate, scale.name), scale.low), scale.high)
+        session.set_state(_key(scale), int(value) if scale.whole else float(value))
     session.set_state(_PUT_BACK, True)
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from stir_core.config import GateConfig, digest_of
-from workbench import session
+from stir_core.saved import FlippedAnswer, SavedRedecision
+from workbench import bootstrap, session
 from workbench.gates import charts
 from workbench.gates import data as tables
 from workbench.gates.data import scales
@@ -36,7 +37,24 @@ def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
         st.badge(replay.flips_line(counted), color="orange")
         changed = ", ".join(f"{key} {getattr(own, key):g} → {value:g}" for key, value in replay.changes_of(own, gate).items())
         st.caption(plain(f"{changed}. {replay.reach_line(counted)}"))
+        if st.button("Save these decisions", key="gates_save", help="Kept on the Saved page, with the settings; it can be shared there."):
+            _save(facts, gate, answers, changed)
     return answers
+
+
+def _save(facts: RunFacts, gate: GateConfig, answers: Answers, changed: str) -> None:
+    counted, columns = replay.tally(answers.values()), ["problem", "m", "change", "recorded", "now", "why now"]
+    rows = replay.flip_table(answers.values())[columns].itertuples(index=False, name=None)
+    names = ("problem", "m", "change", "recorded", "now", "why")
+    flips = tuple(FlippedAnswer.model_validate(dict(zip(names, row, strict=True))) for row in rows)
+    content = SavedRedecision(
+        own=facts.config.gate, gate=gate, answers=len(answers), known=counted.known, flipped=counted.flipped, flips=flips
+    )
+    outcome = f"{counted.flipped} of {counted.known} decisions flip, {len(answers)} answers"
+    work = bootstrap.saved().keep(content, title=changed, outcome=outcome, run=facts.run, model=None)
+    session.choose_saved(work.id)
+    session.saved_is_open(work.id)
+    st.success(plain(f"Saved as {work.id}."))
 
 
 def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:

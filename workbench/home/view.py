@@ -4,14 +4,15 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.errors import StoreError
-from workbench import session
+from workbench import bootstrap, session
 from workbench.bootstrap import known_runs, shelf
 from workbench.home import data as overview
 from workbench.shared.command_lines import run_command
 from workbench.shared.facts import RunFacts, differing_identity
 from workbench.shared.intervals import with_interval
-from workbench.shared.text import plain
+from workbench.shared.text import one_line, plain
 from workbench.shared.view_page import command_line
+from workbench.shared.view_saved import NONE_YET, decoding_now, page_link
 from workbench.shared.view_tables import Columns, data_table, number_column
 
 
@@ -31,6 +32,21 @@ def runs() -> None:
         data_table(table, RUN_COLUMNS, "All runs", key="runs_table", clicked=choose_row)
     for line in faults:
         st.warning(plain(line))
+
+
+def recent_saved(most: int = 5) -> None:
+    """What is being decoded, and the last saved traces, branches and measurements, each with a way to it."""
+    works = bootstrap.saved().all()[0]
+    st.markdown("**Recent work**")
+    decoding_now()
+    if not works:
+        st.caption(NONE_YET)
+    for work in works[:most]:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            page_link(work.id, bootstrap.run_of(work.run_digest), f"{work.kind}: {plain(one_line(work.title, 70))}")
+            st.caption(plain(f"{one_line(work.outcome, 100)} · {work.run} · {work.created} UTC"))
+    if len(works) > most:
+        st.page_link(bootstrap.PAGES / "saved.py", label=f"All {len(works)}")
 
 
 def held_out_line(facts: RunFacts) -> None:

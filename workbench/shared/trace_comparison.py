@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, digest_of
 from stir_core.evaluate.degeneration import compressed, repeated
 from stir_core.readings import TokenReading
 from stir_core.records import Decision, Event, ModelIdentity, StepEvent, StepEvidence, TokenEvent, Trace, TraceEvent
+from stir_core.saved import SavedTrace, SavedWork
 
 VANILLA, STEERED = 0, 1
 ROWS = ("vanilla", "steered")
@@ -56,9 +57,13 @@ class Recording:
     """Wall-clock time of reading so far."""
     codes: tuple[dict[int, int], dict[int, int]] = field(default_factory=lambda: ({}, {}))
     """The run's code of each finished step, by the control point at which it begins; empty without a codebook."""
+    id: str = ""
+    """Under which it is saved."""
+    events: list[Event] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
         """Bring the comparison up to date with one event."""
+        self.events.append(event)
         if isinstance(event, TraceEvent):
             self.traces[event.row] = event.trace
             return
@@ -105,6 +110,47 @@ def settings_of(
         "gate": gate.model_dump(mode="json"),
         "decode": decode.model_dump(mode="json", exclude={"batch_problems"}),
     }
+
+
+def saved_trace(recording: Recording, seed: int) -> SavedTrace:
+    """The comparison as it is saved."""
+    settings = recording.settings
+    return SavedTrace(
+        question=settings["question"],
+        problem=settings["problem"],
+        raw=settings["raw"],
+        gate=GateConfig.model_validate(settings["gate"]),
+        decode=DecodeConfig.model_validate(settings["decode"]),
+        seed=seed,
+        events=tuple(recording.events),
+        readings=(tuple(recording.readings[VANILLA]), tuple(recording.readings[STEERED])),
+        codes=recording.codes,
+        seconds=recording.seconds,
+        reading_seconds=recording.reading_seconds,
+    )
+
+
+def recording_of(work: SavedWork, content: SavedTrace, run: str) -> Recording:
+    """The comparison that was saved; ``run``: the run's digest, as :func:`settings_of` takes it."""
+    settings = settings_of(run, content.question, content.problem, content.gate, content.decode, raw=content.raw)
+    recording = Recording(digest_of(settings), settings, identity=work.model, id=work.id)
+    for event in content.events:
+        recording.take(event)
+    for mine, theirs in zip(recording.readings, content.readings, strict=True):
+        mine.extend(theirs)
+    for held, codes in zip(recording.codes, content.codes, strict=True):
+        held.update(codes)
+    recording.seconds, recording.reading_seconds = content.seconds, content.reading_seconds
+    return recording
+
+
+def outcome_line(recording: Recording) -> str:
+    """What came of it, in a few words: both verdicts, and where the answers part."""
+    grades = []
+    for name, trace in zip(ROWS, recording.traces, strict=True):
+        grade = "stopped" if trace is None else {None: "not graded", True: "right", False: "wrong"}[trace.verdict and trace.verdict.correct]
+        grades.append(f"{name} {grade}")
+    return f"{', '.join(grades)}; {equality_line(recording)[1]}"
 
 
 def changed_settings(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from streamlit.components.v2 import component
 
 from stir_core.errors import FAULTS, line_of
 from workbench import session
-from workbench.bootstrap import known_runs, runs_root
+from workbench.bootstrap import known_runs, run_of_saved, runs_root
 from workbench.shared.command_lines import FIRST_RUN, run_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
@@ -91,6 +91,8 @@ def page(title: str, caption: str) -> Iterator[None]:
         address = st.empty()
         _BUTTON(key="copy_link")
     with right:
+        if (arrived := session.saved_arrived()) and (its_run := run_of_saved(arrived)):
+            session.point_at(session.RUN, its_run)
         if runs := known_runs().runs:
             session.choose_one(
                 session.RUN,

@@ -1,27 +1,31 @@
-"""The Trace page's form, and the decoding and re-reading of both answers, shown token by token."""
+"""The Trace page's form, and the decoding and re-reading of both answers, followed token by token."""
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
 from typing import Any, NamedTuple, get_args
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.config import DecodeConfig, GateConfig, digest_of, with_changes
-from stir_core.errors import FAULTS
+from stir_core.errors import line_of
 from stir_core.evaluate.codes import Coder, coder_of
 from stir_core.records import Problem, StepEvent, TokenEvent, Variant
+from stir_core.saved import SavedTrace
+from stir_core.store.saved import new_id
 from workbench import bootstrap, session
-from workbench.live import Steering
+from workbench.live import Decoding, ModelShelf, Steering
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import one_line, plain
-from workbench.shared.trace_comparison import ROWS, Recording, settings_of
+from workbench.shared.trace_comparison import ROWS, Recording, outcome_line, recording_of, saved_trace, settings_of
 from workbench.shared.trace_document import step_head
-from workbench.trace.data import drawing, examples, preset_of, presets
+from workbench.shared.view_saved import followed, opened
+from workbench.trace.data import FIELDS, drawing, examples, preset_of, presets
 
 HELD_OUT, FREE = "Held-out problem", "Free prompt"
-_PROMPT = "trace_prompt"
+_PROMPT, _KIND = "trace_prompt", "trace_kind"
+_FILLED = "trace_filled"
+"""The comparison whose settings were last put into the form."""
 
 
 class TraceRequest(NamedTuple):
@@ -56,9 +60,9 @@ def trace_form(facts: RunFacts) -> TraceRequest:
 def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
     held_out = facts.held_out if "steered" in facts.stages else {}
     kinds = [HELD_OUT, FREE] if held_out else [FREE]
-    kind = st.segmented_control(
-        "Ask", kinds, default=kinds[0], required=True, key="trace_kind", persist_state="session", label_visibility="collapsed"
-    )
+    if session.first_state(_KIND, kinds[0]) not in kinds:
+        session.set_state(_KIND, kinds[0])
+    kind = st.segmented_control("Ask", kinds, required=True, key=_KIND, persist_state="session", label_visibility="collapsed")
     if kind == HELD_OUT and held_out:
         problem = held_out[session.choose_one(session.PROBLEM, "Held-out problem", list(held_out))]
         st.text(problem.question)
@@ -138,79 +142,136 @@ def _seed(facts: RunFacts, own: GateConfig | DecodeConfig, field: str) -> tuple[
     return key, type(own).model_fields[field].description
 
 
-_EVERY = 16
-"""Tokens read between two updates of the page, which draw progress and react to Stop."""
+def open_trace(facts: RunFacts) -> None:
+    """Show the comparison that the address names, and put its settings into the form. Call before the form is drawn."""
+    if (running := followed("trace")) is not None:
+        recording: Recording = running.made
+    elif (found := opened(facts, "trace")) is not None and isinstance(found[1], SavedTrace):
+        recording = recording_of(found[0], found[1], run_fingerprint(facts.run))
+        session.keep_recording(recording)
+    else:
+        return
+    if session.state_of(_FILLED) != recording.id:
+        _fill_with(facts, recording)
 
 
-def stream(facts: RunFacts, request: TraceRequest, area: DeltaGenerator) -> None:
-    """Decode both answers, drawing every token as it comes; tokens are kept when the page is left or decoding is stopped."""
+def _fill_with(facts: RunFacts, recording: Recording) -> None:
+    settings = recording.settings
+    problem = settings["problem"]
+    if problem is not None and "steered" in facts.stages and problem in facts.held_out:
+        session.point_at(session.PROBLEM, problem)
+        _fill({_KIND: HELD_OUT})
+    else:
+        _fill({_KIND: FREE, _PROMPT: settings["question"], "trace_raw": settings["raw"]})
+    _fill({_key(facts, field): settings["gate"][field] for field in FIELDS})
+    _fill({_key(facts, "max_new_tokens"): settings["decode"]["max_new_tokens"], _FILLED: recording.id})
+
+
+def trace_decoding(facts: RunFacts, request: TraceRequest) -> Decoding | None:
+    """What this tab is to follow: begun now where the button was pressed, else begun earlier, here or in another tab.
+
+    It goes on when the page is left; what it makes is saved at its end, also after Stop.
+    """
+    if not request.start:
+        return followed("trace")
     if isinstance(request.question, str) and not request.question.strip():
         st.warning("The prompt is empty: write a question, or choose a held-out problem.")
-        return
-    recording = Recording(request.digest, request.settings)
-    try:
-        with area.container():
-            _decode(facts, request, recording)
-    except FAULTS:
-        session.keep_recording(None)
-        area.empty()
-        raise
+        return None
+    recording = Recording(request.digest, request.settings, id=new_id("trace"))
+    shelf, saved, coder = bootstrap.shelf(), bootstrap.saved(), _coder(run_fingerprint(facts.run), facts)
+    title = str(request.settings["question"])
+
+    def work(decoding: Decoding) -> None:
+        try:
+            with shelf.lent(facts.run, run_fingerprint(facts.run)) as steering:
+                recording.identity = steering.identity
+                _answers(steering, request, recording, decoding)
+                if not decoding.stopping:
+                    _read(steering, request, recording, decoding)
+            if coder is not None and recording.read:
+                _code(shelf, coder, facts, recording)
+        finally:
+            if recording.events:
+                saved.keep(
+                    saved_trace(recording, facts.config.seed),
+                    title=title,
+                    outcome=outcome_line(recording),
+                    run=facts.run,
+                    model=recording.identity,
+                    id_=recording.id,
+                )
+
+    session.keep_recording(None)
+    session.set_state(_FILLED, recording.id)
+    session.choose_saved(recording.id)
+    return bootstrap.decodings().start(Decoding(recording.id, title, facts.name, recording), work)
 
 
-def _decode(facts: RunFacts, request: TraceRequest, recording: Recording) -> None:
-    st.button("Stop decoding", key="trace_stop", help="Keeps the tokens decoded so far.")
-    with ExitStack() as held:
-        with st.spinner("Loading the model (the first time takes a few seconds)"):
-            steering = held.enter_context(bootstrap.steering(facts))
-        recording.identity = steering.identity
-        session.keep_recording(recording)
+def follow_trace(decoding: Decoding, area: DeltaGenerator) -> None:
+    """Draw both answers as they grow, until the decoding ends."""
+    recording: Recording = decoding.made
+    with area.container():
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("Stop decoding", key="trace_stop", on_click=decoding.stop, help="Keeps the tokens decoded so far.")
+            st.caption("Decoding goes on when you open another page, and its result is saved.")
         progress = st.empty()
         for column, name in zip(st.columns(2, gap="medium"), ROWS, strict=True):
             column.markdown(f"**{name}**")
-        _answers(steering, request, recording)
-        _read(steering, request, recording, progress)
-        _code(facts, recording)
+        places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]] = {}
+        read = 0
+        for batch in decoding.follow():
+            for row, m in dict.fromkeys((e.row, e.m) for e in batch if isinstance(e, TokenEvent | StepEvent)):
+                _draw(recording, row, m, places)
+            read += sum(isinstance(event, tuple) for event in batch)
+            _progress(recording, read, progress)
+    if recording.events:
+        session.keep_recording(recording)
+        session.saved_is_open(recording.id)
+    else:
+        session.forget_saved()
+    area.empty()
+    if decoding.fault is not None:
+        st.error(plain(line_of(decoding.fault)))
 
 
-def _answers(steering: Steering, request: TraceRequest, recording: Recording) -> None:
-    """Decode both answers; each token is drawn as it comes."""
-    places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]] = {}
-    with closing(steering.compare(request.question, request.gate, request.decode, raw=request.raw)) as events:
-        started = time.monotonic()
-        for event in events:
-            recording.take(event)
-            recording.seconds = time.monotonic() - started
-            if isinstance(event, TokenEvent | StepEvent):
-                _draw(recording, event.row, event.m, places)
+def _progress(recording: Recording, read: int, area: DeltaGenerator) -> None:
+    if not recording.events:
+        area.progress(0.0, "Loading the model (the first time takes a few seconds)")
+    elif not recording.complete:
+        area.progress(0.0, f"{sum(isinstance(event, TokenEvent) for event in list(recording.events))} tokens decoded")
+    else:
+        total = sum(len(trace.token_ids) for trace in recording.traces if trace is not None)
+        area.progress(min(1.0, read / max(1, total)), "Reading both answers again, steered and unsteered")
 
 
-def _read(steering: Steering, request: TraceRequest, recording: Recording, progress: DeltaGenerator) -> None:
+def _answers(steering: Steering, request: TraceRequest, recording: Recording, decoding: Decoding) -> None:
+    """Decode both answers."""
+    started = time.monotonic()
+    for event in decoding.told(steering.compare(request.question, request.gate, request.decode, raw=request.raw)):
+        recording.take(event)
+        recording.seconds = time.monotonic() - started
+
+
+def _read(steering: Steering, request: TraceRequest, recording: Recording, decoding: Decoding) -> None:
     """Read both finished answers again, steered and unsteered, for each token's alternatives and distributions."""
     traces = [trace for trace in recording.traces if trace is not None]
-    total = sum(len(trace.token_ids) for trace in traces)
     started = time.monotonic()
-    with closing(steering.read(traces, request.gate)) as readings:
-        for number, (row, reading) in enumerate(readings):
-            recording.readings[row].append(reading)
-            recording.reading_seconds = time.monotonic() - started
-            if number % _EVERY == 0:
-                progress.progress(number / max(1, total), "Reading both answers again, steered and unsteered")
+    for row, reading in decoding.told(steering.read(traces, request.gate)):
+        recording.readings[row].append(reading)
+        recording.reading_seconds = time.monotonic() - started
 
 
-def _code(facts: RunFacts, recording: Recording) -> None:
+def _code(shelf: ModelShelf, coder: Coder, facts: RunFacts, recording: Recording) -> None:
     """The codes of both answers' finished steps, where the run has a codebook: one more unsteered reading."""
-    coder = _coder(run_fingerprint(facts.run), facts) if {"codes", "steps"} <= set(facts.stages) else None
-    if coder is None:
-        return
     rows = [(row, trace) for row, trace in enumerate(recording.traces) if trace is not None]
-    states = bootstrap.shelf().step_states(facts.run, [trace for _, trace in rows], tuple(coder.layers))
+    states = shelf.step_states(facts.run, [trace for _, trace in rows], tuple(coder.layers))
     for (row, _), seen in zip(rows, states, strict=True):
         recording.codes[row].update(enumerate(next(iter(coder.codes(seen).values()))))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _coder(print_of_run: str, _facts: RunFacts) -> Coder | None:
-    return coder_of(_facts.run)
+    return coder_of(_facts.run) if {"codes", "steps"} <= set(_facts.stages) else None
 
 
 def _draw(recording: Recording, row: int, m: int, places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]]) -> None:

@@ -16,7 +16,9 @@ from stir_core.config import DecodeConfig, GateConfig, digest_of
 from stir_core.evaluate.degeneration import repeated
 from stir_core.intervene.changes import own_alpha, was_forced
 from stir_core.records import Entry, Problem, StepTrace, Trace
-from stir_core.requests import DENY, KEEP, Change
+from stir_core.requests import DENY, Change
+from stir_core.saved import SavedBranch
+from workbench.shared.saved import change_text, grade_of
 from workbench.shared.text import Segment, segment, text_segments
 from workbench.shared.trace_comparison import first_divergence
 
@@ -105,6 +107,21 @@ class Forest:
         self.order.append((tree.origin.key, node.number))
         return node, self._thin(keep=(tree.origin.key, node.number)) if len(self.order) > LIMIT else None
 
+    def merge(self, tree: Tree, content: SavedBranch) -> str | None:
+        """Add a saved branch of this tree and whatever of its path is missing; a branch with the same changes is replaced.
+
+        Returns:
+            As the second value of :meth:`add`.
+        """
+        node, note = tree.nodes[0], None
+        for place, (change, trace) in enumerate(zip(content.changes, content.traces, strict=True), start=1):
+            known = node_at(tree, content.changes[:place])
+            if known is None or place == len(content.changes):
+                node, note = self.add(tree, node.number, change, trace)
+            else:
+                node = known
+        return note
+
     def _thin(self, keep: tuple[str, int]) -> str | None:
         for key, number in self.order:
             tree = self.trees[key]
@@ -117,11 +134,36 @@ class Forest:
         return None
 
 
-def change_text(change: Change) -> str:
-    """A change in a few words: ``"m 2: p0003c × 0.58"``."""
-    what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
-    strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
-    return f"m {change.m}: {what}{strength}" + (", then null" if change.then == "null" else "")
+def origin_of(content: SavedBranch, run: str) -> BranchOrigin:
+    """The answer that a saved branch begins from; ``run``: the run's digest."""
+    about = (content.gate, content.decode, content.problem, content.question, content.raw, content.recorded)
+    return BranchOrigin(run, content.name, content.origin, *about)
+
+
+def saved_branch(tree: Tree, parent: int, change: Change, trace: Trace) -> SavedBranch:
+    """A new branch of a node, with the whole path to it."""
+    origin = tree.origin
+    path = [(node.change, node.trace) for node in tree.path(parent) if node.change is not None]
+    return SavedBranch(
+        name=origin.name,
+        question=origin.question,
+        problem=origin.problem,
+        raw=origin.raw,
+        gate=origin.gate,
+        decode=origin.decode,
+        recorded=origin.recorded,
+        origin=origin.trace,
+        changes=(*(before for before, _ in path), change),
+        traces=(*(answer for _, answer in path), trace),
+    )
+
+
+def node_at(tree: Tree, changes: Sequence[Change]) -> Node | None:
+    """The node that these changes lead to, one after the other; ``None`` where it is not in the tree."""
+    node: Node | None = tree.nodes[0]
+    for change in changes:
+        node = next((child for child in tree.children(node.number) if child.change == change), None) if node is not None else None
+    return node
 
 
 def label(node: Node) -> str:
@@ -154,13 +196,6 @@ def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
     if difference is None:
         return True, f"equals {name} token for token ({len(one.token_ids)} of {len(other.token_ids)} ids)"
     return False, f"differs from {name} from token {difference.position + 1} on (after control point {difference.m})"
-
-
-def grade_of(trace: Trace) -> str:
-    """``right``, ``wrong`` or ``not graded``."""
-    if trace.verdict is None:
-        return "not graded"
-    return "right" if trace.verdict.correct else "wrong"
 
 
 TREE_COLUMNS = [

@@ -1,20 +1,25 @@
 """The What-if page's sections: decoding of branches, the tree, two answers side by side, the table of one step, and downloads."""
 
 import json
-from contextlib import ExitStack, closing
 
 import streamlit as st
 from streamlit import column_config as cc
 from streamlit.delta_generator import DeltaGenerator
 
+from stir_core.errors import FAULTS, line_of
 from stir_core.records import StepTrace, TokenEvent, TraceEvent
+from stir_core.saved import SavedBranch
+from stir_core.store.saved import new_id, run_digest
 from workbench import bootstrap, session
+from workbench.live import Decoding
 from workbench.shared.command_lines import whatif_command
-from workbench.shared.facts import RunFacts
+from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.saved import change_text, grade_of
 from workbench.shared.text import one_line, plain
 from workbench.shared.trace_comparison import changed_settings
 from workbench.shared.view_gate import why_not
 from workbench.shared.view_page import command_line
+from workbench.shared.view_saved import followed
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 from workbench.what_if import charts as figures
@@ -30,40 +35,85 @@ def _forest() -> Forest:
     return session.first_state("what_if_forest", Forest())
 
 
-def tree_of(origin: BranchOrigin) -> Tree:
-    """The origin's tree in this tab."""
-    return _forest().tree(origin)
+def tree_of(facts: RunFacts, origin: BranchOrigin) -> Tree:
+    """The origin's tree: every saved branch of it, whichever tab or server made it."""
+    tree = _forest().tree(origin)
+    merged: set[str] = session.first_state("what_if_merged", set())
+    for work in reversed(bootstrap.saved().all()[0]):
+        if work.kind != "what-if" or work.id in merged or work.run_digest != run_digest(facts.run):
+            continue
+        try:
+            content = bootstrap.saved_content(work.id)
+        except FAULTS as error:
+            st.warning(plain(line_of(error)))
+            continue
+        if isinstance(content, SavedBranch) and pairs.origin_of(content, origin.run).key == origin.key:
+            merged.add(work.id)
+            if note := _forest().merge(tree, content):
+                session.set_state(_NOTE, [*session.state_of(_NOTE, []), note])
+            if work.id == session.chosen(session.SAVED) and (node := pairs.node_at(tree, content.changes)) is not None:
+                session.set_state(_with(tree), node.number)
+    return tree
 
 
-def decode_branches(facts: RunFacts, tree: Tree, node: Node, request: BranchRequest, area: DeltaGenerator) -> None:
-    """Decode the requested branches of a node, showing every token; each is added to the tree as it ends."""
-    origin, notes = tree.origin, []
-    with area.container(border=True), ExitStack() as held:
-        st.button("Stop decoding", key="what_if_stop", on_click=_stopped, help="Finished branches are kept.")
-        with st.spinner("Loading the model (the first time takes a few seconds)"):
-            steering = held.enter_context(bootstrap.steering(facts))
-        texts, places, first = [""] * len(request.changes), [], None
-        for change in request.changes:
-            st.caption(plain(pairs.change_text(change)))
+def branch_decoding(facts: RunFacts, tree: Tree, node: Node, request: BranchRequest) -> Decoding | None:
+    """What this tab is to follow: the branches that were just asked for, or some that are being decoded already.
+
+    Each branch is saved as it ends. The first one asked for gets the id of the decoding.
+    """
+    if not request.changes:
+        return followed("what-if")
+    origin, shelf, saved = tree.origin, bootstrap.shelf(), bootstrap.saved()
+    made = [[change_text(change), ""] for change in request.changes]
+    branches = [pairs.saved_branch(tree, node.number, change, node.trace) for change in request.changes]
+
+    def work(decoding: Decoding) -> None:
+        with shelf.lent(facts.run, run_fingerprint(facts.run)) as steering:
+            events = steering.branch(node.trace, request.changes, origin.gate, origin.decode, problem=origin.problem)
+            for event in decoding.told(events):
+                if isinstance(event, TokenEvent):
+                    made[event.row][1] += event.text
+                elif isinstance(event, TraceEvent):
+                    branch = branches[event.row]
+                    saved.keep(
+                        branch.replaced(traces=(*branch.traces[:-1], event.trace)),
+                        title=f"{made[event.row][0]} · {origin.question}",
+                        outcome=f"{grade_of(event.trace)}; {pairs.parting_line(event.trace, node.trace, pairs.label(node))[1]}",
+                        run=facts.run,
+                        model=steering.identity,
+                        id_=decoding.id if event.row == 0 else None,
+                    )
+
+    id_ = new_id("what-if")
+    session.choose_saved(id_)
+    return bootstrap.decodings().start(Decoding(id_, f"{made[0][0]} · {origin.question}", facts.name, made), work)
+
+
+def follow_branches(decoding: Decoding, area: DeltaGenerator) -> None:
+    """Show the branches as they grow; then draw the page again with them in the tree."""
+    with area.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("Stop decoding", key="what_if_stop", on_click=decoding.stop, help="Finished branches are kept.")
+            st.caption("Decoding goes on when you open another page; each branch is saved as it ends.")
+        state = st.empty()
+        places = []
+        for name, _ in decoding.made:
+            st.caption(plain(name))
             places.append(st.empty())
-        decoding = steering.branch(node.trace, request.changes, origin.gate, origin.decode, problem=origin.problem)
-        with closing(decoding) as events:
-            for event in events:
-                if isinstance(event, TraceEvent):
-                    branch, note = _forest().add(tree, node.number, request.changes[event.row], event.trace)
-                    first = branch.number if event.row == 0 else first
-                    notes += [note] if note else []
-                elif isinstance(event, TokenEvent):
-                    texts[event.row] += event.text
-                    places[event.row].text(texts[event.row][-1200 if len(places) == 1 else -160 :])
-    if first is not None:
-        session.set_state(_with(tree), first)
-    session.set_state(_NOTE, notes)
+        for batch in decoding.follow():
+            started = any(text for _, text in decoding.made)
+            state.caption("Decoding" if started else "Loading the model (the first time takes a few seconds)")
+            for row in sorted({event.row for event in batch if isinstance(event, TokenEvent)}):
+                places[row].text(decoding.made[row][1][-1200 if len(places) == 1 else -160 :])
+    session.saved_is_open(decoding.id)
+    if decoding.stopping:
+        session.set_state(_NOTE, ["Stopped: unfinished branches are not kept; decoding them again gives the same tokens."])
+    if decoding.fault is not None:
+        area.empty()
+        session.forget_saved()
+        st.error(plain(line_of(decoding.fault)))
+        return
     st.rerun()
-
-
-def _stopped() -> None:
-    session.set_state(_NOTE, ["Stopped: unfinished branches are not kept; decoding them again gives the same tokens."])
 
 
 def _with(tree: Tree) -> str:
@@ -79,7 +129,7 @@ def branch_notes() -> None:
 
 def where(node: Node, step: StepTrace, origin: BranchOrigin) -> None:
     """The answer with its decisions, and the gate's evidence at the chosen control point."""
-    head = f"{pairs.label(node)}: {pairs.grade_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
+    head = f"{pairs.label(node)}: {grade_of(node.trace)}, {len(node.trace.token_ids)} tokens, ended by {node.trace.finish}"
     text_strip(pairs.whole(node.trace, step.evidence.m), key="what_if_answer", head=head, height=300)
     with st.expander(plain(f"Evidence of the gate at control point {step.m}: {one_line(str(step.decision.reason), 100)}")):
         why_not(step.evidence, step.decision, origin.gate)
@@ -147,7 +197,7 @@ def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
         else:
             st.badge(line, color="gray" if equal else "orange")
         for shown in (other, node):
-            st.badge(f"#{shown.number} {pairs.grade_of(shown.trace)}, {shown.trace.tokens_used} tokens", color="gray")
+            st.badge(f"#{shown.number} {grade_of(shown.trace)}, {shown.trace.tokens_used} tokens", color="gray")
 
 
 def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:

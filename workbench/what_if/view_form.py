@@ -9,15 +9,19 @@ from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import StoreError
 from stir_core.records import StepTrace
 from stir_core.requests import DENY, KEEP, Change
+from stir_core.saved import SavedBranch
 from workbench import session
 from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.saved import change_text
 from workbench.shared.text import plain
 from workbench.shared.trace_comparison import STEERED
 from workbench.shared.view_gate import arrow_button
+from workbench.shared.view_saved import opened
 from workbench.what_if import data as trees
 from workbench.what_if.data import BranchOrigin, Node, OfferedAction, Tree
 
-RECORDED, LAST = "Recorded held-out answer", "Last comparison of Trace"
+RECORDED, LAST, SAVED = "Recorded held-out answer", "Last comparison of Trace", "Saved branch"
+_KIND, _SAVED = "what_if_kind", "what_if_saved_origin"
 WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
 THEN: dict[str, Literal["gate", "null"]] = {"the gate decides": "gate", "null from here on": "null"}
 
@@ -30,21 +34,42 @@ class BranchRequest(NamedTuple):
     step: StepTrace
 
 
+def open_branch(facts: RunFacts) -> None:
+    """Choose the answer of the saved branch that the address names. Call before the form is drawn."""
+    found = opened(facts, "what-if")
+    if found is None:
+        return
+    _, content = found
+    assert isinstance(content, SavedBranch)  # by its kind
+    recorded = facts.steered.get(content.name) if content.recorded else None
+    if recorded is not None and recorded.token_ids == content.origin.token_ids:
+        session.point_at(session.PROBLEM, content.name)
+        session.set_state(_KIND, RECORDED)
+    else:
+        session.set_state(_SAVED, trees.origin_of(content, run_fingerprint(facts.run)))
+        session.set_state(_KIND, SAVED)
+    session.point_at(session.CONTROL_POINT, str(content.changes[-1].m))
+
+
 def choose_origin(facts: RunFacts) -> BranchOrigin:
-    """A held-out answer of the run, or the steered answer of the Trace page's last comparison in this tab.
+    """A held-out answer of the run, the steered answer of the Trace page's last comparison in this tab, or that of an opened saved branch.
 
     Raises:
         StoreError: there is neither.
     """
     last = _last(facts)
-    kinds = ([RECORDED] if facts.steered else []) + ([LAST] if last else [])
+    saved: BranchOrigin | None = session.state_of(_SAVED)
+    saved = saved if saved is not None and saved.run == run_fingerprint(facts.run) else None
+    kinds = ([RECORDED] if facts.steered else []) + ([LAST] if last else []) + ([SAVED] if saved else [])
     if not kinds:
         raise StoreError(f'run {facts.name} has no recorded answer: make its "steered" stage, or decode one on the Trace page')
-    kind = st.segmented_control(
-        "Begin from", kinds, default=kinds[0], required=True, key="what_if_kind", persist_state="session", label_visibility="collapsed"
-    )
+    if session.first_state(_KIND, kinds[0]) not in kinds:
+        session.set_state(_KIND, kinds[0])
+    kind = st.segmented_control("Begin from", kinds, required=True, key=_KIND, persist_state="session", label_visibility="collapsed")
     if kind == LAST and last:
         origin = last
+    elif kind == SAVED and saved:
+        origin = saved
     else:
         chosen = session.choose_one(session.PROBLEM, "Held-out problem", list(facts.steered))
         trace, problem, config = facts.steered[chosen], facts.held_out.get(chosen), facts.config
@@ -121,7 +146,7 @@ def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> Branc
     change = Change(m=step.evidence.m, to=to, alpha=(chosen.own if own else alpha) if chosen else None, then=then)
     everything = trees.all_changes(step, origin.gate, alpha, then, same=chosen is not None and not own)
     with st.container(horizontal=True):
-        one = st.button(f"Branch: {trees.change_text(change)}", type="primary", key="what_if_branch")
+        one = st.button(f"Branch: {change_text(change)}", type="primary", key="what_if_branch")
         all_ = st.button(
             f"All {len(everything) - 1} candidates at once",
             key="what_if_all",

@@ -1,0 +1,172 @@
+"""Saved work in words: its sections as text and tables, the command that makes it again, and one HTML file."""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from stir_core.records import Trace
+from stir_core.requests import DENY, KEEP, Change
+from stir_core.saved import SavedBranch, SavedContent, SavedImpulse, SavedRedecision, SavedTrace, SavedWork
+from stir_core.store.runs import Run
+from workbench.shared.command_lines import gate_command, impulse_command, trace_command, whatif_command
+from workbench.shared.gate_replay import changes_of
+from workbench.shared.text import visible_token
+from workbench.shared.trace_comparison import ROWS, changed_settings, cost_table, equality_line, recording_of, settings_of
+from workbench.shared.trace_document import html, words_of
+
+
+class SavedSection(NamedTuple):
+    """A heading with the text, or the table, below it."""
+
+    title: str
+    body: str | pd.DataFrame
+
+
+def sections_of(work: SavedWork, content: SavedContent) -> list[SavedSection]:
+    """What was asked and what came of it, then what it was made with."""
+    made_with = pd.DataFrame(_facts(work, content), columns=["", " "])
+    return [*_SECTIONS[content.kind](work, content), SavedSection("Made with", made_with)]
+
+
+def _trace_sections(work: SavedWork, content: SavedTrace) -> list[SavedSection]:
+    recording = recording_of(work, content, work.run_digest)
+    texts = ["".join(token.text for token in recording.tokens(row)) for row in range(len(ROWS))]
+    answers = [SavedSection(f"{name.capitalize()} answer", text) for name, text in zip(ROWS, texts, strict=True)]
+    sections = [("Question", content.question), ("Outcome", equality_line(recording)[1]), ("Verdicts and tokens", cost_table(recording))]
+    return [*(SavedSection(title, body) for title, body in sections), *answers]
+
+
+def _branch_sections(work: SavedWork, content: SavedBranch) -> list[SavedSection]:
+    names = ["as it was", *(change_text(change) for change in content.changes)]
+    traces = [content.origin, *content.traces]
+    rows = [(name, grade_of(t), t.verdict and t.verdict.extracted, t.tokens_used) for name, t in zip(names, traces, strict=True)]
+    return [
+        SavedSection("Question", content.question),
+        SavedSection("Outcome", work.outcome),
+        SavedSection("Answers", pd.DataFrame(rows, columns=["decision", "verdict", "extracted", "tokens"])),
+        SavedSection("Answer as it was", content.origin.text),
+        SavedSection("Answer with the change" if len(traces) == 2 else "Answer with all changes", traces[-1].text),
+    ]
+
+
+def _impulse_sections(work: SavedWork, content: SavedImpulse) -> list[SavedSection]:
+    one = content.response
+    layers = [(e.layer, e.norm, e.cosine, e.relative, _words(e.promoted), _words(e.suppressed)) for e in one.layers]
+    tokens = [(visible_token(t.text), kl, frozen) for t, kl, frozen in zip(one.tokens, one.kl, one.kl_frozen, strict=True)]
+    doses = [(dose.alpha, dose.fraction, dose.kl, dose.kl_following, dose.text) for dose in one.doses]
+    return [
+        SavedSection("Impulse", f"{work.title}, added after block {one.layer}\n{work.outcome}"),
+        SavedSection("By layer", pd.DataFrame(layers, columns=["layer", "norm", "cosine", "of residual", "promotes", "suppresses"])),
+        SavedSection(
+            "Next token at the control point",
+            pd.DataFrame([(visible_token(s.text), s.before, s.after) for s in one.shifts], columns=["token", "before", "after"]),
+        ),
+        SavedSection("KL(steered ‖ unsteered) in nats", pd.DataFrame(tokens, columns=["after token", "KL", "KL, attention frozen"])),
+        SavedSection("Strengths", pd.DataFrame(doses, columns=["alpha", "of residual", "KL", "KL after", "greedy continuation"])),
+    ]
+
+
+def _redecision_sections(work: SavedWork, content: SavedRedecision) -> list[SavedSection]:
+    changed = [(key, getattr(content.own, key), value) for key, value in changes_of(content.own, content.gate).items()]
+    flips = [(f.problem, f.m, f.change, f.recorded, f.now, f.why) for f in content.flips]
+    return [
+        SavedSection("Outcome", work.outcome),
+        SavedSection("Settings", pd.DataFrame(changed, columns=["gate setting", "of the run", "tried"])),
+        SavedSection(
+            "First decision that turns, by answer",
+            pd.DataFrame(flips, columns=["problem", "control point", "change", "recorded", "now", "why now"]),
+        ),
+    ]
+
+
+_SECTIONS: dict[str, Any] = {
+    "trace": _trace_sections,
+    "what-if": _branch_sections,
+    "impulse": _impulse_sections,
+    "re-decision": _redecision_sections,
+}
+
+
+def _words(tokens: Sequence[Any]) -> str:
+    return " ".join(visible_token(token.text) for token in tokens)
+
+
+def _facts(work: SavedWork, content: SavedContent) -> list[tuple[str, str]]:
+    rows = [("saved work", work.id), ("saved at (UTC)", work.created), ("by version", work.made_by), ("run", work.run)]
+    rows += [("run digest", work.run_digest)]
+    identity = work.model.model_dump(mode="json") if work.model else {}
+    rows += [(f"model {name.replace('_', ' ')}", str(value)) for name, value in identity.items()]
+    for part in ("gate", "decode"):
+        section = getattr(content, part, None)
+        rows += [(f"{part}.{name}", str(value)) for name, value in section.model_dump(mode="json").items()] if section is not None else []
+    return rows
+
+
+def command_of(content: SavedContent, run: Run) -> str:
+    """The command that makes it again, on the run that it was made with."""
+    if isinstance(content, SavedImpulse):
+        one = content.response
+        return impulse_command(run, one.entry_id, one.spot.name, one.alpha)
+    if isinstance(content, SavedRedecision):
+        return gate_command(run, changes_of(content.own, content.gate), content.answers)
+    defaults = {"gate": run.config.gate.model_dump(mode="json"), "decode": run.config.decode.model_dump(mode="json")}
+    changed = changed_settings(defaults, settings_of("", "", None, content.gate, content.decode))
+    if isinstance(content, SavedBranch):
+        prompt = content.problem.id if content.problem else content.question
+        return whatif_command(run, prompt, content.changes, raw=content.raw, changed={} if content.recorded else changed)
+    return trace_command(run, content.problem or content.question, raw=content.raw, changed=changed)
+
+
+def saved_html(work: SavedWork, content: SavedContent, command: str) -> str:
+    """One HTML document that opens offline; texts and titles in it are text."""
+    title = f"{work.run}: {work.title}"
+    if isinstance(content, SavedTrace):
+        return html(recording_of(work, content, work.run_digest), command, seed=content.seed, title=title)
+    sections = [*sections_of(work, content), SavedSection("Made again by", command)]
+    body = "\n".join(f"<h2>{escape(section.title)}</h2>\n{_body(section.body)}" for section in sections)
+    style = f"'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+    policy = f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def _body(body: str | pd.DataFrame) -> str:
+    if isinstance(body, str):
+        return f"<pre>{escape(body)}</pre>"
+    if body.empty:
+        return "<p>None.</p>"
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in body.columns)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in words_of(body))
+    return f'<div class="scroll"><table><tr>{head}</tr>\n{rows}</table></div>'
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 1.2rem auto; max-width: 70rem; padding: 0 1.2rem; font: 14px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1rem; margin: 1.2rem 0 0.3rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 8px 10px; border-radius: 6px; border: 1px solid #8886; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85rem; }
+td, th { text-align: left; vertical-align: top; padding: 0.15rem 0.8rem 0.15rem 0; border-bottom: 1px solid #8884; }
+"""
+
+
+def change_text(change: Change) -> str:
+    """A change in a few words: ``"m 2: p0003c × 0.58"``."""
+    what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
+    strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
+    return f"m {change.m}: {what}{strength}" + (", then null" if change.then == "null" else "")
+
+
+def grade_of(trace: Trace) -> str:
+    """``right``, ``wrong`` or ``not graded``."""
+    if trace.verdict is None:
+        return "not graded"
+    return "right" if trace.verdict.correct else "wrong"
