@@ -29,6 +29,7 @@ from stir_core.store.files import write_whole
 from stir_core.store.jsonl import read_record, write_record
 from stir_core.store.locks import PATIENCE, one_writer
 from stir_core.store.progress import ProgressLine, read_progress
+from stir_core.store.saved import SAVED
 
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 """Names of runs and jobs: no separators, and no start of an option or a hidden file."""
@@ -98,8 +99,10 @@ class JobStore:
         Raises:
             StoreError: the name is not usable, or leads out of the folder of runs.
         """
-        if not NAME.fullmatch(name) or name == FOLDER:
-            raise StoreError(f"run name {name!r} is not usable: take letters, digits, dots, dashes and underscores, not {FOLDER!r}")
+        if not NAME.fullmatch(name) or name in (FOLDER, SAVED):
+            raise StoreError(
+                f"run name {name!r} is not usable: take letters, digits, dots, dashes, underscores, and neither {FOLDER} nor {SAVED}"
+            )
         folder = self._runs / name
         if folder.resolve() != folder:
             raise StoreError(f"run name {name!r} leads out of {self._runs}: take another name")

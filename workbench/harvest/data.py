@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+from pydantic_core import to_jsonable_python
 
 from stir_core.commands.overrides import as_text, as_toml, changes_between, left_out
 from stir_core.config import STAGES, RunConfig
@@ -112,10 +113,10 @@ def levels_of(task: str) -> tuple[str, ...]:
 
 def value_of(config: RunConfig, key: str) -> Any:
     """The value of a dotted key, lists as lists."""
-    value: Any = config.model_dump(mode="json")
+    value: Any = config
     for part in key.split("."):
-        value = value[part]
-    return value
+        value = getattr(value, part)  # a dump leaves some keys out at their defaults
+    return to_jsonable_python(value)
 
 
 def shown(field: Field, value: Any) -> Any:
