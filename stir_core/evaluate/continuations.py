@@ -19,7 +19,6 @@ from stir_core.records import OnProgress, Problem, Progress, finished_traces
 from stir_core.seeding import generator_for
 from stir_core.store.causal import CausalFolder
 from stir_core.tasks import Grader
-from stir_core.tasks.thinking import graded_part
 
 FIRST_ROUND = 2
 """Continuations of every arm before any is dropped."""
@@ -127,9 +126,9 @@ def continue_group(
             Job(_stream(state.id, arm, rep), state.prompt_ids, gate, given=state.given, force=_at(state.id[1], impulses(state, arm, rep)))
             for state, arm, rep in asked
         ]
-        for row, trace in finished_traces(steer(model, jobs, settings)):
+        problems = [state.problem for state, _, _ in asked]
+        for row, trace, verdict in grader.judge_traces(finished_traces(steer(model, jobs, settings)), problems.__getitem__):
             state, arm, rep = asked[row]
-            verdict = grader.judge(state.problem, graded_part(trace.text, trace.thinking))
             problem_id, m, k = state.id
             roll = Roll(
                 problem_id=problem_id,

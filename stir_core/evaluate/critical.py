@@ -24,7 +24,6 @@ from stir_core.records import OnProgress, Problem, Progress, Trace, finished_tra
 from stir_core.requests import CriticalRequest
 from stir_core.store.critical import CriticalFile
 from stir_core.tasks import Grader
-from stir_core.tasks.thinking import graded_part
 
 
 def critical_tokens(
@@ -62,9 +61,8 @@ def critical_tokens(
         settings, prompt = Settings.of(config, decode, request.rows), list(trace.prompt_ids)
         jobs = [Job(f"{problem.id}^{position}~{rep}", prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in missing]
         with Grader() as grader:
-            for row, answer in finished_traces(steer(model, jobs, settings)):
-                position, rep = missing[row]
-                verdict, tokens = grader.judge(problem, graded_part(answer.text, answer.thinking)), answer.tokens_used - answer.given
+            for row, answer, verdict in grader.judge_traces(finished_traces(steer(model, jobs, settings)), lambda _: problem):
+                (position, rep), tokens = missing[row], answer.tokens_used - answer.given
                 graded = {"correct": verdict.correct, "finished": verdict.finished, "answer": verdict.extracted or ""}
                 roll = CriticalRoll(position=position, rep=rep, tokens=tokens, **graded)
                 file.append(roll)

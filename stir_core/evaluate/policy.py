@@ -54,7 +54,6 @@ from stir_core.store.policies import PolicyFolder
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, load_problems
 from stir_core.tasks.chain import chain_of
-from stir_core.tasks.thinking import graded_part
 
 COMPONENTS = 32
 """Principal components of the state that learned gates see; fewer where the model is narrower or the run has fewer states."""
@@ -205,8 +204,8 @@ class _Study:
         jobs = [Job(problem.id, ids, seen, self.memory) for problem, ids in missing]
         self.report(Progress("answers", len(fitting) - len(jobs), len(fitting), "answers", self.tokens))
         with Grader() as grader:
-            for row, trace in finished_traces(steer(self.model, jobs, self.settings)):
-                verdict = grader.judge(missing[row][0], graded_part(trace.text, trace.thinking))
+            ended = finished_traces(steer(self.model, jobs, self.settings))
+            for _, trace, verdict in grader.judge_traces(ended, lambda row: missing[row][0]):
                 traces[trace.id] = trace.replaced(verdict=verdict)
                 self.folder.add_trace(traces[trace.id])
                 self.tokens += trace.tokens_used
@@ -227,9 +226,10 @@ class _Study:
         jobs = [self._job(outcomes.traces[problem_id], m, arm, rep) for problem_id, m, arm, rep in missing]
         self.report(Progress(stage, 0, len(jobs), "continuations", self.tokens))
         with Grader() as grader:
-            for done, (row, trace) in enumerate(finished_traces(steer(self.model, jobs, self.settings)), 1):
+            ended = finished_traces(steer(self.model, jobs, self.settings))
+            judged = grader.judge_traces(ended, lambda row: by_id[missing[row][0]])
+            for done, (row, trace, verdict) in enumerate(judged, 1):
                 problem_id, m, arm, rep = missing[row]
-                verdict = grader.judge(by_id[problem_id], graded_part(trace.text, trace.thinking))
                 place = {"problem_id": problem_id, "m": m, "arm": arm, "rep": rep}
                 said = {"correct": verdict.correct, "finished": verdict.finished, "alpha": trace.steps[0].decision.alpha}
                 self._keep(outcomes, [Roll(**place, **said, tokens=trace.tokens_used, decoded=trace.tokens_used - trace.given)])

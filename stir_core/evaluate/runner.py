@@ -16,13 +16,14 @@ from stir_core.findings import Answer, EvaluationReport, EvaluationSpec
 from stir_core.intervene.jobs import Settings
 from stir_core.models.loading import LoadedModel
 from stir_core.models.prompting import fitting_prompts
-from stir_core.records import ModelIdentity, OnProgress, Problem, Progress
+from stir_core.records import ModelIdentity, OnProgress, Problem, Progress, Verdict
 from stir_core.requests import EvaluationRequest
 from stir_core.store.curated import curated_library, library_digest
 from stir_core.store.curation import Curation
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from stir_core.tasks import Grader, asks_for_box, load_problems, task_spec
+from stir_core.tasks.grading import graded_alongside
 from stir_core.tasks.overlap import find_overlaps
 from stir_core.tasks.thinking import graded_part
 
@@ -148,12 +149,15 @@ def _evaluated(
     done, tokens = total - sum(map(len, missing.values())), 0
     try:
         with Grader() as grader:
+
+            def judge(answer: Answer) -> Verdict:
+                return grader.judge(by_id[answer.problem_id], graded_part(answer.text, answer.thinking))
+
             size = spec.rows * CHUNK * (1 if model.workers is None else model.workers.pool.size)
             for name, questions in _turns(missing, size):
                 unit = f"answers ({name.partition(':')[0]})"
                 report(Progress("eval", done, total, unit, tokens))
-                for answer in _timed(method(name).answer(bench, questions)):
-                    verdict = grader.judge(by_id[answer.problem_id], graded_part(answer.text, answer.thinking))
+                for answer, verdict in graded_alongside(_timed(method(name).answer(bench, questions)), judge):
                     folder.append(answer.replaced(verdict=verdict))
                     done, tokens = done + 1, tokens + answer.tokens_used + answer.probe_tokens
                     report(Progress("eval", done, total, unit, tokens))

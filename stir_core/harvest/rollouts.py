@@ -22,8 +22,9 @@ from stir_core.models.passes import Feed
 from stir_core.models.scheduler import Batch, Draws, Fetch, Intake, Seat, Steps, schedule
 from stir_core.models.served import Asked, find_served, sample_served
 from stir_core.models.workers import Parcel, Workers
-from stir_core.records import Problem, Rollout, Verdict
+from stir_core.records import Problem, Rollout, Thinking, Verdict
 from stir_core.seeding import generator_for, seed_for
+from stir_core.tasks.grading import graded_alongside
 from stir_core.tasks.segment import StepScanner
 from stir_core.tasks.thinking import graded_part
 
@@ -139,13 +140,13 @@ def sample_rollouts(
     done: frozenset[tuple[str, int]] = frozenset(),
     layers: tuple[int, ...] = (),
 ) -> Iterator[Sampled]:
-    """Sample ``config.rollouts.k`` answers to each problem, yielding each as it ends (in no fixed order).
+    """Sample ``config.rollouts.k`` answers to each problem, yielding each when it is graded (in no fixed order), while decoding goes on.
 
     A rollout's tokens depend only on the run's seed, its problem and its k, not on what is decoded beside it.
 
     Args:
         prompts: problems with their prompt ids.
-        grade: grades an answer's text.
+        grade: grades an answer's text; called in a thread.
         done: (problem id, k) of rollouts that exist already.
         layers: blocks whose outputs are captured at the first ``config.mining.control_points`` boundaries.
     """
@@ -158,8 +159,14 @@ def sample_rollouts(
                 asked[ending] = problem, k
                 yield ending
 
-    for ending in sample_endings(model, endings(), config, layers):
-        yield _sampled(model, ending, *asked.pop(ending), config, grade)
+    def ended() -> Iterator[_Ended]:
+        for ending in sample_endings(model, endings(), config, layers):
+            problem, k = asked.pop(ending)
+            text = model.text(ending.strand.ids)
+            yield _Ended(ending, problem, k, text, model.thinking(ending.before, ending.strand.ids, text, ending.strand.parts))
+
+    for each, verdict in graded_alongside(ended(), lambda each: grade(each.problem, graded_part(each.text, each.thinking))):
+        yield _sampled(each, verdict, config)
 
 
 def sample_endings(model: LoadedModel, endings: Iterable[Ending], config: RunConfig, layers: tuple[int, ...] = ()) -> Iterator[Ending]:
@@ -250,11 +257,19 @@ def _sample(seat: Seat, ending: Ending, sampling: Sampling, most: int) -> Steps[
     yield ending
 
 
-def _sampled(model: LoadedModel, ending: Ending, problem: Problem, k: int, config: RunConfig, grade: Grade) -> Sampled:
+class _Ended(NamedTuple):
+    """A rollout without its verdict."""
+
+    ending: Ending
+    problem: Problem
+    k: int
+    text: str
+    thinking: Thinking | None
+
+
+def _sampled(ended: _Ended, verdict: Verdict, config: RunConfig) -> Sampled:
+    ending, problem, k, text, thinking = ended
     ids = ending.strand.ids
-    text = model.text(ids)
-    thinking = model.thinking(ending.before, ids, text, ending.strand.parts)
-    verdict = grade(problem, graded_part(text, thinking))
     rollout = Rollout(
         problem_id=problem.id,
         k=k,

@@ -13,10 +13,11 @@ The kernels of transformers do not serve here: they need a padded batch in which
 here may hold a prompt of 200 tokens, an unsteered pass over 30, single next tokens, and previews that share a trunk. Packed order puts
 tokens of a kind side by side, so that each kind takes few calls:
 
-- *single* next tokens of neighbouring slots: one fused call on views of the buffer (``_Stretch``);
+- *single* next tokens of neighbouring slots: one fused call on views of the buffer (``Stretch``);
 - *branches* of one trunk, one token each: the trunk's keys meet the queries of all branches in one product, each branch's own few columns
-  are added, and one softmax runs over both (``_Forks``);
-- *segments* of several tokens (prompts, unsteered passes): one causal call each (``_Segment``).
+  are added, and one softmax runs over both (``Forks``);
+- *segments* of several tokens (prompts, unsteered passes): one causal call each on the CPU, where padding costs time and gains none;
+  elsewhere one padded call for all segments of about one size (``Segments``), so that the calls do not grow with the rows.
 
 Invariants: new keys and values are written, at the columns after a row's length, before anything is read; a row's length grows only when
 the whole pass is done (:meth:`Packed.advance`), so a pass that fails leaves every row unchanged; masks and buffer indices are made once
@@ -28,7 +29,7 @@ a call of einops (ten microseconds and more) costs ten times a plain view.
 
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -38,16 +39,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from stir_core.errors import ModelError
 from stir_core.models.cache import CacheRow, Store
+from stir_core.models.packing import Forks, Piece, Segments, Stretch, arranged
 from stir_core.models.transfer import to_device
 
 NAME = "stir_packed"
-
-
-class Piece(NamedTuple):
-    """New tokens of one sequence in a pass."""
-
-    row: CacheRow
-    ids: list[int]
 
 
 class Reach(NamedTuple):
@@ -87,40 +82,6 @@ class WrittenLayer(NamedTuple):
         return self
 
 
-class _Stretch(NamedTuple):
-    """Single tokens of neighbouring slots of one store: packed positions ``at .. at + n``."""
-
-    at: int
-    n: int
-    store: Store
-    slot: int
-    lengths: list[int]
-    """Tokens that each reads, its own included."""
-
-    def numbers(self) -> list[list[int]]:
-        """Slot and column that each new token is written to."""
-        return [list(range(self.slot, self.slot + self.n)), [length - 1 for length in self.lengths]]
-
-
-class _Forks(NamedTuple):
-    """Single tokens of branches of one trunk."""
-
-    at: int
-    rows: list[CacheRow]
-
-    def numbers(self) -> list[list[int]]:
-        """As :meth:`_Stretch.numbers`."""
-        return [[row.slot for row in self.rows], [row.length for row in self.rows]]
-
-
-class _Segment(NamedTuple):
-    """Several tokens of one row."""
-
-    at: int
-    row: CacheRow
-    n: int
-
-
 class Packed:
     """One pass over packed tokens, passed to the model in place of a Hugging Face cache: stores new keys and values, and attends.
 
@@ -133,49 +94,31 @@ class Packed:
 
     def __init__(self, pieces: list[Piece], *, device: torch.device, eager: bool = False):
         self.device, self.eager = device, eager
-        singles = [i for i, piece in enumerate(pieces) if len(piece.ids) == 1 and piece.row.trunk is None]
-        singles.sort(key=lambda i: (id(pieces[i].row.store), pieces[i].row.slot))
-        branches = [i for i, p in enumerate(pieces) if p.row.trunk is not None]
-        trunks = {id(row): n for n, row in enumerate(dict.fromkeys(pieces[i].row.trunk for i in branches))}
-        branches.sort(key=lambda i: (trunks[id(pieces[i].row.trunk)], pieces[i].row.trunk_length))
-        segments = [i for i, p in enumerate(pieces) if len(p.ids) > 1 and p.row.trunk is None]
-        self.order = [*singles, *branches, *segments]
-        """Pieces in packed order."""
-        if any(len(pieces[i].ids) != 1 for i in branches):
-            raise ValueError("a branch takes one token at a time")
+        self.order, self._stretches, self._forks, self._segments = arranged(pieces, alike=device.type != "cpu")
+        """Pieces in packed order, and what is attended to together."""
         for piece in pieces:
             piece.row.store.reserve(piece.row.length + len(piece.ids))
         self.ids = [token for i in self.order for token in pieces[i].ids]
         self.positions = [pieces[i].row.total + j for i in self.order for j in range(len(pieces[i].ids))]
-        self.ends: list[int] = []
+        self.ends = [end - 1 for end in accumulate(len(pieces[i].ids) for i in self.order)]
         """Packed position of each piece's last token, by packed order."""
-        at = 0
-        for i in self.order:
-            at += len(pieces[i].ids)
-            self.ends.append(at - 1)
-        self._stretches = _stretches([pieces[i].row for i in singles])
-        self._forks = _families(len(singles), [pieces[i].row for i in branches])
-        self._segments: list[_Segment] = []
-        at = len(singles) + len(branches)
-        for i in segments:
-            self._segments.append(_Segment(at, pieces[i].row, len(pieces[i].ids)))
-            at += len(pieces[i].ids)
         self._pieces = pieces
         self._masks: dict[tuple[int, Reach], Tensor | None] = {}
         self._at: Tensor | None = None
         """Positions on the device, once :meth:`settle` has moved them there."""
-        self._slots: dict[int, tuple[Tensor, Tensor]] = {}
-        """By packed position of a stretch or of forks: slot and column of each new token."""
+        self._numbers: dict[int, list[Tensor]] = {}
+        """By packed position of tokens of a kind: slot and column of each, and what their kind needs else."""
         self._places: dict[tuple[int, int, int], Tensor] = {}
 
     def settle(self, *more: list[int]) -> list[Tensor]:
         """Move all numbers of the pass to the device in one transfer: ids and positions, which are returned first, and ``more``."""
-        kinds = [*self._stretches, *self._forks]
-        own = [numbers for kind in kinds for numbers in kind.numbers()]
-        ids, self._at, *others = to_device([self.ids, self.positions, *own, *more], self.device)
-        for i, kind in enumerate(kinds):
-            self._slots[kind.at] = others[2 * i], others[2 * i + 1]
-        return [ids, self._at, *others[len(own) :]]
+        kinds = [*self._stretches, *self._forks, *self._segments]
+        own = [kind.numbers() for kind in kinds]
+        flat = [numbers for each in own for numbers in each]
+        ids, self._at, *others = to_device([self.ids, self.positions, *flat, *more], self.device)
+        rest = iter(others)
+        self._numbers = {kind.at: [next(rest) for _ in each] for kind, each in zip(kinds, own, strict=True)}
+        return [ids, self._at, *rest]
 
     def advance(self) -> None:
         """After the pass: count the new tokens as the rows' own."""
@@ -210,8 +153,12 @@ class Packed:
             for forks in self._forks:
                 first = forks.rows[0]
                 self._write(part(first.store, layer_idx, new), new, forks.at, len(forks.rows), first.slot, first.length)
-            for at, row, n in self._segments:
-                part(row.store, layer_idx, new)[row.slot, :, row.length : row.length + n] = new[0, :, at : at + n]
+            for at, rows, counts in self._segments:
+                buffer, row = part(rows[0].store, layer_idx, new), rows[0]
+                if len(rows) == 1:
+                    buffer[row.slot, :, row.length : row.length + counts[0]] = new[0, :, at : at + counts[0]]
+                else:
+                    self._write(buffer, new, at, sum(counts), row.slot, row.length)
         written = WrittenLayer(self, layer_idx)
         return written, written
 
@@ -223,7 +170,7 @@ class Packed:
         heads, columns = buffer.shape[1], buffer.shape[2]
         index = self._places.get((at, heads, columns))
         if index is None:
-            slots, own = self._slots[at]
+            slots, own, *_ = self._numbers[at]
             first = slots * (heads * columns) + own
             index = (first[:, None] + torch.arange(heads, device=new.device) * columns).flatten()
             self._places[at, heads, columns] = index
@@ -236,10 +183,10 @@ class Packed:
         packed = query[0].transpose(0, 1)  # [tokens, heads, d_head]
         outs = [self._attend_stretch(layer, packed, stretch, terms) for stretch in self._stretches]
         outs += [self._attend_forks(layer, packed, forks, terms) for forks in self._forks]
-        outs += [self._attend_segment(layer, query, segment, terms) for segment in self._segments]
+        outs += [self._attend_segments(layer, query, segments, terms) for segments in self._segments]
         return (outs[0] if len(outs) == 1 else torch.cat(outs))[None]
 
-    def _attend_stretch(self, layer: int, packed: Tensor, stretch: _Stretch, terms: Terms) -> Tensor:
+    def _attend_stretch(self, layer: int, packed: Tensor, stretch: Stretch, terms: Terms) -> Tensor:
         at, n, store, slot, lengths = stretch
         longest = max(lengths)
         keys, values = (part(store, layer)[slot : slot + n, :, :longest] for part in (Store.keys, Store.values))
@@ -247,18 +194,18 @@ class Packed:
             keys, values = terms.expand(keys, values)
         name = (at, terms.reach)
         if name not in self._masks:
-            self._masks[name] = _seen(lengths, self._slots[at][1], longest, terms.reach)
+            self._masks[name] = _seen(lengths, self._numbers[at][1], longest, terms.reach)
         query = packed[at : at + n].reshape(n, keys.shape[1], -1, packed.shape[2])
         sinks = None if terms.sinks is None else terms.sinks.view(1, keys.shape[1], -1, 1)
         out = self._kernel(query, keys, values, self._masks[name], terms, sinks)
         return out.reshape(n, -1, out.shape[-1])
 
-    def _attend_forks(self, layer: int, packed: Tensor, forks: _Forks, terms: Terms) -> Tensor:
+    def _attend_forks(self, layer: int, packed: Tensor, forks: Forks, terms: Terms) -> Tensor:
         at, rows = forks
         trunk = rows[0].trunk
         assert trunk is not None  # only branches come here
         shared, b = rows[0].trunk_length, len(rows)
-        slots, own = self._slots[at]
+        slots, own = self._numbers[at]
         longest = max(row.length for row in rows) + 1
         # a branch may have grown beyond the window: at least one column of the trunk stays, masked
         first = max(0, min(shared - 1, terms.reach.first(min(row.total for row in rows))))
@@ -295,26 +242,43 @@ class Packed:
         at, end = torch.arange(first, stop, device=ends.device)[None], ends[:, None]
         return ((at <= end) & (at >= reach.first(end)))[:, None, None, :]
 
-    def _attend_segment(self, layer: int, query: Tensor, segment: _Segment, terms: Terms) -> Tensor:
-        at, row, n = segment
-        before = row.length
-        keys, values = (part(row.store, layer)[row.slot : row.slot + 1, :, : before + n] for part in (Store.keys, Store.values))
+    def _attend_segments(self, layer: int, query: Tensor, segments: Segments, terms: Terms) -> Tensor:
+        at, rows, counts = segments
+        store, first, n, b = rows[0].store, rows[0].slot, max(counts), len(rows)
+        longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
+        neighbours = all(row.slot == first + i for i, row in enumerate(rows))
+        slots = slice(first, first + b) if neighbours else self._numbers[at][2]
+        keys, values = (part(store, layer)[slots, :, :longest] for part in (Store.keys, Store.values))
         if terms.expand is not None:
             keys, values = terms.expand(keys, values)
         group = query.shape[1] // keys.shape[1]
         # repeat every key and value head for each query head that reads it
         keys, values = (repeat(each, "row kv columns d_head -> row (kv group) columns d_head", group=group) for each in (keys, values))
-        name = (-1 - at, terms.reach)
-        if name not in self._masks:
-            i = torch.arange(before, before + n, device=query.device)[:, None]
-            j = torch.arange(before + n, device=query.device)[None]
-            self._masks[name] = ((j <= i) & (j >= terms.reach.first(i)))[None, None]
-        sinks = None if terms.sinks is None else terms.sinks.view(1, -1, 1, 1)
-        out = self._kernel(query[:, :, at : at + n], keys, values, self._masks[name], terms, sinks)
-        return rearrange(out, "1 heads tokens d_head -> tokens heads d_head")
+        queries = query[:, :, at : at + n]
+        if b > 1:
+            queries = rearrange(query[0][:, self._numbers[at][3]], "heads (row n) d_head -> row heads n d_head", row=b)
+        if self.device.type != "cpu" and self._fused(terms) and terms.reach == Reach() and not any(row.length for row in rows):
+            # from the first column on a causal mask also hides what pads a row, and without a mask of its own the kernel is flash attention
+            out = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=terms.scale)
+        else:
+            name = (-1 - at, terms.reach)
+            if name not in self._masks:
+                i = torch.arange(rows[0].length, rows[0].length + n, device=query.device)[None]
+                if b > 1:
+                    assert self._at is not None  # the pass runs
+                    i = self._at[self._numbers[at][3]].view(b, n)
+                j = torch.arange(longest, device=query.device)
+                self._masks[name] = ((j <= i[..., None]) & (j >= terms.reach.first(i[..., None])))[:, None]
+            sinks = None if terms.sinks is None else terms.sinks.view(1, -1, 1, 1)
+            out = self._kernel(queries, keys, values, self._masks[name], terms, sinks)
+        out = rearrange(out, "row heads n d_head -> (row n) heads d_head")
+        return out if b == 1 else out[self._numbers[at][4]]
+
+    def _fused(self, terms: Terms) -> bool:
+        return terms.softcap is None and terms.sinks is None and not self.eager
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, terms: Terms, sinks: Tensor | None) -> Tensor:
-        if terms.softcap is None and sinks is None and not self.eager:
+        if self._fused(terms):
             return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=terms.scale)
         # the same order of operations as Hugging Face's eager kernel, for equal bits
         scores = torch.matmul(query, keys.transpose(2, 3)) * terms.scale
@@ -331,27 +295,6 @@ def _weights(scores: Tensor, sinks: Tensor | None) -> Tensor:
         return scores.softmax(dim=-1, dtype=torch.float32)
     scores = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1).to(scores)], dim=-1)
     return (scores - scores.amax(dim=-1, keepdim=True)).softmax(dim=-1, dtype=torch.float32)[..., :-1]
-
-
-def _stretches(rows: list[CacheRow]) -> list[_Stretch]:
-    """Rows in slot order, cut where a slot is missing or the store changes."""
-    stretches: list[_Stretch] = []
-    for at, row in enumerate(rows):
-        last = stretches[-1] if stretches else None
-        if last is not None and last.store is row.store and row.slot == last.slot + last.n:
-            stretches[-1] = last._replace(n=last.n + 1, lengths=[*last.lengths, row.length + 1])
-        else:
-            stretches.append(_Stretch(at, 1, row.store, row.slot, [row.length + 1]))
-    return stretches
-
-
-def _families(at: int, rows: list[CacheRow]) -> list[_Forks]:
-    """Branches from packed position ``at`` on, cut where the trunk, its share or the store changes."""
-    families: list[_Forks] = []
-    for _, same in groupby(rows, key=lambda row: (row.trunk, row.trunk_length, row.store)):
-        families.append(_Forks(at, list(same)))
-        at += len(families[-1].rows)
-    return families
 
 
 def _seen(lengths: list[int], ends: Tensor, longest: int, reach: Reach) -> Tensor | None:

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from stir_core.errors import ModelError, first_line
-from stir_core.models.attention import Packed, Piece
+from stir_core.models.attention import Packed
 from stir_core.models.backends import Decodable
 from stir_core.models.cache import CacheRow
+from stir_core.models.packing import Piece
 from stir_core.models.sequential import FedToken, SequentialStore, cut, forget
 from stir_core.models.steering import Impulse, InputEmbedding, captured, impulses, mixtures
 from stir_core.models.transfer import to_device

@@ -7,19 +7,27 @@ not a verdict.
 """
 
 import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from stir_core.errors import DataError
-from stir_core.records import AnswerKind, Problem, Verdict
+from stir_core.records import AnswerKind, Problem, Trace, Verdict
 from stir_core.tasks.checker import Checker
 from stir_core.tasks.extract import Stated, extract, read_letter, read_number, read_yes_no
 from stir_core.tasks.latex import is_prose, normalise, other_unit, plain_number, plain_words
 from stir_core.tasks.structure import same_text
-from stir_core.tasks.thinking import split_thinking
+from stir_core.tasks.thinking import graded_part, split_thinking
 from stir_core.tasks.units import CHANGES
+
+T = TypeVar("T")
 
 MAX_ANSWER_CHARS = 500
 MAX_GOLD_CHARS = 2000
 """Fewer than the 4,300 digits that Python converts to a number at once."""
+AHEAD = 8
+"""Answers that may wait for their grades before decoding waits for these."""
 DEFAULT_LIMIT_S = 1.5
 """Seconds of processor time for one comparison; with the time to stop it, any answer is graded within 2 seconds."""
 
@@ -49,6 +57,19 @@ class Grader:
     def judge(self, problem: Problem, answer_text: str) -> Verdict:
         """Judge a generated text against a problem's gold answer; see :meth:`grade`."""
         return self.grade(problem.kind, problem.answer, answer_text, choices=problem.choices)
+
+    def judge_traces(self, ended: Iterable[tuple[int, Trace]], problem: Callable[[int], Problem]) -> Iterator[tuple[int, Trace, Verdict]]:
+        """Judge numbered answers as they end, while the others are decoded; see :func:`graded_alongside`.
+
+        Args:
+            problem: the problem of an answer's number.
+        """
+
+        def grade(each: tuple[int, Trace]) -> Verdict:
+            return self.judge(problem(each[0]), graded_part(each[1].text, each[1].thinking))
+
+        for (number, trace), verdict in graded_alongside(ended, grade):
+            yield number, trace, verdict
 
     def grade(self, kind: AnswerKind, gold: str, answer_text: str, *, choices: tuple[str, ...] = ()) -> Verdict:
         """Judge a generated text against the gold answer.
@@ -91,6 +112,26 @@ class Grader:
         if same is None:
             return False, "algebra stopped", reason
         return _outcome(same, stated, gold, "algebra")
+
+
+def graded_alongside(answers: Iterable[T], grade: Callable[[T], Verdict]) -> Iterator[tuple[T, Verdict]]:
+    """Grade answers in a thread while the iterator makes the next ones, which therefore need not wait for the checker.
+
+    Yields:
+        Each answer with its verdict, in the order in which they came; those that wait when the iterator fails or this is closed are lost.
+    """
+    waiting: deque[tuple[T, Future[Verdict]]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="stir-graded")
+    try:
+        for answer in answers:
+            waiting.append((answer, pool.submit(grade, answer)))
+            while waiting and (waiting[0][1].done() or len(waiting) > AHEAD):
+                first, verdict = waiting.popleft()
+                yield first, verdict.result()
+        for last, verdict in waiting:
+            yield last, verdict.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def compare_without_algebra(gold: str, answer: str) -> tuple[bool, str] | None:

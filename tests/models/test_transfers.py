@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,23 +16,29 @@ from stir_core.intervene.memory import Memory
 from stir_core.models.backends import twin
 from stir_core.models.generation import Sampling, Strand
 from stir_core.models.hooked import HookedDecoder
-from stir_core.models.loading import LoadedModel
+from stir_core.models.loading import LoadedModel, boot
+from stir_core.models.passes import Feed, forward
 from stir_core.models.scheduler import Listed, decode, schedule
 from stir_core.models.transfer import to_device, to_host
 from stir_core.records import Trace
 from stir_core.seeding import generator_for
+from tests.builders import make_hf
 from tests.fake_device import DEVICE, move, transfers
 from tests.harvest.test_rollouts import PROBLEMS, config, grade
 from tests.intervene.test_controller import GATE, LAYER, PROMPTS, make_memory, settings
 from tests.intervene.test_policies import policies, weights
 
 
+def on_device(model: LoadedModel, hf: Any) -> LoadedModel:
+    decoder = HookedDecoder(twin(copy.deepcopy(hf)))
+    move(decoder.model)
+    return replace(model, backend=decoder, device=DEVICE)
+
+
 @pytest.fixture(scope="module")
 def away(llama_pair) -> LoadedModel:
     """The tiny model on the device."""
-    decoder = HookedDecoder(twin(copy.deepcopy(llama_pair[1])))
-    move(decoder.model)
-    return replace(llama_pair[0], backend=decoder, device=DEVICE)
+    return on_device(*llama_pair)
 
 
 Found = tuple[object, list[float]]
@@ -124,6 +131,36 @@ def test_sampled_answers_ask_once_more_at_a_control_point(tiny, away, way):
         host, device, passes = crossings(tiny, away, steered(gate, memory, n, how, traces))
         assert host <= (1 + sampled) * passes and device <= (3 + sampled) * passes
     assert any(step.evidence.retrieved for trace in traces for step in trace.steps)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_segments_of_one_size_are_attended_to_in_one_call(tokenizer, kind, monkeypatch):
+    """Prompts and later pieces of many sizes, padded together: as each alone on the CPU, and with as many calls for 15 rows as for five."""
+    hf = make_hf(kind, len(tokenizer))
+    here = boot(f"tiny/{kind}", copy.deepcopy(hf), tokenizer, weights_sha256="0" * 64)
+    there = on_device(here, hf)
+    calls: list[int] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: (calls.append(1), attend(*a, **k))[1])
+
+    def read(model: LoadedModel, sizes: list[int]) -> list[torch.Tensor]:
+        store, found = model.new_store(), []
+        rows = [store.open() for _ in sizes]
+        for i in range(2):
+            feeds = [Feed(row, [(5 * n + 7 * j + i) % 300 for j in range(n)], every=True) for row, n in zip(rows, sizes, strict=True)]
+            found.append(forward(model, feeds).logits.cpu())
+        return found
+
+    counts = []
+    for times in (1, 3):
+        sizes = [3, 21, 2, 20, 19] * times
+        wanted, calls[:] = read(here, sizes), []
+        with transfers():
+            found = read(there, sizes)
+        counts.append(len(calls))
+        for one, two in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+    assert counts[0] == counts[1] > 0
 
 
 def test_what_crosses_together_arrives_as_it_was():

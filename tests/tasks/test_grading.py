@@ -9,7 +9,7 @@ import pytest
 from stir_core.errors import DataError
 from stir_core.records import Verdict
 from stir_core.tasks import checker as checker_module
-from stir_core.tasks.grading import Grader
+from stir_core.tasks.grading import Grader, graded_alongside
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +207,38 @@ def test_gold_answers_that_fit_no_kind():
         grader.grade("number", "many", "#### 5")
     with pytest.raises(DataError, match="is not positive"):
         Grader(limit_s=0.0)
+
+
+def test_answers_are_graded_while_others_are_made():
+    """The first answer is being graded when the iterator makes the second, and order is kept whichever is graded when."""
+    begun, made = threading.Event(), threading.Event()
+
+    def answers():
+        yield "1"
+        assert begun.wait(30), "graded before the next is made"
+        made.set()
+        yield from ("2", "3")
+
+    def grade(answer: str) -> Verdict:
+        begun.set()
+        assert made.wait(30), "decoding waits for grading"
+        return Verdict(correct=answer == "2", extracted=answer, gold="2", method="m", reason="r", finished=True)
+
+    found = list(graded_alongside(answers(), grade))
+    assert [(answer, verdict.extracted, verdict.correct) for answer, verdict in found] == [(n, n, n == "2") for n in "123"]
+
+
+@pytest.mark.parametrize("fails", ["answers", "grade"])
+def test_a_failure_is_raised_and_leaves_no_thread(fails):
+    def answers():
+        yield "1"
+        if fails == "answers":
+            raise KeyError(fails)
+
+    def grade(answer: str) -> Verdict:
+        raise KeyError(fails)
+
+    before = threading.active_count()
+    with pytest.raises(KeyError, match=fails):
+        list(graded_alongside(answers(), grade))
+    assert threading.active_count() == before
