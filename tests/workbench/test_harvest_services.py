@@ -8,7 +8,7 @@ import pytest
 from fake_run import make_fake_run
 
 from stir_core.commands.overrides import overridden
-from stir_core.config import RunConfig, config_from, refusals
+from stir_core.config import RunConfig, Section, config_from, refusals
 from stir_core.store.progress import ProgressLine
 from workbench.harvest import data as form
 from workbench.harvest.data import arguments, bases, model_refusal, toml_of
@@ -17,8 +17,8 @@ FIELDS = {field.key: field for field in form.fields()}
 
 
 def test_every_setting_but_the_server_is_a_field_and_has_its_help() -> None:
-    leaves = {key for key, value in RunConfig().model_dump().items() if not isinstance(value, dict)}
-    leaves |= {f"{name}.{key}" for name, section in RunConfig().model_dump().items() if isinstance(section, dict) for key in section}
+    leaves = {name for name, value in RunConfig() if not isinstance(value, Section)}
+    leaves |= {f"{name}.{key}" for name, section in RunConfig() if isinstance(section, Section) for key, _ in section}
     assert (
         set(FIELDS) == leaves - set(form.NOT_HERE) and set(form.NOT_HERE) < leaves and set(form.FIRST) <= leaves and len(form.FIRST) == 10
     )
