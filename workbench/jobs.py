@@ -29,8 +29,11 @@ from stir_core.store.files import write_whole
 from stir_core.store.jsonl import read_record, write_record
 from stir_core.store.locks import PATIENCE, one_writer
 from stir_core.store.progress import ProgressLine, read_progress
+from stir_core.store.runs import ALIASES, EMBEDDED_RUNS
 from stir_core.store.saved import SAVED
 
+RESERVED = {*EMBEDDED_RUNS, *ALIASES}
+"""Names by which commands and links know the embedded runs."""
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 """Names of runs and jobs: no separators, and no start of an option or a hidden file."""
 _ID = re.compile(r"\w[\w.-]{0,139}", re.ASCII)
@@ -99,6 +102,8 @@ class JobStore:
         Raises:
             StoreError: the name is not usable, or leads out of the folder of runs.
         """
+        if name in RESERVED:
+            raise StoreError(f"run name {name!r} is the name of an embedded run, which a link could then mean: take another name")
         if not NAME.fullmatch(name) or name in (FOLDER, SAVED):
             raise StoreError(
                 f"run name {name!r} is not usable: take letters, digits, dots, dashes, underscores, and neither {FOLDER} nor {SAVED}"

@@ -4,13 +4,17 @@ Run, action, problem and control point are selectboxes that all pages share unde
 choices, also those without a widget on the page, so a link, a reload and the back button restore them.
 (``bind="query-params"`` cannot do that: it drops the parameters of a page's widgets as soon as another page is opened.) Charts and
 tables choose through :func:`point_at` in their callbacks. A fragment with linked widgets calls :func:`end_page` at its end.
+
+Nothing is substituted for what a link asks for: where it is not here, its widget is drawn empty and the page says so in one line.
+Choices made in the tab are lenient: another run, whose answer has fewer steps, begins with its own first choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, TypeVar
 
 import streamlit as st
 
+from stir_core.errors import DataError
 from workbench.shared.trace_comparison import Recording
 
 T = TypeVar("T")
@@ -51,6 +55,9 @@ _PAGE, _ENTERED = "page_shown", "page_entered"
 _OPENED, _ARRIVED = "saved_opened", "saved_arrived"
 _ADDRESS = "address"
 """Parameters last written to the address or taken from it; where the address differs, the user followed a link or went back."""
+_STANDING = "standing"
+"""Choices that no page has drawn yet: asked for by a link, found absent, or made for another run."""
+_ASKED, _ABSENT, _OTHER_RUN = "asked", "absent", "other run"
 
 
 def begin_page(name: str) -> None:
@@ -58,21 +65,30 @@ def begin_page(name: str) -> None:
     st.session_state[_ENTERED] = st.session_state.get(_PAGE) != name
     st.session_state[_PAGE] = name
     for key in LINKED:
-        if (value := _arrived(key)) is not None:
-            remember(key, value)
+        value = st.query_params.get(key)
+        if value and value != _written().get(key):
+            st.session_state[_MEMORY.format(key)] = _written()[key] = value
+            _standing()[key] = _ASKED
 
 
 def end_page() -> dict[str, str]:
     """Write every choice to the address. Call after everything is drawn.
 
-    A choice on this page becomes a step in the browser's history, which the back button undoes.
+    A choice on this page becomes a step in the browser's history, which the back button undoes. A choice made for another run is left out
+    until a page of this run draws it: a link with it could ask for what is not here.
 
     Returns:
         On entering a page: the parameters that are still missing in the address, to be added without a step in the history.
     """
-    held = {key: value for key in LINKED if (value := chosen(key))}
+    stale = {key for key, standing in _standing().items() if standing == _OTHER_RUN}
+    held = {key: value for key in LINKED if key not in stale and (value := chosen(key))}
     changed = {key: value for key, value in held.items() if st.query_params.get(key) != value}
     _written().update(held)
+    if stale.intersection(st.query_params):
+        for key in stale:
+            _written().pop(key, None)
+        st.query_params.from_dict({key: value for key, value in st.query_params.items() if key not in stale} | held)
+        return {}
     if st.session_state.get(_ENTERED):
         return changed
     if changed:
@@ -84,18 +100,20 @@ def _written() -> dict[str, str]:
     return st.session_state.setdefault(_ADDRESS, {})
 
 
-def _arrived(key: str) -> str | None:
-    value = st.query_params.get(key)
-    return value if value and value != _written().get(key) else None
+def _standing() -> dict[str, str]:
+    return st.session_state.setdefault(_STANDING, {})
 
 
 def choose_one(key: str, label: str, options: Sequence[str], **widget: Any) -> str:
     """A selectbox that the address holds as ``?key=``; the remembered choice where it is still an option, else the first option.
 
-    ``options`` must not be empty. A value in the URL that is not an option is ignored.
+    ``options`` must not be empty.
+
+    Raises:
+        DataError: a link asks for what is not an option. The selectbox is drawn empty, for another choice.
     """
-    _seed(key, options, options[0])
-    return remember(key, st.selectbox(label, options, key=key, **widget))
+    empty = {} if _seed(key, options, options[0]) else {"index": None, "placeholder": "choose another"}
+    return _taken(key, label, st.selectbox(label, options, key=key, **empty, **widget))
 
 
 def write_line(key: str, label: str, first: str, **widget: Any) -> str:
@@ -111,56 +129,108 @@ def choose_short(key: str, label: str, options: Sequence[str], first: str | None
         first: the option that is chosen where nothing was chosen yet; the first one by default.
 
     Raises:
+        DataError: a link asks for what is not an option.
         ValueError: ``first`` is not an option.
     """
     first = options[0] if first is None else first
     if first not in options:
         raise ValueError(f"{label}: {first!r} is not one of {', '.join(options)}")
-    _seed(key, options, first)
-    return remember(key, st.segmented_control(label, options, required=True, key=key, **widget))
+    there = _seed(key, options, first)
+    return _taken(key, label, st.segmented_control(label, options, required=there, key=key, **widget))
 
 
 def choose_several(key: str, label: str, options: Sequence[str], first: Sequence[str], **widget: Any) -> tuple[str, ...]:
-    """Like :func:`choose_short` for any number of options; the address holds them with commas between, or ``none``."""
+    """Like :func:`choose_short` for any number of options; the address holds them with commas between, or ``none``.
+
+    Raises:
+        DataError: a link asks for one that is not an option.
+    """
     state = st.session_state
-    arrived = _arrived(key)
-    held = state.get(_MEMORY.format(key)) if state.get(_ENTERED) or key not in state else None
-    if arrived is not None:
-        _written()[key] = held = arrived
+    asked = _standing().get(key) == _ASKED
+    held = state.get(_MEMORY.format(key)) if asked or state.get(_ENTERED) or key not in state else None
+    named = [name for name in (held or "").split(",") if name and name != "none"]
+    missing = [name for name in named if name not in options]
     if held is not None or key not in state:
-        named = [option for option in options if option in (held or "").split(",")]
-        state[key] = named if named or held == "none" else list(first)
+        state[key] = [name for name in named if name in options] if named or held == "none" else list(first)
     taken = st.pills(label, options, selection_mode="multi", key=key, **widget)
+    if asked and missing:
+        remember(key, held or "")
+        raise DataError(_not_here(label, ", ".join(missing)))
     chosen_options = tuple(option for option in options if option in taken)
     remember(key, ",".join(chosen_options) or "none")
     return chosen_options
 
 
-def _seed(key: str, options: Sequence[str] | None, first: str) -> None:
-    """Seed a linked widget: the value in the address, else its current value, else the remembered one, else ``first``.
+def found(key: str, label: str, options: Container[str]) -> str | None:
+    """The choice of a key that a chart or strip of the page makes, without a widget; ``None`` where none of ``options`` is chosen.
+
+    Raises:
+        DataError: a link asks for what is not an option.
+    """
+    held = chosen(key)
+    if held is None or held in options:
+        return held
+    if _standing().get(key) in (_ASKED, _ABSENT):
+        raise DataError(_not_here(label, held))
+    return None
+
+
+def _taken(key: str, label: str, value: str | None) -> str:
+    if value is None:
+        raise DataError(_not_here(label, chosen(key) or ""))
+    return remember(key, value)
+
+
+def _not_here(label: str, asked: str) -> str:
+    """What a link asks for and this page lacks, with the remedy."""
+    return f'{label} "{asked[:80]}", which the link asks for, is not here, and nothing else is shown for it: choose another above'
+
+
+def _seed(key: str, options: Sequence[str] | None, first: str) -> bool:
+    """Seed a linked widget: what a link asks for, else the widget's value, else the remembered one, else ``first``.
 
     Args:
         options: ``None``: any text.
+
+    Returns:
+        False where a link asks for what is not an option: the widget must be drawn empty.
     """
-    state = st.session_state
-    arrived = _arrived(key)
-    if arrived is not None and (options is None or arrived in options):
-        state[key] = arrived
-        _written()[key] = arrived
-    elif state.get(_ENTERED) or (key not in state if options is None else state.get(key) not in options):
+    state, standing = st.session_state, _standing().get(key)
+    held = state.get(_MEMORY.format(key))
+    there = held is not None and (options is None or held in options)
+    known = key in state and (options is None or state[key] in options)
+    if standing == _ASKED or (standing == _ABSENT and not known):
+        state[key] = held if there else None
+        _standing()[key] = _ASKED if there else _ABSENT
+        return there
+    if state.get(_ENTERED) or not known:
         # on entering a page Streamlit shows new widgets the old page's value once, and then forgets it
-        remembered = state.get(_MEMORY.format(key))
-        state[key] = remembered if remembered is not None and (options is None or remembered in options) else first
+        state[key] = held if there else first
+    elif state[key] != held:
+        _leave_link(key)
+    if standing == _ABSENT:
+        state[key] = state[key]  # the widget of a choice is another one than the empty widget: its value is handed over
+    return True
+
+
+def _leave_link(key: str) -> None:
+    """The user chose something else, so what the link asks for besides no longer belongs together."""
+    _standing().clear()
+    if key == RUN:
+        _standing().update({other: _OTHER_RUN for other in LINKED if other != RUN})
 
 
 def remember(key: str, value: str) -> str:
     """Keep a choice for pages that do not draw its widget."""
     st.session_state[_MEMORY.format(key)] = value
+    _standing().pop(key, None)
     return value
 
 
 def point_at(key: str, value: str) -> None:
     """Choose in a callback, before the widget of that key is drawn."""
+    if value != chosen(key):
+        _leave_link(key)
     st.session_state[key] = value
     remember(key, value)
 
@@ -244,9 +314,9 @@ def selected_points(chart: str) -> list[Any]:
 
 
 def selected_rows(table: str) -> list[int]:
-    """Row numbers selected in a table."""
-    state = st.session_state.get(table) or {}
-    return list((state.get("selection") or {}).get("rows", []))
+    """Row numbers selected in a table, by their boxes or by one of their cells."""
+    selection = (st.session_state.get(table) or {}).get("selection") or {}
+    return [*selection.get("rows", []), *(cell[0] for cell in selection.get("cells", []))]
 
 
 def selected_cells(chart: str, name: str) -> list[dict[str, Any]]:

@@ -107,12 +107,11 @@ def test_strength_zero_and_source_rollouts_are_drawn_too(open_page: OpenPage, op
     assert metrics(app)["with attention frozen"] == "–"
 
 
-def test_wrong_links_fall_back(open_page: OpenPage, opened: Opened) -> None:
+def test_a_wrong_strength_in_a_link_is_refused(open_page: OpenPage, opened: Opened) -> None:
     for alpha in ("nan", "-3", "1e9", "<script>"):
-        app = clean(open_page("actions", action=ENTRY, at="nowhere:9", alpha=alpha))
-        first = next(iter(impulse.spots_of(opened.facts, opened.facts.entries[ENTRY]).values()))
-        assert app.selectbox(key="at").value == first.name
-        assert app.number_input(key="actions_alpha").value == round(first.alpha or 1.0, 4)
+        app = open_page("actions", action=ENTRY, alpha=alpha)
+        assert not app.exception and [f'strength "{alpha}"' in error.value.replace("\\", "") for error in app.error] == [True]
+        assert "actions_measure" not in [button.key for button in app.button]
 
 
 def test_a_refusal_is_one_line(open_page: OpenPage, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_an_embedded_run_is_copied_first() -> None:
 def test_a_codebook_is_shown_and_a_card_chooses_its_code(
     open_page: OpenPage, copied: Path, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = clean(open_page("codebook", code="2", coded="nobody"))
+    app = clean(open_page("codebook", code="2"))
     (grid,) = [part for part in components(app) if "cards" in part]
     assert [card["code"] for card in grid["cards"] if card["chosen"]] == [2] and not any(card["promotes"] for card in grid["cards"])
     assert len(strips(app)) == 2 and "1234 steps of 16 problems, 4 of them held out" in texts(app)

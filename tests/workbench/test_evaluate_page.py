@@ -256,9 +256,12 @@ def test_a_method_that_forces_its_impulses_has_no_gate_to_take_apart(open_page: 
     assert "library at m" in texts(clean(open_page("evaluate", method="stir:tau_null=9")))
 
 
-def test_outcomes_filter_and_wrong_links_fall_back(open_page: OpenPage, store: Path) -> None:
+def test_outcomes_filter(open_page: OpenPage, store: Path) -> None:
     make_fake_evaluation(make_fake_run(store))
-    app = clean(open_page("evaluate", evaluation="../..", method="<b>", answered="nowhere", step="-4"))
+    for key in ("evaluation", "method", "answered"):
+        app = open_page("evaluate", **{key: "<b>"})
+        assert app.selectbox(key=key).value is None and ['"<b>"' in error.value.replace("\\", "") for error in app.error] == [True]
+    app = clean(open_page("evaluate"))
     app.button_group(key="evaluate_outcomes").set_value(["lost"]).run()
     shown = next(frame.value for frame in clean(app).dataframe if "outcome" in frame.value.columns)
     assert list(shown["problem"]) == ["arithmetic/eval/3"]

@@ -90,13 +90,14 @@ def test_it_is_a_plain_loop_over_the_recording(facts: RunFacts, **changes: float
 
 def test_each_kind_of_flip_is_told_apart(facts: RunFacts) -> None:
     seen = {step.change for changes in CHANGES for step in sieved(again(facts, **changes))}
-    assert set(replay.FLIPS) <= seen
+    assert {*replay.FLIPS, "other strength"} <= seen
     for changes in CHANGES:
         for step in sieved(again(facts, **changes)):
             old, new = step.step.decision, step.again.decision
             if new is not None and step.change != "not asked":
-                assert step.flips == ((old.chosen, old.alpha) != (new.chosen, new.alpha))
-                assert (step.change == "alpha only") == (old.chosen == new.chosen and old.alpha != new.alpha)
+                assert step.flips == (old.chosen != new.chosen)
+                assert step.turns == ((old.chosen, old.alpha) != (new.chosen, new.alpha))
+                assert (step.change == "other strength") == (old.chosen == new.chosen and old.alpha != new.alpha)
 
 
 def test_strength_0_leaves_nothing_steered_and_counts_one_flip_an_answer(facts: RunFacts) -> None:

@@ -54,11 +54,71 @@ def test_a_whole_run_is_shown(open_page: OpenPage, store: Path, page: str) -> No
     assert not app.info
 
 
+def address(app: AppTest) -> dict[str, str]:
+    """The parameters of the page's address."""
+    return {key: value if isinstance(value, str) else value[-1] for key, value in app.query_params.items()}
+
+
+def absent(app: AppTest, key: str, value: str) -> AppTest:
+    """The page, which says in one line that the link's ``value`` is not here, and draws the empty box ``key``."""
+    assert not app.exception, app.exception[0].value
+    assert app.selectbox(key=key).value is None
+    (error,) = app.error
+    assert f'"{value}"' in error.value.replace("\\", "") and "choose" in error.value
+    return app
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_wrong_links_fall_back(open_page: OpenPage, store: Path, page: str) -> None:
+def test_nothing_is_shown_for_an_absent_run_until_another_is_chosen(open_page: OpenPage, store: Path, page: str) -> None:
     make_fake_run(store)
-    app = clean(open_page(page, run="../../etc", action="p9999c", problem="<script>", m="-1"))
-    assert app.selectbox(key="run").value == "fake"
+    app = absent(open_page(page, run="../../etc", action="p0003c"), "run", "../../etc")
+    assert not app.metric and not strips(app)
+    absent(app.run(), "run", "../../etc")
+    assert address(app)["run"] == "../../etc"  # a reload says the same
+    app.selectbox(key="run").select("fake").run()
+    assert address(clean(app))["run"] == "fake"
+    assert "action" not in app.query_params or page in ("actions", "basis")
+
+
+def test_nothing_is_shown_for_an_absent_entry_problem_or_step(open_page: OpenPage, store: Path) -> None:
+    make_fake_run(store)
+    for page, key, value in (
+        ("actions", "action", "p9999c"),
+        ("basis", "action", "p9999c"),
+        ("actions", "at", "arithmetic/eval/0:77"),
+        ("gates", "problem", "<script>"),
+        ("trace", "problem", "arithmetic/eval/77"),
+    ):
+        app = absent(open_page(page, **{key: value}), key, value)
+        assert key == "at" or not strips(app)
+    app = absent(open_page("actions", action="p9999c"), "action", "p9999c")
+    app.switch_page("../pages/basis.py").run()
+    absent(app, "action", "p9999c")
+    app.selectbox(key="action").select("p0003c").run()
+    app.switch_page("../pages/actions.py").run()
+    assert clean(app).selectbox(key="action").value == "p0003c"
+    for page, query, value in (
+        ("gates", {"m": "-1"}, "-1"),
+        ("basis", {"other": "p9999c"}, "p9999c"),
+        ("export", {"targets": "bundle,nowhere"}, "nowhere"),
+        ("actions", {"alpha": "much"}, "much"),
+        ("curate", {"action": "p9999c"}, "p9999c"),
+    ):
+        app = open_page(page, **query)
+        assert not app.exception
+        assert [f'"{value}"' in error.value.replace("\\", "") for error in app.error] == [True], (page, query)
+
+
+def test_another_run_leaves_what_was_chosen_for_the_first_out_of_the_address(open_page: OpenPage, store: Path) -> None:
+    make_fake_run(store)
+    make_fake_run(store, "other")
+    app = clean(open_page("actions", run="fake", problem="arithmetic/eval/3", action="p0005c"))
+    app.selectbox(key="run").select("other").run()
+    assert address(clean(app))["action"] == "p0005c" and "problem" not in address(app)
+    app.switch_page("../pages/gates.py").run()
+    app.run()
+    assert clean(app).selectbox(key="problem").value == "arithmetic/eval/3"
+    assert address(app)["problem"] == "arithmetic/eval/3"
 
 
 def test_links_choose(open_page: OpenPage, store: Path) -> None:

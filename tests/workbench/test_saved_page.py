@@ -96,6 +96,7 @@ def test_branches_impulses_and_decisions_are_saved_and_found_again(open_page: Op
     first, second = sorted(SavedFolder(store).all()[0], key=lambda work: work.title, reverse=True)
     rows = next(frame.value for frame in clean(app).dataframe if "of" in frame.value.columns)
     other = clean(open_page("what_if", saved=second.id))
+    assert second.id in other.query_params["saved"]  # for a reload
     again = next(frame.value for frame in other.dataframe if "of" in frame.value.columns)
     assert len(rows) == 3 and again.equals(rows)
     content = SavedFolder(store).content(second.id)

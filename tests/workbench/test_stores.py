@@ -122,7 +122,7 @@ def test_an_empty_store_says_what_to_type(open_page: OpenPage, stem: str) -> Non
     assert "stir " in said or stem == "harvest", said  # Harvest makes the first run itself
 
 
-@pytest.mark.parametrize("run", ["demo", "smollm2"])
+@pytest.mark.parametrize("run", ["two_habits", "smollm2"])
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_embedded_runs(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, stem: str, run: str) -> None:
     monkeypatch.setattr(store_runs, "EMBEDDED_RUNS", EMBEDDED_RUNS)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from stir_core.errors import line_of
+from stir_core.errors import DataError, line_of
 from stir_core.evaluate.dose import degenerates_at
 from stir_core.records import Entry
 from stir_core.responses import ImpulseResponse, Spot
@@ -159,10 +159,17 @@ def open_impulse(facts: RunFacts) -> None:
 
 
 def _strength(entry: Entry, spot: Spot) -> float:
-    """The strength to try: at a newly chosen control point the recorded one, otherwise that of the link or the field."""
+    """The strength to try: at a newly chosen control point the recorded one, otherwise that of the link or the field.
+
+    Raises:
+        DataError: the link's strength is no number of the field.
+    """
     place = f"{entry.id} {spot.name}"
     recorded = round(spot.alpha, 4) if spot.alpha is not None else 1.0
-    linked = _number(session.chosen(session.ALPHA))
+    held = session.chosen(session.ALPHA)
+    linked = _number(held)
+    if held and linked is None:
+        raise DataError(f'strength "{held[:80]}" of the link is no number from 0 to {_MOST_ALPHA:g}: write one after alpha= in the address')
     if session.state_of(_PLACE) not in (None, place):
         session.set_state(_ALPHA, recorded)
     elif linked is not None and linked != session.state_of(_WRITTEN):

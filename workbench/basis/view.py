@@ -45,7 +45,8 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
         scale = st.segmented_control("Colours", ranges, default=start, required=True, key=f"basis_scale_{by}", help=_STRETCH)
         only = st.toggle("Only the basis", key="basis_only")
     among = lassoed(facts)
-    first = [i for i in (chosen, session.chosen(session.OTHER)) if i]
+    other = session.found(session.OTHER, "Other entry of the pair", facts.entries)
+    first = [i for i in (chosen, other) if i]
     shown, total = geometry.heatmap_ids(facts, by, m=m, only_selected=only, among=among, first=first)
     if not shown:
         st.caption("No entries of that kind" + (" in the lasso." if among else "."))
@@ -69,7 +70,7 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
         st.caption(f"n = {len(shown)} {by}{cut}; average linkage on 1 − cosine, optimal leaf order. Click a cell for its pair.")
     with right:
         near = neighbours(facts, chosen, by, n=1)
-        _pair(facts, chosen, session.chosen(session.OTHER) or (str(near["entry"].iloc[0]) if len(near) else None))
+        _pair(facts, chosen, other or (str(near["entry"].iloc[0]) if len(near) else None))
 
 
 def _pair(facts: RunFacts, one: str, other: str | None) -> None:

@@ -145,6 +145,7 @@ def advantage_table(report: CausalReport) -> pd.DataFrame:
 
 EFFECT_COLUMNS = [
     "name",
+    "n",
     "value",
     "low",
     "high",
@@ -170,6 +171,7 @@ def _effect_row(name: str, effect: ArmEffect | Advantage, advantage: Estimate) -
     low, high = advantage.bounds
     return {
         "name": name,
+        "n": f"n {effect.pairs} pairs" + (f" of {effect.problems} problems" if effect.problems is not None else ""),
         "value": advantage.value,
         "low": low,
         "high": high,

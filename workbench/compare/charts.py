@@ -32,7 +32,7 @@ def principal_angles(table: pd.DataFrame, by_chance: float) -> alt.LayerChart | 
         alt.Chart(table)
         .mark_line(point=True, color=CORRECTIVE)
         .encode(
-            x=alt.X("direction:Q", title="principal direction", axis=alt.Axis(tickMinStep=1)),
+            x=alt.X("direction:Q", title="principal direction", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("cosine:Q", scale=alt.Scale(domain=[0, 1]), title="cosine of the principal angle"),
             tooltip=["direction:Q", alt.Tooltip("cosine:Q", format=".3f"), alt.Tooltip("degrees:Q", format=".1f")],
         )

@@ -146,9 +146,12 @@ def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
 
 
 def chosen_entry(facts: RunFacts) -> str:
-    """The entry that is chosen on all pages; the first one if none was chosen yet."""
-    name = session.chosen(session.ACTION)
-    return name if name in facts.entries else next(iter(facts.entries))
+    """The entry that is chosen on all pages; the first one if none was chosen yet.
+
+    Raises:
+        DataError: a link asks for an entry that the run does not have.
+    """
+    return session.found(session.ACTION, "Entry", facts.entries) or next(iter(facts.entries))
 
 
 def note(facts: RunFacts, curation: Curation, entry_id: str) -> None:

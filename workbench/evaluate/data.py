@@ -65,7 +65,7 @@ def _row(method: MethodReport) -> dict[str, object]:
     }
 
 
-_FOREST = ["name", "value", "low", "high", "verdict", "hover"]
+_FOREST = ["name", "n", "value", "low", "high", "verdict", "hover"]
 
 
 def forest_tables(report: EvaluationReport) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -76,12 +76,12 @@ def forest_tables(report: EvaluationReport) -> tuple[pd.DataFrame, pd.DataFrame]
     accuracies, differences = [], []
     for method in report.methods:
         right = f"{with_interval(method.accuracy, '.1%')}<br>{method.right} of {method.answers} right ({method.interval})"
-        accuracies.append((method.name, *_percent(method.accuracy), "", right))
+        accuracies.append((method.name, f"n {method.answers}", *_percent(method.accuracy), "", right))
         if versus := method.versus:
             counts = f"{len(versus.won)} won, {len(versus.lost)} lost, {versus.tied} tied<br>p {versus.p:.3f} (Holm {versus.p_holm:.3f})"
             gap = f"{with_interval(versus.difference, '+.1%')}<br>{counts}"
             verdict = verdict_of(versus.difference.value, versus.p_holm)
-            differences.append((method.name, *_percent(versus.difference), verdict, gap))
+            differences.append((method.name, f"n {method.answers}", *_percent(versus.difference), verdict, gap))
     return pd.DataFrame(accuracies, columns=_FOREST), pd.DataFrame(differences, columns=_FOREST)
 
 

@@ -55,8 +55,6 @@ def choose_library(facts: RunFacts) -> ExportChoice:
         targets = session.choose_several(
             session.TARGETS, "Targets", tuple(TARGETS), first=("bundle",), format_func=lambda each: TARGETS[each].title
         )
-    if library == "curated" and linked and linked not in labels:
-        st.warning(plain(f"The link asks for {linked[:80]}, which this library does not have: all of its actions are shown."))
     if library != "curated":
         st.caption("Only the curated library can be narrowed by stars, tags or single rows.")
     return ExportChoice(library, None if only == plan.ALL else only, targets, whole, curation)

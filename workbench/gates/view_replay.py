@@ -29,8 +29,9 @@ def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
     own = facts.config.gate
     answers = replay.replay_all(facts.steered, own, gate, seed=facts.config.seed, policies=facts.policies)
     counted = replay.tally(answers.values())
-    if gate == own and counted.flipped:
-        st.warning(f"With the run's own settings, {counted.flipped} decisions differ from the recording: it was made with other settings.")
+    if gate == own and counted.flipped + counted.strengths:
+        differ = counted.flipped + counted.strengths
+        st.warning(f"With the run's own settings, {differ} decisions differ from the recording: it was made with other settings.")
     elif gate == own:
         st.badge(f"the run's own settings: all {counted.known} decisions come out as recorded", color="gray")
     else:
@@ -145,7 +146,10 @@ def flips(answers: Answers, *, changed: bool) -> None:
         height=height,
         clicked=choose_row,
     )
-    st.caption(f"{len(table)} of {len(answers)} answers: the first step of each that flips or needs the model. Click a row to open it.")
+    st.caption(
+        f"{len(table)} of {len(answers)} answers: the first step of each that flips, changes its strength or needs the model. "
+        "Click a row to open it."
+    )
 
 
 def _open(answers: Answers, problem: str, m: str) -> None:

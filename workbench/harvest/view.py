@@ -13,6 +13,7 @@ from workbench import session
 from workbench.bootstrap import PAGES, jobs, known_runs, offered_models, runs_root
 from workbench.harvest import data as form
 from workbench.harvest.data import Base, Field
+from workbench.jobs import RESERVED
 from workbench.shared.text import plain
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import data_table
@@ -149,7 +150,8 @@ def _next_round() -> None:
 def _free_name(name: str) -> str:
     own, taken = jobs(), known_runs().runs
     tries = [name, *(f"{name}-{i}" for i in range(2, 100))]
-    return next((each for each in tries if each not in taken and not own.run_folder(each).exists()), name)
+    free = (each for each in tries if each not in RESERVED and each not in taken and not own.run_folder(each).exists())
+    return next(free, name)
 
 
 def _fields(base: Base, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -92,9 +92,9 @@ def answer_line(reading: LatentReading) -> None:
 
 def chain(reading: LatentReading) -> int:
     """The strip; returns the chosen latent."""
-    held = session.chosen(session.SLOT) or ""
     slots = [str(slot + 1) for slot in range(len(reading.latents))]
-    slot = slots.index(held) if held in slots else 0
+    held = session.found(session.SLOT, "Latent", slots)
+    slot = slots.index(held) if held else 0
     latent_strip(tables.strip(reading), slot, lambda picked: session.point_at(session.SLOT, str(picked + 1)), key="latents_strip")
     if reading.latents:
         st.caption(

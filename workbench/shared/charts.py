@@ -134,7 +134,7 @@ _LONGEST = 46
 
 
 def forest(table: pd.DataFrame, title: str, chosen: str | None = None) -> go.Figure:
-    """Columns ``name``, ``value``, ``low``, ``high``, ``verdict`` and ``hover``; the first row on top.
+    """Columns ``name``, ``n``, ``value``, ``low``, ``high``, ``verdict`` and ``hover``; the first row on top. No interval: an open mark.
 
     ``customdata[0]`` of a point is its name; the row of ``chosen`` is ringed.
     """
@@ -152,7 +152,7 @@ def forest(table: pd.DataFrame, title: str, chosen: str | None = None) -> go.Fig
         clickmode="event+select",
         legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 0},
     )
-    _rows(figure, names)
+    _rows(figure, names, table["n"].tolist())
     figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot")
     return figure
 
@@ -175,12 +175,13 @@ def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline:
         margin={"l": 10, "r": 10, "t": 30, "b": 40},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1, "x": 1, "xanchor": "right"},
     )
-    _rows(figure, names)
+    _rows(figure, names, accuracies["n"].tolist())
     return figure
 
 
-def _rows(figure: go.Figure, names: list[str]) -> None:
+def _rows(figure: go.Figure, names: list[str], counts: list[str]) -> None:
     short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names]
+    short = [f"{name}  ({n})" for name, n in zip(short, counts, strict=True)]
     figure.update_yaxes(
         categoryorder="array",
         categoryarray=names[::-1],

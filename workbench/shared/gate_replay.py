@@ -16,9 +16,9 @@ from stir_core.records import Decision, StepEvidence, StepTrace, Trace
 from workbench.shared.gate_evidence import best_score, candidate_table, funnel, margin_of
 from workbench.shared.intervals import proportion
 
-FlipKind = Literal["not asked", "same", "null → action", "action → null", "action → other", "alpha only", "needs the model"]
-FLIPS: tuple[FlipKind, ...] = ("null → action", "action → null", "action → other", "alpha only")
-"""The ways in which a decision can flip; "alpha only": the same action at another strength."""
+FlipKind = Literal["not asked", "same", "null → action", "action → null", "action → other", "other strength", "needs the model"]
+FLIPS: tuple[FlipKind, ...] = ("null → action", "action → null", "action → other")
+"""The ways in which a decision can flip. The same action at another strength is none, but the text after it may differ."""
 
 
 class StepReplay(NamedTuple):
@@ -32,8 +32,13 @@ class StepReplay(NamedTuple):
 
     @property
     def flips(self) -> bool:
-        """True where the decision differs from the recorded one."""
+        """True where another action, or none, is chosen than in the recording."""
         return self.change in FLIPS
+
+    @property
+    def turns(self) -> bool:
+        """True where the recorded text does not hold from here on: the decision differs, also in strength only, or is unknown."""
+        return self.flips or self.change in ("other strength", "needs the model")
 
     @property
     def standing(self) -> str:
@@ -54,7 +59,7 @@ class AnswerReplay(NamedTuple):
     @property
     def turn(self) -> StepReplay | None:
         """The first step that is decided otherwise or is unknown; ``None``: the answer stays as it is."""
-        return next((step for step in self.steps if step.flips or step.change == "needs the model"), None)
+        return next((step for step in self.steps if step.turns), None)
 
     def at(self, m: int) -> StepReplay | None:
         """The step that begins at control point ``m``."""
@@ -73,7 +78,7 @@ def replay_answer(trace: Trace, own: GateConfig, gate: GateConfig, *, seed: int,
     for step in trace.steps:
         again = decide_again(step, own, gate, seed=seed, name=trace.id, policies=policies)
         steps.append(StepReplay(step, again, _change(step, again), diverged))
-        diverged = diverged or steps[-1].flips or again.decision is None
+        diverged = diverged or steps[-1].turns
     return AnswerReplay(trace.id, tuple(steps))
 
 
@@ -91,7 +96,7 @@ def _change(step: StepTrace, again: Again) -> FlipKind:
         return "needs the model"
     old, new = step.decision, again.decision
     if old.chosen == new.chosen:
-        return "same" if old.alpha == new.alpha else "alpha only"
+        return "same" if old.alpha == new.alpha else "other strength"
     if old.chosen is None:
         return "null → action"
     return "action → null" if new.chosen is None else "action → other"
@@ -107,16 +112,18 @@ class Tally(NamedTuple):
     """Of these, the ones known from the recording, in answers not diverged before them."""
     flips: dict[FlipKind, int]
     """Of the known ones, the decisions that flip, by kind: at most one per answer."""
+    strengths: int
+    """Of the known ones, those that keep the action at another strength: no flips, but the answer turns there, too."""
     unknown: int
     """First steps of an answer that need the model."""
     diverged: int
-    """Steps after a flip or an unknown step."""
+    """Steps after a flip, another strength or an unknown step."""
     diverged_flips: int
     """Of these, the ones that would flip if the text had stayed as recorded."""
 
     @property
     def flipped(self) -> int:
-        """Decisions that flip; also the number of answers that turn."""
+        """Decisions that flip, at most one per answer."""
         return sum(self.flips.values())
 
 
@@ -128,14 +135,16 @@ def tally(answers: Iterable[AnswerReplay]) -> Tally:
     known = [step for step in front if step.again.decision is not None]
     kinds: dict[FlipKind, int] = {kind: sum(step.change == kind for step in known) for kind in FLIPS}
     lost = len(front) - len(known)
-    return Tally(len(answers), len(asked), len(known), kinds, lost, len(diverged), sum(step.flips for step in diverged))
+    strengths = sum(step.change == "other strength" for step in known)
+    return Tally(len(answers), len(asked), len(known), kinds, strengths, lost, len(diverged), sum(step.flips for step in diverged))
 
 
 def flips_line(counts: Tally) -> str:
-    """The badge: how many decisions flip, by kind."""
+    """The badge: how many decisions flip, by kind, and how many keep their action at another strength."""
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.flips.items() if n)
     more = f" ({kinds})" if kinds else ""
-    return f"decided again with other settings: {counts.flipped} of {counts.known} decisions flip{more}"
+    kept = f"; {counts.strengths} keep{'s' if counts.strengths == 1 else ''} the action at another strength" if counts.strengths else ""
+    return f"decided again with other settings: {counts.flipped} of {counts.known} decisions flip{more}{kept}"
 
 
 def reach_line(counts: Tally) -> str:
@@ -143,7 +152,7 @@ def reach_line(counts: Tally) -> str:
     parts = []
     if counts.diverged:
         parts.append(
-            f"{counts.diverged} steps lie after a flip or an unknown step: their evidence is that of the recorded text "
+            f"{counts.diverged} steps lie after a flip, another strength or an unknown step: their evidence is that of the recorded text "
             f"({counts.diverged_flips} of them would flip if it had stayed)"
         )
     if counts.unknown:

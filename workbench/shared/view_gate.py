@@ -208,7 +208,11 @@ CANDIDATE_COLUMNS: Columns = {
 FLIPPED_COLUMNS: Columns = {
     "problem": cc.TextColumn("problem", width=150, pinned=True),
     "m": number_column("m", "%d", "The first control point that is decided otherwise, or needs the model.", width=40),
-    "change": cc.TextColumn("change", width=110, help="alpha only: the same action at another strength."),
+    "change": cc.TextColumn(
+        "change",
+        width=110,
+        help="Other strength: the same action is committed, so it is not counted as a flip; the text after it may differ.",
+    ),
     "recorded": cc.TextColumn("recorded", width=106),
     "now": cc.TextColumn("now", width=106, help="With the settings that are tried; ?: not in the recording."),
     "later": number_column("later", "%d", "Gate decisions after it; they hold for the recorded text only.", width=50),

@@ -1,13 +1,14 @@
 """Parts of every page: its heading, errors as one line, checks for an empty store or library, and commands."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import streamlit as st
 from pydantic import BaseModel
 from streamlit.components.v2 import component
 
-from stir_core.errors import FAULTS, line_of
+from stir_core.errors import FAULTS, DataError, line_of
 from workbench import session
 from workbench.bootstrap import known_runs, run_of_saved, runs_root
 from workbench.shared.command_lines import FIRST_RUN, run_command
@@ -93,14 +94,16 @@ def page(title: str, caption: str) -> Iterator[None]:
     with right:
         if (arrived := session.saved_arrived()) and (its_run := run_of_saved(arrived)):
             session.point_at(session.RUN, its_run)
+            session.remember(session.SAVED, arrived)  # it stays in the address: it belongs to this run
         if runs := known_runs().runs:
-            session.choose_one(
-                session.RUN,
-                "Run",
-                list(runs),
-                format_func=lambda name: f"{name} · calibration" if runs[name].run.is_organism else name,
-                help="Folders below STIR_RUNS (or ./runs), and two embedded runs: an organism, for calibration, and a real model.",
-            )
+            with suppress(DataError):  # of an absent run: the pages that read one say so themselves
+                session.choose_one(
+                    session.RUN,
+                    "Run",
+                    list(runs),
+                    format_func=lambda name: f"{name} · calibration" if runs[name].run.is_organism else name,
+                    help="Folders below STIR_RUNS (or ./runs), and two embedded runs: an organism, for calibration, and a real model.",
+                )
         else:
             st.caption(plain(f"No runs in {runs_root()}"))
     try:
@@ -127,13 +130,21 @@ def need_run(*stages: str) -> RunFacts:
     """The chosen run (before any choice the first), with all of ``stages`` finished.
 
     Where there is none, or a stage is missing, the page shows the command that makes it and stops.
+
+    Raises:
+        DataError: a link asks for a run that is not here, or cannot be read.
     """
-    runs = known_runs().runs
+    runs, broken = known_runs()
     if not runs:
         st.info("There is no run here yet. Make one: it appears as soon as its first stage has finished.")
         command_line(FIRST_RUN, "Make a first run")
         st.stop()
-    facts = runs.get(session.chosen(session.RUN) or "") or next(iter(runs.values()))
+    name = session.chosen(session.RUN) or next(iter(runs))
+    if name not in runs:
+        unreadable = next((line for folder, line in broken.items() if Path(folder).name == name), None)
+        why = f"cannot be read ({unreadable})" if unreadable else f"is not in {runs_root()}"
+        raise DataError(f'run "{name[:80]}" {why}, and no other is shown for it: choose a run above, or put its folder there')
+    facts = runs[name]
     if facts.run.standing:
         st.caption(plain(f"{facts.name}: {facts.run.standing}"))
     missing = [stage for stage in stages if stage not in facts.stages]

@@ -112,7 +112,7 @@ def data_table(
         column_config=styles,
         key=key,
         on_select=choose_rows if clicked or ticked else "ignore",
-        selection_mode="multi-row" if ticked else "single-row",
+        selection_mode="multi-row" if ticked else "single-cell",  # a click anywhere in a row chooses it
         selection_default={"selection": {"rows": list(ticks)}} if ticks else None,
         height=height,
         alt=alt,
