@@ -896,6 +896,14 @@ class CalibrationReport(Record):
         order = list(self.rungs)
         return tuple(sorted((*self.passed, *self.failed), key=lambda mark: order.index(mark.rung) if mark.rung in order else len(order)))
 
+    @property
+    def verdict(self) -> str:
+        """How many marks passed, and which failed."""
+        if not self.failed:
+            return f"All {len(self.marks)} marks passed."
+        failed = ", ".join(f"{mark.instrument} on {mark.rung}" for mark in self.failed)
+        return f"{len(self.failed)} of {len(self.marks)} marks failed: {failed}."
+
 
 class CodeFit(Record):
     """How well one way to describe steps in few numbers does on held-out problems."""

@@ -17,7 +17,7 @@ from stir_core.store.runs import EMBEDDED_RUNS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PAGES = {
-    "home": "Runs",
+    "home": "Home",
     "actions": "Actions",
     "basis": "Basis",
     "codebook": "Codebook",

@@ -22,7 +22,6 @@ from workbench.calibration.data import (
     estimator_table,
     gate_table,
     instrument_rows,
-    marks_line,
 )
 
 OpenPage = Callable[..., AppTest]
@@ -47,9 +46,9 @@ def test_every_mark_has_its_cell(report: CalibrationReport) -> None:
 
 
 def test_failures_are_named(report: CalibrationReport) -> None:
-    assert marks_line(report) == f"1 of {len(report.marks)} marks failed: abstaining gate on null."
+    assert report.verdict == f"1 of {len(report.marks)} marks failed: abstaining gate on null."
     right = fake_report(fake_rung("two_habits"))
-    assert marks_line(right) == f"All {len(right.marks)} marks passed."
+    assert right.verdict == f"All {len(right.marks)} marks passed."
     assert calibration_line(right).startswith("n = 500 held-out problems a rung") and "full harvest" in calibration_line(right)
 
 
@@ -96,7 +95,7 @@ def test_a_result_of_one_s_own_is_offered(open_page: OpenPage, store: Path, repo
     assert "abstaining gate on null" in texts(app)
     assert app.code[0].value == f"stir calibrate --out {store / 'calibration'}"
     app.selectbox(key="calibration").select("shipped").run()
-    assert marks_line(read_calibration(SHIPPED)) in texts(clean(app))
+    assert read_calibration(SHIPPED).verdict in texts(clean(app))
 
 
 def test_a_torn_result_is_one_line(open_page: OpenPage, store: Path) -> None:

@@ -307,3 +307,14 @@ def test_an_empty_library_has_tables_too(facts: RunFacts, monkeypatch: pytest.Mo
     assert action_card.action_table(bare).empty
     assert list(basis_geometry.coverage_table(bare)["entries"]) == [0, 0, 0]
     assert basis_geometry.heatmap_ids(bare, "keys") == ([], 0)
+
+
+@pytest.mark.parametrize(("gained", "lost", "verdict"), [(0, 0, "cannot tell"), (2, 1, "cannot tell"), (14, 0, "helps"), (0, 14, "harms")])
+def test_a_verdict_on_a_run_needs_an_interval_without_zero(
+    facts: RunFacts, monkeypatch: pytest.MonkeyPatch, gained: int, lost: int, verdict: str
+) -> None:
+    result = run_overview.HeldOut(proportion(1 + lost, 16), proportion(1 + gained, 16), gained, lost, None, None, None, None)
+    monkeypatch.setattr(run_overview, "held_out", lambda facts: result)
+    (found,) = run_overview.evidence(facts, {})
+    low, high = result.difference.bounds
+    assert found.verdict == verdict and (low > 0 or high < 0) == (verdict != "cannot tell") and "n = 16" in found.text

@@ -47,14 +47,6 @@ def calibration_line(report: CalibrationReport) -> str:
     return f"n = {report.problems} held-out problems a rung, the same for all methods · {how} · rungs {rungs} · version {report.version}"
 
 
-def marks_line(report: CalibrationReport) -> str:
-    """How many marks passed, and which failed."""
-    of = len(report.passed) + len(report.failed)
-    if not report.failed:
-        return f"All {of} marks passed."
-    return f"{len(report.failed)} of {of} marks failed: {', '.join(f'{mark.instrument} on {mark.rung}' for mark in report.failed)}."
-
-
 def coverage_line(report: CalibrationReport) -> str:
     """How often causal intervals hold the known effect: on these organisms, and in simulation."""
     studies = sum(check.studies for rung in report.rungs.values() for check in rung.estimator)

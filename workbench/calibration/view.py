@@ -30,7 +30,7 @@ def choose_result() -> CalibrationReport:
 
 def instruments(report: CalibrationReport) -> None:
     """One row per instrument, one column per rung: expected, seen, pass or fail."""
-    st.markdown(f"**Instruments.** {plain(tables.marks_line(report))}")
+    st.markdown(f"**Instruments.** {plain(report.verdict)}")
     st.caption(plain(tables.calibration_line(report)))
     mark_table(
         list(report.rungs), [rung.planted for rung in report.rungs.values()], tables.instrument_rows(report), key="calibration_marks"

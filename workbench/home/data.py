@@ -1,6 +1,7 @@
 """The Home page's data: the runs, one run's held-out result with intervals, its stages and its model."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
@@ -10,8 +11,8 @@ from stir_core.evaluate.statistics import clustered_difference
 from stir_core.findings import Estimate
 from stir_core.records import ModelIdentity
 from stir_core.store.runs import CHECKED
-from workbench.shared.facts import RunFacts
-from workbench.shared.intervals import Proportion, proportion
+from workbench.shared.facts import EvaluationFacts, RunFacts
+from workbench.shared.intervals import Proportion, proportion, with_interval
 
 
 class HeldOut(NamedTuple):
@@ -55,6 +56,50 @@ def held_out(facts: RunFacts) -> HeldOut:
         tokens_steered=_mean([s.tokens_used for _, s in pairs]),
         probe_tokens=_mean([s.probe_tokens for _, s in pairs]),
     )
+
+
+class Finding(NamedTuple):
+    """What one comparison says of steering a run's model, in words."""
+
+    verdict: Literal["helps", "harms", "cannot tell", "not measured"]
+    text: str
+
+
+def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> list[Finding]:
+    """The run's own held-out answers, and each evaluation of it that has STIR and vanilla; a verdict needs an interval without 0.
+
+    Held-out answers that cannot be read count as not measured.
+
+    Raises:
+        StoreError: a report cannot be read.
+    """
+    try:
+        result = held_out(facts) if "steered" in facts.stages else NO_RESULT
+    except StoreError:  # said where the answers are shown
+        result = NO_RESULT
+    if not result.vanilla.n:
+        found = [Finding("not measured", "The run has no graded held-out answers yet.")]
+    else:
+        counts = f"{result.gained} problems gained, {result.lost} lost, n = {result.vanilla.n}"
+        found = [_judged("Held-out answers of the run", result.difference, counts)]
+    for label, each in evaluations.items():
+        for method in each.report.methods:
+            versus = method.versus
+            if method.name == "stir" and versus is not None and versus.against == "vanilla":
+                counts = f"{len(versus.won)} problems gained, {len(versus.lost)} lost, n = {each.report.problems}"
+                found.append(_judged(f"Evaluation {label}", versus.difference, counts))
+    return found
+
+
+def _judged(what: str, difference: Estimate, counts: str) -> Finding:
+    low, high = difference.bounds
+    verdict = "helps" if low > 0 else "harms" if high < 0 else "cannot tell"
+    because = {
+        "helps": "more right answers with steering than without",
+        "harms": "fewer right answers with steering than without",
+        "cannot tell": "no interval" if difference.low is None else "the interval includes 0",
+    }[verdict]
+    return Finding(verdict, f"{what}: {because}: {with_interval(difference, '+.1%')}, paired, 95 %; {counts}.")
 
 
 def runs_table(runs: list[RunFacts]) -> tuple[pd.DataFrame, list[str]]:

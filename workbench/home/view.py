@@ -18,6 +18,8 @@ from workbench.shared.view_tables import Columns, data_table, number_column
 
 def runs() -> None:
     """The table of runs, and a warning for each unreadable folder. A click on a row chooses the run on every page."""
+    st.markdown("**Runs**")
+    st.caption("One row per run. Accuracy is on held-out problems, the same ones for both arms; empty: not measured.")
     known, broken = known_runs()
     faults = list(broken.values())
     if known:
@@ -51,7 +53,6 @@ def recent_saved(most: int = 5) -> None:
 
 def held_out_line(facts: RunFacts) -> None:
     """The chosen run's held-out result in one row of figures."""
-    st.markdown(f"**{plain(facts.name)}**")
     try:
         result = overview.held_out(facts)
     except StoreError as error:

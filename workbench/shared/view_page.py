@@ -13,6 +13,7 @@ from workbench import session
 from workbench.bootstrap import known_runs, run_of_saved, runs_root
 from workbench.shared.command_lines import FIRST_RUN, run_command
 from workbench.shared.facts import RunFacts
+from workbench.shared.glossary import meanings
 from workbench.shared.text import plain
 
 
@@ -87,7 +88,7 @@ def page(title: str, caption: str) -> Iterator[None]:
     left, middle, right = st.columns([4, 0.6, 1], vertical_alignment="bottom")
     with left, st.container(gap="xxsmall"):
         st.subheader(title, anchor=False)
-        st.caption(caption)
+        st.caption(caption, help=meanings(caption))
     with middle:
         address = st.empty()
         _BUTTON(key="copy_link")
