@@ -211,24 +211,29 @@ def _convert(file: Path, folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer
 
+    from stir_core.models.gguf import unpack
     from stir_core.models.weights import read_weights
 
     part = temporary_beside(folder)
     size = file.stat().st_size / 1e9
     LOG.warning("%s: unpacking %.1f GB of GGUF once into %s; large models and vocabularies take minutes", file.name, size, folder)
+    model: Any = None
     try:
-        model: Any = read_weights(str(file), file.parent, torch.float32, gguf_file=file.name)
+        if not unpack(file, part):
+            model = read_weights(str(file), file.parent, torch.float32, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ModelError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error) as error:
+        shutil.rmtree(part, ignore_errors=True)
         raise ModelError(f"{file} cannot be read as a GGUF model ({first_line(error, 300)}): copy or download it again") from error
-    # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
     part.mkdir(parents=True, exist_ok=True)
     try:
-        model.save_pretrained(part)
+        if model is not None:
+            # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks
+            model.hf_quantizer = None
+            model.is_quantized = False
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         (part / "source.json").write_text(json.dumps({"source": str(file), "sha256": file_digest(file)}) + "\n")
         if not folder.is_dir():  # another process may have finished first

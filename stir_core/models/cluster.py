@@ -7,6 +7,7 @@ processes is Ray's own business (cloudpickle, by the module's name).
 import json
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from stir_core.version import VERSION
 
 STARTING = 60.0
 """Seconds that work waits for all workers before it begins with those that are there."""
+REACHED = 10.0
+"""Seconds within which the machine of an address has to answer."""
 PATIENCE = 600.0
 """Seconds that work waits while there is no worker at all, e.g. for a cluster to start its first machine."""
 
@@ -204,6 +207,23 @@ class RayPool(WorkerPool):
             LOG.warning("%d of %d workers have started; the others join when the cluster has room for them", running, self._size)
 
 
+def check_address(address: str | None) -> None:
+    """Refuse an address at which nothing listens: Ray itself would wait for it for minutes.
+
+    Raises:
+        ConfigError: not an address of a cluster, or nothing answers there.
+    """
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--address {address} is no address of a Ray cluster: give auto, or HOST:PORT such as ray-head:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except OSError as error:
+        raise ConfigError(f"--address {address}: nothing answers there ({first_line(error)}): see `ray status` on the cluster") from None
+
+
 @contextmanager
 def pool_of(address: str | None = None, workers: int | None = None) -> Iterator[WorkerPool]:
     """Workers on a Ray cluster, started when they are first needed and ended after the block.
@@ -213,8 +233,9 @@ def pool_of(address: str | None = None, workers: int | None = None) -> Iterator[
         workers: number of workers; ``None``: one for each GPU, or without GPUs one for each machine.
 
     Raises:
-        ConfigError: ray is not installed; on first use, no cluster at the address.
+        ConfigError: ray is not installed, or no cluster at the address.
     """
+    check_address(address)
     if find_spec("ray") is None:
         raise ConfigError("--executor ray needs the package ray: pip install -c constraints.txt -e '.[ray]'")
     pool = RayPool(address, workers)

@@ -32,7 +32,7 @@ def read_weights(
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
-        _refuse(name, config)
+        refuse_kind(name, config)
         options |= {} if "gguf_file" in options else {"use_safetensors": True}
         options |= {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # it is a pair with output_loading_info
@@ -87,7 +87,12 @@ def refuse_unfinite(name: str, model: Any) -> None:
             )
 
 
-def _refuse(name: str, config: Any) -> None:
+def refuse_kind(name: str, config: Any) -> None:
+    """Refuse what is no causal language model, and quantised weights that cannot be read here.
+
+    Raises:
+        ModelError: says which, and what is missing.
+    """
     kind = config.model_type
     if config.is_encoder_decoder or (getattr(config, "is_decoder", None) is False and kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
         raise ModelError(f"{name} is an encoder ({kind}), which reads its whole input at once: give a causal language model")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -210,3 +211,18 @@ def test_the_command_line_refuses_in_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     assert cli.main(["run", str(config), "--executor", "ray"]) == 2
     assert capsys.readouterr().err == "stir: --executor ray needs the package ray: pip install -c constraints.txt -e '.[ray]'\n"
+
+
+@pytest.mark.parametrize(("address", "why"), [("ray-head", "is no address"), ("ray-head:a", "is no address"), ("127.0.0.1:99999", "is no")])
+def test_what_is_no_address_of_a_cluster_is_refused(address, why):
+    with pytest.raises(ConfigError, match=f"--address {address} {why}.*give auto, or HOST:PORT"):
+        cluster.check_address(address)
+
+
+def test_an_address_at_which_nothing_listens_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = f"127.0.0.1:{listening.getsockname()[1]}"
+        cluster.check_address(there)
+    for address in (there, f"ray://{there}"):
+        with pytest.raises(ConfigError, match=f"--address {address}: nothing answers there .*Connection refused"):
+            cluster.check_address(address)
