@@ -1,27 +1,52 @@
 """The logit lens of a direction: the tokens whose logits it raises and lowers most, through the final norm's gain and the unembedding."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stir_core.errors import DataError
+from stir_core.errors import DataError, ModelError
+from stir_core.models.backends import block_list
 from stir_core.models.loading import LoadedModel
 from stir_core.records import Lens, TokenWeight
 
 
 def direction_logits(model: LoadedModel, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
     """Direct effect of each direction on the logits, up to the final norm's data-dependent scale (Belrose et al. 2023, section 2)."""
-    norm = model.bridge.ln_final
+    norm, unembedding = _ends(model)
     with model.lock, torch.inference_mode():
         vectors = directions.to(model.device, torch.float32)
         if getattr(norm, "bias", None) is None:
             # a vector of ones has RMS 1, so an RMS norm returns its gain, whatever its convention (w or 1 + w)
-            ones = torch.ones(1, 1, model.d_model, device=model.device, dtype=next(model.bridge.parameters()).dtype)
+            ones = torch.ones(1, 1, model.d_model, device=model.device, dtype=next(norm.parameters()).dtype)
             gain = norm(ones)[0, 0].float()
         else:
             vectors = vectors - vectors.mean(dim=-1, keepdim=True)  # a layer norm centres first
             gain = norm.weight.float()
-        return (vectors * gain) @ model.bridge.W_U.float()
+        return (vectors * gain) @ unembedding.float()
+
+
+def _ends(model: LoadedModel) -> tuple[Any, Float[Tensor, "d_model d_vocab"]]:
+    """The final norm and the unembedding, of the plain model where TransformerLens has no bridge.
+
+    Raises:
+        ModelError: the plain model has no final norm that is known.
+    """
+    if model.bridge is not None:
+        return model.bridge.ln_final, model.bridge.W_U
+    blocks = block_list(model.plain)
+    owner = next(each for each in model.plain.modules() if any(child is blocks for child in each.children()))
+    norm = next((child for name, child in owner.named_children() if name in _NORMS), None)
+    if norm is None:
+        raise ModelError(
+            f"{model.identity.name} has no final norm named {', '.join(_NORMS)}: no logit lens can be read, take another model"
+        )
+    return norm, model.plain.get_output_embeddings().weight.T
+
+
+_NORMS = ("norm", "ln_f", "norm_f", "final_layernorm", "final_layer_norm")
+"""Names that transformers gives to the norm after the last block."""
 
 
 def lens_of(model: LoadedModel, entry_ids: list[str], actions: Float[Tensor, "n d_model"], *, top: int = 10) -> list[Lens]:

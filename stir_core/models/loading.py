@@ -2,6 +2,7 @@
 coordinates. TransformerLens is imported only for a backend that needs it.
 """
 
+import copy
 import hashlib
 import json
 import threading
@@ -344,7 +345,8 @@ def boot(
     config = hf_model.config.get_text_config()
     dtype = next(hf_model.parameters()).dtype
     try:
-        hf_model.to(device)
+        if not (getattr(hf_model, "is_quantized", False) or hasattr(hf_model, "hf_device_map")):  # these were read to where they belong
+            hf_model.to(device)
     except RuntimeError as error:  # torch's errors of memory and of drivers, too
         raise no_room(name, device, error) from error
     identity = ModelIdentity(
@@ -359,7 +361,11 @@ def boot(
         think_tags=think_tags,
     )
     # before the bridge puts its own modules into the tree; refuses what cannot be hooked
-    shape = shape_of(config, [(part, tuple(weight.shape)) for part, weight in block_list(hf_model).named_parameters()])
+    dense = hf_model
+    if _packed(hf_model):  # its tensors have other shapes than the products that are computed with them
+        with torch.device("meta"):
+            dense = type(hf_model)(copy.deepcopy(hf_model.config))
+    shape = shape_of(config, [(part, tuple(weight.shape)) for part, weight in block_list(dense).named_parameters()])
     plain = twin(hf_model, "eager")
     packed = twin(hf_model) if backend != "bridge" else None
     bridge, refusal = (None, None) if backend == "plain" else _bridge(name, hf_model, tokenizer, str(device), dtype)
@@ -385,12 +391,20 @@ def _bridge(name: str, hf_model: Any, tokenizer: Any, device: str, dtype: torch.
     from transformer_lens.model_bridge.sources.transformers import helpers
 
     helpers._ensure_torchvision = _never  # it runs pip
+    if _packed(hf_model):
+        return None, "its weights stay quantised"  # a bridge over 8-bit layers computes something else, and says nothing
     # the bridge picks its adapter by this name, and some checkpoints name a multimodal wrapper
     hf_model.config.architectures = [type(hf_model).__name__]
     try:
         return TransformerBridge.boot_transformers(name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype), None
     except (*UNFIT, ImportError) as error:
         return None, first_line(error)
+
+
+def _packed(hf_model: Any) -> bool:
+    """Whether weights stay quantised in memory."""
+    quantizer = getattr(hf_model, "hf_quantizer", None)
+    return quantizer is not None and not getattr(quantizer.quantization_config, "dequantize", False)
 
 
 def _never() -> bool:

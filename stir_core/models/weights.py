@@ -1,5 +1,6 @@
 """Read a causal language model from its files, whole or not at all: no tensor is made up, and no code of the folder is run."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,10 @@ from stir_core.errors import ModelError, first_line
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, TypeError, SafetensorError)
 """Errors of other libraries about damaged or unknown files."""
-_READ_UNPACKED = "mxfp4"
-"""The only quantisation that is read: transformers unpacks it while loading (gpt-oss)."""
+_UNPACKED = ("mxfp4", "compressed-tensors")
+"""Quantisations whose weights transformers unpacks while loading, to the type that is computed in."""
+_PACKAGES = {"compressed-tensors": "compressed-tensors", "bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel"}
+"""By quantisation: the package that reads it. ``mxfp4`` needs none."""
 
 
 def read_weights(
@@ -33,6 +36,9 @@ def read_weights(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
         refuse_kind(name, config)
+        if _quantised(config) == "compressed-tensors":
+            config.quantization_config["dequantize"] = True
+            options["config"] = config
         options |= {} if "gguf_file" in options else {"use_safetensors": True}
         options |= {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # it is a pair with output_loading_info
@@ -96,7 +102,18 @@ def refuse_kind(name: str, config: Any) -> None:
     kind = config.model_type
     if config.is_encoder_decoder or (getattr(config, "is_decoder", None) is False and kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
         raise ModelError(f"{name} is an encoder ({kind}), which reads its whole input at once: give a causal language model")
-    packing = getattr(config, "quantization_config", None) or {}
-    method = packing.get("quant_method", "unknown") if isinstance(packing, dict) else str(getattr(packing, "quant_method", "unknown"))
-    if packing and method != _READ_UNPACKED:
+    method = _quantised(config)
+    package = _PACKAGES.get(method or "")
+    if package is not None and find_spec(package.replace("-", "_")) is None:
+        raise ModelError(f"{name} has weights quantised with {method}: install the package {package}, or take the unquantised model")
+    if method is not None and package is None and method not in _UNPACKED:
         raise ModelError(f"{name} has quantised weights ({method}), which are not read: take the unquantised model")
+
+
+def _quantised(config: Any) -> str | None:
+    """The method with which the weights are quantised; ``None``: they are not."""
+    packing = getattr(config, "quantization_config", None)
+    if not packing:
+        return None
+    method = packing.get("quant_method", "unknown") if isinstance(packing, dict) else getattr(packing, "quant_method", "unknown")
+    return str(getattr(method, "value", method))
