@@ -165,7 +165,14 @@ def test_the_documented_files_of_a_run_are_those_on_disk() -> None:
     named = told | {f"evaluation/<label>/{name}" for name in told if "/" not in name}
     assert there - named == set()
     # embedded runs have none of these
-    elsewhere = {"log.jsonl", "report.md", "curation/edits.jsonl", "curation/head.json", "rollouts/manifest.json"}
+    elsewhere = {
+        "log.jsonl",
+        "report.md",
+        "curation/edits.jsonl",
+        "curation/head.json",
+        "rollouts/manifest.json",
+        "critical/<digest>.steps.json",
+    }
     elsewhere |= {"calibration.json"}  # lies beside runs
     elsewhere |= {name for name in told if name.startswith("policy/")}
     assert told - there - elsewhere == set()
