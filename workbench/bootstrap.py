@@ -113,14 +113,14 @@ def run_of_saved(id_: str) -> str | None:
     if running is not None:
         return running
     try:
-        return run_of(saved().work(id_).run_digest)
+        return runs_by_digest().get(saved().work(id_).run_digest)
     except FAULTS:  # the page that opens it says so
         return None
 
 
-def run_of(digest: str) -> str | None:
-    """Name of the run whose stages have that digest (:func:`~stir_core.store.saved.run_digest`); ``None``: it is not here."""
-    return next((name for name, facts in known_runs().runs.items() if run_digest(facts.run) == digest), None)
+def runs_by_digest() -> dict[str, str]:
+    """Names of the runs by the digest of their stages (:func:`~stir_core.store.saved.run_digest`); of equal ones the first."""
+    return {run_digest(facts.run): name for name, facts in reversed(known_runs().runs.items())}
 
 
 def jobs() -> JobStore:

@@ -9,7 +9,7 @@ Nothing is substituted for what a link asks for: where it is not here, its widge
 Choices made in the tab are lenient: another run, whose answer has fewer steps, begins with its own first choice.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -268,11 +268,20 @@ def saved_is_open(id_: str) -> None:
     st.session_state[_OPENED] = id_
 
 
+def point_unless_asked(choices: Mapping[str, str]) -> None:
+    """Choose what a piece of saved work was made with, where the link asks for nothing else."""
+    for key, value in choices.items():
+        if _standing().get(key) != _ASKED:
+            st.session_state[key] = value
+            remember(key, value)
+
+
 def forget_saved() -> None:
     """No piece of saved work is chosen any more."""
     for key in (_MEMORY.format(SAVED), _OPENED, _ARRIVED):
         st.session_state.pop(key, None)
     _written().pop(SAVED, None)
+    _standing().pop(SAVED, None)
     if SAVED in st.query_params:
         del st.query_params[SAVED]
 

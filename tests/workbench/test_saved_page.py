@@ -154,3 +154,20 @@ def test_a_piece_is_deleted_shared_and_a_damaged_one_is_one_line(
     bootstrap.st.cache_resource.clear()
     app = open_page("saved", saved=work.id)
     assert not app.exception and len(app.error) == 1 and "SHA-256 is another" in texts(app) and app.button(key="saved_delete")
+
+
+def test_an_address_that_is_not_here_is_one_line_and_nothing_else_is_shown_for_it(
+    open_page: OpenPage, sessions: list[FakeSteering], store: Path
+) -> None:
+    make_fake_run(store, "another")
+    for problem in ("arithmetic/eval/0", "arithmetic/eval/2"):
+        open_page("trace", run="another", problem=problem).button(key="trace_start").click().run()
+    first, second = SavedFolder(store).all()[0]
+    app = open_page("trace", saved=first.id)  # its run is not the first one
+    assert app.selectbox(key="run").value == "another" and app.query_params["saved"] == first.id
+    SavedFolder(store).delete(first.id)
+    app = open_page("saved", saved=first.id)
+    assert not app.exception and f"There is no saved work {first.id} here" in texts(app)
+    assert app.selectbox(key="saved").value == second.id
+    app = clean(app.run())
+    assert "There is no saved work" not in texts(app)

@@ -152,9 +152,8 @@ def open_impulse(facts: RunFacts) -> None:
     found = opened(facts, "impulse")
     if found is not None and isinstance(found[1], SavedImpulse):
         response = found[1].response
-        session.point_at(session.ACTION, response.entry_id)
-        session.point_at(session.AT, response.spot.name)
-        session.remember(session.ALPHA, f"{response.alpha:.10g}")
+        alpha = f"{response.alpha:.10g}"
+        session.point_unless_asked({session.ACTION: response.entry_id, session.AT: response.spot.name, session.ALPHA: alpha})
         session.take_state(_PLACE)
 
 

@@ -38,14 +38,14 @@ def runs() -> None:
 
 def recent_saved(most: int = 5) -> None:
     """What is being decoded, and the last saved traces, branches and measurements, each with a way to it."""
-    works = bootstrap.saved().all()[0]
+    works, runs = bootstrap.saved().all()[0], bootstrap.runs_by_digest()
     st.markdown("**Recent work**")
     decoding_now()
     if not works:
         st.caption(NONE_YET)
     for work in works[:most]:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            page_link(work.id, bootstrap.run_of(work.run_digest), f"{work.kind}: {plain(one_line(work.title, 70))}")
+            page_link(work.id, runs.get(work.run_digest), f"{work.kind}: {plain(one_line(work.title, 70))}")
             st.caption(plain(f"{one_line(work.outcome, 100)} · {work.run} · {work.created} UTC"))
     if len(works) > most:
         st.page_link(bootstrap.PAGES / "saved.py", label=f"All {len(works)}")

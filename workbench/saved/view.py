@@ -52,7 +52,7 @@ def saved_work(work: SavedWork) -> None:
         st.error(plain(line_of(error)))
         _delete(work)
         return
-    here = bootstrap.run_of(work.run_digest)
+    here = bootstrap.runs_by_digest().get(work.run_digest)
     st.markdown(f"**{plain(work.title)}**")
     st.text(work.outcome)
     made = f"{work.kind} · saved {work.created} UTC · run {work.run}" + (f" · model {work.model.name}" if work.model else "")

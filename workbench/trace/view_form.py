@@ -159,7 +159,7 @@ def _fill_with(facts: RunFacts, recording: Recording) -> None:
     settings = recording.settings
     problem = settings["problem"]
     if problem is not None and "steered" in facts.stages and problem in facts.held_out:
-        session.point_at(session.PROBLEM, problem)
+        session.point_unless_asked({session.PROBLEM: problem})
         _fill({_KIND: HELD_OUT})
     else:
         _fill({_KIND: FREE, _PROMPT: settings["question"], "trace_raw": settings["raw"]})

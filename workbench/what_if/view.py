@@ -38,21 +38,26 @@ def _forest() -> Forest:
 def tree_of(facts: RunFacts, origin: BranchOrigin) -> Tree:
     """The origin's tree: every saved branch of it, whichever tab or server made it."""
     tree = _forest().tree(origin)
+    origins: dict[str, str] = session.first_state("what_if_origins", {})
     merged: set[str] = session.first_state("what_if_merged", set())
+    digest = run_digest(facts.run)
     for work in reversed(bootstrap.saved().all()[0]):
-        if work.kind != "what-if" or work.id in merged or work.run_digest != run_digest(facts.run):
+        if work.kind != "what-if" or work.run_digest != digest or work.id in merged or origins.get(work.id, origin.key) != origin.key:
             continue
         try:
             content = bootstrap.saved_content(work.id)
         except FAULTS as error:
             st.warning(plain(line_of(error)))
             continue
-        if isinstance(content, SavedBranch) and pairs.origin_of(content, origin.run).key == origin.key:
-            merged.add(work.id)
-            if note := _forest().merge(tree, content):
-                session.set_state(_NOTE, [*session.state_of(_NOTE, []), note])
-            if work.id == session.chosen(session.SAVED) and (node := pairs.node_at(tree, content.changes)) is not None:
-                session.set_state(_with(tree), node.number)
+        assert isinstance(content, SavedBranch)  # by its kind
+        origins[work.id] = pairs.origin_of(content, origin.run).key
+        if origins[work.id] != origin.key:
+            continue
+        merged.add(work.id)
+        if note := _forest().merge(tree, content):
+            session.set_state(_NOTE, [*session.state_of(_NOTE, []), note])
+        if work.id == session.chosen(session.SAVED) and (node := pairs.node_at(tree, content.changes)) is not None:
+            session.set_state(_with(tree), node.number)
     return tree
 
 

@@ -43,12 +43,12 @@ def open_branch(facts: RunFacts) -> None:
     assert isinstance(content, SavedBranch)  # by its kind
     recorded = facts.steered.get(content.name) if content.recorded else None
     if recorded is not None and recorded.token_ids == content.origin.token_ids:
-        session.point_at(session.PROBLEM, content.name)
+        session.point_unless_asked({session.PROBLEM: content.name})
         session.set_state(_KIND, RECORDED)
     else:
         session.set_state(_SAVED, trees.origin_of(content, run_fingerprint(facts.run)))
         session.set_state(_KIND, SAVED)
-    session.point_at(session.CONTROL_POINT, str(content.changes[-1].m))
+    session.point_unless_asked({session.CONTROL_POINT: str(content.changes[-1].m)})
 
 
 def choose_origin(facts: RunFacts) -> BranchOrigin:
