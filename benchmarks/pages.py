@@ -1,7 +1,8 @@
 """The time of a page switch on a warm server: ``python -m benchmarks.pages [--rounds N] [--write benchmarks/RESULTS.md]``.
 
 Seconds from the click in the navigation until the script has run and nothing is being drawn, in a headless browser, on the embedded
-run and on a synthetic one of 5,000 entries. Needs playwright and a chromium (STIR_CHROMIUM).
+run and on a synthetic one of 5,000 entries (``--entries N --width D`` for another). Beside them the processor seconds that the server
+took, which do not depend on what else the machine does. Needs playwright and a chromium (STIR_CHROMIUM).
 """
 
 import statistics
@@ -9,6 +10,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 from benchmarks.harness import machine, parser, table
 
@@ -19,24 +22,30 @@ DONE = """() => document.querySelector('[data-testid="stApp"]').getAttribute('da
 BEGIN, END = "<!-- pages: written by python -m benchmarks.pages --write -->", "<!-- end of pages -->"
 
 
-def measure(rounds: int, only: list[str] | None = None) -> dict[str, dict[str, float]]:
-    """Median, least and most seconds of every page on both runs, without the first visit."""
+Figures = dict[str, dict[str, float]]
+
+
+def measure(rounds: int, only: list[str] | None, entries: int, width: int) -> tuple[Figures, Figures, Figures]:
+    """Median, least and most of every page on both runs: seconds and the server's processor seconds, and the latter of first visits."""
     from big_run import make_big_run  # pyright: ignore[reportMissingImports]
     from served_app import browser, served, settle  # pyright: ignore[reportMissingImports]
 
     names = {path.stem: path.stem for path in sorted((ROOT / "pages").glob("*.py")) if path.stem != "home"}
     titles = {stem: "What-if" if stem == "what_if" else stem.capitalize() for stem in names if not only or stem in only}
     seconds: dict[tuple[str, str], list[float]] = {}
+    work: dict[tuple[str, str], list[float]] = {}
+    first: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        make_big_run(Path(folder) / "runs")
+        make_big_run(Path(folder) / "runs", entries, width=width)
         with served(Path(folder) / "runs", Path(folder) / "server.log") as url, browser() as chrome:
+            server = next(each for each in psutil.Process().children() if "streamlit" in each.cmdline())
             for run in ("smollm2", "big"):
                 page = chrome.new_page(viewport={"width": 1440, "height": 1000})
                 page.goto(f"{url}/?run={run}")
                 settle(page)
                 for turn in range(rounds + 1):
                     for stem, title in titles.items():
-                        started = time.perf_counter()
+                        started, before = time.perf_counter(), sum(server.cpu_times()[:2])
                         page.get_by_role("link", name=title, exact=True).click()
                         page.wait_for_function("path => location.pathname === path", arg=f"/{stem}")
                         page.locator("h3", has_text=title).wait_for(timeout=60_000)
@@ -44,13 +53,16 @@ def measure(rounds: int, only: list[str] | None = None) -> dict[str, dict[str, f
                         if turn:
                             seconds.setdefault((stem, run), []).append(time.perf_counter() - started)
                         page.wait_for_timeout(400)
+                        (work if turn else first).setdefault((stem, run), []).append(sum(server.cpu_times()[:2]) - before)
                 page.close()
-    return {
-        f"{title}, {run}": {"median": statistics.median(found), "min": min(found), "max": max(found)}
-        for stem, title in titles.items()
-        for run in ("smollm2", "big")
-        if (found := seconds[stem, run])
-    }
+
+    def figures(found: dict[tuple[str, str], list[float]]) -> Figures:
+        return {
+            f"{titles[stem]}, {run}": {"median": statistics.median(each), "min": min(each), "max": max(each)}
+            for (stem, run), each in sorted(found.items())
+        }
+
+    return figures(seconds), figures(work), figures(first)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,10 +70,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parser("pages", __doc__, model=False)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--only", nargs="+", metavar="STEM", help="only these pages, by their files' names")
+    options.add_argument("--entries", type=int, default=5000, help="of the synthetic run")
+    options.add_argument("--width", type=int, default=576, help="of its vectors")
     options.add_argument("--write", type=Path, help="file with marks to write the table into")
     arguments = options.parse_args(argv)
     facts = ", ".join(f"{key} {value}" for key, value in machine().items())
-    text = f"{facts}; {arguments.rounds} rounds, seconds\n\n{table(measure(arguments.rounds, arguments.only))}"
+    seconds, work, first = measure(arguments.rounds, arguments.only, arguments.entries, arguments.width)
+    text = f"{facts}; {arguments.rounds} rounds, seconds; synthetic run of {arguments.entries:,} entries\n\n{table(seconds)}\n\n"
+    text += f"Processor seconds of the server:\n\n{table(work)}\n\nProcessor seconds of the server at the first visit:\n\n{table(first)}"
+    medians = [figure["median"] for name, figure in seconds.items() if name.endswith("smollm2")]
+    text += f"\n\nMedian over {len(medians)} pages of the embedded run: {statistics.median(medians):.2f} s."
     print(text)
     if arguments.write:
         whole = arguments.write.read_text(encoding="utf-8")

@@ -2,11 +2,9 @@
 
 import streamlit as st
 
-from workbench import session
 from workbench.actions.view import action_list, source
 from workbench.actions.view_impulse import impulse, open_impulse
 from workbench.shared import view_card as card
-from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
@@ -17,7 +15,7 @@ with page(
     need_entries(facts)
     open_impulse(facts)
     action_list(facts)
-    entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries), width=220))
+    entry = card.choose_entry(facts, width=220)
     card.entry_head(facts, entry)
     card.advantage(facts.advantages.get(entry.id))
     card.controls(facts, entry)

@@ -2,13 +2,11 @@
 
 import streamlit as st
 
-from workbench import session
 from workbench.basis import view as views
 from workbench.basis import view_map as lasso
 from workbench.basis import view_selection as selection
 from workbench.basis.view_map import action_map_view
 from workbench.shared import view_card as card
-from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page("Basis", "Geometry of the mined entries in the model's residual space, and the entries that selection kept."):
@@ -16,7 +14,7 @@ with page("Basis", "Geometry of the mined entries in the model's residual space,
     need_entries(facts)
     left, right = st.columns([1.7, 1], gap="medium")
     with right:
-        entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries)))
+        entry = card.choose_entry(facts)
         card.entry_head(facts, entry)
         card.neighbours_view(facts, entry, "keys")
         with st.container(horizontal=True, vertical_alignment="center"):

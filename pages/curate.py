@@ -2,10 +2,8 @@
 
 import streamlit as st
 
-from workbench import session
 from workbench.curate import view as views
 from workbench.shared import view_card as card
-from workbench.shared.entries import entry_of
 from workbench.shared.view_page import need_entries, need_run, page
 
 with page(
@@ -18,7 +16,7 @@ with page(
     views.edit_selection(facts, curation, selected)
     left, right = st.columns([1, 1])
     with left:
-        entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries), width=220))
+        entry = card.choose_entry(facts, width=220)
         card.entry_head(facts, entry)
         card.advantage(facts.advantages.get(entry.id))
         card.controls(facts, entry)

@@ -1,6 +1,6 @@
 """Libraries and records as pandas frames, for notebooks. Numbers are not rounded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stir_core.errors import DataError
@@ -63,7 +63,7 @@ def records_frame(records: Iterable[Record]) -> "pd.DataFrame":
     return pd.DataFrame([row.model_dump() for row in rows])
 
 
-def _measured(ids: list[str], controls: "dict[str, Control]", advantages: "dict[str, Advantage]") -> dict[str, list[Any]]:
+def _measured(ids: list[str], controls: "Mapping[str, Control]", advantages: "dict[str, Advantage]") -> dict[str, list[Any]]:
     """The columns of controls and advantages; no column for what was not measured in this run."""
     columns: dict[str, list[Any]] = {}
     if controls:

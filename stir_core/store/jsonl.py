@@ -5,10 +5,12 @@ again; :func:`read_records` refuses it with its line number.
 """
 
 import io
+import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,6 +28,60 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
         StoreError: the file is missing, or a line is not a valid record (the message gives its number).
     """
     return [_record(path, number, line, kind) for number, line in enumerate(_lines(path), start=1)]
+
+
+class KeyedRecords(Mapping[Any, R], Generic[R]):
+    """The records of a JSON-lines file by one or several of their fields, each read and validated when it is asked for.
+
+    The file is looked through once for where its lines begin; what is held are places, and at most :data:`KEPT` records.
+
+    Args:
+        fields: a record's key is the value of this field, or a tuple of the values of these; best the first ones of each line.
+
+    Raises:
+        StoreError: the file is missing, or a line has no such field; on access: a line is not a valid record.
+    """
+
+    def __init__(self, path: Path, kind: type[R], *fields: str):
+        self._path, self._kind, self._kept = path, kind, dict[Any, R]()
+        self._places: dict[Any, tuple[int, int, int]] = {}
+        first = re.compile(rb"\{" + b",".join(rb'"%s":("(?:[^"\\]|\\.)*"|-?\d+)' % field.encode() for field in fields) + b"[,}]")
+        if not path.is_file():
+            raise StoreError(f"{path} does not exist: run the stage that makes it")
+        with naming(path), path.open("rb") as file:
+            start = 0
+            for number, line in enumerate(file, start=1):
+                found = first.match(line)
+                try:
+                    key = tuple(map(json.loads, found.groups() if found else ())) or tuple(json.loads(line)[field] for field in fields)
+                except (ValueError, KeyError, TypeError):
+                    raise StoreError(f"{path} line {number} has no {' and '.join(fields)}: make the stage again") from None
+                self._places[key if len(fields) > 1 else key[0]] = start, len(line), number
+                start += len(line)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: Any) -> R:
+        if key not in self._kept:
+            start, size, number = self._places[key]
+            with naming(self._path), self._path.open("rb") as file:
+                file.seek(start)
+                record = _record(self._path, number, file.read(size).decode("utf-8", "replace"), self._kind)
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[key] = record
+        return self._kept[key]
+
+
+KEPT = 10_000
+"""Records that :class:`KeyedRecords` holds at most."""
 
 
 def read_appended(path: Path, kind: type[R]) -> list[R]:

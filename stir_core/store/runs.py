@@ -9,7 +9,7 @@ A stage that appends as it goes keeps its ``.part`` folder between attempts, so 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -40,7 +40,7 @@ from stir_core.records import (
     Trace,
 )
 from stir_core.store.files import OURS, file_sha256, first_stranger, flush_files, name_folder, remove_folder, write_whole
-from stir_core.store.jsonl import read_appended, read_record, read_records, write_record
+from stir_core.store.jsonl import KeyedRecords, read_appended, read_record, read_records, write_record
 from stir_core.store.locks import one_writer
 from stir_core.store.seals import DIGESTS, as_sealed, check_file
 from stir_core.store.tensors import MappedRows, read_tensors
@@ -413,15 +413,19 @@ class Run:
         """All mined entries, best pair first, corrective before null."""
         return read_records(self.file("actions", "entries.jsonl"), Entry)
 
-    def lenses(self) -> dict[str, Lens]:
-        """The tokens that each action promotes and suppresses through the unembedding, by entry id."""
-        return {lens.entry_id: lens for lens in read_records(self.file("actions", "lens.jsonl"), Lens)}
+    def lenses(self) -> Mapping[str, Lens]:
+        """The tokens that each action promotes and suppresses through the unembedding, by entry id; each read when it is asked for."""
+        return KeyedRecords(self.file("actions", "lens.jsonl"), Lens, "entry_id")
 
-    def controls(self) -> dict[str, Control]:
-        """The controls of each action, by entry id; empty for a run made before they were measured."""
+    def controls(self) -> Mapping[str, Control]:
+        """The controls of each action, by entry id, likewise; empty for a run made before they were measured."""
         if not self.has("actions", "controls.jsonl"):
             return {}
-        return {control.entry_id: control for control in read_records(self.file("actions", "controls.jsonl"), Control)}
+        return KeyedRecords(self.file("actions", "controls.jsonl"), Control, "entry_id")
+
+    def rollouts_by_name(self) -> Mapping[tuple[str, int], Rollout]:
+        """The rollouts by problem and k, likewise."""
+        return KeyedRecords(self.file("rollouts", "rollouts.jsonl"), Rollout, "problem_id", "k")
 
     def advantages(self) -> dict[str, Advantage]:
         """Measured causal value of actions, by entry id; empty where none was measured."""

@@ -103,11 +103,11 @@ def test_every_column_colours_the_map(open_page: OpenPage, store: Path, facts: R
     assert app.selectbox(key="basis_colour").value == "perm. p"
     for column in (entry_columns.CHOSEN_KEY, "controls", "reachable"):
         clean(app.selectbox(key="basis_colour").select(column).run())
-    cosines = entry_columns.cosines_to(facts, "p0003c")
+    cosines = entry_columns.cosines_to(facts, "p0003c", facts.ids)
     me = list(facts.entries).index("p0003c")
     assert cosines[entry_columns.CHOSEN_KEY].tolist() == pytest.approx(list(facts.unit_keys @ facts.unit_keys[me]))
     assert sum(value == value for value in cosines[entry_columns.CHOSEN_ACTION].tolist()) == 12
-    assert all(value != value for value in entry_columns.cosines_to(facts, "p0003n")[entry_columns.CHOSEN_ACTION].tolist())
+    assert all(value != value for value in entry_columns.cosines_to(facts, "p0003n", facts.ids)[entry_columns.CHOSEN_ACTION].tolist())
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_cut_of_a_token_with_two_delimiters_is_called_inexact(facts: RunFacts, m
     entry = facts.entries["p0000c"]
     key = (entry.problem_id, entry.positives[0])
     odd = facts.rollouts[key].model_copy(update={"boundaries": facts.rollouts[key].boundaries[:-1]})
-    monkeypatch.setitem(facts.rollouts, key, odd)
+    monkeypatch.setitem(vars(facts), "rollouts", {**facts.rollouts, key: odd})
     assert not action_card.source_answers(facts, entry)[0][0].exact
 
 

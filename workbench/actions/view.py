@@ -7,10 +7,9 @@ from stir_core.records import Entry
 from workbench.actions.data import marked_segments, state_table
 from workbench.shared import entries as cards
 from workbench.shared.curation_table import with_judgements
-from workbench.shared.entries import action_table
-from workbench.shared.facts import RunFacts
+from workbench.shared.facts import MOST_SHOWN, RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, data_table, entry_table
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, data_table, entry_table, some_entries
 from workbench.shared.view_text import text_strip
 
 _TABLE = "actions_table"
@@ -27,18 +26,33 @@ def action_list(facts: RunFacts) -> None:
         verdicts = st.segmented_control(
             "Controls", VERDICTS, selection_mode="multi", key="actions_controls", disabled=not facts.controls, help=_CONTROLS_HELP
         )
-    table = action_table(facts, null_entries=nulls)
-    if only:
-        table = table.query("m in @only")
-    if basis_only and facts.picks:
-        table = table.dropna(subset=["pick"])
-    if verdicts and facts.controls:
-        table = table.query("controls in @verdicts")
+    wanted = [
+        id_
+        for id_, entry in facts.entries.items()
+        if (nulls or entry.kind == "corrective")
+        and (not only or entry.m in only)
+        and (not basis_only or not facts.picks or id_ in facts.picks)
+        and (not verdicts or not facts.controls or facts.verdicts.get(id_) in verdicts)
+    ]
+    first = _page_start(len(wanted))
+    table = some_entries(facts, wanted[first : first + MOST_SHOWN])
     table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)
     entry_table(table, ACTION_COLUMNS | JUDGED_COLUMNS, key=_TABLE, alt="Latent actions of the run", height=300)
     steps = sum(len(trace.steps) for trace in facts.steered.values())
     counted = f"; retrievals and commits are counted over {steps} held-out steps" if facts.steered else ""
-    st.caption(f"n = {len(table)} of {len(facts.entries)} entries{counted}. Click a row for its card; click a column to sort.")
+    rows = ""
+    if len(table) < len(wanted):
+        rows = f" Rows {first + 1:,} to {first + len(table):,}, best pair first; a column sorts these rows."
+    st.caption(f"n = {len(wanted):,} of {len(facts.entries):,} entries{counted}.{rows} Click a row for its card; click a column to sort.")
+
+
+def _page_start(n: int) -> int:
+    """First of the rows that the table draws; with more than one page of them, the page is chosen."""
+    pages = -(-n // MOST_SHOWN)
+    if pages < 2:
+        return 0
+    label = f"Page of {pages}, {MOST_SHOWN:,} rows each"
+    return (int(st.number_input(label, 1, pages, key="actions_page", width=220)) - 1) * MOST_SHOWN
 
 
 def source(facts: RunFacts, entry: Entry) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from stir_core.basis import geometry
 from stir_core.curation import Judgement
-from workbench.shared.entries import action_table, space
+from workbench.shared.entries import action_table, unit_rows_of
 from workbench.shared.facts import RunFacts
 
 HEATMAP_LIMIT = 64
@@ -19,7 +19,7 @@ HEATMAP_LIMIT = 64
 
 def projections(facts: RunFacts) -> list[str]:
     """Names of the stored maps, UMAP before PCA; none for an empty library."""
-    return sorted(facts.run.map_coordinates(), reverse=True)
+    return sorted(facts.maps, reverse=True)
 
 
 def heatmap_ids(
@@ -31,22 +31,23 @@ def heatmap_ids(
         among: show only these; empty shows all.
         first: these come before all others where they are shown, so that the limit never cuts them.
     """
-    ids, _ = space(facts, by)
     inside = frozenset(among)
     wanted = [
-        i for i in ids if (m is None or facts.entries[i].m == m) and (not only_selected or i in facts.picks) and (not inside or i in inside)
+        i
+        for i in (facts.picks if only_selected else facts.ranked)
+        if (by == "keys" or facts.entries[i].action_row is not None)
+        and (m is None or facts.entries[i].m == m)
+        and (not inside or i in inside)
     ]
-    picked = {id_: rank for rank, id_ in enumerate(facts.picks)}
-    cut = len(wanted) > HEATMAP_LIMIT  # otherwise the order must not depend on the choice
-    wanted.sort(key=lambda i: (cut and i not in first, picked.get(i, len(picked)), -facts.entries[i].quality))
-    return wanted[:HEATMAP_LIMIT], len(wanted)
+    if len(wanted) <= HEATMAP_LIMIT:  # the order does not depend on the choice
+        return wanted, len(wanted)
+    ahead = [i for i in wanted if i in first]
+    return [*ahead, *(i for i in wanted[: HEATMAP_LIMIT + len(ahead)] if i not in first)][:HEATMAP_LIMIT], len(wanted)
 
 
 def heatmap_table(facts: RunFacts, by: str, shown: Sequence[str]) -> pd.DataFrame:
     """Tidy cosines between the shown entries; ``row`` and ``column`` are positions in cluster order."""
-    ids, rows = space(facts, by)
-    place = {id_: i for i, id_ in enumerate(ids)}
-    cosines = geometry.cosines(rows[[place[i] for i in shown]])
+    cosines = geometry.cosines(unit_rows_of(facts, by, shown))
     order = geometry.cluster_order(cosines)
     names = [shown[i] for i in order]
     ordered = cosines[np.ix_(order, order)]
@@ -75,30 +76,40 @@ def mean_cosine(rows: Float[np.ndarray, "n d_model"]) -> float | None:
 
 
 def coverage_table(facts: RunFacts) -> pd.DataFrame:
-    """Mined, selected and dropped entries: counts, quality, and how many independent directions their keys and actions span."""
+    """Mined, selected and dropped entries: counts, quality, and how many independent directions their keys and actions span.
+
+    Of a large library the vectors of the shown entries are measured.
+    """
     ids = list(facts.entries)
     groups = {
         "mined": ids,
         "selected": [i for i in ids if i in facts.picks],
         "dropped": [i for i in ids if i not in facts.picks],
     }
-    place = {id_: i for i, id_ in enumerate(ids)}
-    selected = [place[i] for i in groups["selected"]]
-    nearest = geometry.coverage(facts.unit_keys, selected) if selected else None
+    nearest = nearest_of(facts, groups["selected"])
     rows = []
     for name, members in groups.items():
-        cover = nearest[[place[i] for i in members]] if nearest is not None and members else None
+        cover = np.array([nearest[i] for i in members if i in nearest]) if nearest and members else None
         near = {"nearest selected": None if cover is None else float(cover.mean()), "worst": None if cover is None else float(cover.min())}
         rows.append({"set": name} | set_row(facts, members) | near)
     return pd.DataFrame(rows)
+
+
+def nearest_of(facts: RunFacts, selected: Sequence[str]) -> dict[str, float]:
+    """Cosine of the key of each shown entry with the nearest of the selected ones; empty without any."""
+    if not selected:
+        return {}
+    keys = unit_rows_of(facts, "keys", facts.shown)
+    return dict(zip(facts.shown, geometry.cosines(keys, unit_rows_of(facts, "keys", selected)).max(axis=1).tolist(), strict=True))
 
 
 def set_row(facts: RunFacts, members: list[str]) -> dict[str, float | None]:
     """Counts, quality, ranks and mean cosines of a set of entries; ``None`` where there is nothing to measure."""
     entries = [facts.entries[i] for i in members]
     inside = set(members)
-    keys = facts.unit_keys[[i for i, id_ in enumerate(facts.entries) if id_ in inside]]
-    actions = facts.unit_actions[[i for i, id_ in enumerate(facts.action_ids) if id_ in inside]]
+    measured = [id_ for id_ in facts.shown if id_ in inside]
+    keys = unit_rows_of(facts, "keys", measured)
+    actions = unit_rows_of(facts, "actions", [id_ for id_ in measured if facts.entries[id_].action_row is not None])
     pairs = Counter(entry.pair for entry in entries)
     return {
         "entries": len(entries),
@@ -122,7 +133,7 @@ def counts_by_step(facts: RunFacts) -> pd.DataFrame:
 
 def pair_cosines(facts: RunFacts, one: str, other: str) -> dict[str, float | None]:
     """Cosine of the keys and of the actions of two entries; ``None`` where one of them has no action."""
-    row = cosines_to(facts, one).iloc[list(facts.entries).index(other)].tolist()
+    row = cosines_to(facts, one, [other]).iloc[0].tolist()
     return {by: None if np.isnan(value) else value for by, value in zip(("keys", "actions"), row, strict=True)}
 
 
@@ -134,14 +145,16 @@ _TEXTS = ("entry", "question", "promotes", "advantage 95 %")
 _FEW = 12
 
 
-def entry_columns(facts: RunFacts, judged: Judgement | None = None) -> pd.DataFrame:
-    """The table of all entries, null ones included, with their coordinates on every stored map (``umap 1``, ``umap 2``, ...).
+def entry_columns(facts: RunFacts, judged: Judgement | None = None, *, every: bool = False) -> pd.DataFrame:
+    """The table of the shown entries, null ones included, with their coordinates on every stored map (``umap 1``, ``umap 2``, ...).
 
     Args:
         judged: the judgements on the entries; adds their tags and stars.
+        every: all entries, however many.
     """
-    table = action_table(facts, null_entries=True)
-    entries = list(facts.entries.values())
+    ids = facts.ids if every else facts.shown
+    table = action_table(facts, ids=ids)
+    entries, rows = [facts.entries[id_] for id_ in ids], [facts.row[id_] for id_ in ids]
     table.insert(2, "pair", [entry.pair for entry in entries])
     more: dict[str, object] = {
         "in the basis": [entry.id in facts.picks for entry in entries],
@@ -151,18 +164,20 @@ def entry_columns(facts: RunFacts, judged: Judgement | None = None) -> pd.DataFr
     if judged is not None:
         judgements = [judged.of(entry.id) for entry in entries]
         more |= {"tags": [", ".join(each.tags) or None for each in judgements], "starred": [each.starred or None for each in judgements]}
-    for name, places in sorted(facts.run.map_coordinates().items(), reverse=True):
-        more |= {f"{name} {axis + 1}": places[:, axis] for axis in (0, 1)}
+    for name, places in sorted(facts.maps.items(), reverse=True):
+        more |= {f"{name} {axis + 1}": places[rows, axis] for axis in (0, 1)}
     return table.assign(**more)
 
 
-def cosines_to(facts: RunFacts, entry_id: str) -> pd.DataFrame:
-    """Cosines of every entry's key and action with those of one entry, in the original space; empty where one has no action."""
+def cosines_to(facts: RunFacts, entry_id: str, others: Sequence[str]) -> pd.DataFrame:
+    """Cosines of other entries' keys and actions with those of one entry, in the original space; empty where one has no action."""
     cosines = {}
     for by, name in (("keys", CHOSEN_KEY), ("actions", CHOSEN_ACTION)):
-        ids, rows = space(facts, by)
-        by_id = dict(zip(ids, rows @ rows[ids.index(entry_id)], strict=True)) if entry_id in ids else {}
-        cosines[name] = [by_id.get(i, np.nan) for i in facts.entries]
+        acting = [i for i in others if by == "keys" or facts.entries[i].action_row is not None]
+        if by == "actions" and facts.entries[entry_id].action_row is None:
+            acting = []
+        by_id = dict(zip(acting, unit_rows_of(facts, by, acting) @ unit_rows_of(facts, by, [entry_id])[0], strict=True)) if acting else {}
+        cosines[name] = [by_id.get(i, np.nan) for i in others]
     return pd.DataFrame(cosines)
 
 

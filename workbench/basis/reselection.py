@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from stir_core.basis import geometry
 from stir_core.basis.gains import GainParts, gain_parts
 from stir_core.basis.making import choose_basis
 from stir_core.basis.selection import unit_rows
@@ -18,7 +17,7 @@ from stir_core.config import RunConfig, digest_of
 from stir_core.keyspace import apply_space
 from stir_core.records import Pick
 from stir_core.store.runs import Run
-from workbench.basis.data import set_row
+from workbench.basis.data import nearest_of, set_row
 from workbench.shared.facts import RunFacts
 
 
@@ -51,10 +50,10 @@ def digest(config: RunConfig) -> str:
 
 def stored(facts: RunFacts) -> Selection:
     """The run's basis on disk."""
-    entries = list(facts.entries.values())
-    run = _as(facts, facts.config)
-    keys = apply_space(run.key_space(), _raw_keys(facts, run), [(entry.m, entry.layer) for entry in entries])
-    return _selection(facts, facts.config, keys, tuple(facts.picks.values()), facts.run.manifest("basis").notes)
+    run, picks = _as(facts, facts.config), tuple(facts.picks.values())
+    entries = [facts.entries[pick.entry_id] for pick in picks]
+    rows = apply_space(run.key_space(), run.mapped_rows(entries)[0][:], [(entry.m, entry.layer) for entry in entries])
+    return _selection(facts, facts.config, rows, picks, facts.run.manifest("basis").notes)
 
 
 def reselect(facts: RunFacts, config: RunConfig) -> Selection:
@@ -66,7 +65,8 @@ def reselect(facts: RunFacts, config: RunConfig) -> Selection:
     run = _as(facts, config)
     advantages = facts.advantages if config.basis.quality == "measured" else {}
     made = choose_basis(list(facts.entries.values()), _raw_keys(facts, run), config, run.key_space(), advantages)
-    return _selection(facts, config, made.keys, tuple(made.picks), tuple(made.notes))
+    rows = made.keys[[facts.row[pick.entry_id] for pick in made.picks]]
+    return _selection(facts, config, rows, tuple(made.picks), tuple(made.notes))
 
 
 def replay_table(facts: RunFacts, selection: Selection) -> pd.DataFrame:
@@ -85,8 +85,7 @@ def metrics(facts: RunFacts, selection: Selection) -> dict[str, float | None]:
     """Numbers that describe a selection; ``None`` where there is nothing to measure."""
     ids = selection.ids
     row = set_row(facts, ids)
-    place = {id_: i for i, id_ in enumerate(facts.entries)}
-    cover = geometry.coverage(facts.unit_keys, [place[i] for i in ids]) if ids else None
+    cover = np.array(list(nearest_of(facts, ids).values())) if ids else None
     orphans = _orphans(facts, ids)
     return {
         "picks": len(ids),
@@ -145,9 +144,8 @@ def _raw_keys(facts: RunFacts, run: Run) -> Float[np.ndarray, "n d_model"]:
     return run.key_rows()[[entry.key_row for entry in facts.entries.values()]]
 
 
-def _selection(facts: RunFacts, config: RunConfig, keys: np.ndarray, picks: tuple[Pick, ...], notes: tuple[str, ...]) -> Selection:
-    place = {id_: i for i, id_ in enumerate(facts.entries)}
-    rows = keys[[place[pick.entry_id] for pick in picks]]
+def _selection(facts: RunFacts, config: RunConfig, rows: np.ndarray, picks: tuple[Pick, ...], notes: tuple[str, ...]) -> Selection:
+    """The selection of these picks; ``rows`` are their keys in the space of ``basis.similarity``."""
     basis = config.basis
     parts = gain_parts(
         rows,

@@ -65,7 +65,7 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
         st.altair_chart(
             chart, key=_HEATMAP, on_select=choose_cell, width="content", alt=f"Cosines between {len(shown)} {by}, in cluster order"
         )
-        cut = "" if len(shown) == total else f" of {total} (the basis first)"
+        cut = "" if len(shown) == total else f" of {total:,} (the basis first)"
         cut += " in the lasso" if among else ""
         st.caption(f"n = {len(shown)} {by}{cut}; average linkage on 1 − cosine, optimal leaf order. Click a cell for its pair.")
     with right:
@@ -98,6 +98,7 @@ def coverage_view(facts: RunFacts) -> None:
     st.caption(
         f"Selector {config.selector}, budget B = {config.budget}, diversity λ = {config.diversity:g}, ε = {config.epsilon:g}, "
         f"at least {config.min_per_control_point} per control point. Ranks are effective ranks."
+        + (f" Ranks, cosines and coverage are of a sample: {facts.sampled}" if facts.large else "")
     )
     st.altair_chart(coverage_chart(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")
 

@@ -25,7 +25,7 @@ def _cached(print_of_run: str, advantages: str, name: str, depends: tuple[str, .
 
 
 def every_entry(facts: RunFacts) -> pd.DataFrame:
-    """The table of all entries with their coordinates and current judgements."""
+    """The table of the shown entries with their coordinates and current judgements."""
     curation = Curation.open(facts.run)
     return cached(facts, "entries", lambda: data.entry_columns(facts, curation.state), curation.digest)
 
@@ -37,7 +37,7 @@ def map_figure(facts: RunFacts, projection: str, column: str, chosen: str) -> ch
 
     def draw_map() -> charts.go.Figure:
         table = every_entry(facts)
-        values = data.cosines_to(facts, follows)[column] if follows else table[column]
+        values = data.cosines_to(facts, follows, table["entry"].tolist())[column] if follows else table[column]
         places = {"x": table[f"{projection} 1"], "y": table[f"{projection} 2"], "value": values}
         return charts.action_map(table.assign(**places), projection, column, data.scale_of(values.tolist()))
 

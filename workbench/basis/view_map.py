@@ -118,21 +118,22 @@ def action_map_view(facts: RunFacts, chosen: str) -> None:
         on_select=take_selection,
         selection_mode=("points", "box", "lasso"),
         config={"scrollZoom": True, "displaylogo": False},
-        alt=f"{projection} map of {len(facts.entries)} entries by {column}",
+        alt=f"{projection} map of {len(facts.shown)} entries by {column}",
     )
-    places = _marks(facts, table, projection, chosen)
+    places = _marks(facts, projection, chosen)
     _MARKS(data={"chart": f"st-key-{_MAP}", "colour": CHOSEN, "ink": GREY, **places}, key="basis_marks")
     fallback = "" if "umap" in names else " This run stores no UMAP map (too few entries for one), so PCA is shown."
     st.caption(
-        f"n = {len(facts.entries)} entries by key. Filled: in the basis; open: dropped. Ring: chosen; broken ring: its pair; hairlines: "
-        f"nearest keys in the original space. Click a point to choose it; lasso or box (chart's toolbar) for a table.{fallback}"
+        f"n = {len(facts.shown):,} entries by key. {facts.sampled} Filled: in the basis; open: dropped. Ring: chosen; broken ring: its "
+        "pair; hairlines: nearest keys of all in the original space. "
+        f"Click a point to choose it; lasso or box (chart's toolbar) for a table.{fallback}"
     )
 
 
 def lassoed(facts: RunFacts) -> list[str]:
     """Entries inside the last lasso or box, in the order of the run; empty where there is none."""
     inside = frozenset(session.state_of(_LASSO, ()))
-    return [id_ for id_ in facts.entries if id_ in inside]
+    return [id_ for id_ in facts.shown if id_ in inside]
 
 
 def drop_lasso() -> None:
@@ -154,12 +155,11 @@ def take_selection() -> None:
     session.set_state(_BY_REGION, region)
 
 
-def _marks(facts: RunFacts, table: pd.DataFrame, projection: str, chosen: str) -> dict[str, object]:
+def _marks(facts: RunFacts, projection: str, chosen: str) -> dict[str, object]:
     """Marked points, in the map's own coordinates."""
-    places = table.set_index("entry")[[f"{projection} 1", f"{projection} 2"]]
 
-    def of(ids: Sequence[str]) -> list[tuple[float, float]]:
-        return [(float(x), float(y)) for x, y in places.reindex(list(ids)).itertuples(index=False)]
+    def of(ids: Sequence[str]) -> list[list[float]]:
+        return facts.maps[projection][[facts.row[id_] for id_ in ids]].astype(float).tolist()
 
     other = session.chosen(session.OTHER)
     other = other if other in facts.entries and other != chosen else None
@@ -226,7 +226,7 @@ def all_coordinates(facts: RunFacts) -> None:
     """Button that downloads all entries with their coordinates and columns."""
     st.download_button(
         "Download all entries with coordinates (CSV)",
-        lambda: cache.every_entry(facts).to_csv(index=False),
+        lambda: columns.entry_columns(facts, Curation.open(facts.run).state, every=True).to_csv(index=False),
         f"{facts.name}-entries.csv",
         "text/csv",
         key="basis_csv",
@@ -240,5 +240,5 @@ LASSO_COLUMNS: Columns = {
     "n": number_column("n", "%d", "Entries in the lasso that have a value.", width=44),
     "mean": number_column("mean", "%.3f", "Over the lasso.", width=70),
     "median": number_column("median", "%.3f", "Over the lasso.", width=70),
-    "mean of all": number_column("mean of all", "%.3f", "Over every entry of the run that has a value.", width=84),
+    "mean of all": number_column("mean of all", "%.3f", "Over every entry of the map that has a value.", width=84),
 }

@@ -17,7 +17,6 @@ from workbench.causal.data import Study
 from workbench.shared import view_card as action_card
 from workbench.shared.charts import ROW, forest
 from workbench.shared.command_lines import causal_command
-from workbench.shared.entries import entry_of
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_charts import PLAIN, gate_map, points_chart
@@ -98,7 +97,7 @@ def actions(facts: RunFacts, study: Study) -> None:
     if table.empty:
         st.caption("No action has been measured yet.")
         return
-    entry = entry_of(facts, session.choose_one(session.ACTION, "Entry", list(facts.entries), width=220))
+    entry = action_card.choose_entry(facts, width=220)
     figure = forest(table, "advantage (share of right answers with the action minus without)", entry.id)
     tall = ROW * len(table) > _TALLEST
     with st.container(height=_TALLEST if tall else "content", border=tall):

@@ -4,12 +4,14 @@ Text is cut at the run's delimiter, tokens are counted from the recorded boundar
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from stir_core.basis.selection import unit_rows
 from stir_core.errors import DataError
 from stir_core.evaluate import confounds
 from stir_core.findings import Advantage
@@ -19,6 +21,9 @@ from workbench.shared.facts import RunFacts
 from workbench.shared.gate_evidence import margin_of
 from workbench.shared.intervals import interval
 from workbench.shared.text import one_line, visible_token
+
+BLOCK = 8192
+"""Vectors of a large library that are compared at once."""
 
 
 class SourceAnswer(NamedTuple):
@@ -67,24 +72,45 @@ def neighbours(facts: RunFacts, entry_id: str, by: str, n: int = 8) -> pd.DataFr
 
     Retrieval compares keys of one control point only: entries of another ``m`` never compete with this one.
     """
-    ids, rows = space(facts, by)
+    ids = _ids(facts, by)
     columns = ["entry", "cosine", "m", "kind", "same problem", "in basis"]
-    if entry_id not in ids:
+    if by == "actions" and facts.entries[entry_id].action_row is None:
         return pd.DataFrame(columns=columns)
     here, own = ids.index(entry_id), facts.entries[entry_id].problem_id
-    cosines = rows @ rows[here]
-    near = [(facts.entries[ids[i]], float(cosines[i])) for i in np.argsort(-cosines, kind="stable") if i != here][:n]
+    cosines = _cosines(facts, by, entry_id)
+    order = [i for i in np.argsort(-cosines, kind="stable")[: n + 1].tolist() if i != here][:n]
+    near = [(facts.entries[ids[i]], float(cosines[i])) for i in order]
     return pd.DataFrame(
         [(other.id, cosine, other.m, other.kind, other.problem_id == own, other.id in facts.picks) for other, cosine in near],
         columns=columns,
     )
 
 
-def space(facts: RunFacts, by: str) -> tuple[tuple[str, ...], Float[np.ndarray, "n d_model"]]:
-    """Ids and unit rows of one space: ``"keys"`` of all entries or ``"actions"`` of the corrective ones."""
-    if by == "keys":
-        return tuple(facts.entries), facts.unit_keys
-    return facts.action_ids, facts.unit_actions
+def _ids(facts: RunFacts, by: str) -> tuple[str, ...]:
+    """The entries of one space: all that have ``"keys"``, or the corrective ones, which have ``"actions"``."""
+    return facts.ids if by == "keys" else facts.action_ids
+
+
+def unit_rows_of(facts: RunFacts, by: str, ids: Sequence[str]) -> Float[np.ndarray, "n d_model"]:
+    """Unit vectors of some entries of a space; of a large library only these are read."""
+    if facts.large:
+        return unit_rows(facts.vectors[by == "actions"][[facts.row[i] for i in ids]])
+    place = facts.row if by == "keys" else {entry_id: i for i, entry_id in enumerate(facts.action_ids)}
+    return (facts.unit_keys if by == "keys" else facts.unit_actions)[[place[i] for i in ids]]
+
+
+def _cosines(facts: RunFacts, by: str, entry_id: str) -> Float[np.ndarray, "n"]:
+    """Cosine of every entry of a space with one of them; of a large library block by block, and kept for the last ones asked for."""
+    own = unit_rows_of(facts, by, [entry_id])[0]
+    if not facts.large:
+        return (facts.unit_keys if by == "keys" else facts.unit_actions) @ own
+    if (by, entry_id) not in facts.cosines:
+        ids = _ids(facts, by)
+        blocks = [unit_rows_of(facts, by, ids[start : start + BLOCK]) @ own for start in range(0, len(ids), BLOCK)]
+        if len(facts.cosines) >= 8:
+            facts.cosines.clear()
+        facts.cosines[by, entry_id] = np.concatenate(blocks)
+    return facts.cosines[by, entry_id]
 
 
 def firings(facts: RunFacts, entry_id: str) -> pd.DataFrame:
@@ -121,8 +147,8 @@ def _gold_side(facts: RunFacts, entry: Entry) -> SourceAnswer:
     return SourceAnswer("right · the data set's own solution", before, after, None, None, None, None, True)
 
 
-def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame:
-    """Corrective entries (and null ones if asked), best pair first.
+def action_table(facts: RunFacts, *, null_entries: bool = False, ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """Corrective entries (and null ones if asked), best pair first; with ``ids`` just these, in that order.
 
     ``retrieved`` and ``committed`` count held-out steps; they are empty when the run has no held-out traces. Norms are raw L2
     norms of residual-stream vectors; ``|v|/|key|`` compares an action with the state it was mined at. The columns of the controls
@@ -136,8 +162,8 @@ def action_table(facts: RunFacts, *, null_entries: bool = False) -> pd.DataFrame
     advantages = facts.advantages
     rows = [
         _row(facts, entry, advantages.get(entry.id)) | {name: counts[entry.id] if steps else None for name, counts in uses.items()}
-        for entry in facts.entries.values()
-        if null_entries or entry.kind == "corrective"
+        for entry in (facts.entries.values() if ids is None else map(facts.entries.__getitem__, ids))
+        if null_entries or entry.kind == "corrective" or ids is not None
     ]
     left_out = (() if facts.controls else CONTROL_COLUMNS) + (() if advantages else ADVANTAGE_COLUMNS)
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in left_out])

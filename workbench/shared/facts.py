@@ -4,6 +4,7 @@ Reads through ``stir_core.store`` only. A stage that has not finished raises the
 that makes it.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +12,17 @@ from jaxtyping import Float
 
 from stir_core.basis.selection import unit_rows
 from stir_core.config import GateConfig, RunConfig, digest_of
+from stir_core.evaluate.confounds import ControlVerdict, verdict
 from stir_core.findings import Advantage, Answer, CodebookReport, EvaluationReport, EvaluationSpec, MethodReport
 from stir_core.policies import Policies
 from stir_core.records import Control, Entry, Lens, MarginThreshold, ModelIdentity, Pick, Problem, Rollout, StepState, Trace
+from stir_core.seeding import generator_for
 from stir_core.store.evaluations import EvaluationFolder, evaluations
 from stir_core.store.runs import CHECKED, Library, Run
+from stir_core.store.tensors import MappedRows
+
+MOST_SHOWN, SAMPLE_SEED = 5_000, 0
+"""Entries that a map or a page of a table draws at most, and the seed of a sample of them."""
 
 
 class RunFacts:
@@ -23,6 +30,8 @@ class RunFacts:
 
     def __init__(self, run: Run):
         self.run = run
+        self.cosines: dict[tuple[str, str], Float[np.ndarray, "n"]] = {}
+        """Of a large library, the cosines of all entries with the last ones that were looked at, by space and entry."""
 
     @property
     def name(self) -> str:
@@ -50,9 +59,9 @@ class RunFacts:
         return {problem.id: problem for problem in self.run.problems("steered")}
 
     @cached_property
-    def rollouts(self) -> dict[tuple[str, int], Rollout]:
-        """Rollouts by (problem id, k)."""
-        return {(rollout.problem_id, rollout.k): rollout for rollout in self.run.rollouts()}
+    def rollouts(self) -> Mapping[tuple[str, int], Rollout]:
+        """Rollouts by (problem id, k), each read when it is asked for; likewise lenses and controls."""
+        return self.run.rollouts_by_name()
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -65,14 +74,51 @@ class RunFacts:
         return {pick.entry_id: pick for pick in self.run.picks()} if "basis" in self.stages else {}
 
     @cached_property
-    def lenses(self) -> dict[str, Lens]:
+    def lenses(self) -> Mapping[str, Lens]:
         """Promoted and suppressed tokens by entry id."""
         return self.run.lenses()
 
     @cached_property
-    def controls(self) -> dict[str, Control]:
+    def controls(self) -> Mapping[str, Control]:
         """Confound controls by entry id, corrective entries only; empty for a run made before they were measured."""
         return self.run.controls()
+
+    @cached_property
+    def verdicts(self) -> dict[str, ControlVerdict]:
+        """What the controls say of each corrective entry, by entry id; reads them all."""
+        return {entry_id: verdict(control) for entry_id, control in self.controls.items()}
+
+    @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """The entries that maps and lists draw: all, or of more than :data:`MOST_SHOWN` the basis and a drawn sample, in library order."""
+        if not self.large:
+            return tuple(self.entries)
+        fixed = {*self.picks, self.ids[0]}  # pages open with the first
+        others = [entry_id for entry_id in self.entries if entry_id not in fixed]
+        drawn = generator_for(SAMPLE_SEED, "workbench", "shown").permutation(len(others))[: max(0, MOST_SHOWN - len(fixed))]
+        inside = {*fixed, *(others[i] for i in drawn)}
+        return tuple(entry_id for entry_id in self.entries if entry_id in inside)
+
+    @cached_property
+    def shown_set(self) -> frozenset[str]:
+        """The same, for look-ups."""
+        return frozenset(self.shown)
+
+    @property
+    def large(self) -> bool:
+        """Whether there are too many entries to draw all, and to hold all their vectors."""
+        return len(self.entries) > MOST_SHOWN
+
+    @property
+    def sampled(self) -> str:
+        """Of a large library, what :attr:`shown` is, in words; else nothing."""
+        picked = f"the basis ({len(self.picks):,}) and others " if self.picks else ""
+        return f"{len(self.shown):,} of {len(self.entries):,} entries shown: {picked}drawn with seed {SAMPLE_SEED}." if self.large else ""
+
+    @cached_property
+    def vectors(self) -> tuple[MappedRows, MappedRows]:
+        """Raw keys and actions in the order of :attr:`entries`, in their file."""
+        return self.run.mapped_rows(tuple(self.entries.values()))
 
     @property
     def policies(self) -> Policies | None:
@@ -100,6 +146,11 @@ class RunFacts:
         return {trace.id: trace for trace in self.run.traces("vanilla")} if "steered" in self.stages else {}
 
     @cached_property
+    def maps(self) -> dict[str, Float[np.ndarray, "n_entries 2"]]:
+        """Two-dimensional coordinates of all entries, in the order of :attr:`entries`, by projection."""
+        return self.run.map_coordinates()
+
+    @cached_property
     def library(self) -> Library:
         """The control basis."""
         return self.run.library()
@@ -124,6 +175,22 @@ class RunFacts:
         """Unit-normalised keys, in the order of :attr:`entries`."""
         rows = self.run.key_rows()
         return unit_rows(rows[[entry.key_row for entry in self.entries.values()]])
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of all entries."""
+        return tuple(self.entries)
+
+    @cached_property
+    def ranked(self) -> tuple[str, ...]:
+        """Ids of all entries: the basis in pick order, then the others by quality."""
+        picked = {id_: rank for rank, id_ in enumerate(self.picks)}
+        return tuple(sorted(self.entries, key=lambda id_: (picked.get(id_, len(picked)), -self.entries[id_].quality)))
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """The place of every entry among :attr:`entries`."""
+        return {entry_id: i for i, entry_id in enumerate(self.entries)}
 
     @cached_property
     def action_ids(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """One entry's card: where it comes from, what it promotes, which entries lie near it, and where it fired."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 from streamlit import column_config as cc
@@ -13,11 +13,19 @@ from workbench.bootstrap import PAGES
 from workbench.shared import entries as cards
 from workbench.shared.charts import lens_bars
 from workbench.shared.confounds import control_figures
+from workbench.shared.entries import entry_of
 from workbench.shared.facts import RunFacts
 from workbench.shared.intervals import measured_line, with_interval
 from workbench.shared.text import plain
 from workbench.shared.view_gate import CANDIDATE_COLUMNS
 from workbench.shared.view_tables import ACTION_COLUMNS, ADVANTAGE_HELP, Columns, data_table, entry_table, number_column
+
+
+def choose_entry(facts: RunFacts, **widget: Any) -> Entry:
+    """The entry that all pages look at, with a box to choose another; in a large library the box offers the shown ones and takes any id."""
+    asked = dict.fromkeys((session.chosen(session.ACTION), session.state_of(session.ACTION)))  # the latter may just have been typed
+    more = [id_ for id_ in asked if id_ in facts.entries and id_ not in facts.shown_set]
+    return entry_of(facts, session.choose_one(session.ACTION, "Entry", [*more, *facts.shown], accept_new_options=facts.large, **widget))
 
 
 def entry_head(facts: RunFacts, entry: Entry) -> None:

@@ -127,9 +127,14 @@ def entry_table(table: pd.DataFrame, styles: Columns, *, key: str, alt: str, hei
 
 def all_entries(facts: RunFacts) -> pd.DataFrame:
     """The table of all entries, null ones included; each call gets its own copy."""
-    return _all_entries(run_fingerprint(facts.run), facts.run.advantages_digest(), facts)
+    return some_entries(facts, facts.ids)
+
+
+def some_entries(facts: RunFacts, ids: Sequence[str]) -> pd.DataFrame:
+    """The table of these entries, in this order; each call gets its own copy."""
+    return _table(run_fingerprint(facts.run), facts.run.advantages_digest(), "\n".join(ids), facts, ids)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _all_entries(print_of_run: str, advantages: str | None, _facts: RunFacts) -> pd.DataFrame:
-    return action_table(_facts, null_entries=True)
+def _table(print_of_run: str, advantages: str | None, names: str, _facts: RunFacts, _ids: Sequence[str]) -> pd.DataFrame:
+    return action_table(_facts, ids=_ids)
