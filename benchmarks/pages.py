@@ -2,9 +2,11 @@
 
 Seconds from the click in the navigation until the script has run and nothing is being drawn, in a headless browser, on the embedded
 run and on a synthetic one of 5,000 entries (``--entries N --width D`` for another). Beside them the processor seconds that the server
-took, which do not depend on what else the machine does. Needs playwright and a chromium (STIR_CHROMIUM).
+took, which do not depend on what else the machine does. Needs playwright and a chromium (STIR_CHROMIUM). ``--script`` measures without a
+browser instead: processor seconds of the page's script alone, at the first visit in a new process and when it is drawn again.
 """
 
+import os
 import statistics
 import sys
 import tempfile
@@ -65,15 +67,49 @@ def measure(rounds: int, only: list[str] | None, entries: int, width: int) -> tu
     return figures(seconds), figures(work), figures(first)
 
 
+def script_seconds(only: list[str] | None, entries: int, width: int, rounds: int) -> tuple[Figures, float]:
+    """Processor seconds of every page on the synthetic run, drawn again and at the first visit; and the memory held at the end, in MB."""
+    from big_run import make_big_run  # pyright: ignore[reportMissingImports]
+    from streamlit import config
+    from streamlit.testing.v1 import AppTest
+
+    figures: Figures = {}
+    config.set_option("server.address", "127.0.0.1")  # as the config beside app.py says, which only `streamlit run` reads
+    with tempfile.TemporaryDirectory() as folder:
+        make_big_run(Path(folder), entries, width=width)
+        os.environ["STIR_RUNS"] = folder
+        app = AppTest.from_file(str(ROOT / "workbench" / "app.py"), default_timeout=600)
+        app.query_params["run"] = "big"
+        app.run()
+        for stem in only or sorted(path.stem for path in (ROOT / "pages").glob("*.py") if path.stem != "home"):
+            app.switch_page(f"../pages/{stem}.py")
+            found = []
+            for _ in range(rounds + 1):
+                started = time.process_time()
+                app.run()
+                found.append(time.process_time() - started)
+                if app.exception or app.error:
+                    raise RuntimeError(f"{stem}: {[*app.exception, *app.error][0].value}")
+            first, again = found[0], sorted(found[1:])
+            figures[stem] = {"median": statistics.median(again), "min": again[0], "max": again[-1]}
+            figures[f"{stem}, first visit"] = {"median": first, "min": first, "max": first}
+        return figures, psutil.Process().memory_info().rss / 1e6
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and put the table between its marks."""
     options = parser("pages", __doc__, model=False)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--only", nargs="+", metavar="STEM", help="only these pages, by their files' names")
     options.add_argument("--entries", type=int, default=5000, help="of the synthetic run")
+    options.add_argument("--script", action="store_true", help="without a browser")
     options.add_argument("--width", type=int, default=576, help="of its vectors")
     options.add_argument("--write", type=Path, help="file with marks to write the table into")
     arguments = options.parse_args(argv)
+    if arguments.script:
+        figures, held = script_seconds(arguments.only, arguments.entries, arguments.width, arguments.rounds)
+        print(f"{machine()}; {arguments.entries:,} entries of width {arguments.width}, {held:.0f} MB\n\n{table(figures)}")
+        return 0
     facts = ", ".join(f"{key} {value}" for key, value in machine().items())
     seconds, work, first = measure(arguments.rounds, arguments.only, arguments.entries, arguments.width)
     text = f"{facts}; {arguments.rounds} rounds, seconds; synthetic run of {arguments.entries:,} entries\n\n{table(seconds)}\n\n"
