@@ -87,8 +87,8 @@ class ModelConfig(Section):
     """Catalogue name, local folder, local GGUF file or hub name."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Numeric type of the model; auto is float32, exact and reproducible, on the CPU, and the type of the model's files on a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the model; auto takes a CUDA device when there is one."""
+    device: Literal["auto", "cpu", "cuda", "all"] = "auto"
+    """Device of the model; auto takes a CUDA device when there is one, all shares its blocks out over all CUDA devices."""
     backend: Literal["auto", "hooked", "bridge"] = "auto"
     """Implementation of forward passes: the lean decoder, or the raw bridge (slow, one sequence per pass); auto takes what agrees."""
     template_args: Annotated[dict[str, Any], AfterValidator(_plain_args)] = {}  # noqa: RUF012 (pydantic copies it)

@@ -27,6 +27,7 @@ Only whole segments use einops for changes of shape. Single tokens and branches 
 a call of einops (ten microseconds and more) costs ten times a plain view.
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
@@ -109,6 +110,17 @@ class Packed:
         self._numbers: dict[int, list[Tensor]] = {}
         """By packed position of tokens of a kind: slot and column of each, and what their kind needs else."""
         self._places: dict[tuple[int, int, int], Tensor] = {}
+        self._elsewhere: dict[torch.device, Packed] = {}
+
+    def _on(self, device: torch.device) -> "Packed":
+        """This pass with its numbers on the device of a block, where blocks lie on several; made once for each."""
+        if self._at is None or device == self._at.device:
+            return self
+        if device not in self._elsewhere:
+            there = self._elsewhere[device] = copy.copy(self)
+            there.device, there._at, there._masks, there._places = device, self._at.to(device), {}, {}
+            there._numbers = {at: [each.to(device) for each in numbers] for at, numbers in self._numbers.items()}
+        return self._elsewhere[device]
 
     def settle(self, *more: list[int]) -> list[Tensor]:
         """Move all numbers of the pass to the device in one transfer: ids and positions, which are returned first, and ``more``."""
@@ -147,19 +159,20 @@ class Packed:
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[WrittenLayer, WrittenLayer]:
         """Write new keys and values ``[1, kv_heads, tokens, d_head]`` of a layer; the attention function then receives the result."""
+        here = self._on(keys.device)
         for part, new in ((Store.keys, keys), (Store.values, values)):
             for stretch in self._stretches:
-                self._write(part(stretch.store, layer_idx, new), new, stretch.at, stretch.n, stretch.slot, stretch.lengths[0] - 1)
+                here._write(part(stretch.store, layer_idx, new), new, stretch.at, stretch.n, stretch.slot, stretch.lengths[0] - 1)
             for forks in self._forks:
                 first = forks.rows[0]
-                self._write(part(first.store, layer_idx, new), new, forks.at, len(forks.rows), first.slot, first.length)
+                here._write(part(first.store, layer_idx, new), new, forks.at, len(forks.rows), first.slot, first.length)
             for at, rows, counts in self._segments:
                 buffer, row = part(rows[0].store, layer_idx, new), rows[0]
                 if len(rows) == 1:
                     buffer[row.slot, :, row.length : row.length + counts[0]] = new[0, :, at : at + counts[0]]
                 else:
-                    self._write(buffer, new, at, sum(counts), row.slot, row.length)
-        written = WrittenLayer(self, layer_idx)
+                    here._write(buffer, new, at, sum(counts), row.slot, row.length)
+        written = WrittenLayer(here, layer_idx)
         return written, written
 
     def _write(self, buffer: Tensor, new: Tensor, at: int, n: int, slot: int, column: int) -> None:

@@ -103,7 +103,9 @@ class Lean:
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
         """See :class:`Backend`."""
-        if self.packs and self._products[0].plain is not cache.eager:  # a reference pass computes exactly what the model itself would
+        if (
+            self.packs and self._products and self._products[0].plain is not cache.eager
+        ):  # a reference pass computes exactly what the model itself would
             for product in self._products:
                 product.plain = cache.eager
         options = {"position_ids": positions, "logits_to_keep": keep, "past_key_values": cache, "cache_params": cache}
@@ -232,4 +234,4 @@ def embedded(embedding: Any, ids: list[int]) -> Tensor:
     unknown = [token for token in ids if not 0 <= token < n]
     if unknown:
         raise SteeringError(f"no token {unknown[0]}: give tokens from 0 to {n - 1}")
-    return embedding.forward(torch.tensor(ids, device=device))  # not a call of the module: that would fire its hook point
+    return embedding.forward(torch.tensor(ids).to(device))  # not a call of the module: that would fire its hook point

@@ -20,11 +20,11 @@ def direction_logits(model: LoadedModel, directions: Float[Tensor, "n d_model"])
         if getattr(norm, "bias", None) is None:
             # a vector of ones has RMS 1, so an RMS norm returns its gain, whatever its convention (w or 1 + w)
             ones = torch.ones(1, 1, model.d_model, device=model.device, dtype=next(norm.parameters()).dtype)
-            gain = norm(ones)[0, 0].float()
+            gain = norm(ones)[0, 0].to(vectors)
         else:
             vectors = vectors - vectors.mean(dim=-1, keepdim=True)  # a layer norm centres first
-            gain = norm.weight.float()
-        return (vectors * gain) @ unembedding.float()
+            gain = norm.weight.to(vectors)
+        return (vectors * gain) @ unembedding.to(vectors)
 
 
 def _ends(model: LoadedModel) -> tuple[Any, Float[Tensor, "d_model d_vocab"]]:

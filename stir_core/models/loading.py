@@ -238,7 +238,8 @@ def load_model(
         name: ``"smollm2"`` (embedded), a local folder, a local ``.gguf`` file (dequantised once into a cache), or a hub name.
         dtype: ``"float32"``, exact and reproducible, ``"bfloat16"``, ``"float16"``, ``"stored"``, the type of the model's files, or
             ``"auto"``: float32 on the CPU, stored on a GPU.
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes a CUDA device when there is one.
+        device: ``"cpu"``, ``"cuda"``, ``"auto"``, which takes a CUDA device when there is one, or ``"all"``, which shares the blocks out
+            over all CUDA devices.
         backend: the way of forward passes, see :data:`BackendName`.
         template_args: arguments of the chat template, e.g. ``{"enable_thinking": False}``; ``date`` is the day that it writes.
         think_tags: opening and closing tag of the thinking, where they are not ``<think>``, ``[THINK]`` or Harmony channels.
@@ -253,14 +254,14 @@ def load_model(
     for what, value, offered in (("dtype", dtype, ("auto", *DTYPES, "stored")), ("backend", backend, get_args(BackendName))):
         if value not in offered:
             raise ModelError(f'{what} "{value}" is not offered: choose {", ".join(offered)}')
-    target = device_of(device)
+    target = device_of("cuda" if device == "all" else device)
     hf_logging.disable_progress_bar()  # it draws a bar for each tensor; callers show their own progress
     source = resolve(name)
     folder = prepare(source)
     tokenizer = read_tokenizer(name, folder)
     stored = dtype == "stored" or (dtype == "auto" and target.type == "cuda")
     settled = "auto" if stored else DTYPES.get(dtype, torch.float32)
-    hf_model = read_weights(name, folder, settled, device=target)
+    hf_model = read_weights(name, folder, settled, device=target, shared_out=device == "all")
     return boot(
         name,
         hf_model,
@@ -349,6 +350,9 @@ def boot(
             hf_model.to(device)
     except RuntimeError as error:  # torch's errors of memory and of drivers, too
         raise no_room(name, device, error) from error
+    several = len({str(weight.device) for weight in hf_model.parameters()}) > 1
+    if several:
+        device = hf_model.get_input_embeddings().weight.device  # where tokens go in, and where logits and states come back to
     identity = ModelIdentity(
         name=name,
         weights_sha256=weights_sha256,
@@ -368,7 +372,9 @@ def boot(
     shape = shape_of(config, [(part, tuple(weight.shape)) for part, weight in block_list(dense).named_parameters()])
     plain = twin(hf_model, "eager")
     packed = twin(hf_model) if backend != "bridge" else None
-    bridge, refusal = (None, None) if backend == "plain" else _bridge(name, hf_model, tokenizer, str(device), dtype)
+    bridge, refusal = (None, "its blocks lie on several devices") if several else (None, None)
+    if not several and backend != "plain":
+        bridge, refusal = _bridge(name, hf_model, tokenizer, str(device), dtype)
     made = LoadedModel(
         bridge,
         tokenizer,

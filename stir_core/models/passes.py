@@ -220,4 +220,4 @@ def _run(
         captured(model.backend, layers, at) as seen,
     ):
         logits = model.backend.forward(ids[None], positions[None], cache, kept)
-    return logits.float(), seen
+    return logits.to(model.device, torch.float32), {layer: states.to(model.device) for layer, states in seen.items()}

@@ -59,9 +59,14 @@ class Norm(nn.Module):
 
 
 def install(model: nn.Module) -> list[Product | Norm]:
-    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; returns all replacements in it."""
+    """Replace every ``nn.Linear`` and every root-mean-square norm of the tree, sharing the parameters; returns all replacements in it.
+
+    A module whose ``forward`` was replaced stays: it does more, such as moving what it reads to its own device.
+    """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
+            if "forward" in vars(child):
+                continue
             replacement = Product(child) if type(child) is nn.Linear else _norm(child)
             if replacement is not None:
                 setattr(parent, name, replacement)

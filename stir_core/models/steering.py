@@ -74,7 +74,7 @@ def impulses(
 
 def _add(at: Int[Tensor, "n"], vectors: Float[Tensor, "n d_model"], stream: Tensor) -> Float[Tensor, "1 pos d_model"]:
     steered = _one_stream(stream).clone()
-    steered[0, at] += vectors.to(stream)
+    steered[0, at.to(stream.device)] += vectors.to(stream)
     return steered
 
 
@@ -95,7 +95,7 @@ def mixtures(backend: Backend, plan: list[tuple[int, InputEmbedding]], *, tokens
     if not plan:
         yield
         return
-    width = backend.embed([0]).shape[1]
+    width, of = (first := backend.embed([0])).shape[1], first.device
     for at, fed in plan:
         if not 0 <= at < tokens:
             raise SteeringError(f"mixture at token {at} of a pass of {tokens}: give a token from 0 to {tokens - 1}")
@@ -106,14 +106,14 @@ def mixtures(backend: Backend, plan: list[tuple[int, InputEmbedding]], *, tokens
         ids, weights = fed
         if len(ids) != len(weights) or any(not weight >= 0 for weight in weights) or abs(sum(weights) - 1) > _WEIGHT_SLACK:
             raise SteeringError(f"a mixture of {len(ids)} tokens with weights {weights[:5]}: give each a weight, adding up to 1")
-    mixed = torch.stack([fed.float() if isinstance(fed, Tensor) else _mix(backend.embed(fed[0]), fed[1]) for _, fed in plan])
+    mixed = torch.stack([fed.to(of, torch.float32) if isinstance(fed, Tensor) else _mix(backend.embed(fed[0]), fed[1]) for _, fed in plan])
     with _hooked({"the mixture at hook_embed": (backend.embed_point(), partial(_replace, [at for at, _ in plan], mixed))}):
         yield
 
 
 def _replace(at: list[int], mixed: Float[Tensor, "n d_model"], stream: Float[Tensor, "1 pos d_model"]) -> Float[Tensor, "1 pos d_model"]:
     changed = stream.clone()
-    changed[0, at] = mixed.to(stream)
+    changed[0, torch.tensor(at).to(stream.device)] = mixed.to(stream)
     return changed
 
 
@@ -140,7 +140,8 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int] | Int[Tens
 
 
 def _keep(seen: dict[int, Tensor], layer: int, at: list[int] | Tensor, stream: Tensor) -> None:
-    seen[layer] = _one_stream(stream)[0, at].detach()
+    where = at.to(stream.device) if isinstance(at, Tensor) else at  # blocks may lie on several devices
+    seen[layer] = _one_stream(stream)[0, where].detach()
 
 
 def _one_stream(stream: Tensor) -> Tensor:

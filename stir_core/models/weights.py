@@ -20,13 +20,20 @@ _PACKAGES = {"compressed-tensors": "compressed-tensors", "bitsandbytes": "bitsan
 
 
 def read_weights(
-    name: str, folder: Path, dtype: torch.dtype | Literal["auto"], *, device: torch.device | None = None, **options: Any
+    name: str,
+    folder: Path,
+    dtype: torch.dtype | Literal["auto"],
+    *,
+    device: torch.device | None = None,
+    shared_out: bool = False,
+    **options: Any,
 ) -> Any:
     """The Hugging Face model of a folder, with eager attention.
 
     Args:
         dtype: ``"auto"``: the type of the files.
         device: a GPU is read to directly, file by file, so that the whole model is never in the machine's own memory.
+        shared_out: share the blocks out over all GPUs instead, as evenly as their memory allows.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -40,7 +47,7 @@ def read_weights(
             config.quantization_config["dequantize"] = True
             options["config"] = config
         options |= {} if "gguf_file" in options else {"use_safetensors": True}
-        options |= {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
+        options |= {} if device is None or device.type == "cpu" else {"device_map": "balanced" if shared_out else {"": device}}
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # it is a pair with output_loading_info
             folder, dtype=dtype, attn_implementation="eager", output_loading_info=True, trust_remote_code=False, **options
         )
@@ -50,6 +57,8 @@ def read_weights(
         raise no_room(name, device, error) from error
     except UNREADABLE as error:
         raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error, 300)}") from error
+    if shared_out and {"cpu", "disk"} & {str(place) for place in getattr(model, "hf_device_map", {}).values()}:
+        raise ModelError(f"{name} does not fit on all GPUs of this machine together: set model.dtype=bfloat16, or take a smaller model")
     wrong = {"is missing": info["missing_keys"], "has no place in the model": info["unexpected_keys"]}
     wrong["has another shape than its config says"] = [each[0] if isinstance(each, tuple) else each for each in info["mismatched_keys"]]
     for what, keys in wrong.items():
