@@ -18,6 +18,7 @@ with page("What-if", "Change one decision of a recorded answer and decode on fro
         node = form.choose_node(tree)
         step = form.choose_branch_step(node)
         request = form.change_form(facts, tree.origin, step)
+        views.choice_command(facts, tree, node, request.choice)
     growing = st.empty()
     with left:
         views.where(node, step, tree.origin)

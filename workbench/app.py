@@ -8,10 +8,10 @@ sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 
 import streamlit as st  # noqa: E402
 
+from workbench import session  # noqa: E402
 from workbench.bootstrap import PAGES  # noqa: E402
 from workbench.shared import view_password  # noqa: E402
 
-st.set_page_config(page_title="STIR Workbench", page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
 NAMES = (
     ("home", "Home", "Runs, their held-out results, and the model in memory."),
     ("harvest", "Harvest", "A new run: settings, cost, progress."),
@@ -31,8 +31,20 @@ NAMES = (
     ("export", "Export", "A library for another system: its content, its losses, and how to serve it."),
 )
 pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
+WHAT_IF = next(page for page in pages if page.title == "What-if")
+
+
+def _what_if() -> None:
+    """The address as the page's name is written."""
+    st.switch_page(WHAT_IF, query_params=session.parameters())
+
+
+pages.append(st.Page(_what_if, url_path="what-if", visibility="hidden"))
 OPEN = view_password.is_open()
 PAGE = st.navigation(pages, position="top" if OPEN else "hidden")
+title = f"{PAGE.title} · STIR Workbench" if OPEN else "STIR Workbench"
+st.set_page_config(page_title=title, page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
+st.html(ROOT / "workbench" / "assets" / "style.css")
 if OPEN:
     PAGE.run()
 else:

@@ -96,6 +96,11 @@ def end_page() -> dict[str, str]:
     return {}
 
 
+def parameters() -> dict[str, str]:
+    """The address's parameters."""
+    return st.query_params.to_dict()
+
+
 def _written() -> dict[str, str]:
     return st.session_state.setdefault(_ADDRESS, {})
 

@@ -14,6 +14,8 @@ def add(command: Command) -> None:
     compare.add_argument("other", help="another run of the same model, or the same one")
     compare.add_argument("--library", choices=LIBRARY_KINDS, default="basis", help="which of the run's libraries")
     compare.add_argument("--other-library", choices=LIBRARY_KINDS, default="basis", help="which of the other run's libraries")
+    compare.add_argument("--by", choices=("actions", "keys"), default="actions", help="compare actions, or the keys of all entries")
+    compare.add_argument("--assign", action="store_true", help="pair by the largest sum of cosines, not by mutual nearest neighbours")
     compare.add_argument("--min-cosine", type=float, default=0.7, help="least cosine of two actions that count as the same")
 
 
@@ -30,14 +32,15 @@ def _compare(arguments: argparse.Namespace) -> None:
     for run in runs:
         run.folder("actions")
     runs[1].check_model(runs[0].manifest("actions").model)
-    sides = []
+    by_key, sides = arguments.by == "keys", []
     for run, version in zip(runs, (arguments.library, arguments.other_library), strict=True):
         library = library_named(run, version)
-        keep = [i for i, entry in enumerate(library.entries) if entry.kind == "corrective"]
+        vectors = library.keys if by_key else library.actions
+        keep = [i for i, entry in enumerate(library.entries) if by_key or entry.kind == "corrective"]
         entries = [library.entries[i] for i in keep]
-        sides.append((entries, library.actions[keep], [(entry.m, entry.layer) for entry in entries]))
+        sides.append((entries, vectors[keep], [(entry.m, entry.layer) for entry in entries]))
     (one, rows, places), (other, other_rows, other_places) = sides
-    matched = matches(rows, places, other_rows, other_places, at_least=arguments.min_cosine)
+    matched = matches(rows, places, other_rows, other_places, at_least=arguments.min_cosine, assign=arguments.assign)
     overlap = spans(np.asarray(rows), np.asarray(other_rows))
     shared = [{"entry": one[m.one].id, "other": other[m.other].id, "cosine": m.cosine, "m": one[m.one].m} for m in matched]
     lost, gained = len(one) - len(matched), len(other) - len(matched)
@@ -45,7 +48,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         print_json({"shared": shared, "lost": lost, "gained": gained, "spans": overlap._asdict() if overlap else None})
         return
     table(["entry", "other", "m", "cosine"], [[str(p["entry"]), str(p["other"]), str(p["m"]), f"{p['cosine']:.3f}"] for p in shared])
-    say(f"{len(matched)} shared of {len(one)} and {len(other)} actions; {lost} lost, {gained} gained")
+    what = "entries" if by_key else "actions"
+    say(f"{len(matched)} shared of {len(one)} and {len(other)} {what}; {lost} lost, {gained} gained")
     if overlap is not None:
         a, b = overlap.dimensions
         say(f"spans of {a} and {b} directions overlap {overlap.overlap:.2f} (by chance {overlap.by_chance:.2f})")

@@ -89,7 +89,7 @@ def browser() -> Iterator[Browser]:
 def settle(page: Page, *, seconds: float = 120) -> None:
     """Wait until no script ran and nothing was drawn for ``QUIET`` milliseconds."""
     page.wait_for_selector('[data-testid="stApp"]', timeout=seconds * 1000)
-    page.wait_for_selector("h3", timeout=seconds * 1000)
+    page.wait_for_selector("h1", timeout=seconds * 1000)
     page.evaluate("() => { window.quietSince = null }")
     page.wait_for_function(
         """still => {

@@ -65,7 +65,7 @@ def test_a_row_a_firing_a_measurement_and_a_reload(watched: Watched) -> None:
     assert (chosen(watched, "action"), chosen(watched, "at")) == (entry, place)
     assert page.locator("[data-testid=stMetricValue]").all_inner_texts() == measured  # stored, not measured again
     page.get_by_role("link", name="Open the chosen step in Gates").click()
-    page.locator("h3", has_text="Gates").wait_for()
+    page.locator("h1", has_text="Gates").wait_for()
     settle(page)
     assert place == f"{chosen(watched, 'problem')}:{chosen(watched, 'm')}"
     watched.check()

@@ -88,7 +88,7 @@ def test_a_slider_selects_again_and_keys_step_through_the_picks(watched: Watched
     page.get_by_text("Replay", exact=True).click()
     page.get_by_text("64 of 64").wait_for()
     settle(page)
-    page.locator("h3").first.click()
+    page.locator("h1").first.click()
     page.keyboard.press("ArrowLeft")
     page.get_by_text("63 of 64").wait_for()
     settle(page)

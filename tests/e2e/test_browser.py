@@ -65,7 +65,7 @@ def wait_for_choice(watched: Watched, key: str, *, other_than: str | None) -> st
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_opens(watched: Watched, page: str, run: str) -> None:
     go(watched, page, run=run)
-    expect(watched.page.locator("h3").first).to_have_text(PAGES[page])
+    expect(watched.page.locator("h1").first).to_have_text(PAGES[page])
     assert chosen(watched, "run") == run
     watched.check()
 
@@ -79,10 +79,10 @@ def test_a_row_of_actions_opens_its_card_and_other_pages_keep_the_selection(watc
     entry = wait_for_choice(watched, "action", other_than=before)
     expect(watched.page.locator("strong", has_text=entry).first).to_be_visible()
     watched.page.get_by_role("link", name="Gates", exact=True).click()
-    watched.page.locator("h3", has_text="Gates").wait_for()
+    watched.page.locator("h1", has_text="Gates").wait_for()
     settle(watched.page)
     watched.page.get_by_role("link", name="Basis", exact=True).click()
-    watched.page.locator("h3", has_text="Basis").wait_for()
+    watched.page.locator("h1", has_text="Basis").wait_for()
     settle(watched.page)
     assert chosen(watched, "action") == entry
     watched.page.reload()

@@ -24,7 +24,7 @@ def held(watched: Watched) -> dict[str, str]:
 def visit(watched: Watched, name: str) -> None:
     """Go to a page by its name in the navigation."""
     watched.page.get_by_role("link", name=name, exact=True).click()
-    watched.page.locator("h3", has_text=name).wait_for()
+    watched.page.locator("h1", has_text=name).wait_for()
     settle(watched.page)
 
 
@@ -47,7 +47,7 @@ def test_back_restores_the_page_and_its_selection(watched: Watched) -> None:
     visit(watched, "Causal")
     assert held(watched)["action"] == "p0003c"
     watched.page.go_back()
-    watched.page.locator("h3", has_text="Actions").wait_for()
+    watched.page.locator("h1", has_text="Actions").wait_for()
     settle(watched.page)
     assert held(watched)["action"] == "p0003c"
     expect(watched.page.locator("strong", has_text="p0003c").first).to_be_visible()

@@ -56,7 +56,7 @@ def make(page: Page, move: Move) -> None:
     """Perform a line by the visible labels."""
     if move.verb == "Open":
         page.get_by_role("link", name=move.what, exact=True).click()
-        page.locator("h3", has_text=move.what).wait_for()
+        page.locator("h1", has_text=move.what).wait_for()
     elif move.verb == "Choose":
         assert move.where
         box = page.get_by_role("combobox", name=move.where).first

@@ -34,7 +34,7 @@ def strips(app: AppTest) -> list[dict[str, Any]]:
 
 def texts(app: AppTest) -> str:
     """All captions, warnings and the like in one string, without escapes."""
-    found = [*app.caption, *app.markdown, *app.warning, *app.error, *app.info]
+    found = [*app.header, *app.caption, *app.markdown, *app.warning, *app.error, *app.info]
     return "\n".join(element.value for element in found).replace("\\", "")
 
 

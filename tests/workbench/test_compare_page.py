@@ -1,6 +1,7 @@
 """The Compare page: copies, other models, versions of one library, and evaluations on the same problems."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fake_evaluation import make_fake_evaluation  # pyright: ignore[reportMissin
 from fake_run import make_fake_run  # pyright: ignore[reportMissingImports]
 from page_reading import MOST_CALLS, calls_of_a_rerun  # pyright: ignore[reportMissingImports]
 
+from stir_core.cli import main
 from stir_core.curation import make_edit
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
@@ -88,7 +90,7 @@ def test_a_store_without_runs_and_one_with_a_single_run(store, open_page):
     assert "--other-library all" in app.code[-1].value
 
 
-def test_the_page_on_a_copy_and_its_command(run, open_page):
+def test_the_page_on_a_copy_and_its_command(run, open_page, capsys):
     copy_of(run)
     app = open_page("compare", run="fake", compared="copy", version="all", compared_version="all")
     assert not app.exception and not app.error
@@ -96,7 +98,12 @@ def test_the_page_on_a_copy_and_its_command(run, open_page):
     assert app.code[-1].value.startswith("stir compare ") and app.code[-1].value.endswith("--min-cosine 0.7")
     app.toggle(key="compare_assign").set_value(True).run()
     app.slider(key="compare_cosine").set_value(1.0).run()
-    assert not app.exception
+    app.button_group(key="compare_by").set_value("keys").run()
+    assert not app.exception and 0 < int(app.metric[0].value) < 24
+    _, *words = shlex.split(app.code[-1].value)
+    assert main(words) == 0 and f"{app.metric[0].value} shared of 24 and 24 entries" in capsys.readouterr().out, (
+        "the command of the view as it stands"
+    )
 
 
 def test_another_model_is_refused_in_one_line_naming_what_differs(run, open_page):

@@ -227,7 +227,7 @@ def test_ungraded_and_right_answers_are_not_wrong(facts: RunFacts, right: bool |
 
 
 def _written(app: AppTest) -> str:
-    return " ".join(element.value for element in app.markdown).replace("\\", "")
+    return " ".join(element.value for element in [*app.header, *app.markdown]).replace("\\", "")
 
 
 def _texts(app: AppTest) -> str:

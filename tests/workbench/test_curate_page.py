@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from big_run import make_big_run  # pyright: ignore[reportMissingImports]
 from fake_run import NASTY, make_fake_run  # pyright: ignore[reportMissingImports]
@@ -12,6 +13,8 @@ from stir_core.store.curated import curated_library
 from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from tests.seals import renew, rewrite
+from workbench.shared.curation_table import merge_line
+from workbench.shared.facts import RunFacts
 
 WHEN = "2026-11-21T17:33:14Z"
 
@@ -188,3 +191,18 @@ def test_five_thousand_entries_with_a_thousand_edits_take_little_work(tmp_path_f
     assert not app.exception
     assert calls_of_a_rerun(app) < MOST_CALLS
     shutil.rmtree(run.path)
+
+
+def test_a_merge_says_first_how_alike_its_members_are(run: Run) -> None:
+    facts = RunFacts(run)
+    first = facts.entries[facts.action_ids[0]]
+    alike = (entry for entry in facts.entries.values() if (entry.kind, entry.m, entry.layer) == (first.kind, first.m, first.layer))
+    one, other = [entry.id for entry in alike][:2]
+    rows = [facts.run.action_rows()[facts.entries[id_].action_row].astype(float) for id_ in (one, other)]
+    norms = [float(np.linalg.norm(row)) for row in rows]
+    line = merge_line(facts, [one, other])
+    assert f"{rows[0] @ rows[1] / (norms[0] * norms[1]):+.2f}" in line and f"Norms {norms[0]:.1f}, {norms[1]:.1f}" in line
+    after = Curation.open(run).add(make_edit("merge", [one, other], None, who="ann", when=WHEN, why=""))
+    merged = next(entry for entry in curated_library(run, after).entries if entry.id not in facts.entries)
+    assert f"their mean has {merged.action_norm:.1f}" in line
+    assert "at least two" in merge_line(facts, [one])

@@ -99,4 +99,4 @@ def test_a_step_at_which_they_differ_is_drawn_under_both(
     app = clean(open_page("gates", gate=PUBLISHED, against="probe"))
     differ = tables.disagreements(tables.paired_decisions(RunFacts(Run.open(EMBEDDED_RUNS["two_habits"])), recorded, PUBLISHED, "probe"))
     shown = texts(app)
-    assert f"n = {len(differ)} steps" in shown and f"**{differ[0].answer}, control point {differ[0].step.m}: {differ[0].kind}**" in shown
+    assert f"n = {len(differ)} steps" in shown and f"{differ[0].answer}, control point {differ[0].step.m}: {differ[0].kind}" in shown

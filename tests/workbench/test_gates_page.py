@@ -37,10 +37,10 @@ def test_sliders_stand_at_the_runs_own_values(open_page: OpenPage, store: Path) 
     assert {name: app.slider(key=f"gates_{name}").value for name in SETTINGS} == {name: getattr(gate, name) for name in SETTINGS}
     assert f"all {counted(store).known} decisions come out as recorded" in badge(app)
     assert "No setting is changed" in texts(app)
-    assert app.code[0].value.startswith("stir trace ")
+    assert app.code[0].value.startswith("import stir_core") and app.code[1].value.startswith("stir trace ")
 
 
-def test_a_slider_decides_again_and_reset_puts_it_back(open_page: OpenPage, store: Path) -> None:
+def test_a_slider_decides_again_and_reset_puts_it_back(open_page: OpenPage, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_fake_run(store)
     app = clean(open_page("gates", problem="arithmetic/eval/0"))
     app.slider(key="gates_k_scale").set_value(0.0).run()
@@ -48,7 +48,10 @@ def test_a_slider_decides_again_and_reset_puts_it_back(open_page: OpenPage, stor
     assert expected.flipped > 2
     assert f"{expected.flipped} of {expected.known} decisions flip ({expected.flipped} action → null)" in badge(clean(app))
     assert "k_scale 0.5 → 0" in texts(app)
-    assert "stir:k_scale=0 " in app.code[0].value
+    assert "stir:k_scale=0 " in app.code[1].value
+    exec(app.code[0].value, {})  # the Python that the page offers prints the decisions that the page shows
+    said = [line.split()[:5] for line in capsys.readouterr().out.splitlines() if line.startswith("arithmetic/eval/")]
+    assert [now for *_, now in said].count("None") == len(said) > 0 and sum(old != "None" for _, _, old, _, _ in said) >= expected.flipped
     flips = next(frame.value for frame in app.dataframe if "later" in frame.value.columns)
     assert len(flips) == expected.flipped
     app.button(key="gates_reset").click().run()

@@ -1,7 +1,7 @@
 """Data of the Harvest page: fields from the schema, bases, model names, and progress as text and bars."""
 
 import tomllib
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from stir_core.config import RunConfig, Section, config_from, refusals
 from stir_core.store.progress import ProgressLine
 from workbench.harvest import data as form
 from workbench.harvest.data import arguments, bases, model_refusal, toml_of
+from workbench.shared.facts import RunFacts
 
 FIELDS = {field.key: field for field in form.fields()}
 
@@ -113,6 +114,19 @@ def test_offered_and_hub_names_are_taken_and_local_folders_not(tmp_path: Path, m
 
 def line(at: float, stage: str | None, done: int = 0, total: int = 0, *, state: str = "running", **more) -> ProgressLine:
     return ProgressLine(at=at, state=state, stage=stage, done=done, total=total, unit="rollouts", **more)  # pyright: ignore[reportArgumentType]
+
+
+def test_expected_problems_with_both_outcomes_are_those_of_all_draws(facts: RunFacts) -> None:
+    rights: dict[str, list[bool]] = {}
+    for (problem, _), rollout in facts.rollouts.items():
+        rights.setdefault(problem, []).append(rollout.verdict.correct)
+    for k in (2, 3):
+        draws = [[len(set(draw)) == 2 for draw in combinations(each, k)] for each in rights.values()]
+        expected = 40 * sum(sum(draw) / len(draw) for draw in draws) / len(draws)
+        config = config_from(facts.config.model_dump() | {"task": {"name": "arithmetic", "n_train": 40}, "rollouts": {"k": k}})
+        assert f"about {expected:.1f} of 40 are expected" in form.pairs_line(config, facts) and 3 < expected <= 40
+    few = config_from(config.model_dump() | {"task": {"name": "arithmetic", "n_train": 2}})
+    assert "may stay empty" in form.pairs_line(few, facts) and "never measured" in form.pairs_line(few, None)
 
 
 def test_stages_stand_on_a_time_axis_without_gaps() -> None:

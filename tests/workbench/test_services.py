@@ -87,9 +87,8 @@ def test_runs_table_leaves_unmeasured_cells_empty(facts: RunFacts, tmp_path: Pat
 def test_identity_disagreement_is_named() -> None:
     other = IDENTITY.model_copy(update={"name": "another name", "weights_sha256": "00" * 32})
     table = run_overview.identity_table(IDENTITY, other).set_index("field")
-    assert not table.loc["weights_sha256", "agrees"]
-    assert table.loc["dtype", "agrees"]
-    assert not table.loc["name", "checked"]
+    assert table.loc[["weights sha256", "dtype"], "agrees"].tolist() == ["no", "yes"]
+    assert table.loc["name", "checked"] == "no"
     assert differing_identity(IDENTITY, other)
     assert not differing_identity(IDENTITY, IDENTITY.model_copy(update={"name": "same weights elsewhere"}))
     assert run_overview.identity_table(IDENTITY, None)["agrees"].isna().all()

@@ -62,7 +62,7 @@ def work() -> Work:
 
 def texts(app: AppTest) -> str:
     """Everything that the page says in words."""
-    kinds = (app.markdown, app.caption, app.info, app.warning, app.error, app.code, app.subheader, app.text)
+    kinds = (app.markdown, app.caption, app.info, app.warning, app.error, app.code, app.title, app.header, app.text)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 

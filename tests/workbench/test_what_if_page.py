@@ -45,6 +45,11 @@ def open_step(open_page: OpenPage, problem: str = "arithmetic/eval/2", m: str = 
 def test_keeping_equals_the_recorded_trace_and_says_so(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
     app = open_step(open_page)
     assert not sessions, "no model before a branch is asked for"
+    (code,) = app.code
+    assert code.value.endswith("arithmetic/eval/2 --at 2"), "the form as it stands, before anything is decoded"
+    app.button_group(key="what_if_way").set_value("Deny").run()
+    assert clean(app).code[0].value.endswith("--at 2 --deny")
+    app.button_group(key="what_if_way").set_value("Keep").run()
     app.button(key="what_if_branch").click().run()
     assert "nothing changed: equals the recorded trace token for token" in badges(clean(app))
     trace, (change,), gate, _ = sessions[0].branched[0]
@@ -87,7 +92,7 @@ def test_another_action_at_another_strength_and_a_branch_of_a_branch(open_page: 
     app.button(key="what_if_branch").click().run()
     assert sessions[0].branched[1][0].steps[2].decision.chosen == entry.value
     assert "nothing changed: equals #1 token for token" in badges(clean(app))
-    code = next(code.value for code in app.code if "whatif" in code.value)
+    code = app.code[-1].value
     assert code.count("--at") == 2 and "--alpha 1.5 --then null" in code
 
 

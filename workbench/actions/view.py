@@ -1,5 +1,7 @@
 """The Actions page's library and sources: the sortable table, and the right and wrong answers that an action was averaged from."""
 
+from collections import Counter
+
 import streamlit as st
 
 from stir_core.evaluate.confounds import VERDICTS
@@ -34,15 +36,17 @@ def action_list(facts: RunFacts) -> None:
         and (not basis_only or not facts.picks or id_ in facts.picks)
         and (not verdicts or not facts.controls or facts.verdicts.get(id_) in verdicts)
     ]
+    commits = Counter(step.decision.chosen for trace in facts.steered.values() for step in trace.steps)
+    wanted.sort(key=lambda id_: -commits[id_])
     first = _page_start(len(wanted))
     table = some_entries(facts, wanted[first : first + MOST_SHOWN])
     table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)
     entry_table(table, ACTION_COLUMNS | JUDGED_COLUMNS, key=_TABLE, alt="Latent actions of the run", height=300)
     steps = sum(len(trace.steps) for trace in facts.steered.values())
-    counted = f"; retrievals and commits are counted over {steps} held-out steps" if facts.steered else ""
+    counted = f"; those committed most often first, counted over {steps} held-out steps" if facts.steered else ""
     rows = ""
     if len(table) < len(wanted):
-        rows = f" Rows {first + 1:,} to {first + len(table):,}, best pair first; a column sorts these rows."
+        rows = f" Rows {first + 1:,} to {first + len(table):,}; a column sorts these rows."
     st.caption(f"n = {len(wanted):,} of {len(facts.entries):,} entries{counted}.{rows} Click a row for its card; click a column to sort.")
 
 

@@ -72,7 +72,7 @@ _MOST_ALPHA = 1000.0
 
 def impulse(facts: RunFacts, entry: Entry) -> None:
     """The whole section. No model is loaded and nothing is measured before the button is pressed."""
-    st.markdown("**Effects of its impulse**")
+    st.header("Effects of its impulse", anchor=False)
     if entry.action_row is None:
         st.caption("A null entry has no action to inject.")
         return

@@ -159,7 +159,7 @@ def cosine_heatmap(table: pd.DataFrame, *, full_range: bool = True, size: int = 
             ],
         )
         .add_params(cell, mine)
-        .properties(width=size, height=size)
+        .properties(height=size)
     )
 
 

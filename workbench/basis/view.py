@@ -33,7 +33,7 @@ def card_link() -> None:
 
 def heatmap_view(facts: RunFacts, chosen: str) -> None:
     """Cosines in cluster order; a click on a cell chooses its row, and its column as the other entry of a pair."""
-    st.markdown("**Cosines in cluster order**")
+    st.header("Cosines in cluster order", anchor=False)
     points = sorted({entry.m for entry in facts.entries.values()})
     with st.container(horizontal=True):
         by = st.segmented_control("Vectors", ["keys", "actions"], default="keys", required=True, key="basis_vectors") or "keys"
@@ -62,9 +62,7 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
     left, right = st.columns([1.7, 1], gap="medium")
     with left:
         chart = cosine_heatmap(table, full_range=scale != "stretched", size=600, chosen=chosen)
-        st.altair_chart(
-            chart, key=_HEATMAP, on_select=choose_cell, width="content", alt=f"Cosines between {len(shown)} {by}, in cluster order"
-        )
+        st.altair_chart(chart, key=_HEATMAP, on_select=choose_cell, alt=f"Cosines between {len(shown)} {by}, in cluster order")
         cut = "" if len(shown) == total else f" of {total:,} (the basis first)"
         cut += " in the lasso" if among else ""
         st.caption(f"n = {len(shown)} {by}{cut}; average linkage on 1 − cosine, optimal leaf order. Click a cell for its pair.")
@@ -74,7 +72,7 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
 
 
 def _pair(facts: RunFacts, one: str, other: str | None) -> None:
-    st.markdown("**Pair**")
+    st.header("Pair", anchor=False)
     st.caption("Row and column of the clicked cell; before any click the chosen entry and its nearest.")
     if other is None or other not in facts.entries:
         return
@@ -91,7 +89,7 @@ def _pair(facts: RunFacts, one: str, other: str | None) -> None:
 
 def coverage_view(facts: RunFacts) -> None:
     """Selected entries against mined and dropped ones, in numbers and by control point."""
-    st.markdown("**Selected against dropped**")
+    st.header("Selected against dropped", anchor=False)
     table = cache.cached(facts, "coverage", lambda: geometry.coverage_table(facts))
     data_table(table, COVERAGE_COLUMNS, "Coverage of the basis")
     config = facts.config.basis

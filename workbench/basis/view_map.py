@@ -180,7 +180,7 @@ def lasso_table(facts: RunFacts) -> None:
     every = cache.every_entry(facts)
     table = pd.DataFrame(every[every["entry"].isin(ids)]).reset_index(drop=True)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{len(ids)} entries in the lasso**")
+        st.header(f"{len(ids)} entries in the lasso", anchor=False)
         st.button("Clear", key="basis_lasso_clear", on_click=drop_lasso, help="A double click on the map does the same.")
         st.download_button(
             "Download these rows (CSV)", lambda: table.to_csv(index=False), f"{facts.name}-lasso.csv", "text/csv", on_click="ignore"

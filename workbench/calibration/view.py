@@ -47,7 +47,7 @@ def instruments(report: CalibrationReport) -> None:
 
 def accuracies(report: CalibrationReport) -> None:
     """Every method on every rung."""
-    st.markdown("**Accuracy of methods by rung**")
+    st.header("Accuracy of methods by rung", anchor=False)
     table = tables.accuracy_table(report)
     st.plotly_chart(accuracy_chart(table), key="calibration_accuracy", config=PLAIN, alt="Accuracy of each method on each rung")
     st.caption(

@@ -19,8 +19,8 @@ th { font-weight: 600; }
 th small { display: block; font-weight: 400; opacity: 0.75; }
 tbody th { position: sticky; left: 0; min-width: 7.5rem; max-width: 10rem; background: var(--st-background-color); }
 .verdict { font-weight: 600; white-space: nowrap; }
-.pass { color: #009e73; }
-.fail { color: #d55e00; }
+.pass { color: color-mix(in srgb, #009e73 65%, var(--st-text-color)); }
+.fail { color: color-mix(in srgb, #d55e00 65%, var(--st-text-color)); }
 .expected { opacity: 0.75; }
 .none { opacity: 0.5; }
 @media (max-width: 500px) {

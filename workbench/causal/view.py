@@ -81,7 +81,7 @@ def _warnings(facts: RunFacts, study: Study) -> None:
 
 def arms(study: Study) -> None:
     """Effects of whole arms against each other."""
-    st.markdown("**Arms against each other**")
+    st.header("Arms against each other", anchor=False)
     table = evidence.arm_table(study.report)
     if table.empty:
         st.caption("No state has been measured under two arms yet.")
@@ -92,7 +92,7 @@ def arms(study: Study) -> None:
 
 def actions(facts: RunFacts, study: Study) -> None:
     """The effect of each action against null; a click chooses the action on every page."""
-    st.markdown("**Actions against null**")
+    st.header("Actions against null", anchor=False)
     table = evidence.advantage_table(study.report)
     if table.empty:
         st.caption("No action has been measured yet.")
@@ -114,7 +114,7 @@ def actions(facts: RunFacts, study: Study) -> None:
 
 def gate(facts: RunFacts, study: Study) -> None:
     """The gate's predictors of a candidate against its measured effect."""
-    st.markdown("**Predictions of the gate against measured effects**")
+    st.header("Predictions of the gate against measured effects", anchor=False)
     report = study.report
     if not report.points:
         st.caption("No candidate has been measured yet.")

@@ -71,7 +71,7 @@ def code_card(facts: RunFacts, book: Book, read: Mapping[int, Lens]) -> None:
     code = book.by_number[int(name)]
     left, middle, right = st.columns([1.25, 1, 1], gap="medium")
     with left:
-        st.markdown(f"**Steps nearest to the mean of code {code.code}**")
+        st.header(f"Steps nearest to the mean of code {code.code}", anchor=False)
         text_strip([segment(f"{text}\n") for text in code.exemplars], key="codebook_exemplars", height=220)
         st.caption(
             plain(
@@ -82,11 +82,11 @@ def code_card(facts: RunFacts, book: Book, read: Mapping[int, Lens]) -> None:
         if code.flags:
             st.badge(" · ".join(tables.FLAGS[flag] for flag in code.flags), color="orange", help="What alone would explain the code.")
     with middle:
-        st.markdown("**Use by control point**")
+        st.header("Use by control point", anchor=False)
         st.altair_chart(charts.point_bars(tables.use_table(book, code), code.code), alt=f"Share of steps with code {code.code}")
         st.caption("Lines: Wilson 95 % intervals, which treat steps as independent.")
     with right:
-        st.markdown("**Through the unembedding**")
+        st.header("Through the unembedding", anchor=False)
         if (lens := read.get(code.code)) is None:
             st.caption("Not read yet: press the button above.")
         else:
@@ -99,7 +99,7 @@ def _effects(facts: RunFacts, book: Book, code: int) -> None:
     """Measured effects of the code's own vectors, else of the mined actions that belong to it; else the command that measures."""
     effects = book.effects.get(code, [])
     of = "of its own vectors" if book.own else "of mined actions"
-    st.markdown(f"**Causal effect{f' {of}' if effects else ''}: {plain(tables.effect_line(effects))}**")
+    st.header(f"Causal effect{f' {of}' if effects else ''}: {plain(tables.effect_line(effects))}", anchor=False)
     alt = f"Measured advantages of code {code}"
     if effects and book.own:
         data_table(tables.effect_table(effects), EFFECT_COLUMNS, alt)
@@ -112,7 +112,7 @@ def _effects(facts: RunFacts, book: Book, code: int) -> None:
 
 def rate_distortion(book: Book) -> None:
     """Held-out error over the number of codes, beside what the codebook is compared with."""
-    st.markdown("**Rate and distortion on held-out problems**")
+    st.header("Rate and distortion on held-out problems", anchor=False)
     left, right = st.columns([1.5, 1], gap="medium")
     with left:
         figure = charts.rate_chart(tables.error_table(book.layer))
@@ -128,7 +128,7 @@ def rate_distortion(book: Book) -> None:
 
 def associations(book: Book) -> None:
     """What the codes tell about each step."""
-    st.markdown("**What the codes tell about a step**")
+    st.header("What the codes tell about a step", anchor=False)
     data_table(tables.information_table(book.layer), INFORMATION_COLUMNS, "Mutual information of the codes with labels of the steps")
     notes = [note for note in book.report.notes if book.layer.flag is None or book.layer.flag not in note]
     st.caption(plain(" ".join(["On held-out problems.", *(f"{note[0].upper()}{note[1:]}." for note in notes)])))

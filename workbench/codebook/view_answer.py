@@ -16,7 +16,7 @@ _CHART = "codebook_sequences"
 
 def answer_strip(facts: RunFacts, book: Book) -> None:
     """Choose a rollout; draw the codes of its problem's rollouts, and its text with the code of each step."""
-    st.markdown("**Codes of an answer**")
+    st.header("Codes of an answer", anchor=False)
     answers = tables.coded_answers(facts, book)
     name = session.choose_one(session.CODED, "Rollout (problem#number)", list(answers), width=420)
     answer = answers[name]

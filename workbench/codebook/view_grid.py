@@ -18,7 +18,8 @@ _CSS = """
 .card { display: flex; flex-direction: column; gap: 5px; text-align: left; font: inherit; color: inherit; padding: 9px 11px;
   cursor: pointer; background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color); border-radius: 8px;
   min-width: 0; }
-.card:hover, .card:focus-visible { border-color: var(--st-primary-color); outline: none; }
+.card:hover { border-color: var(--st-primary-color); }
+.card:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 1px; }
 .card.chosen { border-color: #e6007e; box-shadow: 0 0 0 1.5px #e6007e; }
 .head { display: flex; gap: 8px; align-items: baseline; flex-wrap: wrap; }
 .label { color: #111; font-weight: 600; border-radius: 4px; padding: 0 8px; }

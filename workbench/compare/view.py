@@ -24,6 +24,7 @@ class Chosen(NamedTuple):
     """The compared libraries, the cosine from which two entries match, and how they are paired."""
 
     libraries: LibraryComparison
+    by: str
     at_least: float
     assign: bool
 
@@ -62,7 +63,7 @@ def need_other(facts: RunFacts) -> Chosen:
     prints = tuple((run_fingerprint(side.run), used, _digest(side, used)) for side, used in ((facts, version), (other, theirs)))
     if (name, theirs) == (own, version):
         st.info("Both sides are the same library. Choose another run, or another version of this one (all, curated).")
-    return Chosen(_compared(prints, by, facts, version, other, theirs), at_least, assign)
+    return Chosen(_compared(prints, by, facts, version, other, theirs), by, at_least, assign)
 
 
 def _digest(facts: RunFacts, version: str) -> str:
@@ -155,7 +156,7 @@ _COLUMNS: Columns = ACTION_COLUMNS | {
 def settings(chosen: Chosen) -> None:
     """Settings in which the two runs differ."""
     one, other = chosen.libraries.one.facts, chosen.libraries.other.facts
-    st.markdown("**Settings that differ**")
+    st.header("Settings that differ", anchor=False)
     table = compare.settings_table(one.config, other.config)
     if table.empty:
         st.caption("None: both were made with the same settings.")
@@ -166,7 +167,7 @@ def settings(chosen: Chosen) -> None:
 def evaluated(chosen: Chosen) -> None:
     """Evaluations of both runs on the problems that both asked: paired differences with intervals."""
     one, other = chosen.libraries.one.facts, chosen.libraries.other.facts
-    st.markdown("**Evaluations on the same problems**")
+    st.header("Evaluations on the same problems", anchor=False)
     mine, theirs = known_evaluations(one), known_evaluations(other)
     if one.run.path == other.run.path:
         st.caption("Both are one run: compare its libraries on the Evaluate page.")
@@ -198,7 +199,7 @@ _EVALUATION_COLUMNS: Columns = {
 
 def as_command(chosen: Chosen) -> None:
     """The comparison as a command."""
-    libraries = chosen.libraries
+    one, other = chosen.libraries.one, chosen.libraries.other
     command_line(
-        compare_command(libraries.one.facts.run, libraries.one.version, libraries.other.facts.run, libraries.other.version, chosen.at_least)
+        compare_command(one.facts.run, one.version, other.facts.run, other.version, chosen.at_least, by=chosen.by, assign=chosen.assign)
     )

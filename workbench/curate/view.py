@@ -117,6 +117,7 @@ def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> 
             "Mean of the keys and of the actions, weighted by quality; all of one control point and layer. It replaces its members; "
             "splitting brings them back."
         )
+        st.caption(plain(tables.merge_line(facts, ids)))
 
 
 def _edited(facts: RunFacts, kind: EditKind, ids: list[str], value_in: str | None, why_in: str | None = "curate_why") -> None:
@@ -175,7 +176,7 @@ def note(facts: RunFacts, curation: Curation, entry_id: str) -> None:
 
 def history(facts: RunFacts, curation: Curation) -> None:
     """All edits, and a button that undoes one."""
-    st.markdown("**History**")
+    st.header("History", anchor=False)
     if not len(curation):
         st.caption("No edit yet. Each edit is kept with its author, time and reason; nothing is ever deleted.")
         return
@@ -211,7 +212,7 @@ def _undone(facts: RunFacts, number_in: str) -> None:
 
 def versions_view(curation: Curation) -> None:
     """The differences between two versions; version n is the state after n edits."""
-    st.markdown("**Between two versions**")
+    st.header("Between two versions", anchor=False)
     n = len(curation)
     if not n:
         st.caption("There is only version 0, without any edit.")
@@ -229,7 +230,7 @@ def versions_view(curation: Curation) -> None:
 
 def library_now(facts: RunFacts, curation: Curation) -> None:
     """The curated library next to the control basis, and the commands that use it."""
-    st.markdown("**The curated library**")
+    st.header("The curated library", anchor=False)
     if "basis" not in facts.stages:
         st.caption("It is made from the control basis, which this run has not finished yet.")
         return

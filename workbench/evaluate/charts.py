@@ -78,5 +78,4 @@ def transfer_heatmap(table: pd.DataFrame) -> alt.LayerChart:
     text = base.mark_text(fontSize=12).encode(
         text=alt.Text("shown:N"), color=alt.condition(far, alt.value("#ffffff"), alt.value("#1f2933"))
     )
-    columns = len(set(table["task"]))
-    return alt.LayerChart(layer=[cells, text]).properties(height=130 + 44 * len(runs), width=360 + 110 * columns)
+    return alt.LayerChart(layer=[cells, text]).properties(height=130 + 44 * len(runs))

@@ -38,6 +38,8 @@ def evaluation_head(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """The settings, and warnings that concern all figures."""
     report = evaluation.report
     st.caption(plain(tables.evaluation_line(report)))
+    if facts.steered:
+        st.caption(f"Home shows the run's own replay of {len(facts.steered)} held-out problems instead, so its figures differ.")
     if leaks := tables.leak_line(report):
         st.error(plain(leaks))
     for line in tables.warnings_of(report, facts.run.digest("basis")):
@@ -51,7 +53,7 @@ def evaluation_head(facts: RunFacts, evaluation: EvaluationFacts) -> None:
 def methods_view(evaluation: EvaluationFacts) -> None:
     """Accuracies and paired differences, as a forest plot and as a table."""
     report = evaluation.report
-    st.markdown("**Methods**")
+    st.header("Methods", anchor=False)
     accuracies, differences = tables.forest_tables(report)
     figure = method_forest(accuracies, differences, report.spec.baseline)
     st.plotly_chart(
@@ -75,7 +77,7 @@ def methods_view(evaluation: EvaluationFacts) -> None:
 
 def costs(evaluation: EvaluationFacts) -> None:
     """Accuracy against cost."""
-    st.markdown("**Accuracy against cost**")
+    st.header("Accuracy against cost", anchor=False)
     cost = (
         st.segmented_control("Cost", list(tables.COSTS), default="decoded tokens", required=True, key="evaluate_cost") or "decoded tokens"
     )
@@ -106,14 +108,14 @@ def _half(report: EvaluationReport, columns: list[str], alt: str) -> None:
 
 def transfer() -> None:
     """Difference from the baseline by mined task and evaluated task, over all runs."""
-    st.markdown("**Transfer**")
+    st.header("Transfer", anchor=False)
     runs = {name: (run.config.task.name, known_evaluations(run).values()) for name, run in known_runs().runs.items()}
     table, broken = tables.transfer_table(runs)
     if table.empty:
         st.caption("No evaluation compares stir with a baseline yet.")
     else:
         chart = transfer_heatmap(table)
-        st.altair_chart(chart, key="evaluate_transfer", width="content", alt="Difference of stir by run and evaluated task")
+        st.altair_chart(chart, key="evaluate_transfer", alt="Difference of stir by run and evaluated task")
         st.caption(
             f"n = {len(table)} cells: accuracy of stir minus the baseline's, in points, paired by problem; interval and p in the tooltip. "
             "Framed: evaluated on the task it was mined on. Exclamation mark: unfinished, or evaluation problems were mined. "

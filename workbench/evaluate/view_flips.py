@@ -20,7 +20,7 @@ _TABLE = "evaluate_flips"
 
 def flip_views(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """Choices of a method and a problem, and both answers to it."""
-    st.markdown("**Flips**")
+    st.header("Flips", anchor=False)
     names = [name for name, method in evaluation.methods.items() if method.versus]
     if not names:
         st.caption("Nothing is compared with the baseline yet.")
@@ -103,7 +103,7 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
 def _answer(answer: Answer) -> None:
     grade = {None: "not graded", True: "right", False: "wrong"}[answer.verdict and answer.verdict.correct]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{plain(answer.method)}**")
+        st.header(f"{plain(answer.method)}", anchor=False)
         st.badge(grade, color="green" if grade == "right" else "gray")
     text_strip(flips.answer_segments(answer), key=f"flip_{answer.method}_{answer.problem_id}_{answer.seed}", height=340)
     st.caption(plain(flips.verdict_line(answer)))

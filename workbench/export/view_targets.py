@@ -143,7 +143,7 @@ def _certificates(bundle: Bundle, folder: Path, earlier: shipping.Written) -> No
     if earlier.digest not in ("", bundle.manifest.digest):
         st.warning(plain(f"The bundle at {folder} is another one ({earlier.digest}, here {bundle.manifest.digest}): write it again."))
     if earlier.certificates:
-        st.markdown("**Parity certificates of the written bundle**")
+        st.header("Parity certificates of the written bundle", anchor=False)
         data_table(certificate_table(earlier.certificates), _CERTIFICATES, "Parity certificates")
         if failed := [each.first_difference for each, _ in earlier.certificates if each.first_difference]:
             st.caption(plain(f"First difference: {failed[0]}"))

@@ -14,7 +14,7 @@ from workbench import session
 from workbench.gates.data import Scale, scales
 from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
-from workbench.shared.command_lines import gate_command, trace_command
+from workbench.shared.command_lines import gate_command, redecide_python, trace_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain, trace_segments
 from workbench.shared.view_page import command_line
@@ -98,12 +98,14 @@ def answer_text(trace: Trace) -> None:
 
 
 def reproduce(facts: RunFacts, gate: GateConfig, trace: Trace) -> None:
-    """The command that decodes this answer again; with changed settings, the one that decodes all answers with them."""
+    """Python that decides all answers again as this page does, and the command that decodes: this answer, or with changed settings all."""
     changed = replay.changes_of(facts.config.gate, gate)
+    with st.expander("These decisions in Python, without a model"):
+        st.code(redecide_python(facts.run, changed), language="python")
     if changed:
         command_line(gate_command(facts.run, changed, len(facts.steered)), "Decode all held-out answers with these settings")
     else:
-        command_line(trace_command(facts.run, trace.id))
+        command_line(trace_command(facts.run, trace.id), "Decode this answer again on the command line")
 
 
 PROBLEM_COLUMNS: Columns = {

@@ -22,7 +22,7 @@ _STEP = "gates_compared_step"
 def compare_policies(facts: RunFacts) -> None:
     """Choose the evidence and two gates; draw how often they agree, where they differ, and one such step in full."""
     st.divider()
-    st.markdown("**Two gates on the same evidence**")
+    st.header("Two gates on the same evidence", anchor=False)
     policies = facts.policies
     offered = tables.evidences(facts, known_evaluations(facts))
     names = [tables.PUBLISHED, tables.CALIBRATED, *(policies.weights if policies else ())]
@@ -65,11 +65,11 @@ def _differing(facts: RunFacts, differ: list[Pairing], first: str, second: str) 
     st.caption(f"n = {len(differ)} steps of {answers} answers at which they differ. Click a row to see both decisions below.")
     chosen = session.state_of(_STEP)
     pair = differ[names.index(chosen)] if chosen in names else differ[0]
-    st.markdown(f"**{plain(pair.answer)}, control point {pair.step.m}: {pair.kind}**")
+    st.header(f"{plain(pair.answer)}, control point {pair.step.m}: {pair.kind}", anchor=False)
     for column, name, again in zip(st.columns(2, gap="medium"), (first, second), (pair.first, pair.second), strict=True):
         with column:
             assert again.decision is not None  # the gates differ only where both decide
-            st.markdown(f"**{plain(name)}: {plain(tables.decision_word(again.decision))}**")
+            st.header(f"{plain(name)}: {plain(tables.decision_word(again.decision))}", anchor=False)
             st.text(str(again.decision.reason))
             if again.evidence.retrieved:
                 data_table(candidate_table(again.evidence, again.decision), CANDIDATE_COLUMNS, f"Candidates under {name}")

@@ -112,7 +112,7 @@ def _firing(facts: RunFacts) -> None:
 
 def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | None) -> None:
     """Every step of every answer on the gate's axes; a click opens the step."""
-    st.markdown("**Margin map: best candidate of each step, all answers**")
+    st.header("Margin map: best candidate of each step, all answers", anchor=False)
     outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
     gate_map(
         tables.map_rows(answers, outcomes),
@@ -128,7 +128,7 @@ def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | No
 
 def flips(answers: Answers, *, changed: bool) -> None:
     """The answers in which a decision flips, and the first such step; a click opens it."""
-    st.markdown("**First flips**")
+    st.header("First flips", anchor=False)
     table = replay.flip_table(answers.values())
     if table.empty:
         st.caption("No decision flips." if changed else "No setting is changed: move a slider above to see which decisions flip.")

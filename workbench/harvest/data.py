@@ -7,7 +7,9 @@ config's own rules check.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from math import comb
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -21,6 +23,7 @@ from stir_core.store.progress import ProgressLine
 from stir_core.store.runs import Run
 from stir_core.tasks import task_names, task_spec
 from stir_core.tasks.prompts import TEMPLATES
+from workbench.shared.facts import RunFacts
 
 Kind = Literal["int", "float", "choice", "choices", "bool", "line", "prose", "list", "table"]
 """Widget of a field. ``line``: one line of text, line breaks as ``\\n``; ``prose``: several lines; ``choices``: several options;
@@ -228,6 +231,37 @@ def toml_of(base: Base, config: RunConfig) -> str:
     """The config as a file. A comment on top gives the ``--set`` options for values that TOML cannot hold (none)."""
     missing = "".join(f" --set {change}" for change in left_out(config))
     return (f"# stir run FILE{missing}\n" if missing else "") + f"# from {base.label}\n" + as_toml(config)
+
+
+def pairs_line(config: RunConfig, measured: RunFacts | None) -> str:
+    """How many problems are expected to have both a right and a wrong rollout, without which the library stays empty.
+
+    Args:
+        measured: the finished run that the estimate rests on.
+    """
+    n, k = config.task.n_train, config.rollouts.k
+    verdicts: dict[str, list[bool]] = {}
+    for (problem, _), rollout in (measured.rollouts if measured else {}).items():
+        verdicts.setdefault(problem, []).append(rollout.verdict.correct)
+    if measured is None or not verdicts:
+        return f"Actions come from problems with both right and wrong rollouts. How many of {n} will have both was never measured."
+    share = fmean(_mixed(sum(rights), len(rights), k) for rights in verdicts.values())
+    line = (
+        f"Actions come from problems with both right and wrong rollouts: about {n * share:.1f} of {n} are expected to have both with "
+        f"{k} rollouts each ({share:.0%}, from {len(verdicts)} problems of run {measured.name})."
+    )
+    return line if n * share >= FEW else f"{line} The library may stay empty: take more problems or more rollouts."
+
+
+FEW = 3
+"""Expected problems with both outcomes below which a page warns of an empty library."""
+
+
+def _mixed(right: int, n: int, k: int) -> float:
+    """Probability that ``k`` of ``n`` recorded rollouts are of both outcomes; beyond ``n``, that ``k`` draws at their rate are."""
+    if k <= n:
+        return 1 - (comb(right, k) + comb(n - right, k)) / comb(n, k)
+    return 1 - (right / n) ** k - (1 - right / n) ** k
 
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -200,7 +200,7 @@ def plan(asked: RunForm) -> None:
         return
     left, right = st.columns([1.7, 1], gap="medium")
     with left:
-        _cost(cost)
+        _cost(cost, config)
     with right:
         _changes(asked.base, config)
         command_line(shlex.join(["stir", *words]), "The command (the page adds `--progress FILE`)")
@@ -226,9 +226,9 @@ def _changes(base: Base, config: RunConfig) -> None:
     st.caption(plain(f"{len(changed)} {differ} from {base.label}: {listed}"))
 
 
-def _cost(cost: CostEstimate) -> None:
+def _cost(cost: CostEstimate, config: RunConfig) -> None:
     """The estimate: upper bounds, and expectations measured on an earlier run."""
-    st.markdown("**Estimated cost**")
+    st.header("Estimated cost", anchor=False)
     rows = [(each.name, *bound_and_expectation(each), each.note) for each in cost.quantities]
     table = pd.DataFrame(rows, columns=["what", "at most", "expected", "how"])
     widths = {"what": 105, "at most": 85, "expected": 150}
@@ -241,3 +241,4 @@ def _cost(cost: CostEstimate) -> None:
     st.caption(plain(f"At most: an upper bound. Expected: {expected}"))
     for note in cost.notes:
         st.caption(plain(note))
+    st.caption(plain(form.pairs_line(config, known_runs().runs.get(cost.measured.run) if cost.measured else None)))

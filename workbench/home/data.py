@@ -157,8 +157,8 @@ def stage_table(facts: RunFacts) -> pd.DataFrame:
         rows.append(
             {
                 "stage": stage,
-                "finished": done,
-                "holds": ", ".join(f"{count} {name}" for name, count in manifest.counts.items()) if manifest else None,
+                "finished": "yes" if done else "no",
+                "holds": ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in manifest.counts.items()) if manifest else None,
                 "layers": ", ".join(map(str, manifest.layers)) if manifest else None,
                 "digest": facts.run.digest(stage) if done else None,
             }
@@ -172,8 +172,12 @@ def identity_table(made_with: ModelIdentity, loaded: ModelIdentity | None) -> pd
     for field, recorded in made_with:
         checked, ours = field in CHECKED, getattr(loaded, field, None)
         agrees = recorded == ours if loaded and checked else None
-        rows.append((field, _short(recorded), _short(ours) if loaded else None, checked, agrees))
+        rows.append((field.replace("_", " "), _short(recorded), _short(ours) if loaded else None, _word(checked), _word(agrees)))
     return pd.DataFrame(rows, columns=["field", "run", "loaded model", "checked", "agrees"])
+
+
+def _word(value: bool | None) -> str | None:
+    return None if value is None else "yes" if value else "no"
 
 
 def _short(value: object) -> str:

@@ -18,7 +18,7 @@ from workbench.shared.view_tables import Columns, data_table, number_column
 
 def runs() -> None:
     """The table of runs, and a warning for each unreadable folder. A click on a row chooses the run on every page."""
-    st.markdown("**Runs**")
+    st.header("Runs", anchor=False)
     st.caption("One row per run. Accuracy is on held-out problems, the same ones for both arms; empty: not measured.")
     known, broken = known_runs()
     faults = list(broken.values())
@@ -39,7 +39,7 @@ def runs() -> None:
 def recent_saved(most: int = 5) -> None:
     """What is being decoded, and the last saved traces, branches and measurements, each with a way to it."""
     works, runs = bootstrap.saved().all()[0], bootstrap.runs_by_digest()
-    st.markdown("**Recent work**")
+    st.header("Recent work", anchor=False)
     decoding_now()
     if not works:
         st.caption(NONE_YET)
@@ -88,10 +88,10 @@ def stages_and_model(facts: RunFacts) -> None:
     """The stages on disk, and the run's model beside the one in memory."""
     left, right = st.columns([1.1, 1], gap="medium")
     with left:
-        st.markdown("**Stages on disk**")
+        st.header("Stages on disk", anchor=False)
         data_table(overview.stage_table(facts), STAGE_COLUMNS, "Stages of the run")
     with right:
-        st.markdown("**Model**")
+        st.header("Model", anchor=False)
         _model(facts)
 
 
@@ -141,7 +141,6 @@ RUN_COLUMNS: Columns = {
 
 
 STAGE_COLUMNS: Columns = {
-    "finished": cc.CheckboxColumn("finished"),
     "holds": cc.TextColumn("holds", width="large"),
     "digest": cc.TextColumn("digest", help="Equal digests mean equal files."),
 }
@@ -150,6 +149,5 @@ STAGE_COLUMNS: Columns = {
 IDENTITY_COLUMNS: Columns = {
     "run": cc.TextColumn("this run was made with", width=150),
     "loaded model": cc.TextColumn("model in memory", width=150),
-    "checked": cc.CheckboxColumn("checked", help="A model that differs here is refused."),
-    "agrees": cc.CheckboxColumn("agrees"),
+    "checked": cc.TextColumn("checked", help="A model that differs here is refused."),
 }

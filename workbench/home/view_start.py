@@ -73,7 +73,7 @@ def what_it_is() -> None:
 
 def what_is_known(facts: RunFacts) -> None:
     """The state of evidence on the open run in words, with paired intervals, and the calibration of the instruments."""
-    st.markdown(f"**What is known of {plain(facts.name)}**")
+    st.header(f"What is known of {plain(facts.name)}", anchor=False)
     try:
         found = overview.evidence(facts, known_evaluations(facts))
         calibration = read_calibration(SHIPPED).verdict

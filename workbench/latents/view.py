@@ -148,7 +148,7 @@ def probes(reasoner: ChosenReasoner, reading: LatentReading, slot: int) -> None:
     """How often a linear probe reads the values of the chain, by latent and layer."""
     if not reading.latents:
         return
-    st.markdown("**What a linear probe reads, by latent and block**")
+    st.header("What a linear probe reads, by latent and block", anchor=False)
     try:
         report = latent_report(reasoner.folder)
     except StoreError:
@@ -175,7 +175,7 @@ def replacements(reading: LatentReading, slot: int) -> None:
     if not reading.latents:
         return
     step = reading.latents[slot].step
-    st.markdown(f"**Swap or drop the latents of step {step}**")
+    st.header(f"Swap or drop the latents of step {step}", anchor=False)
     truth = reading.steps[step - 1].truth
     here = "the problem has no such step" if truth is None else f"true step {truth}"
     value = reading.other_values[step - 1] if step <= len(reading.other_values) else None
@@ -193,7 +193,7 @@ def drawn_runs(reading: LatentReading) -> None:
     """Runs with drawn latents, side by side."""
     if not reading.latents:
         return
-    st.markdown("**Runs with drawn latents**")
+    st.header("Runs with drawn latents", anchor=False)
     if not reading.runs:
         st.caption(plain(f"The latents of {reading.strategy} are not drawn: every run is the one above."))
         return
@@ -206,7 +206,7 @@ def strategies(reasoner: ChosenReasoner | None) -> None:
     folders = bootstrap.known_reasoners()
     if not folders:
         return
-    st.markdown("**Strategies compared**")
+    st.header("Strategies compared", anchor=False)
     found = tables.compared(folders)
     data_table(found.table, STRATEGY_COLUMNS, "Trained reasoners with their evaluations", height="content")
     st.caption(

@@ -23,7 +23,8 @@ _CSS = """
 .latent { flex: 1 1 4.5rem; display: flex; flex-direction: column; font: inherit; color: inherit; text-align: left;
   cursor: pointer; padding: 4px 8px; min-height: 2.6rem; background: var(--st-background-color);
   border: 1px solid var(--st-border-color); border-radius: 6px; }
-.latent:hover, .latent:focus-visible { border-color: var(--st-primary-color); outline: none; }
+.latent:hover { border-color: var(--st-primary-color); }
+.latent:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 1px; }
 .latent.chosen { border-color: #e6007e; box-shadow: 0 0 0 1.5px #e6007e; }
 """
 

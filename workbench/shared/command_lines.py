@@ -87,6 +87,23 @@ def gate_command(run: Run, changed: Mapping[str, object], n: int) -> str:
     return _eval(run, methods=("vanilla", "stir", f"stir:{values}"), n=n, label="gates")
 
 
+def redecide_python(run: Run, changed: Mapping[str, object]) -> str:
+    """Python that decides the run's recorded answers again without a model, with the changed settings of the gate."""
+    settings = "".join(f", {key}={value!r}" for key, value in changed.items())
+    return f"""\
+import stir_core as stir
+from stir_core.config import with_changes
+from stir_core.intervene.replay import redecide
+
+run = stir.open_run({name_of(run)!r})
+own = run.config.gate
+gate = with_changes(own{settings})
+for trace in run.traces("steered"):
+    for step, again in zip(trace.steps, redecide(trace, own, gate, seed=run.config.seed, policies=run.policies())):
+        now = again.decision.reason if again.decision else f"needs the model: {{again.missing}}"
+        print(trace.id, step.m, step.decision.chosen, "->", again.decision and again.decision.chosen, now)"""
+
+
 def causal_command(run: Run, study: CausalStudyName = "gate") -> str:
     """Measures the run's actions one by one, or whether a problem's own action can help."""
     return _stir("causal", name_of(run), study=None if study == "gate" else study)
@@ -128,10 +145,11 @@ def certify_command(folder: Path, target: str, like: Run | None) -> str:
     return _stir("certify", str(folder), target=target, run=name_of(like) if like else None)
 
 
-def compare_command(run: Run, version: str, other: Run, other_version: str, at_least: float) -> str:
-    """Lists the actions that two libraries share."""
+def compare_command(run: Run, version: str, other: Run, other_version: str, at_least: float, *, by: str, assign: bool) -> str:
+    """Lists the entries that two libraries share."""
     library, other_library = (None if name == "basis" else name for name in (version, other_version))
-    return _stir("compare", name_of(run), name_of(other), library=library, other_library=other_library, min_cosine=f"{at_least:g}")
+    flags = {"library": library, "other_library": other_library, "by": None if by == "actions" else by, "assign": assign}
+    return _stir("compare", name_of(run), name_of(other), **flags, min_cosine=f"{at_least:g}")
 
 
 def curated_eval_command(run: Run) -> str:

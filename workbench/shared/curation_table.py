@@ -1,11 +1,13 @@
 """A run's curation as tables: the library with its judgements, the history, two versions side by side, and the curated library."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
+from stir_core.basis.selection import unit_rows
 from stir_core.basis.summary import summary
-from stir_core.curation import Judgement, Recorded
+from stir_core.curation import Judgement, Recorded, merge_weights
 from stir_core.records import Entry
 from stir_core.store.curated import Curated
 from stir_core.store.curation import Curation
@@ -172,3 +174,23 @@ def lineage_table(library: Curated) -> pd.DataFrame:
 
 def _weighted(members: tuple[str, ...], weights: tuple[float, ...]) -> str:
     return " + ".join(f"{weight:.2f} {member}" for member, weight in zip(members, weights, strict=True))
+
+
+def merge_line(facts: RunFacts, ids: Sequence[str]) -> str:
+    """What merging these entries would make of their actions: the smallest cosine between two, their norms, and the norm of the mean."""
+    members = [facts.entries[id_] for id_ in ids if facts.entries[id_].action_row is not None]
+    if len(members) < 2:
+        return "Tick at least two actions to see how alike they are."
+    rows = np.stack([facts.run.action_rows()[member.action_row] for member in members]).astype(np.float64)
+    units = unit_rows(rows)
+    least = min(float(units[i] @ units[j]) for i in range(len(rows)) for j in range(i))
+    if any(member.quality <= 0 for member in members):
+        return f"Smallest cosine between two of these actions: {least:+.2f}. One has no quality above 0, so they cannot be merged."
+    norms = ", ".join(f"{np.linalg.norm(row):.1f}" for row in rows)
+    mean = np.linalg.norm(np.asarray(merge_weights(members)) @ rows)
+    caution = "" if least >= ALIKE else " They point different ways: the mean is shorter than its members and is neither of them."
+    return f"Smallest cosine between two of these actions: {least:+.2f}. Norms {norms}; their mean has {mean:.1f}.{caution}"
+
+
+ALIKE = 0.7
+"""Cosine from which Compare counts two actions as the same, too."""

@@ -185,12 +185,12 @@ CONTROL_FIELDS = {
 CONTROL_COLUMNS = ("controls", "flags", *CONTROL_FIELDS)
 """These columns after their verdict (passes, flagged, cannot tell) and the flags in words."""
 
-ADVANTAGE_COLUMNS = ("advantage", "advantage 95 %", "verdict")
+ADVANTAGE_COLUMNS = ("advantage", "advantage 95 %", "pairs", "verdict")
 """Share of right answers with the action minus without it, measured by a causal study; empty for actions that it did not try."""
 
 COLUMNS = [
-    "entry", "kind", "m", "layer", "quality", "reward+", "reward-", "n+", "n-", "|v|", "|key|", "|v|/|key|",
-    "pick", "gain", "retrieved", "committed", *ADVANTAGE_COLUMNS, *CONTROL_COLUMNS, "promotes", "problem", "question",
+    "entry", "committed", "controls", *ADVANTAGE_COLUMNS, "promotes", "kind", "m", "layer", "quality", "retrieved", "pick",
+    "|v|", "|key|", "|v|/|key|", "gain", "reward+", "reward-", "n+", "n-", *CONTROL_COLUMNS[1:], "problem", "question",
 ]  # fmt: skip
 
 
@@ -216,6 +216,7 @@ def _row(facts: RunFacts, entry: Entry, advantage: Advantage | None) -> dict[str
         "gain": pick.gain if pick else None,
         "advantage": advantage.value if advantage else None,
         "advantage 95 %": interval(advantage, "+.3f") if advantage else None,
+        "pairs": advantage.pairs if advantage else None,
         "verdict": advantage.verdict if advantage else None,
         "controls": confounds.verdict(control) if control else None,
         "flags": ", ".join(confounds.flags(control)) if control else None,

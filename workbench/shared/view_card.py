@@ -66,7 +66,7 @@ VERDICT_COLOURS: dict[str, Literal["orange", "blue", "gray"]] = {
 
 def controls(facts: RunFacts, entry: Entry) -> None:
     """Controls that separate the action from length and chance: flags, then one figure per control."""
-    st.markdown("**Signal or confound**")
+    st.header("Signal or confound", anchor=False)
     control = facts.controls.get(entry.id)
     if control is None:
         null = entry.kind == "null"
@@ -92,7 +92,7 @@ def controls(facts: RunFacts, entry: Entry) -> None:
 def lens(facts: RunFacts, entry: Entry) -> None:
     """Tokens promoted and suppressed through the unembedding."""
     tokens = facts.lenses.get(entry.id)
-    st.markdown("**Through the unembedding**")
+    st.header("Through the unembedding", anchor=False)
     if tokens is None:
         st.caption("A null entry has no action to read.")
         return
@@ -103,7 +103,7 @@ def lens(facts: RunFacts, entry: Entry) -> None:
 def neighbours_view(facts: RunFacts, entry: Entry, by: str) -> None:
     """Nearest entries by cosine in the original space; a click on a row chooses its entry."""
     table = cards.neighbours(facts, entry.id, by)
-    st.markdown(f"**Nearest by cosine of {by}**")
+    st.header(f"Nearest by cosine of {by}", anchor=False)
     if table.empty:
         st.caption("A null entry has no action; see its neighbours by key.")
         return
@@ -112,7 +112,7 @@ def neighbours_view(facts: RunFacts, entry: Entry, by: str) -> None:
 
 def firings_view(facts: RunFacts, entry: Entry) -> None:
     """Held-out steps that retrieved this entry, committed ones first; a click chooses the step on every page."""
-    st.markdown("**Held-out steps that fire it most**")
+    st.header("Held-out steps that retrieved it", anchor=False)
     if not facts.steered:
         st.caption("This run has no held-out traces yet.")
         return
@@ -129,9 +129,11 @@ def firings_view(facts: RunFacts, entry: Entry) -> None:
 
     alt, height = "Held-out steps that retrieved the entry, committed ones first, then by cosine", "content" if len(table) < 9 else 320
     data_table(table, FIRING_COLUMNS, alt, key=f"actions_firings_{entry.id}", height=height, clicked=choose_row)
+    committed = table["committed"].tolist().count(True)
+    fired = f"committed at {committed}" if committed else "committed at none: it never fired"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
-            f"n = {len(table)} steps, committed at {table['committed'].tolist().count(True)}. Margin is score minus null score. "
+            f"n = {len(table)} steps, {fired}. Margin is score minus null score. "
             "A click on a row chooses its problem and step everywhere, and where the impulse above is measured."
         )
         st.page_link(PAGES / "gates.py", label="Open the chosen step in Gates")

@@ -62,7 +62,7 @@ _GATE_HEATMAP = "gates_heatmap"
 
 def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, changed: bool = False) -> None:
     """Step by candidate margins and the step table of one answer; ``changed`` when it was decided again with other settings."""
-    st.markdown("**Score minus null score, control point by candidate**")
+    st.header("Score minus null score, control point by candidate", anchor=False)
     table = margin_rows(answer)
     ids = {str(step.m) for step in trace.steps}
     if table.empty:

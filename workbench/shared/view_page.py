@@ -36,7 +36,8 @@ _HTML = """<button type="button" class="copy" title="Copies this page's address 
 _CSS = """
 .copy { font: inherit; font-size: 0.8rem; width: 100%; min-height: 2.4rem; color: var(--st-text-color); background: transparent;
   border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius, 6px); cursor: pointer; white-space: nowrap; }
-.copy:hover, .copy:focus-visible { border-color: var(--st-primary-color); color: var(--st-primary-color); outline: none; }
+.copy:hover { border-color: var(--st-primary-color); color: var(--st-primary-color); }
+.copy:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 """
 
 _JS = """
@@ -87,7 +88,7 @@ def page(title: str, caption: str) -> Iterator[None]:
     session.begin_page(title)
     left, middle, right = st.columns([4, 0.6, 1], vertical_alignment="bottom")
     with left, st.container(gap="xxsmall"):
-        st.subheader(title, anchor=False)
+        st.title(title, anchor=False)
         st.caption(caption, help=meanings(caption))
     with middle:
         address = st.empty()

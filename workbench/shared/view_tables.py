@@ -48,10 +48,11 @@ ACTION_COLUMNS: Columns = {
     "committed": number_column("comm.", "%d", "Held-out steps where the gate committed it.", width=60),
     "advantage": number_column("advantage", "%+.3f", ADVANTAGE_HELP, width=78),
     "advantage 95 %": cc.TextColumn("95 %", help="Its interval, with problems as clusters; none below eight problems.", width=195),
+    "pairs": number_column("pairs", "%d", "Pairs of continuations with and without it that the advantage was measured on.", width=52),
     "verdict": cc.TextColumn(
         "effect", help='Sign of the interval; "no effect seen" where it includes 0, which does not prove that there is none.', width=104
     ),
-    "controls": cc.TextColumn("controls", help="Whether length or chance may explain it: passes, flagged, or cannot tell.", width=84),
+    "controls": cc.TextColumn("controls", help="Whether length or chance may explain it: passes, flagged, or cannot tell.", width=78),
     "flags": cc.TextColumn("flags", help="Confounds that the controls point at.", width=220),
     "length cos": number_column("length cos", "%+.2f", HELP["length cos"], width=76),
     "matched cos": number_column("matched cos", "%+.2f", HELP["matched cos"], width=86),
@@ -63,7 +64,7 @@ ACTION_COLUMNS: Columns = {
     "stable-": cc.NumberColumn("stable−", format="percent", help=HELP["stable-"], width=62),
     "leave-one-out": number_column("leave one out", "%+.2f", HELP["leave-one-out"], width=94),
     "others cos": number_column("others cos", "%+.2f", HELP["others cos"], width=76),
-    "promotes": cc.TextColumn("promotes", help="Tokens with the largest direct logit effect, white space drawn.", width=190),
+    "promotes": cc.TextColumn("promotes", help="Tokens with the largest direct logit effect, white space drawn.", width=180),
     "problem": cc.TextColumn("problem", help="Mined problem."),
     "question": cc.TextColumn("question", width=320),
 }

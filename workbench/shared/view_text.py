@@ -29,7 +29,7 @@ _CSS = """
 .strip:empty::before { content: "(no text)"; opacity: 0.5; }
 .past { opacity: 0.68; }
 .steered { box-shadow: inset 0 -2px 0 #d55e00; }
-.mark { font-weight: 700; color: #d55e00; }
+.mark { font-weight: 700; color: color-mix(in srgb, #d55e00 70%, var(--st-text-color)); }
 .code { color: #111; border-radius: 4px; font-weight: 600; }
 .tip:hover, .tip:focus { outline: 1px solid var(--st-text-color); outline-offset: -1px; }
 .head { font-size: 0.8rem; min-height: 1.5em; line-height: 1.5; opacity: 0.8; color: var(--st-text-color); white-space: nowrap;

@@ -24,7 +24,7 @@ def where_lost(facts: RunFacts, request: TraceRequest) -> None:
     if not wrong:
         return
     st.divider()
-    st.markdown("**Where was it lost?**")
+    st.header("Where was it lost?", anchor=False)
     measured = critical.summaries(facts, wrong)
     of = _choose_answer(list(wrong), next(iter(measured), None), "critical_of")
     summary = measured.get(of)
@@ -41,7 +41,7 @@ def what_steps_decided(facts: RunFacts, request: TraceRequest) -> None:
     if not answers:
         return
     st.divider()
-    st.markdown("**What did each step decide?**")
+    st.header("What did each step decide?", anchor=False)
     measured = critical.summaries(facts, answers, "steps")
     of = _choose_answer(list(answers), next(iter(measured), None), "steps_of")
     summary, problem_id = measured.get(of), answers[of].id

@@ -8,6 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from stir_core.errors import FAULTS, line_of
 from stir_core.records import StepTrace, TokenEvent, TraceEvent
+from stir_core.requests import Change
 from stir_core.saved import SavedBranch
 from stir_core.store.saved import new_id, run_digest
 from workbench import bootstrap, session
@@ -205,21 +206,29 @@ def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
             st.badge(f"#{shown.number} {grade_of(shown.trace)}, {shown.trace.tokens_used} tokens", color="gray")
 
 
-def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:
-    """The command that decodes the compared branch, and the tree as a file."""
+def choice_command(facts: RunFacts, tree: Tree, node: Node, choice: Change) -> None:
+    """The command that decodes the branch which the form describes, pressed or not."""
+    command_line(_command(facts, tree, node.number, choice), "This branch on the command line")
+
+
+def _command(facts: RunFacts, tree: Tree, number: int, *further: Change) -> str:
+    """The command that decodes an answer of the tree, and ``further`` changes of it."""
     origin = tree.origin
     defaults = {"gate": facts.config.gate.model_dump(mode="json"), "decode": facts.config.decode.model_dump(mode="json")}
     decode = origin.decode.model_dump(mode="json", exclude={"batch_problems"})
     changed = {} if origin.recorded else changed_settings(defaults, {"gate": origin.gate.model_dump(mode="json"), "decode": decode})
 
-    def command(number: int) -> str:
-        changes = [link.change for link in tree.path(number) if link.change is not None]
-        prompt = origin.problem.id if origin.problem else origin.question
-        return whatif_command(facts.run, prompt, changes or [pairs.Change(m=0)], raw=origin.raw, changed=changed)
+    changes = [*(link.change for link in tree.path(number) if link.change is not None), *further]
+    prompt = origin.problem.id if origin.problem else origin.question
+    return whatif_command(facts.run, prompt, changes or [Change(m=0)], raw=origin.raw, changed=changed)
 
-    command_line(command(node.number))
-    data = json.dumps(pairs.tree_json(tree, command), indent=1, ensure_ascii=False)
-    name = f"what_if_{facts.name}_{origin.key}.json"
+
+def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:
+    """The command that decodes the compared branch, and the tree as a file."""
+    if node.number:
+        command_line(_command(facts, tree, node.number), f"Branch #{node.number} on the command line")
+    data = json.dumps(pairs.tree_json(tree, lambda number: _command(facts, tree, number)), indent=1, ensure_ascii=False)
+    name = f"what_if_{facts.name}_{tree.origin.key}.json"
     st.download_button("Download the tree (JSON)", data, name, "application/json", key="what_if_download", on_click="ignore")
 
 

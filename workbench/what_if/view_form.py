@@ -32,6 +32,8 @@ class BranchRequest(NamedTuple):
     changes: list[Change]
     """The branches to decode now, one for each change: empty unless a button was pressed."""
     step: StepTrace
+    choice: Change
+    """The change as the form stands."""
 
 
 def open_branch(facts: RunFacts) -> None:
@@ -98,7 +100,7 @@ def _last(facts: RunFacts) -> BranchOrigin | None:
 def choose_node(tree: Tree) -> Node:
     """The answer of the tree that is branched from."""
     key = f"what_if_from_{tree.origin.key}"
-    return pick_node(tree, "Branch from", key, 0, persist_state="session", disabled=len(tree.nodes) == 1)
+    return pick_node(tree, "Branch from", key, 0, persist_state="session")
 
 
 def pick_node(tree: Tree, label: str, key: str, first: int, **widget: Any) -> Node:
@@ -154,7 +156,7 @@ def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> Branc
             help="Decodes null and every retrieved action in one batch: each at the gate's own strength if it measured one, else at the "
             "slider's. With the gate's own strength switched off, all at the slider's.",
         )
-    return BranchRequest([change] if one else everything if all_ else [], step)
+    return BranchRequest([change] if one else everything if all_ else [], step, change)
 
 
 def _choose_candidate(offered: list[OfferedAction], step: StepTrace) -> OfferedAction:
