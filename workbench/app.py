@@ -30,22 +30,27 @@ NAMES = (
     ("calibration", "Calibration", "The instruments on models whose latent modes are known."),
     ("export", "Export", "A library for another system: its content, its losses, and how to serve it."),
 )
-pages = [st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES]
-WHAT_IF = next(page for page in pages if page.title == "What-if")
 
 
-def _what_if() -> None:
-    """The address as the page's name is written."""
-    st.switch_page(WHAT_IF, query_params=session.parameters())
+def main() -> None:
+    """Draw the page that the address names, or the question for the password."""
+    pages = {stem: st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES}
+
+    def _what_if() -> None:
+        """The address as the page's name is written."""
+        st.switch_page(pages["what_if"], query_params=session.parameters())
+
+    is_open = view_password.is_open()
+    hidden = st.Page(_what_if, url_path="what-if", visibility="hidden")
+    page = st.navigation([*pages.values(), hidden], position="top" if is_open else "hidden")
+    title = f"{page.title} · STIR Workbench" if is_open else "STIR Workbench"
+    st.set_page_config(page_title=title, page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
+    st.html(ROOT / "workbench" / "assets" / "style.css")
+    if is_open:
+        page.run()
+    else:
+        view_password.ask()
 
 
-pages.append(st.Page(_what_if, url_path="what-if", visibility="hidden"))
-OPEN = view_password.is_open()
-PAGE = st.navigation(pages, position="top" if OPEN else "hidden")
-title = f"{PAGE.title} · STIR Workbench" if OPEN else "STIR Workbench"
-st.set_page_config(page_title=title, page_icon=str(ROOT / "workbench" / "assets" / "icon.png"), layout="wide")
-st.html(ROOT / "workbench" / "assets" / "style.css")
-if OPEN:
-    PAGE.run()
-else:
-    view_password.ask()
+if __name__ == "__main__":  # a process that a page starts imports this file, too
+    main()

@@ -118,7 +118,8 @@ def graded_alongside(answers: Iterable[T], grade: Callable[[T], Verdict]) -> Ite
     """Grade answers in a thread while the iterator makes the next ones, which therefore need not wait for the checker.
 
     Yields:
-        Each answer with its verdict, in the order in which they came; those that wait when the iterator fails or this is closed are lost.
+        Each answer with its verdict, in the order in which they came. When the iterator fails, those that wait come before its error; when
+        this is closed, they are lost.
     """
     waiting: deque[tuple[T, Future[Verdict]]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="stir-graded")
@@ -128,10 +129,15 @@ def graded_alongside(answers: Iterable[T], grade: Callable[[T], Verdict]) -> Ite
             while waiting and (waiting[0][1].done() or len(waiting) > AHEAD):
                 first, verdict = waiting.popleft()
                 yield first, verdict.result()
-        for last, verdict in waiting:
-            yield last, verdict.result()
+    except GeneratorExit:  # nobody takes what waits
+        waiting.clear()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        try:
+            for last, verdict in waiting:
+                yield last, verdict.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def compare_without_algebra(gold: str, answer: str) -> tuple[bool, str] | None:

@@ -66,9 +66,9 @@ def test_encoders_are_refused(folder, config):
     assert "is an encoder" in refused(folder) and "give a causal language model" in refused(folder)
 
 
-def test_quantised_weights_are_refused_before_a_package_is_asked_for(folder):
+def test_quantised_weights_without_their_package_are_refused_in_one_line(folder):
     configure(folder, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
-    assert "has quantised weights (gptq), which are not read: take the unquantised model" in refused(folder)
+    assert "has weights quantised with gptq: install the package gptqmodel, or take the unquantised model" in refused(folder)
 
 
 def test_code_in_the_folder_is_never_run(folder, tmp_path):

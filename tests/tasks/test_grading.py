@@ -228,6 +228,30 @@ def test_answers_are_graded_while_others_are_made():
     assert [(answer, verdict.extracted, verdict.correct) for answer, verdict in found] == [(n, n, n == "2") for n in "123"]
 
 
+def test_answers_that_wait_when_the_iterator_fails_come_before_its_error():
+    failed, taken = threading.Event(), []
+
+    def answers():
+        yield from "123"
+        failed.set()
+        raise KeyboardInterrupt
+
+    def grade(answer: str) -> Verdict:
+        assert failed.wait(30)  # so that all three wait
+        return Verdict(correct=True, extracted=answer, gold=answer, method="m", reason="r", finished=True)
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        for answer, _ in graded_alongside(answers(), grade):
+            taken.append(answer)
+    assert taken == ["1", "2", "3"] and threading.active_count() == before
+    failed.set()
+    left = graded_alongside(answers(), grade)
+    assert next(left)[0] == "1"
+    left.close()
+    assert threading.active_count() == before
+
+
 @pytest.mark.parametrize("fails", ["answers", "grade"])
 def test_a_failure_is_raised_and_leaves_no_thread(fails):
     def answers():

@@ -1,5 +1,6 @@
 """Every page on every kind of store: nothing there, half a run, a whole run, a damaged one, wrong links. Never a traceback."""
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from fake_run import NASTY, make_fake_run
 from page_reading import leaves, strips
 from streamlit.testing.v1 import AppTest
 
-from workbench import session
+from workbench import bootstrap, session
 
 PAGES = ("home", "actions", "basis", "gates", "trace", "export")
 OpenPage = Callable[..., AppTest]
@@ -234,3 +235,9 @@ def test_home_compares_identities_once_a_model_is_loaded(open_page: OpenPage, st
     assert any("refused" in str(element.proto) for element in leaves(clean(app).main) if element.type == "markdown")
     clean(open_page("home"))
     assert len(loads) == 1
+
+
+def test_a_process_that_a_page_starts_does_not_draw_the_app() -> None:
+    """Such a process imports the main script under another name, where there is no session to draw for."""
+    names = runpy.run_path(str(bootstrap.PAGES.parent / "workbench" / "app.py"), run_name="__mp_main__")
+    assert callable(names["main"])
