@@ -32,7 +32,7 @@ NAMES = (
 )
 
 
-def main() -> None:
+def open_workbench() -> None:
     """Draw the page that the address names, or the question for the password."""
     pages = {stem: st.Page(PAGES / f"{stem}.py", title=title, help=text, default=stem == "home") for stem, title, text in NAMES}
 
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":  # a process that a page starts imports this file, too
-    main()
+    open_workbench()

@@ -8,7 +8,7 @@ not a verdict.
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -114,7 +114,7 @@ class Grader:
         return _outcome(same, stated, gold, "algebra")
 
 
-def graded_alongside(answers: Iterable[T], grade: Callable[[T], Verdict]) -> Iterator[tuple[T, Verdict]]:
+def graded_alongside(answers: Iterable[T], grade: Callable[[T], Verdict]) -> Generator[tuple[T, Verdict]]:
     """Grade answers in a thread while the iterator makes the next ones, which therefore need not wait for the checker.
 
     Yields:

@@ -240,4 +240,4 @@ def test_home_compares_identities_once_a_model_is_loaded(open_page: OpenPage, st
 def test_a_process_that_a_page_starts_does_not_draw_the_app() -> None:
     """Such a process imports the main script under another name, where there is no session to draw for."""
     names = runpy.run_path(str(bootstrap.PAGES.parent / "workbench" / "app.py"), run_name="__mp_main__")
-    assert callable(names["main"])
+    assert callable(names["open_workbench"])
