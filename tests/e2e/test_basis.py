@@ -56,7 +56,7 @@ def test_a_point_rings_and_a_reload_restores_it(watched: Watched) -> None:
 def test_a_lasso_makes_a_table_and_a_cell_a_pair_on_the_map(watched: Watched) -> None:
     go(watched, "basis", run="fake")
     lasso(watched, [(0.02, 0.02), (0.6, 0.02), (0.6, 0.98), (0.02, 0.98), (0.02, 0.04)])
-    heading = watched.page.locator("strong", has_text="entries in the lasso")
+    heading = watched.page.get_by_role("heading", name="entries in the lasso")
     heading.wait_for()
     settle(watched.page)
     n = int(heading.inner_text().split()[0])

@@ -67,7 +67,7 @@ def test_a_small_run_from_the_form_to_its_pages(chrome: Browser, runs: Path, tmp
         job.get_by_role("button", name="Show this run on all pages").click()
         tab.page.wait_for_url("**run=tiny*")
         settle(tab.page)
-        expect(tab.page.locator("h1").first).to_have_text("Runs")
+        expect(tab.page.locator("h1").first).to_have_text("Home")
         tab.check()
         tab.page.close()
     assert Run.open(runs / "tiny").manifest("rollouts").counts["rollouts"] == 4
