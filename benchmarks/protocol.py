@@ -110,8 +110,10 @@ class Protocol:
             config = str(self.file.parent / settings["config"])
             base = ["--base", str(self.runs / settings["base"])] if "base" in settings else []
             yield Step(name, ["run", config, "--until", "basis", "--out", place, *base], self.run(name) is not None)
+            if base:  # the links of its rollouts are those of the run that they were taken from
+                continue
             yield Step(name, ["probe", place, "--json"], self.probe(name).is_file())
-            for study in ("own", "gate") if "base" not in settings else ():
+            for study in ("own", "gate"):
                 command = ["causal", place, "--study", study, *settings[study].split(), "--rows", str(settings["rows"])]
                 yield Step(name, command, self.causal(name, study) is not None)
             if "policy" in settings:
@@ -315,11 +317,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=3.0, help="stop when a result is finished after this time (default: 3)")
     parser.add_argument("--only", metavar="RUN", help="only the steps of this run")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help="change a key of the mining configs"
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help="with --only: change a key of this run's config"
     )
     parser.add_argument("--report", action="store_true", help="run nothing, print the table of what is there")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     arguments = parser.parse_args(argv)
+    if arguments.changes and not arguments.only:
+        parser.error(f"--set {arguments.changes[0]} would change the config of every run: add --only RUN")
     protocol = Protocol(arguments.file, arguments.runs)
     try:
         if not arguments.report:

@@ -7,6 +7,7 @@ Every record is strict (unknown fields are refused) and round-trips through one 
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -680,6 +681,11 @@ class Trace(Record):
     def decisions(self) -> tuple[Decision, ...]:
         """The gate's decision before each step."""
         return tuple(step.decision for step in self.steps)
+
+    @property
+    def step_ends(self) -> tuple[int, ...]:
+        """Number of tokens up to the end of each step but the last: the control points of the answer."""
+        return tuple(accumulate(len(step.token_ids) for step in self.steps[:-1]))
 
     @property
     def total_tokens(self) -> int:

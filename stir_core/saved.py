@@ -13,6 +13,8 @@ from stir_core.records import ModelIdentity, Problem, Record, StepEvent, TokenEv
 from stir_core.requests import Change
 from stir_core.responses import ImpulseResponse
 
+SAVED_ID = r"[a-z-]{1,20}-\d{8}-\d{6}-[0-9a-f]{8}"
+"""Kind, date and time of saving (UTC), and a random part: the ids of two machines differ."""
 SavedKind = Literal["trace", "what-if", "impulse", "re-decision"]
 
 
@@ -20,8 +22,8 @@ class SavedWork(Record):
     """One piece of saved work, without its content."""
 
     schema_version: Literal[1] = 1
-    id: Annotated[str, Field(pattern=r"^[a-z-]{1,20}-\d{8}-\d{6}-[0-9a-f]{8}$")]
-    """Kind, date and time of saving (UTC), and a random part: the ids of two machines differ."""
+    id: Annotated[str, Field(pattern=f"^{SAVED_ID}$")]
+    """See :data:`SAVED_ID`."""
     kind: SavedKind
     title: Annotated[str, Field(max_length=300)]
     """What was asked, in one line."""

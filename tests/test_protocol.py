@@ -87,6 +87,12 @@ def test_a_small_protocol_from_mining_to_the_whole(place, capsys):
     assert "stir " not in capsys.readouterr().err
 
 
+def test_a_change_is_of_one_run(place, capsys):
+    with pytest.raises(SystemExit):
+        main([str(place / "protocol.toml"), "--set", "model.name=organism:null"])
+    assert "would change the config of every run: add --only RUN" in capsys.readouterr().err
+
+
 def test_a_command_that_fails_is_named(place, capsys):
     (place / "habits.toml").write_text('[model]\nname = "organism:nobody"\n')
     assert main([str(place / "protocol.toml"), "--runs", str(place / "runs")]) == 2

@@ -10,7 +10,6 @@ Decoding goes on in a thread of its own (:class:`Decoding`) whatever page is ope
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -115,7 +114,7 @@ class ModelShelf:
         run.check_model(model.identity, ("rollouts",))
         readings = []
         for number, trace in enumerate(traces):
-            ends = (0, *accumulate(len(step.token_ids) for step in trace.steps[:-1]))
+            ends = (0, *trace.step_ends)
             ids = [*trace.prompt_ids, *trace.token_ids[: ends[-1]]]
             at = tuple(len(trace.prompt_ids) + end - 1 for end in ends)
             readings.append(Reading(trace.id, "rollout", number, tuple(range(len(ends))), ids, at))

@@ -8,7 +8,7 @@ divergence with the share of random divisions that reach it.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise, takewhile
+from itertools import pairwise, takewhile
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -50,7 +50,7 @@ def critical_tokens(
     if steps and len(trace.steps) < 2:
         raise DataError(f"the {file.of} answer to {problem.id} has {len(trace.steps)} step: choose one with at least two")
     every = 0 if steps else request.every
-    positions = (0, *step_ends(trace)) if steps else range(0, len(trace.token_ids), every)
+    positions = (0, *trace.step_ends) if steps else range(0, len(trace.token_ids), every)
     points = [(position, rep) for position in positions for rep in range(request.rolls)]
     with file.writer():
         known = {(roll.position, roll.rep): roll for roll in file.rolls() if roll.answer is not None or not steps}
@@ -73,11 +73,6 @@ def critical_tokens(
         summary = critical_trace(problem, trace, file.of, every, [known[point] for point in points], pieces)
         file.write(summary)
         return summary
-
-
-def step_ends(trace: Trace) -> tuple[int, ...]:
-    """Number of tokens up to the end of each step but the last."""
-    return tuple(accumulate(len(step.token_ids) for step in trace.steps[:-1]))
 
 
 def piece_texts(text: Callable[[list[int]], str], ids: Sequence[int], positions: Sequence[int]) -> tuple[str, ...]:
@@ -106,7 +101,7 @@ def critical_trace(
     ]
     falls = [(before.rate.value - after.rate.value, after.position) for before, after in pairwise(points)]
     fall, position = max(falls, key=lambda pair: pair[0], default=(0.0, None))
-    ends = step_ends(trace)
+    ends = trace.step_ends
     return CriticalTrace(
         problem_id=problem.id,
         of=of,
@@ -131,7 +126,7 @@ def step_importance(trace: Trace, rolls: list[CriticalRoll]) -> tuple[StepImport
     answers: dict[int, list[str]] = defaultdict(list)
     for roll in rolls:
         answers[roll.position].append(roll.answer or "")
-    pairs = list(pairwise((0, *step_ends(trace))))
+    pairs = list(pairwise((0, *trace.step_ends)))
     found = [answer_divergence(answers[start], answers[end], seed) for seed, (start, end) in enumerate(pairs)]
     adjusted = holm({number: p for number, (_, p) in enumerate(found)})
     return tuple(

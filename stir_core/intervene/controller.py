@@ -31,7 +31,7 @@ from stir_core.intervene.memory import action_of, check_gate
 from stir_core.intervene.travel import received_batch, received_job, sent_batch, sent_job
 from stir_core.models.cache import CacheRow, graft, shared_length
 from stir_core.models.cost import flops
-from stir_core.models.generation import Sampling, Strand, TextStream, likeliest
+from stir_core.models.generation import Sampling, Strand, TextStream, greedy_tokens
 from stir_core.models.loading import LoadedModel
 from stir_core.models.passes import Feed, Pass
 from stir_core.models.scheduler import Draws, Fetch, Intake, Listed, Seat, Steps, next_token, schedule
@@ -223,7 +223,7 @@ def _brought(
     if forced is not None or job.memory is None or steerable(m, job.gate, settings.control_points, phase) is not None:
         return here, None
     greedy = sampling.temperature == 0 and not job.likeliest
-    first = likeliest(here.logits) if greedy else ()
+    first = greedy_tokens(here.logits) if greedy else ()
     logits = () if job.memory.policies is None else (here.logits,)  # learned gates see how certain the next token is
     host = iter((yield Fetch([*here.states[-1].values(), *logits, *first])))
     states = {layer: next(host) for layer in here.states[-1]}
@@ -403,7 +403,7 @@ def _step(
     if again is not None:
         here = yield [again]
         if guess and not strand.likeliest:
-            ids, logprobs = yield Fetch(likeliest(here.logits))
+            ids, logprobs = yield Fetch(greedy_tokens(here.logits))
             known = list(zip(ids.tolist(), logprobs.tolist(), strict=True))
     while strand.finish is None:
         yield Draws([strand], here.logits[at : at + 1], sampling, known[at] if at < len(known) else None)

@@ -103,9 +103,8 @@ class Lean:
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Any, keep: Tensor) -> Tensor:
         """See :class:`Backend`."""
-        if (
-            self.packs and self._products and self._products[0].plain is not cache.eager
-        ):  # a reference pass computes exactly what the model itself would
+        # a reference pass computes exactly what the model itself would
+        if self.packs and self._products and self._products[0].plain is not cache.eager:
             for product in self._products:
                 product.plain = cache.eager
         options = {"position_ids": positions, "logits_to_keep": keep, "past_key_values": cache, "cache_params": cache}

@@ -219,14 +219,13 @@ def _convert(file: Path, folder: Path) -> Path:
     LOG.warning("%s: unpacking %.1f GB of GGUF once into %s; large models and vocabularies take minutes", file.name, size, folder)
     model: Any = None
     try:
-        if not unpack(file, part):
-            model = read_weights(str(file), file.parent, torch.float32, gguf_file=file.name)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (ModelError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise ModelError(f"{file} cannot be read as a GGUF model ({first_line(error, 300)}): copy or download it again") from error
-    part.mkdir(parents=True, exist_ok=True)
-    try:
+        try:
+            if not unpack(file, part):
+                model = read_weights(str(file), file.parent, torch.float32, gguf_file=file.name)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        except (ModelError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error) as error:
+            raise ModelError(f"{file} cannot be read as a GGUF model ({first_line(error, 300)}): copy or download it again") from error
+        part.mkdir(parents=True, exist_ok=True)
         if model is not None:
             # the dequantised weights are plain float32, but save_pretrained refuses to write a model with these marks
             model.hf_quantizer = None

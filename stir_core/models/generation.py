@@ -142,7 +142,7 @@ def add(model: LoadedModel, strand: Strand, token_id: int, logprob: float) -> No
 
 
 @torch.inference_mode()
-def likeliest(logits: Float[Tensor, "rows d_vocab"]) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
+def greedy_tokens(logits: Float[Tensor, "rows d_vocab"]) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
     """The token that greedy decoding takes after each row (ties: lowest id), and its log-probability."""
     ids = logits.argmax(dim=-1)
     return ids, logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGUFReader, dequantize
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import modeling_gguf_pytorch_utils as legacy
 
-from stir_core.errors import ModelError
+from stir_core.errors import ModelError, StoreError, first_line
 from stir_core.models.weights import refuse_kind
 
 SHARD = 1 << 29
@@ -31,6 +32,7 @@ def unpack(file: Path, folder: Path) -> bool:
 
     Raises:
         ModelError: not a causal language model, or a tensor is missing or of another shape.
+        StoreError: the weights cannot be written.
         OSError, ValueError, KeyError, IndexError: not a GGUF file.
     """
     reader = GGUFReader(file)
@@ -51,7 +53,10 @@ def unpack(file: Path, folder: Path) -> bool:
 
     def flush() -> None:
         part = f"model-{len(set(index.values())) + 1:05}.safetensors"
-        save_file(shard, folder / part, metadata={"format": "pt"})
+        try:
+            save_file(shard, folder / part, metadata={"format": "pt"})
+        except (SafetensorError, OSError) as error:
+            raise StoreError(f"{folder / part} cannot be written ({first_line(error, 300)}): free some space") from error
         index.update(dict.fromkeys(shard, part))
         shard.clear()
 

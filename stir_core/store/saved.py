@@ -19,7 +19,7 @@ from pathlib import Path
 from stir_core.config import digest_of
 from stir_core.errors import FAULTS, StoreError, line_of
 from stir_core.records import ModelIdentity
-from stir_core.saved import CONTENTS, SavedContent, SavedKind, SavedWork
+from stir_core.saved import CONTENTS, SAVED_ID, SavedContent, SavedKind, SavedWork
 from stir_core.store.files import copy_folder, file_sha256, flush_files, name_folder, remove_folder, temporary_beside, write_whole
 from stir_core.store.jsonl import read_record, write_record
 from stir_core.store.locks import PATIENCE, one_writer
@@ -32,7 +32,7 @@ SAVED = "saved"
 WORK, CONTENT = "work.json", "content.json"
 MOST_BYTES = 200_000_000
 """Largest content that is added from elsewhere."""
-_ID = re.compile(r"[a-z-]{1,20}-\d{8}-\d{6}-[0-9a-f]{8}", re.ASCII)
+_ID = re.compile(SAVED_ID, re.ASCII)
 _REMEDY = "copy or export it again"
 
 
@@ -73,7 +73,7 @@ class SavedFolder:
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
             made_by=VERSION,
         )
-        with self._new(work.id) as part:
+        with self._writing(), self._new(work.id) as part:
             write_record(part / WORK, work)
             write_whole(part / CONTENT, content.model_dump_json().encode("utf-8"))
             write_seal(part / DIGESTS, [part / WORK, part / CONTENT])
@@ -161,7 +161,8 @@ class SavedFolder:
         if not source.is_dir():
             with _reading(source):
                 return self.add_packed(source.read_bytes())
-        return self._add(source)
+        with self._writing():
+            return self._take(source)
 
     def add_packed(self, data: bytes) -> SavedWork:
         """Add a zip file, as :meth:`packed` makes it.
@@ -177,42 +178,31 @@ class SavedFolder:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
-    def _add(self, source: Path) -> SavedWork:
-        with self._writing():
-            return self._take(source)
-
     def _take(self, source: Path) -> SavedWork:
         work, _ = _content(source)
         place = self._folder / work.id
         if not place.exists():
-            part = temporary_beside(place)
-            try:
-                part.mkdir(parents=True)
+            with self._new(work.id) as part:
                 for name in (WORK, CONTENT, DIGESTS):
                     shutil.copyfile(source / name, part / name)
-                flush_files(part)
-                name_folder(part, place)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
         elif read_seal(place / DIGESTS) != read_seal(source / DIGESTS):
             raise StoreError(f"another piece of saved work has the id {work.id}: delete one of the two")
         return work
 
     @contextmanager
     def _new(self, id_: str) -> Iterator[Path]:
-        """A folder to fill, which gets its name when it is whole."""
+        """A folder to fill, which gets its name when it is whole. Call it as the writer."""
         place = self._folder / id_
-        with self._writing():
-            if place.exists():
-                raise StoreError(f"there is saved work of the id {id_} already: save it under a new one")
-            part = temporary_beside(place)
-            try:
-                part.mkdir(parents=True)
-                yield part
-                flush_files(part)
-                name_folder(part, place)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        if place.exists():
+            raise StoreError(f"there is saved work of the id {id_} already: save it under a new one")
+        part = temporary_beside(place)
+        try:
+            part.mkdir(parents=True)
+            yield part
+            flush_files(part)
+            name_folder(part, place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
     def _writing(self) -> AbstractContextManager[None]:
         return one_writer(self._folder, owns=(self._folder,), patience=PATIENCE)

@@ -97,9 +97,8 @@ class ModularChain(NamedTuple):
         run = 1 + len(list(takewhile(lambda operation: (operation[0] in _SUMS) == (sign == "+"), self.operations)))
         small = [i for i, each in enumerate(((sign, self.first), *self.operations)) if each[1] < _LEAST[each[0]]]
         split = split_of(self.canonical)
-        if (
-            any(i >= run or (i and self.operations[i - 1][0] != sign) for i in small) or len(small) > 1
-        ):  # only what comes first may be small
+        # only what comes first may be small, and one number at most can come first
+        if len(small) > 1 or any(i >= run or (i and self.operations[i - 1][0] != sign) for i in small):
             return None
         return None if split == "train" and len(self.operations) not in setting.counts else split
 

@@ -6,7 +6,7 @@ import pytest
 
 from stir_core.errors import DataError
 from stir_core.evaluate import critical
-from stir_core.evaluate.critical import answer_divergence, critical_tokens, critical_trace, piece_texts, step_ends
+from stir_core.evaluate.critical import answer_divergence, critical_tokens, critical_trace, piece_texts
 from stir_core.findings import CriticalRoll
 from stir_core.intervene.controller import run_all
 from stir_core.intervene.jobs import Job, Settings
@@ -43,7 +43,7 @@ def test_every_position_is_continued_from_its_own_prefix(run, tiny_loaded, wrong
     assert CriticalFile(run, "vanilla", wrong).read() == found
     assert len(found.pieces) == len(found.points) and "".join(found.pieces) == tiny_loaded.text(wrong.token_ids)
     ends = [sum(len(step.token_ids) for step in wrong.steps[: i + 1]) for i in range(len(wrong.steps) - 1)]
-    assert list(found.control_points) == ends
+    assert list(found.control_points) == list(wrong.step_ends) == ends
 
 
 def test_more_continuations_add_to_those_that_are_there(run, tiny_loaded, wrong):
@@ -100,7 +100,7 @@ def test_steps_are_continued_from_their_ends_and_tokens_keep_their_own_summary(r
     file = CriticalFile(run, "vanilla", wrong)
     tokens = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, CriticalRequest(every=8, rolls=2))
     found = critical_tokens(tiny_loaded, run.config, PROBLEM, wrong, file, CriticalRequest(at="steps", rolls=2))
-    assert len(wrong.steps) > 1 and [point.position for point in found.points] == [0, *step_ends(wrong)]
+    assert len(wrong.steps) > 1 and [point.position for point in found.points] == [0, *wrong.step_ends]
     assert "".join(found.pieces) == tiny_loaded.text(wrong.token_ids)
     assert [each.text for each in found.steps] == [step.text for step in wrong.steps[:-1]]
     assert all(sum(each.before.values()) == sum(each.after.values()) == 2 for each in found.steps)

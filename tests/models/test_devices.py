@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from stir_core.errors import ModelError
 from stir_core.models.lens import direction_logits
-from stir_core.models.loading import UNKNOWN_WEIGHTS, LoadedModel, boot, device_of
+from stir_core.models.loading import UNKNOWN_WEIGHTS, LoadedModel, boot, load_model
 from stir_core.models.passes import Feed, Pass, forward
 from stir_core.models.small import small_llama
 from stir_core.models.steering import Impulse
@@ -57,9 +57,8 @@ def passes(model: LoadedModel) -> list[Pass]:
 def check_placement() -> None:
     """Run passes on fake tensors of two pretended devices; in a process of its own: it registers a kind of device with torch."""
 
-    def moved(
-        module: torch.nn.Module, name: str, device: str, **others: object
-    ) -> None:  # accelerate's own makes tensors of a fake's class
+    def moved(module: torch.nn.Module, name: str, device: str, **others: object) -> None:
+        """In place of accelerate's own, which makes tensors of a fake's class."""
         path, _, name = name.rpartition(".")
         module = module.get_submodule(path)
         held = getattr(module, name)
@@ -106,4 +105,4 @@ def test_without_a_gpu_blocks_cannot_be_shared_out() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ModelError, match="torch finds no CUDA device on this machine"):
-        device_of("cuda")
+        load_model("smollm2", device="all")

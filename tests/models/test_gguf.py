@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, quants
+from safetensors import SafetensorError
 
-from stir_core.errors import ModelError
+from stir_core.errors import ModelError, StoreError
 from stir_core.models import gguf
+from stir_core.models.loading import load_model
 from stir_core.models.weights import read_weights
 
 WIDTH, HEADS, INNER, WORDS = 64, 2, 96, 40
@@ -79,3 +81,15 @@ def test_a_file_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
 def test_an_architecture_whose_tensors_are_put_together_is_left(tmp_path: Path) -> None:
     assert not gguf.unpack(written(tmp_path / "small.gguf", "qwen2moe"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **more: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(gguf, "save_file", full)
+    monkeypatch.setenv("STIR_CACHE", str(tmp_path / "cache"))
+    file = written(tmp_path / "small.gguf", "llama")
+    with pytest.raises(StoreError, match=r"cannot be written \(.*No space left on device.*\): free some space"):
+        load_model(str(file))
+    assert not [path for path in (tmp_path / "cache" / "models").rglob("*") if path.suffix != ".lock"]

@@ -12,7 +12,7 @@ from fake_run import NASTY, fake_trace, make_fake_run
 from page_reading import strips
 from streamlit.testing.v1 import AppTest
 
-from stir_core.evaluate.critical import critical_trace, step_ends
+from stir_core.evaluate.critical import critical_trace
 from stir_core.findings import CriticalRoll, CriticalTrace
 from stir_core.store.critical import CriticalFile, Of
 from stir_core.store.runs import Run
@@ -182,7 +182,7 @@ def test_model_text_stays_text_and_old_files_say_what_is_missing(open_page: Open
 def steps_of(run: Run, answers: Sequence[str]) -> CriticalTrace:
     """Eight continuations from each end of a step of the answer to problem 2, all of which end in one of ``answers``."""
     problem, trace = run.problems("steered")[2], run.traces("steered")[2]
-    places = [(0, *step_ends(trace))[i] for i in range(len(trace.steps))]
+    places = [(0, *trace.step_ends)[i] for i in range(len(trace.steps))]
     rolls = [
         CriticalRoll(position=place, rep=rep, correct=False, finished=True, tokens=3, answer=answers[min(i, len(answers) - 1)])
         for i, place in enumerate(places)

@@ -11,6 +11,7 @@ from workbench.shared.facts import EvaluationFacts, RunFacts, gate_of
 from workbench.shared.gate_evidence import step_table
 from workbench.shared.gate_replay import replay_answer
 from workbench.shared.text import plain
+from workbench.shared.trace_comparison import grade_of
 from workbench.shared.view_gate import STEP_COLUMNS, answer_margins, choose_gate_step, step_detail
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
@@ -101,7 +102,7 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
 
 
 def _answer(answer: Answer) -> None:
-    grade = {None: "not graded", True: "right", False: "wrong"}[answer.verdict and answer.verdict.correct]
+    grade = grade_of(answer)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(f"{plain(answer.method)}", anchor=False)
         st.badge(grade, color="green" if grade == "right" else "gray")

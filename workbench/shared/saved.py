@@ -1,22 +1,19 @@
 """Saved work in words: its sections as text and tables, the command that makes it again, and one HTML file."""
 
-import hashlib
-from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stir_core.records import Trace
 from stir_core.requests import DENY, KEEP, Change
 from stir_core.saved import SavedBranch, SavedContent, SavedImpulse, SavedRedecision, SavedTrace, SavedWork
 from stir_core.store.runs import Run
 from workbench.shared.command_lines import gate_command, impulse_command, trace_command, whatif_command
 from workbench.shared.gate_replay import changes_of
 from workbench.shared.text import visible_token
-from workbench.shared.trace_comparison import ROWS, changed_settings, cost_table, equality_line, recording_of, settings_of
-from workbench.shared.trace_document import html, words_of
+from workbench.shared.trace_comparison import ROWS, changed_settings, cost_table, equality_line, grade_of, recording_of, settings_of
+from workbench.shared.trace_document import html, html_file, words_of
 
 
 class SavedSection(NamedTuple):
@@ -128,14 +125,7 @@ def saved_html(work: SavedWork, content: SavedContent, command: str) -> str:
         return html(recording_of(work, content, work.run_digest), command, seed=content.seed, title=title)
     sections = [*sections_of(work, content), SavedSection("Made again by", command)]
     body = "\n".join(f"<h2>{escape(section.title)}</h2>\n{_body(section.body)}" for section in sections)
-    style = f"'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
-    policy = f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
-    )
+    return html_file(title, body, style=_STYLE)
 
 
 def _body(body: str | pd.DataFrame) -> str:
@@ -163,10 +153,3 @@ def change_text(change: Change) -> str:
     what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
     strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
     return f"m {change.m}: {what}{strength}" + (", then null" if change.then == "null" else "")
-
-
-def grade_of(trace: Trace) -> str:
-    """``right``, ``wrong`` or ``not graded``."""
-    if trace.verdict is None:
-        return "not graded"
-    return "right" if trace.verdict.correct else "wrong"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from stir_core.config import DecodeConfig, GateConfig, digest_of
 from stir_core.evaluate.degeneration import compressed, repeated
+from stir_core.findings import Answer
 from stir_core.readings import TokenReading
 from stir_core.records import Decision, Event, ModelIdentity, StepEvent, StepEvidence, TokenEvent, Trace, TraceEvent
 from stir_core.saved import SavedTrace, SavedWork
@@ -146,11 +147,15 @@ def recording_of(work: SavedWork, content: SavedTrace, run: str) -> Recording:
 
 def outcome_line(recording: Recording) -> str:
     """What came of it, in a few words: both verdicts, and where the answers part."""
-    grades = []
-    for name, trace in zip(ROWS, recording.traces, strict=True):
-        grade = "stopped" if trace is None else {None: "not graded", True: "right", False: "wrong"}[trace.verdict and trace.verdict.correct]
-        grades.append(f"{name} {grade}")
+    grades = [f"{name} {'stopped' if trace is None else grade_of(trace)}" for name, trace in zip(ROWS, recording.traces, strict=True)]
     return f"{', '.join(grades)}; {equality_line(recording)[1]}"
+
+
+def grade_of(answer: Trace | Answer) -> str:
+    """``right``, ``wrong`` or ``not graded``."""
+    if answer.verdict is None:
+        return "not graded"
+    return "right" if answer.verdict.correct else "wrong"
 
 
 def changed_settings(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

@@ -218,18 +218,29 @@ def html(recording: Recording, command: str, *, seed: int, title: str) -> str:
         "command": command,
         "document": document(recording, gate),
     }
-    script, style = VIEW_JS + _JS, VIEW_CSS + _CSS
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    body = (
+        '<div id="head"></div><div id="answers">\n'
+        "<noscript>This file draws itself with a script of its own.</noscript></div>\n"
+        f'<script type="application/json" id="comparison">{_inert(content)}</script>'
+    )
+    return html_file(title, body, style=VIEW_CSS + _CSS, script=VIEW_JS + _JS)
+
+
+def html_file(title: str, body: str, *, style: str, script: str = "") -> str:
+    """One HTML document that opens offline, and runs and loads nothing but this script and this style.
+
+    Args:
+        title: any text.
+        body: HTML, in which all text is escaped.
+    """
+    scripts = f"script-src {_hash(script)}; " if script else ""
+    policy = f"default-src 'none'; {scripts}style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     return (
-        "<!DOCTYPE html>\n"
-        '<html lang="en"><head><meta charset="utf-8">\n'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n"
-        f'<body><h1>{escape(title)}</h1><div id="head"></div><div id="answers">\n'
-        "<noscript>This file draws itself with a script of its own.</noscript></div>\n"
-        f'<script type="application/json" id="comparison">{_inert(content)}</script>\n'
-        f"<script>{script}</script></body></html>\n"
+        f"<body><h1>{escape(title)}</h1>{body}\n" + (f"<script>{script}</script>" if script else "") + "</body></html>\n"
     )
 
 

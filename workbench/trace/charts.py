@@ -34,15 +34,7 @@ def critical_strip(rates: pd.DataFrame, controls: pd.DataFrame, tokens: int, los
     figure.add_traces([_lines(part, fate) for part, fate in parts])
     figure.add_traces(_band(rates, tokens))
     figure.add_traces([_signs(part, fate) for part, fate in parts])
-    set_axes(
-        figure,
-        "continued from token (number of tokens kept)",
-        "came out right (%)",
-        height=340,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        hovermode="closest",
-    )
-    figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False)
+    _along(figure, tokens, "continued from token (number of tokens kept)", "came out right (%)", height=340)
     figure.update_yaxes(range=[-3, _TOP + 18], tickvals=[0, 25, 50, 75, 100])
     return figure
 
@@ -64,17 +56,16 @@ def step_strip(steps: pd.DataFrame, controls: pd.DataFrame, tokens: int) -> go.F
         )
     for fate in dict.fromkeys(controls["fate"]):
         figure.add_trace(_signs(pd.DataFrame(controls[controls["fate"] == fate]), fate, top))
-    set_axes(
-        figure,
-        "token of the answer",
-        "divergence (nats)",
-        height=300,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        hovermode="closest",
-    )
-    figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False)
+    _along(figure, tokens, "token of the answer", "divergence (nats)", height=300)
     figure.update_yaxes(range=[0, 1.08 * top])
     return figure
+
+
+def _along(figure: go.Figure, tokens: int, x: str, y: str, *, height: int) -> None:
+    """Axes of a chart along an answer of ``tokens`` tokens, with the legend above it."""
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
+    set_axes(figure, x, y, height=height, legend=legend, hovermode="closest")
+    figure.update_xaxes(range=[-0.01 * tokens, 1.01 * tokens], showgrid=False)
 
 
 def _band(rates: pd.DataFrame, tokens: int) -> list[go.Scatter]:

@@ -4,7 +4,6 @@ The sentence names no place where the intervals on both sides of the largest fal
 """
 
 from html import escape
-from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -152,7 +151,7 @@ def rate_table(summary: CriticalTrace) -> pd.DataFrame:
 
 def control_table(summary: CriticalTrace, trace: Trace) -> pd.DataFrame:
     """One row per control point of the answer: what the gate did there, and why."""
-    decisions = {end: step.decision for end, step in zip(_step_ends(trace), trace.steps[1:], strict=True)}
+    decisions = {end: step.decision for end, step in zip(trace.step_ends, trace.steps[1:], strict=True)}
     rows = [
         (position, _fate(summary, position), f"control point {number}<br>{escape(_why(summary, decisions.get(position)))}")
         for number, position in enumerate(summary.control_points, start=1)
@@ -228,18 +227,13 @@ def _marks_in_text(summary: CriticalTrace, trace: Trace) -> dict[int, Segment]:
     if "".join(step.text for step in trace.steps) != "".join(summary.pieces):
         return {}
     marks, at = {}, 0
-    for end, step, after in zip(_step_ends(trace), trace.steps, trace.steps[1:], strict=False):
+    for end, step, after in zip(trace.step_ends, trace.steps, trace.steps[1:], strict=False):
         at += len(step.text)
         if end in summary.control_points:
             fate = _fate(summary, end)
             tip = f"token {end} · {_why(summary, after.decision)}"
             marks[at] = segment(f"{_SIGNS[fate]} ", "mark" if fate == ACTED else "past", tip)
     return marks
-
-
-def _step_ends(trace: Trace) -> list[int]:
-    """Number of tokens up to the end of each step but the last."""
-    return list(accumulate(len(step.token_ids) for step in trace.steps[:-1]))
 
 
 def _fate(summary: CriticalTrace, position: int) -> str:

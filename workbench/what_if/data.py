@@ -18,9 +18,9 @@ from stir_core.intervene.changes import own_alpha, was_forced
 from stir_core.records import Entry, Problem, StepTrace, Trace
 from stir_core.requests import DENY, Change
 from stir_core.saved import SavedBranch
-from workbench.shared.saved import change_text, grade_of
+from workbench.shared.saved import change_text
 from workbench.shared.text import Segment, segment, text_segments
-from workbench.shared.trace_comparison import first_divergence
+from workbench.shared.trace_comparison import first_divergence, grade_of
 
 LIMIT = 64
 """Maximum number of branches that a tab holds, over all origins. A branch takes about 8 kB per new step with 8 retrieved entries."""

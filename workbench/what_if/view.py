@@ -15,9 +15,9 @@ from workbench import bootstrap, session
 from workbench.live import Decoding
 from workbench.shared.command_lines import whatif_command
 from workbench.shared.facts import RunFacts, run_fingerprint
-from workbench.shared.saved import change_text, grade_of
+from workbench.shared.saved import change_text
 from workbench.shared.text import one_line, plain
-from workbench.shared.trace_comparison import changed_settings
+from workbench.shared.trace_comparison import changed_settings, grade_of
 from workbench.shared.view_gate import why_not
 from workbench.shared.view_page import command_line
 from workbench.shared.view_saved import followed
