@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from benchmarks.all import main as benchmarks
 from stir_core.cli import main as stir
 from stir_core.errors import StirError
 from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING
@@ -40,8 +41,14 @@ class Step(NamedTuple):
     """A command, and whether its result is there."""
 
     run: str
+    """Empty: it measures the machine."""
     command: list[str]
     done: bool
+
+
+def _line(command: Sequence[str]) -> str:
+    """A step as one types it."""
+    return " ".join(("python -m benchmarks.all", *command[1:]) if command[0] == "benchmarks" else ("stir", *command))
 
 
 class Verdict(NamedTuple):
@@ -74,6 +81,8 @@ class Protocol:
 
     def __init__(self, file: Path, runs: Path):
         self.facts, self.runs, self.file = tomllib.loads(file.read_text(encoding="utf-8")), runs, file
+        self.benchmarks = runs / "benchmarks.json"
+        """Figures of `benchmarks.all` on this machine, where the file asks for them."""
 
     def settings(self, name: str) -> dict[str, Any]:
         """What the file says of a run, with the settings that all runs share."""
@@ -103,13 +112,16 @@ class Protocol:
         return {each.problem_id: each for each in EvaluationFolder(run, label).answers(method)} if run else {}
 
     def steps(self) -> Iterator[Step]:
-        """The steps in order: mining, links 1 to 5 of each run, the looks, the other methods, transfer. Read anew after each step."""
+        """The steps in order: benchmarks, mining, links 1 to 5 of each run, the looks, the other methods, transfer. Read after each."""
+        if "benchmarks" in self.facts:
+            yield Step("", ["benchmarks", *self.facts["benchmarks"].split()], self.benchmarks.is_file())
         for each in self.facts["run"]:
             name, settings = each["name"], self.settings(each["name"])
             place = str(self.runs / name)
             config = str(self.file.parent / settings["config"])
             base = ["--base", str(self.runs / settings["base"])] if "base" in settings else []
-            yield Step(name, ["run", config, "--until", "basis", "--out", place, *base], self.run(name) is not None)
+            changes = [word for change in settings.get("set", ()) for word in ("--set", change)]
+            yield Step(name, ["run", config, "--until", "basis", "--out", place, *base, *changes], self.run(name) is not None)
             if base:  # the links of its rollouts are those of the run that they were taken from
                 continue
             yield Step(name, ["probe", place, "--json"], self.probe(name).is_file())
@@ -292,21 +304,24 @@ def go_on(protocol: Protocol, hours: float, changes: Sequence[str], only: str | 
         left = end - time.monotonic()
         if left < 1:
             return False
-        command = [*step.command]
+        command, kept = [*step.command], None
         if command[0] == "run":
             command += [word for change in changes for word in ("--set", change)]
-        if command[0] != "probe":
+        if command[0] in ("probe", "benchmarks"):
+            kept = protocol.probe(step.run) if command[0] == "probe" else protocol.benchmarks
+        else:
             command += ["--max-time", f"{max(1, int(left))}s"]
-        print(f"stir {' '.join(command)}", file=sys.stderr, flush=True)
+        print(_line(command), file=sys.stderr, flush=True)
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            code = stir(command)
-        if command[0] == "probe" and code == 0:
-            protocol.probe(step.run).write_text(said.getvalue(), encoding="utf-8")
+            code = stir(command) if step.run else benchmarks(command[1:])
+        if kept is not None and code == 0:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(said.getvalue(), encoding="utf-8")
         if code in (1, 3):  # interrupted, or time is over
             return False
         if any(each.command == step.command and not each.done for each in protocol.steps()):
-            raise StirError(f"`stir {' '.join(command)}` ended with exit code {code}, and its result is not there: see its output above")
+            raise StirError(f"`{_line(command)}` ended with exit code {code}, and its result is not there: see its output above")
 
 
 def main(argv: list[str] | None = None) -> int:

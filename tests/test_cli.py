@@ -84,6 +84,7 @@ def test_tasks(capsys):
         "svamp",
         "math",
         "math500",
+        "math500_published",
         "aime2024",
         "aime2025",
         "amc23",

@@ -1,7 +1,6 @@
 """The protocol's runner: every step is a command that exists, it goes on where it was, and what a link shows follows from the reports."""
 
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,9 @@ from scipy.stats import norm
 
 from benchmarks.protocol import FILE, Protocol, main, markdown
 from stir_core.cli import parsed
+from stir_core.commands.overrides import overridden
 from stir_core.evaluate.statistics import LEVEL, looks
+from stir_core.store.configs import read_config
 
 SMALL = """
 rows = 64
@@ -50,19 +51,28 @@ def test_looks_keep_their_level():
     assert stopped == pytest.approx(LEVEL, abs=4 * (LEVEL / 40_000) ** 0.5)
 
 
-def test_every_step_of_the_shipped_protocol_is_a_command(tmp_path):
-    steps = list(Protocol(FILE, tmp_path).steps())
-    assert {step.command[0] for step in steps} == {"run", "probe", "causal", "policy", "eval"}
+SHIPPED = [FILE, *sorted(FILE.parent.glob("kit-*.toml"))]
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_step_of_a_shipped_protocol_is_a_command(file, tmp_path):
+    steps = list(Protocol(file, tmp_path).steps())
+    assert {step.command[0] for step in steps} >= {"run", "probe", "causal", "eval"}
     assert not any(step.done for step in steps)
+    runs = []
     for step in steps:
-        parsed(step.command)
-    configs = [Path(step.command[1]) for step in steps if step.command[0] == "run"]
-    assert configs and all(config.is_file() for config in configs)
+        if step.run:
+            arguments = parsed(step.command)
+            if step.command[0] == "run":
+                runs.append(overridden(read_config(arguments.config), arguments.set))
+                assert runs[-1].task.n_eval == 0  # the looks take the held-out problems
+    assert len(runs) == len(Protocol(file, tmp_path).facts["run"])
 
 
-def test_pooled_runs_have_as_many_looks(tmp_path):
-    facts = tomllib.loads(FILE.read_text())
-    protocol = Protocol(FILE, tmp_path)
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_pooled_runs_have_as_many_looks(file, tmp_path):
+    facts = tomllib.loads(file.read_text())
+    protocol = Protocol(file, tmp_path)
     for whole in facts["whole"]:
         assert len({len(protocol.settings(name)["looks"]) for name in whole["runs"]}) == 1
 

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def read_benchmark(name: str, split: str, root: str) -> tuple[Problem, ...]:
     source = SOURCES[name][split]
     where, raw = (str(Path(root) / source.file), _lines(Path(root) / source.file)) if root else _from_hub(source)
     problems, seen = list[Problem](), Counter[str]()
-    for row in _mapped(where, raw, source):
+    for row in islice(_mapped(where, raw, source), source.rows.start, source.rows.stop):
         if source.part is not None and not source.part(row):
             continue
         fields = row._asdict()

@@ -78,6 +78,8 @@ class SplitSource(NamedTuple):
     read: Callable[[dict[str, Any]], rows.BenchmarkRow]
     part: Callable[[rows.BenchmarkRow], bool] | None = None
     """Whether a row belongs to the split, where one file holds several."""
+    rows: slice = slice(None)
+    """Rows of the file that make the split, by their order, where one file holds several."""
 
 
 SOURCES: dict[str, dict[str, SplitSource]] = {
@@ -94,6 +96,10 @@ SOURCES: dict[str, dict[str, SplitSource]] = {
         "test": SplitSource("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500),
     },
     "math500": {"test": SplitSource("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500)},
+    "math500_published": {
+        "train": SplitSource("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500, rows=slice(100)),
+        "test": SplitSource("math500/test.jsonl", "HuggingFaceH4/MATH-500", None, "test", rows.math500, rows=slice(100, None)),
+    },
     "aime2024": {"test": SplitSource("aime2024/test.jsonl", "HuggingFaceH4/aime_2024", None, "train", rows.contest)},
     "aime2025": {"test": SplitSource("aime2025/test.jsonl", "math-ai/aime25", None, "test", rows.contest)},
     "amc23": {"test": SplitSource("amc23/test.jsonl", "math-ai/amc23", None, "test", rows.contest)},
@@ -173,6 +179,15 @@ _ALL = (
         levels=_MATH_LEVELS,
     ),
     _benchmark("math500", "math", "MIT", None, "test", "The 500-problem MATH evaluation set", mine_instead="math", levels=_MATH_LEVELS),
+    _benchmark(
+        "math500_published",
+        "math",
+        "MIT",
+        "train",
+        "test",
+        "MATH-500 as STIR's authors split it: its first 100 problems are mined, the other 400 held out",
+        levels=_MATH_LEVELS,
+    ),
     _benchmark("aime2024", "math", "MIT", None, "test", "AIME 2024", mine_instead="math"),
     _benchmark("aime2025", "math", "MIT", None, "test", "AIME 2025", mine_instead="math"),
     _benchmark("amc23", "math", "MIT", None, "test", "AMC 2023", mine_instead="math"),

@@ -43,13 +43,14 @@ ROWS = {
     ],
     "math500/test.jsonl": [
         {
-            "problem": "Find z.",
+            "problem": f"Find z, {i}.",
             "solution": "$\\boxed{3}$",
             "answer": "3",
             "subject": "Algebra",
             "level": 2,
-            "unique_id": "test/algebra/24.json",
+            "unique_id": f"test/algebra/{24 + i}.json",
         }
+        for i in range(103)
     ],
     "aime2024/test.jsonl": [{"id": 60, "problem": "Find n.", "question": "Find n.", "answer": "025", "solution": "so 025", "url": "u"}],
     "aime2025/test.jsonl": [{"problem": "Find the angle.", "answer": "336^\\circ"}],
@@ -124,9 +125,11 @@ def test_mathematics(root):
     assert (half.answer, half.level) == ("\\frac{1}{2}", "Level 2")
     assert both.answer == "1, 2"  # the problem asks for all values
     assert last.answer == "2"
-    held_out = only("math500", "test")
-    assert (held_out.id, held_out.level) == ("math500/test/algebra-24", "Level 2")
-    assert only("math", "test").question == held_out.question
+    held_out = benchmark_problems("math500", "test")
+    assert (held_out[0].id, held_out[0].level) == ("math500/test/algebra-24", "Level 2")
+    assert [p.question for p in benchmark_problems("math", "test")] == [p.question for p in held_out]
+    mined, rest = (benchmark_problems("math500_published", split) for split in ("train", "test"))
+    assert (len(mined), [p.question for p in (*mined, *rest)]) == (100, [p.question for p in held_out])
 
 
 def test_contests(root):
