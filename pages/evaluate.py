@@ -1,15 +1,11 @@
 """Evaluate: methods compared on the same held-out problems: accuracy, cost, flips, transfer."""
 
 from workbench.evaluate import view as views
-from workbench.evaluate.view_flips import flip_views
 from workbench.shared.view_page import need_run, page
 
 with page("Evaluate", "Every method answered the same held-out problems with the same budget; differences are paired by problem."):
     facts = need_run("basis")
     evaluation = views.need_evaluation(facts)
     views.evaluation_head(facts, evaluation)
-    views.methods_view(evaluation)
-    views.costs(evaluation)
-    flip_views(facts, evaluation)
-    views.transfer()
+    views.tabs(facts, evaluation)
     views.evaluation_downloads(facts, evaluation)

@@ -240,6 +240,11 @@ def point_at(key: str, value: str) -> None:
     remember(key, value)
 
 
+def link_asks(key: str) -> bool:
+    """True while a link asks for a choice that no page has drawn yet."""
+    return _standing().get(key) == _ASKED
+
+
 def chosen(key: str) -> str | None:
     """The remembered choice, whether or not its widget is on this page."""
     return st.session_state.get(_MEMORY.format(key))

@@ -12,12 +12,15 @@ from fake_run import NASTY, make_fake_run
 from page_reading import clean, leaves, strips, texts
 from streamlit.testing.v1 import AppTest
 
+from stir_core.evaluate.statistics import clustered_difference
+from stir_core.findings import Leak
 from stir_core.records import StepEvidence
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from tests.seals import renew
 from workbench.evaluate import data as flips
 from workbench.evaluate.charts import pareto, transfer_heatmap
+from workbench.evaluate.conclusion import conclusion, readable
 from workbench.shared import facts as evaluation_facts
 from workbench.shared.charts import method_forest
 from workbench.shared.facts import EvaluationFacts
@@ -47,7 +50,7 @@ def drawn(app: AppTest) -> list[str]:
 def test_the_table_shows_the_reports_numbers(run: Run) -> None:
     report = facts_of(run).report
     table = flips.method_table(report).set_index("method")
-    assert list(table.index) == list(METHODS)
+    assert list(table.index) == list(METHODS) and list(table["name"]) == [readable(name) for name in METHODS]
     for method in report.methods:
         row = table.loc[method.name]
         assert row["right"] == f"{sum(is_right(method.name, i) for i in range(7))} of 7"
@@ -63,6 +66,7 @@ def test_the_table_shows_the_reports_numbers(run: Run) -> None:
             assert row["committed vs"].endswith("(too few problems for an interval)")
     assert table.loc["vanilla", ["won", "difference", "p"]].isna().all()
     assert set(flips.RESULTS) | set(flips.COSTS_AND_TEXT) == {"method", *table.columns}
+    assert len(set(flips.method_table(report).columns)) == len(flips.method_table(report).columns)
 
 
 def test_the_front_holds_the_methods_that_no_other_beats(run: Run) -> None:
@@ -77,7 +81,7 @@ def test_the_front_holds_the_methods_that_no_other_beats(run: Run) -> None:
             ]
             assert row["front"] == better.empty
     untimed = report.model_copy(update={"methods": (report.methods[0].model_copy(update={"seconds": None}), *report.methods[1:])})
-    assert list(flips.pareto_table(untimed, "seconds")["method"]) == list(METHODS[1:])
+    assert list(flips.pareto_table(untimed, "seconds")["method"]) == [readable(name) for name in METHODS[1:]]
 
 
 def test_flips_are_the_reports(run: Run) -> None:
@@ -141,10 +145,52 @@ def test_figures_draw_every_method_and_its_interval(run: Run) -> None:
     assert sum(len(trace.x) for trace in marks) == len(METHODS) + len(METHODS) - 1
     accuracies = next(trace for trace in marks if len(trace.x) == len(METHODS))
     assert list(accuracies.x + accuracies.error_x.array) == pytest.approx([100 * m.accuracy.bounds[1] for m in report.methods])
+    low, high = figure.layout.xaxis.range
+    ends = [end for m in report.methods for end in m.accuracy.bounds]
+    assert low < 100 * min(ends) and 100 * max(ends) < high and high - low < 1.2 * 100 * (max(ends) - min(ends)) + 2
     assert "(%)" in figure.layout.xaxis.title.text and "points" in figure.layout.xaxis2.title.text
     drawing = pareto(flips.pareto_table(report, "decoded tokens"), "tokens per answer")
-    assert [trace.name for trace in drawing.data] == ["Pareto front", *METHODS]
+    assert [trace.name for trace in drawing.data] == ["Pareto front", *map(readable, METHODS)]
     assert drawing.layout.xaxis.title.text == "tokens per answer" and "%" in drawing.layout.yaxis.title.text
+
+
+def test_the_verdict_is_no_stronger_than_interval_p_and_what_was_answered(run: Run) -> None:
+    report = facts_of(run).report
+    few = conclusion(report)
+    assert (
+        few
+        and few.verdict == "cannot tell"
+        and "too few problems for an interval" in few.text
+        and "n = 7 problems, 2 won, 1 lost" in few.text
+    )
+    stir = next(m for m in report.methods if m.name == "stir")
+
+    def judged(won: int, lost: int, tied: int, p_holm: float = 0.001, **changes: object) -> tuple[str, str]:
+        difference = clustered_difference([[1.0]] * won + [[-1.0]] * lost + [[0.0]] * tied)[0]
+        ids = [f"p{i}" for i in range(won + lost)]
+        versus = stir.versus.model_copy(
+            update={"won": tuple(ids[:won]), "lost": tuple(ids[won:]), "tied": tied, "difference": difference, "p_holm": p_holm}
+        )
+        methods = tuple(m.model_copy(update={"versus": versus}) if m.name == "stir" else m for m in report.methods)
+        found = conclusion(report.model_copy(update={"methods": methods, "problems": won + lost + tied} | changes))
+        assert found and f"n = {won + lost + tied} problems, {won} won, {lost} lost" in found.text
+        assert ("helps" in found.others) is False and "static" in found.others
+        return found.verdict, found.text
+
+    verdict, text = judged(20, 0, 20)
+    assert verdict == "helps" and text.startswith("STIR helps: +50.0 points of accuracy against vanilla, [+")
+    assert judged(0, 20, 20)[0] == "harms"
+    for weak in (judged(6, 5, 20), judged(20, 0, 20, p_holm=0.06), judged(20, 0, 20, complete=False)):
+        assert weak[0] == "cannot tell" and weak[1].startswith("Cannot tell whether STIR helps, since ")
+    leaky = report.spec.model_copy(update={"leaks": (Leak(problem_id="a", mined_id="b", similarity=1.0, exact=True),)})
+    assert judged(20, 0, 20, spec=leaky)[0] == "cannot tell"
+    assert conclusion(report.model_copy(update={"methods": tuple(m for m in report.methods if m.name != "stir")})) is None
+
+
+def test_names_of_methods_are_words() -> None:
+    assert readable("stir:noise=matched,variant=random_vector") == "STIR (random vector, noise matched)"
+    assert readable("stir:k_scale=0.25,library=shuffled") == "STIR (shuffled library, strength 0.25)"
+    assert readable("self_consistency:k=3") == "self consistency (k 3)" and readable("vanilla") == "vanilla"
 
 
 def test_without_a_run_or_an_evaluation_the_command_is_shown(open_page: OpenPage, store: Path) -> None:
@@ -160,12 +206,15 @@ def test_without_a_run_or_an_evaluation_the_command_is_shown(open_page: OpenPage
 def test_a_whole_evaluation_is_shown(open_page: OpenPage, store: Path) -> None:
     report = make_fake_evaluation(make_fake_run(store))
     app = clean(open_page("evaluate"))
-    assert app.selectbox(key="evaluation").value == "small" and app.selectbox(key="method").value == "stir"
+    assert app.selectbox(key="evaluation").value == "small"
     assert "n = 7 problems" in texts(app) and "baseline vanilla" in texts(app)
     assert not app.warning and not app.info
     assert report.spec.command in [code.value for code in app.code]
     frames = {tuple(frame.value.columns): frame.value for frame in app.dataframe}
-    assert tuple(flips.RESULTS) in frames and tuple(flips.COSTS_AND_TEXT) in frames
+    assert tuple(flips.RESULTS) in frames and app.text[0].value.startswith("Cannot tell whether STIR helps")
+    app = clean(open_page("evaluate", evaluate_tab="Accuracy against cost"))
+    frames = {tuple(frame.value.columns): frame.value for frame in app.dataframe}
+    assert tuple(flips.COSTS_AND_TEXT) in frames and tuple(flips.RESULTS) not in frames
     app.button_group(key="evaluate_cost").set_value(["GFLOPs"]).run()
     clean(app)
 
@@ -223,7 +272,7 @@ def test_a_clicked_row_chooses_its_problem(open_page: OpenPage, store: Path, mon
     table = st.dataframe
     monkeypatch.setattr(st, "dataframe", lambda *a, **k: (handed.update({k.get("key"): k.get("on_select")}), table(*a, **k))[1])
     make_fake_evaluation(make_fake_run(store))
-    clean(open_page("evaluate"))
+    clean(open_page("evaluate", evaluate_tab="Flips"))
     state = {"evaluate_flips": {"selection": {"rows": [2]}}}
     monkeypatch.setattr(st, "session_state", state)
     handed["evaluate_flips"]()
@@ -235,7 +284,7 @@ def test_a_method_without_steps_has_plain_text(open_page: OpenPage, store: Path)
     app = clean(open_page("evaluate", method="static", answered="arithmetic/eval/2"))
     assert "No steps are stored with this answer of static" in texts(app)
     assert any(text.startswith("Start with 18 apples") for text in drawn(app))
-    app = clean(open_page("evaluate", method="self_consistency:k=3"))
+    app = clean(open_page("evaluate", method="self_consistency:k=3", evaluate_tab="Flips"))
     app.button_group(key="evaluate_seed").set_value(["1"]).run()
     clean(app)
 
@@ -251,17 +300,17 @@ def test_a_method_that_forces_its_impulses_has_no_gate_to_take_apart(open_page: 
         bare = [step.model_copy(update={"evidence": StepEvidence(m=step.step - 1, position=9)}) for step in answer.trace.steps]
         folder.append(answer.model_copy(update={"trace": answer.trace.model_copy(update={"steps": tuple(bare)})}))
     renew(folder.path)
-    app = clean(open_page("evaluate", method="stir"))
+    app = clean(open_page("evaluate", method="stir", evaluate_tab="Flips"))
     assert "Nothing was retrieved" in texts(app) and "library at m" not in texts(app)
-    assert "library at m" in texts(clean(open_page("evaluate", method="stir:tau_null=9")))
+    assert "library at m" in texts(clean(open_page("evaluate", method="stir:tau_null=9", evaluate_tab="Flips")))
 
 
 def test_outcomes_filter(open_page: OpenPage, store: Path) -> None:
     make_fake_evaluation(make_fake_run(store))
     for key in ("evaluation", "method", "answered"):
-        app = open_page("evaluate", **{key: "<b>"})
+        app = open_page("evaluate", **{key: "<b>", "evaluate_tab": "Flips"})
         assert app.selectbox(key=key).value is None and ['"<b>"' in error.value.replace("\\", "") for error in app.error] == [True]
-    app = clean(open_page("evaluate"))
+    app = clean(open_page("evaluate", evaluate_tab="Flips"))
     app.button_group(key="evaluate_outcomes").set_value(["lost"]).run()
     shown = next(frame.value for frame in clean(app).dataframe if "outcome" in frame.value.columns)
     assert list(shown["problem"]) == ["arithmetic/eval/3"]

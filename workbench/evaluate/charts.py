@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.shared.charts import DIVERGING, GREY, categorical, reach, set_axes, symmetric
+from workbench.shared.charts import DIVERGING, GREY, around, categorical, reach, set_axes, symmetric
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon", "x", "pentagon", "bowtie")
 """Marker of each method. Eleven shapes and ten colours: a pair of both repeats only after 110 methods."""
@@ -39,7 +39,8 @@ def pareto(table: pd.DataFrame, title: str) -> go.Figure:
                 marker={"size": 12, "color": colour, "symbol": SYMBOLS[i % len(SYMBOLS)], "line": {"width": 0}},
             )
         )
-    set_axes(figure, title, "accuracy (%, with 95 % interval)", height=400, xaxis_rangemode="tozero", yaxis_range=[-3, 103])
+    span = around(table["low"], table["high"])
+    set_axes(figure, title, "accuracy (%, with 95 % interval)", height=400, xaxis_rangemode="tozero", yaxis_range=span)
     return figure
 
 

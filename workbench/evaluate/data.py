@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from stir_core.errors import StoreError
-from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import Answer, Estimate, EvaluationReport, MethodReport
+from workbench.evaluate.conclusion import readable, stir_of, verdict_on
 from workbench.shared.facts import EvaluationFacts
 from workbench.shared.intervals import interval, with_interval
 from workbench.shared.text import Segment, one_line, segment, trace_segments
@@ -22,16 +22,16 @@ COSTS: dict[str, Callable[[MethodReport], float | None]] = {
 
 def method_table(report: EvaluationReport) -> pd.DataFrame:
     """One row per method, in the order of the report: the baseline first. Cells that do not apply or were not measured are empty."""
-    return pd.DataFrame([_row(method) for method in report.methods], columns=[*RESULTS, *COSTS_AND_TEXT[1:]])
+    return pd.DataFrame([_row(method) for method in report.methods], columns=list(dict.fromkeys([*RESULTS, *COSTS_AND_TEXT])))
 
 
 RESULTS = [
-    "method", "right", "accuracy", "accuracy 95 %", "won", "lost", "tied", "difference", "difference 95 %", "p", "p holm", "unfinished",
-    "about",
+    "name", "right", "accuracy", "accuracy 95 %", "won", "lost", "tied", "difference", "difference 95 %", "p", "p holm", "unfinished",
+    "about", "method",
 ]  # fmt: skip
 COSTS_AND_TEXT = [
-    "method", "committed", "probe", "decoded", "committed vs", "decoded vs", "forward", "gflops", "seconds", "rep 2", "rep 3", "zlib",
-    "commits", "source",
+    "name", "committed", "probe", "decoded", "committed vs", "decoded vs", "forward", "gflops", "seconds", "rep 2", "rep 3", "zlib",
+    "commits", "source", "method",
 ]  # fmt: skip
 """The columns of :func:`method_table`, as two tables: results; costs and text statistics."""
 
@@ -43,6 +43,7 @@ _FIELDS = ("unfinished", "committed", "probe", "forward", "seconds", "commits", 
 def _row(method: MethodReport) -> dict[str, object]:
     versus = method.versus
     return {
+        "name": readable(method.name),
         "method": method.name,
         "right": f"{method.right} of {method.answers}",
         "accuracy": 100 * method.accuracy.value,
@@ -71,17 +72,18 @@ _FOREST = ["name", "n", "value", "low", "high", "verdict", "hover"]
 def forest_tables(report: EvaluationReport) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracies of all methods in percent, and paired differences of those that are compared in points; see ``charts.method_forest``.
 
-    ``verdict`` is that of a difference by its Holm-corrected p (empty for accuracies); ``hover`` is the tooltip below the name.
+    ``verdict`` is that of a difference (empty for accuracies); ``hover``, the tooltip below the readable name, begins with the name as it
+    is written.
     """
     accuracies, differences = [], []
     for method in report.methods:
-        right = f"{with_interval(method.accuracy, '.1%')}<br>{method.right} of {method.answers} right ({method.interval})"
-        accuracies.append((method.name, f"n {method.answers}", *_percent(method.accuracy), "", right))
+        name, written = readable(method.name), f"{method.name}<br>" if ":" in method.name else ""
+        right = f"{written}{with_interval(method.accuracy, '.1%')}<br>{method.right} of {method.answers} right ({method.interval})"
+        accuracies.append((name, f"n {method.answers}", *_percent(method.accuracy), "", right))
         if versus := method.versus:
             counts = f"{len(versus.won)} won, {len(versus.lost)} lost, {versus.tied} tied<br>p {versus.p:.3f} (Holm {versus.p_holm:.3f})"
-            gap = f"{with_interval(versus.difference, '+.1%')}<br>{counts}"
-            verdict = verdict_of(versus.difference.value, versus.p_holm)
-            differences.append((method.name, f"n {method.answers}", *_percent(versus.difference), verdict, gap))
+            gap = f"{written}{with_interval(versus.difference, '+.1%')}<br>{counts}"
+            differences.append((name, f"n {method.answers}", *_percent(versus.difference), verdict_on(report, method)[0], gap))
     return pd.DataFrame(accuracies, columns=_FOREST), pd.DataFrame(differences, columns=_FOREST)
 
 
@@ -98,7 +100,7 @@ def pareto_table(report: EvaluationReport, cost: str) -> pd.DataFrame:
     Args:
         cost: a key of :data:`COSTS`. Methods whose cost was not measured are left out.
     """
-    rows = [(m.name, COSTS[cost](m), *_percent(m.accuracy), with_interval(m.accuracy, ".1%")) for m in report.methods]
+    rows = [(readable(m.name), COSTS[cost](m), *_percent(m.accuracy), with_interval(m.accuracy, ".1%")) for m in report.methods]
     table = (
         pd.DataFrame(rows, columns=["method", "cost", "accuracy", "low", "high", "shown"]).dropna(subset=["cost"]).reset_index(drop=True)
     )
@@ -268,12 +270,6 @@ def transfer_table(runs: Mapping[str, tuple[str, Iterable[EvaluationFacts]]]) ->
                 best[report.spec.task] = (report, method)
         rows += [_transfer_row(run, mined, *pair) for pair in best.values()]
     return pd.DataFrame(rows, columns=COLUMNS), broken
-
-
-def stir_of(report: EvaluationReport) -> MethodReport | None:
-    """The method ``stir``, or else the first ``stir:PARAMETERS``, if it is compared with a baseline."""
-    compared = {method.name: method for method in report.methods if method.versus}
-    return compared.get("stir") or next((method for name, method in compared.items() if name.startswith("stir:")), None)
 
 
 def _rank(report: EvaluationReport) -> tuple[bool, bool, int]:

@@ -1,4 +1,5 @@
-"""The Evaluate page's sections: choice of the evaluation, methods, cost, transfer, and downloads."""
+"""The Evaluate page: choice of the evaluation, its verdict, and tabs for methods, cost, flips and transfer, of which only the open one is
+computed."""
 
 import pandas as pd
 import streamlit as st
@@ -10,11 +11,13 @@ from workbench import session
 from workbench.bootstrap import known_evaluations, known_runs
 from workbench.evaluate import data as tables
 from workbench.evaluate.charts import pareto, transfer_heatmap
+from workbench.evaluate.conclusion import conclusion, readable
+from workbench.evaluate.view_flips import flip_views
 from workbench.shared.charts import method_forest
 from workbench.shared.command_lines import eval_command
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_page import command_line, report_downloads
+from workbench.shared.view_page import badged_line, command_line, report_downloads
 from workbench.shared.view_tables import Columns, data_table, number_column
 
 _COST_TITLES = {
@@ -35,8 +38,12 @@ def need_evaluation(facts: RunFacts) -> EvaluationFacts:
 
 
 def evaluation_head(facts: RunFacts, evaluation: EvaluationFacts) -> None:
-    """The settings, and warnings that concern all figures."""
+    """The verdict in one sentence, the settings, and warnings that concern all figures."""
     report = evaluation.report
+    if (found := conclusion(report)) is not None:
+        badged_line(found.verdict, found.text)
+        if found.others:
+            st.caption(plain(f"The other methods against {readable(report.spec.baseline)}: {found.others}."))
     st.caption(plain(tables.evaluation_line(report)))
     if facts.steered:
         st.caption(f"Home shows the run's own replay of {len(facts.steered)} held-out problems instead, so its figures differ.")
@@ -50,12 +57,31 @@ def evaluation_head(facts: RunFacts, evaluation: EvaluationFacts) -> None:
         st.stop()
 
 
+METHODS, COST, FLIPS, TRANSFER = "Methods", "Accuracy against cost", "Flips", "Transfer"
+_TAB = "evaluate_tab"
+
+
+def tabs(facts: RunFacts, evaluation: EvaluationFacts) -> None:
+    """The page's parts as tabs; a link to a problem opens the flips, and the address holds the open tab."""
+    drawn = {
+        METHODS: lambda: methods_view(evaluation),
+        COST: lambda: costs(evaluation),
+        FLIPS: lambda: flip_views(facts, evaluation),
+        TRANSFER: transfer,
+    }
+    if _TAB not in session.parameters() and session.link_asks(session.ANSWERED):
+        session.set_state(_TAB, FLIPS)
+    for tab, draw in zip(st.tabs(list(drawn), key=_TAB, bind="query-params"), drawn.values(), strict=True):
+        if tab.open:
+            with tab:
+                draw()
+
+
 def methods_view(evaluation: EvaluationFacts) -> None:
     """Accuracies and paired differences, as a forest plot and as a table."""
     report = evaluation.report
-    st.header("Methods", anchor=False)
     accuracies, differences = tables.forest_tables(report)
-    figure = method_forest(accuracies, differences, report.spec.baseline)
+    figure = method_forest(accuracies, differences, readable(report.spec.baseline))
     st.plotly_chart(
         figure,
         key="evaluate_forest",
@@ -70,14 +96,13 @@ def methods_view(evaluation: EvaluationFacts) -> None:
     st.caption(
         plain(
             f"n = {report.problems} problems, the same for all. Accuracy intervals: {intervals}; differences: Tango's score interval; "
-            f"p: {tests or 'none'}, Holm over the methods, which decides the colours.{repeats}"
+            f"p: {tests or 'none'}, Holm over the methods. Colour: the verdict, by interval and p.{repeats}"
         )
     )
 
 
 def costs(evaluation: EvaluationFacts) -> None:
     """Accuracy against cost."""
-    st.header("Accuracy against cost", anchor=False)
     cost = (
         st.segmented_control("Cost", list(tables.COSTS), default="decoded tokens", required=True, key="evaluate_cost") or "decoded tokens"
     )
@@ -108,7 +133,6 @@ def _half(report: EvaluationReport, columns: list[str], alt: str) -> None:
 
 def transfer() -> None:
     """Difference from the baseline by mined task and evaluated task, over all runs."""
-    st.header("Transfer", anchor=False)
     runs = {name: (run.config.task.name, known_evaluations(run).values()) for name, run in known_runs().runs.items()}
     table, broken = tables.transfer_table(runs)
     if table.empty:
@@ -139,7 +163,8 @@ _PAIRED = "Paired by problem, against the baseline; "
 
 
 METHOD_COLUMNS: Columns = {
-    "method": cc.TextColumn("method", help="Name, and the parameters that differ from their defaults.", pinned=True, width=150),
+    "name": cc.TextColumn("method", pinned=True, width=190),
+    "method": cc.TextColumn("as written", help="In --methods: name, and the parameters that differ from their defaults.", width=260),
     "right": cc.TextColumn("right", help="Right answers of all answers, over the problems that every method has answered.", width=72),
     "accuracy": number_column("accuracy", "%.1f", "Right answers in percent.", width=70),
     "accuracy 95 %": cc.TextColumn("95 %", help="Wilson's interval; for several seeds with problems as clusters.", width=98),

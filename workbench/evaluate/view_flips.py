@@ -7,6 +7,7 @@ from stir_core.findings import Answer
 from stir_core.records import Trace
 from workbench import session
 from workbench.evaluate import data as flips
+from workbench.evaluate.conclusion import readable
 from workbench.shared.facts import EvaluationFacts, RunFacts, gate_of
 from workbench.shared.gate_evidence import step_table
 from workbench.shared.gate_replay import replay_answer
@@ -21,13 +22,12 @@ _TABLE = "evaluate_flips"
 
 def flip_views(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     """Choices of a method and a problem, and both answers to it."""
-    st.header("Flips", anchor=False)
     names = [name for name, method in evaluation.methods.items() if method.versus]
     if not names:
         st.caption("Nothing is compared with the baseline yet.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        method = session.choose_one(session.METHOD, "Method", names, width=320)
+        method = session.choose_one(session.METHOD, "Method", names, width=320, format_func=readable)
         outcome = _outcome(evaluation, method)
     problem = _choose_problem(evaluation, method, outcome)
     if problem is not None:
@@ -86,9 +86,9 @@ def _answers(facts: RunFacts, evaluation: EvaluationFacts, method: str, problem:
 
 def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace: Trace | None) -> None:
     if trace is None:
-        st.caption(plain(f"No steps are stored with this answer of {method}, so there are no decisions to show."))
+        st.caption(plain(f"No steps are stored with this answer of {readable(method)}, so there are no decisions to show."))
         return
-    with st.expander(plain(f"Decisions of {method} at each step of this answer"), expanded=True):
+    with st.expander(plain(f"Decisions of {readable(method)} at each step of this answer"), expanded=True):
         if any(step.evidence.retrieved for step in trace.steps):
             gate = gate_of(evaluation.spec, method)
             answer = replay_answer(trace, gate, gate, seed=facts.config.seed, policies=facts.policies)
@@ -104,7 +104,7 @@ def _decisions(facts: RunFacts, evaluation: EvaluationFacts, method: str, trace:
 def _answer(answer: Answer) -> None:
     grade = grade_of(answer)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.header(f"{plain(answer.method)}", anchor=False)
+        st.header(plain(readable(answer.method)), anchor=False)
         st.badge(grade, color="green" if grade == "right" else "gray")
     text_strip(flips.answer_segments(answer), key=f"flip_{answer.method}_{answer.problem_id}_{answer.seed}", height=340)
     st.caption(plain(flips.verdict_line(answer)))

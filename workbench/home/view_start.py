@@ -10,6 +10,7 @@ from workbench.home import data as overview
 from workbench.shared.facts import RunFacts
 from workbench.shared.glossary import meanings
 from workbench.shared.text import plain
+from workbench.shared.view_page import badged_line
 
 WHAT = (
     "A latent action is a direction in a model's residual stream: the mean state of right answers minus that of wrong ones, "
@@ -81,9 +82,7 @@ def what_is_known(facts: RunFacts) -> None:
         st.error(plain(line_of(error)))
         return
     for each in found:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.badge(each.verdict, color="green" if each.verdict == "helps" else "red" if each.verdict == "harms" else "gray")
-            st.text(each.text)
+        badged_line(each.verdict, each.text)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.badge("instruments", color="gray")
         st.text(f"On models whose latent modes are known: {calibration}")

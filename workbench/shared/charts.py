@@ -79,6 +79,13 @@ def symmetric(values: Sequence[float], floor: float = 1e-6) -> tuple[float, floa
     return -reach, reach
 
 
+def around(lows: Iterable[float], highs: Iterable[float]) -> tuple[float, float]:
+    """The range of an axis in percent that holds all intervals with a little room."""
+    low, high = min(lows, default=0.0), max(highs, default=100.0)
+    room = max(1.0, 0.06 * (high - low))
+    return low - room, high + room
+
+
 def reach(values: Iterable[float], lows: Iterable[float], highs: Iterable[float], **style: Any) -> dict[str, Any]:
     """Error bars from ``low`` to ``high`` around each value, for plotly's ``error_x`` and ``error_y``."""
     values, lows, highs = list(values), list(lows), list(highs)
@@ -168,8 +175,8 @@ def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline:
     if at is not None:
         figure.add_vline(at, line_color=GREY, line_width=1, line_dash="dot", row=1, col=1)  # type: ignore[arg-type]
     figure.add_vline(0, line_color=GREY, line_width=1, line_dash="dot", row=1, col=2)  # type: ignore[arg-type]
-    figure.update_xaxes(title_text="accuracy (%)", range=[-2, 102], row=1, col=1)
-    figure.update_xaxes(title_text=f"accuracy minus {baseline}'s (percentage points)", row=1, col=2)
+    figure.update_xaxes(title_text="accuracy (%)", range=around(accuracies["low"], accuracies["high"]), row=1, col=1)
+    figure.update_xaxes(title_text="change (points)", row=1, col=2)
     figure.update_layout(
         height=110 + ROW * len(names),
         margin={"l": 10, "r": 10, "t": 30, "b": 40},
@@ -181,7 +188,7 @@ def method_forest(accuracies: pd.DataFrame, differences: pd.DataFrame, baseline:
 
 def _rows(figure: go.Figure, names: list[str], counts: list[str]) -> None:
     short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names]
-    short = [f"{name}  ({n})" for name, n in zip(short, counts, strict=True)]
+    short = [f"{name.replace(' (', '<br>(', len(name) > 24)}  ({n})" for name, n in zip(short, counts, strict=True)]
     figure.update_yaxes(
         categoryorder="array",
         categoryarray=names[::-1],

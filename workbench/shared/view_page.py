@@ -23,6 +23,13 @@ def command_line(command: str, label: str = "Reproduce on the command line") -> 
     st.code(command, language="bash", wrap_lines=True)
 
 
+def badged_line(verdict: str, text: str) -> None:
+    """What a comparison says, in a sentence, with its verdict in a badge before it; green only where it helps."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge(verdict, color="green" if verdict == "helps" else "red" if verdict == "harms" else "gray")
+        st.text(text)
+
+
 def report_downloads(text: str, report: BaseModel, name: str, key: str) -> None:
     """Buttons that save a report as Markdown (``text``) and as JSON, in files called ``name``; ``key`` begins the widgets' keys."""
     with st.container(horizontal=True):
