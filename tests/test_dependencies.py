@@ -15,7 +15,7 @@ ELSEWHERE = {"mkdocs": "mkdocs-material", "llama_cpp": "llama-cpp-python", "late
 """Modules of extras that `make setup` does not install, and mkdocs, a dependency of its theme."""
 NEVER_IMPORTED = {
     "pytest-timeout", "pytest-xdist", "pytest-rerunfailures", "pytest-randomly", "beartype", "ruff", "pyright",  # tools and plugins
-    "ipykernel", "vl-convert-python",  # the notebooks' kernel, and the renderer of Altair's charts
+    "ipykernel",  # the notebooks' kernel
     "mkdocstrings", "mkdocs-material",  # named in mkdocs.yml
 }  # fmt: skip
 """Declared, but not imported."""

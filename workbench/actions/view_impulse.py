@@ -23,6 +23,7 @@ from workbench.live import Decoding
 from workbench.shared.command_lines import impulse_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_saved import followed, opened
 from workbench.shared.view_tables import data_table
@@ -230,8 +231,10 @@ def _figures(response: ImpulseResponse) -> None:
 def _travel(response: ImpulseResponse) -> None:
     table = reading.layer_table(response)
     left, right = st.columns([1, 1])
-    left.altair_chart(disturbance_curves(table), key="actions_layers", alt="Size and direction of the disturbance by layer")
-    right.altair_chart(travel_heatmap(reading.travel_table(response)), key="actions_travel", alt="Size of the disturbance, layer by token")
+    with left:
+        draw_chart(disturbance_curves(table), key="actions_layers", alt="Size and direction of the disturbance by layer")
+    with right:
+        draw_chart(travel_heatmap(reading.travel_table(response)), key="actions_travel", alt="Size of the disturbance, layer by token")
     data_table(table, _LAYERS, "Tokens promoted by layer", key="actions_layer_table", height=300)
     st.caption(
         "Disturbance: steered minus unsteered residual after each block, on the same recorded tokens. The first row is the action itself. "
@@ -241,9 +244,11 @@ def _travel(response: ImpulseResponse) -> None:
 
 def _tokens(response: ImpulseResponse) -> None:
     left, right = st.columns([1, 1.2])
-    left.altair_chart(shift_dumbbells(reading.shift_table(response)), key="actions_shifts", alt="Next tokens before and after")
+    with left:
+        draw_chart(shift_dumbbells(reading.shift_table(response)), key="actions_shifts", alt="Next tokens before and after")
     left.caption("Likeliest next tokens at the control point, with and without the impulse.")
-    right.altair_chart(divergence_curves(reading.divergence_table(response)), key="actions_kl", alt="Divergence after each token")
+    with right:
+        draw_chart(divergence_curves(reading.divergence_table(response)), key="actions_kl", alt="Divergence after each token")
     right.caption(
         "Frozen: every attention pattern is held at its unsteered value, so the disturbance travels through values, MLPs and the "
         "residual stream only. The gap between the two curves is due to changed attention patterns."
@@ -255,7 +260,7 @@ def _attention(response: ImpulseResponse) -> None:
     if table.empty:
         st.caption("The recorded answer ends at this control point, so no later token attends to it.")
         return
-    st.altair_chart(attention_maps(table, response.layer), key="actions_attention", alt="Attention back to the control point")
+    draw_chart(attention_maps(table, response.layer), key="actions_attention", alt="Attention back to the control point")
     st.caption(
         f"Attention to the control point, averaged over the {len(response.tokens) - 1} recorded tokens after it. The impulse is added "
         f"after block {response.layer} (line): patterns up to there cannot change."
@@ -266,7 +271,7 @@ def _doses(response: ImpulseResponse) -> None:
     table = reading.dose_table(response)
     degenerate = degenerates_at(response.doses)
     chart = dose_curve(table, response.alpha, degenerate, response.action_norm / response.unsteered_norm)
-    st.altair_chart(chart, key="actions_doses", alt="Divergence against strength")
+    draw_chart(chart, key="actions_doses", alt="Divergence against strength")
     ending = (
         "No tried strength makes the text degenerate." if degenerate is None else f"Degenerate from α {degenerate:.3g} on (solid line)."
     )

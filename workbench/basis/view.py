@@ -11,6 +11,7 @@ from workbench.bootstrap import PAGES
 from workbench.shared.entries import neighbours
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_tables import Columns, data_table, number_column
 
 _STRETCH = "Keys of one model share a large common component, so their cosines lie just below 1; stretched starts at the smallest cosine."
@@ -62,7 +63,7 @@ def heatmap_view(facts: RunFacts, chosen: str) -> None:
     left, right = st.columns([1.7, 1], gap="medium")
     with left:
         chart = cosine_heatmap(table, full_range=scale != "stretched", size=600, chosen=chosen)
-        st.altair_chart(chart, key=_HEATMAP, on_select=choose_cell, alt=f"Cosines between {len(shown)} {by}, in cluster order")
+        draw_chart(chart, key=_HEATMAP, on_select=choose_cell, alt=f"Cosines between {len(shown)} {by}, in cluster order")
         cut = "" if len(shown) == total else f" of {total:,} (the basis first)"
         cut += " in the lasso" if among else ""
         st.caption(f"n = {len(shown)} {by}{cut}; average linkage on 1 − cosine, optimal leaf order. Click a cell for its pair.")
@@ -98,7 +99,9 @@ def coverage_view(facts: RunFacts) -> None:
         f"at least {config.min_per_control_point} per control point. Ranks are effective ranks."
         + (f" Ranks, cosines and coverage are of a sample: {facts.sampled}" if facts.large else "")
     )
-    st.altair_chart(coverage_chart(geometry.counts_by_step(facts)), alt="Entries at every control point, selected and dropped")
+    draw_chart(
+        coverage_chart(geometry.counts_by_step(facts)), key="basis_coverage", alt="Entries at every control point, selected and dropped"
+    )
 
 
 COVERAGE_COLUMNS: Columns = {

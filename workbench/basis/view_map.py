@@ -21,6 +21,7 @@ from workbench.shared.charts import CHOSEN, GREY
 from workbench.shared.entries import neighbours
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
+from workbench.shared.view_charts import ZOOMED, draw_chart
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
 
 _JS = """
@@ -112,12 +113,12 @@ def action_map_view(facts: RunFacts, chosen: str) -> None:
             "Colour by", offered, index=offered.index("m"), key="basis_colour", bind="query-params", help=_HELP, width=260
         )
     projection = projection if projection in names else names[0]
-    st.plotly_chart(
+    draw_chart(
         cache.map_figure(facts, projection, column, chosen),
         key=_MAP,
         on_select=take_selection,
         selection_mode=("points", "box", "lasso"),
-        config={"scrollZoom": True, "displaylogo": False},
+        config=ZOOMED,
         alt=f"{projection} map of {len(facts.shown)} entries by {column}",
     )
     places = _marks(facts, projection, chosen)

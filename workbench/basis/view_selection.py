@@ -17,6 +17,7 @@ from workbench.shared.charts import step_bars
 from workbench.shared.command_lines import reselect_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, number_column
 
@@ -45,9 +46,9 @@ def replay_view(facts: RunFacts) -> None:
 
     left, right = st.columns([1, 1.25], gap="medium")
     with left:
-        st.altair_chart(picks_map(places, now), key="basis_picks_map", alt=f"The first {now} picks on the {projection} map")
+        draw_chart(picks_map(places, now), key="basis_picks_map", alt=f"The first {now} picks on the {projection} map")
     with right:
-        st.altair_chart(gain_chart(table, now), key=_GAINS, on_select=choose_pick, alt="Both parts of every pick's gain")
+        draw_chart(gain_chart(table, now), key=_GAINS, on_select=choose_pick, alt="Both parts of every pick's gain")
     _why_picked(facts, selection, table.iloc[now - 1].to_dict())
     selector = facts.config.basis.selector
     note = "" if selector == "dpp" else f" The selector {selector} does not use these gains; they describe its picks."
@@ -108,7 +109,7 @@ def reselect_view(facts: RunFacts) -> None:
         data_table(table, COMPARISON_COLUMNS, "Stored basis and re-selection", height=600)
     with right:
         bars = step_bars(reselection.counts(facts, before, after), "picks", "selection")
-        st.altair_chart(bars, alt="Picks at every control point, stored and re-selected")
+        draw_chart(bars, key="basis_reselected", alt="Picks at every control point, stored and re-selected")
         moved = reselection.pick_changes(facts, before, after)
         data_table(moved, CHANGE_COLUMNS, "Gained, lost and kept", key="basis_changes", height=290)
     for note in after.notes:

@@ -12,7 +12,7 @@ from workbench.calibration.charts import accuracy_chart
 from workbench.calibration.view_marks import mark_table
 from workbench.shared.command_lines import calibrate_command
 from workbench.shared.text import plain
-from workbench.shared.view_charts import PLAIN
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 
@@ -49,7 +49,7 @@ def accuracies(report: CalibrationReport) -> None:
     """Every method on every rung."""
     st.header("Accuracy of methods by rung", anchor=False)
     table = tables.accuracy_table(report)
-    st.plotly_chart(accuracy_chart(table), key="calibration_accuracy", config=PLAIN, alt="Accuracy of each method on each rung")
+    draw_chart(accuracy_chart(table), key="calibration_accuracy", alt="Accuracy of each method on each rung")
     st.caption(
         f"n = {report.problems} problems a rung. Intervals: Wilson. The oracle adds the planted direction, with the right sign, only where "
         "it is needed: the ceiling for every method that adds directions."

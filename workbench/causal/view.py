@@ -19,7 +19,7 @@ from workbench.shared.charts import ROW, forest
 from workbench.shared.command_lines import causal_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_charts import PLAIN, gate_map, points_chart
+from workbench.shared.view_charts import draw_chart, gate_map, points_chart
 from workbench.shared.view_page import command_line, report_downloads
 from workbench.shared.view_tables import ADVANTAGE_HELP, Columns, data_table, number_column
 
@@ -51,7 +51,7 @@ def own(facts: RunFacts) -> None:
     _warnings(facts, study)
     table = evidence.arm_table(study.report)
     if not table.empty:
-        st.plotly_chart(forest(table, _ADVANTAGE), key="causal_own", config=PLAIN, alt="Effect of each arm, with 95 % intervals")
+        draw_chart(forest(table, _ADVANTAGE), key="causal_own", alt="Effect of each arm, with 95 % intervals")
         data_table(table.reindex(columns=list(OWN_COLUMNS)), OWN_COLUMNS, "Arms of the study")
     for line in evidence.bias_lines(study.report):
         st.caption(plain(line))
@@ -86,7 +86,7 @@ def arms(study: Study) -> None:
     if table.empty:
         st.caption("No state has been measured under two arms yet.")
         return
-    st.plotly_chart(forest(table, _ADVANTAGE), key="causal_arms", config=PLAIN, alt="Advantage of each arm, with 95 % intervals")
+    draw_chart(forest(table, _ADVANTAGE), key="causal_arms", alt="Advantage of each arm, with 95 % intervals")
     _effects(table, "Arms against each other")
 
 
@@ -122,7 +122,7 @@ def gate(facts: RunFacts, study: Study) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         bins = evidence.calibration_table(report)
-        st.plotly_chart(figures.calibration_chart(bins), key="causal_bins", config=PLAIN, alt="Measured advantage by predicted margin")
+        draw_chart(figures.calibration_chart(bins), key="causal_bins", alt="Measured advantage by predicted margin")
         st.caption(
             f"n = {len(report.points)} candidates in {len(bins)} bins of similar margin. They rise if the margin predicts the effect."
         )
@@ -131,7 +131,7 @@ def gate(facts: RunFacts, study: Study) -> None:
         if curves.empty:
             st.caption("No ROC curve: no candidate did better than null, or none did worse.")
         else:
-            st.plotly_chart(figures.roc(curves), key="causal_roc", config=PLAIN, alt="ROC curve of each predictor")
+            draw_chart(figures.roc(curves), key="causal_roc", alt="ROC curve of each predictor")
             st.caption("Helpful (better than null) against harmful (worse) candidates; ties are left out. Legend: area under the curve.")
     data_table(evidence.predictor_table(report), PREDICTOR_COLUMNS, "Predictors of the advantage")
     gate_map(

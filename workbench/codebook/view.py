@@ -15,7 +15,7 @@ from workbench.shared.charts import lens_bars
 from workbench.shared.command_lines import causal_command, codebook_command
 from workbench.shared.facts import RunFacts, differing_identity
 from workbench.shared.text import plain, segment
-from workbench.shared.view_charts import PLAIN
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
 from workbench.shared.view_text import text_strip
@@ -83,14 +83,16 @@ def code_card(facts: RunFacts, book: Book, read: Mapping[int, Lens]) -> None:
             st.badge(" · ".join(tables.FLAGS[flag] for flag in code.flags), color="orange", help="What alone would explain the code.")
     with middle:
         st.header("Use by control point", anchor=False)
-        st.altair_chart(charts.point_bars(tables.use_table(book, code), code.code), alt=f"Share of steps with code {code.code}")
+        draw_chart(
+            charts.point_bars(tables.use_table(book, code), code.code), key="codebook_use", alt=f"Share of steps with code {code.code}"
+        )
         st.caption("Lines: Wilson 95 % intervals, which treat steps as independent.")
     with right:
         st.header("Through the unembedding", anchor=False)
         if (lens := read.get(code.code)) is None:
             st.caption("Not read yet: press the button above.")
         else:
-            st.altair_chart(lens_bars(lens, 5), alt=f"Tokens that code {code.code} promotes and suppresses")
+            draw_chart(lens_bars(lens, 5), key="codebook_lens", alt=f"Tokens that code {code.code} promotes and suppresses")
             st.caption("Of the mean member minus the mean of all steps; the direct path only.")
     _effects(facts, book, code.code)
 
@@ -116,7 +118,7 @@ def rate_distortion(book: Book) -> None:
     left, right = st.columns([1.5, 1], gap="medium")
     with left:
         figure = charts.rate_chart(tables.error_table(book.layer))
-        st.plotly_chart(figure, key="codebook_rate", config=PLAIN, alt="Held-out error over the number of codes")
+        draw_chart(figure, key="codebook_rate", alt="Held-out error over the number of codes")
     with right:
         data_table(tables.fit_table(book.layer), FIT_COLUMNS, "The codebook and what it is compared with at equal size")
         st.caption(plain(tables.stability_line(book.layer)))

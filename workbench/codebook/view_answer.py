@@ -9,6 +9,7 @@ from workbench.codebook.data import Book
 from workbench.shared.codes import code_segments
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_text import text_strip
 
 _CHART = "codebook_sequences"
@@ -29,9 +30,7 @@ def answer_strip(facts: RunFacts, book: Book) -> None:
     left, right = st.columns([1, 1.2], gap="medium")
     with left:
         table = tables.sequence_table(answers, answer.rollout.problem_id)
-        st.altair_chart(
-            charts.sequence_chart(table, name), key=_CHART, on_select=choose, alt="Codes of each rollout of the problem by step"
-        )
+        draw_chart(charts.sequence_chart(table, name), key=_CHART, on_select=choose, alt="Codes of each rollout of the problem by step")
         st.caption(f"n = {len(set(table['answer']))} rollouts of the problem. Framed: the chosen one. Click a cell to choose its rollout.")
     with right:
         verdict = answer.rollout.verdict

@@ -16,6 +16,7 @@ from workbench.compare.data import LibraryComparison
 from workbench.shared.command_lines import compare_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
 
@@ -95,7 +96,7 @@ def shared_view(chosen: Chosen) -> None:
         column.metric(name, count, of, delta_color="off", delta_arrow="off")
     left, right = st.columns([1.2, 1])
     with left:
-        st.altair_chart(
+        draw_chart(
             match_histogram(compare.cosine_table(libraries), chosen.at_least, libraries.by_chance),
             key="compare_histogram",
             alt="Cosine of every entry with the nearest of the other library",
@@ -104,7 +105,7 @@ def shared_view(chosen: Chosen) -> None:
         st.caption(f"Same control point and layer only{chance}. Grey: a baseline, the other library shifted by one control point.")
     with right:
         if libraries.spans is not None:
-            st.altair_chart(
+            draw_chart(
                 principal_angles(compare.angle_table(libraries.spans), libraries.spans.by_chance),
                 key="compare_angles",
                 alt="Principal angles between the two spans",

@@ -18,6 +18,7 @@ from workbench.shared.charts import step_bars
 from workbench.shared.command_lines import curate_command, curated_eval_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
 
@@ -239,7 +240,8 @@ def library_now(facts: RunFacts, curation: Curation) -> None:
     data_table(tables.libraries_table(libraries), _LIBRARY_COLUMNS, "The control basis and the curated library in numbers")
     left, right = st.columns([1, 1])
     bars = step_bars(tables.steps_table(libraries), "entries", "library")
-    left.altair_chart(bars, key="curate_steps", alt="Entries at every control point, basis and curated")
+    with left:
+        draw_chart(bars, key="curate_steps", alt="Entries at every control point, basis and curated")
     with right:
         if not (merged := tables.lineage_table(result)).empty:
             data_table(merged, {}, "Merged entries with their members and weights")

@@ -17,6 +17,7 @@ from workbench.shared.charts import method_forest
 from workbench.shared.command_lines import eval_command
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.text import plain
+from workbench.shared.view_charts import ZOOMED, draw_chart
 from workbench.shared.view_page import badged_line, command_line, report_downloads
 from workbench.shared.view_tables import Columns, data_table, number_column
 
@@ -82,10 +83,9 @@ def methods_view(evaluation: EvaluationFacts) -> None:
     report = evaluation.report
     accuracies, differences = tables.forest_tables(report)
     figure = method_forest(accuracies, differences, readable(report.spec.baseline))
-    st.plotly_chart(
+    draw_chart(
         figure,
         key="evaluate_forest",
-        config={"displaylogo": False, "displayModeBar": False},
         alt="Accuracy of each method, and its paired difference from the baseline, with 95 % intervals",
     )
     _half(report, tables.RESULTS, "Accuracy of each method, and its difference from the baseline")
@@ -116,7 +116,7 @@ def costs(evaluation: EvaluationFacts) -> None:
 
 
 def _front(evaluation: EvaluationFacts, table: pd.DataFrame, cost: str) -> None:
-    st.plotly_chart(pareto(table, _COST_TITLES[cost]), key="evaluate_pareto", config={"displaylogo": False}, alt=f"Accuracy against {cost}")
+    draw_chart(pareto(table, _COST_TITLES[cost]), key="evaluate_pareto", config=ZOOMED, alt=f"Accuracy against {cost}")
     front = ", ".join(table[table["front"]]["method"])
     left_out = len(evaluation.report.methods) - len(table)
     st.caption(
@@ -139,7 +139,7 @@ def transfer() -> None:
         st.caption("No evaluation compares stir with a baseline yet.")
     else:
         chart = transfer_heatmap(table)
-        st.altair_chart(chart, key="evaluate_transfer", alt="Difference of stir by run and evaluated task")
+        draw_chart(chart, key="evaluate_transfer", alt="Difference of stir by run and evaluated task")
         st.caption(
             f"n = {len(table)} cells: accuracy of stir minus the baseline's, in points, paired by problem; interval and p in the tooltip. "
             "Framed: evaluated on the task it was mined on. Exclamation mark: unfinished, or evaluation problems were mined. "

@@ -17,7 +17,7 @@ from workbench.shared import gate_replay as replay
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.gate_replay import AnswerReplay
 from workbench.shared.text import plain
-from workbench.shared.view_charts import gate_map
+from workbench.shared.view_charts import draw_chart, gate_map
 from workbench.shared.view_gate import FLIPPED_COLUMNS, funnel_view
 from workbench.shared.view_tables import data_table
 
@@ -80,7 +80,7 @@ def _curve(facts: RunFacts, gate: GateConfig) -> None:
         st.caption("The recording holds no decision of the gate.")
         return
     chart = charts.steered_share(table, f"{scale.label} ({scale.name})", scale.own, float(getattr(gate, scale.name)))
-    st.altair_chart(chart, alt=f"Share of steered steps against {scale.name}")
+    draw_chart(chart, key="gates_share", alt=f"Share of steered steps against {scale.name}")
     least, most = min(table["n"].tolist()), max(table["n"].tolist())
     unknown = max(table["unknown"].tolist())
     known = (f"{most}" if least == most else f"{least} to {most}") + (f" (up to {unknown} need the model)" if unknown else "")
@@ -102,7 +102,9 @@ def _firing(facts: RunFacts) -> None:
     if table.empty:
         st.caption("Every held-out answer ended after its first step, which is never steered.")
         return
-    st.altair_chart(charts.firing_chart(table), alt="Share of held-out answers with a commit at each control point, as recorded")
+    draw_chart(
+        charts.firing_chart(table), key="gates_firing", alt="Share of held-out answers with a commit at each control point, as recorded"
+    )
     total = f"{sum(table['fired'].tolist())} of {sum(table['n'].tolist())} steps"
     st.caption(
         f"As recorded. n = {len(facts.steered)} answers; a commit at {total}. Above a bar: answers that reached the control point. "

@@ -12,6 +12,7 @@ from workbench.harvest import data as view
 from workbench.harvest.charts import stage_timeline
 from workbench.jobs import JobStore, Status
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 
 _COLOURS = {"running": "blue", "stopping": "orange", "finished": "green", "stopped": "gray", "failed": "red", "lost": "red"}
@@ -72,7 +73,7 @@ def _job(own: JobStore, status: Status) -> None:
             )
         table = view.timeline(status.lines, job.started, time.time())
         if not table.empty:
-            st.altair_chart(stage_timeline(table), alt="Stages on a time axis", key=f"harvest_time_{job.id}")
+            draw_chart(stage_timeline(table), alt="Stages on a time axis", key=f"harvest_time_{job.id}")
         if kept := view.kept_stages(finished, status.lines):
             st.caption(plain(f"Finished before this attempt: {', '.join(kept)}"))
         with st.expander("Log and command"):

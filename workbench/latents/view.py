@@ -14,6 +14,7 @@ from workbench.latents.data import FIRST, ChosenReasoner, by_operations
 from workbench.latents.view_strip import latent_strip
 from workbench.shared.command_lines import latent_eval_command, latent_train_command
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 
@@ -122,7 +123,7 @@ def one_latent(reading: LatentReading, slot: int) -> None:
         st.caption("The answer states no number, so there is no place whose attention could be read.")
         return
     with st.expander("Where the answer looks: attention to each latent, by block"):
-        st.altair_chart(
+        draw_chart(
             latent_map(attention, "attention", ".2f"), key="latents_attention", alt="Attention from the answer to each latent by block"
         )
         st.caption(
@@ -162,7 +163,7 @@ def probes(reasoner: ChosenReasoner, reading: LatentReading, slot: int) -> None:
         "Value after how many steps", values, default=step if step in values else values[0], required=True, key="latents_value"
     )
     rows = tables.probe_rows(report, values[0] if after is None else after)
-    st.altair_chart(latent_map(rows, "read", ".0%"), key="latents_probes", alt="Share of values that a probe reads, by latent and block")
+    draw_chart(latent_map(rows, "read", ".0%"), key="latents_probes", alt="Share of values that a probe reads, by latent and block")
     st.caption(
         f"Share of held-out problems ({rows['problems'].min()} to {rows['problems'].max()} for a cell; intervals under the pointer) whose "
         f"value a linear probe, fitted on others, reads there. Chance is {1 / reasoner.setting.modulus:.0%}. fed: the latent itself; "

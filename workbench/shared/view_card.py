@@ -17,6 +17,7 @@ from workbench.shared.entries import entry_of
 from workbench.shared.facts import RunFacts
 from workbench.shared.intervals import measured_line, with_interval
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_gate import CANDIDATE_COLUMNS
 from workbench.shared.view_tables import ACTION_COLUMNS, ADVANTAGE_HELP, Columns, data_table, entry_table, number_column
 
@@ -96,7 +97,7 @@ def lens(facts: RunFacts, entry: Entry) -> None:
     if tokens is None:
         st.caption("A null entry has no action to read.")
         return
-    st.altair_chart(lens_bars(tokens), key="lens_bars", alt=f"Tokens that {entry.id} promotes and suppresses, as direct logit effects")
+    draw_chart(lens_bars(tokens), key="lens_bars", alt=f"Tokens that {entry.id} promotes and suppresses, as direct logit effects")
     st.caption("Read through the final norm's gain; the direct path only, without the computation of later layers.")
 
 

@@ -16,6 +16,7 @@ from workbench.shared.charts import GATE_CELL, funnel_bars, margin_heatmap, marg
 from workbench.shared.facts import RunFacts
 from workbench.shared.gate_replay import RECORDED, AnswerReplay, StepReplay, funnel_rows, margin_rows, term_rows, why_not_rows
 from workbench.shared.text import plain, segment, text_segments
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 
@@ -48,7 +49,7 @@ def funnel_view(steps: list[replay.StepReplay], scope: str, *, changed: bool) ->
         st.caption("The recording holds no decision of the gate here.")
         return
     shown = table if changed else pd.DataFrame(table[table["when"] == RECORDED])
-    st.altair_chart(funnel_bars(shown), alt=f"Entries left after each sieve, {scope}")
+    draw_chart(funnel_bars(shown), key=f"gates_funnel_{scope}", alt=f"Entries left after each sieve, {scope}")
     if len(steps) > 1:
         left_out = sum(step.change == "needs the model" for step in steps)
         more = f"; {left_out} that need the model are left out" if left_out else ""
@@ -77,7 +78,7 @@ def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, chang
                 session.point_at(session.ACTION, str(cells[0]["entry"]))
 
         chart = margin_heatmap(table, len(trace.steps))
-        st.altair_chart(chart, key=_GATE_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by control point")
+        draw_chart(chart, key=_GATE_HEATMAP, on_select=choose_cell, alt="Margins of all scored candidates by control point")
         pale = " Pale: after a flip, so on recorded text only." if any(table["diverged"].tolist()) else ""
         st.caption(
             f"n = {len(table)} scored candidates. Red beats null, blue does not; framed: committed.{pale} "
@@ -163,7 +164,7 @@ def _terms(again: Again, gate: GateConfig) -> None:
         st.caption("No candidate was scored here, so there is no margin." if again.decision else plain(f"{again.missing}."))
         return
     least = max(0.0, gate.tau_null - (again.decision.score_null or 0.0))
-    st.altair_chart(margin_terms(terms, least), alt="Terms of every candidate's margin")
+    draw_chart(margin_terms(terms, least), key="gates_terms", alt="Terms of every candidate's margin")
     st.caption(
         "Bars add up to the margin (tick); the best tick must lie right of the dashed line to be committed. Point at a bar for its numbers."
     )

@@ -8,6 +8,7 @@ from stir_core.store.critical import Of
 from workbench.shared.command_lines import critical_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
 from workbench.shared.view_text import text_strip
 from workbench.trace import critical
@@ -56,7 +57,7 @@ def what_steps_decided(facts: RunFacts, request: TraceRequest) -> None:
     st.markdown(plain(critical.steps_sentence(summary)))
     figure = step_strip(critical.importance_table(summary), critical.control_table(summary, answers[of]), len(summary.token_ids))
     alt = f"How much each step of the {of} answer changes which answers follow"
-    st.plotly_chart(figure, key="step_strip", config={"displayModeBar": False}, alt=alt)
+    draw_chart(figure, key="step_strip", alt=alt)
     sampling = facts.config.rollouts
     st.caption(
         plain(
@@ -87,9 +88,7 @@ def _measured(facts: RunFacts, trace: Trace, summary: CriticalTrace) -> None:
         lost,
         loss.label if loss else "",
     )
-    st.plotly_chart(
-        figure, key="critical_strip", config={"displayModeBar": False}, alt=f"Success rate of continuing the {summary.of} answer by token"
-    )
+    draw_chart(figure, key="critical_strip", alt=f"Success rate of continuing the {summary.of} answer by token")
     st.caption(plain(f"The run's {summary.of} answer. {critical.rates_note(facts, trace, summary)}"))
     if summary.pieces:
         head = (

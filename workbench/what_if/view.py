@@ -18,6 +18,7 @@ from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.saved import change_text
 from workbench.shared.text import one_line, plain
 from workbench.shared.trace_comparison import changed_settings, grade_of
+from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_gate import why_not
 from workbench.shared.view_page import command_line
 from workbench.shared.view_saved import followed
@@ -150,7 +151,7 @@ def tree_view(tree: Tree) -> None:
             session.set_state(_with(tree), cells[0]["branch"])
 
     chart = figures.branch_tree(pairs.tree_lines(tree))
-    st.altair_chart(chart, key=_FIGURE, on_select=choose, alt="Tree of branches by control point, coloured by verdict")
+    draw_chart(chart, key=_FIGURE, on_select=choose, alt="Tree of branches by control point, coloured by verdict")
     st.caption(
         plain(
             "One lane for each answer; it leaves its parent's lane at the changed decision. Filled: steered. Click one to compare it below."
