@@ -258,18 +258,19 @@ def what_if(
     *,
     problem: Problem | None = None,
 ) -> list[Trace]:
-    """Continue a recorded answer with one decision changed: a branch for each change, decoded side by side.
+    """Continue a recorded answer with one decision or token changed: a branch for each change, decoded side by side.
 
     Args:
         trace: recorded by this session with ``gate`` and ``decode``.
         changes: e.g. ``Change(m=4, to="null")`` or ``Change(m=4, to="p0032c", alpha=0.5)``; ``m`` is a control point (finished steps).
+            ``position`` and ``token`` put another token into the step after it, and a ``seed`` samples from there on.
         problem: the problem of the answer, so that branches are graded.
 
     Returns:
         Whole answers in the order of the changes. A change that changes nothing gives the recorded answer, token for token.
 
     Raises:
-        DataError: no such control point, or an entry that cannot be injected there.
+        DataError: no such control point or token, or an entry that cannot be injected there.
     """
     _checked(session, "Session")
     _checked(trace, "Trace")

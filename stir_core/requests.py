@@ -281,7 +281,7 @@ KEEP, DENY = "keep", "null"
 
 
 class Change(Section):
-    """One decision of a recorded answer, changed or kept, and how later steps are decided."""
+    """One decision or token of a recorded answer, changed or kept, and how it goes on from there."""
 
     noun: ClassVar[str] = "change field"
 
@@ -293,6 +293,12 @@ class Change(Section):
     """Multiple of the action vector to inject; ``None``: the gate's own, as measured when the answer was recorded."""
     then: Annotated[Literal["gate", "null"], BeforeValidator(null_word)] = "gate"
     """After the change: the gate decides, or every later step stays unsteered."""
+    position: Annotated[int, Field(ge=0)] | None = None
+    """Index of the token, in the step after ``m``, from which on the answer is decoded again; ``None``: from the control point."""
+    token: Annotated[int, Field(ge=0)] | None = None
+    """Id of the token that is put at ``position``; ``None``: the model decodes it."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Sample from there on as the run's rollouts are sampled, from random streams of this name; ``None``: as the answer was decoded."""
 
     @property
     def forces(self) -> bool:

@@ -13,10 +13,11 @@ from itertools import pairwise, takewhile
 import numpy as np
 from jaxtyping import Float, Int
 
-from stir_core.config import GateConfig, RunConfig, with_changes
+from stir_core.config import GateConfig, RunConfig
 from stir_core.errors import DataError
 from stir_core.evaluate.statistics import holm, wilson
 from stir_core.findings import CriticalPoint, CriticalRoll, CriticalTrace, StepImportance
+from stir_core.intervene.changes import roll_name, sampled
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import Job, Settings
 from stir_core.models.loading import LoadedModel
@@ -57,9 +58,10 @@ def critical_tokens(
         missing = [point for point in points if point not in known]
         done, decoded = len(points) - len(missing), 0
         report(Progress("critical", done, len(points), "continuations"))
-        decode = with_changes(config.decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
-        settings, prompt = Settings.of(config, decode, request.rows), list(trace.prompt_ids)
-        jobs = [Job(f"{problem.id}^{position}~{rep}", prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in missing]
+        settings, prompt = Settings.of(config, sampled(config.decode, config), request.rows), list(trace.prompt_ids)
+        jobs = [
+            Job(roll_name(problem.id, position, rep), prompt, GateConfig(), given=trace.token_ids[:position]) for position, rep in missing
+        ]
         with Grader() as grader:
             for row, answer, verdict in grader.judge_traces(finished_traces(steer(model, jobs, settings)), lambda _: problem):
                 (position, rep), tokens = missing[row], answer.tokens_used - answer.given

@@ -1,8 +1,10 @@
-"""What if: continue a recorded answer from one of its control points with the decision there changed.
+"""What if: continue a recorded answer from one of its control points or tokens with the decision or the token there changed.
 
 The tokens before the control point are given and never drawn again, so a branch shares them with its origin exactly, sampled or not.
 Every step draws from a named stream of its own (problem, step, control point), so branch and origin differ only by the change; without a
-change the branch is the recorded answer.
+change the branch is the recorded answer. A change with a seed draws from streams of the seed's name instead, the same each time.
+
+A step in which a token is changed begins with its recorded decision and the tokens before, which are taken one by one instead of drawn.
 
 Keys and values of the given tokens are those of the recording. Under ``ephemeral`` they are the unsteered model's. Under ``persistent`` the
 impulses of earlier steps stay in the cache, so the given tokens are read with these impulses at their control points. Both are
@@ -12,19 +14,25 @@ exact up to rounding: one pass over many tokens replaces many passes over one.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from stir_core.config import GateConfig
+from stir_core.config import DecodeConfig, GateConfig
 from stir_core.errors import DataError, SteeringError
-from stir_core.intervene.changes import alpha_of, step_at, was_forced
+from stir_core.intervene.changes import alpha_of, kept_tokens, roll_name, step_at, was_forced
 from stir_core.intervene.controller import steer
 from stir_core.intervene.jobs import NULL, Force, Forced, Job, Settings, recorded_decision
 from stir_core.intervene.memory import Memory, action_of
 from stir_core.models.loading import LoadedModel
-from stir_core.records import Decision, Event, StepEvent, Trace, TraceEvent
+from stir_core.records import Decision, Event, StepEvent, StepTrace, Trace, TraceEvent
 from stir_core.requests import DENY, KEEP, Change
 
 
 def branch(
-    model: LoadedModel, trace: Trace, changes: Sequence[Change], gate: GateConfig, memory: Memory | None, settings: Settings
+    model: LoadedModel,
+    trace: Trace,
+    changes: Sequence[Change],
+    gate: GateConfig,
+    memory: Memory | None,
+    settings: Settings,
+    seeded: DecodeConfig | None = None,
 ) -> Iterator[Event]:
     """Decode one branch for each change, side by side; an event's ``row`` is the index of its change.
 
@@ -34,28 +42,43 @@ def branch(
 
     Args:
         trace: recorded with this model, library, ``gate`` and ``settings`` (or itself a branch of such a trace).
+        seeded: how a change with a seed is decoded; ``None``: as ``settings`` say.
 
     Raises:
-        DataError: no such control point, an entry that cannot be injected there, or no token left to decode.
+        DataError: no such control point or token, an entry that cannot be injected there, or no token left to decode.
         SteeringError: earlier impulses cannot be read again at their positions (``compat`` with ``persistent``).
     """
     past = _past(trace, gate, memory, settings)  # one object for all, so that they share what is read
-    jobs = [replace(branch_job(trace, change, gate, memory, settings), past=past) for change in changes]
+    for change in changes:
+        if change.token is not None and change.token >= len(model.tokenizer):
+            raise DataError(f"token id {change.token} is not in the vocabulary: take 0 to {len(model.tokenizer) - 1}")
+    jobs = [replace(branch_job(trace, change, gate, memory, settings, seeded), past=past) for change in changes]
     for event in steer(model, jobs, settings):
         yield _whole(event, trace, changes[event.row])
 
 
-def branch_job(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings) -> Job:
+def branch_job(
+    trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings, seeded: DecodeConfig | None = None
+) -> Job:
     """The job that decodes one branch, without the given steps; see :func:`branch`, whose errors it raises."""
     place, past = step_at(trace, change.m), _past(trace, gate, memory, settings)
+    kept, most = kept_tokens(trace, change), settings.decode.max_new_tokens
     given = tuple(token for step in trace.steps[:place] for token in step.token_ids)
-    if len(given) >= settings.decode.max_new_tokens:
-        raise DataError(
-            f"{len(given)} tokens lie before control point {change.m}, max_new_tokens is {settings.decode.max_new_tokens}: allow more"
-        )
+    if kept >= most:
+        raise DataError(f"{kept} tokens are kept, and max_new_tokens is {most}: allow more")
     if settings.compat and past is not None and any(past(step.evidence.m) is not NULL for step in trace.steps[:place]):
         raise SteeringError("compat with persistent impulses has no exact branches: use persistence ephemeral, or a run without compat")
-    return Job(trace.id, list(trace.prompt_ids), gate, memory, given, _force(trace, change, gate, memory, settings), past)
+    return Job(
+        trace.id if change.seed is None else roll_name(trace.id, kept, change.seed),
+        list(trace.prompt_ids),
+        gate,
+        memory,
+        given,
+        _force(trace, change, gate, memory, settings),
+        past,
+        None if change.seed is None else seeded,
+        begin=(*trace.token_ids[len(given) : kept], *(() if change.token is None else (change.token,))),
+    )
 
 
 def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None, settings: Settings) -> Force:
@@ -63,7 +86,7 @@ def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None
     steps = {step.evidence.m: step for step in trace.steps}
     here = steps[change.m]
     if change.to == KEEP:
-        first = recorded_decision(here, gate, memory, settings.seed) if was_forced(here) else None
+        first = recorded_decision(here, gate, memory, settings.seed) if _repeated(change, here) else None
     elif change.to == DENY:
         first = NULL
     else:
@@ -83,6 +106,11 @@ def _force(trace: Trace, change: Change, gate: GateConfig, memory: Memory | None
     return force
 
 
+def _repeated(change: Change, here: StepTrace) -> bool:
+    """True if a kept decision is taken from the recording: where the gate would not see what it saw, or did not decide."""
+    return was_forced(here) or change.position is not None or change.seed is not None
+
+
 def _past(trace: Trace, gate: GateConfig, memory: Memory | None, settings: Settings) -> Force | None:
     """The recorded impulses by control point; ``None`` if none outlives its step."""
     steps = {step.evidence.m: step for step in trace.steps}
@@ -94,16 +122,18 @@ def _whole(event: Event, trace: Trace, change: Change) -> Event:
     place = step_at(trace, change.m)
     here = trace.steps[place]
     if isinstance(event, StepEvent) and event.evidence.m == change.m and event.decision.reason.kind == "forced":
-        return event.replaced(evidence=here.evidence, decision=_beside(event.decision, here.decision))
+        return event.replaced(evidence=here.evidence, decision=_decided(change, event.decision, here.decision))
     if not isinstance(event, TraceEvent):
         return event
     first, *later = event.trace.steps
     if was_forced(first):
-        first = first.replaced(evidence=here.evidence, decision=_beside(first.decision, here.decision))
+        first = first.replaced(evidence=here.evidence, decision=_decided(change, first.decision, here.decision))
     whole = event.trace.replaced(steps=(*trace.steps[:place], first, *later), given=0)
     return event.replaced(trace=whole)
 
 
-def _beside(forced: Decision, recorded: Decision) -> Decision:
-    """A forced decision with the scores that were recorded there."""
+def _decided(change: Change, forced: Decision, recorded: Decision) -> Decision:
+    """The recorded decision where it is kept, else the forced one with the scores that were recorded there."""
+    if change.to == KEEP:
+        return recorded
     return forced.replaced(score_null=recorded.score_null, scored=recorded.scored)

@@ -1,8 +1,11 @@
-"""Changes to a recorded answer's decisions, and their strength: plain checks, no model and no tensors."""
+"""Changes to a recorded answer's decisions and tokens, and their strength: plain checks, no model and no tensors."""
 
+from bisect import bisect
 from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
 
-from stir_core.config import GateConfig
+from stir_core.config import DecodeConfig, GateConfig, RunConfig, with_changes
 from stir_core.errors import DataError
 from stir_core.intervene.gate import dose
 from stir_core.records import Entry, StepTrace, Trace
@@ -23,6 +26,56 @@ def step_at(trace: Trace, m: int) -> int:
         f"the answer to {trace.id} has no step after control point {m}: "
         + (f"take 0 to {last}" if trace.steps else "it is empty, choose another answer")
     )
+
+
+def change_at(trace: Trace, position: int, **fields: Any) -> Change:
+    """A change at a token of the answer, by its index; the control point is that of its step.
+
+    Args:
+        fields: of :class:`Change`, such as ``token``.
+
+    Raises:
+        DataError: the answer has no such token.
+    """
+    if not 0 <= position < len(trace.token_ids):
+        raise DataError(f"the answer to {trace.id} has no token {position + 1}: take 1 to {len(trace.token_ids)}")
+    ends = list(accumulate(len(step.token_ids) for step in trace.steps))
+    return Change(m=trace.steps[bisect(ends, position)].m, position=position, **fields)
+
+
+def kept_tokens(trace: Trace, change: Change) -> int:
+    """Number of the answer's tokens before what is changed.
+
+    Raises:
+        DataError: no such control point, or the token is not in the step after it.
+    """
+    place = step_at(trace, change.m)
+    start = sum(len(step.token_ids) for step in trace.steps[:place])
+    if change.position is None:
+        if change.token is not None:
+            raise DataError(f"token id {change.token} has no place: give the position of the token that it replaces")
+        return start
+    end = start + len(trace.steps[place].token_ids)
+    if not start <= change.position < end:
+        raise DataError(
+            f"token {change.position + 1} is not in the step after control point {change.m}, which has tokens {start + 1} to {end}"
+        )
+    return change.position
+
+
+def roll_name(answer: str, position: int, seed: int) -> str:
+    """The name of an answer's continuation, which names its random streams.
+
+    Args:
+        answer: id of the answer.
+        position: number of its tokens that are kept.
+    """
+    return f"{answer}^{position}~{seed}"
+
+
+def sampled(decode: DecodeConfig, config: RunConfig) -> DecodeConfig:
+    """The settings of a continuation that has a seed: sampled as the run's rollouts are."""
+    return with_changes(decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
 
 
 def was_forced(step: StepTrace) -> bool:

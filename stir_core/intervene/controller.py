@@ -127,7 +127,9 @@ def answer(seat: Seat, job: Job, settings: Settings) -> Steps[None]:
         else:
             last = m == settings.control_points  # after it the rest of the answer is one strand
             strand = _strand(job, settings, None if last else scanner, parts, m, budget, f"step{m + 1}", tail=tail)
-            strand.row, strand.forced = row, model.tokens(settings.delimiter) if job.skip and impulse is not None else ()
+            strand.row, strand.forced = row, () if steps else job.begin
+            if job.skip and impulse is not None:
+                strand.forced = model.tokens(settings.delimiter)
         for preview in previews:
             if preview is not strand and preview.row is not None:
                 seat.close(preview.row)

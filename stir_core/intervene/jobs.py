@@ -86,6 +86,8 @@ class Job:
     skip: bool = False
     """A steered step is not written: the delimiter alone stands in its place. Wants ``persistent``, since an impulse that is taken back
     with its step would leave nothing."""
+    begin: tuple[int, ...] = ()
+    """First tokens of the step at the control point after ``given``, taken instead of drawn ones. Wants a forced decision there."""
 
 
 class Settings(NamedTuple):

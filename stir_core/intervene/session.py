@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from stir_core.config import DecodeConfig, GateConfig, RunConfig, with_changes
 from stir_core.intervene.branches import branch
+from stir_core.intervene.changes import sampled
 from stir_core.intervene.controller import steer
 from stir_core.intervene.impulse import respond
 from stir_core.intervene.jobs import Job, Settings
@@ -99,18 +100,18 @@ class Session:
         *,
         problem: Problem | None = None,
     ) -> Generator[Event, None, None]:
-        """Continue a recorded answer with one decision changed, a branch for each change, side by side; see :func:`branches.branch`.
+        """Continue a recorded answer with one decision or token changed, a branch for each change; see :func:`branches.branch`.
 
         Args:
-            trace: recorded with ``gate`` and ``decode``.
+            trace: recorded with ``gate`` and ``decode``; a branch with a seed was decoded with :func:`changes.sampled`.
             gate, decode: settings in place of the run's.
             problem: its problem, to grade branches when they end.
 
         Raises:
-            DataError: no such control point, or an entry that cannot be injected there.
+            DataError: no such control point or token, or an entry that cannot be injected there.
         """
-        settings = Settings.of(self.config, decode)
-        yield from _graded(branch(self.model, trace, changes, gate or self.config.gate, self.memory, settings), problem)
+        settings, seeded = Settings.of(self.config, decode), sampled(decode or self.config.decode, self.config)
+        yield from _graded(branch(self.model, trace, changes, gate or self.config.gate, self.memory, settings, seeded), problem)
 
     def read(self, traces: Sequence[Trace], gate: GateConfig | None = None) -> Generator[tuple[int, TokenReading], None, None]:
         """Read answers of this session again, token by token, as (number of the answer, reading): see :func:`readings.reread`.

@@ -55,6 +55,7 @@ def sent_job(job: Job, number: int, memories: Sequence[Memory], control_points: 
         "likeliest": job.likeliest,
         "within": job.within,
         "skip": job.skip,
+        "begin": job.begin,
     }
     return Parcel(plain, vectors)
 
@@ -68,6 +69,7 @@ def received_job(plain: dict[str, Any], number: int, arrays: Arrays, memories: S
             "gate": section_from(GateConfig, plain["gate"]),
             "memory": None if memory is None else memories[memory],
             "given": tuple(plain["given"]),
+            "begin": tuple(plain["begin"]),
             "force": None if table is None else _looked_up(table, number, arrays),
             "decode": None if decode is None else section_from(DecodeConfig, decode),
         }

@@ -194,7 +194,7 @@ def test_refusals_name_the_value_and_the_remedy(tiny):
     ):
         with pytest.raises(DataError, match=words):
             branches(tiny, trace, change)
-    with pytest.raises(DataError, match="allow more"):
+    with pytest.raises(DataError, match="tokens are kept, and max_new_tokens is 3: allow more"):
         branches(tiny, trace, Change(m=trace.steps[-1].evidence.m), how=settings(3))
     with pytest.raises(DataError, match="empty library"):
         list(branch(tiny, trace, [Change(m=m, to=unseen)], GATE, None, settings()))
