@@ -96,6 +96,15 @@ def test_an_altair_chart_keeps_its_own_width_and_a_pdf_is_one_page() -> None:
     assert made.startswith(b"%PDF-") and re.search(rb"/Type\s*/Pages\b[^>]*/Count\s+1\b|/Count\s+1\b", made)
 
 
+def test_a_token_of_any_characters_is_a_label() -> None:
+    """The converter is not Python: what it cannot take would end the server."""
+    nasty = "a" + "".join(map(chr, range(32))) + "\x7f\x85\ufffe\uffff\u202e<&>'\"\U0001f600z"
+    chart = alt.Chart(pd.DataFrame({"x": [1], "token": [nasty]})).mark_bar().encode(x=alt.X("x:Q", title=nasty), y="token:N")
+    assert words(drawn(chart)).count("\U0001f600z") == 2
+    points = go.Figure([go.Scatter(x=[1, 2], y=[nasty, "b"], mode="markers", name=name) for name in (f"{nasty}\ud800", "b")])
+    assert words(drawn(points)).count("\U0001f600z") == 2 and pdf(points)
+
+
 @pytest.mark.parametrize("trace", [go.Heatmap(z=[[1, 2]]), go.Pie(values=[1])])
 def test_a_kind_that_is_not_known_is_refused(trace: object) -> None:
     with pytest.raises(DataError, match="cannot be written as SVG or PDF: draw it with Altair"):

@@ -6,6 +6,7 @@ Anything else is refused.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -92,11 +93,24 @@ def specification(chart: Chart) -> dict[str, Any]:
     if isinstance(chart, go.Figure):
         traces: Any = chart.data
         layout: Any = chart.layout
-        return _of_plotly([trace.to_plotly_json() for trace in traces], layout.to_plotly_json())
-    spec = chart.to_dict()
+        return _in_xml(_of_plotly([trace.to_plotly_json() for trace in traces], layout.to_plotly_json()))
+    spec = _in_xml(chart.to_dict())
     if not {"hconcat", "vconcat", "concat", "facet", "spec"} & set(spec):
         spec.setdefault("width", WIDTH)
     return spec
+
+
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def _in_xml(value: Any) -> Any:
+    """The same without characters that XML cannot hold, at which Vega-Lite's converter would end the whole process (a box in their
+    place), and on one line, as titles must be."""
+    if isinstance(value, str):
+        return _NOT_XML.sub("\u25a1", re.sub(r"[\t\n\r\x85\u2028\u2029]", " ", value))
+    if isinstance(value, dict):
+        return {_in_xml(name): _in_xml(each) for name, each in value.items()}
+    return [_in_xml(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _of_plotly(traces: list[dict[str, Any]], layout: dict[str, Any]) -> dict[str, Any]:
