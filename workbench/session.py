@@ -109,15 +109,17 @@ def _standing() -> dict[str, str]:
     return st.session_state.setdefault(_STANDING, {})
 
 
-def choose_one(key: str, label: str, options: Sequence[str], **widget: Any) -> str:
-    """A selectbox that the address holds as ``?key=``; the remembered choice where it is still an option, else the first option.
+def choose_one(key: str, label: str, options: Sequence[str], first: str | None = None, **widget: Any) -> str:
+    """A selectbox that the address holds as ``?key=``; the remembered choice where it is still an option, else ``first``.
 
-    ``options`` must not be empty.
+    Args:
+        options: at least one.
+        first: the first option by default.
 
     Raises:
         DataError: a link asks for what is not an option. The selectbox is drawn empty, for another choice.
     """
-    empty = {} if _seed(key, options, options[0]) else {"index": None, "placeholder": "choose another"}
+    empty = {} if _seed(key, options, first or options[0]) else {"index": None, "placeholder": "choose another"}
     return _taken(key, label, st.selectbox(label, options, key=key, **empty, **widget))
 
 

@@ -87,7 +87,7 @@ def test_the_section_counts_and_names_the_command_that_learns_gates(open_page: O
     run = make_fake_run(store)
     app = clean(open_page("gates", gate=PUBLISHED, against=PUBLISHED))
     assert f"stir policy {run.path}" in [code.value for code in app.code]
-    assert "They agree at 100.0%" in texts(app)
+    assert "They agree at 100.0%" in texts(app)  # a link to two gates opens their tab
 
 
 def test_a_step_at_which_they_differ_is_drawn_under_both(

@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,8 +37,19 @@ def test_sliders_stand_at_the_runs_own_values(open_page: OpenPage, store: Path) 
     app = clean(open_page("gates"))
     assert {name: app.slider(key=f"gates_{name}").value for name in SETTINGS} == {name: getattr(gate, name) for name in SETTINGS}
     assert f"all {counted(store).known} decisions come out as recorded" in badge(app)
-    assert "No setting is changed" in texts(app)
     assert app.code[0].value.startswith("import stir_core") and app.code[1].value.startswith("stir trace ")
+
+
+def test_it_opens_on_an_answer_and_a_step_with_a_commit(open_page: OpenPage, store: Path) -> None:
+    run = make_fake_run(store)
+    steered = RunFacts(run).steered
+    committed = {id_: [str(s.m) for s in trace.steps if s.decision.chosen] for id_, trace in steered.items()}
+    app = clean(open_page("gates"))
+    first = next(id_ for id_, steps in committed.items() if steps)
+    assert app.selectbox(key="problem").value == first and app.button_group(key="m").value == committed[first][0]
+    app = clean(open_page("gates", gates_tab="All answers"))
+    assert "No setting is changed" in texts(app) and app.selectbox(key="run").value is not None
+    assert [box.key for box in app.selectbox if box.key == "problem"] == []
 
 
 def test_a_slider_decides_again_and_reset_puts_it_back(open_page: OpenPage, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,8 +64,11 @@ def test_a_slider_decides_again_and_reset_puts_it_back(open_page: OpenPage, stor
     exec(app.code[0].value, {})  # the Python that the page offers prints the decisions that the page shows
     said = [line.split()[:5] for line in capsys.readouterr().out.splitlines() if line.startswith("arithmetic/eval/")]
     assert [now for *_, now in said].count("None") == len(said) > 0 and sum(old != "None" for _, _, old, _, _ in said) >= expected.flipped
-    flips = next(frame.value for frame in app.dataframe if "later" in frame.value.columns)
+    app.session_state["gates_tab"] = "All answers"
+    app.run()
+    flips = next(frame.value for frame in clean(app).dataframe if "later" in frame.value.columns)
     assert len(flips) == expected.flipped
+    assert "Recorded: library at m" in texts(app) and re.search(r"With these settings: .*→ committed \*\*0\*\*", texts(app))
     app.button(key="gates_reset").click().run()
     assert "come out as recorded" in badge(clean(app))
     assert app.slider(key="gates_k_scale").value == 0.5

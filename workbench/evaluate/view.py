@@ -18,7 +18,7 @@ from workbench.shared.command_lines import eval_command
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_charts import ZOOMED, draw_chart
-from workbench.shared.view_page import badged_line, command_line, report_downloads
+from workbench.shared.view_page import badged_line, command_line, lazy_tabs, report_downloads
 from workbench.shared.view_tables import Columns, data_table, number_column
 
 _COST_TITLES = {
@@ -72,10 +72,7 @@ def tabs(facts: RunFacts, evaluation: EvaluationFacts) -> None:
     }
     if _TAB not in session.parameters() and session.link_asks(session.ANSWERED):
         session.set_state(_TAB, FLIPS)
-    for tab, draw in zip(st.tabs(list(drawn), key=_TAB, bind="query-params"), drawn.values(), strict=True):
-        if tab.open:
-            with tab:
-                draw()
+    lazy_tabs(_TAB, drawn)
 
 
 def methods_view(evaluation: EvaluationFacts) -> None:

@@ -1,7 +1,9 @@
-"""The Gates page's sections on settings and one answer: sliders, choice of the answer, its text, and the command.
+"""The Gates page's settings and its tab on one answer: sliders, choice of the answer, its steps and its text, and the command.
 
 The sliders are bound to the address, and each shows the run's own value.
 """
+
+from collections.abc import Mapping
 
 import streamlit as st
 from streamlit import column_config as cc
@@ -16,7 +18,9 @@ from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
 from workbench.shared.command_lines import gate_command, redecide_python, trace_command
 from workbench.shared.facts import RunFacts
+from workbench.shared.gate_replay import AnswerReplay
 from workbench.shared.text import plain, trace_segments
+from workbench.shared.view_gate import answer_margins, choose_gate_step, step_detail
 from workbench.shared.view_page import command_line
 from workbench.shared.view_saved import opened
 from workbench.shared.view_tables import Columns, data_table, number_column
@@ -81,13 +85,24 @@ def choose_answer(facts: RunFacts) -> Trace:
 
     table = evidence.problem_table(facts.steered, facts.vanilla)
     data_table(table, PROBLEM_COLUMNS, "Held-out problems", key="gates_table", height=230, clicked=choose_row)
-    chosen = session.choose_one(session.PROBLEM, "Held-out problem", ids)
+    commits = [id_ for id_, trace in facts.steered.items() if any(step.decision.chosen for step in trace.steps)]
+    chosen = session.choose_one(session.PROBLEM, "Held-out problem", ids, first=[*commits, *ids][0])
     problem = facts.held_out.get(chosen)
     if problem:
         st.text(problem.question)
         verdict = facts.steered[chosen].verdict
         st.caption(plain(f"gold {problem.answer}" + (f" · steered: {verdict.reason}" if verdict else "")))
     return facts.steered[chosen]
+
+
+def one_answer(facts: RunFacts, gate: GateConfig, answers: Mapping[str, AnswerReplay]) -> None:
+    """One held-out answer: which, one of its steps in full, all its steps, its text, and the code that makes this."""
+    trace, changed = choose_answer(facts), gate != facts.config.gate
+    step = choose_gate_step(trace, list(facts.steered))
+    step_detail(gate, answers[trace.id].at(step.m) if step else None, changed=changed)
+    answer_margins(facts, trace, answers[trace.id], changed=changed)
+    answer_text(trace)
+    reproduce(facts, gate, trace)
 
 
 def answer_text(trace: Trace) -> None:
@@ -97,15 +112,16 @@ def answer_text(trace: Trace) -> None:
         st.caption(f"{trace.tokens_used} tokens, ended by {trace.finish}. Underlined: steps with an impulse.")
 
 
-def reproduce(facts: RunFacts, gate: GateConfig, trace: Trace) -> None:
-    """Python that decides all answers again as this page does, and the command that decodes: this answer, or with changed settings all."""
+def reproduce(facts: RunFacts, gate: GateConfig, trace: Trace | None = None) -> None:
+    """Python that decides all answers again as this page does, and the command that decodes: ``trace``, or with changed settings all."""
     changed = replay.changes_of(facts.config.gate, gate)
-    with st.expander("These decisions in Python, without a model"):
-        st.code(redecide_python(facts.run, changed), language="python")
+    st.caption("These decisions in Python, without a model")
+    st.code(redecide_python(facts.run, changed), language="python")
     if changed:
-        command_line(gate_command(facts.run, changed, len(facts.steered)), "Decode all held-out answers with these settings")
-    else:
-        command_line(trace_command(facts.run, trace.id), "Decode this answer again on the command line")
+        command = gate_command(facts.run, changed, len(facts.steered))
+        command_line(command, "Decode all held-out answers with these settings (needs the model)")
+    elif trace is not None:
+        command_line(trace_command(facts.run, trace.id), "Decode this answer again (needs the model)")
 
 
 PROBLEM_COLUMNS: Columns = {

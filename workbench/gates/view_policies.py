@@ -21,8 +21,7 @@ _STEP = "gates_compared_step"
 
 def compare_policies(facts: RunFacts) -> None:
     """Choose the evidence and two gates; draw how often they agree, where they differ, and one such step in full."""
-    st.divider()
-    st.header("Two gates on the same evidence", anchor=False)
+    st.caption("Any two gates on the same recorded evidence. The sliders above do not apply here.")
     policies = facts.policies
     offered = tables.evidences(facts, known_evaluations(facts))
     names = [tables.PUBLISHED, tables.CALIBRATED, *(policies.weights if policies else ())]

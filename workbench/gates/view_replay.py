@@ -1,4 +1,4 @@
-"""The Gates page's sections on all held-out answers: the badge, the funnel, one setting's curve, the flips and the margin map."""
+"""The Gates page's sections on all held-out answers: the badge, the sieves, one setting's curve, the flips and the margin map."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,16 +12,19 @@ from workbench import bootstrap, session
 from workbench.gates import charts
 from workbench.gates import data as tables
 from workbench.gates.data import scales
+from workbench.gates.view import reproduce
 from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.gate_replay import AnswerReplay
 from workbench.shared.text import plain
 from workbench.shared.view_charts import draw_chart, gate_map
-from workbench.shared.view_gate import FLIPPED_COLUMNS, funnel_view
+from workbench.shared.view_gate import FLIPPED_COLUMNS, sieves_line
 from workbench.shared.view_tables import data_table
 
 Answers = Mapping[str, AnswerReplay]
+TAB, ONE, ALL, TWO = "gates_tab", "One answer", "All answers", "Two gates"
+"""The page's tabs; a click on a step of all answers opens the one."""
 
 
 def decided_again(facts: RunFacts, gate: GateConfig) -> Answers:
@@ -58,15 +61,29 @@ def _save(facts: RunFacts, gate: GateConfig, answers: Answers, changed: str) -> 
     st.success(plain(f"Saved as {work.id}."))
 
 
+def open_what_is_asked() -> None:
+    """Open the tab that a link to two gates means, where the link names none."""
+    if TAB not in session.parameters() and any(map(session.link_asks, (session.EVIDENCE, session.FIRST_GATE, session.SECOND_GATE))):
+        session.set_state(TAB, TWO)
+
+
+def all_answers(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
+    """Everything that is counted over all held-out answers, the map of their steps, and the code that makes it."""
+    overview(facts, gate, answers)
+    margin_map_view(facts, answers, session.chosen(session.PROBLEM), session.chosen(session.CONTROL_POINT))
+    flips(answers, changed=gate != facts.config.gate)
+    reproduce(facts, gate)
+
+
 def overview(facts: RunFacts, gate: GateConfig, answers: Answers) -> None:
-    """All answers: the funnel, the share of steered steps against one setting, and the commits by control point."""
-    one, two, three = st.tabs(["Funnel, all answers", "Against one setting", "Commits by control point"], key="gates_overview")
-    with one:
-        steps = [step for answer in answers.values() for step in answer.steps]
-        funnel_view(steps, "all held-out answers", changed=gate != facts.config.gate)
-    with two:
+    """All answers: what the sieves leave, the share of steered steps against one setting, and the commits by control point."""
+    sieves_line([step for answer in answers.values() for step in answer.steps], changed=gate != facts.config.gate)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.header("How much would another setting steer?", anchor=False)
         _curve(facts, gate)
-    with three:
+    with right:
+        st.header("At which steps does it act?", anchor=False)
         _firing(facts)
 
 
@@ -112,13 +129,13 @@ def _firing(facts: RunFacts) -> None:
     )
 
 
-def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | None) -> None:
+def margin_map_view(facts: RunFacts, answers: Answers, problem: str | None, m: str | None) -> None:
     """Every step of every answer on the gate's axes; a click opens the step."""
-    st.header("Margin map: best candidate of each step, all answers", anchor=False)
+    st.header("How far from null was each step's best candidate?", anchor=False)
     outcomes = {id_: tables.outcome(trace, facts.vanilla.get(id_)) for id_, trace in facts.steered.items()}
     gate_map(
         tables.map_rows(answers, outcomes),
-        partial(charts.step_map, problem=problem, m=m),
+        partial(charts.step_map, problem=problem, m=int(m) if m else None),
         lambda data: _open(answers, str(data[0]), str(data[1])),
         what="steps",
         text="Decided with the settings above. Colour: the recorded answer against the vanilla one. Diamond: committed. "
@@ -130,7 +147,7 @@ def margin_map_view(facts: RunFacts, answers: Answers, problem: str, m: int | No
 
 def flips(answers: Answers, *, changed: bool) -> None:
     """The answers in which a decision flips, and the first such step; a click opens it."""
-    st.header("First flips", anchor=False)
+    st.header("Which answers would turn?", anchor=False)
     table = replay.flip_table(answers.values())
     if table.empty:
         st.caption("No decision flips." if changed else "No setting is changed: move a slider above to see which decisions flip.")
@@ -158,3 +175,4 @@ def _open(answers: Answers, problem: str, m: str) -> None:
     if problem in answers and answers[problem].at(int(m)) is not None:
         session.point_at(session.PROBLEM, problem)
         session.point_at(session.CONTROL_POINT, m)
+        session.set_state(TAB, ONE)

@@ -254,26 +254,6 @@ def lens_bars(lens: Lens, n: int = 10) -> alt.Chart:
     )
 
 
-def funnel_bars(table: pd.DataFrame) -> alt.LayerChart:
-    """Bars of :func:`workbench.gates.data.funnel_rows`: recorded in grey, with the settings that are tried in colour."""
-    stages, whens = (list(dict.fromkeys(table[name])) for name in ("stage", "when"))
-    most = max(1, *table["entries"].tolist())
-    base = alt.Chart(table).encode(
-        y=alt.Y("stage:N", sort=stages, title="", axis=alt.Axis(labelLimit=130, labelOverlap=False)),
-        yOffset=alt.YOffset("when:N", sort=whens),
-        tooltip=["stage:N", "when:N", "entries:Q"],
-    )
-    x = alt.X(
-        "entries:Q", title="entries left (number)", scale=alt.Scale(domain=[0, 1.08 * most]), axis=alt.Axis(format="d", tickMinStep=1)
-    )
-    colour = alt.Color(
-        "when:N", sort=whens, scale=alt.Scale(domain=whens, range=[GREY, STEERED]), legend=alt.Legend(title="", orient="top")
-    )
-    bars = base.mark_bar().encode(x=x, color=colour)
-    counts = base.mark_text(align="left", dx=4, fontSize=11, color=GREY).encode(x=x, text="entries:Q")
-    return alt.LayerChart(layer=[bars, counts]).properties(height=140 + 75 * len(whens))
-
-
 GATE_CELL = "gate_cell"
 """Name of the point selection: fields ``m`` and ``entry``."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
 
@@ -12,28 +11,33 @@ from stir_core.records import Decision, StepEvidence, StepTrace, Trace
 from workbench import session
 from workbench.shared import gate_evidence as evidence
 from workbench.shared import gate_replay as replay
-from workbench.shared.charts import GATE_CELL, funnel_bars, margin_heatmap, margin_terms
+from workbench.shared.charts import GATE_CELL, margin_heatmap, margin_terms
 from workbench.shared.facts import RunFacts
-from workbench.shared.gate_replay import RECORDED, AnswerReplay, StepReplay, funnel_rows, margin_rows, term_rows, why_not_rows
+from workbench.shared.gate_replay import NOW, RECORDED, AnswerReplay, StepReplay, funnel_rows, margin_rows, term_rows, why_not_rows
 from workbench.shared.text import plain, segment, text_segments
 from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 
 
-def why_not(step_evidence: StepEvidence, decision: Decision, gate: GateConfig, again: Again | None = None) -> None:
-    """Draw a recorded decision in full.
+def why_not(step_evidence: StepEvidence, decision: Decision, gate: GateConfig) -> None:
+    """Draw a recorded decision in full; ``gate`` decided it."""
+    _decision_in_words(step_evidence, decision, None)
+    _candidates(step_evidence, decision, gate, None)
 
-    Args:
-        gate: the gate that decided; with ``again``, the one that is tried.
-        again: what ``gate`` decides at the same step; drawn beside the recorded decision.
-    """
+
+def _decision_in_words(step_evidence: StepEvidence, decision: Decision, again: Again | None) -> None:
     st.markdown(evidence.funnel_line(step_evidence, decision, mark="**"))
     if again is None:
         st.text(str(decision.reason))
-    else:
-        now = again.decision.reason if again.decision else f"not in the recording, needs the model: {again.missing}"
-        st.text(f"recorded: {decision.reason}\nnow: {now}")
+        return
+    if again.decision is not None:
+        st.markdown(f"now {evidence.funnel_line(again.evidence, again.decision, mark='**')}")
+    now = again.decision.reason if again.decision else f"not in the recording, needs the model: {again.missing}"
+    st.text(f"recorded: {decision.reason}\nnow: {now}")
+
+
+def _candidates(step_evidence: StepEvidence, decision: Decision, gate: GateConfig, again: Again | None) -> None:
     if step_evidence.retrieved:
         table = why_not_rows(step_evidence, decision, again) if again else evidence.candidate_table(step_evidence, decision)
         data_table(table, CANDIDATE_COLUMNS, "Candidates of this step")
@@ -41,21 +45,22 @@ def why_not(step_evidence: StepEvidence, decision: Decision, gate: GateConfig, a
         st.caption(plain(f"{evidence.score_line(step_evidence, shown, gate)}."))
 
 
-def funnel_view(steps: list[replay.StepReplay], scope: str, *, changed: bool) -> None:
-    """The four sieves as bars, as recorded and (where settings changed) as decided now; ``scope`` names the steps."""
+def sieves_line(steps: list[replay.StepReplay], *, changed: bool) -> None:
+    """How many entries each sieve left over these steps, in words: as recorded and, where settings changed, as decided now."""
     table = funnel_rows(steps)
     n = sum(step.change not in ("not asked", "needs the model") for step in steps)
     if not n:
         st.caption("The recording holds no decision of the gate here.")
         return
-    shown = table if changed else pd.DataFrame(table[table["when"] == RECORDED])
-    draw_chart(funnel_bars(shown), key=f"gates_funnel_{scope}", alt=f"Entries left after each sieve, {scope}")
-    if len(steps) > 1:
-        left_out = sum(step.change == "needs the model" for step in steps)
-        more = f"; {left_out} that need the model are left out" if left_out else ""
-        st.caption(
-            f"Sums over {n} steps at which the gate had something to decide{more}. Each step is decided by itself, on its recorded text."
-        )
+    for when in (RECORDED, NOW)[: 1 + changed]:
+        counts = table[table["when"] == when]
+        words = " → ".join(f"{stage} **{entries:,}**" for stage, entries in zip(counts["stage"], counts["entries"], strict=True))
+        st.markdown(f"{when.capitalize()}: {words}")
+    left_out = sum(step.change == "needs the model" for step in steps)
+    more = f"; {left_out} that need the model are left out" if left_out else ""
+    st.caption(
+        f"Sums over {n} steps at which the gate had something to decide{more}. Each step is decided by itself, on its recorded text."
+    )
 
 
 _GATE_HEATMAP = "gates_heatmap"
@@ -63,7 +68,7 @@ _GATE_HEATMAP = "gates_heatmap"
 
 def answer_margins(facts: RunFacts, trace: Trace, answer: AnswerReplay, *, changed: bool = False) -> None:
     """Step by candidate margins and the step table of one answer; ``changed`` when it was decided again with other settings."""
-    st.header("Score minus null score, control point by candidate", anchor=False)
+    st.header("Where did a candidate beat null?", anchor=False)
     table = margin_rows(answer)
     ids = {str(step.m) for step in trace.steps}
     if table.empty:
@@ -138,7 +143,7 @@ def arrow_button(label: str, key: str, options: Sequence[str], now: str, by: int
 
 
 def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = False) -> None:
-    """One step: the funnel, the reason, and every candidate's numbers, fate and terms of its margin."""
+    """One step: the reason beside the terms of every candidate's margin, and below them every candidate's numbers and fate."""
     if step is None:
         return
     recorded, again = step.step, step.again
@@ -147,14 +152,16 @@ def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = Fa
         st.badge(f"control point {recorded.m}: {step.change} · {step.standing}", color=colour)
     left, right = st.columns(2, gap="medium")
     with left:
-        funnel_view([step], f"control point {recorded.m}", changed=changed)
+        st.header("Why this decision?", anchor=False)
+        _decision_in_words(recorded.evidence, recorded.decision, again if changed else None)
+        fired = recorded.decision.chosen
+        mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
+        head = f"step after control point {recorded.m}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
+        text_strip([*mark, *text_segments(recorded.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
     with right:
+        st.header("What made up the margin?", anchor=False)
         _terms(again, gate)
-    why_not(recorded.evidence, recorded.decision, gate, again if changed else None)
-    fired = recorded.decision.chosen
-    mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
-    head = f"step after control point {recorded.m}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
-    text_strip([*mark, *text_segments(recorded.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
+    _candidates(recorded.evidence, recorded.decision, gate, again if changed else None)
 
 
 def _terms(again: Again, gate: GateConfig) -> None:
@@ -207,7 +214,7 @@ CANDIDATE_COLUMNS: Columns = {
 
 
 FLIPPED_COLUMNS: Columns = {
-    "problem": cc.TextColumn("problem", width=150, pinned=True),
+    "problem": cc.TextColumn("problem", width=230, pinned=True),
     "m": number_column("m", "%d", "The first control point that is decided otherwise, or needs the model.", width=40),
     "change": cc.TextColumn(
         "change",

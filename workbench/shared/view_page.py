@@ -1,6 +1,6 @@
 """Parts of every page: its heading, errors as one line, checks for an empty store or library, and commands."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +28,14 @@ def badged_line(verdict: str, text: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.badge(verdict, color="green" if verdict == "helps" else "red" if verdict == "harms" else "gray")
         st.text(text)
+
+
+def lazy_tabs(key: str, drawn: Mapping[str, Callable[[], None]]) -> None:
+    """Tabs by name, of which only the open one is drawn; the address holds it as ``?key=``."""
+    for tab, draw in zip(st.tabs(list(drawn), key=key, bind="query-params"), drawn.values(), strict=True):
+        if tab.open:
+            with tab:
+                draw()
 
 
 def report_downloads(text: str, report: BaseModel, name: str, key: str) -> None:
