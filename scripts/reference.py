@@ -77,6 +77,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "strength_for",
             "degenerates_at",
             "logit_lens",
+            "read_action",
             "report_text",
         ),
     ),

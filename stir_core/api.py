@@ -26,7 +26,7 @@ from stir_core.findings import (
     ProbeReport,
     Roll,
 )
-from stir_core.readings import TokenReading
+from stir_core.readings import ActionReading, TokenReading
 from stir_core.records import Lens, OnProgress, Problem, Record, Trace, TraceEvent
 from stir_core.requests import CausalRequest, CausalStudyName, CurriculumRequest, EvaluationRequest, PolicyRequest
 from stir_core.responses import ImpulseResponse, Spot
@@ -379,6 +379,47 @@ def logit_lens(
     if len(names) != len(rows):
         raise DataError(f"{len(names)} names for {len(rows)} directions: give one each")
     return lens_of(model, names, rows, top=top)
+
+
+def read_action(
+    run: Run,
+    entry_id: str,
+    *,
+    top: int = 8,
+    others: Sequence[Run] = (),
+    dictionary: str | Path | None = None,
+    tensor: str | None = None,
+    model: "LoadedModel | None" = None,
+) -> ActionReading:
+    """What an action means: steps along it, task subspace, erasure, a dictionary, other runs' actions, the Jacobian lens. `stir show`.
+
+    Steps, subspace and erasure (LEACE, Belrose et al. 2023, arXiv 2306.03819) are read from recorded states, without a model.
+    docs/explanation/meaning.md says what each shows and what it cannot.
+
+    Args:
+        entry_id: a corrective entry, e.g. ``"p0032c"``.
+        top: how many steps at each end, features and other runs' actions to list.
+        others: runs of the same model whose actions at the same layer are compared.
+        dictionary: safetensors file with the decoder of a sparse autoencoder or transcoder, ``[features, d_model]`` or turned.
+        tensor: its name in that file; ``None``: ``W_dec``, ``decoder.weight``, and other usual ones.
+        model: the run's own model, for the Jacobian lens; by default it is left out.
+
+    Returns:
+        Projections in residual-stream units, AUCs with 95 % intervals over problems, shares of squared norm from 0 to 1, cosines.
+
+    Raises:
+        DataError: no such action, ``top`` below 1, or another run without actions at this layer.
+        MismatchError: another run or the model is of another model.
+        ModelError: the model has no Jacobian lens.
+        StoreError: rollouts, states or actions have not finished, or the file is no dictionary of this width.
+    """
+    _checked(run, "Run")
+    if model is not None:
+        _checked(model, "LoadedModel")
+    from stir_core.evaluate.meaning import meaning_of
+
+    file = None if dictionary is None else Path(dictionary)
+    return meaning_of(run, entry_id, top=top, others=others, dictionary=file, tensor=tensor, model=model)
 
 
 def probe(run: Run, layer: int | None = None) -> ProbeReport:

@@ -29,6 +29,7 @@ from stir_core.commands import (
     export,
     impulse,
     latent,
+    library,
     organism,
     policy,
     probe,
@@ -58,7 +59,6 @@ from stir_core.config import STAGES, BasisConfig
 from stir_core.errors import FAULTS, BudgetSpent, DataError, escaped, line_of
 from stir_core.models.threads import settle_threads
 from stir_core.requests import CallBudget, ExecutorRequest
-from stir_core.store.libraries import LIBRARY_KINDS
 from stir_core.version import VERSION
 
 
@@ -179,10 +179,7 @@ def command_parser() -> argparse.ArgumentParser:
     tasks.add_argument("--split", default="mine", help="mine, validation, eval, or a split of the data set's own")
     tasks.add_argument("-n", type=int, default=3, help="how many problems to show")
 
-    show = command("show", _show, "A run's actions as a table.", "run", "--json")
-    shown = show.add_mutually_exclusive_group()
-    shown.add_argument("--all", action="store_true", help="all mined entries rather than the selected basis")
-    shown.add_argument("--library", choices=LIBRARY_KINDS, help="which of the run's libraries (default: the selected basis)")
+    library.add(command)
 
     select = command("select", _select, "Select a diverse basis from any keys: greedy MAP of a quality-weighted DPP.", "--json")
     select.add_argument("keys", type=Path, help="safetensors file with `keys` [n, d] and `quality` [n]")
@@ -331,27 +328,6 @@ def _tasks(arguments: argparse.Namespace) -> None:
         return
     for problem in problems:
         say(f"--- {problem.id}  level {problem.level}  gold {problem.answer}", *render(problem).split("\n"), "")
-
-
-def _show(arguments: argparse.Namespace) -> None:
-    from stir_core.commands.library import library_table
-    from stir_core.store.libraries import library_named
-    from stir_core.store.runs import Run
-
-    run = Run.open(arguments.run)
-    ranks = {pick.entry_id: pick.rank for pick in run.picks()} if run.finished("basis") else {}
-    name = arguments.library or ("all" if arguments.all or not ranks else "basis")
-    entries = library_named(run, name).entries
-    controls, advantages = run.controls(), run.advantages()
-    if arguments.json:
-        measured = (
-            {"rank": ranks.get(entry.id), "controls": controls.get(entry.id), "advantage": advantages.get(entry.id)} for entry in entries
-        )
-        print_json([entry.model_dump() | more for entry, more in zip(entries, measured, strict=True)])
-    else:
-        if arguments.library is None and not run.finished("basis"):
-            say(f"stir: the basis of {run.path} has not finished: all mined entries", error=True)
-        table(*library_table(entries, ranks, run.lenses(), controls, advantages))
 
 
 def _select(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,5 @@
-"""What is read of a recorded answer: a model's predictions at each token, with the impulses of that answer and without any; and what an
-answer's latents hold.
+"""What is read of a recorded answer: a model's predictions at each token, with the impulses of that answer and without any; what an
+answer's latents hold; and what an action means, beside a run's steps and other directions.
 
 These records hold scalars and a few tokens for each place, no tensors. All log-probabilities and entropies are in nats, at
 temperature 1, over the whole vocabulary.
@@ -7,8 +7,8 @@ temperature 1, over the whole vocabulary.
 
 from typing import Literal
 
-from stir_core.findings import Estimate
-from stir_core.records import Record
+from stir_core.findings import Estimate, Separation
+from stir_core.records import Lens, Record
 
 TOP = 5
 """Number of likeliest tokens to keep of each distribution."""
@@ -195,3 +195,173 @@ class LatentReading(Record):
     def right(self) -> bool:
         """Whether the stated number is the right one."""
         return self.answer == str(self.truth)
+
+
+class ActivatingStep(Record):
+    """One step of a run's rollouts: how far the state at its end lies along an action. Rollouts with the same beginning share it."""
+
+    problem_id: str
+    k: int
+    """The first of the rollouts that contain it."""
+    m: int
+    """Number of finished steps: the state is that at the end of step m."""
+    text: str
+    """The step's text."""
+    right: int
+    """Rollouts that begin so and end right."""
+    wrong: int
+    projection: float
+    """Of the state minus the mean state on the action's direction, in residual-stream units."""
+    own: bool
+    """Whether the action was mined from its problem."""
+
+
+class ProjectionCounts(Record):
+    """How the projections of all steps are distributed, by the outcome of their rollout."""
+
+    edges: tuple[float, ...]
+    """Ends of the bins, one more than bins; in residual-stream units."""
+    right: tuple[int, ...]
+    """Steps of right rollouts in each bin."""
+    wrong: tuple[int, ...]
+
+
+class SubspaceShare(Record):
+    """Share of an action's squared norm in the span of the leading principal directions of step states."""
+
+    k: int
+    """Number of principal directions."""
+    share: float
+    by_chance: float
+    """Expected share of a random direction: k over the width of the stream."""
+    chance_high: float
+    """What 95 % of random directions stay below."""
+    actions: float | None
+    """Median share of the run's other actions at this layer; ``None``: there are none."""
+
+
+ErasureOutcome = Literal["erased", "remains", "does not separate", "cannot tell"]
+
+
+class Erasure(Record):
+    """How well an action tells right from wrong steps of other problems, before and after what tells them linearly is erased (LEACE)."""
+
+    before: Separation
+    """Projection on the action."""
+    erased: Separation
+    """What the eraser takes out, a linear probe of the other problems: where this is at chance, the eraser does not carry over."""
+    after: Separation
+    """Projection of the erased states on the action."""
+    cosine: float | None
+    """Of the action with the direction that is taken out; ``None``: there is none."""
+    outcome: ErasureOutcome
+    verdict: str
+    """The same in one sentence."""
+
+
+class Feature(Record):
+    """One feature of a dictionary beside an action."""
+
+    index: int
+    """Its row in the dictionary."""
+    cosine: float
+    weight: float | None = None
+    """In the sparse sum, for features and action of unit norm; ``None``: it is not in it."""
+
+
+class Decomposition(Record):
+    """An action as a sparse sum of the features of a dictionary with weights of at least 0."""
+
+    dictionary: str
+    """Name of its file."""
+    tensor: str
+    features: int
+    """Features of the dictionary that are not zero."""
+    nearest: tuple[Feature, ...]
+    """By cosine, largest first."""
+    chosen: tuple[Feature, ...]
+    """In the order of the pursuit."""
+    explained: float
+    """Share of the action's squared norm that the sum explains."""
+    random: float
+    """Mean share that sums of as many features explain of random directions of equal norm."""
+    random_most: float
+    """The largest of them."""
+    states: float | None
+    """Mean share of differences of two states of other problems at one control point, of equal norm; ``None``: fewer than two problems."""
+    states_most: float | None
+    draws: int
+    """Directions of each kind."""
+
+
+class ForeignAction(Record):
+    """An action of another run of the same model at the same layer."""
+
+    run: str
+    entry_id: str
+    m: int
+    problem_id: str
+    cosine: float
+    same_question: bool
+    """Whether it was mined from the same question."""
+    promoted: tuple[str, ...]
+    """Tokens that it promotes most through the unembedding."""
+    by_chance: float
+    """Expected cosine of a direction with the nearest of as many random ones."""
+    typical: float
+    """Median, over this run's actions, of the cosine with the nearest action there."""
+
+
+class JacobianReading(Record):
+    """An action carried to the last block by the model's mean Jacobian, and read there through the final norm and the unembedding."""
+
+    lens: Lens
+    answers: int
+    """Rollouts that the Jacobian was averaged over."""
+    positions: int
+    """Tokens of answers that it was averaged over."""
+    gain: float
+    """Norm at the last block over the norm of the action."""
+    agreement: float | None
+    """Mean cosine between what one rollout gives and the mean of the others; ``None``: there is only one."""
+    logit_overlap: int
+    """How many of the promoted tokens the logit lens promotes, too, among as many."""
+
+
+class Activation(Record):
+    """The steps of a run's own rollouts along an action."""
+
+    source: Literal["steps", "states"]
+    """``steps``: all steps of all rollouts (`stir codebook` makes them); ``states``: the control points that were mined."""
+    steps: int
+    """Ends of steps with a state."""
+    recorded: int
+    """All ends of steps in the rollouts."""
+    problems: int
+    deviation: float
+    """Standard deviation of the projections, in residual-stream units."""
+    high: tuple[ActivatingStep, ...]
+    """Largest projections first."""
+    low: tuple[ActivatingStep, ...]
+    """Smallest first."""
+    spread: ProjectionCounts
+    own: Separation
+    """Right and wrong rollouts of its own problem, which it was made from: not evidence."""
+    others: Separation
+    """Those of the other problems."""
+
+
+class ActionReading(Record):
+    """What an action means, as far as a run's states, a dictionary, other runs and its model show it."""
+
+    entry_id: str
+    problem_id: str
+    """The problem that it was mined from."""
+    layer: int
+    activation: Activation
+    subspace: tuple[SubspaceShare, ...]
+    """Without the states of its own problem."""
+    erasure: Erasure
+    decomposition: Decomposition | None = None
+    elsewhere: tuple[ForeignAction, ...] = ()
+    jacobian: JacobianReading | None = None

@@ -5,6 +5,8 @@ Sizes are in the residual stream's own units, divergences in nats, ``KL(steered 
 
 from typing import Literal
 
+from pydantic import Field
+
 from stir_core.records import Record, TokenWeight
 
 
@@ -42,6 +44,8 @@ class ReadToken(Record):
     text: str
     logprob: float | None
     """Under the unsteered pass, in nats; ``None`` for the control point's own token, which is not predicted here."""
+    steered: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Likewise with the impulse; ``None`` also in responses from before it was kept."""
 
 
 class LayerResponse(Record):

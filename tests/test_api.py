@@ -22,14 +22,14 @@ CausalStudy Certificate Change Curation ExportTarget LoadedModel Problem Run Run
 StirError TaskSpec TokenEvent Trace TraceEvent calibrate certify_bundle codebook coherence curriculum degenerates_at
 evaluate_latent_steering evaluate_latents evaluate_methods export_library export_targets harvest_run interchange latent_config load_model
 load_problems load_reasoner logit_lens measure_causal measure_impulse model_folder open_library open_run open_session policy probe
-read_bundle read_causal read_latents read_tokens redecide register_segmenter register_selector register_task report_text select_basis
-serving split_steps steer strength_for to_frame train_latent train_latent_model what_if with_changes
+read_action read_bundle read_causal read_latents read_tokens redecide register_segmenter register_selector register_task report_text
+select_basis serving split_steps steer strength_for to_frame train_latent train_latent_model what_if with_changes
 """
 STABLE = NAMES.split()
 """Names that users depend on: new names are added here, and none is removed or renamed."""
 FUNCTIONS = [name for name in STABLE if name[0].islower()]
 CLASSES = [name for name in STABLE if name[0].isupper()]
-PAPER = {"harvest_run", "select_basis", "redecide", "logit_lens"}
+PAPER = {"harvest_run", "select_basis", "redecide", "logit_lens", "read_action"}
 """Functions that implement published methods and must cite them."""
 
 

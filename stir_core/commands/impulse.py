@@ -59,7 +59,7 @@ def _impulse(arguments: argparse.Namespace) -> None:
 
 
 def _print(response: "ImpulseResponse") -> None:
-    from stir_core.evaluate.dose import degenerates_at, meters, strength_for
+    from stir_core.evaluate.dose import degenerates_at, first_token, first_token_text, meters, strength_for
 
     size = response.layers[0].relative
     say(f"{response.entry_id} x {response.alpha:g} at {response.spot.name}, layer {response.layer}: {size:.0%} of the residual's norm", "")
@@ -81,7 +81,7 @@ def _print(response: "ImpulseResponse") -> None:
     say("")
     kls = zip(response.tokens, response.kl, response.kl_frozen, strict=True)
     table(["after token", "KL (nats)", "attention frozen"], [[repr(token.text), f"{kl:.5f}", f"{held:.5f}"] for token, kl, held in kls])
-    say("")
+    say(first_token_text(first_token(response)), "")
     doses = [
         [
             f"{dose.alpha:g}",

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from stir_core.evaluate.degeneration import compressed, repeated
-from stir_core.responses import Dose
+from stir_core.responses import Dose, ImpulseResponse
 
 REPEATS = 0.5
 """A continuation repeats itself when at least this share of its token 3-grams occurred in it before."""
@@ -76,3 +76,36 @@ def strength_for(doses: Sequence[Dose], nats: float) -> float | None:
                 return low.alpha * (high.alpha / low.alpha) ** share
             return low.alpha + (high.alpha - low.alpha) * (nats - low.kl) / (high.kl - low.kl)
     return None
+
+
+class FirstToken(NamedTuple):
+    """How much of an impulse's effect over the recorded step falls on its first token."""
+
+    share: float | None
+    """Of the divergence, summed over the places at which it was read; ``None``: no divergence, or one place."""
+    places: int
+    """The control point and the recorded tokens after it; an even spread would give 1 / places."""
+    change: float | None
+    """Of the first recorded token's log-probability, in nats; ``None``: not kept, or no recorded token."""
+    whole: float | None
+    """Of the log-probability of all recorded tokens that were read."""
+
+
+def first_token(response: ImpulseResponse) -> FirstToken:
+    """The first token's part of an effect that was measured on recorded tokens."""
+    total, places = sum(response.kl), len(response.kl)
+    changes = [token.steered - token.logprob for token in response.tokens if token.steered is not None and token.logprob is not None]
+    share = response.kl[0] / total if total > 0 and places > 1 else None
+    return FirstToken(share, places, *((changes[0], sum(changes)) if changes else (None, None)))
+
+
+def first_token_text(found: FirstToken) -> str:
+    """The same in one sentence."""
+    if found.share is None:
+        return "The first token's share of the effect cannot be told: one place was read, or nothing changed."
+    change = ""
+    if found.change is not None and found.whole is not None:
+        change = f"; log-probability of the recorded step {found.whole:+.3f} nats, of its first token {found.change:+.3f}"
+    return (
+        f"{found.share:.0%} of the KL over {found.places} places falls on the first token (spread evenly: {1 / found.places:.0%}){change}."
+    )

@@ -4,9 +4,9 @@ Every read-out scores a problem's states from the *other* problems alone. What c
 problem at the same control point: how hard a problem is, and how long its answers are, decides nothing. Arrays in, numbers out: no model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from stir_core.evaluate.statistics import FEWEST_PROBLEMS, LEVEL, degrees_of_fre
 from stir_core.findings import KeySupport, ProbeOutcome, ProbeReport, Separation
 from stir_core.harvest.actions import Mined, mine
 from stir_core.keyspace import Place, apply_space
-from stir_core.records import Continuation, MarginThreshold, Pair, StateRow
+from stir_core.records import Continuation, MarginThreshold, Pair, StateRow, StepState
 from stir_core.store.jsonl import read_records
 from stir_core.store.runs import Library, Run
 
@@ -43,6 +43,9 @@ DIFFERENCE, MARGIN, NEIGHBOUR, LOGISTIC, TEXT = (
 )
 KEYS = {"": None, ", equal numbers": 0, ", one rollout": 1}
 """Variants of the keys by the name of their margin: rollouts behind each key (``None``: as mined; 0: as many as behind the other one)."""
+
+
+RowT = TypeVar("RowT", bound=StateRow | StepState)
 
 
 class LabelledStates(NamedTuple):
@@ -140,14 +143,14 @@ def _nearest_mean(cosines: Float[np.ndarray, "n n_keys"], nearest: int) -> Float
 
 def mean_difference_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
     """Projection on the mean right minus the mean wrong state of the other problems, all centred within problem and control point."""
-    states, labels = _centred(data.states, data.strata), _centred(data.right[:, None].astype(float), data.strata)[:, 0]
+    states, labels = centred_within(data.states, data.strata), centred_within(data.right[:, None].astype(float), data.strata)[:, 0]
     by_problem = _sums(labels[:, None] * states, data.problems)
     return np.einsum("nd,nd->n", states, (by_problem.sum(axis=0) - by_problem)[data.problems])
 
 
 def neighbour_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
     """Share of right ones among the nearest states of other problems at the same control point, by cosine after centring as above."""
-    unit = _centred(data.states, data.strata)
+    unit = centred_within(data.states, data.strata)
     unit = (unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), EPSILON)).astype(np.float32)
     scores = np.zeros(len(unit))
     for m in np.unique(data.ms):
@@ -168,7 +171,7 @@ def logistic_scores(data: LabelledStates) -> Float[np.ndarray, "n"]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = _centred(data.states, data.strata).astype(np.float32)
+    states = centred_within(data.states, data.strata).astype(np.float32)
     scores, folds = np.zeros(len(states)), np.unique(data.problems, return_inverse=True)[1] % FOLDS
     for fold in np.unique(folds):
         others = folds != fold
@@ -236,8 +239,11 @@ def _sums(rows: Float[np.ndarray, "n d"], groups: Int[np.ndarray, "n"]) -> Float
     return csr_array((np.ones(len(rows)), (groups, np.arange(len(rows))))) @ rows
 
 
-def _centred(rows: Float[np.ndarray, "n d"], groups: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
+def centred_within(rows: Float[np.ndarray, "n d"], groups: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
+    """Rows minus the mean row of their group, in float64."""
     rows = np.asarray(rows, np.float64)
+    if not len(rows):
+        return rows
     return rows - (_sums(rows, groups) / np.maximum(np.bincount(groups), 1)[:, None])[groups]
 
 
@@ -401,7 +407,7 @@ def chosen_by_quality(run: Run) -> bool:
     return len(run.pairs() or ()) >= run.config.mining.top_pairs
 
 
-def mixed_states(run: Run, rows: list[StateRow]) -> tuple[LabelledStates, list[StateRow], dict[str, int]]:
+def mixed_states(run: Run, rows: Sequence[RowT]) -> tuple[LabelledStates, list[RowT], dict[str, int]]:
     """Labels of the recorded states at places with right and wrong rollouts of the same problem; the states themselves are left empty.
 
     Returns:
@@ -409,7 +415,7 @@ def mixed_states(run: Run, rows: list[StateRow]) -> tuple[LabelledStates, list[S
     """
     right = {(rollout.problem_id, rollout.k): rollout.verdict.correct for rollout in run.rollouts()}
     numbers = {problem_id: i for i, problem_id in enumerate(dict.fromkeys(row.problem_id for row in rows))}
-    sampled = [row for row in rows if row.source == "rollout"]
+    sampled = [row for row in rows if isinstance(row, StepState) or row.source == "rollout"]
     columns = [(numbers[row.problem_id], row.m, right[row.problem_id, row.k]) for row in sampled]
     problems, ms, ended = np.array(columns, int).reshape(-1, 3).T
     every = LabelledStates(problems, ms, ended.astype(bool), np.empty((len(sampled), 0)))

@@ -85,7 +85,7 @@ def respond(
         action_norm=norm,
         unsteered_norm=scale,
         spot=spot,
-        tokens=_tokens(model, window, unsteered),
+        tokens=_tokens(model, window, unsteered, steered),
         layers=_layers(model, entry.layer, disturbance[:, 0], unsteered_norms[:, 0], action),
         relative=_rows(disturbance.norm(dim=-1) / unsteered_norms),
         shifts=_shifts(model, unsteered.logits[0], steered.logits[0]),
@@ -112,12 +112,14 @@ def divergence(ours: Float[Tensor, "n d_vocab"], theirs: Float[Tensor, "n d_voca
     return torch.stack(rows).cpu()
 
 
-def _tokens(model: LoadedModel, window: list[int], unsteered: Look) -> tuple[ReadToken, ...]:
-    unsteered_logprobs = unsteered.logits.log_softmax(-1)
-    logprobs = [None, *(float(unsteered_logprobs[i, token]) for i, token in enumerate(window[1:]))]
-    return tuple(
-        ReadToken(token_id=token, text=model.token_text(token), logprob=logprob) for token, logprob in zip(window, logprobs, strict=True)
-    )
+def _tokens(model: LoadedModel, window: list[int], unsteered: Look, steered: Look) -> tuple[ReadToken, ...]:
+    before, after = (each.logits.log_softmax(-1) for each in (unsteered, steered))
+    read = [ReadToken(token_id=window[0], text=model.token_text(window[0]), logprob=None)]
+    for i, token in enumerate(window[1:]):
+        read.append(
+            ReadToken(token_id=token, text=model.token_text(token), logprob=float(before[i, token]), steered=float(after[i, token]))
+        )
+    return tuple(read)
 
 
 def _layers(

@@ -123,8 +123,13 @@ def _mix(rows: Float[Tensor, "n d_model"], weights: list[float]) -> Float[Tensor
 
 
 @contextmanager
-def captured(backend: Backend, layers: tuple[int, ...], at: list[int] | Int[Tensor, "n"]) -> Iterator[dict[int, Tensor]]:
+def captured(
+    backend: Backend, layers: tuple[int, ...], at: list[int] | Int[Tensor, "n"], *, detached: bool = True
+) -> Iterator[dict[int, Tensor]]:
     """Capture block outputs at the tokens ``at`` of the one forward pass inside the block, by layer, after any impulse there.
+
+    Args:
+        detached: without the derivatives that the pass computes.
 
     Yields:
         A dict that fills during the pass: ``[len(at), d_model]`` by layer; it stays empty if ``at`` is.
@@ -134,14 +139,15 @@ def captured(backend: Backend, layers: tuple[int, ...], at: list[int] | Int[Tens
     """
     seen: dict[int, Tensor] = {}
     names = {layer: f"the capture at blocks.{layer}.hook_out" for layer in layers}
-    hooks: _Hooks = {name: (backend.hook_point(layer), partial(_keep, seen, layer, at)) for layer, name in names.items()}
+    hooks: _Hooks = {name: (backend.hook_point(layer), partial(_keep, seen, layer, at, detached)) for layer, name in names.items()}
     with _hooked(hooks if len(at) else {}):
         yield seen
 
 
-def _keep(seen: dict[int, Tensor], layer: int, at: list[int] | Tensor, stream: Tensor) -> None:
+def _keep(seen: dict[int, Tensor], layer: int, at: list[int] | Tensor, detached: bool, stream: Tensor) -> None:
     where = at.to(stream.device) if isinstance(at, Tensor) else at  # blocks may lie on several devices
-    seen[layer] = _one_stream(stream)[0, where].detach()
+    rows = _one_stream(stream)[0, where]
+    seen[layer] = rows.detach() if detached else rows
 
 
 def _one_stream(stream: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from stir_core.config import RunConfig, config_from
 from stir_core.errors import DataError, SteeringError
+from stir_core.evaluate.dose import first_token, first_token_text
 from stir_core.intervene.impulse import divergence, powers, respond
 from stir_core.models.inside import look
 from stir_core.models.loading import LoadedModel
@@ -121,7 +122,15 @@ def test_divergences_and_tokens_are_those_of_two_plain_passes(plain: Any, case: 
     read = [token.token_id for token in found.tokens]
     assert read == [case.spot.given[-1], *case.spot.following]
     assert found.tokens[0].logprob is None
-    assert found.tokens[1].logprob == pytest.approx(float(q[0, case.spot.following[0]]), abs=1e-4)
+    following = torch.tensor(case.spot.following)[:, None]
+    for which, logs in (("logprob", q), ("steered", p)):
+        own = logs[:-1].gather(1, following)[:, 0].tolist()
+        assert [getattr(token, which) for token in found.tokens[1:]] == pytest.approx(own, abs=1e-4)
+    opening = first_token(found)
+    assert opening.share == pytest.approx(float(expected[0] / expected.sum()), abs=1e-4)
+    assert opening.whole == pytest.approx(float((p - q)[:-1].gather(1, following).sum()), abs=1e-3)
+    assert opening.change == pytest.approx(float((p - q)[0, following[0, 0]]), abs=1e-4)
+    assert f"{opening.share:.0%} of the KL over {len(read)} places" in first_token_text(opening)
 
 
 def test_attention_is_the_models_own(plain: Any, case: Case, found: ImpulseResponse) -> None:
@@ -160,6 +169,8 @@ def test_with_attention_held_a_later_token_feels_nothing_but_values(tiny: Loaded
     last = respond(tiny, case.config, case.spot, entry, case.action, ALPHA, doses=())
     assert last.kl[0] > 0
     assert set(last.kl[1:]) == set(last.kl_frozen[1:]) == {0.0}
+    assert first_token(last).share == 1  # and the whole effect is its first token's
+    assert first_token(last).change == first_token(last).whole
 
 
 def test_a_dose_is_what_the_pass_of_that_strength_shows(tiny: LoadedModel, case: Case, found: ImpulseResponse) -> None:
@@ -193,6 +204,8 @@ def test_without_tokens_after_the_control_point_later_effects_are_not_measured(t
     bare = respond(tiny, case.config, case.spot.model_copy(update={"following": ()}), case.entry, case.action, ALPHA, doses=())
     assert len(bare.kl) == len(bare.tokens) == 1
     assert bare.attention_unsteered == () and bare.doses[1].kl_following is None
+    assert first_token(bare) == (None, 1, None, None)
+    assert "cannot be told" in first_token_text(first_token(bare))
 
 
 def test_strengths_span_the_residual() -> None:

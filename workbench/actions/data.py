@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from stir_core.evaluate.dose import degenerates_at, meters, strength_for
+from stir_core.evaluate.dose import degenerates_at, first_token, first_token_text, meters, strength_for
 from stir_core.evaluate.spots import held_out_spots, source_spots
 from stir_core.records import Entry, TokenWeight
 from stir_core.responses import Dose, ImpulseResponse, Spot
@@ -32,7 +32,7 @@ def spot_label(spot: Spot) -> str:
 def impulse_figures(response: ImpulseResponse) -> list[tuple[str, str, str]]:
     """The key figures: name, value and help."""
     first, last = response.layers[0], response.layers[-1]
-    later = response.kl[1:]
+    later, opening = response.kl[1:], first_token(response)
     return [
         ("KL at the control point", f"{response.kl[0]:.3f} nats", "KL(steered || unsteered) of the next-token distribution."),
         (
@@ -45,6 +45,7 @@ def impulse_figures(response: ImpulseResponse) -> list[tuple[str, str, str]]:
             f"{sum(later) / len(later):.4f} nats" if later else "–",
             "Mean over the recorded tokens of the step.",
         ),
+        ("on the first token", "–" if opening.share is None else f"{opening.share:.0%} of the KL", first_token_text(opening)),
         ("size where it is added", f"{first.relative:.0%} of ‖h‖", "Norm of the impulse over the norm of the unsteered residual."),
         (
             "cosine at the last layer",

@@ -219,8 +219,8 @@ def _show(facts: RunFacts, entry: Entry, spot: Spot, alpha: float) -> None:
 
 def _figures(response: ImpulseResponse) -> None:
     figures = reading.impulse_figures(response)
-    for row in (figures[:4], figures[4:]):
-        for column, (name, value, text) in zip(st.columns(4), row, strict=True):
+    for row in (figures[:5], figures[5:]):
+        for column, (name, value, text) in zip(st.columns(5), row, strict=False):
             column.metric(name, value, help=text)
     tabs = {"Layers": _travel, "Next tokens": _tokens, "Attention": _attention, "Dose-response": _doses}
     for tab, draw in zip(st.tabs(list(tabs), key="actions_impulse_tabs"), tabs.values(), strict=True):
