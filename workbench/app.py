@@ -26,6 +26,7 @@ NAMES = (
     ("trace", "Trace", "Any prompt, vanilla and steered side by side."),
     ("what_if", "What-if", "A recorded answer with one decision changed, decoded on from there."),
     ("saved", "Saved", "Traces, branches and measurements made here: open, share, delete."),
+    ("report", "Report", "Figures and numbers of a run as one HTML file."),
     ("latents", "Latents", "Reasoners whose steps are latents: what each latent holds, and what the answer makes of it."),
     ("calibration", "Calibration", "The instruments on models whose latent modes are known."),
     ("export", "Export", "A library for another system: its content, its losses, and how to serve it."),

@@ -28,7 +28,7 @@ def add(command: Command) -> None:
 def _workbench(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.port < 65536:
         raise DeployError(f"--port is {arguments.port}: give 1 to 65535")
-    words = [sys.executable, "-m", "streamlit", "run", str(_app()), "--server.port", str(arguments.port)]
+    words = [sys.executable, "-m", "streamlit", "run", str(workbench_folder() / "app.py"), "--server.port", str(arguments.port)]
     environment = dict(os.environ)
     if arguments.share:
         from stir_core.deploy.serving.password import HASH, password_hash
@@ -45,11 +45,16 @@ def _workbench(arguments: argparse.Namespace) -> int:
     return subprocess.call(words, env=environment)
 
 
-def _app() -> Path:
+def workbench_folder() -> Path:
+    """Folder of the installed package ``workbench``.
+
+    Raises:
+        DeployError: it is not installed here.
+    """
     found = importlib.util.find_spec("workbench")
     if found is None or not found.submodule_search_locations:
         raise DeployError("the package workbench is not installed here: install stir-workbench, or start this from its folder")
-    return Path(next(iter(found.submodule_search_locations))) / "app.py"
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _password() -> str:

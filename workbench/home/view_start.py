@@ -87,3 +87,4 @@ def what_is_known(facts: RunFacts) -> None:
         st.badge("instruments", color="gray")
         st.text(f"On models whose latent modes are known: {calibration}")
         st.page_link(PAGES / "calibration.py", label="Calibration")
+    st.page_link(PAGES / "report.py", label="Figures and numbers of this run as one HTML file")

@@ -7,9 +7,9 @@ from streamlit import column_config as cc
 from stir_core.errors import FAULTS, line_of
 from stir_core.saved import SavedContent, SavedWork
 from workbench import bootstrap, session
+from workbench.shared.html_parts import words_of
 from workbench.shared.saved import command_of, saved_html, sections_of
 from workbench.shared.text import one_line, plain, segment
-from workbench.shared.trace_document import words_of
 from workbench.shared.view_page import command_line
 from workbench.shared.view_saved import NONE_YET, SAVED_COLUMNS, page_link, saved_table
 from workbench.shared.view_tables import data_table

@@ -25,6 +25,7 @@ _INK, _SOFT, _GRID = "#1f2933", "#52606d", "#e4e7eb"
 _FONT = "Arial, Liberation Sans, Helvetica, DejaVu Sans, sans-serif"
 _CONFIG: dict[str, Any] = {
     "background": "white",
+    "padding": {"left": 28, "top": 6, "right": 28, "bottom": 6},  # a viewer without these typefaces takes a wider one
     "font": _FONT,
     "view": {"stroke": "transparent", "continuousWidth": WIDTH},
     "axis": {
@@ -169,7 +170,9 @@ def _axis(layout: dict[str, Any], name: str, traces: list[dict[str, Any]]) -> di
     shown: dict[str, Any] = {"grid": axis.get("showgrid", not named), "domain": False, "ticks": not named}
     if axis.get("tickvals") is not None:
         ticks = list(axis["tickvals"])
-        texts = {str(tick): text for tick, text in zip(ticks, axis.get("ticktext") or map(str, ticks), strict=True)}
+        texts = {
+            str(tick): str(text).replace("<br>", " ") for tick, text in zip(ticks, axis.get("ticktext") or map(str, ticks), strict=True)
+        }
         shown |= {"labelExpr": f"({json.dumps(texts)})[datum.value] || datum.label"} | ({} if named else {"values": ticks})
     if named:
         order = list(axis.get("categoryarray") or dict.fromkeys(values))
@@ -346,17 +349,15 @@ def _legend(traces: list[dict[str, Any]], layout: dict[str, Any]) -> list[dict[s
     names, colours, shapes, fills = [], [], [], []
     for trace in named:
         marker, line = trace.get("marker") or {}, trace.get("line") or {}
-        colour = (
-            marker.get("color")
-            if "markers" in trace.get("mode", "") or trace.get("type") == "bar"
-            else trace.get("fillcolor") or line.get("color")
-        )
-        symbol = next(iter(_spread(marker.get("symbol", "circle"), 1)), "circle") if "markers" in trace.get("mode", "") else "stroke"
-        symbol = "square" if trace.get("type") == "bar" or trace.get("fill") else symbol
+        bar, marked = trace.get("type") == "bar", "markers" in trace.get("mode", "")
+        colour = marker.get("color") if marked or bar else trace.get("fillcolor") or line.get("color")
+        symbol: Any = marker.get("symbol", "circle") if marked else "square" if bar or trace.get("fill") else "stroke"
+        if not isinstance(symbol, str):  # it differs between points, so the legend tells of the colour alone
+            symbol = str(next(iter(symbol), "circle")).removesuffix("-open")
         names.append(trace["name"])
         colours.append(colour if isinstance(colour, str) else _SOFT)
-        fills.append("transparent" if str(symbol).endswith("-open") else colours[-1])
-        shapes.append(_SYMBOLS.get(str(symbol).removesuffix("-open"), str(symbol).removesuffix("-open")))
+        fills.append("transparent" if symbol.endswith("-open") else colours[-1])
+        shapes.append(_SYMBOLS.get(symbol.removesuffix("-open"), symbol.removesuffix("-open")))
     title = ((layout.get("legend") or {}).get("title") or {}).get("text")
     legend = {"title": title, "symbolOpacity": 1, "symbolSize": 80, "symbolStrokeWidth": 2}
     if (layout.get("legend") or {}).get("orientation") == "h":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stir_core.commands.report import SECTIONS
 from stir_core.config import digest_of
 from stir_core.findings import CodebookReport
 from stir_core.requests import ANSWERING, DENY, KEEP, CausalStudyName, Change, EvaluationRequest, flags_of
@@ -124,6 +125,13 @@ def critical_command(
 ) -> str:
     """Measures where a wrong held-out answer was lost, or with ``at="steps"`` what each step decided."""
     return _stir("critical", name_of(run), problem_id, of=of, at=at, every=every, rolls=rolls)
+
+
+def report_command(run: Run, *, only: Sequence[str], actions: Sequence[str] = (), saved: Sequence[str] = ()) -> str:
+    """Writes figures and numbers of the run as one HTML file, with these sections, actions and pieces of saved work."""
+    chosen = {"--only": () if set(only) == set(SECTIONS) else only, "--action": actions, "--saved": saved}
+    words = [word for flag, values in chosen.items() if values for word in (flag, *values)]
+    return _stir("report", name_of(run), *words)
 
 
 def curate_command(run: Run, *words: str) -> str:

@@ -11,9 +11,10 @@ from stir_core.saved import SavedBranch, SavedContent, SavedImpulse, SavedRedeci
 from stir_core.store.runs import Run
 from workbench.shared.command_lines import gate_command, impulse_command, trace_command, whatif_command
 from workbench.shared.gate_replay import changes_of
+from workbench.shared.html_parts import PARTS_CSS, html_file, part_html
 from workbench.shared.text import visible_token
 from workbench.shared.trace_comparison import ROWS, changed_settings, cost_table, equality_line, grade_of, recording_of, settings_of
-from workbench.shared.trace_document import html, html_file, words_of
+from workbench.shared.trace_document import html
 
 
 class SavedSection(NamedTuple):
@@ -124,28 +125,8 @@ def saved_html(work: SavedWork, content: SavedContent, command: str) -> str:
     if isinstance(content, SavedTrace):
         return html(recording_of(work, content, work.run_digest), command, seed=content.seed, title=title)
     sections = [*sections_of(work, content), SavedSection("Made again by", command)]
-    body = "\n".join(f"<h2>{escape(section.title)}</h2>\n{_body(section.body)}" for section in sections)
-    return html_file(title, body, style=_STYLE)
-
-
-def _body(body: str | pd.DataFrame) -> str:
-    if isinstance(body, str):
-        return f"<pre>{escape(body)}</pre>"
-    if body.empty:
-        return "<p>None.</p>"
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in body.columns)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in words_of(body))
-    return f'<div class="scroll"><table><tr>{head}</tr>\n{rows}</table></div>'
-
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { margin: 1.2rem auto; max-width: 70rem; padding: 0 1.2rem; font: 14px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1rem; margin: 1.2rem 0 0.3rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 8px 10px; border-radius: 6px; border: 1px solid #8886; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85rem; }
-td, th { text-align: left; vertical-align: top; padding: 0.15rem 0.8rem 0.15rem 0; border-bottom: 1px solid #8884; }
-"""
+    body = "\n".join(f"<h2>{escape(section.title)}</h2>\n{part_html(section.body)}" for section in sections)
+    return html_file(title, body, style=PARTS_CSS)
 
 
 def change_text(change: Change) -> str:

@@ -1,20 +1,17 @@
 """A comparison as the drawing script's JSON (:func:`document`), and as one HTML file (:func:`html`)."""
 
-import hashlib
 import json
-from base64 import b64encode
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from stir_core.config import GateConfig
 from stir_core.readings import TokenReading
 from workbench.shared.codes import code_colour
 from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel_line, score_line
+from workbench.shared.html_parts import html_file, words_of
 from workbench.shared.text import one_line, visible_token
 from workbench.shared.trace_comparison import (
     STEERED,
@@ -143,19 +140,6 @@ def _gate(row: StepRow | None, gate: GateConfig) -> dict[str, Any] | None:
     }
 
 
-def words_of(table: pd.DataFrame) -> list[list[str]]:
-    """A table's cells as text: three decimals, and a dash for an empty cell."""
-    return [[_word(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
-
-
-def _word(cell: object) -> str:
-    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
-        return "—"
-    if isinstance(cell, bool | np.bool_):
-        return "yes" if cell else "no"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
-
-
 def reading_line(recording: Recording) -> str:
     """Time to read the answers again, against the time to decode them."""
     n = sum(map(len, recording.readings))
@@ -226,24 +210,6 @@ def html(recording: Recording, command: str, *, seed: int, title: str) -> str:
     return html_file(title, body, style=VIEW_CSS + _CSS, script=VIEW_JS + _JS)
 
 
-def html_file(title: str, body: str, *, style: str, script: str = "") -> str:
-    """One HTML document that opens offline, and runs and loads nothing but this script and this style.
-
-    Args:
-        title: any text.
-        body: HTML, in which all text is escaped.
-    """
-    scripts = f"script-src {_hash(script)}; " if script else ""
-    policy = f"default-src 'none'; {scripts}style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>{body}\n" + (f"<script>{script}</script>" if script else "") + "</body></html>\n"
-    )
-
-
 def _facts(recording: Recording, seed: int) -> Sequence[tuple[str, str]]:
     settings = recording.settings
     identity = recording.identity.model_dump(mode="json") if recording.identity else {}
@@ -260,10 +226,6 @@ def _inert(value: object) -> str:
 
 
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "&<>\u2028\u2029"}
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def drawn_tokens(row: StepRow) -> list[str]:
