@@ -11,9 +11,10 @@ with page("Trace", "One prompt, two answers decoded in lock-step: row by row the
     facts = need_run("actions", "basis")
     trace_form.open_trace(facts)
     request = trace_form.trace_form(facts)
-    growing, finished = st.empty(), st.empty()
-    if decoding := trace_form.trace_decoding(facts, request):
-        trace_form.follow_trace(decoding, growing)
+    below_button, finished = st.container(), st.empty()
+    with below_button:  # what is being decoded, and why it is not, stand where the button was pressed
+        if decoding := trace_form.trace_decoding(facts, request):
+            trace_form.follow_trace(decoding, st.empty())
     with finished.container():
         trace_views.result(facts, request)
         critical_view.where_lost(facts, request)

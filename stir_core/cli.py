@@ -166,7 +166,7 @@ def command_parser() -> argparse.ArgumentParser:
     trace = command(
         "trace", _trace, "Decode a prompt vanilla and steered, side by side, with the gate's decisions.", "source", "--model", "--json"
     )
-    trace.add_argument("prompt", help="a question, or the id of one of the run's held-out problems")
+    trace.add_argument("prompt", help="a question, the id of one of the run's held-out problems or of a saved trace, or @FILE")
     trace.add_argument("--raw", action="store_true", help="send the prompt as typed, without the task's template")
     add_answering(trace)
 

@@ -141,6 +141,35 @@ def test_no_such_run_or_config(capsys, tmp_path):
     assert "no config file at" in refused(capsys, ["run", str(tmp_path / "none.toml")])
 
 
+def test_a_prompt_may_lie_in_a_file_or_in_saved_work(capsys, tmp_path, monkeypatch):
+    from stir_core.commands.console import asked_prompt
+    from stir_core.config import DecodeConfig, GateConfig
+    from stir_core.saved import SavedTrace
+    from stir_core.store.runs import Run
+    from stir_core.store.saved import SavedFolder
+
+    run, file = Run.open("smollm2"), tmp_path / "prompt.txt"
+    file.write_text("How many\nare left?\n")
+    assert asked_prompt(run, f"@{file}") == ("How many\nare left?", None)
+    assert "nowhere.txt cannot be read" in refused(capsys, ["trace", "smollm2", f"@{tmp_path / 'nowhere.txt'}"])
+    monkeypatch.setenv("STIR_RUNS", str(tmp_path))
+    problem = run.problems("steered")[0]
+    settings = {
+        "raw": False,
+        "gate": GateConfig(),
+        "decode": DecodeConfig(),
+        "seed": 0,
+        "events": (),
+        "seconds": 1.0,
+        "reading_seconds": 0.0,
+    }
+    for question, id_ in (("@a long question", None), (problem.question, problem.id)):
+        content = SavedTrace(question=question, problem=id_, **settings)
+        kept = SavedFolder(tmp_path).keep(content, title="a", outcome="b", run=run, model=None)
+        assert asked_prompt(run, kept.id) == ((problem, problem) if id_ else (question, None))
+    assert "trace-20200101-000000-00000000" in refused(capsys, ["trace", "smollm2", "trace-20200101-000000-00000000"])
+
+
 @pytest.mark.parametrize("command", [["trace"], ["whatif", "--at", "1"]])
 def test_an_id_of_no_held_out_problem_is_not_decoded_as_a_question(capsys, command):
     line = refused(capsys, [command[0], "smollm2", "arithmetic/eval/sum_small:14+21", *command[1:]])

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import os
 import re
 import signal
 import sys
@@ -17,6 +18,7 @@ from pydantic_core import to_json
 
 from stir_core.errors import BudgetSpent, DataError, PromptError, escaped, line_of
 from stir_core.requests import CallBudget, duration
+from stir_core.saved import SAVED_ID
 from stir_core.store.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -245,14 +247,22 @@ def ending(trace: "Trace") -> str:
 
 
 def asked_prompt(source: object, text: str) -> "tuple[str | Problem, Problem | None]":
-    """The prompt that a command's argument stands for: a held-out problem of the run, by its id, or a question; and the problem, if any.
+    """The prompt that a command's argument stands for, and the problem, if it is one.
+
+    Args:
+        text: the id of a held-out problem or of a saved trace (in ``STIR_RUNS``, else ``runs``), ``@FILE``, or a question.
 
     Raises:
-        PromptError: the question is empty.
+        PromptError: the question is empty, or its file cannot be read.
         DataError: an id, but not of one of the run's held-out problems.
+        StoreError: no saved work has that id.
     """
     from stir_core.store.runs import Run
 
+    if text.startswith("@"):
+        text = _file_text(Path(text[1:]))
+    elif re.fullmatch(SAVED_ID, text):
+        text = _saved_question(text)
     held_out = source.problems("steered") if isinstance(source, Run) and source.finished("steered") else []
     known = {problem.id: problem for problem in held_out}
     if text in known:
@@ -264,6 +274,24 @@ def asked_prompt(source: object, text: str) -> "tuple[str | Problem, Problem | N
         remedy = f"take one of its own, e.g. {close[0]}, or write the question" if close else "it has none, so write the question"
         raise DataError(f"{text!r} is not the id of a held-out problem here: {remedy}")
     return text, None
+
+
+def _file_text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"the prompt's file {file} cannot be read ({error}): name a file of UTF-8 text") from None
+
+
+def _saved_question(id_: str) -> str:
+    """What a saved trace was asked, or the id of its problem."""
+    from stir_core.saved import SavedTrace
+    from stir_core.store.saved import SavedFolder
+
+    content = SavedFolder(os.environ.get("STIR_RUNS") or "runs").content(id_)
+    if not isinstance(content, SavedTrace):
+        raise DataError(f"{id_} is no trace, so it has no prompt: `stir saved` lists the traces")
+    return content.problem or content.question
 
 
 def _gate_line(step: "StepTrace") -> str:

@@ -191,7 +191,7 @@ def test_stop_keeps_the_text_so_far(watched: Watched) -> None:
     watched.page.get_by_role("button", name="Decode both answers").click()
     stop = watched.page.get_by_role("button", name="Stop decoding")
     stop.wait_for(timeout=120_000)
-    watched.page.get_by_text(re.compile(r"m 0 · (?:[2-9]|\d{2,}) tokens")).first.wait_for(timeout=120_000)
+    watched.page.get_by_text(re.compile(r"control point 0 · (?:[2-9]|\d{2,}) tokens")).first.wait_for(timeout=120_000)
     stop.click()
     watched.page.get_by_text("Stopped before both answers had ended").wait_for(timeout=60_000)
     settle(watched.page)

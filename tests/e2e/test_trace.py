@@ -37,7 +37,7 @@ def point_hold_release(page: Page) -> None:
     tokens.nth(0).hover()
     expect(panel).to_contain_text("token 1 ")
     first = panel.inner_text()
-    assert "vanilla answer · m 0 · token 1 " in first and "rank" in first and "entropy" in first
+    assert "vanilla answer · control point 0 · token 1 " in first and "rank" in first and "entropy" in first
     tokens.nth(1).hover()
     expect(panel).to_contain_text("token 2 ")
     assert panel.inner_text() != first
@@ -49,11 +49,11 @@ def point_hold_release(page: Page) -> None:
     expect(panel).to_contain_text("token 3 ")
     expect(panel).to_contain_text("Held")
     page.keyboard.press("ArrowDown")
-    expect(panel).to_contain_text("steered answer · m 0 · token 3 ")
+    expect(panel).to_contain_text("steered answer · control point 0 · token 3 ")
     page.keyboard.press("Escape")
     expect(panel).not_to_contain_text("Held")
     tokens.nth(4).hover()
-    expect(panel).to_contain_text("vanilla answer · m 0 · token 5 ")
+    expect(panel).to_contain_text("vanilla answer · control point 0 · token 5 ")
 
 
 def colours(page: Page) -> list[str]:
@@ -108,6 +108,7 @@ def test_tokens_respond_on_the_page_and_in_the_file(decoded: Watched, chrome: Br
     heads = file.locator(".tv-strip").all_inner_texts()
     assert len(heads) >= 4
     expect(file.locator(".tv-token")).to_have_count(96)
+    assert file.locator(".tv-pair > .tv-cell:last-child summary").count() == len(saved["steered"]["steps"])  # under the steered answer
     expect(file.locator("summary", has_text="gate at control point")).to_have_count(len(saved["steered"]["steps"]))
     assert (asked, complaints) == ([(tmp_path / "trace.html").as_uri()], [])
     offline.close()

@@ -3,6 +3,8 @@
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false
 # (pandas and plotly carry no stubs here: a column may be anything to a type checker)
 
+import re
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -110,6 +112,11 @@ def test_lens_lists_promoted_then_suppressed(facts: RunFacts) -> None:
 
 def test_colours_stay_apart() -> None:
     assert len(set(colours.ordered_colours(8))) == 8
+    for colour in colours.ordered_colours(8):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        mark = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05
+        assert 1.05 / mark > 2.9 and mark / 0.058 > 2.9, colour  # contrast with the light and the dark page (WCAG asks 3 of marks)
     assert len(set(colours.categorical(10))) == 10
     assert colours.symmetric([0.2, -0.5]) == (-0.5, 0.5)
     assert colours.symmetric([]) == (-1e-6, 1e-6)

@@ -72,6 +72,7 @@ def test_bases_are_experiments_and_runs_and_the_rest_is_named(tmp_path: Path) ->
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "good.toml").write_text("seed = 3\n[rollouts]\nk = 5\n")
+    (folder / "protocol.toml").write_text('gate = "--n 12"\n[[run]]\nname = "one"\n')
     (folder / "sweep.toml").write_text('base = "good.toml"\n[grid]\n"gate.k_scale" = [1.0]\n')
     (folder / "bad.toml").write_text("seed = 3\n[rollouts]\nkk = 5\n")
     (folder / "torn.toml").write_text("seed = [")

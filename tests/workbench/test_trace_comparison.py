@@ -130,6 +130,13 @@ def test_commands_survive_any_prompt(fake_run: Run) -> None:
     assert name_of(Run(EMBEDDED_RUNS["smollm2"], fake_run.facts)) == "smollm2"
 
 
+def test_a_long_prompt_has_a_stand_in(fake_run: Run) -> None:
+    for long in ("word " * 40, "a\nb\nc\nd"):
+        assert shlex.split(trace_command(fake_run, long, instead="@prompt.txt"))[3] == "@prompt.txt"
+        assert shlex.split(trace_command(fake_run, long))[3] == long
+    assert shlex.split(trace_command(fake_run, "How many?", instead="@prompt.txt"))[3] == "How many?"
+
+
 def test_commands_are_ones_the_command_line_knows(fake_run: Run) -> None:
     from stir_core.cli import command_parser
 

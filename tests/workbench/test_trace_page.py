@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_run import NASTY, fake_config, make_fake_run, problems
 from fake_steering import FakeSteering, LoadedFake, install
-from page_reading import components, strips, texts
+from page_reading import components, leaves, strips, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.config import ModelConfig
@@ -54,7 +54,7 @@ def test_decoding_shows_both_answers_step_by_step(open_page: OpenPage, sessions:
     assert any("stir trace" in code.value and "arithmetic/eval/2" in code.value for code in app.code)
     drawn = document(app)
     assert [row["head"].split(" ·")[0] for step in drawn["steps"] for row in step["rows"]] == [
-        f"m {n}" for n in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
+        f"control point {n}" for n in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
     ]
     steered = [token for step in drawn["steps"] for token in step["rows"][1]["tokens"]]
     assert NASTY in "".join(token["text"] for token in steered)
@@ -123,6 +123,8 @@ def test_refusals_are_one_line(
     app.button(key="trace_start").click().run()
     assert not app.exception
     assert [e.value.replace("\\", "") for e in app.error] == [str(error)]
+    keys, kinds = ([getattr(element, name, None) for element in leaves(app.main)] for name in ("key", "type"))
+    assert keys.index("trace_start") < kinds.index("error") < kinds.index("code")  # beside the button, above the command
 
 
 def test_two_tabs_share_one_model(open_page: OpenPage, sessions: list[FakeSteering], monkeypatch: pytest.MonkeyPatch) -> None:

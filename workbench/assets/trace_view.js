@@ -104,20 +104,22 @@ function drawTrace(root, doc, kept) {
     legend.replaceChildren()
     for (const row of spans) for (const span of row.values()) {
       const value = quantity ? span.token.values[quantity.key] : null
-      const strength = value === null || value === undefined ? 0 : value / quantity.end
+      const strength = value === null || value === undefined ? 0 : Math.sign(value) * Math.sqrt(Math.abs(value) / quantity.end)
       span.style.background = strength ? paint(strength < 0 ? BLUE : quantity.signed ? WARM : BLUE, Math.abs(strength)) : ""
     }
     if (!quantity) return
     const ramp = el("span", "tv-ramp")
-    const low = quantity.signed ? paint(BLUE, 1) : paint(BLUE, 0)
-    const high = quantity.signed ? paint(WARM, 1) : paint(BLUE, 1)
-    ramp.style.background = "linear-gradient(to right, " + low + (quantity.signed ? ", transparent, " : ", ") + high + ")"
-    const end = number(quantity.end, 2), bound = quantity.top > quantity.end ? "≥ " : ""
-    const left = quantity.signed ? (quantity.top > quantity.end ? "≤ " : "") + "−" + end : "0"
+    const places = quantity.signed ? [-1, -0.5, -0.2, -0.05, 0, 0.05, 0.2, 0.5, 1] : [0, 0.02, 0.1, 0.3, 0.6, 1]
+    const stops = places.map((x) => {
+      const at = quantity.signed ? 50 + 50 * x : 100 * x
+      return paint(x < 0 || !quantity.signed ? BLUE : WARM, Math.sqrt(Math.abs(x))) + " " + at + "%"
+    })
+    ramp.style.background = "linear-gradient(to right, " + stops.join(", ") + ")"
+    const end = number(quantity.end, quantity.end < 0.095 ? 3 : 2)
     legend.append(
-      el("span", "", left), ramp, el("span", "", bound + (quantity.signed ? "+" : "") + end + " " + quantity.unit),
-      el("span", "tv-quiet", (quantity.signed ? "0 in the middle; " : "") + "largest " + number(quantity.top, 2)),
+      el("span", "", quantity.signed ? "−" + end : "0"), ramp, el("span", "", (quantity.signed ? "+" : "") + end + " " + quantity.unit),
     )
+    if (quantity.signed) legend.append(el("span", "tv-quiet", "0 in the middle"))
   }
 
   // -- the panel
@@ -135,7 +137,7 @@ function drawTrace(root, doc, kept) {
     }
     const other = otherOf(token), seen = lookAt(doc, token, other), names = KINDS.filter((name) => seen.models[name])
     panel.appendChild(el("div", "tv-name", "“" + token.name + "”"))
-    panel.appendChild(el("div", "", KINDS[token.row] + " answer · m " + token.m + " · token " + (token.at + 1) + " · id " + token.id))
+    panel.appendChild(el("div", "", KINDS[token.row] + " answer · control point " + token.m + " · token " + (token.at + 1) + " · id " + token.id))
     const facts = [
       ["log-prob (nats)", ...names.map((name) => number(seen.models[name].logprob))],
       ["probability", ...names.map((name) => share(seen.models[name].logprob))],
@@ -269,7 +271,7 @@ function drawTrace(root, doc, kept) {
       const strip = cell.appendChild(el("div", "tv-strip"))
       for (const token of row.tokens) strip.appendChild(tokenSpan(token))
     }
-    if (step.gate) pair.appendChild(gateOf(step.gate))
+    if (step.gate) pair.lastElementChild.appendChild(gateOf(step.gate)) // under the steered answer: the one that it decides
   }
 
   function gateOf(gate) {

@@ -15,6 +15,7 @@ from workbench.shared.charts import (
     GREY,
     KINDS,
     NULL,
+    ORDERED,
     SEQUENTIAL,
     categorical,
     ordered_colours,
@@ -203,7 +204,7 @@ def picks_map(table: pd.DataFrame, now: int) -> alt.LayerChart:
     tooltip = ["entry:N", "pick:Q"]
     order = alt.Color(
         "pick:Q",
-        scale=alt.Scale(scheme="viridis", domain=[1, max([2, *(int(pick) for pick in table["pick"].dropna().tolist())])]),
+        scale=alt.Scale(range=list(ORDERED), domain=[1, max([2, *(int(pick) for pick in table["pick"].dropna().tolist())])]),
         legend=alt.Legend(title="pick", tickMinStep=1),
     )
     return alt.LayerChart(

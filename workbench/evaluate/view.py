@@ -189,8 +189,8 @@ METHOD_COLUMNS: Columns = {
     "seconds": number_column(
         "seconds", "%.2f", "Wall-clock time of the batch, divided among its answers; depends on the machine.", width=66
     ),
-    "rep 2": number_column("2-gram rep.", "%.3f", "Mean share of token pairs that occurred earlier in the same answer.", width=82),
-    "rep 3": number_column("3-gram rep.", "%.3f", "Mean share of token triples that occurred earlier in the same answer.", width=82),
+    "rep 2": number_column("repeated pairs", "%.3f", "Mean share of token pairs that occurred earlier in the same answer.", width=82),
+    "rep 3": number_column("repeated triples", "%.3f", "Mean share of token triples that occurred earlier in the same answer.", width=82),
     "zlib": number_column("zlib", "%.3f", "Mean of compressed size over plain size of the text; low is repetitive.", width=56),
     "commits": number_column("impulses", "%.2f", "Mean impulses in an answer; empty for methods that inject none.", width=70),
     "about": cc.TextColumn("description", width=320),

@@ -192,14 +192,14 @@ class Base(NamedTuple):
 def bases(folder: Path, runs: list[Run]) -> tuple[dict[str, Base], list[str]]:
     """Experiment files in ``folder``, then the runs, by label; and one line for each file that cannot be read.
 
-    Other TOML files (sweeps, which have no key in common with a config, and latent trainings) are left out.
+    Other TOML files (sweeps, which have no key in common with a config, latent trainings, and protocols of many runs) are left out.
     """
     found: dict[str, Base] = {}
     broken: list[str] = []
     for file in sorted(folder.glob("*.toml")):
         try:
             keys = set(tomllib.loads(file.read_text(encoding="utf-8")))
-            if keys & set(RunConfig.model_fields) and "strategy" not in keys:
+            if keys & set(RunConfig.model_fields) and not keys & {"strategy", "run"}:
                 found[f"configs/{file.name}"] = Base(f"configs/{file.name}", file, read_config(file), file.stem)
         except (ConfigError, OSError, ValueError, RecursionError) as error:
             broken.append(f"{file}: {error}" if str(file) not in str(error) else str(error))

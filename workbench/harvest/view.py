@@ -90,7 +90,13 @@ def _model(field: Field, value: str, key: str) -> str:
 
 
 _TITLES = {form.GENERAL: "General", "task": "Problems", "rollouts": "Rollouts (Stage I)", "mining": "Mining (Stage I)"}
-_TITLES |= {"basis": "Basis (Stage II)", "gate": "Gate (Stage III)", "decode": "Decoding of held-out answers", "model": "Model"}
+_TITLES |= {
+    "basis": "Basis (Stage II)",
+    "gate": "Gate (Stage III)",
+    "decode": "Decoding of held-out answers",
+    "model": "Model",
+    "codes": "Codes",
+}
 _COLUMNS = 5
 
 
@@ -206,9 +212,9 @@ def plan(asked: RunForm) -> None:
         command_line(shlex.join(["stir", *words]), "The command (the page adds `--progress FILE`)")
         if folder.exists():
             st.caption(plain(f"{folder} exists: its finished stages are kept; a stage made with other settings is refused."))
-        with st.container(horizontal=True):
-            pressed = st.button("Start", type="primary", key="harvest_start")
-            st.download_button("Config (TOML)", toml, f"{asked.name}.toml", "application/toml", key="harvest_toml", on_click="ignore")
+    with st.container(horizontal=True):  # the last thing above the jobs, so that a started one stands where it was pressed
+        pressed = st.button("Start", type="primary", key="harvest_start")
+        st.download_button("Config (TOML)", toml, f"{asked.name}.toml", "application/toml", key="harvest_toml", on_click="ignore")
     if pressed:
         try:
             own.start(asked.name, words, toml=None if asked.base.file else toml)

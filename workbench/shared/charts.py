@@ -36,6 +36,8 @@ VANILLA, STEERED = GREY, CORRECTIVE
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f4f4f4", "#fddbc7", "#ef8a62", "#b2182b")
 """Blue below 0, red above (ColorBrewer RdBu); always used with a domain that is symmetric about 0."""
 SEQUENTIAL = "cividis"
+ORDERED = ("#3a87c8", "#1f9488", "#7d8a2e", "#b3771c", "#d55e00")
+"""Ordered marks: from blue to vermilion at about one luminance, so that all are legible on a light and on a dark page."""
 
 
 def step_bars(table: pd.DataFrame, count: str, versions: str) -> alt.Chart:
@@ -64,8 +66,8 @@ def step_bars(table: pd.DataFrame, count: str, versions: str) -> alt.Chart:
 
 
 def ordered_colours(n: int) -> list[str]:
-    """``n`` colours in increasing order (viridis without its dark and its pale end)."""
-    return [str(colour) for colour in sample_colorscale("Viridis", [0.18 + 0.67 * i / max(1, n - 1) for i in range(n)])]
+    """``n`` colours in increasing order, from :data:`ORDERED`."""
+    return [str(colour) for colour in sample_colorscale(list(ORDERED), [i / max(1, n - 1) for i in range(n)])]
 
 
 def categorical(n: int) -> list[str]:

@@ -11,6 +11,10 @@ from stir_core.findings import CodebookReport
 from stir_core.requests import ANSWERING, DENY, KEEP, CausalStudyName, Change, EvaluationRequest, flags_of
 from stir_core.store.runs import Run
 
+LONG = 160
+"""Characters of the longest prompt that a command on a page holds."""
+PROMPT_FILE = "@prompt.txt"
+"""What stands for a longer one that is not saved: the user puts it into this file."""
 FIRST_RUN = "stir run configs/demo.toml --out runs/demo"
 """The first command for an empty store."""
 
@@ -169,9 +173,16 @@ def _eval(run: Run, **settings: Any) -> str:
     return _stir("eval", name_of(run), *flags_of(EvaluationRequest(**settings)))
 
 
-def trace_command(run: Run, prompt: str, *, raw: bool = False, changed: Mapping[str, object] | None = None) -> str:
-    """Reproduces a comparison: the prompt (or a held-out problem's id), and every setting that differs from the run's own."""
-    return _stir("trace", name_of(run), prompt, raw=raw, **_answering(changed))
+def trace_command(
+    run: Run, prompt: str, *, raw: bool = False, changed: Mapping[str, object] | None = None, instead: str | None = None
+) -> str:
+    """Reproduces a comparison: the prompt (or a held-out problem's id), and every setting that differs from the run's own.
+
+    Args:
+        instead: what stands for a prompt of more than :data:`LONG` characters or three lines: ``@FILE``, or the id of saved work.
+    """
+    short = len(prompt) <= LONG and prompt.count("\n") < 3
+    return _stir("trace", name_of(run), prompt if short or instead is None else instead, raw=raw, **_answering(changed))
 
 
 def _answering(changed: Mapping[str, object] | None) -> dict[str, str]:

@@ -23,6 +23,11 @@ def plain(text: str) -> str:
     return "".join(f"\\{sign}" if sign in _MARKDOWN else sign for sign in text)
 
 
+def plural(n: int, word: str) -> str:
+    """``"1 token"``, ``"1,200 tokens"``."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
 _MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~$:@^=\"'&")
 
 

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stir_core.config import GateConfig
 from stir_core.readings import TokenReading
 from workbench.shared.codes import code_colour
 from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, funnel_line, score_line
 from workbench.shared.html_parts import html_file, words_of
-from workbench.shared.text import one_line, visible_token
+from workbench.shared.text import one_line, plural, visible_token
 from workbench.shared.trace_comparison import (
     STEERED,
     VANILLA,
@@ -23,9 +21,6 @@ from workbench.shared.trace_comparison import (
     equality_line,
     first_divergence,
 )
-
-FULL = 0.95
-"""Quantile of the non-zero magnitudes at which a colour scale ends, so that a few extreme tokens do not wash out all others."""
 
 QUANTITIES = (
     ("surprise", "surprise", False, "−log-probability of the token under the model that decoded it"),
@@ -69,12 +64,12 @@ def step_head(row: StepRow) -> str:
     mark = f" · steered by {row.decision.chosen} × {row.decision.alpha:.2f}" if row.decision is not None and row.steered else ""
     phase = row.evidence.phase if row.evidence is not None else None
     part = {"thinking": " · in the thinking", "final": " · behind the thinking", None: ""}[phase]
-    return f"m {row.m}{part} · {len(row.tokens)} tokens{mark}"
+    return f"control point {row.m}{part} · {plural(len(row.tokens), 'token')}{mark}"
 
 
 def _drawn_step(recording: Recording, number: int, m: int, row: StepRow | None, first: int, same: bool) -> dict[str, Any]:
     if row is None:
-        return {"head": f"m {m} · the answer had ended" if recording.complete else f"m {m} · not decoded", "tokens": []}
+        return {"head": f"control point {m} · {'the answer had ended' if recording.complete else 'not decoded'}", "tokens": []}
     readings = {reading.position: reading for reading in recording.readings[number]}
     trace = recording.traces[number]
     thought = trace.thinking.tokens if trace is not None and trace.thinking is not None else 0
@@ -118,11 +113,12 @@ def _reading(reading: TokenReading) -> dict[str, Any]:
 
 
 def _scale(tokens: list[dict[str, Any]], key: str, label: str, signed: bool, about: str) -> dict[str, Any]:
-    """A quantity's colour scale: strongest at ``end``, which is ``None`` where it was not measured or is 0 everywhere."""
-    sizes = [abs(token["values"][key]) for token in tokens if token["values"][key]]
-    end = float(np.quantile(sizes, FULL)) if sizes else None
-    top = max(sizes, default=0.0)
-    return {"key": key, "label": label, "signed": signed, "about": about, "unit": "nats", "end": end, "top": top}
+    """A quantity's colour scale, which ends at its largest value; ``None`` where it was not measured or is 0 everywhere.
+
+    The script lets colours grow with the square root, so that a few extreme tokens do not wash out all others.
+    """
+    end = max((abs(token["values"][key]) for token in tokens if token["values"][key]), default=None)
+    return {"key": key, "label": label, "signed": signed, "about": about, "unit": "nats", "end": end}
 
 
 def _gate(row: StepRow | None, gate: GateConfig) -> dict[str, Any] | None:

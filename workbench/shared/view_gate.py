@@ -14,7 +14,7 @@ from workbench.shared import gate_replay as replay
 from workbench.shared.charts import GATE_CELL, margin_heatmap, margin_terms
 from workbench.shared.facts import RunFacts
 from workbench.shared.gate_replay import NOW, RECORDED, AnswerReplay, StepReplay, funnel_rows, margin_rows, term_rows, why_not_rows
-from workbench.shared.text import plain, segment, text_segments
+from workbench.shared.text import plain, plural, segment, text_segments
 from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
@@ -156,7 +156,8 @@ def step_detail(gate: GateConfig, step: StepReplay | None, *, changed: bool = Fa
         _decision_in_words(recorded.evidence, recorded.decision, again if changed else None)
         fired = recorded.decision.chosen
         mark = [segment(f"⟦{fired} × {recorded.decision.alpha:.2f}⟧ ", "mark")] if fired else []
-        head = f"step after control point {recorded.m}: {len(recorded.token_ids)} tokens, {recorded.probe_tokens} probe tokens"
+        tokens = f"{plural(len(recorded.token_ids), 'token')}, {plural(recorded.probe_tokens, 'probe token')}"
+        head = f"step after control point {recorded.m}: {tokens}"
         text_strip([*mark, *text_segments(recorded.text, "steered" if fired else "plain")], key="gates_step_text", head=head, height=200)
     with right:
         st.header("What made up the margin?", anchor=False)

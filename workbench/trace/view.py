@@ -11,7 +11,7 @@ from stir_core.config import DecodeConfig, GateConfig
 from stir_core.records import Problem
 from workbench import session
 from workbench.shared import trace_comparison as comparison
-from workbench.shared.command_lines import trace_command
+from workbench.shared.command_lines import PROMPT_FILE, trace_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import one_line, plain, trace_segments
 from workbench.shared.trace_comparison import STEERED, VANILLA, Recording
@@ -58,7 +58,7 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
         st.caption(
             "Nothing decoded in this tab yet. Both answers are decoded by the one model in memory, vanilla and steered in lock-step."
         )
-        command_line(_command(facts, request.settings))
+        command_line(_command(facts, request.settings, instead=PROMPT_FILE))
         return
     if recording.digest != request.digest:
         fields = ", ".join(comparison.stale_fields(recording.settings, request.settings))
@@ -124,7 +124,7 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
 
 def _downloads(facts: RunFacts, recording: Recording) -> None:
     command = _command(facts, recording.settings)
-    command_line(command)
+    command_line(_command(facts, recording.settings, instead=recording.id or PROMPT_FILE))
     stem, seed = f"trace_{facts.name}_{recording.digest}", facts.config.seed
     title = f"{facts.name}: {one_line(recording.settings['question'], 60)}"
 
@@ -146,16 +146,18 @@ def _downloads(facts: RunFacts, recording: Recording) -> None:
         )
 
 
-def _command(facts: RunFacts, settings: dict[str, Any]) -> str:
+def _command(facts: RunFacts, settings: dict[str, Any], instead: str | None = None) -> str:
     defaults = {"gate": facts.config.gate.model_dump(mode="json"), "decode": facts.config.decode.model_dump(mode="json")}
     changed = comparison.changed_settings(defaults, settings)
-    return trace_command(facts.run, settings["problem"] or settings["question"], raw=settings["raw"], changed=changed)
+    prompt = settings["problem"] or settings["question"]
+    return trace_command(facts.run, prompt, raw=settings["raw"], changed=changed, instead=instead)
 
 
 COST_COLUMNS: Columns = {
     "right": cc.CheckboxColumn("right", help="Empty when there is no gold answer."),
-    "committed tokens": number_column("committed", "%d", "Tokens of the answer; the budget bounds them."),
-    "probe tokens": number_column("probe", "%d", "Tokens decoded in previews."),
+    "commits": number_column("steered steps", "%d", "Steps at which an action was committed."),
+    "committed tokens": number_column("answer tokens", "%d", "Committed tokens, those of the answer; the budget bounds them."),
+    "probe tokens": number_column("probe tokens", "%d", "Tokens decoded in previews."),
     "of them reused": number_column("reused", "%d", "Preview tokens that were committed unchanged: decoded once, counted in both columns."),
     "total tokens": number_column("total", "%d", "Committed plus probe tokens."),
     "forward positions": number_column(
@@ -167,13 +169,23 @@ COST_COLUMNS: Columns = {
 DEGENERATION_COLUMNS: Columns = {
     "answer": cc.TextColumn("answer", width=60),
     "repeated 2-grams": cc.ProgressColumn(
-        "2-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token pairs that occur earlier in this answer."
+        "repeated pairs",
+        format="percent",
+        min_value=0,
+        max_value=1,
+        width=115,
+        help="Token 2-grams: share of pairs of neighbouring tokens that occur earlier in this answer.",
     ),
     "repeated 3-grams": cc.ProgressColumn(
-        "3-grams", format="percent", min_value=0, max_value=1, width=105, help="Share of token triples that occur earlier in this answer."
+        "repeated triples",
+        format="percent",
+        min_value=0,
+        max_value=1,
+        width=115,
+        help="Token 3-grams: share of three neighbouring tokens that occur earlier in this answer.",
     ),
     "zlib ratio": cc.ProgressColumn(
-        "zlib",
+        "compressed",
         format="%.2f",
         min_value=0,
         max_value=1,

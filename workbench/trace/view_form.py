@@ -16,7 +16,7 @@ from stir_core.store.saved import new_id
 from workbench import bootstrap, session
 from workbench.live import Decoding, ModelShelf, Steering
 from workbench.shared.facts import RunFacts, run_fingerprint
-from workbench.shared.text import one_line, plain
+from workbench.shared.text import one_line, plain, plural
 from workbench.shared.trace_comparison import ROWS, Recording, outcome_line, recording_of, saved_trace, settings_of
 from workbench.shared.trace_document import step_head
 from workbench.shared.view_saved import followed, opened
@@ -218,12 +218,12 @@ def follow_trace(decoding: Decoding, area: DeltaGenerator) -> None:
         for column, name in zip(st.columns(2, gap="medium"), ROWS, strict=True):
             column.markdown(f"**{name}**")
         places: dict[tuple[int, int], tuple[DeltaGenerator, DeltaGenerator]] = {}
-        read = 0
+        read, began = 0, time.monotonic()
         for batch in decoding.follow():
             for row, m in dict.fromkeys((e.row, e.m) for e in batch if isinstance(e, TokenEvent | StepEvent)):
                 _draw(recording, row, m, places)
             read += sum(isinstance(event, tuple) for event in batch)
-            _progress(recording, read, progress)
+            _progress(recording, read, time.monotonic() - began, progress)
     if recording.events:
         session.keep_recording(recording)
         session.saved_is_open(recording.id)
@@ -234,11 +234,11 @@ def follow_trace(decoding: Decoding, area: DeltaGenerator) -> None:
         st.error(plain(line_of(decoding.fault)))
 
 
-def _progress(recording: Recording, read: int, area: DeltaGenerator) -> None:
+def _progress(recording: Recording, read: int, waited: float, area: DeltaGenerator) -> None:
     if not recording.events:
-        area.progress(0.0, "Loading the model (the first time takes a few seconds)")
+        area.progress(0.0, f"Loading the model, once for this server: {waited:.0f} s so far. A busy machine needs up to a minute.")
     elif not recording.complete:
-        area.progress(0.0, f"{sum(isinstance(event, TokenEvent) for event in list(recording.events))} tokens decoded")
+        area.progress(0.0, f"{plural(sum(isinstance(event, TokenEvent) for event in list(recording.events)), 'token')} decoded")
     else:
         total = sum(len(trace.token_ids) for trace in recording.traces if trace is not None)
         area.progress(min(1.0, read / max(1, total)), "Reading both answers again, steered and unsteered")

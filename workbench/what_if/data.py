@@ -19,7 +19,7 @@ from stir_core.records import Entry, Problem, StepTrace, Trace
 from stir_core.requests import DENY, Change
 from stir_core.saved import SavedBranch
 from workbench.shared.saved import change_text
-from workbench.shared.text import Segment, segment, text_segments
+from workbench.shared.text import Segment, plural, segment, text_segments
 from workbench.shared.trace_comparison import first_divergence, grade_of
 
 LIMIT = 64
@@ -378,7 +378,7 @@ def whole(trace: Trace, m: int) -> list[Segment]:
 
 def _cell(step: StepTrace, shared: int | None) -> Cell:
     role = "steered" if step.decision.chosen else "plain"
-    head = f"m {step.m} · {len(step.token_ids)} tokens · {_decision(step)}"
+    head = f"control point {step.m} · {plural(len(step.token_ids), 'token')} · {_decision(step)}"
     if shared is None:
         return Cell(head, text_segments(step.text, role))
     return Cell(head, [segment(step.text[:shared], "past"), segment(FIRST, "mark"), *text_segments(step.text[shared:], role)])

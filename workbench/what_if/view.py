@@ -109,7 +109,7 @@ def follow_branches(decoding: Decoding, area: DeltaGenerator) -> None:
             places.append(st.empty())
         for batch in decoding.follow():
             started = any(text for _, text in decoding.made)
-            state.caption("Decoding" if started else "Loading the model (the first time takes a few seconds)")
+            state.caption("Decoding" if started else "Loading the model, once for this server: up to a minute on a busy machine")
             for row in sorted({event.row for event in batch if isinstance(event, TokenEvent)}):
                 places[row].text(decoding.made[row][1][-1200 if len(places) == 1 else -160 :])
     session.saved_is_open(decoding.id)
@@ -186,7 +186,7 @@ def compare(tree: Tree) -> Node:
         for side, (column, cell) in enumerate(zip(st.columns(2, gap="medium"), row.cells, strict=True)):
             with column:
                 if cell is None:
-                    st.caption(f"m {row.m} · the answer ended earlier")
+                    st.caption(f"control point {row.m} · the answer ended earlier")
                 else:
                     text_strip(cell.segments, key=f"what_if_{side}_{row.m}", head=cell.head)
     return node
