@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from stir_core.config import STAGES, RunConfig, resolve_layers
 from stir_core.errors import StoreError, line_of
+from stir_core.intervene.nearest import BYTES_BESIDE, INDEX_FROM
 from stir_core.models.catalogue import file_digest, resolve
 from stir_core.models.cost import Cost, flops
 from stir_core.models.sizes import Shape, Sizes, sizes_of
@@ -108,7 +109,7 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
     if "actions" in upto:
         rows += _actions_rows(config, sizes, layers)
     if "steered" in upto:
-        rows += _steered_rows(config)
+        rows += _steered_rows(config) + _library_rows(config, sizes)
     rows += _memory_rows(config, sizes)
     rows.append(_flops_row(config, sizes, lengths))
     rows.append(_time_row(rows, measured))
@@ -188,15 +189,32 @@ def _steered_rows(config: RunConfig) -> list[Quantity]:
     ]
 
 
+def _library_rows(config: RunConfig, sizes: Sizes | None) -> list[Quantity]:
+    """What retrieval from the control basis holds in memory, and an index of it."""
+    if sizes is None:
+        return []
+    mined, each = 2 * config.mining.top_pairs, 3 * STATE_BYTES * sizes.d_model
+    n = min(mined, config.basis.budget)
+    note = f"at most {n:,} entries x (key, unit key, action) x d_model x {STATE_BYTES}; library=all: {_written(mined * each, 'bytes')}"
+    rows = [Quantity(name="library in memory", unit="bytes", bound=n * each, note=note)]
+    if config.gate.search == "approximate":
+        used = n if n >= INDEX_FROM else 0
+        note = f"as much again in the cache folder; below {INDEX_FROM:,} entries of a control point and layer there is none"
+        rows.append(Quantity(name="index in memory", unit="bytes", bound=used * (2 * sizes.d_model + BYTES_BESIDE), note=note))
+    return rows
+
+
 def _memory_rows(config: RunConfig, sizes: Sizes | None) -> list[Quantity]:
     """What decoding holds in memory; torch's own buffers and the states of the batch come on top."""
     if sizes is None:
         return []
     each, what = (2, config.model.dtype) if config.model.dtype in ("bfloat16", "float16") else (4, "float32")
     tied = "" if config.model.dtype != "auto" else "; on a GPU in the type of the files, often half of it"
+    weights = (sizes.parameters - sizes.packed) * each + sizes.packed_bytes
+    kept = f", {sizes.packed:,} of them packed, the others" if sizes.packed else ""
     held = min(config.rollouts.cache_tokens, config.rollouts.batch_rows * sizes.n_ctx) * sizes.cache_width * each
     return [
-        Quantity(name=MEMORY[0], unit="bytes", bound=sizes.parameters * each, note=f"{sizes.parameters:,} in {what}{tied}"),
+        Quantity(name=MEMORY[0], unit="bytes", bound=weights, note=f"{sizes.parameters:,}{kept} in {what}{tied}"),
         Quantity(name=MEMORY[1], unit="bytes", bound=held, note=f"{sizes.cache_width * each:,} bytes a token, {what}{tied}"),
     ]
 

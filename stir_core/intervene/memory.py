@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stir_core.config import GateConfig
 from stir_core.errors import StoreError
-from stir_core.intervene.nearest import NearestIndex, check_installed
+from stir_core.intervene.nearest import INDEX_FROM, NearestIndex, check_installed
 from stir_core.keyspace import KeySpace, Place
 from stir_core.policies import Policies
 from stir_core.records import Entry, MarginThreshold, Phase, Reason, Retrieved
@@ -32,9 +32,6 @@ BLOCK = 1024
 
 IN_MEMORY = 1 << 30
 """Bytes of a run's keys and actions from which on the library of all mined entries stays in its file."""
-
-INDEX_FROM = 100_000
-"""Entries of a control point and layer from which on ``gate.search = "approximate"`` uses an index (see ``benchmarks/retrieve.py``)."""
 
 Compared = tuple[int, Tensor, Tensor]
 """A layer, rows of its entries at a control point, and their cosines with the state."""

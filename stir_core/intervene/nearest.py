@@ -2,20 +2,34 @@
 
 A hierarchical navigable small world graph (Malkov and Yashunin, arXiv 1603.09320) finds most of the nearest keys, not all: what it finds is
 compared exactly afterwards, and its recall is measured when it is built and stated wherever it was used. One thread builds it, since
-several would insert in another order each time.
+several would insert in another order each time. It is kept in the cache folder, under a hash of the keys and of how it was built.
 """
 
+import hashlib
+import json
+import logging
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from stir_core.errors import ConfigError
+from stir_core.models.catalogue import cache_root
 from stir_core.seeding import generator_for
+from stir_core.store.files import write_whole
 
+LOG = logging.getLogger("stir_core")
+
+INDEX_FROM = 100_000
+"""Entries of a control point and layer from which on ``gate.search = "approximate"`` uses an index (see ``benchmarks/retrieve.py``)."""
 LINKS, BREADTH_ADD, BREADTH_SEARCH = 32, 128, 256
 """Links of a key, and candidates kept while a key is added and searched for: more find more and take longer."""
+BYTES_BESIDE = 300
+"""Of each key, beside its two bytes a number: links of the lowest level, a share of those above, and its row."""
 QUERIES = 64
 """Keys of the index that its recall is measured with, each without itself."""
 
@@ -45,16 +59,24 @@ class NearestIndex:
         check_installed()
         from usearch.index import Index  # pyright: ignore[reportMissingImports]
 
-        n = 0
+        n, width = 0, 0
+        name = hashlib.sha256(json.dumps([version("usearch"), LINKS, BREADTH_ADD, BREADTH_SEARCH, QUERIES, k]).encode())
         for block in blocks():
-            if n == 0:
-                self._index = Index(
-                    ndim=block.shape[1], metric="ip", dtype="f16", connectivity=LINKS,
-                    expansion_add=BREADTH_ADD, expansion_search=BREADTH_SEARCH,
-                )  # fmt: skip
-            self._index.add(np.arange(n, n + len(block), dtype=np.uint64), block, threads=1)
-            n += len(block)
-        self.recall = self._recall(blocks, n, k)
+            name.update(block.tobytes())
+            n, width = n + len(block), block.shape[1]
+        self._index = Index(
+            ndim=width, metric="ip", dtype="f16", connectivity=LINKS, expansion_add=BREADTH_ADD, expansion_search=BREADTH_SEARCH
+        )
+        file = cache_root() / "indexes" / f"{name.hexdigest()[:24]}.usearch"
+        recall = _kept(file, self._index)
+        if recall is None:
+            start = 0
+            for block in blocks():
+                self._index.add(np.arange(start, start + len(block), dtype=np.uint64), block, threads=1)
+                start += len(block)
+            recall = self._recall(blocks, n, k)
+            _keep(file, self._index, recall)
+        self.recall: float = recall
         """Share of the ``k`` nearest keys that are found, over :data:`QUERIES` of the keys themselves."""
 
     def search(self, unit: Float[np.ndarray, "d"], k: int) -> Int[np.ndarray, "found"]:
@@ -79,3 +101,26 @@ class NearestIndex:
             start += len(block)
         found = [np.isin(nearest, self.search(query, k + 1)).sum() for nearest, query in zip(rows, queries, strict=True)]
         return float(np.sum(found) / rows.size) if rows.size else 1.0
+
+
+def _kept(file: Path, index: Any) -> float | None:
+    """Read an index that was kept, and return its recall; ``None`` where there is none, or its bytes are not its own."""
+    try:
+        note, data = json.loads(file.with_suffix(".json").read_bytes()), file.read_bytes()
+        if note["sha256"] != hashlib.sha256(data).hexdigest():
+            return None
+        recall = float(note["recall"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    index.load(data)
+    return recall
+
+
+def _keep(file: Path, index: Any, recall: float) -> None:
+    data = bytes(index.save())
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, data)
+        write_whole(file.with_suffix(".json"), json.dumps({"sha256": hashlib.sha256(data).hexdigest(), "recall": recall}).encode())
+    except OSError as error:  # the next process builds it again
+        LOG.warning("the index of %d keys is not kept, since %s cannot be written: %s", len(index), file, error)

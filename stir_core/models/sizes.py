@@ -44,9 +44,31 @@ class Sizes(NamedTuple):
     n_ctx: int
     shape: Shape
     parameters: int = 0
-    """Weights of all tensors."""
+    """Weights of all tensors: of packed ones as many as they stand for, and without the scales beside them."""
     cache_width: int = 0
     """Numbers that are kept for each token of a sequence: keys and values of all layers, where each layer keeps all of them."""
+    packed: int = 0
+    """Weights, of all, that stay packed in memory."""
+    packed_bytes: int = 0
+    """What these take there, with their scales."""
+
+
+class _Part(NamedTuple):
+    """A tensor as the header of its file describes it."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of packed numbers, one with as many dimensions and as many entries as they stand for."""
+    packed: bool
+    bytes: int
+
+
+_WIDTH = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+"""Bytes of a stored number; of the other types, 1."""
+_BESIDE = re.compile(r"(scales?|scale_inv|zeros|zero_point|g_idx|absmax|quant_map|quant_state\.\w+|SCB|weight_format|weight_shape)$")
+"""Tensors beside quantised weights that are no weights themselves."""
+_STAYS = ("bitsandbytes", "gptq", "awq")
+"""Quantisations whose weights stay packed in memory; those of others are unpacked while they are loaded."""
 
 
 def sizes_of(name: str) -> Sizes | None:
@@ -61,14 +83,20 @@ def sizes_of(name: str) -> Sizes | None:
         return None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        packing = config.get("quantization_config") or {}
         config = config.get("text_config", config)  # multimodal wrappers
         n_ctx = _named(config, "max_position_embeddings")
-        shapes = list(_tensor_shapes(folder))
-        shape = shape_of(config, [(name, each) for name, each in shapes if _IN_A_BLOCK.search(name)])
+        parts = list(_parts(folder, packing))
+        weights = [part for part in parts if not (packing and _BESIDE.search(part.name))]
+        shape = shape_of(config, [(part.name, part.shape) for part in weights if _IN_A_BLOCK.search(part.name)])
         layers = _named(config, "num_hidden_layers")
         heads = _named(config, "num_attention_heads", 0)
         width = shape.attention_width // heads * (config.get("num_key_value_heads") or heads) if heads else 0
-        return Sizes(layers, _named(config, "hidden_size"), n_ctx, shape, sum(prod(each) for _, each in shapes), 2 * width)
+        stays = packing.get("quant_method") in _STAYS
+        packed = sum(prod(part.shape) for part in weights if part.packed) if stays else 0
+        held = sum(part.bytes for part in parts if part.packed or part not in weights) if stays else 0
+        parameters = sum(prod(part.shape) for part in weights)
+        return Sizes(layers, _named(config, "hidden_size"), n_ctx, shape, parameters, 2 * width, packed, held)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise ModelError(f"{folder} does not say how large the model is ({error}): convert or download it again") from None
 
@@ -105,12 +133,31 @@ def _named(config: Mapping[str, Any], name: str, default: int | None = None) -> 
     return found
 
 
-def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all tensors, from the headers of the safetensors files."""
+def _parts(folder: Path, packing: Mapping[str, Any]) -> Iterator[_Part]:
+    """All tensors, from the headers of the safetensors files.
+
+    Args:
+        packing: ``quantization_config``; empty: no number is packed.
+    """
+    bits = _bits(packing)
     for path in sorted(folder.glob("*.safetensors")):
         with safetensors.safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
-                yield name, tuple(file.get_slice(name).get_shape())
+                piece = file.get_slice(name)
+                shape, kind = tuple(piece.get_shape()), piece.get_dtype()
+                size = prod(shape) * _WIDTH.get(kind, 1)
+                packed = kind[0] in "IU" and bool(packing) and not _BESIDE.search(name)
+                if packed and kind != "I8":
+                    shape = (1,) * (len(shape) - 1) + (8 * size // bits,)
+                yield _Part(name, shape, packed, size)
+
+
+def _bits(packing: Mapping[str, Any]) -> int:
+    """Bits of a quantised weight, by the names that quantisations have for them."""
+    if packing.get("quant_method") == "mxfp4" or packing.get("load_in_4bit"):
+        return 4
+    groups = [group["weights"]["num_bits"] for group in packing.get("config_groups", {}).values() if group.get("weights")]
+    return int(packing.get("bits") or packing.get("w_bit") or next(iter(groups), 8))
 
 
 def _downloaded(name: str) -> Path | None:

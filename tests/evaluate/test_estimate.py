@@ -10,6 +10,7 @@ from stir_core.cli import main
 from stir_core.config import config_from
 from stir_core.errors import ConfigError, DataError, ModelError
 from stir_core.evaluate.estimate import MEMORY, CostEstimate, Lengths, bound_and_expectation, estimate, mean_tokens, rollout_flops
+from stir_core.intervene.nearest import BYTES_BESIDE
 from stir_core.models.cost import Cost, flops
 from stir_core.models.loading import load_model
 from stir_core.models.passes import Feed, forward
@@ -148,6 +149,17 @@ def test_memory_is_that_of_weights_and_cache(tmp_path, monkeypatch):
     assert any(
         note.startswith("weights and cache need 584.1 MB, and this machine has 400.0 MB of memory") for note in asked(dtype="float32").notes
     )
+
+
+def test_memory_of_a_library_and_its_index(tmp_path):
+    def asked(budget: int, search: str) -> CostEstimate:
+        mining = {"mining": {"top_pairs": 100_000}, "basis": {"budget": budget}}
+        return estimate(config_from({"model": {"dtype": "float32"}, "gate": {"search": search}} | mining), tmp_path)
+
+    library = asked(300, "exact")
+    assert library.of("library in memory").bound == 3 * 300 * 576 * 4 and "library=all: 1.4 GB" in library.of("library in memory").note
+    assert not any(each.name == "index in memory" for each in library.quantities)
+    assert [asked(n, "approximate").of("index in memory").bound for n in (99_999, 100_000)] == [0, 100_000 * (2 * 576 + BYTES_BESIDE)]
 
 
 @pytest.mark.model

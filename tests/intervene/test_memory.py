@@ -8,7 +8,7 @@ from stir_core.config import GateConfig
 from stir_core.errors import ConfigError, StoreError
 from stir_core.intervene import memory as retrieval
 from stir_core.intervene.memory import Memory, check_gate
-from stir_core.intervene.nearest import NearestIndex
+from stir_core.intervene.nearest import BYTES_BESIDE, NearestIndex
 from stir_core.keyspace import fit_space
 from stir_core.store.tensors import MappedRows, write_tensors
 from tests.builders import make_entry as entry
@@ -169,6 +169,27 @@ def test_an_index_finds_most_and_says_how_many(large, monkeypatch):
     again = Memory(entries, keys, actions)
     assert again.retrieve(1, states, gate)[0] == near and again.recall(1) == recall
     assert memory.retrieve(1, states, GateConfig())[0] == exact
+
+
+def test_an_index_is_kept_and_built_again_for_other_keys_or_where_its_file_is_damaged(monkeypatch, tmp_path):
+    usearch = pytest.importorskip("usearch.index")
+    monkeypatch.setenv("STIR_CACHE", str(tmp_path))
+    built, add = [], usearch.Index.add
+    monkeypatch.setattr(usearch.Index, "add", lambda self, *args, **options: built.append(1) or add(self, *args, **options))
+    keys = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+
+    def found(rows: np.ndarray) -> tuple[list[int], float, int]:
+        built.clear()
+        index = NearestIndex(lambda: [rows[:300], rows[300:]], 4)
+        return index.search(keys[7], 4).tolist(), index.recall, len(built)
+
+    first = found(keys)
+    assert found(keys) == (*first[:2], 0) and first[2] == 2 and len(first[0]) == 8
+    assert found(-keys)[2] == 2
+    for file in tmp_path.glob("indexes/*.usearch"):
+        assert 0.8 < file.stat().st_size / len(keys) / (2 * keys.shape[1] + BYTES_BESIDE) < 1  # as `stir estimate` says
+        file.write_bytes(file.read_bytes()[:-1])
+    assert found(keys) == first and found(keys)[2] == 0
 
 
 def test_a_missing_index_package_is_one_line(monkeypatch):
