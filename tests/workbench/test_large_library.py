@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from big_run import make_big_run
 from page_reading import clean, texts
 from streamlit.testing.v1 import AppTest
 
+from stir_core.curation import EditKind, make_edit
+from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from workbench.basis import data as basis
 from workbench.basis import reselection
@@ -23,7 +26,7 @@ N, BUDGET, MOST = 160, 24, 60
 
 @pytest.fixture
 def large(store: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    for module in ("workbench.shared.facts", "workbench.actions.view"):
+    for module in ("workbench.shared.facts", "workbench.shared.view_tables"):
         monkeypatch.setattr(f"{module}.MOST_SHOWN", MOST)
     return make_big_run(store, N, width=24, budget=BUDGET)
 
@@ -87,3 +90,27 @@ def test_the_basis_page_says_what_it_shows(open_page: OpenPage, large: Run) -> N
     for view in ("Coverage", "Replay", "Select again"):
         clean(app.button_group(key="basis_view").set_value(view).run())
         assert view != "Coverage" or "are of a sample" in texts(app)
+
+
+def test_curate_and_export_draw_every_row_on_one_of_their_pages(open_page: OpenPage, large: Run) -> None:
+    actions = [entry for entry in large.entries() if entry.kind == "corrective"]
+    ids = [entry.id for entry in actions]
+    alike = [entry.id for entry in actions if (entry.m, entry.layer) == (actions[0].m, actions[0].layer)][:2]
+    history = Curation.open(large)
+    for kind, entries in (("merge", alike), ("star", ids[70:72]), ("include", [id_ for id_ in ids if id_ not in alike])):
+        history = history.add(make_edit(cast(EditKind, kind), entries, None, who="t", when="2026-01-01T00:00:00Z"))
+    (merged,) = history.state.merges
+    for page, wanted in (("curate", [merged, *ids]), ("export", [*(id_ for id_ in ids if id_ not in alike), merged])):
+        app, rows = clean(open_page(page, run="big", library="curated")), list[str]()
+        for number in (1, 2):
+            app = clean(app.number_input(key=f"{page}_page").set_value(number).run())
+            rows += app.dataframe[0].value["entry"].tolist()
+        assert sorted(rows) == sorted(wanted) and len(app.dataframe[0].value) == len(wanted) - MOST
+        assert f"Rows {MOST + 1} to {len(wanted)};" in texts(app)
+    app = clean(open_page("curate", run="big"))
+    app = clean(app.segmented_control(key="curate_list").set_value("starred").run())
+    assert app.dataframe[0].value["entry"].tolist() == ids[70:72]
+    app = clean(app.segmented_control(key="curate_list").set_value("noted").run())
+    assert app.dataframe[0].value.empty
+    last = clean(open_page("export", run="big", library="curated", only=f"ids:{ids[79]},{ids[2]}"))
+    assert "2 of 79 actions are exported" in texts(last)

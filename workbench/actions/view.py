@@ -9,9 +9,9 @@ from stir_core.records import Entry
 from workbench.actions.data import marked_segments, state_table
 from workbench.shared import entries as cards
 from workbench.shared.curation_table import with_judgements
-from workbench.shared.facts import MOST_SHOWN, RunFacts
+from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, data_table, entry_table, some_entries
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, data_table, entry_table, page_of, some_entries
 from workbench.shared.view_text import text_strip
 
 _TABLE = "actions_table"
@@ -38,25 +38,13 @@ def action_list(facts: RunFacts) -> None:
     ]
     commits = Counter(step.decision.chosen for trace in facts.steered.values() for step in trace.steps)
     wanted.sort(key=lambda id_: -commits[id_])
-    first = _page_start(len(wanted))
-    table = some_entries(facts, wanted[first : first + MOST_SHOWN])
+    drawn, rows = page_of(wanted, "actions_page")
+    table = some_entries(facts, drawn)
     table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)
     entry_table(table, ACTION_COLUMNS | JUDGED_COLUMNS, key=_TABLE, alt="Latent actions of the run", height=300)
     steps = sum(len(trace.steps) for trace in facts.steered.values())
     counted = f"; those committed most often first, counted over {steps} held-out steps" if facts.steered else ""
-    rows = ""
-    if len(table) < len(wanted):
-        rows = f" Rows {first + 1:,} to {first + len(table):,}; a column sorts these rows."
     st.caption(f"n = {len(wanted):,} of {len(facts.entries):,} entries{counted}.{rows} Click a row for its card; click a column to sort.")
-
-
-def _page_start(n: int) -> int:
-    """First of the rows that the table draws; with more than one page of them, the page is chosen."""
-    pages = -(-n // MOST_SHOWN)
-    if pages < 2:
-        return 0
-    label = f"Page of {pages}, {MOST_SHOWN:,} rows each"
-    return (int(st.number_input(label, 1, pages, key="actions_page", width=220)) - 1) * MOST_SHOWN
 
 
 def source(facts: RunFacts, entry: Entry) -> None:

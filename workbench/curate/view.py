@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 
-import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
 
@@ -20,7 +19,7 @@ from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, data_table, page_of, some_entries
 
 _REFUSED, _DONE = "curate_refused", "curate_done"
 _EDITS: dict[EditKind, str] = {
@@ -55,8 +54,10 @@ def need_history(facts: RunFacts) -> Curation:
 def library(facts: RunFacts, curation: Curation) -> list[str]:
     """The library with its judgements and filters; returns the ids of the ticked rows."""
     state = curation.state
-    table = _narrowed(tables.curation_table(all_entries(facts), facts, state), curation)
-    ids = [str(id_) for id_ in table["entry"]]
+    wanted, nulls = _wanted(facts, curation)
+    ids, rows = page_of(wanted, "curate_page")
+    mined = some_entries(facts, [id_ for id_ in ids if id_ not in state.merges])
+    table = tables.curation_table(mined, facts, state, [id_ for id_ in ids if id_ in state.merges])
     # rows are selected by number, so a table with other rows needs another key
     key = f"curate_table_{hashlib.sha256('|'.join([*ids, curation.digest]).encode()).hexdigest()[:12]}"
 
@@ -64,29 +65,30 @@ def library(facts: RunFacts, curation: Curation) -> list[str]:
         if rows and ids[rows[-1]] in facts.entries:
             session.point_at(session.ACTION, ids[rows[-1]])
 
+    table = table if nulls else table.drop(columns="kind")
     data_table(table, _COLUMNS, "Entries of the library and their judgements", key=key, height=320, ticked=ticked)
     stars, tags = len(state.starred()), len(state.tags())
     excluded = sum(judged.excluded for judged in state.entries.values())
     st.caption(
-        f"n = {len(table)} of {len(facts.entries)} entries · version {len(curation)} · {stars} starred, {tags} tags, {excluded} excluded, "
-        f"{len(state.merges)} merged. Tick rows to edit them together."
+        f"n = {len(wanted):,} of {len(facts.entries):,} entries · version {len(curation)} · {stars} starred, {tags} tags, "
+        f"{excluded} excluded, {len(state.merges)} merged.{rows} Tick rows to edit them together."
     )
     return [ids[row] for row in session.selected_rows(key) if row < len(ids)]
 
 
-def _narrowed(table: pd.DataFrame, curation: Curation) -> pd.DataFrame:
+def _wanted(facts: RunFacts, curation: Curation) -> tuple[list[str], bool]:
+    """Ids of the entries that the filters leave, merged ones first; and whether null entries are among them."""
     state = curation.state
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control("Show", list(tables.LISTS), default="all", format_func=tables.LISTS.__getitem__, key="curate_list")
         tag = st.selectbox("Tag", state.tags(), index=None, placeholder="any", key="curate_tag", width=160)
-        verdicts = st.segmented_control(
-            "Controls", VERDICTS, selection_mode="multi", key="curate_controls", disabled="controls" not in table.columns
-        )
+        verdicts = st.segmented_control("Controls", VERDICTS, selection_mode="multi", key="curate_controls", disabled=not facts.controls)
         nulls = st.toggle("Null entries", key="curate_null", help="They carry no action; they only compete with actions.")
-    table = tables.narrowed(table, kind or "all", tag, state)
-    if verdicts and "controls" in table.columns:
-        table = table.query("controls in @verdicts")
-    return (table if nulls else table.query("kind != 'null'").drop(columns="kind")).reset_index(drop=True)
+    merged = [id_ for id_, members in state.merges.items() if nulls or facts.entries[members[0]].kind != "null"]
+    ids = [*merged, *(id_ for id_, entry in facts.entries.items() if nulls or entry.kind != "null")]
+    if verdicts and facts.controls:
+        ids = [id_ for id_ in ids if facts.verdicts.get(id_) in verdicts]
+    return tables.narrowed(ids, kind or "all", tag, state), nulls
 
 
 def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> None:

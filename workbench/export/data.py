@@ -17,6 +17,7 @@ from stir_core.deploy.targets.gguf import MEAN, mean_scale
 from stir_core.errors import StoreError
 from stir_core.evaluate import confounds
 from stir_core.findings import Advantage
+from stir_core.records import Entry
 from stir_core.stages.stage import check_fresh
 from stir_core.store.causal import CausalFolder
 from stir_core.store.curation import Curation
@@ -151,13 +152,13 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def exported_actions(actions: pd.DataFrame, library: Bundle, bundle: Bundle) -> pd.DataFrame:
-    """The actions of a library, with a column ``exported``: whether they are exported.
+def exported_actions(actions: pd.DataFrame, own: Sequence[Entry], bundle: Bundle) -> pd.DataFrame:
+    """Actions of a library, with a column ``exported``: whether they are exported.
 
     Args:
         actions: entries with their judgements (see ``curation_table``).
+        own: the actions to show.
     """
-    own = [entry for entry in library.entries if entry.kind == "corrective"]
     facts = pd.DataFrame(
         [(e.id, e.m, e.layer, e.quality, e.problem_id) for e in own], columns=["entry", "m", "layer", "quality", "problem"]
     )

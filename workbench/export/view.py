@@ -17,7 +17,7 @@ from workbench.export import view_prepared as shipping
 from workbench.shared.curation_table import curation_table
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
-from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, all_entries, data_table
+from workbench.shared.view_tables import ACTION_COLUMNS, JUDGED_COLUMNS, Columns, data_table, page_of, some_entries
 
 _TICKED = "export_ticked"
 """Session key of the choice made by ticking rows, and of its table: that table keeps its widget; any other choice gets a new one."""
@@ -67,13 +67,17 @@ def need_actions(facts: RunFacts, choice: ExportChoice) -> Bundle:
         StirError: the choice holds no action.
     """
     bundle = shipping.prepared(facts, choice.curation, choice.library, choice.only)
-    judged = curation_table(all_entries(facts), facts, choice.curation.state)
-    table = plan.exported_actions(judged, choice.whole, bundle)
-    ids = [str(id_) for id_ in table["entry"]]
+    own = {entry.id: entry for entry in choice.whole.entries if entry.kind == "corrective"}
+    ids, drawn = page_of(list(own), "export_page")
+    state = choice.curation.state
+    mined = some_entries(facts, [id_ for id_ in ids if id_ in facts.entries])
+    judged = curation_table(mined, facts, state, [id_ for id_ in ids if id_ in state.merges])
+    table = plan.exported_actions(judged, [own[id_] for id_ in ids], bundle)
     key = _key(choice, ids)
 
     def choose_rows(rows: list[int]) -> None:
-        value = plan.choice_of([ids[row] for row in rows[: plan.MOST_TICKED]])
+        elsewhere = [id_ for id_ in chosen if id_ not in ids]
+        value = plan.choice_of([*elsewhere, *(ids[row] for row in rows)][: plan.MOST_TICKED])
         session.set_state(_TICKED, (value, key))
         session.point_at(session.ONLY, value)
 
@@ -92,7 +96,8 @@ def need_actions(facts: RunFacts, choice: ExportChoice) -> Bundle:
     if len(chosen) == plan.MOST_TICKED:
         hint = f" At most {plan.MOST_TICKED} rows can be ticked: for more, give them a tag on the Curate page."
     manifest = bundle.manifest
-    st.caption(f"{manifest.n_actions} of {len(table)} actions are exported, {manifest.n_entries} entries with their null entries.{hint}")
+    counts = f"{manifest.n_actions:,} of {len(own):,} actions are exported, {manifest.n_entries:,} entries with their null entries."
+    st.caption(counts + drawn + hint)
     return bundle
 
 

@@ -1,6 +1,6 @@
 """A run's curation as tables: the library with its judgements, the history, two versions side by side, and the curated library."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,13 +50,13 @@ def judged_columns(ids: list[str], standing: Judgement, picks: Mapping[str, obje
     return pd.DataFrame(rows, columns=list(JUDGED))
 
 
-def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement) -> pd.DataFrame:
-    """Merged entries, then every mined one: judgements, and beside them the mined and measured columns.
+def curation_table(actions: pd.DataFrame, facts: RunFacts, standing: Judgement, merged_ids: Sequence[str]) -> pd.DataFrame:
+    """Merged entries, then mined ones: judgements, and beside them the mined and measured columns.
 
     Args:
-        actions: the run's table of entries (see ``action_table``), null ones included.
+        actions: a table of mined entries (see ``action_table``).
     """
-    merged = pd.DataFrame([_merged_row(id_, members, facts.entries) for id_, members in standing.merges.items()])
+    merged = pd.DataFrame([_merged_row(id_, standing.merges[id_], facts.entries) for id_ in merged_ids])
     measured = actions.reindex(columns=[name for name in SHOWN if name in actions.columns])
     table = pd.concat([merged, measured], ignore_index=True) if len(merged) else measured.reset_index(drop=True)
     judged = judged_columns([str(id_) for id_ in table["entry"]], standing, facts.picks)
@@ -98,20 +98,17 @@ def _merged_row(id_: str, members: tuple[str, ...], entries: Mapping[str, Entry]
     return {"entry": id_, "kind": first.kind, "m": first.m, "layer": first.layer, "quality": quality, "promotes": " + ".join(members)}
 
 
-def narrowed(table: pd.DataFrame, kind: str, tag: str | None, standing: Judgement) -> pd.DataFrame:
-    """Rows of one of :data:`LISTS`, and of one tag."""
-    tests = {
+def narrowed(ids: Sequence[str], kind: str, tag: str | None, standing: Judgement) -> list[str]:
+    """Those of one of :data:`LISTS`, and of one tag."""
+    tests: dict[str, Callable[[str], bool]] = {
         "starred": lambda id_: standing.of(id_).starred,
         "tagged": lambda id_: bool(standing.of(id_).tags),
         "noted": lambda id_: standing.of(id_).note is not None,
         "changed": lambda id_: id_ in standing.merges or standing.of(id_).fate is not None or standing.of(id_).merged_into is not None,
         "untouched": lambda id_: id_ not in standing.entries and id_ not in standing.merges,
     }
-    ids = table["entry"].map(str)
-    keep = ids.map(tests[kind]) if kind in tests else pd.Series(True, index=table.index)
-    if tag is not None:
-        keep &= ids.map(lambda id_: tag in standing.of(id_).tags)
-    return table.loc[keep.astype(bool)]
+    test = tests.get(kind, lambda id_: True)
+    return [id_ for id_ in ids if test(id_) and (tag is None or tag in standing.of(id_).tags)]
 
 
 def with_twins(ids: list[str], entries: Mapping[str, Entry]) -> list[str]:

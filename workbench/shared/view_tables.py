@@ -1,4 +1,4 @@
-"""Tables that several pages draw: column styles, a table with one row per entry, and the table of all entries."""
+"""Tables that several pages draw: column styles, a table with one row per entry, and pages of large ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -11,7 +11,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from workbench import session
 from workbench.shared.confounds import HELP
 from workbench.shared.entries import action_table
-from workbench.shared.facts import RunFacts, run_fingerprint
+from workbench.shared.facts import MOST_SHOWN, RunFacts, run_fingerprint
 
 Columns = dict[str, ColumnConfig]
 """Styles of a table's columns by name."""
@@ -126,9 +126,13 @@ def entry_table(table: pd.DataFrame, styles: Columns, *, key: str, alt: str, hei
     data_table(table, styles, alt, key=key, height=height, clicked=lambda row: session.point_at(session.ACTION, names[row]))
 
 
-def all_entries(facts: RunFacts) -> pd.DataFrame:
-    """The table of all entries, null ones included; each call gets its own copy."""
-    return some_entries(facts, facts.ids)
+def page_of(ids: Sequence[str], key: str) -> tuple[list[str], str]:
+    """Those of the ids that a table draws, and which these are in words; with more than :data:`MOST_SHOWN`, a page of them is chosen."""
+    pages, first = -(-len(ids) // MOST_SHOWN), 0
+    if pages > 1:
+        first = (int(st.number_input(f"Page of {pages}, {MOST_SHOWN:,} rows each", 1, pages, key=key, width=220)) - 1) * MOST_SHOWN
+    drawn = list(ids[first : first + MOST_SHOWN])
+    return drawn, f" Rows {first + 1:,} to {first + len(drawn):,}; a column sorts these rows." if pages > 1 else ""
 
 
 def some_entries(facts: RunFacts, ids: Sequence[str]) -> pd.DataFrame:
