@@ -38,6 +38,7 @@ from stir_core.commands import (
     serve,
     sweep,
     verify,
+    watch,
     whatif,
     workbench,
 )
@@ -195,6 +196,7 @@ def command_parser() -> argparse.ArgumentParser:
 
     modules = (
         verify,
+        watch,
         estimate,
         evaluate,
         causal,

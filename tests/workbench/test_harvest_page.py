@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_run import make_fake_run
-from page_reading import clean, texts
+from page_reading import clean, strips, texts
 from streamlit.testing.v1 import AppTest
 
 from workbench import jobs
@@ -165,6 +165,22 @@ def test_start_shows_the_job_and_a_second_one_is_refused(open_page: OpenPage, co
     assert "stopped" in texts(app)
     app.button(key=f"harvest_resume_{job.id}").click().run()
     assert [each.job.attempts for each in command.running()] == [2]
+
+
+def test_the_rollouts_of_a_running_job_are_shown_with_their_texts(open_page: OpenPage, store: Path, command: JobStore) -> None:
+    app = open_page("harvest")
+    app.button(key="harvest_start").click().run()
+    (job,) = [each.job for each in command.running()]
+    run = make_fake_run(store, job.run, "rollouts")
+    rollouts = list(run.rollouts_by_name().values())
+    (run.path / "rollouts").rename(run.part("rollouts"))
+    (run.part("rollouts") / "manifest.json").unlink()
+    app = clean(open_page("harvest"))
+    right = sum(rollout.verdict.correct for rollout in rollouts)
+    assert f"32 of 32 rollouts · right so far {100 * right / 32:.1f} %" in texts(app) and "end early come first" in texts(app)
+    (table,) = [each.value for each in app.dataframe if "extracted" in each.value]
+    assert table[["problem", "k"]].values.tolist() == [[r.problem_id, r.k] for r in rollouts[::-1][: len(table)]] and len(table) == 8
+    assert any("".join(piece["text"] for piece in strip["segments"]) == rollouts[-1].text for strip in strips(app))
 
 
 def test_a_failure_is_its_own_line(open_page: OpenPage, command: JobStore) -> None:

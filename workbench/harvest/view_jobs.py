@@ -2,18 +2,25 @@
 
 import time
 
+import pandas as pd
 import streamlit as st
+from streamlit import column_config as cc
 
+from stir_core.commands.watch import harvest_line, verdict_word
 from stir_core.errors import FAULTS, line_of
+from stir_core.records import Rollout
 from stir_core.store.runs import Run
+from stir_core.store.watching import HarvestWatch
 from workbench import session
 from workbench.bootstrap import PAGES, jobs, known_runs
 from workbench.harvest import data as view
 from workbench.harvest.charts import stage_timeline
 from workbench.jobs import JobStore, Status
-from workbench.shared.text import plain
+from workbench.shared.text import plain, segment
 from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_page import command_line
+from workbench.shared.view_tables import Columns, data_table
+from workbench.shared.view_text import text_strip
 
 _COLOURS = {"running": "blue", "stopping": "orange", "finished": "green", "stopped": "gray", "failed": "red", "lost": "red"}
 _EVERY = 1.0
@@ -42,7 +49,7 @@ def _jobs(seen: list[tuple[str, str, tuple[str, ...]]]) -> None:
             "No job was started from this page yet. Runs started on the command line appear on Home once their first stage has finished."
         )
         return
-    _job(own, found[0])
+    _job(own, found[0], live=True)
     if found[1:]:
         with st.expander(f"Earlier jobs ({len(found) - 1})"):
             for each in found[1:_SHOWN]:
@@ -51,7 +58,7 @@ def _jobs(seen: list[tuple[str, str, tuple[str, ...]]]) -> None:
                 st.caption(plain(f"{len(found) - _SHOWN} older jobs are not shown; their files lie in the folder jobs beside the runs."))
 
 
-def _job(own: JobStore, status: Status) -> None:
+def _job(own: JobStore, status: Status, *, live: bool = False) -> None:
     job, last = status.job, status.last
     finished = _finished(own, status)
     with st.container(border=True, gap="small", key=f"harvest_job_{job.id}"):
@@ -71,6 +78,8 @@ def _job(own: JobStore, status: Status) -> None:
                 "The process ended without a last message: it was killed, ran out of memory, or the machine went down. "
                 "Finished work is kept; Resume continues it."
             )
+        if live:
+            _rollouts(own, status)
         table = view.timeline(status.lines, job.started, time.time())
         if not table.empty:
             draw_chart(stage_timeline(table), alt="Stages on a time axis", key=f"harvest_time_{job.id}")
@@ -79,6 +88,50 @@ def _job(own: JobStore, status: Status) -> None:
         with st.expander("Log and command"):
             st.code(own.tail(job) or "nothing printed yet", language=None, height=220)
             command_line(job.shown, "The command that was started")
+
+
+def _rollouts(own: JobStore, status: Status) -> None:
+    """The rollouts so far, read beside the process that appends them: count, share of right ones, and the last with their texts."""
+    job = status.job
+    try:
+        key = f"harvest_watch_{job.id}_{job.attempts}"
+        watch = session.state_of(key)
+        if watch is None:
+            watch = HarvestWatch(Run.open(own.run_folder(job.run)))
+            session.set_state(key, watch)
+        found = watch.look(time.monotonic())
+    except FAULTS as error:
+        if status.lines and status.last is not None and status.last.stage is not None:  # else the run has no folder yet
+            st.caption(plain(line_of(error)))
+        return
+    if found is None or not found.done:
+        return
+    st.markdown("**Rollouts so far**")
+    early = "" if found.finished else " Answers that end early come first, so the share can move."
+    st.caption(plain(f"{harvest_line(found)}.{early}"))
+    chosen = f"harvest_chosen_{job.id}"
+
+    def choose(row: int) -> None:
+        session.set_state(chosen, found.last[row])
+
+    rows = [
+        (verdict_word(each), each.problem_id, each.k, each.n_tokens, each.verdict.extracted, each.verdict.reason) for each in found.last
+    ]
+    table = pd.DataFrame(rows, columns=["verdict", "problem", "k", "tokens", "extracted", "why"])
+    data_table(table, _ROLLOUTS, "The last rollouts, the latest first", key=f"harvest_last_{job.id}", height="content", clicked=choose)
+    one: Rollout = session.state_of(chosen) or found.last[0]
+    head = f"{verdict_word(one)}: {one.problem_id}, k {one.k}. Click a row for its text."
+    text_strip([segment(one.text)], key=f"harvest_text_{job.id}", head=head, height=200)
+
+
+_ROLLOUTS: Columns = {
+    "verdict": cc.TextColumn("verdict", width=80, help="right, wrong, cut off at the token budget, or no answer stated."),
+    "problem": cc.TextColumn("problem", width=240),
+    "k": cc.NumberColumn("k", width=40, format="%d", help="Which rollout of the problem."),
+    "tokens": cc.NumberColumn("tokens", width=64, format="%d"),
+    "extracted": cc.TextColumn("extracted", width=100, help="The final answer as text; empty: none was stated."),
+    "why": cc.TextColumn("why", width=420),
+}
 
 
 def _buttons(own: JobStore, status: Status, finished: tuple[str, ...]) -> None:
