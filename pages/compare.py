@@ -1,13 +1,9 @@
-"""Compare: two runs or two versions of a library of one model: shared, gained and lost actions, spans, settings, evaluations."""
+"""Compare: two libraries of one model (shared, gained and lost actions, spans), or several runs on the same problems."""
 
-from workbench.compare import view as views
-from workbench.shared.view_page import need_entries, need_run, page
+from workbench.compare.view import two_libraries
+from workbench.compare.view_several import several_runs
+from workbench.shared.view_page import lazy_tabs, need_run, page
 
-with page("Compare", "Two libraries of one model: the same action is the same direction at the same control point and layer."):
+with page("Compare", "Two libraries of one model action by action, or any number of runs on the problems that all of them answered."):
     facts = need_run("actions")
-    need_entries(facts)
-    chosen = views.need_other(facts)
-    views.shared_view(chosen)
-    views.evaluated(chosen)
-    views.settings(chosen)
-    views.as_command(chosen)
+    lazy_tabs("compare_tab", {"Two libraries": lambda: two_libraries(facts), "Several runs": lambda: several_runs(facts)})

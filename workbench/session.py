@@ -26,6 +26,8 @@ OTHER = "other"
 """The second entry of a pair, chosen in the cosine heatmap."""
 AT, ALPHA = "at", "alpha"
 """The control point and the strength at which the Actions page tries an action."""
+SEVERAL, SOURCE = "runs", "answers"
+"""The runs whose answers are compared (separated by commas), and which of their answers."""
 COMPARED, VERSION, COMPARED_VERSION = "compared", "version", "compared_version"
 """The other run of a comparison, and the version of the library on either side."""
 LIBRARY, ONLY, TARGETS = "library", "only", "targets"
@@ -42,7 +44,7 @@ SAVED = "saved"
 """A piece of saved work: shown on its page, and while it is being decoded."""
 LINKED = (
     *(RUN, ACTION, PROBLEM, CONTROL_POINT, EVALUATION, METHOD, ANSWERED, OTHER, AT, ALPHA),
-    *(COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
+    *(SEVERAL, SOURCE, COMPARED, VERSION, COMPARED_VERSION, LIBRARY, ONLY, TARGETS, CALIBRATION),
     *(LATENT, CHAIN, PARTNER, SLOT),
     *(CODE, CODED, CODED_LAYER, EVIDENCE, FIRST_GATE, SECOND_GATE, SAVED),
 )

@@ -1,6 +1,7 @@
 """The Compare page: copies, other models, versions of one library, and evaluations on the same problems."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -19,7 +20,9 @@ from stir_core.store.curation import Curation
 from stir_core.store.runs import Run
 from stir_core.store.tensors import write_tensors
 from tests.seals import renew, rewrite
+from workbench.compare import charts, several
 from workbench.compare import data as comparison
+from workbench.shared.charts_paper import svg
 from workbench.shared.facts import RunFacts
 
 WHEN = "2026-11-21T17:33:14Z"
@@ -75,9 +78,62 @@ def test_a_rotated_copy_shares_nothing_and_lies_where_chance_would(run):
 
 def test_settings_are_compared_leaf_by_leaf(run):
     changed = run.config.model_copy(update={"gate": run.config.gate.model_copy(update={"k_scale": 0.125})})
-    table = comparison.settings_table(run.config, changed)
+    table = several.settings_table({"this run": run.config, "other run": changed})
     assert table.to_dict("records") == [{"setting": "gate.k_scale", "this run": "0.5", "other run": "0.125"}]
-    assert comparison.settings_table(run.config, run.config).empty
+    assert several.settings_table({"a": run.config, "b": run.config, "c": run.config}).empty
+    assert list(several.settings_table({"a": run.config, "b": run.config, "c": changed})["c"]) == ["0.125"]
+
+
+def test_differences_of_texts_give_both_texts_back():
+    one, other = "First 3 + 4 = 7.\nSo the answer is 7.", "3 + 4 = 8.\nSo, then, the answer is 8."
+    for text, against in ((one, other), (other, one), (one, one), (one, "")):
+        pieces = several.difference_segments(text, against)
+        assert "".join(piece["text"] for piece in pieces if piece["role"] == "plain") == text
+        alike = [piece["text"] for piece in pieces if piece["role"] == "plain" and not piece["shade"]]
+        at = 0
+        for piece in alike:  # unshaded pieces stand in the other text, in this order
+            at = against.index(piece, at) + len(piece)
+        assert any(piece["shade"] or piece["role"] == "mark" for piece in pieces) == (text != against)
+
+
+def test_runs_are_compared_on_the_problems_that_all_answered(run):
+    facts = RunFacts(run)
+    first, then = (several.answers_of(facts, {}, source) for source in ("vanilla", "steered"))
+    fewer = dict(list(then.items())[1:])
+    table = several.accuracy_table({"a": first, "b": then, "c": fewer}).set_index("run")
+    shared = [id_ for id_ in first if id_ in fewer]
+    assert list(table["n"]) == [len(shared)] * 3 == [len(first) - 1] * 3
+    gaps = [facts.steered[id_].verdict.correct - facts.vanilla[id_].verdict.correct for id_ in shared]
+    assert (table.loc["b", "won"], table.loc["b", "lost"]) == (gaps.count(1), gaps.count(-1))
+    assert table.loc["c", "difference"] == table.loc["b", "difference"] == pytest.approx(100 * sum(gaps) / len(gaps))
+    differ = [id_ for id_ in first if first[id_].right != then[id_].right]
+    assert several.verdict_table({"a": first, "b": then})["problem"].iloc[0] in differ
+    other = {id_: each._replace(problem=each.problem.model_copy(update={"question": "another"})) for id_, each in then.items()}
+    assert several.accuracy_table({"a": first, "b": other}).empty and several.common([first, other]) == []
+
+
+def test_several_runs_on_the_page_and_their_answers_in_python(store, open_page, capsys):
+    for name in "abc":
+        make_fake_evaluation(make_fake_run(store, name))
+    query = {"compare_tab": "Several runs", "answers": "small: stir", "answered": "arithmetic/eval/3"}
+    app = open_page("compare", run="a", runs="a,b,c", **query)
+    assert not app.exception and not app.error
+    table = next(frame.value for frame in app.dataframe if "accuracy" in frame.value)
+    assert list(table["run"]) == ["a", "b", "c"] and list(table["difference"])[1:] == [0, 0]
+    exec(app.code[0].value, {})
+    assert capsys.readouterr().out.count("The answer is 2") == 3
+    app = open_page("compare", run="a", compare_tab="Several runs", runs="a")
+    assert not app.exception and "two or more runs" in app.info[0].value
+
+
+def test_ticks_of_counts_have_no_decimals():
+    """M10 of the review: an axis from 1 to 1 had the tick "1,000000"."""
+    for n in (1, 2, 40):
+        angles = pd.DataFrame({"direction": range(1, n + 1), "cosine": [0.5] * n, "degrees": [60.0] * n})
+        table = pd.DataFrame({"against": ["same control point"] * n, "cosine": [0.99] * n})
+        for chart in (charts.principal_angles(angles, 0.2), charts.match_histogram(table, 0.7, 0.2)):
+            labels = re.findall(r"<text[^>]*>([^<]+)</text>", svg(chart))
+            assert len(labels) > 3 and not [label for label in labels if re.search(r"\d[.,]\d{3,}", label)], labels
 
 
 def test_a_store_without_runs_and_one_with_a_single_run(store, open_page):

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from stir_core.basis.alignment import Match, Site, Spans, best_by_chance, best_cosines, matches, moved_on, spans
-from stir_core.config import RunConfig
 from stir_core.evaluate import confounds
 from stir_core.evaluate.statistics import clustered_difference, clustered_mean, holm, mcnemar
 from stir_core.findings import Answer
@@ -148,13 +147,6 @@ def angle_table(spans: Spans) -> pd.DataFrame:
     """Principal angles, smallest first, as cosines and in degrees."""
     degrees = np.degrees(np.arccos(np.clip(spans.cosines, 0, 1)))
     return pd.DataFrame({"direction": range(1, len(spans.cosines) + 1), "cosine": spans.cosines, "degrees": degrees})
-
-
-def settings_table(one: RunConfig, other: RunConfig) -> pd.DataFrame:
-    """Settings in which two runs differ."""
-    mine, theirs = (pd.json_normalize(config.model_dump(mode="json")).iloc[0].map(str) for config in (one, other))
-    table = pd.DataFrame({"this run": mine, "other run": theirs})
-    return table[mine != theirs].rename_axis("setting").reset_index()
 
 
 def same_questions(one: EvaluationFacts, other: EvaluationFacts) -> list[str]:

@@ -13,11 +13,12 @@ from workbench.bootstrap import known_evaluations, known_runs
 from workbench.compare import data as compare
 from workbench.compare.charts import match_histogram, principal_angles
 from workbench.compare.data import LibraryComparison
+from workbench.compare.several import settings_table
 from workbench.shared.command_lines import compare_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import plain
 from workbench.shared.view_charts import draw_chart
-from workbench.shared.view_page import command_line
+from workbench.shared.view_page import command_line, need_entries
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
 
 
@@ -28,6 +29,16 @@ class Chosen(NamedTuple):
     by: str
     at_least: float
     assign: bool
+
+
+def two_libraries(facts: RunFacts) -> None:
+    """Choose two libraries; draw what they share, and their runs' evaluations and settings."""
+    need_entries(facts)
+    chosen = need_other(facts)
+    shared_view(chosen)
+    evaluated(chosen)
+    settings(chosen)
+    as_command(chosen)
 
 
 def need_other(facts: RunFacts) -> Chosen:
@@ -158,7 +169,7 @@ def settings(chosen: Chosen) -> None:
     """Settings in which the two runs differ."""
     one, other = chosen.libraries.one.facts, chosen.libraries.other.facts
     st.header("Settings that differ", anchor=False)
-    table = compare.settings_table(one.config, other.config)
+    table = settings_table({"this run": one.config, "other run": other.config})
     if table.empty:
         st.caption("None: both were made with the same settings.")
     else:

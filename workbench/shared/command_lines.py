@@ -109,6 +109,20 @@ for trace in run.traces("steered"):
         print(trace.id, step.m, step.decision.chosen, "->", again.decision and again.decision.chosen, now)"""
 
 
+def answers_python(runs: Sequence[Run], source: str, problem_id: str) -> str:
+    """Python that prints these runs' answers to one problem; ``source``: ``steered``, ``vanilla`` or ``LABEL: METHOD``."""
+    label, _, method = source.partition(": ")
+    one = f"run.traces({source!r})" if not method else f"EvaluationFolder(run, {label!r}).answers({method!r})"
+    imports = "" if not method else "from stir_core.store.evaluations import EvaluationFolder\n"
+    return f"""\
+import stir_core as stir
+{imports}
+for name in {[name_of(run) for run in runs]!r}:
+    run = stir.open_run(name)
+    answer = next(each for each in {one} if each.{"problem_id" if method else "id"} == {problem_id!r})
+    print(name, answer.verdict and answer.verdict.correct, answer.text, sep="\\n")"""
+
+
 def causal_command(run: Run, study: CausalStudyName = "gate") -> str:
     """Measures the run's actions one by one, or whether a problem's own action can help."""
     return _stir("causal", name_of(run), study=None if study == "gate" else study)
