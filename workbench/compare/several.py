@@ -119,7 +119,7 @@ def difference_segments(text: str, against: str) -> list[Segment]:
         left_out, here = "".join(theirs[i:j]), "".join(ours[start:end])
         tip = f"instead of: {left_out}" if change == "replace" else "added" if change == "insert" else ""
         if change == "delete":
-            pieces.append(segment("‸", "mark", f"left out: {left_out}"))
+            pieces.append(segment("[−]", "mark", f"left out: {left_out}"))
         else:
             pieces.append(segment(here, tip=tip, shade=0.0 if change == "equal" else 0.75))
     return pieces

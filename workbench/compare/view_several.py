@@ -65,7 +65,7 @@ def _answers(chosen: dict[str, RunFacts], answers: dict[str, several.Answers], s
     id_ = session.choose_one(session.ANSWERED, "Problem", table["problem"].tolist(), width=420)
     problem = answers[first][id_].problem
     st.text(problem.question)
-    st.caption(plain(f"gold {problem.answer}. Shaded: words that {first}'s answer does not have there; ‸: words that only it has."))
+    st.caption(plain(f"gold {problem.answer}. Shaded: words that {first}'s answer does not have there; [−]: words that only it has."))
     for start in range(0, len(answers), 3):
         names = list(answers)[start : start + 3]
         for column, name in zip(st.columns(min(3, len(answers)), gap="medium"), names, strict=False):
