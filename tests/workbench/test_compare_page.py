@@ -100,7 +100,7 @@ def test_runs_are_compared_on_the_problems_that_all_answered(run):
     facts = RunFacts(run)
     first, then = (several.answers_of(facts, {}, source) for source in ("vanilla", "steered"))
     fewer = dict(list(then.items())[1:])
-    table = several.accuracy_table({"a": first, "b": then, "c": fewer}).set_index("run")
+    table = several.runs_accuracy({"a": first, "b": then, "c": fewer}).set_index("run")
     shared = [id_ for id_ in first if id_ in fewer]
     assert list(table["n"]) == [len(shared)] * 3 == [len(first) - 1] * 3
     gaps = [facts.steered[id_].verdict.correct - facts.vanilla[id_].verdict.correct for id_ in shared]
@@ -109,7 +109,7 @@ def test_runs_are_compared_on_the_problems_that_all_answered(run):
     differ = [id_ for id_ in first if first[id_].right != then[id_].right]
     assert several.verdict_table({"a": first, "b": then})["problem"].iloc[0] in differ
     other = {id_: each._replace(problem=each.problem.model_copy(update={"question": "another"})) for id_, each in then.items()}
-    assert several.accuracy_table({"a": first, "b": other}).empty and several.common([first, other]) == []
+    assert several.runs_accuracy({"a": first, "b": other}).empty and several.common_problems([first, other]) == []
 
 
 def test_several_runs_on_the_page_and_their_answers_in_python(store, open_page, capsys):

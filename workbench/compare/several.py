@@ -31,11 +31,11 @@ class AnsweredProblem(NamedTuple):
         return self.verdict is not None and self.verdict.correct
 
 
-Answers = Mapping[str, AnsweredProblem]
+RunAnswers = Mapping[str, AnsweredProblem]
 """Answers by problem id."""
 
 
-def sources(runs: Iterable[tuple[RunFacts, Mapping[str, EvaluationFacts]]]) -> list[str]:
+def common_sources(runs: Iterable[tuple[RunFacts, Mapping[str, EvaluationFacts]]]) -> list[str]:
     """Where all these runs have answers: ``steered`` and ``vanilla`` (held-out), and ``LABEL: METHOD`` of evaluations."""
     found: list[list[str]] = []
     for facts, evaluations in runs:
@@ -44,8 +44,8 @@ def sources(runs: Iterable[tuple[RunFacts, Mapping[str, EvaluationFacts]]]) -> l
     return [name for name in found[0] if all(name in other for other in found)] if found else []
 
 
-def answers_of(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts], source: str) -> Answers:
-    """A run's answers from one of its :func:`sources`; of repeated answers the first."""
+def answers_of(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts], source: str) -> RunAnswers:
+    """A run's answers from one of its :func:`common_sources`; of repeated answers the first."""
     if source in HELD_OUT:
         traces = facts.steered if source == "steered" else facts.vanilla
         asked = facts.held_out
@@ -56,7 +56,7 @@ def answers_of(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts], sour
     return {id_: AnsweredProblem(p, first[id_].text, first[id_].verdict) for id_, p in evaluation.problems.items() if id_ in first}
 
 
-def common(answers: Iterable[Answers]) -> list[str]:
+def common_problems(answers: Iterable[RunAnswers]) -> list[str]:
     """Ids of the problems that all answered and that are worded alike, in the order of the first."""
     first, *others = answers
     return [id_ for id_, each in first.items() if all(id_ in other and _alike(each, other[id_]) for other in others)]
@@ -66,9 +66,9 @@ def _alike(one: AnsweredProblem, other: AnsweredProblem) -> bool:
     return (one.problem.question, one.problem.answer) == (other.problem.question, other.problem.answer)
 
 
-def accuracy_table(answers: Mapping[str, Answers]) -> pd.DataFrame:
+def runs_accuracy(answers: Mapping[str, RunAnswers]) -> pd.DataFrame:
     """One row per run on the problems that all answered and had graded; differences from the first run, paired by problem."""
-    shared = [id_ for id_ in common(answers.values()) if all(each[id_].verdict for each in answers.values())]
+    shared = [id_ for id_ in common_problems(answers.values()) if all(each[id_].verdict for each in answers.values())]
     if not shared:
         return pd.DataFrame(columns=COLUMNS)
     first, *_ = answers.values()
@@ -92,10 +92,10 @@ def accuracy_table(answers: Mapping[str, Answers]) -> pd.DataFrame:
 COLUMNS = ["run", "n", "right", "accuracy", "accuracy 95 %", "difference", "difference 95 %", "won", "lost", "p", "p holm"]
 
 
-def verdict_table(answers: Mapping[str, Answers]) -> pd.DataFrame:
+def verdict_table(answers: Mapping[str, RunAnswers]) -> pd.DataFrame:
     """One row per common problem, those on which the runs differ first: whether each run was right, and whether the texts are equal."""
     rows: list[dict[str, object]] = []
-    for id_ in common(answers.values()):
+    for id_ in common_problems(answers.values()):
         each = [own[id_] for own in answers.values()]
         row: dict[str, object] = {"problem": id_, "same text": len({one.text for one in each}) == 1}
         rows.append(row | {run: one.right if one.verdict else None for run, one in zip(answers, each, strict=True)})

@@ -24,7 +24,7 @@ def several_runs(facts: RunFacts) -> None:
         st.info("Choose two or more runs that answered the same problems: each is compared with the first.")
         return
     evaluations = {name: known_evaluations(each) for name, each in chosen.items()}
-    offered = several.sources((each, evaluations[name]) for name, each in chosen.items())
+    offered = several.common_sources((each, evaluations[name]) for name, each in chosen.items())
     if not offered:
         st.info("These runs have no answers of one kind in common: no held-out answers, and no evaluation of one label and method.")
     else:
@@ -39,13 +39,13 @@ def several_runs(facts: RunFacts) -> None:
         data_table(table, {}, "Settings that differ")
 
 
-def _answers(chosen: dict[str, RunFacts], answers: dict[str, several.Answers], source: str) -> None:
-    shared = several.common(answers.values())
+def _answers(chosen: dict[str, RunFacts], answers: dict[str, several.RunAnswers], source: str) -> None:
+    shared = several.common_problems(answers.values())
     if not shared:
         st.info("No problem was answered by all of these runs in the same words.")
         return
     first = next(iter(answers))
-    accuracies = several.accuracy_table(answers)
+    accuracies = several.runs_accuracy(answers)
     if not accuracies.empty:
         data_table(accuracies, _ACCURACY_COLUMNS, "Right answers of each run on the common problems")
     st.caption(
