@@ -187,6 +187,24 @@ class LatentTraining(Section):
     """Options of reinforcement that differ from its defaults."""
 
 
+class LatentRequest(Section):
+    """Numbers of the measurements of latent reasoners; what each measurement asks of them beside that it says itself."""
+
+    noun: ClassVar[str] = "setting"
+
+    n: int = 1
+    """Problems."""
+    steps: tuple[int, ...] = ()
+    """Numbers of steps of the problems."""
+    runs: Annotated[int, Field(le=4096)] = 1
+    """Runs of a problem."""
+    own: Annotated[int, Field(le=4096)] = 0
+    """Runs of a problem with its own actions."""
+    noise: float = 0.0
+    """Deviation of noise on each latent."""
+    seed: int = 0
+
+
 def duration(text: str) -> float:
     """Seconds of a duration, e.g. ``"2h"``, ``"1h30m"``, ``"90s"``.
 

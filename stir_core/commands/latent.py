@@ -1,20 +1,28 @@
 """``stir latent``: train a reasoner whose steps are latents, evaluate one, and steer one."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from stir_core.commands.console import Command, place, print_json, print_stages, progress, say, table, with_common
+from stir_core.commands.console import Command, place, print_json, print_stages, progress, say, with_common
+from stir_core.commands.latent_tables import (
+    print_calibration,
+    print_interchange,
+    print_reading,
+    print_report,
+    print_reports,
+    print_steering,
+)
 from stir_core.commands.overrides import overridden, plain_value
 from stir_core.config import STAGES, section_from
 from stir_core.errors import ConfigError
-from stir_core.findings import LatentOwnRow, LatentReport, LatentRunsRow, p_text
-from stir_core.readings import Held, LatentReading
+from stir_core.findings import LatentReport
 from stir_core.requests import LatentTraining
 from stir_core.store.configs import read_config
 from stir_core.tasks.modular import MODULAR
 
+_RECIPE = "recipe."
+"""Before a key of ``LatentRecipe`` in ``--set``; the other keys are options of the strategy."""
 _WHICH = "folder of a finished training, or a shipped one's name (a folder that is called like one: ./NAME)"
 
 
@@ -42,7 +50,8 @@ def add(command: Command) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the strategy, or with rl of reinforcement, e.g. --set kl=0.01; of an experiment file: one of its keys",
+        help="an option of the strategy, or with rl of reinforcement, e.g. --set kl=0.01; a size of a training on chains, e.g. "
+        "--set recipe.final=100; of an experiment file: one of its keys",
     )
     train.set_defaults(command=_train, resumes=True)
     about = "Evaluate a trained reasoner on held-out problems: accuracy, cost, controls, and what its latents hold."
@@ -67,7 +76,7 @@ def add(command: Command) -> None:
     read.add_argument("folder", metavar="DIR", help=_WHICH)
     read.add_argument("question", help="the problem, such as 7+3*5-2?")
     read.add_argument("--other", metavar="QUESTION", help="problem whose latents are swapped in (default: drawn)")
-    read.add_argument("--runs", type=int, default=8, help="answers with drawn latents (default: 8)")
+    read.add_argument("--runs", type=int, help="answers with drawn latents, where they are drawn (default: 8)")
     read.add_argument("--seed", type=int, default=0, help="seed of what is drawn (default: 0)")
     read.set_defaults(command=_read, resumes=False)
     about = "Replace the latents of one step by another problem's, by zeros or by a mean: what does the answer follow?"
@@ -114,6 +123,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
     options = dict(plain_value(change) for change in arguments.set)
     training = _of_a_model(arguments, options)
+    recipe = {key.removeprefix(_RECIPE): options.pop(key) for key in list(options) if key.startswith(_RECIPE)}
+    if recipe and (training is not None or arguments.stage == "rl"):
+        raise ConfigError(f"--set {_RECIPE}{next(iter(recipe))} is of a supervised training on chains: leave it out")
     if arguments.stage == "rl":
         _reinforce(arguments, training, options)
         return
@@ -129,6 +141,7 @@ def _train(arguments: argparse.Namespace) -> None:
             seed=arguments.seed or 0,
             start=arguments.start,
             options=options,
+            recipe=recipe,
             report=report,
         )
     say(folder, f"weights {weights_of(folder)}")
@@ -197,9 +210,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found[0] if len(found) == 1 else found)
     elif len(found) == 1:
-        _one(found[0])
+        print_report(found[0])
     else:
-        _several(arguments.folders, found)
+        print_reports(arguments.folders, found)
 
 
 def _interchange(arguments: argparse.Namespace) -> None:
@@ -210,14 +223,7 @@ def _interchange(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
         return
-    say(f"{found.strategy}, {found.setting}: answers that were right, after latents of a step became another problem's.", "")
-    rows = []
-    for row in found.rows:
-        shares = ["-" if share is None else f"{share:.1%}" for share in (row.kept, row.after, row.before, row.operation)]
-        which = "all" if row.latent is None else str(row.latent)
-        rows.append([str(row.count), str(row.step), which, row.how, str(row.problems), *shares])
-    heads = ["steps", "step", "latent", "replaced by", "problems", "answer stays", "follows value after", "value before", "operation"]
-    table(heads, rows)
+    print_interchange(found)
 
 
 def _read(arguments: argparse.Namespace) -> None:
@@ -225,57 +231,18 @@ def _read(arguments: argparse.Namespace) -> None:
     from stir_core.latent.training import load_reasoner
 
     found = read_latents(
-        load_reasoner(arguments.folder), arguments.question, other=arguments.other, runs=arguments.runs, seed=arguments.seed
+        load_reasoner(arguments.folder),
+        arguments.question,
+        other=arguments.other,
+        runs=8 if arguments.runs is None else arguments.runs,
+        seed=arguments.seed,
     )
+    if arguments.runs is not None and found.runs is None:
+        raise ConfigError(f"--runs {arguments.runs}: the latents of {found.strategy} are not drawn, so all runs are alike: leave it out")
     if arguments.json:
         print_json(found)
         return
-    said = "none" if found.probability is None else f"{found.probability:.3f}"
-    say(f"{found.strategy}: {found.question} answer {found.answer or 'none'} (probability {said}), truth {found.truth}", "")
-    table(["step", "truth", "read"], [[str(i), step.truth or "-", step.text or "-"] for i, step in enumerate(found.steps, start=1)])
-    if not found.latents:
-        return
-    rows = []
-    for i, latent in enumerate(found.latents, start=1):
-        lens, near = latent.layers[-1].top[0], latent.nearest[0]
-        stop = "-" if latent.stop is None else f"{latent.stop:.3f}"
-        rows.append([f"z{i}", str(latent.step), f"{latent.norm:.2f}", *(f"{each.text!r} {each.value:.2f}" for each in (lens, near)), stop])
-    say("")
-    table(["latent", "step", "norm", "last block's lens", "nearest token", "stop"], rows)
-    say("", f"Latents of a step replaced; the other problem is {found.other}, and the answers that it implies stand beside.")
-    rows = [
-        [str(each.step), each.how, each.then, each.answer or "none", *(str(each.implied.get(held, "-")) for held in get_args(Held))]
-        for each in found.changes
-    ]
-    table(["step", "by", "then", "answer", *(f"by {held}" for held in get_args(Held))], rows)
-    say("", "One latent moved, then thinking on: answers on the line to the other problem's, and how many stay under noise.")
-    _samples(found)
-
-
-def _samples(found: LatentReading) -> None:
-    amounts = sorted({each.amount for each in found.samples if each.how != "interpolation"})
-    rows = []
-    for i in range(1, len(found.latents) + 1):
-        here = [each for each in found.samples if each.latent == i]
-        noisy = {each.amount: each for each in here if each.how != "interpolation"}
-        kept = [f"{noisy[amount].kept.value * noisy[amount].draws:.0f} of {noisy[amount].draws}" for amount in amounts]
-        line = " ".join(each.answer or "-" for each in here if each.how == "interpolation")
-        rows.append([f"z{i}", line, *kept, next(each.how for each in noisy.values())])
-    table(["latent", "from its own to the other's", *(f"{amount:g} sd" for amount in amounts), "noise"], rows)
-
-
-def _probes(found: LatentReport) -> None:
-    """What a probe reads, one table for each value: layers by latents."""
-    latents = sorted({each.latent for each in found.probes})
-    read = {(each.after, each.layer, each.latent): each for each in found.probes}
-    sizes = sorted({each.problems for each in found.probes})
-    say("", f"Share of values that a linear probe reads; {' to '.join(map(str, {sizes[0]: 0, sizes[-1]: 0}))} problems each.")
-    for after in sorted({each.after for each in found.probes}):
-        rows = []
-        for layer in sorted({each.layer for each in found.probes}):
-            shares = [f"{read[after, layer, latent].accuracy.value:.1%}" for latent in latents]
-            rows.append(["fed" if layer == 0 else f"block {layer}", *shares])
-        table([f"value after {after} steps", *(f"z{latent}" for latent in latents)], rows)
+    print_reading(found)
 
 
 def _harvest(arguments: argparse.Namespace) -> None:
@@ -294,6 +261,8 @@ def _steer(arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.latent_steering import evaluate_latent_steering
     from stir_core.store.runs import Run
 
+    if other := [change for change in arguments.set if not change.startswith("gate.")]:
+        raise ConfigError(f"--set {other[0]} is no key of the gate, and all else is what the run was mined with: take one such as gate.rho")
     run = Run.open(arguments.run)
     asked = {name: getattr(arguments, name) for name in ("n", "runs", "own", "seed", "split", "library")}
     with progress() as report:
@@ -301,30 +270,7 @@ def _steer(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
         return
-    rows = []
-    for row in found.rows:
-        over, behind = (("-" if each is None else f"{each:+.1%}") for each in (row.over_vanilla, row.stir_over))
-        costs = [
-            f"{row.impulses:.2f}",
-            str(row.won),
-            str(row.lost),
-            over,
-            p_text(row.p),
-            behind,
-            p_text(row.stir_p),
-            f"{row.positions:.1f}",
-        ]
-        rows.append([row.method, str(row.answers), f"{row.accuracy:.1%}", *costs])
-    heads = ["method", "answers", "right", "impulses", "won", "lost", "over vanilla", "p", "stir over it", "p", "positions"]
-    table(heads, rows)
-    if found.own:
-        say("", "Each mined action on new runs of its own problem, at strength 1:")
-        own = [[str(row.m), str(row.layer), str(row.answers), *_shares(row)] for row in found.own]
-        table(["latent", "layer", "answers", "right without", "own action", "random direction"], own)
-
-
-def _shares(row: LatentOwnRow) -> list[str]:
-    return [f"{row.vanilla:.1%}", f"{row.own:+.1%}", f"{row.random:+.1%}"]
+    print_steering(found)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
@@ -336,53 +282,5 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found)
     else:
-        rows = [
-            [mark.rung, mark.instrument, mark.expected, mark.seen, "pass" if mark.passed else "MISSED", mark.why] for mark in found.marks
-        ]
-        table(["reasoner", "what", "expected", "seen", "", ""], rows)
-        say(f"{len(found.marks) - len(found.failed)} of {len(found.marks)} marks passed")
+        print_calibration(found)
     return 1 if found.failed else 0
-
-
-def _one(found: LatentReport) -> None:
-    rows = []
-    for row in found.rows:
-        costs = (row.latents, row.tokens, row.passes, row.positions, row.seconds)
-        rows.append([row.how, str(row.problems), f"{row.accuracy:.1%}", *(f"{cost:.1f}" for cost in costs)])
-    table(["latents", "problems", "right", "latents", "tokens", "passes", "positions", "seconds"], rows)
-    shares = {"stops exactly": found.exact_stop, "decoded results right": found.decoded_results}
-    shares |= {f"step {step} probed": value for step, value in (found.probed_values or {}).items()}
-    means = {"strict coherence": found.strict_coherence, "published coherence": found.published_coherence}
-    say(*(f"{what}: {value:.1%}" for what, value in shares.items() if value is not None))
-    say(*(f"{what}: {value:.3f}" for what, value in means.items() if value is not None))
-    if found.probes:
-        _probes(found)
-    if found.runs:
-        _runs([[str(row.runs)] for row in found.runs], ["runs"], found.runs)
-
-
-def _several(folders: list[str], found: list[LatentReport]) -> None:
-    """One table over trainings: accuracy, cost and the controls."""
-    rows, runs, names = [], [], []
-    for folder, report in zip(folders, found, strict=True):
-        by_how = {row.how: row for row in report.rows}
-        controls = [by_how[how].accuracy if how in by_how else None for how in ("longer", "zero", "none")]
-        for row in (by_how[how] for how in ("own", "soft_thinking", "multiplex", "sampled") if how in by_how):
-            costs = (row.latents, row.tokens, row.positions, row.seconds)
-            said = [("-" if each is None or row.how != "own" else f"{each:.1%}") for each in controls]
-            what = [Path(folder).name, report.strategy, report.stage, report.setting, str(report.seed), row.how, str(row.problems)]
-            rows.append([*what, f"{row.accuracy:.1%}", *(f"{cost:.1f}" for cost in costs), *said])
-        runs += report.runs
-        names += [[Path(folder).name, str(row.runs)] for row in report.runs]
-    head = ["folder", "strategy", "stage", "setting", "seed", "how", "problems", "right", "latents", "tokens", "positions", "seconds"]
-    table([*head, "one step more", "latents zero", "no latents"], rows)
-    if runs:
-        _runs(names, ["folder", "runs"], runs)
-
-
-def _runs(names: list[list[str]], head: list[str], runs: Sequence[LatentRunsRow]) -> None:
-    rows = []
-    for name, row in zip(names, runs, strict=True):
-        scored = ["-" if share is None else f"{share:.1%}" for share in (row.best, row.beam)]
-        rows.append([*name, str(row.problems), f"{row.coverage:.1%}", f"{row.vote:.1%}", *scored])
-    table([*head, "problems", "one right", "vote", "best by score", "beam search"], rows)

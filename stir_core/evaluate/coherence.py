@@ -74,9 +74,10 @@ def coherence_run(run: Run) -> CoherenceReport:
     """Score the rollouts of a run by their equations, and compare the scores with the verdicts.
 
     Raises:
-        StoreError: rollouts have not finished.
+        StoreError: rollouts have not finished, or they write no steps, since their steps are latents.
         DataError: all are right, or all are wrong.
     """
+    run.check_text()
     questions = {problem.id: problem.question for problem in run.problems()}
     rollouts = [rollout for rollout in run.rollouts() if rollout.verdict.finished]
     if len({rollout.verdict.correct for rollout in rollouts}) < 2:

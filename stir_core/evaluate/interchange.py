@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stir_core.config import section_from
 from stir_core.errors import DataError
 from stir_core.evaluate.statistics import wilson
 from stir_core.findings import Estimate, InterchangeReport, InterchangeRow
@@ -20,6 +21,7 @@ from stir_core.latent.thinking import LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
 from stir_core.latent.words import as_batch
 from stir_core.records import OnProgress, Progress
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for
 from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, applied, draw_chains
@@ -56,8 +58,10 @@ def interchange(folder: Path | str, *, n: int = 200, seed: int = 0, report: OnPr
         n: problems for each number of steps; none that a training has seen. Each is paired with the next one.
 
     Raises:
+        ConfigError: a number is not one.
         DataError: no finished reasoner, one without latents, or too few problems to pair.
     """
+    section_from(LatentRequest, {"n": n, "seed": seed})
     if n < 2:
         raise DataError(f"n is {n}: give at least two problems, which exchange their latents")
     folder = latent_folder(folder)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from stir_core.config import section_from
 from stir_core.errors import DataError
 from stir_core.evaluate.interchange import other_answers
 from stir_core.evaluate.latents import decoded_steps, draws_latents, lens_states
@@ -23,6 +24,7 @@ from stir_core.latent.thinking import LatentAnswer, LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner
 from stir_core.latent.words import STEP_END, as_batch
 from stir_core.readings import TOP, LatentChange, LatentLayer, LatentReading, LatentRun, LatentSample, LatentToken, ReadLatent, ReadStep
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.modular import ModularChain, asked_chain, draw_chains
 
@@ -65,8 +67,13 @@ def read_latents(trained: TrainedReasoner, question: str, *, other: str | None =
         seed: of what is drawn.
 
     Raises:
-        DataError: one of the texts is no problem of the reasoner's setting, or the other has another number of operations.
+        ConfigError: a number is not one, or too large.
+        DataError: one of the texts is no problem of the reasoner's setting, the other has another number of operations, or no reasoner is
+            given.
     """
+    if not isinstance(trained, TrainedReasoner):
+        raise DataError(f"{trained!r:.80} is not a trained reasoner: load one with stir.load_reasoner")
+    section_from(LatentRequest, {"runs": runs, "seed": seed})
     if runs < 1:
         raise DataError(f"runs is {runs}: give at least one run with drawn latents")
     chain = asked_chain(question, trained.chains)

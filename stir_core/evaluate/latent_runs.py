@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from stir_core.config import section_from
 from stir_core.errors import DataError
 from stir_core.evaluate.latents import Reasoned, answer_modular, draws_latents, held_out_chains
 from stir_core.evaluate.statistics import wilson
@@ -19,6 +20,7 @@ from stir_core.latent.thinking import LatentChoice, reason
 from stir_core.latent.training import TrainedReasoner, load_reasoner
 from stir_core.latent.words import as_batch
 from stir_core.records import OnProgress, Progress
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for, seed_for
 from stir_core.tasks.modular import ModularChain, draw_chains
 
@@ -68,8 +70,10 @@ def evaluate_runs(
     The problems are those of ``evaluate_latents``. Progress is in answers of the runs; the scorer and beam search follow.
 
     Raises:
+        ConfigError: a number is not one, or too large.
         DataError: the folder holds no reasoner with latents, the runs cannot differ, or a number is out of range.
     """
+    section_from(LatentRequest, {"n": n, "runs": choice.runs, "seed": seed})
     if choice.runs < 1 or choice.scored < 0 or not 0 <= choice.dropout < 1 or not 0 <= choice.noise < inf:
         given = f"{choice.runs} runs, noise {choice.noise}, dropout {choice.dropout}, scorer on {choice.scored} problems"
         raise DataError(f"{given}: give at least one run, dropout below 1, finite noise from 0 on, and no fewer than 0 problems")

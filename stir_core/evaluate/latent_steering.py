@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stir_core.config import DecodeConfig, GateConfig, MiningConfig, ModelConfig, RolloutConfig, RunConfig, TaskConfig, with_changes
+from stir_core.config import (
+    DecodeConfig,
+    GateConfig,
+    MiningConfig,
+    ModelConfig,
+    RolloutConfig,
+    RunConfig,
+    TaskConfig,
+    section_from,
+    with_changes,
+)
 from stir_core.errors import DataError
 from stir_core.evaluate.latent_steps import TEXT, LatentJob, Thought, noisy_job, think, thoughts
 from stir_core.evaluate.latents import held_out_chains
@@ -18,6 +28,7 @@ from stir_core.intervene.memory import Memory
 from stir_core.latent.training import TrainedReasoner, load_reasoner
 from stir_core.models.loading import LoadedModel, load_model
 from stir_core.records import Entry, OnProgress, Problem, Progress, Rollout, Verdict
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.latents import latent_folder
 from stir_core.store.libraries import library_named, reestimated
@@ -45,15 +56,18 @@ def latent_config(
         A config for :func:`stir_core.api.harvest_run`, with ``until="basis"``.
 
     Raises:
+        ConfigError: a number is not one, or too large.
         DataError: no finished training, one without latents, or a number that is out of range.
     """
+    steps = tuple(sorted({*steps})) if isinstance(steps, list | tuple | set | frozenset | range) else steps
+    section_from(LatentRequest, {"n": n, "runs": runs, "noise": noise, "steps": steps, "seed": seed})
     folder = latent_folder(reasoner)
     trained = load_reasoner(folder)
     if not trained.reasoner.most:
         raise DataError(f"{folder} holds the strategy {trained.reasoner.name}, which has no latents: give one that has")
     if n < 1 or runs < 2 or not 0 < noise < np.inf:
         raise DataError(f"{n} problems, {runs} runs, noise {noise}: give at least one problem, two runs, and noise above 0")
-    task = TaskConfig(name=TASK, n_train=n, n_eval=0, levels=tuple(map(str, sorted(steps))))
+    task = TaskConfig(name=TASK, n_train=n, n_eval=0, levels=tuple(map(str, steps)))
     counts = step_counts(RunConfig(task=task), trained)
     points = trained.reasoner.options.per_step * counts[-1] + 1  # retrieval leaves the last one out, and the last latent is steered
     return RunConfig(
@@ -184,22 +198,26 @@ def evaluate_latent_steering(
         Accuracy, what was won and lost against vanilla, and paired differences, by method.
 
     Raises:
-        DataError: the run was not mined at latents, or a number is out of range.
+        ConfigError: a number is not one, or too large.
+        DataError: the run was not mined at latents, there is nothing to steer with, or a number is out of range.
         StoreError: the run has no finished basis.
         MismatchError: the reasoner has other weights now.
     """
-    if not run.on_latents:
-        raise DataError(f"run {run.path} was not mined at latents: make one with `stir latent harvest`")
+    section_from(LatentRequest, {"n": n, "runs": runs, "own": own, "seed": seed})
+    if not isinstance(run, Run) or not run.on_latents:
+        raise DataError(f"run {getattr(run, 'path', run)} was not mined at latents: make one with `stir latent harvest`")
     if runs < 1 or own < 0:
         raise DataError(f"runs is {runs} and own is {own}: give at least one run of each problem, and own runs from 0 on")
     run.folder("basis")
+    chosen = library_named(run, library)
+    if not chosen.entries:
+        raise DataError(f"the library {library} of {run.path} is empty, so nothing would be steered: mine more problems or runs")
     config = run.config if gate is None else with_changes(run.config, gate=gate)
     model, trained = load_model(config.model.name), load_reasoner(config.model.name)
     run.check_model(model.identity, run.stages())
     counts = step_counts(config, trained)
     problems = held_out_chains(trained.chains, n, seed, split)
     chains = [chain for count in counts for chain in problems[count]]
-    chosen = library_named(run, library)
     found: dict[str, list[Thought]] = {}
     total = len(METHODS) * len(chains) * runs
     report(Progress("latents", 0, total, "answers"))
@@ -289,8 +307,8 @@ def _own_rows(
     vanilla = dict(zip(names, answers(names, [None] * len(names), [None] * len(names)), strict=True))
     rows: list[LatentOwnRow] = []
     places = sorted({(entry.m, entry.layer) for entry in entries})
-    for done, (m, layer) in enumerate(places):
-        report(Progress("own", done, len(places), "latents"))
+    report(Progress("own", 0, len(places), "latents"))
+    for done, (m, layer) in enumerate(places, start=1):
         here = [entry for entry in entries if (entry.m, entry.layer) == (m, layer)]
         ids, own_actions = [entry.problem_id for entry in here], [actions[entry.action_row or 0] for entry in here]
         noise = [generator_for(config.seed, "own random", entry.id).standard_normal(model.d_model) for entry in here]
@@ -310,4 +328,5 @@ def _own_rows(
                 random=_difference(answers(ids, matched, here), before)[0],
             )
         )
+        report(Progress("own", done, len(places), "latents"))
     return tuple(rows)

@@ -1,6 +1,7 @@
 """What a trained latent reasoner answers on held-out problems, with its controls, and what its latents hold."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig, GateConfig, section_from
 from stir_core.errors import DataError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS
@@ -25,6 +26,7 @@ from stir_core.latent.training import TrainedReasoner, load_reasoner, weights_of
 from stir_core.latent.words import ANSWER, as_batch, states_answer
 from stir_core.models.loading import load_model
 from stir_core.records import OnProgress, Problem, Progress
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, ModularSetting, draw_chains
@@ -75,8 +77,10 @@ def evaluate_latents(
         report: progress, in answers.
 
     Raises:
+        ConfigError: a number is not one.
         DataError: the folder holds no finished reasoner, the data is missing or cannot be read, or there are not ``n`` problems.
     """
+    section_from(LatentRequest, {"n": n, "seed": seed})
     folder = latent_folder(folder)
     trained = load_reasoner(folder)
     setting = trained.setting
@@ -119,7 +123,8 @@ def evaluate_latents(
             answered(len(answers))
         else:
             answers = answer_modular(trained, asked, how, seed, given, answered=answered)
-        rows.append(_row(how, answers, time.perf_counter() - began))
+        if answers:
+            rows.append(_row(how, answers, time.perf_counter() - began))
         own = answers if how == "own" else own
     fitted = _fitted(trained, chains, seed) if chains else {}
     return LatentReport(
@@ -181,19 +186,26 @@ def answer_modular(
     """Answers to problems, by number of steps, in a condition of :class:`LatentRow`.
 
     Args:
-        given: each problem's latents in the condition ``own``, in order, for ``zero`` and ``shuffled``.
+        given: each problem's latents in the condition ``own``, in order, for ``zero`` and ``shuffled``. The latter leaves out problems
+            that no other of as many steps has as many latents as.
         spread: see :class:`LatentChoice`, as for ``dropout``; of use where latents are drawn.
         answered: called with how many more are answered, for progress.
     """
-    reasoner, answers = trained.reasoner, []
+    reasoner, answers, asked = trained.reasoner, [], 0
     for count, chains in problems.items():
         question = as_batch(trained.words, chains).question
         each, rest = (8, 8) if isinstance(trained.setting, ModularSetting) else (32, 16)
         most_text = each * count + rest  # all steps written, and the answer
         if given is not None:
-            fed = list(given[len(answers) : len(answers) + len(chains)])
-            found = _answer_given(trained, question, fed, how, most_text)
-            answered(len(found))
+            fed = given[asked : asked + len(chains)]
+            asked += len(chains)
+            alike = Counter(map(len, fed))
+            kept = [i for i, vectors in enumerate(fed) if how != "shuffled" or alike[len(vectors)] > 1]  # alone it would get its own
+            answered(len(chains))
+            if not kept:
+                continue
+            chains, question = [chains[i] for i in kept], question[kept]
+            found = _answer_given(trained, question, [fed[i] for i in kept], how, most_text)
         else:
             found = []
             drawn = how in ("sampled", "published")

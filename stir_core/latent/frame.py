@@ -87,7 +87,7 @@ Weight = Annotated[float, Field(ge=0)]
 class LatentRecipe(Section):
     """How a reasoner is trained; every strategy has the same number of steps."""
 
-    noun: ClassVar[str] = "key of a recipe"
+    noun: ClassVar[str] = "recipe key"
 
     d_model: Size = 96
     """Width of the language model; every head has an even share of it."""

@@ -25,6 +25,7 @@ from stir_core.latent.training import CurveLine, TrainedReasoner, described, loa
 from stir_core.latent.words import ANSWER, as_batch, states_answer
 from stir_core.models.small import restore_checkpoint, save_checkpoint, train_in
 from stir_core.records import OnProgress, Progress
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.latents import latent_folder
 from stir_core.tasks.modular import ModularChain, draw_chains
@@ -125,6 +126,7 @@ def reinforce(
         DataError: the start is not finished or draws no latents, the data is missing or cannot be read, or the folder holds something else.
     """
     chosen, start = section_from(RlOptions, options or {}), latent_folder(start)
+    seed = section_from(LatentRequest, {"seed": seed}).seed
     trained = load_reasoner(start)
     reasoner = trained.reasoner
     if not reasoner.most or reasoner.latent(torch.zeros(1, reasoner.lm.config.hidden_size, device=reasoner.device), None).logvar is None:

@@ -23,7 +23,7 @@ from stir_core.models.catalogue import prepare, resolve, weights_digest
 from stir_core.models.loading import device_of
 from stir_core.models.small import restore_checkpoint, save_checkpoint, save_small, small_llama, train_in
 from stir_core.records import OnProgress, Progress
-from stir_core.requests import LatentTraining
+from stir_core.requests import LatentRequest, LatentTraining
 from stir_core.seeding import generator_for, seed_for
 from stir_core.store.files import file_sha256, write_whole
 from stir_core.store.latents import latent_facts, latent_folder
@@ -94,7 +94,7 @@ def train_latent(
     seed: int = 0,
     start: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
-    recipe: LatentRecipe | None = None,
+    recipe: LatentRecipe | Mapping[str, Any] | None = None,
     report: OnProgress = lambda progress: None,
 ) -> Path:
     """Train a reasoner whose steps are latents, or go on with an interrupted training. `stir latent train`.
@@ -107,7 +107,7 @@ def train_latent(
         start: folder of a finished training whose weights are the start: of one that writes its steps, in place of the recipe's first
             phase; of one with latents, whose parts of the same name are taken over too, in place of all phases but the last.
         options: that differ from the strategy's defaults.
-        recipe: sizes, and how many steps each phase has.
+        recipe: sizes, and how many steps each phase has: of :class:`LatentRecipe`, or what differs from its defaults.
 
     Returns:
         The folder.
@@ -116,7 +116,8 @@ def train_latent(
         ConfigError: no such strategy, or an option that it cannot take.
         DataError: no such setting, the start is of another kind, or the folder holds something else.
     """
-    kind, recipe, out = strategy(name), LatentRecipe() if recipe is None else recipe, Path(out)
+    kind, out, seed = strategy(name), Path(out), section_from(LatentRequest, {"seed": seed}).seed
+    recipe = recipe if isinstance(recipe, LatentRecipe) else section_from(LatentRecipe, recipe or {})
     start = None if start is None else latent_folder(start)
     chosen = section_from(kind.options_type, options or {})
     facts: dict[str, Any] = {"strategy": name, "stage": "sft", "setting": modular_setting(setting).name, "seed": seed}
@@ -379,13 +380,16 @@ def load_reasoner(folder: Path | str) -> TrainedReasoner:
             same = set(MARKERS) <= words.get_vocab().keys() and len(words) <= lm.config.vocab_size
         if not same:
             raise ValueError(f"its tokens are not those of the setting {setting.name}")
+        if words.eos_token_id is None:
+            raise ValueError("its tokenizer names no end-of-text token")
         reasoner = kind(lm, markers_of(words), setting, options)
         if facts["stage"] == "rl" and facts["rl"]["frozen_table"] and hasattr(reasoner, "freeze_table"):
             reasoner.freeze_table()  # type: ignore[operator]
         missing = reasoner.load_state_dict(load((folder / HEADS).read_bytes()), strict=False)
         lacking = [name for name in missing.missing_keys if not name.startswith("lm.")]
     except _UNREADABLE as error:
-        raise DataError(f"{folder} holds no reasoner that can be read ({first_line(error)}): copy it again, or train it again") from None
+        why = f"{error} is missing in its files" if isinstance(error, KeyError) else first_line(error)
+        raise DataError(f"{folder} holds no reasoner that can be read ({why}): copy it again, or train it again") from None
     if lacking or missing.unexpected_keys:
         raise DataError(
             f"{folder / HEADS} does not fit the strategy {kind.name} ({[*lacking, *missing.unexpected_keys][0]}): train it again"

@@ -89,6 +89,7 @@ def _kept(run: Run, redo: str | None) -> list[str]:
 def _make(run: Run, model: LoadedModel, missing: list[str], redo: str | None, report: OnProgress) -> None:
     run.check_model(model.identity, _kept(run, redo))
     if missing and redo is not None:
+        resolve_layers(run.config.mining.layers, model.n_layers)  # refused before finished stages are discarded
         run.discard(redo)
     if missing:
         run.save()

@@ -41,7 +41,7 @@ def latent_folder(name: str | Path) -> Path:
     shipped = latent_folders(())
     if isinstance(name, str) and name in shipped:
         return shipped[name]
-    if os.path.isdir(name):  # unlike Path.is_dir it takes a name of any length
+    if isinstance(name, str | os.PathLike) and os.path.isdir(name):  # unlike Path.is_dir it takes a name of any length
         return Path(name)
     if str(name) not in shipped:
         raise StoreError(f"{str(name)[:80]} is no folder, nor a reasoner that comes with the package: take one of {', '.join(shipped)}")
@@ -75,8 +75,8 @@ def latent_facts(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{file} is missing: train the reasoner again with `stir latent train`") from None
     except ValueError:
         facts = None
-    wanted = ("strategy", "stage", "setting", "seed")
-    if not isinstance(facts, dict) or any(key not in facts for key in wanted):
+    wanted = {"strategy": str, "stage": str, "setting": str, "seed": int}
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), kind) for key, kind in wanted.items()):
         raise StoreError(f"{file} does not say {', '.join(wanted)}: train the reasoner again with `stir latent train`")
     return facts
 

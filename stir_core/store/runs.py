@@ -207,9 +207,8 @@ class Run:
         if not self.finished(stage):
             if stage in ON_REQUEST:
                 raise StoreError(f"run {self.path} has no codebook: make one with `stir codebook {self.path}`")
-            raise StoreError(
-                f'run {self.path} has no finished stage "{stage}": make it with `stir run CONFIG --out {self.path} --until {stage}`'
-            )
+            makes = f"latent harvest REASONER --out {self.path}" if self.on_latents else f"run CONFIG --out {self.path} --until {stage}"
+            raise StoreError(f'run {self.path} has no finished stage "{stage}": make it with `stir {makes}`')
         return self.path / stage
 
     def file(self, stage: str, name: str) -> Path:

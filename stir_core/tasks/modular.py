@@ -135,9 +135,9 @@ def asked_chain(text: str, setting: ModularSetting) -> ModularChain:
     Raises:
         DataError: it asks no problem of this setting.
     """
-    asked = "".join(text.split()).removesuffix("?")
+    asked = "".join(str(text).split()).removesuffix("?")
     if not _QUESTION.fullmatch(asked):
-        raise DataError(f"{text[:60]!r} is no chain of operations: write numbers with +, - or * between them, such as 7+3*5-2?")
+        raise DataError(f"{str(text)[:60]!r} is no chain of operations: write numbers with +, - or * between them, such as 7+3*5-2?")
     first, *rest = re.findall(r"[-+*]?\d+", asked)
     operations = tuple((each[0], int(each[1:])) for each in rest)
     large = next((number for number in (int(first), *(number for _, number in operations)) if number >= setting.modulus), None)

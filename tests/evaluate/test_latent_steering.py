@@ -1,6 +1,7 @@
 """STIR at latents: chains of the step loop against the reasoner's own, impulses against chains thought on by hand, and runs on disk."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from stir_core.basis import geometry
 from stir_core.cli import main
 from stir_core.config import GateConfig, RunConfig, with_changes
-from stir_core.errors import DataError, StoreError
+from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.evaluate.latent_steering import METHODS, evaluate_latent_steering, latent_config
 from stir_core.evaluate.latent_steps import LatentJob, Thought, noisy_job, think, thoughts
 from stir_core.intervene.jobs import NULL, Force, Forced
@@ -203,18 +204,32 @@ def test_methods_are_compared_under_the_same_noise(run: Run, capsys: pytest.Capt
 
 
 def test_what_cannot_be_done_is_refused(run: Run, trained: TrainedReasoner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for command in ("trace {} 7+3*5?", "eval {}", "causal {}", "codebook {}", "export {} --out x", "policy {}"):
+    for command in ("trace {} 7+3*5?", "eval {}", "causal {}", "codebook {}", "export {} --out x", "policy {}", "coherence {}"):
         assert main(command.format(run.path).split()) == 2
         assert "are latents, not text: `stir latent steer" in capsys.readouterr().err, command
     with pytest.raises(DataError, match="was not mined at latents"):
         evaluate_latent_steering(Run.open("two_habits"))
     with pytest.raises(DataError, match="give at least one run"):
         evaluate_latent_steering(run, runs=0)
+    with pytest.raises(ConfigError, match="own = 1000000"):
+        evaluate_latent_steering(run, own=10**6)
+    assert main(["latent", "steer", str(run.path), "--set", "mining.layers=[1]"]) == 2
+    assert "mining.layers=[1] is no key of the gate" in capsys.readouterr().err
+    assert latent_config("sim_cot", steps=(3, 2, 3)).task == latent_config("sim_cot", steps=(2, 3)).task
+    shutil.copytree(run.path, tmp_path / "run")
+    with pytest.raises(ConfigError, match="layer 99 is not in this model"):
+        run_stages(with_changes(CONFIG, mining={"layers": (99,)}), tmp_path / "run", until="basis", redo="states")
+    assert Run.open(tmp_path / "run").stages() == run.stages()
+    with Run.open(tmp_path / "run").writer():
+        Run.open(tmp_path / "run").discard("basis")
+    with pytest.raises(StoreError, match="make it with `stir latent harvest REASONER --out"):
+        evaluate_latent_steering(Run.open(tmp_path / "run"))
     for flags, said in (
         (["cot"], "which has no latents"),
         (["sim_cot", "--steps", "7"], "not trained on problems of 7 steps: take some of 2, 3, 4"),
         (["sim_cot", "--noise", "0"], "noise above 0"),
         (["sim_cot", "--runs", "1"], "two runs"),
+        (["sim_cot", "--runs", "1000000000"], "runs = 1000000000"),
         (["sim_cot", "--set", "gate.rho=much"], "gate.rho"),
         (["sim_cot", "--set", "rollouts.engine=http://127.0.0.1:1/v1"], "a server draws no latents, take local for a run at latents"),
     ):

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from stir_core.cli import main
-from stir_core.errors import DataError
+from stir_core.config import section_from
+from stir_core.errors import ConfigError, DataError
 from stir_core.evaluate.latents import answer_modular, decoded_steps, evaluate_latents
 from stir_core.findings import LatentReport
 from stir_core.latent.training import load_reasoner, train_latent
+from stir_core.requests import LatentRequest
 from stir_core.seeding import generator_for
 from stir_core.tasks.modular import ModularChain, draw_chains
 from tests.latent.toys import RECIPE
@@ -123,6 +125,19 @@ def test_shuffled_and_zero_latents_are_really_fed(folder: Path) -> None:
     moved = [each.answer.vectors for each in shuffled]
     assert not any(torch.equal(vectors, other) for vectors, other in zip(moved, given, strict=True))
     assert sorted(float(vectors.sum()) for vectors in moved) == sorted(float(vectors.sum()) for vectors in given)
+    given[1] = given[1][:1]  # no other problem has as many, and its own would be no control
+    left = answer_modular(trained, problems, "shuffled", given=given)
+    assert [each.chain for each in left] == [each.chain for i, each in enumerate(own) if i != 1]
+    assert answer_modular(trained, {2: problems[2][:1], 3: problems[2][1:2]}, "shuffled", given=given) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("n", "3"), ("n", 2.5), ("n", True), ("seed", "x"), ("runs", 4097), ("steps", "3"), ("noise", np.nan)]
+)
+def test_what_is_no_number_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"setting {key} = "):
+        section_from(LatentRequest, {key: value})
+    assert section_from(LatentRequest, {"n": np.int64(3), "steps": (2, 3), "noise": 1}).steps == (2, 3)
 
 
 def test_strategies_without_latents_have_no_controls(tmp_path: Path) -> None:
@@ -141,7 +156,12 @@ def test_the_command_line_trains_and_evaluates(tmp_path: Path, folder: Path, cap
     assert main(["latent", "eval", str(folder), "--n", "2", "--probes"]) == 0
     assert "value after 4 steps" in capsys.readouterr().out
     assert main(["latent", "read", str(folder), "7+3*5-2?", "--other", "9-4*7*9?"]) == 0
-    assert "the other problem is 9-4*7*9?" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the other problem is 9-4*7*9?" in said and "Runs with drawn latents" in said
+    assert main(["latent", "read", str(folder), "7+3*5-2?", "--runs", "1000000"]) == 2
+    assert "runs = 1000000: input should be less than or equal to 4096" in capsys.readouterr().err
+    assert main(["latent", "read", "sim_cot", "7+3*5-2?", "--runs", "3"]) == 2
+    assert "--runs 3: the latents of sim_cot are not drawn" in capsys.readouterr().err
     assert main(["latent", "read", str(folder), "7+?"]) == 2
     assert "is no chain of operations" in capsys.readouterr().err
     assert main(["latent", "eval", str(tmp_path)]) == 2
@@ -154,3 +174,13 @@ def test_the_command_line_trains_and_evaluates(tmp_path: Path, folder: Path, cap
     assert "unknown latent strategy 'nothing'" in capsys.readouterr().err
     with pytest.raises(DataError, match="n is -1"):
         evaluate_latents(folder, n=-1)
+    made = tmp_path / "small"
+    sizes = ["recipe.written=1", "recipe.stage=0", "recipe.final=1", "recipe.batch=2", "recipe.d_model=16"]
+    assert main(["latent", "train", "cot", "--out", str(made), *(word for size in sizes for word in ("--set", size))]) == 0
+    recipe = json.loads((made / "training.json").read_text())["recipe"]
+    assert (recipe["written"], recipe["batch"], recipe["rate"]) == (1, 2, 3e-3)
+    assert main(["latent", "train", "cot", "--out", str(made), "--set", "recipe.steps=1"]) == 2
+    assert "unknown recipe key steps" in capsys.readouterr().err
+    flags = ["--stage", "rl", "--start", str(folder), "--set", "recipe.final=1"]
+    assert main(["latent", "train", "atp", "--out", str(tmp_path / "b"), *flags]) == 2
+    assert "--set recipe.final is of a supervised training on chains" in capsys.readouterr().err

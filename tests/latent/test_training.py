@@ -113,6 +113,8 @@ def test_what_cannot_be_trained_is_refused(trained: dict[str, Path], tmp_path: P
         train_latent("marcos", tmp_path / "dims", options={"dims": 999}, recipe=RECIPE)
     with pytest.raises(DataError, match=r"the loss is not finite at step \d+ \(decoder inf\): lower the rate or the weight"):
         train_latent("sim_cot", tmp_path / "inf", options={"decoder": 1e300}, start=trained["cot"], recipe=RECIPE)
+    with pytest.raises(ConfigError, match="unknown recipe key steps"):
+        train_latent("cot", tmp_path / "a", recipe={"steps": 1})
     with pytest.raises(DataError, match="unknown setting 'medium'"):
         train_latent("coconut", tmp_path / "a", setting="medium")
     with pytest.raises(StoreError, match="none is no folder, nor a reasoner that comes with the package: take one of atp, cot, sim_cot"):
@@ -157,6 +159,9 @@ def test_damaged_parts_are_named(trained: dict[str, Path], tmp_path: Path) -> No
         ("training.json", "null"),
         ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "easy", "seed": 0, "options": null}'),
         ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "medium", "seed": 0, "options": {}}'),
+        ("training.json", '{"strategy": "atp", "stage": "rl", "setting": "easy", "seed": 0, "options": {}}'),
+        ("training.json", '{"strategy": "atp", "stage": "sft", "setting": "easy", "seed": "x", "options": {}}'),
+        ("tokenizer_config.json", "{}"),
         ("training.jsonl", ""),
         ("training.jsonl", "{"),
     ],
