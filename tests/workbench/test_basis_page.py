@@ -1,5 +1,6 @@
 """The Basis page: what a lasso shows and tags, replay, selecting again, colours, and 5,000 entries in time."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import streamlit as st
 from big_run import make_big_run
 from fake_run import make_fake_run
-from page_reading import MOST_CALLS, calls_of_a_rerun, clean, texts
+from page_reading import MOST_CALLS, calls_of_a_rerun, clean, leaves, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.store.curation import Curation
@@ -53,6 +54,32 @@ def test_a_lasso_becomes_a_table_a_summary_and_a_smaller_heatmap(open_page: Open
     assert "n = 4 keys in the lasso" in texts(app)
     app.button(key="basis_lasso_clear").click().run()
     assert "in the lasso" not in texts(clean(app)) and "n = 24 keys;" in texts(app)
+
+
+def test_source_steps_are_searched_by_words(open_page: OpenPage, store: Path, facts: RunFacts) -> None:
+    make_fake_run(store)
+    texts_of = {}
+    for id_, entry in facts.entries.items():
+        sides = [facts.rollouts[entry.problem_id, k].text.split(facts.config.delimiter) for k in (*entry.positives, *entry.negatives)]
+        texts_of[id_] = " ".join(step for steps in sides for step in steps[entry.m - 1 : entry.m + 1]).casefold()
+    app = clean(open_page("basis", basis_search="CHECK again"))
+    found = [id_ for id_, text in texts_of.items() if "check" in text and "again" in text]
+    assert 0 < len(found) < len(facts.entries)
+    assert list(frame_with(app, "umap 1")["entry"]) == found and f'{len(found)} entries with "CHECK again"' in texts(app)
+    app.button(key="basis_lasso_clear").click().run()
+    assert "entries with" not in texts(clean(app)) and app.text_input(key="basis_search").value == ""
+    assert 'has the words "zebra"' in texts(clean(open_page("basis", basis_search="zebra")))
+
+
+def test_a_neighbourhood_is_drawn_alone(open_page: OpenPage, store: Path) -> None:
+    make_fake_run(store)
+    app = clean(open_page("basis", basis_isolate="true", basis_search="check again"))
+    ids = list(frame_with(app, "umap 1")["entry"])
+    chosen = app.selectbox(key="action").value
+    assert f"n = {len({*ids, chosen})} entries by key of 24: the collected ones and the chosen one." in texts(app)
+    figure = next(json.loads(element.proto.spec) for element in leaves(app.main) if element.type == "plotly_chart")
+    drawn = [row[0] for trace in figure["data"] for row in trace.get("customdata", [])]
+    assert sorted(drawn) == sorted({*ids, chosen})
 
 
 def test_a_lasso_is_tagged_at_once(open_page: OpenPage, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Geometry of the library: map, cosines in cluster order, coverage, and the table of all entries. Cosines are of raw vectors."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,12 @@ HEATMAP_LIMIT = 64
 def projections(facts: RunFacts) -> list[str]:
     """Names of the stored maps, UMAP before PCA; none for an empty library."""
     return sorted(facts.maps, reverse=True)
+
+
+def found_by_text(steps: Mapping[str, str], query: str) -> list[str]:
+    """Entries whose source steps hold all words of the query, in any case and order; none for an empty query."""
+    words = query.casefold().split()
+    return [id_ for id_, text in steps.items() if all(word in text for word in words)] if words else []
 
 
 def heatmap_ids(

@@ -20,7 +20,7 @@ from workbench.basis import view_cache as cache
 from workbench.shared.charts import CHOSEN, GREY
 from workbench.shared.entries import neighbours
 from workbench.shared.facts import RunFacts
-from workbench.shared.text import plain
+from workbench.shared.text import plain, plural
 from workbench.shared.view_charts import ZOOMED, draw_chart
 from workbench.shared.view_tables import ACTION_COLUMNS, Columns, data_table, entry_table, number_column
 
@@ -94,6 +94,12 @@ _MARKS = component("stir_map_marks", html="<span></span>", css=":host { display:
 
 
 _MAP, _LASSO, _BY_REGION = "basis_map", "basis_lasso", "basis_by_region"
+_SEARCH, NEIGHBOURHOOD = "basis_search", 24
+_SEARCH_HELP = (
+    "Entries mined at a step with all these words: the step that ends at the control point, or the one after it, in the right and wrong "
+    "answers that the entry averages. They are ringed on the map and listed below it."
+)
+_ISOLATE_HELP = f"Draw only the chosen entry and those found or lassoed, or where there are none the {NEIGHBOURHOOD} with the nearest keys."
 _HELP = (
     "Any column of the entries. Numbers on one side of 0 run on one scale, numbers around 0 on a scale centred there, names get colours of "
     "their own; grey: not measured. Coloured by cosines with the chosen entry, the map is drawn anew at each choice and loses its zoom."
@@ -110,36 +116,53 @@ def action_map_view(facts: RunFacts, chosen: str) -> None:
         )
         offered = columns.colourings(table)
         column = st.selectbox(
-            "Colour by", offered, index=offered.index("m"), key="basis_colour", bind="query-params", help=_HELP, width=260
+            "Colour by", offered, index=offered.index("m"), key="basis_colour", bind="query-params", help=_HELP, width=220
         )
+        st.text_input("Search source steps", key=_SEARCH, bind="query-params", width=220, placeholder="words of a step", help=_SEARCH_HELP)
+        alone = st.toggle("Isolate", key="basis_isolate", bind="query-params", help=_ISOLATE_HELP)
     projection = projection if projection in names else names[0]
+    near = neighbours(facts, chosen, "keys", n=NEIGHBOURHOOD)["entry"].tolist()
+    inside = [*(lassoed(facts) or near), chosen] if alone else []
+    among = tuple(id_ for id_ in facts.shown if id_ in inside)
     draw_chart(
-        cache.map_figure(facts, projection, column, chosen),
+        cache.map_figure(facts, projection, column, chosen, among),
         key=_MAP,
         on_select=take_selection,
         selection_mode=("points", "box", "lasso"),
         config=ZOOMED,
-        alt=f"{projection} map of {len(facts.shown)} entries by {column}",
+        alt=f"{projection} map of {len(among or facts.shown)} entries by {column}",
     )
     places = _marks(facts, projection, chosen)
     _MARKS(data={"chart": f"st-key-{_MAP}", "colour": CHOSEN, "ink": GREY, **places}, key="basis_marks")
     fallback = "" if "umap" in names else " This run stores no UMAP map (too few entries for one), so PCA is shown."
     st.caption(
-        f"n = {len(facts.shown):,} entries by key. {facts.sampled} Filled: in the basis; open: dropped. Ring: chosen; broken ring: its "
-        "pair; hairlines: nearest keys of all in the original space. "
+        f"n = {len(among or facts.shown):,} entries by key{_isolated(facts) if among else '.'} {facts.sampled} Filled: in the basis; open: "
+        "dropped. Ring: chosen; broken ring: its pair; hairlines: nearest keys of all in the original space. "
         f"Click a point to choose it; lasso or box (chart's toolbar) for a table.{fallback}"
     )
 
 
+def _isolated(facts: RunFacts) -> str:
+    return f" of {len(facts.shown):,}: {'the collected ones' if lassoed(facts) else 'the nearest keys'} and the chosen one."
+
+
+def searched(facts: RunFacts) -> str:
+    """The words that source steps are searched for; empty: none, or a run whose rollouts are not there."""
+    return str(session.state_of(_SEARCH) or "").strip() if "rollouts" in facts.stages else ""
+
+
 def lassoed(facts: RunFacts) -> list[str]:
-    """Entries inside the last lasso or box, in the order of the run; empty where there is none."""
+    """Entries whose source steps are searched for, else those inside the last lasso or box, in the order of the run; may be empty."""
+    if query := searched(facts):
+        return columns.found_by_text(cache.steps_of_entries(facts), query)
     inside = frozenset(session.state_of(_LASSO, ()))
     return [id_ for id_ in facts.shown if id_ in inside]
 
 
 def drop_lasso() -> None:
-    """Forget the lasso."""
+    """Forget the search and the lasso."""
     session.take_state(_LASSO)
+    session.set_state(_SEARCH, "")
 
 
 def take_selection() -> None:
@@ -149,6 +172,7 @@ def take_selection() -> None:
     region = bool(selection.get("lasso") or selection.get("box"))
     if region:
         session.set_state(_LASSO, ids)
+        session.set_state(_SEARCH, "")
     elif ids:
         session.point_at(session.ACTION, ids[0])
     elif session.state_of(_BY_REGION):
@@ -175,13 +199,16 @@ _TAGGED, _REFUSED = "basis_tagged", "basis_tag_refused"
 
 def lasso_table(facts: RunFacts) -> None:
     """The entries in the lasso, with summaries; draws nothing without a lasso. A click on a row chooses its entry."""
-    ids = lassoed(facts)
+    ids, query = lassoed(facts), searched(facts)
     if not ids:
+        if query:
+            st.info(plain(f'No source step of the shown entries has the words "{query[:80]}".'))
         return
     every = cache.every_entry(facts)
     table = pd.DataFrame(every[every["entry"].isin(ids)]).reset_index(drop=True)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.header(f"{len(ids)} entries in the lasso", anchor=False)
+        found = f'{plural(len(ids), "entry", "entries")} with "{query[:60]}"' if query else f"{len(ids)} entries in the lasso"
+        st.header(plain(found), anchor=False)
         st.button("Clear", key="basis_lasso_clear", on_click=drop_lasso, help="A double click on the map does the same.")
         st.download_button(
             "Download these rows (CSV)", lambda: table.to_csv(index=False), f"{facts.name}-lasso.csv", "text/csv", on_click="ignore"

@@ -61,6 +61,15 @@ def source_answers(facts: RunFacts, entry: Entry) -> tuple[list[SourceAnswer], l
     return right, [_side(facts, entry, k, "wrong") for k in entry.negatives]
 
 
+def source_steps(facts: RunFacts, entry: Entry) -> str:
+    """The steps around the mined states, of all right and wrong answers: the one that ends at the control point and the one after it."""
+    steps = []
+    for side in source_answers(facts, entry):
+        for answer in side:
+            steps += split_steps(answer.before, facts.config.delimiter)[-1:] + split_steps(answer.after, facts.config.delimiter)[:1]
+    return "\n".join(dict.fromkeys(steps))
+
+
 def cut_at(text: str, delimiter: str, m: int) -> tuple[str, str]:
     """Text up to control point ``m`` (the first ``m`` steps, delimiter included) and the text after it."""
     steps = split_steps(text, delimiter)

@@ -23,9 +23,9 @@ def plain(text: str) -> str:
     return "".join(f"\\{sign}" if sign in _MARKDOWN else sign for sign in text)
 
 
-def plural(n: int, word: str) -> str:
-    """``"1 token"``, ``"1,200 tokens"``."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
+def plural(n: int, word: str, words: str = "") -> str:
+    """``"1 token"``, ``"1,200 tokens"``; ``words``: a plural without s."""
+    return f"{n:,} {word if n == 1 else words or f'{word}s'}"
 
 
 _MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~$:@^=\"'&")
