@@ -50,7 +50,7 @@ def measure(rounds: int, only: list[str] | None, entries: int, width: int) -> tu
                         started, before = time.perf_counter(), sum(server.cpu_times()[:2])
                         page.get_by_role("link", name=title, exact=True).click()
                         page.wait_for_function("path => location.pathname === path", arg=f"/{stem}")
-                        page.locator("h3", has_text=title).wait_for(timeout=60_000)
+                        page.locator("h1", has_text=title).wait_for(timeout=60_000)
                         page.wait_for_function(DONE, timeout=60_000)
                         if turn:
                             seconds.setdefault((stem, run), []).append(time.perf_counter() - started)

@@ -56,6 +56,19 @@ def measured(app: AppTest) -> AppTest:
     return clean(app)
 
 
+def test_the_filtered_table_is_printed_by_its_python(open_page: OpenPage, opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
+    app = clean(open_page("actions"))
+    for widget, value in (("actions_m", [1, 2]), ("actions_controls", ["passes", "cannot tell"])):
+        app.button_group(key=widget).set_value(value).run()
+    app.toggle(key="actions_basis").set_value(True).run()
+    table = next(frame.value for frame in clean(app).dataframe if "promotes" in frame.value.columns)
+    code = next(code.value for code in app.code if "Counter" in code.value)
+    exec(code, {})
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, *_ in said] == list(table["entry"]) and 0 < len(said) < len(opened.facts.entries)
+    assert [int(commits) for _, commits, *_ in said] == sorted(table["committed"], reverse=True)
+
+
 def test_nothing_is_measured_before_it_is_asked_for(open_page: OpenPage, opened: Opened) -> None:
     app = clean(open_page("actions", action=ENTRY))
     assert opened.sessions == []

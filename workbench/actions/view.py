@@ -8,6 +8,7 @@ from stir_core.evaluate.confounds import VERDICTS
 from stir_core.records import Entry
 from workbench.actions.data import marked_segments, state_table
 from workbench.shared import entries as cards
+from workbench.shared.command_lines import entries_python
 from workbench.shared.curation_table import with_judgements
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import plain
@@ -45,6 +46,14 @@ def action_list(facts: RunFacts) -> None:
     steps = sum(len(trace.steps) for trace in facts.steered.values())
     counted = f"; those committed most often first, counted over {steps} held-out steps" if facts.steered else ""
     st.caption(f"n = {len(wanted):,} of {len(facts.entries):,} entries{counted}.{rows} Click a row for its card; click a column to sort.")
+    with st.expander("These entries in Python"):
+        filters = {
+            "nulls": nulls,
+            "points": only,
+            "basis": basis_only and bool(facts.picks),
+            "controls": verdicts if facts.controls else [],
+        }
+        st.code(entries_python(facts.run, **filters), language="python")
 
 
 def source(facts: RunFacts, entry: Entry) -> None:

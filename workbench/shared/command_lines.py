@@ -109,6 +109,27 @@ for trace in run.traces("steered"):
         print(trace.id, step.m, step.decision.chosen, "->", again.decision and again.decision.chosen, now)"""
 
 
+def entries_python(run: Run, *, nulls: bool, points: Sequence[int], basis: bool, controls: Sequence[str]) -> str:
+    """Python that prints the entries of a filtered table of actions, those that the gate committed most often first."""
+    tests = [] if nulls else ['entry.kind == "corrective"']
+    tests += [f"entry.m in {sorted(points)}"] if points else []
+    tests += ["entry.id in basis"] if basis else []
+    tests += [f"entry.id in controls and verdict(controls[entry.id]) in {list(controls)}"] if controls else []
+    lines = ["from collections import Counter", "import stir_core as stir"]
+    lines += ["from stir_core.evaluate.confounds import verdict"] if controls else []
+    lines += ["", f"run = stir.open_run({name_of(run)!r})"]
+    lines += ["basis = {pick.entry_id for pick in run.picks()}"] if basis else []
+    lines += ["controls = run.controls()"] if controls else []
+    steered = 'run.traces("steered")' if run.finished("steered") else "[]"
+    lines += [f"commits = Counter(step.decision.chosen for trace in {steered} for step in trace.steps)"]
+    kept = "run.entries()" if not tests else f"[entry for entry in run.entries() if {' and '.join(tests)}]"
+    lines += [
+        f"for entry in sorted({kept}, key=lambda entry: -commits[entry.id]):",
+        "    print(entry.id, commits[entry.id], entry.m, entry.quality)",
+    ]
+    return "\n".join(lines)
+
+
 def answers_python(runs: Sequence[Run], source: str, problem_id: str) -> str:
     """Python that prints these runs' answers to one problem; ``source``: ``steered``, ``vanilla`` or ``LABEL: METHOD``."""
     label, _, method = source.partition(": ")
