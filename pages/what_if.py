@@ -5,8 +5,9 @@ import streamlit as st
 from workbench.shared.view_page import need_entries, need_run, page
 from workbench.what_if import view as views
 from workbench.what_if import view_form as form
+from workbench.what_if import view_rerolls as reroll_views
 
-with page("What-if", "Change one decision of a recorded answer and decode on from there: a tree of branches, side by side."):
+with page("What-if", "Change one decision or token of a recorded answer and decode on from there: a tree of branches, side by side."):
     facts = need_run("actions", "basis", "steered")
     need_entries(facts)
     form.open_branch(facts)
@@ -24,6 +25,11 @@ with page("What-if", "Change one decision of a recorded answer and decode on fro
         views.where(node, step, tree.origin)
     if decoding := views.branch_decoding(facts, tree, node, request):
         views.follow_branches(decoding, growing)
+    asked = reroll_views.rerolls_asked()
+    if asked:
+        reroll_views.rerolls_view(facts, tree.origin)
     views.tree_view(tree)
     views.one_step(tree, node, step)
     views.tree_downloads(facts, tree, views.compare(tree))
+    if not asked:
+        reroll_views.rerolls_view(facts, tree.origin)

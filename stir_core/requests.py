@@ -315,6 +315,8 @@ class Change(Section):
     """Index of the token, in the step after ``m``, from which on the answer is decoded again; ``None``: from the control point."""
     token: Annotated[int, Field(ge=0)] | None = None
     """Id of the token that is put at ``position``; ``None``: the model decodes it."""
+    text: str | None = None
+    """Text of that token, where it is known: only to be shown."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Sample from there on as the run's rollouts are sampled, from random streams of this name; ``None``: as the answer was decoded."""
 

@@ -15,7 +15,7 @@ from stir_core.responses import ImpulseResponse
 
 SAVED_ID = r"[a-z-]{1,20}-\d{8}-\d{6}-[0-9a-f]{8}"
 """Kind, date and time of saving (UTC), and a random part: the ids of two machines differ."""
-SavedKind = Literal["trace", "what-if", "impulse", "re-decision"]
+SavedKind = Literal["trace", "what-if", "rerolls", "impulse", "re-decision"]
 
 
 class SavedWork(Record):
@@ -62,10 +62,9 @@ class SavedTrace(Record):
     reading_seconds: float
 
 
-class SavedBranch(Record):
-    """A recorded answer taken up again, one change after the other."""
+class TakenUp(Record):
+    """Base of what continues a recorded answer."""
 
-    kind: Literal["what-if"] = "what-if"
     name: str
     """Id of the held-out problem, or "free prompt"."""
     question: str
@@ -75,11 +74,33 @@ class SavedBranch(Record):
     decode: DecodeConfig
     recorded: bool
     """True: the origin is a held-out answer of the run itself."""
+    of: Literal["steered", "vanilla"] = "steered"
+    """Which of the two answers the origin is."""
     origin: Trace
+
+
+class SavedBranch(TakenUp):
+    """A recorded answer taken up again, one change after the other."""
+
+    kind: Literal["what-if"] = "what-if"
     changes: Annotated[tuple[Change, ...], Field(min_length=1)]
     """From the origin to this branch."""
     traces: tuple[Trace, ...]
     """The answer after each of them."""
+
+
+class SavedRerolls(TakenUp):
+    """A recorded answer, or a branch of it, continued from one place with one seed after the other."""
+
+    kind: Literal["rerolls"] = "rerolls"
+    changes: tuple[Change, ...]
+    """From the origin to the answer that is continued; empty: the origin is."""
+    traces: tuple[Trace, ...]
+    """The answer after each of them."""
+    change: Change
+    """The place, and what is changed there; without a seed."""
+    rolls: tuple[Trace, ...]
+    """The continuation with the seed 0, with 1, and so on."""
 
 
 class SavedImpulse(Record):
@@ -118,10 +139,11 @@ class SavedRedecision(Record):
     flips: tuple[FlippedAnswer, ...]
 
 
-SavedContent = SavedTrace | SavedBranch | SavedImpulse | SavedRedecision
+SavedContent = SavedTrace | SavedBranch | SavedRerolls | SavedImpulse | SavedRedecision
 CONTENTS: dict[SavedKind, type[SavedContent]] = {
     "trace": SavedTrace,
     "what-if": SavedBranch,
+    "rerolls": SavedRerolls,
     "impulse": SavedImpulse,
     "re-decision": SavedRedecision,
 }

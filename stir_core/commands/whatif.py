@@ -64,7 +64,7 @@ def add(command: Command) -> None:
 
 
 def _whatif(arguments: argparse.Namespace) -> None:
-    from stir_core.intervene.changes import sampled
+    from stir_core.intervene.changes import decode_after
     from stir_core.intervene.session import open_session
     from stir_core.models.loading import model_of
     from stir_core.records import TraceEvent
@@ -83,17 +83,16 @@ def _whatif(arguments: argparse.Namespace) -> None:
         origin = getattr(session.answer(prompt, gate, changed.decode, raw=arguments.raw), arguments.of)
     changes: list[Change] = []
     rolls: list[Trace] = []
-    answers, decode = [origin], changed.decode
+    answers = [origin]
     for number, link in enumerate(chain, start=1):
         change = _change(link, answers[-1], session.model)
         again = arguments.rolls if number == len(chain) else None
         asked = [change] if again is None else [with_changes(change, seed=seed) for seed in range(again)]
-        events = session.branch(answers[-1], asked, gate, decode, problem=problem)
+        events = session.branch(answers[-1], asked, gate, decode_after(changes, changed.decode, run.config), problem=problem)
         found = {event.row: event.trace for event in events if isinstance(event, TraceEvent)}
         if again is not None:
             rolls = [found[row] for row in range(again)]
             break
-        decode = decode if change.seed is None else sampled(decode, run.config)
         changes.append(change)
         answers.append(found[0])
     if arguments.json:
@@ -141,7 +140,7 @@ def _change(link: "Mapping[str, Any]", answer: "Trace", model: "LoadedModel") ->
             raise DataError(f"--put {put!r} is {len(ids)} tokens ({', '.join(f'id:{each}' for each in ids)}): give one of them")
         if not put.startswith("id:") and model.token_text(ids[0]).strip() != put.strip():
             raise DataError(f"the model has no token {put!r}: give one that Trace lists, or its id (id:345)")
-        fields["token"] = ids[0]
+        fields |= {"token": ids[0], "text": model.token_text(ids[0]) if ids[0] < len(model.tokenizer) else None}
     return change_at(answer, link["position"], **fields) if "position" in link else Change(**fields)
 
 

@@ -1,7 +1,7 @@
 """Changes to a recorded answer's decisions and tokens, and their strength: plain checks, no model and no tensors."""
 
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -39,8 +39,13 @@ def change_at(trace: Trace, position: int, **fields: Any) -> Change:
     """
     if not 0 <= position < len(trace.token_ids):
         raise DataError(f"the answer to {trace.id} has no token {position + 1}: take 1 to {len(trace.token_ids)}")
+    return Change(m=step_holding(trace, position).m, position=position, **fields)
+
+
+def step_holding(trace: Trace, position: int) -> StepTrace:
+    """The step that has the answer's token of this index."""
     ends = list(accumulate(len(step.token_ids) for step in trace.steps))
-    return Change(m=trace.steps[bisect(ends, position)].m, position=position, **fields)
+    return trace.steps[bisect(ends, position)]
 
 
 def kept_tokens(trace: Trace, change: Change) -> int:
@@ -76,6 +81,11 @@ def roll_name(answer: str, position: int, seed: int) -> str:
 def sampled(decode: DecodeConfig, config: RunConfig) -> DecodeConfig:
     """The settings of a continuation that has a seed: sampled as the run's rollouts are."""
     return with_changes(decode, temperature=config.rollouts.temperature, top_p=config.rollouts.top_p)
+
+
+def decode_after(changes: Iterable[Change], decode: DecodeConfig, config: RunConfig) -> DecodeConfig:
+    """The settings that a branch was decoded with, for branches of it; ``decode``: those of the recorded answer."""
+    return sampled(decode, config) if any(change.seed is not None for change in changes) else decode
 
 
 def was_forced(step: StepTrace) -> bool:

@@ -103,7 +103,7 @@ class Session:
         """Continue a recorded answer with one decision or token changed, a branch for each change; see :func:`branches.branch`.
 
         Args:
-            trace: recorded with ``gate`` and ``decode``; a branch with a seed was decoded with :func:`changes.sampled`.
+            trace: recorded with ``gate`` and ``decode``; a branch was, with :func:`changes.decode_after`.
             gate, decode: settings in place of the run's.
             problem: its problem, to grade branches when they end.
 

@@ -1,10 +1,8 @@
 """Rollouts of a run while they are sampled, read beside the process that appends them: no lock, nothing written, each line read once."""
 
-import os
 import socket
 from collections import defaultdict, deque
-from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import psutil
 from pydantic import ValidationError
@@ -50,7 +48,6 @@ class HarvestWatch:
         self._right: dict[str, list[float]] = defaultdict(list)
         self._last: deque[Rollout] = deque(maxlen=LAST)
         self._first: tuple[float, int] | None = None
-        self._file: tuple[int, int] | None = None
 
     def look(self, now: float) -> HarvestSoFar | None:
         """What there is; ``None`` before the first problem is written.
@@ -65,8 +62,18 @@ class HarvestWatch:
         folder = self._run.folder("rollouts") if finished else self._run.part("rollouts")
         if not (folder / "problems.jsonl").is_file():
             return None
-        with suppress(FileNotFoundError), (folder / "rollouts.jsonl").open("rb") as lines:  # before the first, or just being renamed
-            self._take(lines)
+        file = folder / "rollouts.jsonl"
+        size = file.stat().st_size if file.is_file() else 0
+        if size < self._read:  # an attempt with other settings began anew
+            self._begin()
+        if size > self._read:
+            with file.open("rb") as lines:
+                lines.seek(self._read)
+                data = lines.read(size - self._read)
+            whole = data[: data.rfind(b"\n") + 1]
+            for line in whole.splitlines():
+                self._count(line)
+            self._read += len(whole)
         if not self._total:
             self._total = len(read_appended(folder / "problems.jsonl", Problem)) * self._run.config.rollouts.k
         if self._first is None:
@@ -76,20 +83,6 @@ class HarvestWatch:
         done = sum(map(len, self._right.values()))
         shown = tuple(reversed(self._last))
         return HarvestSoFar(done, self._total, dict(self._right), self._cut, self._unstated, self._tokens, rate, shown, finished)
-
-    def _take(self, lines: BinaryIO) -> None:
-        """Count what was appended; a file in another's place (rollouts in their final order, or another attempt's) is counted anew."""
-        stat = os.fstat(lines.fileno())
-        if (stat.st_dev, stat.st_ino) != self._file or stat.st_size < self._read:
-            first = self._first if stat.st_size >= self._read else None
-            self._begin()
-            self._file, self._first = (stat.st_dev, stat.st_ino), first
-        lines.seek(self._read)
-        data = lines.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self._count(line)
-        self._read += len(whole)
 
     def _count(self, line: bytes) -> None:
         try:

@@ -50,3 +50,33 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     expect(page.locator(".mark").first).to_contain_text(f"⟦control point {step.evidence.m - 1} · ")
     expect(page.get_by_label("Held-out problem")).to_have_value(trace.id)
     watched.check()
+
+
+@pytest.mark.model
+def test_a_clicked_token_is_forked_and_an_answer_is_rerolled_into_a_tree(watched: Watched) -> None:
+    trace = Run.open("two_habits").traces("steered")[0]
+    page = watched.page
+    page.goto(f"{watched.url}/trace?run=two_habits&problem={trace.id.replace('+', '%2B')}")
+    settle(page)
+    page.get_by_role("button", name="Decode both answers").click()
+    page.get_by_role("button", name="Download both traces (JSON)").wait_for(timeout=200_000)
+    settle(page)
+    page.locator(".tv-token").filter(has_text="makes").first.click()  # of the steered answer
+    page.locator(".tv-panel .near .tv-chosen").press("Enter")  # the token that is there
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("steered answer, token 10: “␣makes”, as it was")).to_be_visible()
+    dialog.get_by_role("button", name="Fork here").click()
+    page.wait_for_url("**/what_if?**")
+    n = len(trace.token_ids)
+    expect(page.get_by_text(f"equals the recorded trace token for token ({n} of {n} ids)")).to_be_visible(timeout=100_000)
+    settle(page)
+    page.get_by_role("button", name="Reroll 8 times").click()
+    said = page.get_by_text("continuations sampled from control point 1: ")
+    expect(said).to_be_visible(timeout=100_000)
+    settle(page)
+    final = page.locator("svg text").filter(has_text="→ 28")
+    expect(final.first).to_be_visible()  # the final answer of a line
+    page.reload()
+    settle(page)
+    expect(said).to_be_visible()
+    watched.check()

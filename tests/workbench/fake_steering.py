@@ -82,11 +82,11 @@ class FakeSteering:
     def branch(
         self, trace: Trace, changes: Sequence[Change], gate: GateConfig, decode: DecodeConfig, *, problem: Problem | None = None
     ) -> Generator[Event, None, None]:
-        """Keeping gives the answer itself; anything else a wrong answer after the change, its decision forced."""
+        """Keeping gives the answer itself, also for an even seed; anything else a wrong answer after the change, its decision forced."""
         self.branched.append((trace, tuple(changes), gate, decode))
         try:
             for row, change in enumerate(changes):
-                found = trace if change.to == KEEP else self._changed(trace, change, problem)
+                found = trace if change.to == KEEP and not (change.seed or 0) % 2 else self._changed(trace, change, problem)
                 for step in found.steps[change.m :]:
                     yield StepEvent(row=row, step=step.step, evidence=step.evidence, decision=step.decision, probe_tokens=step.probe_tokens)
                     for token_id, text, logprob in zip(step.token_ids, tokens_of(step.text)[0], step.logprobs, strict=True):

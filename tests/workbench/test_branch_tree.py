@@ -9,10 +9,11 @@ from fake_run import make_fake_run
 from stir_core.records import StepTrace, Trace
 from stir_core.requests import DENY, Change
 from stir_core.store.runs import Run
+from workbench.shared.branching import BranchOrigin, parting, parting_line
 from workbench.shared.command_lines import whatif_command
 from workbench.what_if import data as pairs
 from workbench.what_if.charts import branch_tree
-from workbench.what_if.data import BranchOrigin, Forest
+from workbench.what_if.data import Forest
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +39,14 @@ def other_from(trace: Trace, place: int, *, text: str | None = None, ids: tuple[
 
 
 def test_answers_part_where_their_ids_do(trace: Trace) -> None:
-    assert pairs.parting(trace, trace) is None
+    assert parting(trace, trace) is None
     before = sum(len(step.token_ids) for step in trace.steps[:2])
     ids = trace.steps[2].token_ids
     changed = other_from(trace, 2, ids=(ids[0], -1, *ids[2:]))
-    assert pairs.parting(trace, changed) == (before + 1, 2)
+    assert parting(trace, changed) == (before + 1, 2)
     shorter = trace.model_copy(update={"steps": trace.steps[:2], "token_ids": trace.token_ids[:before]})
-    assert pairs.parting(shorter, trace) == pairs.parting(trace, shorter) == (before, 2)
-    assert pairs.parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (after control point 2)")
+    assert parting(shorter, trace) == parting(trace, shorter) == (before, 2)
+    assert parting_line(trace, changed, "#0") == (False, f"differs from #0 from token {before + 2} on (after control point 2)")
 
 
 def test_equal_changes_share_a_node_and_numbers_are_never_given_twice(run: Run, trace: Trace) -> None:

@@ -13,6 +13,10 @@ from page_reading import strips
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
+from stir_core.saved import SavedBranch, SavedRerolls
+from stir_core.store.runs import Run
+from stir_core.store.saved import SavedFolder
+from workbench.shared.saved import command_of
 
 OpenPage = Callable[..., AppTest]
 
@@ -168,3 +172,71 @@ def test_without_a_steered_stage_the_command_is_shown(open_page: OpenPage, store
     make_fake_run(store, "half", upto)
     app = clean(open_page("what_if"))
     assert "no finished stage" in app.info[0].value and "--until steered" in app.code[0].value
+
+
+def test_rerolls_are_a_tree_with_counts_saved_together_and_each_has_its_command(
+    open_page: OpenPage, sessions: list[FakeSteering], store: Path
+) -> None:
+    app = open_step(open_page)
+    app.number_input(key="what_if_rolls").set_value(5).run()
+    app.button(key="what_if_reroll").click().run()
+    trace, changes, _, decode = sessions[0].branched[0]
+    assert [(change.m, change.to, change.seed) for change in changes] == [(2, "keep", seed) for seed in range(5)]
+    assert decode.temperature == Run.open(store / "fake").config.decode.temperature, "the seed's own sampler is the session's"
+    (work,) = SavedFolder(store).all()[0]
+    content = SavedFolder(store).content(work.id)
+    assert isinstance(content, SavedRerolls) and len(content.rolls) == 5 and content.change.seed is None
+    assert work.id in clean(app).query_params["saved"]
+    right = sum(roll.verdict is not None and roll.verdict.correct for roll in content.rolls)
+    said = f"5 continuations sampled from control point 2: {right} of 5 right"
+    assert said in " ".join(element.value for element in app.markdown).replace("\\", "")
+    (table,) = tables(app, "seed")
+    assert table["differs_at"].isna().tolist() == [True, False, True, False, True]
+    codes = [code.value for code in app.code]
+    assert any(code.endswith("--at 2 --rolls 5") for code in codes) and any(code.endswith("--at 2 --seed 0") for code in codes)
+    other = clean(open_page("what_if", saved=work.id))  # another tab
+    assert other.selectbox(key="problem").value == trace.id and len(tables(other, "seed")) == 1
+    assert command_of(content, Run.open(store / "fake")) in [code.value for code in clean(open_page("saved", saved=work.id)).code]
+
+
+def test_a_branch_is_sampled_with_a_named_seed(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
+    app = open_step(open_page)
+    app.button_group(key="what_if_draw").set_value("sampled").run()
+    app.number_input(key="what_if_seed").set_value(3).run()
+    assert clean(app).code[0].value.endswith("--at 2 --seed 3")
+    app.button(key="what_if_branch").click().run()
+    assert sessions[0].branched[0][1][0].seed == 3
+    key = next(box.key for box in clean(app).selectbox if str(box.key).startswith("what_if_from"))
+    app.selectbox(key=key).set_value(1).run()
+    app.button_group(key="what_if_draw").set_value("as the answer was").run()
+    app.button(key="what_if_branch").click().run()
+    decode = sessions[0].branched[1][3]
+    assert decode.temperature > 0, "a branch of a sampled branch is sampled too"
+
+
+@pytest.mark.parametrize(("row", "way", "change"), [(1, "steered: the gate decides", ("keep", "gate")), (0, "vanilla", ("keep", "null"))])
+def test_a_token_clicked_on_trace_is_forked_and_shown_as_a_branch(
+    open_page: OpenPage, sessions: list[FakeSteering], store: Path, row: int, way: str, change: tuple[str, str]
+) -> None:
+    app = open_page("trace", problem="arithmetic/eval/2")
+    app.button(key="trace_start").click().run()
+    recording = app.session_state["trace_recording"]
+    clicked = {"row": row, "at": 4, "id": 7, "text": NASTY, "was": "␣x", "of": recording.id}
+    app.session_state["trace_fork"] = clicked
+    app.run()
+    assert clean(app).button_group(key=f"trace_fork_way_{row}").value == way
+    said = " ".join(element.value for element in app.markdown).replace("\\", "")
+    assert f"{('vanilla', 'steered')[row]} answer, token 5: “{NASTY}” in place of “␣x”" in said
+    app.session_state["trace_fork"] = clicked  # AppTest draws the whole page where a browser draws the dialog alone
+    app.button(key="trace_fork_start").click().run()
+    trace, (made,), _, _ = sessions[0].branched[0]
+    assert trace == recording.traces[row] and (made.position, made.token, made.to, made.then) == (4, 7, *change)
+    (work,) = [work for work in SavedFolder(store).all()[0] if work.kind == "what-if"]
+    content = SavedFolder(store).content(work.id)
+    assert isinstance(content, SavedBranch) and content.of == ("vanilla", "steered")[row] and content.origin == trace
+    other = clean(open_page("what_if", saved=work.id))
+    (table,) = tables(other, "of")
+    assert list(table["change"])[1].startswith("token 5: put “")
+    assert not any("<script>" in element.value for element in other.markdown)
+    codes = [code.value for code in other.code]
+    assert any("--at-token 5 --put id:7" in code and ("--of vanilla" in code) == (row == 0) for code in codes)

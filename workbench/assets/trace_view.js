@@ -162,6 +162,7 @@ function drawTrace(root, doc, kept) {
     if (seen.near.length) panel.appendChild(alternatives(seen, token, names))
     else if (!token.reading) panel.appendChild(el("div", "tv-quiet", "Not read again: the answers had not ended."))
     panel.appendChild(el("div", "tv-quiet tv-hint", state.held ? "Held. Escape, or another click on it, releases." : "Click holds this panel, Escape releases."))
+    if (seen.near.length && state.fork) panel.appendChild(el("div", "tv-quiet", "Click one of the likeliest tokens to fork the answer there."))
   }
 
   function alternatives(seen, token, names) {
@@ -173,6 +174,7 @@ function drawTrace(root, doc, kept) {
       const line = table.tBodies[0].rows[i]
       line.title = "id " + row[0]
       if (row[0] === token.id) line.className = "tv-chosen"
+      if (state.fork) forkable(line, token, row)
       names.forEach((name, j) => {
         const part = (100 * Math.exp(row[alone ? 2 : columns[name]])).toFixed(1)
         const rgb = name === "steered" ? WARM : BLUE
@@ -180,6 +182,20 @@ function drawTrace(root, doc, kept) {
       })
     })
     return table
+  }
+
+  function forkable(line, token, row) {
+    const go = () => { hold(token); state.fork({ row: token.row, at: token.at, id: row[0], text: row[1], was: token.name }) }
+    line.classList.add("tv-fork")
+    line.title += " · click to fork the answer here"
+    line.tabIndex = 0
+    line.setAttribute("role", "button")
+    line.onclick = go
+    line.onkeydown = (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return
+      event.preventDefault()
+      go()
+    }
   }
 
   // -- pointing, holding, moving

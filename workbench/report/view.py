@@ -21,22 +21,20 @@ def choose_and_write(facts: RunFacts) -> None:
     folder = bootstrap.saved()
     missing = {name: missing_of(facts, name, folder) for name in SECTIONS}
     has = [name for name in SECTIONS if not missing[name]]
-    picked = st.pills(
-        "Sections", SECTIONS, selection_mode="multi", default=has, format_func=TITLES.__getitem__, key=f"report_sections_{facts.name}"
-    )
+    picked = st.pills("Sections", SECTIONS, selection_mode="multi", default=has, format_func=TITLES.__getitem__, key="report_sections")
     names = tuple(name for name in SECTIONS if name in picked)
     left, right = st.columns(2)
     works = {work.id: work for work in folder.all()[0] if work.run_digest == run_digest(facts.run)}
     with left:
         offered = [id_ for id_ in facts.ranked if id_ in facts.shown_set] if not missing["actions"] else []
         help_ = "Their controls, measured effects and promoted tokens; none: the first of the basis."
-        actions = st.multiselect("Actions", offered, key=f"report_actions_{facts.name}", placeholder="the first of the basis", help=help_)
+        actions = st.multiselect("Actions", offered, key="report_actions", placeholder="the first of the basis", help=help_)
     with right:
         saved = st.multiselect(
             "Saved work",
             list(works),
             format_func=lambda id_: f"{works[id_].kind} · {one_line(works[id_].title, 50)}",
-            key=f"report_saved_{facts.name}",
+            key="report_saved",
             placeholder="the latest pieces of this run" if works else "none was made with this run",
         )
     selected = Selected(names, tuple(actions), tuple(saved))

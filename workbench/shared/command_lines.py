@@ -227,13 +227,23 @@ def _answering(changed: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def whatif_command(
-    run: Run, prompt: str, changes: Sequence[Change], *, raw: bool = False, changed: Mapping[str, object] | None = None
+    run: Run,
+    prompt: str,
+    changes: Sequence[Change],
+    *,
+    raw: bool = False,
+    changed: Mapping[str, object] | None = None,
+    of: str = "steered",
+    rolls: int | None = None,
 ) -> str:
-    """Takes a recorded answer up again, one change after the other."""
+    """Takes a recorded answer up again, one change after the other; with ``rolls`` the last one so many times, sampled."""
     links: list[str] = []
     for change in changes:
-        links += ["--at", str(change.m)]
+        links += ["--at", str(change.m)] if change.position is None else ["--at-token", str(change.position + 1)]
+        links += [] if change.token is None else ["--put", f"id:{change.token}"]
         links += {KEEP: [], DENY: ["--deny"]}.get(change.to, ["--force", change.to])
         links += ["--alpha", repr(change.alpha)] if change.forces and change.alpha is not None else []
         links += ["--then", change.then] if change.then != "gate" else []
-    return _stir("whatif", name_of(run), prompt, *links, raw=raw, **_answering(changed))
+        links += [] if change.seed is None else ["--seed", str(change.seed)]
+    of = "" if of == "steered" else of
+    return _stir("whatif", name_of(run), prompt, *links, rolls=rolls, of=of, raw=raw, **_answering(changed))

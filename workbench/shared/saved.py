@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from stir_core.evaluate.rerolls import reroll_tree
 from stir_core.requests import DENY, KEEP, Change
-from stir_core.saved import SavedBranch, SavedContent, SavedImpulse, SavedRedecision, SavedTrace, SavedWork
+from stir_core.saved import SavedBranch, SavedContent, SavedImpulse, SavedRedecision, SavedRerolls, SavedTrace, SavedWork
 from stir_core.store.runs import Run
 from workbench.shared.command_lines import gate_command, impulse_command, trace_command, whatif_command
 from workbench.shared.gate_replay import changes_of
 from workbench.shared.html_parts import PARTS_CSS, html_file, part_html
-from workbench.shared.text import visible_token
+from workbench.shared.text import one_line, visible_token
 from workbench.shared.trace_comparison import ROWS, changed_settings, cost_table, equality_line, grade_of, recording_of, settings_of
 from workbench.shared.trace_document import html
 
@@ -51,6 +52,29 @@ def _branch_sections(work: SavedWork, content: SavedBranch) -> list[SavedSection
     ]
 
 
+def _reroll_sections(work: SavedWork, content: SavedRerolls) -> list[SavedSection]:
+    before = content.traces[-1] if content.traces else content.origin
+    rows = [(seed, grade_of(roll), roll.verdict and roll.verdict.extracted, roll.tokens_used) for seed, roll in enumerate(content.rolls)]
+    return [
+        SavedSection("Question", content.question),
+        SavedSection("Outcome", work.outcome),
+        SavedSection("Tree", reroll_table(content)),
+        SavedSection("Rerolls", pd.DataFrame(rows, columns=["seed", "verdict", "extracted", "tokens"])),
+        SavedSection("Answer that was continued", before.text),
+        *(SavedSection(f"Reroll with seed {seed}", roll.text) for seed, roll in enumerate(content.rolls)),
+    ]
+
+
+def reroll_table(content: SavedRerolls) -> pd.DataFrame:
+    """One row per node of the tree of rerolls: how many begin so, how many of them are right, and the steps that they share."""
+    rows, depths = [], list[int]()
+    for node in reroll_tree(content.rolls, content.change.m):
+        depths.append(0 if node.parent is None else depths[node.parent] + 1)
+        text = "".join(step.text for step in node.steps).strip()
+        rows.append((depths[-1], len(node.rolls), node.right, node.wrong, " ".join(map(str, node.rolls)), one_line(text, 300)))
+    return pd.DataFrame(rows, columns=["depth", "rerolls", "right", "wrong", "seeds", "steps that they share"])
+
+
 def _impulse_sections(work: SavedWork, content: SavedImpulse) -> list[SavedSection]:
     one = content.response
     layers = [(e.layer, e.norm, e.cosine, e.relative, _words(e.promoted), _words(e.suppressed)) for e in one.layers]
@@ -84,6 +108,7 @@ def _redecision_sections(work: SavedWork, content: SavedRedecision) -> list[Save
 _SECTIONS: dict[str, Any] = {
     "trace": _trace_sections,
     "what-if": _branch_sections,
+    "rerolls": _reroll_sections,
     "impulse": _impulse_sections,
     "re-decision": _redecision_sections,
 }
@@ -113,9 +138,12 @@ def command_of(content: SavedContent, run: Run) -> str:
         return gate_command(run, changes_of(content.own, content.gate), content.answers)
     defaults = {"gate": run.config.gate.model_dump(mode="json"), "decode": run.config.decode.model_dump(mode="json")}
     changed = changed_settings(defaults, settings_of("", "", None, content.gate, content.decode))
-    if isinstance(content, SavedBranch):
+    if isinstance(content, SavedBranch | SavedRerolls):
         prompt = content.problem.id if content.problem else content.question
-        return whatif_command(run, prompt, content.changes, raw=content.raw, changed={} if content.recorded else changed)
+        again = {"raw": content.raw, "changed": {} if content.recorded else changed, "of": content.of}
+        if isinstance(content, SavedRerolls):
+            return whatif_command(run, prompt, [*content.changes, content.change], rolls=len(content.rolls), **again)
+        return whatif_command(run, prompt, content.changes, **again)
     return trace_command(run, content.problem or content.question, raw=content.raw, changed=changed)
 
 
@@ -133,4 +161,8 @@ def change_text(change: Change) -> str:
     """A change in a few words: ``"m 2: p0003c × 0.58"``."""
     what = {KEEP: "keep", DENY: "deny"}.get(change.to, change.to)
     strength = f" × {change.alpha:.3g}" if change.forces and change.alpha is not None else ""
-    return f"m {change.m}: {what}{strength}" + (", then null" if change.then == "null" else "")
+    place = f"m {change.m}" if change.position is None else f"token {change.position + 1}"
+    put = [] if change.token is None else [f"put “{visible_token(change.text)}”" if change.text else f"put id {change.token}"]
+    kept = change.to == KEEP and (put or change.seed is not None)
+    words = [*put, *([] if kept else [f"{what}{strength}"]), *(["then null"] if change.then == "null" else [])]
+    return f"{place}: {', '.join([*words, *([] if change.seed is None else [f'seed {change.seed}'])])}"

@@ -15,12 +15,12 @@ from workbench.shared.view_tables import Columns
 
 NONE_YET = "Nothing saved yet. What you decode on Trace and What-if or measure on Actions is kept by itself; `stir saved` lists it too."
 
-PAGE_OF: dict[SavedKind, str] = {"trace": "trace", "what-if": "what_if", "impulse": "actions", "re-decision": "gates"}
+PAGE_OF: dict[SavedKind, str] = {"trace": "trace", "what-if": "what_if", "rerolls": "what_if", "impulse": "actions", "re-decision": "gates"}
 """The page that each kind of saved work is shown on."""
 
 
-def opened(facts: RunFacts, kind: SavedKind) -> tuple[SavedWork, SavedContent] | None:
-    """The saved work of this kind that the address or a list names, once in each tab; ``None``: there is nothing new to open.
+def opened(facts: RunFacts, *kinds: SavedKind) -> tuple[SavedWork, SavedContent] | None:
+    """The saved work of these kinds that the address or a list names, once in each tab; ``None``: there is nothing new to open.
 
     One line says where there is none, where it is damaged, or where it belongs to another run.
     """
@@ -29,7 +29,7 @@ def opened(facts: RunFacts, kind: SavedKind) -> tuple[SavedWork, SavedContent] |
         return None
     try:
         work = bootstrap.saved().work(id_)
-        if work.kind != kind:
+        if work.kind not in kinds:
             return None
         session.saved_is_open(id_)
         content = bootstrap.saved_content(id_)
@@ -42,10 +42,10 @@ def opened(facts: RunFacts, kind: SavedKind) -> tuple[SavedWork, SavedContent] |
     return work, content
 
 
-def followed(kind: SavedKind) -> Decoding | None:
-    """The decoding of this kind that this tab is to show, if it has not ended."""
+def followed(*kinds: SavedKind) -> Decoding | None:
+    """The decoding of these kinds that this tab is to show, if it has not ended."""
     id_ = session.chosen(session.SAVED)
-    return _running(id_) if id_ is not None and id_.startswith(kind) else None
+    return _running(id_) if id_ is not None and id_.startswith(kinds) else None
 
 
 def _running(id_: str) -> Decoding | None:

@@ -1,6 +1,7 @@
 """The Trace page's finished comparison: summary, tables, both answers token by token, and downloads."""
 
 import json
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -20,6 +21,7 @@ from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 from workbench.trace.data import drawing
+from workbench.trace.view_fork import ask_fork, choose_fork
 from workbench.trace.view_form import TraceRequest
 
 _JS = (
@@ -28,14 +30,16 @@ _JS = (
 const standing = new WeakMap()
 
 export default function (component) {
-  const { data, parentElement } = component
+  const { data, parentElement, setTriggerValue } = component
   const root = parentElement.querySelector(".trace-root")
   if (!root || !data) return
+  const fork = (chosen) => setTriggerValue("fork", chosen)
   const before = standing.get(parentElement), key = JSON.stringify([data.digest, data.version])
+  if (before) before.state.fork = fork
   if (!before || before.key !== key || before.stopped || !root.firstChild) {
     if (before) before.stop()
     const held = before && before.key === key ? before.state.held : null
-    const kept = before ? { quantity: before.state.quantity, held } : null
+    const kept = { quantity: before ? before.state.quantity : null, held, fork }
     standing.set(parentElement, { key, stopped: false, ...drawTrace(root, data, kept) })
   }
   return () => {
@@ -77,7 +81,9 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
         data_table(comparison.degeneration_table(recording), DEGENERATION_COLUMNS, "How repetitive both answers are")
     version = [len(recording.tokens(row)) for row in (VANILLA, STEERED)] + [len(readings) for readings in recording.readings]
     drawn = document(recording, GateConfig.model_validate(recording.settings["gate"]))
-    _STRIP(data=drawn | {"version": version}, key="trace_tokens")  # drawn anew only where digest or version differ
+    choose = partial(choose_fork, recording, "trace_tokens")
+    _STRIP(data=drawn | {"version": version}, key="trace_tokens", on_fork_change=choose)  # drawn anew only where digest or version differ
+    ask_fork(facts, recording)
     if any(recording.codes):
         st.caption("Coloured number before a step: its code in the run's codebook (page Codebook); equal numbers are alike steps.")
     _downloads(facts, recording)

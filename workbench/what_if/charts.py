@@ -49,4 +49,37 @@ def branch_tree(lines: pd.DataFrame) -> alt.LayerChart:
         )
         .add_params(point)
     )
-    return alt.LayerChart(layer=[leaving, runs, text, steps]).properties(height=max(120, 44 * lanes + 70))
+    return alt.LayerChart(layer=[leaving, runs, text, steps]).properties(height=max(150, 52 * lanes + 90))
+
+
+KINDS = {"all right": "#009e73", "some right": "#0072b2", "all wrong": "#d55e00", "not graded": GREY}
+"""Colour of a node of rerolls; its count tells it too."""
+
+
+def reroll_chart(nodes: pd.DataFrame) -> alt.LayerChart:
+    """The tree of :func:`workbench.what_if.rerolls.node_lines`: a line for each run of shared steps, thicker with more rerolls."""
+    lanes, last = max(nodes["lane"].tolist()), max(nodes["end"].tolist())
+    first = min(nodes["from"].tolist())
+    points = [number for number in range(int(last) + 1) if number >= first]
+    x_scale = alt.Scale(domain=[first - 0.3, last + 1.2], nice=False)
+    axis = alt.Axis(values=points, format="d", grid=False)
+    y_scale = alt.Scale(domain=[-0.7, lanes + 0.7], reverse=True, nice=False)
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())), legend=alt.Legend(title=None, orient="top")
+    )
+    most = alt.Scale(domain=[1, max(2, *nodes["rerolls"].tolist())], range=[2, 9])
+    thick = alt.StrokeWidth("rerolls:Q", scale=most, legend=None)
+    tooltip = ["count:N", "seeds:N", "steps:N", "final:N"]
+    base = alt.Chart(nodes)
+    y = alt.Y("lane:Q", scale=y_scale, axis=None)
+    leaving = base.mark_rule(color=GREY, strokeWidth=1.2).encode(
+        x=alt.X("from:Q", scale=x_scale, title="control point m", axis=axis),
+        x2="begin:Q",
+        y=alt.Y("from lane:Q", scale=y_scale, axis=None),
+        y2="lane:Q",
+    )
+    runs = base.mark_rule(strokeCap="round").encode(x=alt.X("begin:Q"), x2="end:Q", y=y, color=colour, strokeWidth=thick, tooltip=tooltip)
+    marks = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("begin:Q"), y=y, color=colour, tooltip=tooltip)
+    counts = base.mark_text(dy=-12, fontSize=12, color=GREY).encode(x=alt.X("begin:Q"), y=y, text="count:N")
+    finals = base.mark_text(align="left", dx=9, fontSize=12, color=GREY).encode(x=alt.X("end:Q"), y=y, text="final:N")
+    return alt.LayerChart(layer=[leaving, runs, marks, counts, finals]).properties(height=int(max(120, 44 * (lanes + 1) + 80)))

@@ -3,51 +3,28 @@
 Works on traces that are decoded already. A forest belongs to one browser tab. It is bounded, and a line reports each branch that it drops.
 """
 
-from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import accumulate, takewhile
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from stir_core.config import DecodeConfig, GateConfig, digest_of
+from stir_core.config import GateConfig
 from stir_core.evaluate.degeneration import repeated
 from stir_core.intervene.changes import own_alpha, was_forced
-from stir_core.records import Entry, Problem, StepTrace, Trace
+from stir_core.records import Entry, StepTrace, Trace
 from stir_core.requests import DENY, Change
 from stir_core.saved import SavedBranch
+from workbench.shared.branching import BranchOrigin, parting
 from workbench.shared.saved import change_text
 from workbench.shared.text import Segment, plural, segment, text_segments
-from workbench.shared.trace_comparison import first_divergence, grade_of
+from workbench.shared.trace_comparison import grade_of
 
 LIMIT = 64
 """Maximum number of branches that a tab holds, over all origins. A branch takes about 8 kB per new step with 8 retrieved entries."""
 LOOPS = 0.5
 """An answer counts as degenerate when at least this share of its token triples occurred earlier in it."""
-
-
-@dataclass(frozen=True)
-class BranchOrigin:
-    """A recorded answer to branch from, with the settings that its branches are decoded with."""
-
-    run: str
-    """Digest of the run."""
-    name: str
-    trace: Trace
-    gate: GateConfig
-    decode: DecodeConfig
-    problem: Problem | None
-    question: str
-    raw: bool = False
-    recorded: bool = True
-    """True for a held-out answer of the run itself."""
-
-    @cached_property
-    def key(self) -> str:
-        """Digest of the answer and its settings: equal origins share a tree."""
-        return digest_of(self.run, self.name, self.gate, self.decode, list(self.trace.prompt_ids), list(self.trace.token_ids))
 
 
 @dataclass(frozen=True)
@@ -134,28 +111,9 @@ class Forest:
         return None
 
 
-def origin_of(content: SavedBranch, run: str) -> BranchOrigin:
-    """The answer that a saved branch begins from; ``run``: the run's digest."""
-    about = (content.gate, content.decode, content.problem, content.question, content.raw, content.recorded)
-    return BranchOrigin(run, content.name, content.origin, *about)
-
-
-def saved_branch(tree: Tree, parent: int, change: Change, trace: Trace) -> SavedBranch:
-    """A new branch of a node, with the whole path to it."""
-    origin = tree.origin
-    path = [(node.change, node.trace) for node in tree.path(parent) if node.change is not None]
-    return SavedBranch(
-        name=origin.name,
-        question=origin.question,
-        problem=origin.problem,
-        raw=origin.raw,
-        gate=origin.gate,
-        decode=origin.decode,
-        recorded=origin.recorded,
-        origin=origin.trace,
-        changes=(*(before for before, _ in path), change),
-        traces=(*(answer for _, answer in path), trace),
-    )
+def path_to(tree: Tree, number: int) -> list[tuple[Change, Trace]]:
+    """The changes from the origin to a node, each with the answer after it."""
+    return [(node.change, node.trace) for node in tree.path(number) if node.change is not None]
 
 
 def node_at(tree: Tree, changes: Sequence[Change]) -> Node | None:
@@ -169,33 +127,6 @@ def node_at(tree: Tree, changes: Sequence[Change]) -> Node | None:
 def label(node: Node) -> str:
     """A node's number and change."""
     return "#0 recorded" if node.change is None else f"#{node.number} {change_text(node.change)}"
-
-
-class Parting(NamedTuple):
-    """Where two answers differ first."""
-
-    position: int
-    """0-based token."""
-    m: int
-    """The control point before it."""
-
-
-def parting(one: Trace, other: Trace) -> Parting | None:
-    """The first token at which two answers differ; ``None`` when they are equal, token for token."""
-    at = first_divergence(one.token_ids, other.token_ids)
-    if at is None:
-        return None
-    longer = one if len(one.token_ids) > at else other
-    ends = list(accumulate(len(step.token_ids) for step in longer.steps))
-    return Parting(at, longer.steps[bisect(ends, at)].m)
-
-
-def parting_line(one: Trace, other: Trace, name: str) -> tuple[bool, str]:
-    """Whether an answer equals another, and one line that says so."""
-    difference = parting(one, other)
-    if difference is None:
-        return True, f"equals {name} token for token ({len(one.token_ids)} of {len(other.token_ids)} ids)"
-    return False, f"differs from {name} from token {difference.position + 1} on (after control point {difference.m})"
 
 
 TREE_COLUMNS = [

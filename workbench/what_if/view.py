@@ -6,18 +6,17 @@ import streamlit as st
 from streamlit import column_config as cc
 from streamlit.delta_generator import DeltaGenerator
 
-from stir_core.errors import FAULTS, line_of
-from stir_core.records import StepTrace, TokenEvent, TraceEvent
+from stir_core.errors import line_of
+from stir_core.records import StepTrace, TokenEvent
 from stir_core.requests import Change
 from stir_core.saved import SavedBranch
-from stir_core.store.saved import new_id, run_digest
-from workbench import bootstrap, session
+from workbench import session
 from workbench.live import Decoding
-from workbench.shared.command_lines import whatif_command
-from workbench.shared.facts import RunFacts, run_fingerprint
-from workbench.shared.saved import change_text
+from workbench.shared.branching import BranchOrigin, parting_line
+from workbench.shared.facts import RunFacts
 from workbench.shared.text import one_line, plain
-from workbench.shared.trace_comparison import changed_settings, grade_of
+from workbench.shared.trace_comparison import grade_of
+from workbench.shared.view_branching import branch_command, decode_branches, decode_rerolls, saved_of
 from workbench.shared.view_charts import draw_chart
 from workbench.shared.view_gate import why_not
 from workbench.shared.view_page import command_line
@@ -26,7 +25,7 @@ from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 from workbench.what_if import charts as figures
 from workbench.what_if import data as pairs
-from workbench.what_if.data import BranchOrigin, Forest, Node, Tree
+from workbench.what_if.data import Forest, Node, Tree
 from workbench.what_if.view_form import BranchRequest, pick_node
 
 _NOTE, _FIGURE = "what_if_note", "what_if_tree"
@@ -40,21 +39,9 @@ def _forest() -> Forest:
 def tree_of(facts: RunFacts, origin: BranchOrigin) -> Tree:
     """The origin's tree: every saved branch of it, whichever tab or server made it."""
     tree = _forest().tree(origin)
-    origins: dict[str, str] = session.first_state("what_if_origins", {})
     merged: set[str] = session.first_state("what_if_merged", set())
-    digest = run_digest(facts.run)
-    for work in reversed(bootstrap.saved().all()[0]):
-        if work.kind != "what-if" or work.run_digest != digest or work.id in merged or origins.get(work.id, origin.key) != origin.key:
-            continue
-        try:
-            content = bootstrap.saved_content(work.id)
-        except FAULTS as error:
-            st.warning(plain(line_of(error)))
-            continue
+    for work, content in reversed(list(saved_of(facts, origin, "what-if", leave_out=merged))):
         assert isinstance(content, SavedBranch)  # by its kind
-        origins[work.id] = pairs.origin_of(content, origin.run).key
-        if origins[work.id] != origin.key:
-            continue
         merged.add(work.id)
         if note := _forest().merge(tree, content):
             session.set_state(_NOTE, [*session.state_of(_NOTE, []), note])
@@ -64,36 +51,16 @@ def tree_of(facts: RunFacts, origin: BranchOrigin) -> Tree:
 
 
 def branch_decoding(facts: RunFacts, tree: Tree, node: Node, request: BranchRequest) -> Decoding | None:
-    """What this tab is to follow: the branches that were just asked for, or some that are being decoded already.
-
-    Each branch is saved as it ends. The first one asked for gets the id of the decoding.
-    """
-    if not request.changes:
-        return followed("what-if")
-    origin, shelf, saved = tree.origin, bootstrap.shelf(), bootstrap.saved()
-    made = [[change_text(change), ""] for change in request.changes]
-    branches = [pairs.saved_branch(tree, node.number, change, node.trace) for change in request.changes]
-
-    def work(decoding: Decoding) -> None:
-        with shelf.lent(facts.run, run_fingerprint(facts.run)) as steering:
-            events = steering.branch(node.trace, request.changes, origin.gate, origin.decode, problem=origin.problem)
-            for event in decoding.told(events):
-                if isinstance(event, TokenEvent):
-                    made[event.row][1] += event.text
-                elif isinstance(event, TraceEvent):
-                    branch = branches[event.row]
-                    saved.keep(
-                        branch.replaced(traces=(*branch.traces[:-1], event.trace)),
-                        title=f"{made[event.row][0]} · {origin.question}",
-                        outcome=f"{grade_of(event.trace)}; {pairs.parting_line(event.trace, node.trace, pairs.label(node))[1]}",
-                        run=facts.run,
-                        model=steering.identity,
-                        id_=decoding.id if event.row == 0 else None,
-                    )
-
-    id_ = new_id("what-if")
-    session.choose_saved(id_)
-    return bootstrap.decodings().start(Decoding(id_, f"{made[0][0]} · {origin.question}", facts.name, made), work)
+    """What this tab is to follow: the branches or rerolls that were just asked for, or some that are being decoded already."""
+    path = pairs.path_to(tree, node.number)
+    if request.rolls is not None:
+        begun = decode_rerolls(facts, tree.origin, path, request.choice, request.rolls)
+    elif request.changes:
+        begun = decode_branches(facts, tree.origin, path, request.changes, pairs.label(node))
+    else:
+        return followed("what-if", "rerolls")
+    session.saved_is_open(begun.id)  # the page stays where it is
+    return begun
 
 
 def follow_branches(decoding: Decoding, area: DeltaGenerator) -> None:
@@ -101,7 +68,7 @@ def follow_branches(decoding: Decoding, area: DeltaGenerator) -> None:
     with area.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Stop decoding", key="what_if_stop", on_click=decoding.stop, help="Finished branches are kept.")
-            st.caption("Decoding goes on when you open another page; each branch is saved as it ends.")
+            st.caption("Decoding goes on when you open another page, and what it makes is saved.")
         state = st.empty()
         places = []
         for name, _ in decoding.made:
@@ -112,8 +79,8 @@ def follow_branches(decoding: Decoding, area: DeltaGenerator) -> None:
             state.caption("Decoding" if started else "Loading the model, once for this server: up to a minute on a busy machine")
             for row in sorted({event.row for event in batch if isinstance(event, TokenEvent)}):
                 places[row].text(decoding.made[row][1][-1200 if len(places) == 1 else -160 :])
-    session.saved_is_open(decoding.id)
     if decoding.stopping:
+        session.saved_is_open(decoding.id)
         session.set_state(_NOTE, ["Stopped: unfinished branches are not kept; decoding them again gives the same tokens."])
     if decoding.fault is not None:
         area.empty()
@@ -194,7 +161,7 @@ def compare(tree: Tree) -> Node:
 
 def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
     name = "the recorded trace" if other.number == 0 else f"#{other.number}"
-    equal, line = pairs.parting_line(node.trace, other.trace, name)
+    equal, line = parting_line(node.trace, other.trace, name)
     unchanged = node.change is not None and node.change.to == "keep" and node.change.then == "gate"
     if node.number == other.number:
         return
@@ -214,14 +181,8 @@ def choice_command(facts: RunFacts, tree: Tree, node: Node, choice: Change) -> N
 
 def _command(facts: RunFacts, tree: Tree, number: int, *further: Change) -> str:
     """The command that decodes an answer of the tree, and ``further`` changes of it."""
-    origin = tree.origin
-    defaults = {"gate": facts.config.gate.model_dump(mode="json"), "decode": facts.config.decode.model_dump(mode="json")}
-    decode = origin.decode.model_dump(mode="json", exclude={"batch_problems"})
-    changed = {} if origin.recorded else changed_settings(defaults, {"gate": origin.gate.model_dump(mode="json"), "decode": decode})
-
-    changes = [*(link.change for link in tree.path(number) if link.change is not None), *further]
-    prompt = origin.problem.id if origin.problem else origin.question
-    return whatif_command(facts.run, prompt, changes or [Change(m=0)], raw=origin.raw, changed=changed)
+    changes = [*(change for change, _ in pairs.path_to(tree, number)), *further]
+    return branch_command(facts, tree.origin, changes or [Change(m=0)])
 
 
 def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:

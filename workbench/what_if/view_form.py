@@ -1,26 +1,28 @@
 """The What-if page's form: the answer, the branch, the control point, and the change there."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import with_changes
 from stir_core.errors import StoreError
 from stir_core.records import StepTrace
 from stir_core.requests import DENY, KEEP, Change
-from stir_core.saved import SavedBranch
+from stir_core.saved import SavedBranch, SavedRerolls
+from stir_core.store.critical import Of
 from workbench import session
+from workbench.shared.branching import BranchOrigin, compared_origin, origin_of
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.saved import change_text
 from workbench.shared.text import plain
-from workbench.shared.trace_comparison import STEERED
+from workbench.shared.view_branching import draw_form, roll_form
 from workbench.shared.view_gate import arrow_button
 from workbench.shared.view_saved import opened
 from workbench.what_if import data as trees
-from workbench.what_if.data import BranchOrigin, Node, OfferedAction, Tree
+from workbench.what_if.data import Node, OfferedAction, Tree
 
-RECORDED, LAST, SAVED = "Recorded held-out answer", "Last comparison of Trace", "Saved branch"
+RECORDED, SAVED = "Recorded held-out answer", "Saved branch"
+LAST: dict[str, Of] = {"Last comparison of Trace": "steered", "Its vanilla answer": "vanilla"}
 _KIND, _SAVED = "what_if_kind", "what_if_saved_origin"
 WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
 THEN: dict[str, Literal["gate", "null"]] = {"the gate decides": "gate", "null from here on": "null"}
@@ -34,42 +36,45 @@ class BranchRequest(NamedTuple):
     step: StepTrace
     choice: Change
     """The change as the form stands."""
+    rolls: int | None = None
+    """Number of rerolls of the choice to decode now; ``None`` unless the button was pressed."""
 
 
 def open_branch(facts: RunFacts) -> None:
-    """Choose the answer of the saved branch that the address names. Call before the form is drawn."""
-    found = opened(facts, "what-if")
+    """Choose the answer of the saved branch or rerolls that the address names. Call before the form is drawn."""
+    found = opened(facts, "what-if", "rerolls")
     if found is None:
         return
     _, content = found
-    assert isinstance(content, SavedBranch)  # by its kind
-    recorded = facts.steered.get(content.name) if content.recorded else None
+    assert isinstance(content, SavedBranch | SavedRerolls)  # by their kinds
+    recorded = facts.steered.get(content.name) if content.recorded and content.of == "steered" else None
     if recorded is not None and recorded.token_ids == content.origin.token_ids:
         session.point_unless_asked({session.PROBLEM: content.name})
         session.set_state(_KIND, RECORDED)
     else:
-        session.set_state(_SAVED, trees.origin_of(content, run_fingerprint(facts.run)))
+        session.set_state(_SAVED, origin_of(content, run_fingerprint(facts.run)))
         session.set_state(_KIND, SAVED)
-    session.point_unless_asked({session.CONTROL_POINT: str(content.changes[-1].m)})
+    last = content.change if isinstance(content, SavedRerolls) else content.changes[-1]
+    session.point_unless_asked({session.CONTROL_POINT: str(last.m)})
 
 
 def choose_origin(facts: RunFacts) -> BranchOrigin:
-    """A held-out answer of the run, the steered answer of the Trace page's last comparison in this tab, or that of an opened saved branch.
+    """A held-out answer of the run, an answer of the Trace page's last comparison in this tab, or that of an opened saved branch.
 
     Raises:
         StoreError: there is neither.
     """
-    last = _last(facts)
+    compared = {name: origin for name, of in LAST.items() if (origin := compared_origin(facts, session.recording(), of)) is not None}
     saved: BranchOrigin | None = session.state_of(_SAVED)
     saved = saved if saved is not None and saved.run == run_fingerprint(facts.run) else None
-    kinds = ([RECORDED] if facts.steered else []) + ([LAST] if last else []) + ([SAVED] if saved else [])
+    kinds = ([RECORDED] if facts.steered else []) + list(compared) + ([SAVED] if saved else [])
     if not kinds:
         raise StoreError(f'run {facts.name} has no recorded answer: make its "steered" stage, or decode one on the Trace page')
     if session.first_state(_KIND, kinds[0]) not in kinds:
         session.set_state(_KIND, kinds[0])
     kind = st.segmented_control("Begin from", kinds, required=True, key=_KIND, persist_state="session", label_visibility="collapsed")
-    if kind == LAST and last:
-        origin = last
+    if kind in compared:
+        origin = compared[kind]
     elif kind == SAVED and saved:
         origin = saved
     else:
@@ -83,18 +88,6 @@ def choose_origin(facts: RunFacts) -> BranchOrigin:
     sampling = "greedy" if origin.decode.temperature == 0 else f"temperature {origin.decode.temperature:g}, seed {facts.config.seed}"
     st.caption(plain(f"{grade} · {origin.trace.tokens_used} tokens · {sampling} · {origin.gate.persistence}"))
     return origin
-
-
-def _last(facts: RunFacts) -> BranchOrigin | None:
-    recording = session.recording()
-    trace = recording.traces[STEERED] if recording is not None else None
-    if recording is None or trace is None or recording.settings["run"] != run_fingerprint(facts.run):
-        return None
-    settings: Mapping[str, Any] = recording.settings
-    gate, decode = GateConfig.model_validate(settings["gate"]), DecodeConfig.model_validate(settings["decode"])
-    problem = facts.held_out.get(settings["problem"] or "") if "steered" in facts.stages else None
-    name, question, raw = settings["problem"] or "free prompt", settings["question"], settings["raw"]
-    return BranchOrigin(run_fingerprint(facts.run), name, trace, gate, decode, problem, question, raw, recorded=False)
 
 
 def choose_node(tree: Tree) -> Node:
@@ -145,9 +138,11 @@ def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> Branc
     )
     then = THEN.get(afterwards, "gate")
     to = chosen.entry_id if chosen else WAYS.get(way, KEEP)
-    change = Change(m=step.evidence.m, to=to, alpha=(chosen.own if own else alpha) if chosen else None, then=then)
-    everything = trees.all_changes(step, origin.gate, alpha, then, same=chosen is not None and not own)
-    with st.container(horizontal=True):
+    seed = draw_form(facts, "what_if")
+    change = Change(m=step.evidence.m, to=to, alpha=(chosen.own if own else alpha) if chosen else None, then=then, seed=seed)
+    all_ways = trees.all_changes(step, origin.gate, alpha, then, same=chosen is not None and not own)
+    everything = [with_changes(each, seed=seed) for each in all_ways]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         one = st.button(f"Branch: {change_text(change)}", type="primary", key="what_if_branch")
         all_ = st.button(
             f"All {len(everything) - 1} candidates at once",
@@ -156,7 +151,8 @@ def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> Branc
             help="Decodes null and every retrieved action in one batch: each at the gate's own strength if it measured one, else at the "
             "slider's. With the gate's own strength switched off, all at the slider's.",
         )
-    return BranchRequest([change] if one else everything if all_ else [], step, change)
+        rolls = roll_form("what_if")
+    return BranchRequest([change] if one else everything if all_ else [], step, change, rolls)
 
 
 def _choose_candidate(offered: list[OfferedAction], step: StepTrace) -> OfferedAction:
