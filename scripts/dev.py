@@ -338,12 +338,28 @@ def workbench(arguments: list) -> int:
     port = chosen_port()  # first: a set-up takes minutes, and a taken port is known at once
     python = ensure_environment()
     env = dict(os.environ, OMP_WAIT_POLICY="passive", TOKENIZERS_PARALLELISM="false")
-    code = subprocess.call([python, "-m", "stir_core.cli", "models", "--prepare", MODEL], cwd=str(ROOT), env=env)
+    code = prepare_model(python, env)
     if code:
         return code
-    share = ["--share"] if "--share" in arguments else []
     options = [word for word in arguments if word != "--share"]
-    return become([python, "-m", "stir_core.cli", "workbench", "--port", str(port), *share, *(["--", *options] if options else [])], env)
+    if "--share" in arguments:
+        command = [python, "-m", "stir_core.cli", "workbench", "--port", str(port), "--share", *(["--", *options] if options else [])]
+    else:  # what `stir workbench` becomes, without the time that its own imports take
+        command = [python, "-m", "streamlit", "run", str(ROOT / "workbench" / "app.py"), "--server.port", str(port), *options]
+    return become(command, env)
+
+
+def prepare_model(python: str, env: dict) -> int:
+    """Convert the embedded model unless that was done before, which a file in the environment says; returns the exit code."""
+    note = venv_folder() / "prepared-model.txt"
+    if note.is_file() and Path(note.read_text(encoding="utf-8")).is_dir():
+        return 0
+    command = [python, "-m", "stir_core.cli", "models", "--prepare", MODEL]
+    done = subprocess.run(command, cwd=str(ROOT), env=env, stdout=subprocess.PIPE, encoding="utf-8")
+    where = done.stdout.strip().splitlines()[-1:]
+    if done.returncode == 0 and where:
+        note.write_text(where[0], encoding="utf-8")
+    return done.returncode
 
 
 def test(arguments: list) -> int:

@@ -296,20 +296,29 @@ def test_tests_never_ask_a_hub(launcher: Launcher, becomes: list, monkeypatch: p
 def test_the_workbench_is_served_once_its_model_is_prepared(launcher: Launcher, becomes: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher.dev, "why_not_free", lambda port: "")
     called: list[list[str]] = []
-    codes = [2, 0]
-    monkeypatch.setattr(launcher.dev.subprocess, "call", lambda command, **kwargs: called.append(command) or codes.pop(0))
+    codes, prepared = [2, 0, 0], launcher.root / "prepared"
+    launcher.venv.mkdir()
+
+    def answered(command: list[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
+        called.append(command)
+        return subprocess.CompletedProcess(command, codes.pop(0), f"converted\n{prepared}\n")
+
+    monkeypatch.setattr(launcher.dev.subprocess, "run", answered)
     assert launcher.dev.main(["workbench"]) == 2
     assert becomes == []
     assert launcher.dev.main(["workbench"]) == 0
     assert called[0][1:] == ["-m", "stir_core.cli", "models", "--prepare", "smollm2"]
     [(command, env)] = becomes
-    assert command[1:] == ["-m", "stir_core.cli", "workbench", "--port", "8501"]
+    assert command[1:] == ["-m", "streamlit", "run", str(launcher.root / "workbench" / "app.py"), "--server.port", "8501"]
     assert env["OMP_WAIT_POLICY"] == "passive"
+    assert launcher.dev.main(["workbench"]) == 0 and len(called) == 3, "the folder that was named is not there: prepared again"
+    prepared.mkdir()
+    assert launcher.dev.main(["workbench"]) == 0 and len(called) == 3, "prepared before: served at once"
 
 
 def test_a_shared_workbench_and_options_of_streamlit(launcher: Launcher, becomes: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher.dev, "why_not_free", lambda port: "")
-    monkeypatch.setattr(launcher.dev.subprocess, "call", lambda command, **kwargs: 0)
+    monkeypatch.setattr(launcher.dev.subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 0, ""))
     assert launcher.dev.main(["workbench", "--server.headless", "true", "--share"]) == 0
     [(command, _)] = becomes
     assert command[3:] == ["workbench", "--port", "8501", "--share", "--", "--server.headless", "true"]
