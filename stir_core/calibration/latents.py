@@ -1,18 +1,24 @@
 """What a trained latent reasoner has to show on chains whose every step is known, beside what it shows."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from stir_core.evaluate.latents import evaluate_latents
-from stir_core.findings import LatentCalibration, LatentReport, LatentRow, Mark
+from stir_core.errors import DataError
+from stir_core.evaluate.latents import answer_modular, evaluate_latents, held_out_chains
+from stir_core.evaluate.statistics import mcnemar
+from stir_core.findings import LatentCalibration, LatentReport, LatentRow, Mark, p_text
+from stir_core.latent.training import load_reasoner
 from stir_core.records import OnProgress, Progress
-from stir_core.store.latents import different_folders
+from stir_core.store.latents import different_folders, latent_facts
 from stir_core.tasks.modular import modular_setting
 
 FLOOR = "answer_only"
 """The strategy without any reasoning: what an answer is worth whose latents hold nothing."""
 NEAR = 0.05
 """What a control may lie above that floor."""
+SURE = 0.01
+"""Largest p with which reinforcement is better than supervised training."""
 
 
 def calibrate_latents(folders: Sequence[Path | str], *, n: int = 500, report: OnProgress = lambda progress: None) -> LatentCalibration:
@@ -24,14 +30,59 @@ def calibrate_latents(folders: Sequence[Path | str], *, n: int = 500, report: On
 
     Raises:
         StoreError: no such folder or name, or the same twice.
-        DataError: a folder holds no finished training.
+        DataError: a folder holds no finished training, or one on a file; or there is nothing to judge.
     """
-    reports: dict[str, LatentReport] = {}
+    places: dict[str, Path] = {}
     for folder in different_folders(folders):
-        reports[folder.name if folder.name not in reports else str(folder)] = evaluate_latents(folder, n=n)
-        report(Progress("latents", len(reports), len(folders), "reasoners"))
-    marks = tuple(mark for name, each in reports.items() for mark in latent_marks(name, each, list(reports.values())))
-    return LatentCalibration(n=n, reports=reports, marks=marks)
+        _ = load_reasoner(folder).chains  # refuses one that was trained on a file
+        places[folder.name if folder.name not in places else str(folder)] = folder
+    reports: dict[str, LatentReport] = {}
+    for name, folder in places.items():
+        reports[name] = evaluate_latents(folder, n=n)
+        report(Progress("latents", len(reports), len(places), "reasoners"))
+    marks = [mark for name, each in reports.items() for mark in latent_marks(name, each, list(reports.values()))]
+    marks += reinforced_marks(places, n=n)
+    if not marks:
+        raise DataError(f"there is nothing to judge: {FLOOR} is the floor of other reasoners, name some of them, too")
+    return LatentCalibration(n=n, reports=reports, marks=tuple(marks))
+
+
+def reinforced_marks(places: Mapping[str, Path], *, n: int) -> Iterator[Mark]:
+    """Reinforced reasoners against those with as many supervised updates from the same start, on the same problems.
+
+    Args:
+        places: folders of finished trainings on chains by name; a reinforced one without such a partner has no mark.
+        n: problems for each number of steps.
+    """
+    facts = {name: latent_facts(folder) for name, folder in places.items()}
+    for name, rl in facts.items():
+        if rl["stage"] != "rl":
+            continue
+        updates = rl["rl"]["iterations"] * rl["rl"]["updates"]
+        for other, sft in facts.items():
+            alike = all(rl[key] == sft[key] for key in ("strategy", "setting", "start"))
+            if sft["stage"] == "sft" and alike and _last_step(places[other]) == updates:
+                pairs = list(zip(_right(places[name], n), _right(places[other], n), strict=True))
+                won, lost = pairs.count((True, False)), pairs.count((False, True))
+                p = mcnemar(won, lost)
+                yield Mark(
+                    rung=name,
+                    instrument="reinforcement",
+                    expected=f"more right than {other}, with as many supervised updates ({updates}), p < {SURE:g}",
+                    seen=f"{won} won, {lost} lost of {len(pairs)}, p {p_text(p)}",
+                    passed=won > lost and p < SURE,
+                )
+
+
+def _last_step(folder: Path) -> int:
+    return json.loads((folder / "training.jsonl").read_text("utf-8").splitlines()[-1])["step"]
+
+
+def _right(folder: Path, n: int) -> list[bool]:
+    """Whether each held-out problem is answered rightly."""
+    trained = load_reasoner(folder)
+    problems = {count: chains for count, chains in held_out_chains(trained.chains, n, 0).items() if count in trained.chains.counts}
+    return [each.right for each in answer_modular(trained, problems)]
 
 
 def latent_marks(name: str, report: LatentReport, others: Sequence[LatentReport]) -> Iterator[Mark]:

@@ -2,6 +2,7 @@
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,13 @@ def test_evaluations_beside_the_folders_are_compared(placed: Path) -> None:
     assert [float(row[by_operations(count)].split()[0]) for count in (2, 3, 4)] == [100 * own.by_count[count] for count in (2, 3, 4)]
     table = probe_rows(report, 3)
     assert len(table) == 8 * 3 and list(table["read"]) == [probe.accuracy.value for probe in report.probes if probe.after == 3]
+    facts = json.loads((placed / "training.json").read_text())
+    of_a_file = {"setting": "train.txt", "data": {"name": "train.txt", "sha256": "0", "longest": 2}}
+    (placed / "training.json").write_text(json.dumps(facts | of_a_file))
+    (placed / store_latents.REPORT).write_text(report.replaced(setting="train.txt").model_dump_json())
+    found = compared({"atp": placed})
+    assert found.broken == [] and list(found.table["right"]) == [f"{own.accuracy:.1%}"] and by_operations(2) not in found.table
+    (placed / "training.json").write_text(json.dumps(facts))
     (placed / store_latents.REPORT).write_text(report.replaced(weights="0" * 64).model_dump_json())
     found = compared({"atp": placed})
     assert found.table.empty and "made with other weights" in found.broken[0]

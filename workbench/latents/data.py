@@ -15,7 +15,7 @@ from stir_core.findings import LatentReport
 from stir_core.readings import Held, LatentChange, LatentReading
 from stir_core.seeding import generator_for
 from stir_core.store.latents import latent_facts, latent_report
-from stir_core.tasks.modular import ModularSetting, asked_chain, draw_chains, modular_setting
+from stir_core.tasks.modular import MODULAR, ModularSetting, asked_chain, draw_chains, modular_setting
 from workbench.shared.intervals import with_interval
 from workbench.shared.text import visible_token
 
@@ -271,7 +271,7 @@ def compared(reasoners: Mapping[str, Path]) -> ReasonerTable:
     for name, folder in reasoners.items():
         try:
             facts = latent_facts(folder)
-            counts |= {*modular_setting(facts["setting"]).counts}
+            counts |= set() if "data" in facts else {*modular_setting(facts["setting"]).counts}
             report = latent_report(folder)
             figures = _figures(report) if report else {"right": "not evaluated"}
         except FAULTS as error:
@@ -297,8 +297,8 @@ def _figures(report: LatentReport) -> dict[str, Any]:
     own = rows.get("own")
     if own is None:
         raise StirError(f"the evaluation of {report.strategy} lacks its own answers")
-    each = own.problems // len(own.by_count)  # as many problems of each number of operations
-    estimates = {by_operations(count): wilson(round(share * each), each) for count, share in own.by_count.items()}
+    each, chains = own.problems // len(own.by_count), report.setting in MODULAR  # as many problems of each number of operations
+    estimates = {by_operations(count): wilson(round(share * each), each) for count, share in own.by_count.items() if chains}
     estimates |= {"right": own.accuracy, **{how: rows[how].accuracy for how in CONTROLS if how in rows}}
     estimates |= {"decoded": report.decoded_results, "stops": report.exact_stop}
     said = {key: with_interval(value, ".1%") for key, value in estimates.items() if value is not None and np.isfinite(value.value)}
