@@ -111,10 +111,8 @@ def add(command: Command) -> None:
     steer.add_argument("--library", choices=("basis", "all"), default="basis", help="the control basis, or all mined entries")
     steer.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the gate, e.g. --set gate.rho=5")
     steer.set_defaults(command=_steer, resumes=False)
-    about = (
-        "Judge trained reasoners: accuracy with no written step, controls, stopping, and reinforcement against as many supervised updates "
-    )
-    about += "where both are named; exit code 1 if a mark is missed."
+    about = "Judge trained reasoners: accuracy with no written step, controls, stopping, and reinforcement against as many supervised "
+    about += "updates where both are named; exit code 1 if a mark is missed."
     judged = with_common(verbs.add_parser("calibrate", help=about, description=about), "--json")
     judged.add_argument("folders", nargs="*", metavar="DIR", help=f"{_WHICH} (default: all that are shipped)")
     judged.add_argument("--quick", action="store_true", help="100 problems for each number of steps instead of 500")
