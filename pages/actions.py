@@ -1,9 +1,10 @@
-"""Actions: the library as a sortable table, and one entry's card: source, unembedding, neighbours, effect of its impulse, firings."""
+"""Actions: the library as a sortable table, and one entry's card: source, neighbours, meaning, effect of its impulse, firings."""
 
 import streamlit as st
 
 from workbench.actions.view import action_list, source
 from workbench.actions.view_impulse import impulse, open_impulse
+from workbench.actions.view_meaning import meaning
 from workbench.shared import view_card as card
 from workbench.shared.view_page import need_entries, need_run, page
 
@@ -27,5 +28,6 @@ with page(
         card.neighbours_view(facts, entry, "actions")
     with right:
         card.neighbours_view(facts, entry, "keys")
+    meaning(facts, entry)
     impulse(facts, entry)
     card.firings_view(facts, entry)

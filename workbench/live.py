@@ -19,13 +19,14 @@ from jaxtyping import Float
 from stir_core.config import DecodeConfig, GateConfig, ModelConfig
 from stir_core.errors import FAULTS, ModelError
 from stir_core.models.threads import settle_threads
-from stir_core.readings import LatentReading, TokenReading
+from stir_core.readings import JacobianReading, LatentReading, TokenReading
 from stir_core.records import Entry, Event, Lens, ModelIdentity, Problem, Trace
 from stir_core.requests import Change
 from stir_core.responses import ImpulseResponse, Spot
 from stir_core.store.runs import Run
 
 if TYPE_CHECKING:
+    from stir_core.evaluate.activations import Subject
     from stir_core.models.loading import LoadedModel
 
 
@@ -98,6 +99,19 @@ class ModelShelf:
             model = self._take(run.config.model)
         run.check_model(model.identity, ("rollouts",))
         return logit_lens(model, directions, names=names)
+
+    def jacobian(self, of: "Subject") -> JacobianReading:
+        """An action carried to the last block by its run's own model, and read there; loads the model unless it is in memory.
+
+        Raises:
+            ModelError, MismatchError: as for :meth:`lens`; also for a model that TransformerLens makes no bridge of.
+        """
+        from stir_core.evaluate.meaning import through_jacobian
+
+        with self._lock:
+            model = self._take(of.run.config.model)
+        of.run.check_model(model.identity, ("rollouts",))
+        return through_jacobian(of, model)
 
     def step_states(
         self, run: Run, traces: Sequence[Trace], layers: tuple[int, ...]

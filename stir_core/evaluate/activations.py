@@ -36,6 +36,10 @@ class StepStates(NamedTuple):
     texts: list[str]
     recorded: int
     """All ends of steps in the rollouts."""
+    mixed: LabelledStates
+    """Those whose problem has right and wrong rollouts at their control point."""
+    numbers: dict[str, int]
+    """The number of each problem in ``mixed``."""
 
 
 def step_states(run: Run, layer: int) -> StepStates:
@@ -66,7 +70,11 @@ def step_states(run: Run, layer: int) -> StepStates:
         prefixes.append((row.problem_id, row.m, tokens))
     right = np.array([rollouts[row.problem_id, row.k].verdict.correct for row in rows], bool)
     every = sum(len(rollout.boundaries) for rollout in rollouts.values())
-    return StepStates(rows, np.asarray(states[[row.row for row in rows]], np.float64), right, prefixes, texts, every)
+    states = states[np.array([row.row for row in rows], int)]
+    mixed, kept, numbers = mixed_states(run, rows)
+    place = {id(row): i for i, row in enumerate(rows)}
+    mixed = mixed._replace(states=states[np.array([place[id(row)] for row in kept], int)])
+    return StepStates(rows, states, right, prefixes, texts, every, mixed, numbers)
 
 
 class Subject(NamedTuple):
@@ -77,10 +85,13 @@ class Subject(NamedTuple):
     action: Float[np.ndarray, "d_model"]
     """Raw."""
     seen: StepStates
-    data: LabelledStates
-    """Those of the states whose problem has right and wrong rollouts at their control point."""
     own: Bool[np.ndarray, "k"]
-    """Which of ``data`` belong to the problem that the action was made from."""
+    """Which of ``seen.mixed`` belong to the problem that the action was made from."""
+
+    @property
+    def others(self) -> LabelledStates:
+        """Those of ``seen.mixed`` that belong to other problems."""
+        return self.seen.mixed.only(~self.own)
 
     @property
     def unit(self) -> Float[np.ndarray, "d_model"]:
@@ -97,11 +108,8 @@ def subject(run: Run, entry_id: str, seen: StepStates | None = None) -> Subject:
     """
     entry = action_named(run, entry_id)
     seen = step_states(run, entry.layer) if seen is None else seen
-    labelled, kept, numbers = mixed_states(run, seen.rows)
-    place = {id(row): i for i, row in enumerate(seen.rows)}
-    data = labelled._replace(states=seen.states[[place[id(row)] for row in kept]].reshape(len(kept), -1))
-    own = data.problems == numbers.get(entry.problem_id, -1)
-    return Subject(run, entry, run.action_rows()[entry.action_row].astype(np.float64), seen, data, own)
+    own = seen.mixed.problems == seen.numbers.get(entry.problem_id, -1)
+    return Subject(run, entry, run.action_rows()[entry.action_row].astype(np.float64), seen, own)
 
 
 def action_named(run: Run, entry_id: str) -> Entry:
@@ -120,11 +128,11 @@ def action_named(run: Run, entry_id: str) -> Entry:
 def activation(of: Subject, top: int = TOP) -> Activation:
     """The steps at both ends of the action, and how all steps of right and of wrong rollouts are distributed along it."""
     seen = of.seen
-    projections = (seen.states - seen.states.mean(axis=0)) @ of.unit if seen.rows else np.empty(0)
+    projections = seen.states @ of.unit - seen.states.mean(axis=0, dtype=np.float64) @ of.unit if seen.rows else np.empty(0)
     groups: dict[tuple[str, int, tuple[int, ...]], list[int]] = {}
-    for i in np.argsort(-projections, kind="stable").tolist():
-        groups.setdefault(seen.prefixes[i], []).append(i)
-    order = list(groups.values())
+    for i, prefix in enumerate(seen.prefixes):
+        groups.setdefault(prefix, []).append(i)
+    order = sorted(groups.values(), key=lambda group: -projections[group].mean())
     step = partial(_step, of, projections)
     return Activation(
         source="steps" if seen.rows and isinstance(seen.rows[0], StepState) else "states",
@@ -141,7 +149,7 @@ def activation(of: Subject, top: int = TOP) -> Activation:
 
 
 def _separated(of: Subject, which: Bool[np.ndarray, "k"]) -> Separation:
-    part = of.data.only(which)
+    part = of.seen.mixed.only(which)
     return separation(ACTION, part.states @ of.unit, part, layer=of.entry.layer, fitted=False)
 
 

@@ -81,7 +81,7 @@ def meaning_of(
         decomposition=None if dictionary is None else decompose(of, dictionary, tensor, top),
         activation=activation(of, top),
         subspace=subspace(of),
-        erasure=erasure(of.data.only(~of.own), of.unit, of.entry.layer),
+        erasure=erasure(of.others, of.unit, of.entry.layer),
         jacobian=None if model is None else through_jacobian(of, model),
     )
 

@@ -6,6 +6,7 @@ beside it.
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,33 @@ def read_dictionary(
         StoreError: no such file or tensor, another width, or values that are not finite.
         DataError: the configuration beside the file names another layer.
     """
+    _check_layer(file, layer)
+    name, shape, dtype = _decoder(file, columns, tensor)
+    rows = _read(file, name, shape, dtype)
+    if shape[1] != columns or (shape[0] == columns and name == "decoder.weight"):
+        rows = rows.T
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not np.isfinite(norms).all():
+        raise StoreError(f'{file}: tensor "{name}" holds values that are not finite: copy it again')
+    return name, rows / np.where(norms > 0, norms, 1)
+
+
+def dictionaries_in(folder: Path, columns: int) -> list[Path]:
+    """The dictionaries of this width in a folder and in the folders below it, by name; other files are passed over."""
+    found: list[Path] = []
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
+        with suppress(StoreError):
+            _decoder(file, columns, None)
+            found.append(file)
+    return found
+
+
+def _decoder(file: Path, columns: int, tensor: str | None) -> tuple[str, list[int], np.dtype]:
+    """Name, shape and type of the decoder's tensor, from the file's header."""
     if not file.is_file():
         raise StoreError(f"{file} does not exist: give the safetensors file of a dictionary")
     if file.stat().st_size > MAX_BYTES:
         raise StoreError(f"{file} is {file.stat().st_size >> 20} MB, more than the {MAX_BYTES >> 20} MB that are read at once")
-    _check_layer(file, layer)
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             known = list(opened.keys())
@@ -50,21 +73,14 @@ def read_dictionary(
             if name is None or name not in known:
                 asked = f'tensor "{tensor}"' if tensor is not None else f"tensor named {', '.join(NAMES)}"
                 raise StoreError(f"{file} holds no {asked}, only {', '.join(known) or 'none'}: name the decoder's tensor")
-            part = opened.get_slice(name)
-            shape, dtype = list(part.get_shape()), part.get_dtype()
-        if len(shape) != 2 or columns not in shape or dtype not in _DTYPES:
-            raise StoreError(
-                f'{file}: tensor "{name}" is {dtype} {shape}, expected floats [features, {columns}]: take a dictionary of this model'
-            )
-        rows = _read(file, name, shape, _DTYPES[dtype])
+            shape, dtype = list(opened.get_slice(name).get_shape()), opened.get_slice(name).get_dtype()
     except (safetensors.SafetensorError, OSError) as error:
         raise StoreError(f"{file} is not a whole safetensors file ({error}): copy it again") from None
-    if shape[1] != columns or (shape[0] == columns and name == "decoder.weight"):
-        rows = rows.T
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not np.isfinite(norms).all():
-        raise StoreError(f'{file}: tensor "{name}" holds values that are not finite: copy it again')
-    return name, rows / np.where(norms > 0, norms, 1)
+    if len(shape) != 2 or columns not in shape or dtype not in _DTYPES:
+        raise StoreError(
+            f'{file}: tensor "{name}" is {dtype} {shape}, expected floats [features, {columns}]: take a dictionary of this model'
+        )
+    return name, shape, _DTYPES[dtype]
 
 
 def _read(file: Path, name: str, shape: list[int], dtype: np.dtype) -> Float[np.ndarray, "rows columns"]:

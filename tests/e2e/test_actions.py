@@ -76,6 +76,33 @@ def look_at_figures(watched: Watched) -> None:
     page = watched.page
     for tab, n in FIGURES.items():
         page.get_by_role("tab", name=tab, exact=True).click()
-        charts = page.locator('[role="tabpanel"] [data-testid="stVegaLiteChart"]:visible')
+        charts = page.get_by_role("tabpanel", name=tab, exact=True).locator('[data-testid="stVegaLiteChart"]:visible')
         charts.nth(n - 1).wait_for()
         expect(charts).to_have_count(n)
+
+
+def test_the_meaning_of_an_action_is_read_tab_by_tab(watched: Watched) -> None:
+    page = watched.page
+    page.goto(f"{watched.url}/actions?run=two_habits&action=p0005c")
+    settle(page)
+    expect(page.get_by_text("n = 1,234 steps, all of all rollouts; 16 problems")).to_be_visible()
+    expect(page.get_by_role("tabpanel", name="Steps along it").locator('[data-testid="stVegaLiteChart"]:visible')).to_have_count(1)
+    click_row(watched, ".st-key-actions_steps_along_p0005c", 0)
+    expect(page.get_by_text("⟦step 2⟧")).to_be_visible()  # the answer that it belongs to
+    expect(page.locator("span.steered", has_text="now 23 minus 4 gives 19")).to_be_visible()
+    page.get_by_role("tab", name="Subspace and erasure", exact=True).click()
+    expect(page.get_by_text("Cannot tell whether it separates right from wrong steps of other problems")).to_be_visible()
+    erased = page.get_by_role("tabpanel", name="Subspace and erasure")
+    expect(erased.get_by_text("stir show two_habits p0005c")).to_be_visible()
+    expect(erased.locator("canvas").first).to_be_visible()
+    page.get_by_role("tab", name="Other runs", exact=True).click()
+    expect(page.get_by_text("No other run of this model has actions at layer 1.")).to_be_visible()
+    page.reload()
+    settle(page)
+    assert chosen(watched, "meaning") == "Other runs"
+    expect(page.get_by_role("tab", name="Other runs", exact=True)).to_have_attribute("aria-selected", "true")
+    page.get_by_role("tab", name="Jacobian lens", exact=True).click()
+    page.get_by_role("button", name="Read on the model").click()
+    page.get_by_text("Mean over n = 16 answers").wait_for(timeout=200_000)
+    expect(page.get_by_role("tabpanel", name="Jacobian lens").locator('[data-testid="stVegaLiteChart"]:visible')).to_have_count(2)
+    watched.check()

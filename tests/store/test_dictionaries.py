@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from stir_core.errors import DataError, StirError, StoreError
-from stir_core.store.dictionaries import read_dictionary
+from stir_core.store.dictionaries import dictionaries_in, read_dictionary
 
 ROWS = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
 UNIT = (ROWS / ROWS.norm(dim=1, keepdim=True)).numpy()
@@ -69,3 +69,12 @@ def test_what_is_no_dictionary_of_the_stream_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text('{"hook_name": "blocks.5.hook_resid_post"}')
     assert "says layer 5, the action was mined at layer 3" in refused()
     assert len(read_dictionary(tmp_path / "d.safetensors", columns=6, layer=5)[1]) == len(ROWS)
+
+
+def test_a_folder_offers_its_dictionaries_of_this_width(tmp_path: Path) -> None:
+    (tmp_path / "layer_3").mkdir()
+    for name, tensors in (("layer_3/sae", {"W_dec": ROWS}), ("other", {"W_dec": ROWS[:, :5].clone()}), ("model", {"lm_head.weight": ROWS})):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    assert dictionaries_in(tmp_path, 6) == [tmp_path / "layer_3" / "sae.safetensors"]
+    assert dictionaries_in(tmp_path / "absent", 6) == []

@@ -12,6 +12,7 @@ from fake_impulse import fake_response
 from fake_run import NASTY, make_fake_run
 from fake_steering import FakeSteering, install
 from page_reading import clean, texts
+from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
@@ -201,3 +202,43 @@ def test_kept_responses_are_bounded(response) -> None:
     assert kept.get(keys[0]) is response  # used again, so the other one is the oldest
     kept.put(keys[2], response)
     assert [kept.get(key) is not None for key in keys] == [True, False, True]
+
+
+def test_its_meaning_is_read_from_the_runs_own_steps(open_page: OpenPage, opened: Opened) -> None:
+    app = clean(open_page("actions", action=ENTRY))
+    seen, run = texts(app), opened.facts.run
+    recorded = sum(len(rollout.boundaries) for rollout in run.rollouts())
+    assert f"n = {recorded} steps, all of all rollouts; 8 problems" in seen
+    tables = [frame.value for frame in app.dataframe if "projection" in frame.value]
+    assert [len(table) for table in tables] == [8, 8]
+    assert tables[0]["projection"].is_monotonic_decreasing and tables[1]["projection"].is_monotonic_increasing
+    assert tables[0]["projection"].min() > tables[1]["projection"].max()
+    assert any(code.value == f"stir show {run.path} {ENTRY}" for code in app.code)
+    assert opened.sessions == []  # no model is loaded
+
+
+def test_what_erasure_leaves_and_other_runs_are_tabs_of_their_own(open_page: OpenPage, opened: Opened, store: Path) -> None:
+    make_fake_run(store, "twin")
+    seen = texts(clean(open_page("actions", run=opened.facts.name, action=ENTRY, meaning="Subspace and erasure")))
+    assert "linear" in seen or "Cannot tell" in seen or "does not tell" in seen
+    assert "all of all rollouts" not in seen  # only the open tab is computed
+    app = clean(open_page("actions", run=opened.facts.name, action=ENTRY, meaning="Other runs"))
+    (table,) = [frame.value for frame in app.dataframe if "typical" in frame.value]
+    assert (table["run"][0], table["entry"][0], table["cosine"][0]) == ("twin", ENTRY, pytest.approx(1))
+    assert "n = 1 other run of this model" in texts(app)
+
+
+def test_a_dictionary_and_a_lens_are_offered_where_they_can_be_read(
+    open_page: OpenPage, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = opened.facts.run.action_rows()[opened.facts.entries[ENTRY].action_row]
+    assert "No dictionary of width" in texts(clean(open_page("actions", action=ENTRY, meaning="Dictionary")))
+    save_file({"W_dec": np.stack([-action, 3 * action, np.ones_like(action)])}, tmp_path / "sae.safetensors")
+    monkeypatch.setenv("STIR_MODELS", str(tmp_path))
+    app = clean(open_page("actions", action=ENTRY, meaning="Dictionary"))
+    (table,) = [frame.value for frame in app.dataframe if "feature" in frame.value]
+    assert (table["feature"][0], table["cosine"][0], table["weight"][0]) == (1, pytest.approx(1), pytest.approx(1))
+    assert "explains 100.0% of the action's squared norm" in texts(app)
+    app = clean(open_page("actions", action=ENTRY, meaning="Jacobian lens"))
+    assert "Not read yet" in texts(app)
+    assert app.button(key="actions_jacobian").label == "Read on the model"

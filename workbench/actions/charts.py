@@ -184,3 +184,26 @@ def dose_curve(table: pd.DataFrame, alpha: float, degenerate: float | None, unit
     if degenerate is not None:
         rules.append(vertical_rule("alpha", degenerate, CHOSEN))
     return alt.LayerChart(layer=[*rules, base.mark_line(), dots]).properties(height=300)
+
+
+def projection_shares(table: pd.DataFrame) -> alt.Chart:
+    """Steps of right and of wrong rollouts along an action (:func:`workbench.actions.meaning.counts_table`); each adds up to 1."""
+    outcomes = alt.Scale(domain=["right", "wrong"], range=[NULL, CORRECTIVE])
+    return (
+        alt.Chart(table)
+        .mark_area(interpolate="step-after", opacity=0.35, line={"strokeWidth": 1.5})
+        .encode(
+            x=alt.X("low:Q", title="projection on the action", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~g")),
+            y=alt.Y("share:Q", title="share of steps", stack=None, axis=alt.Axis(format="%")),
+            color=alt.Color("outcome:N", scale=outcomes, legend=_TOP),
+            strokeDash=alt.StrokeDash("outcome:N", scale=alt.Scale(domain=["right", "wrong"], range=[[1, 0], [5, 3]]), legend=_TOP),
+            tooltip=[
+                "outcome:N",
+                alt.Tooltip("low:Q", title="from", format=".3g"),
+                alt.Tooltip("high:Q", title="to", format=".3g"),
+                "steps:Q",
+                alt.Tooltip("share:Q", format=".1%"),
+            ],
+        )
+        .properties(height=220)
+    )

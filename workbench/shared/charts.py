@@ -233,14 +233,18 @@ def lens_table(lens: Lens, n: int = 10) -> pd.DataFrame:
     return table.assign(token=[f"{text}  {id_}" for text, id_, *_ in rows])
 
 
-def lens_bars(lens: Lens, n: int = 10) -> alt.Chart:
-    """Horizontal bars around 0: the direct effect of a unit multiple of the action on each token's logit."""
+DIRECT = "direct logit effect (per unit α)"
+"""What the logit lens shows."""
+
+
+def lens_bars(lens: Lens, n: int = 10, *, title: str = DIRECT) -> alt.Chart:
+    """Horizontal bars around 0: the effect of a unit multiple of the action on each token's logit."""
     table = lens_table(lens, n)
     return (
         alt.Chart(table)
         .mark_bar(height={"band": 0.75})
         .encode(
-            x=alt.X("logit:Q", title="direct logit effect (per unit α)"),
+            x=alt.X("logit:Q", title=title),
             y=alt.Y(
                 "token:N",
                 sort=list(table["token"]),

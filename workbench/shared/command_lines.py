@@ -154,6 +154,14 @@ def policy_command(run: Run) -> str:
     return _stir("policy", name_of(run))
 
 
+def show_command(
+    run: Run, entry_id: str, *, jacobian: bool = False, dictionary: str | None = None, others: Sequence[Run] | None = None
+) -> str:
+    """Prints what one action means."""
+    names = ["--others", *map(name_of, others)] if others else []
+    return _stir("show", name_of(run), entry_id, *names, dictionary=dictionary, jacobian=jacobian)
+
+
 def impulse_command(run: Run, entry_id: str, at: str, alpha: float) -> str:
     """Measures what one action does at one control point."""
     return _stir("impulse", name_of(run), entry_id, at=at, alpha=f"{alpha:.10g}")
