@@ -2,6 +2,8 @@
 
     python -m scripts.gallery
 
+The pictures of pages below them are tests/e2e/screenshots.py's.
+
 tests/docs/test_gallery.py checks that the page and the list of figures are up to date.
 """
 
@@ -41,6 +43,22 @@ print(svg(figures["commits-by-control-point"].draw())[:60])
 """
 
 
+PAGES = {
+    "home": "Home: what a latent action is, recent work, and what is known of the open run, in words with intervals.",
+    "actions": "Actions: the library, one card for each latent action.",
+    "gates": "Gates: why a step was steered.",
+    "trace": "Trace: an answer without and with impulses, side by side.",
+    "saved": "Saved: what was decoded and measured, kept with its settings.",
+    "report": "Report: figures and numbers of a run as one HTML file.",
+}
+"""Pages that are shown, with their captions."""
+PAGES_HEAD = """## Pages of the workbench
+
+The embedded run `two_habits`, drawn by `python tests/e2e/screenshots.py docs/img --run two_habits --pages trace home actions gates saved
+report`.
+"""
+
+
 def shown(run: str) -> list[RunFigure]:
     """The figures of an embedded run that the page shows: promoted tokens of its first action only."""
     facts = RunFacts(Run.open(run))
@@ -50,7 +68,8 @@ def shown(run: str) -> list[RunFigure]:
 
 def page(figures: dict[str, list[RunFigure]]) -> str:
     """The page as Markdown."""
-    return "\n".join([HEAD, *(line for run, own in figures.items() for line in _of(run, own))])
+    pictures = [f"![{caption}](img/{stem}.png)\n\n{caption}\n" for stem, caption in PAGES.items()]
+    return "\n".join([HEAD, *(line for run, own in figures.items() for line in _of(run, own)), PAGES_HEAD, *pictures])
 
 
 def _of(run: str, figures: list[RunFigure]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from scripts.gallery import PAGE, PICTURES, RUNS, page, shown
+from scripts.gallery import PAGE, PAGES, PICTURES, RUNS, page, shown
 
 
 def test_the_committed_gallery_is_current() -> None:
@@ -13,4 +13,7 @@ def test_the_committed_gallery_is_current() -> None:
     assert [file.name for file in files] == sorted(f"{run}-{figure.name}.svg" for run, own in figures.items() for figure in own)
     texts = [file.read_text("utf-8") for file in files]
     assert all(ElementTree.fromstring(text).tag.endswith("svg") for text in texts) and sum(map(len, texts)) < 2_000_000
+    pictures = [PICTURES.parent / f"{stem}.png" for stem in PAGES]
+    assert sum(file.stat().st_size for file in (*files, *pictures)) < 2_000_000
+    assert sorted(PICTURES.parent.glob("*.png")) == sorted(pictures), "a picture that no page shows grows old unseen"
     assert [text for text in texts if re.search(r"(href|url)\W+http|<script|@import", text)] == []
