@@ -165,6 +165,7 @@ def _lens_figures(facts: RunFacts, of: Subject, found: JacobianReading) -> None:
     st.caption(
         f"Mean over n = {found.answers} answers, {found.positions:,} tokens{steady}. At the last block the action's norm is "
         f"{found.gain:.2f} times its own. {found.logit_overlap} of {len(found.lens.promoted)} promoted tokens are the logit lens's, too. "
+        "Estimated as TransformerLens does (Gurnee et al. 2026). "
         "A derivative: it does not say what an impulse of full strength does, which is measured below."
     )
 
