@@ -1,10 +1,10 @@
-"""A chart's links save it as SVG and PDF, drawn by Altair or by plotly alike."""
+"""A chart's links save it as SVG and PDF, drawn by Altair or by plotly alike; the report opens offline and runs nothing."""
 
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from served_app import Watched, settle
 
 pytestmark = pytest.mark.e2e
@@ -28,3 +28,24 @@ def test_charts_are_saved_for_a_paper(watched: Watched, tmp_path: Path) -> None:
         drawn = ElementTree.parse(tmp_path / f"{key}.svg").getroot()
         assert any(words in "".join(each.itertext()) for each in drawn.iter("{http://www.w3.org/2000/svg}text"))
     watched.check()
+
+
+def test_a_report_opens_offline(watched: Watched, chrome: Browser, tmp_path: Path) -> None:
+    page = watched.page
+    page.goto(f"{watched.url}/report?run=two_habits")
+    settle(page)
+    page.get_by_role("button", name="Latent actions").click()  # left out
+    settle(page)
+    with page.expect_download(timeout=120_000) as waiting:
+        page.get_by_role("button", name="Report (one HTML file)").click()
+    waiting.value.save_as(tmp_path / "report.html")
+    watched.check()
+    offline = chrome.new_context(offline=True)
+    file, complaints = offline.new_page(), []
+    file.on("console", lambda message: complaints.append(message.text))
+    file.goto((tmp_path / "report.html").as_uri())
+    drawn = file.locator("img").evaluate_all("all => all.map(each => each.complete && each.naturalWidth > 100)")
+    assert len(drawn) == 10 and all(drawn) and complaints == []
+    expect(file.get_by_role("heading", name="Causal studies")).to_be_visible()
+    expect(file.get_by_role("heading", name="Latent actions")).to_have_count(0)
+    offline.close()
