@@ -15,6 +15,7 @@ from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from stir_core.errors import DataError, first_line
 from stir_core.store.files import OURS, flush_files, temporary_beside, write_whole
@@ -97,14 +98,17 @@ def restore_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Opti
         with safe_open(file, "pt") as tensors:
             kept = set(tensors.keys())
             for name, weight in model.named_parameters():
-                weight.data.copy_(tensors.get_tensor(f"weight/{name}"))
+                value = tensors.get_tensor(f"weight/{name}")
+                if value.shape != weight.shape:  # copying would repeat a single row
+                    raise ValueError(f"{name} has the shape {list(value.shape)}, not {list(weight.shape)}")
+                weight.data.copy_(value)
                 if f"step/{name}" in kept:  # a weight that no loss has reached yet has no moments
                     optimiser.state[weight] = {key: _moment(tensors.get_tensor(f"{key}/{name}"), weight) for key in _MOMENTS}
             for name, value in model.named_buffers():
                 if f"buffer/{name}" in kept:  # checkpoints of before it was kept lack it
                     value.copy_(tensors.get_tensor(f"buffer/{name}"))
-            return json.loads(tensors.metadata()["log"])
-    except SafetensorError as error:
+            return json.loads((tensors.metadata() or {}).get("log", "no log"))
+    except (SafetensorError, ValueError) as error:
         raise DataError(f"checkpoint {file} is damaged ({first_line(error)}): delete it, and the training starts over") from None
 
 
@@ -127,6 +131,7 @@ def train_in(out: Path, facts: Mapping[str, Any], what: str, work: Callable[[Pat
     Raises:
         DataError: the folder holds something else.
     """
+    hf_logging.disable_progress_bar()  # it draws bars between those of the training
     told = (json.dumps(facts, indent=2) + "\n").encode()
     facts_file, log_file, checkpoint = out / "training.json", out / "training.jsonl", out / "checkpoint.safetensors"
     began = facts_file.is_file() and facts_file.read_bytes() == told

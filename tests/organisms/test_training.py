@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from stir_core.errors import DataError, ModelError, PromptError
 from stir_core.models.catalogue import catalogue, prepare, resolve
@@ -37,9 +38,11 @@ def test_an_interrupted_training_gives_the_same_weights(trained: Path, tmp_path:
         train("two_habits", tmp_path / "again", recipe=RECIPE, report=stop)
     checkpoint = tmp_path / "again" / "checkpoint.safetensors"
     kept = checkpoint.read_bytes()
-    checkpoint.write_bytes(kept[:1000])
-    with pytest.raises(DataError, match=r"checkpoint\.safetensors is damaged .*: delete it, and the training starts over"):
-        train("two_habits", tmp_path / "again", recipe=RECIPE)
+    first = {name: value[:1] for name, value in load(kept).items() if name.startswith("weight/") and value.ndim == 2}
+    for damaged, why in ((kept[:1000], "header"), (save(load(kept)), ""), (save(load(kept) | first, {"log": "[]"}), "has the shape")):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"checkpoint\.safetensors is damaged \(.*{why}.*: delete it, and the training starts over"):
+            train("two_habits", tmp_path / "again", recipe=RECIPE)
     checkpoint.write_bytes(kept)
     steps: list[int] = []
     train("two_habits", tmp_path / "again", recipe=RECIPE, report=lambda progress: steps.append(progress.done))
