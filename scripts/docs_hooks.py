@@ -38,7 +38,7 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Explanation",
         ("explanation/index.md", "explanation/algorithm.md", "explanation/*.md", "evaluation.md", "calibration.md", "latent.md"),
     ),
-    ("Results", ("results.md", "gallery.md", "protocol.md", "benchmarks/results.md", "benchmarks/*.md")),
+    ("Results", ("results.md", "gallery.md", "usability.md", "protocol.md", "benchmarks/results.md", "benchmarks/*.md")),
     (
         "Reference",
         (
