@@ -101,6 +101,7 @@ def test_an_odd_place_is_refused_before_any_work(out: str, tmp_path: Path, capsy
 
 def test_unknown_words_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\\x1b[31m\\n" in refused(capsys, "show", "two_habits", "--odd\x1b[31m\n")
+    assert "name its file with --dictionary" in refused(capsys, "show", "two_habits", "p0001c", "--tensor", "W_dec")
     assert "invalid choice" in refused(capsys, "shw")
     assert parsed(["show", "runs/ü"]).run == "runs/ü"
 

@@ -134,6 +134,8 @@ def _show_action(run: "Run", arguments: argparse.Namespace) -> None:
     from stir_core.evaluate.meaning import meaning_of
     from stir_core.store.runs import Run
 
+    if arguments.tensor is not None and arguments.dictionary is None:
+        raise DataError(f"--tensor {arguments.tensor} is a tensor of a dictionary: name its file with --dictionary")
     action_named(run, arguments.entry)  # refused before a model is loaded
     others = [Run.open(other) for other in arguments.others or ()]
     model = None

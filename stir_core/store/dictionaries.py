@@ -36,7 +36,7 @@ def read_dictionary(
         The tensor's name, and float32 rows.
 
     Raises:
-        StoreError: no such file or tensor, another width, or values that are not finite.
+        StoreError: no such file or tensor, another width, values that are not finite, or no direction.
         DataError: the configuration beside the file names another layer.
     """
     _check_layer(file, layer)
@@ -44,9 +44,12 @@ def read_dictionary(
     rows = _read(file, name, shape, dtype)
     if shape[1] != columns or (shape[0] == columns and name == "decoder.weight"):
         rows = rows.T
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(norms).all():
-        raise StoreError(f'{file}: tensor "{name}" holds values that are not finite: copy it again')
+        raise StoreError(f'{file}: tensor "{name}" holds values that are not finite, or are above 1e19: copy it again')
+    if not norms.any():
+        raise StoreError(f'{file}: tensor "{name}" is {list(rows.shape)} and holds no direction but zeros: take another tensor or file')
     return name, rows / np.where(norms > 0, norms, 1)
 
 
@@ -103,5 +106,7 @@ def _check_layer(file: Path, layer: int) -> None:
         named = re.search(r'"hook_(?:name|layer|point)"\s*:\s*"?(?:blocks\.)?(\d+)', text)
     except (OSError, UnicodeDecodeError):
         return
-    if named and int(named[1]) != layer:
-        raise DataError(f"{beside} says layer {named[1]}, the action was mined at layer {layer}: take a dictionary of that layer")
+    before = re.search(r'"hook_(?:name|point)"\s*:\s*"blocks\.\d+\.hook_resid_pre"', text)  # the output of the block before
+    if named and (own := int(named[1]) - bool(before)) != layer:
+        where = f"the input of layer {named[1]}, which is the output of layer {own}" if before else f"layer {own}"
+        raise DataError(f"{beside} says {where}, the action was mined at layer {layer}: take a dictionary of that layer")

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -266,7 +267,7 @@ def _unpack(data: bytes, folder: Path) -> None:
             folder.mkdir(parents=True)
             for name, info in names.items():
                 (folder / name).write_bytes(file.read(info))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise StoreError(f"the zip file cannot be read ({type(error).__name__}): {_REMEDY}") from None
 
 

@@ -58,17 +58,23 @@ def test_what_is_no_dictionary_of_the_stream_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    save_file({"W_dec": ROWS, "other": torch.full((4, 6), torch.nan), "ids": torch.arange(12).reshape(2, 6)}, tmp_path / "d.safetensors")
+    odd = {"ids": torch.arange(12).reshape(2, 6), "none": torch.zeros(0, 6), "zeros": torch.zeros(3, 6), "huge": ROWS * 1e25}
+    save_file({"W_dec": ROWS, "other": torch.full((4, 6), torch.nan)} | odd, tmp_path / "d.safetensors")
     assert "expected floats [features, 7]" in refused(columns=7)
     assert 'no tensor "absent", only W_dec' in refused(tensor="absent")
     assert "not finite" in refused(tensor="other")
     assert "I64 [2, 6]" in refused(tensor="ids")
+    assert "[0, 6] and holds no direction" in refused(tensor="none") and "[3, 6] and holds no direction" in refused(tensor="zeros")
+    assert "above 1e19" in refused(tensor="huge")
     assert "does not exist" in refused(file="absent.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
     assert "not a whole safetensors file" in refused(file="broken.safetensors")
     (tmp_path / "cfg.json").write_text('{"hook_name": "blocks.5.hook_resid_post"}')
     assert "says layer 5, the action was mined at layer 3" in refused()
     assert len(read_dictionary(tmp_path / "d.safetensors", columns=6, layer=5)[1]) == len(ROWS)
+    (tmp_path / "cfg.json").write_text('{"hook_layer": 5, "hook_name": "blocks.5.hook_resid_pre"}')
+    assert "the input of layer 5, which is the output of layer 4, the action was mined at layer 5" in refused(layer=5)
+    assert len(read_dictionary(tmp_path / "d.safetensors", columns=6, layer=4)[1]) == len(ROWS)
 
 
 def test_a_folder_offers_its_dictionaries_of_this_width(tmp_path: Path) -> None:

@@ -142,6 +142,10 @@ def test_a_zip_file_with_anything_else_is_refused(folder: SavedFolder, tmp_path:
     for data, said in ((extra.getvalue(), "is no saved work"), (b"PK", "cannot be read"), (packed[: len(packed) // 2], "cannot be read")):
         with pytest.raises(StoreError, match=said):
             other.add_packed(data)
+    begin = packed.index(b"content.json") + len(b"content.json")
+    for at in range(begin, begin + 60, 4):  # within what is packed of one file
+        with pytest.raises(StoreError, match="cannot be read"):
+            other.add_packed(packed[:at] + bytes(255 - byte for byte in packed[at : at + 4]) + packed[at + 4 :])
     assert other.all() == ([], []) and not list(tmp_path.rglob("evil.json"))
 
 

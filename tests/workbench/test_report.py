@@ -98,6 +98,8 @@ def test_figures_are_files_that_are_never_overwritten(studied: RunFacts, tmp_pat
     assert {path.suffix for path in files} == {".svg", ".pdf"} and len(files) == 2 * len(figures) > 0
     with pytest.raises(Exception, match="nothing is overwritten"):
         list(write_figures(figures, tmp_path / "out"))
+    foreign = figures[0]._replace(name="../../elsewhere")
+    assert {path.parent for path in write_figures([foreign], tmp_path / "in" / "it")} == {tmp_path / "in" / "it"}
 
 
 def test_the_command_writes_a_file_once(studied: RunFacts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +109,8 @@ def test_the_command_writes_a_file_once(studied: RunFacts, tmp_path: Path, capfd
     assert "<h2" in html and TITLES["basis"] not in html and "r.html" in capfd.readouterr().out
     assert main(words) == 2
     assert "nothing is overwritten" in capfd.readouterr().err
+    assert main(["report", str(studied.run.path), "--only", "gate", "--action", "p0000c", "--out", str(tmp_path / "other.html")]) == 2
+    assert "--action chooses what the section actions holds" in capfd.readouterr().err and not (tmp_path / "other.html").exists()
 
 
 def test_the_page_says_what_is_in_the_file_and_gives_the_command(open_page: OpenPage, store: Path) -> None:

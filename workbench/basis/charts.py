@@ -27,6 +27,7 @@ _LEGEND_LIMIT = 12
 _MANY = 1000
 """With more points the map is drawn by WebGL, which keeps panning smooth."""
 _KNOWN = {"corrective": CORRECTIVE, "null": NULL, "passes": "#009e73", "flagged": CORRECTIVE, "cannot tell": GREY}
+_KNOWN |= {"helps": CORRECTIVE, "harms": NULL, "no effect seen": "#7d8a2e"}
 
 
 def action_map(table: pd.DataFrame, projection: str, column: str, scale: str) -> go.Figure:

@@ -1,5 +1,6 @@
 """The figures of a run by name, drawn when they are asked for: those that the pages open with. Needs no model and no browser."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -65,8 +66,8 @@ def write_figures(figures: Iterable[RunFigure], folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        chart = figure.draw()
-        for file, data in ((folder / f"{figure.name}.svg", svg(chart).encode("utf-8")), (folder / f"{figure.name}.pdf", pdf(chart))):
+        chart, name = figure.draw(), re.sub(r"[^\w.+-]", "-", figure.name).lstrip(".")  # an entry's id is any text
+        for file, data in ((folder / f"{name}.svg", svg(chart).encode("utf-8")), (folder / f"{name}.pdf", pdf(chart))):
             if file.exists():
                 raise StoreError(f"{file} exists: name another folder, nothing is overwritten")
             write_whole(file, data)

@@ -2,7 +2,7 @@
 
 :func:`svg` and :func:`pdf` take any chart of the pages. Vega-Lite draws both kinds: a plotly figure is written as a Vega-Lite
 specification first (:func:`specification`), as far as the pages use plotly: points, lines, bars, error bars, bands, rules and a colour bar.
-Anything else is refused.
+Anything else is refused (:mod:`workbench.shared.charts_known`).
 """
 
 import json
@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from plotly.colors import get_colorscale
 
 from stir_core.errors import DataError
+from workbench.shared.charts_known import check_known
 
 Chart = alt.TopLevelMixin | go.Figure
 """What the pages draw."""
@@ -115,6 +116,7 @@ def _in_xml(value: Any) -> Any:
 
 
 def _of_plotly(traces: list[dict[str, Any]], layout: dict[str, Any]) -> dict[str, Any]:
+    check_known(traces, layout, _SYMBOLS)
     places = list(dict.fromkeys((_x_of(trace), _y_of(trace)) for trace in traces)) or [("x", "y")]
     panels = [
         _panel([each for each in traces if (_x_of(each), _y_of(each)) == place], layout, *place, alone=len(places) == 1) for place in places
@@ -171,46 +173,46 @@ def _axis(layout: dict[str, Any], name: str, traces: list[dict[str, Any]]) -> di
     if axis.get("tickvals") is not None:
         ticks = list(axis["tickvals"])
         texts = {
-            str(tick): str(text).replace("<br>", " ") for tick, text in zip(ticks, axis.get("ticktext") or map(str, ticks), strict=True)
+            _in_xml(str(tick)): _in_xml(str(text).replace("<br>", " "))  # here, since JSON hides from it what it takes out
+            for tick, text in zip(ticks, axis.get("ticktext") or map(str, ticks), strict=True)
         }
         shown |= {"labelExpr": f"({json.dumps(texts)})[datum.value] || datum.label"} | ({} if named else {"values": ticks})
     if named:
-        order = list(axis.get("categoryarray") or dict.fromkeys(values))
+        order = list(dict.fromkeys([*_listed(axis.get("categoryarray")), *values]))
         order = order[::-1] if which == "y" else order  # plotly counts upwards
         return {"type": "nominal", "sort": order, "title": title or None, "scale": {"domain": order}, "axis": shown}
     scale: dict[str, Any] = {"zero": axis.get("rangemode") == "tozero", "nice": False, "padding": 12}
     if axis.get("type") == "log":
         scale = {"type": "log", "nice": False, "padding": 12}
     if axis.get("range") is not None:
-        scale |= {"domain": list(axis["range"]), "padding": 0, "clamp": False}
+        ends = [10**end for end in axis["range"]] if axis.get("type") == "log" else list(axis["range"])
+        scale |= {"domain": ends, "padding": 0, "clamp": False}
     return {"type": "quantitative", "title": title or None, "scale": scale, "axis": shown}
 
 
 def _layers(
     trace: dict[str, Any], below: dict[str, Any] | None, layout: dict[str, Any], axes: dict[str, Any], group: str | None
 ) -> list[dict[str, Any]]:
-    kind = trace.get("type", "scatter")
-    if kind == "bar":
+    if trace.get("type") == "bar":
         return [_bars(trace)]
-    if kind not in ("scatter", "scattergl"):
-        raise DataError(f"a plotly trace of kind {kind!r} cannot be written as SVG or PDF: draw it with Altair")
     mode = trace.get("mode", "lines")
     offset = {"yOffset": {"field": "group", "type": "nominal"}} if group is not None and axes["y"]["type"] == "nominal" else {}
     layers = [_band(trace, below)] if trace.get("fill") == "tonexty" and below is not None else []
     rows = _points(trace, layout)
     for row in rows:
         row["group"] = group
-    layers += [_errors(rows, trace, side, offset) for side in ("x", "y") if trace.get(f"error_{side}")]
+    placed = [row for row in rows if row["x"] is not None and row["y"] is not None]
+    layers += [_errors(placed, trace, side, offset) for side in ("x", "y") if trace.get(f"error_{side}")]
     if "lines" in mode and (trace.get("line") or {}).get("width") != 0:
         layers.append(_line(rows, trace))
     if "markers" in mode:
-        layers += _marks(rows, trace, layout, offset)
+        layers += _marks(placed, trace, layout, offset)
     return layers
 
 
 def _points(trace: dict[str, Any], layout: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per point, with all that differs between points."""
-    xs, ys = _listed(trace.get("x")), _listed(trace.get("y"))
+    """One row per point, with all that differs between points; a place that is not a number is ``None``, where a line is broken."""
+    xs, ys = ([value if value == value else None for value in _listed(trace.get(side))] for side in ("x", "y"))
     marker = trace.get("marker") or {}
     edge = marker.get("line") or {}
     names = {"symbol": "circle", "size": 6, "opacity": trace.get("opacity", 1.0), "color": (trace.get("line") or {}).get("color", _SOFT)}
@@ -221,6 +223,7 @@ def _points(trace: dict[str, Any], layout: dict[str, Any]) -> list[dict[str, Any
             up = _listed(bars["array"])
             down = _listed(bars.get("arrayminus")) or up
             known = [value is not None and value == value for value in up]
+            known = [k and a is not None for k, a in zip(known, at, strict=True)]
             columns[f"{side}_low"] = [a - d if k else None for a, d, k in zip(at, down, known, strict=True)]
             columns[f"{side}_high"] = [a + u if k else None for a, u, k in zip(at, up, known, strict=True)]
     rows: list[dict[str, Any]] = []
@@ -229,7 +232,7 @@ def _points(trace: dict[str, Any], layout: dict[str, Any]) -> list[dict[str, Any
         shape = str(row["symbol"]).removesuffix("-open")
         row |= {"shape": _SYMBOLS.get(shape, shape), "area": float(row["size"]) ** 2, "filled": not str(row["symbol"]).endswith("-open")}
         rows.append(row)
-    return [row for row in rows if row["x"] == row["x"] and row["y"] == row["y"]]
+    return rows
 
 
 def _marks(rows: list[dict[str, Any]], trace: dict[str, Any], layout: dict[str, Any], offset: dict[str, Any]) -> list[dict[str, Any]]:
@@ -248,22 +251,24 @@ def _marks(rows: list[dict[str, Any]], trace: dict[str, Any], layout: dict[str, 
     bar = marker if marker.get("colorscale") is not None else layout.get("coloraxis", {})
     colour = {"field": "color", "type": "quantitative"} | _colour_bar(bar, [row["color"] for row in rows])
     filled, hollow = ([row for row in rows if row["filled"] is wanted] for wanted in (True, False))
-    edge = {"stroke": {"field": "edge", **_AS_IS}} if any(row["edge"] for row in filled) else {}
-    inside = {"data": {"values": filled}, "mark": {"type": "point"}, "encoding": encoding | {"fill": dict(colour)} | edge}
-    outside = {"data": {"values": hollow}, "mark": {"type": "point"}, "encoding": encoding | {"stroke": dict(colour)}}
-    return [layer for layer in (inside, outside) if layer["data"]["values"]]
+    for row in filled:  # the pale middle of a scale is nearly white, as is the paper
+        row |= {"edge": row["edge"] or _SOFT, "width": row["width"] or 0.8}
+    wider = [row | {"width": row["width"] + 1.2} for row in hollow]
+    inside = {"data": {"values": filled}, "encoding": encoding | {"fill": dict(colour), "stroke": {"field": "edge", **_AS_IS}}}
+    around = {"data": {"values": wider}, "encoding": encoding | {"stroke": {"value": _SOFT}}}
+    outside = {"data": {"values": hollow}, "encoding": encoding | {"stroke": dict(colour)}}
+    return [layer | {"mark": {"type": "point"}} for layer in (inside, around, outside) if layer["data"]["values"]]
 
 
 def _colour_bar(bar: dict[str, Any], values: Sequence[float]) -> dict[str, Any]:
-    scale = bar.get("colorscale")
-    stops = (
-        [colour for _, colour in scale]
-        if not isinstance(scale, str) and scale is not None
-        else [c for _, c in get_colorscale(scale or "Cividis")]
-    )
+    named = bar.get("colorscale") or "Cividis"
+    stops = get_colorscale(named) if isinstance(named, str) else named
     low, high = bar.get("cmin", min(values)), bar.get("cmax", max(values))
     title = ((bar.get("colorbar") or {}).get("title") or {}).get("text")
-    return {"scale": {"domain": [low, high], "range": stops, "clamp": True}, "legend": {"title": title, "gradientLength": 160}}
+    domain = [low + at * (high - low) for at, _ in stops]
+    legend = {"title": title, "gradientLength": 160, "gradientOpacity": 1}
+    scale = {"domain": domain, "range": [colour for _, colour in stops], "clamp": True, "interpolate": "rgb"}
+    return {"scale": scale, "legend": legend}
 
 
 def _line(rows: list[dict[str, Any]], trace: dict[str, Any]) -> dict[str, Any]:
@@ -317,8 +322,6 @@ def _spans(layout: dict[str, Any], x: str) -> Iterable[dict[str, Any]]:
 def _rules(layout: dict[str, Any], x: str, y: str) -> Iterable[dict[str, Any]]:
     """Lines across the whole chart, and annotations."""
     for shape in layout.get("shapes", ()):
-        if shape["type"] not in ("line", "rect"):
-            raise DataError(f"a plotly shape of kind {shape['type']!r} cannot be written as SVG or PDF: draw it with Altair")
         line = shape.get("line") or {}
         mark = {"type": "rule", "color": line.get("color", _SOFT), "strokeWidth": line.get("width", 1)}
         mark |= {"strokeDash": _DASHES[line["dash"]]} if line.get("dash") in _DASHES else {}
@@ -361,7 +364,7 @@ def _legend(traces: list[dict[str, Any]], layout: dict[str, Any]) -> list[dict[s
     title = ((layout.get("legend") or {}).get("title") or {}).get("text")
     legend = {"title": title, "symbolOpacity": 1, "symbolSize": 80, "symbolStrokeWidth": 2}
     if (layout.get("legend") or {}).get("orientation") == "h":
-        legend |= {"orient": "top", "columns": 4}
+        legend |= {"orient": "top", "columns": 4, "columnPadding": 24}
     channels = {
         name: {"field": "name", "type": "nominal", "legend": legend, "scale": {"domain": names, "range": values}}
         for name, values in (("stroke", colours), ("fill", fills), ("shape", shapes))

@@ -175,8 +175,9 @@ def critical_command(
 
 
 def report_command(run: Run, *, only: Sequence[str], actions: Sequence[str] = (), saved: Sequence[str] = ()) -> str:
-    """Writes figures and numbers of the run as one HTML file, with these sections, actions and pieces of saved work."""
-    chosen = {"--only": () if set(only) == set(SECTIONS) else only, "--action": actions, "--saved": saved}
+    """Writes figures and numbers of the run as one HTML file, with these sections, and the actions and pieces of saved work in them."""
+    chosen = {"--only": () if set(only) == set(SECTIONS) else only}
+    chosen |= {"--action": actions if "actions" in only else (), "--saved": saved if "saved" in only else ()}
     words = [word for flag, values in chosen.items() if values for word in (flag, *values)]
     return _stir("report", name_of(run), *words)
 
