@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from stir_core.config import STAGES
+from stir_core.config import ON_REQUEST, STAGES
 from stir_core.errors import StoreError
 from stir_core.evaluate.statistics import clustered_difference
 from stir_core.findings import Estimate
@@ -116,6 +116,8 @@ def runs_table(runs: list[RunFacts]) -> tuple[pd.DataFrame, list[str]]:
 
 def _row(facts: RunFacts, result: HeldOut) -> dict[str, object]:
     stages = facts.stages
+    done = [stage for stage in stages if stage in STAGES]
+    made = f"{len(done)} of {len(STAGES)}" + (f" · {done[-1]}" if done else "")
     identity = facts.run.model_identity()
     manifests = {stage: facts.run.manifest(stage) for stage in stages}
 
@@ -125,7 +127,7 @@ def _row(facts: RunFacts, result: HeldOut) -> dict[str, object]:
     return {
         "run": facts.name,
         "kind": "calibration object" if facts.run.is_organism else "model",
-        "stages": f"{len(stages)} of {len(STAGES)}" + (f" · {stages[-1]}" if stages else ""),
+        "stages": " + ".join([made, *(stage for stage in ON_REQUEST if stage in stages)]),
         "model": identity.name if identity else facts.config.model.name,
         "task": facts.config.task.name,
         "problems": count("rollouts", "problems"),
