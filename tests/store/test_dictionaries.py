@@ -53,7 +53,7 @@ def test_a_square_tensor_is_turned_only_as_a_linear_layer_and_zeros_stay(tmp_pat
 def test_what_is_no_dictionary_of_the_stream_is_refused(tmp_path: Path) -> None:
     def refused(**asked: Any) -> str:
         with pytest.raises(StirError) as error:
-            read_dictionary(tmp_path / asked.pop("file", "d.safetensors"), **({"columns": 6, "layer": 3} | asked))
+            read_dictionary(tmp_path / asked.pop("file", "d.safetensors"), **dict[str, Any](columns=6, layer=3) | asked)
         assert isinstance(error.value, StoreError | DataError)
         assert "\n" not in str(error.value)
         return str(error.value)

@@ -75,7 +75,7 @@ def test_a_neighbourhood_is_drawn_alone(open_page: OpenPage, store: Path) -> Non
     make_fake_run(store)
     app = clean(open_page("basis", basis_isolate="true", basis_search="check again"))
     ids = list(frame_with(app, "umap 1")["entry"])
-    chosen = app.selectbox(key="action").value
+    chosen = str(app.selectbox(key="action").value)
     assert f"n = {len({*ids, chosen})} entries by key of 24: the collected ones and the chosen one." in texts(app)
     figure = next(json.loads(element.proto.spec) for element in leaves(app.main) if element.type == "plotly_chart")
     drawn = [row[0] for trace in figure["data"] for row in trace.get("customdata", [])]

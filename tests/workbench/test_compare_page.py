@@ -103,7 +103,8 @@ def test_runs_are_compared_on_the_problems_that_all_answered(run):
     table = several.runs_accuracy({"a": first, "b": then, "c": fewer}).set_index("run")
     shared = [id_ for id_ in first if id_ in fewer]
     assert list(table["n"]) == [len(shared)] * 3 == [len(first) - 1] * 3
-    gaps = [facts.steered[id_].verdict.correct - facts.vanilla[id_].verdict.correct for id_ in shared]
+    right = [{id_ for id_, trace in arm.items() if trace.verdict and trace.verdict.correct} for arm in (facts.vanilla, facts.steered)]
+    gaps = [(id_ in right[1]) - (id_ in right[0]) for id_ in shared]
     assert (table.loc["b", "won"], table.loc["b", "lost"]) == (gaps.count(1), gaps.count(-1))
     assert table.loc["c", "difference"] == table.loc["b", "difference"] == pytest.approx(100 * sum(gaps) / len(gaps))
     differ = [id_ for id_ in first if first[id_].right != then[id_].right]
