@@ -54,8 +54,9 @@ def test_a_token_is_counted_from_one_and_completed_like_a_decision() -> None:
         ([], "say where the answer is taken up: --at M, a control point, or --at-token N, a token"),
         (["--at", "2", "--put", "x"], "--put 'x' needs the place of a token: begin the change with --at-token N instead of --at"),
         (["--at", "2", "--seed", "-4"], "--seed -4: input should be greater than or equal to 0"),
-        (["--at", "2", "--rolls", "0"], "--rolls 0 takes the seeds 0 to -1: give 1 or more, and no --seed beside it"),
-        (["--at", "2", "--seed", "1", "--rolls", "2"], "--rolls 2 takes the seeds 0 to 1: give 1 or more, and no --seed beside it"),
+        (["--at", "2", "--rolls", "0"], "--rolls 0: give 1 to 10,000, all of which are decoded side by side"),
+        (["--at", "2", "--rolls", "99999999"], "--rolls 99999999: give 1 to 10,000, all of which are decoded side by side"),
+        (["--at", "2", "--seed", "1", "--rolls", "2"], "--rolls 2 takes the seeds 0 to 1: leave --seed out"),
     ],
 )
 def test_forks_are_refused_in_one_line_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
@@ -80,8 +81,9 @@ def test_a_tree_of_rolls_holds_the_roll_decoded_alone_and_a_token_is_forked(caps
     assert len({roll.token_ids for roll in rolls}) > 1
     same = found("--at-token", "9", "--put", f"id:{trace.token_ids[8]}")
     assert same["branches"][0]["trace"]["token_ids"] == list(trace.token_ids)
-    assert main(["whatif", "two_habits", trace.id, "--at-token", "9", "--put", "x"]) == 2
-    assert "the model has no token 'x'" in capsys.readouterr().err
+    for put, said in (("x", "the model has no token 'x'"), ("id:-1", "the model has no token 'id:-1'"), ("", "'' is no token: give one")):
+        assert main(["whatif", "two_habits", trace.id, "--at-token", "9", f"--put={put}"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_strength_without_an_action_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

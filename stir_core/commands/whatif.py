@@ -1,6 +1,7 @@
 """``stir whatif``: a recorded answer with a decision or a token changed, decoded from there. Changes may follow each other."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from stir_core.models.loading import LoadedModel
     from stir_core.records import Trace
     from stir_core.requests import Change
+
+MOST_ROLLS = 10_000
+"""Rerolls of one change."""
 
 
 class _Link(argparse.Action):
@@ -123,8 +127,10 @@ def _checked(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             raise DataError(f"--alpha {change.alpha:g} is the strength of an action: name one with --force")
         if "put" in link and change.position is None:
             raise DataError(f"--put {link['put']!r} needs the place of a token: begin the change with --at-token N instead of --at")
-    if arguments.rolls is not None and (arguments.rolls < 1 or "seed" in chain[-1]):
-        raise DataError(f"--rolls {arguments.rolls} takes the seeds 0 to {arguments.rolls - 1}: give 1 or more, and no --seed beside it")
+    if arguments.rolls is not None and not 1 <= arguments.rolls <= MOST_ROLLS:
+        raise DataError(f"--rolls {arguments.rolls}: give 1 to {MOST_ROLLS:,}, all of which are decoded side by side")
+    if arguments.rolls is not None and "seed" in chain[-1]:
+        raise DataError(f"--rolls {arguments.rolls} takes the seeds 0 to {arguments.rolls - 1}: leave --seed out")
     return chain
 
 
@@ -135,10 +141,13 @@ def _change(link: "Mapping[str, Any]", answer: "Trace", model: "LoadedModel") ->
 
     fields = {key: value for key, value in link.items() if key not in ("put", "position")}
     if (put := link.get("put")) is not None:
-        ids = [int(put[3:])] if put.startswith("id:") and put[3:].isdecimal() else model.tokens(put)
-        if len(ids) != 1:
+        by_id = re.fullmatch("id:([0-9]{1,12})", put)
+        ids = [int(by_id[1])] if by_id else model.tokens(put)
+        if not ids:
+            raise DataError(f"--put {put!r} is no token: give one, or its id (id:345)")
+        if len(ids) > 1:
             raise DataError(f"--put {put!r} is {len(ids)} tokens ({', '.join(f'id:{each}' for each in ids)}): give one of them")
-        if not put.startswith("id:") and model.token_text(ids[0]).strip() != put.strip():
+        if not by_id and model.token_text(ids[0]).strip() != put.strip():
             raise DataError(f"the model has no token {put!r}: give one that Trace lists, or its id (id:345)")
         fields |= {"token": ids[0], "text": model.token_text(ids[0]) if ids[0] < len(model.tokenizer) else None}
     return change_at(answer, link["position"], **fields) if "position" in link else Change(**fields)

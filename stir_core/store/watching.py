@@ -2,6 +2,7 @@
 
 import socket
 from collections import defaultdict, deque
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -72,7 +73,7 @@ class HarvestWatch:
                 data = lines.read(size - self._read)
             whole = data[: data.rfind(b"\n") + 1]
             for line in whole.splitlines():
-                self._count(line)
+                self._count(line, file)
             self._read += len(whole)
         if not self._total:
             self._total = len(read_appended(folder / "problems.jsonl", Problem)) * self._run.config.rollouts.k
@@ -84,12 +85,11 @@ class HarvestWatch:
         shown = tuple(reversed(self._last))
         return HarvestSoFar(done, self._total, dict(self._right), self._cut, self._unstated, self._tokens, rate, shown, finished)
 
-    def _count(self, line: bytes) -> None:
+    def _count(self, line: bytes, file: Path) -> None:
         try:
             rollout = Rollout.model_validate_json(line)
         except ValidationError as error:
-            where = self._run.part("rollouts") / "rollouts.jsonl"
-            raise StoreError(f"{where} holds a line that is no rollout ({error.errors()[0]['msg']}): make the stage again") from None
+            raise StoreError(f"{file} holds a line that is no rollout ({error.errors()[0]['msg']}): make the stage again") from None
         self._right[rollout.problem_id].append(float(rollout.verdict.correct))
         self._cut += rollout.finish == "length"
         self._unstated += not rollout.verdict.finished
