@@ -74,10 +74,10 @@ def test_every_field_has_a_help_string():
             assert field.description or hasattr(field.annotation, "model_fields"), f"{section.__name__}.{name}"
 
 
-SHIPPED = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "configs" / "protocol").glob("*.toml")])
+SHIPPED = sorted(file for folder in (".", "protocol", "kit") for file in (ROOT / "configs" / folder).glob("*.toml"))
 SWEEPS = [file for file in SHIPPED if file.stem.startswith("sweep")]
 TRAININGS = [file for file in SHIPPED if file.stem.startswith("latent")]
-OTHERS = ("results", "protocol")
+OTHERS = ("results", "protocol", "kit-small", "kit-30min", "kit-24h")
 
 
 @pytest.mark.parametrize(
