@@ -40,4 +40,12 @@ def _report(arguments: argparse.Namespace) -> int:
     root = str(workbench_folder().parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     words = [sys.executable, "-P", "-m", "workbench.report", json.dumps(asked, default=str)]
-    return subprocess.call(words, env=environment)
+    with subprocess.Popen(words, env=environment) as writer:
+        try:
+            return writer.wait()
+        except KeyboardInterrupt:  # Ctrl-C reaches both; the writer takes away what is half written, and says what is kept
+            try:
+                return writer.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                writer.kill()
+                raise
