@@ -206,10 +206,10 @@ def test_a_training_is_seeded_and_resumable(start: Path, tmp_path: Path, frozen:
 @pytest.mark.slow
 def test_reinforcement_raises_a_reward_that_it_can_reach(start: Path, tmp_path: Path) -> None:
     """Paid for its format alone, an almost untrained reasoner learns to write it."""
-    options = {"questions": 8, "answers": 8, "updates": 2, "iterations": 30, "rate": 1e-2, "accuracy": 0.0, "coherence": 0.0}
+    options = {"questions": 8, "answers": 8, "updates": 2, "iterations": 15, "rate": 1e-2, "accuracy": 0.0, "coherence": 0.0}
     out = reinforce(start, tmp_path / "format", options=options, every=5)
     rewards = [json.loads(line)["terms"]["formatted"] for line in (out / "training.jsonl").read_text().splitlines()]
-    assert rewards[-1] > rewards[0] + 0.3
+    assert rewards[-1] > rewards[0] + 0.15
     assert all(one >= 0 for one, _ in pairwise(rewards))
 
 
