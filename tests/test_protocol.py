@@ -1,5 +1,6 @@
 """The protocol's runner: every step is a command that exists, it goes on where it was, and what a link shows follows from the reports."""
 
+import json
 import tomllib
 
 import numpy as np
@@ -107,3 +108,17 @@ def test_a_command_that_fails_is_named(place, capsys):
     (place / "habits.toml").write_text('[model]\nname = "organism:nobody"\n')
     assert main([str(place / "protocol.toml"), "--runs", str(place / "runs")]) == 2
     assert "`stir run " in capsys.readouterr().err
+
+
+def test_what_is_unequal_on_a_machine_is_kept_and_ends_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "protocol.toml").write_text('benchmarks = "--quick"\nrun = []\nwhole = []\n')
+
+    def unequal(words):
+        assert words == ["--quick"]
+        print('{"equal": false}')
+        return 1
+
+    monkeypatch.setattr("benchmarks.protocol.benchmarks", unequal)
+    assert main([str(tmp_path / "protocol.toml"), "--runs", str(tmp_path / "runs")]) == 0
+    assert "The protocol is finished." in capsys.readouterr().err
+    assert json.loads((tmp_path / "runs" / "benchmarks.json").read_text()) == {"equal": False}

@@ -130,8 +130,9 @@ def _show_library(run: "Run", arguments: argparse.Namespace) -> None:
 
 
 def _show_action(run: "Run", arguments: argparse.Namespace) -> None:
-    from stir_core.evaluate.activations import TOP, action_named
+    from stir_core.evaluate.activations import TOP
     from stir_core.evaluate.meaning import meaning_of
+    from stir_core.evaluate.spots import action_named
     from stir_core.store.runs import Run
 
     if arguments.tensor is not None and arguments.dictionary is None:

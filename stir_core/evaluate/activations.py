@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from stir_core.errors import DataError
 from stir_core.evaluate.probe import LabelledStates, mixed_states, separation
+from stir_core.evaluate.spots import action_named
 from stir_core.findings import Separation
 from stir_core.readings import ActivatingStep, Activation, ProjectionCounts
 from stir_core.records import Entry, StateRow, StepState
@@ -110,19 +111,6 @@ def subject(run: Run, entry_id: str, seen: StepStates | None = None) -> Subject:
     seen = step_states(run, entry.layer) if seen is None else seen
     own = seen.mixed.problems == seen.numbers.get(entry.problem_id, -1)
     return Subject(run, entry, run.action_rows()[entry.action_row].astype(np.float64), seen, own)
-
-
-def action_named(run: Run, entry_id: str) -> Entry:
-    """A corrective entry of a run.
-
-    Raises:
-        DataError: the run has no such entry, or it has no action.
-    """
-    entry = next((entry for entry in run.entries() if entry.id == entry_id), None)
-    if entry is None or entry.action_row is None:
-        problem = "is a null entry and has no action" if entry else f"is not an entry of {run.path}"
-        raise DataError(f'"{entry_id}" {problem}: take one that `stir show {run.name} --all` lists')
-    return entry
 
 
 def activation(of: Subject, top: int = TOP) -> Activation:

@@ -57,8 +57,8 @@ def source_spots(entry: Entry, rollouts: Mapping[tuple[str, int], Rollout]) -> l
     return spots
 
 
-def entry_with_spots(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
-    """A corrective entry of a run, with every spot where it can be tried: held-out steps that retrieved it, then its own rollouts.
+def action_named(run: Run, entry_id: str) -> Entry:
+    """A corrective entry of a run.
 
     Raises:
         DataError: the run has no such entry, or it has no action.
@@ -67,6 +67,16 @@ def entry_with_spots(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
     if entry is None or entry.action_row is None:
         problem = "is a null entry and has no action" if entry else f"is not an entry of {run.path}"
         raise DataError(f'"{entry_id}" {problem}: take one that `stir show {run.name} --all` lists')
+    return entry
+
+
+def entry_with_spots(run: Run, entry_id: str) -> tuple[Entry, list[Spot]]:
+    """A corrective entry of a run, with every spot where it can be tried: held-out steps that retrieved it, then its own rollouts.
+
+    Raises:
+        DataError: the run has no such entry, or it has no action.
+    """
+    entry = action_named(run, entry_id)
     spots = held_out_spots(entry, run.traces()) if run.finished("steered") else []
     return entry, spots + source_spots(entry, {(rollout.problem_id, rollout.k): rollout for rollout in run.rollouts()})
 

@@ -1,13 +1,13 @@
 """Branches and rerolls of an answer: the choice of how they are drawn, and decoding in a thread that saves what it makes."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 
 import streamlit as st
 
 from stir_core.config import with_changes
 from stir_core.errors import FAULTS, line_of
 from stir_core.intervene.changes import decode_after
-from stir_core.records import TokenEvent, Trace, TraceEvent
+from stir_core.records import Event, TokenEvent, Trace, TraceEvent
 from stir_core.requests import Change
 from stir_core.saved import SavedBranch, SavedKind, SavedRerolls, SavedWork
 from stir_core.store.saved import new_id, run_digest
@@ -61,18 +61,15 @@ def decode_branches(facts: RunFacts, origin: BranchOrigin, path: Path, changes: 
 
     def work(decoding: Decoding) -> None:
         with shelf.lent(facts.run, run_fingerprint(facts.run)) as steering:
-            for event in decoding.told(steering.branch(before, changes, origin.gate, decode, problem=origin.problem)):
-                if isinstance(event, TokenEvent):
-                    made[event.row][1] += event.text
-                elif isinstance(event, TraceEvent):
-                    saved.keep(
-                        origin.saved([*path, (changes[event.row], event.trace)]),
-                        title=f"{made[event.row][0]} · {origin.question}",
-                        outcome=f"{grade_of(event.trace)}; {parting_line(event.trace, before, name)[1]}",
-                        run=facts.run,
-                        model=steering.identity,
-                        id_=decoding.id if event.row == 0 else None,
-                    )
+            for event in _ends(decoding, steering.branch(before, changes, origin.gate, decode, problem=origin.problem), made):
+                saved.keep(
+                    origin.saved([*path, (changes[event.row], event.trace)]),
+                    title=f"{made[event.row][0]} · {origin.question}",
+                    outcome=f"{grade_of(event.trace)}; {parting_line(event.trace, before, name)[1]}",
+                    run=facts.run,
+                    model=steering.identity,
+                    id_=decoding.id if event.row == 0 else None,
+                )
 
     return _started(Decoding(new_id("what-if"), f"{made[0][0]} · {origin.question}", facts.name, made), work)
 
@@ -90,11 +87,8 @@ def decode_rerolls(facts: RunFacts, origin: BranchOrigin, path: Path, change: Ch
 
     def work(decoding: Decoding) -> None:
         with shelf.lent(facts.run, run_fingerprint(facts.run)) as steering:
-            for event in decoding.told(steering.branch(before, changes, origin.gate, decode, problem=origin.problem)):
-                if isinstance(event, TokenEvent):
-                    made[event.row][1] += event.text
-                elif isinstance(event, TraceEvent):
-                    ended[event.row] = event.trace
+            for event in _ends(decoding, steering.branch(before, changes, origin.gate, decode, problem=origin.problem), made):
+                ended[event.row] = event.trace
             whole = next((seed for seed in range(n) if seed not in ended), n)
             if not whole:
                 return
@@ -148,3 +142,12 @@ def _answer(origin: BranchOrigin, path: Path) -> Trace:
 def _started(decoding: Decoding, work: Callable[[Decoding], None]) -> Decoding:
     session.choose_saved(decoding.id)
     return bootstrap.decodings().start(decoding, work)
+
+
+def _ends(decoding: Decoding, events: Generator[Event, None, None], made: list[list[str]]) -> Iterator[TraceEvent]:
+    """The ends of branches; what is decoded on the way is added to the texts of ``made``, which the followers see."""
+    for event in decoding.told(events):
+        if isinstance(event, TokenEvent):
+            made[event.row][1] += event.text
+        elif isinstance(event, TraceEvent):
+            yield event
