@@ -24,6 +24,10 @@ LIKELIEST = 64
 """Number of likeliest tokens tried first for a nucleus; the whole vocabulary is only sorted if their mass is too small."""
 
 
+ROWS = 4
+"""Rows of logits that the CPU looks at together, at least: those of a whole vocabulary leave its cache after a few."""
+
+
 class Sampling(NamedTuple):
     """How the next token is drawn. Temperature 0 is greedy (ties: lowest id)."""
 
@@ -99,17 +103,21 @@ def draw(model: LoadedModel, strands: list[Strand], logits: Float[Tensor, "rows 
 @torch.inference_mode()
 def begin_draw(strands: list[Strand], logits: Float[Tensor, "rows d_vocab"], sampling: Sampling) -> Drawn:
     """Choose the next token of each strand on the device; :func:`take` gives them to the strands once they are on the host."""
-    uniforms: list[float] = []
-    wide = torch.zeros(len(strands), dtype=torch.bool, device=logits.device)
-    if sampling.temperature == 0:
-        ids = logits.argmax(dim=-1)
-    else:
-        uniforms = [_uniform(strand) for strand in strands]
-        ids, wide = _narrow(logits, uniforms, sampling)
+    uniforms = [_uniform(strand) for strand in strands] if sampling.temperature else []
+    # never one row alone of several: torch would sum it in another order
+    blocks = len(strands) // max(ROWS, torch.get_num_threads()) if logits.device.type == "cpu" else 1
+    read, at = [], 0
+    for block in logits.tensor_split(max(1, blocks)):
+        if sampling.temperature:
+            found = _narrow(block, uniforms[at : at + len(block)], sampling)
+        else:
+            found = block.argmax(dim=-1), torch.zeros(len(block), dtype=torch.bool, device=logits.device)
+        read.append((*found, block.logsumexp(dim=-1)))
+        at += len(block)
+    ids, wide, total = (torch.cat(each) for each in zip(*read, strict=True))
     for i, strand in enumerate(strands):
         if (token := strand.given) is not None:
             ids[i], wide[i] = token, False
-    total = logits.logsumexp(dim=-1)
     tensors = [ids, logits.gather(1, ids[:, None])[:, 0] - total, wide]
     if any(strand.likeliest for strand in strands):
         top = (logits - total[:, None]).topk(min(max(strand.likeliest for strand in strands), logits.shape[1]))

@@ -1,9 +1,10 @@
 """Decoding: equal to token-by-token full prefills, and a row never depends on its neighbours."""
 
+import numpy as np
 import pytest
 import torch
 
-from stir_core.models.generation import Sampling, Strand, TextStream, draw, nucleus, score
+from stir_core.models.generation import Sampling, Strand, TextStream, begin_draw, draw, nucleus, score
 from stir_core.models.scheduler import Listed, decode, next_token, schedule
 from stir_core.seeding import generator_for
 from stir_core.tasks.segment import StepScanner
@@ -114,6 +115,19 @@ def test_a_nucleus_wider_than_the_likeliest_tokens_is_whole():
     """A flat distribution over 300 tokens: 80 % of the mass needs 240 of them, and each is drawn as often as it should be."""
     found = draws(torch.zeros(300), Sampling(1.0, 0.7999), 2400)
     assert len(set(found)) == 240 and {found.count(token) for token in set(found)} <= {9, 10, 11}
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, 0.9)])
+def test_logits_looked_at_in_blocks_give_the_bits_of_all_at_once(monkeypatch, sampling):
+    logits = torch.randn(11, 3000, generator=torch.Generator().manual_seed(0)) * 5
+
+    def tensors():
+        return begin_draw([Strand(str(i), 5, np.random.default_rng(i)) for i in range(11)], logits, sampling).tensors
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    blocks = tensors()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 11)
+    assert all(torch.equal(ours, whole) for ours, whole in zip(blocks, tensors(), strict=True)) and len(set(blocks[0].tolist())) > 5
 
 
 def test_sampling_without_a_stream_is_a_bug(tiny):
