@@ -90,11 +90,11 @@ class Protocol:
         return {key: value for key, value in self.facts.items() if key not in ("run", "whole")} | own
 
     def run(self, name: str) -> Run | None:
-        """A run that has its basis."""
+        """A run that has its basis, or that ships as its results."""
         if not (self.runs / name / "run.json").is_file():
             return None
         run = Run.open(self.runs / name)
-        return run if run.finished("basis") else None
+        return run if run.results_only or run.finished("basis") else None
 
     def probe(self, name: str) -> Path:
         """Where the output of `stir probe` is kept."""

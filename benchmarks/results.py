@@ -1,7 +1,9 @@
-"""Put the reports of finished experiments into docs/results.md: ``python -m benchmarks.results [--runs runs] [--commands | --readme]``
+"""Put the reports of finished experiments into docs/results.md: ``python -m benchmarks.results [--runs runs | --shipped]``
 
-Runs nothing and computes nothing: every table was written by `stir sweep`, `stir eval` or `stir causal` beside its data. Text outside the
-marks is written by hand and stays. ``--readme`` copies the most important rows into README.md.
+Every table was written by `stir sweep`, `stir eval` or `stir causal` beside its data, or by `benchmarks.protocol` from these reports. Text
+outside the marks is written by hand and stays. ``--shipped`` leaves out runs that the package does not hold, ``--readme`` copies the most
+important rows into README.md, and ``--check`` computes the shipped reports again from their answers and continuations and compares the page
+with them.
 """
 
 import argparse
@@ -13,16 +15,27 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.protocol import FILE, Protocol, markdown
+from stir_core.config import GateConfig
 from stir_core.errors import StirError
+from stir_core.evaluate.causal import causal_report, logged_states
+from stir_core.evaluate.causal_text import causal_markdown
+from stir_core.evaluate.effects import NULL_ARM, by_arm, own_effects, own_verdict
+from stir_core.evaluate.report import evaluation_markdown
+from stir_core.evaluate.runner import summarise
+from stir_core.findings import CausalReport, EvaluationReport
+from stir_core.requests import CausalStudyName
 from stir_core.store.causal import CausalFolder
-from stir_core.store.evaluations import evaluations
-from stir_core.store.runs import Run
+from stir_core.store.evaluations import EvaluationFolder, evaluations
+from stir_core.store.runs import RECORDS, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 START, END = "<!-- results: {} -->", "<!-- /results: {} -->"
 README_START, README_END = "<!-- table: written by python -m benchmarks.results --readme -->", "<!-- /table -->"
+PROTOCOL = "docs/protocol.md, link by link"
+"""Title of the part that is computed from the shipped results."""
 WORDS = {
     "": "STIR",
     "noise=matched,variant=random_vector": "random directions of its size",
@@ -38,16 +51,15 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
     if sweep.is_file():
         parts.append(_lowered(sweep.read_text(encoding="utf-8")))
     run = Run.open(runs / experiment["run"])
+    counted = run.facts["counts"] if run.results_only else {stage: run.manifest(stage).counts for stage in ("rollouts", "actions", "basis")}
     facts = ", ".join(
-        f"{n} {name.replace('_', ' ')}" for stage in ("rollouts", "actions", "basis") for name, n in run.manifest(stage).counts.items()
+        f"{n} {name.replace('_', ' ')}" for stage in ("rollouts", "actions", "basis") for name, n in counted.get(stage, {}).items()
     )
     parts.insert(0, f"Run `{run.name}`: {facts}.\n")
-    for folder in evaluations(run):
-        parts.append(_lowered((folder.path / "report.md").read_text(encoding="utf-8")))
-    causal = CausalFolder(run)
-    if causal.reported:
-        parts.append(_lowered((causal.path / "report.md").read_text(encoding="utf-8")))
-    return _portable("\n".join(parts), run.name)
+    for folder in (*evaluations(run), CausalFolder(run, "own"), CausalFolder(run)):
+        if folder.reported:
+            parts.append(_lowered((folder.path / "report.md").read_text(encoding="utf-8")))
+    return portable("\n".join(parts), run.name)
 
 
 def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
@@ -56,15 +68,69 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
     run = Run.open(runs / experiment["run"]) if (runs / experiment["run"] / "run.json").is_file() else None
     if run is not None:
         lines += [spec.command for folder in evaluations(run) if (spec := folder.spec()).command]
-        causal = CausalFolder(run)
-        lines += [command] if causal.reported and (command := causal.report().spec.command) else []
-    return list(dict.fromkeys(line for command in lines for line in _portable(command, experiment["run"]).splitlines()))
+        studies = [folder for folder in (CausalFolder(run, "own"), CausalFolder(run)) if folder.reported]
+        lines += [command for folder in studies if (command := folder.report().spec.command)]
+    return list(dict.fromkeys(line for command in lines for line in portable(command, experiment["run"]).splitlines()))
 
 
-def _portable(text: str, run: str) -> str:
+def portable(text: str, run: str) -> str:
     """Text without folders of this machine: the run's place becomes ``runs/``, and a model file keeps its name only."""
-    text = re.sub(r"(?<= )/\S*/(?=" + re.escape(run) + r"\b)", "runs/", text)
-    return re.sub(r"(?<= )/\S*/(?=[\w.-]+\.gguf\b)", "", text)
+    text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=' + re.escape(run) + r"\b)", "runs/", text)
+    return re.sub(r'(?<=[ "=])/[^\s"]*/(?=[\w.-]+\.gguf\b)', "", text)
+
+
+def recomputed(folder: EvaluationFolder) -> EvaluationReport:
+    """An evaluation's report from its answers; repeated pairs and triples are the report's own, since most answers ship without tokens."""
+    found, told = summarise(folder, folder.spec(), folder.problems()), {method.name: method for method in folder.report().methods}
+    methods = [
+        method.replaced(repeated_2=told[method.name].repeated_2, repeated_3=told[method.name].repeated_3)
+        for method in found.methods
+        if method.name in told
+    ]
+    return found.replaced(methods=tuple(methods))
+
+
+def measured_again(folder: CausalFolder, study: CausalStudyName) -> CausalReport:
+    """A causal study's report from its continuations: for ``own`` effects, outcome and sizes, for the gate all of it."""
+    told, rolls = folder.report(), folder.rolls()
+    if study == "gate":
+        problems, traces = folder.problems(), {trace.id: trace for trace in folder.traces()}
+        answered = [traces[problem.id] for problem in problems if problem.id in traces]
+        gate = GateConfig.model_validate(told.spec.gate)
+        return causal_report(told.spec, logged_states(answered, problems, gate, seed=told.spec.seed, most=told.spec.states), rolls)
+    grouped = by_arm(rolls)
+    tried = list(dict.fromkeys(state for state, arm in grouped if arm == NULL_ARM))
+    effects = own_effects(grouped, tried)
+    outcome, verdict = own_verdict(effects)
+    tokens = sum(roll.decoded for roll in rolls)
+    return told.replaced(states=len(tried), rolls=len(rolls), tokens=tokens, effects=tuple(effects), outcome=outcome, verdict=verdict)
+
+
+def check(page: str, experiments: list[dict[str, Any]], runs: Path) -> list[str]:
+    """What differs between the shipped answers and continuations, their reports, and the page; one line each."""
+    wrong, names = [], [each.name for each in sorted(runs.iterdir()) if (each / "run.json").is_file()] if runs.is_dir() else []
+    for name in names:
+        run = Run.open(runs / name)
+        for folder in evaluations(run):
+            report = recomputed(folder)
+            if evaluation_markdown(report) != (folder.path / "report.md").read_text(encoding="utf-8"):
+                wrong.append(f"{folder.path}: the answers give another report")
+        for study in ("own", "gate"):
+            causal = CausalFolder(run, study)
+            told = (causal.path / "report.md").read_text(encoding="utf-8") if causal.reported else None
+            if told is not None and causal_markdown(measured_again(causal, study)) != told:
+                wrong.append(f"{causal.path}: the continuations give another report")
+    for each in experiments:
+        if each.get("shipped") and _part(page, each["title"]) != section(each, runs):
+            wrong.append(f'docs/results.md: "{each["title"]}" is not what the shipped reports say')
+    if names and _part(page, PROTOCOL) != markdown(Protocol(FILE, runs)):
+        wrong.append(f'docs/results.md: "{PROTOCOL}" is not what the shipped reports say')
+    return wrong
+
+
+def _part(page: str, name: str) -> str | None:
+    start, end = START.format(name), END.format(name)
+    return page.split(start, 1)[1].split(end, 1)[0].strip("\n") if start in page and end in page else None
 
 
 def _lowered(text: str) -> str:
@@ -117,6 +183,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--commands", action="store_true", help="only print how the results are made")
     parser.add_argument("--readme", action="store_true", help="only copy the README's table from the page")
+    parser.add_argument("--shipped", action="store_true", help="only the parts of runs whose results ship with the package")
+    parser.add_argument("--check", action="store_true", help="only compute the shipped reports again, and compare them with the page")
     arguments = parser.parse_args(argv)
     if arguments.readme:
         README.write_text(with_table(README.read_text(encoding="utf-8"), arguments.page.read_text(encoding="utf-8")), encoding="utf-8")
@@ -128,8 +196,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     page = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else "# Results\n"
     try:
+        if arguments.check:
+            wrong = check(page, experiments, RECORDS)
+            print("\n".join(wrong) or "every figure that ships is what its answers and continuations give")
+            return 1 if wrong else 0
         for experiment in experiments:
-            page = _put(page, experiment["title"], section(experiment, arguments.runs))
+            if arguments.shipped and not experiment.get("shipped"):
+                continue
+            page = _put(page, experiment["title"], section(experiment, RECORDS if experiment.get("shipped") else arguments.runs))
+        if RECORDS.is_dir():
+            page = _put(page, PROTOCOL, markdown(Protocol(FILE, RECORDS)))
     except StirError as error:
         print(f"results: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ with page(
     "Causal",
     "Answers continued from the same states and random streams: with an action, without it, and with noise of the same norm.",
 ):
-    facts = need_run("actions", "basis")
+    facts = need_run("actions", "basis", or_results=True)
     views.own(facts)
     study = views.need_study(facts)
     views.study_head(facts, study)

@@ -5,5 +5,5 @@ from workbench.compare.view_several import several_runs
 from workbench.shared.view_page import lazy_tabs, need_run, page
 
 with page("Compare", "Two libraries of one model action by action, or any number of runs on the problems that all of them answered."):
-    facts = need_run("actions")
+    facts = need_run("actions", or_results=True)
     lazy_tabs("compare_tab", {"Two libraries": lambda: two_libraries(facts), "Several runs": lambda: several_runs(facts)})

@@ -45,9 +45,14 @@ from stir_core.store.locks import one_writer
 from stir_core.store.seals import DIGESTS, as_sealed, check_file
 from stir_core.store.tensors import MappedRows, read_tensors
 
-EMBEDDED_RUNS = {name: Path(__file__).resolve().parents[1] / "assets" / "runs" / name for name in ("two_habits", "smollm2")}
-"""Finished run folders that ship inside the package, by name. The first, which the workbench opens with, is a calibration object: an
-organism with planted habits. The second is of a real model, on which no gain is seen."""
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+RECORDS = ASSETS / "records"
+"""Runs that ship as their results only: evaluations and causal studies, without rollouts, actions or basis."""
+EMBEDDED_RUNS = {name: ASSETS / "runs" / name for name in ("two_habits", "smollm2")} | {
+    file.parent.name: file.parent for file in sorted(RECORDS.glob("*/run.json"))
+}
+"""Run folders that ship inside the package, by name. The first, which the workbench opens with, is a calibration object: an organism with
+planted habits. The second is of a real model, on which no gain is seen. The others are :data:`RECORDS`."""
 
 ALIASES = {"demo": "two_habits"}
 """Other names of embedded runs."""
@@ -124,8 +129,15 @@ class Run:
         return self.config.task.name == "modular"
 
     @property
+    def results_only(self) -> bool:
+        """True for a run that ships as its results: the stages that they were made from are not in the package."""
+        return self.path.parent == RECORDS
+
+    @property
     def standing(self) -> str | None:
         """What the run's results can show, in one sentence, where that is known beforehand."""
+        if self.results_only:
+            return "Results of an experiment in docs/results.md, with the answers; its rollouts, actions and basis are not in the package."
         if self.is_organism:
             return "A calibration object: its habits are planted, and nothing seen on it is evidence that STIR helps a real model."
         return "A real model, on which no gain is seen." if self.embedded else None

@@ -112,6 +112,10 @@ class StudyFolder(ABC, Generic[SpecT, ReportT]):
         if strange and not (folder / self._spec_file).is_file():
             raise StoreError(f"{folder} holds other files than a study's: move it away, nothing there is overwritten")
 
+    def written(self) -> set[str]:
+        """The files that the study wrote, by path within its folder."""
+        return self._written_in(self.path)
+
     def _written_in(self, folder: Path) -> set[str]:
         """The files below a folder that the study wrote, by path within it."""
         patterns = (self._spec_file, "problems.jsonl", "report.json", "report.md", DIGESTS, *self.results)

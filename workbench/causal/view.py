@@ -75,7 +75,7 @@ def study_head(facts: RunFacts, study: Study) -> None:
 
 
 def _warnings(facts: RunFacts, study: Study) -> None:
-    for line in evidence.study_warnings(study.report, facts.run.digest("basis"), ended=study.ended):
+    for line in evidence.study_warnings(study.report, facts.basis_digest, ended=study.ended):
         st.warning(plain(line))
 
 
@@ -97,15 +97,18 @@ def actions(facts: RunFacts, study: Study) -> None:
     if table.empty:
         st.caption("No action has been measured yet.")
         return
-    entry = action_card.choose_entry(facts, width=220)
-    figure = forest(table, "advantage (share of right answers with the action minus without)", entry.id)
+    entry = None if facts.run.results_only else action_card.choose_entry(facts, width=220)
+    figure = forest(table, "advantage (share of right answers with the action minus without)", entry.id if entry else None)
     tall = ROW * len(table) > _TALLEST
     with st.container(height=_TALLEST if tall else "content", border=tall):
         points_chart(figure, _chooses(facts), key="causal_actions", alt="Advantage of each action, with 95 % intervals")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
-    st.caption(f"n = {len(table)} actions: {counts}, Holm-corrected. Ring: the chosen action. Click a mark to choose its action.")
+    click = " Ring: the chosen action. Click a mark to choose its action." if entry else ""
+    st.caption(f"n = {len(table)} actions: {counts}, Holm-corrected.{click}")
     with st.expander("As a table"):
         _effects(table, "Measured actions")
+    if entry is None:
+        return
     measured = next((action for action in study.report.actions if action.entry_id == entry.id), None)
     st.markdown(f"**{plain(entry.id)}**" + ("" if measured else " was not tried in this study."))
     action_card.advantage(measured)
@@ -162,7 +165,7 @@ def _chooses(facts: RunFacts) -> Callable[[list[Any]], None]:
     """A callback that chooses the entry of a clicked point on every page."""
 
     def choose(data: list[Any]) -> None:
-        if data[0] in facts.entries:
+        if not facts.run.results_only and data[0] in facts.entries:
             session.point_at(session.ACTION, data[0])
 
     return choose

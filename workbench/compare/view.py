@@ -33,6 +33,9 @@ class Chosen(NamedTuple):
 
 def two_libraries(facts: RunFacts) -> None:
     """Choose two libraries; draw what they share, and their runs' evaluations and settings."""
+    if facts.run.results_only:
+        st.info("This run ships as its results only, without a library: compare it under Several runs.")
+        return
     need_entries(facts)
     chosen = need_other(facts)
     shared_view(chosen)
@@ -44,7 +47,7 @@ def two_libraries(facts: RunFacts) -> None:
 def need_other(facts: RunFacts) -> Chosen:
     """Choose the other library and compare; stops the page with one line where the two cannot be compared."""
     runs = known_runs().runs
-    others = [name for name, other in runs.items() if other.run.path != facts.run.path]
+    others = [name for name, other in runs.items() if other.run.path != facts.run.path and not other.run.results_only]
     alike = [name for name in others if compare.comparison_refusal(facts, runs[name]) is None]  # offered first
     own = next(name for name, each in runs.items() if each.run.path == facts.run.path)
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -50,7 +50,7 @@ def evaluation_head(facts: RunFacts, evaluation: EvaluationFacts) -> None:
         st.caption(f"Home shows the run's own replay of {len(facts.steered)} held-out problems instead, so its figures differ.")
     if leaks := tables.leak_line(report):
         st.error(plain(leaks))
-    for line in tables.warnings_of(report, facts.run.digest("basis")):
+    for line in tables.warnings_of(report, facts.basis_digest):
         st.warning(plain(line))
     if not report.methods:
         st.info("No problem has been answered by every method yet, so there is nothing to compare.")

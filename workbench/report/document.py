@@ -206,7 +206,7 @@ def _evaluations(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> 
         for line in (said.text if said else "", said.others if said else "", evaluate_data.leak_line(report) or ""):
             if line:
                 yield "", Prose(line)
-        for line in evaluate_data.warnings_of(report, facts.run.digest("basis")):
+        for line in evaluate_data.warnings_of(report, facts.basis_digest):
             yield "", Prose(line)
         table = evaluate_data.method_table(report)
         for columns in (evaluate_data.RESULTS, evaluate_data.COSTS_AND_TEXT):
@@ -224,7 +224,7 @@ def _causal(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Part
         for reading in readings:
             answer = reading(study.report)
             yield "", Prose(f"{answer.answer} {answer.figures}")
-        for line in causal_data.study_warnings(study.report, facts.run.digest("basis"), ended=study.ended):
+        for line in causal_data.study_warnings(study.report, facts.basis_digest, ended=study.ended):
             yield "", Prose(line)
         for table in (causal_data.arm_table(study.report), causal_data.advantage_table(study.report)):
             if not table.empty:

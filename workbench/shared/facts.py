@@ -48,6 +48,11 @@ class RunFacts:
         """Finished stages, in order."""
         return self.run.stages()
 
+    @property
+    def basis_digest(self) -> str | None:
+        """Digest of the control basis; ``None`` before that stage."""
+        return self.run.digest("basis") if "basis" in self.stages else None
+
     @cached_property
     def problems(self) -> dict[str, Problem]:
         """Mined problems by id."""

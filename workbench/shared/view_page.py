@@ -143,10 +143,13 @@ def need_entries(facts: RunFacts) -> None:
     st.stop()
 
 
-def need_run(*stages: str) -> RunFacts:
+def need_run(*stages: str, or_results: bool = False) -> RunFacts:
     """The chosen run (before any choice the first), with all of ``stages`` finished.
 
     Where there is none, or a stage is missing, the page shows the command that makes it and stops.
+
+    Args:
+        or_results: a run that ships as its results only will do.
 
     Raises:
         DataError: a link asks for a run that is not here, or cannot be read.
@@ -165,6 +168,12 @@ def need_run(*stages: str) -> RunFacts:
     if facts.run.standing:
         st.caption(plain(f"{facts.name}: {facts.run.standing}"))
     missing = [stage for stage in stages if stage not in facts.stages]
+    if facts.run.results_only and missing:
+        if or_results:
+            return facts
+        st.info("This page needs the rollouts, actions and basis that its results were made from. Evaluate, Causal and Compare open it.")
+        command_line(run_command(facts.run, until=stages[-1]), "Make them again")
+        st.stop()
     if missing:
         st.info(plain(f'Run {facts.name} has no finished stage "{missing[0]}" yet, which this page needs.'))
         command_line(run_command(facts.run, until=stages[-1]), "Make it (finished stages are kept)")

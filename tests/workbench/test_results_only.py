@@ -1,0 +1,54 @@
+"""A run that ships as its results only: three pages open it, the others say what is missing, and its figures are those of the whole run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from page_reading import texts
+from streamlit.testing.v1 import AppTest
+
+from benchmarks.results import check
+from scripts.shipped_results import ship
+from stir_core.findings import Answer
+from stir_core.store import runs as store_runs
+from stir_core.store.causal import CausalFolder
+from stir_core.store.evaluations import evaluations
+from stir_core.store.jsonl import read_records, write_records
+from stir_core.store.runs import EMBEDDED_RUNS, Run
+from tests.seals import renew
+
+WHOLE = Run.open(EMBEDDED_RUNS["two_habits"])
+
+
+@pytest.fixture
+def results(store: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Results of the embedded organism in a store of their own."""
+    monkeypatch.setattr(store_runs, "RECORDS", store)
+    ship(WHOLE, store / "two_habits", traces=2)
+    return Run.open(store / "two_habits")
+
+
+def test_its_figures_come_from_its_answers_and_continuations(results: Run) -> None:
+    assert results.results_only and results.stages() == () and not results.derived("rollouts").exists()
+    (evaluation,), (whole,) = evaluations(results), evaluations(WHOLE)
+    assert evaluation.report() == whole.report() and CausalFolder(results).report() == CausalFolder(WHOLE).report()
+    assert [line for line in check("", [], results.path.parent) if "docs/results.md" not in line] == []
+    file = evaluation.file_of("vanilla")
+    first, *others = read_records(file, Answer)
+    assert first.verdict is not None
+    write_records(file, [first.replaced(verdict=first.verdict.replaced(correct=not first.verdict.correct)), *others])
+    renew(evaluation.path)
+    assert check("", [], results.path.parent)[0] == f"{evaluation.path}: the answers give another report"
+
+
+@pytest.mark.parametrize("page", ["evaluate", "causal", "compare", "home", "report"])
+def test_pages_open_it(results: Run, open_page: Callable[..., AppTest], page: str) -> None:
+    app = open_page(page, run=results.name)
+    assert not app.exception and not app.error and len(texts(app)) > 5
+
+
+@pytest.mark.parametrize("page", ["actions", "basis", "gates", "trace", "what_if", "curate", "export", "codebook"])
+def test_other_pages_say_what_is_missing(results: Run, open_page: Callable[..., AppTest], page: str) -> None:
+    app = open_page(page, run=results.name)
+    assert not app.exception and not app.error
+    assert any(info.value.startswith("This page needs the rollouts") for info in app.info)
