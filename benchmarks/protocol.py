@@ -145,6 +145,18 @@ class Protocol:
                 yield self._answered(name, "whole", methods, settings["looks"][reached])
                 if "transfer" in settings:
                     yield self._answered(name, "transfer", whole["primary"][:1], settings["transfer_n"], "--task", settings["transfer"])
+                    yield self._answered(name, "layers", self.layers(name), settings["transfer_n"])
+
+    def layers(self, name: str) -> list[str]:
+        """The published gate with the entries of each harvested layer alone, and with the middle one's at its two neighbours."""
+        run = self.run(name)
+        if run is None:
+            return []
+        actions = run.manifest("actions")
+        own = sorted(actions.layers)
+        middle = own[len(own) // 2]
+        moved = [at for at in (middle - 1, middle + 1) if 0 <= at < actions.model.n_layers]
+        return [*(f"stir:layer={layer}" for layer in own), *(f"stir:at={at},layer={middle}" for at in moved)]
 
     def _answered(self, name: str, label: str, methods: Sequence[str], n: int, *more: str) -> Step:
         rows = str(self.settings(name)["rows"])

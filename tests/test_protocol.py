@@ -22,6 +22,8 @@ gate = "--n 4 --states 1 --rolls 1"
 name = "habits"
 config = "habits.toml"
 looks = [2, 4]
+transfer = "chain"
+transfer_n = 2
 
 [[whole]]
 runs = ["habits"]
@@ -86,6 +88,9 @@ def test_a_small_protocol_from_mining_to_the_whole(place, capsys):
     assert main(arguments) == 0
     protocol = Protocol(place / "protocol.toml", place / "runs")
     assert all(step.done for step in protocol.steps())
+    (layer, *moved) = protocol.layers("habits")
+    assert layer == "stir:layer=1" and set(moved) <= {"stir:at=0,layer=1", "stir:at=2,layer=1"} and moved
+    assert all(len(protocol.answers("habits", "layers", each)) == 2 for each in (layer, *moved))
     first = markdown(protocol)
     assert "not measured" not in first and "6. the whole helps: `stir`" in first
     (pooled,) = protocol.pooled(protocol.facts["whole"][0], ["stir"], protocol.look(protocol.facts["whole"][0]))

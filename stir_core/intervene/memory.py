@@ -98,12 +98,19 @@ class Memory:
         row = self._row[entry_id]
         return torch.from_numpy(np.asarray(self._actions[row : row + 1], dtype=np.float32)[0])
 
-    def at_layer(self, layer: int) -> "Memory":
-        """The entries of one layer, as a memory of its own."""
+    def at_layer(self, layer: int, at: int | None = None) -> "Memory":
+        """The entries of one layer, as a memory of its own.
+
+        Args:
+            at: block at which they are used, with their keys compared to its states and their actions injected there; ``None``: the layer.
+        """
+        at = layer if at is None else at
         rows = [row for row, entry in enumerate(self.entries) if entry.layer == layer]
-        own = tuple(self.entries[row] for row in rows)
+        own = tuple(self.entries[row].replaced(layer=at) for row in rows)
         keys, actions = (each.only(rows) if isinstance(each, MappedRows) else each[rows] for each in (self._keys, self._actions))
-        return Memory(own, keys, actions, self.space, self.margins, self.policies)
+        means, maps = ({(m, at): each for (m, of), each in fitted.items() if of == layer} for fitted in (self.space.means, self.space.maps))
+        margins = [each.replaced(layer=at) for each in self.margins if each.layer == layer]
+        return Memory(own, keys, actions, KeySpace(self.space.kind, means, maps), margins, self.policies)
 
     def _unit(self, place: Place, rows: Tensor) -> Float[Tensor, "n d"]:
         """Unit keys of these entries of one control point and layer, in the space that they are compared in."""

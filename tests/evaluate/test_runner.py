@@ -209,6 +209,23 @@ def test_a_layer_that_the_library_has_not_is_refused(run, tiny_loaded):
     assert report.complete
 
 
+def test_actions_of_a_layer_can_be_used_at_another_block(run, tiny_loaded):
+    for text, what in (("stir:at=1", "add layer=1"), ("stir:layer=1,at=99", "the model has blocks 0 to")):
+        with pytest.raises(ConfigError, match=what):
+            evaluated(run, tiny_loaded, text)
+    evaluated(run, tiny_loaded, "stir:layer=1", "stir:layer=1,at=1", "stir:layer=1,at=2", label="moved")
+    folder = EvaluationFolder(run, "moved")
+    own, same, moved = (folder.answers(name) for name in ("stir:layer=1", "stir:at=1,layer=1", "stir:at=2,layer=1"))
+    assert [answer.token_ids for answer in own] == [answer.token_ids for answer in same] != []
+
+    def retrieved(answers):
+        return [each for answer in answers for step in answer.trace.steps for each in step.evidence.retrieved]
+
+    assert {each.layer for each in retrieved(own)} == {1} and {each.layer for each in retrieved(moved)} == {2}
+    entries = {entry.id: entry for entry in run.entries()}
+    assert {entries[each.entry_id].layer for each in retrieved(moved)} == {1}
+
+
 def test_answers_do_not_depend_on_rows(run, tiny_loaded):
     names = [name for name in ALL if name != "vanilla"]
     evaluated(run, tiny_loaded, *names, rows=1, label="one")

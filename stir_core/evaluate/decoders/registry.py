@@ -114,7 +114,7 @@ def method(text: str) -> Method:
     given = dict(pairs)
     if twice := [key for key in given if [name for name, _ in pairs].count(key) > 1]:
         raise ConfigError(f"method {text[:200]}: {twice[0]} is given twice: give it once")
-    defaults = {key: decoder.parameters[key] for key in ("library", "layer")} if decoder is STIR else dict(decoder.parameters)
+    defaults = {key: decoder.parameters[key] for key in ("library", "layer", "at")} if decoder is STIR else dict(decoder.parameters)
     if decoder is STIR:
         try:
             section_from(GateConfig, {key: value for key, value in given.items() if key not in defaults})

@@ -34,7 +34,7 @@ def stir(bench: Bench, questions: list[Question], parameters: Parameters) -> Ite
 
 
 def _gate_of(bench: Bench, parameters: Parameters) -> GateConfig:
-    return with_changes(bench.gate, **{key: value for key, value in parameters.items() if key not in ("library", "layer")})
+    return with_changes(bench.gate, **{key: value for key, value in parameters.items() if key in GateConfig.model_fields})
 
 
 def _check_stir(bench: Bench, parameters: Parameters) -> None:
@@ -90,22 +90,26 @@ def mean_action(memory: Memory, layer: int) -> Float[Tensor, "d_model"]:
 
 
 def library_of(bench: Bench, parameters: Parameters) -> Memory:
-    """The library that the parameters ``library`` and ``layer`` (-1: all) name.
+    """The library that the parameters ``library`` and ``layer`` (-1: all) name, used at the block ``at`` (-1: where it was mined).
 
     Raises:
         StoreError: the run does not hold it, or it has no action.
-        ConfigError: it has no action at the layer.
+        ConfigError: it has no action at the layer, or the model has no such block.
     """
-    name, layer = str(parameters["library"]), int(parameters["layer"])
+    name, layer, at = str(parameters["library"]), int(parameters["layer"]), int(parameters.get("at", -1))
     memory = bench.libraries(name)
     layers = sorted({entry.layer for entry in memory.entries if entry.kind == "corrective"}) if memory is not None else []
     if memory is None or not layers:
         raise StoreError(f"library {name} has no action, so there is nothing to steer with: choose another library")
+    if layer < 0 and at >= 0:
+        raise ConfigError(f"at={at} moves the actions of one layer: add layer={layers[0]}, or another of {', '.join(map(str, layers))}")
+    if at >= bench.model.n_layers:
+        raise ConfigError(f"at={at}: the model has blocks 0 to {bench.model.n_layers - 1}")
     if layer < 0:
         return memory
     if layer not in layers:
         raise ConfigError(f"library {name} has no action at layer {layer}: choose one of {', '.join(map(str, layers))}")
-    return memory.at_layer(layer)
+    return memory.at_layer(layer, None if at < 0 else at)
 
 
 def job_answers(bench: Bench, questions: list[Question], jobs: list[Job]) -> Iterator[Answer]:
@@ -138,7 +142,7 @@ STIR = Decoder(
     "retrieve, preview, commit",
     "arXiv 2602.04925; parameters that are not given are the run's own, not the defaults shown here",
     stir,
-    {"library": "basis", "layer": -1, **_GATE},
+    {"library": "basis", "layer": -1, "at": -1, **_GATE},
     check=_check_stir,
 )
 STATIC = Decoder(
