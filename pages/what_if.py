@@ -17,7 +17,7 @@ with page("What-if", "Change one decision or token of a recorded answer and deco
         tree = views.tree_of(facts, form.choose_origin(facts))
     with right:
         node = form.choose_node(tree)
-        step = form.choose_branch_step(node)
+        step = form.choose_branch_step(tree, node)
         request = form.change_form(facts, tree.origin, step)
         views.choice_command(facts, tree, node, request.choice)
     growing = st.empty()

@@ -54,8 +54,8 @@ def test_star_tag_and_exclude_with_a_reason_are_there_after_a_reload(watched: Wa
     told = cells(watched)
     assert {"both hold up", "seen in the rollouts", "mostly length"} <= told
     assert {"star · p0000c, p0001c", "tag drops the carry · p0002c", "exclude · p0003c, p0003n"} <= told
-    expect(page.get_by_text("version 3 · 2 starred, 1 tags, 2 excluded, 0 merged")).to_be_visible()
+    expect(page.get_by_text("version 3 · 2 starred, 1 tags, 2 entries excluded, 0 merged")).to_be_visible()
     page.locator(".st-key-curate_undo button").click()
     settle(page)
-    expect(page.get_by_text("version 4 · 2 starred, 1 tags, 0 excluded, 0 merged")).to_be_visible()
+    expect(page.get_by_text("version 4 · 2 starred, 1 tags, 0 entries excluded, 0 merged")).to_be_visible()
     watched.check()

@@ -27,6 +27,8 @@ def test_a_decision_is_kept_and_denied_and_the_tree_shows_both(watched: Watched)
     settle(page)
     mark = f"⟦control point {step.m} · {step.decision.chosen} × {step.decision.alpha:.2f}⟧"
     expect(page.locator(".mark").first).to_have_text(mark)
+    page.locator(".st-key-what_if_way").get_by_text("Keep", exact=True).click()
+    settle(page)
     branch(watched)
     equal = f"nothing changed: equals the recorded trace token for token ({len(trace.token_ids)} of {len(trace.token_ids)} ids)"
     expect(page.get_by_text(equal)).to_be_visible()
@@ -69,6 +71,8 @@ def test_a_clicked_token_is_forked_and_an_answer_is_rerolled_into_a_tree(watched
     page.wait_for_url("**/what_if?**")
     n = len(trace.token_ids)
     expect(page.get_by_text(f"equals the recorded trace token for token ({n} of {n} ids)")).to_be_visible(timeout=100_000)
+    settle(page)
+    page.locator(".st-key-what_if_way").get_by_text("Keep", exact=True).click()
     settle(page)
     page.get_by_role("button", name="Reroll 8 times").click()
     said = page.get_by_text("continuations sampled from control point 1: ")

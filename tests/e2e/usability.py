@@ -88,11 +88,6 @@ def task(done: Callable[[Newcomer], str]) -> Callable[[Newcomer], str]:
 def most_fired(new: Newcomer) -> str:
     """Find the action that fires most, and say whether it is real."""
     new.press("What did it find?")
-    place = new.page.locator('[data-testid="stDataFrame"]').first.bounding_box()
-    assert place is not None
-    new.page.mouse.click(place["x"] + 40, place["y"] + 52)  # the first row
-    new.clicks += 1
-    settle(new.page)
     return f"{new.read('corrective entry of pair')}: {new.read('^Advantage ')}; {new.read('^(mostly length|labels do not matter)')}"
 
 
@@ -105,13 +100,11 @@ def what_without(new: Newcomer) -> str:
     new.write("Prompt", "Tom has 3 boxes with 4 apples each and eats 2. How many are left?")
     new.press("Decode both answers")
     new.decoded()
-    new.press("What-if")
-    new.press("Last comparison of Trace")
-    new.press("Deny")
+    new.press("What if one decision had been another?")
     new.click(new.page.locator(".st-key-what_if_branch button"))
     new.decoded()
     outcome = new.read("from the recorded trace from token|equals the recorded trace")
-    new.press("Saved")
+    new.press("Share the branch as one HTML file")
     return f"{outcome}; sent: {new.saved('Share as one HTML file')}"
 
 
@@ -168,7 +161,7 @@ def exclude_and_export(new: Newcomer) -> str:
     new.press("Curate")
     new.press("exclude")
     new.write("Why", "only length")
-    new.press("Exclude 2")  # the action and its null entry
+    new.press("Exclude 1")
     new.press("Export")
     return new.read("actions are exported")
 

@@ -57,6 +57,13 @@ def measured(app: AppTest) -> AppTest:
     return clean(app)
 
 
+def test_the_card_is_that_of_the_action_that_was_committed_most(open_page: OpenPage, opened: Opened) -> None:
+    app = clean(open_page("actions"))
+    table = next(frame.value for frame in app.dataframe if "promotes" in frame.value.columns)
+    assert max(table["committed"]) > 0 and table["entry"].iloc[0] != ENTRY, "else this would not tell"
+    assert app.selectbox(key="action").value == table["entry"].iloc[0]
+
+
 def test_the_filtered_table_is_printed_by_its_python(open_page: OpenPage, opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
     app = clean(open_page("actions"))
     for widget, value in (("actions_m", [1, 2]), ("actions_controls", ["passes", "cannot tell"])):

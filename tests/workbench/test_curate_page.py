@@ -77,6 +77,7 @@ def test_without_a_ticked_row_the_chosen_entry_is_edited(run, open_page):
 
 def test_an_exclusion_takes_the_null_entry_along_and_changes_the_library(run, open_page):
     app = edit(open_page("curate", action="p0002c"), "exclude", why="pure length")
+    assert app.button(key="curate_apply").label == "Exclude 1", "one action is excluded, whatever goes along"
     state = Curation.open(run).state
     assert state.of("p0002c").excluded and state.of("p0002n").excluded
     numbers = app.dataframe[-1].value if "library" in app.dataframe[-1].value else app.dataframe[-2].value

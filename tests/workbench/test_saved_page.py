@@ -88,6 +88,7 @@ def test_decoding_goes_on_without_its_page_and_any_tab_can_follow_or_stop_it(
 
 def test_branches_impulses_and_decisions_are_saved_and_found_again(open_page: OpenPage, sessions: list[FakeSteering], store: Path) -> None:
     app = clean(open_page("what_if", problem="arithmetic/eval/2", m="2"))
+    app.button_group(key="what_if_way").set_value("Keep")
     app.button(key="what_if_branch").click().run()
     key = next(box.key for box in clean(app).selectbox if str(box.key).startswith("what_if_from"))
     app.selectbox(key=str(key)).set_value(1).run()

@@ -51,6 +51,20 @@ def test_a_whole_comparison_folds_into_its_traces(facts: RunFacts) -> None:
     assert table.loc["vanilla", "probe tokens"] == 0
 
 
+def test_an_answer_without_an_impulse_says_why(facts: RunFacts) -> None:
+    recording = recorded(facts, 0.5)
+    assert tc.unsteered_line(recording, "\n\n") is None
+    trace = recording.traces[1]
+    assert trace is not None
+    quiet = trace.steps[0].model_copy(update={"decision": trace.steps[0].decision.model_copy(update={"chosen": None})})
+    recording.traces[1] = trace.model_copy(update={"steps": (quiet, quiet)})
+    assert "committed nothing at 2 control points" in (tc.unsteered_line(recording, "\n\n") or "")
+    recording.traces[1] = trace.model_copy(update={"steps": (quiet,)})
+    assert "one step. A step ends with a blank line" in (tc.unsteered_line(recording, "\n\n") or "")
+    recording.traces[1] = None
+    assert tc.unsteered_line(recording, "\n\n") is None
+
+
 def test_strength_zero_is_checked_not_assumed(facts: RunFacts) -> None:
     recording = recorded(facts, 0.0)
     equal, line = tc.equality_line(recording)

@@ -43,11 +43,15 @@ def tables(app: AppTest, column: str) -> list:
 
 
 def open_step(open_page: OpenPage, problem: str = "arithmetic/eval/2", m: str = "2") -> AppTest:
-    return clean(open_page("what_if", problem=problem, m=m))
+    app = clean(open_page("what_if", problem=problem, m=m))
+    app.button_group(key="what_if_way").set_value("Keep")  # with the next run
+    return app
 
 
 def test_keeping_equals_the_recorded_trace_and_says_so(open_page: OpenPage, sessions: list[FakeSteering]) -> None:
     app = open_step(open_page)
+    assert app.code[0].value.endswith("arithmetic/eval/2 --at 2 --deny"), "the page answers: what without it?"
+    app.run()
     assert not sessions, "no model before a branch is asked for"
     (code,) = app.code
     assert code.value.endswith("arithmetic/eval/2 --at 2"), "the form as it stands, before anything is decoded"
@@ -142,6 +146,33 @@ def test_the_last_comparison_of_trace_is_an_origin(open_page: OpenPage, sessions
     app.button(key="what_if_branch").click().run()
     assert sessions[0].branched[0][2].k_scale == 0.25
     assert any("stir whatif" in code.value and "--strength 0.25" in code.value for code in clean(app).code)
+
+
+def test_a_new_comparison_of_a_free_prompt_is_what_the_page_opens_on_at_its_first_impulse(
+    open_page: OpenPage, sessions: list[FakeSteering]
+) -> None:
+    app = open_step(open_page, m="4")
+    app.switch_page("../pages/trace.py").run()
+    app.button_group(key="trace_kind").set_value("Free prompt").run()
+    app.text_area(key="trace_prompt").set_value("What is 2 + 2?").run()
+    app.button(key="trace_start").click().run()
+    steered = clean(app).session_state["trace_recording"].traces[1]
+    app.switch_page("../pages/what_if.py").run()
+    assert clean(app).button_group(key="what_if_kind").value == "Last comparison of Trace"
+    assert app.button_group(key="m").value == str(next(step.m for step in steered.steps if step.decision.chosen))
+    app.button_group(key="what_if_kind").set_value("Recorded held-out answer").run()
+    app.switch_page("../pages/home.py").run()
+    app.switch_page("../pages/what_if.py").run()
+    assert clean(app).button_group(key="what_if_kind").value == "Recorded held-out answer", "once for each comparison"
+
+
+def test_where_nothing_was_committed_there_is_nothing_to_deny(open_page: OpenPage, sessions: list[FakeSteering], store: Path) -> None:
+    trace = next(trace for trace in Run.open(store / "fake").traces("steered") if trace.id == "arithmetic/eval/2")
+    offered = {}
+    for chosen in (True, False):
+        step = next(step for step in trace.steps if bool(step.decision.chosen) == chosen)
+        offered[chosen] = open_step(open_page, m=str(step.m)).button_group(key="what_if_way").options
+    assert "Deny" in offered[True] and "Deny" not in offered[False]
 
 
 def test_model_text_is_text(open_page: OpenPage, sessions: list[FakeSteering]) -> None:

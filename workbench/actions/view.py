@@ -1,7 +1,5 @@
 """The Actions page's library and sources: the sortable table, and the right and wrong answers that an action was averaged from."""
 
-from collections import Counter
-
 import streamlit as st
 
 from stir_core.evaluate.confounds import VERDICTS
@@ -37,8 +35,7 @@ def action_list(facts: RunFacts) -> None:
         and (not basis_only or not facts.picks or id_ in facts.picks)
         and (not verdicts or not facts.controls or facts.verdicts.get(id_) in verdicts)
     ]
-    commits = Counter(step.decision.chosen for trace in facts.steered.values() for step in trace.steps)
-    wanted.sort(key=lambda id_: -commits[id_])
+    wanted.sort(key=lambda id_: -facts.commits[id_])
     drawn, rows = page_of(wanted, "actions_page")
     table = some_entries(facts, drawn)
     table = with_judgements(table.drop(columns=[] if nulls else ["kind"]), facts)

@@ -132,7 +132,7 @@ function drawTrace(root, doc, kept) {
     panel.replaceChildren()
     panel.classList.toggle("held", Boolean(state.held))
     if (!token) {
-      panel.appendChild(el("div", "tv-quiet", "Point at a token for its numbers. Click holds it, Escape releases. Arrow keys move: ← → token, ↑ ↓ answer."))
+      panel.appendChild(el("div", "tv-quiet", "Point at a token for its numbers. Click holds it, Escape releases." + (state.fork ? " Held, it offers other tokens to go on from." : "") + " Arrow keys move: ← → token, ↑ ↓ answer."))
       return
     }
     const other = otherOf(token), seen = lookAt(doc, token, other), names = KINDS.filter((name) => seen.models[name])

@@ -71,7 +71,7 @@ def library(facts: RunFacts, curation: Curation) -> list[str]:
     excluded = sum(judged.excluded for judged in state.entries.values())
     st.caption(
         f"n = {len(wanted):,} of {len(facts.entries):,} entries · version {len(curation)} · {stars} starred, {tags} tags, "
-        f"{excluded} excluded, {len(state.merges)} merged.{rows} Tick rows to edit them together."
+        f"{excluded} entries excluded, {len(state.merges)} merged.{rows} Tick rows to edit them together."
     )
     return [ids[row] for row in session.selected_rows(key) if row < len(ids)]
 
@@ -109,7 +109,7 @@ def edit_selection(facts: RunFacts, curation: Curation, selected: list[str]) -> 
         )
         targets = tables.with_twins(ids, facts.entries) if twins else ids
         st.button(
-            f"{_EDITS[kind].capitalize()} {len(targets)}",
+            f"{_EDITS[kind].capitalize()} {len(ids)}",
             type="primary",
             key="curate_apply",
             on_click=_edited,
@@ -150,12 +150,12 @@ def _attempt(edit: Callable[[], Curation], forget: str | None) -> None:
 
 
 def chosen_entry(facts: RunFacts) -> str:
-    """The entry that is chosen on all pages; the first one if none was chosen yet.
+    """The entry that is chosen on all pages; the one that pages open with if none was chosen yet.
 
     Raises:
         DataError: a link asks for an entry that the run does not have.
     """
-    return session.found(session.ACTION, "Entry", facts.entries) or next(iter(facts.entries))
+    return session.found(session.ACTION, "Entry", facts.entries) or facts.first_entry
 
 
 def note(facts: RunFacts, curation: Curation, entry_id: str) -> None:

@@ -85,8 +85,7 @@ def choose_answer(facts: RunFacts) -> Trace:
 
     table = evidence.problem_table(facts.steered, facts.vanilla)
     data_table(table, PROBLEM_COLUMNS, "Held-out problems", key="gates_table", height=230, clicked=choose_row)
-    commits = [id_ for id_, trace in facts.steered.items() if any(step.decision.chosen for step in trace.steps)]
-    chosen = session.choose_one(session.PROBLEM, "Held-out problem", ids, first=[*commits, *ids][0])
+    chosen = session.choose_one(session.PROBLEM, "Held-out problem", ids, first=facts.first_answer)
     problem = facts.held_out.get(chosen)
     if problem:
         st.text(problem.question)

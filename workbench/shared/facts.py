@@ -4,6 +4,7 @@ Reads through ``stir_core.store`` only. A stage that has not finished raises the
 that makes it.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -98,7 +99,7 @@ class RunFacts:
         """The entries that maps and lists draw: all, or of more than :data:`MOST_SHOWN` the basis and a drawn sample, in library order."""
         if not self.large:
             return tuple(self.entries)
-        fixed = {*self.picks, self.ids[0]}  # pages open with the first
+        fixed = {*self.picks, self.first_entry}  # pages open with it
         others = [entry_id for entry_id in self.entries if entry_id not in fixed]
         drawn = generator_for(SAMPLE_SEED, "workbench", "shown").permutation(len(others))[: max(0, MOST_SHOWN - len(fixed))]
         inside = {*fixed, *(others[i] for i in drawn)}
@@ -149,6 +150,23 @@ class RunFacts:
     def vanilla(self) -> dict[str, Trace]:
         """Vanilla held-out answers by problem id; empty before that stage."""
         return {trace.id: trace for trace in self.run.traces("vanilla")} if "steered" in self.stages else {}
+
+    @cached_property
+    def commits(self) -> Counter[str]:
+        """Number of held-out steps at which the gate committed an entry, by entry id."""
+        decided = (step.decision.chosen for trace in self.steered.values() for step in trace.steps)
+        return Counter(chosen for chosen in decided if chosen is not None)
+
+    @cached_property
+    def first_entry(self) -> str:
+        """The entry that pages open with: the one that was committed most often, else the first; there must be one."""
+        return max(self.ids, key=lambda entry_id: self.commits[entry_id])
+
+    @cached_property
+    def first_answer(self) -> str | None:
+        """The held-out problem that pages open with: the first with an impulse in its answer, else the first."""
+        steered = (id_ for id_, trace in self.steered.items() if any(step.decision.chosen for step in trace.steps))
+        return next(steered, next(iter(self.steered), None))
 
     @cached_property
     def maps(self) -> dict[str, Float[np.ndarray, "n_entries 2"]]:

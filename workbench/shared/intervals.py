@@ -42,9 +42,10 @@ def with_interval(estimate: Estimate, form: str) -> str:
 def measured_line(advantage: Advantage) -> str:
     """Sample size and test of a measured advantage."""
     tokens, holm = with_interval(advantage.tokens, "+.1f"), f" (Holm {p_text(advantage.p_holm)})" if advantage.p_holm is not None else ""
+    test = f", p {p_text(advantage.p)}{holm}" if advantage.p is not None else ""
     return (
         f"measured at {counted_states(advantage)}, {advantage.pairs} pairs of continuations with and without it: "
-        f"{advantage.won} won, {advantage.lost} lost, p {p_text(advantage.p)}{holm}; tokens of the answer {tokens}"
+        f"{advantage.won} won, {advantage.lost} lost{test}; tokens of the answer {tokens}"
     )
 
 

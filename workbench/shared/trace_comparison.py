@@ -190,6 +190,17 @@ def equality_line(recording: Recording) -> tuple[bool, str]:
     return False, f"ids differ from token {at + 1} on ({len(one)} vanilla, {len(other)} steered)"
 
 
+def unsteered_line(recording: Recording, delimiter: str) -> str | None:
+    """Why no step of a finished steered answer was steered; ``None`` where one was, or the answer has not ended."""
+    trace = recording.traces[STEERED]
+    if trace is None or any(step.decision.chosen for step in trace.steps):
+        return None
+    if len(trace.steps) > 1:
+        return f"No step was steered: the gate committed nothing at {len(trace.steps)} control points; the line under each step says why."
+    end = "a blank line" if delimiter == "\n\n" else repr(delimiter)
+    return f"No step was steered: the answer is one step. A step ends with {end}, and the gate is first asked where one has ended."
+
+
 def cost_table(recording: Recording) -> pd.DataFrame:
     """One row per answer: verdict, steps, commits and every kind of token that was spent."""
     rows = []

@@ -26,7 +26,8 @@ def choose_entry(facts: RunFacts, **widget: Any) -> Entry:
     """The entry that all pages look at, with a box to choose another; in a large library the box offers the shown ones and takes any id."""
     asked = dict.fromkeys((session.chosen(session.ACTION), session.state_of(session.ACTION)))  # the latter may just have been typed
     more = [id_ for id_ in asked if id_ in facts.entries and id_ not in facts.shown_set]
-    return entry_of(facts, session.choose_one(session.ACTION, "Entry", [*more, *facts.shown], accept_new_options=facts.large, **widget))
+    options, first = [*more, *facts.shown], facts.first_entry
+    return entry_of(facts, session.choose_one(session.ACTION, "Entry", options, first, accept_new_options=facts.large, **widget))
 
 
 def entry_head(facts: RunFacts, entry: Entry) -> None:
@@ -42,7 +43,7 @@ def entry_head(facts: RunFacts, entry: Entry) -> None:
         if entry.action_norm
         else "no action (null entry)"
     )
-    rewards = f"quality {entry.quality:.3f} = {entry.reward_pos:.3f} − ({entry.reward_neg:.3f})"
+    rewards = f"quality {entry.quality:.3f} = {entry.reward_pos:.3f} − ({entry.reward_neg:.3f})".replace("-", "−")
     st.caption(plain(f"{rewards} · {norm} · ‖key‖ {entry.key_norm:.2f} · {fate}{reach}"))
 
 

@@ -11,6 +11,7 @@ from streamlit.components.v2 import component
 from stir_core.config import DecodeConfig, GateConfig
 from stir_core.records import Problem
 from workbench import session
+from workbench.bootstrap import PAGES
 from workbench.shared import trace_comparison as comparison
 from workbench.shared.command_lines import PROMPT_FILE, trace_command
 from workbench.shared.facts import RunFacts
@@ -126,6 +127,8 @@ def _summary(facts: RunFacts, recording: Recording) -> None:
         st.badge(f"{recording.seconds:.1f} s for both", color="gray", help="Wall-clock time; both answers share every forward pass.")
         text = "After decoding, every token is read once more, under the model that decoded it and under the unsteered model."
         st.badge(plain(reading_line(recording)), color="gray", help=text)
+    if not zero and (why := comparison.unsteered_line(recording, facts.config.delimiter)):
+        st.caption(plain(why))
 
 
 def _downloads(facts: RunFacts, recording: Recording) -> None:
@@ -137,7 +140,7 @@ def _downloads(facts: RunFacts, recording: Recording) -> None:
     def as_json() -> str:
         return json.dumps(comparison.comparison_json(recording, command) | {"seed": seed}, indent=1, ensure_ascii=False)
 
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Download both traces (JSON)", as_json, f"{stem}.json", "application/json", key="trace_download", on_click="ignore"
         )
@@ -150,6 +153,8 @@ def _downloads(facts: RunFacts, recording: Recording) -> None:
             on_click="ignore",
             help="Opens offline in any browser, with everything that this page shows of both answers.",
         )
+        if recording.complete:
+            st.page_link(PAGES / "what_if.py", label="What if one decision had been another?")
 
 
 def _command(facts: RunFacts, settings: dict[str, Any], instead: str | None = None) -> str:

@@ -64,7 +64,7 @@ def _question(facts: RunFacts) -> tuple[str | Problem, bool]:
         session.set_state(_KIND, kinds[0])
     kind = st.segmented_control("Ask", kinds, required=True, key=_KIND, persist_state="session", label_visibility="collapsed")
     if kind == HELD_OUT and held_out:
-        problem = held_out[session.choose_one(session.PROBLEM, "Held-out problem", list(held_out))]
+        problem = held_out[session.choose_one(session.PROBLEM, "Held-out problem", list(held_out), facts.first_answer)]
         st.text(problem.question)
         level = f" · level {problem.level}" if problem.level else ""
         st.caption(plain(f"gold answer {problem.answer}{level}; not used for mining"))

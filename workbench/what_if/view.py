@@ -11,6 +11,7 @@ from stir_core.records import StepTrace, TokenEvent
 from stir_core.requests import Change
 from stir_core.saved import SavedBranch
 from workbench import session
+from workbench.bootstrap import PAGES
 from workbench.live import Decoding
 from workbench.shared.branching import BranchOrigin, parting_line
 from workbench.shared.facts import RunFacts
@@ -137,7 +138,12 @@ def one_step(tree: Tree, node: Node, step: StepTrace) -> None:
 
 
 def compare(tree: Tree) -> Node:
-    """Two answers of the tree side by side: a branch, and its parent unless another answer is chosen. Returns the branch."""
+    """Two answers of the tree side by side: a branch, and its parent unless another answer is chosen. Returns the branch.
+
+    Without a branch there is nothing to compare, and nothing is drawn.
+    """
+    if len(tree.nodes) == 1:
+        return tree.nodes[0]
     left, right = st.columns(2, gap="medium")
     with right:
         node = pick_node(tree, "Branch", _with(tree), pairs.nodes_in_order(tree)[-1].number)
@@ -186,12 +192,15 @@ def _command(facts: RunFacts, tree: Tree, number: int, *further: Change) -> str:
 
 
 def tree_downloads(facts: RunFacts, tree: Tree, node: Node) -> None:
-    """The command that decodes the compared branch, and the tree as a file."""
+    """The command that decodes the compared branch, the tree as a file, and the way to share a branch."""
     if node.number:
         command_line(_command(facts, tree, node.number), f"Branch #{node.number} on the command line")
     data = json.dumps(pairs.tree_json(tree, lambda number: _command(facts, tree, number)), indent=1, ensure_ascii=False)
     name = f"what_if_{facts.name}_{tree.origin.key}.json"
-    st.download_button("Download the tree (JSON)", data, name, "application/json", key="what_if_download", on_click="ignore")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button("Download the tree (JSON)", data, name, "application/json", key="what_if_download", on_click="ignore")
+        if node.number:
+            st.page_link(PAGES / "saved.py", label="Share the branch as one HTML file")
 
 
 BRANCH_COLUMNS: Columns = {

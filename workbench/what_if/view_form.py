@@ -11,6 +11,7 @@ from stir_core.requests import DENY, KEEP, Change
 from stir_core.saved import SavedBranch, SavedRerolls
 from stir_core.store.critical import Of
 from workbench import session
+from workbench.bootstrap import PAGES
 from workbench.shared.branching import BranchOrigin, compared_origin, origin_of
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.saved import change_text
@@ -23,7 +24,8 @@ from workbench.what_if.data import Node, OfferedAction, Tree
 
 RECORDED, SAVED = "Recorded held-out answer", "Saved branch"
 LAST: dict[str, Of] = {"Last comparison of Trace": "steered", "Its vanilla answer": "vanilla"}
-_KIND, _SAVED = "what_if_kind", "what_if_saved_origin"
+_KIND, _SAVED, _COMPARED, _STEPS_OF = "what_if_kind", "what_if_saved_origin", "what_if_compared", "what_if_steps_of"
+_WAY = "what_if_way"
 WAYS = {"Keep": KEEP, "Deny": DENY, "Take an action": ""}
 THEN: dict[str, Literal["gate", "null"]] = {"the gate decides": "gate", "null from here on": "null"}
 
@@ -41,9 +43,13 @@ class BranchRequest(NamedTuple):
 
 
 def open_branch(facts: RunFacts) -> None:
-    """Choose the answer of the saved branch or rerolls that the address names. Call before the form is drawn."""
+    """Choose the answer of the saved branch or rerolls that the address names; else that of a comparison which was just made on Trace.
+
+    Call before the form is drawn.
+    """
     found = opened(facts, "what-if", "rerolls")
     if found is None:
+        _open_comparison(facts)
         return
     _, content = found
     assert isinstance(content, SavedBranch | SavedRerolls)  # by their kinds
@@ -56,6 +62,17 @@ def open_branch(facts: RunFacts) -> None:
         session.set_state(_KIND, SAVED)
     last = content.change if isinstance(content, SavedRerolls) else content.changes[-1]
     session.point_unless_asked({session.CONTROL_POINT: str(last.m)})
+    session.set_state(_STEPS_OF, origin_of(content, run_fingerprint(facts.run)).key)
+
+
+def _open_comparison(facts: RunFacts) -> None:
+    """Once for each comparison of Trace in this tab, unless another held-out problem has been chosen since."""
+    recording = session.recording()
+    if recording is None or compared_origin(facts, recording, "steered") is None or session.state_of(_COMPARED) == recording.id:
+        return
+    session.set_state(_COMPARED, recording.id)
+    if recording.settings["problem"] in (None, session.chosen(session.PROBLEM)):
+        session.set_state(_KIND, next(iter(LAST)))
 
 
 def choose_origin(facts: RunFacts) -> BranchOrigin:
@@ -72,13 +89,16 @@ def choose_origin(facts: RunFacts) -> BranchOrigin:
         raise StoreError(f'run {facts.name} has no recorded answer: make its "steered" stage, or decode one on the Trace page')
     if session.first_state(_KIND, kinds[0]) not in kinds:
         session.set_state(_KIND, kinds[0])
-    kind = st.segmented_control("Begin from", kinds, required=True, key=_KIND, persist_state="session", label_visibility="collapsed")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        kind = st.segmented_control("Begin from", kinds, required=True, key=_KIND, persist_state="session", label_visibility="collapsed")
+        if not compared:
+            st.page_link(PAGES / "trace.py", label="A prompt of your own: decode it on Trace first")
     if kind in compared:
         origin = compared[kind]
     elif kind == SAVED and saved:
         origin = saved
     else:
-        chosen = session.choose_one(session.PROBLEM, "Held-out problem", list(facts.steered))
+        chosen = session.choose_one(session.PROBLEM, "Held-out problem", list(facts.steered), facts.first_answer)
         trace, problem, config = facts.steered[chosen], facts.held_out.get(chosen), facts.config
         question = problem.question if problem else chosen
         origin = BranchOrigin(run_fingerprint(facts.run), chosen, trace, config.gate, config.decode, problem, question)
@@ -105,8 +125,10 @@ def pick_node(tree: Tree, label: str, key: str, first: int, **widget: Any) -> No
     return tree.nodes[number if number in names else first]
 
 
-def choose_branch_step(node: Node) -> StepTrace:
+def choose_branch_step(tree: Tree, node: Node) -> StepTrace:
     """The step whose decision is changed; the arrow keys go to the previous and the next one.
+
+    An answer that is not the run's own begins with its first impulse: a control point that was chosen elsewhere means nothing in it.
 
     Raises:
         StoreError: the answer has no steps.
@@ -115,6 +137,9 @@ def choose_branch_step(node: Node) -> StepTrace:
     if not numbers:
         raise StoreError(f"the answer to {node.trace.id} has no steps: choose another one")
     first = next((str(step.m) for step in node.trace.steps if step.decision.chosen), numbers[min(1, len(numbers) - 1)])
+    if not tree.origin.recorded and session.state_of(_STEPS_OF) != tree.origin.key:
+        session.point_unless_asked({session.CONTROL_POINT: first})
+    session.set_state(_STEPS_OF, tree.origin.key)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = session.choose_short(session.CONTROL_POINT, "Control point m whose decision is changed", numbers, first=first)
         arrow_button("Previous step", session.CONTROL_POINT, numbers, chosen, -1, name="what_if_left")
@@ -126,8 +151,14 @@ def change_form(facts: RunFacts, origin: BranchOrigin, step: StepTrace) -> Branc
     """The change at the step, and the two buttons that decode branches."""
     entries = [facts.entries[entry_id] for entry_id in facts.picks]
     seen, others = trees.candidates(step, entries, origin.gate)
-    ways = [way for way in WAYS if WAYS[way] != "" or seen or others]
-    way = st.segmented_control("Decision there", ways, default=ways[0], required=True, key="what_if_way", persist_state="session")
+    steered = step.decision.chosen is not None
+    offered = {KEEP: True, DENY: steered, "": bool(seen or others)}
+    ways = [way for way, to in WAYS.items() if offered[to]]
+    if session.first_state(_WAY, "Deny" if steered else "Keep") not in ways:
+        session.set_state(_WAY, "Keep")
+    way = st.segmented_control("Decision there", ways, required=True, key=_WAY, persist_state="session") or "Keep"
+    if not steered:
+        st.caption("No action was committed here, so there is none to deny.")
     chosen: OfferedAction | None = None
     own, alpha = False, 1.0
     if way in ways and WAYS[way] == "":
