@@ -34,8 +34,7 @@ PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 START, END = "<!-- results: {} -->", "<!-- /results: {} -->"
 README_START, README_END = "<!-- table: written by python -m benchmarks.results --readme -->", "<!-- /table -->"
-PROTOCOL = "docs/protocol.md, link by link"
-"""Title of the part that is computed from the shipped results."""
+LINKS_START, LINKS_END = "<!-- links: written by python -m benchmarks.results -->", "<!-- /links -->"
 WORDS = {
     "": "STIR",
     "noise=matched,variant=random_vector": "random directions of its size",
@@ -121,15 +120,15 @@ def check(page: str, experiments: list[dict[str, Any]], runs: Path) -> list[str]
             if told is not None and causal_markdown(measured_again(causal, study)) != told:
                 wrong.append(f"{causal.path}: the continuations give another report")
     for each in experiments:
-        if each.get("shipped") and _part(page, each["title"]) != section(each, runs):
+        own = _between(page, START.format(each["title"]), END.format(each["title"]))
+        if each.get("shipped") and own != section(each, runs).strip("\n"):
             wrong.append(f'docs/results.md: "{each["title"]}" is not what the shipped reports say')
-    if names and _part(page, PROTOCOL) != markdown(Protocol(FILE, runs)):
-        wrong.append(f'docs/results.md: "{PROTOCOL}" is not what the shipped reports say')
+    if names and _between(page, LINKS_START, LINKS_END) != markdown(Protocol(FILE, runs)):
+        wrong.append("docs/results.md: its table of links is not what the shipped reports say")
     return wrong
 
 
-def _part(page: str, name: str) -> str | None:
-    start, end = START.format(name), END.format(name)
+def _between(page: str, start: str, end: str) -> str | None:
     return page.split(start, 1)[1].split(end, 1)[0].strip("\n") if start in page and end in page else None
 
 
@@ -204,8 +203,8 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.shipped and not experiment.get("shipped"):
                 continue
             page = _put(page, experiment["title"], section(experiment, RECORDS if experiment.get("shipped") else arguments.runs))
-        if RECORDS.is_dir():
-            page = _put(page, PROTOCOL, markdown(Protocol(FILE, RECORDS)))
+        before, rest = page.split(LINKS_START, 1) if LINKS_START in page else ("", f"{LINKS_END}\n\n{page}")
+        page = f"{before}{LINKS_START}\n\n{markdown(Protocol(FILE, RECORDS))}\n\n{LINKS_END}{rest.split(LINKS_END, 1)[1]}"
     except StirError as error:
         print(f"results: {error}", file=sys.stderr)
         return 2

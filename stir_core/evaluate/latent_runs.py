@@ -83,6 +83,7 @@ def evaluate_runs(
     if not (choice.noise or choice.dropout or draws_latents(trained)):
         raise DataError(f"the latents of {trained.reasoner.name} are not drawn, so its runs are alike: give --noise or --dropout")
     known = {count: chains for count, chains in held_out_chains(trained.chains, n, seed).items() if count in trained.chains.counts}
+    _scorer_problems(trained, choice, seed)  # refused before anything is answered, if there are too few
     total, done = choice.runs * sum(map(len, known.values())), 0
 
     def count(more: int) -> None:
@@ -168,8 +169,7 @@ def train_scorer(trained: TrainedReasoner, choice: RunChoice, seed: int) -> Late
 
     At the end of each step, the softmax of the scores over a problem's runs is drawn to the shares of right continuations from there.
     """
-    rng, setting = generator_for(seed, "latent scorer", trained.chains.name), trained.chains
-    chains = {count: draw_chains(setting, "validation", count, choice.scored, rng, without=set()) for count in setting.counts}
+    chains = _scorer_problems(trained, choice, seed)
     samples = latent_runs(trained, chains, choice, min(choice.runs, _MOST_SAMPLES), seed_for(seed, "latent scorer"))
     mixed = [each for each in samples if len({run.right for run in each}) == 2]
     if not mixed:
@@ -192,6 +192,11 @@ def train_scorer(trained: TrainedReasoner, choice: RunChoice, seed: int) -> Late
         (-(shares * logs).sum() / len(mixed)).backward()
         optimiser.step()
     return scorer.eval()
+
+
+def _scorer_problems(trained: TrainedReasoner, choice: RunChoice, seed: int) -> dict[int, list[ModularChain]]:
+    rng, setting = generator_for(seed, "latent scorer", trained.chains.name), trained.chains
+    return {count: draw_chains(setting, "validation", count, choice.scored, rng, without=set()) for count in setting.counts}
 
 
 def prefix_labels(trained: TrainedReasoner, runs: Sequence[Reasoned], choice: RunChoice, seed: int) -> list[list[float]]:
