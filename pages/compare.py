@@ -6,4 +6,5 @@ from workbench.shared.view_page import lazy_tabs, need_run, page
 
 with page("Compare", "Two libraries of one model action by action, or any number of runs on the problems that all of them answered."):
     facts = need_run("actions", or_results=True)
-    lazy_tabs("compare_tab", {"Two libraries": lambda: two_libraries(facts), "Several runs": lambda: several_runs(facts)})
+    libraries = {} if facts.run.results_only else {"Two libraries": lambda: two_libraries(facts)}
+    lazy_tabs("compare_tab", {**libraries, "Several runs": lambda: several_runs(facts)})

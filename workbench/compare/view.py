@@ -33,9 +33,6 @@ class Chosen(NamedTuple):
 
 def two_libraries(facts: RunFacts) -> None:
     """Choose two libraries; draw what they share, and their runs' evaluations and settings."""
-    if facts.run.results_only:
-        st.info("This run ships as its results only, without a library: compare it under Several runs.")
-        return
     need_entries(facts)
     chosen = need_other(facts)
     shared_view(chosen)

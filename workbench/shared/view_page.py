@@ -172,7 +172,7 @@ def need_run(*stages: str, or_results: bool = False) -> RunFacts:
         if or_results:
             return facts
         st.info("This page needs the rollouts, actions and basis that its results were made from. Evaluate, Causal and Compare open it.")
-        command_line(run_command(facts.run, until=stages[-1]), "Make them again")
+        command_line(run_command(facts.run), "Make them again")
         st.stop()
     if missing:
         st.info(plain(f'Run {facts.name} has no finished stage "{missing[0]}" yet, which this page needs.'))
