@@ -25,6 +25,7 @@ with page("What-if", "Change one decision or token of a recorded answer and deco
         views.where(node, step, tree.origin)
     if decoding := views.branch_decoding(facts, tree, node, request):
         views.follow_branches(decoding, growing)
+    views.tokens_view(facts, tree, node)
     asked = reroll_views.rerolls_asked()
     if asked:
         reroll_views.rerolls_view(facts, tree.origin)

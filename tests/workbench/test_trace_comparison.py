@@ -12,9 +12,10 @@ from fake_run import NASTY, problems
 from fake_steering import FakeSteering
 
 from stir_core.config import digest_of
+from stir_core.requests import Change
 from stir_core.store.runs import EMBEDDED_RUNS, Run
 from workbench.shared import trace_comparison as tc
-from workbench.shared.command_lines import name_of, run_command, trace_command
+from workbench.shared.command_lines import name_of, run_command, trace_command, whatif_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.trace_document import drawn_tokens
 
@@ -148,6 +149,7 @@ def test_a_long_prompt_has_a_stand_in(fake_run: Run) -> None:
     for long in ("word " * 40, "a\nb\nc\nd"):
         assert shlex.split(trace_command(fake_run, long, instead="@prompt.txt"))[3] == "@prompt.txt"
         assert shlex.split(trace_command(fake_run, long))[3] == long
+        assert shlex.split(whatif_command(fake_run, long, [Change(m=1)], instead="@prompt.txt"))[3] == "@prompt.txt"
     assert shlex.split(trace_command(fake_run, "How many?", instead="@prompt.txt"))[3] == "How many?"
 
 

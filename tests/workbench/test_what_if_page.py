@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_run import NASTY, make_fake_run
 from fake_steering import FakeSteering, install
-from page_reading import strips
+from page_reading import components, strips
 from streamlit.testing.v1 import AppTest
 
 from stir_core.errors import DataError
@@ -17,6 +17,7 @@ from stir_core.saved import SavedBranch, SavedRerolls
 from stir_core.store.runs import Run
 from stir_core.store.saved import SavedFolder
 from workbench.shared.saved import command_of
+from workbench.what_if.data import changes_nothing
 
 OpenPage = Callable[..., AppTest]
 
@@ -173,6 +174,29 @@ def test_where_nothing_was_committed_there_is_nothing_to_deny(open_page: OpenPag
         step = next(step for step in trace.steps if bool(step.decision.chosen) == chosen)
         offered[chosen] = open_step(open_page, m=str(step.m)).button_group(key="what_if_way").options
     assert "Deny" in offered[True] and "Deny" not in offered[False]
+
+
+def test_a_token_of_any_answer_of_the_tree_is_clicked_and_forked(open_page: OpenPage, sessions: list[FakeSteering], store: Path) -> None:
+    app = open_step(open_page)
+    app.button(key="what_if_tokens_ask").click().run()
+    trace = next(trace for trace in Run.open(store / "fake").traces("steered") if trace.id == "arithmetic/eval/2")
+    (drawn,) = [data for data in components(clean(app)) if data is not None and "steps" in data]
+    tokens = [token for step in drawn["steps"] for row in step["rows"] for token in row["tokens"]]
+    assert tuple(token["id"] for token in tokens) == trace.token_ids and drawn["names"] == ["steered"]
+    assert all(token["reading"]["near"] for token in tokens), "each has alternatives to click"
+    clicked = {"row": 1, "at": 4, "id": 7, "text": NASTY, "was": "x", "of": drawn["digest"]}
+    app.session_state["trace_fork"] = clicked
+    app.run()
+    assert any(code.value.endswith("--at-token 5 --put id:7") for code in clean(app).code)
+    app.session_state["trace_fork"] = clicked  # AppTest draws the whole page where a browser draws the dialog alone
+    app.button(key="trace_fork_start").click().run()
+    begun, (made,), _, _ = sessions[0].branched[0]
+    assert begun == trace and (made.position, made.token) == (4, 7)
+    (table,) = tables(clean(app), "of")
+    assert list(table["change"])[1].startswith("token 5: put “")
+    own = made.model_copy(update={"token": trace.token_ids[4]})
+    assert changes_nothing(own, trace) and not changes_nothing(made, trace)
+    assert not changes_nothing(own.model_copy(update={"seed": 0}), trace), "sampled, it may differ"
 
 
 def test_model_text_is_text(open_page: OpenPage, sessions: list[FakeSteering]) -> None:

@@ -68,7 +68,7 @@ function drawTrace(root, doc, kept) {
   const known = doc.quantities.filter((quantity) => quantity.end !== null)
   if (!known.some((quantity) => quantity.key === state.quantity)) state.quantity = known.length ? known[0].key : ""
   root.replaceChildren()
-  const view = root.appendChild(el("div", "tv"))
+  const view = root.appendChild(el("div", doc.names.length > 1 ? "tv" : "tv tv-one"))
   const bar = view.appendChild(el("div", "tv-bar"))
   const main = view.appendChild(el("div", "tv-main"))
   const panel = view.appendChild(el("div", "tv-panel"))
@@ -271,7 +271,7 @@ function drawTrace(root, doc, kept) {
 
   // -- the answers, step by step
   const heads = main.appendChild(el("div", "tv-pair"))
-  for (const name of KINDS) heads.appendChild(el("strong", "", name))
+  for (const name of doc.names) heads.appendChild(el("strong", "", name))
   for (const step of doc.steps) {
     const pair = main.appendChild(el("section", "tv-pair"))
     for (const row of step.rows) {

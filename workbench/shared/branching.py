@@ -31,6 +31,8 @@ class BranchOrigin:
     recorded: bool = True
     """True for a held-out answer of the run itself."""
     of: Of = "steered"
+    source: str = ""
+    """The saved comparison that it is an answer of; empty: it is none, or not known."""
 
     @cached_property
     def key(self) -> str:
@@ -67,7 +69,7 @@ def compared_origin(facts: RunFacts, recording: Recording | None, of: Of) -> Bra
     gate, decode = GateConfig.model_validate(settings["gate"]), DecodeConfig.model_validate(settings["decode"])
     problem = facts.held_out.get(settings["problem"] or "") if "steered" in facts.stages else None
     name, question, raw = settings["problem"] or "free prompt", settings["question"], settings["raw"]
-    return BranchOrigin(run_fingerprint(facts.run), name, trace, gate, decode, problem, question, raw, recorded=False, of=of)
+    return BranchOrigin(run_fingerprint(facts.run), name, trace, gate, decode, problem, question, raw, False, of, recording.id)
 
 
 class Parting(NamedTuple):

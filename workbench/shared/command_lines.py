@@ -225,8 +225,12 @@ def trace_command(
     Args:
         instead: what stands for a prompt of more than :data:`LONG` characters or three lines: ``@FILE``, or the id of saved work.
     """
+    return _stir("trace", name_of(run), _prompt(prompt, instead), raw=raw, **_answering(changed))
+
+
+def _prompt(prompt: str, instead: str | None) -> str:
     short = len(prompt) <= LONG and prompt.count("\n") < 3
-    return _stir("trace", name_of(run), prompt if short or instead is None else instead, raw=raw, **_answering(changed))
+    return prompt if short or instead is None else instead
 
 
 def _answering(changed: Mapping[str, object] | None) -> dict[str, str]:
@@ -244,8 +248,13 @@ def whatif_command(
     changed: Mapping[str, object] | None = None,
     of: str = "steered",
     rolls: int | None = None,
+    instead: str | None = None,
 ) -> str:
-    """Takes a recorded answer up again, one change after the other; with ``rolls`` the last one so many times, sampled."""
+    """Takes a recorded answer up again, one change after the other; with ``rolls`` the last one so many times, sampled.
+
+    Args:
+        instead: see :func:`trace_command`.
+    """
     links: list[str] = []
     for change in changes:
         links += ["--at", str(change.m)] if change.position is None else ["--at-token", str(change.position + 1)]
@@ -255,4 +264,4 @@ def whatif_command(
         links += ["--then", change.then] if change.then != "gate" else []
         links += [] if change.seed is None else ["--seed", str(change.seed)]
     of = "" if of == "steered" else of
-    return _stir("whatif", name_of(run), prompt, *links, rolls=rolls, of=of, raw=raw, **_answering(changed))
+    return _stir("whatif", name_of(run), _prompt(prompt, instead), *links, rolls=rolls, of=of, raw=raw, **_answering(changed))

@@ -3,6 +3,7 @@
 Equality is checked on token ids, also at strength 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -97,6 +98,25 @@ class Recording:
         """All committed ids of one answer so far."""
         trace = self.traces[row]
         return tuple(token.token_id for token in self.tokens(row)) if trace is None else trace.token_ids
+
+
+def recording_of_answer(trace: Trace, readings: Sequence[TokenReading], row: int, gate: GateConfig) -> Recording:
+    """One answer that was read again, as the :class:`Recording` that its token strip is drawn from; the other row stays empty.
+
+    Args:
+        readings: of all its tokens.
+        gate: that it was decoded with.
+    """
+    digest = digest_of(gate, row, list(trace.prompt_ids), list(trace.token_ids))
+    recording = Recording(digest, {"gate": gate.model_dump(mode="json")}, id=digest)
+    for step in trace.steps:
+        decided = StepEvent(row=row, step=step.step, evidence=step.evidence, decision=step.decision, probe_tokens=step.probe_tokens)
+        recording.take(decided)
+        for each in (reading for reading in readings if reading.m == step.m):
+            recording.take(TokenEvent(row=row, step=step.step, token_id=each.token_id, text=each.text, logprob=each.logprob))
+    recording.take(TraceEvent(row=row, trace=trace))
+    recording.readings[row].extend(readings)
+    return recording
 
 
 def settings_of(

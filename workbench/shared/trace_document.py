@@ -12,6 +12,7 @@ from workbench.shared.gate_evidence import CANDIDATE_COLUMNS, candidate_table, f
 from workbench.shared.html_parts import html_file, words_of
 from workbench.shared.text import one_line, plural, visible_token
 from workbench.shared.trace_comparison import (
+    ROWS,
     STEERED,
     VANILLA,
     Recording,
@@ -31,10 +32,14 @@ QUANTITIES = (
 """Key, label, whether it is signed, and definition. All in nats."""
 
 
-def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
-    """Both answers by step and token, the gate's decisions, and the colour scales; ready for JSON."""
+def document(recording: Recording, gate: GateConfig, shown: Sequence[int] = (VANILLA, STEERED)) -> dict[str, Any]:
+    """Answers by step and token, the gate's decisions, and the colour scales; ready for JSON.
+
+    Args:
+        shown: the answers that are drawn, beside each other: both, or one.
+    """
     ids = recording.ids(VANILLA), recording.ids(STEERED)
-    apart = first_divergence(*ids)
+    apart = first_divergence(*ids) if len(shown) > 1 else None
     if apart is not None and not recording.complete and apart == min(map(len, ids)):
         apart = None  # one answer is ahead of the other
     firsts = [0, 0]
@@ -43,16 +48,18 @@ def document(recording: Recording, gate: GateConfig) -> dict[str, Any]:
         rows = [recording.steps[row].get(m) for row in (VANILLA, STEERED)]
         same = rows[0] is not None and rows[1] is not None and [t.token_id for t in rows[0].tokens] == [t.token_id for t in rows[1].tokens]
         drawn = []
-        for row, step in enumerate(rows):
+        for row in shown:
+            step = rows[row]
             drawn.append(_drawn_step(recording, row, m, step, firsts[row], same))
             firsts[row] += len(step.tokens) if step else 0
         steps.append({"m": m, "rows": drawn, "gate": _gate(rows[STEERED], gate)})
     tokens = [token for step in steps for row in step["rows"] for token in row["tokens"]]
     return {
         "digest": recording.digest,
+        "names": [ROWS[row] for row in shown],
         "steps": steps,
         "divergence": None if apart is None else {"at": apart},
-        "aligned": min(map(len, ids)) if apart is None else apart + 1,
+        "aligned": 0 if len(shown) == 1 else min(map(len, ids)) if apart is None else apart + 1,
         "steered_anywhere": any(token["live"] for token in tokens),
         "thinks": any(token["thought"] for token in tokens),
         "quantities": [_scale(tokens, *quantity) for quantity in QUANTITIES],

@@ -14,7 +14,7 @@ from stir_core.store.saved import new_id, run_digest
 from workbench import bootstrap, session
 from workbench.live import Decoding
 from workbench.shared.branching import BranchOrigin, origin_of, parting_line
-from workbench.shared.command_lines import whatif_command
+from workbench.shared.command_lines import PROMPT_FILE, whatif_command
 from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.saved import change_text
 from workbench.shared.text import plain
@@ -132,7 +132,8 @@ def branch_command(facts: RunFacts, origin: BranchOrigin, changes: Sequence[Chan
     decode = origin.decode.model_dump(mode="json", exclude={"batch_problems"})
     changed = {} if origin.recorded else changed_settings(defaults, {"gate": origin.gate.model_dump(mode="json"), "decode": decode})
     prompt = origin.problem.id if origin.problem else origin.question
-    return whatif_command(facts.run, prompt, changes, raw=origin.raw, changed=changed, of=origin.of, rolls=rolls)
+    instead = origin.source or PROMPT_FILE
+    return whatif_command(facts.run, prompt, changes, raw=origin.raw, changed=changed, of=origin.of, rolls=rolls, instead=instead)
 
 
 def _answer(origin: BranchOrigin, path: Path) -> Trace:

@@ -1,58 +1,28 @@
 """The Trace page's finished comparison: summary, tables, both answers token by token, and downloads."""
 
 import json
-from functools import partial
 from typing import Any
 
 import streamlit as st
 from streamlit import column_config as cc
-from streamlit.components.v2 import component
 
-from stir_core.config import DecodeConfig, GateConfig
+from stir_core.config import DecodeConfig
 from stir_core.records import Problem
 from workbench import session
 from workbench.bootstrap import PAGES
 from workbench.shared import trace_comparison as comparison
+from workbench.shared.branching import compared_origin
 from workbench.shared.command_lines import PROMPT_FILE, trace_command
 from workbench.shared.facts import RunFacts
 from workbench.shared.text import one_line, plain, trace_segments
 from workbench.shared.trace_comparison import STEERED, VANILLA, Recording
-from workbench.shared.trace_document import VIEW_CSS, VIEW_JS, document, html, reading_line
+from workbench.shared.trace_document import html, reading_line
+from workbench.shared.view_fork import clicked_token, fork_dialog, token_strip
 from workbench.shared.view_page import command_line
 from workbench.shared.view_tables import Columns, data_table, number_column
 from workbench.shared.view_text import text_strip
 from workbench.trace.data import drawing
-from workbench.trace.view_fork import ask_fork, choose_fork
 from workbench.trace.view_form import TraceRequest
-
-_JS = (
-    VIEW_JS
-    + """
-const standing = new WeakMap()
-
-export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
-  const root = parentElement.querySelector(".trace-root")
-  if (!root || !data) return
-  const fork = (chosen) => setTriggerValue("fork", chosen)
-  const before = standing.get(parentElement), key = JSON.stringify([data.digest, data.version])
-  if (before) before.state.fork = fork
-  if (!before || before.key !== key || before.stopped || !root.firstChild) {
-    if (before) before.stop()
-    const held = before && before.key === key ? before.state.held : null
-    const kept = { quantity: before ? before.state.quantity : null, held, fork }
-    standing.set(parentElement, { key, stopped: false, ...drawTrace(root, data, kept) })
-  }
-  return () => {
-    const last = standing.get(parentElement)
-    last.stop()
-    last.stopped = true
-  }
-}
-"""
-)
-
-_STRIP = component("stir_token_strip", html='<div class="trace-root"></div>', css=VIEW_CSS, js=_JS)
 
 
 def result(facts: RunFacts, request: TraceRequest) -> None:
@@ -80,14 +50,21 @@ def result(facts: RunFacts, request: TraceRequest) -> None:
         data_table(comparison.cost_table(recording), COST_COLUMNS, "Verdicts and token counts of both answers")
     with right:
         data_table(comparison.degeneration_table(recording), DEGENERATION_COLUMNS, "How repetitive both answers are")
-    version = [len(recording.tokens(row)) for row in (VANILLA, STEERED)] + [len(readings) for readings in recording.readings]
-    drawn = document(recording, GateConfig.model_validate(recording.settings["gate"]))
-    choose = partial(choose_fork, recording, "trace_tokens")
-    _STRIP(data=drawn | {"version": version}, key="trace_tokens", on_fork_change=choose)  # drawn anew only where digest or version differ
-    ask_fork(facts, recording)
+    token_strip(recording, "trace_tokens")
+    _ask_fork(facts, recording)
     if any(recording.codes):
         st.caption("Coloured number before a step: its code in the run's codebook (page Codebook); equal numbers are alike steps.")
     _downloads(facts, recording)
+
+
+def _ask_fork(facts: RunFacts, recording: Recording) -> None:
+    """Ask how an answer goes on from a token that was just clicked."""
+    if (clicked := clicked_token(recording)) is None:
+        return
+    of = comparison.ROWS[clicked.row]
+    origin = compared_origin(facts, recording, of)
+    if origin is not None and clicked.position < len(origin.trace.token_ids):
+        fork_dialog(facts, origin, (), clicked, f"the {of} answer")
 
 
 def _as_recorded(facts: RunFacts, request: TraceRequest) -> None:

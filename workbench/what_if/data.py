@@ -14,7 +14,7 @@ from stir_core.config import GateConfig
 from stir_core.evaluate.degeneration import repeated
 from stir_core.intervene.changes import own_alpha, was_forced
 from stir_core.records import Entry, StepTrace, Trace
-from stir_core.requests import DENY, Change
+from stir_core.requests import DENY, KEEP, Change
 from stir_core.saved import SavedBranch
 from workbench.shared.branching import BranchOrigin, parting
 from workbench.shared.saved import change_text
@@ -122,6 +122,12 @@ def node_at(tree: Tree, changes: Sequence[Change]) -> Node | None:
     for change in changes:
         node = next((child for child in tree.children(node.number) if child.change == change), None) if node is not None else None
     return node
+
+
+def changes_nothing(change: Change, trace: Trace) -> bool:
+    """Whether the answer must come out as it was: its own decision, its own token, and its own way to draw."""
+    same = change.token is None or (change.position is not None and trace.token_ids[change.position] == change.token)
+    return change.to == KEEP and change.then == "gate" and change.seed is None and same
 
 
 def label(node: Node) -> str:

@@ -10,15 +10,16 @@ from stir_core.errors import line_of
 from stir_core.records import StepTrace, TokenEvent
 from stir_core.requests import Change
 from stir_core.saved import SavedBranch
-from workbench import session
+from workbench import bootstrap, session
 from workbench.bootstrap import PAGES
 from workbench.live import Decoding
 from workbench.shared.branching import BranchOrigin, parting_line
-from workbench.shared.facts import RunFacts
+from workbench.shared.facts import RunFacts, run_fingerprint
 from workbench.shared.text import one_line, plain
-from workbench.shared.trace_comparison import grade_of
+from workbench.shared.trace_comparison import ROWS, Recording, grade_of, recording_of_answer
 from workbench.shared.view_branching import branch_command, decode_branches, decode_rerolls, saved_of
 from workbench.shared.view_charts import draw_chart
+from workbench.shared.view_fork import clicked_token, fork_dialog, token_strip
 from workbench.shared.view_gate import why_not
 from workbench.shared.view_page import command_line
 from workbench.shared.view_saved import followed
@@ -110,6 +111,32 @@ def where(node: Node, step: StepTrace, origin: BranchOrigin) -> None:
         why_not(step.evidence, step.decision, origin.gate)
 
 
+def tokens_view(facts: RunFacts, tree: Tree, node: Node) -> None:
+    """The answer's tokens, once they are asked for: a click on one of the likeliest puts it there and asks how the answer goes on."""
+    name, origin = pairs.label(node), tree.origin
+    kept: dict[tuple[str, int], Recording] = session.first_state("what_if_tokens_read", {})
+    row, place = ROWS.index(origin.of), (origin.key, node.number)
+    compared = session.recording()
+    if place not in kept and compared is not None and compared.read and compared.traces[row] == node.trace:
+        kept[place] = recording_of_answer(node.trace, compared.readings[row], row, origin.gate)
+    if place not in kept or kept[place].ids(row) != node.trace.token_ids:
+        asking = st.empty()
+        with asking.container(horizontal=True, vertical_alignment="center"):
+            asked = st.button(f"Tokens of #{node.number}", key="what_if_tokens_ask")
+            st.caption("To put another token in the place of one. The model reads the answer again, for the alternatives at each token.")
+        if not asked:
+            return
+        asking.empty()
+        spinner = st.spinner("Reading the answer again (the model is loaded first, if it is not in memory)")
+        with spinner, bootstrap.shelf().lent(facts.run, run_fingerprint(facts.run)) as steering:
+            readings = [reading for _, reading in steering.read([node.trace], origin.gate)]
+        kept[place] = recording_of_answer(node.trace, readings, row, origin.gate)
+    st.caption(plain(f"Tokens of {name}: click one, then one of its likeliest alternatives, to go on from there."))
+    token_strip(kept[place], "what_if_tokens", (row,))
+    if (clicked := clicked_token(kept[place])) is not None:
+        fork_dialog(facts, origin, pairs.path_to(tree, node.number), clicked, name)
+
+
 def tree_view(tree: Tree) -> None:
     """The tree as a figure and a table; a click chooses the branch that is compared below."""
 
@@ -168,11 +195,10 @@ def compare(tree: Tree) -> Node:
 def _verdict_line(tree: Tree, node: Node, other: Node) -> None:
     name = "the recorded trace" if other.number == 0 else f"#{other.number}"
     equal, line = parting_line(node.trace, other.trace, name)
-    unchanged = node.change is not None and node.change.to == "keep" and node.change.then == "gate"
     if node.number == other.number:
         return
     with st.container(horizontal=True):
-        if unchanged and node.parent == other.number:
+        if node.parent == other.number and node.change is not None and pairs.changes_nothing(node.change, other.trace):
             st.badge(f"nothing changed: {line}" if equal else f"NOTHING CHANGED, yet it {line}", color="green" if equal else "red")
         else:
             st.badge(line, color="gray" if equal else "orange")
