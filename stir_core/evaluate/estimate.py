@@ -235,7 +235,7 @@ def _flops_row(config: RunConfig, sizes: Sizes | None, lengths: Lengths | None) 
     """Forward FLOPs of the rollouts alone, without the passes that read a sequence again after it had to wait for memory."""
     name, problems, k, budget = "rollout FLOPs", config.task.n_train, config.rollouts.k, config.rollouts.max_new_tokens
     if sizes is None:
-        return Quantity(name=name, unit="FLOP", note="the model's files are not on this machine")
+        return Quantity(name=name, unit="FLOP", note="the model is not on this machine yet, or not converted")
     if lengths is None:
         bound = rollout_flops(sizes.shape, problems, k, 0, 0, budget)
         return Quantity(name=name, unit="FLOP", bound=bound, note="of the answers alone: the length of prompts has not been measured yet")
@@ -286,7 +286,7 @@ def _notes(config: RunConfig, sizes: Sizes | None, measured: Measured | None, le
     if measured and measured.differs:
         notes.append(f"run {measured.run} was sampled with other settings: {', '.join(measured.differs)}")
     if sizes is None:
-        notes.append(f"model {config.model.name} is not on this machine yet: `stir models --prepare NAME` fetches or converts it")
+        notes.append(f"model {config.model.name} is not on this machine yet, or not converted: `stir models --prepare NAME` does that")
     longest = max(lengths.prompts) if lengths else 0
     if sizes and longest + config.rollouts.max_new_tokens > sizes.n_ctx:
         notes.append(f"prompts of {longest} tokens leave less than max_new_tokens of the model's {sizes.n_ctx}: such problems are refused")

@@ -66,6 +66,10 @@ def make_steered(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
 
 def _check(run: Run) -> None:
     held_out_problems(run.config)
+    if run.config.gate.search == "approximate":  # a package that is missing is told before the harvest, not after it
+        from stir_core.intervene.nearest import check_installed
+
+        check_installed()
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

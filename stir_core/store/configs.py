@@ -16,8 +16,11 @@ def read_config(path: Path, kind: type[SectionT] = RunConfig) -> SectionT:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = ", ".join(sorted(str(file) for file in Path("configs").glob("*.toml"))) or "none here"
-        raise ConfigError(f"no config file at {path}: configs that are here: {near}") from None
+        near = ", ".join(sorted(str(file) for file in Path("configs").glob("*.toml")))
+        remedy = f"configs that are here: {near}" if near else "correct the path; there is no folder configs here"
+        raise ConfigError(f"no config file at {path}: {remedy}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder: name a config file, such as those in configs") from None
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
     if not data and not path.is_file():  # /dev/null; an empty file is every default

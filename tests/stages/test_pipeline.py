@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stir_core.config import STAGES, RunConfig, config_from
-from stir_core.errors import MismatchError, StoreError
+from stir_core.config import STAGES, RunConfig, config_from, with_changes
+from stir_core.errors import ConfigError, MismatchError, StoreError
 from stir_core.harvest import pairs as pairing
 from stir_core.harvest import states as reading
 from stir_core.intervene.session import open_session
@@ -367,6 +367,13 @@ def test_a_stage_killed_before_it_had_its_name_is_whole(run, config, tmp_path, t
     run_stages(config, tmp_path / "torn", until="states", model=tiny_loaded, report=made.append)
     assert made == [] and torn.digest("states") == run.digest("states")
     assert not list(torn.folder("states").glob("captured*"))
+
+
+def test_a_search_without_its_package_is_refused_before_the_harvest(config, tmp_path, tiny_loaded, monkeypatch):
+    monkeypatch.setattr("stir_core.intervene.nearest.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs the package usearch"):
+        run_stages(with_changes(config, gate={"search": "approximate"}), tmp_path / "run", model=tiny_loaded)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_no_stage_wrote_is_never_touched(config, tmp_path, tiny_loaded):
