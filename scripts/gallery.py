@@ -60,10 +60,9 @@ report`.
 
 
 def shown(run: str) -> list[RunFigure]:
-    """The figures of an embedded run that the page shows: promoted tokens of its first action only."""
+    """The figures of an embedded run that the page shows: of single actions only the one that was committed most."""
     facts = RunFacts(Run.open(run))
-    first = next(entry_id for entry_id in facts.ranked if facts.entries[entry_id].kind == "corrective")
-    return run_figures(facts, [first])
+    return run_figures(facts, [facts.first_entry])
 
 
 def page(figures: dict[str, list[RunFigure]]) -> str:

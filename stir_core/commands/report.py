@@ -13,7 +13,7 @@ from pathlib import Path
 from stir_core.commands.console import Command
 from stir_core.commands.workbench import workbench_folder
 
-SECTIONS = ("evidence", "actions", "basis", "gate", "evaluations", "causal", "codebook", "answers", "saved", "run")
+SECTIONS = ("evidence", "actions", "probe", "basis", "gate", "policies", "evaluations", "causal", "codebook", "answers", "saved", "run")
 """Sections of a report, in its order."""
 
 
@@ -26,7 +26,9 @@ def add(command: Command) -> None:
         "run",
     )
     report.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"these sections: {', '.join(SECTIONS)}")
-    report.add_argument("--action", nargs="+", metavar="ID", help="these actions (default: the first five of the basis)")
+    report.add_argument(
+        "--action", nargs="+", metavar="ID", help="these actions (default: five, the one committed most and the first of the basis)"
+    )
     report.add_argument("--saved", nargs="+", metavar="ID", help="these pieces of saved work (default: all of the run, at most 20)")
     report.add_argument("--out", type=Path, metavar="FILE", help="the HTML file (default: RUN-report.html)")
     report.add_argument(

@@ -3,19 +3,25 @@
 import base64
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from fake_evaluation import make_fake_causal, make_fake_evaluation
-from fake_run import NASTY, make_fake_run
+from fake_run import IDENTITY, NASTY, make_fake_run, problems
 from page_reading import clean
 from streamlit.testing.v1 import AppTest
 
 from stir_core.cli import main
 from stir_core.commands.report import SECTIONS
 from stir_core.errors import DataError
+from stir_core.evaluate.activations import activation, subject
+from stir_core.evaluate.probe import probe_run
+from stir_core.findings import Estimate, PolicyFigures, PolicyReport, PolicySpec
+from stir_core.store.policies import PolicyFolder
 from stir_core.store.saved import SavedFolder
+from workbench.actions import meaning
 from workbench.report.document import TITLES, Selected, report_html, report_sections
 from workbench.report.figures import RunFigure, run_figures, write_figures
 from workbench.shared.facts import RunFacts, evaluations_of
@@ -72,12 +78,52 @@ def test_numbers_are_those_of_the_studies(studied: RunFacts, whole: str) -> None
     assert whole.count("Made with") == 0 and "stir run" in whole
 
 
+def test_what_the_states_tell_and_what_an_action_means_stand_in_it(studied: RunFacts, whole: str) -> None:
+    text = unescape(re.sub(r"<[^>]*>", "", whole))
+    probed, of = probe_run(studied.run), subject(studied.run, studied.first_entry)
+    assert probed.verdict in text and f"n = {probed.states} states of rollouts of {probed.problems} of" in text
+    seen = activation(of)
+    assert seen.steps > 0 and f"What {studied.first_entry} means" in text
+    assert meaning.steps_line(seen) in text and meaning.separation_line(seen) in text
+    assert f"stir show {studied.run.path} {studied.first_entry}" in text and f"stir probe {studied.run.path}" in text
+
+
+def test_learned_gates_stand_in_it_with_their_figure(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path, "gates")
+    settings = {"task": "arithmetic", "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "eta0": 0.01, "layer": 2}
+    spec = PolicySpec(**settings, gate={}, run="gates", basis=run.digest("basis"), model=IDENTITY, seed=0)
+    gates = [
+        PolicyFigures(
+            name=name,
+            acts=0.25,
+            threshold=None,
+            effective=40,
+            ips=None,
+            snips=None,
+            dr=None,
+            over_null=Estimate(value=0.1 * i, low=0.1 * i - 0.2, high=0.1 * i + 0.2),
+            over_value=Estimate(value=0.0, missing="no interval: all equal"),
+            verdict="not distinguishable from null",
+        )
+        for i, name in enumerate(("value", "direct"))
+    ]
+    counts = {"problems": 8, "decisions": 30, "planned": 30, "further": 4, "rolls": 60, "tokens": 900, "right": 0.4}
+    verdict = "No gate is better than null."
+    rest = {"calibration": (), "brier": None, "brier_share": None, "coverage": (), "verdict": verdict}
+    folder = PolicyFolder(run)
+    folder.begin(spec, problems("eval", 2))
+    folder.write_report(PolicyReport(spec=spec, gates=tuple(gates), **counts, **rest), "", complete=False)
+    html = report_html(RunFacts(run), Selected(("policies",)), SavedFolder(tmp_path))
+    assert verdict in html and "n = 30 drawn decisions of 8 problems" in html and len(pictures(html)) == 1
+    assert "+0.100 [−0.100, +0.300]" in html and "no interval: all equal" in html
+
+
 def test_a_half_made_run_names_what_is_missing_with_its_command(tmp_path: Path) -> None:
     facts = RunFacts(make_fake_run(tmp_path, "half", "actions"))
     sections = {section.name: section for section in report_sections(facts, Selected(), SavedFolder(tmp_path))}
     assert tuple(sections) == SECTIONS
     missing = {name for name, section in sections.items() if section.missing}
-    assert missing == {"basis", "gate", "evaluations", "causal", "codebook", "answers", "saved"}
+    assert missing == {"basis", "gate", "policies", "evaluations", "causal", "codebook", "answers", "saved"}
     assert all("stir " in sections[name].missing for name in missing - {"saved"})
     assert all(bool(section.parts) != bool(section.missing) for section in sections.values())
 
@@ -85,7 +131,7 @@ def test_a_half_made_run_names_what_is_missing_with_its_command(tmp_path: Path) 
 def test_a_selection_holds_nothing_else_and_what_is_absent_is_refused(studied: RunFacts) -> None:
     folder, wanted = SavedFolder(studied.run.path.parent), studied.action_ids[-1]
     html = report_html(studied, Selected(("actions",), (wanted,)), folder)
-    assert html.count("<h2") == 2 and len(pictures(html)) == 2 and f"{wanted}: mined at" in html
+    assert html.count("<h2") == 2 and len(pictures(html)) == 3 and f"{wanted}: mined at" in html
     assert f"--only actions --action {wanted}" in html
     with pytest.raises(DataError, match="no entry"):
         report_html(studied, Selected(("actions",), ("p9999c",)), folder)

@@ -6,9 +6,9 @@ import pandas as pd
 
 from stir_core.errors import FAULTS
 from stir_core.evaluate.activations import Subject
-from stir_core.evaluate.meaning import nearest_elsewhere
+from stir_core.evaluate.meaning import auc_text, nearest_elsewhere
 from stir_core.findings import Separation
-from stir_core.readings import ActivatingStep, Decomposition, Erasure, ForeignAction, ProjectionCounts, SubspaceShare
+from stir_core.readings import ActivatingStep, Activation, Decomposition, Erasure, ForeignAction, ProjectionCounts, SubspaceShare
 from stir_core.tasks.segment import split_steps
 from workbench.shared.facts import RunFacts, differing_identity
 from workbench.shared.text import Segment, one_line, segment, visible_token
@@ -45,6 +45,27 @@ def rollout_segments(facts: RunFacts, step: ActivatingStep) -> list[Segment]:
         segment("".join(steps[step.m - 1 : step.m]), "steered"),
         segment(after),
     ]
+
+
+def steps_line(seen: Activation) -> str:
+    """What is projected, and the steps that were read."""
+    read = "all of all rollouts" if seen.steps == seen.recorded else "those at mined control points"
+    n = f"{seen.steps:,} steps" if seen.steps == seen.recorded else f"{seen.steps:,} of {seen.recorded:,} steps"
+    return (
+        "Projection of the state at a step's end, minus the mean state, on the action's direction, in residual-stream units. "
+        f"n = {n}, {read}; {seen.problems} problems. Right, wrong: rollouts that begin so and end so."
+    )
+
+
+def separation_line(seen: Activation) -> str:
+    """Whether right and wrong rollouts lie apart along the action, on other problems and on its own."""
+    right, wrong = sum(seen.spread.right), sum(seen.spread.wrong)
+    return (
+        f"n = {right:,} steps of right rollouts, {wrong:,} of wrong ones. A right rollout's step lies further along it than a wrong one's "
+        f"of the same problem and control point: {auc_text(seen.others)} ({seen.others.pairs:,} pairs of {seen.others.problems} other "
+        "problems; 0.5 is chance; not corrected for the number of actions looked at). On its own problem, which it was made from: "
+        f"{auc_text(seen.own)}."
+    )
 
 
 def subspace_table(shares: Sequence[SubspaceShare]) -> pd.DataFrame:

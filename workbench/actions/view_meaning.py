@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit import column_config as cc
 
 from stir_core.evaluate.activations import StepStates, Subject, activation, step_states, subject
-from stir_core.evaluate.meaning import auc_text, decompose, erasure, subspace
+from stir_core.evaluate.meaning import decompose, erasure, subspace
 from stir_core.readings import ActivatingStep, Activation, Decomposition, Erasure, JacobianReading, SubspaceShare
 from stir_core.records import Entry
 from stir_core.store.dictionaries import dictionaries_in
@@ -80,32 +80,15 @@ def _steps(facts: RunFacts, of: Subject) -> None:
         with column:
             st.markdown(f"**{title}**")
             _step_list(title.split()[1], steps, of.entry.id)
-    whole = seen.steps == seen.recorded
-    n = (
-        f"{seen.steps:,} steps, all of all rollouts"
-        if whole
-        else f"{seen.steps:,} of {seen.recorded:,} steps, those at mined control points"
-    )
-    more = "" if whole else " `stir codebook` reads the others."
-    st.caption(
-        "Projection of the state at a step's end, minus the mean state, on the action's direction, in residual-stream units. "
-        f"n = {n}; {seen.problems} problems. Right, wrong: rollouts that begin so and end so. A click shows the answer.{more}"
-    )
+    more = "" if seen.steps == seen.recorded else " `stir codebook` reads the others."
+    st.caption(f"{reading.steps_line(seen)} A click shows the answer.{more}")
     _chosen_step(facts, of.entry.id, (*seen.high, *seen.low))
     draw_chart(
         projection_shares(reading.counts_table(seen.spread)),
         key="actions_projections",
         alt="Steps of right and wrong rollouts along the action",
     )
-    right, wrong = sum(seen.spread.right), sum(seen.spread.wrong)
-    st.caption(
-        plain(
-            f"n = {right:,} steps of right rollouts, {wrong:,} of wrong ones. A right rollout's step lies further along it than a wrong "
-            f"one's of the same problem and control point: {auc_text(seen.others)} ({seen.others.pairs:,} pairs of {seen.others.problems} "
-            f"other problems; 0.5 is chance; not corrected for the number of actions looked at). On its own problem, which it was made "
-            f"from: {auc_text(seen.own)}."
-        )
-    )
+    st.caption(plain(reading.separation_line(seen)))
     command_line(show_command(facts.run, of.entry.id))
 
 

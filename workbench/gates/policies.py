@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from stir_core.config import GateConfig, with_changes
+from stir_core.findings import PolicyReport
 from stir_core.intervene.replay import Again, decide_again, gate_was_asked
 from stir_core.records import Decision, StepTrace, Trace
 from stir_core.store.policies import PolicyFolder
 from workbench.shared.facts import EvaluationFacts, RunFacts, gate_of
-from workbench.shared.intervals import proportion
+from workbench.shared.intervals import proportion, with_interval
 
 PUBLISHED, CALIBRATED = "published", "calibrated"
 """The value gate under its two rules."""
@@ -119,6 +120,17 @@ def count_table(pairs: Iterable[Pairing]) -> pd.DataFrame:
         right = {pair.answer for pair in here if pair.right}
         rows.append((kind, *share, len({pair.answer for pair in here}), len(right)))
     return pd.DataFrame(rows, columns=["decision", "steps", "of", "share", "low", "high", "answers", "right"])
+
+
+def learned_table(report: PolicyReport) -> pd.DataFrame:
+    """One row per gate that was estimated: columns of :func:`workbench.shared.charts.forest`, and the figures in words."""
+    rows = []
+    for gate in report.gates:
+        over_null, low_high = with_interval(gate.over_null, "+.3f"), gate.over_null.bounds
+        shown = (over_null, with_interval(gate.over_value, "+.3f"), gate.on_policy and with_interval(gate.on_policy, ".3f"), gate.verdict)
+        rows.append((gate.name, f"ESS {gate.effective:.0f}", gate.over_null.value, *low_high, "", over_null, gate.acts, *shown))
+    words = ["acts", "over null [95 %]", "over the published gate", "on policy [95 %]", "said"]
+    return pd.DataFrame(rows, columns=["name", "n", "value", "low", "high", "verdict", "hover", *words])
 
 
 def decision_word(decision: Decision | None) -> str:

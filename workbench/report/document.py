@@ -9,21 +9,37 @@ import pandas as pd
 from stir_core.commands.overrides import as_toml
 from stir_core.commands.report import SECTIONS
 from stir_core.errors import DataError
+from stir_core.evaluate.activations import activation, subject
+from stir_core.evaluate.meaning import auc_text, erasure, subspace
+from stir_core.evaluate.probe import probe_run
+from stir_core.findings import p_text
 from stir_core.records import Trace
 from stir_core.saved import SavedContent, SavedWork
 from stir_core.store.calibrations import SHIPPED, read_calibration
+from stir_core.store.policies import PolicyFolder
 from stir_core.store.saved import SavedFolder, run_digest
 from stir_core.version import VERSION
+from workbench.actions import meaning
 from workbench.basis import data as basis_data
 from workbench.causal import data as causal_data
 from workbench.codebook import data as codebook_data
 from workbench.evaluate import data as evaluate_data
 from workbench.evaluate.conclusion import conclusion
 from workbench.gates import data as gate_data
+from workbench.gates.policies import learned_table
 from workbench.home import data as home_data
-from workbench.report.figures import RunFigure, run_figures
+from workbench.report.figures import RunFigure, read_actions, run_figures
 from workbench.shared.charts_paper import svg
-from workbench.shared.command_lines import causal_command, codebook_command, eval_command, report_command, run_command
+from workbench.shared.command_lines import (
+    causal_command,
+    codebook_command,
+    eval_command,
+    policy_command,
+    probe_command,
+    report_command,
+    run_command,
+    show_command,
+)
 from workbench.shared.confounds import control_figures
 from workbench.shared.entries import action_table, entry_of
 from workbench.shared.facts import EvaluationFacts, RunFacts, evaluations_of
@@ -36,8 +52,10 @@ MOST_ACTIONS, MOST_ANSWERS, MOST_SAVED = 40, 4, 20
 TITLES = {
     "evidence": "What is known",
     "actions": "Latent actions",
+    "probe": "What the states tell",
     "basis": "The control basis",
     "gate": "Decisions of the gate",
+    "policies": "Learned gates",
     "evaluations": "Methods compared",
     "causal": "Causal studies",
     "codebook": "Codebook of steps",
@@ -52,7 +70,7 @@ class Selected(NamedTuple):
 
     sections: tuple[str, ...] = SECTIONS
     actions: tuple[str, ...] = ()
-    """Empty: the first of the basis."""
+    """Empty: see ``figures.run_figures``; the table lists the basis first."""
     saved: tuple[str, ...] = ()
     """Empty: the latest pieces that were made with the run."""
 
@@ -70,11 +88,13 @@ class ReportSection(NamedTuple):
 def missing_of(facts: RunFacts, name: str, folder: SavedFolder) -> str:
     """Why the run has nothing for a section, with the command that makes it; empty: it has something."""
     run = facts.run
-    needs = {"actions": ("actions", bool), "basis": ("basis", bool), "gate": ("steered", bool), "answers": ("steered", bool)}
-    if name in needs and needs[name][0] not in facts.stages:
-        return f"The stage {needs[name][0]} has not finished: {run_command(run, until=needs[name][0])}"
+    needs = {"actions": "actions", "probe": "states", "basis": "basis", "gate": "steered", "answers": "steered"}
+    if name in needs and needs[name] not in facts.stages:
+        return f"The stage {needs[name]} has not finished: {run_command(run, until=needs[name])}"
     if name in ("actions", "basis") and not facts.entries:
         return "The library is empty: no problem had both a right and a wrong rollout at a control point."
+    if name == "policies" and not PolicyFolder(run).reported:
+        return f"Not learned: {policy_command(run)}"
     if name == "evaluations" and not evaluations_of(run):
         return f"Not evaluated: {eval_command(run)}"
     if name == "causal" and not any(causal_data.study_of(run, study) for study in ("gate", "own")):
@@ -173,6 +193,37 @@ def _actions(facts: RunFacts, selected: Selected, _folder: SavedFolder) -> _Part
         problem = facts.problems.get(entry.problem_id)
         yield f"{id_}: mined at control point {entry.m}, layer {entry.layer}", problem.question if problem else entry.problem_id
         yield "", pd.DataFrame(rows, columns=["control", "value"])
+    for id_ in read_actions(facts, selected.actions):
+        yield from _meaning(facts, id_)
+
+
+def _meaning(facts: RunFacts, id_: str) -> _Parts:
+    of = subject(facts.run, id_)
+    seen = activation(of)
+    if not seen.steps:
+        return
+    yield f"What {id_} means", Prose(meaning.steps_line(seen))
+    for title, steps in (("Furthest along it", seen.high), ("Furthest against it", seen.low)):
+        yield title, meaning.activating_table(steps)
+    yield "", Prose(meaning.separation_line(seen))
+    if shares := subspace(of):
+        yield "Its share in the task's subspace", meaning.subspace_table(shares)
+    erased = erasure(of.others, of.unit, of.entry.layer)
+    yield "Erasure of right against wrong (LEACE)", Prose(erased.verdict)
+    yield "", meaning.erasure_table(erased)
+    yield "", show_command(facts.run, id_)
+
+
+def _probe(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Parts:
+    report = probe_run(facts.run)
+    yield "", Prose(report.verdict)
+    n = f"{report.states} states of rollouts of {report.problems} of {report.mined} problems, {report.right:.0%} of them right"
+    yield "", Prose(f"n = {n}. AUC: share of pairs (right and wrong, one problem and control point) that a read-out of the others orders.")
+    read = [*report.pooled, *([report.text] if report.text else [])]
+    figures = [(auc_text(each).removeprefix("AUC "), each.p_holm and p_text(each.p_holm)) for each in read]
+    rows = [(each.readout, each.layer, *two, each.states, each.problems, each.pairs) for each, two in zip(read, figures, strict=True)]
+    yield "", pd.DataFrame(rows, columns=["read-out", "layer", "AUC [95 %]", "p (Holm)", "states", "problems", "pairs"])
+    yield "", probe_command(facts.run)
 
 
 _ACTION_COLUMNS = [
@@ -194,6 +245,15 @@ def _gate(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Parts:
     yield "", Prose(f"The gate committed an action at {commits} of {reached} steps of {len(facts.steered)} held-out answers.")
     settings = [(name, str(value)) for name, value in facts.config.gate.model_dump(mode="json").items()]
     yield "Its settings", pd.DataFrame(settings, columns=["setting", "value"])
+
+
+def _policies(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Parts:
+    report = PolicyFolder(facts.run).report()
+    yield "", Prose(report.verdict)
+    n = f"{report.decisions} drawn decisions of {report.problems} problems, {report.right:.1%} right under null"
+    yield "", Prose(f"n = {n}; run on {report.further} further problems. Estimates are doubly robust; {report.rolls} continuations.")
+    yield "", learned_table(report).drop(columns=["value", "low", "high", "verdict", "hover"])
+    yield "", report.spec.command or policy_command(facts.run)
 
 
 def _evaluations(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Parts:
@@ -292,8 +352,10 @@ def _run(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Parts:
 _PARTS: dict[str, Callable[[RunFacts, Selected, SavedFolder], _Parts]] = {
     "evidence": _evidence,
     "actions": _actions,
+    "probe": _probe,
     "basis": _basis,
     "gate": _gate,
+    "policies": _policies,
     "evaluations": _evaluations,
     "causal": _causal,
     "codebook": _codebook,

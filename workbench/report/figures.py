@@ -1,13 +1,17 @@
 """The figures of a run by name, drawn when they are asked for: those that the pages open with. Needs no model and no browser."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from stir_core.errors import StoreError
+from stir_core.evaluate.activations import activation, subject
 from stir_core.store.files import write_whole
+from stir_core.store.policies import PolicyFolder
+from workbench.actions import meaning
+from workbench.actions.charts import projection_shares
 from workbench.basis import charts as basis_charts
 from workbench.basis import data as basis_data
 from workbench.basis import reselection
@@ -20,6 +24,7 @@ from workbench.evaluate import data as evaluate_data
 from workbench.evaluate.conclusion import readable
 from workbench.gates import charts as gate_charts
 from workbench.gates import data as gate_data
+from workbench.gates import policies as gate_policies
 from workbench.shared import charts as shared_charts
 from workbench.shared import gate_evidence, gate_replay
 from workbench.shared.charts_paper import Chart, pdf, svg
@@ -45,12 +50,13 @@ def run_figures(facts: RunFacts, actions: Iterable[str] = ()) -> list[RunFigure]
     """The figures that the run has, in the order of a report's sections.
 
     Args:
-        actions: entries whose promoted tokens are drawn; none: the first :data:`LENSES` of the basis.
+        actions: entries whose promoted tokens are drawn; none: :data:`LENSES`, the one that pages open with first.
     """
     parts = (
         _of_actions(facts, list(actions)),
         _of_basis(facts),
         _of_gate(facts),
+        _of_policies(facts),
         _of_evaluations(facts),
         _of_causal(facts),
         _of_codes(facts),
@@ -84,10 +90,26 @@ def _of_actions(facts: RunFacts, asked: list[str]) -> Iterator[RunFigure]:
         f"Mined entries at every control point; solid: selected into the basis. n = {n:,} entries.",
         lambda: basis_charts.coverage_chart(basis_data.counts_by_step(facts)),
     )
-    for entry_id in asked or [id_ for id_ in facts.ranked if facts.entries[id_].kind == "corrective"][:LENSES]:
+    ranked = dict.fromkeys([facts.first_entry, *facts.ranked])
+    for entry_id in asked or [id_ for id_ in ranked if facts.entries[id_].kind == "corrective"][:LENSES]:
         if (lens := facts.lenses.get(entry_id)) is not None:
             caption = f"Tokens that {entry_id} promotes and suppresses: direct effect on their logits, through the unembedding alone."
             yield RunFigure(f"promotes-{entry_id}", "actions", caption, partial(shared_charts.lens_bars, lens))
+
+    for entry_id in read_actions(facts, asked):
+        caption = f"Steps of right and of wrong rollouts along {entry_id}, as shares of each; their n is in the text."
+        yield RunFigure(f"steps-along-{entry_id}", "actions", caption, partial(_along, facts, entry_id))
+
+
+def read_actions(facts: RunFacts, asked: Sequence[str]) -> list[str]:
+    """The actions whose meaning is read: those asked for, else the one that pages open with; none without states of steps."""
+    if not {"states", "steps"} & {*facts.stages}:
+        return []
+    return [id_ for id_ in asked or (facts.first_entry,) if facts.entries[id_].action_row is not None]
+
+
+def _along(facts: RunFacts, entry_id: str) -> Chart:
+    return projection_shares(meaning.counts_table(activation(subject(facts.run, entry_id)).spread))
 
 
 def _of_basis(facts: RunFacts) -> Iterator[RunFigure]:
@@ -129,6 +151,17 @@ def _of_gate(facts: RunFacts) -> Iterator[RunFigure]:
                 f"The best candidate of each step on the gate's axes, by what became of the answer. n = {len(table)} steps with a preview."
             )
             yield RunFigure("steps-on-the-axes-of-the-gate", "gate", caption, partial(gate_charts.step_map, table))
+
+
+def _of_policies(facts: RunFacts) -> Iterator[RunFigure]:
+    folder = PolicyFolder(facts.run)
+    if folder.reported:
+        report = folder.report()
+        caption = (
+            f"Doubly robust advantage of each learned gate over never acting, with 95 % intervals. n = {report.decisions} drawn decisions."
+        )
+        title = "advantage over null (share of right answers)"
+        yield RunFigure("gates-over-null", "policies", caption, partial(shared_charts.forest, gate_policies.learned_table(report), title))
 
 
 def _of_evaluations(facts: RunFacts) -> Iterator[RunFigure]:

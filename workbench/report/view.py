@@ -27,8 +27,10 @@ def choose_and_write(facts: RunFacts) -> None:
     works = {work.id: work for work in folder.all()[0] if work.run_digest == run_digest(facts.run)}
     with left:
         offered = [id_ for id_ in facts.ranked if id_ in facts.shown_set] if not missing["actions"] else []
-        help_ = "Their controls, measured effects and promoted tokens; none: the first of the basis."
-        actions = st.multiselect("Actions", offered, key="report_actions", placeholder="the first of the basis", help=help_)
+        help_ = "Their controls, measured effects, promoted tokens and meaning; none: the one committed most, and the first of the basis."
+        actions = st.multiselect(
+            "Actions", offered, key="report_actions", placeholder="the one committed most, and the first of the basis", help=help_
+        )
     with right:
         saved = st.multiselect(
             "Saved work",

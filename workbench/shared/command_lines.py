@@ -154,6 +154,11 @@ def policy_command(run: Run) -> str:
     return _stir("policy", name_of(run))
 
 
+def probe_command(run: Run) -> str:
+    """Reads the recorded states out, to see whether they tell right from wrong."""
+    return _stir("probe", name_of(run))
+
+
 def show_command(
     run: Run, entry_id: str, *, jacobian: bool = False, dictionary: str | None = None, others: Sequence[Run] | None = None
 ) -> str:
