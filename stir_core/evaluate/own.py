@@ -75,7 +75,9 @@ def own_states(run: Run, memory: Memory, spec: CausalSpec, organism: Organism | 
         StoreError: no action was mined that a gate could inject.
     """
     mined = run.library(selected=False)
-    usable = {entry.id: row for row, entry in enumerate(mined.entries) if entry.kind == "corrective" and entry.reachable}
+    usable = {  # older runs hold actions of zero, from rollouts that begin alike
+        entry.id: row for row, entry in enumerate(mined.entries) if entry.kind == "corrective" and entry.reachable and entry.action_norm
+    }
     if not usable:
         raise StoreError(f"run {run.path} has no action before its last control point: mine more problems or more rollouts")
     layer = fullest_layer([mined.entries[row] for row in usable.values()])

@@ -46,8 +46,13 @@ def mine(pairs: list[Pair], rows: list[StateRow], states: dict[int, Float[np.nda
             states[layer][[place[pair.problem_id, source, k, pair.m] for source, k in side]].mean(axis=0) for side in (positives, negatives)
         )
         action = mu_pos - mu_neg
+        odd = ""
         if not (np.isfinite(action).all() and np.linalg.norm(mu_neg) > 0 and np.linalg.norm(mu_pos) > 0):
-            skipped.append(f"{pair.problem_id} m={pair.m} layer {layer}: a state is not finite or zero")
+            odd = "a state is not finite or zero"
+        elif not action.any():  # it could not be injected, nor compared by its direction
+            odd = "the right and the wrong rollouts have one state here, so their action is zero"
+        if odd:
+            skipped.append(f"{pair.problem_id} m={pair.m} layer {layer}: {odd}")
             continue
         sides: tuple[tuple[EntryKind, np.ndarray], ...] = (("corrective", mu_neg), ("null", mu_pos))
         for kind, key in sides:

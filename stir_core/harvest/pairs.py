@@ -46,7 +46,7 @@ def plan_pairs(
                 by_phase.setdefault(rollout.phase(m) if steps is None else None, []).append(rollout)
             for phase, reaching in by_phase.items():  # a state of the thinking is never contrasted with one behind it
                 pair = _draw_pair(problem.id, m, reaching, gold, mining, seed) if in_phase(phase, mining.phase) else None
-                if pair is not None:
+                if pair is not None and (steps is not None or not _begin_alike(pair, reaching)):
                     pairs.append(pair if phase is None else pair.replaced(phase=phase))
     return sorted(pairs, key=lambda pair: -pair.quality)  # stable: ties keep problem order
 
@@ -90,6 +90,12 @@ def _random_pair(problem_id: str, m: int, valid: list[Rollout], mining: MiningCo
     reward_pos = max(_mean([r.reward for r in positives]), reward_neg)
     right, wrong = (tuple(r.k for r in side) for side in (positives, negatives))
     return Pair(problem_id=problem_id, m=m, positives=right, negatives=wrong, reward_pos=reward_pos, reward_neg=reward_neg)
+
+
+def _begin_alike(pair: Pair, rollouts: list[Rollout]) -> bool:
+    """Whether both sides are one text up to the control point: their states differ by rounding alone, and that is no action."""
+    sides = [r.token_ids[: r.boundaries[pair.m - 1]] for r in rollouts if r.k in (*pair.positives, *pair.negatives)]
+    return not pair.gold and len(set(sides)) == 1
 
 
 def _mean(values: list[float]) -> float:

@@ -101,3 +101,9 @@ def test_a_state_that_is_not_finite_is_left_out_and_told():
     states = {0: np.array([[1, 2], [np.nan, 1]], np.float32)}
     mined = mine([make_pair(1, (0,), (1,))], rows, states, MiningConfig())
     assert mined.entries == [] and mined.skipped == ["p m=1 layer 0: a state is not finite or zero"]
+
+
+def test_an_action_of_zero_is_left_out_and_told():
+    rows = [StateRow(row=k, problem_id="p", source="rollout", k=k, m=1, position=0) for k in range(2)]
+    mined = mine([make_pair(1, (0,), (1,))], rows, {0: np.ones((2, 2), np.float32)}, MiningConfig())
+    assert mined.entries == [] and "have one state here, so their action is zero" in mined.skipped[0]
