@@ -9,6 +9,7 @@ Every command imports its own dependencies when it runs, so that listing tasks d
 import argparse
 import io
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -138,7 +139,10 @@ class _Parser(argparse.ArgumentParser):
     """Refuses in one line, as all commands do."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {escaped(message)}; `{self.prog} --help` lists what it takes\n")
+        left, _, words = message.partition(": ")
+        change = re.match(r"[\w.]+=", words) if left == "unrecognized arguments" else None
+        remedy = "each change needs a --set of its own" if change else f"`{self.prog} --help` lists what it takes"
+        self.exit(2, f"{self.prog}: {escaped(message)}; {remedy}\n")
 
 
 def command_parser() -> argparse.ArgumentParser:

@@ -256,3 +256,19 @@ def test_probe(capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["outcome"] == "none seen" and text.rstrip().endswith(report["verdict"])
     assert "layer 3 was not harvested" in refused(capsys, ["probe", "smollm2", "--layer", "3"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "remedy"),
+    [
+        (
+            ["run", "x.toml", "--set", "seed=1", "task.n_train=2"],
+            "unrecognized arguments: task.k=2; each change needs a --set of its own",
+        ),
+        (["run", "x.toml", "--untill=basis"], "lists what it takes"),
+    ],
+)
+def test_words_that_no_option_takes_are_named_with_a_remedy(capsys, argv, remedy):
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert remedy in capsys.readouterr().err

@@ -15,7 +15,7 @@ from stir_core.errors import StoreError, line_of
 from stir_core.intervene.nearest import BYTES_BESIDE, INDEX_FROM
 from stir_core.models.catalogue import file_digest, resolve
 from stir_core.models.cost import Cost, flops
-from stir_core.models.sizes import Shape, Sizes, sizes_of
+from stir_core.models.sizes import Shape, Sizes, gpu_memory, sizes_of
 from stir_core.records import Record
 from stir_core.store.runs import Run, list_runs
 from stir_core.tasks import task_spec
@@ -118,7 +118,7 @@ def estimate(config: RunConfig, runs: Path, *, until: str = STAGES[-1]) -> CostE
         quantities=tuple(rows),
         measured=measured,
         notes=(
-            *_notes(config, sizes, measured, lengths, _memory_note(rows)),
+            *_notes(config, sizes, measured, lengths, _memory_note(rows, config.model.device)),
             *(f"left out: {line}" for line in (*broken.values(), *damaged)),
         ),
     )
@@ -219,14 +219,22 @@ def _memory_rows(config: RunConfig, sizes: Sizes | None) -> list[Quantity]:
     ]
 
 
-def _memory_note(rows: list[Quantity]) -> str | None:
-    """A line where the model does not fit into this machine's memory; of a GPU's memory nothing is known here."""
+def _memory_note(rows: list[Quantity], device: str) -> str | None:
+    """A line where the model does not fit into the memory that it would be loaded into, or where that is not known here."""
     needed = sum(row.bound or 0 for row in rows if row.name in MEMORY)
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cards = [] if device == "cpu" else gpu_memory()
+    if not cards and device in ("cuda", "all"):
+        return f"model.device is {device}, and there is no CUDA device here: whether the model fits into one was not looked at"
+    if not cards:
+        here, place = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine has"
+    elif device == "all":
+        here, place = sum(cards), f"the {len(cards)} GPUs here have"
+    else:
+        here, place = cards[0], "the GPU here has"
     if needed <= here:
         return None
     return (
-        f"weights and cache need {_written(needed, 'bytes')}, and this machine has {_written(here, 'bytes')} of memory: "
+        f"weights and cache need {_written(needed, 'bytes')}, and {place} {_written(here, 'bytes')} of memory: "
         "set model.dtype=bfloat16, lower rollouts.cache_tokens, or take a machine (or a GPU) with more"
     )
 

@@ -71,6 +71,15 @@ _STAYS = ("bitsandbytes", "gptq", "awq")
 """Quantisations whose weights stay packed in memory; those of others are unpacked while they are loaded."""
 
 
+def gpu_memory() -> list[int]:
+    """Bytes of memory of each CUDA device; empty where there is none."""
+    if not any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):  # importing torch takes seconds
+        return []
+    import torch
+
+    return [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
+
+
 def sizes_of(name: str) -> Sizes | None:
     """Sizes of the named model; ``None`` if its files are not on this machine yet (not converted, not downloaded).
 

@@ -151,6 +151,25 @@ def test_memory_is_that_of_weights_and_cache(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "cards", "note"),
+    [
+        ("cpu", [1], None),
+        ("auto", [], None),
+        ("cuda", [], "model.device is cuda, and there is no CUDA device here"),
+        ("all", [], "model.device is all, and there is no CUDA device here"),
+        ("auto", [10**8, 10**9], "weights and cache need 584.1 MB, and the GPU here has 100.0 MB of memory"),
+        ("all", [10**8, 2 * 10**8], "weights and cache need 584.1 MB, and the 2 GPUs here have 300.0 MB of memory"),
+        ("all", [10**8, 10**9], None),
+    ],
+)
+def test_memory_is_compared_with_that_of_the_device_asked_for(tmp_path, monkeypatch, device, cards, note):
+    monkeypatch.setattr("stir_core.evaluate.estimate.gpu_memory", lambda: cards)
+    config = config_from({"model": {"dtype": "float32", "device": device}, "rollouts": {"cache_tokens": 1000}})
+    first = next((each for each in estimate(config, tmp_path).notes if "memory" in each or "CUDA" in each), None)
+    assert (first or "").startswith(note or "") and (first is None) == (note is None)
+
+
 def test_memory_of_a_library_and_its_index(tmp_path):
     def asked(budget: int, search: str) -> CostEstimate:
         mining = {"mining": {"top_pairs": 100_000}, "basis": {"budget": budget}}
