@@ -33,6 +33,8 @@ from stir_core.store.runs import Run
 FILE = Path(__file__).resolve().parents[1] / "configs" / "protocol.toml"
 KNOWS = 0.2
 """Upper limit of the rank correlation of the gate's margin with the measured advantage, below which the gate is said not to know."""
+CUT_OFF = 0.05
+"""Share of a run's rollouts without a finished answer, above which its links are read with that caveat."""
 WORTH_WHOLE = 0.05
 """A gain of accuracy that is worth having; where it is excluded, the whole does not help, and a look stops."""
 
@@ -238,6 +240,13 @@ class Protocol:
         return found
 
 
+def counts_of(run: Run) -> dict[str, dict[str, int]]:
+    """What the stages of a run counted, also where it ships as its results."""
+    if run.results_only:
+        return run.facts["counts"]
+    return {stage: run.manifest(stage).counts for stage in ("rollouts", "states", "actions", "basis")}
+
+
 def _right(answer: Answer) -> bool:
     return answer.verdict is not None and answer.verdict.correct
 
@@ -299,6 +308,11 @@ def markdown(protocol: Protocol) -> str:
             continue
         said = f"breaks at link {broken.link}" if broken else "is not seen to break"
         lines.append(f"- `{each['name']}`: the chain {said}" + (f"; links {', '.join(dict.fromkeys(open_))} are open." if open_ else "."))
+        if run := protocol.run(each["name"]):
+            counts = counts_of(run)["rollouts"]
+            right, cut = (counts[name] / counts["rollouts"] for name in ("correct", "unfinished"))
+            caveat = " Its links are read with that caveat." if cut > CUT_OFF else ""
+            lines[-1] += f" Of its {counts['rollouts']:,} rollouts {right:.0%} are right and {cut:.0%} have no finished answer.{caveat}"
     return "\n".join(lines)
 
 
