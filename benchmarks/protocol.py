@@ -354,7 +354,7 @@ def main(argv: list[str] | None = None) -> int:
     """Go on with the protocol, and print its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.protocol", description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("file", nargs="?", type=Path, default=FILE, help="protocol file (default: configs/protocol.toml)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/protocol"), help="folder of the runs (default: runs/protocol)")
     parser.add_argument("--hours", type=float, default=3.0, help="stop when a result is finished after this time (default: 3)")
     parser.add_argument("--only", metavar="RUN", help="only the steps of this run")
     parser.add_argument(

@@ -70,9 +70,9 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
     return list(dict.fromkeys(line for command in lines for line in portable(command, experiment["run"]).splitlines()))
 
 
-def portable(text: str, run: str) -> str:
-    """Text without folders of this machine: the run's place becomes ``runs/``, and a model file keeps its name only."""
-    text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=' + re.escape(run) + r"\b)", "runs/", text)
+def portable(text: str, run: str, place: str = "runs/") -> str:
+    """Text without folders of this machine: the run's place becomes ``place``, and a model file keeps its name only."""
+    text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=' + re.escape(run) + r"\b)", place, text)
     return re.sub(r'(?<=[ "=])/[^\s"]*/(?=[\w.-]+\.gguf\b)', "", text)
 
 

@@ -22,6 +22,8 @@ from stir_core.store.runs import RECORDS, Run
 from stir_core.store.seals import DIGESTS, write_seal
 
 TRACES = 12
+PLACE = "runs/protocol/"
+"""Where `python -m benchmarks.protocol` makes them: what the shipped commands name."""
 
 
 def ship(run: Run, target: Path, traces: int = TRACES) -> None:
@@ -39,7 +41,7 @@ def ship(run: Run, target: Path, traces: int = TRACES) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     facts = json.dumps({**run.facts, "counts": counts_of(run)}, indent=2) + "\n"
-    (target / "run.json").write_text(portable(facts, run.name), encoding="utf-8")
+    (target / "run.json").write_text(portable(facts, run.name, PLACE), encoding="utf-8")
     for study in studies:
         folder = target / study.final.relative_to(run.work)
         for name in study.written():  # folders are among them
@@ -52,11 +54,11 @@ def ship(run: Run, target: Path, traces: int = TRACES) -> None:
             answers = read_records(file, Answer)
             write_records(file, [each if each.problem_id in shown else each.replaced(trace=None, token_ids=()) for each in answers])
         for file in [*folder.glob("*.json"), *folder.glob("*.md")]:
-            file.write_text(portable(file.read_text(encoding="utf-8"), run.name), encoding="utf-8")
+            file.write_text(portable(file.read_text(encoding="utf-8"), run.name, PLACE), encoding="utf-8")
         write_seal(folder / DIGESTS, (file for file in folder.rglob("*") if file.is_file()))
     probe = run.path.with_name(f"{run.name}.probe.json")
     if probe.is_file():
-        text = portable(probe.read_text(encoding="utf-8"), run.name)
+        text = portable(probe.read_text(encoding="utf-8"), run.name, PLACE)
         target.with_name(probe.name).write_text(text, encoding="utf-8")
 
 
