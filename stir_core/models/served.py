@@ -34,6 +34,8 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0
 """Seconds that an answer may take, and one more for each token of its budget."""
+MOST_BYTES = 64 << 20
+"""A longer response is no answer of such a server, and is not read to its end."""
 LLAMA_CPP = "llamacpp"
 _OF_STIR: dict[str, Any] = {"stir": {"off": True}}
 _ENDED = {"stop": True, "eos": True, "length": False, "limit": False}
@@ -99,8 +101,14 @@ def find_served(engine: str, own: str) -> Served:
     """
     address, _, name = engine.partition("#")
     url = address.rstrip("/").removesuffix("/v1") + "/v1"
+
+    async def offered() -> httpx.Response:
+        async with httpx.AsyncClient(headers=_headers(), timeout=CONNECT_SECONDS) as client:
+            return await _fetched(client, "GET", f"{url}/models")
+
     try:
-        response = httpx.get(f"{url}/models", headers=_headers(), timeout=CONNECT_SECONDS)
+        with start_blocking_portal() as portal:
+            response = portal.call(offered)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         remedy = "start the server, wait until it has loaded its model, or correct the URL"
         raise ModelError(f"nothing answers at {url} ({first_line(error)}): {remedy}") from None
@@ -190,6 +198,22 @@ def _request(model: LoadedModel, served: Served, asked: Asked[T], sampling: Samp
     return body | {"max_tokens": budget, "n": 1, "repetition_penalty": 1.0, "return_token_ids": True} | more
 
 
+async def _fetched(client: httpx.AsyncClient, method: str, url: str, **sent: Any) -> httpx.Response:
+    """A response, read to its end.
+
+    Raises:
+        ModelError: it has more than :data:`MOST_BYTES`.
+    """
+    read = bytearray()
+    async with client.stream(method, url, **sent) as response:
+        async for block in response.aiter_bytes():
+            read += block
+            if len(read) > MOST_BYTES:
+                raise ModelError(f"{url} answers with more than {MOST_BYTES >> 20} MB: is it an OpenAI-compatible server?")
+    waits = {name: value for name, value in response.headers.items() if name == "retry-after"}
+    return httpx.Response(response.status_code, headers=waits, content=bytes(read))
+
+
 async def _post(client: httpx.AsyncClient, served: Served, body: dict[str, Any], budget: int) -> httpx.Response:
     """Send a request, again after each pause while the server is not there or in trouble."""
     # llama.cpp's answers have token ids on its own path only
@@ -197,7 +221,7 @@ async def _post(client: httpx.AsyncClient, served: Served, body: dict[str, Any],
     timeout = httpx.Timeout(ANSWER_SECONDS + budget, connect=CONNECT_SECONDS, pool=None)
     for pause in (*PAUSES, None):
         try:
-            response = await client.post(url, json=body, timeout=timeout)
+            response = await _fetched(client, "POST", url, json=body, timeout=timeout)
         except httpx.ReadTimeout:
             seconds = f"{ANSWER_SECONDS + budget:.0f} seconds"
             raise ModelError(f"{served} did not answer in {seconds}: look at its log, or lower rollouts.batch_rows; {_KEPT}") from None

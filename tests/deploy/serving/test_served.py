@@ -53,6 +53,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollouts, "Grader", Coin)
         patch.setattr(served, "PAUSES", (0.0, 0.0))
+        patch.setattr(served, "MOST_BYTES", 20_000)
         patch.delenv(served.KEY, raising=False)
         yield
 
@@ -223,6 +224,7 @@ FAULTS: dict[str, tuple[Callable[[int, dict[str, Any]], Any], str]] = {
     "half a response": (lambda n, a: "half", r"failed 3 times in a row \(peer closed connection"),
     "always in trouble": (lambda n, a: 503, r"failed 3 times in a row \(503: engine core\): look at its log; what is finished is kept"),
     "busy for ever": (lambda n, a: 429, r"failed 3 times in a row \(429"),
+    "an endless page": (lambda n, a: b"x" * 30_000, r"/completions answers with more than 0 MB: is it an OpenAI-compatible server"),
     "a refusal": (lambda n, a: 400, r"refuses the request \(400: engine core\)"),
 }
 
