@@ -42,12 +42,18 @@ def umap_map(
     """
     if len(keys) < MIN_UMAP:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # umap announces that a seed makes it single-threaded, and numba its own deprecations
-        from umap import UMAP
+    import torch
 
-        reducer = UMAP(n_neighbors=min(n_neighbors, len(keys) - 1), min_dist=min_dist, metric="cosine", random_state=seed)
-        return np.asarray(reducer.fit_transform(unit_rows(keys)), dtype=np.float64)
+    threads = torch.get_num_threads()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # umap announces that a seed makes it single-threaded, and numba its own deprecations
+            from umap import UMAP
+
+            reducer = UMAP(n_neighbors=min(n_neighbors, len(keys) - 1), min_dist=min_dist, metric="cosine", random_state=seed)
+            return np.asarray(reducer.fit_transform(unit_rows(keys)), dtype=np.float64)
+    finally:  # numba, which umap computes with, gives OpenMP all cores, also for what torch computes from then on
+        torch.set_num_threads(threads)
 
 
 def cluster_order(cosine: Float[np.ndarray, "n n"]) -> list[int]:

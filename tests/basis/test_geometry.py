@@ -1,5 +1,8 @@
 """Cosines, maps, orders and ranks with known answers."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -53,6 +56,15 @@ def test_umap_keeps_clusters_together_and_repeats():
     assert between > 2 * max(np.linalg.norm(part - part.mean(axis=0), axis=1).mean() for part in (first, second))
     again = umap_map(keys, seed=3, n_neighbors=8)
     assert again is not None and np.array_equal(flat, again)
+
+
+def test_umap_leaves_torch_its_threads():
+    """In a process of its own, since numba takes the cores once in a process."""
+    make = "import numpy as np, torch; from stir_core.basis.geometry import umap_map; keys = np.random.default_rng(0).random((30, 8))"
+    seen = "from threadpoolctl import threadpool_info; print({x['num_threads'] for x in threadpool_info() if x['user_api'] == 'openmp'})"
+    one = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    told = subprocess.run([sys.executable, "-c", f"{make}; umap_map(keys); {seen}"], capture_output=True, text=True, env=one)
+    assert told.stdout == "{1}\n", told.stderr
 
 
 def test_too_few_points_have_no_umap():
