@@ -230,14 +230,13 @@ class Protocol:
                 Verdict("5. the gate knows which action helps", name, *_knows(gate)),
             ]
         for whole in self.facts["whole"]:
-            where = " and ".join(whole["runs"])
-            for each in self.pooled(whole, whole["primary"], self.look(whole)):
-                seen = f"{each.difference:+.1%} of {each.problems}, {each.won} won, {each.lost} lost, "
-                seen += f"p = {each.p:.4f} (bound {each.bound:.4f})"
-                helps = each.p <= each.bound and each.difference.value > 0
-                says = "yes" if helps else "no" if (each.difference.high or 1.0) < WORTH_WHOLE else "cannot tell"
-                found.append(Verdict(f"6. the whole helps: `{each.method}`", where, says, seen))
-        return found
+            where, pooled = (
+                " and ".join(whole["runs"]),
+                {each.method: each for each in self.pooled(whole, whole["primary"], self.look(whole))},
+            )
+            found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method))) for method in whole["primary"]]
+        order = list(dict.fromkeys(each.link for each in found))
+        return sorted(found, key=lambda each: order.index(each.link))
 
 
 def counts_of(run: Run) -> dict[str, dict[str, int]]:
@@ -285,6 +284,16 @@ def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
     return ("no" if effect.advantage.high is not None and effect.advantage.high < WORTH_HAVING else "cannot tell"), seen
 
 
+def _whole(pooled: Pooled | None) -> tuple[str, str]:
+    if pooled is None:
+        return "not measured", ""
+    seen = f"{pooled.difference:+.1%} of {pooled.problems}, {pooled.won} won, {pooled.lost} lost, "
+    seen += f"p = {pooled.p:.4f} (bound {pooled.bound:.4f})"
+    if pooled.p <= pooled.bound and pooled.difference.value > 0:
+        return "yes", seen
+    return ("no" if (pooled.difference.high or 1.0) < WORTH_WHOLE else "cannot tell"), seen
+
+
 def _knows(report: CausalReport | None) -> tuple[str, str]:
     if report is None:
         return "not measured", ""
@@ -303,11 +312,12 @@ def markdown(protocol: Protocol) -> str:
     for each in protocol.facts["run"]:
         own = [verdict for verdict in verdicts if each["name"] in verdict.run.split(" and ")]
         broken = next((verdict for verdict in own if verdict.says == "no"), None)
-        open_ = [verdict.link[:1] for verdict in own if verdict.says in ("cannot tell", "not measured")]
-        if not own:
+        open_ = list(dict.fromkeys(verdict.link[:1] for verdict in own if verdict.says in ("cannot tell", "not measured")))
+        if all(verdict.says == "not measured" for verdict in own):
+            lines.append(f"- `{each['name']}`: not measured yet.")
             continue
-        said = f"breaks at link {broken.link}" if broken else "is not seen to break"
-        lines.append(f"- `{each['name']}`: the chain {said}" + (f"; links {', '.join(dict.fromkeys(open_))} are open." if open_ else "."))
+        said = "breaks at link {}, {}".format(*broken.link.split(". ")) if broken else "is not seen to break"
+        lines.append(f"- `{each['name']}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
         if run := protocol.run(each["name"]):
             counts = counts_of(run)["rollouts"]
             right, cut = (counts[name] / counts["rollouts"] for name in ("correct", "unfinished"))

@@ -26,14 +26,15 @@ EXTRA = {"two_habits": ON_REQUEST, "smollm2": ()}
 """Stages on request that a run holds."""
 
 
-@pytest.fixture(scope="module", params=EMBEDDED_RUNS)
+@pytest.fixture(scope="module", params=CONFIGS)
 def run(request: pytest.FixtureRequest) -> Run:
     return Run.open(request.param)
 
 
 def test_the_organism_comes_first_and_is_the_run_called_demo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [each.name for each in list_runs(tmp_path)[0]] == list(EMBEDDED_RUNS) == ["two_habits", "smollm2"]
+    assert [each.name for each in list_runs(tmp_path)[0]] == list(EMBEDDED_RUNS)
+    assert list(EMBEDDED_RUNS)[:2] == ["two_habits", "smollm2"] and all(Run.open(name).results_only for name in list(EMBEDDED_RUNS)[2:])
     assert set(ALIASES.values()) <= set(EMBEDDED_RUNS)
     assert Run.open("demo").path == Run.open("two_habits").path and Run.open("demo").config.model.name == "organism:two_habits"
     shutil.copytree(EMBEDDED_RUNS["smollm2"], tmp_path / "demo")  # a folder of that name comes first, and is not embedded

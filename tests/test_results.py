@@ -9,7 +9,7 @@ from benchmarks.results import PAGE, README, commands, main, readme_table, with_
 from stir_core.findings import EvaluationReport, EvaluationSpec
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
-from stir_core.store.runs import EMBEDDED_RUNS, Run
+from stir_core.store.runs import EMBEDDED_RUNS, RECORDS, Run
 
 FILE = """
 [[experiment]]
@@ -87,3 +87,8 @@ def test_the_readmes_table_agrees_with_the_results_page():
     for row in rows:  # every figure stands in one line of the page, in this order
         assert any(all(cell in line for cell in row[2:]) for line in page.splitlines()), row
     assert readme_table(page.replace("24/200", "25/200")) != readme_table(page)
+
+
+def test_every_figure_that_ships_is_what_its_answers_and_continuations_give(capsys):
+    assert main(["--check"]) == 0, capsys.readouterr().out
+    assert len(list(RECORDS.glob("*/*/rolls.jsonl"))) >= 2 and len(list(RECORDS.glob("*/evaluation/*/answers/*.jsonl"))) >= 2
