@@ -239,13 +239,6 @@ class Protocol:
         return sorted(found, key=lambda each: order.index(each.link))
 
 
-def counts_of(run: Run) -> dict[str, dict[str, int]]:
-    """What the stages of a run counted, also where it ships as its results."""
-    if run.results_only:
-        return run.facts["counts"]
-    return {stage: run.manifest(stage).counts for stage in ("rollouts", "states", "actions", "basis")}
-
-
 def _right(answer: Answer) -> bool:
     return answer.verdict is not None and answer.verdict.correct
 
@@ -319,7 +312,7 @@ def markdown(protocol: Protocol) -> str:
         said = "breaks at link {}, {}".format(*broken.link.split(". ")) if broken else "is not seen to break"
         lines.append(f"- `{each['name']}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
         if run := protocol.run(each["name"]):
-            counts = counts_of(run)["rollouts"]
+            counts = run.counts("rollouts")
             right, cut = (counts[name] / counts["rollouts"] for name in ("correct", "unfinished"))
             caveat = " Its links are read with that caveat." if cut > CUT_OFF else ""
             lines[-1] += f" Of its {counts['rollouts']:,} rollouts {right:.0%} are right and {cut:.0%} have no finished answer.{caveat}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.protocol import FILE, Protocol, counts_of, markdown
+from benchmarks.protocol import FILE, Protocol, markdown
 from stir_core.config import GateConfig
 from stir_core.errors import StirError
 from stir_core.evaluate.causal import causal_report, logged_states
@@ -51,8 +51,9 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
     if sweep.is_file():
         parts.append(_lowered(sweep.read_text(encoding="utf-8")))
     run = Run.open(runs / experiment["run"])
-    counted = counts_of(run)
-    facts = ", ".join(f"{n} {name.replace('_', ' ')}" for stage in ("rollouts", "actions", "basis") for name, n in counted[stage].items())
+    facts = ", ".join(
+        f"{n} {name.replace('_', ' ')}" for stage in ("rollouts", "actions", "basis") for name, n in run.counts(stage).items()
+    )
     parts.insert(0, f"Run `{run.name}`: {facts}.\n")
     for folder in (*evaluations(run), CausalFolder(run, "own"), CausalFolder(run)):
         if folder.reported:

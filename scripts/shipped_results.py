@@ -11,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.protocol import counts_of
 from benchmarks.results import portable
+from stir_core.config import STAGES
 from stir_core.errors import StirError
 from stir_core.findings import Answer
 from stir_core.store.causal import CausalFolder
@@ -40,7 +40,7 @@ def ship(run: Run, target: Path, traces: int = TRACES) -> None:
         raise StirError(f"{run.path} has no finished evaluation or causal study: nothing to ship")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    facts = json.dumps({**run.facts, "counts": counts_of(run)}, indent=2) + "\n"
+    facts = json.dumps({**run.facts, "counts": {stage: run.counts(stage) for stage in STAGES}}, indent=2) + "\n"
     (target / "run.json").write_text(portable(facts, run.name, PLACE), encoding="utf-8")
     for study in studies:
         folder = target / study.final.relative_to(run.work)

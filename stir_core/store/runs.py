@@ -256,6 +256,12 @@ class Run:
         """
         return read_record(self.folder(stage) / "manifest.json", Manifest, self.remade(stage))
 
+    def counts(self, stage: str) -> dict[str, int]:
+        """What a stage counted, also where the run ships as its results only; empty if it is not finished."""
+        if self.results_only:
+            return self.facts["counts"].get(stage, {})
+        return self.manifest(stage).counts if self.finished(stage) else {}
+
     def digest(self, stage: str) -> str:
         """Digest of a finished stage's files: equal digests mean equal files."""
         return digest_of(self.manifest(stage).files)

@@ -16,6 +16,8 @@ from stir_core.store.evaluations import evaluations
 from stir_core.store.jsonl import read_records, write_records
 from stir_core.store.runs import EMBEDDED_RUNS, Run
 from tests.seals import renew
+from workbench.home.data import evidence, runs_table
+from workbench.shared.facts import RunFacts
 
 WHOLE = Run.open(EMBEDDED_RUNS["two_habits"])
 
@@ -52,3 +54,12 @@ def test_other_pages_say_what_is_missing(results: Run, open_page: Callable[..., 
     app = open_page(page, run=results.name)
     assert not app.exception and not app.error
     assert any(info.value.startswith("This page needs the rollouts") for info in app.info)
+
+
+def test_home_counts_what_did_not_ship_and_tells_what_its_studies_found() -> None:
+    facts = RunFacts(Run.open("smollm2-arithmetic"))
+    table, faults = runs_table([facts])
+    row = table.iloc[0]
+    assert not faults and row["stages"] == "results only" and row["rollouts"] == facts.run.facts["counts"]["rollouts"]["rollouts"] > 0
+    (own,) = evidence(facts, {})
+    assert own.verdict == CausalFolder(facts.run, "own").report().outcome and "A problem's own action" in own.text

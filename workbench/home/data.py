@@ -8,8 +8,9 @@ import pandas as pd
 from stir_core.config import ON_REQUEST, STAGES
 from stir_core.errors import StoreError
 from stir_core.evaluate.statistics import clustered_difference
-from stir_core.findings import Estimate
+from stir_core.findings import Estimate, OwnOutcome
 from stir_core.records import ModelIdentity
+from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import CHECKED
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.intervals import Proportion, proportion, with_interval
@@ -61,14 +62,15 @@ def held_out(facts: RunFacts) -> HeldOut:
 class Finding(NamedTuple):
     """What one comparison says of steering a run's model, in words."""
 
-    verdict: Literal["helps", "harms", "cannot tell", "not measured"]
+    verdict: Literal["helps", "harms", "cannot tell", "not measured"] | OwnOutcome
     text: str
 
 
 def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> list[Finding]:
-    """The run's own held-out answers, and each evaluation of it that has STIR and vanilla; a verdict needs an interval without 0.
+    """The run's own held-out answers, each evaluation of it that has STIR and vanilla, and whether a problem's own action helps.
 
-    Held-out answers that cannot be read count as not measured.
+    A verdict on answers needs an interval without 0. Held-out answers that cannot be read count as not measured; a run that ships as its
+    results has none.
 
     Raises:
         StoreError: a report cannot be read.
@@ -77,7 +79,9 @@ def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> lis
         result = held_out(facts) if "steered" in facts.stages else NO_RESULT
     except StoreError:  # said where the answers are shown
         result = NO_RESULT
-    if not result.vanilla.n:
+    if facts.run.results_only:
+        found = []
+    elif not result.vanilla.n:
         found = [Finding("not measured", "The run has no graded held-out answers yet.")]
     else:
         counts = f"{result.gained} problems gained, {result.lost} lost, n = {result.vanilla.n}"
@@ -88,6 +92,9 @@ def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> lis
             if method.name == "stir" and versus is not None and versus.against == "vanilla":
                 counts = f"{len(versus.won)} problems gained, {len(versus.lost)} lost, n = {each.report.problems}"
                 found.append(_judged(f"Evaluation {label}", versus.difference, counts))
+    own = CausalFolder(facts.run, "own")
+    if own.finished and (report := own.report()).outcome:
+        found.append(Finding(report.outcome, f"Can an impulse help at all? {report.verdict}"))
     return found
 
 
@@ -122,12 +129,12 @@ def _row(facts: RunFacts, result: HeldOut) -> dict[str, object]:
     manifests = {stage: facts.run.manifest(stage) for stage in stages}
 
     def count(stage: str, name: str) -> int | None:
-        return manifests[stage].counts.get(name) if stage in manifests else None
+        return facts.run.counts(stage).get(name)
 
     return {
         "run": facts.name,
         "kind": "calibration object" if facts.run.is_organism else "model",
-        "stages": " + ".join([made, *(stage for stage in ON_REQUEST if stage in stages)]),
+        "stages": "results only" if facts.run.results_only else " + ".join([made, *(stage for stage in ON_REQUEST if stage in stages)]),
         "model": identity.name if identity else facts.config.model.name,
         "task": facts.config.task.name,
         "problems": count("rollouts", "problems"),

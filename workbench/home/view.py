@@ -58,6 +58,8 @@ def held_out_line(facts: RunFacts) -> None:
     except StoreError as error:
         st.error(plain(str(error)))
         return
+    if facts.run.results_only:
+        return
     if result.vanilla.rate is None or result.steered.rate is None:
         st.caption("No held-out result yet: the last stage has not finished, or its answers have no verdict.")
         return
