@@ -20,7 +20,7 @@ from tabulate import tabulate
 from benchmarks.all import main as benchmarks
 from stir_core.cli import main as stir
 from stir_core.errors import StirError
-from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING
+from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING, by_arm, effect
 from stir_core.evaluate.probe import WORTH
 from stir_core.evaluate.statistics import LEVEL, clustered_difference, looks, mcnemar, verdict_of
 from stir_core.findings import Answer, ArmEffect, CausalReport, Estimate, ProbeReport
@@ -252,7 +252,7 @@ def _shared(file: Path) -> tuple[str, str]:
     if best is None:
         return "cannot tell", report.verdict
     seen = f"{best.readout}, layer {best.layer}: AUC {best.auc:.2f} [{best.low:.2f}, {best.high:.2f}], "
-    seen += f"{best.problems} problems, p = {best.p_holm:.3f}"
+    seen += f"{best.problems} problems, p = {best.p_holm:.3f} (Holm)"
     if any((each.p_holm or 1.0) < LEVEL and (each.auc or 0.0) > 0.5 for each in tested):
         return "yes", seen
     return ("no" if all((each.high or 1.0) < WORTH for each in tested) else "cannot tell"), seen
@@ -262,26 +262,27 @@ def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
     if report is None:
         return "not measured", ""
     found: dict[tuple[str, str], ArmEffect] = {(each.arm, each.against): each for each in report.effects}
-    effect = found.get((arm, NULL_ARM))
-    p = None if effect is None else effect.p if effect.p_holm is None else effect.p_holm
-    if effect is None or p is None:
+    against = found.get((arm, NULL_ARM))
+    p = None if against is None else against.p if against.p_holm is None else against.p_holm
+    if against is None or p is None:
         return "cannot tell", f"{report.states} states"
-    seen = f"{effect.advantage:+.1%}, {effect.states} states of {effect.problems} problems, p = {p:.3f}"
-    if verdict_of(effect.advantage.value, p) == "helps":
+    seen = f"{against.advantage:+.1%}, {against.states} states of {against.problems} problems, p = {p:.3f}"
+    seen += "" if against.p_holm is None else " (Holm)"
+    if verdict_of(against.advantage.value, p) == "helps":
         equal = [
             name
             for name in (RANDOM_ARM, SHUFFLED)
             if (each := found.get((arm, name))) and verdict_of(each.advantage.value, each.p) != "helps"
         ]
         return ("cannot tell", f"{seen}; not told apart from {' and '.join(equal)}") if equal else ("yes", seen)
-    return ("no" if effect.advantage.high is not None and effect.advantage.high < WORTH_HAVING else "cannot tell"), seen
+    return ("no" if against.advantage.high is not None and against.advantage.high < WORTH_HAVING else "cannot tell"), seen
 
 
 def _whole(pooled: Pooled | None) -> tuple[str, str]:
     if pooled is None:
         return "not measured", ""
     seen = f"{pooled.difference:+.1%} of {pooled.problems}, {pooled.won} won, {pooled.lost} lost, "
-    seen += f"p = {pooled.p:.4f} (bound {pooled.bound:.4f})"
+    seen += f"p = {pooled.p:.4f} (bound {pooled.bound:.5f})"
     if pooled.p <= pooled.bound and pooled.difference.value > 0:
         return "yes", seen
     return ("no" if (pooled.difference.high or 1.0) < WORTH_WHOLE else "cannot tell"), seen
@@ -297,6 +298,16 @@ def _knows(report: CausalReport | None) -> tuple[str, str]:
     return ("yes" if margin.low > 0 else "no" if margin.high < KNOWS else "cannot tell"), seen
 
 
+def _acting(run: Run) -> str:
+    """Where retrieval takes an action, and what it does there: a nearest entry that is null draws link 4's difference to 0."""
+    rolls = by_arm(CausalFolder(run, "own").rolls())
+    states = [state for state, arm in rolls if arm == RETRIEVED]
+    acting = [state for state in states if any(roll.alpha for roll in rolls[state, RETRIEVED].values())]
+    found = effect(rolls, acting, lambda state: RETRIEVED, RETRIEVED, NULL_ARM)
+    there = "" if found is None else f": {found.advantage:+.1%} against null there"
+    return f" The nearest entry is an action, not null, at {len(acting)} of {len(states)} states of link 4{there}." if states else ""
+
+
 def markdown(protocol: Protocol) -> str:
     """The table of links, and for each run where its chain breaks."""
     verdicts = protocol.verdicts()
@@ -309,13 +320,14 @@ def markdown(protocol: Protocol) -> str:
         if all(verdict.says == "not measured" for verdict in own):
             lines.append(f"- `{each['name']}`: not measured yet.")
             continue
-        said = "breaks at link {}, {}".format(*broken.link.split(". ")) if broken else "is not seen to break"
+        said = 'breaks at link {} ("{}")'.format(*broken.link.split(". ")) if broken else "is not seen to break"
         lines.append(f"- `{each['name']}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
         if run := protocol.run(each["name"]):
             counts = run.counts("rollouts")
             right, cut = (counts[name] / counts["rollouts"] for name in ("correct", "unfinished"))
             caveat = " Its links are read with that caveat." if cut > CUT_OFF else ""
             lines[-1] += f" Of its {counts['rollouts']:,} rollouts {right:.0%} are right and {cut:.0%} have no finished answer.{caveat}"
+            lines[-1] += _acting(run) if protocol.causal(each["name"], "own") else ""
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 Every table was written by `stir sweep`, `stir eval` or `stir causal` beside its data, or by `benchmarks.protocol` from these reports. Text
 outside the marks is written by hand and stays. ``--shipped`` leaves out runs that the package does not hold, ``--readme`` copies the most
 important rows into README.md, and ``--check`` computes the shipped reports again from their answers and continuations and compares the page
-with them.
+and README.md with them, and every figure with an interval in hand-written text with the tables.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from stir_core.config import GateConfig
 from stir_core.errors import StirError
 from stir_core.evaluate.causal import causal_report, logged_states
 from stir_core.evaluate.causal_text import causal_markdown
+from stir_core.evaluate.continuations import SCREEN_ARM
 from stir_core.evaluate.effects import NULL_ARM, by_arm, own_effects, own_verdict
 from stir_core.evaluate.report import evaluation_markdown
 from stir_core.evaluate.runner import summarise
@@ -35,6 +36,10 @@ README = ROOT / "README.md"
 START, END = "<!-- results: {} -->", "<!-- /results: {} -->"
 README_START, README_END = "<!-- table: written by python -m benchmarks.results --readme -->", "<!-- /table -->"
 LINKS_START, LINKS_END = "<!-- links: written by python -m benchmarks.results -->", "<!-- /links -->"
+WRITTEN = re.compile(r"<!-- (results: .+?|links)(?:: written by [^>]*?)? -->.*?<!-- /\1 -->", re.S)
+"""The parts of the page that reports write."""
+FIGURE = re.compile(r"([+-]?\d[\d.]*)(?: points| %)? (\[[^\]\n]*\d\])")
+"""A figure with its interval."""
 WORDS = {
     "": "STIR",
     "noise=matched,variant=random_vector": "random directions of its size",
@@ -98,26 +103,35 @@ def measured_again(folder: CausalFolder, study: CausalStudyName) -> CausalReport
         gate = GateConfig.model_validate(told.spec.gate)
         return causal_report(told.spec, logged_states(answered, problems, gate, seed=told.spec.seed, most=told.spec.states), rolls)
     grouped = by_arm(rolls)
-    tried = list(dict.fromkeys(state for state, arm in grouped if arm == NULL_ARM))
+    screened = {state: {roll.correct for roll in found.values()} for (state, arm), found in grouped.items() if arm == SCREEN_ARM}
+    undecided = [state for state, outcomes in screened.items() if len(outcomes) == 2]
+    tried = [state for state in undecided if (state, NULL_ARM) in grouped]
     effects = own_effects(grouped, tried)
     outcome, verdict = own_verdict(effects)
     tokens = sum(roll.decoded for roll in rolls)
-    return told.replaced(states=len(tried), rolls=len(rolls), tokens=tokens, effects=tuple(effects), outcome=outcome, verdict=verdict)
+    sizes = {
+        "states": len(tried),
+        "planned": len(undecided[: told.spec.states]),
+        "screened": len(screened),
+        "rolls": len(rolls),
+        "tokens": tokens,
+    }
+    return told.replaced(**sizes, effects=tuple(effects), outcome=outcome, verdict=verdict)
 
 
-def check(page: str, experiments: list[dict[str, Any]], runs: Path) -> list[str]:
-    """What differs between the shipped answers and continuations, their reports, and the page; one line each."""
+def check(page: str, experiments: list[dict[str, Any]], runs: Path, readme: str = "") -> list[str]:
+    """What differs between the shipped answers and continuations, their reports, the page, and the README; one line each."""
     wrong, names = [], [each.name for each in sorted(runs.iterdir()) if (each / "run.json").is_file()] if runs.is_dir() else []
     for name in names:
         run = Run.open(runs / name)
         for folder in evaluations(run):
-            report = recomputed(folder)
-            if evaluation_markdown(report) != (folder.path / "report.md").read_text(encoding="utf-8"):
+            told = (folder.path / "report.md").read_text(encoding="utf-8")
+            if any(evaluation_markdown(each) != told for each in (recomputed(folder), folder.report())):
                 wrong.append(f"{folder.path}: the answers give another report")
         for study in ("own", "gate"):
             causal = CausalFolder(run, study)
             told = (causal.path / "report.md").read_text(encoding="utf-8") if causal.reported else None
-            if told is not None and causal_markdown(measured_again(causal, study)) != told:
+            if told is not None and any(causal_markdown(each) != told for each in (measured_again(causal, study), causal.report())):
                 wrong.append(f"{causal.path}: the continuations give another report")
     for each in experiments:
         own = _between(page, START.format(each["title"]), END.format(each["title"]))
@@ -125,6 +139,14 @@ def check(page: str, experiments: list[dict[str, Any]], runs: Path) -> list[str]
             wrong.append(f'docs/results.md: "{each["title"]}" is not what the shipped reports say')
     if names and _between(page, LINKS_START, LINKS_END) != markdown(Protocol(FILE, runs)):
         wrong.append("docs/results.md: its table of links is not what the shipped reports say")
+    if README_START in readme and with_table(readme, page) != readme:
+        wrong.append("README.md: its table is not that of docs/results.md: run `python -m benchmarks.results --readme`")
+    sources = [part[0] for part in WRITTEN.finditer(page)] + [file.read_text(encoding="utf-8") for file in runs.glob("*.probe.json")]
+    known = {figure for source in sources for figure in FIGURE.findall(source)}
+    for name, text in (("docs/results.md", WRITTEN.sub("", page)), ("README.md", readme)):
+        wrong += [
+            f"{name}: {value} {interval} is in no report" for value, interval in FIGURE.findall(text) if (value, interval) not in known
+        ]
     return wrong
 
 
@@ -198,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     page = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else "# Results\n"
     try:
         if arguments.check:
-            wrong = check(page, experiments, RECORDS)
+            wrong = check(page, experiments, RECORDS, README.read_text(encoding="utf-8"))
             print("\n".join(wrong) or "every figure that ships is what its answers and continuations give")
             return 1 if wrong else 0
         for experiment in experiments:

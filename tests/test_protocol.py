@@ -10,8 +10,11 @@ from scipy.stats import norm
 from benchmarks.protocol import FILE, Protocol, main, markdown
 from stir_core.cli import parsed
 from stir_core.commands.overrides import overridden
+from stir_core.evaluate.effects import NULL_ARM, RETRIEVED
 from stir_core.evaluate.statistics import LEVEL, looks
+from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
+from stir_core.store.runs import RECORDS, Run
 
 SMALL = """
 rows = 64
@@ -101,6 +104,15 @@ def test_a_small_protocol_from_mining_to_the_whole(place, capsys):
     capsys.readouterr()
     assert main(arguments) == 0  # nothing is left to do
     assert "stir " not in capsys.readouterr().err
+
+
+def test_link_4_says_at_how_many_states_retrieval_takes_an_action():
+    rolls = [roll for roll in CausalFolder(Run.open("smollm2-arithmetic"), "own").rolls() if roll.arm in (RETRIEVED, NULL_ARM)]
+    states, acting = ({roll.state for roll in rolls if more(roll)} for more in (lambda roll: True, lambda roll: roll.alpha > 0))
+    ours, null = ([roll.correct for roll in rolls if roll.arm == arm and roll.state in acting] for arm in (RETRIEVED, NULL_ARM))
+    assert 0 < len(acting) < len(states)
+    points = 100 * (np.mean(ours) - np.mean(null))
+    assert f"{len(acting)} of {len(states)} states of link 4: {points:+.1f} points [" in markdown(Protocol(FILE, RECORDS))
 
 
 def test_a_change_is_of_one_run(place, capsys):

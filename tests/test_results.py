@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from benchmarks.results import PAGE, README, commands, main, readme_table, with_table
+from benchmarks.results import FIGURE, PAGE, README, WRITTEN, check, commands, main, readme_table, with_table
 from stir_core.findings import EvaluationReport, EvaluationSpec
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
@@ -87,6 +87,17 @@ def test_the_readmes_table_agrees_with_the_results_page():
     for row in rows:  # every figure stands in one line of the page, in this order
         assert any(all(cell in line for cell in row[2:]) for line in page.splitlines()), row
     assert readme_table(page.replace("24/200", "25/200")) != readme_table(page)
+
+
+def test_a_hand_written_figure_that_no_report_holds_is_found(tmp_path):
+    page, readme = PAGE.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+    assert all(FIGURE.findall(text) for text in (WRITTEN.sub("", page), readme))  # there is something to compare
+    before = check(page, [], tmp_path, readme)
+    false = "\nIt gains +1.5 points [-9.9, +9.9] (27/134).\n"
+    assert {*check(page + false, [], tmp_path, readme)} - {*before} == {"docs/results.md: +1.5 [-9.9, +9.9] is in no report"}
+    assert {*check(page, [], tmp_path, readme + false)} - {*before} == {"README.md: +1.5 [-9.9, +9.9] is in no report"}
+    changed = readme.replace("20/134", "21/134", 1)
+    assert any(line.startswith("README.md: its table") for line in check(page, [], tmp_path, changed))
 
 
 def test_every_figure_that_ships_is_what_its_answers_and_continuations_give(capsys):

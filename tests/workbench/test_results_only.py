@@ -35,6 +35,11 @@ def test_its_figures_come_from_its_answers_and_continuations(results: Run) -> No
     (evaluation,), (whole,) = evaluations(results), evaluations(WHOLE)
     assert evaluation.report() == whole.report() and CausalFolder(results).report() == CausalFolder(WHOLE).report()
     assert [line for line in check("", [], results.path.parent) if "docs/results.md" not in line] == []
+    causal = CausalFolder(results)
+    said, rolls = causal.file("report.json"), causal.report().rolls
+    said.write_text(said.read_text().replace(f'"rolls": {rolls}', f'"rolls": {rolls + 1}'))
+    renew(causal.path)
+    assert check("", [], results.path.parent)[0] == f"{causal.path}: the continuations give another report"
     file = evaluation.file_of("vanilla")
     first, *others = read_records(file, Answer)
     assert first.verdict is not None
