@@ -252,7 +252,7 @@ def _shared(file: Path) -> tuple[str, str]:
     if best is None:
         return "cannot tell", report.verdict
     seen = f"{best.readout}, layer {best.layer}: AUC {best.auc:.2f} [{best.low:.2f}, {best.high:.2f}], "
-    seen += f"{best.problems} problems, p = {best.p_holm:.3f} (Holm)"
+    seen += f"{best.problems} problems, {_p(best.p_holm)} (Holm)"
     if any((each.p_holm or 1.0) < LEVEL and (each.auc or 0.0) > 0.5 for each in tested):
         return "yes", seen
     return ("no" if all((each.high or 1.0) < WORTH for each in tested) else "cannot tell"), seen
@@ -266,7 +266,7 @@ def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
     p = None if against is None else against.p if against.p_holm is None else against.p_holm
     if against is None or p is None:
         return "cannot tell", f"{report.states} states"
-    seen = f"{against.advantage:+.1%}, {against.states} states of {against.problems} problems, p = {p:.3f}"
+    seen = f"{against.advantage:+.1%}, {against.states} states of {against.problems} problems, {_p(p)}"
     seen += "" if against.p_holm is None else " (Holm)"
     if verdict_of(against.advantage.value, p) == "helps":
         equal = [
@@ -276,6 +276,10 @@ def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
         ]
         return ("cannot tell", f"{seen}; not told apart from {' and '.join(equal)}") if equal else ("yes", seen)
     return ("no" if against.advantage.high is not None and against.advantage.high < WORTH_HAVING else "cannot tell"), seen
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "p < 0.001" if value < 0.0005 else f"p = {value:.3f}"
 
 
 def _whole(pooled: Pooled | None) -> tuple[str, str]:

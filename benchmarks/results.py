@@ -78,7 +78,8 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
 
 
 def portable(text: str, run: str, place: str = "runs/") -> str:
-    """Text without folders of this machine: the run's place becomes ``place``, and a model file keeps its name only."""
+    """Text without folders of this machine: the run's place becomes ``place``, a config's ``configs/``, and a model file keeps its name."""
+    text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=configs/)', "", text)
     text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=' + re.escape(run) + r"\b)", place, text)
     return re.sub(r'(?<=[ "=])/[^\s"]*/(?=[\w.-]+\.gguf\b)', "", text)
 

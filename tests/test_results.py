@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from benchmarks.results import FIGURE, PAGE, README, WRITTEN, check, commands, main, readme_table, with_table
+from benchmarks.results import FIGURE, PAGE, README, WRITTEN, check, commands, main, portable, readme_table, with_table
 from stir_core.findings import EvaluationReport, EvaluationSpec
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
@@ -73,6 +73,12 @@ def test_commands_contain_no_local_folders(runs):
     assert str(runs) not in (runs / "page.md").read_text()
 
 
+def test_a_config_named_like_its_run_keeps_its_folder():
+    line = "stir run /home/me/stir/configs/protocol/small.toml --out /data/small --set model.name=/data/m.gguf"
+    told = "stir run configs/protocol/small.toml --out runs/protocol/small --set model.name=m.gguf"
+    assert portable(line, "small", "runs/protocol/") == told
+
+
 def test_a_missing_run_is_one_line(runs, capsys):
     shutil.rmtree(runs / "runs" / "small")
     assert run_main(runs) == 2
@@ -83,7 +89,8 @@ def test_the_readmes_table_agrees_with_the_results_page():
     readme, page = README.read_text(encoding="utf-8"), PAGE.read_text(encoding="utf-8")
     assert with_table(readme, page) == readme, "copy it again with `python -m benchmarks.results --readme`"
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme_table(page).splitlines()[2:]]
-    assert sum(row[1] == "vanilla" for row in rows) == page.count("<!-- results: ") > 0
+    sections = [part[0] for part in WRITTEN.finditer(page) if "\n| `vanilla`" in part[0]]
+    assert sum(row[1] == "vanilla" for row in rows) == len(sections) > 0
     for row in rows:  # every figure stands in one line of the page, in this order
         assert any(all(cell in line for cell in row[2:]) for line in page.splitlines()), row
     assert readme_table(page.replace("24/200", "25/200")) != readme_table(page)
