@@ -1,6 +1,7 @@
 """The protocol's runner: every step is a command that exists, it goes on where it was, and what a link shows follows from the reports."""
 
 import json
+import os
 import tomllib
 
 import numpy as np
@@ -15,6 +16,7 @@ from stir_core.evaluate.statistics import LEVEL, looks
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
 from stir_core.store.runs import RECORDS, Run
+from stir_core.tasks import load_problems
 
 SMALL = """
 rows = 64
@@ -73,6 +75,25 @@ def test_every_step_of_a_shipped_protocol_is_a_command(file, tmp_path):
                 runs.append(overridden(read_config(arguments.config), arguments.set))
                 assert runs[-1].task.n_eval == 0  # the looks take the held-out problems
     assert len(runs) == len(Protocol(file, tmp_path).facts["run"])
+
+
+@pytest.mark.skipif(not os.environ.get("STIR_DATA_ROOT"), reason="STIR_DATA_ROOT names no folder with the real benchmark files")
+def test_there_are_as_many_problems_as_the_protocol_asks_for(tmp_path):
+    protocol, asked = Protocol(FILE, tmp_path), 0
+    for step in protocol.steps():
+        task = read_config(FILE.parent / protocol.settings(step.run)["config"]).task
+        if step.command[0] == "run":
+            load_problems(task.name, "mine", n=task.n_train, levels=task.levels)
+        elif step.command[0] == "policy":
+            arguments = parsed(step.command)
+            load_problems(task.name, "mine", n=task.n_train + arguments.n + arguments.further, levels=task.levels)
+        elif step.command[:4:3] == ["causal", "gate"]:
+            load_problems(task.name, "validation", n=parsed(step.command).n, levels=task.levels)
+            asked += 1
+    for settings in protocol.facts["run"]:
+        task = read_config(FILE.parent / settings["config"]).task
+        load_problems(task.name, "eval", n=max(settings["looks"]), levels=task.levels)
+    assert asked == 3
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
