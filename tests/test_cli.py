@@ -263,7 +263,7 @@ def test_probe(capsys):
     [
         (
             ["run", "x.toml", "--set", "seed=1", "task.n_train=2"],
-            "unrecognized arguments: task.k=2; each change needs a --set of its own",
+            "unrecognized arguments: task.n_train=2; each change needs a --set of its own",
         ),
         (["run", "x.toml", "--untill=basis"], "lists what it takes"),
     ],

@@ -15,7 +15,7 @@ from stir_core.config import RunConfig
 from stir_core.errors import StoreError, escaped, line_of
 from stir_core.records import Problem
 from stir_core.store.jsonl import append_records, read_appended
-from stir_core.store.runs import Run, list_runs
+from stir_core.store.runs import EMBEDDED_RUNS, Run, list_runs
 
 CONFIG = RunConfig().model_dump(mode="json")
 
@@ -133,7 +133,7 @@ def test_a_damaged_or_foreign_run_is_left_out_by_name_and_takes_nothing_else_dow
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"config": CONFIG}))
     runs, broken = list_runs(tmp_path)
-    assert [run.name for run in runs][-1] == "good" and len(runs) == 3
+    assert [run.name for run in runs] == [*EMBEDDED_RUNS, "good"]
     assert {path.name for path in broken} == {*BROKEN, "of\nlines", os.fsdecode(b"odd\xff")}
     for path, line in broken.items():
         assert escaped(path.name) in line and line.isprintable()

@@ -46,9 +46,20 @@ def plan_pairs(
                 by_phase.setdefault(rollout.phase(m) if steps is None else None, []).append(rollout)
             for phase, reaching in by_phase.items():  # a state of the thinking is never contrasted with one behind it
                 pair = _draw_pair(problem.id, m, reaching, gold, mining, seed) if in_phase(phase, mining.phase) else None
-                if pair is not None and (steps is not None or not _begin_alike(pair, reaching)):
+                if pair is not None:
                     pairs.append(pair if phase is None else pair.replaced(phase=phase))
     return sorted(pairs, key=lambda pair: -pair.quality)  # stable: ties keep problem order
+
+
+def without_equal_sides(pairs: list[Pair], rollouts: list[Rollout]) -> list[Pair]:
+    """The pairs whose rollouts are not all one text up to the control point: else their states differ by rounding alone, if at all."""
+    by_name = {(rollout.problem_id, rollout.k): rollout for rollout in rollouts}
+
+    def texts(pair: Pair) -> int:
+        sides = [by_name[pair.problem_id, k] for k in (*pair.positives, *pair.negatives)]
+        return len({rollout.token_ids[: rollout.boundaries[pair.m - 1]] for rollout in sides})
+
+    return [pair for pair in pairs if pair.gold or texts(pair) > 1]
 
 
 def _draw_pair(problem_id: str, m: int, valid: list[Rollout], gold: Gold | None, mining: MiningConfig, seed: int) -> Pair | None:
@@ -90,12 +101,6 @@ def _random_pair(problem_id: str, m: int, valid: list[Rollout], mining: MiningCo
     reward_pos = max(_mean([r.reward for r in positives]), reward_neg)
     right, wrong = (tuple(r.k for r in side) for side in (positives, negatives))
     return Pair(problem_id=problem_id, m=m, positives=right, negatives=wrong, reward_pos=reward_pos, reward_neg=reward_neg)
-
-
-def _begin_alike(pair: Pair, rollouts: list[Rollout]) -> bool:
-    """Whether both sides are one text up to the control point: their states differ by rounding alone, and that is no action."""
-    sides = [r.token_ids[: r.boundaries[pair.m - 1]] for r in rollouts if r.k in (*pair.positives, *pair.negatives)]
-    return not pair.gold and len(set(sides)) == 1
 
 
 def _mean(values: list[float]) -> float:

@@ -34,7 +34,7 @@ def make_actions(run: Run, model: "LoadedModel", part: Path, report: OnProgress)
     layers = run.manifest("states").layers
     pairs = run.pairs()
     if pairs is None:
-        pairs = planned_pairs(model, config, problems, rollouts, len(layers))
+        pairs = planned_pairs(run, model, problems, rollouts, len(layers))
     rows, states = run.states()
     mined = mine(pairs, rows, states, config.mining)
     corrective = [entry.id for entry in mined.entries if entry.kind == "corrective"]

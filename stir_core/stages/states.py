@@ -28,7 +28,7 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
 
     config, problems, rollouts = run.config, run.problems(), run.rollouts()
     layers = resolve_layers(config.mining.layers, model.n_layers)
-    pairs = planned_pairs(model, config, problems, rollouts, len(layers))
+    pairs = planned_pairs(run, model, problems, rollouts, len(layers))
     prompts = {rollout.problem_id: list(rollout.prompt_ids) for rollout in rollouts}
     readings = plan_readings(model, problems, rollouts, pairs, config, prompts)
     captured = Captured(part, () if config.compat else layers, model.d_model)
@@ -58,13 +58,16 @@ def make_states(run: Run, model: "LoadedModel", part: Path, report: OnProgress) 
     return Made(counts, tokens, layers)
 
 
-def planned_pairs(model: "LoadedModel", config: RunConfig, problems: list[Problem], rollouts: list[Rollout], n_layers: int) -> list[Pair]:
+def planned_pairs(run: Run, model: "LoadedModel", problems: list[Problem], rollouts: list[Rollout], n_layers: int) -> list[Pair]:
     """The pairs to mine, best quality first: enough for ``top_pairs`` over all layers."""
-    from stir_core.harvest.pairs import plan_pairs
+    from stir_core.harvest.pairs import plan_pairs, without_equal_sides
     from stir_core.harvest.states import gold_solutions
 
+    config = run.config
     golds = gold_solutions(model, problems, config)
     pairs = plan_pairs(problems, rollouts, config.mining, seed=config.seed, steps=steps_in(rollouts, config), golds=golds)
+    if not (run.on_latents or config.compat):  # where control points are boundaries of tokens
+        pairs = without_equal_sides(pairs, rollouts)
     return pairs[: -(-config.mining.top_pairs // n_layers)]  # rounded up, since ``top_pairs`` may end between the layers of a pair
 
 

@@ -42,7 +42,7 @@ def problem(i: int) -> Problem:
 def rollout(i: int, k: int, correct: bool, n_tokens: int, steps: int = 1) -> Rollout:
     verdict = Verdict(correct=correct, extracted="1", gold="1", method="m", reason="r", finished=True)
     return Rollout(
-        problem_id=f"p{i}", k=k, seed=0, prompt_ids=(1,), token_ids=(k,) * n_tokens, text="x", finish="stop",
+        problem_id=f"p{i}", k=k, seed=0, prompt_ids=(1,), token_ids=(1,) * n_tokens, text="x", finish="stop",
         boundaries=tuple(range(1, steps + 1)), mean_logprob=-1.0, verdict=verdict, reward=float(correct) - 0.01 * n_tokens / 200,
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stir_core.config import MiningConfig
-from stir_core.harvest.pairs import Gold, plan_pairs
+from stir_core.harvest.pairs import Gold, plan_pairs, without_equal_sides
 from stir_core.records import Problem, Rollout, Verdict
 
 MINING = MiningConfig(control_points=3)
@@ -17,7 +17,7 @@ def rollout(k: int, correct: bool, steps: int, reward: float | None = None, name
     verdict = Verdict(correct=correct, extracted="1", gold="1", method="m", reason="r", finished=True)
     reward = reward if reward is not None else float(correct) - 0.001 * k
     return Rollout(
-        problem_id=name, k=k, seed=0, prompt_ids=(1,), token_ids=(k,) * 9, text="x", finish="stop", boundaries=tuple(range(1, steps + 1)),
+        problem_id=name, k=k, seed=0, prompt_ids=(1,), token_ids=(1,) * 9, text="x", finish="stop", boundaries=tuple(range(1, steps + 1)),
         mean_logprob=-1.0, verdict=verdict, reward=reward,
     )  # fmt: skip
 
@@ -76,10 +76,16 @@ def test_where_there_is_no_pair(rollouts, changes):
 
 def test_rollouts_that_are_one_text_up_to_a_control_point_are_no_pair_there():
     right, wrong = (rollout(k, k == 0, 3).replaced(token_ids=(7, 7, *range(k, k + 7))) for k in range(2))
-    assert [pair.m for pair in plan_pairs([problem()], [right, wrong], MINING)] == [3]
-    assert [pair.m for pair in plan_pairs([problem()], [right, wrong], MINING.model_copy(update={"mining": "random"}))] == [3]
-    other = rollout(2, False, 3)
-    assert [pair.m for pair in plan_pairs([problem()], [right, wrong, other], MINING)] == [1, 2, 3]
+    other = rollout(2, False, 3).replaced(token_ids=(8,) * 9)
+    gold = {"p": Gold(n_steps=3, reward=0.99)}
+    for rollouts, mining, left in (
+        ([right, wrong], MINING, [3]),
+        ([right, wrong], MINING.model_copy(update={"mining": "random"}), [3]),
+        ([right, wrong, other], MINING, [1, 2, 3]),
+        ([right, wrong], MINING.model_copy(update={"pos_source": "gold"}), [1, 2, 3]),
+    ):
+        pairs = plan_pairs([problem()], rollouts, mining, golds=gold)
+        assert len(pairs) == 3 and [pair.m for pair in without_equal_sides(pairs, rollouts)] == left
 
 
 def test_gold_positives():
