@@ -230,10 +230,8 @@ class Protocol:
                 Verdict("5. the gate knows which action helps", name, *_knows(gate)),
             ]
         for whole in self.facts["whole"]:
-            where, pooled = (
-                " and ".join(whole["runs"]),
-                {each.method: each for each in self.pooled(whole, whole["primary"], self.look(whole))},
-            )
+            where = " and ".join(whole["runs"])
+            pooled = {each.method: each for each in self.pooled(whole, whole["primary"], self.look(whole))}
             found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method))) for method in whole["primary"]]
         order = list(dict.fromkeys(each.link for each in found))
         return sorted(found, key=lambda each: order.index(each.link))
@@ -255,7 +253,7 @@ def _shared(file: Path) -> tuple[str, str]:
     seen += f"{best.problems} problems, {_p(best.p_holm)} (Holm)"
     if any((each.p_holm or 1.0) < LEVEL and (each.auc or 0.0) > 0.5 for each in tested):
         return "yes", seen
-    return ("no" if all((each.high or 1.0) < WORTH for each in tested) else "cannot tell"), seen
+    return ("no" if all(each.high is not None and each.high < WORTH for each in tested) else "cannot tell"), seen
 
 
 def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
@@ -289,7 +287,8 @@ def _whole(pooled: Pooled | None) -> tuple[str, str]:
     seen += f"p = {pooled.p:.4f} (bound {pooled.bound:.5f})"
     if pooled.p <= pooled.bound and pooled.difference.value > 0:
         return "yes", seen
-    return ("no" if (pooled.difference.high or 1.0) < WORTH_WHOLE else "cannot tell"), seen
+    high = pooled.difference.high
+    return ("no" if high is not None and high < WORTH_WHOLE else "cannot tell"), seen
 
 
 def _knows(report: CausalReport | None) -> tuple[str, str]:

@@ -129,7 +129,7 @@ def _row(facts: RunFacts, result: HeldOut) -> dict[str, object]:
     manifests = {stage: facts.run.manifest(stage) for stage in stages}
 
     def count(stage: str, name: str) -> int | None:
-        return facts.run.counts(stage).get(name)
+        return (manifests[stage].counts if stage in manifests else facts.run.counts(stage)).get(name)
 
     return {
         "run": facts.name,
