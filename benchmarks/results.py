@@ -20,8 +20,8 @@ from stir_core.config import GateConfig
 from stir_core.errors import StirError
 from stir_core.evaluate.causal import causal_report, logged_states
 from stir_core.evaluate.causal_text import causal_markdown
-from stir_core.evaluate.continuations import SCREEN_ARM
-from stir_core.evaluate.effects import NULL_ARM, by_arm, own_effects, own_verdict
+from stir_core.evaluate.effects import NULL_ARM
+from stir_core.evaluate.own import mixed, own_report
 from stir_core.evaluate.report import evaluation_markdown
 from stir_core.evaluate.runner import summarise
 from stir_core.findings import CausalReport, EvaluationReport
@@ -96,28 +96,16 @@ def recomputed(folder: EvaluationFolder) -> EvaluationReport:
 
 
 def measured_again(folder: CausalFolder, study: CausalStudyName) -> CausalReport:
-    """A causal study's report from its continuations: for ``own`` effects, outcome and sizes, for the gate all of it."""
+    """A causal study's report from its continuations; the study ``own`` keeps its layer, which the continuations do not tell."""
     told, rolls = folder.report(), folder.rolls()
     if study == "gate":
         problems, traces = folder.problems(), {trace.id: trace for trace in folder.traces()}
         answered = [traces[problem.id] for problem in problems if problem.id in traces]
         gate = GateConfig.model_validate(told.spec.gate)
         return causal_report(told.spec, logged_states(answered, problems, gate, seed=told.spec.seed, most=told.spec.states), rolls)
-    grouped = by_arm(rolls)
-    screened = {state: {roll.correct for roll in found.values()} for (state, arm), found in grouped.items() if arm == SCREEN_ARM}
-    undecided = [state for state, outcomes in screened.items() if len(outcomes) == 2]
-    tried = [state for state in undecided if (state, NULL_ARM) in grouped]
-    effects = own_effects(grouped, tried)
-    outcome, verdict = own_verdict(effects)
-    tokens = sum(roll.decoded for roll in rolls)
-    sizes = {
-        "states": len(tried),
-        "planned": len(undecided[: told.spec.states]),
-        "screened": len(screened),
-        "rolls": len(rolls),
-        "tokens": tokens,
-    }
-    return told.replaced(**sizes, effects=tuple(effects), outcome=outcome, verdict=verdict)
+    continued = {roll.state for roll in rolls if roll.arm == NULL_ARM}
+    undecided = sorted(mixed(rolls), key=lambda state: state not in continued)  # more may have been re-rolled than were asked for
+    return own_report(told.spec, undecided[: told.spec.states], rolls, told.layer)
 
 
 def check(page: str, experiments: list[dict[str, Any]], runs: Path, readme: str = "") -> list[str]:

@@ -55,7 +55,7 @@ def ship(run: Run, target: Path, traces: int = TRACES) -> None:
             write_records(file, [each if each.problem_id in shown else each.replaced(trace=None, token_ids=()) for each in answers])
         for file in [*folder.glob("*.json"), *folder.glob("*.md")]:
             file.write_text(portable(file.read_text(encoding="utf-8"), run.name, PLACE), encoding="utf-8")
-        write_seal(folder / DIGESTS, (file for file in folder.rglob("*") if file.is_file()))
+        write_seal(folder / DIGESTS, (file for file in folder.rglob("*") if file.is_file() and file.name != DIGESTS))
     probe = run.path.with_name(f"{run.name}.probe.json")
     if probe.is_file():
         text = portable(probe.read_text(encoding="utf-8"), run.name, PLACE)

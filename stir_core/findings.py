@@ -344,6 +344,9 @@ class CausalReport(Record):
     detectable: float | None = None
     """Smallest difference from ``"null"`` that these states would show with 80 % power, computed before any arm is decoded
     (``evaluate.statistics.detectable_difference``); ``None`` also below eight problems."""
+    layer: int | None = None
+    """Where every impulse of the study ``own`` is injected; ``None`` in the others, whose actions lie at several layers, and in studies
+    from before it was kept."""
     outcome: OwnOutcome | None = None
     verdict: str | None = None
 

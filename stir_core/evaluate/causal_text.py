@@ -61,12 +61,13 @@ def _own(report: CausalReport) -> str:
 def own_size(report: CausalReport) -> str:
     """States, continuations and power of a study ``own``, with its settings."""
     spec = report.spec
+    place = "" if report.layer is None else f", at layer {report.layer} of {spec.model.n_layers}"
     power = "too few problems for a test" if report.detectable is None else f"80 % power for {100 * report.detectable:.0f} points"
     return (
         f"Run `{spec.run}` (basis {spec.basis}), {spec.model.name} in {spec.model.dtype}. {report.states} of {report.planned} undecided "
         f"states among {report.screened} re-rolled ones of at most {spec.n} mined problems ({power} before any arm was decoded), "
         f"{spec.rolls} continuations per arm ({report.rolls} with re-rolls, {report.tokens} tokens) at temperature {spec.temperature:g}, "
-        f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens per answer, strength {spec.gate['k_scale']:g}."
+        f"top-p {spec.top_p:g}, at most {spec.max_new_tokens} tokens per answer, strength {spec.gate['k_scale']:g}{place}."
     )
 
 

@@ -212,38 +212,46 @@ def study_own(
         )
         ended = True
     finally:  # an interrupted study leaves a report, too
-        summary = own_report(spec, undecided(), rolls)
+        found = undecided()
+        layer = next((each.layer for state in found for each in state.impulses.values() if each != NULL), None)
+        summary = own_report(spec, [state.id for state in found], rolls, layer)
         folder.write_report(summary, causal_markdown(summary), complete=ended)
     return summary
 
 
 def _undecided(states: Sequence[OwnState], rolls: Sequence[Roll]) -> list[OwnState]:
-    """The states whose vanilla re-rolls show both outcomes."""
-    seen: dict[StateId, set[bool]] = {}
-    for roll in rolls:
-        if roll.arm == SCREEN_ARM:
-            seen.setdefault(roll.state, set()).add(roll.correct)
-    return [state for state in states if len(seen.get(state.id, ())) == 2]
+    found = set(mixed(rolls))
+    return [state for state in states if state.id in found]
 
 
-def _detectable(states: Sequence[OwnState], spec: CausalSpec) -> float | None:
-    return detectable_difference(spec.rolls * len(states), len({state.problem.id for state in states}))
+def _detectable(states: Sequence[StateId], spec: CausalSpec) -> float | None:
+    return detectable_difference(spec.rolls * len(states), len({problem for problem, *_ in states}))
 
 
 def _size(states: Sequence[OwnState], spec: CausalSpec) -> str:
-    smallest = _detectable(states, spec)
+    smallest = _detectable([state.id for state in states], spec)
     power = "too few problems for a test" if smallest is None else f"80 % power to see a difference of {100 * smallest:.0f} points"
     return f"{len(states)} states of {len({state.problem.id for state in states})} problems, {power}"
 
 
-def own_report(spec: CausalSpec, states: list[OwnState], rolls: list[Roll]) -> CausalReport:
+def mixed(rolls: Sequence[Roll]) -> list[StateId]:
+    """The states whose vanilla re-rolls show both outcomes, in the order of the re-rolls."""
+    seen: dict[StateId, set[bool]] = {}
+    for roll in rolls:
+        if roll.arm == SCREEN_ARM:
+            seen.setdefault(roll.state, set()).add(roll.correct)
+    return [state for state, outcomes in seen.items() if len(outcomes) == 2]
+
+
+def own_report(spec: CausalSpec, states: Sequence[StateId], rolls: Sequence[Roll], layer: int | None) -> CausalReport:
     """The report over the continuations so far.
 
     Args:
         states: the undecided ones.
+        layer: where all impulses are injected; ``None`` where there is none.
     """
     grouped = by_arm(rolls)
-    tried = [state.id for state in states if (state.id, NULL_ARM) in grouped]
+    tried = [state for state in states if (state, NULL_ARM) in grouped]
     effects = own_effects(grouped, tried)
     outcome, verdict = own_verdict(effects)
     return CausalReport(
@@ -259,6 +267,7 @@ def own_report(spec: CausalSpec, states: list[OwnState], rolls: list[Roll]) -> C
         points=(),
         screened=len({roll.state for roll in rolls if roll.arm == SCREEN_ARM}),
         detectable=_detectable(states, spec),
+        layer=layer,
         outcome=outcome,
         verdict=verdict,
     )

@@ -141,6 +141,7 @@ def test_the_report_says_what_an_own_action_is(run, tiny_loaded):
     assert text == causal_markdown(report) and f"**{report.outcome}.** {report.verdict}" in text
     assert "mined from the same problem" in text and "80 % power" not in text and "too few problems for a test" in text
     assert (report.outcome, report.detectable) == ("cannot tell", None)  # six problems
+    assert report.layer == 2 and f", at layer 2 of {report.spec.model.n_layers}." in text
     assert [effect.arm for effect in report.effects if effect.against == NULL_ARM] == [OWN, RETRIEVED, ANOTHER, SHUFFLED, RANDOM_ARM]
     for effect in report.effects:
         assert effect.accuracy.value - effect.accuracy_against.value == pytest.approx(effect.advantage.value)
