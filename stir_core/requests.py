@@ -85,6 +85,9 @@ class CausalRequest(MeasurementRequest):
     """Size of the study: no further state is taken after this many tokens decoded in continuations, those of earlier calls included."""
     strength: Annotated[float, Field(ge=0)] | None = None
     """The gate's k_scale; none is the run's own."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """The study own also injects the own action of each of these harvested layers, and noise of its norm, there. A finished study can be
+    asked for more."""
     max_new_tokens: Count | None = None
     """Budget of an answer; none is the run's own."""
     fresh: Annotated[bool, Field(exclude=True)] = False

@@ -83,7 +83,7 @@ def measure(
         The report and its folder.
 
     Raises:
-        ConfigError: a split for the study ``own``.
+        ConfigError: a split for the study ``own``, layers for another one, or layers that have no actions.
         DataError: problems that were mined, or too few of them.
         StoreError: the run has no library, or its study was made with other settings.
         MismatchError: the run was made with another model.
@@ -96,8 +96,10 @@ def measure(
         raise StoreError(f"run {run.path} has no entry in its {which}, so no action to measure: mine more problems or more rollouts")
     gate = config.gate if request.strength is None else with_changes(config.gate, k_scale=request.strength)
     own = request.study == "own"
+    if request.layers and not own:
+        raise ConfigError(f"--layers {' '.join(map(str, request.layers))}: only the study own asks for layers, add --study own")
     budget = (config.rollouts if own else config.decode).max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
-    settled: dict[str, Any] = dict(request) | {"max_new_tokens": budget}
+    settled: dict[str, Any] = dict(request) | {"max_new_tokens": budget, "layers": tuple(dict.fromkeys(request.layers))}
     if own:
         if request.split != CausalRequest().split:
             raise ConfigError(f"--split {request.split}: the study own takes the problems that were mined, leave --split out")

@@ -55,6 +55,10 @@ def _own(report: CausalReport) -> str:
         "",
         OWN_NOTE,
     ]
+    if spec.layers:
+        lines += [
+            "At further layers the impulse is the action that was mined there; their comparisons with null are corrected on their own."
+        ]
     return "\n".join(lines) + "\n"
 
 

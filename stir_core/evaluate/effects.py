@@ -33,6 +33,13 @@ OWN, RETRIEVED, ANOTHER, SHUFFLED, PLANTED = (
     "planted direction",
 )
 """The other arms of the study ``own``, as ``evaluate.own`` makes them."""
+
+
+def arm_at(arm: str, layer: int) -> str:
+    """The own action, or noise of its norm, at another layer than the study's."""
+    return f"{arm}, layer {layer}"
+
+
 WORTH_HAVING = 0.1
 """A gain in the share of right answers. "mechanism empty" has to exclude one of this size."""
 
@@ -108,12 +115,24 @@ def effect(rolls: Rolls, states: list[StateId], arm: Callable[[StateId], str | N
     )
 
 
-def own_effects(rolls: Rolls, states: list[StateId]) -> list[ArmEffect]:
-    """The comparisons of the study ``own``: every arm with null, corrected for their number (Holm), then those that a verdict takes."""
+def own_effects(rolls: Rolls, states: list[StateId], layers: Iterable[int] = ()) -> list[ArmEffect]:
+    """The comparisons of the study ``own``: every arm with null, corrected for their number (Holm), then those that a verdict takes.
+
+    Args:
+        layers: further ones. Their comparisons with null come last, and are a family of their own, so that asking for them later does not
+            change what was found before.
+    """
     arms = (OWN, RETRIEVED, ANOTHER, SHUFFLED, RANDOM_ARM, PLANTED)
-    with_null = [(arm, NULL_ARM) for arm in arms]
-    others = [(OWN, RANDOM_ARM), (OWN, SHUFFLED), (OWN, RETRIEVED), (RETRIEVED, RANDOM_ARM)]
-    made = [effect(rolls, states, lambda state, arm=arm: arm, arm, against) for arm, against in [*with_null, *others]]
+    compared = [(arm, NULL_ARM) for arm in arms]
+    compared += [(OWN, RANDOM_ARM), (OWN, SHUFFLED), (OWN, RETRIEVED), (RETRIEVED, RANDOM_ARM)]
+    further: list[tuple[str, str]] = []
+    for own, noise in ((arm_at(OWN, layer), arm_at(RANDOM_ARM, layer)) for layer in layers):
+        further += [(own, NULL_ARM), (noise, NULL_ARM), (own, noise)]
+    return [*_family(rolls, states, compared), *_family(rolls, states, further)]
+
+
+def _family(rolls: Rolls, states: list[StateId], compared: list[tuple[str, str]]) -> list[ArmEffect]:
+    made = [effect(rolls, states, lambda state, arm=arm: arm, arm, against) for arm, against in compared]
     found = [each for each in made if each is not None]
     adjusted = holm({each.arm: each.p for each in found if each.against == NULL_ARM and each.p is not None})
     return [each.replaced(p_holm=adjusted.get(each.arm)) if each.against == NULL_ARM else each for each in found]
@@ -167,7 +186,8 @@ def _helps(effect: ArmEffect, p: float | None) -> bool:
 
 def _listed(arms: list[str]) -> str:
     names = {RANDOM_ARM: "noise of its norm", SHUFFLED: "the same action from shuffled labels"}
-    return " and ".join(names.get(arm, f"the {arm}") for arm in arms)
+    placed = [arm.partition(", layer ") for arm in arms]
+    return " and ".join(names.get(arm, f"the {arm}") + (f" at layer {layer}" if layer else "") for arm, _, layer in placed)
 
 
 def problem_groups(values: Iterable[tuple[StateId, Iterable[ValueT]]]) -> list[list[ValueT]]:

@@ -1,7 +1,8 @@
 """Can an impulse help at all? A problem's own action, injected where its own rollouts could still end either way, on fresh continuations.
 
 The action was mined from the same problem, at the same control point. So this is no result of the method but its ceiling: if even that does
-not help, no retrieval can. All impulses of a state have the own one's norm, layer and place, and differ by their direction alone.
+not help, no retrieval can. All impulses of a state have the own one's norm, layer and place, and differ by their direction alone; at
+further layers there are the own action and noise, with the norm that the action has there.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stir_core.config import GateConfig, RunConfig, with_changes
-from stir_core.errors import StoreError
+from stir_core.errors import ConfigError, StoreError
 from stir_core.evaluate.causal_text import causal_markdown
 from stir_core.evaluate.continuations import SCREEN_ARM, continue_states, noise_like
 from stir_core.evaluate.effects import (
@@ -24,6 +25,7 @@ from stir_core.evaluate.effects import (
     RETRIEVED,
     SHUFFLED,
     StateId,
+    arm_at,
     by_arm,
     own_effects,
     own_verdict,
@@ -55,7 +57,7 @@ class OwnState(NamedTuple):
     given: tuple[int, ...]
     """The rollout's tokens before the control point."""
     impulses: dict[str, Forced]
-    """By arm, the own action first; ``random`` is drawn anew for each repetition."""
+    """By arm, the own action first; ``random`` is not among them, since it is drawn anew for each repetition."""
 
     @property
     def id(self) -> StateId:
@@ -73,6 +75,7 @@ def own_states(run: Run, memory: Memory, spec: CausalSpec, organism: Organism | 
 
     Raises:
         StoreError: no action was mined that a gate could inject.
+        ConfigError: a layer of ``spec.layers`` that was not harvested, or is the study's anyway.
     """
     mined = run.library(selected=False)
     usable = {  # older runs hold actions of zero, from rollouts that begin alike
@@ -81,7 +84,12 @@ def own_states(run: Run, memory: Memory, spec: CausalSpec, organism: Organism | 
     if not usable:
         raise StoreError(f"run {run.path} has no action before its last control point: mine more problems or more rollouts")
     layer = fullest_layer([mined.entries[row] for row in usable.values()])
-    own = {(mined.entries[row].problem_id, mined.entries[row].m): row for row in usable.values() if mined.entries[row].layer == layer}
+    _check_layers(spec.layers, layer, {mined.entries[row].layer for row in usable.values()})
+    at_layer: dict[int, dict[tuple[str | None, int], int]] = {each: {} for each in (layer, *spec.layers)}
+    for row in usable.values():
+        if (entry := mined.entries[row]).layer in at_layer:
+            at_layer[entry.layer][entry.problem_id, entry.m] = row
+    own = at_layer.pop(layer)
     rollouts: dict[str, list[Rollout]] = {}
     for rollout in run.rollouts():
         rollouts.setdefault(rollout.problem_id, []).append(rollout)
@@ -96,11 +104,23 @@ def own_states(run: Run, memory: Memory, spec: CausalSpec, organism: Organism | 
                 vectors = {OWN: action * entry.quality, **directions.others(entry, rollout.k, problem)}
                 alpha = gate.k_scale * gate.beta
                 impulses = {arm: Forced(arm, layer, vector, alpha) if vector.any() else NULL for arm, vector in vectors.items()}
+                for further, rows in at_layer.items():
+                    if (row := rows.get((problem.id, m))) is not None:
+                        vector = torch.tensor(mined.actions[row]) * mined.entries[row].quality
+                        impulses[arm_at(OWN, further)] = Forced(arm_at(OWN, further), further, vector, alpha)
                 given = rollout.token_ids[: rollout.boundaries[m - 1]]
                 states.append(OwnState(problem, m, rollout.k, list(rollout.prompt_ids), given, impulses))
         order = generator_for(spec.seed, "own states", problem.id).permutation(len(states)).tolist()
         by_problem.append([states[i] for i in order])
     return [state for states in zip_longest(*by_problem) for state in states if state is not None]
+
+
+def _check_layers(asked: Sequence[int], layer: int, harvested: set[int]) -> None:
+    for each in asked:
+        if each == layer:
+            raise ConfigError(f"--layers {each}: the study injects there anyway, leave it out")
+        if each not in harvested:
+            raise ConfigError(f"--layers {each}: no action was mined there, but at {', '.join(map(str, sorted(harvested)))}")
 
 
 def _either_side(rollouts: Sequence[Rollout], m: int, spec: CausalSpec) -> list[Rollout]:
@@ -163,7 +183,7 @@ def study_own(
         say: is told the size and the power of the study before anything is decoded, and again before any arm is.
     """
     rolls, ended = folder.rolls(), False
-    arms = 2 + max((len(state.impulses) for state in candidates), default=0)
+    arms = max((len(_arms(state)) for state in candidates), default=0)
     most = len(candidates) if spec.states is None else min(spec.states, len(candidates))
     at_most = _size(candidates[:most], spec)
     say(
@@ -172,11 +192,13 @@ def study_own(
     )
 
     def impulses(state: OwnState, arm: str, rep: int) -> Forced:
-        own = state.impulses[OWN]
-        if arm == RANDOM_ARM:
+        noise, own = _noises(state), state.impulses.get(arm, NULL)
+        if arm in noise:
+            own = noise[arm]
             assert own.vector is not None  # a label comes with a vector
-            return own._replace(label=arm, vector=noise_like(own.vector, spec.seed, "own noise", state.problem.id, state.m, state.k, rep))
-        return state.impulses.get(arm, NULL)
+            names = ("own noise", state.problem.id, state.m, state.k, rep)
+            return own._replace(label=arm, vector=noise_like(own.vector, spec.seed, *names))
+        return own
 
     def undecided() -> list[OwnState]:
         return _undecided(candidates, rolls)[: spec.states]
@@ -205,7 +227,7 @@ def study_own(
             folder,
             states,
             rolls,
-            lambda state, rolls, upto: [NULL_ARM, *state.impulses, RANDOM_ARM],
+            lambda state, rolls, upto: _arms(state),
             impulses,
             first=spec.rolls,
             report=report,
@@ -213,10 +235,19 @@ def study_own(
         ended = True
     finally:  # an interrupted study leaves a report, too
         found = undecided()
-        layer = next((each.layer for state in found for each in state.impulses.values() if each != NULL), None)
+        layer = next((each.layer for state in found if (each := state.impulses[OWN]) != NULL), None)
         summary = own_report(spec, [state.id for state in found], rolls, layer)
         folder.write_report(summary, causal_markdown(summary), complete=ended)
     return summary
+
+
+def _noises(state: OwnState) -> dict[str, Forced]:
+    """The arms of noise, and the own action whose norm and layer each has."""
+    return {arm.replace(OWN, RANDOM_ARM): forced for arm, forced in state.impulses.items() if arm.startswith(OWN)}
+
+
+def _arms(state: OwnState) -> list[str]:
+    return [NULL_ARM, *state.impulses, *_noises(state)]
 
 
 def _undecided(states: Sequence[OwnState], rolls: Sequence[Roll]) -> list[OwnState]:
@@ -252,7 +283,7 @@ def own_report(spec: CausalSpec, states: Sequence[StateId], rolls: Sequence[Roll
     """
     grouped = by_arm(rolls)
     tried = [state for state in states if (state, NULL_ARM) in grouped]
-    effects = own_effects(grouped, tried)
+    effects = own_effects(grouped, tried, spec.layers)
     outcome, verdict = own_verdict(effects)
     return CausalReport(
         spec=spec,

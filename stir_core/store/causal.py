@@ -20,8 +20,8 @@ class CausalFolder(ContinuationsFolder[CausalSpec, CausalReport]):
     """Where one of a run's causal studies is kept."""
 
     results = ("traces.jsonl", "rolls.jsonl", "advantages.jsonl")
-    may_change: ClassVar[set[str]] = {"command", "environment", "states", "rolls", "model", "budget_tokens", "rows", "strength"}
-    """More states and more continuations add to the study; the strength is compared as part of ``gate``."""
+    may_change: ClassVar[set[str]] = {"command", "environment", "states", "rolls", "model", "budget_tokens", "rows", "strength", "layers"}
+    """More states, continuations and layers add to the study; the strength is compared as part of ``gate``."""
 
     def __init__(self, run: Run, study: CausalStudyName = "gate"):
         place = "causal" if study == "gate" else f"causal-{study}"

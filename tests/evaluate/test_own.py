@@ -19,6 +19,7 @@ from stir_core.evaluate.effects import (
     RANDOM_ARM,
     RETRIEVED,
     SHUFFLED,
+    arm_at,
     by_arm,
     own_verdict,
 )
@@ -135,6 +136,42 @@ def test_it_goes_on_where_it_stopped_and_may_grow(run, tiny_loaded):
         own(run, tiny_loaded, split="eval")
 
 
+def test_further_layers_add_arms_and_change_nothing_else(run, tiny_loaded, jobs):
+    before, path, _ = own(run, tiny_loaded)
+    kept, decoded = (path / "rolls.jsonl").read_bytes(), len(jobs)
+    report, _, told = own(run, tiny_loaded, layers=(1, 1))
+    assert (path / "rolls.jsonl").read_bytes().startswith(kept) and "8 arms x 3 continuations" in told[0]
+    assert report.spec.layers == (1,) and report.effects[: len(before.effects)] == before.effects
+    mine, noise = arm_at(OWN, 1), arm_at(RANDOM_ARM, 1)
+    assert [(each.arm, each.against) for each in report.effects[len(before.effects) :]] == [
+        (mine, NULL_ARM),
+        (noise, NULL_ARM),
+        (mine, noise),
+    ]
+    entries = {(entry.problem_id, entry.m): entry for entry in run.entries() if entry.kind == "corrective" and entry.layer == 1}
+    actions, new = run.action_rows(), jobs[decoded:]
+    assert {_label(job) for job in new} == {mine, noise} and len(new) == 2 * 3 * report.states
+    for job in new:
+        problem_id, m = job.id.split("@")[0], int(job.id.split("@")[1].split("#")[0])
+        forced, entry = job.force(m), entries[problem_id, m]
+        vector = entry.quality * torch.tensor(actions[entry.action_row])
+        assert forced.layer == 1 and float(forced.vector.norm()) == pytest.approx(float(vector.norm()), rel=1e-5)
+        assert _label(job) == noise or torch.allclose(forced.vector, vector)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"layers": (2,)}, "--layers 2: the study injects there anyway"),
+        ({"layers": (0,)}, "--layers 0: no action was mined there, but at 1, 2"),
+        ({"layers": (1,), "study": "gate"}, "--layers 1: only the study own asks for layers"),
+    ],
+)
+def test_layers_without_actions_are_refused(run, tiny_loaded, asked, message):
+    with pytest.raises(ConfigError, match=message):
+        own(run, tiny_loaded, **asked)
+
+
 def test_the_report_says_what_an_own_action_is(run, tiny_loaded):
     report, path, _ = own(run, tiny_loaded)
     text = (path / "report.md").read_text()
@@ -178,6 +215,11 @@ HELPS = [effect(OWN, 0.2), effect(OWN, 0.2, against=RANDOM_ARM), effect(OWN, 0.2
         ([effect(OWN, 0.06, 0.08)], "cannot tell", "A gain of 10 points is not excluded"),
         ([effect(OWN, 0.01), effect(PLANTED, 0.3)], "mining at fault", "planted direction of the same norm does help: +30.0 points"),
         ([effect(OWN, 0.01), effect(ANOTHER, 0.3)], "cannot tell", "the other problem's action did"),
+        (
+            [effect(OWN, 0.01), effect(arm_at(RANDOM_ARM, 5), 0.3)],
+            "cannot tell",
+            "But an impulse can help here: noise of its norm at layer 5 did",
+        ),
         ([effect(OWN, 0.01), effect(PLANTED, 0.01)], "mechanism empty", "excluded"),
         ([HELPS[0], effect(OWN, 0.01, against=RANDOM_ARM), HELPS[2]], "cannot tell", "not seen to do better than noise of its norm"),
         ([*HELPS[:2], effect(OWN, 0.01, against=SHUFFLED)], "cannot tell", "the same action from shuffled labels"),
