@@ -132,7 +132,8 @@ class Protocol:
                 yield Step(name, command, self.causal(name, study) is not None)
             if "policy" in settings:
                 run = self.run(name)
-                yield Step(name, ["policy", place, *settings["policy"].split()], run is not None and run.policies() is not None)
+                command = ["policy", place, *settings["policy"].split(), "--rows", str(settings["rows"])]
+                yield Step(name, command, run is not None and run.policies() is not None)
         for whole in self.facts["whole"]:
             yield from self._evaluation(whole)
 
