@@ -185,9 +185,12 @@ class Protocol:
         return self._stop(whole, self.look(whole))
 
     def _stop(self, whole: dict[str, Any], look: int) -> bool:
-        pooled = self.pooled(whole, whole["primary"], look)
-        wanted = sum(self.settings(name)["looks"][look] for name in whole["runs"])
-        return bool(pooled) and all(each.stops and each.problems >= 0.98 * wanted for each in pooled)
+        pooled, wanted = self.pooled(whole, whole["primary"], look), self._wanted(whole, look)
+        return bool(pooled) and all(each.stops and each.problems >= wanted for each in pooled)
+
+    def _wanted(self, whole: dict[str, Any], look: int) -> float:
+        """Problems at which a look is whole; a few may be left out, since they overlap with what was mined."""
+        return 0.98 * sum(self.settings(name)["looks"][look] for name in whole["runs"])
 
     def pooled(self, whole: dict[str, Any], methods: Sequence[str], look: int) -> list[Pooled]:
         """Methods against vanilla over the problems of all runs that both have answered."""
@@ -232,8 +235,10 @@ class Protocol:
             ]
         for whole in self.facts["whole"]:
             where = " and ".join(whole["runs"])
-            pooled = {each.method: each for each in self.pooled(whole, whole["primary"], self.look(whole))}
-            found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method))) for method in whole["primary"]]
+            look = self.look(whole)
+            pooled = {each.method: each for each in self.pooled(whole, whole["primary"], look)}
+            wanted = self._wanted(whole, look)
+            found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method), wanted)) for method in whole["primary"]]
         order = list(dict.fromkeys(each.link for each in found))
         return sorted(found, key=lambda each: order.index(each.link))
 
@@ -281,9 +286,11 @@ def _p(value: float | None) -> str:
     return "" if value is None else "p < 0.001" if value < 0.0005 else f"p = {value:.3f}"
 
 
-def _whole(pooled: Pooled | None) -> tuple[str, str]:
+def _whole(pooled: Pooled | None, wanted: float) -> tuple[str, str]:
     if pooled is None:
         return "not measured", ""
+    if pooled.problems < wanted:  # nothing is said between looks
+        return "not measured", f"{pooled.problems} problems answered, before a look"
     seen = f"{pooled.difference:+.1%} of {pooled.problems}, {pooled.won} won, {pooled.lost} lost, "
     seen += f"p = {pooled.p:.4f} (bound {pooled.bound:.5f})"
     if pooled.p <= pooled.bound and pooled.difference.value > 0:

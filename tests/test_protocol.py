@@ -127,6 +127,16 @@ def test_a_small_protocol_from_mining_to_the_whole(place, capsys):
     assert "stir " not in capsys.readouterr().err
 
 
+def test_nothing_is_said_between_looks(tmp_path):
+    text = FILE.read_text()
+    assert "looks = [134, 267, 400]" in text
+    (tmp_path / "later.toml").write_text(text.replace("looks = [134, 267, 400]", "looks = [267, 400]"))
+    for file, says in ((FILE, "no"), (tmp_path / "later.toml", "not measured")):
+        found = {each.link: each for each in Protocol(file, RECORDS).verdicts() if each.run == "smollm2-arithmetic"}
+        assert found["6. the whole helps: `stir`"].says == says, file
+    assert found["6. the whole helps: `stir`"].seen == "134 problems answered, before a look"
+
+
 def test_link_4_says_at_how_many_states_retrieval_takes_an_action():
     rolls = [roll for roll in CausalFolder(Run.open("smollm2-arithmetic"), "own").rolls() if roll.arm in (RETRIEVED, NULL_ARM)]
     states, acting = ({roll.state for roll in rolls if more(roll)} for more in (lambda roll: True, lambda roll: roll.alpha > 0))
