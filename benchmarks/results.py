@@ -60,7 +60,8 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
         f"{n} {name.replace('_', ' ')}" for stage in ("rollouts", "actions", "basis") for name, n in run.counts(stage).items()
     )
     parts.insert(0, f"Run `{run.name}`: {facts}.\n")
-    for folder in (*evaluations(run), CausalFolder(run, "own"), CausalFolder(run)):
+    by_weight = sorted(evaluations(run), key=lambda each: each.final.name != "whole")  # README shows the first
+    for folder in (*by_weight, CausalFolder(run, "own"), CausalFolder(run)):
         if folder.reported:
             parts.append(_lowered((folder.path / "report.md").read_text(encoding="utf-8")))
     return portable("\n".join(parts), run.name)

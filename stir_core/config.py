@@ -159,7 +159,7 @@ class RolloutConfig(Section):
     eta0: Annotated[float, Field(ge=0)] = 0.01
     """Length penalty: reward = correct - eta0 * tokens / max_new_tokens."""
     batch_rows: Annotated[int, Field(ge=1)] = 32
-    """Sequences decoded side by side, or requests to a server at one time; results do not depend on it."""
+    """Sequences decoded side by side, or requests to a server at one time; in float32 results do not depend on it."""
     cache_tokens: Annotated[int, Field(ge=1)] = 65536
     """Maximum number of tokens in the key-value cache; if more are needed, the youngest half of the batch waits."""
 
@@ -298,7 +298,7 @@ class DecodeConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: the probability mass to sample from."""
     batch_problems: Annotated[int, Field(ge=1)] = 8
-    """Problems decoded side by side; results do not depend on it."""
+    """Problems decoded side by side; in float32 results do not depend on it."""
 
 
 class CodesConfig(Section):

@@ -161,6 +161,12 @@ class Comparison(Record):
     """Decoded tokens per answer (committed and probe, reused ones once) minus the baseline's; t interval over problems."""
     committed: Estimate
     """Committed tokens minus the baseline's."""
+    untouched: int | None = None
+    """Answers of `stir` without an impulse; ``None`` for other methods, where answers are repeated or the baseline is another one than
+    vanilla, and in reports from before it was kept."""
+    rounded: int | None = None
+    """Of these, answers whose text is not the baseline's. In float32 there are none; in shorter types rounding depends on what shares a
+    pass, so this is how much of the difference from the baseline is none of the method's doing."""
 
 
 class Advantage(Estimate):

@@ -22,7 +22,7 @@ class MeasurementRequest(Section):
     noun: ClassVar[str] = "setting"
 
     rows: Count = 16
-    """Answers or continuations decoded side by side; results do not depend on it."""
+    """Answers or continuations decoded side by side; in float32 results do not depend on it."""
 
 
 class EvaluationRequest(MeasurementRequest):

@@ -97,7 +97,15 @@ def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]]
         p_holm=p,
         tokens=clustered_mean(_pairs(base, own, lambda answer: answer.decoded)),
         committed=clustered_mean(_pairs(base, own, lambda answer: answer.tokens_used)),
+        **(_untouched(base, own) if own[0][0].method.partition(":")[0] == "stir" else {}),
     )
+
+
+def _untouched(base: list[list[Answer]], own: list[list[Answer]]) -> dict[str, int]:
+    if any(len(group) != 1 for group in (*base, *own)) or any(answer.facts.get("commits") != 0 for (answer,) in base):
+        return {}
+    pairs = [(ours, theirs) for (ours,), (theirs,) in zip(base, own, strict=True) if not theirs.facts["commits"]]
+    return {"untouched": len(pairs), "rounded": sum(ours.text != theirs.text for ours, theirs in pairs)}
 
 
 def _pairs(base: list[list[Answer]], own: list[list[Answer]], of: Callable[[Answer], float]) -> list[list[float]]:
@@ -185,6 +193,12 @@ def _notes(report: EvaluationReport) -> list[str]:
         f"accuracies, Tango's score interval for their differences, Student's t for tokens, with problems as clusters; p: {tests}, "
         "Holm over the methods.",
     ]
+    if rounded := [each for each in report.methods if each.versus and each.versus.rounded]:
+        counts = "; ".join(f"`{each.name}` {each.versus.rounded} of {each.versus.untouched}" for each in rounded if each.versus)
+        lines.append(
+            f"**Rounding:** answers without any impulse whose text is still not that of `{spec.baseline}`: {counts}. In "
+            f"{spec.model.dtype} rounding depends on what shares a pass, so some won and lost problems are none of the method's doing."
+        )
     if spec.left_out:
         some = "; ".join(line.removeprefix("left out: ") for line in spec.left_out[:3])
         lines.append(f"Problems that no method answers, since their prompts do not fit the context: {len(spec.left_out)} ({some}).")

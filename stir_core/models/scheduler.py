@@ -9,7 +9,7 @@ An answer is a generator (:data:`Steps`), written in the order in which things h
 
 Invariants, which the oracle tests hold:
 
-- An answer sees only its own feeds, rows and random streams, so its tokens do not depend on what is decoded beside it.
+- An answer sees only its own feeds, rows and random streams, so in float32 its tokens do not depend on what is decoded beside it.
 - An answer's rows are released when it ends, fails or is dropped; dropping it closes its generator. No answer has to clean up.
 - One pass serves all live answers, whatever each is doing. An answer waits for another only while that one reads a prefix they share.
 - What a pass sends to the host, drawn tokens and fetched tensors of all answers, is sent in one transfer. There is another one where an

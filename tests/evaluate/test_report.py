@@ -102,6 +102,23 @@ def test_what_a_reader_must_know_stands_in_the_text():
     assert "exact McNemar" in text
 
 
+def test_rounding_is_counted_where_nothing_was_injected():
+    base = [answer("vanilla", f"p{i}", True, text="a").replaced(facts={"commits": 0}) for i in range(4)]
+    own = [
+        answer("stir", f"p{i}", i > 0, text=text).replaced(facts={"commits": n})
+        for i, (text, n) in enumerate(zip("bbab", (0, 1, 0, 0), strict=True))
+    ]
+    other = [each.replaced(method="deer") for each in own]
+    methods = {"vanilla": base, "stir": own, "deer": other}
+    report = evaluation_report(spec(list(methods), 4), [f"p{i}" for i in range(4)], methods, lambda name: ("about", "source"))
+    assert [each.versus and (each.versus.untouched, each.versus.rounded) for each in report.methods] == [None, (3, 2), (None, None)]
+    assert "is still not that of `vanilla`: `stir` 2 of 3. In" in evaluation_markdown(report)
+    equal = evaluation_report(
+        spec(["vanilla", "stir"], 4), ["p2"], {"vanilla": base[2:3], "stir": own[2:3]}, lambda name: ("about", "source")
+    )
+    assert equal.methods[1].versus.rounded == 0 and "Rounding" not in evaluation_markdown(equal)
+
+
 def test_degeneration():
     assert repeated((1, 2, 3, 1, 2, 3), 3) == pytest.approx(1 / 4)
     assert repeated((1, 1, 1, 1), 2) == pytest.approx(2 / 3)
