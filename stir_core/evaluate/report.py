@@ -183,6 +183,18 @@ def _gflops(flops: float) -> str:
     return f"{giga:.1f}" if giga >= 1 else f"{giga:.2g}"
 
 
+def rounding_note(report: EvaluationReport) -> str:
+    """How many answers differ from the baseline's by rounding alone; empty where none does."""
+    rounded = [(each.name, each.versus) for each in report.methods if each.versus and each.versus.rounded]
+    if not rounded:
+        return ""
+    counts = "; ".join(f"`{name}` {versus.rounded} of {versus.untouched}" for name, versus in rounded)
+    return (
+        f"answers without any impulse whose text is still not that of `{report.spec.baseline}`: {counts}. In "
+        f"{report.spec.model.dtype} rounding depends on what shares a pass, so some won and lost problems are none of the method's doing."
+    )
+
+
 def _notes(report: EvaluationReport) -> list[str]:
     spec = report.spec
     tests = ", ".join(sorted({method.versus.test for method in report.methods if method.versus})) or "none"
@@ -193,12 +205,8 @@ def _notes(report: EvaluationReport) -> list[str]:
         f"accuracies, Tango's score interval for their differences, Student's t for tokens, with problems as clusters; p: {tests}, "
         "Holm over the methods.",
     ]
-    if rounded := [each for each in report.methods if each.versus and each.versus.rounded]:
-        counts = "; ".join(f"`{each.name}` {each.versus.rounded} of {each.versus.untouched}" for each in rounded if each.versus)
-        lines.append(
-            f"**Rounding:** answers without any impulse whose text is still not that of `{spec.baseline}`: {counts}. In "
-            f"{spec.model.dtype} rounding depends on what shares a pass, so some won and lost problems are none of the method's doing."
-        )
+    if rounding := rounding_note(report):
+        lines.append(f"**Rounding:** {rounding}")
     if spec.left_out:
         some = "; ".join(line.removeprefix("left out: ") for line in spec.left_out[:3])
         lines.append(f"Problems that no method answers, since their prompts do not fit the context: {len(spec.left_out)} ({some}).")

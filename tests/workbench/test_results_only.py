@@ -1,5 +1,6 @@
 """A run that ships as its results only: three pages open it, the others say what is missing, and its figures are those of the whole run."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from stir_core.store import runs as store_runs
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import evaluations
 from stir_core.store.jsonl import read_records, write_records
-from stir_core.store.runs import EMBEDDED_RUNS, Run
+from stir_core.store.runs import EMBEDDED_RUNS, RECORDS, Run
 from tests.seals import renew
 from workbench.home.data import evidence, runs_table
 from workbench.shared.facts import RunFacts
@@ -52,6 +53,16 @@ def test_its_figures_come_from_its_answers_and_continuations(results: Run) -> No
 def test_pages_open_it(results: Run, open_page: Callable[..., AppTest], page: str) -> None:
     app = open_page(page, run=results.name)
     assert not app.exception and not app.error and len(texts(app)) > 5
+
+
+def test_evaluate_says_what_rounding_alone_changes(open_page: Callable[..., AppTest], store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(RECORDS / "qwen-svamp", store / "qwen-svamp")
+    monkeypatch.setattr(store_runs, "RECORDS", store)
+    (evaluation,) = [each for each in evaluations(Run.open(store / "qwen-svamp")) if each.final.name == "whole"]
+    (quiet,) = [each.versus for each in evaluation.report().methods if each.name == "stir:policy=probe"]
+    assert quiet and quiet.rounded and quiet.untouched
+    app = open_page("evaluate", run="qwen-svamp")
+    assert f"stir:policy=probe {quiet.rounded} of {quiet.untouched}" in texts(app)
 
 
 @pytest.mark.parametrize("page", ["actions", "basis", "gates", "trace", "what_if", "curate", "export", "codebook"])

@@ -5,7 +5,7 @@ import pandas as pd
 import streamlit as st
 from streamlit import column_config as cc
 
-from stir_core.evaluate.report import evaluation_markdown
+from stir_core.evaluate.report import evaluation_markdown, rounding_note
 from stir_core.findings import EvaluationReport
 from workbench import session
 from workbench.bootstrap import known_evaluations, known_runs
@@ -90,6 +90,7 @@ def methods_view(evaluation: EvaluationFacts) -> None:
     intervals = ", ".join(sorted({method.interval for method in report.methods}))
     repeats = f" {report.spec.same_words} problems are worded like a mined one, with other numbers." if report.spec.same_words else ""
     repeats += f" Left out, since the prompt does not fit the context: {len(report.spec.left_out)}." if report.spec.left_out else ""
+    repeats += f" Rounding: {rounding.replace('`', '')}" if (rounding := rounding_note(report)) else ""
     st.caption(
         plain(
             f"n = {report.problems} problems, the same for all. Accuracy intervals: {intervals}; differences: Tango's score interval; "
