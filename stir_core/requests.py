@@ -47,7 +47,7 @@ class EvaluationRequest(MeasurementRequest):
     engine: Annotated[Engine, Field(exclude_if=lambda engine: engine == LOCAL)] = LOCAL
     """What samples for sampling and self_consistency: local, or the URL of a server with the same model, as rollouts.engine."""
     template: str | None = None
-    """Prompt template; none is the run's own."""
+    """Prompt template; none is the run's own, or on a task whose answers are of another kind that task's."""
     label: str | None = None
     """Name of the evaluation on disk; none is TASK-SPLIT."""
     fresh: Annotated[bool, Field(exclude=True)] = False

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def settle(
         "n": len(problems),
         "methods": tuple(names),
         "baseline": method(request.baseline).name,
-        "template": request.template or (config.task.template if own else "auto"),
+        "template": request.template or (config.task.template if own or _kinds(problems) == _kinds(run.problems()) else "auto"),
         "max_new_tokens": config.decode.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens,
     }
     spec = EvaluationSpec(
@@ -179,6 +179,11 @@ def _joined(known: EvaluationSpec, spec: EvaluationSpec) -> EvaluationSpec:
         policies=spec.policies or known.policies,
         codes=spec.codes or known.codes,
     )
+
+
+def _kinds(problems: Sequence[Problem]) -> set[str]:
+    """Kinds of answers: a template asks for one."""
+    return {problem.kind for problem in problems}
 
 
 def summarise(folder: EvaluationFolder, spec: EvaluationSpec, problems: list[Problem]) -> EvaluationReport:

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from stir_core.config import with_changes
 from stir_core.errors import ConfigError, DataError, StoreError
 from stir_core.evaluate import runner
 from stir_core.evaluate.decoders import sampled
@@ -48,6 +49,17 @@ def test_every_method_answers_every_problem(run, tiny_loaded):
         assert (made.versus is None) == (made.name == "vanilla")
     assert evaluation_markdown(report) == (path / "report.md").read_text()
     assert [folder.spec().label for folder in evaluations(run)] == ["arithmetic-eval"]
+
+
+@pytest.mark.parametrize(("kind", "template"), [("number", "boxed"), ("choice", "auto")])
+def test_another_task_is_asked_in_the_runs_words_where_its_answers_are_of_the_same_kind(run, tiny_loaded, monkeypatch, kind, template):
+    config = with_changes(run.config, task=with_changes(run.config.task, template="boxed"))
+    monkeypatch.setattr(run, "config", config)
+    assert {problem.kind for problem in run.problems()} == {"number"} and config.task.name != "chain"
+    asked = [Problem(id=f"p{i}", task="chain", split="eval", question=f"{kind} {i}?", answer="1", kind=kind) for i in range(4)]
+    monkeypatch.setattr(runner, "load_problems", lambda *names, **more: asked)
+    spec, _ = settle(run, tiny_loaded.identity, ask("stir", task="chain"), command=None, environment={})
+    assert spec.template == template
 
 
 def test_a_library_of_zero_vectors_and_no_memory_equal_vanilla_token_for_token(run, tiny_loaded):
