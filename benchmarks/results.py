@@ -60,8 +60,8 @@ def section(experiment: dict[str, Any], runs: Path) -> str:
         f"{n} {name.replace('_', ' ')}" for stage in ("rollouts", "actions", "basis") for name, n in run.counts(stage).items()
     )
     parts.insert(0, f"Run `{run.name}`: {facts}.\n")
-    by_weight = sorted(evaluations(run), key=lambda each: each.final.name != "whole")  # README shows the first
-    for folder in (*by_weight, CausalFolder(run, "own"), CausalFolder(run)):
+    whole_first = sorted(evaluations(run), key=lambda each: each.final.name != "whole")  # README shows the first
+    for folder in (*whole_first, CausalFolder(run, "own"), CausalFolder(run)):
         if folder.reported:
             parts.append(_lowered((folder.path / "report.md").read_text(encoding="utf-8")))
     return portable("\n".join(parts), run.name)

@@ -224,7 +224,8 @@ def duration(text: str) -> float:
 
 
 class CallBudget(Section):
-    """What one call of a long command may use before it stops; the same command then continues. Results do not depend on it."""
+    """What one call of a long command may use before it stops; the same command then continues. In float32 results do not depend on
+    it."""
 
     noun: ClassVar[str] = "setting"
 
@@ -235,7 +236,8 @@ class CallBudget(Section):
 
 
 class ExecutorRequest(Section):
-    """Where a long command decodes: ``stir run``, ``eval``, ``causal``, ``sweep`` and ``calibrate``. Results do not depend on it."""
+    """Where a long command decodes: ``stir run``, ``eval``, ``causal``, ``sweep`` and ``calibrate``. In float32 results do not
+    depend on it."""
 
     noun: ClassVar[str] = "setting"
 

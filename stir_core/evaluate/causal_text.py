@@ -57,7 +57,8 @@ def _own(report: CausalReport) -> str:
     ]
     if spec.layers:
         lines += [
-            "At further layers the impulse is the action that was mined there; their comparisons with null are corrected on their own."
+            "At further layers the impulse is the action that was mined there; "
+            "their comparisons with null are corrected as a family of their own."
         ]
     return "\n".join(lines) + "\n"
 

@@ -96,7 +96,8 @@ class Thought(NamedTuple):
 def think(
     model: LoadedModel, trained: TrainedReasoner, jobs: Sequence[LatentJob], config: RunConfig, layers: Iterable[int] = ()
 ) -> Iterator[tuple[int, Thought]]:
-    """Think every chain, side by side; yields each with its number as it ends. A job's thought does not depend on its neighbours.
+    """Think every chain, side by side; yields each with its number as it ends. In float32 a job's thought does not depend on its
+    neighbours.
 
     Args:
         model: the reasoner's language model, as :func:`~stir_core.models.loading.load_model` opens its folder.

@@ -46,7 +46,7 @@ from stir_core.tasks.thinking import PartBudgets, in_phase
 def steer(model: LoadedModel, jobs: list[Job] | Intake[Job], settings: Settings) -> Generator[Event, None, None]:
     """Decode every job step by step, side by side, yielding each decision, token and finished trace as it happens.
 
-    Source: arXiv 2602.04925, Stage III. A job's events do not depend on its neighbours. Closing the iterator drops all answers.
+    Source: arXiv 2602.04925, Stage III. In float32 a job's events do not depend on its neighbours. Closing the iterator drops all answers.
 
     Args:
         jobs: a list, or an intake whose jobs may join while others are decoded; new ones begin between two passes. Where the model has

@@ -1,6 +1,7 @@
 """Draw tokens for rows of any lengths side by side, each with its own budget, stop rule and named random stream.
 
-A row's tokens do not depend on the rows beside it: each row samples from its own stream, and rows share only the matrix products.
+In float32 a row's tokens do not depend on the rows beside it: each row samples from its own stream, and rows share only the matrix
+products.
 """
 
 from collections.abc import Callable, Sequence
