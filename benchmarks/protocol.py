@@ -8,18 +8,19 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import sys
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tabulate import tabulate
 
 from benchmarks.all import main as benchmarks
+from benchmarks.protocol_file import RunPlan, WholePlan, read_protocol
 from stir_core.cli import main as stir
-from stir_core.errors import StirError
+from stir_core.errors import ConfigError, StirError
 from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING, by_arm, effect
 from stir_core.evaluate.probe import WORTH
 from stir_core.evaluate.statistics import LEVEL, clustered_difference, looks, mcnemar, verdict_of
@@ -28,6 +29,8 @@ from stir_core.records import Record
 from stir_core.requests import CausalStudyName
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import EvaluationFolder
+from stir_core.store.files import write_whole
+from stir_core.store.jsonl import read_record
 from stir_core.store.runs import Run
 
 FILE = Path(__file__).resolve().parents[1] / "configs" / "protocol.toml"
@@ -82,14 +85,13 @@ class Protocol:
     """A protocol file, and what of it stands in a folder of runs."""
 
     def __init__(self, file: Path, runs: Path):
-        self.facts, self.runs, self.file = tomllib.loads(file.read_text(encoding="utf-8")), runs, file
+        self.plan, self.runs, self.file = read_protocol(file), runs, file
         self.benchmarks = runs / "benchmarks.json"
         """Figures of `benchmarks.all` on this machine, where the file asks for them."""
 
-    def settings(self, name: str) -> dict[str, Any]:
-        """What the file says of a run, with the settings that all runs share."""
-        own = next(each for each in self.facts["run"] if each["name"] == name)
-        return {key: value for key, value in self.facts.items() if key not in ("run", "whole")} | own
+    def settings(self, name: str) -> RunPlan:
+        """What the file says of a run."""
+        return next(each for each in self.plan.run if each.name == name)
 
     def run(self, name: str) -> Run | None:
         """A run that has its basis, or that ships as its results."""
@@ -113,42 +115,45 @@ class Protocol:
         run = self.run(name)
         return {each.problem_id: each for each in EvaluationFolder(run, label).answers(method)} if run else {}
 
+    def problems(self, name: str) -> list[str]:
+        """Ids of the problems of the whole, in the order in which the looks take them."""
+        run = self.run(name)
+        return [each.id for each in EvaluationFolder(run, "whole").problems()] if run else []
+
     def steps(self) -> Iterator[Step]:
         """The steps in order: benchmarks, mining, links 1 to 5 of each run, the looks, the other methods, transfer. Read after each."""
-        if "benchmarks" in self.facts:
-            yield Step("", ["benchmarks", *self.facts["benchmarks"].split()], self.benchmarks.is_file())
-        for each in self.facts["run"]:
-            name, settings = each["name"], self.settings(each["name"])
-            place = str(self.runs / name)
-            config = str(self.file.parent / settings["config"])
-            base = ["--base", str(self.runs / settings["base"])] if "base" in settings else []
-            changes = [word for change in settings.get("set", ()) for word in ("--set", change)]
-            yield Step(name, ["run", config, "--until", "basis", "--out", place, *base, *changes], self.run(name) is not None)
+        if self.plan.benchmarks is not None:
+            yield Step("", ["benchmarks", *self.plan.benchmarks.split()], self.benchmarks.is_file())
+        for each in self.plan.run:
+            place, rows = str(self.runs / each.name), ["--rows", str(each.rows)]
+            base = ["--base", str(self.runs / each.base)] if each.base is not None else []
+            changes = [word for change in each.set for word in ("--set", change)]
+            command = ["run", str(self.file.parent / each.config), "--until", "basis", "--out", place, *base, *changes]
+            yield Step(each.name, command, self.run(each.name) is not None)
             if base:  # the links of its rollouts are those of the run that they were taken from
                 continue
-            yield Step(name, ["probe", place, "--json"], self.probe(name).is_file())
-            for study in ("own", "gate"):
-                command = ["causal", place, "--study", study, *settings[study].split(), "--rows", str(settings["rows"])]
-                yield Step(name, command, self.causal(name, study) is not None)
-            if "policy" in settings:
-                run = self.run(name)
-                command = ["policy", place, *settings["policy"].split(), "--rows", str(settings["rows"])]
-                yield Step(name, command, run is not None and run.policies() is not None)
-        for whole in self.facts["whole"]:
+            yield Step(each.name, ["probe", place, "--json"], self.probe(each.name).is_file())
+            for study, flags in (("own", each.own), ("gate", each.gate)):
+                command = ["causal", place, "--study", study, *(flags or "").split(), *rows]
+                yield Step(each.name, command, self.causal(each.name, study) is not None)
+            if each.policy is not None:
+                run = self.run(each.name)
+                yield Step(each.name, ["policy", place, *each.policy.split(), *rows], run is not None and run.policies() is not None)
+        for whole in self.plan.whole:
             yield from self._evaluation(whole)
 
-    def _evaluation(self, whole: dict[str, Any]) -> Iterator[Step]:
+    def _evaluation(self, whole: WholePlan) -> Iterator[Step]:
         reached = self.look(whole)
-        for name in whole["runs"]:
-            yield self._answered(name, "whole", whole["primary"], self.settings(name)["looks"][reached])
+        for name in whole.runs:
+            yield self._answered(name, "whole", whole.primary, self.settings(name).looks[reached])
         if self.stopped(whole):
-            for name in whole["runs"]:
-                settings = self.settings(name)
-                methods = [m for m in whole["methods"] if "policy=" not in m or "policy" in settings]
-                yield self._answered(name, "whole", methods, settings["looks"][reached])
-                if "transfer" in settings:
-                    yield self._answered(name, "transfer", whole["primary"][:1], settings["transfer_n"], "--task", settings["transfer"])
-                    yield self._answered(name, "layers", self.layers(name), settings["transfer_n"])
+            for name in whole.runs:
+                plan = self.settings(name)
+                methods = [m for m in whole.methods if "policy=" not in m or plan.policy is not None]
+                yield self._answered(name, "whole", methods, plan.looks[reached])
+                if plan.transfer is not None and plan.transfer_n is not None:
+                    yield self._answered(name, "transfer", whole.primary[:1], plan.transfer_n, "--task", plan.transfer)
+                    yield self._answered(name, "layers", self.layers(name), plan.transfer_n)
 
     def layers(self, name: str) -> list[str]:
         """The published gate with the entries of each harvested layer alone, and with the middle one's at its two neighbours."""
@@ -162,7 +167,7 @@ class Protocol:
         return [*(f"stir:layer={layer}" for layer in own), *(f"stir:at={at},layer={middle}" for at in moved)]
 
     def _answered(self, name: str, label: str, methods: Sequence[str], n: int, *more: str) -> Step:
-        rows = str(self.settings(name)["rows"])
+        rows = str(self.settings(name).rows)
         command = ["eval", str(self.runs / name), "--methods", *methods, "--n", str(n), "--label", label, "--rows", rows, *more]
         run = self.run(name)
         folder = EvaluationFolder(run, label) if run else None
@@ -171,36 +176,40 @@ class Protocol:
             done = all(len(self.answers(name, label, m)) >= spec.n for m in (spec.baseline, *methods))
         return Step(name, command, done)
 
-    def look(self, whole: dict[str, Any]) -> int:
+    def look(self, whole: WholePlan) -> int:
         """The look that the primary methods are at, from 0: the first that is not whole, or at which they have stopped, or the last."""
-        count = len(self.settings(whole["runs"][0])["looks"])
+        count = len(self.settings(whole.runs[0]).looks)
         for look in range(count):
-            wanted = {name: self.settings(name)["looks"][look] for name in whole["runs"]}
-            if not all(self._answered(name, "whole", whole["primary"], n).done for name, n in wanted.items()) or self._stop(whole, look):
+            wanted = {name: self.settings(name).looks[look] for name in whole.runs}
+            if not all(self._answered(name, "whole", whole.primary, n).done for name, n in wanted.items()) or self._stop(whole, look):
                 return look
         return count - 1
 
-    def stopped(self, whole: dict[str, Any]) -> bool:
+    def stopped(self, whole: WholePlan) -> bool:
         """Whether all primary methods have stopped."""
         return self._stop(whole, self.look(whole))
 
-    def _stop(self, whole: dict[str, Any], look: int) -> bool:
-        pooled, wanted = self.pooled(whole, whole["primary"], look), self._wanted(whole, look)
+    def _stop(self, whole: WholePlan, look: int) -> bool:
+        pooled, wanted = self.pooled(whole, whole.primary, look), self._wanted(whole, look)
         return bool(pooled) and all(each.stops and each.problems >= wanted for each in pooled)
 
-    def _wanted(self, whole: dict[str, Any], look: int) -> float:
+    def _wanted(self, whole: WholePlan, look: int) -> float:
         """Problems at which a look is whole; a few may be left out, since they overlap with what was mined."""
-        return 0.98 * sum(self.settings(name)["looks"][look] for name in whole["runs"])
+        return 0.98 * sum(self.settings(name).looks[look] for name in whole.runs)
 
-    def pooled(self, whole: dict[str, Any], methods: Sequence[str], look: int) -> list[Pooled]:
-        """Methods against vanilla over the problems of all runs that both have answered."""
-        bounds = looks(len(self.settings(whole["runs"][0])["looks"]), whole["level"])
+    def pooled(self, whole: WholePlan, methods: Sequence[str], look: int) -> list[Pooled]:
+        """Methods against vanilla over the problems of a look that both have answered, of all runs.
+
+        Only the problems of the look count: answers to later ones may be there, and would make looks that were not planned.
+        """
+        bounds = looks(len(self.settings(whole.runs[0]).looks), whole.level)
         found = []
         for method in methods:
             gaps = []
-            for name in whole["runs"]:
+            for name in whole.runs:
                 base, own = self.answers(name, "whole", "vanilla"), self.answers(name, "whole", method)
-                gaps += [float(_right(own[id_])) - float(_right(base[id_])) for id_ in base if id_ in own]
+                asked = [each for each in self.problems(name)[: self.settings(name).looks[look]] if each in base and each in own]
+                gaps += [float(_right(own[id_])) - float(_right(base[id_])) for id_ in asked]
             if not gaps:
                 continue
             difference, _ = clustered_difference([[gap] for gap in gaps])
@@ -220,9 +229,9 @@ class Protocol:
     def verdicts(self) -> list[Verdict]:
         """Every link of every run."""
         found = []
-        for each in self.facts["run"]:
-            name = each["name"]
-            if "base" in each:
+        for each in self.plan.run:
+            name = each.name
+            if each.base is not None:
                 continue
             own, gate = self.causal(name, "own"), self.causal(name, "gate")
             found += [
@@ -233,12 +242,12 @@ class Protocol:
                 Verdict("5. the gate's choice helps", name, *_arm(gate, "chosen action")),
                 Verdict("5. the gate knows which action helps", name, *_knows(gate)),
             ]
-        for whole in self.facts["whole"]:
-            where = " and ".join(whole["runs"])
+        for whole in self.plan.whole:
+            where = " and ".join(whole.runs)
             look = self.look(whole)
-            pooled = {each.method: each for each in self.pooled(whole, whole["primary"], look)}
+            pooled = {each.method: each for each in self.pooled(whole, whole.primary, look)}
             wanted = self._wanted(whole, look)
-            found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method), wanted)) for method in whole["primary"]]
+            found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method), wanted)) for method in whole.primary]
         order = list(dict.fromkeys(each.link for each in found))
         return sorted(found, key=lambda each: order.index(each.link))
 
@@ -250,7 +259,7 @@ def _right(answer: Answer) -> bool:
 def _shared(file: Path) -> tuple[str, str]:
     if not file.is_file():
         return "not measured", ""
-    report = ProbeReport.model_validate_json(file.read_text(encoding="utf-8"))
+    report = read_record(file, ProbeReport, "delete it, and the protocol makes it again")
     tested = [each for each in report.pooled if each.p is not None and each.auc is not None]
     best = min(tested, key=lambda each: each.p or 0.0, default=None)
     if best is None:
@@ -324,21 +333,21 @@ def markdown(protocol: Protocol) -> str:
     verdicts = protocol.verdicts()
     rows = [(each.link, each.run, each.says, each.seen) for each in verdicts]
     lines = [tabulate(rows, ("link", "run", "verdict", "seen"), "github", disable_numparse=True), ""]
-    for each in protocol.facts["run"]:
-        own = [verdict for verdict in verdicts if each["name"] in verdict.run.split(" and ")]
+    for each in protocol.plan.run:
+        own = [verdict for verdict in verdicts if each.name in verdict.run.split(" and ")]
         broken = next((verdict for verdict in own if verdict.says == "no"), None)
         open_ = list(dict.fromkeys(verdict.link[:1] for verdict in own if verdict.says in ("cannot tell", "not measured")))
         if all(verdict.says == "not measured" for verdict in own):
-            lines.append(f"- `{each['name']}`: not measured yet.")
+            lines.append(f"- `{each.name}`: not measured yet.")
             continue
         said = 'breaks at link {} ("{}")'.format(*broken.link.split(". ")) if broken else "is not seen to break"
-        lines.append(f"- `{each['name']}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
-        if run := protocol.run(each["name"]):
+        lines.append(f"- `{each.name}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
+        if run := protocol.run(each.name):
             counts = run.counts("rollouts")
             right, cut = (counts[name] / counts["rollouts"] for name in ("correct", "unfinished"))
             caveat = " Its links are read with that caveat." if cut > CUT_OFF else ""
             lines[-1] += f" Of its {counts['rollouts']:,} rollouts {right:.0%} are right and {cut:.0%} have no finished answer.{caveat}"
-            lines[-1] += _acting(run) if protocol.causal(each["name"], "own") else ""
+            lines[-1] += _acting(run) if protocol.causal(each.name, "own") else ""
     return "\n".join(lines)
 
 
@@ -369,7 +378,7 @@ def go_on(protocol: Protocol, hours: float, changes: Sequence[str], only: str | 
             code = stir(command) if step.run else benchmarks(command[1:])
         if kept is not None and (code == 0 or not step.run):  # figures of the machine say themselves whether all was equal
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(said.getvalue(), encoding="utf-8")
+            write_whole(kept, said.getvalue().encode("utf-8"))
         if step.run and code in (1, 3):  # interrupted, or time is over
             return False
         if any(each.command == step.command and not each.done for each in protocol.steps()):
@@ -391,11 +400,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.changes and not arguments.only:
         parser.error(f"--set {arguments.changes[0]} would change the config of every run: add --only RUN")
-    protocol = Protocol(arguments.file, arguments.runs)
+    if math.isnan(arguments.hours):
+        parser.error("--hours nan is no time: give a number of hours")
     try:
+        protocol = Protocol(arguments.file, arguments.runs)
+        if arguments.only is not None and arguments.only not in (names := [each.name for each in protocol.plan.run]):
+            raise ConfigError(f"--only {arguments.only} is no [[run]] of {arguments.file}: {', '.join(names)}")
         if not arguments.report:
             whole = go_on(protocol, arguments.hours, arguments.changes, arguments.only)
-            print("The protocol is finished." if whole else "Time is over; the same command goes on.", file=sys.stderr)
+            done = "The protocol is finished." if arguments.only is None else f"Nothing is left to do of {arguments.only} alone."
+            print(done if whole else "Time is over; the same command goes on.", file=sys.stderr)
         print(json.dumps([each._asdict() for each in protocol.verdicts()], indent=1) if arguments.json else markdown(protocol))
     except StirError as error:
         print(f"protocol: {error}", file=sys.stderr)

@@ -161,14 +161,15 @@ def readme_table(page: str) -> str:
     heads = ("experiment", "method", "right", "accuracy [95 %]", "against vanilla [95 %]", "p (Holm)")
     rows = []
     for title, body in re.findall(r"<!-- results: (.*?) -->\n(.*?)<!-- /results: \1 -->", page, re.S):
-        shown = title
+        shown, own = title, []
         for row in re.findall(r"^\| `(.+?)` +\| (\d+/\d+) +" + r"\| (.*?) +" * 5 + r"\|", body, re.M):
             method, right, accuracy, _, difference, _, p = row
             if method == "vanilla" and not shown:  # the first evaluation alone: further ones are of transfer
                 break
             if (words := _in_words(method)) is not None:
-                rows.append((shown, words, right, accuracy, difference, p))
+                own.append((shown, words, right, accuracy, difference, p))
                 shown = ""
+        rows += own if len(own) > 1 else []  # vanilla alone says nothing
     return tabulate(rows, heads, "github", disable_numparse=True)
 
 

@@ -166,7 +166,11 @@ class Comparison(Record):
     vanilla, and in reports from before it was kept."""
     rounded: int | None = None
     """Of these, answers whose text is not the baseline's. In float32 there are none; in shorter types rounding depends on what shares a
-    pass, so this is how much of the difference from the baseline is none of the method's doing."""
+    pass."""
+    rounded_won: int | None = None
+    """Of these, answers that are right where the baseline's are not: none of the method's doing."""
+    rounded_lost: int | None = None
+    """Of these, answers that are wrong where the baseline's are right."""
 
 
 class Advantage(Estimate):

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -82,7 +82,9 @@ def refusal_line(first: Any, root: type[Checked], flags: Mapping[str, str] | Non
     Args:
         flags: by key, the flag of the command line that set its value: it is named instead of the key.
     """
-    ends = next((i + 1 for i, part in enumerate(first["loc"]) if isinstance(part, int)), None)  # after an index comes a type, not a key
+    ends = next((i + 1 for i, part in enumerate(first["loc"]) if isinstance(part, int)), None)
+    if first["type"] in ("missing", "extra_forbidden"):  # of a section in a list; else after an index comes a type, not a key
+        ends = None
     *place, last = map(str, first["loc"][:ends] or [""])
     path = ".".join([*place, last])
     if first["type"] == "extra_forbidden":
@@ -106,7 +108,10 @@ def refusal_line(first: Any, root: type[Checked], flags: Mapping[str, str] | Non
 def _keys_at(path: list[str], root: type[BaseModel]) -> list[str]:
     section = root
     for part in path:
+        if part.isdecimal():  # an index: the section below is that of the list
+            continue
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        annotation = get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         section = annotation

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tomllib
 
 import numpy as np
 import pytest
@@ -74,14 +73,14 @@ def test_every_step_of_a_shipped_protocol_is_a_command(file, tmp_path):
             if step.command[0] == "run":
                 runs.append(overridden(read_config(arguments.config), arguments.set))
                 assert runs[-1].task.n_eval == 0  # the looks take the held-out problems
-    assert len(runs) == len(Protocol(file, tmp_path).facts["run"])
+    assert len(runs) == len(Protocol(file, tmp_path).plan.run)
 
 
 @pytest.mark.skipif(not os.environ.get("STIR_DATA_ROOT"), reason="STIR_DATA_ROOT names no folder with the real benchmark files")
 def test_there_are_as_many_problems_as_the_protocol_asks_for(tmp_path):
     protocol, asked = Protocol(FILE, tmp_path), 0
     for step in protocol.steps():
-        task = read_config(FILE.parent / protocol.settings(step.run)["config"]).task
+        task = read_config(FILE.parent / protocol.settings(step.run).config).task
         if step.command[0] == "run":
             load_problems(task.name, "mine", n=task.n_train, levels=task.levels)
         elif step.command[0] == "policy":
@@ -90,18 +89,53 @@ def test_there_are_as_many_problems_as_the_protocol_asks_for(tmp_path):
         elif step.command[:4:3] == ["causal", "gate"]:
             load_problems(task.name, "validation", n=parsed(step.command).n, levels=task.levels)
             asked += 1
-    for settings in protocol.facts["run"]:
-        task = read_config(FILE.parent / settings["config"]).task
-        load_problems(task.name, "eval", n=max(settings["looks"]), levels=task.levels)
+    for each in protocol.plan.run:
+        task = read_config(FILE.parent / each.config).task
+        load_problems(task.name, "eval", n=max(each.looks), levels=task.levels)
     assert asked == 3
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_pooled_runs_have_as_many_looks(file, tmp_path):
-    facts = tomllib.loads(file.read_text())
-    protocol = Protocol(file, tmp_path)
-    for whole in facts["whole"]:
-        assert len({len(protocol.settings(name)["looks"]) for name in whole["runs"]}) == 1
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("[[run]]", "[[runs]]"), "config key run is missing"),
+        (("looks = [2, 4]\n", ""), "config key run.0.looks is missing"),
+        (("looks = [2, 4]", "looks = [2, 4]\nlook = 1"), "unknown config key run.0.look: did you mean run.0.looks?"),
+        (("looks = [2, 4]", "looks = [4, 2]"), "looks of run habits are [4, 2]: give rising numbers"),
+        (("transfer_n = 2\n", ""), "run habits has transfer = 'chain': add transfer_n"),
+        (('runs = ["habits"]', 'runs = ["nobody"]'), "a [[whole]] names 'nobody', which is no [[run]] of it: habits"),
+        (('config = "habits.toml"', 'config = "habits.toml"\nbase = "nobody"'), "run habits has base = 'nobody'"),
+        (("rows = 64", "rows = = 64"), "cannot be read as TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_carried_out_is_refused_in_one_line(place, capsys, change, says):
+    file = place / "protocol.toml"
+    assert change[0] in SMALL
+    file.write_text(SMALL.replace(*change))
+    for more in ([], ["--report"]):
+        assert main([str(file), "--runs", str(place / "runs"), *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert says in line and str(file) in line
+
+
+def test_runs_pooled_in_one_whole_have_equally_many_looks(place, capsys):
+    second = '[[run]]\nname = "more"\nconfig = "habits.toml"\nlooks = [2]\n\n[[whole]]'
+    (place / "protocol.toml").write_text(SMALL.replace("[[whole]]", second).replace('runs = ["habits"]', 'runs = ["habits", "more"]'))
+    assert main([str(place / "protocol.toml"), "--report"]) == 2
+    assert "habits and more of one [[whole]] have different numbers of looks" in capsys.readouterr().err
+
+
+def test_other_bad_input_is_refused_in_one_line(place, capsys):
+    assert main([str(place / "none.toml")]) == 2
+    assert "no config file at" in capsys.readouterr().err
+    assert main([str(place / "protocol.toml"), "--only", "nobody"]) == 2
+    assert "--only nobody is no [[run]] of" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(place / "protocol.toml"), "--hours", "nan"])
+    (place / "runs").mkdir()
+    (place / "runs" / "habits.probe.json").write_text('{"verdict": ')
+    assert main([str(place / "protocol.toml"), "--runs", str(place / "runs"), "--report"]) == 2
+    assert "habits.probe.json is not a ProbeReport" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -117,7 +151,7 @@ def test_a_small_protocol_from_mining_to_the_whole(place, capsys):
     assert all(len(protocol.answers("habits", "layers", each)) == 2 for each in (layer, *moved))
     first = markdown(protocol)
     assert "not measured" not in first and "6. the whole helps: `stir`" in first
-    (pooled,) = protocol.pooled(protocol.facts["whole"][0], ["stir"], protocol.look(protocol.facts["whole"][0]))
+    (pooled,) = protocol.pooled(protocol.plan.whole[0], ["stir"], protocol.look(protocol.plan.whole[0]))
     own, base = (protocol.answers("habits", "whole", name) for name in ("stir", "vanilla"))
     assert pooled.problems == len(own) == len(base) in (2, 4) and pooled.stops
     right = [sum(bool(each.verdict and each.verdict.correct) for each in answers.values()) for answers in (own, base)]
@@ -135,6 +169,25 @@ def test_nothing_is_said_between_looks(tmp_path):
         found = {each.link: each for each in Protocol(file, RECORDS).verdicts() if each.run == "smollm2-arithmetic"}
         assert found["6. the whole helps: `stir`"].says == says, file
     assert found["6. the whole helps: `stir`"].seen == "134 problems answered, before a look"
+
+
+def test_a_look_is_judged_on_its_own_problems(tmp_path):
+    """Answers to later looks are there after an interruption: they must not move an earlier look, or make one in between."""
+    text = FILE.read_text()
+    whole = Protocol(FILE, RECORDS).plan.whole[1]
+    assert whole.runs == ("smollm2-arithmetic",)
+    for looks_, stops in (("[130, 267]", True), ("[20, 267]", False)):
+        (tmp_path / "again.toml").write_text(text.replace("looks = [134, 267, 400]", f"looks = {looks_}"))
+        protocol = Protocol(tmp_path / "again.toml", RECORDS)
+        first = json.loads(looks_)[0]
+        (pooled, _) = protocol.pooled(whole, whole.primary, 0)
+        base, own = (protocol.answers("smollm2-arithmetic", "whole", name) for name in ("vanilla", "stir"))
+        asked = protocol.problems("smollm2-arithmetic")[:first]
+        right = [sum(bool(answers[each].verdict.correct) for each in asked) for answers in (own, base)]
+        assert pooled.problems == first and pooled.won - pooled.lost == right[0] - right[1]
+        assert bool(pooled.stops) == stops and protocol.look(whole) == (0 if stops else 1)
+        (said, _) = [each for each in protocol.verdicts() if each.run == "smollm2-arithmetic" and each.link.startswith("6")]
+        assert said.says == ("no" if stops else "not measured")
 
 
 def test_link_4_says_at_how_many_states_retrieval_takes_an_action():
@@ -159,7 +212,7 @@ def test_a_command_that_fails_is_named(place, capsys):
 
 
 def test_what_is_unequal_on_a_machine_is_kept_and_ends_nothing(tmp_path, monkeypatch, capsys):
-    (tmp_path / "protocol.toml").write_text('benchmarks = "--quick"\nrun = []\nwhole = []\n')
+    (tmp_path / "protocol.toml").write_text('benchmarks = "--quick"\nrows = 1\nown = ""\ngate = ""\nrun = []\nwhole = []\n')
 
     def unequal(words):
         assert words == ["--quick"]

@@ -20,7 +20,7 @@ from stir_core.store.evaluations import evaluations
 REQUESTS = (EvaluationRequest, CausalRequest, CriticalRequest)
 FULL = {
     EvaluationRequest: {"methods": ("stir", "deer"), "n": 3, "levels": ("a b", "c"), "seeds": 2, "label": "x", "fresh": True, "rows": 4},
-    CausalRequest: {"study": "own", "n": 3, "states": 2, "halving": False, "strength": 0.25, "budget_tokens": 900},
+    CausalRequest: {"study": "own", "n": 3, "states": 2, "halving": False, "strength": 0.25, "budget_tokens": 900, "layers": (1, 2)},
     CriticalRequest: {"of": "vanilla", "every": 4, "rolls": 2},
 }
 
@@ -34,6 +34,7 @@ def parsed(kind, words: list[str]):
 @pytest.mark.parametrize("kind", REQUESTS)
 @pytest.mark.parametrize("full", [False, True])
 def test_a_request_round_trips_through_its_flags(kind, full):
+    assert {name for name, field in kind.model_fields.items() if isinstance(field.default, tuple)} <= set(FULL[kind])  # every list
     request = kind(**FULL[kind]) if full else kind()
     words = flags_of(request)
     assert parsed(kind, words) == request and bool(words) == full

@@ -40,12 +40,12 @@ def add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, *, d
         text = f"do not {text[0].lower()}{text[1:]}" if field.default else text
         parser.add_argument(switch, dest=name, action=action, default=argparse.SUPPRESS, help=text)
         return
-    shown = " ".join(default) if isinstance(default, tuple) else default
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     more: dict[str, Any] = {"help": text if default is None else f"{text} (default: {shown})", "default": argparse.SUPPRESS}
     if get_origin(kind) is Literal:
         more["choices"] = get_args(kind)
     elif get_origin(kind) is tuple:
-        more |= {"nargs": "+", "metavar": name.removesuffix("s").upper()}
+        more |= {"nargs": "+", "metavar": name.removesuffix("s").upper(), "type": _plain(get_args(kind)[0])}
     else:
         more["type"] = kind
     parser.add_argument(flag, **more)

@@ -104,8 +104,14 @@ def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]]
 def _untouched(base: list[list[Answer]], own: list[list[Answer]]) -> dict[str, int]:
     if any(len(group) != 1 for group in (*base, *own)) or any(answer.facts.get("commits") != 0 for (answer,) in base):
         return {}
-    pairs = [(ours, theirs) for (ours,), (theirs,) in zip(base, own, strict=True) if not theirs.facts["commits"]]
-    return {"untouched": len(pairs), "rounded": sum(ours.text != theirs.text for ours, theirs in pairs)}
+    pairs = [(theirs, ours) for (theirs,), (ours,) in zip(base, own, strict=True) if not ours.facts["commits"]]
+    gaps = [_right(ours) - _right(theirs) for theirs, ours in pairs]
+    return {
+        "untouched": len(pairs),
+        "rounded": sum(ours.text != theirs.text for theirs, ours in pairs),
+        "rounded_won": sum(gap > 0 for gap in gaps),
+        "rounded_lost": sum(gap < 0 for gap in gaps),
+    }
 
 
 def _pairs(base: list[list[Answer]], own: list[list[Answer]], of: Callable[[Answer], float]) -> list[list[float]]:
@@ -188,10 +194,13 @@ def rounding_note(report: EvaluationReport) -> str:
     rounded = [(each.name, each.versus) for each in report.methods if each.versus and each.versus.rounded]
     if not rounded:
         return ""
-    counts = "; ".join(f"`{name}` {versus.rounded} of {versus.untouched}" for name, versus in rounded)
+    counts = "; ".join(
+        f"`{name}` {versus.rounded} of {versus.untouched} ({versus.rounded_won} won, {versus.rounded_lost} lost)"
+        for name, versus in rounded
+    )
     return (
         f"answers without any impulse whose text is still not that of `{report.spec.baseline}`: {counts}. In "
-        f"{report.spec.model.dtype} rounding depends on what shares a pass, so some won and lost problems are none of the method's doing."
+        f"{report.spec.model.dtype} rounding depends on what shares a pass: these won and lost problems are none of the method's doing."
     )
 
 

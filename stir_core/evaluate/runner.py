@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stir_core.config import TaskConfig, digest_of, with_changes
-from stir_core.errors import DataError
+from stir_core.errors import DataError, StoreError
 from stir_core.evaluate.decoders.base import Bench, Question
 from stir_core.evaluate.decoders.registry import DECODERS, method, methods
 from stir_core.evaluate.libraries import libraries_of
@@ -132,7 +132,13 @@ def _evaluated(
 ) -> EvaluationReport:
     model = bench.model
     if not spec.fresh and folder.begun:
-        spec = _joined(folder.spec(), spec)
+        known = folder.spec()
+        if (before := known.n + len(known.left_out)) > len(problems):
+            raise StoreError(
+                f"{folder.path} has {before} problems, not {len(problems)}: ask for --n {before}, choose another --label, "
+                "or add --fresh to start over"
+            )
+        spec = _joined(known, spec)
     task, boxed = TaskConfig(name=spec.task, template=spec.template, system=spec.system), asks_for_box(spec.template)
     fitting, left_out = fitting_prompts(model, problems, task, room=spec.max_new_tokens)
     problems, prompts = [problem for problem, _ in fitting], {problem.id: ids for problem, ids in fitting}

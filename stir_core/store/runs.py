@@ -94,7 +94,7 @@ class StageStatus(NamedTuple):
     """The state of one stage of a run."""
 
     stage: str
-    state: Literal["finished", "unfinished", "not started"]
+    state: Literal["finished", "unfinished", "not started", "does not ship"]
     digest: str | None
     counts: dict[str, int]
     notes: tuple[str, ...]
@@ -130,8 +130,8 @@ class Run:
 
     @property
     def results_only(self) -> bool:
-        """True for a run that ships as its results: the stages that they were made from are not in the package."""
-        return self.path.parent == RECORDS
+        """True for a run that ships as its results, and for a copy of it: the stages that they were made from are not in the package."""
+        return "counts" in self.facts
 
     @property
     def standing(self) -> str | None:
@@ -217,6 +217,11 @@ class Run:
             StoreError: the stage has not finished.
         """
         if not self.finished(stage):
+            if self.results_only:
+                raise StoreError(
+                    f'run {self.path} ships as its results and has no stage "{stage}": read them on the pages Evaluate, Causal and '
+                    "Compare, or make the run anew as docs/results.md says"
+                )
             if stage in ON_REQUEST:
                 raise StoreError(f"run {self.path} has no codebook: make one with `stir codebook {self.path}`")
             makes = f"latent harvest REASONER --out {self.path}" if self.on_latents else f"run CONFIG --out {self.path} --until {stage}"
@@ -474,7 +479,8 @@ class Run:
                 manifest = self.manifest(stage)
                 rows.append(StageStatus(stage, "finished", self.digest(stage), manifest.counts, manifest.notes))
             else:
-                rows.append(StageStatus(stage, "unfinished" if self.part(stage).is_dir() else "not started", None, {}, ()))
+                state = "does not ship" if self.results_only else "unfinished" if self.part(stage).is_dir() else "not started"
+                rows.append(StageStatus(stage, state, None, {}, ()))
         return rows
 
     def log(self) -> list[StageTook]:

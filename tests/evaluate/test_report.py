@@ -112,7 +112,8 @@ def test_rounding_is_counted_where_nothing_was_injected():
     methods = {"vanilla": base, "stir": own, "deer": other}
     report = evaluation_report(spec(list(methods), 4), [f"p{i}" for i in range(4)], methods, lambda name: ("about", "source"))
     assert [each.versus and (each.versus.untouched, each.versus.rounded) for each in report.methods] == [None, (3, 2), (None, None)]
-    assert "is still not that of `vanilla`: `stir` 2 of 3. In" in evaluation_markdown(report)
+    assert report.methods[1].versus and (report.methods[1].versus.rounded_won, report.methods[1].versus.rounded_lost) == (0, 1)
+    assert "is still not that of `vanilla`: `stir` 2 of 3 (0 won, 1 lost). In" in evaluation_markdown(report)
     equal = evaluation_report(
         spec(["vanilla", "stir"], 4), ["p2"], {"vanilla": base[2:3], "stir": own[2:3]}, lambda name: ("about", "source")
     )

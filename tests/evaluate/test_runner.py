@@ -260,6 +260,15 @@ def test_problems_that_repeat_a_mined_one_but_for_its_numbers_are_counted(run, t
     assert "1 problems repeat a mined one but for its numbers" in (path / "report.md").read_text()
 
 
+def test_an_evaluation_does_not_shrink(run, tiny_loaded):
+    """Methods asked for on fewer problems would take those that are answered out of the report."""
+    report, path = evaluated(run, tiny_loaded, "stir:candidates=1", n=4, label="whole")
+    before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    with pytest.raises(StoreError, match="has 4 problems, not 2: ask for --n 4, choose another --label, or add --fresh"):
+        evaluated(run, tiny_loaded, "noise", n=2, label="whole")
+    assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == before and report.problems == 4
+
+
 def test_a_problem_that_does_not_fit_the_context_is_left_out_for_all_methods_and_named(run, tiny_loaded, monkeypatch):
     load = runner.load_problems
 

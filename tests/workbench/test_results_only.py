@@ -62,7 +62,7 @@ def test_evaluate_says_what_rounding_alone_changes(open_page: Callable[..., AppT
     (quiet,) = [each.versus for each in evaluation.report().methods if each.name == "stir:policy=probe"]
     assert quiet and quiet.rounded and quiet.untouched
     app = open_page("evaluate", run="qwen-svamp")
-    assert f"stir:policy=probe {quiet.rounded} of {quiet.untouched}" in texts(app)
+    assert f"stir:policy=probe {quiet.rounded} of {quiet.untouched} ({quiet.rounded_won} won, {quiet.rounded_lost} lost)" in texts(app)
 
 
 @pytest.mark.parametrize("page", ["actions", "basis", "gates", "trace", "what_if", "curate", "export", "codebook"])

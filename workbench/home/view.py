@@ -87,7 +87,9 @@ def stage_notes_view(facts: RunFacts) -> None:
 
 
 def stages_and_model(facts: RunFacts) -> None:
-    """The stages on disk, and the run's model beside the one in memory."""
+    """The stages on disk, and the run's model beside the one in memory; nothing of a run that ships as its results, which has neither."""
+    if facts.run.results_only:
+        return
     left, right = st.columns([1.1, 1], gap="medium")
     with left:
         st.header("Stages on disk", anchor=False)
