@@ -23,6 +23,7 @@ from stir_core.cli import main as stir
 from stir_core.errors import ConfigError, StirError
 from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING, by_arm, effect
 from stir_core.evaluate.probe import WORTH
+from stir_core.evaluate.report import is_right
 from stir_core.evaluate.statistics import LEVEL, clustered_difference, looks, mcnemar, verdict_of
 from stir_core.findings import Answer, ArmEffect, CausalReport, Estimate, ProbeReport
 from stir_core.records import Record
@@ -133,7 +134,8 @@ class Protocol:
             if base:  # the links of its rollouts are those of the run that they were taken from
                 continue
             yield Step(each.name, ["probe", place, "--json"], self.probe(each.name).is_file())
-            for study, flags in (("own", each.own), ("gate", each.gate)):
+            studies: tuple[tuple[CausalStudyName, str | None], ...] = (("own", each.own), ("gate", each.gate))
+            for study, flags in studies:
                 command = ["causal", place, "--study", study, *(flags or "").split(), *rows]
                 yield Step(each.name, command, self.causal(each.name, study) is not None)
             if each.policy is not None:
@@ -209,7 +211,7 @@ class Protocol:
             for name in whole.runs:
                 base, own = self.answers(name, "whole", "vanilla"), self.answers(name, "whole", method)
                 asked = [each for each in self.problems(name)[: self.settings(name).looks[look]] if each in base and each in own]
-                gaps += [float(_right(own[id_])) - float(_right(base[id_])) for id_ in asked]
+                gaps += [float(is_right(own[id_])) - float(is_right(base[id_])) for id_ in asked]
             if not gaps:
                 continue
             difference, _ = clustered_difference([[gap] for gap in gaps])
@@ -250,10 +252,6 @@ class Protocol:
             found += [Verdict(f"6. the whole helps: `{method}`", where, *_whole(pooled.get(method), wanted)) for method in whole.primary]
         order = list(dict.fromkeys(each.link for each in found))
         return sorted(found, key=lambda each: order.index(each.link))
-
-
-def _right(answer: Answer) -> bool:
-    return answer.verdict is not None and answer.verdict.correct
 
 
 def _shared(file: Path) -> tuple[str, str]:
