@@ -10,12 +10,13 @@ from streamlit.testing.v1 import AppTest
 
 from benchmarks.results import check
 from scripts.shipped_results import ship
+from stir_core.cli import main
 from stir_core.findings import Answer
 from stir_core.store import runs as store_runs
 from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import evaluations
 from stir_core.store.jsonl import read_records, write_records
-from stir_core.store.runs import EMBEDDED_RUNS, RECORDS, Run
+from stir_core.store.runs import EMBEDDED_RUNS, RECORDS, STAGES, Run
 from tests.seals import renew
 from workbench.home.data import evidence, runs_table
 from workbench.shared.facts import RunFacts
@@ -79,3 +80,11 @@ def test_home_counts_what_did_not_ship_and_tells_what_its_studies_found() -> Non
     assert not faults and row["stages"] == "results only" and row["rollouts"] == facts.run.facts["counts"]["rollouts"]["rollouts"] > 0
     (own,) = evidence(facts, {})
     assert own.verdict == CausalFolder(facts.run, "own").report().outcome and "A problem's own action" in own.text
+
+
+def test_stages_that_never_ship_are_called_so(results: Run, open_page: Callable[..., AppTest], capsys: pytest.CaptureFixture[str]) -> None:
+    app = open_page("home", run=results.name)
+    assert [header.value for header in app.header] and not [header for header in app.header if header.value in ("Stages on disk", "Model")]
+    assert [row.state for row in results.status()] == ["does not ship"] * len(STAGES)
+    assert main(["status", str(results.path)]) == 0
+    assert capsys.readouterr().out.count("does not ship") == len(STAGES)
