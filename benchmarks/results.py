@@ -3,13 +3,14 @@
 Every table was written by `stir sweep`, `stir eval` or `stir causal` beside its data, or by `benchmarks.protocol` from these reports. Text
 outside the marks is written by hand and stays. ``--shipped`` leaves out runs that the package does not hold, ``--readme`` copies the most
 important rows into README.md, and ``--check`` computes the shipped reports again from their answers and continuations and compares the page
-and README.md with them, and every figure with an interval in hand-written text with the tables.
+and README.md with them, and every figure with an interval in hand-written text with the reports; below a run's name, with that run's alone.
 """
 
 import argparse
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +132,44 @@ def check(page: str, experiments: list[dict[str, Any]], runs: Path, readme: str 
         wrong.append("docs/results.md: its table of links is not what the shipped reports say")
     if README_START in readme and with_table(readme, page) != readme:
         wrong.append("README.md: its table is not that of docs/results.md: run `python -m benchmarks.results --readme`")
-    sources = [part[0] for part in WRITTEN.finditer(page)] + [file.read_text(encoding="utf-8") for file in runs.glob("*.probe.json")]
-    known = {figure for source in sources for figure in FIGURE.findall(source)}
+    return wrong + unknown_figures(page, experiments, runs, readme)
+
+
+def unknown_figures(page: str, experiments: list[dict[str, Any]], runs: Path, readme: str = "") -> list[str]:
+    """Figures with an interval in hand-written text that no report holds, or not the run's that the text is about; one line each."""
+    wrong, known = [], _figures(page, experiments, runs)
     for name, text in (("docs/results.md", WRITTEN.sub("", page)), ("README.md", readme)):
-        wrong += [
-            f"{name}: {value} {interval} is in no report" for value, interval in FIGURE.findall(text) if (value, interval) not in known
-        ]
+        for run, part in _about(text):
+            where = f"the reports of {run}" if run and run in known else "any report"
+            figures = [each for each in FIGURE.findall(part) if each not in known.get(run, known[""])]
+            wrong += [f"{name}: {value} {interval} is not in {where}" for value, interval in figures]
     return wrong
+
+
+def _figures(page: str, experiments: list[dict[str, Any]], runs: Path) -> dict[str, set[tuple[str, str]]]:
+    """Every figure that reports write, by the shipped run that they are of; those of all under an empty name."""
+    links = (_between(page, LINKS_START, LINKS_END) or "").splitlines()
+    probes = {file.name.removesuffix(".probe.json"): file.read_text(encoding="utf-8") for file in runs.glob("*.probe.json")}
+    texts = {"": "\n".join([*(part[0] for part in WRITTEN.finditer(page)), *probes.values()])}
+    for each in experiments:
+        if each.get("shipped"):
+            name, title = each["run"], each["title"]
+            named = re.compile(rf"{re.escape(name)}(?![\w-])")
+            parts = [_between(page, START.format(title), END.format(title)) or "", probes.get(name, ""), *filter(named.search, links)]
+            texts[name] = "\n".join(parts)
+    return {name: set(FIGURE.findall(text)) for name, text in texts.items()}
+
+
+def _about(text: str) -> Iterator[tuple[str, str]]:
+    """Hand-written text in parts, each with the run that it is about: a line that begins with a run's name, and the list below it."""
+    run, part = "", []
+    for line in text.splitlines():
+        named = re.match(r"`([\w-]+)`", line)
+        if named or (run and line and not line.startswith(("- ", "  "))):
+            yield run, "\n".join(part)
+            run, part = named[1] if named else "", []
+        part.append(line)
+    yield run, "\n".join(part)
 
 
 def _between(page: str, start: str, end: str) -> str | None:

@@ -3,10 +3,24 @@
 import json
 import re
 import shutil
+import tomllib
 
 import pytest
 
-from benchmarks.results import FIGURE, PAGE, README, WRITTEN, check, commands, main, portable, readme_table, with_table
+from benchmarks.results import (
+    FIGURE,
+    PAGE,
+    README,
+    ROOT,
+    WRITTEN,
+    check,
+    commands,
+    main,
+    portable,
+    readme_table,
+    unknown_figures,
+    with_table,
+)
 from stir_core.findings import EvaluationReport, EvaluationSpec
 from stir_core.records import ModelIdentity
 from stir_core.store.evaluations import EvaluationFolder
@@ -102,10 +116,20 @@ def test_a_hand_written_figure_that_no_report_holds_is_found(tmp_path):
     assert all(FIGURE.findall(text) for text in (WRITTEN.sub("", page), readme))  # there is something to compare
     before = check(page, [], tmp_path, readme)
     false = "\nIt gains +1.5 points [-9.9, +9.9] (27/134).\n"
-    assert {*check(page + false, [], tmp_path, readme)} - {*before} == {"docs/results.md: +1.5 [-9.9, +9.9] is in no report"}
-    assert {*check(page, [], tmp_path, readme + false)} - {*before} == {"README.md: +1.5 [-9.9, +9.9] is in no report"}
+    assert {*check(page + false, [], tmp_path, readme)} - {*before} == {"docs/results.md: +1.5 [-9.9, +9.9] is not in any report"}
+    assert {*check(page, [], tmp_path, readme + false)} - {*before} == {"README.md: +1.5 [-9.9, +9.9] is not in any report"}
     changed = readme.replace("20/134", "21/134", 1)
     assert any(line.startswith("README.md: its table") for line in check(page, [], tmp_path, changed))
+
+
+def test_a_figure_of_another_run_is_found():
+    experiments = tomllib.loads((ROOT / "configs" / "results.toml").read_text(encoding="utf-8"))["experiment"]
+    page = PAGE.read_text(encoding="utf-8")
+    assert unknown_figures(page, experiments, RECORDS) == []
+    figure = "0.66 [0.62, 0.69]"  # of the probe on GSM8K
+    moved = page.replace("\n`qwen-svamp`:\n\n", f"\n`qwen-svamp`:\n\n- A probe reads {figure}.\n")
+    found = unknown_figures(moved, experiments, RECORDS)
+    assert figure in page and found == [f"docs/results.md: {figure} is not in the reports of qwen-svamp"]
 
 
 def test_every_figure_that_ships_is_what_its_answers_and_continuations_give(capsys):
