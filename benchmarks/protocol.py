@@ -119,7 +119,8 @@ class Protocol:
     def problems(self, name: str) -> list[str]:
         """Ids of the problems of the whole, in the order in which the looks take them."""
         run = self.run(name)
-        return [each.id for each in EvaluationFolder(run, "whole").problems()] if run else []
+        folder = EvaluationFolder(run, "whole") if run else None
+        return [each.id for each in folder.problems()] if folder and folder.file("problems.jsonl").is_file() else []
 
     def steps(self) -> Iterator[Step]:
         """The steps in order: benchmarks, mining, links 1 to 5 of each run, the looks, the other methods, transfer. Read after each."""
