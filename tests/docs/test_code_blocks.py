@@ -30,7 +30,24 @@ ALL = [block for page in PAGES for block in blocks(page)]
 LINES = [line for page in PAGES for line in command_lines(page)]
 PYTHON = ("python", "py")
 OTHERS = ("", "text", "html", "yaml", "diff", "bibtex", "ini", "dockerfile", "svg")
-FOREIGN = {"cd", "mkdir", "cat", "ls", "head", "echo", "export", "source", "open", "unzip", "git", "pip", "python", "python3", "curl"}
+FOREIGN = {
+    "cd",
+    "mkdir",
+    "cat",
+    "ls",
+    "head",
+    "echo",
+    "export",
+    "source",
+    "open",
+    "unzip",
+    "tar",
+    "git",
+    "pip",
+    "python",
+    "python3",
+    "curl",
+}
 FOREIGN |= {"streamlit", "jupyter", "vllm", "llama-cli", "nvidia-smi", "lm_eval", "ray"}
 """External programs that a page may name; the arguments of our own commands are checked."""
 MOST_NOT_RUN = 8
