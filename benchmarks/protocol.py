@@ -23,7 +23,7 @@ from stir_core.cli import main as stir
 from stir_core.errors import ConfigError, StirError
 from stir_core.evaluate.effects import ANOTHER, NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED, WORTH_HAVING, by_arm, effect
 from stir_core.evaluate.probe import WORTH
-from stir_core.evaluate.report import is_right
+from stir_core.evaluate.report import answered_right
 from stir_core.evaluate.statistics import LEVEL, clustered_difference, looks, mcnemar, verdict_of
 from stir_core.findings import Answer, ArmEffect, CausalReport, Estimate, ProbeReport
 from stir_core.records import Record
@@ -212,7 +212,7 @@ class Protocol:
             for name in whole.runs:
                 base, own = self.answers(name, "whole", "vanilla"), self.answers(name, "whole", method)
                 asked = [each for each in self.problems(name)[: self.settings(name).looks[look]] if each in base and each in own]
-                gaps += [float(is_right(own[id_])) - float(is_right(base[id_])) for id_ in asked]
+                gaps += [float(answered_right(own[id_])) - float(answered_right(base[id_])) for id_ in asked]
             if not gaps:
                 continue
             difference, _ = clustered_difference([[gap] for gap in gaps])

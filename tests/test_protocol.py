@@ -11,7 +11,7 @@ from benchmarks.protocol import FILE, Protocol, main, markdown
 from stir_core.cli import parsed
 from stir_core.commands.overrides import overridden
 from stir_core.evaluate.effects import NULL_ARM, RETRIEVED
-from stir_core.evaluate.report import is_right
+from stir_core.evaluate.report import answered_right
 from stir_core.evaluate.statistics import LEVEL, looks
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
@@ -184,7 +184,7 @@ def test_a_look_is_judged_on_its_own_problems(tmp_path):
         (pooled, _) = protocol.pooled(whole, whole.primary, 0)
         base, own = (protocol.answers("smollm2-arithmetic", "whole", name) for name in ("vanilla", "stir"))
         asked = protocol.problems("smollm2-arithmetic")[:first]
-        right = [sum(is_right(answers[each]) for each in asked) for answers in (own, base)]
+        right = [sum(answered_right(answers[each]) for each in asked) for answers in (own, base)]
         assert pooled.problems == first and pooled.won - pooled.lost == right[0] - right[1]
         assert bool(pooled.stops) == stops and protocol.look(whole) == (0 if stops else 1)
         (said, _) = [each for each in protocol.verdicts() if each.run == "smollm2-arithmetic" and each.link.startswith("6")]

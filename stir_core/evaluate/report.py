@@ -44,16 +44,18 @@ def _by_problem(answers: list[Answer]) -> dict[str, list[Answer]]:
     return groups
 
 
-def is_right(answer: Answer) -> bool:
+def answered_right(answer: Answer) -> bool:
     """Whether the answer was verified and is right."""
     return answer.verdict is not None and answer.verdict.correct
 
 
 def _method(name: str, groups: list[list[Answer]], describe: Describe) -> MethodReport:
     flat = [answer for group in groups for answer in group]
-    right = sum(map(is_right, flat))
+    right = sum(map(answered_right, flat))
     once = len(flat) == len(groups)
-    accuracy = wilson(right, len(flat)) if once else clustered_share([[float(is_right(answer)) for answer in group] for group in groups])
+    accuracy = (
+        wilson(right, len(flat)) if once else clustered_share([[float(answered_right(answer)) for answer in group] for group in groups])
+    )
     commits = [float(answer.facts["commits"]) for answer in flat if "commits" in answer.facts]
     seconds = [answer.seconds for answer in flat if answer.seconds is not None]
     about, source = describe(name)
@@ -81,7 +83,7 @@ def _method(name: str, groups: list[list[Answer]], describe: Describe) -> Method
 
 
 def _compare(spec: EvaluationSpec, problems: list[str], base: list[list[Answer]], own: list[list[Answer]]) -> Comparison:
-    pairs = _pairs(base, own, is_right)
+    pairs = _pairs(base, own, answered_right)
     gaps = np.array([mean(pair) for pair in pairs])
     if all(len(group) == 1 for group in (*base, *own)):
         p, test = mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum())), "exact McNemar"
@@ -106,7 +108,7 @@ def _untouched(base: list[list[Answer]], own: list[list[Answer]]) -> dict[str, i
     if any(len(group) != 1 for group in (*base, *own)) or any(answer.facts.get("commits") != 0 for (answer,) in base):
         return {}
     pairs = [(theirs, ours) for (theirs,), (ours,) in zip(base, own, strict=True) if not ours.facts["commits"]]
-    gaps = [is_right(ours) - is_right(theirs) for theirs, ours in pairs]
+    gaps = [answered_right(ours) - answered_right(theirs) for theirs, ours in pairs]
     return {
         "untouched": len(pairs),
         "rounded": sum(ours.text != theirs.text for theirs, ours in pairs),
