@@ -39,6 +39,8 @@ KNOWS = 0.2
 """Upper limit of the rank correlation of the gate's margin with the measured advantage, below which the gate is said not to know."""
 CUT_OFF = 0.05
 """Share of a run's rollouts without a finished answer, above which its links are read with that caveat."""
+HARMS = "no, it harms"
+"""Verdict where a loss of accuracy is seen: its p is at most the bound of the look."""
 WORTH_WHOLE = 0.05
 """A gain of accuracy that is worth having; where it is excluded, the whole does not help, and a look stops."""
 
@@ -300,9 +302,9 @@ def _whole(pooled: Pooled | None, wanted: float) -> tuple[str, str]:
     if pooled.problems < wanted:  # nothing is said between looks
         return "not measured", f"{pooled.problems} problems answered, before a look"
     seen = f"{pooled.difference:+.1%} of {pooled.problems}, {pooled.won} won, {pooled.lost} lost, "
-    seen += f"p = {pooled.p:.4f} (bound {pooled.bound:.5f})"
-    if pooled.p <= pooled.bound and pooled.difference.value > 0:
-        return "yes", seen
+    seen += ("p < 0.00001" if pooled.p < 0.000005 else f"p = {pooled.p:.5f}") + f" (bound {pooled.bound:.5f})"
+    if pooled.p <= pooled.bound:
+        return ("yes" if pooled.difference.value > 0 else HARMS), seen
     high = pooled.difference.high
     return ("no" if high is not None and high < WORTH_WHOLE else "cannot tell"), seen
 
@@ -334,10 +336,13 @@ def markdown(protocol: Protocol) -> str:
     lines = [tabulate(rows, ("link", "run", "verdict", "seen"), "github", disable_numparse=True), ""]
     for each in protocol.plan.run:
         own = [verdict for verdict in verdicts if each.name in verdict.run.split(" and ")]
-        broken = next((verdict for verdict in own if verdict.says == "no"), None)
+        broken = next((verdict for verdict in own if verdict.says in ("no", HARMS)), None)
         open_ = list(dict.fromkeys(verdict.link[:1] for verdict in own if verdict.says in ("cannot tell", "not measured")))
         if all(verdict.says == "not measured" for verdict in own):
             lines.append(f"- `{each.name}`: not measured yet.")
+            continue
+        if each.base is not None:
+            lines.append(f"- `{each.name}`: only the whole is asked of it, since its rollouts are those of another run: {own[0].says}.")
             continue
         said = 'breaks at link {} ("{}")'.format(*broken.link.split(". ")) if broken else "is not seen to break"
         lines.append(f"- `{each.name}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))

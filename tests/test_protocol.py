@@ -15,6 +15,7 @@ from stir_core.evaluate.report import answered_right
 from stir_core.evaluate.statistics import LEVEL, looks
 from stir_core.store.causal import CausalFolder
 from stir_core.store.configs import read_config
+from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import RECORDS, Run
 from stir_core.tasks import load_problems
 
@@ -170,6 +171,16 @@ def test_nothing_is_said_between_looks(tmp_path):
         found = {each.link: each for each in Protocol(file, RECORDS).verdicts() if each.run == "smollm2-arithmetic"}
         assert found["6. the whole helps: `stir`"].says == says, file
     assert found["6. the whole helps: `stir`"].seen == "134 problems answered, before a look"
+
+
+def test_harm_is_called_harm_and_breaks_no_other_link():
+    protocol = Protocol(FILE, RECORDS)
+    name = "qwen-gsm8k-published"
+    (said,) = [each for each in protocol.verdicts() if each.run == name]
+    (method,) = EvaluationFolder(Run.open(name), "whole").report().methods[1:]
+    assert method.versus is not None and method.versus.p is not None and len(method.versus.won) < len(method.versus.lost)
+    assert method.versus.p < looks(3, LEVEL)[0] and said.says == "no, it harms" and f"{len(method.versus.lost)} lost" in said.seen
+    assert f"- `{name}`: only the whole is asked of it, since its rollouts are those of another run: no, it harms." in markdown(protocol)
 
 
 def test_a_look_is_judged_on_its_own_problems(tmp_path):
