@@ -39,6 +39,8 @@ README_START, README_END = "<!-- table: written by python -m benchmarks.results 
 LINKS_START, LINKS_END = "<!-- links: written by python -m benchmarks.results -->", "<!-- /links -->"
 WRITTEN = re.compile(r"<!-- (results: .+?|links)(?:: written by [^>]*?)? -->.*?<!-- /\1 -->", re.S)
 """The parts of the page that reports write."""
+TRANSFER = "### transfer: "
+"""Heading of an evaluation on another task's problems, which the README leaves out."""
 FIGURE = re.compile(r"([+-]?\d[\d.]*)(?: points| %)? (\[[^\]\n]*\d\])")
 """A figure with its interval."""
 WORDS = {
@@ -194,9 +196,10 @@ def readme_table(page: str) -> str:
     rows = []
     for title, body in re.findall(r"<!-- results: (.*?) -->\n(.*?)<!-- /results: \1 -->", page, re.S):
         shown, own = title, []
-        for row in re.findall(r"^\| `(.+?)` +\| (\d+/\d+) +" + r"\| (.*?) +" * 5 + r"\|", body, re.M):
+        own_task = body.split(TRANSFER, 1)[0]
+        for row in re.findall(r"^\| `(.+?)` +\| (\d+/\d+) +" + r"\| (.*?) +" * 5 + r"\|", own_task, re.M):
             method, right, accuracy, _, difference, _, p = row
-            if method == "vanilla" and not shown:  # the first evaluation alone: further ones are of transfer
+            if method == "vanilla" and not shown:  # the first evaluation alone
                 break
             if (words := _in_words(method)) is not None:
                 own.append((shown, words, right, accuracy, difference, p))
