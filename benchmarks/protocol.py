@@ -342,10 +342,11 @@ def markdown(protocol: Protocol) -> str:
             lines.append(f"- `{each.name}`: not measured yet.")
             continue
         if each.base is not None:
-            lines.append(f"- `{each.name}`: only the whole is asked of it, since its rollouts are those of another run: {own[0].says}.")
-            continue
-        said = 'breaks at link {} ("{}")'.format(*broken.link.split(". ")) if broken else "is not seen to break"
-        lines.append(f"- `{each.name}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
+            found = "; ".join(f"{verdict.link.partition(': ')[2]}: {verdict.says}" for verdict in own)
+            lines.append(f"- `{each.name}`: only the whole is asked of it, since its rollouts are those of another run ({found}).")
+        else:
+            said = 'breaks at link {} ("{}")'.format(*broken.link.split(". ")) if broken else "is not seen to break"
+            lines.append(f"- `{each.name}`: the chain {said}" + (f". Not settled: {', '.join(open_)}." if open_ else "."))
         if run := protocol.run(each.name):
             counts = run.counts("rollouts")
             right, cut = (counts[name] / counts["rollouts"] for name in ("correct", "unfinished"))

@@ -41,8 +41,8 @@ WRITTEN = re.compile(r"<!-- (results: .+?|links)(?:: written by [^>]*?)? -->.*?<
 """The parts of the page that reports write."""
 TRANSFER = "### transfer: "
 """Heading of an evaluation on another task's problems, which the README leaves out."""
-FIGURE = re.compile(r"([+-]?\d[\d.]*)(?: points| %)? (\[[^\]\n]*\d\])")
-"""A figure with its interval."""
+FIGURE = re.compile(r"([+-]?\d[\d.]*)\*{0,2}(?: %| [a-z ]{1,24})?[\s(]+(?:95 %: )?(\[[^\]\n]?\d[^\]\n]*[ ,][^\]\n]*\d\])")
+"""A figure with its interval, whatever unit, bracket or line break stands between them."""
 WORDS = {
     "": "STIR",
     "noise=matched,variant=random_vector": "random directions of its size",
@@ -142,8 +142,8 @@ def unknown_figures(page: str, experiments: list[dict[str, Any]], runs: Path, re
     wrong, known = [], _figures(page, experiments, runs)
     for name, text in (("docs/results.md", WRITTEN.sub("", page)), ("README.md", readme)):
         for run, part in _about(text):
-            where = f"the reports of {run}" if run and run in known else "any report"
-            figures = [each for each in FIGURE.findall(part) if each not in known.get(run, known[""])]
+            where = f"the reports of {run}" if run else "any report"
+            figures = [each for each in FIGURE.findall(part) if each not in known.get(run, ())]
             wrong += [f"{name}: {value} {interval} is not in {where}" for value, interval in figures]
     return wrong
 
@@ -163,11 +163,11 @@ def _figures(page: str, experiments: list[dict[str, Any]], runs: Path) -> dict[s
 
 
 def _about(text: str) -> Iterator[tuple[str, str]]:
-    """Hand-written text in parts, each with the run that it is about: a line that begins with a run's name, and the list below it."""
+    """Hand-written text in parts, each with the run it is about: from a line that begins with its name to the next heading or bold lead."""
     run, part = "", []
     for line in text.splitlines():
-        named = re.match(r"`([\w-]+)`", line)
-        if named or (run and line and not line.startswith(("- ", "  "))):
+        named = re.match(r"[#* ]*`([\w.-]+)`", line)
+        if named or line.startswith(("#", "**")):
             yield run, "\n".join(part)
             run, part = named[1] if named else "", []
         part.append(line)

@@ -180,7 +180,9 @@ def test_harm_is_called_harm_and_breaks_no_other_link():
     (method,) = EvaluationFolder(Run.open(name), "whole").report().methods[1:]
     assert method.versus is not None and method.versus.p is not None and len(method.versus.won) < len(method.versus.lost)
     assert method.versus.p < looks(3, LEVEL)[0] and said.says == "no, it harms" and f"{len(method.versus.lost)} lost" in said.seen
-    assert f"- `{name}`: only the whole is asked of it, since its rollouts are those of another run: no, it harms." in markdown(protocol)
+    assert f"- `{name}`: only the whole is asked of it, since its rollouts are those of another run (`stir`: no, it harms)." in markdown(
+        protocol
+    )
 
 
 def test_a_look_is_judged_on_its_own_problems(tmp_path):

@@ -128,9 +128,14 @@ def test_a_figure_of_another_run_is_found():
     page = PAGE.read_text(encoding="utf-8")
     assert unknown_figures(page, experiments, RECORDS) == []
     figure = "0.66 [0.62, 0.69]"  # of the probe on GSM8K
-    moved = page.replace("\n`qwen-svamp`:\n\n", f"\n`qwen-svamp`:\n\n- A probe reads {figure}.\n")
-    found = unknown_figures(moved, experiments, RECORDS)
-    assert figure in page and found == [f"docs/results.md: {figure} is not in the reports of qwen-svamp"]
+    wrong = [f"docs/results.md: {figure} is not in the reports of qwen-svamp"]
+    for layout in ("- A probe reads {}.", "* A probe reads {}.", "In short:\n\n- A probe reads {}.", "A probe reads\n{}."):
+        moved = page.replace("\n`qwen-svamp`:\n\n", f"\n`qwen-svamp`:\n\n{layout.format(figure)}\n")
+        assert figure in page and unknown_figures(moved, experiments, RECORDS) == wrong, layout
+    false = "[+8.8, +9.9]"
+    for written in (f"+9.9 points\n  {false}", f"+9.9 points (95 %: {false})", f"**+9.9** {false}", f"+9.9 percentage points {false}"):
+        found = unknown_figures(f"{page}\n{written}\n", experiments, RECORDS)
+        assert found == [f"docs/results.md: +9.9 {false} is not in any report"], written
 
 
 def test_every_figure_that_ships_is_what_its_answers_and_continuations_give(capsys):
