@@ -201,9 +201,11 @@ def rounding_note(report: EvaluationReport) -> str:
         f"`{name}` {versus.rounded} of {versus.untouched} ({versus.rounded_won} won, {versus.rounded_lost} lost)"
         for name, versus in rounded
     )
+    changed = any(versus.rounded_won or versus.rounded_lost for _, versus in rounded)
+    blame = ": these won and lost problems are none of the method's doing" if changed else ""
     return (
-        f"answers without any impulse whose text is still not that of `{report.spec.baseline}`: {counts}. In "
-        f"{report.spec.model.dtype} rounding depends on what shares a pass: these won and lost problems are none of the method's doing."
+        f"answers without any impulse whose text is still not that of `{report.spec.baseline}`: {counts}. In {report.spec.model.dtype} "
+        f"rounding depends on what shares a pass{blame}."
     )
 
 

@@ -13,14 +13,14 @@ from page_reading import clean, leaves, strips, texts
 from streamlit.testing.v1 import AppTest
 
 from stir_core.evaluate.statistics import clustered_difference
-from stir_core.findings import Leak
+from stir_core.findings import Leak, MethodReport
 from stir_core.records import StepEvidence
 from stir_core.store.evaluations import EvaluationFolder
 from stir_core.store.runs import Run
 from tests.seals import renew
 from workbench.evaluate import data as flips
 from workbench.evaluate.charts import pareto, transfer_heatmap
-from workbench.evaluate.conclusion import conclusion, readable
+from workbench.evaluate.conclusion import conclusion, readable, stir_of
 from workbench.shared import facts as evaluation_facts
 from workbench.shared.charts import method_forest
 from workbench.shared.facts import EvaluationFacts
@@ -185,6 +185,22 @@ def test_the_verdict_is_no_stronger_than_interval_p_and_what_was_answered(run: R
     leaky = report.spec.model_copy(update={"leaks": (Leak(problem_id="a", mined_id="b", similarity=1.0, exact=True),)})
     assert judged(20, 0, 20, spec=leaky)[0] == "cannot tell"
     assert conclusion(report.model_copy(update={"methods": tuple(m for m in report.methods if m.name != "stir")})) is None
+
+
+def test_without_plain_stir_the_variant_told_apart_best_is_named_and_no_control(run: Run) -> None:
+    report = facts_of(run).report
+    stir = next(m for m in report.methods if m.name == "stir")
+    p_of = {"stir:layer=9": 0.4, "stir:layer=14,variant=random_vector": 0.001, "stir:layer=14": 0.02, "stir:library=shuffled": 0.003}
+    arms = tuple(stir.model_copy(update={"name": n, "versus": stir.versus.model_copy(update={"p_holm": p})}) for n, p in p_of.items())
+
+    def named(*methods: MethodReport) -> str:
+        found = stir_of(report.model_copy(update={"methods": methods}))
+        assert found is not None
+        return found.name
+
+    assert named(*arms) == named(*reversed(arms)) == "stir:layer=14"
+    assert named(*arms, stir) == "stir"
+    assert named(arms[1], arms[3]) == "stir:layer=14,variant=random_vector"
 
 
 def test_names_of_methods_are_words() -> None:

@@ -1,5 +1,6 @@
 """What an evaluation says of STIR in one sentence, and the names of its methods as words."""
 
+import re
 from typing import Literal, NamedTuple
 
 from stir_core.evaluate.statistics import verdict_of
@@ -7,6 +8,7 @@ from stir_core.findings import EvaluationReport, MethodReport, p_text
 from workbench.shared.intervals import interval
 
 _Verdict = Literal["helps", "harms", "cannot tell"]
+_CONTROL = re.compile(r"\b(variant|library)=")
 _TITLES = {"stir": "STIR", "deer": "DEER", "k_scale": "strength"}
 
 
@@ -83,6 +85,10 @@ def _other_verdicts(report: EvaluationReport, stir: MethodReport) -> str:
 
 
 def stir_of(report: EvaluationReport) -> MethodReport | None:
-    """The method ``stir``, or else the first ``stir:PARAMETERS``, if it is compared with a baseline."""
-    compared = {method.name: method for method in report.methods if method.versus}
-    return compared.get("stir") or next((method for name, method in compared.items() if name.startswith("stir:")), None)
+    """The method ``stir``, if it is compared with a baseline; else of ``stir:PARAMETERS`` the one that is told apart best (by Holm's p).
+
+    Controls (another ``variant`` or ``library``) are taken only where there is nothing else.
+    """
+    compared = [(method, method.versus) for method in report.methods if method.versus and method.name.partition(":")[0] == "stir"]
+    ranked = sorted(compared, key=lambda pair: (pair[0].name != "stir", bool(_CONTROL.search(pair[0].name)), pair[1].p_holm))
+    return ranked[0][0] if ranked else None
