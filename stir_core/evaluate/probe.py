@@ -18,7 +18,7 @@ from stir_core.findings import KeySupport, ProbeOutcome, ProbeReport, Separation
 from stir_core.harvest.actions import Mined, mine
 from stir_core.keyspace import Place, apply_space
 from stir_core.records import Continuation, MarginThreshold, Pair, StateRow, StepState
-from stir_core.store.jsonl import read_records
+from stir_core.store.jsonl import read_record, read_records
 from stir_core.store.runs import Library, Run
 
 WORTH = 0.6
@@ -350,7 +350,7 @@ def _shown(seen: Separation) -> str:
 
 
 def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
-    """Read out a run's recorded states.
+    """Read out a run's recorded states; of a run that ships as its results, the report of all layers that ships with it.
 
     Args:
         layer: only this harvested layer, named before looking; ``None``: all of them.
@@ -359,6 +359,9 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
         ConfigError: the layer was not harvested.
         StoreError: rollouts or states have not finished, or, in a run from before pairs were kept, actions have not.
     """
+    shipped = run.path.with_name(f"{run.name}.probe.json")
+    if run.results_only and layer is None and shipped.is_file():
+        return read_record(shipped, ProbeReport, "install the package anew")
     harvested = run.manifest("states").layers
     if layer is not None and layer not in harvested:
         raise ConfigError(f"layer {layer} was not harvested in run {run.name}: take one of {', '.join(map(str, harvested))}")

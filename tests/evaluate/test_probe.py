@@ -301,3 +301,10 @@ def test_equal_numbers_are_the_best_rollouts_of_both_sides() -> None:
 def test_a_layer_that_was_not_harvested_is_refused() -> None:
     with pytest.raises(ConfigError, match="layer 3 was not harvested in run smollm2: take one of 17"):
         probe_run(Run.open("smollm2"), 3)
+
+
+def test_a_run_that_ships_as_its_results_shows_its_shipped_report() -> None:
+    report = probe_run(Run.open("qwen-svamp"))
+    assert report.run == "qwen-svamp" and report.outcome == "shared direction" and {each.layer for each in report.pooled} == {9, 14, 18}
+    with pytest.raises(StoreError, match='has no stage "states"'):
+        probe_run(Run.open("qwen-svamp"), 14)
