@@ -22,7 +22,7 @@ from stir_core.models.loading import LoadedModel, model_of
 from stir_core.models.workers import WorkerPool
 from stir_core.records import ModelIdentity, OnProgress
 from stir_core.stages.codes import make_codes
-from stir_core.stages.stage import Made, check_fresh, complete, declared, seal, stage_digest, take_up
+from stir_core.stages.stage import Made, check_fresh, complete, declared, made_alike, seal, take_up
 from stir_core.store.captured import Captured
 from stir_core.store.files import copy_folder
 from stir_core.store.jsonl import append_records
@@ -165,10 +165,7 @@ def make_codebook(
 def _other_steps(run: Run, stage: str) -> bool:
     """Whether the states of the steps were made with other settings or from other rollouts; they are then made again with the codebook."""
     manifest = run.manifest(stage)
-    return stage == "steps" and (manifest.config_digest, manifest.inputs) != (
-        stage_digest(run.config, stage),
-        {"rollouts": run.digest("rollouts")},
-    )
+    return stage == "steps" and not (made_alike(run.config, stage, manifest) and manifest.inputs == {"rollouts": run.digest("rollouts")})
 
 
 def check_codes(run: Run) -> None:
@@ -192,7 +189,7 @@ def begin_from(base: Run, config: RunConfig, out: Path, model: LoadedModel) -> N
     run = Run.at(out, config, environment())
     if run.finished("rollouts"):
         return
-    if base.manifest("rollouts").config_digest != stage_digest(config, "rollouts"):
+    if not made_alike(config, "rollouts", base.manifest("rollouts")):
         raise StoreError(f"the rollouts of {base.path} were sampled with other settings than this config's: make a run of its own")
     run.check_place("rollouts")
     layers = resolve_layers(config.mining.layers, model.n_layers)

@@ -80,6 +80,17 @@ def stage_digest(config: RunConfig, name: str) -> str:
     return digest_of(settings)
 
 
+def made_alike(config: RunConfig, name: str, manifest: Manifest) -> bool:
+    """Whether a finished stage has the settings that ``config`` gives it.
+
+    Its model may have moved, the last part of its name kept: weights are compared before anything is made with them.
+    """
+    known = manifest.model.name
+    if manifest.config_digest != stage_digest(config, name) and Path(known).name == Path(config.model.name).name:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"name": known})})
+    return manifest.config_digest == stage_digest(config, name)
+
+
 def check_fresh(run: Run, name: str) -> None:
     """Refuse a finished stage that was made with other settings or other inputs than the run's.
 
@@ -87,7 +98,7 @@ def check_fresh(run: Run, name: str) -> None:
         StoreError: the message names the stage and the remedy.
     """
     manifest = run.manifest(name)
-    if manifest.config_digest != stage_digest(run.config, name):
+    if not made_alike(run.config, name, manifest):
         raise StoreError(f'stage "{name}" of {run.path} was made with other settings: add --redo {name}, or choose another --out')
     for source, digest in manifest.inputs.items():
         if source == "advantages" and run.advantages_digest() != digest:

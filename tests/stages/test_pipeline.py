@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,24 @@ def test_an_interrupted_stage_goes_on_and_ends_the_same(config, run, tmp_path, t
     whole = run_stages(config, tmp_path / "torn", report=done.append, model=tiny_loaded)
     assert next(p for p in done if p.stage == "rollouts").done == 6
     same_results(whole, run)
+
+
+def test_a_run_goes_on_where_its_model_has_moved(config, tmp_path, tiny_loaded):
+    def at(place, **identity):
+        named = replace(tiny_loaded, identity=tiny_loaded.identity.model_copy(update={"name": place, **identity}))
+        return config.model_copy(update={"model": config.model.model_copy(update={"name": place})}), named
+
+    (here, model), (there, same), (another, _) = at("models/tiny.gguf"), at("/elsewhere/tiny.gguf"), at("/elsewhere/small.gguf")
+    begun = run_stages(here, tmp_path / "run", until="states", model=model)
+    before = begun.digest("rollouts")
+    moved = run_stages(there, tmp_path / "run", until="basis", model=same)
+    assert moved.digest("rollouts") == before and moved.finished("basis")
+    run_stages(here, tmp_path / "run", until="basis", model=model)  # and back: all is there
+    assert run_stages(there, tmp_path / "based", until="actions", model=same, base=begun).digest("rollouts") == before
+    with pytest.raises(StoreError, match=r'stage "rollouts" of .* was made with other settings'):
+        run_stages(another, tmp_path / "run", until="basis", model=model)
+    with pytest.raises(MismatchError, match="weights"):
+        run_stages(there, tmp_path / "run", redo="basis", model=at(there.model.name, weights_sha256="0" * 64)[1])
 
 
 def test_finished_stages_are_kept_and_stale_ones_refused(config, run, tiny_loaded):
