@@ -241,10 +241,10 @@ class Protocol:
             own, gate = self.causal(name, "own"), self.causal(name, "gate")
             found += [
                 Verdict("1. a shared direction", name, *_shared(self.probe(name))),
-                Verdict("2. a problem's own action helps", name, *_arm(own, OWN)),
+                Verdict("2. a problem's own action helps", name, *_arm(own, OWN, RANDOM_ARM, SHUFFLED)),
                 Verdict("3. another problem's action helps", name, *_arm(own, ANOTHER)),
-                Verdict("4. the retrieved action helps", name, *_arm(own, RETRIEVED)),
-                Verdict("5. the gate's choice helps", name, *_arm(gate, "chosen action")),
+                Verdict("4. the retrieved action helps", name, *_arm(own, RETRIEVED, RANDOM_ARM)),
+                Verdict("5. the gate's choice helps", name, *_arm(gate, "chosen action", RANDOM_ARM)),
                 Verdict("5. the gate knows which action helps", name, *_knows(gate)),
             ]
         for whole in self.plan.whole:
@@ -266,13 +266,14 @@ def _shared(file: Path) -> tuple[str, str]:
     if best is None:
         return "cannot tell", report.verdict
     seen = f"{best.readout}, layer {best.layer}: AUC {best.auc:.2f} [{best.low:.2f}, {best.high:.2f}], "
-    seen += f"{best.problems} problems, {_p(best.p_holm)} (Holm)"
+    seen += f"{best.problems} problems, {_p(best.p_holm)} (Holm); `stir probe`: {report.outcome}"
     if any((each.p_holm or 1.0) < LEVEL and (each.auc or 0.0) > 0.5 for each in tested):
         return "yes", seen
     return ("no" if all(each.high is not None and each.high < WORTH for each in tested) else "cannot tell"), seen
 
 
-def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
+def _arm(report: CausalReport | None, arm: str, *controls: str) -> tuple[str, str]:
+    """An arm above null is a yes only where it is above these controls, too; without one of them it cannot be told."""
     if report is None:
         return "not measured", ""
     found: dict[tuple[str, str], ArmEffect] = {(each.arm, each.against): each for each in report.effects}
@@ -286,7 +287,8 @@ def _arm(report: CausalReport | None, arm: str) -> tuple[str, str]:
         equal = [
             name
             for name in (RANDOM_ARM, SHUFFLED)
-            if (each := found.get((arm, name))) and verdict_of(each.advantage.value, each.p) != "helps"
+            if (name in controls or (arm, name) in found)
+            and ((each := found.get((arm, name))) is None or verdict_of(each.advantage.value, each.p) != "helps")
         ]
         return ("cannot tell", f"{seen}; not told apart from {' and '.join(equal)}") if equal else ("yes", seen)
     return ("no" if against.advantage.high is not None and against.advantage.high < WORTH_HAVING else "cannot tell"), seen
@@ -362,6 +364,9 @@ def go_on(protocol: Protocol, hours: float, changes: Sequence[str], only: str | 
     Raises:
         StirError: a command failed.
     """
+    for each in protocol.plan.run:  # before hours are spent on another run
+        if only in (None, each.name) and not (place := protocol.file.parent / each.config).is_file():
+            raise ConfigError(f"{protocol.file}: run {each.name} has config = {each.config!r}, and there is no file {place}")
     end = time.monotonic() + 3600 * hours
     while True:
         step = next((each for each in protocol.steps() if not each.done and (only is None or each.run == only)), None)
@@ -384,7 +389,9 @@ def go_on(protocol: Protocol, hours: float, changes: Sequence[str], only: str | 
         if kept is not None and (code == 0 or not step.run):  # figures of the machine say themselves whether all was equal
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_whole(kept, said.getvalue().encode("utf-8"))
-        if step.run and code in (1, 3):  # interrupted, or time is over
+        if step.run and code == 1:
+            raise StirError("interrupted, nothing is lost: the same command goes on")
+        if step.run and code == 3:  # time is over
             return False
         if any(each.command == step.command and not each.done for each in protocol.steps()):
             raise StirError(f"`{_line(command)}` ended with exit code {code}, and its result is not there: see its output above")
@@ -405,8 +412,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.changes and not arguments.only:
         parser.error(f"--set {arguments.changes[0]} would change the config of every run: add --only RUN")
-    if math.isnan(arguments.hours):
-        parser.error("--hours nan is no time: give a number of hours")
+    if not math.isfinite(arguments.hours):
+        parser.error(f"--hours {arguments.hours} is no time: give a number of hours")
     try:
         protocol = Protocol(arguments.file, arguments.runs)
         if arguments.only is not None and arguments.only not in (names := [each.name for each in protocol.plan.run]):

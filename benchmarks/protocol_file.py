@@ -7,7 +7,11 @@ from pydantic import Field
 
 from stir_core.config import Section, with_changes
 from stir_core.errors import ConfigError
+from stir_core.evaluate.decoders.registry import methods
 from stir_core.store.configs import read_config
+from stir_core.store.evaluations import is_label
+
+_Positive = Annotated[int, Field(gt=0)]
 
 
 class RunPlan(Section):
@@ -21,9 +25,9 @@ class RunPlan(Section):
     """Keys of the config that are changed, as ``stir run --set`` takes them."""
     base: str | None = None
     """Run whose rollouts it takes; the links of rollouts are asked there."""
-    looks: Annotated[tuple[int, ...], Field(min_length=1)]
+    looks: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=10)]
     """Held-out problems answered at each look of the whole, rising."""
-    rows: int | None = None
+    rows: _Positive | None = None
     """Answers decoded side by side; none is the file's."""
     own: str | None = None
     """Flags of ``stir causal --study own``; none is the file's."""
@@ -33,7 +37,7 @@ class RunPlan(Section):
     """Flags of ``stir policy``; none fits no learned gates."""
     transfer: str | None = None
     """Task of another run, whose problems are answered with this run's library."""
-    transfer_n: int | None = None
+    transfer_n: _Positive | None = None
     """Problems of transfer, and of the layers alone."""
 
 
@@ -43,7 +47,7 @@ class WholePlan(Section):
     runs: Annotated[tuple[str, ...], Field(min_length=1)]
     primary: Annotated[tuple[str, ...], Field(min_length=1)]
     """Methods that the looks decide on."""
-    level: Annotated[float, Field(gt=0, lt=1)]
+    level: Annotated[float, Field(ge=1e-6, le=0.2)]
     """Two-sided error of each primary method over all looks."""
     methods: tuple[str, ...]
     """Further methods, answered once all primary ones have stopped."""
@@ -54,7 +58,7 @@ class ProtocolFile(Section):
 
     benchmarks: str | None = None
     """Flags of `benchmarks.all`, where the machine is measured first."""
-    rows: int
+    rows: _Positive
     """Answers or continuations decoded side by side."""
     own: str
     """Flags of ``stir causal --study own``."""
@@ -75,14 +79,28 @@ def read_protocol(file: Path) -> ProtocolFile:
     runs = {
         each.name: with_changes(each, **{key: value for key, value in shared.items() if getattr(each, key) is None}) for each in found.run
     }
+    if len(runs) < len(found.run):
+        raise ConfigError(f"{file}: two [[run]] have one name: {', '.join(each.name for each in found.run)}")
     for each in runs.values():
+        if not is_label(each.name):
+            raise ConfigError(f"{file}: name = {each.name!r} of a [[run]] is no folder name: use letters, digits and dashes")
         if list(each.looks) != sorted(set(each.looks)):
             raise ConfigError(f"{file}: looks of run {each.name} are {list(each.looks)}: give rising numbers of problems")
         if each.transfer is not None and each.transfer_n is None:
             raise ConfigError(f"{file}: run {each.name} has transfer = {each.transfer!r}: add transfer_n")
-        if each.base is not None and each.base not in runs:
-            raise ConfigError(f"{file}: run {each.name} has base = {each.base!r}, which is no [[run]] of it: {', '.join(runs)}")
+        if each.base is not None and each.base not in (others := [name for name in runs if name != each.name]):
+            raise ConfigError(f"{file}: run {each.name} has base = {each.base!r}, which is no other [[run]] of it: {', '.join(others)}")
     for whole in found.whole:
+        asked = (*whole.primary, *whole.methods)
+        try:
+            methods(list(asked))
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
+        for names in (whole.runs, asked):
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise ConfigError(f"{file}: a [[whole]] names {twice[0]!r} twice: its problems or its test would count twice")
+        if "vanilla" in whole.primary:
+            raise ConfigError(f"{file}: a [[whole]] has vanilla in primary, which is what the others are compared with: leave it out")
         if unknown := [name for name in whole.runs if name not in runs]:
             raise ConfigError(f"{file}: a [[whole]] names {unknown[0]!r}, which is no [[run]] of it: {', '.join(runs)}")
         if len({len(runs[name].looks) for name in whole.runs}) > 1:

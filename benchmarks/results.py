@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ WRITTEN = re.compile(r"<!-- (results: .+?|links)(?:: written by [^>]*?)? -->.*?<
 """The parts of the page that reports write."""
 TRANSFER = "### transfer: "
 """Heading of an evaluation on another task's problems, which the README leaves out."""
-FIGURE = re.compile(r"([+-]?\d[\d.]*)\*{0,2}(?: %| [a-z ]{1,24})?[\s(]+(?:95 %: )?(\[[^\]\n]?\d[^\]\n]*[ ,][^\]\n]*\d\])")
-"""A figure with its interval, whatever unit, bracket or line break stands between them."""
+FIGURE = re.compile(r"([+-]?\d[\d.]*)[^\d\[\]]{0,60}?(?:95 %[^\d\[\]]{0,16})?(\[[+-]?\d[^\[\]]{0,20}[ ,][+-]?\d[\d.]*\])")
+"""A figure with its interval: the last number before it, whatever unit, bracket or cell stands between them."""
 WORDS = {
     "": "STIR",
     "noise=matched,variant=random_vector": "random directions of its size",
@@ -84,7 +85,7 @@ def commands(experiment: dict[str, Any], runs: Path) -> list[str]:
 def portable(text: str, run: str, place: str = "runs/") -> str:
     """Text without folders of this machine: the run's place becomes ``place``, a config's ``configs/``, and a model file keeps its name."""
     text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=configs/)', "", text)
-    text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=' + re.escape(run) + r"\b)", place, text)
+    text = re.sub(r'(?<=[ "=])/[^\s"]*/(?=' + re.escape(run) + r"\b)|(?<=--base )/[^\s\"]*/", place, text)
     return re.sub(r'(?<=[ "=])/[^\s"]*/(?=[\w.-]+\.gguf\b)', "", text)
 
 
@@ -132,7 +133,11 @@ def check(page: str, experiments: list[dict[str, Any]], runs: Path, readme: str 
             wrong.append(f'docs/results.md: "{each["title"]}" is not what the shipped reports say')
     if names and _between(page, LINKS_START, LINKS_END) != markdown(Protocol(FILE, runs)):
         wrong.append("docs/results.md: its table of links is not what the shipped reports say")
-    if README_START in readme and with_table(readme, page) != readme:
+    allowed = ["links", *(f"results: {each['title']}" for each in experiments)]
+    for part, times in Counter(part[1] for part in WRITTEN.finditer(page)).items():
+        if part not in allowed or times > 1:
+            wrong.append(f'docs/results.md: the part "{part}" is there {times} times, or is of no experiment in configs/results.toml')
+    if readme and (README_START not in readme or README_END not in readme or with_table(readme, page) != readme):
         wrong.append("README.md: its table is not that of docs/results.md: run `python -m benchmarks.results --readme`")
     return wrong + unknown_figures(page, experiments, runs, readme)
 
@@ -143,7 +148,7 @@ def unknown_figures(page: str, experiments: list[dict[str, Any]], runs: Path, re
     for name, text in (("docs/results.md", WRITTEN.sub("", page)), ("README.md", readme)):
         for run, part in _about(text):
             where = f"the reports of {run}" if run else "any report"
-            figures = [each for each in FIGURE.findall(part) if each not in known.get(run, ())]
+            figures = [each for each in figures_in(part) if each not in known.get(run, ())]
             wrong += [f"{name}: {value} {interval} is not in {where}" for value, interval in figures]
     return wrong
 
@@ -159,7 +164,12 @@ def _figures(page: str, experiments: list[dict[str, Any]], runs: Path) -> dict[s
             named = re.compile(rf"{re.escape(name)}(?![\w-])")
             parts = [_between(page, START.format(title), END.format(title)) or "", probes.get(name, ""), *filter(named.search, links)]
             texts[name] = "\n".join(parts)
-    return {name: set(FIGURE.findall(text)) for name, text in texts.items()}
+    return {name: set(figures_in(text)) for name, text in texts.items()}
+
+
+def figures_in(text: str) -> list[tuple[str, str]]:
+    """Figures and their intervals, without emphasis and line breaks."""
+    return FIGURE.findall(" ".join(re.sub("[*`]", "", text).split()))
 
 
 def _about(text: str) -> Iterator[tuple[str, str]]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from benchmarks.protocol import FILE, Protocol, main, markdown
+from benchmarks.protocol import FILE, Protocol, _arm, main, markdown
 from stir_core.cli import parsed
 from stir_core.commands.overrides import overridden
-from stir_core.evaluate.effects import NULL_ARM, RETRIEVED
+from stir_core.evaluate.effects import NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED
 from stir_core.evaluate.report import answered_right
 from stir_core.evaluate.statistics import LEVEL, looks
 from stir_core.store.causal import CausalFolder
@@ -108,6 +108,15 @@ def test_there_are_as_many_problems_as_the_protocol_asks_for(tmp_path):
         (('runs = ["habits"]', 'runs = ["nobody"]'), "a [[whole]] names 'nobody', which is no [[run]] of it: habits"),
         (('config = "habits.toml"', 'config = "habits.toml"\nbase = "nobody"'), "run habits has base = 'nobody'"),
         (("rows = 64", "rows = = 64"), "cannot be read as TOML"),
+        (("rows = 64", "rows = 0"), "rows = 0"),
+        (("looks = [2, 4]", "looks = [-2, 4]"), "= -2"),
+        (('name = "habits"', 'name = "../habits"'), "name = '../habits' of a [[run]] is no folder name"),
+        (('config = "habits.toml"', 'config = "habits.toml"\nbase = "habits"'), "base = 'habits', which is no other [[run]]"),
+        (('runs = ["habits"]', 'runs = ["habits", "habits"]'), "names 'habits' twice"),
+        (('primary = ["', 'primary = ["vanilla", "'), "vanilla in primary"),
+        (('primary = ["', 'primary = ["sitr", "'), "unknown method 'sitr'"),
+        (("[[whole]]", '[[run]]\nname = "habits"\nconfig = "habits.toml"\nlooks = [2, 4]\n\n[[whole]]'), "two [[run]] have one name"),
+        (("level = ", "level = 0.5 # "), "= 0.5"),
     ],
 )
 def test_a_file_that_cannot_be_carried_out_is_refused_in_one_line(place, capsys, change, says):
@@ -118,6 +127,32 @@ def test_a_file_that_cannot_be_carried_out_is_refused_in_one_line(place, capsys,
         assert main([str(file), "--runs", str(place / "runs"), *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert says in line and str(file) in line
+
+
+def test_a_config_that_is_not_there_ends_it_before_anything_is_run(place, capsys):
+    (place / "protocol.toml").write_text(SMALL.replace('config = "habits.toml"', 'config = "nobody.toml"'))
+    assert main([str(place / "protocol.toml"), "--runs", str(place / "runs")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config = 'nobody.toml', and there is no file" in line and not (place / "runs").exists()
+
+
+def test_an_interruption_is_called_one(place, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.protocol.stir", lambda words: 1)
+    assert main([str(place / "protocol.toml"), "--runs", str(place / "runs")]) == 2
+    assert "interrupted, nothing is lost" in capsys.readouterr().err
+
+
+def test_a_control_that_is_missing_leaves_a_link_open():
+    report = CausalFolder(Run.open("qwen-svamp"), "own").report()
+    null = next(each for each in report.effects if (each.arm, each.against) == (OWN, NULL_ARM))
+    better = null.advantage.model_copy(update={"value": 0.2, "low": 0.1, "high": 0.3})
+    strong = [
+        null.model_copy(update={"advantage": better, "p": 1e-4, "p_holm": 1e-3, "against": name})
+        for name in (NULL_ARM, RANDOM_ARM, SHUFFLED)
+    ]
+    assert _arm(report.model_copy(update={"effects": tuple(strong)}), OWN, RANDOM_ARM, SHUFFLED)[0] == "yes"
+    said, seen = _arm(report.model_copy(update={"effects": tuple(strong[:2])}), OWN, RANDOM_ARM, SHUFFLED)
+    assert said == "cannot tell" and f"not told apart from {SHUFFLED}" in seen
 
 
 def test_runs_pooled_in_one_whole_have_equally_many_looks(place, capsys):

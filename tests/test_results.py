@@ -16,6 +16,7 @@ from benchmarks.results import (
     WRITTEN,
     check,
     commands,
+    figures_in,
     main,
     portable,
     readme_table,
@@ -93,6 +94,8 @@ def test_a_config_named_like_its_run_keeps_its_folder():
     line = "stir run /home/me/stir/configs/protocol/small.toml --out /data/small --set model.name=/data/m.gguf"
     told = "stir run configs/protocol/small.toml --out runs/protocol/small --set model.name=m.gguf"
     assert portable(line, "small", "runs/protocol/") == told
+    based = "stir run configs/small.toml --out /data/small-again --base /data/small --until basis"
+    assert portable(based, "small-again", "runs/") == "stir run configs/small.toml --out runs/small-again --base runs/small --until basis"
 
 
 def test_a_missing_run_is_one_line(runs, capsys):
@@ -136,6 +139,30 @@ def test_a_figure_of_another_run_is_found():
     for written in (f"+9.9 points\n  {false}", f"+9.9 points (95 %: {false})", f"**+9.9** {false}", f"+9.9 percentage points {false}"):
         found = unknown_figures(f"{page}\n{written}\n", experiments, RECORDS)
         assert found == [f"docs/results.md: +9.9 {false} is not in any report"], written
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "+9.9 points, [+1.0, +2.0]", "+9.9 points: [+1.0, +2.0]", "+9.9 points (95 % interval [+1.0, +2.0])", "**+9.9 points** [+1.0, +2.0]",
+        "`+9.9` [+1.0, +2.0]", "+9.9 %-points [+1.0, +2.0]", "| +9.9 | [+1.0, +2.0] |", "+9.9\u00a0points [+1.0,\n+2.0]",
+        "+9.9 points of the whole accuracy by problem [+1.0, +2.0]",
+    ],
+)  # fmt: skip
+def test_a_figure_is_found_however_it_is_written(written):
+    assert figures_in(f"Layer 14 gives {written} of 12.") == [("+9.9", "[+1.0, +2.0]")]
+
+
+def test_a_part_twice_or_of_no_experiment_and_a_readme_without_its_table_are_found():
+    page, readme = PAGE.read_text(), README.read_text()
+    experiments = tomllib.loads((ROOT / "configs" / "results.toml").read_text())["experiment"]
+    links = page[page.index("<!-- links") : page.index("<!-- /links -->")] + "<!-- /links -->"
+    none = ROOT / "nowhere"
+    said = check(f"{page}\n{links}\n<!-- results: Fake -->\n+9.9 [+1.0, +2.0]\n<!-- /results: Fake -->\n", experiments, none)
+    assert sum('the part "links" is there 2 times' in line or 'the part "results: Fake" is there' in line for line in said) == 2
+    bare = readme.replace("<!-- table: written by python -m benchmarks.results --readme -->", "")
+    assert bare != readme and any("its table is not that" in line for line in check(page, experiments, none, bare))
+    assert not any("its table is not that" in line for line in check(page, experiments, none, readme))
 
 
 def test_every_figure_that_ships_is_what_its_answers_and_continuations_give(capsys):

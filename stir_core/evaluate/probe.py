@@ -6,6 +6,7 @@ problem at the same control point: how hard a problem is, and how long its answe
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -349,6 +350,12 @@ def _shown(seen: Separation) -> str:
     return f"{seen.readout} AUC {'-' if seen.auc is None else f'{seen.auc:.2f}'}{interval}"
 
 
+def shipped_probe(run: Run) -> Path | None:
+    """The report that ships beside a run's results, since states are too large to; ``None``: there is none."""
+    beside = run.path.with_name(f"{run.name}.probe.json")
+    return beside if run.results_only and beside.is_file() else None
+
+
 def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
     """Read out a run's recorded states; of a run that ships as its results, the report of all layers that ships with it.
 
@@ -359,8 +366,7 @@ def probe_run(run: Run, layer: int | None = None) -> ProbeReport:
         ConfigError: the layer was not harvested.
         StoreError: rollouts or states have not finished, or, in a run from before pairs were kept, actions have not.
     """
-    shipped = run.path.with_name(f"{run.name}.probe.json")
-    if run.results_only and layer is None and shipped.is_file():
+    if layer is None and (shipped := shipped_probe(run)) is not None:
         return read_record(shipped, ProbeReport, "install the package anew")
     harvested = run.manifest("states").layers
     if layer is not None and layer not in harvested:

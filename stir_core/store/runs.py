@@ -158,7 +158,10 @@ class Run:
         if not file.is_file() and (path / "library.safetensors").exists():
             raise StoreError(f"{path} is a bundle, not a run: open it with `stir trace`, `stir serve` or stir.open_session")
         if not file.is_file():
-            raise StoreError(f"no run at {path}: {file.name} is missing; make one with `stir run configs/demo.toml --out {path}`")
+            raise StoreError(
+                f"no run at {path}: {file.name} is missing; make one with `stir run configs/demo.toml --out {path}`, or name one that "
+                f"ships: {', '.join(EMBEDDED_RUNS)}"
+            )
         try:
             facts = dict(json.loads(file.read_text(encoding="utf-8")))
             if (version := facts.get("schema_version", SCHEMAS[-1])) not in SCHEMAS:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from page_reading import texts
 from streamlit.testing.v1 import AppTest
@@ -17,9 +18,11 @@ from stir_core.store.causal import CausalFolder
 from stir_core.store.evaluations import evaluations
 from stir_core.store.jsonl import read_records, write_records
 from stir_core.store.runs import EMBEDDED_RUNS, RECORDS, STAGES, Run
+from stir_core.store.saved import SavedFolder
 from tests.seals import renew
 from workbench.home.data import evidence, runs_table
-from workbench.shared.facts import RunFacts
+from workbench.report.document import Selected, report_sections
+from workbench.shared.facts import EvaluationFacts, RunFacts, evaluations_of
 
 WHOLE = Run.open(EMBEDDED_RUNS["two_habits"])
 
@@ -80,6 +83,25 @@ def test_home_counts_what_did_not_ship_and_tells_what_its_studies_found() -> Non
     assert not faults and row["stages"] == "results only" and row["rollouts"] == facts.run.facts["counts"]["rollouts"]["rollouts"] > 0
     (own,) = evidence(facts, {})
     assert own.verdict == CausalFolder(facts.run, "own").report().outcome and "A problem's own action" in own.text
+
+
+def test_home_names_the_variant_that_harms() -> None:
+    facts = RunFacts(Run.open("qwen-svamp-again"))
+    evaluated = {label: EvaluationFacts(folder) for label, folder in evaluations_of(facts.run).items()}
+    found = {each.text.partition(":")[0]: each.verdict for each in evidence(facts, evaluated)}
+    assert found["Evaluation layers, STIR (layer 14)"] == "harms" == found["Evaluation transfer"]
+
+
+def test_the_report_says_what_ships_and_what_does_not() -> None:
+    facts = RunFacts(Run.open("qwen-svamp"))
+    sections = {each.name: each for each in report_sections(facts, Selected(), SavedFolder(facts.run.path.parent))}
+    assert sections["probe"].parts and not sections["probe"].missing
+    assert all(sections[name].missing.startswith("It does not ship") for name in ("actions", "basis", "gate", "answers", "policies"))
+    tables = [
+        part for name in ("evaluations", "causal") for _, part in sections[name].parts if isinstance(part, pd.DataFrame) and "p" in part
+    ]
+    assert tables and any("< 0.001" in set(table["p"]) for table in tables)
+    assert all(isinstance(p, str) or pd.isna(p) for table in tables for p in table["p"])
 
 
 def test_stages_that_never_ship_are_called_so(results: Run, open_page: Callable[..., AppTest], capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,8 +68,7 @@ def gate_reading(report: CausalReport) -> StudyAnswer:
         return StudyAnswer("Yes.", f"{figure} Candidates with larger margins tended to do better.")
     if margin.high < 0:
         return StudyAnswer("It points the wrong way.", f"{figure} Candidates with larger margins tended to do worse.")
-    bound = max(abs(margin.low), abs(margin.high))
-    return StudyAnswer("Not seen.", f"{figure} The interval holds 0; a correlation as strong as {bound:.2f} is not excluded.")
+    return StudyAnswer("Not seen.", f"{figure} The interval holds 0; a correlation up to {margin.high:+.2f} is not excluded.")
 
 
 def choice_reading(report: CausalReport) -> StudyAnswer:

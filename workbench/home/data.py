@@ -12,6 +12,7 @@ from stir_core.findings import Estimate, OwnOutcome
 from stir_core.records import ModelIdentity
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import CHECKED
+from workbench.evaluate.conclusion import Verdict, readable, stir_of, verdict_on
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.intervals import Proportion, proportion, with_interval
 
@@ -69,8 +70,8 @@ class Finding(NamedTuple):
 def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> list[Finding]:
     """The run's own held-out answers, each evaluation of it that has STIR and vanilla, and whether a problem's own action helps.
 
-    A verdict on answers needs an interval without 0. Held-out answers that cannot be read count as not measured; a run that ships as its
-    results has none.
+    A verdict on answers needs an interval without 0, that of an evaluation also Holm's p below 0.05. Held-out answers that cannot be read
+    count as not measured; a run that ships as its results has none.
 
     Raises:
         StoreError: a report cannot be read.
@@ -85,26 +86,28 @@ def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> lis
         found = [Finding("not measured", "The run has no graded held-out answers yet.")]
     else:
         counts = f"{result.gained} problems gained, {result.lost} lost, n = {result.vanilla.n}"
-        found = [_judged("Held-out answers of the run", result.difference, counts)]
+        low, high = result.difference.bounds
+        verdict = "helps" if low > 0 else "harms" if high < 0 else "cannot tell"
+        why = "no interval" if result.difference.low is None else "the interval includes 0"
+        found = [_judged("Held-out answers of the run", result.difference, counts, verdict, why)]
     for label, each in evaluations.items():
-        for method in each.report.methods:
-            versus = method.versus
-            if method.name == "stir" and versus is not None and versus.against == "vanilla":
-                counts = f"{len(versus.won)} problems gained, {len(versus.lost)} lost, n = {each.report.problems}"
-                found.append(_judged(f"Evaluation {label}", versus.difference, counts))
+        method = stir_of(each.report)
+        if method is not None and (versus := method.versus) is not None and versus.against == "vanilla":
+            counts = f"{len(versus.won)} problems gained, {len(versus.lost)} lost, n = {each.report.problems}"
+            variant = "" if method.name == "stir" else f", {readable(method.name)}"
+            verdict, why = verdict_on(each.report, method)
+            found.append(_judged(f"Evaluation {label}{variant}", versus.difference, counts, verdict, why))
     own = CausalFolder(facts.run, "own")
     if own.finished and (report := own.report()).outcome:
         found.append(Finding(report.outcome, f"Can an impulse help at all? {report.verdict}"))
     return found
 
 
-def _judged(what: str, difference: Estimate, counts: str) -> Finding:
-    low, high = difference.bounds
-    verdict = "helps" if low > 0 else "harms" if high < 0 else "cannot tell"
+def _judged(what: str, difference: Estimate, counts: str, verdict: Verdict, why: str) -> Finding:
     because = {
         "helps": "more right answers with steering than without",
         "harms": "fewer right answers with steering than without",
-        "cannot tell": "no interval" if difference.low is None else "the interval includes 0",
+        "cannot tell": why,
     }[verdict]
     return Finding(verdict, f"{what}: {because}: {with_interval(difference, '+.1%')}, paired, 95 %; {counts}.")
 

@@ -11,7 +11,7 @@ from stir_core.commands.report import SECTIONS
 from stir_core.errors import DataError
 from stir_core.evaluate.activations import activation, subject
 from stir_core.evaluate.meaning import auc_text, erasure, subspace
-from stir_core.evaluate.probe import probe_run
+from stir_core.evaluate.probe import probe_run, shipped_probe
 from stir_core.findings import p_text
 from stir_core.records import Trace
 from stir_core.saved import SavedContent, SavedWork
@@ -88,7 +88,11 @@ class ReportSection(NamedTuple):
 def missing_of(facts: RunFacts, name: str, folder: SavedFolder) -> str:
     """Why the run has nothing for a section, with the command that makes it; empty: it has something."""
     run = facts.run
+    if name == "probe" and shipped_probe(run) is not None:
+        return ""
     needs = {"actions": "actions", "probe": "states", "basis": "basis", "gate": "steered", "answers": "steered"}
+    if run.results_only and (name in needs or name == "policies"):
+        return "It does not ship: the run is in the package as its evaluations and causal studies."
     if name in needs and needs[name] not in facts.stages:
         return f"The stage {needs[name]} has not finished: {run_command(run, until=needs[name])}"
     if name in ("actions", "basis") and not facts.entries:
@@ -98,7 +102,7 @@ def missing_of(facts: RunFacts, name: str, folder: SavedFolder) -> str:
     if name == "evaluations" and not evaluations_of(run):
         return f"Not evaluated: {eval_command(run)}"
     if name == "causal" and not any(causal_data.study_of(run, study) for study in ("gate", "own")):
-        return f"Not measured: {causal_command(run)}"
+        return "Not measured." if run.results_only else f"Not measured: {causal_command(run)}"
     if name == "codebook" and facts.codebook is None:
         return f"Not made: {codebook_command(run)}"
     if name == "saved" and not _saved_of(facts, folder, ()):
@@ -268,7 +272,7 @@ def _evaluations(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> 
                 yield "", Prose(line)
         for line in evaluate_data.warnings_of(report, facts.basis_digest):
             yield "", Prose(line)
-        table = evaluate_data.method_table(report)
+        table = _worded_p(evaluate_data.method_table(report))
         for columns in (evaluate_data.RESULTS, evaluate_data.COSTS_AND_TEXT):
             yield "", table.reindex(columns=[column for column in columns if column not in ("method", "source")])
         yield "", report.spec.command or eval_command(facts.run)
@@ -288,7 +292,13 @@ def _causal(facts: RunFacts, _selected: Selected, _folder: SavedFolder) -> _Part
             yield "", Prose(line)
         for table in (causal_data.arm_table(study.report), causal_data.advantage_table(study.report)):
             if not table.empty:
-                yield "", table.reindex(columns=[column for column in _EFFECT_COLUMNS if column in table])
+                yield "", _worded_p(table.reindex(columns=[column for column in _EFFECT_COLUMNS if column in table]))
+
+
+def _worded_p(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values in words: a small one is not 0."""
+    worded = {column: [None if pd.isna(p) else p_text(p) for p in table[column]] for column in ("p", "p holm") if column in table}
+    return table.assign(**worded)
 
 
 _EFFECT_COLUMNS = ("name", "advantage", "verdict", "won", "lost", "p", "p holm", "tokens", "problems", "states", "pairs")
