@@ -144,7 +144,8 @@ def test_a_figure_of_another_run_is_found():
 @pytest.mark.parametrize(
     "written",
     [
-        "+9.9 points, [+1.0, +2.0]", "+9.9 points: [+1.0, +2.0]", "+9.9 points (95 % interval [+1.0, +2.0])", "**+9.9 points** [+1.0, +2.0]",
+        "+9.9 points, [+1.0, +2.0]", "+9.9 points: [+1.0, +2.0]", "+9.9 points (95 % interval [+1.0, +2.0])",
+        "**+9.9 points** [+1.0, +2.0]",
         "`+9.9` [+1.0, +2.0]", "+9.9 %-points [+1.0, +2.0]", "| +9.9 | [+1.0, +2.0] |", "+9.9\u00a0points [+1.0,\n+2.0]",
         "+9.9 points of the whole accuracy by problem [+1.0, +2.0]",
     ],
