@@ -241,10 +241,10 @@ class Protocol:
             own, gate = self.causal(name, "own"), self.causal(name, "gate")
             found += [
                 Verdict("1. a shared direction", name, *_shared(self.probe(name))),
-                Verdict("2. a problem's own action helps", name, *_arm(own, OWN, RANDOM_ARM, SHUFFLED)),
-                Verdict("3. another problem's action helps", name, *_arm(own, ANOTHER)),
-                Verdict("4. the retrieved action helps", name, *_arm(own, RETRIEVED, RANDOM_ARM)),
-                Verdict("5. the gate's choice helps", name, *_arm(gate, "chosen action", RANDOM_ARM)),
+                Verdict("2. a problem's own action helps", name, *arm_verdict(own, OWN, RANDOM_ARM, SHUFFLED)),
+                Verdict("3. another problem's action helps", name, *arm_verdict(own, ANOTHER)),
+                Verdict("4. the retrieved action helps", name, *arm_verdict(own, RETRIEVED, RANDOM_ARM)),
+                Verdict("5. the gate's choice helps", name, *arm_verdict(gate, "chosen action", RANDOM_ARM)),
                 Verdict("5. the gate knows which action helps", name, *_knows(gate)),
             ]
         for whole in self.plan.whole:
@@ -272,7 +272,7 @@ def _shared(file: Path) -> tuple[str, str]:
     return ("no" if all(each.high is not None and each.high < WORTH for each in tested) else "cannot tell"), seen
 
 
-def _arm(report: CausalReport | None, arm: str, *controls: str) -> tuple[str, str]:
+def arm_verdict(report: CausalReport | None, arm: str, *controls: str) -> tuple[str, str]:
     """An arm above null is a yes only where it is above these controls, too; without one of them it cannot be told."""
     if report is None:
         return "not measured", ""

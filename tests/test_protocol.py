@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from benchmarks.protocol import FILE, Protocol, _arm, main, markdown
+from benchmarks.protocol import FILE, Protocol, arm_verdict, main, markdown
 from stir_core.cli import parsed
 from stir_core.commands.overrides import overridden
 from stir_core.evaluate.effects import NULL_ARM, OWN, RANDOM_ARM, RETRIEVED, SHUFFLED
@@ -150,8 +150,8 @@ def test_a_control_that_is_missing_leaves_a_link_open():
         null.model_copy(update={"advantage": better, "p": 1e-4, "p_holm": 1e-3, "against": name})
         for name in (NULL_ARM, RANDOM_ARM, SHUFFLED)
     ]
-    assert _arm(report.model_copy(update={"effects": tuple(strong)}), OWN, RANDOM_ARM, SHUFFLED)[0] == "yes"
-    said, seen = _arm(report.model_copy(update={"effects": tuple(strong[:2])}), OWN, RANDOM_ARM, SHUFFLED)
+    assert arm_verdict(report.model_copy(update={"effects": tuple(strong)}), OWN, RANDOM_ARM, SHUFFLED)[0] == "yes"
+    said, seen = arm_verdict(report.model_copy(update={"effects": tuple(strong[:2])}), OWN, RANDOM_ARM, SHUFFLED)
     assert said == "cannot tell" and f"not told apart from {SHUFFLED}" in seen
 
 

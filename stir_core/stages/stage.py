@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stir_core.config import ON_REQUEST, STAGES, RunConfig, digest_of
+from stir_core.config import ON_REQUEST, STAGES, RunConfig, digest_of, with_changes
 from stir_core.errors import StoreError
 from stir_core.records import Manifest, ModelIdentity, OnProgress
 from stir_core.store.files import remove_folder, write_whole
@@ -87,7 +87,7 @@ def made_alike(config: RunConfig, name: str, manifest: Manifest) -> bool:
     """
     known = manifest.model.name
     if manifest.config_digest != stage_digest(config, name) and Path(known).name == Path(config.model.name).name:
-        config = config.model_copy(update={"model": config.model.model_copy(update={"name": known})})
+        config = with_changes(config, model={"name": known})
     return manifest.config_digest == stage_digest(config, name)
 
 

@@ -20,9 +20,9 @@ from stir_core.store.runs import Run
 from tests.seals import renew
 from workbench.evaluate import data as flips
 from workbench.evaluate.charts import pareto, transfer_heatmap
-from workbench.evaluate.conclusion import conclusion, readable, stir_of
 from workbench.shared import facts as evaluation_facts
 from workbench.shared.charts import method_forest
+from workbench.shared.conclusion import conclusion, readable, stir_of
 from workbench.shared.facts import EvaluationFacts
 
 OpenPage = Callable[..., AppTest]

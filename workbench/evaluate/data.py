@@ -7,7 +7,7 @@ import pandas as pd
 
 from stir_core.errors import StoreError
 from stir_core.findings import Answer, Estimate, EvaluationReport, MethodReport
-from workbench.evaluate.conclusion import readable, stir_of, verdict_on
+from workbench.shared.conclusion import readable, stir_of, verdict_on
 from workbench.shared.facts import EvaluationFacts
 from workbench.shared.intervals import interval, with_interval
 from workbench.shared.text import Segment, one_line, segment, trace_segments

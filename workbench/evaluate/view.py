@@ -11,10 +11,10 @@ from workbench import session
 from workbench.bootstrap import known_evaluations, known_runs
 from workbench.evaluate import data as tables
 from workbench.evaluate.charts import pareto, transfer_heatmap
-from workbench.evaluate.conclusion import conclusion, readable
 from workbench.evaluate.view_flips import flip_views
 from workbench.shared.charts import method_forest
 from workbench.shared.command_lines import eval_command
+from workbench.shared.conclusion import conclusion, readable
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.text import plain
 from workbench.shared.view_charts import ZOOMED, draw_chart

@@ -7,7 +7,7 @@ from stir_core.findings import Answer
 from stir_core.records import Trace
 from workbench import session
 from workbench.evaluate import data as flips
-from workbench.evaluate.conclusion import readable
+from workbench.shared.conclusion import readable
 from workbench.shared.facts import EvaluationFacts, RunFacts, gate_of
 from workbench.shared.gate_evidence import step_table
 from workbench.shared.gate_replay import replay_answer

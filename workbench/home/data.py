@@ -12,7 +12,7 @@ from stir_core.findings import Estimate, OwnOutcome
 from stir_core.records import ModelIdentity
 from stir_core.store.causal import CausalFolder
 from stir_core.store.runs import CHECKED
-from workbench.evaluate.conclusion import Verdict, readable, stir_of, verdict_on
+from workbench.shared.conclusion import EvaluationVerdict, readable, stir_of, verdict_on
 from workbench.shared.facts import EvaluationFacts, RunFacts
 from workbench.shared.intervals import Proportion, proportion, with_interval
 
@@ -103,7 +103,7 @@ def evidence(facts: RunFacts, evaluations: Mapping[str, EvaluationFacts]) -> lis
     return found
 
 
-def _judged(what: str, difference: Estimate, counts: str, verdict: Verdict, why: str) -> Finding:
+def _judged(what: str, difference: Estimate, counts: str, verdict: EvaluationVerdict, why: str) -> Finding:
     because = {
         "helps": "more right answers with steering than without",
         "harms": "fewer right answers with steering than without",

@@ -24,7 +24,6 @@ from workbench.basis import data as basis_data
 from workbench.causal import data as causal_data
 from workbench.codebook import data as codebook_data
 from workbench.evaluate import data as evaluate_data
-from workbench.evaluate.conclusion import conclusion
 from workbench.gates import data as gate_data
 from workbench.gates.policies import learned_table
 from workbench.home import data as home_data
@@ -40,6 +39,7 @@ from workbench.shared.command_lines import (
     run_command,
     show_command,
 )
+from workbench.shared.conclusion import conclusion
 from workbench.shared.confounds import control_figures
 from workbench.shared.entries import action_table, entry_of
 from workbench.shared.facts import EvaluationFacts, RunFacts, evaluations_of

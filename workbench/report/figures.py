@@ -21,13 +21,13 @@ from workbench.codebook import charts as codebook_charts
 from workbench.codebook import data as codebook_data
 from workbench.evaluate import charts as evaluate_charts
 from workbench.evaluate import data as evaluate_data
-from workbench.evaluate.conclusion import readable
 from workbench.gates import charts as gate_charts
 from workbench.gates import data as gate_data
 from workbench.gates import policies as gate_policies
 from workbench.shared import charts as shared_charts
 from workbench.shared import gate_evidence, gate_replay
 from workbench.shared.charts_paper import Chart, pdf, svg
+from workbench.shared.conclusion import readable
 from workbench.shared.facts import EvaluationFacts, RunFacts, evaluations_of
 
 LENSES = 5

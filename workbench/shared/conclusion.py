@@ -7,7 +7,7 @@ from stir_core.evaluate.statistics import verdict_of
 from stir_core.findings import EvaluationReport, MethodReport, p_text
 from workbench.shared.intervals import interval
 
-Verdict = Literal["helps", "harms", "cannot tell"]
+EvaluationVerdict = Literal["helps", "harms", "cannot tell"]
 _CONTROL = re.compile(r"\b(variant|library)=")
 _TITLES = {"stir": "STIR", "deer": "DEER", "k_scale": "strength"}
 
@@ -30,7 +30,7 @@ def _worded(key: str, value: str) -> str:
 class Conclusion(NamedTuple):
     """What an evaluation says of STIR, in one sentence, and of the other methods."""
 
-    verdict: Verdict
+    verdict: EvaluationVerdict
     text: str
     others: str
     """The verdicts of the other methods, in words; empty where there are none."""
@@ -58,7 +58,7 @@ def conclusion(report: EvaluationReport) -> Conclusion | None:
     return Conclusion(verdict, text, _other_verdicts(report, method))
 
 
-def verdict_on(report: EvaluationReport, method: MethodReport) -> tuple[Verdict, str]:
+def verdict_on(report: EvaluationReport, method: MethodReport) -> tuple[EvaluationVerdict, str]:
     """The verdict on a method that is compared with the baseline, and why it cannot be told."""
     versus = method.versus
     assert versus is not None
