@@ -273,7 +273,7 @@ def _shared(file: Path) -> tuple[str, str]:
 
 
 def arm_verdict(report: CausalReport | None, arm: str, *controls: str) -> tuple[str, str]:
-    """An arm above null is a yes only where it is above these controls, too; without one of them it cannot be told."""
+    """The verdict on an arm, and what was seen: yes only where it is above null and all of these controls, each of them measured."""
     if report is None:
         return "not measured", ""
     found: dict[tuple[str, str], ArmEffect] = {(each.arm, each.against): each for each in report.effects}
@@ -284,12 +284,9 @@ def arm_verdict(report: CausalReport | None, arm: str, *controls: str) -> tuple[
     seen = f"{against.advantage:+.1%}, {against.states} states of {against.problems} problems, {_p(p)}"
     seen += "" if against.p_holm is None else " (Holm)"
     if verdict_of(against.advantage.value, p) == "helps":
-        equal = [
-            name
-            for name in (RANDOM_ARM, SHUFFLED)
-            if (name in controls or (arm, name) in found)
-            and ((each := found.get((arm, name))) is None or verdict_of(each.advantage.value, each.p) != "helps")
-        ]
+        asked = [name for name in (RANDOM_ARM, SHUFFLED) if name in controls or (arm, name) in found]
+        above = [name for name in asked if (each := found.get((arm, name))) and verdict_of(each.advantage.value, each.p) == "helps"]
+        equal = [name for name in asked if name not in above]
         return ("cannot tell", f"{seen}; not told apart from {' and '.join(equal)}") if equal else ("yes", seen)
     return ("no" if against.advantage.high is not None and against.advantage.high < WORTH_HAVING else "cannot tell"), seen
 

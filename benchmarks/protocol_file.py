@@ -7,7 +7,7 @@ from pydantic import Field
 
 from stir_core.config import Section, with_changes
 from stir_core.errors import ConfigError
-from stir_core.evaluate.decoders.registry import methods
+from stir_core.evaluate.decoders.registry import method
 from stir_core.store.configs import read_config
 from stir_core.store.evaluations import is_label
 
@@ -91,16 +91,15 @@ def read_protocol(file: Path) -> ProtocolFile:
         if each.base is not None and each.base not in (others := [name for name in runs if name != each.name]):
             raise ConfigError(f"{file}: run {each.name} has base = {each.base!r}, which is no other [[run]] of it: {', '.join(others)}")
     for whole in found.whole:
-        asked = (*whole.primary, *whole.methods)
         try:
-            methods(list(asked))
+            asked = tuple(method(text).name for text in (*whole.primary, *whole.methods))  # one method may be written in two ways
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
         for names in (whole.runs, asked):
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise ConfigError(f"{file}: a [[whole]] names {twice[0]!r} twice: its problems or its test would count twice")
-        if "vanilla" in whole.primary:
-            raise ConfigError(f"{file}: a [[whole]] has vanilla in primary, which is what the others are compared with: leave it out")
+        if "vanilla" in asked:
+            raise ConfigError(f"{file}: a [[whole]] asks for vanilla, which is what the others are compared with: leave it out")
         if unknown := [name for name in whole.runs if name not in runs]:
             raise ConfigError(f"{file}: a [[whole]] names {unknown[0]!r}, which is no [[run]] of it: {', '.join(runs)}")
         if len({len(runs[name].looks) for name in whole.runs}) > 1:

@@ -83,7 +83,7 @@ def stage_digest(config: RunConfig, name: str) -> str:
 def made_alike(config: RunConfig, name: str, manifest: Manifest) -> bool:
     """Whether a finished stage has the settings that ``config`` gives it.
 
-    Its model may have moved, the last part of its name kept: weights are compared before anything is made with them.
+    The model may lie at another place if the last part of its name is the same: its weights are compared before anything is made with it.
     """
     known = manifest.model.name
     if manifest.config_digest != stage_digest(config, name) and Path(known).name == Path(config.model.name).name:
